@@ -1,0 +1,40 @@
+# Everything a person or CI does with this project. Python 3.11, pip and make are all it needs.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+PIP     = $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+
+.PHONY: demo demo-full test check format clean
+
+demo: $(VENV)/.demo            ## the whole loop on the standard library's documentation
+	$(BIN)/embed-plus demo
+
+demo-full: $(VENV)/.demo       ## the same with a full fine-tune, a re-embedding and an alias switch
+	$(BIN)/embed-plus demo --full
+
+test: $(VENV)/.test            ## all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.test           ## lint, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[test]'
+	@touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) demo demo-report.json demo-report.png

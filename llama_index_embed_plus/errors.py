@@ -1,0 +1,63 @@
+"""Errors about models and texts, on the tree of `qdrant_tools.errors`.
+
+::
+
+    PlusError
+    ├── InputError
+    │   └── TextError              a text that cannot be embedded
+    ├── ModelError                 one model or artifact
+    │   ├── ModelNotFoundError     no such name or folder
+    │   ├── DamagedModelError      a file is missing, damaged or contradicts another
+    │   └── ParityError            an export does not agree with its original
+    ├── TrainingError              training could not go on
+    └── MissingExtraError          an optional dependency is not installed  (also an ImportError)
+"""
+
+from __future__ import annotations
+
+from qdrant_tools.errors import InputError, PlusError, UsageError
+
+__all__ = [
+    "DamagedModelError",
+    "InputError",
+    "MissingExtraError",
+    "ModelError",
+    "ModelNotFoundError",
+    "ParityError",
+    "PlusError",
+    "TextError",
+    "TrainingError",
+    "UsageError",
+]
+
+
+class TextError(InputError):
+    """A text that cannot be embedded: not a string, or empty."""
+
+
+class ModelError(PlusError):
+    """Something about one model or artifact."""
+
+
+class ModelNotFoundError(ModelError):
+    """No installed package, folder or hub repository of this name."""
+
+
+class DamagedModelError(ModelError):
+    """A model file is missing, damaged, or contradicts another one."""
+
+
+class ParityError(ModelError):
+    """An exported build does not give the vectors of its original."""
+
+
+class TrainingError(PlusError):
+    """Training could not go on."""
+
+
+class MissingExtraError(PlusError, ImportError):
+    """An optional dependency is missing. `extra` names what to install."""
+
+    def __init__(self, what: str, *, extra: str) -> None:
+        self.extra = extra
+        super().__init__(f"{what} needs the extra {extra!r}: pip install 'llama-index-embed-plus[{extra}]'")

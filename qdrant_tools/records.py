@@ -1,0 +1,145 @@
+"""The plain values that cross module borders: passages, queries, hits, labels, training examples.
+
+Guarantees: frozen, comparable, JSON-ready through `as_row()` / `from_row()` where they have a file format.
+Does not know: engines, encoders, files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_tools.errors import InputError
+
+Vectors = NDArray[np.float32]
+"""(n, dimension), float32, one vector per row."""
+
+Progress = Callable[[int], None]
+"""Called with the number of items finished since the last call."""
+
+Qrels = Mapping[str, Mapping[str, int]]
+"""query id -> passage id -> relevance grade; grade 0 is judged and not relevant."""
+
+Run = Mapping[str, Mapping[str, float]]
+"""query id -> passage id -> score, the larger the better."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns texts into unit vectors of one space. The only bridge between text and vectors in this package."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def space(self) -> str:
+        """Identity of the vector space, `name@12hex`. Vectors of different spaces must never be compared."""
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors: ...
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors: ...
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One text to be found. Row: `{"id", "text", "metadata"}`."""
+
+    id: str
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_row(self) -> dict[str, Any]:
+        return {"id": self.id, "text": self.text, "metadata": dict(self.metadata)}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Passage:
+        return cls(_text(row, "id"), _text(row, "text"), row.get("metadata") or {})
+
+
+@dataclass(frozen=True)
+class Query:
+    """One question. Row: `{"id", "text"}`."""
+
+    id: str
+    text: str
+
+    def as_row(self) -> dict[str, Any]:
+        return {"id": self.id, "text": self.text}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Query:
+        return cls(_text(row, "id"), _text(row, "text"))
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One search result. `rank` starts at 1; `id` is the passage id, `point_id` what the engine calls the point."""
+
+    id: str
+    score: float
+    rank: int
+    text: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    point_id: str | int = ""
+
+
+@dataclass(frozen=True)
+class Label:
+    """A judgement about one (query, passage) pair, with what it rests on.
+
+    `weight` > 0 says relevant, and how surely; `weight` <= 0 says not relevant. `evidence` names the rule.
+    """
+
+    query: str
+    passage_id: str
+    weight: float = 1.0
+    evidence: str = ""
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A passage inside a training example. `score` is its similarity to the query when it was mined."""
+
+    id: str
+    text: str
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training example: a query, what answers it, and what looks as if it did but does not.
+
+    Row: `{"query","positives":[{"id","text"}],"negatives":[{"id","text","score"}],"weight"}`.
+    """
+
+    query: str
+    positives: tuple[ScoredText, ...]
+    negatives: tuple[ScoredText, ...] = ()
+    weight: float = 1.0
+
+    def as_row(self) -> dict[str, Any]:
+        return {
+            "query": self.query,
+            "positives": [{"id": p.id, "text": p.text} for p in self.positives],
+            "negatives": [{"id": n.id, "text": n.text, "score": n.score} for n in self.negatives],
+            "weight": self.weight,
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Example:
+        def texts(key: str) -> tuple[ScoredText, ...]:
+            return tuple(ScoredText(_text(r, "id"), _text(r, "text"), r.get("score")) for r in row.get(key, ()))
+
+        return cls(_text(row, "query"), texts("positives"), texts("negatives"), float(row.get("weight", 1.0)))
+
+
+def _text(row: Mapping[str, Any], key: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, str):
+        raise InputError(f"row field {key!r} is {value!r}, expected a string; fields here: {sorted(row)}")
+    return value
