@@ -1,0 +1,136 @@
+"""The running interpreter's standard library -> passages, queries and judgements.
+
+A docstring is split after its first sentence: that sentence is a query, the qualified name and the rest are the
+passage that answers it. Real text, on every machine, in a different amount per Python version.
+
+Guarantees: the same interpreter gives the same data set in the same order; no module is imported (sources are
+parsed); every query has exactly one split, taken from a hash of its text, so that a query that occurs twice never
+stands on both sides. Does not know: encoders, collections.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+import sys
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_index_embed_plus.errors import InputError
+from qdrant_tools.records import Passage, Qrels, Query
+
+TRAIN_SHARE = 0.8
+_SKIPPED_MODULES = {"test", "idlelib", "lib2to3", "turtledemo", "antigravity", "this"}
+_MIN_QUERY_WORDS, _MIN_PASSAGE_WORDS = 3, 8
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s|\n\s*\n")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Queries with their judgements: `qrels[query id][passage id] = 1`."""
+
+    queries: tuple[Query, ...]
+    qrels: Qrels
+
+
+@dataclass(frozen=True)
+class DocstringCorpus:
+    """Passages, and two splits of the queries that no query text is shared between."""
+
+    passages: tuple[Passage, ...]
+    train: Split
+    heldout: Split
+
+
+def load_docstrings(*, library: Path | None = None, limit: int | None = None) -> DocstringCorpus:
+    """Read the docstrings under `library` (default: the standard library) into a data set.
+
+    `limit` keeps only the first so many passages: for a quick look. Raises `InputError` if nothing usable is found.
+    """
+    root = library or Path(sysconfig.get_path("stdlib"))
+    passages: dict[str, Passage] = {}
+    answers: dict[str, list[str]] = {}
+    for name, docstring in _docstrings(root):
+        split = _query_and_rest(docstring)
+        if split is None:
+            continue
+        query, rest = split
+        text = f"{name}\n{rest}"
+        same = passages.setdefault(rest, Passage(name, text, {"module": name.split(".")[0]}))
+        known = answers.setdefault(query, [])
+        if same.id not in known:
+            known.append(same.id)
+        if limit is not None and len(passages) >= limit:
+            break
+    if not answers:
+        raise InputError(
+            f"no usable docstrings under {root}: this needs Python's own library sources, installed with most Pythons"
+        )
+    train, heldout = (_split(answers, in_train) for in_train in (True, False))
+    return DocstringCorpus(tuple(passages.values()), train, heldout)
+
+
+def _docstrings(root: Path) -> Iterator[tuple[str, str]]:
+    """(qualified name, docstring) of every public module, class and function, in a fixed order."""
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        if (
+            parts[0] not in sys.stdlib_module_names
+            or parts[0] in _SKIPPED_MODULES
+            or "test" in parts
+            or "tests" in parts
+        ):
+            continue
+        names = [part for part in parts if part != "__init__"]
+        if any(name.startswith("_") for name in names):
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # old escapes in library sources are not ours to report
+                tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError):
+            continue  # templates and deliberately broken files ship with the library
+        yield from _walk(tree, ".".join(names))
+
+
+def _walk(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str
+) -> Iterator[tuple[str, str]]:
+    docstring = ast.get_docstring(node)
+    if docstring:
+        yield name, docstring
+    if isinstance(node, ast.Module | ast.ClassDef):
+        for child in node.body:
+            if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not child.name.startswith(
+                "_"
+            ):
+                yield from _walk(child, f"{name}.{child.name}")
+
+
+def _query_and_rest(docstring: str) -> tuple[str, str] | None:
+    """(first sentence, the rest), or None if either is too short to mean anything."""
+    parts = _SENTENCE_END.split(docstring, maxsplit=1)
+    if len(parts) < 2:
+        return None
+    query, rest = (" ".join(part.split()) for part in parts)
+    if len(query.split()) < _MIN_QUERY_WORDS or len(rest.split()) < _MIN_PASSAGE_WORDS:
+        return None
+    return query, rest
+
+
+def _in_train(query: str) -> bool:
+    return int.from_bytes(hashlib.sha256(query.encode()).digest()[:4]) < TRAIN_SHARE * 2**32
+
+
+def _split(answers: dict[str, list[str]], in_train: bool) -> Split:
+    queries, qrels = [], {}
+    for text, passage_ids in answers.items():
+        if _in_train(text) == in_train:
+            query = Query(hashlib.sha256(text.encode()).hexdigest()[:12], text)
+            queries.append(query)
+            qrels[query.id] = dict.fromkeys(passage_ids, 1)
+    return Split(tuple(queries), qrels)
