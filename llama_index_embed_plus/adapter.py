@@ -84,7 +84,8 @@ class AdaptedEncoder:
     def __init__(self, base: Encoder, adapter: QueryAdapter) -> None:
         if adapter.space != base.space:
             raise UsageError(
-                f"adapter was fitted in space {adapter.space}, the encoder's is {base.space}: fit an adapter for this encoder"
+                f"adapter was fitted in space {adapter.space}, the encoder's is {base.space}: "
+                "fit an adapter for this encoder"
             )
         if adapter.weight.shape != (base.dimension, base.dimension):
             raise UsageError(f"adapter has shape {adapter.weight.shape}, the encoder {base.dimension} dimensions")

@@ -25,7 +25,7 @@ from qdrant_tools.records import Passage, Qrels, Query
 
 TRAIN_SHARE = 0.8
 _SKIPPED_MODULES = {"test", "idlelib", "lib2to3", "turtledemo", "antigravity", "this"}
-_MIN_QUERY_WORDS, _MIN_PASSAGE_WORDS = 3, 8
+_MIN_QUERY_WORDS, _MIN_PASSAGE_WORDS = 3, 15
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s|\n\s*\n")
 
 

@@ -1,0 +1,116 @@
+"""Commands and their options; each calls one function of the library and prints what it returns.
+
+Heavy modules are imported inside the commands: `embed-plus --help` must not wait for torch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llama_index_embed_plus.errors import PlusError, UsageError
+
+app = typer.Typer(
+    help="Index, search and improve text retrieval with LlamaIndex and Qdrant.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Location = Annotated[
+    str,
+    typer.Option(
+        envvar="EMBED_PLUS_LOCATION",
+        help="Where collections live: a folder, a server URL (key from QDRANT_API_KEY), or ':memory:'.",
+    ),
+]
+Model = Annotated[str, typer.Option(envvar="EMBED_PLUS_MODEL", help="A model name or folder.")]
+Backend = Annotated[str, typer.Option(help="What computes the vectors: auto, torch or onnx.")]
+
+DEFAULT_LOCATION = "embed-plus-data"
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+
+
+def main() -> None:
+    """Run the command line. Exit code 0, 1 for an error, 2 for wrong usage."""
+    try:
+        app()
+    except UsageError as error:
+        _fail(error, 2)
+    except (PlusError, OSError) as error:
+        _fail(error, 1)
+
+
+def _fail(error: Exception, code: int) -> None:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+@app.command()
+def index(
+    source: Annotated[Path, typer.Argument(help="A folder of text files, a text file, or a .jsonl file.")],
+    collection: Annotated[str, typer.Option(help="The collection to fill; made if it is not there.")],
+    location: Location = DEFAULT_LOCATION,
+    model: Model = DEFAULT_MODEL,
+    backend: Backend = "auto",
+) -> None:
+    """Embed passages and add them to a collection. Unchanged passages are skipped."""
+    from llama_index_embed_plus.cli.commands import index_source
+
+    index_source(source, collection, location=location, model=model, backend=backend)
+
+
+@app.command()
+def search(
+    collection: Annotated[str, typer.Argument(help="The collection or alias to search.")],
+    question: Annotated[str, typer.Argument(help="What to look for.")],
+    location: Location = DEFAULT_LOCATION,
+    model: Model = DEFAULT_MODEL,
+    backend: Backend = "auto",
+    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 5,
+    exact: Annotated[bool, typer.Option(help="Search every vector instead of HNSW.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON lines.")] = False,
+) -> None:
+    """Search a collection and print the hits."""
+    from llama_index_embed_plus.cli.commands import find
+    from llama_index_embed_plus.cli.console import show_hits
+
+    hits = find(collection, question, location=location, model=model, backend=backend, k=k, exact=exact)
+    if not as_json:
+        show_hits(question, hits)
+        return
+    for hit in hits:
+        row = {"rank": hit.rank, "score": hit.score, "id": hit.id, "text": hit.text, "metadata": dict(hit.metadata)}
+        print(json.dumps(row, ensure_ascii=False))
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A model name or folder.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
+    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
+    force: Annotated[bool, typer.Option(help="Write the model even if it does not agree with its original.")] = False,
+) -> None:
+    """Write a model folder with an ONNX build, which serves without torch, and print how well it agrees."""
+    from llama_index_embed_plus.cli.commands import export_model
+
+    export_model(model, out, precision=precision, force=force)
+
+
+@app.command()
+def demo(
+    full: Annotated[
+        bool, typer.Option(help="Also fine-tune the whole encoder, re-embed and switch the alias.")
+    ] = False,
+    folder: Annotated[Path, typer.Option(help="Where collection, log, runs and model go.")] = Path("demo"),
+    model: Model = DEFAULT_MODEL,
+    limit: Annotated[int | None, typer.Option(help="Use only so many passages: for a quick look.")] = None,
+) -> None:
+    """Run the whole loop on Python's own documentation and write demo-report.json and demo-report.png."""
+    from llama_index_embed_plus.cli.show_demo import run_demo
+
+    run_demo(folder, model=model, full=full, limit=limit)

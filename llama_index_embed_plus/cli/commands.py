@@ -1,0 +1,62 @@
+"""The commands' bodies: open the model and the location, call the library, print what came back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from llama_index_embed_plus.cli.console import ConsoleReporter, err, out
+from llama_index_embed_plus.documents import read_passages
+from llama_index_embed_plus.encoders import open_encoder
+from qdrant_tools.collection import CollectionManager, build_index
+from qdrant_tools.connect import connect
+from qdrant_tools.index import index_passages
+from qdrant_tools.records import Hit
+from qdrant_tools.search import search
+
+
+def index_source(source: Path, collection: str, *, location: str, model: str, backend: str) -> None:
+    """Index a folder or file. Ctrl-C keeps everything that was counted; the same command goes on from there."""
+    passages = read_passages(source)
+    encoder = open_encoder(model, backend=backend)
+    reporter = ConsoleReporter()
+    safe = 0
+    with connect(location) as client:
+        target = CollectionManager(client).ensure(collection, encoder)
+
+        try:
+            with reporter.step(f"index {source}", None) as advance:
+
+                def progress(done: int) -> None:
+                    nonlocal safe
+                    safe += done
+                    advance(done)
+
+                report = index_passages(target, passages, encoder, progress=progress)
+        except KeyboardInterrupt:
+            err.print(f"interrupted: {safe} passages are indexed; run the same command again to go on")
+            raise typer.Exit(130) from None
+        with reporter.step("build hnsw", None):
+            build_index(target)
+    out.print(f"{collection}: {report.added} added, {report.updated} updated, {report.unchanged} unchanged")
+    if not report.added and not report.updated:
+        out.print("nothing to do: every passage was already indexed")
+
+
+def find(collection: str, question: str, *, location: str, model: str, backend: str, k: int, exact: bool) -> list[Hit]:
+    """Search one collection that must already be there."""
+    with connect(location, create=False) as client:
+        encoder = open_encoder(model, backend=backend)
+        return search(CollectionManager(client).open(collection, encoder), question, encoder, k=k, exact=exact)
+
+
+def export_model(model: str, folder: Path, *, precision: str, force: bool) -> None:
+    """Export and print the parity report."""
+    from llama_index_embed_plus.export import export_onnx
+
+    with ConsoleReporter().step(f"export {model}", None):
+        parity = export_onnx(model, folder, precision=precision, force=force)
+    out.print(f"wrote {folder} ({precision})")
+    for name, value in parity.as_row().items():
+        out.print(f"  {name}: {value}")

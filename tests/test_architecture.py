@@ -1,0 +1,103 @@
+"""The import graph is the architecture: these rules keep both packages light and one-directional."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("llama_index_embed_plus", "qdrant_tools")
+
+# Library -> the only places (file or folder prefix) that may import it.
+DOORS = {
+    "torch": (
+        "llama_index_embed_plus/encoders/torch_",
+        "llama_index_embed_plus/export/",
+        "llama_index_embed_plus/train/",
+    ),
+    "transformers": (
+        "llama_index_embed_plus/encoders/torch_",
+        "llama_index_embed_plus/export/",
+        "llama_index_embed_plus/train/",
+    ),
+    "sentence_transformers": (
+        "llama_index_embed_plus/encoders/torch_",
+        "llama_index_embed_plus/export/",
+        "llama_index_embed_plus/train/",
+    ),
+    "datasets": ("llama_index_embed_plus/train/",),
+    "peft": ("llama_index_embed_plus/train/",),
+    "onnxruntime": ("llama_index_embed_plus/encoders/onnx_", "llama_index_embed_plus/export/"),
+    "onnx": ("llama_index_embed_plus/export/",),
+    "llama_index": ("llama_index_embed_plus/embedding.py", "llama_index_embed_plus/events.py"),
+    "qdrant_edge": ("qdrant_tools/edge/",),
+    "matplotlib": ("llama_index_embed_plus/evaluate/plots.py",),
+    "typer": ("llama_index_embed_plus/cli/",),
+    "rich": ("llama_index_embed_plus/cli/",),
+}
+NOT_IN_QDRANT_TOOLS = {
+    "torch", "transformers", "sentence_transformers", "onnxruntime", "onnx", "llama_index", "llama_index_embed_plus",
+    "tokenizers", "datasets",
+}  # fmt: skip
+HEAVY = ("torch", "transformers", "sentence_transformers", "onnxruntime", "llama_index.core", "matplotlib", "onnx")
+
+
+def imports(path: Path) -> set[str]:
+    """Every module name a file imports, wherever in the file the import stands."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module)
+    return found
+
+
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_module_imports_heavy_libraries_only_behind_their_door(path):
+    name = path.relative_to(ROOT).as_posix()
+    for module in imports(path):
+        library = module.split(".")[0]
+        assert name.startswith(DOORS.get(library, ("",))), f"{name} imports {module}; its door is {DOORS[library]}"
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if "qdrant_tools" in p.parts], ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+def test_qdrant_tools_knows_no_encoder_library(path):
+    assert not {module.split(".")[0] for module in imports(path)} & NOT_IN_QDRANT_TOOLS
+
+
+def test_no_module_imports_relatively():
+    for path in SOURCES:
+        relative = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom) and n.level]
+        assert not relative, f"{path.relative_to(ROOT)} imports relatively: the rules above would not see it"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import llama_index_embed_plus",
+        "import qdrant_tools",
+        "import llama_index_embed_plus.cli",
+        "import qdrant_tools.collection, qdrant_tools.index, qdrant_tools.search, qdrant_tools.mine",
+    ],
+)
+def test_importing_stays_light(statement):
+    code = f"{statement}\nimport sys\nprint([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_module_opens_by_saying_what_it_does():
+    silent = [
+        path.relative_to(ROOT).as_posix() for path in SOURCES if not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert silent == []
