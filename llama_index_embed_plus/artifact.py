@@ -1,0 +1,211 @@
+"""The model folder this project writes: a sentence-transformers folder that also serves without torch.
+
+::
+
+    config.json, model.safetensors, tokenizer.json, modules.json, 1_Pooling/ ...   as sentence-transformers writes them
+    onnx/model.onnx          the graph: ids and mask in, vectors out
+    onnx/parity.json         how well it agrees with the weights
+    adapter/                 a map on query vectors, if one was kept
+    embed_plus.json          format, spec, space, builds, sha256 of every file; written last
+
+Guarantees: a folder without embed_plus.json is not an artifact, so half of one never passes for a whole; a file that
+is not what was sealed is DamagedModelError naming it; no path in the manifest leads out of the folder.
+Does not know: what is in the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llama_index_embed_plus.errors import DamagedModelError, UsageError
+from llama_index_embed_plus.model_files import LEGACY_POOLING, MANIFEST, inside, onnx_files, read_json
+from llama_index_embed_plus.spec import EncoderSpec, read_spec, space_of
+
+FORMAT = 1
+ADAPTER = "adapter"
+_COPIED = (".json", ".safetensors", ".txt", ".model", ".md", ".jinja")
+
+
+@dataclass(frozen=True)
+class Build:
+    """One way to compute the vectors: `build` is its name, `file` the graph."""
+
+    build: str
+    file: Path
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What embed_plus.json says. `builds`: name -> {"file", ...}; `sha256`: path -> hex, every file but the manifest."""
+
+    spec: EncoderSpec
+    space: str
+    builds: Mapping[str, Mapping[str, Any]]
+    sha256: Mapping[str, str]
+    made_by: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+
+def is_artifact(folder: Path) -> bool:
+    """Whether `folder` carries a manifest."""
+    return (folder / MANIFEST).is_file()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read embed_plus.json. Raises DamagedModelError if it is missing, incomplete or of a newer format."""
+    saved = read_json(folder, MANIFEST)
+    if saved is None:
+        raise DamagedModelError(f"{folder / MANIFEST} is missing: {str(folder)!r} is no artifact, or was not finished")
+    if saved.get("format") != FORMAT:
+        raise DamagedModelError(f"{folder / MANIFEST} has format {saved.get('format')!r}, this version reads {FORMAT}")
+    try:
+        manifest = Manifest(**{**saved, "spec": EncoderSpec.from_dict(saved["spec"])})
+    except (KeyError, TypeError) as error:
+        raise DamagedModelError(f"{folder / MANIFEST} is incomplete ({error}); write the artifact again") from error
+    for name in (*manifest.sha256, *(str(build.get("file", "")) for build in manifest.builds.values())):
+        inside(folder, name)
+    return manifest
+
+
+def verify(folder: Path, files: Iterable[str] | None = None) -> Manifest:
+    """Compare files with what was sealed: all of them, or those named. Raises DamagedModelError naming the first that differs."""
+    manifest = read_manifest(folder)
+    for name in sorted(manifest.sha256) if files is None else files:
+        path = inside(folder, name)
+        if name not in manifest.sha256:
+            raise DamagedModelError(f"{path} is not part of the artifact: {MANIFEST} does not list it")
+        if not path.is_file():
+            raise DamagedModelError(f"{path} is missing; copy the artifact again")
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise DamagedModelError(f"{path} leads out of the artifact; copy the artifact again without links")
+        if hash_file(path) != manifest.sha256[name]:
+            raise DamagedModelError(f"{path} is not the file that was sealed; copy the artifact again")
+    return manifest
+
+
+def write_manifest(folder: Path, *, builds: Mapping[str, Mapping[str, Any]] | None = None, name: str = "") -> Manifest:
+    """Seal `folder` as it is: read its spec, name its space, hash every file, write embed_plus.json as the last one.
+
+    builds: what to record beside those of an earlier manifest; `torch-fp32` is always there.
+    name: what people call this model; "": as before, or as its weights are known.
+    """
+    before = read_manifest(folder) if is_artifact(folder) else None
+    spec = read_spec(folder)
+    if name:
+        spec = EncoderSpec.from_dict({**spec.as_dict(), "name": name})
+    _write_both_pooling_forms(folder)
+    recorded = {"torch-fp32": {"file": ""}, **(before.builds if before else {}), **(builds or {})}
+    hashes = {path: hash_file(folder / path) for path in _files(folder)}
+    manifest = Manifest(spec, space_of(folder, spec), recorded, hashes, versions())
+    write_json(folder / MANIFEST, {**asdict(manifest), "spec": spec.as_dict()})
+    return manifest
+
+
+def onnx_build(folder: Path, manifest: Manifest | None, spec: EncoderSpec) -> Build | None:
+    """The ONNX graph to run: int8 before fp32 in an artifact (hashes checked), else what a hub folder carries."""
+    if manifest is None:
+        file = next(onnx_files(folder), None)
+        return Build("onnx-fp32", file) if file else None
+    for build in ("onnx-int8", "onnx-fp32"):
+        if build in manifest.builds:
+            file = inside(folder, str(manifest.builds[build]["file"]))
+            if spec != manifest.spec:
+                raise UsageError(
+                    "an artifact's ONNX graph was built for its own spec; use backend='torch' with overrides"
+                )
+            beside = [name for name in manifest.sha256 if name.startswith(f"{file.relative_to(folder).as_posix()}")]
+            verify(folder, beside or [file.relative_to(folder).as_posix()])
+            return Build(build, file)
+    return None
+
+
+def copy_model(source: Path, target: Path) -> None:
+    """Copy the files of a model folder that this project can vouch for: no pickle, no code, no other runtime's files."""
+    for path in sorted(source.rglob("*")):
+        relative = path.relative_to(source)
+        if path.suffix in _COPIED and path.is_file() and not {"onnx", "openvino"} & set(relative.parts[:-1]):
+            (target / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / relative)
+
+
+@contextmanager
+def written_whole(out: Path) -> Iterator[Path]:
+    """Give a folder to write into beside `out`; rename it to `out` if all went well, else leave nothing behind.
+
+    An `out` that holds something other than an artifact is refused with UsageError.
+    """
+    if out.exists() and not is_artifact(out) and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{str(out)!r} exists and is no artifact; give a new folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    draft.chmod(0o755)  # mkdtemp's 0o700 would make the artifact private
+    try:
+        yield draft
+        if out.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+            os.replace(out, old / "old")
+            os.replace(draft, out)
+            shutil.rmtree(old)
+        else:
+            os.replace(draft, out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half."""
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(draft, path)
+
+
+def versions() -> dict[str, str]:
+    """The versions that matter to what was written."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("llama-index-embed-plus", "onnx", "onnxruntime", "tokenizers", "torch", "transformers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _files(folder: Path) -> list[str]:
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in paths if path.name != MANIFEST and not path.name.startswith("."))
+
+
+def _write_both_pooling_forms(folder: Path) -> None:
+    """Add the booleans that older readers need to a pooling config of the new form, and the other way round."""
+    for path in folder.glob("*_Pooling/config.json"):
+        saved = json.loads(path.read_text("utf-8"))
+        modes = (
+            saved.get("pooling_mode") or [mode for key, mode in LEGACY_POOLING.items() if saved.get(key)] or ["mean"]
+        )
+        modes = [modes] if isinstance(modes, str) else list(modes)
+        width = saved.get("word_embedding_dimension", saved.get("embedding_dimension"))
+        both = {
+            "word_embedding_dimension": width,
+            **{key: mode in modes for key, mode in LEGACY_POOLING.items()},
+            "include_prompt": saved.get("include_prompt", True),
+            "pooling_mode": modes[0] if len(modes) == 1 else modes,
+        }
+        if saved != both:
+            write_json(path, both)

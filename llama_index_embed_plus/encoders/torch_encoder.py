@@ -1,0 +1,129 @@
+"""A checkpoint run by torch: transformers computes the token states, `pooling` and `head` the rest.
+
+Guarantees: safetensors only; no code of a model folder is run; float32; no weight is left random (a checkpoint that lacks
+one is DamagedModelError). Does not know: texts.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llama_index_embed_plus.errors import DamagedModelError, MissingExtraError, UsageError
+from llama_index_embed_plus.head import apply_head
+from llama_index_embed_plus.pooling import ATTENTION, pool, unit
+from llama_index_embed_plus.spec import EncoderSpec
+from llama_index_embed_plus.tensors import tensors_of, weight_files
+from llama_index_embed_plus.tokens import TokenBatch
+from qdrant_tools.records import Vectors
+
+try:
+    import torch
+    import transformers
+except ImportError as error:
+    raise MissingExtraError("running a checkpoint with torch", extra="train") from error
+
+logger = logging.getLogger(__name__)
+
+
+class PooledEncoder(torch.nn.Module):
+    """(ids, mask) -> vectors: transformer, pooling, head, truncation, normalisation. What is exported is this module."""
+
+    def __init__(self, folder: Path, spec: EncoderSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.transformer = load_transformer(folder / spec.transformer_path, attention=ATTENTION in spec.pooling)
+        self.head = torch.nn.ModuleList()
+        for step in spec.head:
+            files = weight_files(folder / step.path) if step.path else []
+            tensors = {name: t for file in files for name, t in tensors_of(file).items()}
+            holder = torch.nn.Module()
+            for name, tensor in tensors.items():
+                holder.register_buffer(name.replace(".", "_"), torch.from_numpy(tensor.read()))
+            self.head.append(holder)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor, prompt_tokens: Any = 0) -> torch.Tensor:
+        """ids, mask (n, t) -> (n, dimension)."""
+        attention = ATTENTION in self.spec.pooling
+        output = self.transformer(
+            input_ids=ids, attention_mask=mask, **({"output_attentions": True} if attention else {})
+        )
+        weights = output.attentions[-1] if attention else None
+        vectors = pool(
+            output.last_hidden_state, mask, self.spec.pooling, prompt_tokens=prompt_tokens, attention=weights
+        )
+        vectors = apply_head(vectors, self.spec.head, [_named(holder) for holder in self.head])
+        if self.spec.truncate_dim:
+            vectors = vectors[:, : self.spec.truncate_dim]
+        return unit(vectors) if self.spec.normalize else vectors
+
+
+class TorchBackend:
+    """Token batches -> vectors on one device. Safe from many threads: the module is never changed after loading."""
+
+    build = "torch-fp32"
+    workers = 1
+
+    def __init__(self, folder: Path, spec: EncoderSpec, *, device: str | None = None) -> None:
+        self.device = pick_device(device)
+        self.module = PooledEncoder(folder, spec).eval().to(self.device)
+        self.budget = 4096 if self.device.type == "cpu" else 32_768
+
+    def __call__(self, batch: TokenBatch, *, alone: bool) -> Vectors:
+        ids, mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
+        with torch.inference_mode():
+            vectors = self.module(ids.to(self.device), mask.to(self.device), batch.prompt_tokens)
+        return np.asarray(vectors.cpu().numpy(), np.float32)
+
+
+def pick_device(device: str | None) -> torch.device:
+    """`device`, or the best there is. Raises UsageError for a device that torch does not have here."""
+    if device is None:
+        has_mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
+    try:
+        picked = torch.device(device)
+        torch.empty(0, device=picked)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"device {device!r} is not available here ({str(error).splitlines()[0]}); use 'cpu'"
+        ) from error
+    return picked
+
+
+def load_transformer(inner: Path, *, attention: bool = False) -> Any:
+    """Load the transformer of a folder in float32. Raises DamagedModelError naming what does not fit."""
+    if not weight_files(inner):
+        raise DamagedModelError(f"{inner / 'model.safetensors'} is missing; only safetensors weights are read")
+    quiet = logging.getLogger("transformers").level
+    transformers.utils.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    try:
+        model, report = transformers.AutoModel.from_pretrained(
+            inner,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **({"attn_implementation": "eager"} if attention else {}),
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise DamagedModelError(f"{inner} cannot be opened by transformers: {str(error).splitlines()[0]}") from error
+    finally:
+        logging.getLogger("transformers").setLevel(quiet)
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    if missing or report.get("mismatched_keys"):
+        what = missing[0] if missing else sorted(map(str, report["mismatched_keys"]))[0]
+        raise DamagedModelError(
+            f"{inner}: the weights lack {what!r}, which config.json asks for; one of them is another model's"
+        )
+    return model
+
+
+def _named(holder: torch.nn.Module) -> dict[str, Any]:
+    """Tensors of a head layer under the names its file has: `linear.weight`."""
+    return {name.replace("_", ".", 1): tensor for name, tensor in holder.named_buffers()}

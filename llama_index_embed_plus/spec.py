@@ -1,0 +1,166 @@
+"""What an encoder is, apart from its numbers: pooling, prompts, normalisation, length, dimension; and its identity.
+
+`read_spec` turns a model folder into an EncoderSpec; `space_of` turns folder and spec into the name of the vector
+space. Two folders have the same space exactly if the same text gets the same vector from both (up to rounding): equal
+weights, tokenizer, pooling, layers on top, normalisation, prompts, truncation and dimension. File formats, file names
+and the folder's name do not count.
+Guarantees: every fact carries the file or rule it comes from. No heavy import.
+Does not know: how vectors are computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from llama_index_embed_plus import model_files as files
+from llama_index_embed_plus.errors import DamagedModelError, UsageError
+from llama_index_embed_plus.head import HeadStep
+from llama_index_embed_plus.pooling import POOLING_MODES
+from llama_index_embed_plus.tensors import hash_weights, weight_files
+
+LongText = Literal["truncate", "mean", "error"]
+"""A text beyond `max_tokens`: cut off, averaged over overlapping windows, or refused."""
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """How texts become vectors. Everything here but `name`, `model_type` and `sources` is part of the space."""
+
+    name: str
+    model_type: str
+    dimension: int
+    max_tokens: int
+    """Longest token sequence the model is given, special tokens included."""
+    pooling: tuple[str, ...] = ("mean",)
+    """One mode, or several whose vectors are joined."""
+    include_prompt: bool = True
+    """False: the prompt's tokens are attended to, but left out of the pooling."""
+    head: tuple[HeadStep, ...] = ()
+    """Layers between pooling and the final normalisation."""
+    normalize: bool = True
+    query_prompt: str = ""
+    passage_prompt: str = ""
+    lowercase: bool = False
+    """True: lower-cased before the tokenizer sees it, because a file of the model says so."""
+    long_text: LongText = "truncate"
+    truncate_dim: int | None = None
+    """Keep only the first components (Matryoshka); the vector is brought back to unit length."""
+    transformer_path: str = ""
+    """Folder of config, weights and tokenizer inside the model folder."""
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Field -> the file or rule its value comes from."""
+
+    def __post_init__(self) -> None:
+        unknown = [mode for mode in self.pooling if mode not in POOLING_MODES]
+        if unknown or not self.pooling:
+            raise UsageError(f"pooling is {self.pooling!r}, expected some of {', '.join(POOLING_MODES)}")
+        if self.max_tokens < 1:
+            raise UsageError(f"max_tokens is {self.max_tokens}, expected at least 1")
+        if self.long_text not in get_args(LongText):
+            raise UsageError(f"long_text is {self.long_text!r}, expected one of {', '.join(get_args(LongText))}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict` gives an equal spec back."""
+        return {**asdict(self), "pooling": list(self.pooling), "sources": dict(self.sources)}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> EncoderSpec:
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(row) - known):
+            raise DamagedModelError(f"the spec has unknown fields {unknown}; it was written by a newer version")
+        try:
+            head = tuple(HeadStep(**step) for step in row.get("head", ()))
+            return cls(**{**row, "pooling": tuple(row["pooling"]), "head": head})
+        except (KeyError, TypeError) as error:
+            raise DamagedModelError(f"the spec is incomplete ({error}); write the artifact again") from error
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What a caller wants otherwise than the model's files say. None: as the files say. Each changes the space."""
+
+    pooling: str | tuple[str, ...] | None = None
+    include_prompt: bool | None = None
+    query_prompt: str | None = None
+    passage_prompt: str | None = None
+    normalize: bool | None = None
+    max_tokens: int | None = None
+    long_text: LongText | None = None
+    truncate_dim: int | None = None
+
+
+def read_spec(folder: Path, overrides: Overrides | None = None) -> EncoderSpec:
+    """Read the spec of a model folder: our artifact, a sentence-transformers folder, or a plain transformers folder.
+
+    Raises DamagedModelError naming a missing or contradicting file, NotSupportedError naming a module that this
+    project does not compute, UsageError for an override that cannot be honoured.
+    """
+    manifest = files.read_json(folder, files.MANIFEST)
+    if manifest is not None:
+        spec = EncoderSpec.from_dict(manifest.get("spec") or {})
+    else:
+        facts = files.read_facts(folder)
+        values = {name: value for name, (value, _) in facts.items()}
+        spec = EncoderSpec(**values, sources={name: source for name, (_, source) in facts.items()})
+    return _override(spec, overrides or Overrides())
+
+
+def space_of(folder: Path, spec: EncoderSpec) -> str:
+    """Identity of the vector space of `folder` read as `spec` says: `name@12hex`.
+
+    The part before @ is for people and follows from the same contents as the hash.
+    """
+    inner = folder / spec.transformer_path
+    weights = _weights_hash(folder, inner)
+    identity = {
+        "weights": weights,
+        "head_weights": [hash_weights(weight_files(folder / step.path)) for step in spec.head if step.path],
+        "head": [asdict(replace(step, path="")) for step in spec.head],
+        "tokenizer": _tokenizer_hash(inner),
+        "config": files.shape_of(inner),
+        "pooling": list(spec.pooling),
+        **{name: getattr(spec, name) for name in ("include_prompt", "normalize", "query_prompt", "passage_prompt")},
+        **{name: getattr(spec, name) for name in ("lowercase", "max_tokens", "long_text", "dimension")},
+    }
+    text = json.dumps(identity, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return f"{spec.name}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _override(spec: EncoderSpec, wanted: Overrides) -> EncoderSpec:
+    changed = {name: value for name, value in asdict(wanted).items() if value is not None}
+    if isinstance(changed.get("pooling"), str):
+        changed["pooling"] = (changed["pooling"],)
+    before = spec.dimension
+    if "pooling" in changed and len(changed["pooling"]) != len(spec.pooling):
+        if spec.head:
+            raise UsageError(
+                f"pooling {changed['pooling']} does not fit this model's layers, which expect {spec.pooling}"
+            )
+        before = spec.dimension // len(spec.pooling) * len(changed["pooling"])
+    cut = changed.get("truncate_dim")
+    if cut is not None and not 1 <= cut <= before:
+        raise UsageError(f"truncate_dim is {cut}, expected 1 to {before}, this model's dimension")
+    sources = {**spec.sources, **dict.fromkeys(changed, "asked for by the caller")}
+    return replace(spec, **changed, dimension=cut or before, sources=sources)
+
+
+def _weights_hash(folder: Path, inner: Path) -> str:
+    found = weight_files(inner)
+    if found:
+        return hash_weights(found)
+    onnx = next((path for path in files.onnx_files(folder)), None)
+    if onnx is None:
+        raise DamagedModelError(f"{inner / 'model.safetensors'} is missing; only safetensors weights are read")
+    return hashlib.sha256(onnx.read_bytes()).hexdigest()
+
+
+def _tokenizer_hash(inner: Path) -> str:
+    """Hash of what tokenizer.json does. Its truncation and padding are left out: this project sets its own."""
+    tokenizer = files.require_json(inner, "tokenizer.json")
+    kept = {key: value for key, value in tokenizer.items() if key not in ("truncation", "padding", "version")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

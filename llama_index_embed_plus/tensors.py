@@ -1,0 +1,126 @@
+"""A safetensors file -> named numpy arrays, and one hash of what they hold.
+
+Written out here because serving reads a few small tensors and hashes the rest, and neither needs another library.
+Guarantees: nothing but numbers is ever read (no pickle); a header that does not fit its file, or a tensor outside it,
+is DamagedModelError naming the file. Format: https://github.com/huggingface/safetensors#format
+Does not know: what the tensors mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llama_index_embed_plus.errors import DamagedModelError
+
+_WIDTH = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_MAX_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Where one tensor lies. `start` and `stop` are byte offsets in `file`."""
+
+    file: Path
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    def read(self) -> NDArray[np.float32]:
+        """The values as float32. Raises DamagedModelError for integers: they are no weights."""
+        if self.dtype not in _FLOATS:
+            raise DamagedModelError(f"{self.file}: tensor {self.name!r} holds {self.dtype}, expected floating point")
+        raw = np.fromfile(self.file, dtype=_FLOATS[self.dtype], count=math.prod(self.shape), offset=self.start)
+        if self.dtype == "BF16":  # the upper half of a float32
+            raw = (raw.astype(np.uint32) << 16).view(np.float32)
+        return raw.astype(np.float32).reshape(self.shape)
+
+
+def tensors_of(file: Path) -> dict[str, Tensor]:
+    """Every tensor of one safetensors file by name, from its header."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 2 <= length <= min(_MAX_HEADER, size - 8):
+                raise DamagedModelError(
+                    f"{file} is damaged: its header claims {length:,} of {size:,} bytes; fetch it again"
+                )
+            header = json.loads(stream.read(length))
+    except OSError as error:
+        raise DamagedModelError(f"{file} cannot be read ({error.strerror}); fetch it again") from error
+    except ValueError as error:
+        raise DamagedModelError(f"{file} is damaged: its header is not JSON; fetch it again") from error
+    entries = header.items() if isinstance(header, dict) else ()
+    return {name: _tensor(file, name, entry, 8 + length, size) for name, entry in entries if name != "__metadata__"}
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint folder: `model.safetensors`, or the shards that its index names."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file() or not index.is_file():
+        return [single] if single.is_file() else []
+    try:
+        shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, OSError) as error:
+        raise DamagedModelError(f"{index} is damaged: no weight_map in it; fetch it again") from error
+    for shard in shards:
+        if Path(shard).name != shard:
+            raise DamagedModelError(f"{index} names {shard!r}, expected a file beside it")
+        if not (folder / shard).is_file():
+            raise DamagedModelError(f"{folder / shard} is missing, {index.name} names it; fetch it again")
+    return [folder / shard for shard in shards]
+
+
+def hash_weights(files: list[Path]) -> str:
+    """sha256 over all floating-point tensors in order of name: name, type, shape, bytes.
+
+    The same whatever file, order or shard they lie in. Integer tensors (position counters that some versions
+    store and others do not) are no weights and are left out.
+    """
+    return _hash(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+@lru_cache(maxsize=64)
+def _hash(stamped: tuple[tuple[Path, int, int], ...]) -> str:
+    """Size and time of change are in the key only: a file that changed is read again."""
+    digest = hashlib.sha256()
+    tensors = {name: tensor for file, _, _ in stamped for name, tensor in tensors_of(file).items()}
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        if tensor.dtype not in _FLOATS:
+            continue
+        digest.update(f"{name}\0{tensor.dtype}\0{tensor.shape}\0".encode())
+        with tensor.file.open("rb") as stream:
+            stream.seek(tensor.start)
+            remaining = tensor.stop - tensor.start
+            while remaining:
+                chunk = stream.read(min(remaining, 1 << 22))
+                if not chunk:
+                    raise DamagedModelError(f"{tensor.file} ends inside tensor {name!r}; fetch it again")
+                digest.update(chunk)
+                remaining -= len(chunk)
+    return digest.hexdigest()
+
+
+def _tensor(file: Path, name: str, entry: Any, base: int, size: int) -> Tensor:
+    try:
+        dtype, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])
+        start, stop = (base + int(offset) for offset in entry["data_offsets"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedModelError(f"{file} is damaged: the entry of tensor {name!r} is malformed") from error
+    expected = math.prod(shape) * _WIDTH.get(dtype, 0)
+    if not base <= start <= stop <= size or (dtype in _WIDTH and stop - start != expected):
+        raise DamagedModelError(f"{file} is cut short or damaged at tensor {name!r}; fetch it again")
+    return Tensor(file, name, dtype, shape, start, stop)
