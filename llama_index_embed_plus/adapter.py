@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from llama_index_embed_plus import artifact, checkpoints
 from llama_index_embed_plus.errors import DamagedModelError, UsageError
+from llama_index_embed_plus.spec import read_spec, space_of
 from qdrant_tools.records import Encoder, Vectors
 
 WEIGHTS_FILE, CONFIG_FILE = "adapter.npz", "adapter.json"
@@ -76,6 +79,27 @@ class QueryAdapter:
         if adapter.build != expected:
             raise DamagedModelError(f"{folder / WEIGHTS_FILE} holds {adapter.build}, expected {expected}: fit it again")
         return adapter
+
+
+def attach(model: str | Path, adapter: QueryAdapter, out: Path) -> None:
+    """Write to `out` a copy of `model` that carries `adapter`: the artifact to serve with.
+
+    Raises `UsageError` if the adapter was fitted for another model, or `out` holds something else.
+    """
+    base = checkpoints.resolve(model)
+    space = space_of(base, read_spec(base))
+    if adapter.space != space:
+        raise UsageError(
+            f"adapter was fitted in space {adapter.space}, {str(model)!r} has {space}: give the base model"
+        )
+    with artifact.written_whole(out) as draft:
+        if artifact.is_artifact(base):
+            artifact.verify(base)
+            shutil.copytree(base, draft, dirs_exist_ok=True)
+        else:
+            artifact.copy_model(base, draft)
+        adapter.save(draft / artifact.ADAPTER)
+        artifact.write_manifest(draft)
 
 
 class AdaptedEncoder:

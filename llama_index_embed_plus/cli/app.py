@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # usage errors as plain lines
 )
 
 Location = Annotated[
@@ -29,7 +30,11 @@ Location = Annotated[
     ),
 ]
 Model = Annotated[str, typer.Option(envvar="EMBED_PLUS_MODEL", help="A model name or folder.")]
-Backend = Annotated[str, typer.Option(help="What computes the vectors: auto, torch or onnx.")]
+Backend = Annotated[
+    Literal["auto", "torch", "onnx"],
+    typer.Option(help="What computes the vectors; auto takes ONNX where there is one."),
+]
+Precision = Annotated[Literal["fp32", "int8"], typer.Option(help="Of the ONNX build.")]
 
 DEFAULT_LOCATION = "embed-plus-data"
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
@@ -59,9 +64,9 @@ def index(
     backend: Backend = "auto",
 ) -> None:
     """Embed passages and add them to a collection. Unchanged passages are skipped."""
-    from llama_index_embed_plus.cli.commands import index_source
+    from llama_index_embed_plus.cli.commands import Where, index_source
 
-    index_source(source, collection, location=location, model=model, backend=backend)
+    index_source(source, collection, Where(location, model, backend))
 
 
 @app.command()
@@ -76,10 +81,10 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON lines.")] = False,
 ) -> None:
     """Search a collection and print the hits."""
-    from llama_index_embed_plus.cli.commands import find
+    from llama_index_embed_plus.cli.commands import Where, find
     from llama_index_embed_plus.cli.console import show_hits
 
-    hits = find(collection, question, location=location, model=model, backend=backend, k=k, exact=exact)
+    hits = find(collection, question, Where(location, model, backend), k=k, exact=exact)
     if not as_json:
         show_hits(question, hits)
         return
@@ -92,7 +97,7 @@ def search(
 def export(
     model: Annotated[str, typer.Argument(help="A model name or folder.")],
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
-    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
+    precision: Precision = "fp32",
     force: Annotated[bool, typer.Option(help="Write the model even if it does not agree with its original.")] = False,
 ) -> None:
     """Write a model folder with an ONNX build, which serves without torch, and print how well it agrees."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
 from llama_index_embed_plus.cli.console import ConsoleReporter, err, out
 from llama_index_embed_plus.documents import read_passages
-from llama_index_embed_plus.encoders import open_encoder
+from llama_index_embed_plus.encoders import BackendName, open_encoder
 from qdrant_tools.collection import CollectionManager, build_index
 from qdrant_tools.connect import connect
 from qdrant_tools.index import index_passages
@@ -16,13 +18,22 @@ from qdrant_tools.records import Hit
 from qdrant_tools.search import search
 
 
-def index_source(source: Path, collection: str, *, location: str, model: str, backend: str) -> None:
+@dataclass(frozen=True)
+class Where:
+    """Which collections, and which encoder."""
+
+    location: str
+    model: str
+    backend: BackendName
+
+
+def index_source(source: Path, collection: str, where: Where) -> None:
     """Index a folder or file. Ctrl-C keeps everything that was counted; the same command goes on from there."""
     passages = read_passages(source)
-    encoder = open_encoder(model, backend=backend)
+    encoder = open_encoder(where.model, backend=where.backend)
     reporter = ConsoleReporter()
     safe = 0
-    with connect(location) as client:
+    with closing(connect(where.location)) as client:
         target = CollectionManager(client).ensure(collection, encoder)
 
         try:
@@ -44,10 +55,10 @@ def index_source(source: Path, collection: str, *, location: str, model: str, ba
         out.print("nothing to do: every passage was already indexed")
 
 
-def find(collection: str, question: str, *, location: str, model: str, backend: str, k: int, exact: bool) -> list[Hit]:
+def find(collection: str, question: str, where: Where, *, k: int, exact: bool) -> list[Hit]:
     """Search one collection that must already be there."""
-    with connect(location, create=False) as client:
-        encoder = open_encoder(model, backend=backend)
+    with closing(connect(where.location, create=False)) as client:
+        encoder = open_encoder(where.model, backend=where.backend)
         return search(CollectionManager(client).open(collection, encoder), question, encoder, k=k, exact=exact)
 
 

@@ -13,13 +13,12 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from llama_index_embed_plus import artifact
-from llama_index_embed_plus.adapter import AdaptedEncoder, QueryAdapter
+from llama_index_embed_plus.adapter import AdaptedEncoder, QueryAdapter, attach
 from llama_index_embed_plus.demo.corpus import DocstringCorpus, load_docstrings
 from llama_index_embed_plus.encoders import TextEncoder, open_encoder
 from llama_index_embed_plus.errors import UsageError
@@ -102,7 +101,7 @@ class Demo:
         _fresh(self.folder)
         corpus = self.read()
         encoder = self.open(self.model)
-        with connect(self.folder / "qdrant") as client:
+        with closing(connect(self.folder / "qdrant")) as client:
             self.manager = CollectionManager(client)
             collection = self.index("embed and index", f"{ALIAS}-base", corpus, encoder)
             self.manager.switch_alias(ALIAS, collection.name)
@@ -206,7 +205,7 @@ class Demo:
             self.manager.switch_alias(ALIAS, f"{ALIAS}-full")
             return "full"
         if systems.comparisons["adapter"].proves_better:
-            artifact.write_with_adapter(self.model, adapter, self.folder / "model")
+            attach(self.model, adapter, self.folder / "model")
             return "adapter"
         return "base"
 

@@ -10,7 +10,6 @@ Does not know: held-out queries. Whether the result may serve is for the caller 
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from transformers import TrainerCallback
 
-from llama_index_embed_plus import checkpoints
+from llama_index_embed_plus import artifact, checkpoints
 from llama_index_embed_plus.errors import TrainingError, UsageError
 from llama_index_embed_plus.spec import read_spec
 from llama_index_embed_plus.train.examples import to_datasets
@@ -68,14 +67,12 @@ def finetune(
     *,
     progress: Progress | None = None,
 ) -> FinetuneReport:
-    """Train the encoder `base` on `examples` and write a sentence-transformers folder to `out`.
+    """Train the encoder `base` on `examples` and write an artifact, a sentence-transformers folder, to `out`.
 
     `progress` is called once per optimiser step; `planned_steps` says how many there will be. Raises `UsageError` if
-    `out` exists, `TrainingError` if no example has a positive or the loss stops being a number.
+    `out` holds something that is no artifact, `TrainingError` if no example has a positive or the loss stops being a number.
     """
     settings = settings or FinetuneSettings()
-    if out.exists():
-        raise UsageError(f"{out} already exists: name a new folder, or remove it first")
     started = time.perf_counter()
     datasets = to_datasets(examples, negatives=settings.negatives)
     rows = sum(len(dataset) for dataset in datasets.values())
@@ -85,19 +82,18 @@ def finetune(
     model = SentenceTransformer(str(folder), device="cpu" if not _has_cuda() else None)
     serving_limit, model.max_seq_length = model.max_seq_length, min(model.max_seq_length, settings.max_tokens)
     watch = _Watch(progress)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+    with artifact.written_whole(out) as draft, tempfile.TemporaryDirectory() as scratch:
         trainer = SentenceTransformerTrainer(
             model=model,
-            args=_arguments(settings, Path(scratch) / "trainer", _prompts(folder)),
+            args=_arguments(settings, Path(scratch), _prompts(folder)),
             train_dataset=datasets,
             loss=MultipleNegativesRankingLoss(model, scale=settings.scale),
             callbacks=[watch],
         )
         trainer.train()
         model.max_seq_length = serving_limit
-        model.save(str(Path(scratch) / "model"), create_model_card=False)
-        shutil.move(Path(scratch) / "model", out)
+        model.save(str(draft), create_model_card=False)
+        artifact.write_manifest(draft)
     return FinetuneReport(tuple(watch.losses), rows, time.perf_counter() - started)
 
 

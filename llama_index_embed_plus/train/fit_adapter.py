@@ -151,7 +151,8 @@ class _Fit:
     def epoch(self, weight: torch.Tensor, optimizer: torch.optim.Optimizer) -> float:
         order = self.train_rows[torch.randperm(len(self.train_rows), generator=self.generator)]
         total = 0.0
-        for batch in order.split(self.settings.batch_size):
+        for start in range(0, len(order), self.settings.batch_size):
+            batch = order[start : start + self.settings.batch_size]
             optimizer.zero_grad()
             loss = self.loss(weight, batch)
             if not torch.isfinite(loss):

@@ -1,0 +1,237 @@
+"""The command line as a person meets it: results on stdout, one line for an error, exit codes 0, 1, 2."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llama_index_embed_plus import cli
+from qdrant_tools.collection import CollectionManager
+from qdrant_tools.connect import connect
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run `embed-plus ARGS` in an empty working folder; returns (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["embed-plus", *map(str, args)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def animals(tmp_path) -> Path:
+    folder = tmp_path / "animals"
+    folder.mkdir()
+    (folder / "bees.txt").write_text("Bees fly from flower to flower and make honey in their hive.")
+    (folder / "cats.txt").write_text("A cat sleeps most of the day and hunts mice at night.")
+    (folder / "whales.md").write_text("Whales are the largest mammals and live in the ocean.")
+    return folder
+
+
+def error_line(stderr: str) -> str:
+    lines = [line for line in stderr.splitlines() if line.strip() and not line.startswith("done ")]
+    assert len(lines) == 1, f"expected one line, got: {stderr}"
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_index_then_search_finds_what_a_person_would_expect(run, animals):
+    code, out, _ = run("index", animals, "--collection", "docs")
+    assert (code, out.strip()) == (0, "docs: 3 added, 0 updated, 0 unchanged")
+    code, out, _ = run("search", "docs", "which animal produces something sweet?", "--json", "-k", 2)
+    hits = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [hit["rank"] for hit in hits] == [1, 2]
+    assert hits[0]["id"] == "bees.txt#0" and hits[0]["metadata"]["source"] == "bees.txt"
+
+
+def test_hits_are_printed_for_people_too(run, animals):
+    run("index", animals, "--collection", "docs")
+    code, out, _ = run("search", "docs", "mammals of the sea")
+    assert code == 0
+    assert "whales.md#0" in out.splitlines()[1]
+
+
+def test_indexing_twice_adds_nothing_and_says_so(run, animals):
+    run("index", animals, "--collection", "docs")
+    code, out, _ = run("index", animals, "--collection", "docs")
+    assert code == 0
+    assert out.splitlines() == [
+        "docs: 0 added, 0 updated, 3 unchanged",
+        "nothing to do: every passage was already indexed",
+    ]
+
+
+def test_a_changed_file_is_updated(run, animals):
+    run("index", animals, "--collection", "docs")
+    (animals / "cats.txt").write_text("Cats purr.")
+    assert run("index", animals, "--collection", "docs")[1].startswith("docs: 0 added, 1 updated, 2 unchanged")
+
+
+def test_an_unknown_model_is_one_line(run, animals):
+    code, _, err = run("index", animals, "--collection", "docs", "--model", "no/such-model")
+    assert code == 1
+    assert "no/such-model" in error_line(err)
+
+
+def test_an_unknown_folder_is_one_line_and_creates_nothing(run, tmp_path):
+    code, _, err = run("index", "nowhere", "--collection", "docs")
+    assert code == 1
+    assert "nowhere does not exist" in error_line(err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_is_one_line_and_creates_nothing(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, _, err = run("index", "empty", "--collection", "docs")
+    assert code == 1
+    assert "empty holds no text" in error_line(err)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_searching_a_location_that_is_not_there_creates_nothing(run, tmp_path):
+    code, _, err = run("search", "docs", "anything", "--location", "typo")
+    assert code == 1
+    assert "typo" in error_line(err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_collection_is_one_line_that_lists_the_known_ones(run, animals):
+    run("index", animals, "--collection", "docs")
+    code, _, err = run("search", "dogs", "anything")
+    assert code == 1
+    assert "'dogs'" in error_line(err) and "docs" in error_line(err)
+
+
+@pytest.mark.parametrize("question", ["", "   "])
+def test_an_empty_question_is_one_line(run, animals, question):
+    run("index", animals, "--collection", "docs")
+    code, _, err = run("search", "docs", question)
+    assert code == 1
+    assert "empty" in error_line(err)
+
+
+def test_a_row_whose_text_is_not_a_string_is_named_with_its_line(run, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"id": "a", "text": 3}\n')
+    code, _, err = run("index", "rows.jsonl", "--collection", "docs")
+    assert code == 1
+    assert "rows.jsonl:1: text is 3" in error_line(err)
+
+
+class Foreign:
+    """An encoder of another space; `dimension` decides whether it is also of another size."""
+
+    def __init__(self, dimension: int) -> None:
+        self.dimension, self.space = dimension, f"foreign-{dimension}@000000000000"
+
+    def encode_passages(self, texts):
+        return np.eye(self.dimension, dtype=np.float32)[: len(texts)]
+
+    encode_queries = encode_passages
+
+
+@pytest.mark.parametrize("dimension", [384, 7], ids=["same dimension", "other dimension"])
+def test_a_collection_that_another_encoder_filled_is_refused(run, animals, dimension):
+    with closing(connect("embed-plus-data")) as client:
+        CollectionManager(client).ensure("docs", Foreign(dimension))
+    for command in (["index", animals, "--collection", "docs"], ["search", "docs", "honey"]):
+        code, _, err = run(*command)
+        assert code == 1
+        assert f"foreign-{dimension}@000000000000" in error_line(err) and "all-MiniLM-L6-v2@" in error_line(err)
+
+
+def test_a_location_that_another_process_holds_is_one_line(run, animals, tmp_path):
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "from qdrant_tools.connect import connect; c = connect('held'); print('held', flush=True); input()",
+        ],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        code, _, err = run("index", animals, "--collection", "docs", "--location", "held")
+        holder.kill()
+    assert code == 1
+    assert "held" in error_line(err) and "another process" in error_line(err)
+
+
+def test_wrong_usage_exits_with_2(run, animals):
+    assert run("index", animals)[0] == 2  # no --collection
+    assert run("no-such-command")[0] == 2
+    code, _, err = run("index", animals, "--collection", "docs", "--backend", "abacus")
+    assert code == 2
+    assert "abacus" in err
+
+
+def test_export_writes_a_folder_that_serves_without_torch(run, animals, tmp_path):
+    code, out, _ = run("export", "all-MiniLM-L6-v2", "exported")
+    assert code == 0 and "cosine" in out
+    run("index", animals, "--collection", "docs", "--model", "exported")
+    code = (
+        "import sys\n"
+        "from llama_index_embed_plus import cli\n"
+        "sys.argv = ['embed-plus', 'search', 'docs', 'honey', '--model', 'exported', '--json']\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[0])["id"] == "bees.txt#0"
+
+
+def test_exporting_over_something_is_refused(run, tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "precious").touch()
+    code, _, err = run("export", "all-MiniLM-L6-v2", "taken")
+    assert code in (1, 2)
+    assert "taken" in error_line(err)
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["precious"]
+
+
+def test_ctrl_c_keeps_what_was_reported(tmp_path):
+    rows = [
+        {"id": f"row {i}", "text": f"passage number {i} about " + "many different things " * 30} for i in range(6000)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = [sys.executable, "-c", "from llama_index_embed_plus.cli import main; main()"]
+    arguments = ["index", "rows.jsonl", "--collection", "docs"]
+    indexing = subprocess.Popen([*command, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    manifest_seen = time.monotonic() + 60
+    while not list(tmp_path.glob("embed-plus-data/**/segments")) and time.monotonic() < manifest_seen:
+        time.sleep(0.05)
+    time.sleep(6)
+    indexing.send_signal(signal.SIGINT)
+    _, err = indexing.communicate(timeout=60)
+    assert indexing.returncode == 130, err
+    message = next(line for line in err.splitlines() if line.startswith("interrupted: "))
+    reported = int(message.split()[1])
+    with closing(connect(tmp_path / "embed-plus-data")) as client:
+        assert client.count("docs").count >= reported > 0
+
+
+def test_help_names_every_command(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(command in out for command in ("demo", "index", "search", "export"))

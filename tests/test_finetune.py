@@ -1,0 +1,71 @@
+"""Fine-tuning the whole encoder: real checkpoint, few examples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llama_index_embed_plus.encoders import open_encoder
+from llama_index_embed_plus.errors import TrainingError, UsageError
+from llama_index_embed_plus.train.examples import to_datasets
+from llama_index_embed_plus.train.finetune import FinetuneSettings, finetune
+from qdrant_tools.records import Example, ScoredText
+
+TOPICS = ("bees", "cats", "whales", "trains", "bread", "snow", "violins", "volcanoes")
+
+
+def examples(negatives: int = 1) -> list[Example]:
+    return [
+        Example(
+            f"tell me about {topic}",
+            (ScoredText(topic, f"Here is what is known about {topic}."),),
+            tuple(ScoredText(f"not-{topic}-{i}", f"Nothing about {topic}, number {i}.") for i in range(negatives)),
+        )
+        for topic in TOPICS
+    ]
+
+
+def test_rows_with_different_numbers_of_negatives_become_different_data_sets():
+    mixed = [*examples(2)[:3], *examples(0)[:1], *examples(5)[:1]]
+    datasets = to_datasets(mixed, negatives=3)
+    assert {name: len(rows) for name, rows in datasets.items()} == {
+        "negatives_0": 1,
+        "negatives_2": 3,
+        "negatives_3": 1,
+    }
+    assert datasets["negatives_2"].column_names == ["anchor", "positive", "negative_1", "negative_2"]
+
+
+def test_a_query_with_two_positives_becomes_two_rows():
+    two = Example("q", (ScoredText("a", "first"), ScoredText("b", "second")))
+    assert to_datasets([two])["negatives_0"]["positive"][:] == ["first", "second"]
+
+
+def test_fine_tuning_moves_queries_towards_their_positives(minilm, tmp_path):
+    steps: list[int] = []
+    settings = FinetuneSettings(batch_size=4, epochs=2, max_tokens=32)
+    report = finetune(minilm, examples(), tmp_path / "tuned", settings, progress=steps.append)
+    assert (report.rows, len(report.losses), sum(steps)) == (8, 4, 4)
+    before, after = open_encoder(minilm), open_encoder(tmp_path / "tuned")
+    assert before.space != after.space
+    assert after.spec.max_tokens == before.spec.max_tokens  # the short training window does not leak into serving
+
+    def margin(encoder) -> float:
+        queries = encoder.encode_queries([e.query for e in examples()])
+        positives = encoder.encode_passages([e.positives[0].text for e in examples()])
+        negatives = encoder.encode_passages([e.negatives[0].text for e in examples()])
+        return float(np.mean((queries * positives).sum(1) - (queries * negatives).sum(1)))
+
+    assert margin(after) > margin(before)
+    assert [path.name for path in tmp_path.iterdir()] == ["tuned"]  # no scratch left behind
+
+
+def test_nothing_to_train_on_and_an_existing_folder_are_errors(minilm, tmp_path):
+    with pytest.raises(TrainingError, match="none of the 1 examples has a positive"):
+        finetune(minilm, [Example("q", ())], tmp_path / "tuned")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "precious").touch()
+    with pytest.raises(UsageError, match="is no artifact"):
+        finetune(minilm, examples(), tmp_path / "there")
+    with pytest.raises(UsageError, match="above 0"):
+        FinetuneSettings(epochs=0)
