@@ -1,0 +1,247 @@
+"""The client's methods on collections, aliases and indexes, over an `Engine`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import qdrant_edge as qe
+from pydantic import ValidationError
+from qdrant_client.client_base import QdrantBase
+from qdrant_client.conversions import common_types as types
+from qdrant_client.http import models
+
+from qdrant_tools.edge.checks import brief, json_payload
+from qdrant_tools.edge.config import LARGEST_VECTOR, member, vector_params
+from qdrant_tools.edge.engine import Engine
+from qdrant_tools.edge.info import collection_info
+from qdrant_tools.edge.options import DONE, check_options
+from qdrant_tools.edge.payload_index import engine_schema
+from qdrant_tools.edge.settings import merged_settings
+from qdrant_tools.errors import CollectionExistsError, CollectionNotFoundError, InputError, NotSupportedError
+
+INVALID_NAME_CHARACTERS = '<>:"/\\|?*\0\x1f'
+
+
+class CatalogMethods(QdrantBase):
+    """Collections, aliases and indexes."""
+
+    engine: Engine
+
+    def create_collection(
+        self,
+        collection_name: str,
+        vectors_config: types.VectorParams | Mapping[str, types.VectorParams] | None = None,
+        sparse_vectors_config: Mapping[str, types.SparseVectorParams] | None = None,
+        metadata: types.Payload | None = None,
+        **settings: Any,
+    ) -> bool:
+        check_name(collection_name)
+        for name in (*(vectors_config if isinstance(vectors_config, Mapping) else ()), *(sparse_vectors_config or ())):
+            check_vector_name(name)
+        if "" in (sparse_vectors_config or ()):
+            raise InputError("a sparse vector needs a name: '' is the unnamed dense vector")
+        settings.pop("timeout", None)  # nothing to wait for
+        try:
+            wanted = models.CreateCollection(
+                vectors=vectors_config,  # type: ignore[arg-type]
+                sparse_vectors=dict(sparse_vectors_config) if sparse_vectors_config else None,
+                metadata=json_payload(metadata) if metadata is not None else None,
+                **settings,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(f"collection settings: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        self.engine.create(collection_name, wanted)
+        return True
+
+    def recreate_collection(self, collection_name: str, *args: Any, **settings: Any) -> bool:
+        self.engine.drop(collection_name)
+        return self.create_collection(collection_name, *args, **settings)
+
+    def update_collection(self, collection_name: str, **changes: Any) -> bool:
+        changes.pop("timeout", None)
+        changes = {name: value for name, value in changes.items() if value is not None}
+        collection = self.engine.collection(collection_name)
+        settings = merged_settings(collection.settings, changes, collection.name)
+        self.engine.change(collection_name, settings, reload=bool(changes.keys() - {"metadata"}))
+        return True
+
+    def delete_collection(self, collection_name: str, **options: Any) -> bool:
+        check_options(options)
+        return self.engine.drop(collection_name)
+
+    def collection_exists(self, collection_name: str, **options: Any) -> bool:
+        check_options(options)
+        try:
+            self.engine.resolve(collection_name)
+        except CollectionNotFoundError:
+            return False
+        return True
+
+    def get_collections(self, **options: Any) -> types.CollectionsResponse:
+        check_options(options)
+        names = [models.CollectionDescription(name=name) for name in self.engine.names()]
+        return models.CollectionsResponse(collections=names)
+
+    def get_collection(self, collection_name: str, **options: Any) -> types.CollectionInfo:
+        check_options(options)
+        return collection_info(self.engine.collection(collection_name))
+
+    # -- aliases
+
+    def update_collection_aliases(
+        self, change_aliases_operations: Sequence[types.AliasOperations], **options: Any
+    ) -> bool:
+        """Apply all operations or none, in one replacement of the manifest."""
+        check_options(options)
+
+        def change(aliases: dict[str, str]) -> dict[str, str]:
+            for operation in change_aliases_operations:
+                self._change_alias(aliases, operation)
+            return aliases
+
+        self.engine.change_aliases(change)
+        return True
+
+    def _change_alias(self, aliases: dict[str, str], operation: Any) -> None:
+        names = self.engine.names()
+        if isinstance(operation, models.CreateAliasOperation):
+            alias, target = operation.create_alias.alias_name, operation.create_alias.collection_name
+            if target not in names:
+                raise CollectionNotFoundError(f"Collection {target} not found: an alias must point to one")
+            _refuse_taken(alias, names)
+            aliases[alias] = target
+        elif isinstance(operation, models.DeleteAliasOperation):
+            aliases.pop(operation.delete_alias.alias_name, None)
+        elif isinstance(operation, models.RenameAliasOperation):
+            old, new = operation.rename_alias.old_alias_name, operation.rename_alias.new_alias_name
+            if old not in aliases:
+                raise CollectionNotFoundError(f"Alias {old} does not exist; aliases here: {sorted(aliases)}")
+            _refuse_taken(new, names)
+            aliases[new] = aliases.pop(old)
+        else:
+            raise InputError(f"expected an alias operation, got {brief(operation)}")
+
+    def get_aliases(self, **options: Any) -> types.CollectionsAliasesResponse:
+        check_options(options)
+        found = self.engine.aliases().items()
+        rows = [models.AliasDescription(alias_name=alias, collection_name=target) for alias, target in found]
+        return models.CollectionsAliasesResponse(aliases=rows)
+
+    def get_collection_aliases(self, collection_name: str, **options: Any) -> types.CollectionsAliasesResponse:
+        name = self.engine.resolve(collection_name)
+        rows = [row for row in self.get_aliases(**options).aliases if row.collection_name == name]
+        return models.CollectionsAliasesResponse(aliases=rows)
+
+    # -- indexes
+
+    def create_payload_index(
+        self,
+        collection_name: str,
+        field_name: str,
+        field_schema: types.PayloadSchemaType | None = None,
+        field_type: types.PayloadSchemaType | None = None,
+        **options: Any,
+    ) -> types.UpdateResult:
+        check_options(options)
+        wanted = field_schema if field_schema is not None else field_type
+        if wanted is None:
+            raise InputError(f"field_schema is needed to index '{field_name}', for example 'keyword'")
+        collection = self.engine.collection(collection_name)
+        with collection.call:
+            collection.shard.update(qe.UpdateOperation.create_field_index(field_name, engine_schema(wanted)))
+        return DONE
+
+    def delete_payload_index(self, collection_name: str, field_name: str, **options: Any) -> types.UpdateResult:
+        check_options(options)
+        collection = self.engine.collection(collection_name)
+        with collection.call:
+            collection.shard.update(qe.UpdateOperation.delete_field_index(field_name))
+        return DONE
+
+    def create_vector_name(
+        self, collection_name: str, vector_name: str, vector_name_config: types.VectorNameConfig, **options: Any
+    ) -> types.UpdateResult:
+        check_options(options)
+        check_vector_name(vector_name)
+        collection = self.engine.collection(collection_name)
+        if vector_name in collection.schema.dense or vector_name in collection.schema.sparse:
+            raise InputError(f"{collection.schema.where(vector_name)} already exists")
+        settings = collection.settings
+        if isinstance(vector_name_config, models.DenseVectorNameConfig):
+            dense = models.VectorParams(**vector_name_config.dense.model_dump(mode="json", exclude_none=True))
+            settings = settings.model_copy(update={"vectors": {**vector_params(settings), vector_name: dense}})
+            operation = _dense_operation(vector_name, vector_name_config.dense)
+        else:
+            sparse = sparse_params(vector_name_config.sparse)
+            settings = settings.model_copy(
+                update={"sparse_vectors": {**(settings.sparse_vectors or {}), vector_name: sparse}}
+            )
+            modifier = member(qe.Modifier, sparse.modifier) if sparse.modifier == models.Modifier.IDF else None
+            datatype = member(qe.VectorStorageDatatype, vector_name_config.sparse.datatype)
+            operation = qe.UpdateOperation.create_sparse_vector(vector_name, modifier, datatype)
+        with collection.call:
+            collection.shard.update(operation)
+        collection.flush()
+        self.engine.change(collection_name, settings, reload=False)
+        return DONE
+
+    def delete_vector_name(self, collection_name: str, vector_name: str, **options: Any) -> types.UpdateResult:
+        check_options(options)
+        collection = self.engine.collection(collection_name)
+        collection.schema.knows(vector_name)
+        settings = collection.settings
+        dense = {name: params for name, params in vector_params(settings).items() if name != vector_name}
+        sparse = {name: params for name, params in (settings.sparse_vectors or {}).items() if name != vector_name}
+        if not dense and not sparse:
+            raise NotSupportedError(f"'{vector_name}' is the last vector of '{collection.name}': one must remain")
+        with collection.call:
+            collection.shard.update(qe.UpdateOperation.delete_vector_name(vector_name))
+        collection.flush()
+        changed = settings.model_copy(update={"vectors": dense or None, "sparse_vectors": sparse or None})
+        self.engine.change(collection_name, changed, reload=False)
+        return DONE
+
+
+def _dense_operation(name: str, config: models.DenseVectorConfig) -> qe.UpdateOperation:
+    if not 1 <= config.size <= LARGEST_VECTOR:
+        raise InputError(f"vector size {config.size} is invalid, expected 1 to {LARGEST_VECTOR}")
+    multi = qe.MultiVectorConfig(qe.MultiVectorComparator.MaxSim) if config.multivector_config else None
+    datatype = member(qe.VectorStorageDatatype, config.datatype)
+    return qe.UpdateOperation.create_dense_vector(
+        name, config.size, member(qe.Distance, config.distance), multi, datatype
+    )
+
+
+def sparse_params(config: models.SparseVectorConfig) -> models.SparseVectorParams:
+    """The collection setting that a sparse vector added later amounts to."""
+    index = models.SparseIndexParams(datatype=config.datatype) if config.datatype is not None else None  # type: ignore[arg-type]
+    return models.SparseVectorParams(modifier=config.modifier, index=index)
+
+
+def _refuse_taken(alias: str, names: Sequence[str]) -> None:
+    check_name(alias)
+    if alias in names:
+        raise CollectionExistsError(f"Collection {alias} already exists: an alias needs another name")
+
+
+def check_name(name: str) -> None:
+    """Raise `InputError` for a name that a server refuses."""
+    bad = [character for character in INVALID_NAME_CHARACTERS if character in name]
+    if bad or name in ("", ".", "..") or len(name) > 255:
+        raise InputError(
+            f"collection name {name!r} is invalid: expected 1 to 255 characters, none of {INVALID_NAME_CHARACTERS!r}"
+        )
+
+
+def check_vector_name(name: str) -> None:
+    """Raise `InputError` for a vector name that a server refuses."""
+    if (
+        any(character in name for character in INVALID_NAME_CHARACTERS)
+        or name in (".", "..")
+        or len(name.encode()) > 200
+    ):
+        raise InputError(
+            f"vector name {name!r} is invalid: expected at most 200 bytes, none of {INVALID_NAME_CHARACTERS!r}"
+        )

@@ -1,0 +1,192 @@
+"""Point ids, vectors and payloads, checked before the engine sees them, and brought into the form it takes.
+
+The engine stores a vector with NaN without a word and never finds it again; it takes `True` for the id 1. A server
+refuses both in its REST layer, and so does this module. Does not know: shards, requests.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import qdrant_edge as qe
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+from qdrant_client.http import models
+
+from qdrant_tools.errors import InputError, NotSupportedError, VectorError
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+LARGEST_ID = 2**64 - 1
+DEFAULT_VECTOR = ""
+
+EngineVector = list[float] | list[list[float]] | qe.SparseVector
+EngineId = int | uuid.UUID | str  # what the engine's stub calls a PointId
+
+
+@dataclass(frozen=True)
+class VectorShape:
+    """What one named vector of a collection must look like."""
+
+    size: int
+    multi: bool = False
+
+
+@dataclass(frozen=True)
+class VectorSchema:
+    """The named vectors of a collection; the unnamed one has the name ''."""
+
+    collection: str
+    dense: Mapping[str, VectorShape]
+    sparse: frozenset[str]
+
+    def where(self, name: str) -> str:
+        return f"collection '{self.collection}'" + (f", vector '{name}'" if name else "")
+
+    def knows(self, name: str) -> None:
+        """Raise `InputError` if there is no vector of this name."""
+        if name not in self.dense and name not in self.sparse:
+            named = sorted(n for n in (*self.dense, *self.sparse) if n)
+            expected = f"its vectors are {named}" if named else "its vector has no name"
+            wanted = f"vector named {name!r}" if name else "unnamed vector"
+            raise InputError(f"collection '{self.collection}' has no {wanted} (Not existing vector name): {expected}")
+
+    def check(self, name: str, vector: Any) -> EngineVector:
+        """Return `vector` as the engine takes it. Raises `VectorError`, `InputError`, `NotSupportedError`."""
+        self.knows(name)
+        if name in self.sparse:
+            return sparse_vector(vector, self.where(name))
+        shape = self.dense[name]
+        if isinstance(vector, models.SparseVector):
+            raise VectorError(f"{self.where(name)} is dense, got a sparse vector")
+        if isinstance(vector, np.ndarray):
+            vector = vector.tolist()
+        if not isinstance(vector, Sequence) or isinstance(vector, (str, bytes)):
+            raise unknown_vector(vector, self.where(name))
+        rows = len(vector) > 0 and isinstance(vector[0], Sequence | np.ndarray)
+        if rows != shape.multi:
+            expected = "a list of vectors" if shape.multi else "one vector"
+            raise VectorError(f"{self.where(name)} expects {expected} of {shape.size} numbers, got {brief(vector)}")
+        if not rows:
+            return dense_vector(vector, shape.size, self.where(name))
+        return [dense_vector(row, shape.size, self.where(name)) for row in vector]
+
+    def check_all(self, vectors: Any) -> Any:
+        """Check the vector or vectors of one point: a bare vector is the unnamed one, a mapping names them."""
+        if isinstance(vectors, Mapping):
+            return {name: self.check(name, vector) for name, vector in vectors.items()}
+        return self.check(DEFAULT_VECTOR, vectors)
+
+
+def dense_vector(vector: Any, size: int, where: str) -> list[float]:
+    """Return the numbers of one dense vector. Raises `VectorError` for a wrong length, NaN, infinity, text."""
+    if len(vector) != size:
+        raise VectorError(f"{where} expects vectors of {size} numbers, got {len(vector)}: is it another encoder's?")
+    try:
+        norm = math.hypot(*vector)  # one pass in C; not finite if any number is not
+    except (TypeError, OverflowError) as error:
+        raise VectorError(f"{where} expects numbers, got {brief(vector)} ({error})") from error
+    if not norm <= FLOAT32_MAX:
+        check_finite(vector, where)
+    return vector if isinstance(vector, list) else list(vector)
+
+
+def check_finite(vector: Any, where: str) -> None:
+    """Raise `VectorError` naming the first number that does not fit a finite 32-bit float."""
+    for position, value in enumerate(vector):
+        if not abs(value) <= FLOAT32_MAX:
+            raise VectorError(
+                f"{where}: number {position} is {value}, expected finite 32-bit floats: fix or drop this vector"
+            )
+
+
+def sparse_vector(vector: Any, where: str) -> qe.SparseVector:
+    """Return the engine's sparse vector. Raises `VectorError` for duplicate or odd indices and for NaN."""
+    if not isinstance(vector, models.SparseVector):
+        raise VectorError(f"{where} is sparse and expects SparseVector(indices, values), got {brief(vector)}")
+    indices, values = list(vector.indices), list(vector.values)
+    if len(indices) != len(values):
+        raise VectorError(f"{where}: {len(indices)} indices but {len(values)} values")
+    if len(set(indices)) != len(indices):
+        raise VectorError(f"{where}: an index occurs twice, expected unique indices")
+    if any(not 0 <= index < 2**32 for index in indices):
+        raise VectorError(f"{where}: indices must be from 0 to 2^32 - 1, got {min(indices)} to {max(indices)}")
+    check_finite(values, where)
+    return qe.SparseVector(indices, values)
+
+
+def unknown_vector(vector: Any, where: str) -> InputError | NotSupportedError:
+    """The error for something that is no vector: texts and images need an embedding model."""
+    if isinstance(vector, (models.Document, models.Image, models.InferenceObject)):
+        return NotSupportedError(f"{where}: {type(vector).__name__} needs fastembed installed; embed it first instead")
+    return VectorError(f"{where} expects a vector, got {brief(vector)}")
+
+
+def brief(value: Any) -> str:
+    """The beginning of a value's repr, for a one-line message."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def engine_id(point_id: Any) -> EngineId:
+    """Return a point id as the engine takes it: an unsigned 64-bit integer or a UUID. Raises `InputError`."""
+    if isinstance(point_id, str):
+        try:
+            return str(uuid.UUID(point_id))
+        except ValueError:
+            pass
+    elif isinstance(point_id, uuid.UUID):
+        return str(point_id)
+    elif isinstance(point_id, (int, np.integer)) and not isinstance(point_id, bool) and 0 <= point_id <= LARGEST_ID:
+        return int(point_id)
+    raise InputError(
+        f"point id {point_id!r} is neither an unsigned 64-bit integer nor a UUID: "
+        "derive a UUID from your own id, for example uuid.uuid5(uuid.NAMESPACE_URL, id)"
+    )
+
+
+def client_id(point_id: Any) -> int | str:
+    """Return a point id of the engine as qdrant-client gives it: an integer or a UUID's text."""
+    return point_id if isinstance(point_id, int) else str(point_id)
+
+
+def json_payload(payload: Any) -> dict[str, Any]:
+    """Return a payload as JSON values, as a server would store it: datetimes and UUIDs as text, NaN refused.
+
+    Raises `InputError` for something that JSON cannot hold.
+    """
+    if payload is None:
+        return {}
+    if not isinstance(payload, Mapping):
+        raise InputError(f"payload must be a mapping of names to JSON values, got {brief(payload)}")
+    if _is_json(payload):
+        return dict(payload)
+    try:
+        plain = to_jsonable_python(payload, fallback=_numpy_to_python, inf_nan_mode="constants")
+    except (PydanticSerializationError, ValueError) as error:
+        raise InputError(f"payload {brief(payload)} holds a value that JSON cannot: {error}") from error
+    if not _is_json(plain):
+        raise InputError(f"payload {brief(payload)} holds NaN or infinity, which JSON cannot: drop it or use null")
+    return dict(plain)
+
+
+def _is_json(value: Any) -> bool:
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return True
+    if kind is float:
+        return math.isfinite(value)
+    if kind is list:
+        return all(map(_is_json, value))
+    if isinstance(value, Mapping) and kind is dict:
+        return all(type(key) is str and _is_json(item) for key, item in value.items())
+    return False
+
+
+def _numpy_to_python(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    raise ValueError(f"{type(value).__name__} is not JSON")

@@ -1,0 +1,51 @@
+"""`EmbeddedClient`: a `QdrantClient` over the embedded engine, accepted wherever that class is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from qdrant_client import QdrantClient
+from qdrant_client.embed.type_inspector import Inspector
+from qdrant_client.qdrant_fastembed import QdrantFastembedMixin
+
+from qdrant_tools.edge.backend import EdgeBackend
+from qdrant_tools.errors import NotSupportedError
+
+
+class EmbeddedClient(QdrantClient):
+    """All methods of `QdrantClient`, on collections in a folder; and `build_index` and `flush`.
+
+    Several clients of one process share one engine per folder. A second process is refused with
+    `LocationBusyError`. Raises `LocationError` for a folder that is not ours, or absent with `create=False`.
+    """
+
+    def __init__(self, folder: str | Path, *, create: bool = True) -> None:
+        # not QdrantClient.__init__: it would set up a server connection or another engine
+        backend = EdgeBackend(Path(folder), create=create)
+        self._client: EdgeBackend = backend
+        self.cloud_inference = False
+        self.local_inference_batch_size: int | None = None
+        self._inference_inspector = Inspector()
+        QdrantFastembedMixin.__init__(self, parser=self._inference_inspector.parser, is_local_mode=True)
+
+    def __repr__(self) -> str:
+        return f"EmbeddedClient({str(self.folder)!r})"
+
+    @property
+    def folder(self) -> Path:
+        """Where the collections live."""
+        return self._client.engine.root
+
+    @property
+    def init_options(self) -> dict[str, Any]:
+        # another client made from such options would open the folder with another engine
+        raise NotSupportedError("an embedded client has no init_options: use connect() or aconnect() on its folder")
+
+    def build_index(self, collection_name: str) -> bool:
+        """Build what is due now: HNSW, quantisation, removal of deleted points. False if nothing was due."""
+        return self._client.build_index(collection_name)
+
+    def flush(self, collection_name: str) -> None:
+        """Make every acknowledged write survive a power failure; it survives the end of the process anyway."""
+        self._client.flush(collection_name)

@@ -1,0 +1,190 @@
+"""A collection's settings (qdrant-client's `CreateCollection`) -> the engine's configuration.
+
+Guarantees: every setting reaches the engine or is refused with `NotSupportedError`; defaults are a server's.
+Does not know: files, shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import qdrant_edge as qe
+from qdrant_client.http import models
+
+from qdrant_tools.edge.checks import DEFAULT_VECTOR, VectorSchema, VectorShape
+from qdrant_tools.errors import InputError, NotSupportedError
+
+LARGEST_VECTOR = 65_536  # what a server's REST layer accepts
+HNSW_DEFAULTS = models.HnswConfig(m=16, ef_construct=100, full_scan_threshold=10_000, max_indexing_threads=0)
+OPTIMIZER_DEFAULTS = models.OptimizersConfig(
+    deleted_threshold=0.2,
+    vacuum_min_vector_number=1000,
+    default_segment_number=0,
+    indexing_threshold=10_000,
+    flush_interval_sec=5,
+)
+
+
+@cache
+def _members(kind: type) -> dict[str, Any]:
+    """The engine's enum members under names without case and underscores; its enums cannot be iterated."""
+    return {name.lower().replace("_", ""): getattr(kind, name) for name in dir(kind) if name[:1].isupper()}
+
+
+def member(kind: type, value: Any) -> Any:
+    """The member of the engine's enum that means the same as one of qdrant-client's (or its text), None for None."""
+    if value is None:
+        return None
+    text = str(getattr(value, "value", value))
+    found = _members(kind).get(text.lower().replace("_", ""))
+    if found is None:
+        raise NotSupportedError(f"the embedded engine has no {kind.__name__} {text!r}")
+    return found
+
+
+def vector_params(settings: models.CreateCollection) -> dict[str, models.VectorParams]:
+    """The dense vectors by name; the unnamed one has the name ''."""
+    if settings.vectors is None:
+        return {}
+    return dict(settings.vectors) if isinstance(settings.vectors, Mapping) else {DEFAULT_VECTOR: settings.vectors}
+
+
+def vector_schema(collection: str, settings: models.CreateCollection) -> VectorSchema:
+    """What the vectors of this collection must look like."""
+    dense = {
+        name: VectorShape(params.size, multi=params.multivector_config is not None)
+        for name, params in vector_params(settings).items()
+    }
+    return VectorSchema(collection, dense, frozenset(settings.sparse_vectors or ()))
+
+
+def engine_config(settings: models.CreateCollection) -> qe.EdgeConfig:
+    """Return the engine's configuration. Raises `InputError` and `NotSupportedError`."""
+    dense = vector_params(settings)
+    sparse = settings.sparse_vectors or {}
+    if not dense and not sparse:
+        raise InputError("a collection of the embedded engine needs at least one vector: give vectors_config")
+    refuse_distribution(settings)
+    return qe.EdgeConfig(
+        vectors={name: _dense(params, settings) for name, params in dense.items()},
+        sparse_vectors={name: _sparse(params) for name, params in sparse.items()},
+        on_disk_payload=settings.on_disk_payload,
+        hnsw_config=hnsw(settings.hnsw_config),
+        quantization_config=quantization(settings.quantization_config),
+        optimizers=optimizers(settings.optimizers_config),
+        payload_memory=member(qe.Memory, settings.payload.memory) if settings.payload else None,
+        id_tracker_memory=member(qe.Memory, settings.id_tracker.memory) if settings.id_tracker else None,
+    )
+
+
+def refuse_distribution(settings: models.CreateCollection) -> None:
+    """Raise `NotSupportedError` for what only a cluster or a server process can do."""
+    for name in ("shard_number", "replication_factor", "write_consistency_factor"):
+        if getattr(settings, name) not in (None, 1):
+            raise NotSupportedError(
+                f"{name}={getattr(settings, name)}: the embedded engine keeps one copy in one shard; use a server"
+            )
+    if settings.sharding_method not in (None, models.ShardingMethod.AUTO):
+        raise NotSupportedError("sharding_method=custom: the embedded engine has one shard; use a server")
+    strict = settings.strict_mode_config
+    if strict is not None and strict.enabled:
+        raise NotSupportedError("strict_mode_config: the embedded engine enforces no limits; use a server")
+    wal = settings.wal_config
+    if wal is not None and (wal.wal_capacity_mb or 32, wal.wal_segments_ahead or 0) != (32, 0):
+        raise NotSupportedError("wal_config: the embedded engine's log has a fixed size; use a server")
+
+
+def hnsw(diff: Any, base: models.HnswConfig = HNSW_DEFAULTS) -> qe.HnswIndexConfig:
+    """Return the engine's HNSW settings: `diff` over `base`."""
+    merged = merged_hnsw(diff, base)
+    return qe.HnswIndexConfig(
+        merged.m,
+        merged.ef_construct,
+        merged.full_scan_threshold,
+        max_indexing_threads=merged.max_indexing_threads or 0,
+        on_disk=merged.on_disk,
+        payload_m=merged.payload_m,
+        inline_storage=merged.inline_storage,
+        memory=member(qe.Memory, merged.memory),
+    )
+
+
+def merged_hnsw(diff: Any, base: models.HnswConfig = HNSW_DEFAULTS) -> models.HnswConfig:
+    return base if diff is None else base.model_copy(update=diff.model_dump(exclude_none=True))
+
+
+def optimizers(diff: models.OptimizersConfigDiff | None) -> qe.EdgeOptimizersConfig | None:
+    if diff is None:
+        return None
+    if diff.memmap_threshold is not None:
+        raise NotSupportedError("optimizers_config.memmap_threshold: use on_disk or memory of the vectors instead")
+    if diff.flush_interval_sec not in (None, OPTIMIZER_DEFAULTS.flush_interval_sec):
+        raise NotSupportedError("optimizers_config.flush_interval_sec: call flush(collection_name) instead")
+    if diff.max_optimization_threads is not None:
+        raise NotSupportedError("optimizers_config.max_optimization_threads: use hnsw_config.max_indexing_threads")
+    return qe.EdgeOptimizersConfig(
+        deleted_threshold=diff.deleted_threshold,
+        vacuum_min_vector_number=diff.vacuum_min_vector_number,
+        default_segment_number=diff.default_segment_number,
+        max_segment_size=diff.max_segment_size,
+        indexing_threshold=diff.indexing_threshold,
+        prevent_unoptimized=diff.prevent_unoptimized,
+    )
+
+
+def quantization(config: Any) -> Any:
+    """Return the engine's quantisation settings, None for none."""
+    if config is None or isinstance(config, models.Disabled):
+        return None
+    if isinstance(config, models.ScalarQuantization):
+        scalar = config.scalar
+        memory = member(qe.Memory, scalar.memory)
+        return qe.ScalarQuantizationConfig(qe.ScalarType.Int8, scalar.quantile, scalar.always_ram, memory)
+    if isinstance(config, models.ProductQuantization):
+        product = config.product
+        compression = member(qe.CompressionRatio, product.compression)
+        return qe.ProductQuantizationConfig(compression, product.always_ram, member(qe.Memory, product.memory))
+    if isinstance(config, models.BinaryQuantization):
+        binary = config.binary
+        return qe.BinaryQuantizationConfig(
+            always_ram=binary.always_ram,
+            encoding=member(qe.BinaryQuantizationEncoding, binary.encoding),
+            query_encoding=member(qe.BinaryQuantizationQueryEncoding, binary.query_encoding),
+            memory=member(qe.Memory, binary.memory),
+        )
+    if isinstance(config, models.TurboQuantization):
+        turbo = config.turbo
+        bits = member(qe.TurboQuantBitSize, turbo.bits)
+        return qe.TurboQuantQuantizationConfig(turbo.always_ram, bits, member(qe.Memory, turbo.memory))
+    raise NotSupportedError(f"the embedded engine has no quantisation {type(config).__name__}")
+
+
+def _dense(params: models.VectorParams, settings: models.CreateCollection) -> qe.EdgeVectorParams:
+    if not 1 <= params.size <= LARGEST_VECTOR:
+        raise InputError(f"vector size {params.size} is invalid, expected 1 to {LARGEST_VECTOR}")
+    multi = params.multivector_config is not None
+    own_hnsw = params.hnsw_config is not None
+    return qe.EdgeVectorParams(
+        params.size,
+        member(qe.Distance, params.distance),
+        on_disk=params.on_disk,
+        datatype=member(qe.VectorStorageDatatype, params.datatype),
+        # a vector's own settings are a difference from the collection's
+        hnsw_config=hnsw(params.hnsw_config, merged_hnsw(settings.hnsw_config)) if own_hnsw else None,
+        quantization_config=quantization(params.quantization_config),
+        multivector_config=qe.MultiVectorConfig(qe.MultiVectorComparator.MaxSim) if multi else None,
+        memory=member(qe.Memory, params.memory),
+    )
+
+
+def _sparse(params: models.SparseVectorParams) -> qe.EdgeSparseVectorParams:
+    index = params.index or models.SparseIndexParams()
+    return qe.EdgeSparseVectorParams(
+        full_scan_threshold=index.full_scan_threshold,
+        on_disk=index.on_disk,
+        modifier=member(qe.Modifier, params.modifier) if params.modifier != models.Modifier.NONE else None,
+        datatype=member(qe.VectorStorageDatatype, index.datatype),
+        memory=member(qe.Memory, index.memory),
+    )

@@ -1,0 +1,147 @@
+"""qdrant-client's filters -> the engine's filters.
+
+Two things differ from a one-to-one mapping: the engine's binding takes a Python bool for an integer (a boolean
+match would find nothing), and datetimes must be text. Does not know: shards, queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+import qdrant_edge as qe
+from pydantic import ValidationError
+from qdrant_client.http import models
+
+from qdrant_tools.edge.checks import EngineId, brief, engine_id
+from qdrant_tools.errors import InputError, NotSupportedError
+
+
+def engine_filter(filter_: Any) -> qe.Filter | None:
+    """Return the engine's filter for a `models.Filter` or a dict of that shape. Raises `InputError`."""
+    if filter_ is None:
+        return None
+    if isinstance(filter_, dict):
+        try:
+            filter_ = models.Filter.model_validate(filter_)
+        except ValidationError as error:
+            raise InputError(f"{brief(filter_)} is not a filter: {error.errors()[0]['msg']}") from error
+    if not isinstance(filter_, models.Filter):
+        raise InputError(f"expected models.Filter, got {brief(filter_)}")
+    at_least = filter_.min_should
+    return qe.Filter(
+        must=conditions(filter_.must),
+        should=conditions(filter_.should),
+        must_not=conditions(filter_.must_not),
+        min_should=(
+            qe.MinShould(conditions(at_least.conditions) or [], at_least.min_count) if at_least is not None else None
+        ),
+    )
+
+
+def without_ids(filter_: qe.Filter | None, point_ids: Iterable[EngineId]) -> qe.Filter | None:
+    """`filter_`, and none of these points."""
+    ids = set(point_ids)
+    if not ids:
+        return filter_
+    return qe.Filter(must=[filter_] if filter_ is not None else None, must_not=[qe.HasIdCondition(ids)])
+
+
+def conditions(given: Any) -> list[Any] | None:
+    """Return the engine's conditions for one condition, a list of them, or None."""
+    if given is None:
+        return None
+    return [condition(item) for item in (given if isinstance(given, (list, tuple)) else [given])]
+
+
+def condition(given: Any) -> Any:
+    """Return the engine's condition for one of qdrant-client's."""
+    if isinstance(given, models.Filter):
+        return engine_filter(given)
+    if isinstance(given, models.FieldCondition):
+        return _field(given)
+    if isinstance(given, models.IsEmptyCondition):
+        return qe.IsEmptyCondition(given.is_empty.key)
+    if isinstance(given, models.IsNullCondition):
+        return qe.IsNullCondition(given.is_null.key)
+    if isinstance(given, models.HasIdCondition):
+        return qe.HasIdCondition({engine_id(point_id) for point_id in given.has_id})
+    if isinstance(given, models.HasVectorCondition):
+        return qe.HasVectorCondition(given.has_vector)
+    if isinstance(given, models.NestedCondition):
+        return qe.NestedCondition(given.nested.key, _required(engine_filter(given.nested.filter)))
+    raise NotSupportedError(f"the embedded engine has no filter condition {type(given).__name__}")
+
+
+def _required(filter_: qe.Filter | None) -> qe.Filter:
+    return filter_ if filter_ is not None else qe.Filter()
+
+
+def _field(given: models.FieldCondition) -> qe.FieldCondition:
+    radius, box, polygon, count = given.geo_radius, given.geo_bounding_box, given.geo_polygon, given.values_count
+    return qe.FieldCondition(
+        given.key,
+        match=_match(given.match) if given.match is not None else None,
+        range=_range(given.range) if given.range is not None else None,
+        geo_radius=qe.GeoRadius(_geo(radius.center), radius.radius) if radius else None,
+        geo_bounding_box=qe.GeoBoundingBox(_geo(box.top_left), _geo(box.bottom_right)) if box else None,
+        geo_polygon=_polygon(polygon) if polygon else None,
+        values_count=qe.ValuesCount(lt=count.lt, gt=count.gt, lte=count.lte, gte=count.gte) if count else None,
+        is_empty=given.is_empty,
+        is_null=given.is_null,
+    )
+
+
+def _match_value(given: models.MatchValue) -> qe.MatchValue:
+    # the binding reads a Python bool as the integer 1 or 0; numpy's is read as a bool
+    value: Any = np.bool_(given.value) if isinstance(given.value, bool) else given.value
+    return qe.MatchValue(value)
+
+
+MATCHES: dict[type, Callable[[Any], Any]] = {
+    models.MatchValue: _match_value,
+    models.MatchText: lambda given: qe.MatchText(given.text),
+    models.MatchTextAny: lambda given: qe.MatchTextAny(given.text_any),
+    models.MatchPhrase: lambda given: qe.MatchPhrase(given.phrase),
+    models.MatchPrefix: lambda given: qe.MatchPrefix(given.prefix),
+    models.MatchSubstring: lambda given: qe.MatchSubstring(given.substring),
+    models.MatchAny: lambda given: qe.MatchAny(list(given.any)),
+    models.MatchExcept: lambda given: qe.MatchExcept(list(given.except_)),
+}
+
+
+def _match(given: Any) -> Any:
+    if type(given) not in MATCHES:
+        raise NotSupportedError(f"the embedded engine has no match {type(given).__name__}")
+    return MATCHES[type(given)](given)
+
+
+def _range(given: models.Range | models.DatetimeRange) -> qe.RangeFloat | qe.RangeDateTime:
+    if isinstance(given, models.DatetimeRange):
+        return qe.RangeDateTime(
+            gte=datetime_text(given.gte),
+            gt=datetime_text(given.gt),
+            lte=datetime_text(given.lte),
+            lt=datetime_text(given.lt),
+        )
+    return qe.RangeFloat(gte=given.gte, gt=given.gt, lte=given.lte, lt=given.lt)
+
+
+def datetime_text(moment: datetime | date | str | None) -> str | None:
+    """RFC 3339 text of a moment; a time without a zone is UTC, as the engine reads stored ones."""
+    if moment is None or isinstance(moment, str):
+        return moment
+    if not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day)
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).isoformat()
+
+
+def _geo(point: models.GeoPoint) -> qe.GeoPoint:
+    return qe.GeoPoint(point.lon, point.lat)
+
+
+def _polygon(polygon: models.GeoPolygon) -> qe.GeoPolygon:
+    interiors = [[_geo(point) for point in ring.points] for ring in polygon.interiors or []]
+    return qe.GeoPolygon([_geo(point) for point in polygon.exterior.points], interiors or None)

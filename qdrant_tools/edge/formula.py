@@ -1,0 +1,91 @@
+"""qdrant-client's score formulas -> the engine's expressions. Does not know: queries, shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import qdrant_edge as qe
+from qdrant_client.http import models
+
+from qdrant_tools.edge.checks import json_payload
+from qdrant_tools.edge.filters import condition
+from qdrant_tools.errors import NotSupportedError
+
+E = qe.Expression
+
+DECAYS: dict[type, tuple[str, qe.DecayKind]] = {
+    models.LinDecayExpression: ("lin_decay", qe.DecayKind.Lin),
+    models.ExpDecayExpression: ("exp_decay", qe.DecayKind.Exp),
+    models.GaussDecayExpression: ("gauss_decay", qe.DecayKind.Gauss),
+}
+CONDITIONS = (
+    models.FieldCondition,
+    models.IsEmptyCondition,
+    models.IsNullCondition,
+    models.HasIdCondition,
+    models.HasVectorCondition,
+    models.NestedCondition,
+    models.Filter,
+)
+
+
+def engine_formula(query: models.FormulaQuery) -> qe.Formula:
+    """Return the engine's formula. Raises `NotSupportedError` for an expression it lacks."""
+    return qe.Formula(expression(query.formula), json_payload(query.defaults))
+
+
+def expression(given: Any) -> Any:
+    """Return the engine's expression for a number, a payload key or `$score`, a condition, or an operation."""
+    if isinstance(given, (int, float)) and not isinstance(given, bool):
+        return E.Constant(float(given))
+    if isinstance(given, str):
+        return E.Variable(given)
+    if isinstance(given, CONDITIONS):
+        return E.Condition(condition(given))
+    if type(given) in OPERATIONS:
+        return OPERATIONS[type(given)](given)
+    if type(given) in DECAYS:
+        return _decay(given)
+    raise NotSupportedError(f"the embedded engine has no formula expression {type(given).__name__}")
+
+
+def _all(given: list[Any]) -> list[Any]:
+    return [expression(item) for item in given]
+
+
+def _div(given: models.DivExpression) -> Any:
+    div = given.div
+    return E.Div(expression(div.left), expression(div.right), div.by_zero_default)
+
+
+def _decay(given: Any) -> Any:
+    name, kind = DECAYS[type(given)]
+    params: models.DecayParamsExpression = getattr(given, name)
+    target = expression(params.target) if params.target is not None else None
+    return E.Decay(kind, expression(params.x), target, params.midpoint, params.scale)
+
+
+def _geo_distance(given: models.GeoDistance) -> Any:
+    origin = given.geo_distance.origin
+    return E.GeoDistance(qe.GeoPoint(origin.lon, origin.lat), given.geo_distance.to)
+
+
+OPERATIONS: dict[type, Callable[[Any], Any]] = {
+    models.GeoDistance: _geo_distance,
+    models.DatetimeExpression: lambda given: E.Datetime(given.datetime),
+    models.DatetimeKeyExpression: lambda given: E.DatetimeKey(given.datetime_key),
+    models.MultExpression: lambda given: E.Mult(_all(given.mult)),
+    models.SumExpression: lambda given: E.Sum(_all(given.sum)),
+    models.MaxExpression: lambda given: E.Max(_all(given.max)),
+    models.MinExpression: lambda given: E.Min(_all(given.min)),
+    models.NegExpression: lambda given: E.Neg(expression(given.neg)),
+    models.AbsExpression: lambda given: E.Abs(expression(given.abs)),
+    models.DivExpression: _div,
+    models.SqrtExpression: lambda given: E.Sqrt(expression(given.sqrt)),
+    models.PowExpression: lambda given: E.Pow(expression(given.pow.base), expression(given.pow.exponent)),
+    models.ExpExpression: lambda given: E.Exp(expression(given.exp)),
+    models.Log10Expression: lambda given: E.Log10(expression(given.log10)),
+    models.LnExpression: lambda given: E.Ln(expression(given.ln)),
+    models.AcoshExpression: lambda given: E.Acosh(expression(given.acosh)),
+}

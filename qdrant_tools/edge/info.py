@@ -1,0 +1,64 @@
+"""What a collection is, as a server would report it: `CollectionInfo` from settings and the engine's figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qdrant_edge as qe
+from qdrant_client.http import models
+
+from qdrant_tools.edge.config import OPTIMIZER_DEFAULTS, merged_hnsw, vector_params
+from qdrant_tools.edge.engine import OpenCollection
+
+
+def collection_info(collection: OpenCollection) -> models.CollectionInfo:
+    """Return what a server's `get_collection` returns. Status grey means that an index build is due."""
+    with collection.call:
+        found = collection.shard.info()
+    settings = collection.settings
+    return models.CollectionInfo(
+        status=models.CollectionStatus.GREY if index_due(collection, found) else models.CollectionStatus.GREEN,
+        optimizer_status=models.OptimizersStatusOneOf.OK,
+        indexed_vectors_count=found.indexed_vectors_count,
+        points_count=found.points_count,
+        segments_count=found.segments_count,
+        config=models.CollectionConfig(
+            params=collection_params(settings),
+            hnsw_config=merged_hnsw(settings.hnsw_config),
+            optimizer_config=optimizer_settings(settings),
+            wal_config=models.WalConfig(wal_capacity_mb=32, wal_segments_ahead=0),
+            quantization_config=settings.quantization_config,
+            metadata=settings.metadata,
+        ),
+        payload_schema={name: _payload_index(index) for name, index in found.payload_schema.items()},
+    )
+
+
+def collection_params(settings: models.CreateCollection) -> models.CollectionParams:
+    return models.CollectionParams(
+        vectors=settings.vectors,
+        on_disk_payload=settings.on_disk_payload if settings.on_disk_payload is not None else True,
+        payload=settings.payload,
+        id_tracker=settings.id_tracker,
+        sparse_vectors=settings.sparse_vectors,
+    )
+
+
+def optimizer_settings(settings: models.CreateCollection) -> models.OptimizersConfig:
+    diff = settings.optimizers_config
+    return OPTIMIZER_DEFAULTS.model_copy(update=diff.model_dump(exclude_none=True) if diff is not None else {})
+
+
+def index_due(collection: OpenCollection, found: qe.ShardInfo) -> bool:
+    """Whether a server would build an index now: vectors outside one exceed `indexing_threshold` kilobytes."""
+    threshold = optimizer_settings(collection.settings).indexing_threshold
+    dense = vector_params(collection.settings).values()
+    if not threshold or not dense:
+        return False
+    unindexed = max(0, found.points_count * len(dense) - found.indexed_vectors_count) / len(dense)
+    return unindexed * max(params.size for params in dense) * 4 > threshold * 1024
+
+
+def _payload_index(index: qe.PayloadIndexInfo) -> models.PayloadIndexInfo:
+    kind: Any = models.PayloadSchemaType(str(index.data_type).rsplit(".", 1)[-1].lower())
+    return models.PayloadIndexInfo(data_type=kind, points=index.points)

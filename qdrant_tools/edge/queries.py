@@ -1,0 +1,291 @@
+"""qdrant-client's queries -> the engine's: point ids become their vectors, defaults become a server's.
+
+As on a server, a point that a query names as an example is not among its results, the rank constant of RRF is 2
+when not given and ranks start at 0, and MMR takes as many candidates as results are asked for.
+Does not know: how results are read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import qdrant_edge as qe
+from qdrant_client.http import models
+
+from qdrant_tools.edge.checks import DEFAULT_VECTOR, EngineId, EngineVector, brief, client_id, engine_id
+from qdrant_tools.edge.config import member
+from qdrant_tools.edge.engine import Engine, OpenCollection
+from qdrant_tools.edge.filters import datetime_text, engine_filter, without_ids
+from qdrant_tools.edge.formula import engine_formula
+from qdrant_tools.edge.records import client_vector, payload_selector, vector_selector
+from qdrant_tools.errors import InputError, NotSupportedError
+
+DEFAULT_LIMIT = 10
+RRF_K = 2
+MMR_DIVERSITY = 0.5
+
+
+def engine_request(engine: Engine, collection: OpenCollection, request: models.QueryRequest) -> qe.QueryRequest:
+    """Return the engine's request for one query. Raises `InputError`, `VectorError`, `NotSupportedError`."""
+    limit = positive(request.limit, "limit")
+    offset = request.offset or 0
+    if offset < 0:
+        raise InputError(f"offset value {offset} is invalid, expected 0 or more")
+    translation = Translation(engine, collection, request.using, request.lookup_from, limit)
+    prefetches = _prefetches(engine, collection, request.prefetch)
+    check_combination(request, has_prefetch=bool(prefetches))
+    query = translation.query(request.query)
+    return qe.QueryRequest(
+        limit=limit,
+        offset=offset,
+        query=query,
+        prefetches=prefetches,
+        with_payload=payload_selector(request.with_payload),
+        with_vector=vector_selector(request.with_vector),
+        filter=without_ids(engine_filter(request.filter), translation.mentioned),
+        score_threshold=request.score_threshold,
+        params=search_params(request.params),
+    )
+
+
+def check_combination(request: models.QueryRequest | models.Prefetch, *, has_prefetch: bool) -> None:
+    """Refuse what a server refuses: prefetches without a query to merge them, fusion with nothing to fuse."""
+    query = request.query
+    if has_prefetch and query is None:
+        raise InputError("prefetches need a query that merges them: give query")
+    if request.score_threshold is not None and query is None:
+        raise InputError("score_threshold needs a query: give query")
+    fusion = isinstance(query, (models.FusionQuery, models.RrfQuery))
+    if (fusion or isinstance(query, models.FormulaQuery)) and not has_prefetch:
+        raise InputError(f"{type(query).__name__} merges prefetches: give at least one")
+    if fusion and request.using:
+        raise InputError(f"a fusion query uses no vector of its own: drop using={request.using!r}")
+
+
+def _prefetches(engine: Engine, collection: OpenCollection, given: Any) -> list[qe.Prefetch]:
+    if given is None:
+        return []
+    return [_prefetch(engine, collection, item) for item in (given if isinstance(given, list) else [given])]
+
+
+def _prefetch(engine: Engine, collection: OpenCollection, given: models.Prefetch) -> qe.Prefetch:
+    limit = positive(given.limit, "prefetch limit")
+    translation = Translation(engine, collection, given.using, given.lookup_from, limit)
+    nested = _prefetches(engine, collection, given.prefetch)
+    check_combination(given, has_prefetch=bool(nested))
+    query = translation.query(given.query)
+    return qe.Prefetch(
+        limit=limit,
+        query=query,
+        prefetches=nested,
+        params=search_params(given.params),
+        filter=without_ids(engine_filter(given.filter), translation.mentioned),
+        score_threshold=given.score_threshold,
+    )
+
+
+def positive(value: int | None, name: str) -> int:
+    """`value`, or 10 for None. Raises `InputError` below 1."""
+    if value is None:
+        return DEFAULT_LIMIT
+    if value < 1:
+        raise InputError(f"{name} value {value} is invalid, expected 1 or more")
+    return value
+
+
+@dataclass
+class Translation:
+    """One query being translated; collects the ids it mentions, which its results must not contain."""
+
+    engine: Engine
+    collection: OpenCollection
+    using: str | None
+    lookup: models.LookupLocation | None
+    limit: int
+    mentioned: set[EngineId] = field(default_factory=set)
+
+    def query(self, given: Any) -> Any:
+        """Return the engine's query, None for None."""
+        if given is None:
+            return None
+        if isinstance(given, models.NearestQuery):
+            return self._nearest(given)
+        if isinstance(given, models.RecommendQuery):
+            return self._recommend(given.recommend)
+        if isinstance(given, models.DiscoverQuery):
+            discover = given.discover
+            query = qe.DiscoverQuery(self.vector(discover.target), self._pairs(discover.context))
+            return qe.Query.Discover(query, using=self.using)
+        if isinstance(given, models.ContextQuery):
+            return qe.Query.Context(qe.ContextQuery(self._pairs(given.context)), using=self.using)
+        if isinstance(given, models.RelevanceFeedbackQuery):
+            return self._feedback(given.relevance_feedback)
+        if isinstance(given, models.TextQuery):
+            return self._text(given)
+        if isinstance(given, MERGING):
+            return merging_query(given)
+        return qe.Query.Nearest(self.vector(given), using=self.using)
+
+    def vector(self, given: Any) -> EngineVector:
+        """Return the vector itself, or the stored one of the point that `given` names."""
+        if is_point_id(given):
+            given = self._stored(engine_id(given))
+        return self.collection.schema.check(self.using or DEFAULT_VECTOR, given)
+
+    def _stored(self, point_id: EngineId) -> Any:
+        lookup = self.lookup
+        source = self.collection if lookup is None else self.engine.collection(lookup.collection)
+        name = (lookup.vector if lookup is not None else None) or self.using or DEFAULT_VECTOR
+        source.schema.knows(name)
+        with source.call:
+            records = source.shard.retrieve([point_id], False, [name])
+        if not records:
+            raise InputError(f"collection '{source.name}' has no point {point_id} to take a vector from (not found)")
+        vector: Any = records[0].vector
+        if isinstance(vector, dict):
+            if name not in vector:
+                raise InputError(f"point {point_id} of collection '{source.name}' has no vector {name!r} (not found)")
+            vector = vector[name]
+        if source is self.collection:
+            self.mentioned.add(client_id(records[0].id))
+        return client_vector(vector)
+
+    def _nearest(self, given: models.NearestQuery) -> Any:
+        vector = self.vector(given.nearest)
+        if given.mmr is None:
+            return qe.Query.Nearest(vector, using=self.using)
+        diversity = MMR_DIVERSITY if given.mmr.diversity is None else given.mmr.diversity
+        if not 0 <= diversity <= 1:
+            raise InputError(f"mmr diversity {diversity} is invalid, expected 0 to 1")
+        candidates = self.limit if given.mmr.candidates_limit is None else given.mmr.candidates_limit
+        if not 0 <= candidates <= 16_384:
+            raise InputError(f"mmr candidates_limit value {candidates} is invalid, expected 0 to 16384")
+        return qe.Mmr(vector, 1.0 - diversity, candidates, using=self.using)
+
+    def _pairs(self, given: Any) -> list[qe.ContextPair]:
+        pairs = [] if given is None else given if isinstance(given, list) else [given]
+        return [qe.ContextPair(self.vector(pair.positive), self.vector(pair.negative)) for pair in pairs]
+
+    def _recommend(self, given: models.RecommendInput) -> Any:
+        positives = [self.vector(example) for example in given.positive or []]
+        negatives = [self.vector(example) for example in given.negative or []]
+        strategy = given.strategy or models.RecommendStrategy.AVERAGE_VECTOR
+        if strategy == models.RecommendStrategy.AVERAGE_VECTOR:
+            if not positives:
+                raise InputError("recommend by average_vector needs at least one positive example")
+            return qe.Query.Nearest(average(positives, negatives), using=self.using)
+        if not positives and not negatives:
+            raise InputError(f"recommend by {strategy.value} needs at least one positive or negative example")
+        query = qe.RecommendQuery(positives, negatives)
+        if strategy == models.RecommendStrategy.BEST_SCORE:
+            return qe.Query.RecommendBestScore(query, using=self.using)
+        return qe.Query.RecommendSumScores(query, using=self.using)
+
+    def _feedback(self, given: models.RelevanceFeedbackInput) -> Any:
+        naive = given.strategy.naive
+        if naive.b < 0:
+            raise InputError(f"relevance feedback b value {naive.b} is invalid, expected 0 or more")
+        items = [qe.FeedbackItem(self.vector(item.example), item.score) for item in given.feedback]
+        strategy = qe.NaiveFeedbackStrategy(naive.a, naive.b, naive.c)
+        return qe.Query.FeedbackNaive(
+            qe.FeedbackNaiveQuery(self.vector(given.target), items, strategy), using=self.using
+        )
+
+    def _text(self, given: models.TextQuery) -> qe.TextQuery:
+        if not self.using:
+            raise InputError("a text query needs `using`, the payload field with a scoring text index")
+        if isinstance(given.text, str):
+            return qe.TextQuery(self.using, given.text)
+        bm25 = given.text.scoring.bm25 if given.text.scoring is not None else models.Bm25Params()
+        return qe.TextQuery(self.using, given.text.query, qe.Bm25Params(bm25.k, bm25.b))
+
+
+def is_point_id(value: Any) -> bool:
+    return isinstance(value, (int, str, uuid.UUID, np.integer)) and not isinstance(value, bool)
+
+
+MERGING = (models.FusionQuery, models.RrfQuery, models.FormulaQuery, models.OrderByQuery, models.SampleQuery)
+
+
+def merging_query(given: Any) -> Any:
+    """Return the engine's query for those that use no vector: fusion, formula, order by, sample."""
+    if isinstance(given, models.FusionQuery):
+        return qe.Fusion.Rrf(k=RRF_K) if given.fusion == models.Fusion.RRF else qe.Fusion.Dbsf()
+    if isinstance(given, models.RrfQuery):
+        k = RRF_K if given.rrf.k is None else given.rrf.k
+        if k < 1:
+            raise InputError(f"rrf k value {k} is invalid, expected 1 or more")
+        return qe.Fusion.Rrf(k=k, weights=given.rrf.weights)
+    if isinstance(given, models.FormulaQuery):
+        return engine_formula(given)
+    if isinstance(given, models.OrderByQuery):
+        return order_by(given.order_by)
+    return qe.Sample.Random
+
+
+def order_by(given: Any) -> qe.OrderBy:
+    """Return the engine's order for a payload key or a `models.OrderBy`."""
+    if isinstance(given, str):
+        return qe.OrderBy(given)
+    if not isinstance(given, models.OrderBy):
+        raise InputError(f"order_by expects a payload key or models.OrderBy, got {brief(given)}")
+    start: Any = given.start_from
+    if start is not None and not isinstance(start, (int, float)):
+        start = datetime_text(start)
+    return qe.OrderBy(given.key, direction=member(qe.Direction, given.direction), start_from=start)
+
+
+def average(positives: Sequence[Any], negatives: Sequence[Any]) -> Any:
+    """The query vector of `average_vector`: mean of positives, plus its difference from the mean of negatives.
+
+    Multi-vectors have no mean: the query is all positive vectors and the negated negative ones.
+    """
+    first = positives[0]
+    if isinstance(first, qe.SparseVector):
+        return _sparse_average(positives, negatives)
+    if isinstance(first[0], list):
+        return [*itertools.chain(*positives), *([-number for number in row] for row in itertools.chain(*negatives))]
+    mean = np.mean(np.asarray(positives, dtype=np.float32), axis=0)
+    if negatives:
+        mean = mean + mean - np.mean(np.asarray(negatives, dtype=np.float32), axis=0)
+    return mean.tolist()
+
+
+def _sparse_average(positives: Sequence[Any], negatives: Sequence[Any]) -> qe.SparseVector:
+    total: dict[int, float] = {}
+    positive_share = (2.0 if negatives else 1.0) / len(positives)
+    shares = [(vector, positive_share) for vector in positives]
+    shares += [(vector, -1.0 / len(negatives)) for vector in negatives]
+    for vector, share in shares:
+        for index, value in zip(vector.indices, vector.values, strict=True):
+            total[index] = total.get(index, 0.0) + share * value
+    indices = sorted(total)
+    return qe.SparseVector(indices, [total[index] for index in indices])
+
+
+def search_params(given: Any) -> qe.SearchParams | None:
+    """Return the engine's search parameters for `models.SearchParams` or a dict of that shape."""
+    if given is None:
+        return None
+    if isinstance(given, dict):
+        given = models.SearchParams(**given)
+    if not isinstance(given, models.SearchParams):
+        raise NotSupportedError(f"search_params expects models.SearchParams, got {brief(given)}")
+    quantization, acorn, idf = given.quantization, given.acorn, given.idf
+    return qe.SearchParams(
+        hnsw_ef=given.hnsw_ef,
+        exact=bool(given.exact),
+        indexed_only=bool(given.indexed_only),
+        quantization=(
+            qe.QuantizationSearchParams(bool(quantization.ignore), quantization.rescore, quantization.oversampling)
+            if quantization is not None
+            else None
+        ),
+        acorn=qe.AcornSearchParams(bool(acorn.enable), acorn.max_selectivity) if acorn is not None else None,
+        idf=qe.IdfParams(engine_filter(idf.corpus)) if isinstance(idf, models.IdfCorpusParams) else None,
+    )

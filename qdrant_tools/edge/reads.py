@@ -1,0 +1,155 @@
+"""The client's methods that read points, over an `Engine`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import qdrant_edge as qe
+from qdrant_client.client_base import QdrantBase
+from qdrant_client.conversions import common_types as types
+from qdrant_client.http import models
+
+from qdrant_tools.edge.checks import client_id, engine_id
+from qdrant_tools.edge.engine import Engine
+from qdrant_tools.edge.filters import engine_filter
+from qdrant_tools.edge.options import check_options
+from qdrant_tools.edge.queries import engine_request, order_by, positive
+from qdrant_tools.edge.records import client_record, payload_selector, scored_point, vector_selector
+from qdrant_tools.errors import InputError
+
+
+class ReadMethods(QdrantBase):
+    """Records by id, by filter, by similarity; counts and facets."""
+
+    engine: Engine
+
+    def retrieve(
+        self,
+        collection_name: str,
+        ids: Sequence[types.PointId],
+        with_payload: types.WithPayloadInterface = True,
+        with_vectors: types.WithVector = False,
+        **options: Any,
+    ) -> list[types.Record]:
+        check_options(options)
+        collection = self.engine.collection(collection_name)
+        wanted = [engine_id(point_id) for point_id in ids]
+        with collection.call:
+            found = collection.shard.retrieve(wanted, payload_selector(with_payload), vector_selector(with_vectors))
+            return [client_record(record) for record in found]
+
+    def scroll(
+        self,
+        collection_name: str,
+        scroll_filter: types.Filter | None = None,
+        limit: int = 10,
+        order_by: types.OrderBy | None = None,
+        offset: types.PointId | None = None,
+        with_payload: types.WithPayloadInterface = True,
+        with_vectors: types.WithVector = False,
+        **options: Any,
+    ) -> tuple[list[types.Record], types.PointId | None]:
+        check_options(options)
+        collection = self.engine.collection(collection_name)
+        request = scroll_request(scroll_filter, limit, order_by, offset, with_payload, with_vectors)
+        with collection.call:
+            records, following = collection.shard.scroll(request)
+            return [client_record(record) for record in records], None if following is None else client_id(following)
+
+    def count(
+        self, collection_name: str, count_filter: types.Filter | None = None, exact: bool = True, **options: Any
+    ) -> types.CountResult:
+        check_options(options)
+        collection = self.engine.collection(collection_name)
+        with collection.call:
+            request = qe.CountRequest(exact=exact, filter=engine_filter(count_filter))
+            return models.CountResult(count=collection.shard.count(request))
+
+    def facet(
+        self,
+        collection_name: str,
+        key: str,
+        facet_filter: types.Filter | None = None,
+        limit: int = 10,
+        exact: bool = False,
+        **options: Any,
+    ) -> types.FacetResponse:
+        check_options(options)
+        collection = self.engine.collection(collection_name)
+        with collection.call:
+            request = qe.FacetRequest(
+                key, limit=positive(limit, "limit"), exact=exact, filter=engine_filter(facet_filter)
+            )
+            hits = collection.shard.facet(request).hits
+        return models.FacetResponse(
+            hits=[models.FacetValueHit(value=_value(hit.value), count=hit.count) for hit in hits]
+        )
+
+    def query_points(
+        self,
+        collection_name: str,
+        query: Any = None,
+        using: str | None = None,
+        prefetch: types.Prefetch | list[types.Prefetch] | None = None,
+        query_filter: types.Filter | None = None,
+        search_params: types.SearchParams | None = None,
+        limit: int = 10,
+        offset: int | None = None,
+        with_payload: types.WithPayloadInterface = True,
+        with_vectors: types.WithVector = False,
+        score_threshold: float | None = None,
+        lookup_from: types.LookupLocation | None = None,
+        **options: Any,
+    ) -> types.QueryResponse:
+        check_options(options)
+        request = models.QueryRequest.model_construct(
+            query=query,
+            using=using,
+            prefetch=prefetch,
+            filter=query_filter,
+            params=search_params,
+            limit=limit,
+            offset=offset,
+            with_payload=with_payload,
+            with_vector=with_vectors,
+            score_threshold=score_threshold,
+            lookup_from=lookup_from,
+        )
+        collection = self.engine.collection(collection_name)
+        with collection.call:
+            hits = collection.shard.query(engine_request(self.engine, collection, request))
+            return models.QueryResponse.model_construct(points=[scored_point(hit) for hit in hits])
+
+    def query_batch_points(
+        self, collection_name: str, requests: Sequence[types.QueryRequest], **options: Any
+    ) -> list[types.QueryResponse]:
+        check_options(options)
+        collection = self.engine.collection(collection_name)
+        with collection.call:
+            for request in requests:
+                check_options({"shard_key": request.shard_key})
+            batch = [engine_request(self.engine, collection, request) for request in requests]
+            answers = collection.shard.query_batch(qe.QueryBatchRequest(batch))
+            return [
+                models.QueryResponse.model_construct(points=[scored_point(hit) for hit in hits]) for hits in answers
+            ]
+
+
+def scroll_request(
+    filter_: Any, limit: int, order: Any, offset: Any, with_payload: Any, with_vectors: Any
+) -> qe.ScrollRequest:
+    if order is not None and offset is not None:
+        raise InputError("scroll by order_by goes on with order_by.start_from, not with offset: drop offset")
+    return qe.ScrollRequest(
+        offset=None if offset is None else engine_id(offset),
+        limit=positive(limit, "limit"),
+        filter=engine_filter(filter_),
+        with_payload=payload_selector(with_payload),
+        with_vector=vector_selector(with_vectors),
+        order_by=order_by(order) if order is not None else None,
+    )
+
+
+def _value(value: Any) -> Any:
+    return value if isinstance(value, (str, int, bool)) else str(value)

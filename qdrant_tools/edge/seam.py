@@ -1,0 +1,77 @@
+"""The engine's errors -> this project's errors. The one place where a foreign exception of the engine is caught.
+
+The engine raises bare `Exception` with a text (no class, no code), its binding `TypeError` and `ValueError`, and a
+bug or a damaged file shows as a `PanicException` that is not even an `Exception`.
+"""
+
+from __future__ import annotations
+
+import re
+from types import TracebackType
+
+from qdrant_tools.errors import (
+    DamagedCollectionError,
+    EngineError,
+    InputError,
+    LocationBusyError,
+    LocationError,
+    NotSupportedError,
+    PlusError,
+    VectorError,
+)
+
+
+class EngineCall:
+    """Context of one call into the engine on behalf of a collection: what it raises leaves as a `PlusError`."""
+
+    __slots__ = ("_collection",)
+
+    def __init__(self, collection: str) -> None:
+        self._collection = collection
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, PlusError):
+            return
+        if is_panic(error):
+            raise DamagedCollectionError(
+                f"the engine stopped inside collection '{self._collection}' ({first_line(error)}): "
+                "usually a damaged file; restore its folder or index it again"
+            ) from error
+        if type(error) in (Exception, TypeError, ValueError, OverflowError):
+            raise translate(error, self._collection) from error
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether the engine's Rust code panicked; the class cannot be imported."""
+    return type(error).__name__ == "PanicException"
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def translate(error: BaseException, collection: str) -> PlusError:
+    """The project's error for an exception of the engine or of its binding."""
+    text = first_line(error)
+    if type(error) is not Exception:
+        return InputError(f"collection '{collection}': the engine cannot take this value: {text}")
+    if found := re.search(r"Vector dimension error: expected dim: (\d+), got (\d+)", text):
+        return VectorError(f"collection '{collection}' expects vectors of {found[1]} numbers, got {found[2]}")
+    if found := re.search(r"Not existing vector name error: (.*)", text):
+        return InputError(f"collection '{collection}' has no vector named {found[1]!r}: Not existing vector name")
+    if found := re.search(r"No point with id (\S+)", text):
+        return InputError(f"collection '{collection}' has no point with id {found[1]}: upsert it first")
+    if "not initialized" in text:
+        return LocationError(f"collection '{collection}' was closed while it was in use: connect again")
+    if "WouldBlock" in text:
+        return LocationBusyError(f"collection '{collection}' is open in another process: close it there")
+    if "No space left" in text:
+        return LocationError(f"collection '{collection}' cannot be written: no space left on the disk")
+    if "not supported" in text.lower():
+        return NotSupportedError(f"collection '{collection}': {text}")
+    return EngineError(f"collection '{collection}': the engine refused: {text}")
