@@ -1,0 +1,119 @@
+"""One open collection: what it holds, and reading passages and vectors back from it.
+
+Guarantees: reads page through the collection; nothing here holds more than one batch.
+Does not know: how collections are made, opened or filled.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qdrant_client import QdrantClient, models
+
+from qdrant_tools.connect import engine_of
+from qdrant_tools.errors import SpaceMismatchError, VectorError
+from qdrant_tools.layout import OURS, Layout
+from qdrant_tools.records import Encoder, Passage, Vectors
+from qdrant_tools.translate import engine_errors
+
+_POINT_IDS = uuid.UUID("5b0f3a52-5c5c-5d0e-9d0b-7a4f6f1c1f5e")
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A handle on one collection, under its own name (never an alias)."""
+
+    client: QdrantClient = field(repr=False, compare=False)
+    name: str
+    space: str
+    dimension: int
+    hnsw_ef: int | None = None
+    layout: Layout = OURS
+
+    def search_params(self, *, hnsw_ef: int | None = None, exact: bool = False) -> models.SearchParams | None:
+        """What to ask the engine for; nothing on `:memory:`, which compares with every vector anyway."""
+        if engine_of(self.client) == "memory":
+            return None
+        return models.SearchParams(hnsw_ef=hnsw_ef or self.hnsw_ef, exact=exact)
+
+    def check(self, encoder: Encoder) -> None:
+        """Refuse an encoder whose vectors cannot be compared with the stored ones.
+
+        Raises:
+            SpaceMismatchError: the encoder has another space.
+            VectorError: same space by name, but another dimension.
+        """
+        if encoder.space != self.space:
+            raise SpaceMismatchError(
+                f"collection {self.name!r} holds vectors of {self.space!r}, this encoder makes {encoder.space!r}: "
+                "use the encoder that filled it, or index into a new collection and switch an alias to it"
+            )
+        if encoder.dimension != self.dimension:
+            raise VectorError(
+                f"collection {self.name!r} holds {self.dimension}-dimensional vectors, "
+                f"this encoder makes {encoder.dimension}-dimensional ones"
+            )
+
+
+@dataclass(frozen=True)
+class StoredPassage(Passage):
+    """A passage as the collection holds it; `vector` (dimension,) only where it was asked for."""
+
+    vector: NDArray[np.float32] | None = field(default=None, compare=False)
+
+
+def point_id(passage_id: str) -> str:
+    """The point that holds a passage: a UUID (version 5) of its id, which may be any string."""
+    return str(uuid.uuid5(_POINT_IDS, passage_id))
+
+
+def fetch(
+    collection: Collection, passage_ids: Sequence[str], *, with_vectors: bool = False
+) -> dict[str, StoredPassage]:
+    """Read passages by id. Ids that are not there are not in the result."""
+    with engine_errors(f"read from collection {collection.name!r}"):
+        records = collection.client.retrieve(
+            collection.name,
+            [point_id(passage_id) for passage_id in passage_ids],
+            with_payload=True,
+            with_vectors=with_vectors,
+        )
+    stored = (_stored(collection, record) for record in records)
+    return {passage.id: passage for passage in stored}
+
+
+def stored_vectors(collection: Collection, *, batch_size: int = 512) -> Iterator[tuple[list[str], Vectors]]:
+    """Yield (passage ids, vectors (n, dimension)) of the whole collection, `batch_size` points at a time."""
+    offset: Any = None
+    while True:
+        with engine_errors(f"read the vectors of collection {collection.name!r}"):
+            records, offset = collection.client.scroll(
+                collection.name,
+                limit=batch_size,
+                offset=offset,
+                with_payload=[collection.layout.id],
+                with_vectors=True,
+            )
+        if records:
+            ids = [collection.layout.passage(r.payload, point_id=plain_id(r.id)).id for r in records]
+            vectors = np.asarray([collection.layout.dense(r.vector) for r in records], dtype=np.float32)
+            yield ids, vectors
+        if offset is None:
+            return
+
+
+def _stored(collection: Collection, record: models.Record) -> StoredPassage:
+    passage = collection.layout.passage(record.payload, point_id=plain_id(record.id))
+    vector = None
+    if record.vector is not None:
+        vector = np.asarray(collection.layout.dense(record.vector), dtype=np.float32)
+    return StoredPassage(passage.id, passage.text, passage.metadata, vector)
+
+
+def plain_id(value: Any) -> str | int:
+    return value if isinstance(value, int) else str(value)

@@ -1,0 +1,165 @@
+"""One logged search: its query, the hits as they were shown, and what the user did with them.
+
+Row: `{"id","at","query","collection","space","hits":[{"id","rank","score"}],"feedback":[{"id","kind","value","at"}]}`
+with times in ISO 8601. Guarantees: `from_row(as_row())` is the same search; what is not one is refused with the
+field's name. Does not know: files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from qdrant_tools.errors import InputError
+
+KINDS = {
+    "click": "the hit was opened",
+    "dwell": "seconds spent with it",
+    "up": "thumb up",
+    "down": "thumb down",
+    "cited": "an answer was built on it",
+    "rating": "a grade, 0 is not relevant",
+}
+
+
+@dataclass(frozen=True)
+class LoggedHit:
+    """A hit as shown; `rank` starts at 1. Logs of other systems may have no score."""
+
+    id: str
+    rank: int
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What a user did with the hit `id`; `kind` is one of `KINDS`."""
+
+    id: str
+    kind: str
+    value: float
+    at: datetime
+
+
+@dataclass(frozen=True)
+class LoggedSearch:
+    """One search. Hits in the order shown, feedback in the order of time."""
+
+    id: str
+    at: datetime
+    query: str
+    collection: str = ""
+    space: str = ""
+    hits: tuple[LoggedHit, ...] = ()
+    feedback: tuple[Feedback, ...] = ()
+
+    def as_row(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "at": self.at.isoformat(),
+            "query": self.query,
+            "collection": self.collection,
+            "space": self.space,
+            "hits": [{"id": hit.id, "rank": hit.rank, "score": hit.score} for hit in self.hits],
+            "feedback": [
+                {"id": event.id, "kind": event.kind, "value": event.value, "at": event.at.isoformat()}
+                for event in self.feedback
+            ],
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> LoggedSearch:
+        """Read a row; a missing time of feedback is the time of its search.
+
+        Raises:
+            InputError: a field is missing or has the wrong type.
+        """
+        if not isinstance(row, Mapping):
+            raise InputError(f"a row is {type(row).__name__}, expected an object")
+        at = _time(row, "at")
+        hits = tuple(
+            LoggedHit(_string(hit, "id"), _rank(hit), None if hit.get("score") is None else _number(hit, "score"))
+            for hit in _objects(row, "hits")
+        )
+        events = tuple(
+            Feedback(
+                _string(event, "id"),
+                _string(event, "kind"),
+                _number(event, "value") if "value" in event else 1.0,
+                _time(event, "at") if "at" in event else at,
+            )
+            for event in _objects(row, "feedback")
+        )
+        for event in events:
+            check_feedback(event)
+        return cls(
+            _string(row, "id"),
+            at,
+            _string(row, "query"),
+            str(row.get("collection", "")),
+            str(row.get("space", "")),
+            hits,
+            events,
+        )
+
+
+def check_feedback(event: Feedback) -> None:
+    """Refuse kinds that do not exist, and values that say nothing."""
+    if event.kind not in KINDS:
+        raise InputError(f"feedback kind is {event.kind!r}, expected one of {', '.join(KINDS)}")
+    if not isinstance(event.value, int | float) or not math.isfinite(event.value):
+        raise InputError(f"feedback value is {event.value!r}, expected a finite number")
+    if event.kind == "dwell" and event.value < 0:
+        raise InputError(f"dwell is {event.value}, expected seconds of at least 0")
+
+
+def as_time(at: datetime | None) -> datetime:
+    """Now, if no time is given, in UTC.
+
+    Raises:
+        InputError: the time has no time zone, so it names no moment.
+    """
+    if at is None:
+        return datetime.now(UTC)
+    if at.tzinfo is None:
+        raise InputError(f"the time {at.isoformat()} has no time zone, expected one such as {at.isoformat()}+00:00")
+    return at.astimezone(UTC)
+
+
+def _objects(row: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    value = row.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(each, Mapping) for each in value):
+        raise InputError(f"field {key!r} is not a list of objects")
+    return value
+
+
+def _rank(row: Mapping[str, Any]) -> int:
+    rank = _number(row, "rank")
+    if rank != int(rank) or rank < 1:
+        raise InputError(f"rank is {rank}, expected a whole number of at least 1")
+    return int(rank)
+
+
+def _string(row: Mapping[str, Any], key: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, str):
+        raise InputError(f"field {key!r} is {value!r}, expected a string")
+    return value
+
+
+def _number(row: Mapping[str, Any], key: str) -> float:
+    value = row.get(key)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InputError(f"field {key!r} is {value!r}, expected a number")
+    return float(value)
+
+
+def _time(row: Mapping[str, Any], key: str) -> datetime:
+    text = _string(row, key)
+    try:
+        return as_time(datetime.fromisoformat(text))
+    except ValueError as error:
+        raise InputError(f"field {key!r} is {text!r}, expected a time such as 2025-01-31T12:00:00+00:00") from error

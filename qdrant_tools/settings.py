@@ -1,0 +1,122 @@
+"""How a collection is built, as one frozen value, and how it differs from what an engine reports.
+
+Guarantees: validated when made; `from_info(info)` of a collection created with settings S gives S back, on an
+engine that has an HNSW index. Does not know: clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from qdrant_client import models
+
+from qdrant_tools.errors import CollectionError, InputError
+
+METADATA_KEY = "embed_plus"
+METADATA_FORMAT = 1
+QDRANT_INDEXING_THRESHOLD = 20_000  # kB; what a server that reports none works with
+
+DISTANCES: dict[str, models.Distance] = {"cosine": models.Distance.COSINE, "dot": models.Distance.DOT}
+"""Similarities: the larger the nearer. On unit vectors the two are the same."""
+
+
+@dataclass(frozen=True)
+class CollectionSettings:
+    """The defaults build a real HNSW graph on small collections too.
+
+    Qdrant's own thresholds (20,000 and 10,000 kB) leave collections under some 10,000 vectors to brute force,
+    so that nothing measured on them says anything about the index.
+    """
+
+    distance: Literal["cosine", "dot"] = "cosine"
+    m: int = 16
+    """Edges per node of the graph; 0 is no graph."""
+    ef_construct: int = 100
+    """Beam width while building the graph."""
+    full_scan_threshold: int = 10
+    """kB of vectors below which a (filtered) search scans instead of walking the graph; at least 10."""
+    indexing_threshold: int = 10
+    """kB of vectors in a segment from which on it gets a graph; 0 is never."""
+    hnsw_ef: int = 128
+    """Beam width while searching, unless the search says otherwise. Kept in the collection's metadata."""
+
+    def __post_init__(self) -> None:
+        if self.distance not in DISTANCES:
+            raise InputError(f"distance is {self.distance!r}, expected one of {sorted(DISTANCES)}")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InputError(f"{name} is {value!r}, expected a whole number of at least {least}")
+
+    def difference(self, other: CollectionSettings) -> dict[str, tuple[Any, Any]]:
+        """Field -> (here, there), for the fields that differ."""
+        mine, theirs = asdict(self), asdict(other)
+        return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
+
+    @property
+    def hnsw(self) -> models.HnswConfigDiff:
+        return models.HnswConfigDiff(
+            m=self.m, ef_construct=self.ef_construct, full_scan_threshold=self.full_scan_threshold
+        )
+
+    @property
+    def optimizers(self) -> models.OptimizersConfigDiff:
+        return models.OptimizersConfigDiff(indexing_threshold=self.indexing_threshold)
+
+
+_LEAST = {"m": 0, "ef_construct": 4, "full_scan_threshold": 10, "indexing_threshold": 0, "hnsw_ef": 1}
+
+
+@dataclass(frozen=True)
+class CollectionDescription:
+    """What is known about one collection. `space`, `dimension` and `settings` are None where nothing tells."""
+
+    name: str
+    engine: str
+    points: int
+    indexed_vectors: int
+    segments: int
+    space: str | None
+    dimension: int | None
+    settings: CollectionSettings | None
+    aliases: tuple[str, ...]
+
+
+def stamp_for(space: str, dimension: int, hnsw_ef: int) -> dict[str, Any]:
+    return {METADATA_KEY: {"format": METADATA_FORMAT, "space": space, "dimension": dimension, "hnsw_ef": hnsw_ef}}
+
+
+def stamp_of(info: models.CollectionInfo) -> dict[str, Any] | None:
+    stamp = (info.config.metadata or {}).get(METADATA_KEY)
+    if stamp is None:
+        return None
+    if stamp.get("format") != METADATA_FORMAT:
+        raise CollectionError(
+            f"collection metadata has format {stamp.get('format')!r}, this version reads {METADATA_FORMAT}: upgrade"
+        )
+    return dict(stamp)
+
+
+def dense_params(info: models.CollectionInfo) -> models.VectorParams | None:
+    vectors = info.config.params.vectors
+    if isinstance(vectors, Mapping):
+        return next(iter(vectors.values()), None)
+    return vectors
+
+
+def settings_of(info: models.CollectionInfo) -> CollectionSettings | None:
+    params = dense_params(info)
+    names = {distance: name for name, distance in DISTANCES.items()}
+    if params is None or params.distance not in names:
+        return None
+    hnsw, threshold = info.config.hnsw_config, info.config.optimizer_config.indexing_threshold
+    return CollectionSettings(
+        distance=names[params.distance],  # type: ignore[arg-type]
+        m=hnsw.m,
+        ef_construct=hnsw.ef_construct,
+        full_scan_threshold=hnsw.full_scan_threshold,
+        indexing_threshold=QDRANT_INDEXING_THRESHOLD if threshold is None else threshold,
+        hnsw_ef=(stamp_of(info) or {}).get("hnsw_ef", CollectionSettings.hnsw_ef),
+    )

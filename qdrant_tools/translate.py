@@ -1,0 +1,65 @@
+"""Foreign errors -> this project's errors: the one seam around every call to a Qdrant client.
+
+Guarantees: what leaves the seam is a `PlusError` with one line, and the original as its `__cause__`.
+Does not know: what the call was for; the caller says it in a few words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+from qdrant_client.common.client_exceptions import QdrantException
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from qdrant_tools.errors import CollectionNotFoundError, EngineError, PlusError, UnreachableError
+
+_NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_NO_ACCESS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+
+
+@contextmanager
+def engine_errors(doing: str) -> Iterator[None]:
+    """Translate what a Qdrant client raises inside the block. `doing` reads "search collection 'docs'"."""
+    try:
+        yield
+    except PlusError:
+        raise
+    except ResponseHandlingException as error:
+        raise UnreachableError(f"cannot {doing}: the server does not answer ({_line(error.source)})") from error
+    except UnexpectedResponse as error:
+        raise _from_status(doing, error) from error
+    except grpc.RpcError as error:
+        raise _from_grpc(doing, error) from error
+    except (QdrantException, ValueError, TypeError, RuntimeError) as error:
+        # The clients without a server raise built-in errors for what a server would refuse.
+        raise EngineError(f"cannot {doing}: {_line(error)}") from error
+
+
+def _from_status(doing: str, error: UnexpectedResponse) -> PlusError:
+    said = _line(error.content.decode("utf-8", "replace") if error.content else error.reason_phrase)
+    if error.status_code in (401, 403):
+        return UnreachableError(f"cannot {doing}: the server refuses the API key ({error.status_code}: {said})")
+    if error.status_code == 404:
+        return CollectionNotFoundError(f"cannot {doing}: {said}")
+    if error.status_code in (429, 502, 503, 504):
+        return UnreachableError(f"cannot {doing}: the server is not ready ({error.status_code}: {said})")
+    return EngineError(f"cannot {doing}: the server answers {error.status_code}: {said}")
+
+
+def _from_grpc(doing: str, error: grpc.RpcError) -> PlusError:
+    code = error.code() if isinstance(error, grpc.Call) else None
+    said = _line(error.details() if isinstance(error, grpc.Call) else error)
+    if code in _NO_ANSWER:
+        return UnreachableError(f"cannot {doing}: the server does not answer ({said})")
+    if code in _NO_ACCESS:
+        return UnreachableError(f"cannot {doing}: the server refuses the API key ({said})")
+    if code == grpc.StatusCode.NOT_FOUND:
+        return CollectionNotFoundError(f"cannot {doing}: {said}")
+    return EngineError(f"cannot {doing}: {said}")
+
+
+def _line(value: object) -> str:
+    text = " ".join(str(value).split()) or type(value).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,198 @@
+"""Collections know which encoder filled them, whatever the engine."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient, models
+from tiny import ENGINES, WordEncoder, client_of, numbered
+
+from qdrant_tools.collection import (
+    CollectionManager,
+    CollectionSettings,
+    build_index,
+    fetch,
+    point_id,
+    stored_vectors,
+)
+from qdrant_tools.errors import (
+    CollectionError,
+    CollectionExistsError,
+    CollectionNotFoundError,
+    InputError,
+    SpaceMismatchError,
+    VectorError,
+)
+from qdrant_tools.index import index_passages
+
+
+@pytest.fixture(params=ENGINES)
+def client(request, tmp_path):
+    yield from client_of(request.param, tmp_path)
+
+
+@pytest.fixture
+def manager(client: QdrantClient) -> CollectionManager:
+    return CollectionManager(client)
+
+
+def test_ensure_creates_once_and_opens_afterwards(manager):
+    encoder = WordEncoder()
+    made = manager.ensure("docs", encoder)
+    assert (made.name, made.space, made.dimension, made.hnsw_ef) == ("docs", encoder.space, 64, 128)
+    assert manager.ensure("docs", encoder) == made == manager.open("docs")
+    assert manager.names() == ["docs"]
+
+
+def test_an_encoder_of_another_space_is_refused_with_both_names(manager):
+    manager.ensure("docs", WordEncoder("old"))
+    for refuse in (manager.ensure, manager.open):
+        with pytest.raises(SpaceMismatchError) as error:
+            refuse("docs", WordEncoder("new"))
+        message = str(error.value)
+        assert "'docs'" in message and "'old@" in message and "'new@" in message and "new collection" in message
+        assert "\n" not in message
+
+
+def test_the_same_space_with_another_dimension_is_refused(manager):
+    manager.ensure("docs", WordEncoder(dimension=64))
+    with pytest.raises(VectorError, match="64-dimensional.*32-dimensional"):
+        manager.open("docs", WordEncoder(dimension=32))
+
+
+def test_a_missing_collection_names_those_there_are(manager):
+    manager.ensure("docs", WordEncoder())
+    manager.switch_alias("live", "docs")
+    for ask in (manager.open, manager.describe, manager.drop):
+        with pytest.raises(CollectionNotFoundError, match="no collection 'dcos'; collections here: docs, live"):
+            ask("dcos")
+
+
+def test_an_empty_location_says_that_nothing_is_there(manager):
+    with pytest.raises(CollectionNotFoundError, match="collections here: none"):
+        manager.open("docs")
+
+
+def test_a_collection_that_another_program_wrote_is_refused_clearly(client, manager):
+    client.create_collection("foreign", vectors_config=models.VectorParams(size=64, distance=models.Distance.COSINE))
+    with pytest.raises(CollectionError, match="does not say which encoder filled it"):
+        manager.ensure("foreign", WordEncoder())
+    described = manager.describe("foreign")
+    assert described.space is None and described.dimension == 64
+
+
+def test_an_unusable_name_is_an_input_error(manager):
+    for name in ("", "  ", 3):
+        with pytest.raises(InputError, match="collection name"):
+            manager.ensure(name, WordEncoder())
+
+
+def test_settings_given_to_an_existing_collection_change_it(manager):
+    encoder = WordEncoder()
+    manager.ensure("docs", encoder)
+    changed = manager.ensure("docs", encoder, settings=CollectionSettings(hnsw_ef=40))
+    assert changed.hnsw_ef == 40
+    assert manager.open("docs").hnsw_ef == 40, "the setting is kept with the collection"
+    assert manager.ensure("docs", encoder).hnsw_ef == 40, "no settings given, nothing changed"
+
+
+def test_the_distance_of_an_existing_collection_cannot_be_changed(manager):
+    manager.ensure("docs", WordEncoder())
+    with pytest.raises(CollectionError, match="'cosine'.*cannot be changed to 'dot'"):
+        manager.ensure("docs", WordEncoder(), settings=CollectionSettings(distance="dot"))
+
+
+@pytest.mark.parametrize("wrong", [{"distance": "euclid"}, {"m": -1}, {"hnsw_ef": 0}, {"ef_construct": 1.5}])
+def test_settings_that_make_no_sense_are_refused_when_made(wrong):
+    (name,) = wrong
+    with pytest.raises(InputError, match=name):
+        CollectionSettings(**wrong)
+
+
+def test_an_alias_opens_its_collection_and_switches_in_one_step(manager):
+    encoder = WordEncoder()
+    manager.ensure("docs-1", encoder)
+    manager.ensure("docs-2", encoder)
+    manager.switch_alias("docs", "docs-1")
+    assert manager.open("docs", encoder).name == "docs-1"
+    manager.switch_alias("docs", "docs-2")
+    assert manager.open("docs", encoder).name == "docs-2"
+    assert manager.describe("docs").aliases == ("docs",)
+    manager.drop_alias("docs")
+    assert manager.aliases() == {}
+
+
+def test_aliases_and_collections_do_not_take_each_others_names(manager):
+    manager.ensure("docs-1", WordEncoder())
+    with pytest.raises(CollectionExistsError, match="'docs-1'"):
+        manager.switch_alias("docs-1", "docs-1")
+    with pytest.raises(CollectionNotFoundError):
+        manager.switch_alias("docs", "nowhere")
+
+
+def test_a_collection_that_serves_an_alias_is_not_dropped(manager):
+    manager.ensure("docs-1", WordEncoder())
+    manager.switch_alias("docs", "docs-1")
+    with pytest.raises(CollectionError, match="serves alias 'docs'"):
+        manager.drop("docs-1")
+    with pytest.raises(CollectionError, match="is an alias"):
+        manager.drop("docs")
+    manager.drop_alias("docs")
+    manager.drop("docs-1")
+    assert manager.names() == []
+
+
+def test_point_ids_are_stable_uuids_of_any_string():
+    assert point_id("any string: ä") == "2adce8bc-572a-558e-92f5-0bcaac31f10a"
+    assert point_id("a") != point_id("b")
+
+
+def test_passages_and_vectors_come_back_as_they_were_stored(manager):
+    encoder = WordEncoder()
+    collection = manager.ensure("docs", encoder)
+    passages = numbered(30)
+    index_passages(collection, passages, encoder)
+    stored = fetch(collection, ["p3", "p29", "gone"], with_vectors=True)
+    assert sorted(stored) == ["p29", "p3"]
+    assert stored["p3"].text == passages[3].text and stored["p3"].metadata == passages[3].metadata
+    expected = encoder.encode_passages([passages[3].text])[0]
+    np.testing.assert_allclose(stored["p3"].vector, expected, atol=1e-6)
+    assert fetch(collection, ["p3"])["p3"].vector is None
+
+
+def test_stored_vectors_pages_through_everything_once(manager):
+    encoder = WordEncoder()
+    collection = manager.ensure("docs", encoder)
+    passages = numbered(25)
+    index_passages(collection, passages, encoder)
+    pages = list(stored_vectors(collection, batch_size=10))
+    assert [len(ids) for ids, _ in pages] == [10, 10, 5]
+    rows = {passage_id: row for ids, vectors in pages for passage_id, row in zip(ids, vectors, strict=True)}
+    assert sorted(rows) == sorted(passage.id for passage in passages)
+    expected = encoder.encode_passages([passage.text for passage in passages])
+    np.testing.assert_allclose(np.stack([rows[p.id] for p in passages]), expected, atol=1e-6)
+
+
+def test_an_empty_collection_has_no_vectors(manager):
+    assert list(stored_vectors(manager.ensure("docs", WordEncoder()))) == []
+
+
+def test_describe_tells_what_is_there(manager):
+    encoder = WordEncoder()
+    index_passages(manager.ensure("docs", encoder), numbered(12), encoder)
+    described = manager.describe("docs")
+    assert (described.name, described.points, described.space) == ("docs", 12, encoder.space)
+    assert described.dimension == 64 and described.settings is not None and described.settings.hnsw_ef == 128
+
+
+def test_the_graph_is_really_built_where_there_is_an_engine_for_it(manager):
+    encoder = WordEncoder()
+    collection = manager.ensure("docs", encoder)
+    index_passages(collection, numbered(300), encoder)
+    built = build_index(collection)
+    described = manager.describe("docs")
+    if described.engine == "memory":
+        assert not built and described.indexed_vectors == 0
+    else:
+        assert built and described.indexed_vectors == 300
+        assert described.settings == CollectionSettings(), "the engine reports the settings it was given"

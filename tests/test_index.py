@@ -1,0 +1,178 @@
+"""Indexing is idempotent, counted and resumable, and holds one batch at a time."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from tiny import ENGINES, WordEncoder, client_of, numbered
+
+from qdrant_tools.collection import Collection, CollectionManager, fetch
+from qdrant_tools.errors import InputError, SpaceMismatchError, VectorError
+from qdrant_tools.index import IndexReport, content_hash, index_passages
+from qdrant_tools.records import Passage
+
+
+@pytest.fixture(params=ENGINES)
+def client(request, tmp_path):
+    yield from client_of(request.param, tmp_path)
+
+
+@pytest.fixture
+def encoder() -> WordEncoder:
+    return WordEncoder()
+
+
+@pytest.fixture
+def collection(client, encoder) -> Collection:
+    return CollectionManager(client).ensure("docs", encoder)
+
+
+def points_in(collection: Collection) -> int:
+    return collection.client.count(collection.name).count
+
+
+def test_indexing_twice_adds_nothing_and_encodes_nothing(collection, encoder):
+    assert index_passages(collection, numbered(20), encoder, batch_size=8) == IndexReport(added=20)
+    encoder.encoded.clear()
+    assert index_passages(collection, numbered(20), encoder, batch_size=7) == IndexReport(unchanged=20)
+    assert encoder.encoded == [] and points_in(collection) == 20
+
+
+def test_a_changed_text_or_metadata_replaces_the_passage(collection, encoder):
+    index_passages(
+        collection, [Passage("a", "old text"), Passage("b", "same", {"v": 1}), Passage("c", "same")], encoder
+    )
+    encoder.encoded.clear()
+    changed = [Passage("a", "new text"), Passage("b", "same", {"v": 2}), Passage("c", "same")]
+    assert index_passages(collection, changed, encoder) == IndexReport(updated=2, unchanged=1)
+    assert encoder.encoded == ["new text", "same"]
+    stored = fetch(collection, ["a", "b"], with_vectors=True)
+    assert stored["a"].text == "new text" and stored["b"].metadata == {"v": 2}
+    np.testing.assert_allclose(stored["a"].vector, encoder.encode_queries(["new text"])[0], atol=1e-6)
+
+
+def test_any_string_is_an_id(collection, encoder):
+    ids = ["1", "a/b c.txt#3", "日本語", " ", "x" * 2000]
+    index_passages(collection, [Passage(i, f"text of {i[:5]} here") for i in ids], encoder)
+    assert sorted(fetch(collection, ids)) == sorted(ids)
+
+
+def test_equal_passages_in_a_batch_are_merged(collection, encoder):
+    twice = [Passage("a", "text", {"x": 1, "y": 2}), Passage("a", "text", {"y": 2, "x": 1}), Passage("b", "text")]
+    assert index_passages(collection, twice, encoder) == IndexReport(added=2, merged=1)
+    assert points_in(collection) == 2
+
+
+def test_one_id_with_two_contents_in_a_batch_is_refused_and_nothing_of_it_stored(collection, encoder):
+    with pytest.raises(InputError, match="'a' occurs with two different contents"):
+        index_passages(collection, [Passage("b", "x"), Passage("a", "one"), Passage("a", "two")], encoder)
+    assert points_in(collection) == 0
+
+
+def test_across_batches_the_later_passage_wins(collection, encoder):
+    stream = [Passage("a", "one"), Passage("b", "x"), Passage("a", "two")]
+    assert index_passages(collection, stream, encoder, batch_size=1) == IndexReport(added=2, updated=1)
+    assert fetch(collection, ["a"])["a"].text == "two"
+
+
+def test_an_endless_stream_is_read_one_batch_ahead_at_most(collection, encoder):
+    read = 0
+
+    def endless():
+        nonlocal read
+        for i in itertools.count():
+            read += 1
+            yield Passage(f"p{i}", f"text {i}")
+
+    class EnoughError(Exception):
+        pass
+
+    done = 0
+
+    def progress(count: int) -> None:
+        nonlocal done
+        done += count
+        assert read <= done + 1
+        if done >= 40:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        index_passages(collection, endless(), encoder, batch_size=8, progress=progress)
+    assert points_in(collection) == done == 40
+
+
+def test_what_was_reported_survives_an_interruption_and_the_next_run_goes_on(collection, encoder):
+    def interrupted():
+        yield from numbered(25)
+        raise KeyboardInterrupt
+
+    reported: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        index_passages(collection, interrupted(), encoder, batch_size=10, progress=reported.append)
+    assert points_in(collection) == sum(reported) == 20
+    assert index_passages(collection, numbered(25), encoder) == IndexReport(added=5, unchanged=20)
+
+
+def test_an_encoder_of_another_space_is_refused(collection):
+    with pytest.raises(SpaceMismatchError, match="'other@"):
+        index_passages(collection, numbered(1), WordEncoder("other"))
+    assert points_in(collection) == 0
+
+
+@pytest.mark.parametrize(
+    ("passage", "message"),
+    [
+        (Passage("", "text"), "passage id is ''"),
+        (Passage(7, "text"), "passage id is 7"),
+        (Passage("a", "  "), "'a' has the text '  '"),
+        (Passage("a", None), "'a' has the text None"),
+        (Passage("a", "text", {"at": datetime(2024, 1, 1, tzinfo=UTC)}), "'a' cannot be stored as JSON"),
+        (Passage("a", "text", {"x": float("nan")}), "'a' cannot be stored as JSON"),
+        (Passage("a", "lone surrogate \ud800"), "'a' cannot be stored as JSON"),
+    ],
+)
+def test_unusable_passages_are_named_before_anything_of_their_batch_is_stored(collection, encoder, passage, message):
+    with pytest.raises(InputError, match=message):
+        index_passages(collection, [Passage("good", "text"), passage], encoder)
+    assert points_in(collection) == 0
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (np.ones((2, 64), np.float32), r"shape \(2, 64\), expected \(1, 64\)"),
+        (np.ones((1, 32), np.float32), r"shape \(1, 32\), expected \(1, 64\)"),
+        (np.full((1, 64), np.nan, np.float32), "row 0 holds NaN"),
+        (np.zeros((1, 64), np.float32), "row 0 is all zeros"),
+        (np.ones((1, 64), np.float32), "row 0 has length 8.0000, expected unit length"),
+        ([["x"] * 64], "not an array of numbers"),
+    ],
+)
+def test_what_the_encoder_returns_is_checked_before_it_is_stored(collection, encoder, returned, message):
+    encoder.encode_passages = lambda texts: returned
+    with pytest.raises(VectorError, match=message):
+        index_passages(collection, [Passage("a", "text")], encoder)
+    assert points_in(collection) == 0
+
+
+def test_nothing_to_index_is_no_error(collection, encoder):
+    assert index_passages(collection, [], encoder) == IndexReport()
+    with pytest.raises(InputError, match="batch_size is 0"):
+        index_passages(collection, [], encoder, batch_size=0)
+
+
+def test_long_texts_end_a_batch_early(collection, encoder):
+    sizes: list[int] = []
+    long = [Passage(f"p{i}", "word " * 900_000) for i in range(3)]
+    index_passages(collection, long, encoder, progress=sizes.append)
+    assert sizes == [2, 1]
+
+
+def test_the_content_hash_does_not_depend_on_the_order_of_metadata():
+    assert content_hash(Passage("a", "t", {"x": 1, "y": [1, 2]})) == content_hash(
+        Passage("b", "t", {"y": [1, 2], "x": 1})
+    )
+    assert content_hash(Passage("a", "t", {"x": 1})) != content_hash(Passage("a", "t", {"x": "1"}))

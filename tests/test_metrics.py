@@ -1,0 +1,109 @@
+"""The metrics are those of trec_eval, and the bootstrap behaves like a confidence interval."""
+
+from __future__ import annotations
+
+import ir_measures
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ir_measures import RR, R, nDCG
+
+from qdrant_tools.errors import InputError
+from qdrant_tools.metrics import Interval, mean, ndcg, paired_bootstrap, recall, reciprocal_rank
+
+PASSAGES = st.sampled_from([f"d{i}" for i in range(12)] + ["D1", "é", "10", "9"])
+QUERIES = st.sampled_from(["q1", "q2", "q3", "q4"])
+# Few distinct scores make ties; two of them differ only beyond single precision.
+SCORES = st.sampled_from([0.0, 0.25, 0.25 + 1e-12, 0.5, 1.0, -1.0]) | st.floats(-5, 5)
+QRELS = st.dictionaries(QUERIES, st.dictionaries(PASSAGES, st.integers(0, 3), min_size=1), min_size=1)
+RUNS = st.dictionaries(QUERIES, st.dictionaries(PASSAGES, SCORES))
+
+
+def outside(measure, qrels, run):
+    """Values of the outside implementation; a query that it leaves out has the value 0."""
+    provider = ir_measures.pytrec_eval
+    values = dict.fromkeys(qrels, 0.0)
+    given_run = {query: scores for query, scores in run.items() if scores}
+    for metric in provider.iter_calc([measure], qrels, given_run) if given_run else ():
+        values[metric.query_id] = metric.value
+    return values
+
+
+@settings(max_examples=150, deadline=None)
+@given(qrels=QRELS, run=RUNS, k=st.sampled_from([1, 3, 10]))
+def test_metrics_equal_trec_eval_with_ties_gaps_and_grades(qrels, run, k):
+    assert ndcg(qrels, run, k=k) == pytest.approx(outside(nDCG @ k, qrels, run), abs=1e-9)
+    assert recall(qrels, run, k=k) == pytest.approx(outside(R @ k, qrels, run), abs=1e-9)
+    full = outside(RR, qrels, run)  # the outside has no cut-off: beyond rank k is 0
+    cut = {query: value if value > 1 / (k + 0.5) else 0.0 for query, value in full.items()}
+    assert reciprocal_rank(qrels, run, k=k) == pytest.approx(cut, abs=1e-9)
+
+
+def test_metrics_equal_trec_eval_on_long_runs():
+    generator = np.random.default_rng(0)
+    qrels = {
+        f"q{q}": {f"d{d}": int(generator.integers(0, 4)) for d in generator.integers(0, 500, 60)} for q in range(40)
+    }
+    run = {f"q{q}": {f"d{d}": float(s) for d, s in enumerate(generator.normal(size=500).round(1))} for q in range(35)}
+    for k in (5, 10, 100):
+        assert ndcg(qrels, run, k=k) == pytest.approx(outside(nDCG @ k, qrels, run), abs=1e-9)
+        assert recall(qrels, run, k=k) == pytest.approx(outside(R @ k, qrels, run), abs=1e-9)
+
+
+def test_every_query_of_the_qrels_gets_a_value():
+    qrels = {"found": {"a": 1}, "missing": {"a": 1}, "nothing relevant": {"a": 0}}
+    run = {"found": {"a": 1.0}, "nothing relevant": {"a": 1.0}, "not judged": {"a": 1.0}}
+    for metric in (ndcg, recall, reciprocal_rank):
+        assert metric(qrels, run) == {"found": 1.0, "missing": 0.0, "nothing relevant": 0.0}
+
+
+def test_k_and_an_empty_mean_are_checked():
+    with pytest.raises(InputError, match="k is 0"):
+        ndcg({"q": {"a": 1}}, {}, k=0)
+    with pytest.raises(InputError, match="no queries"):
+        mean({})
+    assert mean({"a": 0.0, "b": 1.0}) == 0.5
+
+
+def test_the_bootstrap_is_deterministic_for_a_seed_and_holds_the_difference():
+    generator = np.random.default_rng(1)
+    before = {f"q{i}": float(v) for i, v in enumerate(generator.random(200))}
+    after = {query: value + float(generator.normal(0.05, 0.2)) for query, value in before.items()}
+    interval = paired_bootstrap(before, after)
+    assert interval == paired_bootstrap(before, dict(reversed(after.items())))
+    assert interval != paired_bootstrap(before, after, seed=1)
+    assert interval.low < interval.difference < interval.high
+    assert interval.difference == pytest.approx(np.mean([after[q] - before[q] for q in before]))
+
+
+def test_the_bootstrap_interval_is_the_normal_one_for_many_queries():
+    differences = np.random.default_rng(2).normal(0.1, 1.0, size=2000)
+    interval = paired_bootstrap(
+        {str(i): 0.0 for i in range(2000)}, {str(i): float(d) for i, d in enumerate(differences)}
+    )
+    half = 1.96 * differences.std() / np.sqrt(2000)
+    assert interval.low == pytest.approx(differences.mean() - half, abs=0.004)
+    assert interval.high == pytest.approx(differences.mean() + half, abs=0.004)
+
+
+def test_the_interval_covers_the_truth_about_95_times_in_100():
+    generator = np.random.default_rng(3)
+    covered = 0
+    for trial in range(200):
+        values = {str(i): float(v) for i, v in enumerate(generator.normal(0.3, 1.0, size=100))}
+        interval = paired_bootstrap(dict.fromkeys(values, 0.0), values, seed=trial, resamples=500)
+        covered += interval.low <= 0.3 <= interval.high
+    assert 178 <= covered <= 199
+
+
+def test_no_difference_is_the_interval_zero():
+    values = {"a": 0.5, "b": 0.1}
+    assert paired_bootstrap(values, values) == Interval(0.0, 0.0, 0.0)
+
+
+def test_runs_over_different_queries_are_not_compared():
+    with pytest.raises(InputError, match="1 queries are in only one of the two runs, such as 'b'"):
+        paired_bootstrap({"a": 1.0}, {"a": 1.0, "b": 1.0})
+    with pytest.raises(InputError, match="0 queries"):
+        paired_bootstrap({}, {})
