@@ -1,0 +1,176 @@
+"""What survives a kill, and what damage looks like: never a silently empty collection."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+
+import pytest
+from qdrant_client import models
+
+from qdrant_tools.connect import connect
+from qdrant_tools.edge.guard import PointGuard
+from qdrant_tools.errors import DamagedCollectionError, LocationBusyError
+
+VECTOR = models.VectorParams(size=4, distance=models.Distance.DOT)
+
+# Writes batch after batch and reports each one when its call has returned, until it is killed.
+WRITER = """
+import sys
+from qdrant_client import models
+from qdrant_tools.connect import connect
+client = connect(sys.argv[1])
+if not client.collection_exists("docs"):
+    client.create_collection("docs", models.VectorParams(size=4, distance="Dot"))
+start = client.count("docs").count
+for batch in range(10_000):
+    ids = range(start + batch * 10, start + batch * 10 + 10)
+    client.upsert("docs", [models.PointStruct(id=i, vector=[i, 1, 0, 0], payload={"i": i}) for i in ids])
+    print(ids[-1] + 1, flush=True)
+"""
+
+DELETER = """
+import os, signal, sys
+from qdrant_client import models
+from qdrant_tools.connect import connect
+client = connect(sys.argv[1])
+for i in range(0, 150):
+    client.delete("docs", [i])
+client.delete("docs", models.Filter(must=[models.FieldCondition(key="i", range=models.Range(lt=180))]))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed_writer(folder, batches):
+    """Run the writer, kill it after that many acknowledged batches, return how many points it acknowledged."""
+    process = subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, text=True)
+    acknowledged = 0
+    for _ in range(batches):
+        acknowledged = int(process.stdout.readline())
+    process.send_signal(signal.SIGKILL)
+    rest = process.communicate()[0].split()
+    return int(rest[-1]) if rest and rest[-1].isdigit() else acknowledged
+
+
+@pytest.fixture
+def filled(tmp_path):
+    """A closed folder with one collection of 200 points."""
+    client = connect(tmp_path)
+    client.create_collection("docs", VECTOR)
+    points = [models.PointStruct(id=i, vector=[i, 1, 0, 0], payload={"i": i}) for i in range(200)]
+    client.upload_points("docs", points)
+    client.close()
+    return tmp_path
+
+
+def shard_files(folder, pattern):
+    (collection,) = (folder / "collections").iterdir()
+    return sorted(collection.glob(f"shard/segments/*/{pattern}"))
+
+
+def test_acknowledged_points_survive_a_kill_again_and_again(tmp_path):
+    acknowledged = 0
+    for batches in (1, 20, 45):
+        acknowledged = killed_writer(tmp_path, batches)
+        client = connect(tmp_path)
+        count = client.count("docs").count
+        records, _ = client.scroll("docs", limit=count, with_vectors=True)
+        client.close()
+        assert count >= acknowledged
+        assert [(r.id, r.payload["i"], r.vector[0]) for r in records] == [(i, i, i) for i in range(count)]
+    assert acknowledged > 400
+
+
+def test_a_kill_after_deletions_raises_no_false_alarm(filled):
+    subprocess.run([sys.executable, "-c", DELETER, str(filled)])
+    client = connect(filled)
+    assert client.count("docs").count == 20
+    client.close()
+
+
+def test_folders_that_a_crash_left_are_removed_on_open(filled):
+    orphan = filled / "collections" / uuid.uuid4().hex
+    (orphan / "shard").mkdir(parents=True)
+    client = connect(filled)
+    assert not orphan.exists()
+    assert [c.name for c in client.get_collections().collections] == ["docs"]
+    client.close()
+
+
+def test_a_half_written_manifest_beside_the_old_one_does_no_harm(filled):
+    (filled / "manifest.json.new").write_text('{"format"')
+    client = connect(filled)
+    assert client.count("docs").count == 200
+    client.close()
+
+
+@pytest.mark.parametrize("pattern", ["*id_tracker.mappings", "version.info"])
+def test_removed_files_that_the_engine_does_not_miss_are_noticed(filled, pattern):
+    for path in shard_files(filled, pattern):
+        path.unlink()
+    client = connect(filled)
+    with pytest.raises(DamagedCollectionError, match="collection 'docs'"):
+        client.count("docs")
+    client.close()
+
+
+@pytest.mark.parametrize("pattern", ["segment.json", "version.info"])
+def test_a_truncated_file_is_an_error_that_names_the_collection(filled, pattern):
+    for path in shard_files(filled, pattern):
+        path.write_bytes(path.read_bytes()[:3])
+    client = connect(filled)
+    with pytest.raises(DamagedCollectionError, match="collection 'docs'"):
+        client.count("docs")
+    client.close()
+
+
+def test_a_removed_collection_folder_is_an_error_and_the_others_serve(filled):
+    client = connect(filled)
+    client.create_collection("other", VECTOR)
+    client.close()
+    manifest = json.loads((filled / "manifest.json").read_text())
+    shutil.rmtree(filled / "collections" / manifest["collections"]["docs"]["folder"])
+    client = connect(filled)
+    with pytest.raises(DamagedCollectionError, match="collection 'docs' has lost its files"):
+        client.count("docs")
+    assert client.count("other").count == 0
+    assert client.delete_collection("docs")
+    client.close()
+
+
+def test_a_damaged_collection_can_be_dropped_and_made_again(filled):
+    for path in shard_files(filled, "segment.json"):
+        path.write_bytes(b"{")
+    client = connect(filled)
+    client.delete_collection("docs")
+    client.create_collection("docs", VECTOR)
+    assert client.count("docs").count == 0
+    client.close()
+
+
+def test_a_folder_is_free_after_its_holder_was_killed(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    with pytest.raises(LocationBusyError, match=f"pid {process.pid}"):
+        connect(tmp_path)
+    process.kill()
+    process.communicate()
+    connect(tmp_path).close()
+
+
+def test_the_guard_is_a_lower_bound_that_few_deletions_rewrite(tmp_path):
+    guard = PointGuard(tmp_path)
+    guard.seal(1000)
+    writes = set()
+    for _ in range(100):
+        guard.before_removing(1)
+        writes.add((tmp_path / "points.json").read_text())
+    assert json.loads((tmp_path / "points.json").read_text())["at_least"] <= 900
+    assert len(writes) <= 2
+    PointGuard(tmp_path).check("docs", 900)
+    with pytest.raises(DamagedCollectionError, match="holds 3 points"):
+        PointGuard(tmp_path).check("docs", 3)
