@@ -1,0 +1,133 @@
+"""Operator calls -> an ONNX model: the one place that knows how nodes, constants and versions are spelled.
+
+Guarantees: equal small constants are stored once; names are unique; the model states its opset and IR version, and
+keeps weights apart (`save_model`) where protobuf's 2 GB limit demands it.
+Does not know: transformers, quantisation, files other than the one it is told to write.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+MICROSOFT = "com.microsoft"
+"""Operator domain of onnxruntime's own fused kernels."""
+
+OPSET = 21
+"""First opset with block-wise QuantizeLinear, which the per-token scales need."""
+
+IR_VERSION = 10
+"""The IR version that belongs to opset 21."""
+
+_SHARED_CONSTANT = 8192
+_SINGLE_FILE_BYTES = 1_900_000_000
+
+Input = str | NDArray[Any] | np.generic
+"""A tensor of the graph by name, or a constant to be stored."""
+
+
+class GraphWriter:
+    """Collects the nodes and constants of one graph. Each method returns the name of the tensor it made."""
+
+    def __init__(self) -> None:
+        self._nodes: list[Any] = []
+        self._constants: list[Any] = []
+        self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._count: Counter[str] = Counter()
+
+    def constant(self, value: NDArray[Any] | np.generic, name: str | None = None) -> str:
+        """Store an array. `name` is a wish: it keeps the large weights recognisable in a viewer."""
+        array = np.asarray(value)
+        if array.ndim:
+            array = np.ascontiguousarray(array)
+        key = (array.dtype.str, array.shape, array.tobytes()) if array.size < _SHARED_CONSTANT else None
+        if key in self._known:
+            return self._known[key]
+        name = self._unique(name or "constant")
+        self._constants.append(numpy_helper.from_array(array, name))
+        if key is not None:
+            self._known[key] = name
+        return name
+
+    def __call__(
+        self, operator: str, *inputs: Input, domain: str = "", output: str | None = None, **attributes: Any
+    ) -> str:
+        """Append one node with one output. An empty string stands for an optional input that is left out."""
+        names = [value if isinstance(value, str) else self.constant(value) for value in inputs]
+        output = output or self._unique(operator)
+        self._nodes.append(helper.make_node(operator, names, [output], domain=domain, **attributes))
+        return output
+
+    def microsoft(self, operator: str, *inputs: Input, **attributes: Any) -> str:
+        """Append one of onnxruntime's own operators."""
+        return self(operator, *inputs, domain=MICROSOFT, **attributes)
+
+    def reshape(self, tensor: str, *shape: int) -> str:
+        """0 keeps the dimension, -1 takes what is left."""
+        return self("Reshape", tensor, int64(*shape))
+
+    def first(self, tensor: str, *, axis: int) -> str:
+        """Position 0 along `axis`; the axis stays, with length 1."""
+        return self("Slice", tensor, int64(0), int64(1), int64(axis))
+
+    def filled(self, shape: str, value: np.uint8) -> str:
+        """A tensor of the shape held in `shape`, every element `value`."""
+        return self("ConstantOfShape", shape, value=numpy_helper.from_array(np.array([value])))
+
+    def to_float(self, tensor: str) -> str:
+        return self("Cast", tensor, to=TensorProto.FLOAT)
+
+    def to_bool(self, tensor: str) -> str:
+        return self("Cast", tensor, to=TensorProto.BOOL)
+
+    def to_int64(self, tensor: str) -> str:
+        return self("Cast", tensor, to=TensorProto.INT64)
+
+    def model(
+        self,
+        outputs: Mapping[str, Sequence[str | int] | None],
+        *,
+        inputs: Sequence[str],
+        scalars: Sequence[str] = (),
+    ) -> Any:
+        """Finish as `onnx.ModelProto`: int64 `inputs` [batch, sequence], int64 `scalars`, float `outputs`."""
+        shapes: dict[str, list[str]] = {name: ["batch", "sequence"] for name in inputs} | {n: [] for n in scalars}
+        graph = helper.make_graph(
+            self._nodes,
+            "encoder",
+            [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name, shape in shapes.items()],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+            self._constants,
+        )
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, producer_name="llama-index-embed-plus")
+        model.ir_version = IR_VERSION
+        return model
+
+    def _unique(self, wish: str) -> str:
+        self._count[wish] += 1
+        return f"{wish}_{self._count[wish]}"
+
+
+def int64(*values: int) -> NDArray[np.int64]:
+    return np.array(values, dtype=np.int64)
+
+
+def save_model(model: Any, path: Path) -> list[Path]:
+    """Write `model` to `path`; weights that would pass 2 GB go to `path` + ".data" beside it.
+
+    Returns the files written, the model file first. The data file must stay beside the model file.
+    """
+    if model.ByteSize() <= _SINGLE_FILE_BYTES:
+        onnx.save(model, path)
+        return [path]
+    data = path.with_name(path.name + ".data")
+    onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data.name)
+    return [path, data]
