@@ -45,7 +45,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What embed_plus.json says. `builds`: name -> {"file", ...}; `sha256`: path -> hex, every file but the manifest."""
+    """What embed_plus.json says. `builds`: name -> {"file", ...}; `sha256`: path -> hex, of every other file."""
 
     spec: EncoderSpec
     space: str
@@ -77,7 +77,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verify(folder: Path, files: Iterable[str] | None = None) -> Manifest:
-    """Compare files with what was sealed: all of them, or those named. Raises DamagedModelError naming the first that differs."""
+    """Compare files, all or those named, with what was sealed. DamagedModelError names the first that differs."""
     manifest = read_manifest(folder)
     for name in sorted(manifest.sha256) if files is None else files:
         path = inside(folder, name)
@@ -92,14 +92,21 @@ def verify(folder: Path, files: Iterable[str] | None = None) -> Manifest:
     return manifest
 
 
-def write_manifest(folder: Path, *, builds: Mapping[str, Mapping[str, Any]] | None = None, name: str = "") -> Manifest:
+def write_manifest(
+    folder: Path,
+    *,
+    spec: EncoderSpec | None = None,
+    builds: Mapping[str, Mapping[str, Any]] | None = None,
+    name: str = "",
+) -> Manifest:
     """Seal `folder` as it is: read its spec, name its space, hash every file, write embed_plus.json as the last one.
 
+    spec: how to read the folder; None: as its files say.
     builds: what to record beside those of an earlier manifest; `torch-fp32` is always there.
     name: what people call this model; "": as before, or as its weights are known.
     """
     before = read_manifest(folder) if is_artifact(folder) else None
-    spec = read_spec(folder)
+    spec = spec or read_spec(folder)
     if name:
         spec = EncoderSpec.from_dict({**spec.as_dict(), "name": name})
     _write_both_pooling_forms(folder)
@@ -129,7 +136,7 @@ def onnx_build(folder: Path, manifest: Manifest | None, spec: EncoderSpec) -> Bu
 
 
 def copy_model(source: Path, target: Path) -> None:
-    """Copy the files of a model folder that this project can vouch for: no pickle, no code, no other runtime's files."""
+    """Copy the files of a model folder that this project reads: no pickle, no code, no other runtime's files."""
     for path in sorted(source.rglob("*")):
         relative = path.relative_to(source)
         if path.suffix in _COPIED and path.is_file() and not {"onnx", "openvino"} & set(relative.parts[:-1]):

@@ -14,13 +14,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from qdrant_tools.errors import NotSupportedError
-
 from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.families import KNOWN_WEIGHTS
 from llama_index_embed_plus.head import ACTIVATIONS, HeadStep
 from llama_index_embed_plus.pooling import CLS, LAST, MAX, MEAN, MEAN_SQRT, POOLING_MODES, WEIGHTED
 from llama_index_embed_plus.tensors import hash_weights, tensors_of, weight_files
+from qdrant_tools.errors import NotSupportedError
 
 logger = logging.getLogger(__name__)
 
@@ -204,7 +203,8 @@ def _dense(folder: Path, path: str) -> tuple[HeadStep, int, int]:
     activation = _ACTIVATIONS.get(saved.get("activation_function", "torch.nn.modules.activation.Tanh"))
     if activation not in ACTIVATIONS:
         raise NotSupportedError(
-            f"{folder / path}/config.json asks for {saved['activation_function']!r}, expected one of {', '.join(_ACTIVATIONS)}"
+            f"{folder / path}/config.json asks for {saved['activation_function']!r}, "
+            f"expected one of {', '.join(_ACTIVATIONS)}"
         )
     return (
         HeadStep("dense", path, activation, bool(saved.get("use_residual"))),

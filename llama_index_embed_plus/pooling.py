@@ -57,7 +57,7 @@ def _pool_one(mode: str, states: Array, kept: Array, position: Array, weights: A
     if mode in (MEAN, MEAN_SQRT):
         weight = xp.where(kept, xp.ones_like(states[..., 0]), 0.0)
     elif mode == WEIGHTED:
-        weight = xp.where(kept, position * xp.ones_like(states[..., 0]), 0.0)
+        weight = xp.where(kept, _cast(position, states), 0.0)
     elif mode == ATTENTION and weights is not None:
         weight = xp.where(kept, weights, 0.0)
     else:
@@ -65,6 +65,10 @@ def _pool_one(mode: str, states: Array, kept: Array, position: Array, weights: A
     total = xp.clip(weight.sum(1), 1e-9, None)[:, None]
     summed = _sum(xp.where(kept[..., None], states, 0.0) * weight[..., None])
     return summed / (xp.sqrt(total) if mode == MEAN_SQRT else total)
+
+
+def _cast(array: Array, like: Array) -> Array:
+    return array.to(like.dtype) if hasattr(array, "to") else array.astype(like.dtype)
 
 
 def _first(xp: Any, kept: Array, position: Array) -> Array:

@@ -60,7 +60,6 @@ class Tokenizer:
             raise DamagedModelError(f"{path} cannot be read ({error}); fetch it again") from error
         settings = read_json(folder, "tokenizer_config.json") or {}
         self.max_tokens = max_tokens
-        self.pad_left = settings.get("padding_side") == "left"
         self._pad_id = _pad_id(self._tokenizer, settings, read_json(folder, "config.json") or {})
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens, direction=settings.get("truncation_side", "right"))
@@ -86,17 +85,21 @@ class Tokenizer:
         if not prompt:
             return 0
         encoding = self._tokenizer.encode(prompt)
-        return len(encoding.ids) - int(bool(encoding.ids) and bool(encoding.special_tokens_mask[-1]))
+        closed = bool(encoding.ids) and bool(encoding.special_tokens_mask[-1])
+        return len(encoding.ids) - closed
 
     def batch(self, sequences: Sequence[Ids], *, prompt_tokens: int = 0) -> TokenBatch:
-        """Pad `sequences` to the longest among them, on the side this model was trained with."""
+        """Pad `sequences` to the longest among them.
+
+        Always on the right, also for models that were saved with left padding: there the first token keeps position 0,
+        so a text gets the vector it has alone. On the left, absolute positions would shift with the longest neighbour.
+        """
         longest = max(map(len, sequences))
         ids = np.full((len(sequences), longest), self._pad_id, np.int64)
         mask = np.zeros((len(sequences), longest), np.int64)
         for row, sequence in enumerate(sequences):
-            where = slice(longest - len(sequence), longest) if self.pad_left else slice(0, len(sequence))
-            ids[row, where] = sequence
-            mask[row, where] = 1
+            ids[row, : len(sequence)] = sequence
+            mask[row, : len(sequence)] = 1
         return TokenBatch(ids, mask, prompt_tokens)
 
 

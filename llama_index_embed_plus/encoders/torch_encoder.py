@@ -1,7 +1,7 @@
 """A checkpoint run by torch: transformers computes the token states, `pooling` and `head` the rest.
 
-Guarantees: safetensors only; no code of a model folder is run; float32; no weight is left random (a checkpoint that lacks
-one is DamagedModelError). Does not know: texts.
+Guarantees: safetensors only; no code of a model folder is run; float32; no weight is left random
+(a checkpoint that lacks one is DamagedModelError). Does not know: texts.
 """
 
 from __future__ import annotations
@@ -29,8 +29,12 @@ except ImportError as error:
 logger = logging.getLogger(__name__)
 
 
+_ENCODER_HALVES = ("t5", "mt5", "umt5", "t5gemma")
+"""Encoder-decoder families of which only the encoder embeds texts, as in sentence-transformers."""
+
+
 class PooledEncoder(torch.nn.Module):
-    """(ids, mask) -> vectors: transformer, pooling, head, truncation, normalisation. What is exported is this module."""
+    """(ids, mask) -> vectors: transformer, pooling, head, truncation, normalisation. This is what is exported."""
 
     def __init__(self, folder: Path, spec: EncoderSpec) -> None:
         super().__init__()
@@ -45,7 +49,7 @@ class PooledEncoder(torch.nn.Module):
                 holder.register_buffer(name.replace(".", "_"), torch.from_numpy(tensor.read()))
             self.head.append(holder)
 
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor, prompt_tokens: Any = 0) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor, prompt_tokens: Any = 0) -> Any:
         """ids, mask (n, t) -> (n, dimension)."""
         attention = ATTENTION in self.spec.pooling
         output = self.transformer(
@@ -102,8 +106,13 @@ def load_transformer(inner: Path, *, attention: bool = False) -> Any:
     transformers.utils.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     try:
-        model, report = transformers.AutoModel.from_pretrained(
+        config = transformers.AutoConfig.from_pretrained(inner, local_files_only=True, trust_remote_code=False)
+        loader = (
+            transformers.AutoModelForTextEncoding if config.model_type in _ENCODER_HALVES else transformers.AutoModel
+        )
+        model, report = loader.from_pretrained(
             inner,
+            config=config,
             dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,

@@ -1,0 +1,88 @@
+"""Any checkpoint that torch can run -> an ONNX file, by recording one run of it.
+
+What is recorded is `PooledEncoder`: transformer, pooling, layers on top, truncation and normalisation, with any number
+of texts and tokens. Guarantees: inputs `input_ids`, `attention_mask` (n, t) int64, and `prompt_tokens` (0-d int64) if
+the prompt is left out of the pooling; output `embedding` (n, dimension). Weights beyond 2 GB lie in a file beside it.
+Does not know: whether the graph is right for other lengths; `parity` finds out.
+
+torch's recording exporter is used and not its successor, because that needs another package (onnxscript); recording is
+enough for encoders, which have no data-dependent branches once the mask is given.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from llama_index_embed_plus.errors import MissingExtraError, ModelError
+from llama_index_embed_plus.spec import EncoderSpec
+
+try:
+    import torch
+    from transformers import masking_utils
+
+    from llama_index_embed_plus.encoders.torch_encoder import PooledEncoder
+except ImportError as error:
+    raise MissingExtraError("exporting by tracing", extra="train") from error
+
+OPSET = 17
+
+
+@contextmanager
+def _masks_by_index() -> Iterator[None]:
+    """Have transformers build attention masks by broadcasting indices: its other way, vmap, cannot be recorded."""
+    expand = getattr(masking_utils, "_non_vmap_expansion_sdpa", None)
+
+    def by_index(function: Any) -> Any:
+        return lambda *indices: function(*expand(*indices))  # type: ignore[misc]
+
+    replaced = {
+        "_vmap_expansion_sdpa": by_index,
+        "TransformGetItemToIndex": nullcontext,
+    }
+    originals = {name: getattr(masking_utils, name, None) for name in replaced}
+    if expand is None or None in originals.values():  # another version of transformers: record what it does
+        yield
+        return
+    try:
+        for name, replacement in replaced.items():
+            setattr(masking_utils, name, replacement)
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(masking_utils, name, original)
+
+
+def trace(folder: Path, spec: EncoderSpec, path: Path) -> None:
+    """Write the graph of the model in `folder` to `path`. Raises ModelError if torch cannot express it in ONNX."""
+    module = PooledEncoder(folder, spec).eval()
+    ids = torch.ones(2, 7, dtype=torch.int64)
+    mask = torch.ones(2, 7, dtype=torch.int64)
+    mask[1, 5:] = 0  # a batch without padding could be recorded as one that never has any
+    names, inputs = ["input_ids", "attention_mask"], [ids, mask]
+    if not spec.include_prompt:
+        names.append("prompt_tokens")
+        inputs.append(torch.tensor(1))
+    axes = {
+        "input_ids": {0: "batch", 1: "tokens"},
+        "attention_mask": {0: "batch", 1: "tokens"},
+        "embedding": {0: "batch"},
+    }
+    try:
+        with warnings.catch_warnings(), torch.inference_mode(), _masks_by_index():
+            warnings.simplefilter("ignore")  # that it records, and which branches it took
+            torch.onnx.export(
+                module,
+                tuple(inputs),
+                str(path),
+                input_names=names,
+                output_names=["embedding"],
+                dynamic_axes=axes,
+                opset_version=OPSET,
+                dynamo=False,
+            )
+    except (RuntimeError, torch.onnx.OnnxExporterError) as error:
+        raise ModelError(f"{folder}: torch cannot write this model as ONNX ({str(error).splitlines()[0]})") from error
