@@ -9,6 +9,7 @@
     │   ├── ModelNotFoundError     no such name or folder
     │   ├── DamagedModelError      a file is missing, damaged or contradicts another
     │   └── ParityError            an export does not agree with its original
+    ├── CacheError                 the vector cache cannot be read or written
     ├── TrainingError              training could not go on
     └── MissingExtraError          an optional dependency is not installed  (also an ImportError)
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 from qdrant_tools.errors import InputError, PlusError, UsageError
 
 __all__ = [
+    "CacheError",
     "DamagedModelError",
     "InputError",
     "MissingExtraError",
@@ -49,6 +51,10 @@ class DamagedModelError(ModelError):
 
 class ParityError(ModelError):
     """An exported build does not give the vectors of its original."""
+
+
+class CacheError(PlusError):
+    """The vector cache cannot be read or written."""
 
 
 class TrainingError(PlusError):

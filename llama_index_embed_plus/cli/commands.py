@@ -69,5 +69,4 @@ def export_model(model: str, folder: Path, *, precision: str, force: bool) -> No
     with ConsoleReporter().step(f"export {model}", None):
         parity = export_onnx(model, folder, precision=precision, force=force)
     out.print(f"wrote {folder} ({precision})")
-    for name, value in parity.as_row().items():
-        out.print(f"  {name}: {value}")
+    out.print(parity.summary())

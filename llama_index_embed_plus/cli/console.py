@@ -11,7 +11,6 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from qdrant_tools.records import Hit
 from qdrant_tools.records import Progress as Advance
@@ -41,15 +40,13 @@ def _bar() -> Progress:
         TimeRemainingColumn(),
         console=err,
         transient=True,
+        disable=not err.is_terminal,  # a log file gets one line per step
     )
 
 
 def show_hits(question: str, hits: Sequence[Hit]) -> None:
-    """Print a question and its hits: rank, score, id, the first line of text."""
-    table = Table(title=question, title_justify="left", box=None, show_header=False, pad_edge=False)
-    for column in ("rank", "score", "id"):
-        table.add_column(column, justify="right" if column != "id" else "left", no_wrap=True)
-    table.add_column("text", ratio=1, overflow="ellipsis", no_wrap=True)
+    """Print a question and its hits, one line each: rank, score, id, and as much of the text as fits."""
+    out.print(question, style="bold", markup=False)
     for hit in hits:
-        table.add_row(str(hit.rank), f"{hit.score:.3f}", hit.id, " ".join(hit.text.split()))
-    out.print(table)
+        line = f"{hit.rank:>3}  {hit.score:.3f}  {hit.id}  {' '.join(hit.text.split())}"
+        out.print(line, markup=False, no_wrap=True, overflow="ellipsis")

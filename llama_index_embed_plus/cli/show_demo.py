@@ -45,7 +45,7 @@ def _table(report: DemoReport) -> Table:
 
 def _verdict(report: DemoReport) -> str:
     return {
-        "adapter": "The adapter is better on queries it never saw: it is kept for serving; no passage was embedded again.",
+        "adapter": "The adapter is better on queries it never saw: it is kept for serving, no passage embedded again.",
         "full": "The fine-tuned encoder is better on queries it never saw: the alias now points at its collection.",
         "base": "No system is proved better on held-out queries: the base model keeps serving.",
     }[report.kept]

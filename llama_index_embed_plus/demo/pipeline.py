@@ -42,11 +42,11 @@ from qdrant_tools.search import search, search_batch
 
 ALIAS = "docstrings"
 QUESTIONS = (
-    "how do I read rows of a csv file as dictionaries?",
     "wait for a subprocess to finish and collect its output",
-    "run a blocking function without stopping the event loop",
-    "find the difference between two lists of lines",
-    "parse command line arguments",
+    "measure how long a small piece of code takes",
+    "how do I set a timeout for a network connection?",
+    "how do I make a class whose methods must be overridden?",
+    "is this object an instance of a generator function?",
 )
 SHOWN_HITS = 50
 _MARKER = ".embed-plus-demo"

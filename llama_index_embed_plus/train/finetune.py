@@ -70,7 +70,7 @@ def finetune(
     """Train the encoder `base` on `examples` and write an artifact, a sentence-transformers folder, to `out`.
 
     `progress` is called once per optimiser step; `planned_steps` says how many there will be. Raises `UsageError` if
-    `out` holds something that is no artifact, `TrainingError` if no example has a positive or the loss stops being a number.
+    `out` holds something that is no artifact, `TrainingError` if no example has a positive or the loss is not finite.
     """
     settings = settings or FinetuneSettings()
     started = time.perf_counter()
