@@ -1,0 +1,308 @@
+"""LlamaIndex's `BaseEmbedding` over one of our encoders: its whole contract, and none of its base's surprises.
+
+What it turns into what: texts -> lists of floats, nodes -> nodes that carry an embedding. Guarantees: queries and
+passages each get their own prompt and are never exchanged by a cache; texts are sorted by length over everything
+passed; a bad text fails at once; `from_dict(to_dict())`, pickling and spawned workers give the same vectors or an
+error, never others; the identity Fields (`space`, `build`, `dimension`) make LlamaIndex's ingestion cache notice
+another model, precision, pooling, prompt or dimension. The only module that knows LlamaIndex besides `events`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
+from llama_index.core.callbacks.schema import CBEventType, EventPayload
+from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
+from llama_index.core.schema import BaseNode, MetadataMode
+from llama_index_instrumentation import get_dispatcher
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from llama_index_embed_plus.cache import KeySpace, Known, Role, StoreCache, VectorCache
+from llama_index_embed_plus.encoders import BackendName, TextEncoder, identify, open_encoder
+from llama_index_embed_plus.encoders.text_encoder import check_texts
+from llama_index_embed_plus.errors import ModelError, UsageError
+from llama_index_embed_plus.marks import attach, is_embedded, mark_of
+from llama_index_embed_plus.service import EncoderService
+from llama_index_embed_plus.spec import EncoderSpec, LongText, Overrides
+from qdrant_tools.records import Progress
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+OVERRIDES = tuple(field.name for field in dataclasses.fields(Overrides))
+
+dispatcher = get_dispatcher(__name__)
+logger = logging.getLogger(__name__)
+
+
+def _fixed(default: Any, description: str) -> Any:
+    """A Field that is part of what the embedding is: to change it, make another embedding."""
+    return Field(default=default, description=description, frozen=True)
+
+
+class PlusEmbedding(BaseEmbedding):
+    """An embedding for `Settings.embed_model`, `VectorStoreIndex` and `IngestionPipeline`.
+
+    `PlusEmbedding("all-MiniLM-L6-v2")`, or a folder; every Field below is a keyword argument. An unknown model is an
+    error at once; opening it (torch or onnxruntime) waits for the first text. Fields left out show what the model's
+    own files say: pooling, prompts and so on. `space`, `build` and `dimension` are found out too; when they are
+    given, as `from_dict` and unpickling do, a model that no longer has this space raises `ModelError`.
+
+    Two caches, both keyed by space, build, role and text: `vector_cache`, a SQLite file of ours, and
+    `embeddings_cache`, any LlamaIndex key-value store. `embed_batch_size` counts the texts per acquisition of
+    `rate_limiter`; the encoder's own batches follow the texts' lengths. `num_workers` limits how many asynchronous
+    bulk calls are computed at a time (default 2); single calls share batches instead.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = _fixed(DEFAULT_MODEL, "Folder or name of the model.")
+    backend: BackendName = _fixed("auto", '"torch", "onnx", or "auto": the ONNX build if there is one.')
+    device: str | None = _fixed(None, "Where torch computes; None chooses.")
+    revision: str | None = _fixed(None, "Revision of a model from the hub.")
+    cache_folder: str | None = _fixed(None, "Where models from the hub are kept.")
+    vector_cache: str | None = _fixed(None, "SQLite file that keeps vectors across runs.")
+    num_workers: int | None = _fixed(None, "Asynchronous bulk calls computed at a time.")
+
+    pooling: str | tuple[str, ...] | None = _fixed(None, "How token states become one vector.")
+    include_prompt: bool | None = _fixed(None, "False: the prompt is read, but left out of the pooling.")
+    query_prompt: str | None = _fixed(None, "What precedes every query.")
+    passage_prompt: str | None = _fixed(None, "What precedes every passage.")
+    normalize: bool | None = _fixed(None, "True: vectors have unit length.")
+    max_tokens: int | None = _fixed(None, "Longest token sequence the model is given.")
+    long_text: LongText | None = _fixed(None, "A longer text is cut (truncate), averaged (mean) or refused (error).")
+    truncate_dim: int | None = _fixed(None, "Keep only the first components of a vector.")
+
+    space: str = _fixed("", "Identity of the vector space, name@12hex.")
+    build: str = Field(default="", description="How the numbers are computed, such as onnx-int8.")
+    dimension: int = _fixed(0, "Length of a vector.")
+
+    _service: EncoderService | None = PrivateAttr(default=None)
+    _opening: Any = PrivateAttr(default_factory=threading.Lock)
+
+    def __init__(self, model: str | Path | None = None, **fields: Any) -> None:
+        fields["model"] = fields["model_name"] = _one_name(model, fields.get("model_name"))
+        for name in ("cache_folder", "vector_cache"):
+            if isinstance(fields.get(name), Path):
+                fields[name] = str(fields[name])
+        if not all(fields.get(name) for name in ("space", "build", "dimension")):
+            fields |= _identity(fields)
+        super().__init__(**fields)
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "PlusEmbedding"
+
+    def to_payload(self) -> dict[str, Any]:
+        """What events and callbacks show of this embedding. No credentials are known here."""
+        return {**super().to_payload(), "space": self.space, "build": self.build, "dimension": self.dimension}
+
+    def get_query_embedding(self, query: str) -> Embedding:
+        """Embed one query. Concurrent callers share batches."""
+        return self._embed("query", [query])[0]
+
+    async def aget_query_embedding(self, query: str) -> Embedding:
+        """Embed one query. Concurrent callers share batches."""
+        return (await self._aembed("query", [query]))[0]
+
+    def get_text_embedding(self, text: str) -> Embedding:
+        """Embed one passage. Concurrent callers share batches."""
+        return self._embed("passage", [text])[0]
+
+    async def aget_text_embedding(self, text: str) -> Embedding:
+        """Embed one passage. Concurrent callers share batches."""
+        return (await self._aembed("passage", [text]))[0]
+
+    def get_text_embedding_batch(self, texts: list[str], show_progress: bool = False, **kwargs: Any) -> list[Embedding]:
+        """Embed passages, in input order. One start and one end event cover the whole call."""
+        return self._embed("passage", texts, show_progress=show_progress)
+
+    async def aget_text_embedding_batch(
+        self, texts: list[str], show_progress: bool = False, **kwargs: Any
+    ) -> list[Embedding]:
+        """Embed passages, in input order. One start and one end event cover the whole call."""
+        return await self._aembed("passage", texts, show_progress=show_progress)
+
+    # The hooks that the base class demands: the same vectors without events, limits and `embeddings_cache`.
+
+    def _get_query_embedding(self, query: str) -> Embedding:
+        return self._compute("query", [query])[query]
+
+    async def _aget_query_embedding(self, query: str) -> Embedding:
+        return (await self._acompute("query", [query]))[query]
+
+    def _get_text_embedding(self, text: str) -> Embedding:
+        return self._compute("passage", [text])[text]
+
+    async def _aget_text_embedding(self, text: str) -> Embedding:
+        return (await self._acompute("passage", [text]))[text]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        known = self._compute("passage", texts)
+        return [known[text] for text in texts]
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        known = await self._acompute("passage", texts)
+        return [known[text] for text in texts]
+
+    def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
+        """Give every node an embedding; nodes that carry one of this space for their present text keep it."""
+        stale, texts = self._to_embed(nodes)
+        for node, text, embedding in zip(stale, texts, self.get_text_embedding_batch(texts, **kwargs)):
+            attach(node, embedding, mark_of(self.space, text))
+        return nodes
+
+    async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
+        """Give every node an embedding; nodes that carry one of this space for their present text keep it."""
+        stale, texts = self._to_embed(nodes)
+        for node, text, embedding in zip(stale, texts, await self.aget_text_embedding_batch(texts, **kwargs)):
+            attach(node, embedding, mark_of(self.space, text))
+        return nodes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the Fields; the encoder is opened anew. What `to_dict` leaves out belongs to this process."""
+        fields = {name: getattr(self, name) for name, info in type(self).model_fields.items() if not info.exclude}
+        return _rebuild, (type(self), fields)
+
+    def __copy__(self) -> Any:
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields})
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
+        return self.__copy__()
+
+    def _served(self) -> EncoderService:
+        with self._opening:
+            if self._service is None:
+                cache = VectorCache(self.vector_cache) if self.vector_cache else None
+                self._service = EncoderService(self._open, cache=cache, workers=self.num_workers)
+            return self._service
+
+    def _open(self) -> TextEncoder:
+        encoder = open_encoder(
+            self.model,
+            backend=self.backend,
+            device=self.device,
+            revision=self.revision,
+            cache_folder=self.cache_folder,
+            overrides=Overrides(**{name: getattr(self, name) for name in OVERRIDES}),
+        )
+        if encoder.space != self.space:
+            raise ModelError(
+                f"model {self.model} is now of space {encoder.space}, this embedding was made for {self.space}: "
+                "make it anew without space=, and embed the stored passages again"
+            )
+        if encoder.build != self.build:  # of one space, so interchangeable within the parity bound
+            logger.warning("%s is computed by build %s instead of %s", self.model, encoder.build, self.build)
+            self.build = encoder.build
+        return encoder
+
+    def _embed(self, role: Role, texts: Sequence[str], show_progress: bool = False) -> list[Embedding]:
+        check_texts(texts)
+        if not texts:
+            return []
+        with self._observed(texts) as embeddings:
+            store = StoreCache(self.embeddings_cache, KeySpace(self.space, self.build, role))
+            known = store.get(texts)
+            missing = [text for text in dict.fromkeys(texts) if text not in known]
+            for limiter in self._turns(missing):
+                limiter.acquire()
+            with _progress_bar(len(missing), show_progress) as progress:
+                fresh = self._compute(role, missing, progress)
+            store.put(fresh)
+            known |= fresh
+            embeddings += [list(known[text]) for text in texts]
+        return embeddings
+
+    async def _aembed(self, role: Role, texts: Sequence[str], show_progress: bool = False) -> list[Embedding]:
+        check_texts(texts)
+        if not texts:
+            return []
+        with self._observed(texts) as embeddings:
+            store = StoreCache(self.embeddings_cache, KeySpace(self.space, self.build, role))
+            known = await store.aget(texts)
+            missing = [text for text in dict.fromkeys(texts) if text not in known]
+            for limiter in self._turns(missing):
+                await limiter.async_acquire()
+            with _progress_bar(len(missing), show_progress) as progress:
+                fresh = await self._acompute(role, missing, progress)
+            await store.aput(fresh)
+            known |= fresh
+            embeddings += [list(known[text]) for text in texts]
+        return embeddings
+
+    def _compute(self, role: Role, texts: list[str], progress: Progress | None = None) -> Known:
+        service = self._served()
+        if len(texts) == 1:
+            return {texts[0]: service.encode_one(role, texts[0]).tolist()}
+        return dict(zip(texts, service.encode(role, texts, progress).tolist())) if texts else {}
+
+    async def _acompute(self, role: Role, texts: list[str], progress: Progress | None = None) -> Known:
+        service = self._served()
+        if len(texts) == 1:
+            return {texts[0]: (await service.aencode_one(role, texts[0])).tolist()}
+        return dict(zip(texts, (await service.aencode(role, texts, progress)).tolist())) if texts else {}
+
+    def _turns(self, missing: list[str]) -> list[Any]:
+        """Name the rate limiter as often as it must be asked: once per `embed_batch_size` texts to be computed."""
+        return [self.rate_limiter] * math.ceil(len(missing) / self.embed_batch_size) if self.rate_limiter else []
+
+    @contextmanager
+    def _observed(self, texts: Sequence[str]) -> Iterator[list[Embedding]]:
+        """Report one call to LlamaIndex's instrumentation and callbacks; the caller fills in the embeddings."""
+        payload = self.to_payload()
+        chunks = list(texts)
+        embeddings: list[Embedding] = []
+        dispatcher.event(EmbeddingStartEvent(model_dict=payload))
+        start: dict[str, Any] = {EventPayload.SERIALIZED: payload}
+        with self.callback_manager.event(CBEventType.EMBEDDING, payload=start) as event:
+            yield embeddings
+            event.on_end(payload={EventPayload.CHUNKS: chunks, EventPayload.EMBEDDINGS: embeddings})
+        dispatcher.event(EmbeddingEndEvent(chunks=chunks, embeddings=embeddings))
+
+    def _to_embed(self, nodes: Sequence[BaseNode]) -> tuple[list[BaseNode], list[str]]:
+        """Return the nodes, and their texts, that carry no embedding of this space for their present text."""
+        texts = [node.get_content(MetadataMode.EMBED) for node in nodes]
+        stale = [pair for pair in zip(nodes, texts) if not is_embedded(pair[0], mark_of(self.space, pair[1]))]
+        return [node for node, _ in stale], [text for _, text in stale]
+
+
+def _one_name(model: str | Path | None, model_name: str | None) -> str:
+    """Accept LlamaIndex's name for the argument too; both at once must agree."""
+    names = {str(name) for name in (model, model_name) if name is not None}
+    if len(names) > 1:
+        raise UsageError(f"model is {str(model)!r} and model_name {model_name!r}: give one of them")
+    return names.pop() if names else DEFAULT_MODEL
+
+
+def _identity(fields: dict[str, Any]) -> dict[str, Any]:
+    """Find out from the model's files what the caller did not say, without opening the model."""
+    asked = {name: fields[name] for name in ("backend", "revision", "cache_folder") if fields.get(name)}
+    wanted = {name: fields[name] for name in OVERRIDES if fields.get(name) is not None}
+    found = identify(fields["model"], **asked, overrides=Overrides(**wanted) if wanted else None)
+    return {**_settled(found.spec), "space": found.space, "build": found.build, "dimension": found.spec.dimension}
+
+
+def _settled(spec: EncoderSpec) -> dict[str, Any]:
+    """Return the Fields that can be overridden, as they are now."""
+    settled = {name: getattr(spec, name) for name in OVERRIDES}
+    return settled | {"pooling": spec.pooling[0] if len(spec.pooling) == 1 else spec.pooling}
+
+
+def _rebuild(kind: type[PlusEmbedding], fields: dict[str, Any]) -> PlusEmbedding:
+    return kind(**fields)
+
+
+@contextmanager
+def _progress_bar(total: int, wanted: bool) -> Iterator[Progress | None]:
+    if not wanted:
+        yield None
+        return
+    with tqdm(total=total, desc="Generating embeddings") as bar:
+        yield bar.update
