@@ -9,14 +9,16 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from qdrant_tools.debias import clicked_as_positive
 from qdrant_tools.errors import InputError, LogError
-from qdrant_tools.log import MIGRATIONS, Feedback, LoggedHit, LoggedSearch, RetrievalLog
-from qdrant_tools.records import Hit, Label
+from qdrant_tools.log import Feedback, LoggedHit, LoggedSearch, RetrievalLog
+from qdrant_tools.log_privacy import dropped, hashed, is_redacted
+from qdrant_tools.log_store import MIGRATIONS
+from qdrant_tools.records import Hit
 
 HITS = [Hit("a", 0.9, 1), Hit("b", 0.8, 2), Hit("c", 0.5, 3)]
 NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)
@@ -53,7 +55,8 @@ def test_a_search_and_its_feedback_come_back(log):
 
 
 def test_searches_come_in_the_order_written_even_when_the_clock_jumps_back(log):
-    ids = [record(log, f"query {i}", at=NOON - timedelta(days=i)) for i in range(600)]
+    with log.batch():
+        ids = [record(log, f"query {i}", at=NOON - timedelta(days=i)) for i in range(600)]
     assert [search.id for search in log.searches()] == ids
     assert len(log) == 600
 
@@ -88,11 +91,13 @@ def test_a_time_without_zone_and_a_query_that_is_no_text_are_refused(log):
 
 
 def test_feedback_can_be_written_while_the_log_is_being_read(log):
-    for i in range(300):
-        record(log, f"query {i}")
-    for search in log.searches():
-        log.feedback(search.id, "a", "click")
-    assert sum(len(search.feedback) for search in log.searches()) == 300
+    with log.batch():
+        for i in range(300):
+            record(log, f"query {i}")
+    for number, search in enumerate(log.searches()):
+        if number % 10 == 0:
+            log.feedback(search.id, "a", "click")
+    assert sum(len(search.feedback) for search in log.searches()) == 30
 
 
 def test_a_log_written_by_several_threads_holds_everything(log):
@@ -206,11 +211,108 @@ def test_a_database_of_somebody_else_is_refused(tmp_path):
         RetrievalLog(tmp_path / "other.sqlite")
 
 
-def test_the_naive_rule_takes_clicks_as_positives_once_per_pair(log):
-    first, second, third = record(log, "q1"), record(log, "q1"), record(log, "q2")
-    for search_id, hit_id in [(first, "b"), (first, "a"), (second, "b"), (third, "c")]:
-        log.feedback(search_id, hit_id, "click")
-    log.feedback(third, "a", "up")
-    labels = clicked_as_positive(log.searches())
-    assert {(label.query, label.passage_id) for label in labels} == {("q1", "a"), ("q1", "b"), ("q2", "c")}
-    assert len(labels) == 3 and labels[-1] == Label("q2", "c", 1.0, "click")
+def test_a_batch_is_written_whole_or_not_at_all(log):
+    with log.batch():
+        search_id = record(log)
+        log.feedback(search_id, "a", "click")
+    with pytest.raises(KeyboardInterrupt), log.batch():
+        record(log)
+        raise KeyboardInterrupt
+    assert [len(search.feedback) for search in log.searches()] == [1]
+
+
+def test_an_error_inside_a_batch_that_is_caught_there_does_not_lose_the_rest(log):
+    with log.batch():
+        record(log)
+        with pytest.raises(LogError):
+            log.feedback("nope", "a", "click")
+        record(log)
+    assert len(log) == 2
+
+
+def test_searches_from_elsewhere_are_added_once_and_their_new_feedback_merged(log):
+    click, later = Feedback("a", "click", 1.0, NOON), Feedback("a", "dwell", 9.0, NOON)
+    search = LoggedSearch("s1", NOON, "q", hits=(LoggedHit("a", 1),), feedback=(click,))
+    assert log.extend([search]) == 1
+    assert log.extend([replace(search, feedback=(click, later)), replace(search, id="s2")]) == 1
+    assert [(found.id, found.feedback) for found in log.searches()] == [("s1", (click, later)), ("s2", (click,))]
+
+
+def test_two_hits_of_one_rank_are_refused(log):
+    hits = (LoggedHit("a", 1), LoggedHit("b", 1))
+    with pytest.raises(InputError, match="two hits of one rank"):
+        log.extend([LoggedSearch("s1", NOON, "q", hits=hits)])
+    assert len(log) == 0
+
+
+def test_a_query_of_ten_megabytes_is_a_query(log):
+    query = "ä" * 5_000_000
+    record(log, query)
+    assert next(log.searches()).query == query
+
+
+def test_a_query_that_is_no_unicode_is_an_error_and_not_a_crash(log):
+    with pytest.raises(LogError, match="cannot write"):
+        record(log, "half a surrogate \ud800")
+    assert len(log) == 0
+
+
+def test_stats_count_what_is_there(log):
+    with log.batch():
+        for query, clicked in [("a", ["a", "b"]), ("b", ["a"]), ("b", []), ("c", []), ("c", []), ("d", [])]:
+            search_id = record(log, query, at=NOON)
+            for hit in clicked:
+                log.feedback(search_id, hit, "click", at=NOON)
+        log.feedback(search_id, "a", "down", at=NOON)
+    stats = log.stats(top=1)
+    assert (stats.searches, stats.distinct_queries, stats.without_feedback, stats.without_click) == (6, 4, 3, 4)
+    assert stats.feedback == {"click": 3, "down": 1}
+    assert stats.shown_by_rank == {1: 6, 2: 6, 3: 6} and stats.clicks_by_rank == {1: 2, 2: 1}
+    assert stats.unclicked_queries == {"c": 2}, "b had a click, in another search"
+    assert stats.collections == {"docs": 6} and stats.spaces == {"words@1": 6}
+    assert stats.first == stats.last == "2025-01-31T12:00:00.000000+00:00"
+    assert json.loads(json.dumps(stats.as_row()))["searches"] == 6
+
+
+def test_stats_of_an_empty_log_are_zeros(log):
+    assert (log.stats().searches, log.stats().first, log.stats().clicks_by_rank) == (0, None, {})
+
+
+def test_old_searches_are_forgotten_with_all_that_hangs_on_them(log):
+    old, new = record(log, "old", at=NOON - timedelta(days=90)), record(log, "new", at=NOON)
+    log.feedback(old, "a", "click")
+    log.feedback(new, "a", "click")
+    assert log.forget(before=NOON - timedelta(days=30)) == 1
+    assert [search.query for search in log.searches()] == ["new"]
+    assert log.stats().feedback == {"click": 1}
+
+
+def files_contain(log: RetrievalLog, text: str) -> bool:
+    return any(text.encode() in path.read_bytes() for path in log.path.parent.glob(log.path.name + "*"))
+
+
+def test_redacted_text_is_gone_from_the_file(log):
+    for days in range(300):
+        record(log, f"my address is {days} Main Street", at=NOON - timedelta(days=days))
+    assert files_contain(log, "Main Street")
+    assert log.redact(hashed("a secret that is long"), before=NOON - timedelta(days=10)) == 289
+    assert files_contain(log, "10 Main Street") and not files_contain(log, "11 Main Street")
+    assert log.redact(dropped) == 300
+    assert log.redact(dropped) == 0
+    assert not files_contain(log, "Main Street")
+
+
+def test_a_log_that_redacts_never_writes_the_text(tmp_path):
+    with RetrievalLog(tmp_path / "private.sqlite", redact=hashed("a secret that is long")) as log:
+        for query in ("my secret question", "my secret question", "another"):
+            record(log, query)
+        log.extend([LoggedSearch("s", NOON, "my secret question")])
+        first, second, third, fourth = (search.query for search in log.searches())
+        assert first == second == fourth != third and is_redacted(first)
+        assert not files_contain(log, "secret question")
+
+
+def test_the_secret_of_a_hash_must_not_be_guessable():
+    with pytest.raises(InputError, match="at least 16"):
+        hashed("1234")
+    assert hashed("0123456789abcdef")("q") != hashed("fedcba9876543210")("q")

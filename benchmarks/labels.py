@@ -1,0 +1,109 @@
+"""How good are labels made from clicks? Each rule against relevance judgements of the results that were shown.
+
+    python benchmarks/labels.py --data FOLDER
+
+FOLDER holds `log.jsonl` (one row per search: query_id, start, results [{rank, doc_id}], clicks [{doc_id, dwell}]) and
+`qrels/test.tsv` (query-id, corpus-id, score). Precision is the share of a rule's positives that are relevant, and of
+its negatives that are not; coverage is the share of all relevant, or not relevant, shown results that it labels.
+Results without a judgement are left out. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from qdrant_tools.click_model import fit_click_model, inverse_propensity
+from qdrant_tools.debias import (
+    aggregate,
+    click_over_no_click_next,
+    click_over_skip_above,
+    last_click_over_skip_above,
+    long_dwell_as_positive,
+    unclicked_as_negative,
+)
+from qdrant_tools.log_readers import LogColumns, read_log
+from qdrant_tools.log_records import LoggedSearch
+from qdrant_tools.records import Label
+
+# Judgements go by query id, so the id stands for the query.
+COLUMNS = LogColumns(
+    query="query_id",
+    search="query_id",
+    at="start",
+    at_format="seconds",
+    hits="results",
+    hit="doc_id",
+    rank="rank",
+    events="clicks",
+    feedback={"click": "doc_id", "dwell": "dwell"},
+)
+
+LINE = (
+    "| {name} | {positives} | {positive_precision:.3f} ({positive_precision_weighted:.3f}) | {positive_coverage:.3f}"
+    " | {negatives} | {negative_precision:.3f} | {negative_coverage:.3f} |"
+)
+
+Pairs = set[tuple[str, str]]
+
+
+def rules(searches: Sequence[LoggedSearch]) -> dict[str, list[Label]]:
+    model = fit_click_model(searches)
+    print("propensities", [round(value, 3) for value in model.propensities[:10]], "repeated pairs", model.repeated)
+    return {
+        "naive: click / no click": unclicked_as_negative(searches),
+        "click > skip above": click_over_skip_above(searches),
+        "last click > skip above": last_click_over_skip_above(searches),
+        "click > no-click next": click_over_no_click_next(searches),
+        "dwell >= 10 s / <= 2 s": long_dwell_as_positive(searches, seconds=10, bounce=2),
+        "dwell >= 30 s / <= 2 s": long_dwell_as_positive(searches, seconds=30, bounce=2),
+        "position-based model": inverse_propensity(searches, model),
+    }
+
+
+def read_qrels(path: Path) -> tuple[Pairs, Pairs]:
+    """All judged pairs, and the relevant ones."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [(row["query-id"], row["corpus-id"], int(row["score"])) for row in csv.DictReader(file, delimiter="\t")]
+    return {(query, passage) for query, passage, _ in rows}, {(q, p) for q, p, score in rows if score > 0}
+
+
+def measured(labels: list[Label], judged: Pairs, relevant: Pairs) -> dict[str, float]:
+    """`judged` and `relevant` are the shown pairs."""
+    labels = [label for label in aggregate(labels) if (label.query, label.passage_id) in judged]
+    positives = {(label.query, label.passage_id): label.weight for label in labels if label.weight > 0}
+    negatives = {(label.query, label.passage_id) for label in labels if label.weight <= 0}
+    right = sum(weight for pair, weight in positives.items() if pair in relevant)
+    return {
+        "positives": len(positives),
+        "positive_precision": len(positives.keys() & relevant) / max(len(positives), 1),
+        "positive_precision_weighted": right / max(sum(positives.values()), 1e-9),
+        "positive_coverage": len(positives.keys() & relevant) / len(relevant),
+        "negatives": len(negatives),
+        "negative_precision": len(negatives - relevant) / max(len(negatives), 1),
+        "negative_coverage": len(negatives - relevant) / len(judged - relevant),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    data = parser.parse_args().data
+    searches = list(read_log(data / "log.jsonl", COLUMNS))
+    judged, relevant = read_qrels(data / "qrels" / "test.tsv")
+    shown = {(search.query, hit.id) for search in searches for hit in search.hits}
+    judged, relevant = judged & shown, relevant & shown
+    print(f"{len(searches)} searches, {len(judged)} judged shown results, {len(relevant) / len(judged):.3f} relevant")
+    figures = {name: measured(labels, judged, relevant) for name, labels in rules(searches).items()}
+    print("| rule | positives | precision (by weight) | coverage | negatives | precision | coverage |")
+    print("|---|---|---|---|---|---|---|")
+    for name, row in figures.items():
+        print(LINE.format(name=name, **row))
+    print(json.dumps({"searches": len(searches), "relevant_share": len(relevant) / len(judged), "rules": figures}))
+
+
+if __name__ == "__main__":
+    main()

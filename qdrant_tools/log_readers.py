@@ -1,0 +1,258 @@
+"""Logs that other systems wrote -> logged searches.
+
+Two shapes are read, from JSONL, CSV or TSV, with the names of the columns given: one row per search with a list of
+hits in it (nested), or one row per hit with the search's id in each (flat). Also LlamaIndex's
+`EmbeddingQAFinetuneDataset`, whose relevant documents become ratings.
+
+Guarantees: streams; the same file gives the same search ids, so importing it twice adds nothing; what cannot be read
+is an error with the file, the row's number and the column. Does not know: the retrieval log; give the searches to
+`RetrievalLog.extend`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from qdrant_tools.errors import InputError, LogError
+from qdrant_tools.log_records import KINDS, Feedback, LoggedHit, LoggedSearch, as_time, check_feedback
+
+Row = Mapping[str, Any]
+
+LONGEST_FIELD = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class LogColumns:
+    """Where a foreign log keeps things. A dot reaches into nested objects: `"request.text"`.
+
+    Flat: `LogColumns(query="q", search="session_id", hit="doc", rank="pos", feedback={"click": "clicked"})`.
+    Nested: `LogColumns(query="q", hits="results", hit="doc_id", events="clicks", feedback={"click": "doc_id",
+    "dwell": "dwell"})`: `hit`, `rank` and `score` are then fields of the entries of `hits`, and `feedback` of the
+    entries of `events` (or of `hits`, if there are no events), which name their hit by `hit` as well.
+    """
+
+    query: str = "query"
+    search: str | None = None
+    """The id of the search; needed in flat files, made from the row in nested ones without it."""
+    at: str | None = None
+    """The time of the search. Without it, the time the file was last changed."""
+    at_format: Literal["iso", "seconds", "milliseconds"] = "iso"
+    hits: str | None = None
+    hit: str = "id"
+    rank: str | None = None
+    """Rank from 1. Without it, the order in the file."""
+    score: str | None = None
+    events: str | None = None
+    feedback: Mapping[str, str] = field(default_factory=dict)
+    """Kind of feedback -> its column. Clicks, thumbs and citations count if the value is true, not 0 and not empty."""
+    collection: str = ""
+    space: str = ""
+
+    def __post_init__(self) -> None:
+        for kind in self.feedback:
+            if kind not in KINDS:
+                raise InputError(f"feedback kind is {kind!r}, expected one of {', '.join(KINDS)}")
+        if self.hits is None and self.search is None:
+            raise InputError("one row per hit needs `search`, the column that tells which rows are one search")
+        if self.hits is None and self.events is not None:
+            raise InputError("`events` is a list in a row of its search: give `hits`, the list of its hits, too")
+
+
+def read_log(path: str | Path, columns: LogColumns) -> Iterator[LoggedSearch]:
+    """Read a `.jsonl`, `.csv` or `.tsv` file. In a flat file the rows of one search follow each other.
+
+    Raises:
+        LogError: the file cannot be read, or a row has not what the columns promise.
+    """
+    file = Path(path)
+    default = _modified(file)
+    seen: set[str] = set()
+    for number, rows in _groups(file, columns):
+        with _located(file, number):
+            search = _search(rows, columns, default, number)
+            if search.id in seen:
+                raise InputError(f"search {search.id!r} was there before: sort the rows by search")
+        seen.add(search.id)
+        yield search
+
+
+def read_qa_dataset(path: str | Path) -> Iterator[LoggedSearch]:
+    """Read the JSON file of an `EmbeddingQAFinetuneDataset`: one search per query, its relevant documents rated 1.
+
+    Raises:
+        LogError: not such a file.
+    """
+    file = Path(path)
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        queries, relevant = dict(data["queries"]), dict(data["relevant_docs"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LogError(
+            f"{file} is not an EmbeddingQAFinetuneDataset (queries, corpus, relevant_docs): {error}"
+        ) from error
+    at = _modified(file)
+    for query_id, text in queries.items():
+        events = tuple(Feedback(str(passage), "rating", 1.0, at) for passage in relevant.get(query_id, ()))
+        yield LoggedSearch(str(query_id), at, str(text), feedback=events)
+
+
+def _numbered_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    if path.suffix not in (".jsonl", ".csv", ".tsv"):
+        raise LogError(f"{path} has the ending {path.suffix!r}, expected .jsonl, .csv or .tsv")
+    longest = csv.field_size_limit(LONGEST_FIELD)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            if path.suffix == ".jsonl":
+                lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+                yield from ((number, _object(path, number, line)) for number, line in lines)
+            else:
+                yield from enumerate(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","), start=1)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LogError(f"cannot read {path}: {error}") from error
+    finally:
+        csv.field_size_limit(longest)
+
+
+def _object(path: Path, number: int, line: str) -> Row:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise LogError(f"{path}, row {number}: not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise LogError(f"{path}, row {number}: {type(row).__name__}, expected an object")
+    return row
+
+
+@contextmanager
+def _located(path: Path, number: int) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise LogError(f"{path}, row {number}: {error}") from error
+
+
+def _groups(path: Path, columns: LogColumns) -> Iterator[tuple[int, list[Row]]]:
+    """The rows of one search at a time, with the number of the first: one row, if the file is nested."""
+    group: list[Row] = []
+    first, current = 0, None
+    for number, row in _numbered_rows(path):
+        if columns.hits is not None:
+            yield number, [row]
+            continue
+        with _located(path, number):
+            search_id = _text(row, columns.search or "")
+        if group and search_id != current:
+            yield first, group
+            group = []
+        if not group:
+            first, current = number, search_id
+        group.append(row)
+    if group:
+        yield first, group
+
+
+def _search(rows: list[Row], columns: LogColumns, default: datetime, number: int) -> LoggedSearch:
+    row = rows[0]
+    shown = rows if columns.hits is None else _list(row, columns.hits)
+    events = _list(row, columns.events) if columns.events else shown
+    at = default if columns.at is None else _time(row, columns.at, columns.at_format)
+    hits = [
+        LoggedHit(
+            _text(entry, columns.hit),
+            position if columns.rank is None else int(_number(entry, columns.rank)),
+            None if columns.score is None else _number(entry, columns.score),
+        )
+        for position, entry in enumerate(shown, start=1)
+    ]
+    # Systems that write one row per event repeat the hit in each.
+    distinct = {(hit.rank, hit.id): hit for hit in hits}
+    return LoggedSearch(
+        id=_text(row, columns.search) if columns.search else _made_id(row, number),
+        at=at,
+        query=_text(row, columns.query),
+        collection=columns.collection,
+        space=columns.space,
+        hits=tuple(sorted(distinct.values(), key=lambda hit: hit.rank)),
+        feedback=tuple(event for entry in events for event in _events(entry, columns, at)),
+    )
+
+
+def _events(entry: Row, columns: LogColumns, at: datetime) -> Iterator[Feedback]:
+    for kind, column in columns.feedback.items():
+        value = _value(entry, column)
+        if value is None or value == "":
+            continue
+        if kind in ("dwell", "rating"):
+            event = Feedback(_text(entry, columns.hit), kind, _number(entry, column), at)
+        elif _is_true(value):
+            event = Feedback(_text(entry, columns.hit), kind, 1.0, at)
+        else:
+            continue
+        check_feedback(event)
+        yield event
+
+
+def _is_true(value: Any) -> bool:
+    return str(value).strip().lower() not in ("", "0", "0.0", "false", "no", "none", "null")
+
+
+def _value(row: Row, column: str) -> Any:
+    value: Any = row
+    for name in column.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    # A column whose own name has a dot in it.
+    return row.get(column) if value is None else value
+
+
+def _text(row: Row, column: str) -> str:
+    value = _value(row, column)
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise InputError(f"column {column!r} is {value!r}, expected a text or whole number; columns: {sorted(row)}")
+    return str(value)
+
+
+def _number(row: Row, column: str) -> float:
+    value = _value(row, column)
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"column {column!r} is {value!r}, expected a number") from error
+
+
+def _list(row: Row, column: str) -> list[Row]:
+    value = _value(row, column)
+    if not isinstance(value, list) or not all(isinstance(entry, Mapping) for entry in value):
+        raise InputError(f"column {column!r} is {type(value).__name__}, expected a list of objects")
+    return value
+
+
+def _time(row: Row, column: str, form: str) -> datetime:
+    if form == "iso":
+        text = _text(row, column)
+        try:
+            return as_time(datetime.fromisoformat(text))
+        except ValueError as error:
+            raise InputError(f"column {column!r} is {text!r}, expected an ISO 8601 time with its zone") from error
+    try:
+        return datetime.fromtimestamp(_number(row, column) / (1000 if form == "milliseconds" else 1), UTC)
+    except (OverflowError, OSError, ValueError) as error:
+        raise InputError(f"column {column!r} is {_value(row, column)!r}, expected {form} since 1970") from error
+
+
+def _made_id(row: Row, number: int) -> str:
+    return hashlib.sha256(json.dumps([number, row], sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _modified(path: Path) -> datetime:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except OSError as error:
+        raise LogError(f"cannot read {path}: {error}") from error

@@ -1,0 +1,131 @@
+"""The SQLite file under the retrieval log: its tables, its connection, its transactions.
+
+Guarantees: a committed transaction survives a crash and a power cut; writers of several threads and processes wait
+for each other instead of failing; deleted text is overwritten in the file. Does not know: what is logged.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from qdrant_tools.errors import LogError
+
+# Each entry brings the file from the version of its index to the next; entries are only ever added.
+MIGRATIONS = (
+    """
+    CREATE TABLE searches (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        at TEXT NOT NULL,
+        query TEXT NOT NULL,
+        collection TEXT NOT NULL,
+        space TEXT NOT NULL
+    );
+    CREATE TABLE hits (
+        seq INTEGER NOT NULL REFERENCES searches (seq) ON DELETE CASCADE,
+        rank INTEGER NOT NULL,
+        hit_id TEXT NOT NULL,
+        score REAL,
+        PRIMARY KEY (seq, rank)
+    ) WITHOUT ROWID;
+    CREATE TABLE feedback (
+        seq INTEGER NOT NULL REFERENCES searches (seq) ON DELETE CASCADE,
+        hit_id TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        value REAL NOT NULL,
+        at TEXT NOT NULL,
+        PRIMARY KEY (seq, hit_id, kind, at, value)
+    ) WITHOUT ROWID;
+    """,
+)
+BUSY_SECONDS = 30.0
+
+Row = tuple[Any, ...]
+
+
+class LogStore:
+    """One connection, shared by the threads of a process behind a lock.
+
+    Raises:
+        LogError: the file cannot be opened, is not a log, or was written by a newer version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        self._depth = 0
+        with self.errors("open"):
+            # isolation_level=None: transactions are the explicit ones below.
+            self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            try:
+                for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
+                    self._db.execute(f"PRAGMA {pragma}")
+                self._migrate()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def read(self, sql: str, values: Iterable[Any] = ()) -> list[Row]:
+        with self._lock, self.errors("read"):
+            return self._db.execute(sql, tuple(values)).fetchall()
+
+    def write(self, sql: str, values: Iterable[Any] = ()) -> int:
+        """Run one statement inside a `transaction`; returns the number of rows it changed."""
+        return self._db.execute(sql, tuple(values)).rowcount
+
+    def write_many(self, sql: str, rows: Iterable[Row]) -> None:
+        self._db.executemany(sql, rows)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All writes of the block, or none. Blocks may nest; the outermost commits."""
+        with self._lock, self.errors("write"):
+            if self._depth == 0:
+                self._db.execute("BEGIN IMMEDIATE")
+            self._depth += 1
+            try:
+                yield
+                if self._depth == 1:
+                    self._db.execute("COMMIT")
+            except BaseException:
+                if self._depth == 1 and self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            finally:
+                self._depth -= 1
+
+    def checkpoint(self) -> None:
+        """Move everything into the main file and empty the write-ahead log, as far as readers let it."""
+        with self._lock, self.errors("write"):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    @contextmanager
+    def errors(self, doing: str) -> Iterator[None]:
+        """Translate what SQLite and the file system raise."""
+        try:
+            yield
+        except (sqlite3.Error, OSError, UnicodeEncodeError) as error:
+            raise LogError(f"cannot {doing} the retrieval log {self.path}: {error}") from error
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def _migrate(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > len(MIGRATIONS):
+            raise LogError(f"{self.path} was written by a newer version (format {version}): upgrade this package")
+        if version == len(MIGRATIONS):
+            return
+        self._db.execute("BEGIN IMMEDIATE")  # one process migrates, the others wait here and find it done
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        for script in MIGRATIONS[version:]:
+            for statement in script.split(";"):
+                self._db.execute(statement)
+        self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        self._db.execute("COMMIT")
