@@ -13,7 +13,7 @@ import pytest
 from qdrant_client import models
 
 from qdrant_tools.connect import connect
-from qdrant_tools.edge.guard import PointGuard
+from qdrant_tools.edge.guard import Guard
 from qdrant_tools.errors import DamagedCollectionError, LocationBusyError
 
 VECTOR = models.VectorParams(size=4, distance=models.Distance.DOT)
@@ -163,14 +163,14 @@ def test_a_folder_is_free_after_its_holder_was_killed(tmp_path):
 
 
 def test_the_guard_is_a_lower_bound_that_few_deletions_rewrite(tmp_path):
-    guard = PointGuard(tmp_path)
-    guard.seal(1000)
+    guard = Guard(tmp_path)
+    guard.flushed(1000)
     writes = set()
     for _ in range(100):
         guard.before_removing(1)
-        writes.add((tmp_path / "points.json").read_text())
-    assert json.loads((tmp_path / "points.json").read_text())["at_least"] <= 900
+        writes.add((tmp_path / "guard.json").read_text())
+    assert json.loads((tmp_path / "guard.json").read_text())["at_least"] <= 900
     assert len(writes) <= 2
-    PointGuard(tmp_path).check("docs", 900)
+    Guard(tmp_path).check("docs", 900)
     with pytest.raises(DamagedCollectionError, match="holds 3 points"):
-        PointGuard(tmp_path).check("docs", 3)
+        Guard(tmp_path).check("docs", 3)

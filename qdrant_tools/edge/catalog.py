@@ -12,12 +12,13 @@ from qdrant_client.conversions import common_types as types
 from qdrant_client.http import models
 
 from qdrant_tools.edge.checks import brief, json_payload
-from qdrant_tools.edge.config import LARGEST_VECTOR, member, vector_params
+from qdrant_tools.edge.config import LARGEST_VECTOR, member
 from qdrant_tools.edge.engine import Engine
 from qdrant_tools.edge.info import collection_info
 from qdrant_tools.edge.options import DONE, check_options
 from qdrant_tools.edge.payload_index import engine_schema
-from qdrant_tools.edge.settings import merged_settings
+from qdrant_tools.edge.settings import merged_settings, with_vectors
+from qdrant_tools.edge.shard import OpenCollection
 from qdrant_tools.errors import CollectionExistsError, CollectionNotFoundError, InputError, NotSupportedError
 
 INVALID_NAME_CHARACTERS = '<>:"/\\|?*\0\x1f'
@@ -63,8 +64,16 @@ class CatalogMethods(QdrantBase):
         changes.pop("timeout", None)
         changes = {name: value for name, value in changes.items() if value is not None}
         collection = self.engine.collection(collection_name)
-        settings = merged_settings(collection.settings, changes, collection.name)
-        self.engine.change(collection_name, settings, reload=bool(changes.keys() - {"metadata"}))
+
+        def change(settings: models.CreateCollection) -> models.CreateCollection:
+            return merged_settings(settings, changes, collection.name)
+
+        if changes.keys() - {"metadata"}:
+            with collection.building:
+                collection.reload(change(collection.settings))
+                self.engine.record(collection, change)
+        else:
+            self.engine.record(collection, change)
         return True
 
     def delete_collection(self, collection_name: str, **options: Any) -> bool:
@@ -86,7 +95,8 @@ class CatalogMethods(QdrantBase):
 
     def get_collection(self, collection_name: str, **options: Any) -> types.CollectionInfo:
         check_options(options)
-        return collection_info(self.engine.collection(collection_name))
+        collection = self.engine.collection(collection_name)
+        return collection_info(collection, building=self.engine.builds.running(collection))
 
     # -- aliases
 
@@ -150,14 +160,16 @@ class CatalogMethods(QdrantBase):
             raise InputError(f"field_schema is needed to index '{field_name}', for example 'keyword'")
         collection = self.engine.collection(collection_name)
         with collection.call:
-            collection.shard.update(qe.UpdateOperation.create_field_index(field_name, engine_schema(wanted)))
+            operation = qe.UpdateOperation.create_field_index(field_name, engine_schema(wanted))
+        collection.write(operation)
         return DONE
 
     def delete_payload_index(self, collection_name: str, field_name: str, **options: Any) -> types.UpdateResult:
         check_options(options)
         collection = self.engine.collection(collection_name)
         with collection.call:
-            collection.shard.update(qe.UpdateOperation.delete_field_index(field_name))
+            operation = qe.UpdateOperation.delete_field_index(field_name)
+        collection.write(operation)
         return DONE
 
     def create_vector_name(
@@ -168,40 +180,35 @@ class CatalogMethods(QdrantBase):
         collection = self.engine.collection(collection_name)
         if vector_name in collection.schema.dense or vector_name in collection.schema.sparse:
             raise InputError(f"{collection.schema.where(vector_name)} already exists")
-        settings = collection.settings
         if isinstance(vector_name_config, models.DenseVectorNameConfig):
             dense = models.VectorParams(**vector_name_config.dense.model_dump(mode="json", exclude_none=True))
-            settings = settings.model_copy(update={"vectors": {**vector_params(settings), vector_name: dense}})
             operation = _dense_operation(vector_name, vector_name_config.dense)
+            self._change_vectors(collection, operation, {vector_name: dense})
         else:
             sparse = sparse_params(vector_name_config.sparse)
-            settings = settings.model_copy(
-                update={"sparse_vectors": {**(settings.sparse_vectors or {}), vector_name: sparse}}
-            )
-            modifier = member(qe.Modifier, sparse.modifier) if sparse.modifier == models.Modifier.IDF else None
-            datatype = member(qe.VectorStorageDatatype, vector_name_config.sparse.datatype)
-            operation = qe.UpdateOperation.create_sparse_vector(vector_name, modifier, datatype)
-        with collection.call:
-            collection.shard.update(operation)
-        collection.flush()
-        self.engine.change(collection_name, settings, reload=False)
+            operation = _sparse_operation(vector_name, vector_name_config.sparse)
+            self._change_vectors(collection, operation, {vector_name: sparse})
         return DONE
 
     def delete_vector_name(self, collection_name: str, vector_name: str, **options: Any) -> types.UpdateResult:
         check_options(options)
         collection = self.engine.collection(collection_name)
         collection.schema.knows(vector_name)
-        settings = collection.settings
-        dense = {name: params for name, params in vector_params(settings).items() if name != vector_name}
-        sparse = {name: params for name, params in (settings.sparse_vectors or {}).items() if name != vector_name}
-        if not dense and not sparse:
+        if len(collection.schema.dense) + len(collection.schema.sparse) == 1:
             raise NotSupportedError(f"'{vector_name}' is the last vector of '{collection.name}': one must remain")
         with collection.call:
-            collection.shard.update(qe.UpdateOperation.delete_vector_name(vector_name))
-        collection.flush()
-        changed = settings.model_copy(update={"vectors": dense or None, "sparse_vectors": sparse or None})
-        self.engine.change(collection_name, changed, reload=False)
+            operation = qe.UpdateOperation.delete_vector_name(vector_name)
+        self._change_vectors(collection, operation, {vector_name: None})
         return DONE
+
+    def _change_vectors(
+        self, collection: OpenCollection, operation: qe.UpdateOperation, changes: Mapping[str, Any]
+    ) -> None:
+        """Add vectors to, or remove them from (None), the shard and the settings."""
+        with collection.building:
+            collection.write(operation)
+            collection.flush()
+            self.engine.record(collection, lambda settings: with_vectors(settings, changes))
 
 
 def _dense_operation(name: str, config: models.DenseVectorConfig) -> qe.UpdateOperation:
@@ -212,6 +219,11 @@ def _dense_operation(name: str, config: models.DenseVectorConfig) -> qe.UpdateOp
     return qe.UpdateOperation.create_dense_vector(
         name, config.size, member(qe.Distance, config.distance), multi, datatype
     )
+
+
+def _sparse_operation(name: str, config: models.SparseVectorConfig) -> qe.UpdateOperation:
+    modifier = member(qe.Modifier, config.modifier) if config.modifier == models.Modifier.IDF else None
+    return qe.UpdateOperation.create_sparse_vector(name, modifier, member(qe.VectorStorageDatatype, config.datatype))
 
 
 def sparse_params(config: models.SparseVectorConfig) -> models.SparseVectorParams:

@@ -22,6 +22,8 @@ from qdrant_tools.errors import InputError, NotSupportedError, VectorError
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 LARGEST_ID = 2**64 - 1
 DEFAULT_VECTOR = ""
+TEXT = {str}
+PLAIN = {str, int, bool, type(None)}
 
 EngineVector = list[float] | list[list[float]] | qe.SparseVector
 EngineId = int | uuid.UUID | str  # what the engine's stub calls a PointId
@@ -162,8 +164,8 @@ def json_payload(payload: Any) -> dict[str, Any]:
         return {}
     if not isinstance(payload, Mapping):
         raise InputError(f"payload must be a mapping of names to JSON values, got {brief(payload)}")
-    if _is_json(payload):
-        return dict(payload)
+    if type(payload) is dict and _is_json(payload):
+        return payload
     try:
         plain = to_jsonable_python(payload, fallback=_numpy_to_python, inf_nan_mode="constants")
     except (PydanticSerializationError, ValueError) as error:
@@ -175,15 +177,13 @@ def json_payload(payload: Any) -> dict[str, Any]:
 
 def _is_json(value: Any) -> bool:
     kind = type(value)
-    if kind is str or kind is int or kind is bool or value is None:
+    if kind in PLAIN:
         return True
     if kind is float:
         return math.isfinite(value)
     if kind is list:
         return all(map(_is_json, value))
-    if isinstance(value, Mapping) and kind is dict:
-        return all(type(key) is str and _is_json(item) for key, item in value.items())
-    return False
+    return kind is dict and set(map(type, value)) <= TEXT and all(map(_is_json, value.values()))
 
 
 def _numpy_to_python(value: Any) -> Any:

@@ -17,84 +17,28 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import qdrant_edge as qe
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import VectorSchema
-from qdrant_tools.edge.config import engine_config, vector_schema
-from qdrant_tools.edge.guard import PointGuard
+from qdrant_tools.edge.build import BackgroundBuilds, build
+from qdrant_tools.edge.config import engine_config
 from qdrant_tools.edge.lock import LOCK_FILE, FolderLock
 from qdrant_tools.edge.manifest import MANIFEST_FILE, CollectionEntry, Manifest, sync_folder
-from qdrant_tools.edge.seam import EngineCall, first_line, is_panic, translate
+from qdrant_tools.edge.seam import EngineCall
+from qdrant_tools.edge.shard import SHARD_FOLDER, OpenCollection
 from qdrant_tools.errors import (
     CollectionExistsError,
     CollectionNotFoundError,
-    DamagedCollectionError,
     LocationError,
     NotSupportedError,
     PlusError,
 )
 
 COLLECTIONS_FOLDER = "collections"
-SHARD_FOLDER = "shard"
-SHARD_CONFIG_FILE = "edge_config.json"
 
-
-class OpenCollection:
-    """One collection with its shard open."""
-
-    def __init__(self, name: str, folder: Path, settings: models.CreateCollection) -> None:
-        self.name = name
-        self.folder = folder
-        self.settings = settings
-        self.schema: VectorSchema = vector_schema(name, settings)
-        self.call = EngineCall(name)
-        self.guard = PointGuard(folder)
-        self.shard = self._load()
-
-    def _load(self) -> qe.EdgeShard:
-        shard_folder = self.folder / SHARD_FOLDER
-        if not (shard_folder / SHARD_CONFIG_FILE).exists():
-            raise DamagedCollectionError(
-                f"collection '{self.name}' has lost its files in '{shard_folder}': restore them or index it again"
-            )
-        try:
-            shard = qe.EdgeShard.load(str(shard_folder), engine_config(self.settings))
-            self.guard.check(self.name, shard.info().points_count)
-        except BaseException as error:
-            if isinstance(error, PlusError) or not (is_panic(error) or type(error) is Exception):
-                raise
-            if "WouldBlock" in str(error):
-                raise translate(error, self.name) from error
-            raise DamagedCollectionError(
-                f"collection '{self.name}' cannot be opened ({first_line(error)}): "
-                f"restore its files in '{shard_folder}' or index it again"
-            ) from error
-        return shard
-
-    def reload(self, settings: models.CreateCollection) -> None:
-        """Open the shard again under changed settings; on failure the old ones stay."""
-        self.flush()
-        self.shard.close()
-        before, self.settings = self.settings, settings
-        try:
-            self.shard = self._load()
-        except PlusError:
-            self.settings = before
-            self.shard = self._load()
-            raise
-        self.schema = vector_schema(self.name, settings)
-
-    def flush(self) -> None:
-        """Make everything written so far survive a power failure, not only the end of the process."""
-        with self.call:
-            self.shard.flush()
-            self.guard.seal(self.shard.info().points_count)
-
-    def close(self) -> None:
-        self.flush()
-        self.shard.close()
+Settings = models.CreateCollection
 
 
 class Engine:
@@ -109,6 +53,7 @@ class Engine:
         self._mutex = threading.RLock()
         self._open: dict[str, OpenCollection] = {}
         self.closed = False
+        self.builds = BackgroundBuilds(self.build)
         try:
             self._manifest = self._read_manifest()
             self._remove_orphans()
@@ -128,7 +73,7 @@ class Engine:
         known = {entry.folder for entry in self._manifest.collections.values()}
         for child in folder.iterdir():
             if child.name not in known and re.fullmatch(r"[0-9a-f]{32}", child.name):
-                shutil.rmtree(child)
+                shutil.rmtree(child, ignore_errors=True)
 
     # -- looking up
 
@@ -195,22 +140,34 @@ class Engine:
             self._save(Manifest(rest, aliases))
             opened = self._open.pop(name, None)
             if opened is not None:
-                opened.shard.close()
+                opened.close(discard=True)
             shutil.rmtree(self._folder(entry), ignore_errors=True)
             return True
 
-    def change(self, name: str, settings: models.CreateCollection, *, reload: bool) -> None:
-        """Replace a collection's settings; `reload` opens its shard under them."""
+    def record(self, collection: OpenCollection, change: Callable[[Settings], Settings]) -> None:
+        """Replace a collection's settings by `change(settings)`; its shard already has them."""
         with self._mutex:
-            collection = self.collection(name)
-            if reload:
-                collection.reload(settings)
-            else:
-                collection.settings = settings
-                collection.schema = vector_schema(collection.name, settings)
-            entry = self._manifest.collections[collection.name]
-            changed = replace(entry, settings=settings.model_dump(mode="json", exclude_none=True))
-            self._save(replace(self._manifest, collections={**self._manifest.collections, collection.name: changed}))
+            settings = change(collection.settings)
+            collection.adopt(settings)
+            self._replace_entry(collection, settings=settings.model_dump(mode="json", exclude_none=True))
+
+    def _replace_entry(self, collection: OpenCollection, **changes: Any) -> None:
+        if self._open.get(collection.name) is not collection:
+            raise CollectionNotFoundError(f"Collection {collection.name} not found: it was deleted meanwhile")
+        entry = replace(self._manifest.collections[collection.name], **changes)
+        self._save(replace(self._manifest, collections={**self._manifest.collections, collection.name: entry}))
+
+    def build(self, collection: OpenCollection) -> bool:
+        """Build the index of a collection if that is due, beside it if it is large."""
+        return build(collection, self.root / COLLECTIONS_FOLDER / uuid.uuid4().hex, self._exchange)
+
+    def _exchange(self, collection: OpenCollection, folder: Path) -> None:
+        """Let a collection serve from the copy in `folder`, and remove the one it served from."""
+        before = collection.folder
+        copy = collection.caught_up(folder)
+        with self._mutex, collection.exchanged(copy, folder):
+            self._replace_entry(collection, folder=folder.name)
+        shutil.rmtree(before, ignore_errors=True)
 
     def change_aliases(self, change: Callable[[dict[str, str]], Mapping[str, str]]) -> None:
         """Replace all aliases at once by `change(aliases)`: every reader sees the old ones or the new ones."""

@@ -21,15 +21,9 @@ from qdrant_tools.errors import InputError, NotSupportedError
 
 def engine_filter(filter_: Any) -> qe.Filter | None:
     """Return the engine's filter for a `models.Filter` or a dict of that shape. Raises `InputError`."""
+    filter_ = as_filter(filter_)
     if filter_ is None:
         return None
-    if isinstance(filter_, dict):
-        try:
-            filter_ = models.Filter.model_validate(filter_)
-        except ValidationError as error:
-            raise InputError(f"{brief(filter_)} is not a filter: {error.errors()[0]['msg']}") from error
-    if not isinstance(filter_, models.Filter):
-        raise InputError(f"expected models.Filter, got {brief(filter_)}")
     at_least = filter_.min_should
     return qe.Filter(
         must=conditions(filter_.must),
@@ -39,6 +33,18 @@ def engine_filter(filter_: Any) -> qe.Filter | None:
             qe.MinShould(conditions(at_least.conditions) or [], at_least.min_count) if at_least is not None else None
         ),
     )
+
+
+def as_filter(given: Any) -> models.Filter | None:
+    """Return a `models.Filter` for one or for a dict of that shape, None for None. Raises `InputError`."""
+    if given is None or isinstance(given, models.Filter):
+        return given
+    if not isinstance(given, dict):
+        raise InputError(f"expected models.Filter, got {brief(given)}")
+    try:
+        return models.Filter.model_validate(given)
+    except ValidationError as error:
+        raise InputError(f"{brief(given)} is not a filter: {error.errors()[0]['msg']}") from error
 
 
 def without_ids(filter_: qe.Filter | None, point_ids: Iterable[EngineId]) -> qe.Filter | None:

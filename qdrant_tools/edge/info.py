@@ -8,16 +8,16 @@ import qdrant_edge as qe
 from qdrant_client.http import models
 
 from qdrant_tools.edge.config import OPTIMIZER_DEFAULTS, merged_hnsw, vector_params
-from qdrant_tools.edge.engine import OpenCollection
+from qdrant_tools.edge.shard import OpenCollection
 
 
-def collection_info(collection: OpenCollection) -> models.CollectionInfo:
-    """Return what a server's `get_collection` returns. Status grey means that an index build is due."""
-    with collection.call:
-        found = collection.shard.info()
+def collection_info(collection: OpenCollection, *, building: bool = False) -> models.CollectionInfo:
+    """Return what a server's `get_collection` returns. Yellow: an index is being built; grey: a build is due."""
+    found = collection.info()
     settings = collection.settings
+    status = models.CollectionStatus.GREY if index_due(collection, found) else models.CollectionStatus.GREEN
     return models.CollectionInfo(
-        status=models.CollectionStatus.GREY if index_due(collection, found) else models.CollectionStatus.GREEN,
+        status=models.CollectionStatus.YELLOW if building else status,
         optimizer_status=models.OptimizersStatusOneOf.OK,
         indexed_vectors_count=found.indexed_vectors_count,
         points_count=found.points_count,

@@ -19,10 +19,11 @@ from qdrant_client.http import models
 
 from qdrant_tools.edge.checks import DEFAULT_VECTOR, EngineId, EngineVector, brief, client_id, engine_id
 from qdrant_tools.edge.config import member
-from qdrant_tools.edge.engine import Engine, OpenCollection
+from qdrant_tools.edge.engine import Engine
 from qdrant_tools.edge.filters import datetime_text, engine_filter, without_ids
 from qdrant_tools.edge.formula import engine_formula
 from qdrant_tools.edge.records import client_vector, payload_selector, vector_selector
+from qdrant_tools.edge.shard import OpenCollection
 from qdrant_tools.errors import InputError, NotSupportedError
 
 DEFAULT_LIMIT = 10
@@ -142,8 +143,8 @@ class Translation:
         source = self.collection if lookup is None else self.engine.collection(lookup.collection)
         name = (lookup.vector if lookup is not None else None) or self.using or DEFAULT_VECTOR
         source.schema.knows(name)
-        with source.call:
-            records = source.shard.retrieve([point_id], False, [name])
+        with source.hold() as shard:
+            records = shard.retrieve([point_id], False, [name])
         if not records:
             raise InputError(f"collection '{source.name}' has no point {point_id} to take a vector from (not found)")
         vector: Any = records[0].vector

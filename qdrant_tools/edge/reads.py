@@ -13,6 +13,8 @@ from qdrant_client.http import models
 from qdrant_tools.edge.checks import client_id, engine_id
 from qdrant_tools.edge.engine import Engine
 from qdrant_tools.edge.filters import engine_filter
+from qdrant_tools.edge.groups import Grouping, fill, grouped, look_up
+from qdrant_tools.edge.matrix import Sampling, neighbours, offsets, pairs
 from qdrant_tools.edge.options import check_options
 from qdrant_tools.edge.queries import engine_request, order_by, positive
 from qdrant_tools.edge.records import client_record, payload_selector, scored_point, vector_selector
@@ -35,8 +37,8 @@ class ReadMethods(QdrantBase):
         check_options(options)
         collection = self.engine.collection(collection_name)
         wanted = [engine_id(point_id) for point_id in ids]
-        with collection.call:
-            found = collection.shard.retrieve(wanted, payload_selector(with_payload), vector_selector(with_vectors))
+        with collection.hold() as shard:
+            found = shard.retrieve(wanted, payload_selector(with_payload), vector_selector(with_vectors))
             return [client_record(record) for record in found]
 
     def scroll(
@@ -52,9 +54,10 @@ class ReadMethods(QdrantBase):
     ) -> tuple[list[types.Record], types.PointId | None]:
         check_options(options)
         collection = self.engine.collection(collection_name)
-        request = scroll_request(scroll_filter, limit, order_by, offset, with_payload, with_vectors)
         with collection.call:
-            records, following = collection.shard.scroll(request)
+            request = scroll_request(scroll_filter, limit, order_by, offset, with_payload, with_vectors)
+        with collection.hold() as shard:
+            records, following = shard.scroll(request)
             return [client_record(record) for record in records], None if following is None else client_id(following)
 
     def count(
@@ -64,7 +67,8 @@ class ReadMethods(QdrantBase):
         collection = self.engine.collection(collection_name)
         with collection.call:
             request = qe.CountRequest(exact=exact, filter=engine_filter(count_filter))
-            return models.CountResult(count=collection.shard.count(request))
+        with collection.hold() as shard:
+            return models.CountResult(count=shard.count(request))
 
     def facet(
         self,
@@ -81,7 +85,8 @@ class ReadMethods(QdrantBase):
             request = qe.FacetRequest(
                 key, limit=positive(limit, "limit"), exact=exact, filter=engine_filter(facet_filter)
             )
-            hits = collection.shard.facet(request).hits
+        with collection.hold() as shard:
+            hits = shard.facet(request).hits
         return models.FacetResponse(
             hits=[models.FacetValueHit(value=_value(hit.value), count=hit.count) for hit in hits]
         )
@@ -118,7 +123,9 @@ class ReadMethods(QdrantBase):
         )
         collection = self.engine.collection(collection_name)
         with collection.call:
-            hits = collection.shard.query(engine_request(self.engine, collection, request))
+            engine_query = engine_request(self.engine, collection, request)
+        with collection.hold() as shard:
+            hits = shard.query(engine_query)
             return models.QueryResponse.model_construct(points=[scored_point(hit) for hit in hits])
 
     def query_batch_points(
@@ -129,11 +136,72 @@ class ReadMethods(QdrantBase):
         with collection.call:
             for request in requests:
                 check_options({"shard_key": request.shard_key})
-            batch = [engine_request(self.engine, collection, request) for request in requests]
-            answers = collection.shard.query_batch(qe.QueryBatchRequest(batch))
+            batch = qe.QueryBatchRequest([engine_request(self.engine, collection, request) for request in requests])
+        with collection.hold() as shard:
+            answers = shard.query_batch(batch)
             return [
                 models.QueryResponse.model_construct(points=[scored_point(hit) for hit in hits]) for hits in answers
             ]
+
+    # -- what the binding lacks
+
+    def query_points_groups(
+        self,
+        collection_name: str,
+        group_by: str,
+        query: Any = None,
+        using: str | None = None,
+        prefetch: types.Prefetch | list[types.Prefetch] | None = None,
+        query_filter: types.Filter | None = None,
+        search_params: types.SearchParams | None = None,
+        limit: int = 10,
+        group_size: int = 3,
+        with_payload: types.WithPayloadInterface = True,
+        with_vectors: types.WithVector = False,
+        score_threshold: float | None = None,
+        with_lookup: types.WithLookupInterface | None = None,
+        lookup_from: types.LookupLocation | None = None,
+        **options: Any,
+    ) -> types.GroupsResult:
+        check_options(options)
+        arguments = {
+            "query": query,
+            "using": using,
+            "prefetch": prefetch,
+            "query_filter": query_filter,
+            "search_params": search_params,
+            "score_threshold": score_threshold,
+            "lookup_from": lookup_from,
+        }
+        groups = grouped(self, collection_name, Grouping(group_by, limit, group_size), arguments)
+        fill(self, collection_name, groups, with_payload, with_vectors)
+        if with_lookup is not None:
+            look_up(self, groups, with_lookup)
+        return models.GroupsResult(groups=groups)
+
+    def search_matrix_pairs(
+        self,
+        collection_name: str,
+        query_filter: types.Filter | None = None,
+        limit: int = 3,
+        sample: int = 10,
+        using: str | None = None,
+        **options: Any,
+    ) -> types.SearchMatrixPairsResponse:
+        check_options(options)
+        return pairs(*neighbours(self, collection_name, Sampling.of(sample, limit, using), query_filter))
+
+    def search_matrix_offsets(
+        self,
+        collection_name: str,
+        query_filter: types.Filter | None = None,
+        limit: int = 3,
+        sample: int = 10,
+        using: str | None = None,
+        **options: Any,
+    ) -> types.SearchMatrixOffsetsResponse:
+        check_options(options)
+        return offsets(*neighbours(self, collection_name, Sampling.of(sample, limit, using), query_filter))
 
 
 def scroll_request(

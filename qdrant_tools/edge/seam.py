@@ -7,6 +7,9 @@ bug or a damaged file shows as a `PanicException` that is not even an `Exception
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 
 from qdrant_tools.errors import (
@@ -44,6 +47,22 @@ class EngineCall:
             ) from error
         if type(error) in (Exception, TypeError, ValueError, OverflowError):
             raise translate(error, self._collection) from error
+
+
+@contextmanager
+def damaged_on_open(collection: str, folder: Path) -> Iterator[None]:
+    """Whatever the engine raises while it opens a collection's files means that they are damaged."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, PlusError) or not (is_panic(error) or type(error) is Exception):
+            raise
+        if "WouldBlock" in str(error) or "No space left" in str(error):
+            raise translate(error, collection) from error
+        raise DamagedCollectionError(
+            f"collection '{collection}' cannot be opened ({first_line(error)}): "
+            f"restore its files in '{folder}' or index it again"
+        ) from error
 
 
 def is_panic(error: BaseException) -> bool:

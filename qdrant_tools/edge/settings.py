@@ -83,3 +83,17 @@ def _params(change: models.CollectionParamsDiff) -> dict[str, Any]:
         if given[name] != 1:
             raise NotSupportedError(f"collection_params.{name}={given[name]}: the embedded engine keeps one copy")
     return {name: given[name] for name in given.keys() & local}
+
+
+def with_vectors(settings: models.CreateCollection, changes: Mapping[str, Any]) -> models.CreateCollection:
+    """Return `settings` with dense or sparse vectors added by name, or removed (None)."""
+    dense: dict[str, Any] = vector_params(settings)
+    sparse: dict[str, Any] = dict(settings.sparse_vectors or {})
+    for name, params in changes.items():
+        dense.pop(name, None)
+        sparse.pop(name, None)
+        if isinstance(params, models.VectorParams):
+            dense[name] = params
+        elif params is not None:
+            sparse[name] = params
+    return settings.model_copy(update={"vectors": dense or None, "sparse_vectors": sparse or None})

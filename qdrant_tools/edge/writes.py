@@ -19,11 +19,12 @@ from qdrant_client.http import models
 
 from qdrant_tools.edge.checks import EngineId, brief, engine_id, json_payload
 from qdrant_tools.edge.config import member
-from qdrant_tools.edge.engine import Engine, OpenCollection
+from qdrant_tools.edge.engine import Engine
 from qdrant_tools.edge.filters import engine_filter
 from qdrant_tools.edge.info import index_due
 from qdrant_tools.edge.options import DONE, check_options
 from qdrant_tools.edge.records import blocks, engine_points, rows_of
+from qdrant_tools.edge.shard import OpenCollection
 from qdrant_tools.errors import InputError, NotSupportedError
 
 Operation = qe.UpdateOperation
@@ -51,7 +52,9 @@ class WriteMethods(QdrantBase):
                 raise InputError(f"collection '{collection.name}': an upsert needs at least one point, got none")
             mode = member(qe.UpdateMode, update_mode)
             condition = engine_filter(update_filter)
-            collection.shard.update(Operation.upsert_points(converted, condition=condition, update_mode=mode))
+            operation = Operation.upsert_points(converted, condition=condition, update_mode=mode)
+        collection.write(operation)
+        self.engine.builds.wrote(collection)
         return DONE
 
     def upload_points(
@@ -92,15 +95,13 @@ class WriteMethods(QdrantBase):
     def delete(self, collection_name: str, points_selector: types.PointsSelector, **options: Any) -> types.UpdateResult:
         check_options(options)
         collection = self.engine.collection(collection_name)
-        ids, condition = selection(points_selector)
         with collection.call:
-            if condition is None:
-                collection.guard.before_removing(len(ids))
-                collection.shard.update(Operation.delete_points(ids))
-            else:
-                matching = collection.shard.count(qe.CountRequest(exact=True, filter=condition))
-                collection.guard.before_removing(matching)
-                collection.shard.update(Operation.delete_points_by_filter(condition))
+            ids, condition = selection(points_selector)
+        if condition is None:
+            collection.delete(Operation.delete_points(ids), lambda _shard: len(ids))
+        else:
+            matching = qe.CountRequest(exact=True, filter=condition)
+            collection.delete(Operation.delete_points_by_filter(condition), lambda shard: shard.count(matching))
         return DONE
 
     # -- payloads and vectors of points that are there
@@ -149,7 +150,8 @@ class WriteMethods(QdrantBase):
         schema = collection.schema
         with collection.call:
             changed = [qe.PointVectors(engine_id(point.id), schema.check_all(point.vector)) for point in points]
-            collection.shard.update(Operation.update_vectors(changed, condition=engine_filter(update_filter)))
+            operation = Operation.update_vectors(changed, condition=engine_filter(update_filter))
+        collection.write(operation)
         return DONE
 
     def _change(
@@ -158,13 +160,13 @@ class WriteMethods(QdrantBase):
         """Apply `operation` to the points selected by ids, or its `_by_filter` twin to those a filter selects."""
         check_options(options)
         collection = self.engine.collection(collection_name)
-        ids, condition = selection(points)
         with collection.call:
+            ids, condition = selection(points)
             if condition is None:
                 update = getattr(Operation, operation)(ids, *arguments)
             else:
                 update = getattr(Operation, f"{operation}_by_filter")(condition, *arguments)
-            collection.shard.update(update)
+        collection.write(update)
         return DONE
 
     def batch_update_points(
@@ -199,21 +201,18 @@ class WriteMethods(QdrantBase):
     # -- index and durability
 
     def build_index(self, collection_name: str) -> bool:
-        """Run the engine's optimizer now: HNSW, quantisation, clearing of deleted points. False if nothing was due."""
-        collection = self.engine.collection(collection_name)
-        with collection.call:
-            built = collection.shard.optimize()
-        collection.flush()
-        return built
+        """Run the engine's optimizer now: HNSW, quantisation, clearing of deleted points. False if nothing was due.
+
+        A collection of any size is built in a child process; searches and writes go on meanwhile.
+        """
+        return self.engine.build(self.engine.collection(collection_name))
 
     def flush(self, collection_name: str) -> None:
         """Make every acknowledged write survive a power failure."""
         self.engine.collection(collection_name).flush()
 
     def _settle(self, collection: OpenCollection) -> None:
-        with collection.call:
-            due = index_due(collection, collection.shard.info())
-        if due:
+        if index_due(collection, collection.info()):
             self.build_index(collection.name)
         else:
             collection.flush()

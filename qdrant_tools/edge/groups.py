@@ -1,0 +1,122 @@
+"""Search results grouped by a payload value, which the engine's binding lacks.
+
+As on a server: a point with several values is in several groups, a point with a value that is neither text nor
+an integer is in none, groups are ordered by their best hit, and prefetches fetch `group_size` times as much.
+Does not know: the engine; it asks through `QdrantBase`'s own methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qdrant_client.client_base import QdrantBase
+from qdrant_client.http import models
+from qdrant_client.local.payload_value_extractor import value_by_key
+
+from qdrant_tools.edge.filters import as_filter
+from qdrant_tools.edge.queries import positive
+from qdrant_tools.errors import InputError
+
+GROWTH = 4
+
+GroupKey = tuple[bool, str | int]  # whether it is text, and the value: 1 and "1" are two groups
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """What to group by, how many groups, how many hits in each."""
+
+    key: str
+    groups: int
+    size: int
+
+    def __post_init__(self) -> None:
+        positive(self.groups, "limit")
+        positive(self.size, "group_size")
+
+
+def grouped(client: QdrantBase, name: str, grouping: Grouping, query: dict[str, Any]) -> list[models.PointGroup]:
+    """Return the groups, hits without payload and vectors. `query` holds the arguments of `query_points`.
+
+    The search goes deeper until the groups are full or the collection is exhausted.
+    """
+    query = {**query, "prefetch": deeper(query.get("prefetch"), grouping.size)}
+    query["query_filter"] = with_key(query.get("query_filter"), grouping.key)
+    root = grouping.key.removesuffix("[]")
+    depth = grouping.groups * grouping.size * GROWTH
+    while True:
+        hits = client.query_points(name, limit=depth, with_payload=[root], with_vectors=False, **query).points
+        groups = collect(hits, grouping)
+        if len(hits) < depth or full(groups, grouping):
+            return [models.PointGroup(id=key[1], hits=found) for key, found in groups.items()]
+        depth *= GROWTH
+
+
+def collect(hits: Sequence[models.ScoredPoint], grouping: Grouping) -> dict[GroupKey, list[models.ScoredPoint]]:
+    """The first `groups` groups with their first `size` hits, both in the order of the hits."""
+    groups: dict[GroupKey, list[models.ScoredPoint]] = {}
+    for hit in hits:
+        for key in group_keys(hit.payload or {}, grouping.key):
+            if key not in groups and len(groups) >= grouping.groups:
+                continue
+            group = groups.setdefault(key, [])
+            if len(group) < grouping.size:
+                group.append(hit)
+    return groups
+
+
+def full(groups: dict[GroupKey, list[models.ScoredPoint]], grouping: Grouping) -> bool:
+    return len(groups) >= grouping.groups and all(len(group) >= grouping.size for group in groups.values())
+
+
+def group_keys(payload: dict[str, Any], path: str) -> list[GroupKey]:
+    """The distinct groups of one point, none if any of its values cannot name a group."""
+    values: list[Any] = value_by_key(payload, path) or []
+    if any(type(value) not in (str, int) for value in values):
+        return []
+    return list(dict.fromkeys((type(value) is str, value) for value in values))
+
+
+def with_key(given: Any, key: str) -> models.Filter:
+    """`given`, and the payload has `key`."""
+    there = models.Filter(must_not=[models.IsEmptyCondition(is_empty=models.PayloadField(key=key))])
+    filter_ = as_filter(given)
+    return there if filter_ is None else models.Filter(must=[filter_, there])
+
+
+def deeper(prefetch: Any, factor: int) -> Any:
+    """The prefetches with their limits multiplied, nested ones too."""
+    if prefetch is None:
+        return None
+    if isinstance(prefetch, list):
+        return [deeper(each, factor) for each in prefetch]
+    limit = positive(prefetch.limit, "prefetch limit") * factor
+    return prefetch.model_copy(update={"limit": limit, "prefetch": deeper(prefetch.prefetch, factor)})
+
+
+def fill(
+    client: QdrantBase, name: str, groups: Sequence[models.PointGroup], with_payload: Any, with_vectors: Any
+) -> None:
+    """Give every hit the payload and vectors that were asked for."""
+    wanted = list({hit.id for group in groups for hit in group.hits})
+    records = {record.id: record for record in client.retrieve(name, wanted, with_payload, with_vectors)}
+    for group in groups:
+        for hit in group.hits:
+            record = records.get(hit.id)
+            hit.payload, hit.vector = (record.payload, record.vector) if record is not None else (None, None)
+
+
+def look_up(client: QdrantBase, groups: Sequence[models.PointGroup], given: Any) -> None:
+    """Give every group the record of another collection that its id names, None where it names none."""
+    lookup = models.WithLookup(collection=given) if isinstance(given, str) else given
+    if not isinstance(lookup, models.WithLookup):
+        raise InputError(f"with_lookup expects a collection name or models.WithLookup, got {given!r}")
+    payload = True if lookup.with_payload is None else lookup.with_payload
+    for group in groups:
+        try:
+            found = client.retrieve(lookup.collection, [group.id], payload, lookup.with_vectors or False)
+        except InputError:  # the group's name is no point id
+            found = []
+        group.lookup = found[0] if found else None

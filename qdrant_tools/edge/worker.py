@@ -1,0 +1,34 @@
+"""The child process of an index build: opens one shard folder, runs the engine's optimizer, closes it.
+
+Run as a file with the folder as its argument; prints 1 if something was built, 0 if nothing was due. It imports
+nothing but the engine, so that it starts at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+
+import qdrant_edge as qe
+
+PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent() -> None:
+    """Have the kernel end this process with its parent: nobody would want its result. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main(shard_folder: str) -> None:
+    end_with_parent()
+    shard = qe.EdgeShard.load(shard_folder)
+    built = shard.optimize()
+    shard.flush()
+    shard.close()
+    sys.stdout.write(str(int(built)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

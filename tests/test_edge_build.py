@@ -1,0 +1,185 @@
+"""Indexes are built when a server would have built them, without stopping the process and without losing a write."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from qdrant_client import models
+
+from qdrant_tools.connect import connect
+from qdrant_tools.edge import build
+from qdrant_tools.errors import EngineError
+
+SIZE = 64
+ROWS = 6000  # 1.5 MB of vectors: more than is built inside the process
+POINT = models.PointStruct
+
+
+def matrix(rows, seed=0):
+    return np.random.default_rng(seed).normal(size=(rows, SIZE)).astype(np.float32)
+
+
+def create(client, name="docs", threshold=10):
+    client.create_collection(
+        name,
+        models.VectorParams(size=SIZE, distance=models.Distance.COSINE),
+        hnsw_config=models.HnswConfigDiff(m=8, ef_construct=64, full_scan_threshold=10),
+        optimizers_config=models.OptimizersConfigDiff(indexing_threshold=threshold),
+    )
+
+
+def upsert(client, vectors, first=0):
+    for start in range(0, len(vectors), 500):
+        block = vectors[start : start + 500].tolist()
+        points = [POINT(id=first + start + i, vector=v, payload={"n": first + start + i}) for i, v in enumerate(block)]
+        client.upsert("docs", points)
+
+
+@pytest.fixture
+def client(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "QUIET", 3600.0)  # no build unasked
+    monkeypatch.setattr(build, "PATIENCE", 3600.0)
+    client = connect(tmp_path)
+    create(client)
+    yield client
+    client.close()
+
+
+def test_the_process_goes_on_while_an_index_is_built(client):
+    upsert(client, matrix(ROWS))
+    builder = threading.Thread(target=client.build_index, args=("docs",))
+    builder.start()
+    answered = 0
+    while builder.is_alive():
+        answered += len(client.query_points("docs", matrix(1)[0], limit=1).points)
+        time.sleep(0.01)
+    builder.join()
+    assert answered > 5
+    assert client.get_collection("docs").indexed_vectors_count == ROWS
+    assert client.build_index("docs") is False
+
+
+def test_what_is_written_during_a_build_is_there_after_it(client):
+    upsert(client, matrix(ROWS))
+    folder = client.folder
+    builder = threading.Thread(target=client.build_index, args=("docs",))
+    builder.start()
+    extra = 0
+    while builder.is_alive():
+        upsert(client, matrix(10, seed=extra), first=ROWS + extra * 10)
+        client.delete("docs", [extra])
+        client.set_payload("docs", {"n": -1}, points=[ROWS - 1 - extra])
+        with pytest.raises(ValueError):
+            client.set_payload("docs", {"n": -1}, points=[10**9])
+        extra += 1
+        time.sleep(0.02)
+    builder.join()
+    assert extra > 3
+    client.close()
+    client = connect(folder)
+    assert client.count("docs").count == ROWS + extra * 10 - extra
+    minus = models.Filter(must=[models.FieldCondition(key="n", match=models.MatchValue(value=-1))])
+    assert client.count("docs", count_filter=minus).count == extra
+    assert client.retrieve("docs", list(range(extra))) == []
+    assert client.get_collection("docs").indexed_vectors_count >= ROWS - extra
+    assert len(list((folder / "collections").iterdir())) == 1
+    client.close()
+
+
+def test_a_build_that_fails_leaves_the_collection_serving(client, tmp_path, monkeypatch):
+    upsert(client, matrix(ROWS))
+    worker = tmp_path.parent / f"{tmp_path.name}-worker.py"
+    worker.write_text("raise SystemExit('no memory left')")
+    monkeypatch.setattr(build, "WORKER", worker)
+    with pytest.raises(EngineError, match="'docs': the index build failed .no memory left"):
+        client.build_index("docs")
+    assert client.count("docs").count == ROWS
+    upsert(client, matrix(10), first=ROWS)
+    assert client.count("docs").count == ROWS + 10
+    assert len(list((client.folder / "collections").iterdir())) == 1
+
+
+def test_a_collection_can_be_dropped_while_its_index_is_built(client):
+    upsert(client, matrix(ROWS))
+    outcome = []
+
+    def run():
+        try:
+            outcome.append(client.build_index("docs"))
+        except (EngineError, ValueError) as error:
+            outcome.append(error)
+
+    builder = threading.Thread(target=run)
+    builder.start()
+    time.sleep(0.3)
+    client.delete_collection("docs")
+    builder.join()
+    assert len(outcome) == 1
+    assert list((client.folder / "collections").iterdir()) == []
+    create(client)
+    assert client.count("docs").count == 0
+
+
+def test_points_that_cross_the_threshold_are_indexed_unasked(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "QUIET", 0.05)
+    client = connect(tmp_path)
+    create(client)
+    upsert(client, matrix(ROWS))
+    seen = set()
+    deadline = time.monotonic() + 60
+    while (info := client.get_collection("docs")).status != "green" and time.monotonic() < deadline:
+        seen.add(info.status.value)
+        time.sleep(0.01)
+    assert info.indexed_vectors_count == ROWS
+    assert "yellow" in seen
+    client.close()
+
+
+def test_closing_ends_a_build_under_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "QUIET", 0.0)
+    client = connect(tmp_path)
+    create(client)
+    upsert(client, matrix(ROWS))
+    client.close()
+    client = connect(tmp_path)
+    assert client.count("docs").count == ROWS
+    client.close()
+
+
+BUILDER = """
+import sys, threading
+from qdrant_tools.connect import connect
+client = connect(sys.argv[1])
+threading.Thread(target=client.build_index, args=("docs",)).start()
+print("building", flush=True)
+import time
+from qdrant_client import models
+for i in range(10_000):
+    client.upsert("docs", [models.PointStruct(id=100_000 + i, vector=[1.0] * 64)])
+    print(i + 1, flush=True)
+"""
+
+
+@pytest.mark.parametrize("after", [0.2, 0.7, 1.5])
+def test_a_kill_during_a_build_loses_nothing(client, after):
+    upsert(client, matrix(ROWS))
+    folder = client.folder
+    client.close()
+    process = subprocess.Popen([sys.executable, "-c", BUILDER, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "building\n"
+    time.sleep(after)
+    os.kill(process.pid, signal.SIGKILL)
+    lines = [line for line in process.communicate()[0].splitlines() if line.isdigit()]
+    acknowledged = int(lines[-1]) if lines else 0
+    client = connect(folder)
+    assert client.count("docs").count >= ROWS + acknowledged
+    assert len(client.retrieve("docs", [100_000 + i for i in range(acknowledged)])) == acknowledged
+    assert client.build_index("docs") in (True, False)
+    client.close()
