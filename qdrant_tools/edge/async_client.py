@@ -1,0 +1,96 @@
+"""`AsyncEmbeddedClient`: an `AsyncQdrantClient` over the embedded engine.
+
+Each call runs in a thread, so that the event loop goes on wherever the engine or a disk lets other threads run;
+index builds run in a child process. It shares the folder's engine with every other client of the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qdrant_client import AsyncQdrantClient
+from qdrant_client.async_client_base import AsyncQdrantBase
+from qdrant_client.async_qdrant_fastembed import AsyncQdrantFastembedMixin
+from qdrant_client.embed.type_inspector import Inspector
+
+from qdrant_tools.edge.backend import EdgeBackend
+from qdrant_tools.errors import NotSupportedError
+
+
+class AsyncEdgeBackend(AsyncQdrantBase):
+    """The methods of `EdgeBackend`, awaited. The bulk loads are plain calls, as in qdrant-client."""
+
+    def __init__(self, backend: EdgeBackend) -> None:
+        super().__init__()
+        self.backend = backend
+
+    def upload_points(self, *args: Any, **kwargs: Any) -> None:
+        self.backend.upload_points(*args, **kwargs)
+
+    def upload_collection(self, *args: Any, **kwargs: Any) -> None:
+        self.backend.upload_collection(*args, **kwargs)
+
+    def migrate(self, *_args: Any, **_kwargs: Any) -> None:
+        raise NotSupportedError("migrate: use it on a client of connect(), not of aconnect()")
+
+
+def _awaited(name: str) -> Callable[..., Any]:
+    async def method(self: AsyncEdgeBackend, *args: Any, **kwargs: Any) -> Any:
+        return await asyncio.to_thread(getattr(self.backend, name), *args, **kwargs)
+
+    method.__name__ = name
+    return method
+
+
+def _await_the_rest() -> None:
+    for name, member in inspect.getmembers(AsyncQdrantBase, inspect.iscoroutinefunction):
+        if getattr(AsyncEdgeBackend, name) is member:
+            setattr(AsyncEdgeBackend, name, _awaited(name))
+
+
+_await_the_rest()
+
+
+class AsyncEmbeddedClient(AsyncQdrantClient):
+    """All methods of `AsyncQdrantClient`, on collections in a folder; and `build_index` and `flush`.
+
+    Raises `LocationError` and `LocationBusyError` as `EmbeddedClient` does.
+    """
+
+    def __init__(self, folder: str | Path, *, create: bool = True) -> None:
+        # not AsyncQdrantClient.__init__: it would set up a server connection or another engine
+        backend = AsyncEdgeBackend(EdgeBackend(Path(folder), create=create))
+        self._client: AsyncEdgeBackend = backend
+        self.cloud_inference = False
+        self.local_inference_batch_size: int | None = None
+        self._inference_inspector = Inspector()
+        AsyncQdrantFastembedMixin.__init__(self, parser=self._inference_inspector.parser, is_local_mode=True)
+
+    def __repr__(self) -> str:
+        return f"AsyncEmbeddedClient({str(self.folder)!r})"
+
+    def __del__(self) -> None:
+        if hasattr(self, "_client"):
+            self._client.backend.close()
+
+    @property
+    def folder(self) -> Path:
+        """Where the collections live."""
+        return self._client.backend.engine.root
+
+    @property
+    def init_options(self) -> dict[str, Any]:
+        # another client made from such options would open the folder with another engine
+        raise NotSupportedError("an embedded client has no init_options: use connect() or aconnect() on its folder")
+
+    async def build_index(self, collection_name: str) -> bool:
+        """Build what is due now: HNSW, quantisation, removal of deleted points. False if nothing was due."""
+        return await asyncio.to_thread(self._client.backend.build_index, collection_name)
+
+    async def flush(self, collection_name: str) -> None:
+        """Make every acknowledged write survive a power failure; it survives the end of the process anyway."""
+        await asyncio.to_thread(self._client.backend.flush, collection_name)
