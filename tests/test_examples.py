@@ -1,0 +1,54 @@
+"""Every example runs as it stands, offline, and prints what it promises."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from llama_index.core import Settings
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run an example as `python examples/NAME.py ARGUMENTS` in an empty folder, and return what it prints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Settings, "_embed_model", None)
+
+    def run(name: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_llamaindex_quickstart_finds_the_answer(run):
+    assert "time.sleep suspends" in run("llamaindex_quickstart").splitlines()[0]
+
+
+def test_the_qdrant_quickstart_finds_the_answer_and_adds_nothing_twice(run):
+    report, first, *_ = run("qdrant_quickstart", "folder").splitlines()
+    assert "added=3" in report and "time.sleep suspends" in first
+    assert "added=0, updated=0, unchanged=3" in run("qdrant_quickstart", "folder")
+
+
+def test_the_finetune_quickstart_mines_fits_and_measures(run):
+    queries, ndcg, gain = run("finetune_quickstart", "120").splitlines()
+    assert queries.endswith("held-out queries") and "->" in ndcg and "95 % interval" in gain
+
+
+def test_the_rag_pipeline_retrieves_prompts_and_embeds_unchanged_documents_once(run):
+    printed = run("rag", "folder")
+    assert "shutil.copytree" in printed
+    assert "Context information is below." in printed
+    assert run("rag", "folder").startswith("0 new nodes")
+
+
+def test_every_example_is_tested():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {
+        "finetune_quickstart", "llamaindex_quickstart", "qdrant_quickstart", "rag",
+    }  # fmt: skip
