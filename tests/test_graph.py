@@ -43,7 +43,9 @@ def test_every_family_agrees_with_transformers(family, tmp_path):
     np.testing.assert_allclose(run(session, batch), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu", "relu", "silu"])
+@pytest.mark.parametrize(
+    "activation", ["gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu", "relu", "silu"]
+)
 def test_every_activation_agrees_with_transformers(activation, tmp_path):
     config = CONFIGS["bert"](hidden_act=activation)
     model = random_model(config, tmp_path)
@@ -75,7 +77,9 @@ def test_every_pooling_agrees_with_its_definition(mode, normalize, bert):
     np.testing.assert_allclose(run(session, batch), unit(expected) if normalize else expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("modes", [("cls",), ("mean",), ("max",), ("weightedmean",), ("lasttoken",), ("cls", "max", "mean")])
+@pytest.mark.parametrize(
+    "modes", [("cls",), ("mean",), ("max",), ("weightedmean",), ("lasttoken",), ("cls", "max", "mean")]
+)
 def test_the_prompt_can_be_left_out_of_the_pooling(modes, bert):
     folder, model = bert
     spec = replace(spec_of(model.config, pooling=modes, include_prompt=False), dimension=48 * len(modes))
@@ -122,7 +126,12 @@ def test_minilm_agrees_with_sentence_transformers(minilm):
     from sentence_transformers import SentenceTransformer
 
     original = SentenceTransformer(str(minilm), device="cpu")
-    texts = ["How do I read a CSV file?", "csv", "Return a reader object that iterates over lines. " * 12, "æøå 😀 \u202eabc"]
+    texts = [
+        "How do I read a CSV file?",
+        "csv",
+        "Return a reader object that iterates over lines. " * 12,
+        "æøå 😀 \u202eabc",
+    ]
     batch = {k: v.numpy() for k, v in original.preprocess(texts).items() if isinstance(v, torch.Tensor)}
     session = open_session(build_graph(minilm, EncoderSpec("minilm", "bert", 384, 256)))
     vectors = run(session, {name: batch[name] for name in ("input_ids", "attention_mask")})
@@ -166,7 +175,9 @@ def test_weights_that_contradict_the_config_are_named(bert, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     save_file(tensors, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(config | {"intermediate_size": 96}))
-    with pytest.raises(DamagedModelError, match="intermediate.dense.weight has shape .80, 48., config.json implies 96 x 48"):
+    with pytest.raises(
+        DamagedModelError, match="intermediate.dense.weight has shape .80, 48., config.json implies 96 x 48"
+    ):
         build_graph(tmp_path, spec_of(model.config))
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 4}))
     with pytest.raises(DamagedModelError, match="lack .*layer.3.attention"):
@@ -193,7 +204,8 @@ def test_bfloat16_weights_and_old_tensor_names_are_read(bert, tmp_path):
     tensors = {name: tensor.bfloat16() for name, tensor in load_file(folder / "model.safetensors").items()}
     old = {"weight": "gamma", "bias": "beta"}
     renamed = {
-        "bert." + name.replace("LayerNorm." + name.rpartition(".")[2], "LayerNorm." + old[name.rpartition(".")[2]]): tensor
+        "bert."
+        + name.replace("LayerNorm." + name.rpartition(".")[2], "LayerNorm." + old[name.rpartition(".")[2]]): tensor
         for name, tensor in tensors.items()
     }
     save_file(renamed, tmp_path / "model.safetensors")
@@ -201,7 +213,9 @@ def test_bfloat16_weights_and_old_tensor_names_are_read(bert, tmp_path):
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     batch = padded(ROWS)
     expected = unit(pool(states_of(model, batch), batch["attention_mask"], ("mean",)))
-    np.testing.assert_allclose(run(open_session(build_graph(tmp_path, spec_of(model.config))), batch), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        run(open_session(build_graph(tmp_path, spec_of(model.config))), batch), expected, atol=1e-5
+    )
 
 
 def test_the_special_tokens_around_a_text_come_from_the_tokenizer(minilm, tmp_path):

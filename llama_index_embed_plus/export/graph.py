@@ -61,9 +61,8 @@ def special_tokens(folder: Path) -> tuple[list[int], list[int]]:
     """The ids that the folder's tokenizer puts before and after a text; none without a tokenizer.json."""
     if not (folder / "tokenizer.json").is_file():
         return [], []
-    empty, word = (tokens.ids.tolist() for tokens in Tokenizer(folder, 512).encode(["", "a"]))
-    before = next((place for place, pair in enumerate(zip(empty, word)) if pair[0] != pair[1]), len(empty))
-    return empty[:before], empty[before:]
+    tokenizer = Tokenizer(folder, 512)
+    return tokenizer.opening.tolist(), tokenizer.closing.tolist()
 
 
 def _why_not(inner: Path) -> str | None:
