@@ -25,14 +25,22 @@ def engine_filter(filter_: Any) -> qe.Filter | None:
     if filter_ is None:
         return None
     at_least = filter_.min_should
+    must = conditions(filter_.must)
+    if at_least is not None and not at_least.conditions:
+        # none of no conditions holds; the engine would forget to ask
+        must = [*(must or []), qe.HasIdCondition(set())]
     return qe.Filter(
-        must=conditions(filter_.must),
+        must=must,
         should=conditions(filter_.should),
         must_not=conditions(filter_.must_not),
-        min_should=(
-            qe.MinShould(conditions(at_least.conditions) or [], at_least.min_count) if at_least is not None else None
-        ),
+        min_should=_min_should(at_least) if at_least is not None else None,
     )
+
+
+def _min_should(given: models.MinShould) -> qe.MinShould:
+    if given.min_count < 1:
+        raise InputError(f"min_count value {given.min_count} is invalid, expected 1 or more")
+    return qe.MinShould(conditions(given.conditions) or [], given.min_count)
 
 
 def as_filter(given: Any) -> models.Filter | None:
@@ -56,10 +64,11 @@ def without_ids(filter_: qe.Filter | None, point_ids: Iterable[EngineId]) -> qe.
 
 
 def conditions(given: Any) -> list[Any] | None:
-    """Return the engine's conditions for one condition, a list of them, or None."""
+    """Return the engine's conditions for one condition, a list of them, or None; no conditions are None."""
     if given is None:
         return None
-    return [condition(item) for item in (given if isinstance(given, (list, tuple)) else [given])]
+    # the engine takes an empty list inside a nested filter for one that nothing fulfils
+    return [condition(item) for item in (given if isinstance(given, (list, tuple)) else [given])] or None
 
 
 def condition(given: Any) -> Any:
