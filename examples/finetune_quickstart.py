@@ -20,7 +20,7 @@ from qdrant_tools.debias import clicked_as_positive
 from qdrant_tools.index import index_passages
 from qdrant_tools.log import RetrievalLog
 from qdrant_tools.mine import mine
-from qdrant_tools.search import search
+from qdrant_tools.search import search_batch
 
 encoder = open_encoder("all-MiniLM-L6-v2")
 corpus = load_docstrings(limit=int(sys.argv[1]) if len(sys.argv) > 1 else 600)
@@ -34,8 +34,7 @@ with (
     # What a running system does already: index, search, and write down what was clicked.
     collection = CollectionManager(client).ensure("docs", encoder)
     index_passages(collection, corpus.passages, encoder)
-    for query in train.queries:
-        hits = search(collection, query.text, encoder, k=10)
+    for query, hits in zip(train.queries, search_batch(collection, [q.text for q in train.queries], encoder, k=10)):
         search_id = log.record(query.text, hits, collection=collection.name, space=encoder.space)
         for hit in hits:
             if hit.id in train.qrels[query.id]:
