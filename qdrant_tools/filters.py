@@ -12,12 +12,13 @@ from typing import Any
 from qdrant_client import models
 
 from qdrant_tools.errors import InputError
+from qdrant_tools.layout import Layout
 
 PlainFilter = Mapping[str, Any]
 """Metadata field -> the value it must have, or a list of values of which it must have one."""
 
 
-def as_filter(conditions: PlainFilter | models.Filter | None, *, metadata_key: str) -> models.Filter | None:
+def as_filter(conditions: PlainFilter | models.Filter | None, *, layout: Layout) -> models.Filter | None:
     """Translate `{"field": value}` and `{"field": [values]}`; a Qdrant filter passes as it is.
 
     Values are strings, whole numbers or booleans. Dots in a field reach into nested metadata.
@@ -29,9 +30,9 @@ def as_filter(conditions: PlainFilter | models.Filter | None, *, metadata_key: s
         return conditions
     if not isinstance(conditions, Mapping):
         raise InputError(f"filter is a {type(conditions).__name__}, expected a dict or a qdrant_client Filter")
-    prefix = f"{metadata_key}." if metadata_key else ""
     must: list[models.Condition] = [
-        models.FieldCondition(key=prefix + name, match=_match(name, value)) for name, value in conditions.items()
+        models.FieldCondition(key=layout.metadata_field(name), match=_match(name, value))
+        for name, value in conditions.items()
     ]
     return models.Filter(must=must) if must else None
 

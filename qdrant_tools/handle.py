@@ -64,6 +64,7 @@ class Collection:
 class StoredPassage(Passage):
     """A passage as the collection holds it; `vector` (dimension,) only where it was asked for."""
 
+    point_id: str | int = ""
     vector: NDArray[np.float32] | None = field(default=None, compare=False)
 
 
@@ -76,15 +77,22 @@ def fetch(
     collection: Collection, passage_ids: Sequence[str], *, with_vectors: bool = False
 ) -> dict[str, StoredPassage]:
     """Read passages by id. Ids that are not there are not in the result."""
+    points = [point_id(passage_id) for passage_id in passage_ids]
+    stored = fetch_points(collection, points, with_vectors=with_vectors)
+    return {passage.id: passage for passage in stored.values()}
+
+
+def fetch_points(
+    collection: Collection, points: Sequence[str | int], *, with_vectors: bool = False
+) -> dict[str | int, StoredPassage]:
+    """Read passages by the id of their point."""
+    if not points:
+        return {}
     with engine_errors(f"read from collection {collection.name!r}"):
         records = collection.client.retrieve(
-            collection.name,
-            [point_id(passage_id) for passage_id in passage_ids],
-            with_payload=True,
-            with_vectors=with_vectors,
+            collection.name, list(points), with_payload=True, with_vectors=with_vectors
         )
-    stored = (_stored(collection, record) for record in records)
-    return {passage.id: passage for passage in stored}
+    return {plain_id(record.id): _stored(collection, record) for record in records}
 
 
 def stored_vectors(collection: Collection, *, batch_size: int = 512) -> Iterator[tuple[list[str], Vectors]]:
@@ -112,7 +120,7 @@ def _stored(collection: Collection, record: models.Record) -> StoredPassage:
     vector = None
     if record.vector is not None:
         vector = np.asarray(collection.layout.dense(record.vector), dtype=np.float32)
-    return StoredPassage(passage.id, passage.text, passage.metadata, vector)
+    return StoredPassage(passage.id, passage.text, passage.metadata, plain_id(record.id), vector)
 
 
 def plain_id(value: Any) -> str | int:

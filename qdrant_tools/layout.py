@@ -29,6 +29,10 @@ class Layout:
             str(fields.get(self.id, point_id)), str(fields.get(self.text) or ""), fields.get(self.metadata) or {}
         )
 
+    def metadata_field(self, name: str) -> str:
+        """Where a payload has a metadata field."""
+        return f"{self.metadata}.{name}" if self.metadata else name
+
     def dense(self, vector: Any) -> list[float]:
         """The dense vector of a record, whose vectors come as one list or by name."""
         values: list[float] = vector[self.vector] if isinstance(vector, Mapping) else vector

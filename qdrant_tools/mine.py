@@ -1,8 +1,8 @@
 """Labels and a collection -> training examples with hard negatives, from the vectors that are already stored.
 
 For every labelled query the nearest passages are taken from the collection, and what is or may be an answer is taken
-out again, in this order: known positives; near-duplicates of a positive; what scores too close to the positive
-(positive-aware mining, Moreira et al., "NV-Retriever", 2024, TopK-PercPos). From the rest negatives are drawn.
+out again: known positives, copies of them, other parts of their documents, and what scores too close to them
+(positive-aware mining, Moreira et al., "NV-Retriever", 2024). From the rest negatives are drawn.
 
 Guarantees: nothing is embedded but the queries; memory is O(batch x depth), whatever the size of the collection; the
 same seed gives the same examples, in whatever order the queries come; a query with too few candidates gets fewer
@@ -13,76 +13,43 @@ Does not know: where labels come from. A label of weight 0 or less makes no posi
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from qdrant_client import models
 
 from qdrant_tools.errors import InputError
-from qdrant_tools.handle import Collection, StoredPassage, fetch, plain_id
+from qdrant_tools.handle import Collection, StoredPassage, fetch, fetch_points
+from qdrant_tools.log_privacy import is_redacted
+from qdrant_tools.mine_candidates import document_of, find_candidates
+from qdrant_tools.mine_rules import Candidates, Positives, drawing_order, eligible, is_copy
+from qdrant_tools.mine_settings import Judge, MiningSettings
+from qdrant_tools.mine_tally import Tally
 from qdrant_tools.records import Encoder, Example, Label, Progress, ScoredText, Vectors
-from qdrant_tools.translate import engine_errors
 from qdrant_tools.vectors import checked_unit_vectors
 
-Sampling = Literal["top", "random", "softmax"]
+__all__ = ["Judge", "Miner", "MiningResult", "MiningSettings", "Tally", "mine", "positives_by_query"]
 
 
-@dataclass(frozen=True)
-class MiningSettings:
-    """Which candidates are looked at, which are removed, and how negatives are drawn from the rest."""
-
-    negatives: int = 4
-    """Per query, at most."""
-    depth: int = 50
-    """Candidates looked at per query, not counting its known positives."""
-    skip: int = 0
-    """Candidates passed over at the top of the ranking."""
-    max_share: float | None = 0.95
-    """Share of the positive's score that a negative may reach; see `score_limit`. None switches the rule off."""
-    duplicate_similarity: float | None = 0.95
-    """Similarity to a positive from which on a candidate counts as its copy. None switches the rule off."""
-    sampling: Sampling = "top"
-    temperature: float = 0.05
-    """Of softmax sampling over scores: small is close to top, large is close to random."""
-    seed: int = 0
-    hnsw_ef: int | None = None
-    exact: bool = False
-    batch_size: int = 64
-    """Queries at a time."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("negatives", 1), ("depth", 1), ("skip", 0), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
-        if self.skip >= self.depth:
-            raise InputError(f"skip is {self.skip} of depth {self.depth}: no candidate is left")
-        if self.max_share is not None and not 0 < self.max_share <= 1:
-            raise InputError(f"max_share is {self.max_share}, expected a share above 0 and up to 1, or None")
-        if self.duplicate_similarity is not None and not -1 <= self.duplicate_similarity <= 1:
-            raise InputError(f"duplicate_similarity is {self.duplicate_similarity}, expected -1 to 1, or None")
-        if self.sampling not in ("top", "random", "softmax"):
-            raise InputError(f"sampling is {self.sampling!r}, expected 'top', 'random' or 'softmax'")
-        if self.temperature <= 0:
-            raise InputError(f"temperature is {self.temperature}, expected above 0")
+Drawn = dict[int, StoredPassage]
+"""Number of the candidate -> its passage."""
 
 
 @dataclass(frozen=True)
 class MiningResult:
     """The examples, in the order in which the queries first occur in the labels, and what was left out.
 
-    `discarded` holds the counts that are not 0. Candidates: `known_positive`, `near_duplicate`, `close_to_positive`,
-    `skipped`. Labels: `unknown_positive`, whose passage is not in the collection. Queries: `no_positive`, left without
-    any, which give no example, and `too_few`, with fewer negatives than asked for.
+    `discarded` holds the counts that are not 0. Candidates: `known_positive`, `skipped`, `same_document`,
+    `close_to_positive`; of those drawn: `without_text`, `near_duplicate`, `judged_relevant`. Labels:
+    `unknown_positive`, whose passage is not in the collection or has no text. Queries, which give no example:
+    `redacted`, and `no_positive`, left without any. Examples: `too_few`, with fewer negatives than asked for, and
+    `below_minimum`, left out for that. `tally` is the whole account.
     """
 
     examples: list[Example] = field(default_factory=list)
     discarded: Mapping[str, int] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally, compare=False)
 
 
 def mine(
@@ -91,6 +58,7 @@ def mine(
     encoder: Encoder,
     *,
     settings: MiningSettings | None = None,
+    judge: Judge | None = None,
     progress: Progress | None = None,
 ) -> MiningResult:
     """Mine hard negatives for every query that has a positive label. `progress` receives the number of queries done.
@@ -98,39 +66,9 @@ def mine(
     Raises:
         SpaceMismatchError: the collection was filled by another encoder, so its scores would mean nothing.
     """
-    discarded: Counter[str] = Counter()
-    examples = list(
-        iter_examples(collection, labels, encoder, settings or MiningSettings(), discarded, progress=progress)
-    )
-    return MiningResult(examples, {rule: count for rule, count in discarded.items() if count})
-
-
-def score_limit(positive_scores: NDArray[np.float32], max_share: float) -> float:
-    """The score up to which a candidate is a safe negative.
-
-    With several positives the lowest counts: a candidate must stay clear of every one. For a positive score p the
-    limit is p - (1 - max_share) * |p|, which is max_share * p for p >= 0 and lies below p for negative scores too.
-    """
-    lowest = float(positive_scores.min())
-    return lowest - (1.0 - max_share) * abs(lowest)
-
-
-def iter_examples(
-    collection: Collection,
-    labels: Iterable[Label],
-    encoder: Encoder,
-    settings: MiningSettings,
-    discarded: Counter[str],
-    *,
-    progress: Progress | None = None,
-) -> Iterator[Example]:
-    """As `mine`, one batch of queries at a time; `discarded` is counted up on the way."""
-    collection.check(encoder)
-    queries = iter(positives_by_query(labels).items())
-    while batch := dict(islice(queries, settings.batch_size)):
-        yield from _mine_batch(collection, batch, encoder, settings, discarded)
-        if progress is not None:
-            progress(len(batch))
+    miner = Miner(collection, encoder, settings or MiningSettings(), judge)
+    examples = list(miner.examples(positives_by_query(labels), progress=progress))
+    return MiningResult(examples, miner.tally.discarded(), miner.tally)
 
 
 def positives_by_query(labels: Iterable[Label]) -> dict[str, dict[str, float]]:
@@ -147,141 +85,178 @@ def positives_by_query(labels: Iterable[Label]) -> dict[str, dict[str, float]]:
 
 
 @dataclass(frozen=True)
-class _Candidates:
-    """The neighbours of one query, nearest first."""
+class Draft:
+    """An example on its way: its query, its positives, the vectors (n, dimension) of all positives of the query, and
+    the candidates that may be drawn, in drawing order."""
 
-    ids: list[str]
+    query: str
+    weight: float
+    positives: list[StoredPassage]
+    positive_scores: Sequence[float]
     vectors: Vectors
+    candidates: Candidates
+    order: list[int]
 
 
-def _mine_batch(
-    collection: Collection,
-    batch: Mapping[str, Mapping[str, float]],
-    encoder: Encoder,
-    settings: MiningSettings,
-    discarded: Counter[str],
-) -> Iterator[Example]:
-    stored = fetch(collection, sorted({p for weights in batch.values() for p in weights}), with_vectors=True)
-    discarded["unknown_positive"] += sum(p not in stored for weights in batch.values() for p in weights)
-    known = {query: [stored[p] for p in weights if p in stored] for query, weights in batch.items()}
-    discarded["no_positive"] += sum(not positives for positives in known.values())
-    known = {query: positives for query, positives in known.items() if positives}
-    if not known:
-        return
-    vectors = checked_unit_vectors(
-        encoder.encode_queries(list(known)),
-        dimension=collection.dimension,
-        count=len(known),
-        what=f"queries encoded by {encoder.space!r}",
-    )
-    limit = settings.depth + max(map(len, known.values()))
-    chosen = [
-        _choose(query, vector, positives, candidates, settings, discarded)
-        for (query, positives), vector, candidates in zip(
-            known.items(), vectors, _nearest(collection, vectors, limit, settings), strict=True
+class Miner:
+    """Mines batch by batch, and keeps the account in `tally`."""
+
+    def __init__(
+        self, collection: Collection, encoder: Encoder, settings: MiningSettings, judge: Judge | None = None
+    ) -> None:
+        collection.check(encoder)
+        self.collection, self.encoder, self.settings, self.judge = collection, encoder, settings, judge
+        self.tally = Tally()
+
+    def examples(
+        self, positives: Mapping[str, Mapping[str, float]], *, progress: Progress | None = None
+    ) -> Iterator[Example]:
+        """Yield the examples of each query (query -> positive passage -> weight)."""
+        queries = iter(positives.items())
+        while batch := dict(islice(queries, self.settings.batch_size)):
+            yield from self.batch(batch)
+            if progress is not None:
+                progress(len(batch))
+
+    def batch(self, positives: Mapping[str, Mapping[str, float]]) -> list[Example]:
+        """The examples of some queries."""
+        drafts = self.drafts(positives)
+        finished = [self._example(draft, *drawn) for draft, drawn in zip(drafts, self._draw(drafts), strict=True)]
+        return [example for example in finished if example is not None]
+
+    def drafts(self, positives: Mapping[str, Mapping[str, float]]) -> list[Draft]:
+        """What may be drawn for some queries, and from what it must keep away."""
+        self.tally.counts["queries"] += len(positives)
+        return self._drafts(self._known(positives), positives)
+
+    def _known(self, positives: Mapping[str, Mapping[str, float]]) -> dict[str, list[StoredPassage]]:
+        """The positives that are in the collection, of the queries that have any."""
+        usable = {query: weights for query, weights in positives.items() if query.strip() and not is_redacted(query)}
+        wanted = sorted({passage for weights in usable.values() for passage in weights})
+        stored = fetch(self.collection, wanted, with_vectors=True)
+        stored = {passage: its for passage, its in stored.items() if its.text}
+        known = {query: [stored[p] for p in weights if p in stored] for query, weights in usable.items()}
+        self.tally.counts["redacted"] += len(positives) - len(usable)
+        self.tally.counts["unknown_positive"] += sum(p not in stored for w in usable.values() for p in w)
+        self.tally.counts["no_positive"] += sum(not passages for passages in known.values())
+        return {query: passages for query, passages in known.items() if passages}
+
+    def _drafts(
+        self, known: Mapping[str, list[StoredPassage]], weights: Mapping[str, Mapping[str, float]]
+    ) -> list[Draft]:
+        if not known:
+            return []
+        vectors = checked_unit_vectors(
+            self.encoder.encode_queries(list(known)),
+            dimension=self.collection.dimension,
+            count=len(known),
+            what=f"queries encoded by {self.encoder.space!r}",
         )
-    ]
-    texts = fetch(collection, sorted({passage_id for negatives in chosen for passage_id, _ in negatives}))
-    for (query, positives), negatives in zip(known.items(), chosen, strict=True):
-        discarded["too_few"] += len(negatives) < settings.negatives
-        yield Example(
-            query,
-            tuple(ScoredText(positive.id, positive.text) for positive in positives),
-            tuple(ScoredText(passage_id, texts[passage_id].text, score) for passage_id, score in negatives),
-            float(np.mean([batch[query][positive.id] for positive in positives])),
+        found = find_candidates(self.collection, vectors, list(map(len, known.values())), self.settings)
+        drafts = []
+        for (query, passages), vector, candidates in zip(known.items(), vectors, found, strict=True):
+            stored = np.stack([passage.vector for passage in passages if passage.vector is not None])
+            scores = stored @ vector
+            self.tally.add_scores("positives", scores)
+            self.tally.add_scores("candidates", candidates.scores)
+            each = self.settings.several == "each"
+            for chosen in [[index] for index in range(len(passages))] if each else [list(range(len(passages)))]:
+                its = [passages[index] for index in chosen]
+                against = Positives(
+                    [passage.point_id for passage in its],
+                    scores[chosen],
+                    [document_of(passage.metadata, self.settings) for passage in passages],
+                )
+                left, removed = eligible(candidates, [p.point_id for p in passages], against, self.settings)
+                self.tally.counts.update(removed)
+                weight = float(np.mean([weights[query][passage.id] for passage in its]))
+                order = drawing_order(candidates, left, self.settings, query)
+                drafts.append(Draft(query, weight, its, scores[chosen].tolist(), stored, candidates, order))
+        return drafts
+
+    def _draw(self, drafts: Sequence[Draft]) -> list[tuple[Drawn, Drawn]]:
+        """Draw until every draft has its negatives or no candidates left; returns (negatives, promoted) of each.
+
+        Only what is drawn is looked at closely: a copy of a positive, or what the judge finds relevant, makes room for
+        the next in line.
+        """
+        negatives: list[Drawn] = [{} for _ in drafts]
+        promoted: list[Drawn] = [{} for _ in drafts]
+        queues = [list(draft.order) for draft in drafts]
+        while True:
+            missing = [self.settings.negatives - len(its) for its in negatives]
+            turn = [(number, index) for number, queue in enumerate(queues) for index in queue[: missing[number]]]
+            if not turn:
+                return list(zip(negatives, promoted))
+            queues = [queue[count:] for queue, count in zip(queues, missing)]
+            drawn = self._not_copies(drafts, turn)
+            for (number, index, passage), relevant in zip(drawn, self._relevant(drafts, drawn), strict=True):
+                if not relevant:
+                    negatives[number][index] = passage
+                elif self.judge is not None and self.judge.promote:
+                    promoted[number][index] = passage
+
+    def _not_copies(
+        self, drafts: Sequence[Draft], turn: Sequence[tuple[int, int]]
+    ) -> list[tuple[int, int, StoredPassage]]:
+        """The drawn candidates (draft, index) with their passages, without copies of a positive of the query."""
+        similarity = self.settings.duplicate_similarity
+        points = list(dict.fromkeys(drafts[number].candidates.points[index] for number, index in turn))
+        stored = fetch_points(self.collection, points, with_vectors=similarity is not None)
+        passages = [(number, index, stored.get(drafts[number].candidates.points[index])) for number, index in turn]
+        present = [(number, index, passage) for number, index, passage in passages if passage and passage.text]
+        self.tally.counts["without_text"] += len(turn) - len(present)
+        if similarity is None:
+            return present
+        new = [
+            (number, index, passage)
+            for number, index, passage in present
+            if passage.vector is not None and not is_copy(passage.vector, drafts[number].vectors, similarity)
+        ]
+        self.tally.counts["near_duplicate"] += len(present) - len(new)
+        return new
+
+    def _relevant(self, drafts: Sequence[Draft], drawn: Sequence[tuple[int, int, StoredPassage]]) -> list[bool]:
+        if self.judge is None:
+            return [False] * len(drawn)
+        threshold = self.judge.threshold
+        pairs = [(drafts[number].query, passage.text) for number, _, passage in drawn]
+        verdicts = [score >= threshold for score in judged_scores(self.judge, pairs)]
+        self.tally.counts["judged"] += len(verdicts)
+        self.tally.counts["judged_relevant"] += sum(verdicts)
+        return verdicts
+
+    def _example(self, draft: Draft, drawn: Drawn, promoted: Drawn) -> Example | None:
+        def scored(passages: Drawn) -> tuple[ScoredText, ...]:
+            its = sorted(passages.items())  # candidates are numbered best first
+            return tuple(ScoredText(p.id, p.text, float(draft.candidates.scores[index])) for index, p in its)
+
+        positives = tuple(
+            ScoredText(passage.id, passage.text, score)
+            for passage, score in zip(draft.positives, draft.positive_scores, strict=True)
         )
+        negatives = scored(drawn)
+        self.tally.counts["too_few"] += len(negatives) < self.settings.negatives
+        self.tally.counts["no_negatives"] += not negatives
+        if len(negatives) < self.settings.minimum:
+            self.tally.counts["below_minimum"] += 1
+            return None
+        self.tally.counts["examples"] += 1
+        self.tally.counts["negatives"] += len(negatives)
+        self.tally.add_scores("negatives", [negative.score or 0.0 for negative in negatives])
+        return Example(draft.query, positives + scored(promoted), negatives, draft.weight)
 
 
-def _nearest(collection: Collection, vectors: Vectors, limit: int, settings: MiningSettings) -> Iterator[_Candidates]:
-    template = models.QueryRequest(
-        using=collection.layout.vector or None,
-        params=collection.search_params(hnsw_ef=settings.hnsw_ef, exact=settings.exact),
-        limit=limit,
-        with_payload=[collection.layout.id],
-        with_vector=True,
-    )
-    requests = [template.model_copy(update={"query": row}) for row in vectors.tolist()]
-    with engine_errors(f"search collection {collection.name!r}"):
-        responses = collection.client.query_batch_points(collection.name, requests)
-    for response in responses:
-        ids = [collection.layout.passage(p.payload, point_id=plain_id(p.id)).id for p in response.points]
-        rows = [collection.layout.dense(point.vector) for point in response.points]
-        yield _Candidates(ids, np.asarray(rows, dtype=np.float32).reshape(len(ids), collection.dimension))
+def judged_scores(judge: Judge, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """What the judge says, one finite number per pair.
 
-
-def _ordered(candidates: _Candidates, query_vector: NDArray[np.float32]) -> tuple[_Candidates, NDArray[np.float32]]:
-    """Candidates by score, best first, and the scores. Scores that differ by rounding only go by passage id."""
-    scores = candidates.vectors @ query_vector
-    order = sorted(range(len(scores)), key=lambda index: (-round(float(scores[index]), 5), candidates.ids[index]))
-    return _Candidates([candidates.ids[index] for index in order], candidates.vectors[order]), scores[order]
-
-
-def _choose(
-    query: str,
-    query_vector: NDArray[np.float32],
-    positives: Sequence[StoredPassage],
-    candidates: _Candidates,
-    settings: MiningSettings,
-    discarded: Counter[str],
-) -> list[tuple[str, float]]:
-    """Apply the rules in their order, then draw. Returns (passage id, score) of the negatives, best first."""
-    positive_vectors = np.stack([positive.vector for positive in positives if positive.vector is not None])
-    positive_ids = {positive.id for positive in positives}
-    candidates, scores = _ordered(candidates, query_vector)
-    rules = {
-        "known_positive": np.array([passage_id in positive_ids for passage_id in candidates.ids], dtype=bool),
-        "near_duplicate": _near_duplicates(candidates.vectors, positive_vectors, settings.duplicate_similarity),
-        "close_to_positive": _too_close(scores, positive_vectors @ query_vector, settings.max_share),
-    }
-    eligible = np.flatnonzero(~rules["known_positive"])[: settings.depth]
-    discarded["known_positive"] += int(rules["known_positive"].sum())
-    discarded["skipped"] += len(eligible[: settings.skip])
-    eligible = eligible[settings.skip :]
-    for rule in ("near_duplicate", "close_to_positive"):
-        hit = rules[rule][eligible]
-        discarded[rule] += int(hit.sum())
-        eligible = eligible[~hit]
-    ids = [candidates.ids[index] for index in eligible]
-    return [
-        (ids[index], float(scores[eligible][index])) for index in draw(ids, scores[eligible], settings, query=query)
-    ]
-
-
-def _near_duplicates(vectors: Vectors, positives: Vectors, similarity: float | None) -> NDArray[np.bool_]:
-    if similarity is None or not len(vectors):
-        return np.zeros(len(vectors), dtype=bool)
-    nearest: NDArray[np.float32] = (vectors @ positives.T).max(axis=1)
-    return nearest >= similarity
-
-
-def _too_close(
-    scores: NDArray[np.float32], positive_scores: NDArray[np.float32], max_share: float | None
-) -> NDArray[np.bool_]:
-    if max_share is None:
-        return np.zeros(len(scores), dtype=bool)
-    return scores > score_limit(positive_scores, max_share)
-
-
-def draw(ids: Sequence[str], scores: NDArray[np.float32], settings: MiningSettings, *, query: str) -> NDArray[np.int64]:
-    """Indices of the drawn candidates, in their order (which is best first).
-
-    Random and softmax draw without replacement (softmax by the Gumbel top-k trick, Kool et al., "Stochastic beams
-    and where to find them", ICML 2019). A candidate's luck is a hash of seed, query and its id, so it does not
-    depend on the other candidates.
+    Raises:
+        InputError: the judge returned something else.
     """
-    keys: NDArray[np.float64] = scores.astype(np.float64)
-    if settings.sampling != "top":
-        luck = _uniform(ids, settings.seed, query)
-        keys = luck if settings.sampling == "random" else keys / settings.temperature - np.log(-np.log(luck))
-    return np.sort(np.argsort(-keys, kind="stable")[: settings.negatives])
-
-
-def _uniform(ids: Sequence[str], seed: int, query: str) -> NDArray[np.float64]:
-    """One number in (0, 1) per id."""
-    start = hashlib.blake2b(f"{seed}\0{query}\0".encode(), digest_size=8)
-    numbers = np.empty(len(ids))
-    for index, passage_id in enumerate(ids):
-        digest = start.copy()
-        digest.update(passage_id.encode())
-        numbers[index] = (int.from_bytes(digest.digest(), "big") + 0.5) / 2.0**64
-    return numbers
+    if not pairs:
+        return []
+    scores = np.asarray(judge.score(pairs), dtype=np.float64)
+    if scores.shape != (len(pairs),) or not np.isfinite(scores).all():
+        raise InputError(f"the judge returned shape {scores.shape}, expected {len(pairs)} finite scores, one per pair")
+    values: list[float] = scores.tolist()
+    return values

@@ -94,7 +94,7 @@ def search_vectors(
     rows = checked_vectors(vectors, dimension=collection.dimension, what="query vectors")
     template = models.QueryRequest(
         using=collection.layout.vector or None,
-        filter=as_filter(filter, metadata_key=collection.layout.metadata),
+        filter=as_filter(filter, layout=collection.layout),
         params=collection.search_params(hnsw_ef=hnsw_ef, exact=exact),
         limit=k,
         with_payload=True,

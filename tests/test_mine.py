@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
-from qdrant_tools.collection import Collection, CollectionManager, build_index
+from qdrant_tools.collection import Collection, CollectionManager, build_index, point_id
 from qdrant_tools.errors import InputError, SpaceMismatchError
 from qdrant_tools.index import index_passages
-from qdrant_tools.mine import MiningSettings, draw, mine, positives_by_query, score_limit
+from qdrant_tools.mine import Judge, MiningSettings, Tally, mine, positives_by_query
+from qdrant_tools.mine_rules import Candidates, drawing_order, score_limit
 from qdrant_tools.records import Label, Passage
 
 OPEN = MiningSettings(max_share=None, duplicate_similarity=None)
@@ -55,7 +59,7 @@ def test_negatives_are_the_nearest_passages_that_no_rule_removes(client, encoder
     assert [negative.id for negative in example.negatives] == ["hard", "less hard"]
     assert example.negatives[0].text == "black tea and coffee raise blood sugar"
     assert example.weight == 0.75
-    assert result.discarded == {"known_positive": 2, "near_duplicate": 1, "close_to_positive": 1}
+    assert result.discarded == {"known_positive": 2, "close_to_positive": 2}
     expected = (
         encoder.encode_queries(["green tea blood pressure"])
         @ encoder.encode_passages(["black tea and coffee raise blood sugar"])[0]
@@ -149,22 +153,39 @@ def test_one_positive_vote_makes_a_positive():
 
 
 @pytest.mark.parametrize(
-    ("scores", "limit"), [([0.8], 0.76), ([0.8, 0.4], 0.38), ([-0.4], -0.42), ([0.5, -0.4], -0.42), ([0.0], 0.0)]
+    ("scores", "settings", "limit"),
+    [
+        ([0.8], {}, 0.76),
+        ([0.8, 0.4], {}, 0.38),
+        ([0.8, 0.4], {"several": "mean"}, 0.57),
+        ([-0.4], {}, -0.42),
+        ([0.5, -0.4], {}, -0.42),
+        ([0.0], {}, 0.0),
+        ([0.8], {"max_share": None}, np.inf),
+        ([0.8], {"max_share": None, "margin": 0.1}, 0.7),
+        ([-0.8], {"max_share": None, "margin": 0.1}, -0.9),
+        ([0.8], {"margin": 0.1}, 0.7),
+        ([0.8], {"margin": 0.01}, 0.76),
+    ],
 )
-def test_the_limit_lies_below_the_lowest_positive_also_for_negative_scores(scores, limit):
-    assert score_limit(np.array(scores, np.float32), 0.95) == pytest.approx(limit)
+def test_the_limit_lies_below_the_positive_also_for_negative_scores(scores, settings, limit):
+    assert score_limit(np.array(scores, np.float32), MiningSettings(**settings)) == pytest.approx(limit)
 
 
 IDS = [f"p{i}" for i in range(9)]
+
+
+def drawn(scores, settings: MiningSettings, query: str) -> list[int]:
+    candidates = Candidates(IDS[: len(scores)], scores)
+    return drawing_order(candidates, np.arange(len(scores)), settings, query)
 
 
 def test_softmax_draws_near_the_top_when_cold_and_evenly_when_hot():
     scores = np.linspace(0.9, 0.1, 9, dtype=np.float32)
 
     def counts(temperature):
-        settings = MiningSettings(negatives=1, sampling="softmax", temperature=temperature)
-        drawn = [int(draw(IDS, scores, settings, query=f"query {i}")[0]) for i in range(2000)]
-        return np.bincount(drawn, minlength=9) / 2000
+        settings = MiningSettings(sampling="softmax", temperature=temperature)
+        return np.bincount([drawn(scores, settings, f"query {i}")[0] for i in range(2000)], minlength=9) / 2000
 
     np.testing.assert_array_equal(counts(0.001), [1, 0, 0, 0, 0, 0, 0, 0, 0])
     np.testing.assert_allclose(counts(1000.0), np.full(9, 1 / 9), atol=0.03)
@@ -172,12 +193,141 @@ def test_softmax_draws_near_the_top_when_cold_and_evenly_when_hot():
     np.testing.assert_allclose(counts(0.3), expected, atol=0.03)
 
 
+def test_random_draws_evenly():
+    scores = np.linspace(0.9, 0.1, 9, dtype=np.float32)
+    first = [drawn(scores, MiningSettings(sampling="random"), f"query {i}")[0] for i in range(2000)]
+    np.testing.assert_allclose(np.bincount(first, minlength=9) / 2000, np.full(9, 1 / 9), atol=0.03)
+
+
 @pytest.mark.parametrize("sampling", ["top", "random", "softmax"])
-def test_drawing_repeats_nothing_and_lists_the_best_first(sampling):
+def test_drawing_repeats_nothing(sampling):
     scores = np.array([0.9, 0.7, 0.5, 0.1], np.float32)
-    drawn = draw(IDS[:4], scores, MiningSettings(negatives=3, sampling=sampling), query="q")
-    assert len(set(drawn.tolist())) == 3 and list(scores[drawn]) == sorted(scores[drawn], reverse=True)
-    assert len(draw([], scores[:0], MiningSettings(sampling=sampling), query="q")) == 0
+    assert sorted(drawn(scores, MiningSettings(sampling=sampling), "q")) == [0, 1, 2, 3]
+    assert drawn(scores[:0], MiningSettings(sampling=sampling), "q") == []
+
+
+def test_a_margin_keeps_negatives_a_distance_away(client, encoder):
+    collection = filled(
+        client,
+        encoder,
+        [Passage("p", "a b c d"), *(Passage(f"n{n}", "a b c d"[: 2 * n + 1] + " x y z") for n in range(4))],
+    )
+    settings = replace(OPEN, margin=0.4)
+    (example,) = mine(collection, [Label("a b c d", "p")], encoder, settings=settings).examples
+    scores = [negative.score for negative in example.negatives]
+    assert scores and max(scores) <= example.positives[0].score - 0.4 + 1e-6
+
+
+def test_several_positives_may_each_have_an_example_of_their_own(client, encoder):
+    texts = {"near": "a b c d", "far": "a b w w w w w", "between": "a b c x x x", "easy": "z"}
+    collection = filled(client, encoder, [Passage(name, text) for name, text in texts.items()])
+    labels = [Label("a b c d", "near", 1.0), Label("a b c d", "far", 0.5)]
+    settings = replace(OPEN, max_share=0.95, several="each")
+    near, far = mine(collection, labels, encoder, settings=settings).examples
+    assert [p.id for p in near.positives] == ["near"] and [n.id for n in near.negatives] == ["between", "easy"]
+    assert [p.id for p in far.positives] == ["far"] and [n.id for n in far.negatives] == ["easy"], "between beats far"
+    assert (near.weight, far.weight) == (1.0, 0.5)
+
+
+def test_other_parts_of_a_positives_document_are_spared(client, encoder):
+    passages = [
+        Passage(f"{doc}{part}", f"tea part{part} of {doc}", {"file": {"name": doc}})
+        for doc in "ab"
+        for part in range(3)
+    ]
+    collection = filled(client, encoder, [*passages, Passage("c", "tea without a document")])
+    settings = replace(OPEN, document_key="file.name", negatives=9)
+    result = mine(collection, [Label("tea", "a1")], encoder, settings=settings)
+    assert {n.id for n in result.examples[0].negatives} == {"b0", "b1", "b2", "c"}
+    assert result.discarded["same_document"] == 2
+    assert len(mine(collection, [Label("tea", "c")], encoder, settings=settings).examples[0].negatives) == 6
+
+
+def test_a_filter_says_where_negatives_may_come_from(client, encoder):
+    collection = filled(client, encoder, numbered(30))
+    settings = replace(OPEN, filter={"topic": [2, 3]}, negatives=30)
+    (example,) = mine(collection, [Label("passage about thing1", "p1")], encoder, settings=settings).examples
+    assert {int(n.id[1:]) % 7 for n in example.negatives} == {2, 3} and len(example.negatives) == 8
+
+
+def test_copies_are_found_however_many_there_are(client, encoder):
+    copies = [Passage(f"copy{i:03}", "green tea is good") for i in range(120)]
+    collection = filled(client, encoder, [*copies, Passage("other", "green tea is bad for me")])
+    result = mine(
+        collection, [Label("green tea is good", "copy007")], encoder, settings=replace(OPEN, duplicate_similarity=0.95)
+    )
+    assert all(n.id == "other" for n in result.examples[0].negatives), "whatever part of the copies the graph reached"
+    assert result.discarded["near_duplicate"] > 20
+
+
+def test_a_judge_drops_answers_and_the_next_candidate_takes_the_place(client, encoder):
+    collection = filled(client, encoder, [Passage(f"p{i}", "word " * (9 - i) + "other " * i) for i in range(9)])
+    asked: list[tuple[str, str]] = []
+
+    def score(pairs):
+        asked.extend(pairs)
+        return [float(text.count("word") in (8, 6)) for _, text in pairs]
+
+    settings = replace(OPEN, negatives=3)
+    plain = mine(collection, [Label("word", "p0")], encoder, settings=settings).examples[0]
+    result = mine(collection, [Label("word", "p0")], encoder, settings=settings, judge=Judge(score, 0.5))
+    assert [n.id for n in plain.negatives] == ["p1", "p2", "p3"]
+    assert [n.id for n in result.examples[0].negatives] == ["p2", "p4", "p5"]
+    assert result.discarded["judged_relevant"] == 2 and len(asked) == 5, "only what is drawn is judged"
+    promoted = mine(
+        collection, [Label("word", "p0")], encoder, settings=settings, judge=Judge(score, 0.5, promote=True)
+    )
+    assert [p.id for p in promoted.examples[0].positives] == ["p0", "p1", "p3"]
+    assert promoted.examples[0].negatives == result.examples[0].negatives
+
+
+def test_a_judge_that_finds_everything_relevant_leaves_no_negatives(client, encoder):
+    collection = filled(client, encoder, numbered(12))
+    result = mine(
+        collection, [Label("passage", "p0")], encoder, settings=OPEN, judge=Judge(lambda pairs: [1.0] * len(pairs), 0.5)
+    )
+    assert result.examples[0].negatives == () and result.discarded["judged_relevant"] == 11
+
+
+@pytest.mark.parametrize("answer", [[0.5], [float("nan")] * 4, [[0.1, 0.9]] * 4])
+def test_a_judge_must_give_one_finite_score_per_pair(client, encoder, answer):
+    collection = filled(client, encoder, numbered(12))
+    with pytest.raises(InputError, match="the judge returned"):
+        mine(collection, [Label("passage", "p0")], encoder, settings=OPEN, judge=Judge(lambda pairs: answer, 0.5))
+
+
+def test_examples_below_the_minimum_are_left_out_and_counted(client, encoder):
+    collection = filled(client, encoder, [Passage("a", "red fish"), Passage("b", "red bird")])
+    result = mine(collection, [Label("red fish", "a")], encoder, settings=MiningSettings(minimum=2))
+    assert result.examples == [] and result.discarded["below_minimum"] == 1
+
+
+def test_redacted_and_empty_queries_give_no_examples(client, encoder):
+    collection = filled(client, encoder, numbered(5))
+    labels = [Label("redacted:12ab", "p1"), Label("  ", "p1"), Label("thing2", "p2")]
+    result = mine(collection, labels, encoder)
+    assert [example.query for example in result.examples] == ["thing2"] and result.discarded["redacted"] == 2
+
+
+def test_points_deleted_after_the_click_are_counted(client, encoder):
+    collection = filled(client, encoder, numbered(8))
+    collection.client.delete("docs", [point_id("p3")])
+    result = mine(collection, [Label("thing3", "p3"), Label("thing4", "p4")], encoder)
+    assert [example.query for example in result.examples] == ["thing4"]
+    assert result.discarded["unknown_positive"] == 1 and result.discarded["no_positive"] == 1
+
+
+def test_the_account_has_every_candidate_in_one_place(client, encoder):
+    collection = filled(client, encoder, numbered(60))
+    labels = [Label(f"passage about topic{i % 7} thing{i}", f"p{i}") for i in range(30)]
+    result = mine(collection, labels, encoder, settings=MiningSettings(skip=2, negatives=50))
+    counts = result.tally.counts
+    removed = counts["skipped"] + counts["near_duplicate"] + counts["same_document"] + counts["close_to_positive"]
+    assert counts["candidates"] - removed == counts["negatives"] == sum(len(e.negatives) for e in result.examples)
+    histograms = result.tally.histograms
+    assert histograms["negatives"].total() == counts["negatives"]
+    assert histograms["positives"].total() == 30
+    assert Tally.from_row(json.loads(json.dumps(result.tally.as_row()))) == result.tally
 
 
 @pytest.mark.parametrize(
@@ -189,6 +339,9 @@ def test_drawing_repeats_nothing_and_lists_the_best_first(sampling):
         ({"duplicate_similarity": 95}, "duplicate_similarity is 95"),
         ({"sampling": "best"}, "sampling is 'best'"),
         ({"temperature": 0}, "temperature is 0"),
+        ({"margin": -1}, "margin is -1"),
+        ({"minimum": 5}, "minimum is 5 of 4"),
+        ({"several": "max"}, "several is 'max'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_when_made(wrong, message):

@@ -1,0 +1,122 @@
+"""Which candidates of a query may be negatives, and in which order they are drawn: pure functions over scores.
+
+Guarantees: deterministic; a candidate's luck depends on seed, query and its own id alone. Does not know: engines,
+texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_tools.mine_settings import MiningSettings
+
+Scores = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The neighbours of one query, best first: ids, scores (n,), and the document of each if that is asked for."""
+
+    points: Sequence[str | int]
+    scores: Scores
+    documents: Sequence[object] = ()
+
+
+@dataclass(frozen=True)
+class Positives:
+    """The known positives of one query: ids, scores (n,) and documents."""
+
+    points: Sequence[str | int]
+    scores: Scores
+    documents: Sequence[object] = ()
+
+
+def score_limit(positive_scores: Scores, settings: MiningSettings) -> float:
+    """The score up to which a candidate is a safe negative; infinite without rules.
+
+    For a positive score p, `max_share` allows p - (1 - max_share) * |p|: that is max_share * p for p >= 0, and lies
+    below p for negative scores too. `margin` allows p - margin. The stricter one holds. With several positives p is
+    the lowest or the mean of their scores.
+    """
+    p = float(positive_scores.mean() if settings.several == "mean" else positive_scores.min())
+    limit = np.inf
+    if settings.max_share is not None:
+        limit = min(limit, p - (1.0 - settings.max_share) * abs(p))
+    if settings.margin is not None:
+        limit = min(limit, p - settings.margin)
+    return float(limit)
+
+
+def eligible(
+    candidates: Candidates, known: Sequence[str | int], positives: Positives, settings: MiningSettings
+) -> tuple[NDArray[np.int64], Counter[str]]:
+    """Indices of the candidates that may be negatives, best first, and how many each rule removed.
+
+    `known` are all positives of the query; `positives` those that the rules measure against. A candidate that several
+    rules would remove counts for the first: known_positive, skipped, same_document, close_to_positive.
+    """
+    spared = set(known)
+    is_known = np.array([point in spared for point in candidates.points], dtype=bool)
+    left = np.flatnonzero(~is_known)[: settings.depth]
+    removed = Counter(known_positive=int(is_known.sum()), candidates=len(left), skipped=len(left[: settings.skip]))
+    left = left[settings.skip :]
+    rules = {
+        "same_document": _same_document(candidates, positives),
+        "close_to_positive": candidates.scores > score_limit(positives.scores, settings),
+    }
+    for rule, mask in rules.items():
+        hit = mask[left]
+        removed[rule] += int(hit.sum())
+        left = left[~hit]
+    return left, removed
+
+
+def drawing_order(candidates: Candidates, left: NDArray[np.int64], settings: MiningSettings, query: str) -> list[int]:
+    """All eligible indices, in the order in which they are drawn: the first n are n draws without replacement.
+
+    Softmax draws by the Gumbel top-k trick (Kool, van Hoof, Welling, "Stochastic beams and where to find them", ICML
+    2019).
+    """
+    if settings.sampling == "top":
+        return [int(index) for index in left]
+    luck = _uniform([candidates.points[index] for index in left], settings.seed, query)
+    if settings.sampling == "softmax":
+        luck = candidates.scores[left].astype(np.float64) / settings.temperature - np.log(-np.log(luck))
+    return [int(index) for index in left[np.argsort(-luck, kind="stable")]]
+
+
+def ordered(points: Sequence[str | int], scores: Scores) -> list[int]:
+    """Indices by score, best first. Scores that differ by rounding only go by id, so that two runs agree."""
+    rounded = np.round(scores.astype(np.float64), 5)
+    return sorted(range(len(points)), key=lambda index: (-rounded[index], str(points[index])))
+
+
+def is_copy(vector: Scores, positives: Scores, similarity: float) -> bool:
+    """Whether a vector (dimension,) is as similar to one of the positives (n, dimension); the cosine decides."""
+    lengths = np.linalg.norm(positives, axis=1) * np.linalg.norm(vector)
+    return bool((positives @ vector >= similarity * lengths).any())
+
+
+def _same_document(candidates: Candidates, positives: Positives) -> Mask:
+    known = [document for document in positives.documents if document is not None]
+    if not known:
+        return np.zeros(len(candidates.points), dtype=bool)
+    return np.array([document in known for document in candidates.documents], dtype=bool)
+
+
+def _uniform(points: Sequence[str | int], seed: int, query: str) -> NDArray[np.float64]:
+    """One number in (0, 1) per id."""
+    start = hashlib.blake2b(f"{seed}\0{query}\0".encode("utf-8", "surrogatepass"), digest_size=8)
+    numbers = np.empty(len(points))
+    for index, point in enumerate(points):
+        digest = start.copy()
+        digest.update(str(point).encode())
+        numbers[index] = (int.from_bytes(digest.digest(), "big") + 0.5) / 2.0**64
+    return numbers

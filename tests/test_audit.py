@@ -1,0 +1,139 @@
+"""The audit says how many negatives are answers, and on whose word; calibration picks how careful to be."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from tiny import WordEncoder
+
+from qdrant_tools.audit import audit, rate_of, read_sheet, write_sheet
+from qdrant_tools.collection import CollectionManager
+from qdrant_tools.connect import connect
+from qdrant_tools.errors import InputError
+from qdrant_tools.index import index_passages
+from qdrant_tools.mine import Judge, MiningSettings, mine
+from qdrant_tools.mine_calibrate import SHARES, calibrate
+from qdrant_tools.records import Example, Label, Passage, ScoredText
+
+
+def example(query: str, *negatives: str) -> Example:
+    return Example(query, (ScoredText("p", "the answer"),), tuple(ScoredText(n, f"text {n}", 0.5) for n in negatives))
+
+
+EXAMPLES = [example("q1", "a", "b", "c"), example("q2", "a"), example("q3")]
+
+
+def test_the_audit_counts_examples_and_negatives():
+    found = audit(EXAMPLES)
+    assert (found.examples, found.queries, found.negatives, found.distinct_negatives) == (3, 3, 4, 3)
+    assert found.without_negatives == 1 and found.negatives_per_example == {0: 1, 1: 1, 3: 1}
+    assert found.false_negatives == () and found.removed == {} and found.histograms == {}
+    json.dumps(found.as_row())
+
+
+def test_judgements_count_only_where_there_are_any():
+    judgements = [Label("q1", "a", 1.0), Label("q1", "b", 0.0), Label("q2", "c", 1.0), Label("q9", "a", 1.0)]
+    (finding,) = audit(EXAMPLES, judgements=judgements).false_negatives
+    assert (finding.source, finding.looked_at, finding.relevant, finding.rate) == ("judgements", 2, 1, 0.5)
+
+
+def test_a_judge_looks_at_every_negative():
+    judge = Judge(lambda pairs: [float(text == "text a") for _, text in pairs], 0.5)
+    (finding,) = audit(EXAMPLES, judge=judge).false_negatives
+    assert (finding.source, finding.looked_at, finding.relevant) == ("judge", 4, 2)
+
+
+def test_a_sheet_goes_to_a_person_and_comes_back(tmp_path):
+    path = tmp_path / "sheet.csv"
+    many = [example(f'query, with\n"quotes" {i}', "a", "b") for i in range(50)]
+    assert write_sheet(many, path, size=10) == 10
+    first = path.read_bytes()
+    write_sheet(many[::-1], path, size=10)
+    assert path.read_bytes() == first, "the sample does not depend on the order"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, verdict in zip(rows, ["1", "0", "0", " 1 ", ""]):
+        row["relevant"] = verdict
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    assert read_sheet(path) == [True, False, False, True]
+    (finding,) = audit(many, sheet=path).false_negatives
+    assert (finding.source, finding.looked_at, finding.relevant) == ("sheet", 4, 2)
+
+
+def test_a_sheet_with_other_verdicts_is_refused(tmp_path):
+    write_sheet(EXAMPLES, tmp_path / "sheet.csv")
+    text = (tmp_path / "sheet.csv").read_text()
+    (tmp_path / "sheet.csv").write_text(text.rstrip() + "maybe\n")
+    with pytest.raises(InputError, match="relevant is 'maybe'"):
+        read_sheet(tmp_path / "sheet.csv")
+    with pytest.raises(InputError, match="cannot read the sheet"):
+        read_sheet(tmp_path / "none.csv")
+
+
+def test_the_interval_of_a_rate_is_wilsons():
+    finding = rate_of([True] * 5 + [False] * 95, source="x")
+    assert (finding.low, finding.high) == (pytest.approx(0.0215, abs=1e-4), pytest.approx(0.1118, abs=1e-4))
+    assert (rate_of([], source="x").low, rate_of([], source="x").high) == (0.0, 1.0)
+
+
+class PlacedEncoder(WordEncoder):
+    """Texts of the form "angle seed" lie that many degrees from the query "0 0", in a direction of their own."""
+
+    def encode_queries(self, texts):
+        rows = np.zeros((len(texts), self.dimension), np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            angle, direction, query = text.split()
+            row[int(query)] = np.cos(np.radians(float(angle)))
+            row[40 + int(direction)] = np.sin(np.radians(float(angle)))
+        return rows
+
+
+@pytest.fixture
+def placed():
+    """30 queries, each with 3 answers at 30, 33 and 36 degrees, and other passages from 45 degrees on."""
+    encoder = PlacedEncoder(dimension=120)
+    collection = CollectionManager(connect(":memory:")).ensure("docs", encoder)
+    angles = [30, 33, 36, 45, 50, 55, 60, 65, 70]
+    passages = [Passage(f"{q}-{a}", f"{a} {i} {q}") for q in range(35) for i, a in enumerate(angles)]
+    index_passages(collection, passages, encoder)
+    return collection, encoder
+
+
+def test_calibration_hides_answers_and_finds_the_share_that_spares_them(placed):
+    collection, encoder = placed
+    labels = [Label(f"0 0 {q}", f"{q}-{a}") for q in range(35) for a in (30, 33, 36)]
+    found = calibrate(collection, labels, encoder, settings=MiningSettings(depth=8, negatives=3))
+    assert found.method == "labelled" and found.queries == 35
+    by_share = {trial.max_share: trial for trial in found.trials}
+    assert by_share[0.95].false_negatives > 0.05, "an answer at 36 degrees is within 0.95 of one at 30"
+    # cos 36 / cos 30 = 0.934, cos 33 / cos 30 = 0.968: from 0.92 on no hidden answer is drawn.
+    assert found.settings.max_share == 0.92 and by_share[0.92].false_negatives == 0
+    assert found.settings.duplicate_similarity == 0.95, "the other settings stay"
+    assert [trial.max_share for trial in found.trials] == list(SHARES)
+    discarded = [trial.discarded for trial in found.trials]
+    assert discarded == sorted(discarded)
+    json.dumps(found.as_row())
+
+
+def test_without_several_positives_the_margin_follows_from_how_far_positives_stand_out(placed):
+    collection, encoder = placed
+    labels = [Label(f"0 0 {q}", f"{q}-30") for q in range(35)]
+    found = calibrate(collection, labels, encoder, settings=MiningSettings(depth=8))
+    assert found.method == "distribution" and found.settings.max_share is None
+    background = np.median(np.cos(np.radians([50, 55, 60, 65, 70])))
+    assert found.settings.margin == pytest.approx(0.1 * (np.cos(np.radians(30)) - background), abs=2e-3)
+    assert len(mine(collection, labels, encoder, settings=found.settings).examples) == 35
+
+
+def test_calibration_needs_a_positive_and_a_share(placed):
+    collection, encoder = placed
+    with pytest.raises(InputError, match="none of the 1 labelled queries"):
+        calibrate(collection, [Label("0 0 1", "gone")], encoder)
+    with pytest.raises(InputError, match="target is 5"):
+        calibrate(collection, [], encoder, target=5)

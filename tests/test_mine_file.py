@@ -1,0 +1,152 @@
+"""Mining into a file can be killed and goes on where it was."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from tiny import WordEncoder, numbered
+
+from qdrant_tools.collection import CollectionManager, build_index
+from qdrant_tools.connect import connect
+from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.index import index_passages
+from qdrant_tools.mine import Judge, MiningSettings, mine
+from qdrant_tools.mine_file import mine_to_jsonl, read_examples
+from qdrant_tools.records import Label
+
+LABELS = [Label(f"passage about topic{i % 7} thing{i}", f"p{i}") for i in range(40)] + [Label("nowhere", "gone")]
+SETTINGS = MiningSettings(batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return WordEncoder(dimension=512)
+
+
+@pytest.fixture(scope="module")
+def collection(encoder, tmp_path_factory):
+    client = connect(tmp_path_factory.mktemp("qdrant"))
+    collection = CollectionManager(client).ensure("docs", encoder)
+    index_passages(collection, numbered(60), encoder)
+    build_index(collection)
+    yield collection
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def expected(collection, encoder):
+    return mine(collection, LABELS, encoder, settings=SETTINGS)
+
+
+def test_the_file_has_the_examples_that_mining_gives(collection, encoder, expected, tmp_path):
+    steps: list[int] = []
+    path = tmp_path / "examples.jsonl"
+    report = mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS, progress=steps.append)
+    assert [e.as_row() for e in read_examples(path)] == [e.as_row() for e in expected.examples]
+    assert report.tally == expected.tally and (report.queries, report.resumed) == (41, 0)
+    assert steps == [4] * 10 + [1]
+
+
+def test_a_finished_file_is_left_as_it_is(collection, encoder, expected, tmp_path):
+    path = tmp_path / "examples.jsonl"
+    mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS)
+    before = path.read_bytes()
+    report = mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS)
+    assert path.read_bytes() == before
+    assert report.resumed == 41 and report.tally == expected.tally
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 10])
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(collection, encoder, expected, tmp_path, stop_after):
+    path = tmp_path / "examples.jsonl"
+    steps = itertools.count(1)
+
+    def interrupt(_: int) -> None:
+        if next(steps) == stop_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS, progress=interrupt)
+    with path.open("ab") as file:
+        file.write(b'{"query": "half a li')  # what a kill in the middle of a batch leaves
+    report = mine_to_jsonl(collection, LABELS, encoder, path=path, settings=MiningSettings(batch_size=7))
+    assert report.resumed == 4 * stop_after
+    assert [e.as_row() for e in read_examples(path)] == [e.as_row() for e in expected.examples]
+    assert report.tally == expected.tally
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_mine_file import *
+encoder = WordEncoder(dimension=512)
+client = connect(sys.argv[2])
+collection = CollectionManager(client).ensure("docs", encoder)
+index_passages(collection, numbered(60), encoder)
+def progress(n):
+    sys.stdout.write("batch\\n")
+    sys.stdout.flush()
+mine_to_jsonl(collection, LABELS, encoder, path=sys.argv[3], settings=SETTINGS, progress=progress)
+"""
+
+
+def test_a_killed_run_is_finished_by_the_next_process(expected, encoder, tmp_path):
+    path = tmp_path / "examples.jsonl"
+    command = [sys.executable, "-c", KILLED, os.path.dirname(__file__), str(tmp_path / "qdrant"), str(path)]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    for _ in range(3):
+        first.stdout.readline()
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    second = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    assert second.stdout.count("batch") <= 9, "the first call for all that was resumed"
+    assert [e.as_row() for e in read_examples(path)] == [e.as_row() for e in expected.examples]
+
+
+def test_a_file_of_another_run_is_refused(collection, encoder, tmp_path):
+    path = tmp_path / "examples.jsonl"
+    mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS)
+    for other in (
+        {"settings": MiningSettings(seed=1)},
+        {"labels": LABELS[1:]},
+        {"judge": Judge(lambda pairs: [0.0] * len(pairs), 0.5)},
+    ):
+        arguments = {"labels": LABELS, "settings": SETTINGS, "judge": None} | other
+        with pytest.raises(UsageError, match="begun with other labels, settings, judge or vectors"):
+            mine_to_jsonl(
+                collection,
+                arguments["labels"],
+                encoder,
+                path=path,
+                settings=arguments["settings"],
+                judge=arguments["judge"],
+            )
+
+
+def test_a_file_that_mining_did_not_write_is_never_overwritten(collection, encoder, tmp_path):
+    path = tmp_path / "notes.jsonl"
+    path.write_text("my notes\n")
+    with pytest.raises(UsageError, match="was not begun by mining"):
+        mine_to_jsonl(collection, LABELS, encoder, path=path)
+    assert path.read_text() == "my notes\n"
+
+
+def test_a_file_that_lost_its_end_is_refused(collection, encoder, tmp_path):
+    path = tmp_path / "examples.jsonl"
+    mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UsageError, match="shorter than"):
+        mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS)
+
+
+def test_reading_names_the_line_that_is_no_example(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"query": "q"}\n[]\n')
+    with pytest.raises(InputError, match="line 2: not a training example"):
+        list(read_examples(tmp_path / "x.jsonl"))
+    with pytest.raises(InputError, match="cannot read"):
+        list(read_examples(tmp_path / "none.jsonl"))
