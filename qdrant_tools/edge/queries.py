@@ -61,6 +61,8 @@ def check_combination(request: models.QueryRequest | models.Prefetch, *, has_pre
         raise InputError("prefetches need a query that merges them: give query")
     if request.score_threshold is not None and query is None:
         raise InputError("score_threshold needs a query: give query")
+    if request.score_threshold is not None and isinstance(query, models.OrderByQuery):
+        raise InputError("an order_by query has no scores: drop score_threshold")
     fusion = isinstance(query, (models.FusionQuery, models.RrfQuery))
     if (fusion or isinstance(query, models.FormulaQuery)) and not has_prefetch:
         raise InputError(f"{type(query).__name__} merges prefetches: give at least one")
@@ -79,6 +81,8 @@ def _prefetch(engine: Engine, collection: OpenCollection, given: models.Prefetch
     translation = Translation(engine, collection, given.using, given.lookup_from, limit)
     nested = _prefetches(engine, collection, given.prefetch)
     check_combination(given, has_prefetch=bool(nested))
+    if isinstance(given.query, models.NearestQuery) and given.query.mmr is not None:
+        raise NotSupportedError("mmr inside a prefetch: the embedded engine applies it only as the query itself")
     query = translation.query(given.query)
     return qe.Prefetch(
         limit=limit,
@@ -160,6 +164,8 @@ class Translation:
         vector = self.vector(given.nearest)
         if given.mmr is None:
             return qe.Query.Nearest(vector, using=self.using)
+        if isinstance(vector, qe.SparseVector):
+            raise NotSupportedError("mmr over a sparse vector: the embedded engine applies it to dense vectors only")
         diversity = MMR_DIVERSITY if given.mmr.diversity is None else given.mmr.diversity
         if not 0 <= diversity <= 1:
             raise InputError(f"mmr diversity {diversity} is invalid, expected 0 to 1")
