@@ -29,8 +29,11 @@ SHEET_COLUMNS = ("query", "passage_id", "score", "positive", "passage", "relevan
 
 @dataclass(frozen=True)
 class FalseNegatives:
-    """How many of the negatives that somebody looked at are relevant. `low` and `high` are the 95 % Wilson interval
-    of the rate."""
+    """How many of the negatives that somebody looked at are relevant, with the 95 % Wilson interval of that rate.
+
+    `of_all` is the relevant share of all negatives, looked at or not. It is the figure to read where judgements, like
+    most qrels, list little but relevant passages: a lower bound.
+    """
 
     source: str
     looked_at: int
@@ -38,6 +41,7 @@ class FalseNegatives:
     rate: float
     low: float
     high: float
+    of_all: float
 
 
 @dataclass(frozen=True)
@@ -97,14 +101,17 @@ def audit(
     counts = Tally().counts if tally is None else tally.counts
     candidates = counts["known_positive"] + counts["candidates"]
     removed = {rule: counts[rule] for rule in REMOVED if counts[rule]}
+    negatives = sum(number * count for number, count in per_example.items())
     return Audit(
         examples=per_example.total(),
         queries=len(queries),
-        negatives=sum(number * count for number, count in per_example.items()),
+        negatives=negatives,
         distinct_negatives=len(passages),
         without_negatives=per_example[0],
         negatives_per_example=dict(sorted((number, count) for number, count in per_example.items() if count)),
-        false_negatives=tuple(_findings(None if known is None else verdicts, judged if judge else None, sheet)),
+        false_negatives=tuple(
+            _findings(None if known is None else verdicts, judged if judge else None, sheet, negatives)
+        ),
         removed=removed,
         removed_share={rule: count / candidates for rule, count in removed.items()},
         histograms={} if tally is None else {name: dict(sorted(its.items())) for name, its in tally.histograms.items()},
@@ -147,30 +154,33 @@ def read_sheet(path: str | Path) -> list[bool]:
     return verdicts
 
 
-def rate_of(verdicts: Sequence[bool] | Counter[bool], *, source: str) -> FalseNegatives:
-    """The share of relevant ones and its interval.
+def rate_of(verdicts: Sequence[bool] | Counter[bool], *, source: str, negatives: int) -> FalseNegatives:
+    """The share of relevant ones and its interval; `negatives` is how many there are in all.
 
     Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
     """
     counts = Counter(verdicts)
     n, relevant = counts.total(), counts[True]
     if n == 0:
-        return FalseNegatives(source, 0, 0, 0.0, 0.0, 1.0)
+        return FalseNegatives(source, 0, 0, 0.0, 0.0, 1.0, 0.0)
     z, p = 1.959964, relevant / n
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return FalseNegatives(source, n, relevant, p, max(0.0, middle - half), min(1.0, middle + half))
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return FalseNegatives(source, n, relevant, p, low, high, relevant / max(negatives, n))
 
 
 def _findings(
-    verdicts: list[bool] | None, judged: Counter[bool] | None, sheet: str | Path | None
+    verdicts: list[bool] | None, judged: Counter[bool] | None, sheet: str | Path | None, negatives: int
 ) -> Iterator[FalseNegatives]:
     if verdicts is not None:
-        yield rate_of(verdicts, source="judgements")
+        yield rate_of(verdicts, source="judgements", negatives=negatives)
     if judged is not None:
-        yield rate_of(judged, source="judge")
+        yield rate_of(judged, source="judge", negatives=negatives)
     if sheet is not None:
-        yield rate_of(read_sheet(sheet), source="sheet")
+        # A sheet is a sample: its rate is the estimate, and the rest was never to be looked at.
+        found = read_sheet(sheet)
+        yield rate_of(found, source="sheet", negatives=len(found))
 
 
 def _numbered(examples: Iterable[Example], seed: int) -> Iterator[tuple[bytes, Example, ScoredText]]:

@@ -1,8 +1,7 @@
 """Logs that other systems wrote -> logged searches.
 
 Two shapes are read, from JSONL, CSV or TSV, with the names of the columns given: one row per search with a list of
-hits in it (nested), or one row per hit with the search's id in each (flat). Also LlamaIndex's
-`EmbeddingQAFinetuneDataset`, whose relevant documents become ratings.
+hits in it (nested), or one row per hit with the search's id in each (flat).
 
 Guarantees: streams; the same file gives the same search ids, so importing it twice adds nothing; what cannot be read
 is an error with the file, the row's number and the column. Does not know: the retrieval log; give the searches to
@@ -73,7 +72,7 @@ def read_log(path: str | Path, columns: LogColumns) -> Iterator[LoggedSearch]:
         LogError: the file cannot be read, or a row has not what the columns promise.
     """
     file = Path(path)
-    default = _modified(file)
+    default = modified(file)
     seen: set[str] = set()
     for number, rows in _groups(file, columns):
         with _located(file, number):
@@ -82,26 +81,6 @@ def read_log(path: str | Path, columns: LogColumns) -> Iterator[LoggedSearch]:
                 raise InputError(f"search {search.id!r} was there before: sort the rows by search")
         seen.add(search.id)
         yield search
-
-
-def read_qa_dataset(path: str | Path) -> Iterator[LoggedSearch]:
-    """Read the JSON file of an `EmbeddingQAFinetuneDataset`: one search per query, its relevant documents rated 1.
-
-    Raises:
-        LogError: not such a file.
-    """
-    file = Path(path)
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        queries, relevant = dict(data["queries"]), dict(data["relevant_docs"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LogError(
-            f"{file} is not an EmbeddingQAFinetuneDataset (queries, corpus, relevant_docs): {error}"
-        ) from error
-    at = _modified(file)
-    for query_id, text in queries.items():
-        events = tuple(Feedback(str(passage), "rating", 1.0, at) for passage in relevant.get(query_id, ()))
-        yield LoggedSearch(str(query_id), at, str(text), feedback=events)
 
 
 def _numbered_rows(path: Path) -> Iterator[tuple[int, Row]]:
@@ -251,7 +230,7 @@ def _made_id(row: Row, number: int) -> str:
     return hashlib.sha256(json.dumps([number, row], sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _modified(path: Path) -> datetime:
+def modified(path: Path) -> datetime:
     try:
         return datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except OSError as error:

@@ -62,7 +62,7 @@ def calibrate(
     encoder: Encoder,
     *,
     settings: MiningSettings | None = None,
-    target: float = 0.01,
+    target: float = 0.05,
     queries: int = 500,
     progress: Progress | None = None,
 ) -> Calibration:

@@ -38,6 +38,7 @@ def test_judgements_count_only_where_there_are_any():
     judgements = [Label("q1", "a", 1.0), Label("q1", "b", 0.0), Label("q2", "c", 1.0), Label("q9", "a", 1.0)]
     (finding,) = audit(EXAMPLES, judgements=judgements).false_negatives
     assert (finding.source, finding.looked_at, finding.relevant, finding.rate) == ("judgements", 2, 1, 0.5)
+    assert finding.of_all == 0.25, "one of the four negatives is known to be an answer"
 
 
 def test_a_judge_looks_at_every_negative():
@@ -77,9 +78,9 @@ def test_a_sheet_with_other_verdicts_is_refused(tmp_path):
 
 
 def test_the_interval_of_a_rate_is_wilsons():
-    finding = rate_of([True] * 5 + [False] * 95, source="x")
+    finding = rate_of([True] * 5 + [False] * 95, source="x", negatives=100)
     assert (finding.low, finding.high) == (pytest.approx(0.0215, abs=1e-4), pytest.approx(0.1118, abs=1e-4))
-    assert (rate_of([], source="x").low, rate_of([], source="x").high) == (0.0, 1.0)
+    assert (rate_of([], source="x", negatives=100).low, rate_of([], source="x", negatives=100).high) == (0.0, 1.0)
 
 
 class PlacedEncoder(WordEncoder):

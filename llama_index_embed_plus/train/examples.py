@@ -1,8 +1,11 @@
 """Training examples -> the columns that sentence-transformers trains on.
 
-Guarantees: one row per (query, positive), with as many negatives as the example has, at most `negatives`. Rows with
-different numbers of negatives land in different data sets, because a column cannot be empty and filling it at random
-would train on made-up judgements. Does not know: models, losses.
+`to_datasets` keeps every example; `to_tuples` and `to_triplets` give one data set of one shape, for a trainer of
+one's own.
+
+Guarantees: `to_datasets` has one row per (query, positive), with as many negatives as the example has, at most
+`negatives`. Rows with different numbers of negatives land in different data sets, because a column cannot be empty and
+filling it at random would train on made-up judgements. Does not know: models, losses.
 """
 
 from __future__ import annotations
@@ -27,3 +30,29 @@ def to_datasets(examples: Iterable[Example], *, negatives: int = 3) -> DatasetDi
             for i, negative in enumerate(chosen, start=1):
                 rows[f"negative_{i}"].append(negative.text)
     return DatasetDict({f"negatives_{n}": Dataset.from_dict(dict(rows)) for n, rows in sorted(columns.items())})
+
+
+def to_tuples(examples: Iterable[Example], *, negatives: int) -> Dataset:
+    """Return `anchor`, `positive`, `negative_1` .. `negative_N`: one row per positive of an example.
+
+    Examples with fewer negatives are left out; those with more give the first N.
+    """
+    complete = [example for example in examples if len(example.negatives) >= negatives]
+    names = ["anchor", "positive", *(f"negative_{i}" for i in range(1, negatives + 1))]
+    rows = [
+        (example.query, positive.text, *(negative.text for negative in example.negatives[:negatives]))
+        for example in complete
+        for positive in example.positives
+    ]
+    return Dataset.from_dict({name: [row[i] for row in rows] for i, name in enumerate(names)})
+
+
+def to_triplets(examples: Iterable[Example]) -> Dataset:
+    """Return `anchor`, `positive`, `negative`: one row per pair of a positive and a negative of an example."""
+    rows = [
+        (example.query, positive.text, negative.text)
+        for example in examples
+        for positive in example.positives
+        for negative in example.negatives
+    ]
+    return Dataset.from_dict({n: [row[i] for row in rows] for i, n in enumerate(("anchor", "positive", "negative"))})
