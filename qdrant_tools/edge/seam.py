@@ -91,6 +91,11 @@ def translate(error: BaseException, collection: str) -> PlusError:
         return LocationBusyError(f"collection '{collection}' is open in another process: close it there")
     if "No space left" in text:
         return LocationError(f"collection '{collection}' cannot be written: no space left on the disk")
+    if "cancelled by service" in text:  # what the engine says to a formula that has no value
+        return EngineError(
+            f"collection '{collection}': the engine gave up ({text}): usually a formula over a payload value that is "
+            "no number; leave such points out with a filter"
+        )
     if "not supported" in text.lower():
         return NotSupportedError(f"collection '{collection}': {text}")
     return EngineError(f"collection '{collection}': the engine refused: {text}")
