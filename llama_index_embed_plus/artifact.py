@@ -16,22 +16,23 @@ Does not know: what is in the files.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from llama_index_embed_plus.errors import DamagedModelError, UsageError
-from llama_index_embed_plus.model_files import LEGACY_POOLING, MANIFEST, inside, onnx_files, read_json
-from llama_index_embed_plus.spec import EncoderSpec, read_spec, space_of
+from llama_index_embed_plus.model_files import MANIFEST, inside, name_of, onnx_files, read_json, write_json
+from llama_index_embed_plus.spec import EncoderSpec, read_spec, space_of, weights_of
+from llama_index_embed_plus.spec_files import write_spec_files
 
 FORMAT = 1
 ADAPTER = "adapter"
+_IN_THE_GRAPH = ("pooling", "include_prompt", "head", "normalize", "dimension", "truncate_dim")
 _COPIED = (".json", ".safetensors", ".txt", ".model", ".md", ".jinja")
 
 
@@ -49,6 +50,8 @@ class Manifest:
 
     spec: EncoderSpec
     space: str
+    weights: str
+    """`spec.weights_of`: names the weights that every build was made from, also where they were left out."""
     builds: Mapping[str, Mapping[str, Any]]
     sha256: Mapping[str, str]
     made_by: Mapping[str, str] = field(default_factory=dict)
@@ -101,47 +104,70 @@ def write_manifest(
 ) -> Manifest:
     """Seal `folder` as it is: read its spec, name its space, hash every file, write embed_plus.json as the last one.
 
-    spec: how to read the folder; None: as its files say.
+    spec: how to read the folder, which its files are made to say; None: as they say.
     builds: what to record beside those of an earlier manifest; `torch-fp32` is always there.
-    name: what people call this model; "": as before, or as its weights are known.
+    name: what people call this model; "": as before, or after the weights if a `spec` is given.
     """
     before = read_manifest(folder) if is_artifact(folder) else None
-    spec = spec or read_spec(folder)
-    if name:
-        spec = EncoderSpec.from_dict({**spec.as_dict(), "name": name})
-    _write_both_pooling_forms(folder)
+    if spec is None:
+        spec = read_spec(folder)
+    elif not name:
+        name, _ = name_of(folder / spec.transformer_path)
+    spec = replace(spec, name=name or spec.name)
+    write_spec_files(folder, spec)
     recorded = {"torch-fp32": {"file": ""}, **(before.builds if before else {}), **(builds or {})}
     hashes = {path: hash_file(folder / path) for path in _files(folder)}
-    manifest = Manifest(spec, space_of(folder, spec), recorded, hashes, versions())
+    weights = weights_of(folder, spec)
+    manifest = Manifest(spec, space_of(folder, spec, weights=weights), weights, recorded, hashes, versions())
     write_json(folder / MANIFEST, {**asdict(manifest), "spec": spec.as_dict()})
     return manifest
 
 
-def onnx_build(folder: Path, manifest: Manifest | None, spec: EncoderSpec) -> Build | None:
-    """The ONNX graph to run: int8 before fp32 in an artifact (hashes checked), else what a hub folder carries."""
+def verify_small_files(folder: Path) -> Manifest:
+    """Verify everything but weights and graphs: those are hashed when they are used. Reads a megabyte or two."""
+    heavy = (".safetensors", ".onnx", ".data")
+    manifest = read_manifest(folder)
+    return verify(folder, [name for name in sorted(manifest.sha256) if not name.endswith(heavy)])
+
+
+def fits(manifest: Manifest, spec: EncoderSpec) -> bool:
+    """Whether the graphs of an artifact compute what `spec` asks for. Prompts and lengths lie outside of a graph."""
+    return all(getattr(spec, name) == getattr(manifest.spec, name) for name in _IN_THE_GRAPH)
+
+
+def onnx_build(folder: Path, manifest: Manifest | None, spec: EncoderSpec, *, build: str | None = None) -> Build | None:
+    """The ONNX graph to run, its hash checked: `build`, or int8 before fp32. Of a hub folder: the one it carries."""
     if manifest is None:
         file = next(onnx_files(folder), None)
-        return Build("onnx-fp32", file) if file else None
-    for build in ("onnx-int8", "onnx-fp32"):
-        if build in manifest.builds:
-            file = inside(folder, str(manifest.builds[build]["file"]))
-            if spec != manifest.spec:
-                raise UsageError(
-                    "an artifact's ONNX graph was built for its own spec; use backend='torch' with overrides"
-                )
-            beside = [name for name in manifest.sha256 if name.startswith(f"{file.relative_to(folder).as_posix()}")]
-            verify(folder, beside or [file.relative_to(folder).as_posix()])
-            return Build(build, file)
+        return Build("onnx-fp32", file) if file and build in (None, "onnx-fp32") else None
+    for name in (build,) if build else ("onnx-int8", "onnx-fp32"):
+        if name not in manifest.builds:
+            continue
+        if not fits(manifest, spec):
+            raise UsageError(f"{folder}: its graph has other {', '.join(_IN_THE_GRAPH)} inside; use backend='torch'")
+        file = str(manifest.builds[name]["file"])
+        verify(folder, [path for path in manifest.sha256 if path in (file, f"{file}.data")] or [file])
+        return Build(name, inside(folder, file))
     return None
 
 
-def copy_model(source: Path, target: Path) -> None:
-    """Copy the files of a model folder that this project reads: no pickle, no code, no other runtime's files."""
+def copy_model(source: Path, target: Path, *, spec: EncoderSpec | None = None) -> None:
+    """Copy the files of a model folder that this project reads: no pickle, no code, no other runtime's files.
+
+    The copy's files state what `spec` says (None: as `source` is read), also facts that hung on the folder's name.
+    """
+    left_out = {"onnx", "openvino"}
     for path in sorted(source.rglob("*")):
         relative = path.relative_to(source)
-        if path.suffix in _COPIED and path.is_file() and not {"onnx", "openvino"} & set(relative.parts[:-1]):
+        if (
+            path.suffix in _COPIED
+            and path.name != MANIFEST
+            and path.is_file()
+            and not left_out & set(relative.parts[:-1])
+        ):
             (target / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / relative)
+    write_spec_files(target, spec or read_spec(source))
 
 
 @contextmanager
@@ -174,13 +200,6 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(draft, path)
-
-
 def versions() -> dict[str, str]:
     """The versions that matter to what was written."""
     from importlib.metadata import PackageNotFoundError, version
@@ -197,22 +216,3 @@ def versions() -> dict[str, str]:
 def _files(folder: Path) -> list[str]:
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(path.as_posix() for path in paths if path.name != MANIFEST and not path.name.startswith("."))
-
-
-def _write_both_pooling_forms(folder: Path) -> None:
-    """Add the booleans that older readers need to a pooling config of the new form, and the other way round."""
-    for path in folder.glob("*_Pooling/config.json"):
-        saved = json.loads(path.read_text("utf-8"))
-        modes = (
-            saved.get("pooling_mode") or [mode for key, mode in LEGACY_POOLING.items() if saved.get(key)] or ["mean"]
-        )
-        modes = [modes] if isinstance(modes, str) else list(modes)
-        width = saved.get("word_embedding_dimension", saved.get("embedding_dimension"))
-        both = {
-            "word_embedding_dimension": width,
-            **{key: mode in modes for key, mode in LEGACY_POOLING.items()},
-            "include_prompt": saved.get("include_prompt", True),
-            "pooling_mode": modes[0] if len(modes) == 1 else modes,
-        }
-        if saved != both:
-            write_json(path, both)

@@ -22,7 +22,13 @@ _WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "onnx/model
 _UNWANTED = ["*.bin", "*.pt", "*.pkl", "*.py", "openvino/*", "*.msgpack", "*.h5"]
 
 
-def resolve(model: str | Path, *, revision: str | None = None, cache_folder: str | Path | None = None) -> Path:
+def resolve(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    cache_folder: str | Path | None = None,
+    trust_remote_code: bool = False,
+) -> Path:
     """Find the folder of `model`: a folder, `all-MiniLM-L6-v2` and the like, or a hub name `owner/name`.
 
     revision: branch, tag or commit on the hub; a folder has none (UsageError).

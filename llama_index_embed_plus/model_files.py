@@ -9,19 +9,17 @@ Does not know: weights, tokenizers.
 from __future__ import annotations
 
 import json
-import logging
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from llama_index_embed_plus.errors import DamagedModelError
-from llama_index_embed_plus.families import KNOWN_WEIGHTS
+from llama_index_embed_plus.families import KNOWN_WEIGHTS, Family, family_of
 from llama_index_embed_plus.head import ACTIVATIONS, HeadStep
 from llama_index_embed_plus.pooling import CLS, LAST, MAX, MEAN, MEAN_SQRT, POOLING_MODES, WEIGHTED
 from llama_index_embed_plus.tensors import hash_weights, tensors_of, weight_files
 from qdrant_tools.errors import NotSupportedError
-
-logger = logging.getLogger(__name__)
 
 MANIFEST = "embed_plus.json"
 
@@ -43,6 +41,8 @@ _ACTIVATIONS["torch.nn.modules.linear.Identity"] = "identity"
 _WIDTHS = ("hidden_size", "d_model", "dim", "n_embd")
 _POSITIONS_FROM_2 = {"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "longformer"}
 """Families that number positions from pad + 1: two of `max_position_embeddings` are never used."""
+WORDPIECE_FAMILIES = ("bert", "distilbert", "electra")
+"""Families whose old folders hold vocab.txt and no tokenizer.json; the one can be made from the other."""
 _UNLIMITED = 1_000_000
 """Tokenizers write huge numbers for "no limit"."""
 
@@ -69,6 +69,21 @@ def require_json(folder: Path, name: str) -> dict[str, Any]:
     return value
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half."""
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(draft, path)
+
+
+def require_text(folder: Path, name: str) -> str:
+    """Read a text file that must be there."""
+    try:
+        return (folder / name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DamagedModelError(f"{folder / name} is missing or damaged ({type(error).__name__})") from error
+
+
 def onnx_files(folder: Path) -> Iterator[Path]:
     """The ONNX files that hubs and this project write, those there are."""
     for name in ("onnx/model.onnx", "model.onnx"):
@@ -86,28 +101,29 @@ def inside(folder: Path, name: str) -> Path:
 
 def read_facts(folder: Path) -> Facts:
     """Collect every field of EncoderSpec that the files of `folder` state or imply."""
-    modules = _modules(folder)
+    modules = modules_of(folder)
     transformer = _path_of(modules, "Transformer")
     inner = inside(folder, transformer)
     config = require_json(inner, "config.json")
-    hidden = next((int(config[key]) for key in _WIDTHS if key in config), None)
-    if hidden is None:
-        raise DamagedModelError(f"{inner / 'config.json'} states no width, expected one of {', '.join(_WIDTHS)}")
+    hidden = _hidden(inner, config)
     _check_weights(inner, config, hidden)
+    family = family_of(folder)
     facts: Facts = {
         "model_type": (str(config.get("model_type", "unknown")), "config.json"),
         "transformer_path": (transformer, "modules.json"),
-        **_length(inner, config),
-        **_prompts(folder),
-        **_pooling(folder, modules, config, hidden),
+        **_length(inner, config, family),
+        **_prompts(folder, family),
+        **_pooling(folder, modules, config, hidden=hidden, family=family),
     }
+    if family is not None and family.appends_eos:
+        facts["append_eos"] = (True, family.source)
     width = hidden * len(facts["pooling"][0])
     facts["head"], facts["normalize"], width = _head(folder, modules, width)
     facts["dimension"] = (width, "config.json" if not facts["head"][0] else "the last layer")
     truncate = (read_json(folder, "config_sentence_transformers.json") or {}).get("truncate_dim")
     if truncate:
         facts["truncate_dim"] = facts["dimension"] = (int(truncate), "config_sentence_transformers.json")
-    facts["name"] = _name(inner, facts["model_type"][0], facts["dimension"][0])
+    facts["name"] = name_of(inner)
     return facts
 
 
@@ -125,7 +141,7 @@ def shape_of(inner: Path) -> dict[str, Any]:
     }
 
 
-def _modules(folder: Path) -> list[tuple[str, str]]:
+def modules_of(folder: Path) -> list[tuple[str, str]]:
     """(kind, path) of each module in order; a plain transformers folder has one, the Transformer."""
     path = folder / "modules.json"
     if not path.is_file():
@@ -148,13 +164,18 @@ def _path_of(modules: list[tuple[str, str]], kind: str) -> str:
     return next((path for name, path in modules if name == kind), "")
 
 
-def _pooling(folder: Path, modules: list[tuple[str, str]], config: Mapping[str, Any], hidden: int) -> Facts:
+def _pooling(
+    folder: Path, modules: list[tuple[str, str]], config: Mapping[str, Any], *, hidden: int, family: Family | None
+) -> Facts:
+    include = (family.include_prompt, family.source) if family and family.include_prompt is not None else None
     if not any(kind == "Pooling" for kind, _ in modules):
+        facts: Facts = {"include_prompt": include} if include else {}
+        if family is not None and family.pooling is not None:
+            return {"pooling": ((family.pooling,), family.source), **facts}
         causal = any(str(name).endswith("ForCausalLM") for name in config.get("architectures") or ())
         mode, why = (LAST, "a causal language model") if causal else (MEAN, "an encoder")
         source = f"assumed: no pooling config in the folder of {why}"
-        logger.warning("%s has no pooling config: %s pooling is assumed; give `pooling` if that is wrong", folder, mode)
-        return {"pooling": ((mode,), source)}
+        return {"pooling": ((mode,), source), **facts}
     path = _path_of(modules, "Pooling")
     saved = require_json(inside(folder, path), "config.json")
     name = f"{path}/config.json"
@@ -169,7 +190,9 @@ def _pooling(folder: Path, modules: list[tuple[str, str]], config: Mapping[str, 
         raise DamagedModelError(
             f"{folder / name} states {width} dimensions, config.json {hidden}: one of them is wrong"
         )
-    return {"pooling": (modes, name), "include_prompt": (bool(saved.get("include_prompt", True)), name)}
+    if "include_prompt" in saved or include is None:
+        include = (bool(saved.get("include_prompt", True)), name)
+    return {"pooling": (modes, name), "include_prompt": include}
 
 
 def _head(folder: Path, modules: list[tuple[str, str]], width: int) -> tuple[tuple[Any, str], tuple[bool, str], int]:
@@ -213,36 +236,51 @@ def _dense(folder: Path, path: str) -> tuple[HeadStep, int, int]:
     )
 
 
-def _prompts(folder: Path) -> Facts:
-    name = "config_sentence_transformers.json"
-    saved = read_json(folder, name) or {}
-    prompts = saved.get("prompts") or {}
-    facts: Facts = {"query_prompt": (prompts.get("query") or "", name if "query" in prompts else "none saved")}
-    key = next((key for key in ("document", "passage", "corpus") if key in prompts), None)
-    facts["passage_prompt"] = (prompts[key] or "", f"{name} ({key})") if key else ("", "none saved")
+def _prompts(folder: Path, family: Family | None) -> Facts:
+    """The saved prompts; for a role that has none, the family's."""
+    file = "config_sentence_transformers.json"
+    prompts = (read_json(folder, file) or {}).get("prompts") or {}
+    published = {"query_prompt": family.query_prompt, "passage_prompt": family.passage_prompt} if family else {}
+    facts: Facts = {}
+    # As sentence-transformers documents it: the first of these names that a model saved.
+    for field, names in (("query_prompt", ("query",)), ("passage_prompt", ("document", "passage", "corpus"))):
+        key = next((key for key in names if key in prompts), None)
+        if key is not None:
+            facts[field] = (prompts[key] or "", f"{file} ({key})")
+        elif family is not None and published[field] is not None:
+            facts[field] = (published[field], family.source)
+        else:
+            facts[field] = ("", "none: no file has one")
     return facts
 
 
-def _length(inner: Path, config: Mapping[str, Any]) -> Facts:
+def _length(inner: Path, config: Mapping[str, Any], family: Family | None) -> Facts:
     """Longest input: sentence_bert_config.json, else tokenizer_config.json; never more than there are positions."""
     bert = read_json(inner, "sentence_bert_config.json") or {}
     tokenizer = read_json(inner, "tokenizer_config.json") or {}
-    positions = config.get("max_position_embeddings") or config.get("n_positions") or 0
-    positions = positions if positions > 0 else _UNLIMITED  # XLNet writes -1
-    if config.get("model_type") in _POSITIONS_FROM_2:
-        positions -= 2
+    positions = positions_of(inner)
     stated, source = bert.get("max_seq_length"), "sentence_bert_config.json"
     if not stated:
         stated, source = tokenizer.get("model_max_length"), "tokenizer_config.json"
+    if family is not None and family.max_tokens and (not stated or stated >= _UNLIMITED):
+        stated, source = family.max_tokens, family.source
     if not stated or stated > positions:
         stated, source = positions, "config.json (max_position_embeddings)"
     if stated >= _UNLIMITED:
         stated, source = 512, "assumed: no file states a longest input"
-        logger.warning("%s states no longest input: 512 tokens are assumed; give `max_tokens` if that is wrong", inner)
     return {
         "max_tokens": (int(stated), source),
         "lowercase": (bool(bert.get("do_lower_case", False)), "sentence_bert_config.json"),
     }
+
+
+def positions_of(inner: Path) -> int:
+    """How many tokens the model has positions for."""
+    config = read_json(inner, "config.json") or {}
+    positions = config.get("max_position_embeddings") or config.get("n_positions") or 0
+    if positions <= 0:  # XLNet writes -1
+        return _UNLIMITED
+    return positions - 2 if config.get("model_type") in _POSITIONS_FROM_2 else int(positions)
 
 
 def _check_weights(inner: Path, config: Mapping[str, Any], hidden: int) -> None:
@@ -263,7 +301,18 @@ def _check_weights(inner: Path, config: Mapping[str, Any], hidden: int) -> None:
                     )
 
 
-def _name(inner: Path, model_type: str, dimension: int) -> tuple[str, str]:
+def name_of(inner: Path) -> tuple[str, str]:
+    """What people call the model, from the contents alone: as its weights are known, else its type and width."""
     found = weight_files(inner)
     known = KNOWN_WEIGHTS.get(hash_weights(found)) if found else None
-    return (known, "families (known weights)") if known else (f"{model_type}-{dimension}", "config.json")
+    if known is not None:
+        return known, "families (known weights)"
+    config = read_json(inner, "config.json") or {}
+    return f"{config.get('model_type', 'unknown')}-{_hidden(inner, config)}", "config.json"
+
+
+def _hidden(inner: Path, config: Mapping[str, Any]) -> int:
+    for key in _WIDTHS:
+        if isinstance(config.get(key), int):
+            return int(config[key])
+    raise DamagedModelError(f"{inner / 'config.json'} states no width, expected one of {', '.join(_WIDTHS)}")

@@ -47,6 +47,8 @@ class EncoderSpec:
     passage_prompt: str = ""
     lowercase: bool = False
     """True: lower-cased before the tokenizer sees it, because a file of the model says so."""
+    append_eos: bool = False
+    """True: the closing token is added even if the tokenizer's own files do not add one."""
     long_text: LongText = "truncate"
     truncate_dim: int | None = None
     """Keep only the first components (Matryoshka); the vector is brought back to unit length."""
@@ -107,31 +109,30 @@ def read_spec(folder: Path, overrides: Overrides | None = None) -> EncoderSpec:
         facts = files.read_facts(folder)
         values = {name: value for name, (value, _) in facts.items()}
         spec = EncoderSpec(**values, sources={name: source for name, (_, source) in facts.items()})
-    return _override(spec, overrides or Overrides())
+    return _override(folder, spec, overrides or Overrides())
 
 
-def space_of(folder: Path, spec: EncoderSpec) -> str:
+def space_of(folder: Path, spec: EncoderSpec, *, weights: str | None = None) -> str:
     """Identity of the vector space of `folder` read as `spec` says: `name@12hex`.
 
     The part before @ is for people and follows from the same contents as the hash.
+    weights: what `weights_of` gave earlier, where the weights are not there or need not be read again.
     """
     inner = folder / spec.transformer_path
-    weights = _weights_hash(folder, inner)
     identity = {
-        "weights": weights,
-        "head_weights": [hash_weights(weight_files(folder / step.path)) for step in spec.head if step.path],
+        "weights": weights or weights_of(folder, spec),
         "head": [asdict(replace(step, path="")) for step in spec.head],
         "tokenizer": _tokenizer_hash(inner),
         "config": files.shape_of(inner),
         "pooling": list(spec.pooling),
         **{name: getattr(spec, name) for name in ("include_prompt", "normalize", "query_prompt", "passage_prompt")},
-        **{name: getattr(spec, name) for name in ("lowercase", "max_tokens", "long_text", "dimension")},
+        **{name: getattr(spec, name) for name in ("lowercase", "append_eos", "max_tokens", "long_text", "dimension")},
     }
     text = json.dumps(identity, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return f"{spec.name}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def _override(spec: EncoderSpec, wanted: Overrides) -> EncoderSpec:
+def _override(folder: Path, spec: EncoderSpec, wanted: Overrides) -> EncoderSpec:
     changed = {name: value for name, value in asdict(wanted).items() if value is not None}
     if isinstance(changed.get("pooling"), str):
         changed["pooling"] = (changed["pooling"],)
@@ -145,22 +146,38 @@ def _override(spec: EncoderSpec, wanted: Overrides) -> EncoderSpec:
     cut = changed.get("truncate_dim")
     if cut is not None and not 1 <= cut <= before:
         raise UsageError(f"truncate_dim is {cut}, expected 1 to {before}, this model's dimension")
+    positions = files.positions_of(folder / spec.transformer_path)
+    if changed.get("max_tokens", 0) > positions:
+        raise UsageError(f"max_tokens is {changed['max_tokens']}, this model has {positions} positions")
     sources = {**spec.sources, **dict.fromkeys(changed, "asked for by the caller")}
     return replace(spec, **changed, dimension=cut or before, sources=sources)
 
 
-def _weights_hash(folder: Path, inner: Path) -> str:
+def weights_of(folder: Path, spec: EncoderSpec) -> str:
+    """Hash of all weights: the transformer's and those of the layers on top. Of an ONNX folder: of its graph file."""
+    inner = folder / spec.transformer_path
     found = weight_files(inner)
-    if found:
-        return hash_weights(found)
-    onnx = next((path for path in files.onnx_files(folder)), None)
-    if onnx is None:
-        raise DamagedModelError(f"{inner / 'model.safetensors'} is missing; only safetensors weights are read")
-    return hashlib.sha256(onnx.read_bytes()).hexdigest()
+    if not found:
+        onnx = next((path for path in files.onnx_files(folder)), None)
+        if onnx is None:
+            raise DamagedModelError(f"{inner / 'model.safetensors'} is missing; only safetensors weights are read")
+        with onnx.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    parts = [hash_weights(found), *(hash_weights(weight_files(folder / step.path)) for step in spec.head if step.path)]
+    return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def _tokenizer_hash(inner: Path) -> str:
-    """Hash of what tokenizer.json does. Its truncation and padding are left out: this project sets its own."""
-    tokenizer = files.require_json(inner, "tokenizer.json")
-    kept = {key: value for key, value in tokenizer.items() if key not in ("truncation", "padding", "version")}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    """Hash of what the tokenizer does. Truncation and padding are left out: this project sets its own."""
+    settings = files.read_json(inner, "tokenizer_config.json") or {}
+    flags = {key: True for key in ("add_bos_token", "add_eos_token") if settings.get(key) is True}
+    if settings.get("truncation_side") == "left":
+        flags["truncation_side"] = True
+    tokenizer = files.read_json(inner, "tokenizer.json")
+    if tokenizer is None:
+        vocabulary = files.require_text(inner, "vocab.txt")
+        kept: dict[str, Any] = {"vocab.txt": vocabulary, "lowercase": settings.get("do_lower_case", True)}
+    else:
+        ours = ("truncation", "padding", "version")
+        kept = {key: value for key, value in tokenizer.items() if key not in ours and value is not None}
+    return hashlib.sha256(json.dumps([kept, flags], sort_keys=True).encode()).hexdigest()

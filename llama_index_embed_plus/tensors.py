@@ -62,8 +62,10 @@ def tensors_of(file: Path) -> dict[str, Tensor]:
         raise DamagedModelError(f"{file} cannot be read ({error.strerror}); fetch it again") from error
     except ValueError as error:
         raise DamagedModelError(f"{file} is damaged: its header is not JSON; fetch it again") from error
-    entries = header.items() if isinstance(header, dict) else ()
-    return {name: _tensor(file, name, entry, 8 + length, size) for name, entry in entries if name != "__metadata__"}
+    if not isinstance(header, dict):
+        raise DamagedModelError(f"{file} is damaged: its header is no JSON object; fetch it again")
+    header.pop("__metadata__", None)
+    return {name: _tensor(file, name, entry, 8 + length, size) for name, entry in header.items()}
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -150,7 +150,7 @@ def test_cut_texts_are_counted_and_told_once(minilm, caplog):
 
     assert encoder.truncated == 3
     assert [record.message.partition(";")[0] for record in caplog.records] == [
-        "1 of 2 texts are longer than 256 tokens (the longest has 302) and were cut there"
+        "1 of 2 texts have more than the 254 tokens that fit (the longest at least 300) and were cut"
     ]
 
 
@@ -205,5 +205,5 @@ def test_an_unknown_backend_and_device_are_refused(minilm, exported):
         open_encoder(minilm, backend="tensorflow")
     with pytest.raises(UsageError, match="'abacus' is not available"):
         open_encoder(minilm, device="abacus")
-    with pytest.raises(UsageError, match="the ONNX build runs on 'cpu'"):
+    with pytest.raises(UsageError, match="needs CUDAExecutionProvider, which this onnxruntime does not have"):
         open_encoder(exported[0], device="cuda")

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models import TEXTS, save_transformer
+from models import TEXTS, VOCABULARY, save_transformer
+from transformers import AutoTokenizer
 
-from llama_index_embed_plus.errors import DamagedModelError
+from llama_index_embed_plus.errors import DamagedModelError, UsageError
 from llama_index_embed_plus.tokens import Tokenizer, plan_batches
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return save_transformer(tmp_path_factory.mktemp("model"))
+
+
+def tokens_of(tokenizer, texts, **settings):
+    return [ids.tolist() for ids in tokenizer.cut(texts, **settings).ids]
 
 
 @given(st.lists(st.integers(1, 600), max_size=200), st.integers(1, 2000))
@@ -37,16 +44,17 @@ def test_batches_go_from_long_to_short():
 
 
 def test_a_text_is_cut_at_the_longest_length_and_its_whole_length_is_known(folder):
-    (tokens,) = Tokenizer(folder, 8).encode(["the cat " * 10])
+    sequences = Tokenizer(folder, 8).cut(["a dog", "the cat " * 10])
 
-    assert (len(tokens.ids), tokens.length) == (8, 22)
-    assert tokens.ids[-1] == 3, "the closing token is kept"
+    assert [len(ids) for ids in sequences.ids] == [4, 8]
+    assert sequences.over == {1: 20}
+    assert sequences.ids[1][-1] == 3, "the closing token is kept"
 
 
 def test_a_batch_is_padded_on_the_right_and_masked(folder):
     tokenizer = Tokenizer(folder, 24)
 
-    batch = tokenizer.batch([tokens.ids for tokens in tokenizer.encode(["a dog", "the"])])
+    batch = tokenizer.batch(tokenizer.cut(["a dog", "the"]).ids)
 
     assert batch.ids[1, -1] == 0
     assert batch.mask.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
@@ -54,17 +62,17 @@ def test_a_batch_is_padded_on_the_right_and_masked(folder):
 
 def test_truncation_and_padding_written_in_the_tokenizer_file_are_ignored(minilm):
     """The file of all-MiniLM-L6-v2 says: cut and pad to 128. Its other files say 256."""
-    short, long = Tokenizer(minilm, 256).encode(["hello", "word " * 300])
+    short, long = Tokenizer(minilm, 256).cut(["hello", "word " * 300]).ids
 
-    assert (len(short.ids), len(long.ids)) == (3, 256)
+    assert (len(short), len(long)) == (3, 256)
 
 
 def test_many_threads_get_the_tokens_one_thread_gets(folder):
     tokenizer = Tokenizer(folder, 24)
-    alone = [tokens.ids.tolist() for tokens in tokenizer.encode(TEXTS)]
+    alone = tokens_of(tokenizer, TEXTS)
 
     with ThreadPoolExecutor(16) as pool:
-        results = list(pool.map(lambda _: [t.ids.tolist() for t in tokenizer.encode(TEXTS)], range(64)))
+        results = list(pool.map(lambda _: tokens_of(tokenizer, TEXTS), range(64)))
 
     assert all(result == alone for result in results)
 
@@ -74,6 +82,79 @@ def test_a_prompts_length_does_not_count_the_closing_token(folder):
 
     assert tokenizer.prompt_length("query : ") == 3  # [CLS] query :
     assert tokenizer.prompt_length("") == 0
+
+
+@pytest.mark.parametrize("max_tokens", [5, 8, 24])
+def test_tokens_are_those_of_transformers(folder, max_tokens):
+    theirs = AutoTokenizer.from_pretrained(folder)(
+        ["query : " + text for text in TEXTS], truncation=True, max_length=max_tokens
+    )["input_ids"]
+
+    assert tokens_of(Tokenizer(folder, max_tokens), TEXTS, prompt="query : ") == theirs
+
+
+def test_windows_cover_the_text_share_an_eighth_and_carry_the_prompt(folder):
+    tokenizer = Tokenizer(folder, 20)
+    words = [f"{word}" for word in ("one two three red blue fast slow cat dog bird " * 5).split()]
+
+    sequences = tokenizer.windows(["a dog", " ".join(words)], prompt="query : ")
+
+    query, colon = tokenizer.cut(["query :"]).ids[0][1:3].tolist()
+    body = tokenizer.cut([" ".join(words)]).ids[0]
+    long = [ids.tolist() for ids, owner in zip(sequences.ids, sequences.owner) if owner == 1]
+    assert sequences.owner.tolist() == [0, 1, 1, 1, 1]
+    assert all(len(ids) == 20 and ids[:3] == [2, query, colon] and ids[-1] == 3 for ids in long)
+    starts = [0, 14, 28, 34]  # 16 of the text fit beside the prompt; 2 are shared; the last window ends with the text
+    whole = Tokenizer(folder, 60).cut([" ".join(words)]).ids[0][1:-1].tolist()
+    assert [ids[3:-1] for ids in long] == [whole[start : start + 16] for start in starts]
+    assert sequences.over == {1: 52}
+    assert len(body) == 20
+
+
+def test_a_text_of_many_pieces_has_the_tokens_of_the_whole(minilm, monkeypatch):
+    text = "the quick brown fox, naïve and 42 years old, said: hello-world! " * 200
+    whole = Tokenizer(minilm, 10_000).cut([text]).ids[0]
+    monkeypatch.setattr("llama_index_embed_plus.tokens._PIECE", 100)
+
+    np.testing.assert_array_equal(Tokenizer(minilm, 10_000).cut([text]).ids[0], whole)
+    np.testing.assert_array_equal(Tokenizer(minilm, 256).cut([text]).ids[0][:-1], whole[:255])
+
+
+def test_ten_megabytes_of_text_are_not_tokenised_to_the_end(minilm):
+    sequences = Tokenizer(minilm, 256).cut(["the quick brown fox " * 500_000])
+
+    assert len(sequences.ids[0]) == 256
+    assert sequences.over[0] < 20_000
+
+
+def test_ten_megabytes_without_a_space_are_tokenised_too(minilm):
+    assert len(Tokenizer(minilm, 256).cut(["漢" * 3_000_000]).ids[0]) == 256
+
+
+def test_a_decoder_gets_the_closing_token_its_settings_ask_for(tmp_path):
+    folder = save_transformer(tmp_path / "model", family="qwen2")
+    backend = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**backend, "post_processor": None}))
+    assert tokens_of(Tokenizer(folder, 24), ["a dog"]) == [[VOCABULARY["a"], VOCABULARY["dog"]]]
+
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"add_eos_token": True, "eos_token": "[SEP]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+    assert tokens_of(Tokenizer(folder, 24), ["a dog"]) == [[VOCABULARY["a"], VOCABULARY["dog"], 3]]
+
+
+def test_an_old_bert_folder_without_tokenizer_json_is_read_from_its_vocabulary(minilm, tmp_path):
+    for name in ("vocab.txt", "config.json", "tokenizer_config.json"):
+        shutil.copy(minilm / name, tmp_path)
+    texts = ["Hello, World! It's 東京 and naïve", "unaffable"]
+
+    assert tokens_of(Tokenizer(tmp_path, 256), texts) == tokens_of(Tokenizer(minilm, 256), texts)
+
+
+def test_no_room_for_a_text_is_refused(folder):
+    with pytest.raises(UsageError, match="max_tokens is 2, which leaves no room: this model adds 2 to every text"):
+        Tokenizer(folder, 2)
 
 
 def test_a_missing_or_damaged_tokenizer_is_named(folder, tmp_path):

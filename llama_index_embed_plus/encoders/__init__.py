@@ -5,20 +5,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib.util
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from llama_index_embed_plus import artifact
+from llama_index_embed_plus import artifact, self_check
 from llama_index_embed_plus.adapter import QueryAdapter
 from llama_index_embed_plus.checkpoints import resolve
+from llama_index_embed_plus.encoders.runtime import Runtime
 from llama_index_embed_plus.encoders.text_encoder import Backend, TextEncoder
-from llama_index_embed_plus.errors import DamagedModelError, UsageError
+from llama_index_embed_plus.errors import DamagedModelError, ParityError, UsageError
 from llama_index_embed_plus.spec import EncoderSpec, Overrides, read_spec, space_of
+from llama_index_embed_plus.tensors import weight_files
 
-__all__ = ["Identity", "TextEncoder", "identify", "open_encoder"]
+__all__ = ["BackendName", "Identity", "Overrides", "Runtime", "TextEncoder", "identify", "open_encoder"]
 
-BackendName = Literal["auto", "torch", "onnx"]
+logger = logging.getLogger(__name__)
+
+BackendName = Literal["auto", "torch", "onnx", "onnx-fp32", "onnx-int8"]
 
 
 @dataclass(frozen=True)
@@ -46,25 +52,16 @@ def identify(
     if backend not in get_args(BackendName):
         raise UsageError(f"backend is {backend!r}, expected one of {', '.join(get_args(BackendName))}")
     folder = resolve(model, revision=revision, cache_folder=cache_folder)
-    manifest = artifact.read_manifest(folder) if artifact.is_artifact(folder) else None
+    manifest = artifact.verify_small_files(folder) if artifact.is_artifact(folder) else None
     spec = read_spec(folder, overrides)
-    space = space_of(folder, spec)
+    graph = _pick_graph(folder, manifest, spec, backend)
+    # A graph's own hash was checked: the weights it was made from need not be there, nor be read again.
+    space = space_of(folder, spec, weights=manifest.weights if manifest and graph else None)
     if manifest is not None and spec == manifest.spec and manifest.space != space:
         raise DamagedModelError(
-            f"{folder} was sealed as {manifest.space} but holds {space}: a file was exchanged; export again"
+            f"{folder} was sealed as {manifest.space} but holds {space}: a file was exchanged; export it again"
         )
-    graph = artifact.onnx_build(folder, manifest, spec) if backend != "torch" else None
-    if backend == "onnx" and graph is None:
-        raise UsageError(
-            f"{str(folder)!r} has no ONNX build; make one with `embed-plus export`, or use backend='torch'"
-        )
-    if backend == "auto" and manifest is None:
-        graph = None
-    adapter = QueryAdapter.load(folder / artifact.ADAPTER) if (folder / artifact.ADAPTER).is_dir() else None
-    if adapter is not None and adapter.space != space:
-        raise DamagedModelError(
-            f"{folder / artifact.ADAPTER} was fitted in {adapter.space}, this model is {space}: fit it again"
-        )
+    adapter = _adapter(folder, space)
     build = (graph.build if graph else "torch-fp32") + ("+adapter" if adapter else "")
     return Identity(folder, spec, space, build, graph.file if graph else None, adapter)
 
@@ -77,24 +74,81 @@ def open_encoder(
     revision: str | None = None,
     cache_folder: str | Path | None = None,
     overrides: Overrides | None = None,
+    runtime: Runtime | None = None,
 ) -> TextEncoder:
-    """Open a hub name, a model folder or an artifact as its authors meant it.
+    """Open a hub name, a model folder, an ONNX folder or an artifact as its authors meant it.
 
-    backend: `auto` takes the ONNX build of an artifact that has one, else torch.
-    device: for torch, such as "cpu" or "cuda:0"; None: a GPU if there is one. ONNX builds run on the CPU.
-    Raises ModelNotFoundError, DamagedModelError, UsageError, MissingExtraError.
+    backend: `auto` takes an artifact's ONNX build (int8 before fp32), of other folders the weights, or the ONNX file
+    where there are no weights or no torch.
+    device: of torch, such as "cpu" or "cuda:0"; None: a GPU if there is one. Of ONNX: "cpu" (None), "cuda", "openvino".
+    revision, cache_folder: of a hub name, as in huggingface_hub.
+    Raises ModelNotFoundError, DamagedModelError, UsageError, NotSupportedError, MissingExtraError, ParityError.
     """
+    runtime = runtime or Runtime()
     found = identify(model, backend=backend, revision=revision, cache_folder=cache_folder, overrides=overrides)
-    return TextEncoder(found.spec, found.space, found.folder, _backend(found, device), adapter=found.adapter)
-
-
-def _backend(found: Identity, device: str | None) -> Backend:
+    for name, source in found.spec.sources.items():
+        if source.startswith("assumed"):
+            logger.warning("%s: %s=%r is %s", found.folder, name, getattr(found.spec, name), source)
+    backend = _backend(found, device, runtime)
     if found.onnx_file is not None:
-        if device not in (None, "cpu"):
-            raise UsageError(f"device {device!r} was asked for, the ONNX build runs on 'cpu'; use backend='torch'")
+        backend = _checked(backend, found, device, runtime)
+    return TextEncoder(found.spec, found.space, found.folder, backend, adapter=found.adapter)
+
+
+def _backend(found: Identity, device: str | None, runtime: Runtime) -> Backend:
+    if found.onnx_file is not None:
         from llama_index_embed_plus.encoders.onnx_encoder import OnnxBackend
 
-        return OnnxBackend(found.onnx_file, found.folder, found.spec)
+        build = found.build.removesuffix("+adapter")
+        return OnnxBackend(found.onnx_file, found.folder, found.spec, build=build, device=device, runtime=runtime)
     from llama_index_embed_plus.encoders.torch_encoder import TorchBackend
 
-    return TorchBackend(found.folder, found.spec, device=device)
+    return TorchBackend(found.folder, found.spec, device=device, runtime=runtime)
+
+
+def _checked(backend: Backend, found: Identity, device: str | None, runtime: Runtime) -> Backend:
+    """Compare a few vectors with those from where the build was made; give the fp32 build if they are others."""
+    fault = self_check.fault(backend, found.folder)
+    if fault is None:
+        return backend
+    fallback = artifact.onnx_build(found.folder, artifact.read_manifest(found.folder), found.spec, build="onnx-fp32")
+    if runtime.on_mismatch == "error" or fallback is None or fallback.file == found.onnx_file:
+        raise ParityError(f"{found.folder}: {fault}; use backend='torch', or export it again on this machine")
+    logger.warning("%s: %s; the fp32 build is used instead", found.folder, fault)
+    build = found.build.replace("onnx-int8", "onnx-fp32")
+    other = replace(found, onnx_file=fallback.file, build=build)
+    return _checked(_backend(other, device, runtime), other, device, runtime)
+
+
+def _pick_graph(
+    folder: Path, manifest: artifact.Manifest | None, spec: EncoderSpec, backend: BackendName
+) -> artifact.Build | None:
+    """The graph to run; None: torch is to run the weights."""
+    if backend == "torch":
+        return None
+    if backend == "auto" and manifest is None and _torch_can_run(folder, spec):
+        return None
+    if backend == "auto" and manifest is not None and not artifact.fits(manifest, spec):
+        return None  # the graph has another pooling inside; the weights can do both
+    build = backend if backend in ("onnx-fp32", "onnx-int8") else None
+    graph = artifact.onnx_build(folder, manifest, spec, build=build)
+    if graph is None and backend != "auto":
+        raise UsageError(
+            f"{str(folder)!r} has no {build or 'ONNX'} build; make one with `embed-plus export`, or use backend='torch'"
+        )
+    return graph
+
+
+def _torch_can_run(folder: Path, spec: EncoderSpec) -> bool:
+    has_torch = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+    return has_torch and bool(weight_files(folder / spec.transformer_path))
+
+
+def _adapter(folder: Path, space: str) -> QueryAdapter | None:
+    place = folder / artifact.ADAPTER
+    if not place.is_dir():
+        return None
+    adapter = QueryAdapter.load(place)
+    if adapter.space != space:
+        raise DamagedModelError(f"{place} was fitted in {adapter.space}, this model is {space}: fit it again")
+    return adapter

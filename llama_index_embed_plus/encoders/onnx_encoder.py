@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from llama_index_embed_plus.errors import DamagedModelError
+from llama_index_embed_plus.encoders.runtime import Runtime
+from llama_index_embed_plus.errors import DamagedModelError, UsageError
 from llama_index_embed_plus.head import apply_head, as_arrays
 from llama_index_embed_plus.pooling import pool, unit
 from llama_index_embed_plus.spec import EncoderSpec
@@ -23,15 +24,30 @@ from llama_index_embed_plus.tensors import tensors_of, weight_files
 from llama_index_embed_plus.tokens import TokenBatch
 from qdrant_tools.records import Vectors
 
+BATCH_TOKENS = 512
+"""Padded tokens per batch. More does not run faster on a CPU, and pads more."""
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "openvino": "OpenVINOExecutionProvider"}
+
 
 class OnnxBackend:
     """Token batches -> vectors by one graph file. A graph that ends in token states is pooled here."""
 
-    budget = 512
-
-    def __init__(self, file: Path, folder: Path, spec: EncoderSpec) -> None:
-        self.build = "onnx-int8" if "int8" in file.stem else "onnx-fp32"
-        self.workers = cores()
+    def __init__(
+        self,
+        file: Path,
+        folder: Path,
+        spec: EncoderSpec,
+        *,
+        build: str = "onnx-fp32",
+        device: str | None = None,
+        runtime: Runtime | None = None,
+    ) -> None:
+        runtime = runtime or Runtime()
+        self.build = build
+        self.workers = runtime.threads or cores()
+        self.budget = runtime.batch_tokens or BATCH_TOKENS
+        self._providers = providers(device)
         self._file, self._spec = file, spec
         self._lock = threading.Lock()
         self._sessions: dict[int, Any] = {}
@@ -66,19 +82,31 @@ class OnnxBackend:
         """The session with that many threads, opened at its first use."""
         with self._lock:
             if threads not in self._sessions:
-                self._sessions[threads] = open_session(self._file, threads)
+                self._sessions[threads] = open_session(self._file, threads, providers=self._providers)
         return self._sessions[threads]
 
 
-def open_session(file: Path, threads: int) -> Any:
-    """Open a graph on the CPU. Raises DamagedModelError if onnxruntime cannot read it."""
+def providers(device: str | None) -> list[Any]:
+    """onnxruntime's execution providers for a device. Raises UsageError if this installation lacks it."""
+    kind, _, number = (device or "cpu").partition(":")
+    name = _PROVIDERS.get(kind)
+    if name is None:
+        raise UsageError(f"device {device!r} is unknown to ONNX builds, expected one of {', '.join(_PROVIDERS)}")
+    if name not in onnxruntime.get_available_providers():
+        raise UsageError(f"device {device!r} needs {name}, which this onnxruntime does not have; use 'cpu'")
+    chosen = (name, {"device_id": int(number)}) if number.isdigit() else name
+    return [chosen] if kind == "cpu" else [chosen, "CPUExecutionProvider"]
+
+
+def open_session(file: Path, threads: int, *, providers: list[Any]) -> Any:
+    """Open a graph. Raises DamagedModelError if onnxruntime cannot read it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     # Higher levels fuse Add and LayerNormalization into a kernel that is slower on a CPU.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(file), options, providers=providers)
     except Exception as error:  # onnxruntime's errors share no base class
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedModelError(f"{file} cannot be opened by onnxruntime ({reason}); export it again") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -17,9 +17,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from llama_index_embed_plus.adapter import QueryAdapter
 from llama_index_embed_plus.errors import TextError
+from llama_index_embed_plus.pooling import unit
 from llama_index_embed_plus.spec import EncoderSpec
-from llama_index_embed_plus.tokens import TokenBatch, Tokenizer, Tokens, plan_batches
+from llama_index_embed_plus.tokens import Ids, Sequences, TokenBatch, Tokenizer, plan_batches
 from qdrant_tools.records import Progress, Vectors
 
 logger = logging.getLogger(__name__)
@@ -47,12 +49,19 @@ class TextEncoder:
         folder: Path,
         backend: Backend,
         *,
-        adapter: Callable[[Vectors], Vectors] | None = None,
+        adapter: QueryAdapter | None = None,
     ) -> None:
         self.spec, self.space, self.folder = spec, space, folder
-        self._backend, self._adapter = backend, adapter
-        self._tokenizer = Tokenizer(folder / spec.transformer_path, spec.max_tokens, lowercase=spec.lowercase)
+        self._backend, self.adapter = backend, adapter
+        self.tokenizer = Tokenizer(
+            folder / spec.transformer_path,
+            spec.max_tokens,
+            lowercase=spec.lowercase,
+            append_eos=spec.append_eos,
+        )
         self._warning = threading.Lock()
+        self.quiet = False
+        """True: texts that are cut are counted and not warned of."""
         self.truncated = 0
         """How many texts were cut at `max_tokens` since this encoder was opened."""
 
@@ -63,7 +72,7 @@ class TextEncoder:
     @property
     def build(self) -> str:
         """How vectors are computed: `torch-fp32`, `onnx-fp32`, `onnx-int8`, with `+adapter` if queries are mapped."""
-        return self._backend.build + ("+adapter" if self._adapter else "")
+        return self._backend.build + ("+adapter" if self.adapter else "")
 
     def encode_queries(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
         """Embed questions, with the model's query prompt, into (n, dimension) unit rows.
@@ -71,7 +80,7 @@ class TextEncoder:
         Raises TextError naming the first text that is no string, empty, or only whitespace.
         """
         vectors = self._encode(texts, self.spec.query_prompt, progress)
-        return self._adapter(vectors) if self._adapter else vectors
+        return self.adapter(vectors) if self.adapter else vectors
 
     def encode_passages(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
         """Embed texts to be found, with the model's passage prompt, into (n, dimension) unit rows.
@@ -84,23 +93,37 @@ class TextEncoder:
         check_texts(texts)
         distinct: dict[str, int] = {}
         rows = np.fromiter((distinct.setdefault(text, len(distinct)) for text in texts), np.int64, len(texts))
-        tokens = self._tokenizer.encode([prompt + text for text in distinct])
-        self._note_truncation(tokens)
-        skipped = 0 if self.spec.include_prompt else self._tokenizer.prompt_length(prompt)
-        vectors = np.empty((len(distinct), self.dimension), np.float32)
-        copies = np.bincount(rows, minlength=len(distinct))
-        for batch, embedded in self._embed(tokens, skipped):
+        sequences = self._sequences(list(distinct), prompt)
+        skipped = 0 if self.spec.include_prompt else self.tokenizer.prompt_length(prompt)
+        vectors = np.empty((len(sequences.ids), self.dimension), np.float32)
+        report = _Counter(progress, sequences.owner, np.bincount(rows, minlength=len(distinct)))
+        for batch, embedded in self._embed(sequences.ids, skipped):
             vectors[batch] = embedded
-            if progress is not None:
-                progress(int(copies[batch].sum()))
+            report(batch)
+        if len(sequences.ids) != len(distinct):
+            vectors = average(vectors, sequences, len(distinct))
         return vectors if len(distinct) == len(texts) else vectors[rows]
 
-    def _embed(self, tokens: Sequence[Tokens], prompt_tokens: int) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
+    def _sequences(self, texts: list[str], prompt: str) -> Sequences:
+        """Tokenise, and do with a text that does not fit what `long_text` says."""
+        if self.spec.long_text == "mean":
+            return self.tokenizer.windows(texts, prompt=prompt)
+        sequences = self.tokenizer.cut(texts, prompt=prompt)
+        if sequences.over and self.spec.long_text == "error":
+            row, tokens = min(sequences.over.items())
+            raise TextError(
+                f"text {shown(texts[row])} has at least {tokens} tokens, {self.tokenizer.room} fit; "
+                "split it, or let long_text be 'mean' or 'truncate'"
+            )
+        self._note_truncation(len(texts), sequences.over)
+        return sequences
+
+    def _embed(self, sequences: Sequence[Ids], prompt_tokens: int) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
         """Yield (rows, their vectors), batch by batch."""
-        plan = plan_batches([len(text.ids) for text in tokens], self._backend.budget)
+        plan = plan_batches([len(ids) for ids in sequences], self._backend.budget)
 
         def run(rows: NDArray[np.int64]) -> Vectors:
-            batch = self._tokenizer.batch([tokens[row].ids for row in rows], prompt_tokens=prompt_tokens)
+            batch = self.tokenizer.batch([sequences[row] for row in rows], prompt_tokens=prompt_tokens)
             return self._backend(batch, alone=len(plan) == 1)
 
         if len(plan) == 1 or self._backend.workers == 1:
@@ -110,18 +133,41 @@ class TextEncoder:
         with ThreadPoolExecutor(self._backend.workers) as pool:
             yield from zip(plan, pool.map(run, plan))
 
-    def _note_truncation(self, tokens: Sequence[Tokens]) -> None:
-        cut = [text.length for text in tokens if text.length > len(text.ids)]
+    def _note_truncation(self, texts: int, cut: dict[int, int]) -> None:
         if not cut:
             return
         with self._warning:
             first, self.truncated = self.truncated == 0, self.truncated + len(cut)
-        if first:
+        if first and not self.quiet:
             logger.warning(
-                "%d of %d texts are longer than %d tokens (the longest has %d) and were cut there; "
+                "%d of %d texts have more than the %d tokens that fit (the longest at least %d) and were cut; "
                 "further ones are only counted, in `truncated`",
-                *(len(cut), len(tokens), self.spec.max_tokens, max(cut)),
+                *(len(cut), texts, self.tokenizer.room, max(cut.values())),
             )
+
+
+class _Counter:
+    """Tells `progress` of texts as their sequences are done; a text of several windows counts with its last one."""
+
+    def __init__(self, progress: Progress | None, owner: NDArray[np.int64], copies: NDArray[np.int64]) -> None:
+        self._progress, self._owner, self._copies = progress, owner, copies
+        self._left = np.bincount(owner, minlength=len(copies))
+
+    def __call__(self, done: NDArray[np.int64]) -> None:
+        if self._progress is None:
+            return
+        owners, counts = np.unique(self._owner[done], return_counts=True)
+        self._left[owners] -= counts
+        finished = int(self._copies[owners[self._left[owners] == 0]].sum())
+        if finished:
+            self._progress(finished)
+
+
+def average(vectors: Vectors, sequences: Sequences, texts: int) -> Vectors:
+    """One unit vector per text: the mean of its windows' vectors, each weighted with its number of tokens."""
+    total = np.zeros((texts, vectors.shape[1]), np.float32)
+    np.add.at(total, sequences.owner, vectors * sequences.weight[:, None])
+    return np.asarray(unit(total), np.float32)
 
 
 def check_texts(texts: Sequence[str]) -> None:

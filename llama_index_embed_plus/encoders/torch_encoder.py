@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from llama_index_embed_plus.encoders.runtime import Runtime
 from llama_index_embed_plus.errors import DamagedModelError, MissingExtraError, UsageError
+from llama_index_embed_plus.families import family_of
 from llama_index_embed_plus.head import apply_head
 from llama_index_embed_plus.pooling import ATTENTION, pool, unit
 from llama_index_embed_plus.spec import EncoderSpec
@@ -36,10 +38,18 @@ _ENCODER_HALVES = ("t5", "mt5", "umt5", "t5gemma")
 class PooledEncoder(torch.nn.Module):
     """(ids, mask) -> vectors: transformer, pooling, head, truncation, normalisation. This is what is exported."""
 
-    def __init__(self, folder: Path, spec: EncoderSpec) -> None:
+    def __init__(self, folder: Path, spec: EncoderSpec, *, trust_remote_code: bool = False) -> None:
         super().__init__()
         self.spec = spec
-        self.transformer = load_transformer(folder / spec.transformer_path, attention=ATTENTION in spec.pooling)
+        family = family_of(folder)
+        if family is not None and family.needs_code and not trust_remote_code:
+            raise UsageError(
+                f"{folder}: this model's architecture is code in its own repository ({family.source}); read that code, "
+                "then allow it with Runtime(trust_remote_code=True)"
+            )
+        self.transformer = load_transformer(
+            folder / spec.transformer_path, attention=ATTENTION in spec.pooling, trust_remote_code=trust_remote_code
+        )
         self.head = torch.nn.ModuleList()
         for step in spec.head:
             files = weight_files(folder / step.path) if step.path else []
@@ -71,10 +81,15 @@ class TorchBackend:
     build = "torch-fp32"
     workers = 1
 
-    def __init__(self, folder: Path, spec: EncoderSpec, *, device: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, spec: EncoderSpec, *, device: str | None = None, runtime: Runtime | None = None
+    ) -> None:
+        runtime = runtime or Runtime()
+        if runtime.threads is not None:
+            raise UsageError("threads is a setting of ONNX builds; torch has one for all models, torch.set_num_threads")
         self.device = pick_device(device)
-        self.module = PooledEncoder(folder, spec).eval().to(self.device)
-        self.budget = 4096 if self.device.type == "cpu" else 32_768
+        self.module = PooledEncoder(folder, spec, trust_remote_code=runtime.trust_remote_code).eval().to(self.device)
+        self.budget = runtime.batch_tokens or (4096 if self.device.type == "cpu" else 32_768)
 
     def __call__(self, batch: TokenBatch, *, alone: bool) -> Vectors:
         ids, mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
@@ -98,7 +113,7 @@ def pick_device(device: str | None) -> torch.device:
     return picked
 
 
-def load_transformer(inner: Path, *, attention: bool = False) -> Any:
+def load_transformer(inner: Path, *, attention: bool = False, trust_remote_code: bool = False) -> Any:
     """Load the transformer of a folder in float32. Raises DamagedModelError naming what does not fit."""
     if not weight_files(inner):
         raise DamagedModelError(f"{inner / 'model.safetensors'} is missing; only safetensors weights are read")
@@ -106,7 +121,9 @@ def load_transformer(inner: Path, *, attention: bool = False) -> Any:
     transformers.utils.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     try:
-        config = transformers.AutoConfig.from_pretrained(inner, local_files_only=True, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(
+            inner, local_files_only=True, trust_remote_code=trust_remote_code
+        )
         loader = (
             transformers.AutoModelForTextEncoding if config.model_type in _ENCODER_HALVES else transformers.AutoModel
         )
@@ -116,7 +133,7 @@ def load_transformer(inner: Path, *, attention: bool = False) -> Any:
             dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,
-            trust_remote_code=False,
+            trust_remote_code=trust_remote_code,
             output_loading_info=True,
             **({"attn_implementation": "eager"} if attention else {}),
         )

@@ -12,12 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from llama_index_embed_plus import artifact
+from llama_index_embed_plus import artifact, self_check
 from llama_index_embed_plus.encoders import identify, open_encoder
 from llama_index_embed_plus.encoders.onnx_encoder import OnnxBackend
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
 from llama_index_embed_plus.errors import MissingExtraError, ParityError, UsageError
 from llama_index_embed_plus.export.parity import BOUNDS, Embedded, ParityReport, embed, measure, sample_texts
+from llama_index_embed_plus.model_files import write_json
 from llama_index_embed_plus.spec import EncoderSpec, Overrides
 from qdrant_tools.records import Progress
 
@@ -50,21 +51,26 @@ def export_onnx(
         raise MissingExtraError("writing ONNX files", extra="train")
     source = identify(model, backend="torch", overrides=overrides)
     with artifact.written_whole(Path(out_folder)) as draft:
-        artifact.copy_model(source.folder, draft)
+        artifact.copy_model(source.folder, draft, spec=source.spec)
         wanted: tuple[Precision, ...] = ("fp32", "int8") if precision == "int8" else ("fp32",)
         texts = sample_texts()
         reference = _reference(model, overrides, texts, progress)
         builds: dict[str, Any] = {}
+        checks: dict[str, Any] = {}
         for name in wanted:
             path = draft / FILES[name]
             _write_graph(source.folder, source.spec, path, name)
-            built = TextEncoder(source.spec, source.space, draft, OnnxBackend(path, draft, source.spec))
+            backend = OnnxBackend(path, draft, source.spec, build=f"onnx-{name}")
+            built = TextEncoder(source.spec, source.space, draft, backend)
+            built.quiet = True
             reference = reference or embed(built, texts, progress=progress)  # no torch: the fp32 graph is all there is
             report = measure(built, reference, texts, size=_size(path), progress=progress)
             if not report.within and not force:
                 raise ParityError(f"{report.summary()}; outside {BOUNDS[name]}, nothing was written (force writes it)")
-            builds[f"onnx-{name}"] = {"file": FILES[name], "parity": asdict(report)}
-        artifact.write_manifest(draft, spec=source.spec, builds=builds)
+            builds[built.build] = {"file": FILES[name], "parity": asdict(report)}
+            checks[built.build] = self_check.recorded(backend, built.tokenizer)
+        write_json(draft / self_check.FILE, checks)
+        artifact.write_manifest(draft, spec=source.spec, builds=builds, name=source.spec.name)
     return report
 
 
@@ -90,7 +96,9 @@ def _reference(
     """What torch makes of the texts; None where torch is not installed."""
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
         return None
-    return embed(open_encoder(model, backend="torch", device="cpu", overrides=overrides), texts, progress=progress)
+    encoder = open_encoder(model, backend="torch", device="cpu", overrides=overrides)
+    encoder.quiet = True
+    return embed(encoder, texts, progress=progress)
 
 
 def _size(path: Path) -> int:

@@ -1,0 +1,36 @@
+"""How an encoder is run, apart from what it computes. Nothing here is part of the vector space.
+
+Does not know: models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from llama_index_embed_plus.errors import UsageError
+
+OnMismatch = Literal["fallback", "error"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Settings of `open_encoder` that most callers leave alone."""
+
+    trust_remote_code: bool = False
+    """Run code that lies in the model's own repository. Read it first."""
+    threads: int | None = None
+    """Cores an ONNX build may use; None: all that this process has. Torch has its own setting for all models."""
+    batch_tokens: int | None = None
+    """Padded tokens per batch; None: what suits the backend."""
+    on_mismatch: OnMismatch = "fallback"
+    """When a build does not give the vectors on this machine that it gave where it was made: use the fp32 build and
+    say so once, or raise ParityError."""
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "batch_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}, expected at least 1")
+        if self.on_mismatch not in get_args(OnMismatch):
+            raise UsageError(f"on_mismatch is {self.on_mismatch!r}, expected one of {', '.join(get_args(OnMismatch))}")
