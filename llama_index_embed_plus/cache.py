@@ -144,31 +144,34 @@ Known = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class StoreCache:
-    """Vectors of one key space in a key-value store, as lists of floats. `store` None remembers nothing."""
+    """Vectors of one key space in a key-value store, as lists of floats."""
 
-    store: KeyValueStore | None
+    store: KeyValueStore
     keyspace: KeySpace
 
     def get(self, texts: Iterable[str]) -> Known:
-        if self.store is None:
-            return {}
+        """Return the known vectors among `texts`. Raises `CacheError` for a row that is not one of ours."""
         keys = {text: self.keyspace.key(text) for text in texts}
         rows = {text: self.store.get(key, collection=STORE_COLLECTION) for text, key in keys.items()}
-        return {text: row["vector"] for text, row in rows.items() if row is not None}
+        return {text: _vector(row, keys[text]) for text, row in rows.items() if row is not None}
 
     def put(self, vectors: Known) -> None:
-        if self.store is not None:
-            for text, vector in vectors.items():
-                self.store.put(self.keyspace.key(text), {"vector": vector}, collection=STORE_COLLECTION)
+        for text, vector in vectors.items():
+            self.store.put(self.keyspace.key(text), {"vector": vector}, collection=STORE_COLLECTION)
 
     async def aget(self, texts: Iterable[str]) -> Known:
-        if self.store is None:
-            return {}
+        """Like `get`."""
         keys = {text: self.keyspace.key(text) for text in texts}
         rows = {text: await self.store.aget(key, collection=STORE_COLLECTION) for text, key in keys.items()}
-        return {text: row["vector"] for text, row in rows.items() if row is not None}
+        return {text: _vector(row, keys[text]) for text, row in rows.items() if row is not None}
 
     async def aput(self, vectors: Known) -> None:
-        if self.store is not None:
-            for text, vector in vectors.items():
-                await self.store.aput(self.keyspace.key(text), {"vector": vector}, collection=STORE_COLLECTION)
+        for text, vector in vectors.items():
+            await self.store.aput(self.keyspace.key(text), {"vector": vector}, collection=STORE_COLLECTION)
+
+
+def _vector(row: dict[str, Any], key: str) -> list[float]:
+    vector = row.get("vector")
+    if not isinstance(vector, list):
+        raise CacheError(f"key {key!r} of the embeddings cache holds no vector but {str(row)[:40]!r}: delete it")
+    return vector

@@ -9,7 +9,6 @@ another model, precision, pooling, prompt or dimension. The only module that kno
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import threading
@@ -27,16 +26,14 @@ from llama_index_instrumentation import get_dispatcher
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from llama_index_embed_plus.cache import KeySpace, Known, Role, StoreCache, VectorCache
-from llama_index_embed_plus.encoders import BackendName, TextEncoder, identify, open_encoder
+from llama_index_embed_plus.encoders import BackendName, TextEncoder, open_encoder
 from llama_index_embed_plus.encoders.text_encoder import check_texts
-from llama_index_embed_plus.errors import ModelError, UsageError
+from llama_index_embed_plus.errors import ModelError
+from llama_index_embed_plus.identity import DEFAULT_MODEL, base_build, overrides_of, settle
 from llama_index_embed_plus.marks import attach, is_embedded, mark_of
 from llama_index_embed_plus.service import EncoderService
-from llama_index_embed_plus.spec import EncoderSpec, LongText, Overrides
+from llama_index_embed_plus.spec import LongText
 from qdrant_tools.records import Progress
-
-DEFAULT_MODEL = "all-MiniLM-L6-v2"
-OVERRIDES = tuple(field.name for field in dataclasses.fields(Overrides))
 
 dispatcher = get_dispatcher(__name__)
 logger = logging.getLogger(__name__)
@@ -88,13 +85,7 @@ class PlusEmbedding(BaseEmbedding):
     _opening: Any = PrivateAttr(default_factory=threading.Lock)
 
     def __init__(self, model: str | Path | None = None, **fields: Any) -> None:
-        fields["model"] = fields["model_name"] = _one_name(model, fields.get("model_name"))
-        for name in ("cache_folder", "vector_cache"):
-            if isinstance(fields.get(name), Path):
-                fields[name] = str(fields[name])
-        if not all(fields.get(name) for name in ("space", "build", "dimension")):
-            fields |= _identity(fields)
-        super().__init__(**fields)
+        super().__init__(**settle(model, fields))
 
     @classmethod
     def class_name(cls) -> str:
@@ -191,16 +182,16 @@ class PlusEmbedding(BaseEmbedding):
             device=self.device,
             revision=self.revision,
             cache_folder=self.cache_folder,
-            overrides=Overrides(**{name: getattr(self, name) for name in OVERRIDES}),
+            overrides=overrides_of(self.__dict__),
         )
         if encoder.space != self.space:
             raise ModelError(
                 f"model {self.model} is now of space {encoder.space}, this embedding was made for {self.space}: "
                 "make it anew without space=, and embed the stored passages again"
             )
-        if encoder.build != self.build:  # of one space, so interchangeable within the parity bound
-            logger.warning("%s is computed by build %s instead of %s", self.model, encoder.build, self.build)
-            self.build = encoder.build
+        if (build := base_build(encoder.build)) != self.build:
+            logger.warning("%s is computed by build %s instead of %s", self.model, build, self.build)
+            self.build = build  # of one space, so interchangeable within the parity bound
         return encoder
 
     def _embed(self, role: Role, texts: Sequence[str], show_progress: bool = False) -> list[Embedding]:
@@ -208,14 +199,15 @@ class PlusEmbedding(BaseEmbedding):
         if not texts:
             return []
         with self._observed(texts) as embeddings:
-            store = StoreCache(self.embeddings_cache, KeySpace(self.space, self.build, role))
-            known = store.get(texts)
+            store = self._store(self._served().keyspace(role)) if self._has_store else None
+            known = store.get(texts) if store else {}
             missing = [text for text in dict.fromkeys(texts) if text not in known]
             for limiter in self._turns(missing):
                 limiter.acquire()
             with _progress_bar(len(missing), show_progress) as progress:
                 fresh = self._compute(role, missing, progress)
-            store.put(fresh)
+            if store:
+                store.put(fresh)
             known |= fresh
             embeddings += [list(known[text]) for text in texts]
         return embeddings
@@ -225,14 +217,15 @@ class PlusEmbedding(BaseEmbedding):
         if not texts:
             return []
         with self._observed(texts) as embeddings:
-            store = StoreCache(self.embeddings_cache, KeySpace(self.space, self.build, role))
-            known = await store.aget(texts)
+            store = self._store(await self._served().akeyspace(role)) if self._has_store else None
+            known = await store.aget(texts) if store else {}
             missing = [text for text in dict.fromkeys(texts) if text not in known]
             for limiter in self._turns(missing):
                 await limiter.async_acquire()
             with _progress_bar(len(missing), show_progress) as progress:
                 fresh = await self._acompute(role, missing, progress)
-            await store.aput(fresh)
+            if store:
+                await store.aput(fresh)
             known |= fresh
             embeddings += [list(known[text]) for text in texts]
         return embeddings
@@ -248,6 +241,14 @@ class PlusEmbedding(BaseEmbedding):
         if len(texts) == 1:
             return {texts[0]: (await service.aencode_one(role, texts[0])).tolist()}
         return dict(zip(texts, (await service.aencode(role, texts, progress)).tolist())) if texts else {}
+
+    def _store(self, keyspace: KeySpace) -> StoreCache:
+        store: Any = self.embeddings_cache
+        return StoreCache(store, keyspace)
+
+    @property
+    def _has_store(self) -> bool:
+        return self.embeddings_cache is not None  # an empty store may well be false
 
     def _turns(self, missing: list[str]) -> list[Any]:
         """Name the rate limiter as often as it must be asked: once per `embed_batch_size` texts to be computed."""
@@ -271,28 +272,6 @@ class PlusEmbedding(BaseEmbedding):
         texts = [node.get_content(MetadataMode.EMBED) for node in nodes]
         stale = [pair for pair in zip(nodes, texts) if not is_embedded(pair[0], mark_of(self.space, pair[1]))]
         return [node for node, _ in stale], [text for _, text in stale]
-
-
-def _one_name(model: str | Path | None, model_name: str | None) -> str:
-    """Accept LlamaIndex's name for the argument too; both at once must agree."""
-    names = {str(name) for name in (model, model_name) if name is not None}
-    if len(names) > 1:
-        raise UsageError(f"model is {str(model)!r} and model_name {model_name!r}: give one of them")
-    return names.pop() if names else DEFAULT_MODEL
-
-
-def _identity(fields: dict[str, Any]) -> dict[str, Any]:
-    """Find out from the model's files what the caller did not say, without opening the model."""
-    asked = {name: fields[name] for name in ("backend", "revision", "cache_folder") if fields.get(name)}
-    wanted = {name: fields[name] for name in OVERRIDES if fields.get(name) is not None}
-    found = identify(fields["model"], **asked, overrides=Overrides(**wanted) if wanted else None)
-    return {**_settled(found.spec), "space": found.space, "build": found.build, "dimension": found.spec.dimension}
-
-
-def _settled(spec: EncoderSpec) -> dict[str, Any]:
-    """Return the Fields that can be overridden, as they are now."""
-    settled = {name: getattr(spec, name) for name in OVERRIDES}
-    return settled | {"pooling": spec.pooling[0] if len(spec.pooling) == 1 else spec.pooling}
 
 
 def _rebuild(kind: type[PlusEmbedding], fields: dict[str, Any]) -> PlusEmbedding:

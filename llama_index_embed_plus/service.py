@@ -19,6 +19,7 @@ from llama_index_embed_plus.cache import KeySpace, Role, VectorCache
 from llama_index_embed_plus.coalesce import Coalescer, Row
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder, check_texts
 from llama_index_embed_plus.errors import CacheError
+from llama_index_embed_plus.identity import base_build
 from qdrant_tools.records import Progress, Vectors
 
 SLAB = 4096  # texts computed between two writes to the cache; sorting more of them by length gains nothing
@@ -47,6 +48,20 @@ class EncoderService:
                     self._encoder = self._open_encoder()
         return self._encoder
 
+    def keyspace(self, role: Role) -> KeySpace:
+        """Name what decides a vector besides its text: for queries, the very adapter that maps them too."""
+        encoder = self.encoder
+        build = base_build(encoder.build)
+        if role == "query" and encoder.adapter is not None:
+            build += f"+{encoder.adapter.build}"
+        return KeySpace(encoder.space, build, role)
+
+    async def akeyspace(self, role: Role) -> KeySpace:
+        """Like `keyspace`; opens the encoder, if it must, in a worker thread."""
+        if self._encoder is not None:
+            return self.keyspace(role)
+        return await asyncio.get_running_loop().run_in_executor(self._workers, self.keyspace, role)
+
     def encode(self, role: Role, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
         """Return one unit row for each text, (n, dimension) float32. `progress` counts texts, duplicates too."""
         if not texts:
@@ -55,7 +70,7 @@ class EncoderService:
         unique = list(position)
         if progress and len(unique) < len(texts):
             progress(len(texts) - len(unique))
-        vectors = self._cached(role, unique, progress) if self._cache else self._compute(role, unique, progress)
+        vectors = (self._compute if self._cache is None else self._cached)(role, unique, progress)
         return vectors if len(unique) == len(texts) else vectors[[position[text] for text in texts]]
 
     def encode_one(self, role: Role, text: str) -> Row:
@@ -82,7 +97,7 @@ class EncoderService:
         """Look up, compute what is missing in slabs, and store each slab at once: a crash loses one slab at most."""
         assert self._cache is not None
         encoder = self.encoder
-        keyspace = KeySpace(encoder.space, encoder.build, role)
+        keyspace = self.keyspace(role)
         keys = {text: keyspace.key(text) for text in texts}
         known = self._cache.get(list(keys.values()))
         self._check(known, encoder.dimension)
@@ -99,5 +114,5 @@ class EncoderService:
     def _check(self, known: dict[str, Row], dimension: int) -> None:
         for row in known.values():
             if row.shape != (dimension,):
-                path = self._cache.path if self._cache else ""
+                path = self._cache.path if self._cache is not None else ""
                 raise CacheError(f"vector cache {path} holds a vector of {row.size}, expected {dimension}: delete it")

@@ -1,0 +1,141 @@
+"""The encoder behind its cache and queue: opened once, asked once per text, never in the event loop's way."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from models import TEXTS, save_model
+
+from llama_index_embed_plus.cache import VectorCache
+from llama_index_embed_plus.encoders import open_encoder
+from llama_index_embed_plus.errors import CacheError, TextError
+from llama_index_embed_plus.service import EncoderService
+
+
+class Watched:
+    """A real encoder that remembers what it was asked, and waits for the gate if it is closed."""
+
+    def __init__(self, encoder) -> None:
+        self.encoder, self.asked, self.at_once, self.gate = encoder, [], [0], threading.Event()
+        self.dimension, self.space, self.build = encoder.dimension, encoder.space, encoder.build
+        self.adapter = encoder.adapter
+        self.gate.set()
+
+    def encode_queries(self, texts, *, progress=None):
+        return self._watch(self.encoder.encode_queries, texts, progress)
+
+    def encode_passages(self, texts, *, progress=None):
+        return self._watch(self.encoder.encode_passages, texts, progress)
+
+    def _watch(self, encode, texts, progress):
+        self.asked.append(list(texts))
+        self.at_once.append(self.at_once[-1] + 1)
+        assert self.gate.wait(30), "nobody opened the gate"
+        try:
+            return encode(texts, progress=progress)
+        finally:
+            self.at_once.append(self.at_once[-1] - 1)
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    save_model(folder, prompts={"query": "query : ", "document": "passage : "})
+    return open_encoder(folder, device="cpu")
+
+
+@pytest.fixture
+def encoder(real):
+    return Watched(real)
+
+
+def test_the_encoder_is_opened_by_the_first_text_and_only_once(encoder):
+    opened = []
+    service = EncoderService(lambda: opened.append(1) or encoder)
+    assert opened == []
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(lambda text: service.encode("query", [text]), TEXTS * 8))
+    assert opened == [1]
+
+
+def test_equal_texts_are_computed_once_and_rows_come_back_in_order(encoder):
+    rows = EncoderService(lambda: encoder).encode("passage", ["a dog", "fast", "a dog", "a cat"])
+    assert encoder.asked == [["a dog", "fast", "a cat"]]
+    expected = encoder.encoder.encode_passages(["a dog", "fast", "a dog", "a cat"])
+    np.testing.assert_array_equal(rows, expected)
+
+
+def test_no_text_gives_no_row(encoder):
+    assert EncoderService(lambda: encoder).encode("passage", []).shape == (0, encoder.dimension)
+
+
+def test_progress_counts_every_text_once_whatever_is_cached_or_repeated(encoder, tmp_path):
+    service = EncoderService(lambda: encoder, cache=VectorCache(tmp_path / "cache.sqlite"))
+    service.encode("passage", TEXTS[:2])
+    steps: list[int] = []
+    service.encode("passage", TEXTS + TEXTS[:3], steps.append)
+    assert sum(steps) == len(TEXTS) + 3
+
+
+def test_a_cached_text_is_not_computed_again_in_any_process(encoder, tmp_path):
+    first = EncoderService(lambda: encoder, cache=VectorCache(tmp_path / "cache.sqlite")).encode("passage", TEXTS)
+    second = EncoderService(lambda: encoder, cache=VectorCache(tmp_path / "cache.sqlite"))
+    np.testing.assert_array_equal(second.encode("passage", [*TEXTS, "new"])[:-1], first)
+    np.testing.assert_array_equal(second.encode_one("passage", TEXTS[0]), first[0])
+    assert encoder.asked == [TEXTS, ["new"]]
+
+
+def test_a_query_never_gets_the_cached_vector_of_the_same_passage(encoder, tmp_path):
+    service = EncoderService(lambda: encoder, cache=VectorCache(tmp_path / "cache.sqlite"))
+    passage, query = service.encode("passage", ["a dog"]), service.encode("query", ["a dog"])
+    np.testing.assert_array_equal(query, encoder.encoder.encode_queries(["a dog"]))
+    assert not np.allclose(passage, query)
+
+
+def test_a_cached_vector_of_another_length_is_an_error(encoder, tmp_path):
+    cache = VectorCache(tmp_path / "cache.sqlite")
+    service = EncoderService(lambda: encoder, cache=cache)
+    cache.put({service.keyspace("query").key("a dog"): np.ones(3, np.float32)})
+    with pytest.raises(CacheError, match="holds a vector of 3, expected 32"):
+        service.encode("query", ["a dog"])
+
+
+async def test_the_event_loop_goes_on_while_texts_are_embedded(encoder):
+    encoder.gate.clear()
+    service = EncoderService(lambda: encoder)
+    bulk = asyncio.ensure_future(service.aencode("passage", TEXTS))
+    single = asyncio.ensure_future(service.aencode_one("query", "a dog"))
+    while len(encoder.asked) < 2:
+        await asyncio.sleep(0)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not bulk.done() and not single.done()
+    encoder.gate.set()
+    assert (await bulk).shape == (len(TEXTS), 32) and (await single).shape == (32,)
+
+
+async def test_bulk_calls_are_computed_a_few_at_a_time(encoder):
+    service = EncoderService(lambda: encoder, workers=3)
+    rows = await asyncio.gather(*(service.aencode("passage", [f"cat {i}", "dog"]) for i in range(50)))
+    assert len(rows) == 50 and max(encoder.at_once) <= 3
+
+
+async def test_a_bad_text_fails_alone_among_concurrent_callers(encoder):
+    service = EncoderService(lambda: encoder)
+    answers = await asyncio.gather(
+        *(service.aencode_one("query", text) for text in ["a dog", "  ", "a cat"]), return_exceptions=True
+    )
+    assert [type(answer) for answer in answers] == [np.ndarray, TextError, np.ndarray]
+
+
+def test_threads_get_the_vectors_that_the_encoder_gives_alone(encoder):
+    service = EncoderService(lambda: encoder)
+    texts = [f"{word} {i % 50}" for i, word in enumerate(["cat", "dog", "tree", "stone"] * 50)]
+    with ThreadPoolExecutor(200) as pool:
+        rows = np.stack(list(pool.map(lambda text: service.encode_one("passage", text), texts)))
+    alone = np.concatenate([encoder.encoder.encode_passages([text]) for text in texts])
+    assert np.abs(rows - alone).max() < 1e-6
