@@ -10,11 +10,12 @@ when it is opened, and a handle stays with that collection. Does not know: how t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
+from typing import Any
 
 from qdrant_client import QdrantClient, models
 
+from qdrant_tools.adopt import check_samples, choose_vector, detect_layout, vector_names
 from qdrant_tools.connect import engine_of
 from qdrant_tools.errors import (
     CollectionError,
@@ -24,12 +25,15 @@ from qdrant_tools.errors import (
     InputError,
 )
 from qdrant_tools.handle import Collection, StoredPassage, fetch, point_id, stored_vectors
+from qdrant_tools.layout import Layout
+from qdrant_tools.readiness import build_index
 from qdrant_tools.records import Encoder
 from qdrant_tools.settings import (
     DISTANCES,
     CollectionDescription,
     CollectionSettings,
     dense_params,
+    layout_of,
     settings_of,
     stamp_for,
     stamp_of,
@@ -88,12 +92,56 @@ class CollectionManager:
         if stamp is None:
             raise CollectionError(
                 f"collection {name!r} does not say which encoder filled it (written by another program?): "
-                "index its texts into a new collection"
+                "adopt it with the encoder that did, or index its texts into a new collection"
             )
-        collection = Collection(self.client, real_name, stamp["space"], stamp["dimension"], stamp.get("hnsw_ef"))
+        collection = Collection(
+            self.client, real_name, stamp["space"], stamp["dimension"], stamp.get("hnsw_ef"), layout_of(stamp)
+        )
         if encoder is not None:
             collection.check(encoder)
         return collection
+
+    def adopt(
+        self,
+        name: str,
+        encoder: Encoder,
+        *,
+        layout: Layout | None = None,
+        samples: int = 32,
+        similarity: float = 0.99,
+    ) -> Collection:
+        """Make a collection that another program filled one of ours, if this encoder made its vectors.
+
+        `samples` stored texts are embedded again; 9 of 10 must have a cosine of at least `similarity` to their stored
+        vectors. `layout` says where the vector and the text are, if that is not to be detected. The collection can
+        then be searched and mined; it is filled by whoever filled it.
+
+        Raises:
+            CollectionError: it has an encoder already, is empty, or no text can be found in it.
+            VectorError: none of its vectors has the encoder's dimension.
+            SpaceMismatchError: the stored vectors are not this encoder's.
+        """
+        real_name = self.resolve(name)
+        with engine_errors(f"open collection {name!r}"):
+            info = self.client.get_collection(real_name)
+        if stamp_of(info) is not None:
+            raise CollectionError(f"collection {name!r} already says which encoder filled it: open it")
+        vector = choose_vector(name, info, encoder.dimension, None if layout is None else layout.vector)
+        found = layout or detect_layout(self.client, real_name, vector)
+        found = check_samples(self.client, real_name, encoder, found, samples=samples, similarity=similarity)
+        stamp = stamp_for(encoder.space, encoder.dimension, hnsw_ef=None, layout=found)
+        with engine_errors(f"adopt collection {name!r}"):
+            self.client.update_collection(real_name, metadata=stamp)
+        return self.open(real_name, encoder)
+
+    def difference(self, name: str, settings: CollectionSettings) -> dict[str, tuple[Any, Any]]:
+        """Setting -> (as it is, as wanted), for those that `ensure` would change; empty on `:memory:`, which has none
+        but the distance and `hnsw_ef`."""
+        current = self.describe(name).settings
+        changes = {} if current is None else current.difference(settings)
+        if engine_of(self.client) == "memory":
+            changes = {field: change for field, change in changes.items() if field in ("distance", "hnsw_ef")}
+        return changes
 
     def describe(self, name: str) -> CollectionDescription:
         """What the engine and the metadata tell about a collection, of whatever origin."""
@@ -112,6 +160,9 @@ class CollectionManager:
             dimension=params.size if params else None,
             settings=settings_of(info),
             aliases=tuple(sorted(alias for alias, target in self.aliases().items() if target == real_name)),
+            layout=self._layout(real_name, info),
+            vectors=tuple(vector_names(info)),
+            status=info.status.value,
         )
 
     def drop(self, name: str) -> None:
@@ -162,6 +213,15 @@ class CollectionManager:
             return aliases[name]
         raise CollectionNotFoundError(f"no collection {name!r}; collections here: {_listed([*names, *aliases])}")
 
+    def _layout(self, name: str, info: models.CollectionInfo) -> Layout | None:
+        stamp = stamp_of(info)
+        if stamp is not None:
+            return layout_of(stamp)
+        try:
+            return detect_layout(self.client, name, next(iter(vector_names(info)), ""))
+        except CollectionError:
+            return None
+
     def _exists(self, name: str) -> bool:
         return name in self.names() or name in self.aliases()
 
@@ -179,12 +239,11 @@ class CollectionManager:
                 vectors_config=models.VectorParams(size=encoder.dimension, distance=DISTANCES[settings.distance]),
                 hnsw_config=settings.hnsw,
                 optimizers_config=settings.optimizers,
-                metadata=stamp_for(encoder.space, encoder.dimension, settings.hnsw_ef),
+                metadata=stamp_for(encoder.space, encoder.dimension, hnsw_ef=settings.hnsw_ef),
             )
 
     def _apply(self, collection: Collection, wanted: CollectionSettings) -> Collection:
-        current = self.describe(collection.name).settings
-        changes = {} if current is None else current.difference(wanted)
+        changes = self.difference(collection.name, wanted)
         if "distance" in changes:
             raise CollectionError(
                 f"collection {collection.name!r} was made with distance {changes['distance'][0]!r}, which cannot be "
@@ -196,41 +255,11 @@ class CollectionManager:
                     collection.name,
                     hnsw_config=wanted.hnsw,
                     optimizers_config=wanted.optimizers,
-                    metadata=stamp_for(collection.space, collection.dimension, wanted.hnsw_ef),
+                    metadata=stamp_for(
+                        collection.space, collection.dimension, hnsw_ef=wanted.hnsw_ef, layout=collection.layout
+                    ),
                 )
         return self.open(collection.name)
-
-
-def build_index(collection: Collection, *, timeout: float = 3600.0) -> bool:
-    """Have the HNSW graph built now: built on the spot by the embedded engine, waited for on a server.
-
-    Returns whether there was something to build; False on `:memory:`, which has no graph.
-
-    Raises:
-        EngineError: a server's optimizer failed, or did not finish within `timeout` seconds.
-    """
-    engine = engine_of(collection.client)
-    if engine == "memory":
-        return False
-    if engine == "qdrant-edge":
-        with engine_errors(f"build the index of collection {collection.name!r}"):
-            return bool(collection.client.build_index(collection.name))  # type: ignore[attr-defined]
-    return _wait_for_server(collection, timeout)
-
-
-def _wait_for_server(collection: Collection, timeout: float) -> bool:
-    deadline, waited = time.monotonic() + timeout, False
-    while True:
-        with engine_errors(f"ask for the state of collection {collection.name!r}"):
-            info = collection.client.get_collection(collection.name)
-        if info.status == models.CollectionStatus.GREEN:
-            return waited
-        if info.status == models.CollectionStatus.RED:
-            raise EngineError(f"the optimizer of collection {collection.name!r} failed: {info.optimizer_status}")
-        if time.monotonic() > deadline:
-            raise EngineError(f"collection {collection.name!r} is still {info.status.value} after {timeout:.0f} s")
-        waited = True
-        time.sleep(0.2)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,11 @@ class Collection:
     dimension: int
     hnsw_ef: int | None = None
     layout: Layout = OURS
+
+    @property
+    def vector_selector(self) -> bool | list[str]:
+        """How to ask for the dense vector of a point, and for no other."""
+        return [self.layout.vector] if self.layout.vector else True
 
     def search_params(self, *, hnsw_ef: int | None = None, exact: bool = False) -> models.SearchParams | None:
         """What to ask the engine for; nothing on `:memory:`, which compares with every vector anyway."""
@@ -77,8 +82,12 @@ def fetch(
     collection: Collection, passage_ids: Sequence[str], *, with_vectors: bool = False
 ) -> dict[str, StoredPassage]:
     """Read passages by id. Ids that are not there are not in the result."""
-    points = [point_id(passage_id) for passage_id in passage_ids]
-    stored = fetch_points(collection, points, with_vectors=with_vectors)
+    layout = collection.layout
+    if layout.id and layout != replace(OURS, vector=layout.vector):
+        return _fetch_by_field(collection, passage_ids, with_vectors=with_vectors)
+    points = [point_id(each) if layout.id else _as_point_id(each) for each in passage_ids]
+    usable = [point for point in points if point is not None]
+    stored = fetch_points(collection, usable, with_vectors=with_vectors)
     return {passage.id: passage for passage in stored.values()}
 
 
@@ -90,7 +99,7 @@ def fetch_points(
         return {}
     with engine_errors(f"read from collection {collection.name!r}"):
         records = collection.client.retrieve(
-            collection.name, list(points), with_payload=True, with_vectors=with_vectors
+            collection.name, list(points), with_payload=True, with_vectors=with_vectors and collection.vector_selector
         )
     return {plain_id(record.id): _stored(collection, record) for record in records}
 
@@ -104,8 +113,8 @@ def stored_vectors(collection: Collection, *, batch_size: int = 512) -> Iterator
                 collection.name,
                 limit=batch_size,
                 offset=offset,
-                with_payload=[collection.layout.id],
-                with_vectors=True,
+                with_payload=[collection.layout.id] if collection.layout.id else False,
+                with_vectors=collection.vector_selector,
             )
         if records:
             ids = [collection.layout.passage(r.payload, point_id=plain_id(r.id)).id for r in records]
@@ -113,6 +122,43 @@ def stored_vectors(collection: Collection, *, batch_size: int = 512) -> Iterator
             yield ids, vectors
         if offset is None:
             return
+
+
+def _fetch_by_field(
+    collection: Collection, passage_ids: Sequence[str], *, with_vectors: bool
+) -> dict[str, StoredPassage]:
+    """Where the passage id is a field of the payload; of several points with one id, the first is taken."""
+    found: dict[str, StoredPassage] = {}
+    for start in range(0, len(passage_ids), 256):
+        wanted = list(passage_ids[start : start + 256])
+        condition = models.FieldCondition(key=collection.layout.id, match=models.MatchAny(any=wanted))
+        offset: Any = None
+        while True:
+            with engine_errors(f"read from collection {collection.name!r}"):
+                records, offset = collection.client.scroll(
+                    collection.name,
+                    scroll_filter=models.Filter(must=[condition]),
+                    limit=256,
+                    offset=offset,
+                    with_payload=True,
+                    with_vectors=with_vectors and collection.vector_selector,
+                )
+            for record in records:
+                passage = _stored(collection, record)
+                found.setdefault(passage.id, passage)
+            if offset is None:
+                break
+    return found
+
+
+def _as_point_id(passage_id: str) -> str | int | None:
+    """The point of a passage that goes by its point id; None for what no point can be called."""
+    if passage_id.isdecimal():
+        return int(passage_id)
+    try:
+        return str(uuid.UUID(passage_id))
+    except ValueError:
+        return None
 
 
 def _stored(collection: Collection, record: models.Record) -> StoredPassage:

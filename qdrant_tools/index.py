@@ -19,8 +19,9 @@ from dataclasses import dataclass
 
 from qdrant_client import models
 
-from qdrant_tools.errors import InputError
+from qdrant_tools.errors import CollectionError, InputError
 from qdrant_tools.handle import Collection, plain_id, point_id
+from qdrant_tools.layout import OURS
 from qdrant_tools.records import Encoder, Passage, Progress
 from qdrant_tools.translate import engine_errors
 from qdrant_tools.vectors import checked_unit_vectors
@@ -61,10 +62,16 @@ def index_passages(
 
     Raises:
         SpaceMismatchError: the collection was filled by another encoder.
+        CollectionError: the collection was adopted; it has the layout of another program.
         InputError: an empty id or text, metadata that JSON cannot hold, or one id with two contents in a batch.
         VectorError: the encoder returned something else than one unit vector per text.
     """
     collection.check(encoder)
+    if collection.layout != OURS:
+        raise CollectionError(
+            f"collection {collection.name!r} has the layout of {collection.layout.name!r}: fill it with the program "
+            "that made it, or index into a new collection"
+        )
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}, expected at least 1")
     report = IndexReport()

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from qdrant_client import models
 
 from qdrant_tools.errors import CollectionError, InputError
+from qdrant_tools.layout import OURS, Layout
 
 METADATA_KEY = "embed_plus"
 METADATA_FORMAT = 1
@@ -71,7 +72,7 @@ _LEAST = {"m": 0, "ef_construct": 4, "full_scan_threshold": 10, "indexing_thresh
 
 @dataclass(frozen=True)
 class CollectionDescription:
-    """What is known about one collection. `space`, `dimension` and `settings` are None where nothing tells."""
+    """What is known about one collection; `space`, `dimension`, `settings` and `layout` only where something tells."""
 
     name: str
     engine: str
@@ -82,10 +83,18 @@ class CollectionDescription:
     dimension: int | None
     settings: CollectionSettings | None
     aliases: tuple[str, ...]
+    layout: Layout | None = None
+    vectors: tuple[str, ...] = ()
+    """Names of the dense vectors; "" is the unnamed one."""
+    status: str = "green"
 
 
-def stamp_for(space: str, dimension: int, hnsw_ef: int) -> dict[str, Any]:
-    return {METADATA_KEY: {"format": METADATA_FORMAT, "space": space, "dimension": dimension, "hnsw_ef": hnsw_ef}}
+def stamp_for(space: str, dimension: int, *, hnsw_ef: int | None, layout: Layout = OURS) -> dict[str, Any]:
+    """What a collection's metadata says about its vectors."""
+    stamp: dict[str, Any] = {"format": METADATA_FORMAT, "space": space, "dimension": dimension, "hnsw_ef": hnsw_ef}
+    if layout != OURS:
+        stamp["layout"] = layout.as_row()
+    return {METADATA_KEY: stamp}
 
 
 def stamp_of(info: models.CollectionInfo) -> dict[str, Any] | None:
@@ -97,6 +106,11 @@ def stamp_of(info: models.CollectionInfo) -> dict[str, Any] | None:
             f"collection metadata has format {stamp.get('format')!r}, this version reads {METADATA_FORMAT}: upgrade"
         )
     return dict(stamp)
+
+
+def layout_of(stamp: Mapping[str, Any]) -> Layout:
+    """The layout that a stamp keeps; ours, if it keeps none."""
+    return Layout.from_row(stamp["layout"]) if "layout" in stamp else OURS
 
 
 def dense_params(info: models.CollectionInfo) -> models.VectorParams | None:
@@ -118,5 +132,5 @@ def settings_of(info: models.CollectionInfo) -> CollectionSettings | None:
         ef_construct=hnsw.ef_construct,
         full_scan_threshold=hnsw.full_scan_threshold,
         indexing_threshold=QDRANT_INDEXING_THRESHOLD if threshold is None else threshold,
-        hnsw_ef=(stamp_of(info) or {}).get("hnsw_ef", CollectionSettings.hnsw_ef),
+        hnsw_ef=(stamp_of(info) or {}).get("hnsw_ef") or CollectionSettings.hnsw_ef,
     )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
 from qdrant_tools.collection import Collection, CollectionManager, fetch
+from qdrant_tools.connect import connect
 from qdrant_tools.errors import InputError, SpaceMismatchError, VectorError
 from qdrant_tools.index import IndexReport, content_hash, index_passages
 from qdrant_tools.records import Passage
@@ -114,6 +119,33 @@ def test_what_was_reported_survives_an_interruption_and_the_next_run_goes_on(col
         index_passages(collection, interrupted(), encoder, batch_size=10, progress=reported.append)
     assert points_in(collection) == sum(reported) == 20
     assert index_passages(collection, numbered(25), encoder) == IndexReport(added=5, unchanged=20)
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_index import *
+from qdrant_tools.connect import connect
+encoder = WordEncoder()
+collection = CollectionManager(connect(sys.argv[2])).ensure("docs", encoder)
+def progress(n):
+    sys.stdout.write(f"{n}\\n")
+    sys.stdout.flush()
+index_passages(collection, numbered(1_000_000), encoder, batch_size=20, progress=progress)
+"""
+
+
+def test_killing_the_process_loses_nothing_that_was_reported(tmp_path, encoder):
+    command = [sys.executable, "-c", KILLED, os.path.dirname(__file__), str(tmp_path)]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    reported = sum(int(writer.stdout.readline()) for _ in range(5))
+    os.kill(writer.pid, signal.SIGKILL)
+    reported += sum(map(int, writer.communicate()[0].split()))
+    client = connect(tmp_path)
+    collection = CollectionManager(client).open("docs", encoder)
+    again = index_passages(collection, numbered(reported), encoder)
+    client.close()
+    assert again == IndexReport(unchanged=reported)
 
 
 def test_an_encoder_of_another_space_is_refused(collection):
