@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import llama_index_embed_plus
 import pytest
+
+import llama_index_embed_plus
 
 
 def test_every_public_name_is_there_and_the_list_is_sorted():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import typer
 
@@ -62,7 +63,7 @@ def find(collection: str, question: str, where: Where, *, k: int, exact: bool) -
         return search(CollectionManager(client).open(collection, encoder), question, encoder, k=k, exact=exact)
 
 
-def export_model(model: str, folder: Path, *, precision: str, force: bool) -> None:
+def export_model(model: str, folder: Path, *, precision: Literal["fp32", "int8"], force: bool) -> None:
     """Export and print the parity report."""
     from llama_index_embed_plus.export import export_onnx
 

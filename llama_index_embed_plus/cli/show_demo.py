@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.table import Table
 
 from llama_index_embed_plus.cli.console import ConsoleReporter, out, show_hits
-from llama_index_embed_plus.demo.pipeline import Demo, DemoReport, write_report
+from llama_index_embed_plus.demo.files import write_report
+from llama_index_embed_plus.demo.pipeline import Demo, DemoReport
 
 REPORT, CHART = Path("demo-report.json"), Path("demo-report.png")
 
@@ -15,7 +16,7 @@ REPORT, CHART = Path("demo-report.json"), Path("demo-report.png")
 def run_demo(folder: Path, *, model: str, full: bool, limit: int | None) -> None:
     """Run every step, print what was found and measured, write the report and the chart."""
     report = Demo(folder, ConsoleReporter(), model=model, limit=limit).run(full=full)
-    write_report(report, REPORT, CHART)
+    write_report(report.as_row(), report.systems.reports, REPORT, CHART)
     for answer in report.answers:
         show_hits(answer.question, answer.hits)
         out.print()

@@ -9,7 +9,6 @@ compute the same figures. Does not know: how progress is shown.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -20,9 +19,9 @@ from typing import Any, Protocol
 
 from llama_index_embed_plus.adapter import AdaptedEncoder, QueryAdapter, attach
 from llama_index_embed_plus.demo.corpus import DocstringCorpus, load_docstrings
+from llama_index_embed_plus.demo.files import write_data
 from llama_index_embed_plus.encoders import TextEncoder, open_encoder
 from llama_index_embed_plus.errors import UsageError
-from llama_index_embed_plus.evaluate.plots import before_after
 from llama_index_embed_plus.evaluate.retrieval import (
     Comparison,
     RetrievalReport,
@@ -125,7 +124,7 @@ class Demo:
                 "hnsw_recall@10": recall,
                 "space": encoder.space,
             }
-        _write_data(self.folder, corpus, systems)
+        write_data(self.folder, corpus, reports)
         return DemoReport(row, tuple(answers), systems, kept)
 
     def read(self) -> DocstringCorpus:
@@ -245,18 +244,6 @@ class Demo:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
-def write_report(report: DemoReport, path: Path, chart: Path) -> None:
-    """Write the figures as JSON and the chart as PNG."""
-    path.write_text(json.dumps(report.as_row(), indent=2) + "\n")
-    base, last = report.systems.reports["base"], list(report.systems.reports.values())[-1]
-    before_after(
-        chart,
-        {name: system.means() for name, system in report.systems.reports.items()},
-        differences=[last.ndcg[query] - base.ndcg[query] for query in base.ndcg],
-        title=f"Standard library documentation, {len(base.ndcg)} held-out queries",
-    )
-
-
 def _interval(comparison: Comparison) -> dict[str, float]:
     interval = comparison.difference
     return {
@@ -278,24 +265,3 @@ def _fresh(folder: Path) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     marker.touch()
-
-
-def _write_data(folder: Path, corpus: DocstringCorpus, systems: Systems) -> None:
-    """Passages, queries, judgements and runs, for anybody who wants to check the figures."""
-    _write_rows(folder / "corpus.jsonl", (passage.as_row() for passage in corpus.passages))
-    for name, split in (("train", corpus.train), ("heldout", corpus.heldout)):
-        _write_rows(folder / f"queries-{name}.jsonl", (query.as_row() for query in split.queries))
-        lines = [f"{q}\t{p}\t{grade}" for q, grades in split.qrels.items() for p, grade in grades.items()]
-        (folder / f"qrels-{name}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]) + "\n")
-    for name, report in systems.reports.items():
-        lines = [
-            f"{query} Q0 {passage} {rank} {score!r} {name}"
-            for query, hits in report.run.items()
-            for rank, (passage, score) in enumerate(hits.items(), start=1)
-        ]
-        (folder / f"run-{name}.trec").write_text("\n".join(lines) + "\n")
-
-
-def _write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    with path.open("w") as out:
-        out.writelines(json.dumps(row) + "\n" for row in rows)

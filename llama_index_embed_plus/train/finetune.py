@@ -1,7 +1,9 @@
 """Training examples + a checkpoint -> a fine-tuned checkpoint folder. The whole encoder is trained.
 
 Loss: multiple negatives ranking (Henderson et al. 2017, arXiv 1705.00652) with in-batch and mined hard negatives,
-`-log softmax(scale * cos(q, p))` over every passage in the batch. Loop, loss and sampler are sentence-transformers'.
+`-log softmax(scale * cos(q, p))` over every passage in the batch, computed a few texts at a time with the exact
+gradient of the whole batch (GradCache, Gao et al. 2021, arXiv 2101.06983). Loop, loss and sampler are
+sentence-transformers'.
 
 Guarantees: no text occurs twice in a batch, so that no query's own positive is among its negatives; prompts are put
 before texts exactly as at inference; the output folder appears whole or not at all; a seed fixes the order of rows.
@@ -22,8 +24,8 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from transformers import TrainerCallback
+from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
+from transformers import PrinterCallback, TrainerCallback
 
 from llama_index_embed_plus import artifact, checkpoints
 from llama_index_embed_plus.errors import TrainingError, UsageError
@@ -34,7 +36,10 @@ from qdrant_tools.records import Example, Progress
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """How to train. `max_tokens` cuts training texts only; the checkpoint keeps its own limit for serving."""
+    """How to train. `max_tokens` cuts training texts only; the checkpoint keeps its own limit for serving.
+
+    `tokens_at_once` bounds the memory, not the batch: gradients of `batch_size` rows are exact whatever it is.
+    """
 
     epochs: int = 1
     batch_size: int = 32
@@ -43,11 +48,12 @@ class FinetuneSettings:
     scale: float = 20.0
     negatives: int = 3
     max_tokens: int = 128
+    tokens_at_once: int = 4096
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.batch_size, self.max_tokens) < 1 or self.learning_rate <= 0:
-            raise UsageError(f"epochs, batch_size, max_tokens and learning_rate must be above 0, got {self}")
+        if min(self.epochs, self.batch_size, self.max_tokens, self.tokens_at_once) < 1 or self.learning_rate <= 0:
+            raise UsageError(f"epochs, batch_size, learning_rate and the token limits must be above 0, got {self}")
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ def finetune(
         raise TrainingError(f"none of the {len(examples)} examples has a positive: nothing to train on")
     folder = checkpoints.resolve(base)
     model = SentenceTransformer(str(folder), device="cpu" if not _has_cuda() else None)
+    model.model_card_data.generate_widget_examples = False  # it would print, and read random rows
     serving_limit, model.max_seq_length = model.max_seq_length, min(model.max_seq_length, settings.max_tokens)
     watch = _Watch(progress)
     with artifact.written_whole(out) as draft, tempfile.TemporaryDirectory() as scratch:
@@ -87,9 +94,12 @@ def finetune(
             model=model,
             args=_arguments(settings, Path(scratch), _prompts(folder)),
             train_dataset=datasets,
-            loss=MultipleNegativesRankingLoss(model, scale=settings.scale),
+            loss=CachedMultipleNegativesRankingLoss(
+                model, scale=settings.scale, mini_batch_num_tokens=settings.tokens_at_once
+            ),
             callbacks=[watch],
         )
+        trainer.remove_callback(PrinterCallback)  # the library does not print
         trainer.train()
         model.max_seq_length = serving_limit
         model.save(str(draft), create_model_card=False)
