@@ -101,3 +101,13 @@ def test_every_module_opens_by_saying_what_it_does():
         path.relative_to(ROOT).as_posix() for path in SOURCES if not ast.get_docstring(ast.parse(path.read_text()))
     ]
     assert silent == []
+
+
+def test_the_architecture_page_names_every_module():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    missing = [
+        path.relative_to(ROOT).as_posix()
+        for path in SOURCES
+        if f"`{path.relative_to(ROOT / path.relative_to(ROOT).parts[0]).as_posix()}`" not in page
+    ]
+    assert missing == []
