@@ -156,7 +156,7 @@ def copy_model(source: Path, target: Path, *, spec: EncoderSpec | None = None) -
 
     The copy's files state what `spec` says (None: as `source` is read), also facts that hung on the folder's name.
     """
-    left_out = {"onnx", "openvino"}
+    left_out = {"onnx", "openvino", ADAPTER}
     for path in sorted(source.rglob("*")):
         relative = path.relative_to(source)
         if (

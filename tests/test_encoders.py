@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import gc
+import json
+import shutil
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import psutil
 import pytest
-from models import CONFIGS, DECODERS, TEXTS, save_model
+import safetensors.torch
+import torch
+import transformers
+from models import CONFIGS, DECODERS, TEXTS, VOCABULARY, save_model, save_transformer
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize
 from sentence_transformers.sentence_transformer.modules import LayerNorm
 
-from llama_index_embed_plus.encoders import identify, open_encoder
-from llama_index_embed_plus.errors import ModelNotFoundError, TextError, UsageError
+from llama_index_embed_plus.encoders import Overrides, Runtime, identify, open_encoder
+from llama_index_embed_plus.errors import ModelError, ModelNotFoundError, TextError, UsageError
 from llama_index_embed_plus.export import export_onnx
 from qdrant_tools.records import Encoder
 
 PROMPTS = {"query": "query : ", "document": "a "}
+WORD_OF = {i: word for word, i in VOCABULARY.items()}
 MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", ("cls", "mean")]
 REAL = ["How do I sort a list?", "The cat sat on the mat. " * 40, "x", "emoji 😀 and a NUL \x00 inside", "Zürich 東京"]
 
@@ -207,3 +215,176 @@ def test_an_unknown_backend_and_device_are_refused(minilm, exported):
         open_encoder(minilm, device="abacus")
     with pytest.raises(UsageError, match="needs CUDAExecutionProvider, which this onnxruntime does not have"):
         open_encoder(exported[0], device="cuda")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    save_model(folder, prompts=PROMPTS)
+    return folder
+
+
+LONG = " ".join(TEXTS * 3)
+
+
+def test_attention_pooling_weights_tokens_by_the_attention_they_get(tiny):
+    encoder = open_encoder(tiny, device="cpu", overrides=Overrides(pooling="attention", passage_prompt=""))
+    model = transformers.AutoModel.from_pretrained(tiny, attn_implementation="eager").eval()
+    inputs = transformers.AutoTokenizer.from_pretrained(tiny)(TEXTS[0], return_tensors="pt")
+    with torch.no_grad():
+        output = model(**inputs, output_attentions=True)
+    weights = output.attentions[-1][0].mean(0).sum(0)
+    expected = (weights / weights.sum()) @ output.last_hidden_state[0]
+
+    vectors = encoder.encode_passages([TEXTS[0], LONG])
+
+    np.testing.assert_allclose(vectors[0], expected / expected.norm(), atol=1e-6)
+
+
+def test_a_long_text_can_be_averaged_over_windows_weighted_by_their_tokens(tiny):
+    encoder = open_encoder(tiny, device="cpu", overrides=Overrides(long_text="mean"))
+    windows = encoder.tokenizer.windows([LONG], prompt="a ")
+    texts = [" ".join(WORD_OF[i] for i in ids[1:-1]) for ids in windows.ids]  # each with its prompt
+    parts = open_encoder(tiny, device="cpu", overrides=Overrides(passage_prompt="")).encode_passages(texts)
+    expected = (parts * windows.weight[:, None]).sum(0)
+
+    vectors = encoder.encode_passages(["a dog", LONG, "the cat"])
+
+    assert len(texts) > 2
+    np.testing.assert_allclose(vectors[1], expected / np.linalg.norm(expected), atol=1e-6)
+    np.testing.assert_allclose(vectors[[0, 2]], open_encoder(tiny).encode_passages(["a dog", "the cat"]), atol=1e-6)
+    assert encoder.truncated == 0
+
+
+def test_progress_over_windows_counts_texts(tiny):
+    encoder = open_encoder(tiny, device="cpu", overrides=Overrides(long_text="mean"), runtime=Runtime(batch_tokens=48))
+    seen: list[int] = []
+
+    encoder.encode_passages([LONG, "a dog", LONG, LONG + " cat"], progress=seen.append)
+
+    assert sum(seen) == 4
+    assert 0 not in seen
+
+
+def test_a_long_text_can_be_refused_by_name(tiny):
+    encoder = open_encoder(tiny, device="cpu", overrides=Overrides(long_text="error"))
+
+    with pytest.raises(TextError, match=r"text 2 .* has at least 1\d\d tokens with its prompt, 22 fit; split it"):
+        encoder.encode_passages(["a dog", "a dog", LONG])
+
+
+def test_a_shorter_vector_is_the_start_of_the_long_one_at_unit_length(tiny):
+    long = open_encoder(tiny, device="cpu").encode_passages(TEXTS)
+    short = open_encoder(tiny, device="cpu", overrides=Overrides(truncate_dim=8))
+
+    assert short.dimension == 8
+    expected = long[:, :8] / np.linalg.norm(long[:, :8], axis=1, keepdims=True)
+    np.testing.assert_allclose(short.encode_passages(TEXTS), expected, atol=1e-6)
+
+
+def test_without_normalisation_vectors_are_what_the_modules_give(tiny):
+    theirs = SentenceTransformer(str(tiny), device="cpu").encode_document(TEXTS)
+
+    ours = open_encoder(tiny, device="cpu", overrides=Overrides(normalize=False)).encode_passages(TEXTS)
+
+    assert np.linalg.norm(theirs, axis=1).min() > 1.1
+    np.testing.assert_allclose(ours, theirs, atol=2e-6)
+
+
+def test_a_model_that_needs_its_own_code_is_not_computed_by_another(tmp_path):
+    folder = save_transformer(tmp_path / "jina-embeddings-v2-base-en")
+
+    with pytest.raises(UsageError, match=r"architecture is code in its own repository .*jina-embeddings-v2-base-en"):
+        open_encoder(folder)
+
+
+def test_code_in_a_model_folder_is_not_run(tmp_path):
+    folder = save_transformer(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({**config, "model_type": "mine", "auto_map": {"AutoConfig": "mine.C", "AutoModel": "mine.M"}})
+    )
+    (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass C: ...\nclass M: ...\n")
+
+    with pytest.raises(ModelError, match="cannot be opened by transformers"):
+        open_encoder(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_that_lack_a_layer_are_not_filled_with_random_numbers(tmp_path):
+    folder = save_transformer(tmp_path / "model")
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    del weights["encoder.layer.1.attention.self.key.weight"]
+    safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(ModelError, match="the weights lack 'encoder.layer.1.attention.self.key.weight'"):
+        open_encoder(folder)
+
+
+def test_one_core_or_small_batches_change_no_vector(exported):
+    expected = open_encoder(exported[0]).encode_passages(REAL)
+
+    for runtime in (Runtime(threads=1), Runtime(batch_tokens=16), Runtime(threads=3, batch_tokens=64)):
+        vectors = open_encoder(exported[0], runtime=runtime).encode_passages(REAL)
+        np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"threads": 0}, "threads is 0, expected at least 1"),
+        ({"batch_tokens": -1}, "batch_tokens is -1, expected at least 1"),
+        ({"on_mismatch": "shrug"}, "on_mismatch is 'shrug', expected one of fallback, error"),
+    ],
+)
+def test_a_runtime_setting_that_makes_no_sense_is_refused(settings, said):
+    with pytest.raises(UsageError, match=said):
+        Runtime(**settings)
+
+
+def test_threads_are_not_silently_ignored_by_torch(tiny):
+    with pytest.raises(UsageError, match=r"threads is a setting of ONNX builds.*torch.set_num_threads"):
+        open_encoder(tiny, runtime=Runtime(threads=1))
+
+
+def test_bad_input_fails_before_anything_is_computed(real, monkeypatch):
+    monkeypatch.setattr(real, "backend", None)
+
+    with pytest.raises(TextError, match="text 3000 is"):
+        real.encode_passages([*["fine"] * 3000, object()])
+
+
+def test_memory_does_not_grow_with_the_calls(exported):
+    encoder = open_encoder(exported[0])
+    process = psutil.Process()
+
+    def megabytes_after(calls: int) -> float:
+        for i in range(calls):
+            encoder.encode_queries([f"{REAL[0]} {i % 7}"])
+        gc.collect()
+        return process.memory_info().rss / 1e6
+
+    before = megabytes_after(100)
+
+    assert megabytes_after(400) - before < 30
+
+
+def test_a_revision_of_a_folder_is_refused(tiny):
+    with pytest.raises(UsageError, match="revision 'main' was given for the folder"):
+        open_encoder(tiny, revision="main")
+
+
+def test_a_model_in_the_hubs_cache_is_opened_offline_by_name_and_revision(tiny, tmp_path):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "cache" / "models--somebody--tiny"
+    shutil.copytree(tiny, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    expected = open_encoder(tiny, device="cpu")
+
+    by_name = open_encoder("somebody/tiny", cache_folder=tmp_path / "cache", device="cpu")
+    by_commit = open_encoder("somebody/tiny", revision=commit, cache_folder=tmp_path / "cache", device="cpu")
+
+    assert by_name.space == by_commit.space == expected.space
+    with pytest.raises(ModelNotFoundError, match="model 'somebody/tiny' at revision 'v9' is not on this machine"):
+        open_encoder("somebody/tiny", revision="v9", cache_folder=tmp_path / "cache")

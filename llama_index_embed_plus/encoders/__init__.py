@@ -89,10 +89,10 @@ def open_encoder(
     for name, source in found.spec.sources.items():
         if source.startswith("assumed"):
             logger.warning("%s: %s=%r is %s", found.folder, name, getattr(found.spec, name), source)
-    backend = _backend(found, device, runtime)
+    engine = _backend(found, device, runtime)
     if found.onnx_file is not None:
-        backend = _checked(backend, found, device, runtime)
-    return TextEncoder(found.spec, found.space, found.folder, backend, adapter=found.adapter)
+        engine = _checked(engine, found, device, runtime)
+    return TextEncoder(found.spec, found.space, found.folder, engine, adapter=found.adapter)
 
 
 def _backend(found: Identity, device: str | None, runtime: Runtime) -> Backend:

@@ -52,7 +52,7 @@ class TextEncoder:
         adapter: QueryAdapter | None = None,
     ) -> None:
         self.spec, self.space, self.folder = spec, space, folder
-        self._backend, self.adapter = backend, adapter
+        self.backend, self.adapter = backend, adapter
         self.tokenizer = Tokenizer(
             folder / spec.transformer_path,
             spec.max_tokens,
@@ -72,7 +72,7 @@ class TextEncoder:
     @property
     def build(self) -> str:
         """How vectors are computed: `torch-fp32`, `onnx-fp32`, `onnx-int8`, with `+adapter` if queries are mapped."""
-        return self._backend.build + ("+adapter" if self.adapter else "")
+        return self.backend.build + ("+adapter" if self.adapter else "")
 
     def encode_queries(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
         """Embed questions, with the model's query prompt, into (n, dimension) unit rows.
@@ -93,7 +93,7 @@ class TextEncoder:
         check_texts(texts)
         distinct: dict[str, int] = {}
         rows = np.fromiter((distinct.setdefault(text, len(distinct)) for text in texts), np.int64, len(texts))
-        sequences = self._sequences(list(distinct), prompt)
+        sequences = self._sequences(list(distinct), prompt, texts)
         skipped = 0 if self.spec.include_prompt else self.tokenizer.prompt_length(prompt)
         vectors = np.empty((len(sequences.ids), self.dimension), np.float32)
         report = _Counter(progress, sequences.owner, np.bincount(rows, minlength=len(distinct)))
@@ -104,33 +104,33 @@ class TextEncoder:
             vectors = average(vectors, sequences, len(distinct))
         return vectors if len(distinct) == len(texts) else vectors[rows]
 
-    def _sequences(self, texts: list[str], prompt: str) -> Sequences:
+    def _sequences(self, distinct: list[str], prompt: str, texts: Sequence[str]) -> Sequences:
         """Tokenise, and do with a text that does not fit what `long_text` says."""
         if self.spec.long_text == "mean":
-            return self.tokenizer.windows(texts, prompt=prompt)
-        sequences = self.tokenizer.cut(texts, prompt=prompt)
+            return self.tokenizer.windows(distinct, prompt=prompt)
+        sequences = self.tokenizer.cut(distinct, prompt=prompt)
         if sequences.over and self.spec.long_text == "error":
             row, tokens = min(sequences.over.items())
             raise TextError(
-                f"text {shown(texts[row])} has at least {tokens} tokens, {self.tokenizer.room} fit; "
-                "split it, or let long_text be 'mean' or 'truncate'"
+                f"text {list(texts).index(distinct[row])} {shown(distinct[row])} has at least {tokens} tokens with its prompt, {self.tokenizer.room} "
+                "fit; split it, or let long_text be 'mean' or 'truncate'"
             )
-        self._note_truncation(len(texts), sequences.over)
+        self._note_truncation(len(distinct), sequences.over)
         return sequences
 
     def _embed(self, sequences: Sequence[Ids], prompt_tokens: int) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
         """Yield (rows, their vectors), batch by batch."""
-        plan = plan_batches([len(ids) for ids in sequences], self._backend.budget)
+        plan = plan_batches([len(ids) for ids in sequences], self.backend.budget)
 
         def run(rows: NDArray[np.int64]) -> Vectors:
             batch = self.tokenizer.batch([sequences[row] for row in rows], prompt_tokens=prompt_tokens)
-            return self._backend(batch, alone=len(plan) == 1)
+            return self.backend(batch, alone=len(plan) == 1)
 
-        if len(plan) == 1 or self._backend.workers == 1:
+        if len(plan) == 1 or self.backend.workers == 1:
             for rows in plan:
                 yield rows, run(rows)
             return
-        with ThreadPoolExecutor(self._backend.workers) as pool:
+        with ThreadPoolExecutor(self.backend.workers) as pool:
             yield from zip(plan, pool.map(run, plan))
 
     def _note_truncation(self, texts: int, cut: dict[int, int]) -> None:

@@ -110,7 +110,7 @@ def measure(
     """Embed `texts` and compare with what the reference made of them."""
     embedded, expected = embed(built, texts, progress=progress), reference.vectors
     vectors = embedded.vectors
-    cosines = np.sum(_unit(vectors) * _unit(expected), axis=1)
+    cosines = np.sum(unit_rows(vectors) * unit_rows(expected), axis=1)
     alone = np.concatenate([built.encode_passages([text]) for text in texts[::8]])
     difference, drift = _largest(vectors - expected), _largest(alone - vectors[::8])
     if built.build.startswith("onnx-int8"):
@@ -146,7 +146,7 @@ def top_overlap(vectors: Vectors, expected: Vectors, *, k: int = 10) -> float:
 
 def sample_texts(limit: int = 160) -> list[str]:
     """Real texts that every machine has: documentation of the standard library, and a few other languages."""
-    texts = dict.fromkeys(_OTHER_LANGUAGES)
+    texts: dict[str, None] = {}
     for name in _MODULES + _MORE_MODULES:
         module = importlib.import_module(name)
         for member in [module, *(value for _, value in sorted(vars(module).items(), key=lambda item: item[0]))]:
@@ -154,7 +154,7 @@ def sample_texts(limit: int = 160) -> list[str]:
             if text and len(text) > 20:
                 texts.setdefault(text[:_LONGEST])
     step = max(1, len(texts) // limit)
-    return list(texts)[::step][:limit]
+    return [*list(texts)[::step][: limit - len(_OTHER_LANGUAGES)], *_OTHER_LANGUAGES]
 
 
 def _nearest(vectors: Vectors, k: int) -> NDArray[np.int64]:
@@ -163,7 +163,8 @@ def _nearest(vectors: Vectors, k: int) -> NDArray[np.int64]:
     return np.argpartition(-scores, k - 1, axis=1)[:, :k]
 
 
-def _unit(vectors: Vectors) -> Vectors:
+def unit_rows(vectors: Vectors) -> Vectors:
+    """Rows scaled to unit length."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 

@@ -2,7 +2,7 @@
 
 What is recorded is `PooledEncoder`: transformer, pooling, layers on top, truncation and normalisation, with any number
 of texts and tokens. Guarantees: inputs `input_ids`, `attention_mask` (n, t) int64, and `prompt_tokens` (0-d int64) if
-the prompt is left out of the pooling; output `embedding` (n, dimension). Weights beyond 2 GB lie in a file beside it.
+the prompt is left out of the pooling; output `embedding` (n, dimension).
 Does not know: whether the graph is right for other lengths; `parity` finds out.
 
 torch's recording exporter is used and not its successor, because that needs another package (onnxscript); recording is
@@ -15,12 +15,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from llama_index_embed_plus.errors import MissingExtraError, ModelError
 from llama_index_embed_plus.spec import EncoderSpec
 
 try:
+    import onnx
     import torch
     from transformers import masking_utils
 
@@ -56,8 +58,8 @@ def _masks_by_index() -> Iterator[None]:
             setattr(masking_utils, name, original)
 
 
-def trace(folder: Path, spec: EncoderSpec, path: Path) -> None:
-    """Write the graph of the model in `folder` to `path`. Raises ModelError if torch cannot express it in ONNX."""
+def trace(folder: Path, spec: EncoderSpec) -> Any:
+    """Record the model in `folder` as `onnx.ModelProto`. Raises ModelError if torch cannot express it in ONNX."""
     module = PooledEncoder(folder, spec).eval()
     ids = torch.ones(2, 7, dtype=torch.int64)
     mask = torch.ones(2, 7, dtype=torch.int64)
@@ -72,8 +74,9 @@ def trace(folder: Path, spec: EncoderSpec, path: Path) -> None:
         "embedding": {0: "batch"},
     }
     try:
-        with warnings.catch_warnings(), torch.inference_mode(), _masks_by_index():
+        with warnings.catch_warnings(), torch.inference_mode(), _masks_by_index(), TemporaryDirectory() as scratch:
             warnings.simplefilter("ignore")  # that it records, and which branches it took
+            path = Path(scratch) / "model.onnx"  # weights beyond 2 GB come as many files beside it
             torch.onnx.export(
                 module,
                 tuple(inputs),
@@ -84,5 +87,6 @@ def trace(folder: Path, spec: EncoderSpec, path: Path) -> None:
                 opset_version=OPSET,
                 dynamo=False,
             )
+            return onnx.load(path)
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
         raise ModelError(f"{folder}: torch cannot write this model as ONNX ({str(error).splitlines()[0]})") from error
