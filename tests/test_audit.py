@@ -138,3 +138,19 @@ def test_calibration_needs_a_positive_and_a_share(placed):
         calibrate(collection, [Label("0 0 1", "gone")], encoder)
     with pytest.raises(InputError, match="target is 5"):
         calibrate(collection, [], encoder, target=5)
+
+
+def test_the_page_shows_scores_and_rules(placed, tmp_path):
+    from llama_index_embed_plus.evaluate.plots import audit_page
+
+    collection, encoder = placed
+    labels = [Label(f"0 0 {q}", f"{q}-30") for q in range(35)]
+    result = mine(collection, labels, encoder)
+    found = audit(result.examples, judgements=[Label("0 0 1", "1-45")], tally=result.tally)
+    # cos 33 / cos 30 = 0.968: one passage of each query is too close to its positive.
+    assert found.removed == {"known_positive": 35, "close_to_positive": 35}
+    assert found.removed_share["close_to_positive"] == pytest.approx(35 / (35 * 51))
+    assert sum(found.histograms["negatives"].values()) == found.negatives
+    for name, page in (("full", found), ("empty", audit([]))):
+        audit_page(tmp_path / f"{name}.png", page)
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")

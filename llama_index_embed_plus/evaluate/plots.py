@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from llama_index_embed_plus.errors import MissingExtraError
+from qdrant_tools.audit import Audit
+from qdrant_tools.mine_tally import BINS_PER_UNIT
 
 INK = "#222222"
 FILLS = (("#d9d9d9", ""), ("#1f4e79", ""), ("#8a8a8a", "//"), ("#f4b183", ".."))
@@ -45,6 +47,33 @@ def before_after(
     right.set_ylim(-1, 1)
     right.set_xlabel("held-out queries, most improved first")
     right.set_ylabel(f"nDCG@10 of {list(systems)[-1]} minus {next(iter(systems))}")
+    figure.savefig(path, dpi=120)
+
+
+def audit_page(path: Path, found: Audit, *, title: str = "Mined negatives") -> None:
+    """Write two panels: how positives and negatives score, and what share of the candidates each rule removed.
+
+    The title adds what the audit found of negatives that are relevant.
+    """
+    for finding in (each for each in found.false_negatives if each.looked_at):
+        title += f"\n{finding.relevant} of {finding.looked_at} relevant by {finding.source}"
+        title += f" ({finding.rate:.1%}, 95 % interval {finding.low:.1%} to {finding.high:.1%})"
+    figure, (left, right) = _page(2, title)
+    for (colour, hatch), name in zip(FILLS, ("negatives", "positives")):
+        bins = found.histograms.get(name, {})
+        heights = np.array(list(bins.values())) / max(1, sum(bins.values()))
+        places = np.array(list(bins)) / BINS_PER_UNIT
+        label = f"{name} ({sum(bins.values())})"
+        width = 1 / BINS_PER_UNIT
+        left.bar(places, heights, width, align="edge", color=colour, hatch=hatch, edgecolor=INK, alpha=0.7, label=label)
+    left.set_xlabel("similarity to the query")
+    left.set_ylabel("share of the passages")
+    left.legend(frameon=False)
+    rules = list(found.removed_share)[::-1]
+    bars = right.barh(rules, [found.removed_share[rule] for rule in rules], color=FILLS[1][0])
+    right.bar_label(bars, fmt="{:.1%}", fontsize=8, padding=2)
+    right.set_xlim(0, 1)
+    right.set_xlabel("share of the candidates that the rule removed")
     figure.savefig(path, dpi=120)
 
 
