@@ -27,9 +27,10 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from llama_index_embed_plus.cache import KeySpace, Known, Role, StoreCache, VectorCache
 from llama_index_embed_plus.encoders import BackendName, TextEncoder, open_encoder
+from llama_index_embed_plus.encoders.runtime import OnMismatch
 from llama_index_embed_plus.encoders.text_encoder import check_texts
 from llama_index_embed_plus.errors import ModelError
-from llama_index_embed_plus.identity import DEFAULT_MODEL, base_build, overrides_of, settle
+from llama_index_embed_plus.identity import DEFAULT_MODEL, base_build, overrides_of, runtime_of, settle
 from llama_index_embed_plus.marks import attach, is_embedded, mark_of
 from llama_index_embed_plus.service import EncoderService
 from llama_index_embed_plus.spec import LongText
@@ -65,6 +66,10 @@ class PlusEmbedding(BaseEmbedding):
     device: str | None = _fixed(None, "Where torch computes; None chooses.")
     revision: str | None = _fixed(None, "Revision of a model from the hub.")
     cache_folder: str | None = _fixed(None, "Where models from the hub are kept.")
+    trust_remote_code: bool = _fixed(False, "Run code that lies in the model's own repository.")
+    threads: int | None = _fixed(None, "Cores an ONNX build may use; None: all.")
+    batch_tokens: int | None = _fixed(None, "Padded tokens per batch; None: what suits the backend.")
+    on_mismatch: OnMismatch = _fixed("fallback", "When a build gives other vectors here: fallback to fp32, or error.")
     vector_cache: str | None = _fixed(None, "SQLite file that keeps vectors across runs.")
     num_workers: int | None = _fixed(None, "Asynchronous bulk calls computed at a time.")
 
@@ -183,6 +188,7 @@ class PlusEmbedding(BaseEmbedding):
             revision=self.revision,
             cache_folder=self.cache_folder,
             overrides=overrides_of(self.__dict__),
+            runtime=runtime_of(self.__dict__),
         )
         if encoder.space != self.space:
             raise ModelError(
@@ -209,7 +215,7 @@ class PlusEmbedding(BaseEmbedding):
             if store:
                 store.put(fresh)
             known |= fresh
-            embeddings += [list(known[text]) for text in texts]
+            embeddings += _in_order(known, texts)
         return embeddings
 
     async def _aembed(self, role: Role, texts: Sequence[str], show_progress: bool = False) -> list[Embedding]:
@@ -227,7 +233,7 @@ class PlusEmbedding(BaseEmbedding):
             if store:
                 await store.aput(fresh)
             known |= fresh
-            embeddings += [list(known[text]) for text in texts]
+            embeddings += _in_order(known, texts)
         return embeddings
 
     def _compute(self, role: Role, texts: list[str], progress: Progress | None = None) -> Known:
@@ -265,7 +271,9 @@ class PlusEmbedding(BaseEmbedding):
         with self.callback_manager.event(CBEventType.EMBEDDING, payload=start) as event:
             yield embeddings
             event.on_end(payload={EventPayload.CHUNKS: chunks, EventPayload.EMBEDDINGS: embeddings})
-        dispatcher.event(EmbeddingEndEvent(chunks=chunks, embeddings=embeddings))
+        end = EmbeddingEndEvent(chunks=chunks, embeddings=[])
+        end.embeddings = embeddings  # not through the constructor, which copies every vector
+        dispatcher.event(end)
 
     def _to_embed(self, nodes: Sequence[BaseNode]) -> tuple[list[BaseNode], list[str]]:
         """Return the nodes, and their texts, that carry no embedding of this space for their present text."""
@@ -276,6 +284,12 @@ class PlusEmbedding(BaseEmbedding):
 
 def _rebuild(kind: type[PlusEmbedding], fields: dict[str, Any]) -> PlusEmbedding:
     return kind(**fields)
+
+
+def _in_order(known: Known, texts: Sequence[str]) -> list[Embedding]:
+    """Return one list per text; equal texts get lists of their own."""
+    distinct = len(known) == len(texts)
+    return [known[text] if distinct else list(known[text]) for text in texts]
 
 
 @contextmanager

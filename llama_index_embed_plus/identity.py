@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from llama_index_embed_plus.encoders import identify
+from llama_index_embed_plus.encoders.runtime import Runtime
 from llama_index_embed_plus.errors import UsageError
 from llama_index_embed_plus.spec import Overrides
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 OVERRIDES = tuple(field.name for field in dataclasses.fields(Overrides))
+RUNTIME = tuple(field.name for field in dataclasses.fields(Runtime))
 _FOUND_OUT = ("space", "build", "dimension")
 
 
@@ -28,6 +30,7 @@ def settle(model: str | Path | None, arguments: dict[str, Any]) -> dict[str, Any
     name = _one_name(model, arguments.get("model_name"))
     settled = {key: str(value) if isinstance(value, Path) else value for key, value in arguments.items()}
     settled |= {"model": name, "model_name": name}
+    runtime_of(settled)
     if all(arguments.get(key) for key in _FOUND_OUT):
         return settled
     asked = {key: settled[key] for key in ("backend", "revision", "cache_folder") if settled.get(key)}
@@ -45,6 +48,11 @@ def overrides_of(arguments: dict[str, Any]) -> Overrides | None:
     """Return what is asked for otherwise than the model's files say, or None."""
     wanted = {key: arguments[key] for key in OVERRIDES if arguments.get(key) is not None}
     return Overrides(**wanted) if wanted else None
+
+
+def runtime_of(arguments: dict[str, Any]) -> Runtime:
+    """Return how the encoder is to be run. Raises `UsageError` for a setting that cannot be honoured."""
+    return Runtime(**{key: arguments[key] for key in RUNTIME if key in arguments})
 
 
 def base_build(build: str) -> str:

@@ -177,6 +177,12 @@ def test_an_unknown_argument_is_refused(models):
         PlusEmbedding(models / "base", trunkate_dim=8)
 
 
+@pytest.mark.parametrize("options", [{"threads": 0}, {"on_mismatch": "ignore"}, {"backend": "tensorflow"}])
+def test_a_setting_that_cannot_be_honoured_is_refused_when_the_embedding_is_made(models, options):
+    with pytest.raises(UsageError, match="expected"):
+        PlusEmbedding(models / "base", **options)
+
+
 def test_llamaindex_name_for_the_model_works_and_must_not_contradict(models):
     assert PlusEmbedding(model_name=str(models / "base")).model == str(models / "base")
     with pytest.raises(UsageError, match="give one of them"):
@@ -451,6 +457,7 @@ async def test_events_report_every_call_with_its_texts_and_vectors(embedding, ev
     assert (end.chunks, second_end.chunks) == (["a dog", "a cat"], ["a bird"])
     assert end.embeddings + second_end.embeddings == vectors
     json.dumps(start.model_dict)
+    EmbeddingEndEvent.model_validate(end.model_dump())
 
 
 def test_callbacks_get_the_payload_that_llamaindex_promises(models):
