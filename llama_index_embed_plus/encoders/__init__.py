@@ -47,11 +47,18 @@ def identify(
     revision: str | None = None,
     cache_folder: str | Path | None = None,
     overrides: Overrides | None = None,
+    trust_remote_code: bool = False,
 ) -> Identity:
     """Say what `open_encoder` with the same arguments would open. Reads files, imports no heavy library."""
     if backend not in get_args(BackendName):
         raise UsageError(f"backend is {backend!r}, expected one of {', '.join(get_args(BackendName))}")
-    folder = resolve(model, revision=revision, cache_folder=cache_folder)
+    folder = resolve(
+        model,
+        revision=revision,
+        cache_folder=cache_folder,
+        graphs=backend != "torch",
+        trust_remote_code=trust_remote_code,
+    )
     manifest = artifact.verify_small_files(folder) if artifact.is_artifact(folder) else None
     spec = read_spec(folder, overrides)
     graph = _pick_graph(folder, manifest, spec, backend)
@@ -85,7 +92,14 @@ def open_encoder(
     Raises ModelNotFoundError, DamagedModelError, UsageError, NotSupportedError, MissingExtraError, ParityError.
     """
     runtime = runtime or Runtime()
-    found = identify(model, backend=backend, revision=revision, cache_folder=cache_folder, overrides=overrides)
+    found = identify(
+        model,
+        backend=backend,
+        revision=revision,
+        cache_folder=cache_folder,
+        overrides=overrides,
+        trust_remote_code=runtime.trust_remote_code,
+    )
     for name, source in found.spec.sources.items():
         if source.startswith("assumed"):
             logger.warning("%s: %s=%r is %s", found.folder, name, getattr(found.spec, name), source)

@@ -111,8 +111,9 @@ class TextEncoder:
         sequences = self.tokenizer.cut(distinct, prompt=prompt)
         if sequences.over and self.spec.long_text == "error":
             row, tokens = min(sequences.over.items())
+            index = list(texts).index(distinct[row])
             raise TextError(
-                f"text {list(texts).index(distinct[row])} {shown(distinct[row])} has at least {tokens} tokens with its prompt, {self.tokenizer.room} "
+                f"text {index} {shown(distinct[row])} has at least {tokens} tokens with its prompt, {self.tokenizer.room} "
                 "fit; split it, or let long_text be 'mean' or 'truncate'"
             )
         self._note_truncation(len(distinct), sequences.over)
