@@ -95,7 +95,9 @@ leaves = st.one_of(
 
 def _filters(condition):
     some = st.one_of(st.none(), st.lists(condition, max_size=3))
-    at_least = st.builds(models.MinShould, conditions=st.lists(condition, max_size=3), min_count=st.integers(1, 2))
+    at_least = st.builds(
+        models.MinShould, conditions=st.lists(condition, min_size=1, max_size=3), min_count=st.integers(1, 2)
+    )
     return st.builds(
         models.Filter, must=some, should=some, must_not=some, min_should=st.one_of(st.none(), st.none(), at_least)
     )
@@ -110,6 +112,9 @@ def _nested(filter_):
 
 conditions = st.recursive(leaves, lambda inner: st.one_of(_filters(inner), _nested(_filters(inner))), max_leaves=5)
 filters = _filters(conditions)
+# a query's filter is handed down to its prefetches by appending the lists of both, on a server too: two `should`
+# become one, and whether it is applied again after the prefetch differs
+handed_down = st.builds(models.Filter, must=st.lists(conditions, max_size=2), must_not=st.lists(leaves, max_size=2))
 
 # -- queries
 
@@ -226,12 +231,12 @@ leaf_prefetches = st.builds(
     lambda query, limit, filter_: models.Prefetch(query=query[0], using=query[1], limit=limit, filter=filter_),
     st.sampled_from([*SIZES, "tokens"]).flatmap(lambda space: st.tuples(vectors(space), st.just(space))),
     st.sampled_from([None, 5, 20, 100]),
-    st.one_of(st.none(), filters),
+    st.one_of(st.none(), handed_down),
 )
 nested_prefetches = st.builds(
     lambda inner, query, limit: models.Prefetch(prefetch=inner, query=query[0], using=query[1], limit=limit),
     st.lists(leaf_prefetches, min_size=1, max_size=2),
-    st.one_of(in_space(vectors), merging),
+    in_space(vectors),
     st.just(100),
 )
 prefetches = st.lists(st.one_of(leaf_prefetches, nested_prefetches), min_size=1, max_size=3)
