@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from llama_index_embed_plus.errors import DamagedModelError, UsageError
-from llama_index_embed_plus.model_files import MANIFEST, inside, name_of, onnx_files, read_json, write_json
+from llama_index_embed_plus.facts import name_of
+from llama_index_embed_plus.model_files import MANIFEST, inside, onnx_files, read_json, write_json
 from llama_index_embed_plus.spec import EncoderSpec, read_spec, space_of, weights_of
 from llama_index_embed_plus.spec_files import write_spec_files
 

@@ -246,8 +246,12 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "microsoft",
-        ("codebert-base", "graphcodebert-base", "unixcoder-base"),
-        "https://github.com/microsoft/CodeBERT",
+        (
+            *("codebert-base", "graphcodebert-base", "unixcoder-base"),
+            *("BiomedNLP-PubMedBERT-base-uncased-abstract-fulltext", "BiomedNLP-BiomedBERT-base-uncased-abstract"),
+            "BiomedNLP-BiomedBERT-base-uncased-abstract-fulltext",
+        ),
+        "https://github.com/microsoft/CodeBERT, https://arxiv.org/abs/2007.15779",
         pooling="mean",
         note=_UNTRAINED,
     ),
@@ -255,17 +259,6 @@ FAMILIES: tuple[Family, ...] = (
         "dmis-lab",
         ("biobert-v1.1", "biobert-base-cased-v1.2"),
         "https://github.com/dmis-lab/biobert",
-        pooling="mean",
-        note=_UNTRAINED,
-    ),
-    Family(
-        "microsoft",
-        (
-            "BiomedNLP-PubMedBERT-base-uncased-abstract-fulltext",
-            "BiomedNLP-BiomedBERT-base-uncased-abstract-fulltext",
-            "BiomedNLP-BiomedBERT-base-uncased-abstract",
-        ),
-        card("microsoft", "BiomedNLP-BiomedBERT-base-uncased-abstract-fulltext"),
         pooling="mean",
         note=_UNTRAINED,
     ),

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from llama_index_embed_plus import facts as facts_of
 from llama_index_embed_plus import model_files as files
 from llama_index_embed_plus.errors import DamagedModelError, UsageError
 from llama_index_embed_plus.head import HeadStep
@@ -106,7 +107,7 @@ def read_spec(folder: Path, overrides: Overrides | None = None) -> EncoderSpec:
     if manifest is not None:
         spec = EncoderSpec.from_dict(manifest.get("spec") or {})
     else:
-        facts = files.read_facts(folder)
+        facts = facts_of.read_facts(folder)
         values = {name: value for name, (value, _) in facts.items()}
         spec = EncoderSpec(**values, sources={name: source for name, (_, source) in facts.items()})
     return _override(folder, spec, overrides or Overrides())
@@ -123,7 +124,7 @@ def space_of(folder: Path, spec: EncoderSpec, *, weights: str | None = None) -> 
         "weights": weights or weights_of(folder, spec),
         "head": [asdict(replace(step, path="")) for step in spec.head],
         "tokenizer": _tokenizer_hash(inner),
-        "config": files.shape_of(inner),
+        "config": facts_of.shape_of(inner),
         "pooling": list(spec.pooling),
         **{name: getattr(spec, name) for name in ("include_prompt", "normalize", "query_prompt", "passage_prompt")},
         **{name: getattr(spec, name) for name in ("lowercase", "append_eos", "max_tokens", "long_text", "dimension")},
@@ -146,7 +147,7 @@ def _override(folder: Path, spec: EncoderSpec, wanted: Overrides) -> EncoderSpec
     cut = changed.get("truncate_dim")
     if cut is not None and not 1 <= cut <= before:
         raise UsageError(f"truncate_dim is {cut}, expected 1 to {before}, this model's dimension")
-    positions = files.positions_of(folder / spec.transformer_path)
+    positions = facts_of.positions_of(folder / spec.transformer_path)
     if changed.get("max_tokens", 0) > positions:
         raise UsageError(f"max_tokens is {changed['max_tokens']}, this model has {positions} positions")
     sources = {**spec.sources, **dict.fromkeys(changed, "asked for by the caller")}

@@ -14,7 +14,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from llama_index_embed_plus.model_files import LEGACY_POOLING, inside, modules_of, read_facts, read_json, write_json
+from llama_index_embed_plus.facts import LEGACY_POOLING, read_facts
+from llama_index_embed_plus.model_files import inside, modules_of, read_json, write_json
 from llama_index_embed_plus.pooling import ATTENTION
 from llama_index_embed_plus.spec import EncoderSpec
 

@@ -21,11 +21,13 @@ from tokenizers import normalizers
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from llama_index_embed_plus.errors import DamagedModelError, TextError, UsageError
-from llama_index_embed_plus.model_files import WORDPIECE_FAMILIES, read_json
+from llama_index_embed_plus.model_files import read_json
 
 Ids = NDArray[np.int32]
 """(t,) token ids."""
 
+_WORDPIECE_FAMILIES = ("bert", "distilbert", "electra")
+"""Families whose old folders hold vocab.txt and no tokenizer.json; the one can be made from the other."""
 _CHUNK = 4096
 """Texts tokenised at a time: the library's own objects are large, what is kept of them is not."""
 _PIECE = 50_000
@@ -202,7 +204,7 @@ def _load(folder: Path, config: dict[str, Any], settings: dict[str, Any]) -> HfT
     try:
         if path.is_file():
             return HfTokenizer.from_file(str(path))
-        if vocabulary.is_file() and config.get("model_type") in WORDPIECE_FAMILIES:
+        if vocabulary.is_file() and config.get("model_type") in _WORDPIECE_FAMILIES:
             lower = bool(settings.get("do_lower_case", True))
             return BertWordPieceTokenizer(str(vocabulary), lowercase=lower)._tokenizer
     except Exception as error:  # the library raises bare Exception

@@ -13,8 +13,8 @@ from sentence_transformers.base.modules import Dense
 from llama_index_embed_plus.describe import describe
 from llama_index_embed_plus.encoders import identify, open_encoder
 from llama_index_embed_plus.errors import DamagedModelError, UsageError
+from llama_index_embed_plus.facts import LEGACY_POOLING
 from llama_index_embed_plus.head import HeadStep
-from llama_index_embed_plus.model_files import LEGACY_POOLING
 from llama_index_embed_plus.spec import EncoderSpec, Overrides, read_spec, space_of
 from qdrant_tools.errors import NotSupportedError
 

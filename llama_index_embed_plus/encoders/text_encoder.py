@@ -113,8 +113,8 @@ class TextEncoder:
             row, tokens = min(sequences.over.items())
             index = list(texts).index(distinct[row])
             raise TextError(
-                f"text {index} {shown(distinct[row])} has at least {tokens} tokens with its prompt, {self.tokenizer.room} "
-                "fit; split it, or let long_text be 'mean' or 'truncate'"
+                f"text {index} {shown(distinct[row])} has at least {tokens} tokens with its prompt, "
+                f"{self.tokenizer.room} fit; split it, or let long_text be 'mean' or 'truncate'"
             )
         self._note_truncation(len(distinct), sequences.over)
         return sequences
