@@ -34,6 +34,7 @@ from qdrant_tools.settings import (
     CollectionSettings,
     dense_params,
     layout_of,
+    lexical_of_stamp,
     settings_of,
     stamp_for,
     stamp_of,
@@ -66,7 +67,7 @@ class CollectionManager:
 
         Raises:
             SpaceMismatchError: it is there, and another encoder filled it.
-            CollectionError: a setting differs that cannot be changed in place (the distance).
+            CollectionError: a setting differs that cannot be changed in place (the distance, lexical vectors).
         """
         if not self._exists(name):
             try:
@@ -95,7 +96,13 @@ class CollectionManager:
                 "adopt it with the encoder that did, or index its texts into a new collection"
             )
         collection = Collection(
-            self.client, real_name, stamp["space"], stamp["dimension"], stamp.get("hnsw_ef"), layout_of(stamp)
+            self.client,
+            real_name,
+            stamp["space"],
+            stamp["dimension"],
+            stamp.get("hnsw_ef"),
+            layout_of(stamp),
+            lexical_of_stamp(stamp),
         )
         if encoder is not None:
             collection.check(encoder)
@@ -135,12 +142,14 @@ class CollectionManager:
         return self.open(real_name, encoder)
 
     def difference(self, name: str, settings: CollectionSettings) -> dict[str, tuple[Any, Any]]:
-        """Setting -> (as it is, as wanted), for those that `ensure` would change; empty on `:memory:`, which has none
-        but the distance and `hnsw_ef`."""
+        """Setting -> (as it is, as wanted), for those that `ensure` would change; empty on `:memory:`, which has
+        none but the distance, `hnsw_ef` and `lexical`."""
         current = self.describe(name).settings
         changes = {} if current is None else current.difference(settings)
         if engine_of(self.client) == "memory":
-            changes = {field: change for field, change in changes.items() if field in ("distance", "hnsw_ef")}
+            changes = {
+                field: change for field, change in changes.items() if field in ("distance", "hnsw_ef", "lexical")
+            }
         return changes
 
     def describe(self, name: str) -> CollectionDescription:
@@ -237,18 +246,22 @@ class CollectionManager:
             self.client.create_collection(
                 name,
                 vectors_config=models.VectorParams(size=encoder.dimension, distance=DISTANCES[settings.distance]),
+                sparse_vectors_config=settings.sparse_vectors,
                 hnsw_config=settings.hnsw,
                 optimizers_config=settings.optimizers,
-                metadata=stamp_for(encoder.space, encoder.dimension, hnsw_ef=settings.hnsw_ef),
+                metadata=stamp_for(
+                    encoder.space, encoder.dimension, hnsw_ef=settings.hnsw_ef, lexical=settings.lexical
+                ),
             )
 
     def _apply(self, collection: Collection, wanted: CollectionSettings) -> Collection:
         changes = self.difference(collection.name, wanted)
-        if "distance" in changes:
-            raise CollectionError(
-                f"collection {collection.name!r} was made with distance {changes['distance'][0]!r}, which cannot be "
-                f"changed to {wanted.distance!r}: index into a new collection"
-            )
+        for fixed in ("distance", "lexical"):
+            if fixed in changes:
+                raise CollectionError(
+                    f"collection {collection.name!r} was made with {fixed} {changes[fixed][0]!r}, which cannot be "
+                    f"changed to {changes[fixed][1]!r}: index into a new collection"
+                )
         if changes:
             with engine_errors(f"change the settings of collection {collection.name!r}"):
                 self.client.update_collection(
@@ -256,7 +269,11 @@ class CollectionManager:
                     hnsw_config=wanted.hnsw,
                     optimizers_config=wanted.optimizers,
                     metadata=stamp_for(
-                        collection.space, collection.dimension, hnsw_ef=wanted.hnsw_ef, layout=collection.layout
+                        collection.space,
+                        collection.dimension,
+                        hnsw_ef=wanted.hnsw_ef,
+                        layout=collection.layout,
+                        lexical=wanted.lexical,
                     ),
                 )
         return self.open(collection.name)

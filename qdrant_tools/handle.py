@@ -18,6 +18,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_tools.connect import engine_of
 from qdrant_tools.errors import SpaceMismatchError, VectorError
 from qdrant_tools.layout import OURS, Layout
+from qdrant_tools.lexical import Bm25
 from qdrant_tools.records import Encoder, Passage, Vectors
 from qdrant_tools.translate import engine_errors
 
@@ -34,11 +35,13 @@ class Collection:
     dimension: int
     hnsw_ef: int | None = None
     layout: Layout = OURS
+    lexical: Bm25 | None = None
+    """How the sparse vectors for lexical search are made, if the collection has any."""
 
     @property
     def vector_selector(self) -> bool | list[str]:
         """How to ask for the dense vector of a point, and for no other."""
-        return [self.layout.vector] if self.layout.vector else True
+        return [self.layout.vector] if self.layout.vector or self.lexical else True
 
     def search_params(self, *, hnsw_ef: int | None = None, exact: bool = False) -> models.SearchParams | None:
         """What to ask the engine for; nothing on `:memory:`, which compares with every vector anyway."""

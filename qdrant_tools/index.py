@@ -22,6 +22,7 @@ from qdrant_client import models
 from qdrant_tools.errors import CollectionError, InputError
 from qdrant_tools.handle import Collection, plain_id, point_id
 from qdrant_tools.layout import OURS
+from qdrant_tools.lexical import VECTOR
 from qdrant_tools.records import Encoder, Passage, Progress
 from qdrant_tools.translate import engine_errors
 from qdrant_tools.vectors import checked_unit_vectors
@@ -153,10 +154,11 @@ def _upsert(collection: Collection, passages: Sequence[Passage], hashes: dict[st
         count=len(passages),
         what=f"passages encoded by {encoder.space!r}",
     )
+    lexical = collection.lexical
     points = [
         models.PointStruct(
             id=point_id(passage.id),
-            vector=row,
+            vector=row if lexical is None else {"": row, VECTOR: lexical.passage(passage.text)},
             payload={
                 "passage_id": passage.id,
                 "text": passage.text,

@@ -152,7 +152,7 @@ class Miner:
             count=len(known),
             what=f"queries encoded by {self.encoder.space!r}",
         )
-        found = find_candidates(self.collection, vectors, list(map(len, known.values())), self.settings)
+        found = find_candidates(self.collection, list(known), vectors, list(map(len, known.values())), self.settings)
         drafts = []
         for (query, passages), vector, candidates in zip(known.items(), vectors, found, strict=True):
             stored = np.stack([passage.vector for passage in passages if passage.vector is not None])

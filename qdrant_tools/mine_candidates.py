@@ -1,19 +1,23 @@
 """Queries and their positives -> candidates, from the collection's own search.
 
-Guarantees: one round trip per batch of queries; no vector of a candidate travels, so memory is O(batch x depth) ids and
-scores. Does not know: which rules apply.
+Guarantees: one round trip per batch of queries; memory is O(batch x depth), and no vector of a dense candidate travels.
+Does not know: which rules apply.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle, zip_longest
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from qdrant_client import models
 
 from qdrant_tools.filters import as_filter
 from qdrant_tools.handle import Collection, plain_id
+from qdrant_tools.hybrid import lexical_of
+from qdrant_tools.lexical import VECTOR
 from qdrant_tools.mine_rules import Candidates, ordered
 from qdrant_tools.mine_settings import MiningSettings
 from qdrant_tools.records import Vectors
@@ -21,17 +25,41 @@ from qdrant_tools.translate import engine_errors
 
 
 def find_candidates(
-    collection: Collection, vectors: Vectors, positives: Sequence[int], settings: MiningSettings
+    collection: Collection,
+    queries: Sequence[str],
+    vectors: Vectors,
+    positives: Sequence[int],
+    settings: MiningSettings,
 ) -> list[Candidates]:
-    """The neighbours of each query vector (n, dimension): `depth`, and as many more as the query has positives."""
-    nearest = _request(collection, settings)
-    requests = [
-        nearest.model_copy(update={"query": row, "limit": settings.depth + count})
-        for row, count in zip(vectors.tolist(), positives, strict=True)
-    ]
+    """The candidates of each query, whose vectors are (n, dimension): `depth` of each source, and as many more as the
+    query has positives.
+
+    Raises:
+        NotSupportedError: BM25 is asked of a collection without lexical vectors.
+    """
+    template = _request(collection, settings)
+    requests: list[models.QueryRequest] = []
+    if settings.source != "lexical":
+        params = collection.search_params(hnsw_ef=settings.hnsw_ef, exact=settings.exact)
+        dense = template.model_copy(update={"using": collection.layout.vector or None, "params": params})
+        requests += [dense.model_copy(update={"query": row}) for row in vectors.tolist()]
+    if settings.source != "dense":
+        # A BM25 score says nothing about similarity: the vectors have to come along.
+        lexical = template.model_copy(update={"using": VECTOR, "with_vector": collection.vector_selector})
+        bm25 = lexical_of(collection)
+        requests += [lexical.model_copy(update={"query": bm25.query(query)}) for query in queries]
+    for request, count in zip(requests, cycle(positives)):
+        request.limit = settings.depth + count
     with engine_errors(f"search collection {collection.name!r}"):
         responses = collection.client.query_batch_points(collection.name, requests)
-    return [_candidates(response.points, collection, settings) for response in responses]
+    found = [response.points for response in responses]
+    if settings.source == "dense":
+        return [_candidates(_by_score(points), collection, settings) for points in found]
+    by_words = [_rescored(points, row, collection) for points, row in zip(found[-len(queries) :], vectors)]
+    if settings.source == "lexical":
+        return [_candidates(points, collection, settings) for points in by_words]
+    both = zip(found[: len(queries)], by_words, strict=True)
+    return [_candidates(_in_turns(_by_score(near), words), collection, settings) for near, words in both]
 
 
 def document_of(metadata: Mapping[str, Any], settings: MiningSettings) -> object:
@@ -45,19 +73,42 @@ def document_of(metadata: Mapping[str, Any], settings: MiningSettings) -> object
 def _request(collection: Collection, settings: MiningSettings) -> models.QueryRequest:
     layout = collection.layout
     return models.QueryRequest(
-        using=layout.vector or None,
         filter=as_filter(settings.filter, layout=layout),
-        params=collection.search_params(hnsw_ef=settings.hnsw_ef, exact=settings.exact),
         with_payload=False if settings.document_key is None else [layout.metadata_field(settings.document_key)],
     )
+
+
+def _by_score(points: Sequence[models.ScoredPoint]) -> list[models.ScoredPoint]:
+    order = ordered([plain_id(point.id) for point in points], np.array([point.score for point in points]))
+    return [points[index] for index in order]
+
+
+def _rescored(
+    points: Sequence[models.ScoredPoint], query: NDArray[np.float32], collection: Collection
+) -> list[models.ScoredPoint]:
+    """In the order of BM25, with the similarity to the query vector as score."""
+    for point in points:
+        point.score = float(np.asarray(collection.layout.dense(point.vector), dtype=np.float32) @ query)
+    return list(points)
+
+
+def _in_turns(first: Sequence[models.ScoredPoint], second: Sequence[models.ScoredPoint]) -> list[models.ScoredPoint]:
+    """One of each list in turn; what is in both comes where it comes first."""
+    merged: dict[str | int, models.ScoredPoint] = {}
+    for pair in zip_longest(first, second):
+        for point in pair:
+            if point is not None:
+                merged.setdefault(plain_id(point.id), point)
+    return list(merged.values())
 
 
 def _candidates(points: Sequence[models.ScoredPoint], collection: Collection, settings: MiningSettings) -> Candidates:
     ids = [plain_id(point.id) for point in points]
     scores = np.array([point.score for point in points], dtype=np.float32)
-    order = ordered(ids, scores)
     documents: list[object] = []
     if settings.document_key is not None:
-        passages = [collection.layout.passage(points[index].payload, point_id=ids[index]) for index in order]
+        passages = [
+            collection.layout.passage(point.payload, point_id=each) for point, each in zip(points, ids, strict=True)
+        ]
         documents = [document_of(passage.metadata, settings) for passage in passages]
-    return Candidates([ids[index] for index in order], scores[order], documents)
+    return Candidates(ids, scores, documents)

@@ -22,7 +22,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Candidates:
-    """The neighbours of one query, best first: ids, scores (n,), and the document of each if that is asked for."""
+    """The candidates of one query, best first: ids, similarities (n,), and documents if they are asked for."""
 
     points: Sequence[str | int]
     scores: Scores

@@ -12,6 +12,7 @@ from qdrant_tools.errors import InputError
 from qdrant_tools.filters import PlainFilter
 
 Sampling = Literal["top", "random", "softmax"]
+Source = Literal["dense", "lexical", "both"]
 SeveralPositives = Literal["min", "mean", "each"]
 
 
@@ -23,6 +24,9 @@ class MiningSettings:
     """Per example, at most."""
     minimum: int = 0
     """Examples with fewer negatives are left out, and counted."""
+    source: Source = "dense"
+    """Where candidates come from: the nearest vectors, the best by BM25, or both in turns. Their scores, which the
+    rules look at, are similarities of vectors in any case."""
     depth: int = 50
     """Candidates looked at per query, not counting its known positives."""
     skip: int = 0
@@ -65,6 +69,8 @@ class MiningSettings:
             raise InputError(f"duplicate_similarity is {self.duplicate_similarity}, expected -1 to 1, or None")
         if self.sampling not in ("top", "random", "softmax"):
             raise InputError(f"sampling is {self.sampling!r}, expected 'top', 'random' or 'softmax'")
+        if self.source not in ("dense", "lexical", "both"):
+            raise InputError(f"source is {self.source!r}, expected 'dense', 'lexical' or 'both'")
         if self.several not in ("min", "mean", "each"):
             raise InputError(f"several is {self.several!r}, expected 'min', 'mean' or 'each'")
         if self.temperature <= 0:

@@ -58,12 +58,7 @@ def search_batch(
         InputError: a query that is empty or not a string, k below 1, a filter value that cannot be expressed.
     """
     collection.check(encoder)
-    if isinstance(queries, str):
-        raise InputError("queries is one string, expected a list of strings; search() takes one query")
-    for query in queries:
-        if not isinstance(query, str) or not query.strip():
-            raise InputError(f"query is {query!r}, expected a non-empty string")
-    if not queries:
+    if not checked_queries(queries):
         return []
     vectors = checked_unit_vectors(
         encoder.encode_queries(queries),
@@ -88,9 +83,9 @@ def search_vectors(
     Raises:
         VectorError: wrong shape, NaN, or a row of zeros.
     """
-    for name, value in (("k", k), ("hnsw_ef", 1 if hnsw_ef is None else hnsw_ef)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"{name} is {value!r}, expected a whole number of at least 1")
+    checked_count("k", k)
+    if hnsw_ef is not None:
+        checked_count("hnsw_ef", hnsw_ef)
     rows = checked_vectors(vectors, dimension=collection.dimension, what="query vectors")
     template = models.QueryRequest(
         using=collection.layout.vector or None,
@@ -99,15 +94,33 @@ def search_vectors(
         limit=k,
         with_payload=True,
     )
-    requests = [template.model_copy(update={"query": row}) for row in rows.tolist()]
+    return run_requests(collection, [template.model_copy(update={"query": row}) for row in rows.tolist()])
+
+
+def run_requests(collection: Collection, requests: Sequence[models.QueryRequest]) -> list[list[Hit]]:
+    """Send prepared requests in batches; the hits of each, in order."""
     results: list[list[Hit]] = []
     for start in range(0, len(requests), REQUESTS_AT_ONCE):
+        batch = list(requests[start : start + REQUESTS_AT_ONCE])
         with engine_errors(f"search collection {collection.name!r}"):
-            responses = collection.client.query_batch_points(
-                collection.name, requests[start : start + REQUESTS_AT_ONCE]
-            )
+            responses = collection.client.query_batch_points(collection.name, batch)
         results.extend(_hits(collection, response.points) for response in responses)
     return results
+
+
+def checked_queries(queries: Sequence[str]) -> Sequence[str]:
+    """Refuse what is not a list of queries that say something."""
+    if isinstance(queries, str):
+        raise InputError("queries is one string, expected a list of strings; search() takes one query")
+    for query in queries:
+        if not isinstance(query, str) or not query.strip():
+            raise InputError(f"query is {query!r}, expected a non-empty string")
+    return queries
+
+
+def checked_count(name: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} is {value!r}, expected a whole number of at least 1")
 
 
 def _hits(collection: Collection, points: Sequence[models.ScoredPoint]) -> list[Hit]:

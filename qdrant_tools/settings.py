@@ -14,6 +14,7 @@ from qdrant_client import models
 
 from qdrant_tools.errors import CollectionError, InputError
 from qdrant_tools.layout import OURS, Layout
+from qdrant_tools.lexical import VECTOR, Bm25
 
 METADATA_KEY = "embed_plus"
 METADATA_FORMAT = 1
@@ -25,7 +26,7 @@ DISTANCES: dict[str, models.Distance] = {"cosine": models.Distance.COSINE, "dot"
 
 @dataclass(frozen=True)
 class CollectionSettings:
-    """The defaults build a real HNSW graph on small collections too.
+    """The defaults build and use a real HNSW graph from some 650 vectors on.
 
     Qdrant's own thresholds (20,000 and 10,000 kB) leave collections under some 10,000 vectors to brute force,
     so that nothing measured on them says anything about the index.
@@ -36,12 +37,15 @@ class CollectionSettings:
     """Edges per node of the graph; 0 is no graph."""
     ef_construct: int = 100
     """Beam width while building the graph."""
-    full_scan_threshold: int = 10
-    """kB of vectors below which a (filtered) search scans instead of walking the graph; at least 10."""
+    full_scan_threshold: int = 1000
+    """kB of vectors (1000: some 650 of 384 dimensions) below which a search scans instead of walking the graph. This
+    also holds for the points that a filter leaves, which a graph walk would miss some of; at least 10."""
     indexing_threshold: int = 10
     """kB of vectors in a segment from which on it gets a graph; 0 is never."""
     hnsw_ef: int = 128
     """Beam width while searching, unless the search says otherwise. Kept in the collection's metadata."""
+    lexical: Bm25 | None = None
+    """Keep sparse vectors for BM25 beside the dense ones; see `hybrid`."""
 
     def __post_init__(self) -> None:
         if self.distance not in DISTANCES:
@@ -61,6 +65,12 @@ class CollectionSettings:
         return models.HnswConfigDiff(
             m=self.m, ef_construct=self.ef_construct, full_scan_threshold=self.full_scan_threshold
         )
+
+    @property
+    def sparse_vectors(self) -> dict[str, models.SparseVectorParams] | None:
+        if self.lexical is None:
+            return None
+        return {VECTOR: models.SparseVectorParams(modifier=models.Modifier.IDF)}
 
     @property
     def optimizers(self) -> models.OptimizersConfigDiff:
@@ -89,11 +99,15 @@ class CollectionDescription:
     status: str = "green"
 
 
-def stamp_for(space: str, dimension: int, *, hnsw_ef: int | None, layout: Layout = OURS) -> dict[str, Any]:
+def stamp_for(
+    space: str, dimension: int, *, hnsw_ef: int | None, layout: Layout = OURS, lexical: Bm25 | None = None
+) -> dict[str, Any]:
     """What a collection's metadata says about its vectors."""
     stamp: dict[str, Any] = {"format": METADATA_FORMAT, "space": space, "dimension": dimension, "hnsw_ef": hnsw_ef}
     if layout != OURS:
         stamp["layout"] = layout.as_row()
+    if lexical is not None:
+        stamp["lexical"] = lexical.as_row()
     return {METADATA_KEY: stamp}
 
 
@@ -113,6 +127,10 @@ def layout_of(stamp: Mapping[str, Any]) -> Layout:
     return Layout.from_row(stamp["layout"]) if "layout" in stamp else OURS
 
 
+def lexical_of_stamp(stamp: Mapping[str, Any]) -> Bm25 | None:
+    return Bm25(**stamp["lexical"]) if "lexical" in stamp else None
+
+
 def dense_params(info: models.CollectionInfo) -> models.VectorParams | None:
     vectors = info.config.params.vectors
     if isinstance(vectors, Mapping):
@@ -125,6 +143,7 @@ def settings_of(info: models.CollectionInfo) -> CollectionSettings | None:
     names = {distance: name for name, distance in DISTANCES.items()}
     if params is None or params.distance not in names:
         return None
+    stamp = stamp_of(info) or {}
     hnsw, threshold = info.config.hnsw_config, info.config.optimizer_config.indexing_threshold
     return CollectionSettings(
         distance=names[params.distance],  # type: ignore[arg-type]
@@ -132,5 +151,6 @@ def settings_of(info: models.CollectionInfo) -> CollectionSettings | None:
         ef_construct=hnsw.ef_construct,
         full_scan_threshold=hnsw.full_scan_threshold,
         indexing_threshold=QDRANT_INDEXING_THRESHOLD if threshold is None else threshold,
-        hnsw_ef=(stamp_of(info) or {}).get("hnsw_ef") or CollectionSettings.hnsw_ef,
+        hnsw_ef=stamp.get("hnsw_ef") or CollectionSettings.hnsw_ef,
+        lexical=lexical_of_stamp(stamp),
     )

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 from tiny import WordEncoder, numbered
@@ -82,6 +83,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(collection, encod
 
 KILLED = """
 import sys
+import tracemalloc
 sys.path.insert(0, sys.argv[1])
 from test_mine_file import *
 encoder = WordEncoder(dimension=512)
@@ -150,3 +152,23 @@ def test_reading_names_the_line_that_is_no_example(tmp_path):
         list(read_examples(tmp_path / "x.jsonl"))
     with pytest.raises(InputError, match="cannot read"):
         list(read_examples(tmp_path / "none.jsonl"))
+
+
+def test_memory_depends_on_the_batch_and_not_on_the_collection(encoder, tmp_path):
+    """Ten times the passages, ten times the queries: what Python holds at its peak stays the same."""
+
+    def peak(count: int) -> int:
+        client = connect(tmp_path / str(count))
+        small = CollectionManager(client).ensure("docs", encoder)
+        index_passages(small, (passage for passage in numbered(count)), encoder)
+        labels = [Label(f"passage about topic{i % 7} thing{i}", f"p{i}") for i in range(count // 5)]
+        settings = MiningSettings(batch_size=16)
+        tracemalloc.start()
+        mine_to_jsonl(small, labels, encoder, path=tmp_path / f"{count}.jsonl", settings=settings)
+        _, highest = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        client.close()
+        return highest
+
+    peak(200)  # what is imported and cached on first use is not counted
+    assert peak(2500) < 1.3 * peak(250) + 200_000  # the labels themselves are held: some 200 bytes each
