@@ -43,7 +43,8 @@ def engine_request(engine: Engine, collection: OpenCollection, request: models.Q
     query = translation.query(request.query)
     return qe.QueryRequest(
         limit=limit,
-        offset=offset,
+        # a random sample after the first ones is a random sample; the engine would return fewer
+        offset=0 if isinstance(request.query, models.SampleQuery) else offset,
         query=query,
         prefetches=prefetches,
         with_payload=payload_selector(request.with_payload),
@@ -145,7 +146,9 @@ class Translation:
     def _stored(self, point_id: EngineId) -> Any:
         lookup = self.lookup
         source = self.collection if lookup is None else self.engine.collection(lookup.collection)
-        name = (lookup.vector if lookup is not None else None) or self.using or DEFAULT_VECTOR
+        name = self.using or DEFAULT_VECTOR
+        if lookup is not None and lookup.vector is not None:
+            name = lookup.vector
         source.schema.knows(name)
         with source.hold() as shard:
             records = shard.retrieve([point_id], False, [name])

@@ -85,6 +85,11 @@ def translate(error: BaseException, collection: str) -> PlusError:
         return InputError(f"collection '{collection}' has no vector named {found[1]!r}: Not existing vector name")
     if found := re.search(r"No point with id (\S+)", text):
         return InputError(f"collection '{collection}' has no point with id {found[1]}: upsert it first")
+    if found := re.search(r"(No range index|No appropriate index|requires a text index).*?[` ]([\w.\[\]]+)[`,]", text):
+        return InputError(
+            f"collection '{collection}' has no index on '{found[2]}' that can do this ({found[1]}): "
+            f"call create_payload_index(collection_name, '{found[2]}', ...) first"
+        )
     if "not initialized" in text:
         return LocationError(f"collection '{collection}' was closed while it was in use: connect again")
     if "WouldBlock" in text:
