@@ -29,7 +29,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from llama_index_embed_plus import artifact, checkpoints
 from llama_index_embed_plus.errors import TrainingError, UsageError
-from llama_index_embed_plus.spec import read_spec
+from llama_index_embed_plus.spec import EncoderSpec, read_spec
 from llama_index_embed_plus.train.examples import to_datasets
 from qdrant_tools.records import Example, Progress
 
@@ -85,6 +85,7 @@ def finetune(
     if rows == 0:
         raise TrainingError(f"none of the {len(examples)} examples has a positive: nothing to train on")
     folder = checkpoints.resolve(base)
+    spec = read_spec(folder)
     model = SentenceTransformer(str(folder), device="cpu" if not _has_cuda() else None)
     model.model_card_data.generate_widget_examples = False  # it would print, and read random rows
     serving_limit, model.max_seq_length = model.max_seq_length, min(model.max_seq_length, settings.max_tokens)
@@ -92,7 +93,7 @@ def finetune(
     with artifact.written_whole(out) as draft, tempfile.TemporaryDirectory() as scratch:
         trainer = SentenceTransformerTrainer(
             model=model,
-            args=_arguments(settings, Path(scratch), _prompts(folder)),
+            args=_arguments(settings, Path(scratch), _prompts(spec)),
             train_dataset=datasets,
             loss=CachedMultipleNegativesRankingLoss(
                 model, scale=settings.scale, mini_batch_num_tokens=settings.tokens_at_once
@@ -103,7 +104,7 @@ def finetune(
         trainer.train()
         model.max_seq_length = serving_limit
         model.save(str(draft), create_model_card=False)
-        artifact.write_manifest(draft)
+        artifact.write_manifest(draft, spec=spec)  # what a family says of the base holds for its child
     return FinetuneReport(tuple(watch.losses), rows, time.perf_counter() - started)
 
 
@@ -156,9 +157,8 @@ def _arguments(
     )
 
 
-def _prompts(folder: Path) -> dict[str, str]:
+def _prompts(spec: EncoderSpec) -> dict[str, str]:
     """Column name -> the prompt that inference puts before such a text."""
-    spec = read_spec(folder)
     by_column = {"anchor": spec.query_prompt, "positive": spec.passage_prompt}
     by_column |= {f"negative_{i}": spec.passage_prompt for i in range(1, 65)}
     return {column: prompt for column, prompt in by_column.items() if prompt}
