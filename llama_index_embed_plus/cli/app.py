@@ -6,6 +6,7 @@ Heavy modules are imported inside the commands: `embed-plus --help` must not wai
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -42,6 +43,7 @@ DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
 def main() -> None:
     """Run the command line. Exit code 0, 1 for an error, 2 for wrong usage."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the bars a person sees are ours, one per step
     try:
         app()
     except UsageError as error:
