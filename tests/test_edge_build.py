@@ -14,7 +14,7 @@ import pytest
 from qdrant_client import models
 
 from qdrant_tools.connect import connect
-from qdrant_tools.edge import build
+from qdrant_tools.edge import build, child
 from qdrant_tools.errors import EngineError
 
 SIZE = 64
@@ -97,7 +97,7 @@ def test_a_build_that_fails_leaves_the_collection_serving(client, tmp_path, monk
     upsert(client, matrix(ROWS))
     worker = tmp_path.parent / f"{tmp_path.name}-worker.py"
     worker.write_text("raise SystemExit('no memory left')")
-    monkeypatch.setattr(build, "WORKER", worker)
+    monkeypatch.setattr(child, "WORKER", worker)
     with pytest.raises(EngineError, match="'docs': the index build failed .no memory left"):
         client.build_index("docs")
     assert client.count("docs").count == ROWS

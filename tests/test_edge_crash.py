@@ -13,6 +13,7 @@ import pytest
 from qdrant_client import models
 
 from qdrant_tools.connect import connect
+from qdrant_tools.edge.files import copy_folder
 from qdrant_tools.edge.guard import Guard
 from qdrant_tools.errors import DamagedCollectionError, LocationBusyError
 
@@ -67,6 +68,12 @@ def filled(tmp_path):
     return tmp_path
 
 
+def remove_seals(folder):
+    """Make a folder look as if its process had been killed."""
+    for path in folder.rglob("seal.json"):
+        path.unlink()
+
+
 def shard_files(folder, pattern):
     (collection,) = (folder / "collections").iterdir()
     return sorted(collection.glob(f"shard/segments/*/{pattern}"))
@@ -109,7 +116,10 @@ def test_a_half_written_manifest_beside_the_old_one_does_no_harm(filled):
 
 
 @pytest.mark.parametrize("pattern", ["*id_tracker.mappings", "version.info"])
-def test_removed_files_that_the_engine_does_not_miss_are_noticed(filled, pattern):
+@pytest.mark.parametrize("sealed", [True, False])
+def test_removed_files_that_the_engine_does_not_miss_are_noticed(filled, pattern, sealed):
+    if not sealed:
+        remove_seals(filled)
     for path in shard_files(filled, pattern):
         path.unlink()
     client = connect(filled)
@@ -119,7 +129,10 @@ def test_removed_files_that_the_engine_does_not_miss_are_noticed(filled, pattern
 
 
 @pytest.mark.parametrize("pattern", ["segment.json", "version.info"])
-def test_a_truncated_file_is_an_error_that_names_the_collection(filled, pattern):
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_truncated_file_is_an_error_that_names_the_collection(filled, pattern, sealed):
+    if not sealed:
+        remove_seals(filled)
     for path in shard_files(filled, pattern):
         path.write_bytes(path.read_bytes()[:3])
     client = connect(filled)
@@ -174,3 +187,54 @@ def test_the_guard_is_a_lower_bound_that_few_deletions_rewrite(tmp_path):
     Guard(tmp_path).check("docs", 900)
     with pytest.raises(DamagedCollectionError, match="holds 3 points"):
         Guard(tmp_path).check("docs", 3)
+
+
+def flip(path):
+    """Change one byte that holds something, or the first one."""
+    content = bytearray(path.read_bytes())
+    position = next((i for i, byte in enumerate(content) if byte), 0)
+    content[position] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+def test_a_flipped_byte_in_any_file_is_an_error_that_names_collection_and_file(filled, tmp_path_factory):
+    files = [path.relative_to(filled) for path in filled.rglob("collections/*/shard/**/*") if path.is_file()]
+    assert len(files) > 15
+    for number, file in enumerate(files):
+        copy = tmp_path_factory.mktemp("copy") / str(number)
+        copy_folder(filled, copy)
+        if (copy / file).stat().st_size == 0:
+            continue
+        flip(copy / file)
+        client = connect(copy)
+        with pytest.raises(DamagedCollectionError, match=f"collection 'docs' is damaged.*{file.name}"):
+            client.count("docs")
+        client.close()
+        shutil.rmtree(copy)
+
+
+@pytest.mark.parametrize("pattern", ["*id_tracker.mappings"])
+def test_damage_that_would_end_the_process_is_met_in_a_child_after_a_crash(filled, pattern):
+    remove_seals(filled)
+    for path in shard_files(filled, pattern):
+        flip(path)
+    client = connect(filled)
+    with pytest.raises(DamagedCollectionError, match="collection 'docs'"):
+        client.count("docs")
+    client.close()
+
+
+def test_opening_and_reading_changes_nothing_that_the_seal_holds(filled):
+    for _ in range(3):
+        client = connect(filled)
+        assert client.query_points("docs", [1.0, 0.0, 0.0, 0.0], limit=1).points[0].id == 199
+        client.close()
+    assert len(list(filled.rglob("seal.json"))) == 1
+
+
+def test_the_seal_is_broken_while_a_collection_is_open(filled):
+    client = connect(filled)
+    client.count("docs")
+    assert list(filled.rglob("seal.json")) == []
+    client.close()
+    assert len(list(filled.rglob("seal.json"))) == 1

@@ -8,15 +8,19 @@ every request and result between qdrant-client's models and the engine's.
 
     lock.py      one process per folder
     manifest.py  which collections and aliases a folder holds; replaced atomically
-    guard.py     how many points a collection must at least hold
     engine.py    a folder, open in this process and shared by its clients
+    shard.py     one collection, open: the only holder of an engine object, and the lock around it
+    guard.py     how many points a collection must at least hold; seal.py  checksums of a closed collection's files
+    build.py     index builds beside the serving shard; child.py, worker.py  the child process; files.py  copies
     seam.py      the engine's errors -> this project's errors
-    checks.py    ids and vectors, before the engine sees them
-    config.py    collection settings -> engine settings     info.py     and back, as a server reports them
-    filters.py   filters                                    records.py  points in, records and scored points out
-    queries.py   queries, prefetches, search parameters     formula.py  score formulas
-    collections.py, writes.py, reads.py                     the client's methods, by kind
-    backend.py   the whole of it as a `QdrantBase`          client.py   as a `QdrantClient`
+    checks.py    ids, vectors and payloads, before the engine sees them; options.py  call options
+    config.py    collection settings -> engine settings; settings.py  changed ones; info.py  as a server reports them
+    filters.py   filters; payload_index.py  payload indexes
+    records.py   points in, records and scored points out
+    queries.py   queries, prefetches, search parameters; formula.py  score formulas
+    groups.py, matrix.py                 grouped results and distance matrices, which the binding lacks
+    catalog.py, writes.py, reads.py      the client's methods, by kind
+    backend.py   the whole of it as a `QdrantBase`; client.py, async_client.py  as qdrant-client's clients
 
 `qdrant_edge` is imported nowhere else.
 """

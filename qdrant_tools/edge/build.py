@@ -11,22 +11,20 @@ Does not know: queries, qdrant-client's methods.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from qdrant_tools.edge.child import run_worker
 from qdrant_tools.edge.config import vector_params
 from qdrant_tools.edge.files import copy_folder
 from qdrant_tools.edge.info import index_due
 from qdrant_tools.edge.shard import SHARD_FOLDER, OpenCollection
 from qdrant_tools.errors import EngineError, PlusError
 
-WORKER = Path(__file__).with_name("worker.py")
 SMALL = 1 << 20  # bytes of vectors that are indexed in a tenth of a second, less than a child takes to start
 GROWTH = 0.25  # part of a collection that may lie outside the index before it is built again unasked
 QUIET = 1.0  # seconds without a write after which a load counts as finished
@@ -54,7 +52,7 @@ def _build_beside(collection: OpenCollection, new_folder: Path, exchange: Exchan
         with collection.recording():
             # while no write can happen; reads go on
             copy_folder(collection.folder / SHARD_FOLDER, new_folder / SHARD_FOLDER)
-        built = not collection.closed and _run_worker(collection, new_folder / SHARD_FOLDER)
+        built = not collection.closed and _optimized(collection, new_folder / SHARD_FOLDER)
         if built:
             exchange(collection, new_folder)
         else:
@@ -70,25 +68,14 @@ def _build_beside(collection: OpenCollection, new_folder: Path, exchange: Exchan
             shutil.rmtree(new_folder, ignore_errors=True)
 
 
-def _run_worker(collection: OpenCollection, shard_folder: Path) -> bool:
-    """Optimize a closed shard in a child process; True if something was built."""
-    command = [sys.executable, "-P", str(WORKER), str(shard_folder)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment, text=True
-    )
-    collection.worker = process
-    try:
-        output, errors = process.communicate()
-    finally:
-        collection.worker = None
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
-    if process.returncode != 0:
-        reason = (errors.strip().splitlines() or [f"ended by signal {-process.returncode}"])[-1]
-        raise EngineError(f"collection '{collection.name}': the index build failed ({reason}); it serves as before")
-    return output.strip() == "1"
+def _optimized(collection: OpenCollection, shard_folder: Path) -> bool:
+    """Optimize a closed shard in a child process; True if something was built. Raises `EngineError`."""
+    outcome = run_worker("optimize", shard_folder, collection.builds_in)
+    if outcome.code != 0:
+        raise EngineError(
+            f"collection '{collection.name}': the index build failed ({outcome.reason}); it serves as before"
+        )
+    return outcome.result == "1"
 
 
 class BackgroundBuilds:

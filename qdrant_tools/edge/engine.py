@@ -121,7 +121,7 @@ class Engine:
             try:
                 with EngineCall(name):
                     qe.EdgeShard.create(str(self._folder(entry) / SHARD_FOLDER), config).close()
-                opened = OpenCollection(name, self._folder(entry), settings)
+                opened = OpenCollection(name, self._folder(entry), settings, fresh=True)
                 self._save(replace(self._manifest, collections={**self._manifest.collections, name: entry}))
             except PlusError:
                 shutil.rmtree(self._folder(entry), ignore_errors=True)

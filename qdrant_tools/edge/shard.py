@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +20,10 @@ import qdrant_edge as qe
 from qdrant_client.http import models
 
 from qdrant_tools.edge.checks import VectorSchema
+from qdrant_tools.edge.child import run_worker
 from qdrant_tools.edge.config import engine_config, vector_schema
 from qdrant_tools.edge.guard import Guard
+from qdrant_tools.edge.seal import break_seal, seal
 from qdrant_tools.edge.seam import EngineCall, damaged_on_open
 from qdrant_tools.errors import CollectionNotFoundError, DamagedCollectionError, PlusError
 
@@ -30,9 +33,12 @@ REPLAYED_UNDER_LOCK = 4
 
 
 class OpenCollection:
-    """One collection, open. Raises `DamagedCollectionError` if its files cannot be what was acknowledged."""
+    """One collection, open. Raises `DamagedCollectionError` if its files cannot be what was acknowledged.
 
-    def __init__(self, name: str, folder: Path, settings: models.CreateCollection) -> None:
+    `fresh` says that this process has just created it.
+    """
+
+    def __init__(self, name: str, folder: Path, settings: models.CreateCollection, *, fresh: bool = False) -> None:
         self.name = name
         self.folder = folder
         self.settings = settings
@@ -40,13 +46,15 @@ class OpenCollection:
         self.call = EngineCall(name)
         self.guard = Guard(folder)
         self.building = threading.Lock()
-        self.worker: subprocess.Popen[str] | None = None
+        self._builder: subprocess.Popen[str] | None = None
         self.last_write = 0.0
         # always in this order: writing, then calling
         self._writing = threading.RLock()
         self._calling = threading.RLock()
         self._record: list[tuple[qe.UpdateOperation, bool]] | None = None
         self._replayed = 0
+        if not break_seal(name, folder, folder / SHARD_FOLDER) and not fresh:
+            self._try_in_child()
         self._shard: qe.EdgeShard | None = self._load(folder, settings)
 
     @property
@@ -119,6 +127,10 @@ class OpenCollection:
             self.flush()
             yield
             self._record, self._replayed = [], 0
+
+    def builds_in(self, process: subprocess.Popen[str] | None) -> None:
+        """Remember the child that builds a copy, to end it when the collection is closed."""
+        self._builder = process
 
     def nothing_due(self) -> None:
         """The optimizer found nothing to do in the copy; remember it unless something was written meanwhile."""
@@ -196,9 +208,9 @@ class OpenCollection:
 
     def close(self, *, discard: bool = False) -> None:
         """Close the shard; `discard` skips making it durable because its folder goes next."""
-        worker = self.worker
-        if worker is not None:
-            worker.kill()
+        builder = self._builder
+        if builder is not None:
+            builder.kill()
         with self._writing, self._calling:
             shard, flush = self._shard, not discard
             if shard is None:
@@ -210,6 +222,20 @@ class OpenCollection:
                 self._shard = None
                 with self.call:
                     shard.close()
+            if flush:
+                seal(self.folder, self.folder / SHARD_FOLDER)
+
+    def _try_in_child(self) -> None:
+        """After a crash, open the shard in a child process first: some damage ends the process that opens it."""
+        shard_folder = self.folder / SHARD_FOLDER
+        if not shard_folder.is_dir() or not sys.executable:
+            return
+        outcome = run_worker("open", shard_folder)
+        if outcome.ended_by_signal:
+            raise DamagedCollectionError(
+                f"collection '{self.name}' is damaged: opening it ends the process ({outcome.reason}); "
+                f"restore its files in '{shard_folder}' or index it again"
+            )
 
     def _load(self, folder: Path, settings: models.CreateCollection) -> qe.EdgeShard:
         shard_folder = folder / SHARD_FOLDER

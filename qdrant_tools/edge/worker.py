@@ -1,6 +1,6 @@
-"""The child process of an index build: opens one shard folder, runs the engine's optimizer, closes it.
+"""The child process: opens one shard folder, runs the engine's optimizer if asked to, closes it.
 
-Run as a file with the folder as its argument; prints 1 if something was built, 0 if nothing was due. It imports
+Run as a file with a task (open, optimize) and the folder; prints 1 if something was built, else 0. It imports
 nothing but the engine, so that it starts at once.
 """
 
@@ -21,14 +21,14 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def main(shard_folder: str) -> None:
+def main(task: str, shard_folder: str) -> None:
     end_with_parent()
     shard = qe.EdgeShard.load(shard_folder)
-    built = shard.optimize()
+    built = task == "optimize" and shard.optimize()
     shard.flush()
     shard.close()
     sys.stdout.write(str(int(built)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
