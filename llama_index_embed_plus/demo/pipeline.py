@@ -167,11 +167,12 @@ class Demo:
             for start in range(0, len(queries), 256):
                 batch = queries[start : start + 256]
                 found = search_batch(collection, [query.text for query in batch], encoder, k=SHOWN_HITS)
-                for query, hits in zip(batch, found):
-                    search_id = log.record(query.text, hits, collection=collection.name, space=encoder.space)
-                    for hit in hits:
-                        if hit.id in qrels[query.id]:
-                            log.feedback(search_id, hit.id, "click")
+                with log.batch():
+                    for query, hits in zip(batch, found):
+                        search_id = log.record(query.text, hits, collection=collection.name, space=encoder.space)
+                        for hit in hits:
+                            if hit.id in qrels[query.id]:
+                                log.feedback(search_id, hit.id, "click")
                 progress(len(batch))
         return log
 
