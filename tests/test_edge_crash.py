@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from qdrant_client import models
 
 from qdrant_tools.connect import connect
+from qdrant_tools.edge import space
 from qdrant_tools.edge.files import copy_folder
 from qdrant_tools.edge.guard import Guard
-from qdrant_tools.errors import DamagedCollectionError, LocationBusyError
+from qdrant_tools.errors import DamagedCollectionError, LocationBusyError, LocationError
 
 VECTOR = models.VectorParams(size=4, distance=models.Distance.DOT)
 
@@ -238,3 +241,57 @@ def test_the_seal_is_broken_while_a_collection_is_open(filled):
     assert list(filled.rglob("seal.json")) == []
     client.close()
     assert len(list(filled.rglob("seal.json"))) == 1
+
+
+def test_a_disk_without_room_is_an_error_before_anything_is_written(filled, monkeypatch):
+    client = connect(filled)
+    assert client.count("docs").count == 200
+    monkeypatch.setattr(space, "RESERVE", 1 << 60)
+    for write in (
+        lambda: client.upsert("docs", [models.PointStruct(id=1000, vector=[1, 0, 0, 0])]),
+        lambda: client.build_index("docs"),
+    ):
+        with pytest.raises(LocationError, match="no space left.*nothing was written"):
+            write()
+    monkeypatch.undo()
+    assert client.count("docs").count == 200
+    client.close()
+
+
+FORKER = """
+import os, sys
+from qdrant_tools.connect import connect
+from qdrant_tools.errors import NotSupportedError
+client = connect(sys.argv[1])
+before = client.count("docs").count
+child = os.fork()
+if child == 0:
+    try:
+        client.count("docs")
+    except NotSupportedError as error:
+        os._exit(0 if "forked" in str(error) else 2)
+    os._exit(1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert client.count("docs").count == before
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_is_told_to_connect_for_itself(filled):
+    outcome = subprocess.run([sys.executable, "-c", FORKER, str(filled)], capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stderr
+
+
+def test_threads_write_and_read_one_collection(filled):
+    client = connect(filled)
+
+    def work(worker):
+        for i in range(20):
+            client.upsert("docs", [models.PointStruct(id=1000 + worker * 100 + i, vector=[1, 0, 0, 0])])
+            assert client.query_points("docs", [1.0, 0.0, 0.0, 0.0], limit=1).points
+        return worker
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(work, range(4))) == [0, 1, 2, 3]
+    assert client.count("docs").count == 200 + 80
+    client.close()

@@ -45,6 +45,11 @@ class VectorSchema:
     dense: Mapping[str, VectorShape]
     sparse: frozenset[str]
 
+    @property
+    def bytes_per_point(self) -> int:
+        """Bytes of one point's dense vectors; sparse ones and multi-vectors have no fixed size."""
+        return 4 * sum(shape.size for shape in self.dense.values())
+
     def where(self, name: str) -> str:
         return f"collection '{self.collection}'" + (f", vector '{name}'" if name else "")
 

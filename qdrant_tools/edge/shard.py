@@ -25,6 +25,7 @@ from qdrant_tools.edge.config import engine_config, vector_schema
 from qdrant_tools.edge.guard import Guard
 from qdrant_tools.edge.seal import break_seal, seal
 from qdrant_tools.edge.seam import EngineCall, damaged_on_open
+from qdrant_tools.edge.space import room_for_copy, room_for_points
 from qdrant_tools.errors import CollectionNotFoundError, DamagedCollectionError, PlusError
 
 SHARD_FOLDER = "shard"
@@ -53,6 +54,7 @@ class OpenCollection:
         self._calling = threading.RLock()
         self._record: list[tuple[qe.UpdateOperation, bool]] | None = None
         self._replayed = 0
+        room_for_points(folder, 0, 0)  # opening writes too, not least what a crash left in the log
         if not break_seal(name, folder, folder / SHARD_FOLDER) and not fresh:
             self._try_in_child()
         self._shard: qe.EdgeShard | None = self._load(folder, settings)
@@ -73,9 +75,10 @@ class OpenCollection:
         with self.hold() as shard:
             return shard.info()
 
-    def write(self, operation: qe.UpdateOperation) -> None:
-        """Apply one change. When this returns it is in the write-ahead log."""
+    def write(self, operation: qe.UpdateOperation, *, points: int = 0) -> None:
+        """Apply one change that adds up to `points` points. When this returns it is in the write-ahead log."""
         with self._writing:
+            room_for_points(self.folder, points, self.schema.bytes_per_point)
             applied = False
             self.guard.before_writing()
             try:
@@ -109,6 +112,7 @@ class OpenCollection:
     def optimize(self) -> bool:
         """Run the engine's optimizer in this process; every Python thread waits for it."""
         with self._writing, self.hold() as shard:
+            room_for_copy(self.folder)
             built = shard.optimize()
             self.flush()
             self.guard.optimized(self._fingerprint())
@@ -124,6 +128,7 @@ class OpenCollection:
     def recording(self) -> Iterator[None]:
         """Flushed and without writes inside the context; from its end on every write is recorded."""
         with self._writing:
+            room_for_copy(self.folder)
             self.flush()
             yield
             self._record, self._replayed = [], 0

@@ -53,7 +53,7 @@ class WriteMethods(QdrantBase):
             mode = member(qe.UpdateMode, update_mode)
             condition = engine_filter(update_filter)
             operation = Operation.upsert_points(converted, condition=condition, update_mode=mode)
-        collection.write(operation)
+        collection.write(operation, points=len(converted))
         self.engine.builds.wrote(collection)
         return DONE
 
