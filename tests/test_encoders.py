@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -388,3 +389,35 @@ def test_a_model_in_the_hubs_cache_is_opened_offline_by_name_and_revision(tiny, 
     assert by_name.space == by_commit.space == expected.space
     with pytest.raises(ModelNotFoundError, match="model 'somebody/tiny' at revision 'v9' is not on this machine"):
         open_encoder("somebody/tiny", revision="v9", cache_folder=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_no_memory_is_one_line_with_the_way_out(backend, minilm, exported):
+    """A batch of two million tokens where two gigabytes are left to this process."""
+    model = exported[0] if backend == "onnx" else minilm
+    code = (
+        "import resource\n"
+        "from llama_index_embed_plus.encoders import open_encoder, Runtime\n"
+        "from llama_index_embed_plus.errors import ModelError\n"
+        f"encoder = open_encoder({str(model)!r}, backend={backend!r}, runtime=Runtime(batch_tokens=4_000_000))\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 2_000_000_000,) * 2)\n"
+        "try:\n    encoder.encode_passages(['word ' * 250 + str(i) for i in range(8000)])\n"
+        "except ModelError as error:\n    print(error)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    assert re.match(r"no memory on .* for a batch of 8000 texts of 25\d tokens; use smaller batches", done.stdout)
+    assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(("dtype", "build"), [("bfloat16", "torch-bf16"), ("float16", "torch-fp16")])
+def test_shorter_numbers_are_another_build_of_the_same_space(tiny, dtype, build):
+    exact, short = open_encoder(tiny, device="cpu"), open_encoder(tiny, device="cpu", runtime=Runtime(dtype=dtype))
+
+    vectors = short.encode_passages(TEXTS)
+
+    assert (short.build, short.space) == (build, exact.space)
+    assert vectors.dtype == np.float32
+    assert np.sum(vectors * exact.encode_passages(TEXTS), axis=1).min() > 0.999

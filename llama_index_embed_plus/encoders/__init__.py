@@ -101,7 +101,7 @@ def open_encoder(
         trust_remote_code=runtime.trust_remote_code,
     )
     for name, source in found.spec.sources.items():
-        if source.startswith("assumed"):
+        if source.startswith("assumed") and not artifact.is_artifact(found.folder):
             logger.warning("%s: %s=%r is %s", found.folder, name, getattr(found.spec, name), source)
     engine = _backend(found, device, runtime)
     if found.onnx_file is not None:

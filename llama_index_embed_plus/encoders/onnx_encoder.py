@@ -14,15 +14,19 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from llama_index_embed_plus.encoders.runtime import Runtime
-from llama_index_embed_plus.errors import DamagedModelError, UsageError
+from llama_index_embed_plus.encoders.runtime import Runtime, no_memory
+from llama_index_embed_plus.errors import DamagedModelError, ModelError, UsageError
 from llama_index_embed_plus.head import apply_head, as_arrays
 from llama_index_embed_plus.pooling import pool, unit
 from llama_index_embed_plus.spec import EncoderSpec
 from llama_index_embed_plus.tensors import tensors_of, weight_files
 from llama_index_embed_plus.tokens import TokenBatch
 from qdrant_tools.records import Vectors
+
+_FAILURES = (state.Fail, state.RuntimeException, state.InvalidArgument, MemoryError)
+"""What onnxruntime raises while it runs; its errors have no base of their own."""
 
 BATCH_TOKENS = 512
 """Padded tokens per batch. More does not run faster on a CPU, and pads more."""
@@ -61,7 +65,13 @@ class OnnxBackend:
 
     def __call__(self, batch: TokenBatch, *, alone: bool) -> Vectors:
         session = self._session(self.workers if alone else 1)
-        result = session.run([self._output], self._feed(batch))[0]
+        try:
+            result = session.run([self._output], self._feed(batch))[0]
+        except _FAILURES as error:
+            if "allocate memory" in str(error) or isinstance(error, MemoryError):
+                raise ModelError(no_memory(batch, "this machine")) from error
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"{self._file} cannot be run on {batch.ids.shape} tokens ({reason})") from error
         return np.asarray(result if self._pooled else self._finish(result, batch), np.float32)
 
     def _feed(self, batch: TokenBatch) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from llama_index_embed_plus.errors import UsageError
+from llama_index_embed_plus.tokens import TokenBatch
 
+Dtype = Literal["float32", "bfloat16", "float16"]
 OnMismatch = Literal["fallback", "error"]
 
 
@@ -19,6 +21,8 @@ class Runtime:
 
     trust_remote_code: bool = False
     """Run code that lies in the model's own repository. Read it first."""
+    dtype: Dtype = "float32"
+    """Numbers torch computes with up to the pooling; the shorter ones halve the memory of a large decoder."""
     threads: int | None = None
     """Cores an ONNX build may use; None: all that this process has. Torch has its own setting for all models."""
     batch_tokens: int | None = None
@@ -32,5 +36,16 @@ class Runtime:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}, expected at least 1")
+        if self.dtype not in get_args(Dtype):
+            raise UsageError(f"dtype is {self.dtype!r}, expected one of {', '.join(get_args(Dtype))}")
         if self.on_mismatch not in get_args(OnMismatch):
             raise UsageError(f"on_mismatch is {self.on_mismatch!r}, expected one of {', '.join(get_args(OnMismatch))}")
+
+
+def no_memory(batch: TokenBatch, device: str) -> str:
+    """The message for a batch that does not fit into memory."""
+    texts, tokens = batch.ids.shape
+    return (
+        f"no memory on {device} for a batch of {texts} texts of {tokens} tokens; "
+        "use smaller batches, Runtime(batch_tokens=...), or a smaller max_tokens"
+    )

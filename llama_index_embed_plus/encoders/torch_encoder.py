@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from llama_index_embed_plus.encoders.runtime import Runtime
-from llama_index_embed_plus.errors import DamagedModelError, MissingExtraError, UsageError
+from llama_index_embed_plus.encoders.runtime import Runtime, no_memory
+from llama_index_embed_plus.errors import DamagedModelError, MissingExtraError, ModelError, UsageError
 from llama_index_embed_plus.families import family_of
 from llama_index_embed_plus.head import apply_head
 from llama_index_embed_plus.pooling import ATTENTION, pool, unit
@@ -31,6 +31,7 @@ except ImportError as error:
 logger = logging.getLogger(__name__)
 
 
+_BUILDS = {"float32": "torch-fp32", "bfloat16": "torch-bf16", "float16": "torch-fp16"}
 _ENCODER_HALVES = ("t5", "mt5", "umt5", "t5gemma")
 """Encoder-decoder families of which only the encoder embeds texts, as in sentence-transformers."""
 
@@ -66,9 +67,8 @@ class PooledEncoder(torch.nn.Module):
             input_ids=ids, attention_mask=mask, **({"output_attentions": True} if attention else {})
         )
         weights = output.attentions[-1] if attention else None
-        vectors = pool(
-            output.last_hidden_state, mask, self.spec.pooling, prompt_tokens=prompt_tokens, attention=weights
-        )
+        states = output.last_hidden_state.float()  # sums over many tokens need the precision
+        vectors = pool(states, mask, self.spec.pooling, prompt_tokens=prompt_tokens, attention=weights)
         vectors = apply_head(vectors, self.spec.head, [_named(holder) for holder in self.head])
         if self.spec.truncate_dim:
             vectors = vectors[:, : self.spec.truncate_dim]
@@ -78,7 +78,6 @@ class PooledEncoder(torch.nn.Module):
 class TorchBackend:
     """Token batches -> vectors on one device. Safe from many threads: the module is never changed after loading."""
 
-    build = "torch-fp32"
     workers = 1
 
     def __init__(
@@ -87,15 +86,23 @@ class TorchBackend:
         runtime = runtime or Runtime()
         if runtime.threads is not None:
             raise UsageError("threads is a setting of ONNX builds; torch has one for all models, torch.set_num_threads")
+        self.build = _BUILDS[runtime.dtype]
         self.device = pick_device(device)
-        self.module = PooledEncoder(folder, spec, trust_remote_code=runtime.trust_remote_code).eval().to(self.device)
+        self.module = PooledEncoder(folder, spec, trust_remote_code=runtime.trust_remote_code).eval()
+        self.module.transformer.to(getattr(torch, runtime.dtype))
+        self.module.to(self.device)
         self.budget = runtime.batch_tokens or (4096 if self.device.type == "cpu" else 32_768)
 
     def __call__(self, batch: TokenBatch, *, alone: bool) -> Vectors:
         ids, mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
-        with torch.inference_mode():
-            vectors = self.module(ids.to(self.device), mask.to(self.device), batch.prompt_tokens)
-        return np.asarray(vectors.cpu().numpy(), np.float32)
+        try:
+            with torch.inference_mode():
+                vectors = self.module(ids.to(self.device), mask.to(self.device), batch.prompt_tokens)
+            return np.asarray(vectors.cpu().numpy(), np.float32)
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU only the message tells
+            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+                raise ModelError(no_memory(batch, str(self.device))) from error
+            raise
 
 
 def pick_device(device: str | None) -> torch.device:
@@ -121,9 +128,11 @@ def load_transformer(inner: Path, *, attention: bool = False, trust_remote_code:
     transformers.utils.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     try:
+        # A decoder would keep the keys and values of every token, for a next one that never comes.
         config = transformers.AutoConfig.from_pretrained(
             inner, local_files_only=True, trust_remote_code=trust_remote_code
         )
+        config.use_cache = False
         loader = (
             transformers.AutoModelForTextEncoding if config.model_type in _ENCODER_HALVES else transformers.AutoModel
         )

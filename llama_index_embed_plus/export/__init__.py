@@ -91,11 +91,12 @@ def _graph(source: Identity, precision: Precision, fp32: Path) -> Any:
     import onnx
 
     from llama_index_embed_plus.export import graph
-    from llama_index_embed_plus.export.rewrite import quantise
 
     if _has_weights(source) and graph.supports(source.folder, source.spec):
         return graph.build_graph(source.folder, source.spec, precision=precision)
     if precision == "int8":
+        from llama_index_embed_plus.export.rewrite import quantise
+
         return quantise(onnx.load(fp32))
     existing = next(onnx_files(source.folder), None)
     if _has_weights(source) and (_has_torch() or existing is None):

@@ -7,6 +7,7 @@ Does not know: transformers, quantisation, files other than the one it is told t
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -125,9 +126,14 @@ def save_model(model: Any, path: Path) -> list[Path]:
 
     Returns the files written, the model file first. The data file must stay beside the model file.
     """
-    if model.ByteSize() <= _SINGLE_FILE_BYTES:
+    if sum(map(_bytes_of, model.graph.initializer)) <= _SINGLE_FILE_BYTES:
         onnx.save(model, path)
         return [path]
     data = path.with_name(path.name + ".data")
     onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data.name)
     return [path, data]
+
+
+def _bytes_of(tensor: Any) -> int:
+    """Size of a weight. Counted, because protobuf cannot be asked for the size of anything beyond 2 GB."""
+    return math.prod(tensor.dims) * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
