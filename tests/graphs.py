@@ -74,8 +74,11 @@ def open_session(model: Any, *, threads: int = 1) -> onnxruntime.InferenceSessio
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def run(session: onnxruntime.InferenceSession, batch: dict[str, np.ndarray], **more: Any) -> np.ndarray:
-    vectors: np.ndarray = session.run(["embedding"], batch | more)[0]
+def run(session: onnxruntime.InferenceSession, batch: dict[str, np.ndarray], *, prompt_tokens: int = 0) -> np.ndarray:
+    feed = dict(batch)
+    if any(node.name == "prompt_tokens" for node in session.get_inputs()):
+        feed["prompt_tokens"] = np.array(prompt_tokens, np.int64)
+    vectors: np.ndarray = session.run(["embedding"], feed)[0]
     return vectors
 
 

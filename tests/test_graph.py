@@ -12,7 +12,8 @@ from graphs import CONFIGS, one_by_one, open_session, padded, random_model, rand
 from safetensors.torch import load_file, save_file
 
 from llama_index_embed_plus.errors import DamagedModelError, ModelError
-from llama_index_embed_plus.export.graph import build_graph, special_tokens, supports
+from llama_index_embed_plus.export.graph import build_graph, supports
+from llama_index_embed_plus.export.observe import Frame, frame_of
 from llama_index_embed_plus.export.onnx_writer import save_model
 from llama_index_embed_plus.export.weights import read_weights
 from llama_index_embed_plus.head import HeadStep
@@ -88,7 +89,7 @@ def test_the_prompt_can_be_left_out_of_the_pooling(modes, bert):
     states = states_of(model, batch)
     for prompt_tokens in (0, 3):
         expected = unit(pool(states, batch["attention_mask"], modes, prompt_tokens=prompt_tokens))
-        vectors = run(session, batch, prompt_tokens=np.array(prompt_tokens, np.int64))
+        vectors = run(session, batch, prompt_tokens=prompt_tokens)
         np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
@@ -219,8 +220,8 @@ def test_bfloat16_weights_and_old_tensor_names_are_read(bert, tmp_path):
 
 
 def test_the_special_tokens_around_a_text_come_from_the_tokenizer(minilm, tmp_path):
-    assert special_tokens(minilm) == ([101], [102])
-    assert special_tokens(tmp_path) == ([], [])
+    assert frame_of(minilm, 256) == Frame((101,), (102,), room=254)
+    assert frame_of(tmp_path, 256) == Frame((), (), room=256)
 
 
 def test_weights_beyond_the_limit_of_one_file_are_kept_beside_it(bert, tmp_path, monkeypatch):

@@ -151,11 +151,9 @@ class Int8(Arithmetic):
         self.ranges = ranges
 
     def words(self, table: Array, ids: str) -> str:
-        scales = np.maximum(np.abs(table).max(axis=1, keepdims=True), _TINY) / 127
-        steps = np.rint(table / scales).astype(np.int8)
+        steps, scales = quantise_words(table)
         rows = self.graph.to_float(self.graph("Gather", self.graph.constant(steps, "words"), ids))
-        row_scales = self.graph.constant(scales.astype(np.float32), "word_scales")
-        return self.graph("Mul", rows, self.graph("Gather", row_scales, ids))
+        return self.graph("Mul", rows, self.graph("Gather", self.graph.constant(scales, "word_scales"), ids))
 
     def static(self, tensor: str, place: Place, *, smoothed: bool = False) -> Operand:
         found = self.ranges[place]
@@ -195,3 +193,9 @@ def quantise_columns(weight: Array) -> tuple[NDArray[np.int8], Array]:
     """Weight [inputs, outputs] -> int8 steps and one symmetric scale per output column: steps * scales ~ weight."""
     scales = np.maximum(np.abs(weight).max(axis=0), _TINY) / 127
     return np.clip(np.rint(weight / scales), -127, 127).astype(np.int8), scales.astype(np.float32)
+
+
+def quantise_words(table: Array) -> tuple[NDArray[np.int8], Array]:
+    """Word embeddings [words, width] -> int8 steps and one symmetric scale per word, [words, 1]."""
+    steps, scales = quantise_columns(table.T)
+    return np.ascontiguousarray(steps.T), scales[:, None]

@@ -24,10 +24,10 @@ from llama_index_embed_plus.export.calibrate import calibrate
 from llama_index_embed_plus.export.fold import fold
 from llama_index_embed_plus.export.head_nodes import PROMPT_TOKENS, HeadWriter, reads_first_only
 from llama_index_embed_plus.export.network import IDS, MASK, Network
+from llama_index_embed_plus.export.observe import frame_of
 from llama_index_embed_plus.export.onnx_writer import GraphWriter
 from llama_index_embed_plus.export.weights import activation_name, read_config, read_weights, why_not
 from llama_index_embed_plus.spec import EncoderSpec
-from llama_index_embed_plus.tokens import Tokenizer
 
 Precision = Literal["fp32", "int8"]
 
@@ -49,20 +49,12 @@ def build_graph(folder: Path, spec: EncoderSpec, *, precision: Precision = "fp32
     weights, graph = fold(read_weights(inner)), GraphWriter()
     arithmetic: Arithmetic = Float32(graph)
     if precision == "int8":
-        arithmetic = Int8(graph, calibrate(weights, around=special_tokens(inner)))
+        arithmetic = Int8(graph, calibrate(weights, frame_of(inner)))
     network = Network(weights, arithmetic)
     states = network.states(first_only=reads_first_only(spec))
     vectors = HeadWriter(graph, states, MASK, shares=network.shares).write(folder, spec)
     scalars = () if spec.include_prompt else (PROMPT_TOKENS,)
     return graph.model({vectors: ["batch", spec.dimension]}, inputs=(IDS, MASK), scalars=scalars)
-
-
-def special_tokens(folder: Path) -> tuple[list[int], list[int]]:
-    """The ids that the folder's tokenizer puts before and after a text; none without a tokenizer.json."""
-    if not (folder / "tokenizer.json").is_file():
-        return [], []
-    tokenizer = Tokenizer(folder, 512)
-    return tokenizer.opening.tolist(), tokenizer.closing.tolist()
 
 
 def _why_not(inner: Path) -> str | None:

@@ -1,0 +1,131 @@
+"""A graph and made-up token sequences -> how large each channel gets, and the smoothing that follows.
+
+No text is needed: the largest magnitude of a channel behind a normalisation or inside the attention hardly depends on
+what the text says. Three kinds of sequences reach it: random words at every length, one word repeated, and the words
+whose embeddings are extreme in some channel. The last are often the most frequent ones (in all-MiniLM-L6-v2 the full
+stop and the comma), which random words miss. Nothing is clipped: special tokens carry outliers that a percentile would
+cut off, with large errors in every vector.
+
+Guarantees: the same model gives the same figures (fixed seed, one sequence at a time).
+Does not know: layers, quantisation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from llama_index_embed_plus.errors import ModelError
+from llama_index_embed_plus.export.onnx_writer import save_model
+from llama_index_embed_plus.export.weights import Array
+from llama_index_embed_plus.tokens import Tokenizer
+
+LONGEST = 200
+"""Words in the longest random sequence, if the model takes as many."""
+
+_EXTREMES = 2
+_CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands around the words: special token ids `before` and `after`, and the `room` for words between them."""
+
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    room: int = LONGEST
+
+
+def frame_of(folder: Path, max_tokens: int = LONGEST) -> Frame:
+    """The frame that the tokenizer in `folder` puts around a text; an empty one if there is no tokenizer.json."""
+    if not (folder / "tokenizer.json").is_file():
+        return Frame(room=max_tokens)
+    tokenizer = Tokenizer(folder, max_tokens)
+    return Frame(tuple(tokenizer.opening.tolist()), tuple(tokenizer.closing.tolist()), tokenizer.room)
+
+
+def sequences(words: NDArray[np.int64], extremes: NDArray[np.int64], frame: Frame) -> Iterator[NDArray[np.int64]]:
+    """Made-up sequences [1, length] from the ids in `words` and `extremes`."""
+    for ids in _bodies(np.random.default_rng(0), words, extremes, longest=min(LONGEST, frame.room)):
+        sequence = np.array([[*frame.before, *ids[: frame.room], *frame.after]], dtype=np.int64)
+        if sequence.size:
+            yield sequence
+
+
+def _bodies(
+    generator: np.random.Generator, words: NDArray[np.int64], extremes: NDArray[np.int64], *, longest: int
+) -> Iterator[NDArray[np.int64]]:
+    for length in [*range(min(9, longest))] * 6 + np.linspace(1, longest, 64).astype(int).tolist():
+        yield generator.choice(words, length)
+    for length in np.linspace(2, longest, 6).astype(int).tolist() * 3:
+        yield np.repeat(generator.choice(words, 1), length)
+    for length in (10, 40, 120):
+        yield from np.array_split(generator.permutation(extremes), math.ceil(len(extremes) / length))
+
+
+def extreme_words(table: Array, as_seen: Callable[[Array], Array]) -> NDArray[np.int64]:
+    """The words [n, width] whose embedding is among the largest in some channel, once `as_seen` by the first layer."""
+    found = np.arange(0)
+    for start in range(0, len(table), _CHUNK):
+        found = np.concatenate([found, start + _largest(as_seen(table[start : start + _CHUNK]))])
+    return np.unique(found[_largest(as_seen(table[found]))])
+
+
+def _largest(states: Array) -> NDArray[np.int64]:
+    """The rows that hold the largest magnitudes of each column."""
+    count = min(_EXTREMES, len(states))
+    return np.unique(np.argpartition(np.abs(states), -count, axis=0)[-count:])
+
+
+def peaks(
+    model: Any, names: Sequence[str], texts: Iterable[NDArray[np.int64]], reduce: Callable[[Array], Array]
+) -> dict[str, Array]:
+    """Run `model` over `texts`; for each of its outputs `names`, the maximum of `reduce(output)` over all texts."""
+    found: dict[str, Array] = {}
+    with TemporaryDirectory() as folder:  # a file, because a graph in memory may not pass 2 GB
+        session = _open(save_model(model, Path(folder) / "model.onnx")[0])
+        inputs = [node.name for node in session.get_inputs()]
+        for ids in texts:
+            for name, tensor in zip(names, session.run(names, _feed(inputs, ids)), strict=True):
+                peak = reduce(tensor)
+                found[name] = np.maximum(found[name], peak) if name in found else peak
+    return found
+
+
+def smoothing(peak: Array, weights: Sequence[Array], *, alpha: float) -> Array:
+    """The per-channel divisor [channels] of an activation that `weights` [channels, outputs] read; geometric mean 1.
+
+    SmoothQuant (Xiao et al. 2023), equation 4: activation^alpha / weight^(1 - alpha), of the largest magnitudes.
+    alpha 1 moves all of the unevenness between channels into the weights, 0 none of it.
+    """
+    weight = np.max([np.abs(matrix).max(axis=1) for matrix in weights], axis=0)
+    divisor = np.maximum(peak, 1e-3) ** alpha / np.maximum(weight, 1e-5) ** (1 - alpha)
+    return np.asarray(divisor / np.exp(np.log(divisor).mean()), np.float32)
+
+
+def _feed(inputs: Sequence[str], ids: NDArray[np.int64]) -> dict[str, Any]:
+    known = {
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "token_type_ids": np.zeros_like(ids),
+        "prompt_tokens": np.array(0, np.int64),
+    }
+    unknown = [name for name in inputs if name not in known]
+    if unknown:
+        raise ModelError(f"the graph has the input {unknown[0]!r}, expected {', '.join(known)}; export it again")
+    return {name: known[name] for name in inputs}
+
+
+def _open(path: Path) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
