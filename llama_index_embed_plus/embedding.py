@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,7 @@ class PlusEmbedding(BaseEmbedding):
     dimension: int = _fixed(0, "Length of a vector.")
 
     _service: EncoderService | None = PrivateAttr(default=None)
+    _process: int = PrivateAttr(default=0)
     _opening: Any = PrivateAttr(default_factory=threading.Lock)
 
     def __init__(self, model: str | Path | None = None, **fields: Any) -> None:
@@ -175,9 +178,10 @@ class PlusEmbedding(BaseEmbedding):
 
     def _served(self) -> EncoderService:
         with self._opening:
-            if self._service is None:
-                cache = VectorCache(self.vector_cache) if self.vector_cache else None
-                self._service = EncoderService(self._open, cache=cache, workers=self.num_workers)
+            if self._service is None or self._process != os.getpid():  # threads and sessions do not survive a fork
+                open_cache = partial(VectorCache, self.vector_cache) if self.vector_cache else None
+                self._service = EncoderService(self._open, open_cache=open_cache, workers=self.num_workers)
+                self._process = os.getpid()
             return self._service
 
     def _open(self) -> TextEncoder:

@@ -27,15 +27,19 @@ DEFAULT_WORKERS = 2  # a small bulk call can overtake a large one; the encoder i
 
 
 class EncoderService:
-    """Turns texts into vectors for many callers at once. `open_encoder` is called once, at the first text."""
+    """Turns texts into vectors for many callers at once. Opens encoder and cache once, at the first text."""
 
     def __init__(
-        self, open_encoder: Callable[[], TextEncoder], *, cache: VectorCache | None = None, workers: int | None = None
+        self,
+        open_encoder: Callable[[], TextEncoder],
+        *,
+        open_cache: Callable[[], VectorCache] | None = None,
+        workers: int | None = None,
     ) -> None:
-        self._open_encoder = open_encoder
+        self._open_encoder, self._open_cache = open_encoder, open_cache
         self._encoder: TextEncoder | None = None
+        self._cache: VectorCache | None = None
         self._opening = threading.Lock()
-        self._cache = cache
         self._singles = {role: Coalescer(partial(self.encode, role)) for role in ("query", "passage")}
         self._workers = ThreadPoolExecutor(workers or DEFAULT_WORKERS, thread_name_prefix="embed-plus-bulk")
 
@@ -45,6 +49,7 @@ class EncoderService:
         if self._encoder is None:
             with self._opening:
                 if self._encoder is None:
+                    self._cache = self._open_cache() if self._open_cache is not None else None
                     self._encoder = self._open_encoder()
         return self._encoder
 
@@ -70,7 +75,7 @@ class EncoderService:
         unique = list(position)
         if progress and len(unique) < len(texts):
             progress(len(texts) - len(unique))
-        vectors = (self._compute if self._cache is None else self._cached)(role, unique, progress)
+        vectors = (self._compute if self._open_cache is None else self._cached)(role, unique, progress)
         return vectors if len(unique) == len(texts) else vectors[[position[text] for text in texts]]
 
     def encode_one(self, role: Role, text: str) -> Row:
@@ -95,24 +100,20 @@ class EncoderService:
 
     def _cached(self, role: Role, texts: list[str], progress: Progress | None) -> Vectors:
         """Look up, compute what is missing in slabs, and store each slab at once: a crash loses one slab at most."""
-        assert self._cache is not None
-        encoder = self.encoder
-        keyspace = self.keyspace(role)
+        keyspace, dimension, cache = self.keyspace(role), self.encoder.dimension, self._cache
+        assert cache is not None  # opened with the encoder
         keys = {text: keyspace.key(text) for text in texts}
-        known = self._cache.get(list(keys.values()))
-        self._check(known, encoder.dimension)
+        known = cache.get(list(keys.values()))
+        if wrong := {row.size for row in known.values()} - {dimension}:
+            raise CacheError(
+                f"vector cache {cache.path} holds vectors of {wrong.pop()}, expected {dimension}: delete it"
+            )
         missing = [text for text in texts if keys[text] not in known]
         if progress and known:
             progress(len(known))
         for start in range(0, len(missing), SLAB):
             slab = missing[start : start + SLAB]
             fresh = {keys[text]: row for text, row in zip(slab, self._compute(role, slab, progress))}
-            self._cache.put(fresh)
+            cache.put(fresh)
             known.update(fresh)
         return np.stack([known[keys[text]] for text in texts])
-
-    def _check(self, known: dict[str, Row], dimension: int) -> None:
-        for row in known.values():
-            if row.shape != (dimension,):
-                path = self._cache.path if self._cache is not None else ""
-                raise CacheError(f"vector cache {path} holds a vector of {row.size}, expected {dimension}: delete it")

@@ -7,6 +7,7 @@ import copy
 import inspect
 import json
 import logging
+import multiprocessing
 import pickle
 import shutil
 import subprocess
@@ -256,6 +257,17 @@ def test_another_build_of_the_same_space_is_reported_and_used(models, caplog):
         moved.get_query_embedding("a dog")
     assert "computed by build torch-fp32 instead of onnx-fp32" in caplog.text
     assert moved.build == "torch-fp32"
+
+
+async def test_a_forked_process_opens_the_model_anew_instead_of_waiting_for_lost_threads(models):
+    embedding = PlusEmbedding(models / "onnx")
+    vectors = await asyncio.gather(*(embedding.aget_query_embedding(text) for text in TEXTS))
+    fork = multiprocessing.get_context("fork")
+    answers = fork.Queue()
+    child = fork.Process(target=lambda: answers.put(asyncio.run(embedding.aget_query_embedding(TEXTS[0]))))
+    child.start()
+    assert answers.get(timeout=30) == pytest.approx(vectors[0], abs=1e-6)
+    child.join()
 
 
 # Without torch

@@ -53,6 +53,11 @@ def encoder(real):
     return Watched(real)
 
 
+@pytest.fixture
+def open_cache(tmp_path):
+    return lambda: VectorCache(tmp_path / "cache.sqlite")
+
+
 def test_the_encoder_is_opened_by_the_first_text_and_only_once(encoder):
     opened = []
     service = EncoderService(lambda: opened.append(1) or encoder)
@@ -73,34 +78,34 @@ def test_no_text_gives_no_row(encoder):
     assert EncoderService(lambda: encoder).encode("passage", []).shape == (0, encoder.dimension)
 
 
-def test_progress_counts_every_text_once_whatever_is_cached_or_repeated(encoder, tmp_path):
-    service = EncoderService(lambda: encoder, cache=VectorCache(tmp_path / "cache.sqlite"))
+def test_progress_counts_every_text_once_whatever_is_cached_or_repeated(encoder, open_cache):
+    service = EncoderService(lambda: encoder, open_cache=open_cache)
     service.encode("passage", TEXTS[:2])
     steps: list[int] = []
     service.encode("passage", TEXTS + TEXTS[:3], steps.append)
     assert sum(steps) == len(TEXTS) + 3
 
 
-def test_a_cached_text_is_not_computed_again_in_any_process(encoder, tmp_path):
-    first = EncoderService(lambda: encoder, cache=VectorCache(tmp_path / "cache.sqlite")).encode("passage", TEXTS)
-    second = EncoderService(lambda: encoder, cache=VectorCache(tmp_path / "cache.sqlite"))
+def test_a_cached_text_is_not_computed_again_in_any_process(encoder, open_cache):
+    first = EncoderService(lambda: encoder, open_cache=open_cache).encode("passage", TEXTS)
+    second = EncoderService(lambda: encoder, open_cache=open_cache)
     np.testing.assert_array_equal(second.encode("passage", [*TEXTS, "new"])[:-1], first)
     np.testing.assert_array_equal(second.encode_one("passage", TEXTS[0]), first[0])
     assert encoder.asked == [TEXTS, ["new"]]
 
 
-def test_a_query_never_gets_the_cached_vector_of_the_same_passage(encoder, tmp_path):
-    service = EncoderService(lambda: encoder, cache=VectorCache(tmp_path / "cache.sqlite"))
+def test_a_query_never_gets_the_cached_vector_of_the_same_passage(encoder, open_cache):
+    service = EncoderService(lambda: encoder, open_cache=open_cache)
     passage, query = service.encode("passage", ["a dog"]), service.encode("query", ["a dog"])
     np.testing.assert_array_equal(query, encoder.encoder.encode_queries(["a dog"]))
     assert not np.allclose(passage, query)
 
 
-def test_a_cached_vector_of_another_length_is_an_error(encoder, tmp_path):
-    cache = VectorCache(tmp_path / "cache.sqlite")
-    service = EncoderService(lambda: encoder, cache=cache)
+def test_a_cached_vector_of_another_length_is_an_error(encoder, open_cache):
+    cache = open_cache()
+    service = EncoderService(lambda: encoder, open_cache=lambda: cache)
     cache.put({service.keyspace("query").key("a dog"): np.ones(3, np.float32)})
-    with pytest.raises(CacheError, match="holds a vector of 3, expected 32"):
+    with pytest.raises(CacheError, match="holds vectors of 3, expected 32"):
         service.encode("query", ["a dog"])
 
 
