@@ -16,7 +16,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from qdrant_tools.click_model import fit_click_model, inverse_propensity
 from qdrant_tools.debias import (
     aggregate,
     click_over_no_click_next,
@@ -25,8 +24,9 @@ from qdrant_tools.debias import (
     long_dwell_as_positive,
     unclicked_as_negative,
 )
-from qdrant_tools.log_readers import LogColumns, read_log
-from qdrant_tools.log_records import LoggedSearch
+from qdrant_tools.debias.click_model import fit_click_model, inverse_propensity
+from qdrant_tools.log.readers import LogColumns, read_log
+from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.records import Label
 
 # Judgements go by query id, so the id stands for the query.

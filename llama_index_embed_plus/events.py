@@ -38,7 +38,7 @@ from llama_index_instrumentation.span_handlers.base import BaseSpanHandler
 
 from llama_index_embed_plus.errors import UsageError
 from qdrant_tools.log import Feedback, LoggedHit, LoggedSearch, RetrievalLog
-from qdrant_tools.log_records import check_feedback
+from qdrant_tools.log.records import check_feedback
 
 GATHER_SECONDS = 0.2
 MAX_BATCH = 1000

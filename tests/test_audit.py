@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from tiny import WordEncoder
 
-from qdrant_tools.audit import audit, rate_of, read_sheet, write_sheet
 from qdrant_tools.collection import CollectionManager
 from qdrant_tools.connect import connect
 from qdrant_tools.errors import InputError
 from qdrant_tools.index import index_passages
 from qdrant_tools.mine import Judge, MiningSettings, mine
-from qdrant_tools.mine_calibrate import SHARES, calibrate
+from qdrant_tools.mine.audit import audit, rate_of, read_sheet, write_sheet
+from qdrant_tools.mine.calibrate import SHARES, calibrate
 from qdrant_tools.records import Example, Label, Passage, ScoredText
 
 

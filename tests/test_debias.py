@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from qdrant_tools.click_model import ClickModel, fit_click_model, inverse_propensity
 from qdrant_tools.debias import (
     aggregate,
     click_over_no_click_next,
@@ -18,8 +17,9 @@ from qdrant_tools.debias import (
     rated,
     unclicked_as_negative,
 )
+from qdrant_tools.debias.click_model import ClickModel, fit_click_model, inverse_propensity
 from qdrant_tools.errors import InputError
-from qdrant_tools.log_records import Feedback, LoggedHit, LoggedSearch
+from qdrant_tools.log.records import Feedback, LoggedHit, LoggedSearch
 from qdrant_tools.records import Label
 
 NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)

@@ -16,8 +16,8 @@ import pytest
 
 from qdrant_tools.errors import InputError, LogError
 from qdrant_tools.log import Feedback, LoggedHit, LoggedSearch, RetrievalLog
-from qdrant_tools.log_privacy import dropped, hashed, is_redacted
-from qdrant_tools.log_store import MIGRATIONS
+from qdrant_tools.log.privacy import dropped, hashed, is_redacted
+from qdrant_tools.log.store import MIGRATIONS
 from qdrant_tools.records import Hit
 
 HITS = [Hit("a", 0.9, 1), Hit("b", 0.8, 2), Hit("c", 0.5, 3)]

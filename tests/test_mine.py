@@ -13,7 +13,7 @@ from qdrant_tools.collection import Collection, CollectionManager, build_index, 
 from qdrant_tools.errors import InputError, SpaceMismatchError
 from qdrant_tools.index import index_passages
 from qdrant_tools.mine import Judge, MiningSettings, Tally, mine, positives_by_query
-from qdrant_tools.mine_rules import Candidates, drawing_order, score_limit
+from qdrant_tools.mine.rules import Candidates, drawing_order, score_limit
 from qdrant_tools.records import Label, Passage
 
 OPEN = MiningSettings(max_share=None, duplicate_similarity=None)

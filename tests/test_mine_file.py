@@ -18,7 +18,7 @@ from qdrant_tools.connect import connect
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.index import index_passages
 from qdrant_tools.mine import Judge, MiningSettings, mine
-from qdrant_tools.mine_file import mine_to_jsonl, read_examples
+from qdrant_tools.mine.file import mine_to_jsonl, read_examples
 from qdrant_tools.records import Label
 
 LABELS = [Label(f"passage about topic{i % 7} thing{i}", f"p{i}") for i in range(40)] + [Label("nowhere", "gone")]

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from llama_index_embed_plus.errors import MissingExtraError
-from qdrant_tools.audit import Audit
-from qdrant_tools.mine_tally import BINS_PER_UNIT
+from qdrant_tools.mine.audit import Audit
+from qdrant_tools.mine.tally import BINS_PER_UNIT
 
 INK = "#222222"
 FILLS = (("#d9d9d9", ""), ("#1f4e79", ""), ("#8a8a8a", "//"), ("#f4b183", ".."))

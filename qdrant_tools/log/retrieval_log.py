@@ -4,7 +4,7 @@ Guarantees: what `record`, `feedback`, `extend` and `import_jsonl` have returned
 processes may write at once; reading never blocks a writer and holds a few hundred searches at a time; importing a
 file twice changes nothing. Searches come out in the order they were written, whatever the clock said.
 
-Does not know: what a click means (see `debias`), other systems' logs (see `log_readers`).
+Does not know: what a click means (see `debias`), other systems' logs (see `readers`).
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ from pathlib import Path
 from types import TracebackType
 
 from qdrant_tools.errors import InputError, LogError
-from qdrant_tools.log_records import KINDS, Feedback, LoggedHit, LoggedSearch, as_time, check_feedback
-from qdrant_tools.log_stats import LogStats, stats_of
-from qdrant_tools.log_store import LogStore
+from qdrant_tools.log.records import Feedback, LoggedHit, LoggedSearch, as_time, check_feedback
+from qdrant_tools.log.stats import LogStats, stats_of
+from qdrant_tools.log.store import LogStore
 from qdrant_tools.records import Hit
-
-__all__ = ["KINDS", "Feedback", "LogStats", "LoggedHit", "LoggedSearch", "RetrievalLog"]
 
 PAGE = 256
 
@@ -32,7 +30,7 @@ PAGE = 256
 class RetrievalLog:
     """A log file, made when it is not there. Usable from several threads; close it, or use it in `with`.
 
-    `redact` is applied to every query before it is written (see `log_privacy`), so that the text never reaches the
+    `redact` is applied to every query before it is written (see `privacy`), so that the text never reaches the
     disk.
 
     Raises:

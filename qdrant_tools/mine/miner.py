@@ -21,16 +21,13 @@ import numpy as np
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.handle import Collection, StoredPassage, fetch, fetch_points
-from qdrant_tools.log_privacy import is_redacted
-from qdrant_tools.mine_candidates import document_of, find_candidates
-from qdrant_tools.mine_rules import Candidates, Positives, drawing_order, eligible, is_copy
-from qdrant_tools.mine_settings import Judge, MiningSettings
-from qdrant_tools.mine_tally import Tally
+from qdrant_tools.log.privacy import is_redacted
+from qdrant_tools.mine.candidates import document_of, find_candidates
+from qdrant_tools.mine.rules import Candidates, Positives, drawing_order, eligible, is_copy
+from qdrant_tools.mine.settings import Judge, MiningSettings
+from qdrant_tools.mine.tally import Tally
 from qdrant_tools.records import Encoder, Example, Label, Progress, ScoredText, Vectors
 from qdrant_tools.vectors import checked_unit_vectors
-
-__all__ = ["Judge", "Miner", "MiningResult", "MiningSettings", "Tally", "mine", "positives_by_query"]
-
 
 Drawn = dict[int, StoredPassage]
 """Number of the candidate -> its passage."""

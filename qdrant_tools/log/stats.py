@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from qdrant_tools.log_store import LogStore
+from qdrant_tools.log.store import LogStore
 
 _CLICKED = "SELECT 1 FROM feedback f WHERE f.seq = s.seq AND f.kind = 'click'"
 

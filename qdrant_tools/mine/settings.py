@@ -32,7 +32,7 @@ class MiningSettings:
     skip: int = 0
     """Candidates passed over at the top of the ranking."""
     max_share: float | None = 0.95
-    """Share of the positive's score that a negative may reach; see `mine_rules.score_limit`. None: no such rule."""
+    """Share of the positive's score that a negative may reach; see `rules.score_limit`. None: no such rule."""
     margin: float | None = None
     """How far below the positive's score a negative must stay. None: no such rule."""
     several: SeveralPositives = "min"

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from qdrant_tools.errors import InputError
-from qdrant_tools.log_records import LoggedSearch
+from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.records import Label
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qdrant_tools.errors import InputError, LogError
-from qdrant_tools.log_records import KINDS, Feedback, LoggedHit, LoggedSearch, as_time, check_feedback
+from qdrant_tools.log.records import KINDS, Feedback, LoggedHit, LoggedSearch, as_time, check_feedback
 
 Row = Mapping[str, Any]
 

@@ -18,8 +18,8 @@ from qdrant_tools.filters import as_filter
 from qdrant_tools.handle import Collection, plain_id
 from qdrant_tools.hybrid import lexical_of
 from qdrant_tools.lexical import VECTOR
-from qdrant_tools.mine_rules import Candidates, ordered
-from qdrant_tools.mine_settings import MiningSettings
+from qdrant_tools.mine.rules import Candidates, ordered
+from qdrant_tools.mine.settings import MiningSettings
 from qdrant_tools.records import Vectors
 from qdrant_tools.translate import engine_errors
 

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from qdrant_tools.errors import LogError
-from qdrant_tools.log_readers import modified
-from qdrant_tools.log_records import Feedback, LoggedSearch
+from qdrant_tools.log.readers import modified
+from qdrant_tools.log.records import Feedback, LoggedSearch
 from qdrant_tools.records import Example, Passage
 
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_tools.debias import clicks, query_key, shown
+from qdrant_tools.debias.rules import clicks, query_key, shown
 from qdrant_tools.errors import InputError
-from qdrant_tools.log_records import LoggedSearch
+from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.records import Label
 
 Numbers = NDArray[np.float64]

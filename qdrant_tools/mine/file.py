@@ -21,7 +21,9 @@ from typing import Any
 
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.handle import Collection
-from qdrant_tools.mine import Judge, Miner, MiningSettings, Tally, positives_by_query
+from qdrant_tools.mine.miner import Miner, positives_by_query
+from qdrant_tools.mine.settings import Judge, MiningSettings
+from qdrant_tools.mine.tally import Tally
 from qdrant_tools.records import Encoder, Example, Label, Progress
 
 STATE_FORMAT = 1

@@ -22,9 +22,9 @@ import numpy as np
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.handle import Collection, StoredPassage
-from qdrant_tools.mine import Draft, Miner, positives_by_query
-from qdrant_tools.mine_rules import Positives, drawing_order, eligible
-from qdrant_tools.mine_settings import MiningSettings
+from qdrant_tools.mine.miner import Draft, Miner, positives_by_query
+from qdrant_tools.mine.rules import Positives, drawing_order, eligible
+from qdrant_tools.mine.settings import MiningSettings
 from qdrant_tools.records import Encoder, Label, Progress
 
 SHARES = (1.0, 0.98, 0.95, 0.92, 0.9, 0.87, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from qdrant_tools.errors import InputError
-from qdrant_tools.mine import judged_scores
-from qdrant_tools.mine_settings import Judge
-from qdrant_tools.mine_tally import REMOVED, Tally
+from qdrant_tools.mine.miner import judged_scores
+from qdrant_tools.mine.settings import Judge
+from qdrant_tools.mine.tally import REMOVED, Tally
 from qdrant_tools.records import Example, Label, ScoredText
 
 JUDGED_AT_ONCE = 256

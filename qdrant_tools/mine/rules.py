@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_tools.mine_settings import MiningSettings
+from qdrant_tools.mine.settings import MiningSettings
 
 Scores = NDArray[np.float32]
 Mask = NDArray[np.bool_]
