@@ -11,6 +11,7 @@ import importlib.util
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from llama_index_embed_plus.errors import ModelNotFoundError, UsageError
 from llama_index_embed_plus.model_files import onnx_files
@@ -73,7 +74,12 @@ def _from_hub(name: str, revision: str | None, cache_folder: str | Path | None, 
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    settings = {"revision": revision, "cache_dir": cache_folder, "allow_patterns": wanted, "ignore_patterns": _UNWANTED}
+    settings: dict[str, Any] = {
+        "revision": revision,
+        "cache_dir": cache_folder,
+        "allow_patterns": wanted,
+        "ignore_patterns": _UNWANTED,
+    }
     try:
         if revision is not None and _COMMIT.fullmatch(revision):  # what a commit holds never changes: no need to ask
             with suppress(LocalEntryNotFoundError):

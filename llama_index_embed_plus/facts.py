@@ -38,6 +38,8 @@ _ACTIVATIONS["torch.nn.modules.linear.Identity"] = "identity"
 _WIDTHS = ("hidden_size", "d_model", "dim", "n_embd")
 _POSITIONS_FROM_2 = {"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "longformer"}
 """Families that number positions from pad + 1: two of `max_position_embeddings` are never used."""
+_PLAIN_TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
+"""A text goes through the model as it is, and the last layer's states come out."""
 _UNLIMITED = 1_000_000
 """Tokenizers write huge numbers for "no limit"."""
 
@@ -47,8 +49,11 @@ def read_facts(folder: Path) -> Facts:
     modules = modules_of(folder)
     transformer = _path_of(modules, "Transformer")
     inner = inside(folder, transformer)
+    if (inner / "adapter_config.json").is_file():
+        raise NotSupportedError(f"{inner} holds a LoRA adapter; merge it into its base model and save that")
     config = require_json(inner, "config.json")
     hidden = _hidden(inner, config)
+    _check_reading(inner)
     _check_weights(inner, config, hidden)
     family = family_of(folder)
     facts: Facts = {
@@ -196,6 +201,21 @@ def _length(inner: Path, config: Mapping[str, Any], family: Family | None) -> Fa
         "max_tokens": (int(stated), source),
         "lowercase": (bool(bert.get("do_lower_case", False)), "sentence_bert_config.json"),
     }
+
+
+def _check_reading(inner: Path) -> None:
+    """Refuse ways to read a text that sentence-transformers has since version 6 and this project has not."""
+    saved = read_json(inner, "sentence_bert_config.json") or {}
+    text = (saved.get("modality_config") or {}).get("text") or _PLAIN_TEXT
+    unknown = [key for key in ("query_expansion", "query_length", "document_length") if saved.get(key) is not None]
+    if saved.get("transformer_task", "feature-extraction") != "feature-extraction":
+        unknown.append("transformer_task")
+    if "message" in (saved.get("modality_config") or {}) or text != _PLAIN_TEXT:
+        unknown.append("modality_config")
+    if unknown:
+        raise NotSupportedError(
+            f"{inner / 'sentence_bert_config.json'} asks for {unknown[0]}={saved[unknown[0]]!r}, which is not computed here"
+        )
 
 
 def positions_of(inner: Path) -> int:

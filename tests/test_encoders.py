@@ -421,3 +421,36 @@ def test_shorter_numbers_are_another_build_of_the_same_space(tiny, dtype, build)
     assert (short.build, short.space) == (build, exact.space)
     assert vectors.dtype == np.float32
     assert np.sum(vectors * exact.encode_passages(TEXTS), axis=1).min() > 0.999
+
+
+def test_two_hundred_threads_get_what_one_gets(exported):
+    encoder = open_encoder(exported[0])
+    expected = encoder.encode_queries(REAL)
+
+    with ThreadPoolExecutor(200) as pool:
+        results = list(pool.map(lambda i: encoder.encode_queries([REAL[i % len(REAL)]])[0], range(400)))
+
+    for i, vector in enumerate(results):
+        np.testing.assert_allclose(vector, expected[i % len(REAL)], atol=1e-5)
+
+
+def test_after_an_interruption_nothing_more_is_computed(exported):
+    encoder = open_encoder(exported[0], runtime=Runtime(batch_tokens=8))
+    computed = []
+    run = encoder.backend
+
+    class Counting:
+        build, workers, budget = run.build, run.workers, run.budget
+
+        def __call__(self, batch, *, alone):
+            computed.append(batch)
+            return run(batch, alone=alone)
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    encoder.backend = Counting()
+    with pytest.raises(KeyboardInterrupt):
+        encoder.encode_passages([f"text number {i}" for i in range(500)], progress=interrupt)
+
+    assert len(computed) < 100

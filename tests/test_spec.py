@@ -271,6 +271,40 @@ def test_a_module_that_is_not_computed_is_refused_by_name(model):
         identify(model)
 
 
+def test_a_module_that_is_the_models_own_code_is_refused(model):
+    modules = json.loads((model / "modules.json").read_text())
+    modules[0]["type"] = "custom_st.Transformer"
+    (model / "modules.json").write_text(json.dumps(modules))
+
+    with pytest.raises(NotSupportedError, match="asks for 'custom_st.Transformer', which is code in the model's own"):
+        identify(model)
+
+
+def test_a_lora_adapter_alone_is_no_model(model):
+    (model / "adapter_config.json").write_text("{}")
+
+    with pytest.raises(NotSupportedError, match="holds a LoRA adapter; merge it into its base model"):
+        identify(model)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"query_length": 32},
+        {"query_expansion": {"strategy": "fixed", "length": 32}},
+        {"transformer_task": "text-generation"},
+        {"modality_config": {"message": {"method": "forward", "method_output_name": "last_hidden_state"}}},
+        {"modality_config": {"text": {"method": "get_text_features", "method_output_name": "pooler_output"}}},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_a_way_to_read_texts_that_is_not_computed_is_refused(model, setting):
+    edit(model / "sentence_bert_config.json", **setting)
+
+    with pytest.raises(NotSupportedError, match=f"asks for {next(iter(setting))}="):
+        identify(model)
+
+
 def test_an_activation_is_never_imported_by_name(model):
     edit(model / "2_Dense" / "config.json", activation_function="os.system")
 

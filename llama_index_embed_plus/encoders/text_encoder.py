@@ -59,6 +59,8 @@ class TextEncoder:
             lowercase=spec.lowercase,
             append_eos=spec.append_eos,
         )
+        # However many threads call: more batches at once than the backend has workers only cost memory.
+        self._slots = threading.BoundedSemaphore(backend.workers)
         self._warning = threading.Lock()
         self.quiet = False
         """True: texts that are cut are counted and not warned of."""
@@ -125,14 +127,18 @@ class TextEncoder:
 
         def run(rows: NDArray[np.int64]) -> Vectors:
             batch = self.tokenizer.batch([sequences[row] for row in rows], prompt_tokens=prompt_tokens)
-            return self.backend(batch, alone=len(plan) == 1)
+            with self._slots:
+                return self.backend(batch, alone=len(plan) == 1)
 
         if len(plan) == 1 or self.backend.workers == 1:
             for rows in plan:
                 yield rows, run(rows)
             return
-        with ThreadPoolExecutor(self.backend.workers) as pool:
+        pool = ThreadPoolExecutor(self.backend.workers)
+        try:
             yield from zip(plan, pool.map(run, plan))
+        finally:  # also after an error or Ctrl-C: what has not begun must not be waited for
+            pool.shutdown(cancel_futures=True)
 
     def _note_truncation(self, texts: int, cut: dict[int, int]) -> None:
         if not cut:
