@@ -48,5 +48,6 @@ def show_hits(question: str, hits: Sequence[Hit]) -> None:
     """Print a question and its hits, one line each: rank, score, id, and as much of the text as fits."""
     out.print(question, style="bold", markup=False)
     for hit in hits:
-        line = f"{hit.rank:>3}  {hit.score:.3f}  {hit.id}  {' '.join(hit.text.split())}"
+        text = " ".join(hit.text.removeprefix(hit.id).split())
+        line = f"{hit.rank:>3}  {hit.score:.3f}  {hit.id}  {text}"
         out.print(line, markup=False, no_wrap=True, overflow="ellipsis")

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from llama_index_embed_plus.adapter import AdaptedEncoder, QueryAdapter, attach
 from llama_index_embed_plus.demo.corpus import DocstringCorpus, load_docstrings
 from llama_index_embed_plus.demo.files import write_data
-from llama_index_embed_plus.encoders import TextEncoder, open_encoder
+from llama_index_embed_plus.encoders import open_encoder
 from llama_index_embed_plus.errors import UsageError
 from llama_index_embed_plus.evaluate.retrieval import (
     Comparison,
@@ -36,7 +38,7 @@ from qdrant_tools.debias import clicked_as_positive
 from qdrant_tools.index import index_passages
 from qdrant_tools.log import RetrievalLog
 from qdrant_tools.mine import MiningResult, mine
-from qdrant_tools.records import Encoder, Example, Hit, Progress
+from qdrant_tools.records import Encoder, Example, Hit, Progress, Vectors
 from qdrant_tools.search import search, search_batch
 
 ALIAS = "docstrings"
@@ -86,6 +88,23 @@ class DemoReport:
         return self.row
 
 
+class Remembering:
+    """An encoder that embeds a query once: the log, the miner, the fit and the measurements ask for the same ones."""
+
+    def __init__(self, base: Encoder) -> None:
+        self.base, self.dimension, self.space = base, base.dimension, base.space
+        self._known: dict[str, Vectors] = {}
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known.update(zip(new, self.base.encode_queries(new)))
+        return np.stack([self._known[text] for text in texts])
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        return self.base.encode_passages(texts)
+
+
 class Demo:
     """One run of the loop. Each step is one method, in the order in which `run` calls them."""
 
@@ -116,7 +135,7 @@ class Demo:
                 reports["full"] = self.full(corpus, mined.examples)
             comparisons = {name: compare(reports["base"], report) for name, report in reports.items() if name != "base"}
             systems = Systems(reports, comparisons)
-            kept = self.decide(encoder, adapter, systems)
+            kept = self.decide(adapter, systems)
             described = self.manager.describe(collection.name)
             row = self.row(corpus, systems, kept, fitted, mined) | {
                 "engine": described.engine,
@@ -131,9 +150,9 @@ class Demo:
         with self.step("read docstrings"):
             return load_docstrings(limit=self.limit)
 
-    def open(self, model: str | Path) -> TextEncoder:
+    def open(self, model: str | Path) -> Encoder:
         with self.step("load model"):
-            return open_encoder(model)
+            return Remembering(open_encoder(model))
 
     def index(self, step: str, name: str, corpus: DocstringCorpus, encoder: Encoder) -> Collection:
         collection = self.manager.ensure(name, encoder)
@@ -199,7 +218,7 @@ class Demo:
         collection = self.index("re-embed", f"{ALIAS}-full", corpus, tuned)
         return self.measure("measure full", collection, corpus, tuned)
 
-    def decide(self, encoder: TextEncoder, adapter: QueryAdapter, systems: Systems) -> str:
+    def decide(self, adapter: QueryAdapter, systems: Systems) -> str:
         """Keep what is proved: the adapter beside the base model, the fine-tuned collection behind the alias."""
         if "full" in systems.comparisons and systems.comparisons["full"].proves_better:
             self.manager.switch_alias(ALIAS, f"{ALIAS}-full")
