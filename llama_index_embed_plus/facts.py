@@ -214,7 +214,8 @@ def _check_reading(inner: Path) -> None:
         unknown.append("modality_config")
     if unknown:
         raise NotSupportedError(
-            f"{inner / 'sentence_bert_config.json'} asks for {unknown[0]}={saved[unknown[0]]!r}, which is not computed here"
+            f"{inner / 'sentence_bert_config.json'} asks for {unknown[0]}={saved[unknown[0]]!r}, "
+            "which is not computed here"
         )
 
 

@@ -83,7 +83,9 @@ def modules_of(folder: Path) -> list[tuple[str, str]]:
         modules = [(str(row["type"]).rpartition(".")[2], str(row["path"])) for row in rows]
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise DamagedModelError(f"{path} is damaged, expected a list of modules ({error}); fetch it again") from error
-    for kind, _ in modules:
+    for row, (kind, _) in zip(rows, modules):
+        if not str(row["type"]).startswith("sentence_transformers."):
+            raise NotSupportedError(f"{path} asks for {row['type']!r}, which is code in the model's own repository")
         if kind not in _MODULES:
             raise NotSupportedError(f"{path} asks for the module {kind!r}, this project computes {', '.join(_MODULES)}")
     return modules
