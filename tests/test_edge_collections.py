@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pytest
-from qdrant_client import models
+from qdrant_client import QdrantClient, models
 
 from qdrant_tools.connect import connect
 from qdrant_tools.errors import (
@@ -213,13 +214,39 @@ def test_a_vector_can_be_added_to_and_removed_from_a_live_collection(client):
 def test_payload_indexes_are_reported_with_their_type(client):
     client.create_collection("docs", VECTOR)
     client.create_payload_index("docs", "year", models.PayloadSchemaType.INTEGER)
-    client.create_payload_index(
-        "docs", "body", models.TextIndexParams(type="text", tokenizer=models.TokenizerType.WORD, lowercase=True)
+    text = models.TextIndexParams(
+        type="text",
+        tokenizer=models.TokenizerType.WORD,
+        lowercase=True,
+        stopwords=models.StopwordsSet(languages=[models.Language.ENGLISH], custom=["qdrant"]),
+        stemmer=models.SnowballParams(type="snowball", language=models.SnowballLanguage.ENGLISH),
     )
+    client.create_payload_index("docs", "body", text)
     schema = client.get_collection("docs").payload_schema
+    assert (schema["year"].params, schema["body"].params) == (None, text)
+    with pytest.raises(InputError, match="'number' is no payload index; expected one of bool, datetime"):
+        client.create_payload_index("docs", "year", "number")
     assert {name: index.data_type.value for name, index in schema.items()} == {"year": "integer", "body": "text"}
     client.delete_payload_index("docs", "year")
     assert set(client.get_collection("docs").payload_schema) == {"body"}
+
+
+def test_collections_migrate_between_local_mode_and_the_embedded_engine(client):
+    local = QdrantClient(":memory:")
+    local.create_collection("docs", {"text": VECTOR}, metadata={"a": 1})
+    points = [models.PointStruct(id=i, vector={"text": [1, i, 0, 0]}, payload={"n": i}) for i in range(120)]
+    local.upsert("docs", points)
+    local.migrate(client)
+    client.create_payload_index("docs", "n", "integer")
+    back = QdrantClient(":memory:")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # local mode has no payload indexes, and says so
+        client.migrate(back)
+    assert back.get_collection("docs").config.metadata == {"a": 1}
+    before, after = (c.scroll("docs", limit=200, with_vectors=True)[0] for c in (local, back))
+    assert [(r.id, r.payload) for r in after] == [(r.id, r.payload) for r in before]
+    for ours, theirs in zip(after, before, strict=True):
+        assert ours.vector["text"] == pytest.approx(theirs.vector["text"])
 
 
 def test_a_damaged_manifest_is_named(client):

@@ -122,8 +122,8 @@ def optimizers(diff: models.OptimizersConfigDiff | None) -> qe.EdgeOptimizersCon
         raise NotSupportedError("optimizers_config.memmap_threshold: use on_disk or memory of the vectors instead")
     if diff.flush_interval_sec not in (None, OPTIMIZER_DEFAULTS.flush_interval_sec):
         raise NotSupportedError("optimizers_config.flush_interval_sec: call flush(collection_name) instead")
-    if diff.max_optimization_threads is not None:
-        raise NotSupportedError("optimizers_config.max_optimization_threads: use hnsw_config.max_indexing_threads")
+    if diff.max_optimization_threads == 0:  # any other limit holds: one build runs at a time
+        raise NotSupportedError("optimizers_config.max_optimization_threads=0: use indexing_threshold=0 instead")
     return qe.EdgeOptimizersConfig(
         deleted_threshold=diff.deleted_threshold,
         vacuum_min_vector_number=diff.vacuum_min_vector_number,

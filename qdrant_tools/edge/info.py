@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import qdrant_edge as qe
 from qdrant_client.http import models
 
 from qdrant_tools.edge.config import OPTIMIZER_DEFAULTS, merged_hnsw, vector_params
+from qdrant_tools.edge.payload_index import client_index
 from qdrant_tools.edge.shard import OpenCollection
 
 
@@ -30,7 +29,7 @@ def collection_info(collection: OpenCollection, *, building: bool = False) -> mo
             quantization_config=settings.quantization_config,
             metadata=settings.metadata,
         ),
-        payload_schema={name: _payload_index(index) for name, index in found.payload_schema.items()},
+        payload_schema={name: client_index(index) for name, index in found.payload_schema.items()},
     )
 
 
@@ -57,8 +56,3 @@ def index_due(collection: OpenCollection, found: qe.ShardInfo) -> bool:
         return False
     unindexed = max(0, found.points_count * len(dense) - found.indexed_vectors_count) / len(dense)
     return unindexed * max(params.size for params in dense) * 4 > threshold * 1024
-
-
-def _payload_index(index: qe.PayloadIndexInfo) -> models.PayloadIndexInfo:
-    kind: Any = models.PayloadSchemaType(str(index.data_type).rsplit(".", 1)[-1].lower())
-    return models.PayloadIndexInfo(data_type=kind, points=index.points)

@@ -1,11 +1,10 @@
-"""qdrant-client's payload index parameters -> the engine's. Does not know: shards."""
+"""qdrant-client's payload index parameters -> the engine's, and back. Does not know: shards."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import qdrant_edge as qe
-from pydantic import BaseModel
 from qdrant_client.http import models
 
 from qdrant_tools.edge.config import member
@@ -25,11 +24,12 @@ PARAMS: dict[str, Any] = {
 
 def engine_schema(given: Any) -> Any:
     """Return the engine's index for a type name or for index parameters. Raises `InputError`."""
-    if isinstance(given, models.PayloadSchemaType | str):
-        return member(qe.PayloadSchemaType, given)
-    kind = getattr(getattr(given, "type", None), "value", None)
-    if not isinstance(given, BaseModel) or kind not in PARAMS:
+    named = isinstance(given, models.PayloadSchemaType | str)
+    kind = str(getattr(given, "value", given)) if named else getattr(getattr(given, "type", None), "value", None)
+    if kind not in PARAMS:
         raise InputError(f"field_schema {given!r} is no payload index; expected one of {', '.join(sorted(PARAMS))}")
+    if named:
+        return member(qe.PayloadSchemaType, given)
     settings = {name: getattr(given, name) for name in type(given).model_fields if name != "type"}
     converted = {name: _setting(name, value) for name, value in settings.items() if value is not None}
     return PARAMS[kind](**converted)
@@ -55,3 +55,39 @@ def _stopwords(value: Any) -> Any:
         return member(qe.Language, value)
     languages = {member(qe.Language, language) for language in value.languages or []}
     return qe.StopwordsSet(languages=languages or None, custom=set(value.custom) if value.custom else None)
+
+
+def client_index(index: qe.PayloadIndexInfo) -> models.PayloadIndexInfo:
+    """Return qdrant-client's report of an index: its type, its number of points, parameters that are not defaults."""
+    kind = models.PayloadSchemaType(_name(index.data_type))
+    return models.PayloadIndexInfo(data_type=kind, points=index.points, params=_client_params(kind.value, index.params))
+
+
+def _client_params(kind: str, params: Any) -> Any:
+    if params is None:
+        return None
+    model = getattr(models, f"{kind.capitalize()}IndexParams")
+    found = {name: _client_setting(getattr(params, name, None)) for name in model.model_fields if name != "type"}
+    return model(type=kind, **{name: value for name, value in found.items() if value is not None})
+
+
+def _client_setting(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, qe.StopwordsSet):
+        languages = sorted(_name(language) for language in value.languages or ())
+        return models.StopwordsSet(languages=languages or None, custom=sorted(value.custom or ()) or None)  # type: ignore[arg-type]
+    if isinstance(value, qe.SnowballParams):
+        return models.SnowballParams(
+            type=models.Snowball.SNOWBALL, language=models.SnowballLanguage(_name(value.language))
+        )
+    if isinstance(value, qe.DisabledStemmer):
+        return models.DisabledStemmerParams(type=models.NoStemmer.NONE)
+    if isinstance(value, qe.TextScoringParams):
+        return True
+    return _name(value)
+
+
+def _name(value: Any) -> str:
+    """qdrant-client's name of a member of the engine's enums."""
+    return str(value).rsplit(".", 1)[-1].lower()

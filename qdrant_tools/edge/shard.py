@@ -54,6 +54,7 @@ class OpenCollection:
         self._calling = threading.RLock()
         self._record: list[tuple[qe.UpdateOperation, bool]] | None = None
         self._replayed = 0
+        self._require_files()
         room_for_points(folder, 0, 0)  # opening writes too, not least what a crash left in the log
         if not break_seal(name, folder, folder / SHARD_FOLDER) and not fresh:
             self._try_in_child()
@@ -233,7 +234,7 @@ class OpenCollection:
     def _try_in_child(self) -> None:
         """After a crash, open the shard in a child process first: some damage ends the process that opens it."""
         shard_folder = self.folder / SHARD_FOLDER
-        if not shard_folder.is_dir() or not sys.executable:
+        if not sys.executable:
             return
         outcome = run_worker("open", shard_folder)
         if outcome.ended_by_signal:
@@ -242,13 +243,16 @@ class OpenCollection:
                 f"restore its files in '{shard_folder}' or index it again"
             )
 
-    def _load(self, folder: Path, settings: models.CreateCollection) -> qe.EdgeShard:
-        shard_folder = folder / SHARD_FOLDER
-        # the engine would silently make a new, empty shard where this file is missing
+    def _require_files(self) -> None:
+        """Raise `DamagedCollectionError` if there is no shard: the engine would silently make a new, empty one."""
+        shard_folder = self.folder / SHARD_FOLDER
         if not (shard_folder / SHARD_CONFIG_FILE).is_file():
             raise DamagedCollectionError(
                 f"collection '{self.name}' has lost its files in '{shard_folder}': restore them or index it again"
             )
+
+    def _load(self, folder: Path, settings: models.CreateCollection) -> qe.EdgeShard:
+        shard_folder = folder / SHARD_FOLDER
         with damaged_on_open(self.name, shard_folder):
             shard = qe.EdgeShard.load(str(shard_folder), engine_config(settings))
             self.guard.check(self.name, shard.info().points_count)
