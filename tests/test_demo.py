@@ -12,6 +12,7 @@ from llama_index_embed_plus.demo.files import write_report
 from llama_index_embed_plus.demo.pipeline import ALIAS, Demo
 from llama_index_embed_plus.encoders import open_encoder
 from llama_index_embed_plus.errors import UsageError
+from llama_index_embed_plus.train.finetune import FinetuneSettings
 from qdrant_tools.collection import CollectionManager
 from qdrant_tools.connect import connect
 from qdrant_tools.search import search
@@ -79,6 +80,18 @@ def test_what_was_kept_serves_from_the_same_collection(demo):
     assert [hit.rank for hit in hits] == [1, 2, 3]
     assert (report.kept == "adapter") == (report.row["difference"]["low"] > 0)
     assert ("adapter" in encoder.build) == (report.kept == "adapter")
+
+
+def test_the_full_loop_switches_the_alias_only_to_what_is_proved_better(tmp_path):
+    quick = FinetuneSettings(max_tokens=24, negatives=1, learning_rate=2e-5)
+    report = Demo(tmp_path / "run", Silent(), limit=120, finetuning=quick).run(full=True)
+    full = report.systems.comparisons["full"]
+    assert (report.kept == "full") == full.proves_better
+    with closing(connect(tmp_path / "run" / "qdrant", create=False)) as client:
+        manager = CollectionManager(client)
+        assert manager.resolve(ALIAS) == (f"{ALIAS}-full" if report.kept == "full" else f"{ALIAS}-base")
+        spaces = {manager.describe(name).space for name in manager.names()}
+    assert spaces == {open_encoder("all-MiniLM-L6-v2").space, open_encoder(tmp_path / "run" / "model-full").space}
 
 
 def test_a_second_run_starts_afresh_and_a_foreign_folder_is_refused(demo, tmp_path):

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -40,6 +40,9 @@ from qdrant_tools.log import RetrievalLog
 from qdrant_tools.mine import MiningResult, mine
 from qdrant_tools.records import Encoder, Example, Hit, Progress, Vectors
 from qdrant_tools.search import search, search_batch
+
+if TYPE_CHECKING:
+    from llama_index_embed_plus.train.finetune import FinetuneSettings
 
 ALIAS = "docstrings"
 QUESTIONS = (
@@ -109,9 +112,16 @@ class Demo:
     """One run of the loop. Each step is one method, in the order in which `run` calls them."""
 
     def __init__(
-        self, folder: Path, reporter: Reporter, *, model: str = "all-MiniLM-L6-v2", limit: int | None = None
+        self,
+        folder: Path,
+        reporter: Reporter,
+        *,
+        model: str = "all-MiniLM-L6-v2",
+        limit: int | None = None,
+        finetuning: FinetuneSettings | None = None,
     ) -> None:
         self.folder, self.reporter, self.model, self.limit = folder, reporter, model, limit
+        self.finetuning = finetuning
         self.seconds: dict[str, float] = {}
 
     def run(self, *, full: bool = False) -> DemoReport:
@@ -211,7 +221,7 @@ class Demo:
         """Fine-tune the whole encoder, embed everything again beside the old collection, switch the alias if better."""
         from llama_index_embed_plus.train.finetune import FinetuneSettings, finetune, planned_steps
 
-        settings, out = FinetuneSettings(), self.folder / "model-full"
+        settings, out = self.finetuning or FinetuneSettings(), self.folder / "model-full"
         with self.step("fine-tune", planned_steps(examples, settings)) as progress:
             finetune(self.model, examples, out, settings, progress=progress)
         tuned = self.open(out)
