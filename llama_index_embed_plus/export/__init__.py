@@ -95,9 +95,11 @@ def _graph(source: Identity, precision: Precision, fp32: Path) -> Any:
     if _has_weights(source) and graph.supports(source.folder, source.spec):
         return graph.build_graph(source.folder, source.spec, precision=precision)
     if precision == "int8":
+        from llama_index_embed_plus.export.observe import frame_of
         from llama_index_embed_plus.export.rewrite import quantise
 
-        return quantise(onnx.load(fp32))
+        frame = frame_of(source.folder / source.spec.transformer_path, source.spec.max_tokens)
+        return quantise(onnx.load(fp32), frame=frame)
     existing = next(onnx_files(source.folder), None)
     if _has_weights(source) and (_has_torch() or existing is None):
         from llama_index_embed_plus.export.trace import trace

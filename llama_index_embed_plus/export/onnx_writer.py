@@ -136,4 +136,4 @@ def save_model(model: Any, path: Path) -> list[Path]:
 
 def _bytes_of(tensor: Any) -> int:
     """Size of a weight. Counted, because protobuf cannot be asked for the size of anything beyond 2 GB."""
-    return math.prod(tensor.dims) * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    return int(math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)

@@ -58,14 +58,25 @@ def _masks_by_index() -> Iterator[None]:
             setattr(masking_utils, name, original)
 
 
+class _Recorded(torch.nn.Module):
+    """A PooledEncoder that takes no more arguments than it is given."""
+
+    def __init__(self, encoder: PooledEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        return self.encoder(*inputs)
+
+
 def trace(folder: Path, spec: EncoderSpec) -> Any:
     """Record the model in `folder` as `onnx.ModelProto`. Raises ModelError if torch cannot express it in ONNX."""
-    module = PooledEncoder(folder, spec).eval()
+    module = _Recorded(PooledEncoder(folder, spec)).eval()
     ids = torch.ones(2, 7, dtype=torch.int64)
     mask = torch.ones(2, 7, dtype=torch.int64)
     mask[1, 5:] = 0  # a batch without padding could be recorded as one that never has any
     names, inputs = ["input_ids", "attention_mask"], [ids, mask]
-    if not spec.include_prompt:
+    if not spec.include_prompt:  # else the forward has no such argument: a default would become an input too
         names.append("prompt_tokens")
         inputs.append(torch.tensor(1))
     axes = {
