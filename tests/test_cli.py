@@ -202,6 +202,17 @@ def test_export_writes_a_folder_that_serves_without_torch(run, animals, tmp_path
     assert json.loads(done.stdout.splitlines()[0])["id"] == "bees.txt#0"
 
 
+def test_describe_says_where_each_fact_comes_from(run):
+    code, out, _ = run("describe", "all-MiniLM-L6-v2", "--json")
+    row = json.loads(out)
+    assert code == 0
+    assert row["space"].startswith("all-MiniLM-L6-v2@") and row["build"] == "torch-fp32"
+    assert row["facts"]["pooling"]["value"] == ["mean"] and "1_Pooling" in row["facts"]["pooling"]["source"]
+    code, out, _ = run("describe", "all-MiniLM-L6-v2")
+    assert code == 0
+    assert all(name in out for name in row["facts"])
+
+
 def test_exporting_over_something_is_refused(run, tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "precious").touch()

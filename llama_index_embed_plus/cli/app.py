@@ -32,7 +32,7 @@ Location = Annotated[
 ]
 Model = Annotated[str, typer.Option(envvar="EMBED_PLUS_MODEL", help="A model name or folder.")]
 Backend = Annotated[
-    Literal["auto", "torch", "onnx"],
+    Literal["auto", "torch", "onnx", "onnx-fp32", "onnx-int8"],
     typer.Option(help="What computes the vectors; auto takes ONNX where there is one."),
 ]
 Precision = Annotated[Literal["fp32", "int8"], typer.Option(help="Of the ONNX build.")]
@@ -93,6 +93,17 @@ def search(
     for hit in hits:
         row = {"rank": hit.rank, "score": hit.score, "id": hit.id, "text": hit.text, "metadata": dict(hit.metadata)}
         print(json.dumps(row, ensure_ascii=False))
+
+
+@app.command()
+def describe(
+    model: Annotated[str, typer.Argument(help="A model name or folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show everything that decides a model's vectors, and where each fact comes from."""
+    from llama_index_embed_plus.cli.show_model import show_model
+
+    show_model(model, as_json=as_json)
 
 
 @app.command()
