@@ -17,7 +17,7 @@ every request and result between qdrant-client's models and the engine's.
     config.py    collection settings -> engine settings; settings.py  changed ones; info.py  as a server reports them
     filters.py   filters; payload_index.py  payload indexes
     records.py   points in, records and scored points out
-    queries.py   queries, prefetches, search parameters; formula.py  score formulas
+    queries.py   queries, prefetches, search parameters; formula.py  score formulas; averages.py  recommendations
     groups.py, matrix.py                 grouped results and distance matrices, which the binding lacks
     catalog.py, writes.py, reads.py      the client's methods, by kind
     backend.py   the whole of it as a `QdrantBase`; client.py, async_client.py  as qdrant-client's clients

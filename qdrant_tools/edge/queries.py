@@ -7,9 +7,7 @@ Does not know: how results are read.
 
 from __future__ import annotations
 
-import itertools
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +15,7 @@ import numpy as np
 import qdrant_edge as qe
 from qdrant_client.http import models
 
+from qdrant_tools.edge.averages import average
 from qdrant_tools.edge.checks import DEFAULT_VECTOR, EngineId, EngineVector, brief, client_id, engine_id
 from qdrant_tools.edge.config import member
 from qdrant_tools.edge.engine import Engine
@@ -248,34 +247,6 @@ def order_by(given: Any) -> qe.OrderBy:
     if start is not None and not isinstance(start, (int, float)):
         start = datetime_text(start)
     return qe.OrderBy(given.key, direction=member(qe.Direction, given.direction), start_from=start)
-
-
-def average(positives: Sequence[Any], negatives: Sequence[Any]) -> Any:
-    """The query vector of `average_vector`: mean of positives, plus its difference from the mean of negatives.
-
-    Multi-vectors have no mean: the query is all positive vectors and the negated negative ones.
-    """
-    first = positives[0]
-    if isinstance(first, qe.SparseVector):
-        return _sparse_average(positives, negatives)
-    if isinstance(first[0], list):
-        return [*itertools.chain(*positives), *([-number for number in row] for row in itertools.chain(*negatives))]
-    mean = np.mean(np.asarray(positives, dtype=np.float32), axis=0)
-    if negatives:
-        mean = mean + mean - np.mean(np.asarray(negatives, dtype=np.float32), axis=0)
-    return mean.tolist()
-
-
-def _sparse_average(positives: Sequence[Any], negatives: Sequence[Any]) -> qe.SparseVector:
-    total: dict[int, float] = {}
-    positive_share = (2.0 if negatives else 1.0) / len(positives)
-    shares = [(vector, positive_share) for vector in positives]
-    shares += [(vector, -1.0 / len(negatives)) for vector in negatives]
-    for vector, share in shares:
-        for index, value in zip(vector.indices, vector.values, strict=True):
-            total[index] = total.get(index, 0.0) + share * value
-    indices = sorted(total)
-    return qe.SparseVector(indices, [total[index] for index in indices])
 
 
 def search_params(given: Any) -> qe.SearchParams | None:
