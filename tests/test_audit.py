@@ -154,3 +154,12 @@ def test_the_page_shows_scores_and_rules(placed, tmp_path):
     for name, page in (("full", found), ("empty", audit([]))):
         audit_page(tmp_path / f"{name}.png", page)
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_examples_that_lost_all_their_negatives_are_counted_even_when_they_were_left_out(placed):
+    collection, encoder = placed
+    labels = [Label(f"0 0 {q}", f"{q}-{a}") for q in range(35) for a in (30, 70)]
+    strict = MiningSettings(depth=5, minimum=1, margin=0.9, max_share=None)
+    result = mine(collection, labels, encoder, settings=strict)
+    found = audit(result.examples, tally=result.tally)
+    assert (found.examples, found.without_negatives) == (0, 35) and found.removed["close_to_positive"] > 0

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -316,3 +316,92 @@ def test_the_secret_of_a_hash_must_not_be_guessable():
     with pytest.raises(InputError, match="at least 16"):
         hashed("1234")
     assert hashed("0123456789abcdef")("q") != hashed("fedcba9876543210")("q")
+
+
+def test_feedback_of_one_time_keeps_its_order(log):
+    clicks = tuple(Feedback(hit, "click", 1.0, NOON) for hit in "cab")
+    log.extend(
+        [LoggedSearch("s1", NOON, "q", hits=tuple(LoggedHit(h, r) for r, h in enumerate("abc", 1)), feedback=clicks)]
+    )
+    assert next(log.searches()).feedback == clicks
+
+
+def test_a_log_of_the_first_version_is_brought_up_to_date(tmp_path):
+    path = tmp_path / "old.sqlite"
+    with sqlite3.connect(path) as db:
+        db.executescript(MIGRATIONS[0] + "PRAGMA user_version = 1;")
+        db.execute("INSERT INTO searches VALUES (1, 's1', '2025-01-31T12:00:00.000000+00:00', 'q', 'docs', 'words@1')")
+        db.execute("INSERT INTO hits VALUES (1, 1, 'a', 0.5)")
+        db.execute("INSERT INTO feedback VALUES (1, 'a', 'click', 1.0, '2025-01-31T12:00:03.000000+00:00')")
+    db.close()
+    with RetrievalLog(path) as log:
+        click = Feedback("a", "click", 1.0, NOON + timedelta(seconds=3))
+        assert list(log.searches()) == [
+            LoggedSearch("s1", NOON, "q", "docs", "words@1", (LoggedHit("a", 1, 0.5),), (click,))
+        ]
+        log.feedback("s1", "a", "click", at=click.at)
+        log.feedback("s1", "a", "dwell", 3.0, at=click.at)
+        assert log.stats().feedback == {"click": 1, "dwell": 1}
+        assert log.forget(before=NOON + timedelta(days=1)) == 1 and log.stats().feedback == {}
+
+
+def test_a_log_that_another_process_is_writing_is_one_line_after_the_wait(tmp_path):
+    path = tmp_path / "log.sqlite"
+    with RetrievalLog(path, wait=0.05) as log:
+        record(log, "before")
+        with RetrievalLog(path).batch():
+            with pytest.raises(LogError, match="database is locked: another process has been writing"):
+                record(log, "during")
+            assert len(log) == 1, "reading never waits"
+        record(log, "after")
+        assert [search.query for search in log.searches()] == ["before", "after"]
+
+
+def test_a_full_disk_loses_nothing_that_was_written_and_leaves_nothing_half_written(log):
+    record(log, "before")
+    pages = "PRAGMA max_page_count = "
+    log._store._db.execute(pages + "1")  # SQLite answers as on a full disk
+    with pytest.raises(LogError, match="full: make room and try again"):
+        log.extend(LoggedSearch(f"s{i}", NOON, "x" * 500) for i in range(100))
+    assert [search.query for search in log.searches()] == ["before"]
+    log._store._db.execute(pages + "1000000")
+    record(log, "after")
+    assert [search.query for search in log.searches()] == ["before", "after"]
+
+
+def test_times_at_the_ends_of_the_calendar_are_times_or_refused(log):
+    record(log, "first", at=datetime.min.replace(tzinfo=UTC))
+    record(log, "last", at=datetime.max.replace(tzinfo=UTC))
+    with pytest.raises(InputError, match="outside of the years 1 to 9999"):
+        record(log, at=datetime.min.replace(tzinfo=timezone(timedelta(hours=2))))
+    assert log.redact(dropped) == 2
+    assert log.forget(before=NOON) == 1 and next(log.searches()).at.year == 9999
+
+
+def test_searches_of_one_collection_and_the_last_ones(log):
+    with log.batch():
+        for i in range(600):
+            log.record(f"query {i}", HITS, collection="even" if i % 2 == 0 else "odd", space="words@1")
+    assert [search.query for search in log.searches(last=2)] == ["query 598", "query 599"]
+    assert [search.query for search in log.searches(collection="odd", last=2)] == ["query 597", "query 599"]
+    assert sum(1 for _ in log.searches(collection="even")) == 300
+    assert sum(1 for _ in log.searches(last=10_000)) == 600
+    assert list(log.searches(collection="other")) == list(log.searches(last=0)) == []
+
+
+def test_feedback_on_what_was_not_shown_is_counted(log):
+    search_id = record(log)
+    log.feedback(search_id, "a", "click")
+    log.feedback(search_id, "z", "rating", 2)
+    foreign = LoggedSearch("s", NOON, "q", feedback=(Feedback("y", "click", 1.0, NOON),))
+    log.extend([foreign])
+    assert log.stats().not_shown == 2 and log.stats().feedback == {"click": 2, "rating": 1}
+
+
+def test_clicks_at_the_same_moment_twice_are_one_and_retried_imports_are_too(log, tmp_path):
+    search_id = record(log)
+    for _ in range(3):
+        log.feedback(search_id, "a", "click", at=NOON)
+    log.export_jsonl(tmp_path / "out.jsonl")
+    log.import_jsonl(tmp_path / "out.jsonl")
+    assert log.stats().feedback == {"click": 1}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from tiny import WordEncoder, numbered
 
-from llama_index_embed_plus.train.examples import to_datasets, to_triplets, to_tuples
+from llama_index_embed_plus.errors import UsageError
+from llama_index_embed_plus.train.examples import to_dataset, to_datasets, to_triplets, to_tuples
 from qdrant_tools.collection import CollectionManager
 from qdrant_tools.connect import connect
 from qdrant_tools.index import index_passages
@@ -42,13 +43,23 @@ def test_every_example_is_in_the_datasets_by_number_of_negatives():
     }
 
 
+def test_one_door_gives_either_shape():
+    assert to_dataset(EXAMPLES).to_list() == to_tuples(EXAMPLES, negatives=2).to_list()
+    assert to_dataset(EXAMPLES, negatives=1).to_list() == to_tuples(EXAMPLES, negatives=1).to_list()
+    assert to_dataset(iter(EXAMPLES), shape="triplets").to_list() == to_triplets(EXAMPLES).to_list()
+    assert to_dataset([]).column_names == ["anchor", "positive"]
+    for wrong in ({"shape": "pairs"}, {"shape": "triplets", "negatives": 2}):
+        with pytest.raises(UsageError, match="expected 'tuples', or 'triplets' alone"):
+            to_dataset(EXAMPLES, **wrong)
+
+
 @pytest.fixture(scope="module")
 def mined():
     encoder = WordEncoder(dimension=256)
     collection = CollectionManager(connect(":memory:")).ensure("docs", encoder)
     index_passages(collection, numbered(40), encoder)
     labels = [Label(f"passage about topic{i % 7} thing{i}", f"p{i}") for i in range(16)]
-    return mine(collection, labels, encoder, settings=MiningSettings(negatives=2, max_share=None)).examples
+    return mine(collection, labels, encoder, settings=MiningSettings(negatives=2, max_share=None))
 
 
 @pytest.mark.parametrize("shape", ["tuples", "triplets"])
@@ -64,11 +75,13 @@ def test_a_trainer_trains_on_mined_examples(mined, shape, tmp_path):
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
 
-    words = sorted({word for e in mined for text in (e.query, *(p.text for p in e.negatives)) for word in text.split()})
+    words = sorted(
+        {word for e in mined.examples for text in (e.query, *(p.text for p in e.negatives)) for word in text.split()}
+    )
     tokenizer = Tokenizer(WordLevel({"[UNK]": 0} | {word: i for i, word in enumerate(words, 1)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)], device="cpu")
-    dataset = to_tuples(mined, negatives=2) if shape == "tuples" else to_triplets(mined)
+    dataset = to_dataset(mined, shape=shape)
     loss = MultipleNegativesRankingLoss(model) if shape == "tuples" else TripletLoss(model)
     arguments = SentenceTransformerTrainingArguments(
         str(tmp_path), max_steps=2, report_to=[], disable_tqdm=True, dataloader_pin_memory=False

@@ -1,7 +1,7 @@
 """Training examples -> the columns that sentence-transformers trains on.
 
-`to_datasets` keeps every example; `to_tuples` and `to_triplets` give one data set of one shape, for a trainer of
-one's own.
+`to_dataset` gives one data set of one shape for a trainer of one's own, as n-tuples or triplets; `to_datasets` keeps
+every example, in a data set per number of negatives.
 
 Guarantees: `to_datasets` has one row per (query, positive), with as many negatives as the example has, at most
 `negatives`. Rows with different numbers of negatives land in different data sets, because a column cannot be empty and
@@ -12,10 +12,37 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Literal
 
 from datasets import Dataset, DatasetDict
 
+from llama_index_embed_plus.errors import UsageError
+from qdrant_tools.mine import MiningResult
 from qdrant_tools.records import Example
+
+
+def to_dataset(
+    mined: MiningResult | Iterable[Example],
+    *,
+    shape: Literal["tuples", "triplets"] = "tuples",
+    negatives: int | None = None,
+) -> Dataset:
+    """Turn what `mine` returned, or examples from a file, into a data set that `SentenceTransformerTrainer` takes.
+
+    `tuples` are rows (anchor, positive, negative_1 .. negative_N), for MultipleNegativesRankingLoss and its kin; N is
+    `negatives`, or as many as the fullest example has; examples with fewer are left out. `triplets` are rows (anchor,
+    positive, negative), one per pair of a positive and a negative of an example. Weights have no place in either.
+
+    Raises:
+        UsageError: no such shape, or a number of negatives for triplets.
+    """
+    examples = list(mined.examples if isinstance(mined, MiningResult) else mined)
+    if shape == "triplets" and negatives is None:
+        return to_triplets(examples)
+    if shape != "tuples":
+        raise UsageError(f"shape is {shape!r} with negatives {negatives!r}, expected 'tuples', or 'triplets' alone")
+    fullest = max((len(example.negatives) for example in examples), default=0)
+    return to_tuples(examples, negatives=fullest if negatives is None else negatives)
 
 
 def to_datasets(examples: Iterable[Example], *, negatives: int = 3) -> DatasetDict:

@@ -120,13 +120,16 @@ def as_time(at: datetime | None) -> datetime:
     """Now, if no time is given, in UTC.
 
     Raises:
-        InputError: the time has no time zone, so it names no moment.
+        InputError: the time has no time zone, so it names no moment, or is outside of the years 1 to 9999 in UTC.
     """
     if at is None:
         return datetime.now(UTC)
     if at.tzinfo is None:
         raise InputError(f"the time {at.isoformat()} has no time zone, expected one such as {at.isoformat()}+00:00")
-    return at.astimezone(UTC)
+    try:
+        return at.astimezone(UTC)
+    except OverflowError as error:
+        raise InputError(f"the time {at.isoformat()} is outside of the years 1 to 9999 in UTC") from error
 
 
 def _objects(row: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:

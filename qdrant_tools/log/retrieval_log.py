@@ -25,22 +25,26 @@ from qdrant_tools.log.store import LogStore
 from qdrant_tools.records import Hit
 
 PAGE = 256
+WAIT_SECONDS = 30.0
+_AFTER_ALL_TIMES = ":"  # sorts behind every digit
 
 
 class RetrievalLog:
     """A log file, made when it is not there. Usable from several threads; close it, or use it in `with`.
 
     `redact` is applied to every query before it is written (see `privacy`), so that the text never reaches the
-    disk.
+    disk. A writer waits up to `wait` seconds for other processes that write.
 
     Raises:
         LogError: the file cannot be opened, is not a log, or was written by a newer version.
     """
 
-    def __init__(self, path: str | Path, *, redact: Callable[[str], str] | None = None) -> None:
+    def __init__(
+        self, path: str | Path, *, redact: Callable[[str], str] | None = None, wait: float = WAIT_SECONDS
+    ) -> None:
         self.path = Path(path)
         self._redact = redact
-        self._store = LogStore(self.path)
+        self._store = LogStore(self.path, wait=wait)
 
     def record(
         self, query: str, hits: Sequence[Hit], *, collection: str, space: str, at: datetime | None = None
@@ -97,11 +101,12 @@ class RetrievalLog:
         with self._store.transaction():
             return sum(self._insert(search) for search in searches)
 
-    def searches(self) -> Iterator[LoggedSearch]:
-        """All searches with their hits and feedback, in the order they were written."""
-        last = 0
-        while page := self._page(last):
-            last = page[-1][0]
+    def searches(self, *, collection: str | None = None, last: int | None = None) -> Iterator[LoggedSearch]:
+        """Searches with their hits and feedback, in the order they were written: all, those in one collection, the
+        last so many of either."""
+        after = 0 if last is None else self._before_last(last, collection)
+        while page := self._page(after, collection):
+            after = page[-1][0]
             yield from (search for _, search in page)
 
     def export_jsonl(self, path: str | Path) -> int:
@@ -146,7 +151,7 @@ class RetrievalLog:
         write-ahead log until it is done.
         """
         changed = 0
-        limit = "9999" if before is None else _stored_time(as_time(before))
+        limit = _AFTER_ALL_TIMES if before is None else _stored_time(as_time(before))
         with self._store.transaction():
             last = 0
             sql = "SELECT seq, query FROM searches WHERE seq > ? AND at < ? ORDER BY seq LIMIT ?"
@@ -192,13 +197,20 @@ class RetrievalLog:
 
     def _insert_feedback(self, seq: int, events: Iterable[Feedback]) -> None:
         self._store.write_many(
-            "INSERT INTO feedback VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            "INSERT INTO feedback (seq, hit_id, kind, value, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             [(seq, event.id, event.kind, event.value, _stored_time(event.at)) for event in events],
         )
 
-    def _page(self, after: int) -> list[tuple[int, LoggedSearch]]:
+    def _before_last(self, last: int, collection: str | None) -> int:
+        """The number after which the last so many searches begin."""
+        sql = "SELECT seq FROM searches WHERE ?1 IS NULL OR collection = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2"
+        rows = self._store.read(sql, [collection, last])
+        return int(rows[0][0]) if rows else 0
+
+    def _page(self, after: int, collection: str | None) -> list[tuple[int, LoggedSearch]]:
         """The next searches by number. The number is the order of writing."""
-        rows = self._store.read("SELECT * FROM searches WHERE seq > ? ORDER BY seq LIMIT ?", [after, PAGE])
+        sql = "SELECT * FROM searches WHERE seq > ?1 AND (?2 IS NULL OR collection = ?2) ORDER BY seq LIMIT ?3"
+        rows = self._store.read(sql, [after, collection, PAGE])
         if not rows:
             return []
         span = (rows[0][0], rows[-1][0])
@@ -207,7 +219,7 @@ class RetrievalLog:
         for seq, hit_id, rank, score in self._store.read(sql, span):
             hits.setdefault(seq, []).append(LoggedHit(hit_id, rank, score))
         events: dict[int, list[Feedback]] = {}
-        sql = "SELECT seq, hit_id, kind, value, at FROM feedback WHERE seq BETWEEN ? AND ? ORDER BY seq, at"
+        sql = "SELECT seq, hit_id, kind, value, at FROM feedback WHERE seq BETWEEN ? AND ? ORDER BY seq, at, number"
         for seq, hit_id, kind, value, at in self._store.read(sql, span):
             events.setdefault(seq, []).append(Feedback(hit_id, kind, value, datetime.fromisoformat(at)))
         return [

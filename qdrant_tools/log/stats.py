@@ -25,6 +25,8 @@ class LogStats:
     first: str | None
     last: str | None
     feedback: Mapping[str, int]
+    not_shown: int
+    """Feedback on passages that the search did not show: the right answer that somebody named, or a mistake."""
     collections: Mapping[str, int]
     spaces: Mapping[str, int]
     shown_by_rank: Mapping[int, int]
@@ -61,6 +63,10 @@ def stats_of(store: LogStore, *, top: int) -> LogStats:
         first=first,
         last=last,
         feedback=table("SELECT kind, count(*) FROM feedback GROUP BY kind ORDER BY kind"),
+        not_shown=number(
+            """SELECT count(*) FROM feedback f WHERE NOT EXISTS
+               (SELECT 1 FROM hits h WHERE h.seq = f.seq AND h.hit_id = f.hit_id)"""
+        ),
         collections=table("SELECT collection, count(*) FROM searches GROUP BY collection ORDER BY collection"),
         spaces=table("SELECT space, count(*) FROM searches GROUP BY space ORDER BY space"),
         shown_by_rank=table("SELECT rank, count(*) FROM hits GROUP BY rank ORDER BY rank"),

@@ -42,26 +42,41 @@ MIGRATIONS = (
         PRIMARY KEY (seq, hit_id, kind, at, value)
     ) WITHOUT ROWID;
     """,
+    # Feedback of one time, which is what logs of other systems have, keeps the order in which it was written.
+    """
+    CREATE TABLE feedback_in_order (
+        number INTEGER PRIMARY KEY,
+        seq INTEGER NOT NULL REFERENCES searches (seq) ON DELETE CASCADE,
+        hit_id TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        value REAL NOT NULL,
+        at TEXT NOT NULL,
+        UNIQUE (seq, hit_id, kind, at, value)
+    );
+    INSERT INTO feedback_in_order (seq, hit_id, kind, value, at)
+        SELECT seq, hit_id, kind, value, at FROM feedback ORDER BY seq, at;
+    DROP TABLE feedback;
+    ALTER TABLE feedback_in_order RENAME TO feedback;
+    """,
 )
-BUSY_SECONDS = 30.0
 
 Row = tuple[Any, ...]
 
 
 class LogStore:
-    """One connection, shared by the threads of a process behind a lock.
+    """One connection, shared by the threads of a process behind a lock. `wait` is in seconds.
 
     Raises:
         LogError: the file cannot be opened, is not a log, or was written by a newer version.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, wait: float) -> None:
         self.path = path
         self._lock = threading.RLock()
         self._depth = 0
         with self.errors("open"):
             # isolation_level=None: transactions are the explicit ones below.
-            self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
             try:
                 for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
                     self._db.execute(f"PRAGMA {pragma}")
@@ -110,7 +125,7 @@ class LogStore:
         try:
             yield
         except (sqlite3.Error, OSError, UnicodeEncodeError) as error:
-            raise LogError(f"cannot {doing} the retrieval log {self.path}: {error}") from error
+            raise LogError(f"cannot {doing} the retrieval log {self.path}: {_reason(error)}") from error
 
     def close(self) -> None:
         with self._lock:
@@ -129,3 +144,12 @@ class LogStore:
                 self._db.execute(statement)
         self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         self._db.execute("COMMIT")
+
+
+def _reason(error: Exception) -> str:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return f"{error}: another process has been writing all the time, try again"
+    if code == sqlite3.SQLITE_FULL:
+        return f"{error}: make room and try again, nothing of this was written"
+    return str(error)

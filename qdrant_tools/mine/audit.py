@@ -48,6 +48,7 @@ class FalseNegatives:
 class Audit:
     """The findings.
 
+    `without_negatives` counts the examples that the rules left none, with a tally also those that were left out for it.
     `negatives_per_example` is number of negatives -> number of examples; `removed` and `removed_share` say what each
     rule took of all candidates; `histograms` are those of `Tally`. The last three are empty without a tally.
     """
@@ -107,7 +108,7 @@ def audit(
         queries=len(queries),
         negatives=negatives,
         distinct_negatives=len(passages),
-        without_negatives=per_example[0],
+        without_negatives=per_example[0] if tally is None else counts["no_negatives"],
         negatives_per_example=dict(sorted((number, count) for number, count in per_example.items() if count)),
         false_negatives=tuple(
             _findings(None if known is None else verdicts, judged if judge else None, sheet, negatives)

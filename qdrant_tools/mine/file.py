@@ -157,7 +157,7 @@ def _fingerprint(
 ) -> str:
     # Batches only cut the work into pieces, so their size may change from one call to the next.
     asked: Any = {name: value for name, value in settings.as_row().items() if name != "batch_size"}
-    judged = None if judge is None else [judge.threshold, judge.promote]
+    judged = None if judge is None else [judge.name, judge.threshold, judge.promote]
     digest = hashlib.sha256(json.dumps([collection.name, collection.space, asked, judged], sort_keys=True).encode())
     for query, weights in positives.items():
         digest.update(json.dumps([query, list(weights.items())]).encode())

@@ -92,9 +92,11 @@ class Judge:
     cross-encoder's `predict`.
 
     A pair that scores at least `threshold` is no negative: it is dropped, or with `promote` it becomes a positive.
-    The next candidate in line takes its place and is judged too.
+    The next candidate in line takes its place and is judged too. `name` says which judge it is, so that a resumed run
+    can tell. A ready one is `llama_index_embed_plus.train.judge.cross_encoder_judge`.
     """
 
     score: Callable[[Sequence[tuple[str, str]]], Sequence[float]]
     threshold: float
     promote: bool = False
+    name: str = ""

@@ -1,0 +1,87 @@
+"""A cross-encoder is a ready judge: for mining, for promotion, for audits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from models import SIZES, word_tokenizer
+from sentence_transformers import CrossEncoder
+from tiny import WordEncoder
+
+from llama_index_embed_plus.errors import DamagedModelError, InputError, ModelNotFoundError
+from llama_index_embed_plus.train.judge import cross_encoder_judge
+from qdrant_tools.collection import CollectionManager
+from qdrant_tools.connect import connect
+from qdrant_tools.index import index_passages
+from qdrant_tools.mine import MiningSettings, mine
+from qdrant_tools.mine.audit import audit
+from qdrant_tools.records import Label, Passage
+
+ANIMALS = ["cat sleeps", "dog runs", "bird runs fast", "cat runs", "dog sleeps", "stone river", "red stone"]
+
+
+def save_cross_encoder(folder, *, labels: int = 1):
+    """A real cross-encoder with random weights."""
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**SIZES, num_labels=labels)
+    model = transformers.BertForSequenceClassification(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.3)
+    model.save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_cross_encoder(tmp_path_factory.mktemp("judge") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def collection():
+    encoder = WordEncoder(dimension=64)
+    collection = CollectionManager(connect(":memory:")).ensure("docs", encoder)
+    index_passages(collection, [Passage(text, text) for text in ANIMALS], encoder)
+    return collection, encoder
+
+
+def test_a_judge_scores_pairs_as_the_cross_encoder_does_in_their_order(model):
+    judge = cross_encoder_judge(model, threshold=0.5, batch_size=2, device="cpu")
+    pairs = [("cat", text) for text in [*ANIMALS, "a " * 200]]
+    expected = CrossEncoder(str(model), device="cpu").predict(pairs)
+    assert judge.score(pairs) == pytest.approx(expected.tolist(), abs=1e-5)
+    assert len({round(score, 4) for score in expected.tolist()}) > 3, "a judge that says one thing proves nothing"
+    assert judge.name == str(model), "a resumed run can tell one judge from another"
+
+
+def test_mining_drops_or_promotes_what_the_judge_finds_relevant_and_the_audit_agrees(model, collection):
+    judge = cross_encoder_judge(model, threshold=0.0)
+    scores = dict(zip(ANIMALS, judge.score([("cat", passage) for passage in ANIMALS])))
+    others = sorted(scores[passage] for passage in ANIMALS if passage != "cat sleeps")
+    threshold = (others[2] + others[3]) / 2  # half of the other passages are relevant, it says
+    relevant = {passage for passage in ANIMALS if scores[passage] >= threshold} - {"cat sleeps"}
+    settings = MiningSettings(negatives=6, max_share=None, duplicate_similarity=None)
+    for promote in (False, True):
+        judge = cross_encoder_judge(CrossEncoder(str(model), device="cpu"), threshold=threshold, promote=promote)
+        result = mine(collection[0], [Label("cat", "cat sleeps")], collection[1], settings=settings, judge=judge)
+        (example,) = result.examples
+        assert {negative.id for negative in example.negatives} == set(ANIMALS) - relevant - {"cat sleeps"}
+        assert {positive.id for positive in example.positives} == {"cat sleeps"} | (relevant if promote else set())
+        assert result.discarded["judged_relevant"] == 3
+        (finding,) = audit(result.examples, judge=judge).false_negatives
+        assert (finding.looked_at, finding.relevant) == (3, 0)
+
+
+def test_models_that_are_no_judges_are_refused(model, tmp_path):
+    several = save_cross_encoder(tmp_path / "several", labels=3)
+    with pytest.raises(InputError, match="3 numbers per pair"):
+        cross_encoder_judge(several, threshold=0.5)
+    with pytest.raises(ModelNotFoundError, match="no folder"):
+        cross_encoder_judge(tmp_path / "nothing", threshold=0.5)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DamagedModelError, match="cannot be opened as a cross-encoder"):
+        cross_encoder_judge(tmp_path / "empty", threshold=0.5)
+    with pytest.raises(InputError, match="batch_size is 0"):
+        cross_encoder_judge(model, threshold=0.5, batch_size=0)
