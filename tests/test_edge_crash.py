@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,6 +26,7 @@ VECTOR = models.VectorParams(size=4, distance=models.Distance.DOT)
 # Writes batch after batch and reports each one when its call has returned, until it is killed.
 WRITER = """
 import sys
+import time
 from qdrant_client import models
 from qdrant_tools.connect import connect
 client = connect(sys.argv[1])
@@ -295,3 +297,44 @@ def test_threads_write_and_read_one_collection(filled):
         assert sorted(pool.map(work, range(4))) == [0, 1, 2, 3]
     assert client.count("docs").count == 200 + 80
     client.close()
+
+
+# Replaces a collection behind an alias again and again: create, fill, switch, delete.
+REPLACER = """
+import sys
+import time
+from qdrant_client import models
+from qdrant_tools.connect import connect
+client = connect(sys.argv[1])
+names = [c.name for c in client.get_collections().collections]
+for i in range(len(names) + int(sys.argv[2]), 10_000):
+    client.create_collection(f"docs-{i}", models.VectorParams(size=4, distance="Dot"), metadata={"i": i})
+    client.upsert(f"docs-{i}", [models.PointStruct(id=1, vector=[i, 0, 0, 0], payload={"i": i})])
+    create = models.CreateAlias(collection_name=f"docs-{i}", alias_name="live")
+    client.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
+    print("live", i, flush=True)
+    for name in [c.name for c in client.get_collections().collections if c.name != f"docs-{i}"]:
+        client.delete_collection(name)
+"""
+
+
+def test_a_kill_while_collections_are_replaced_leaves_the_alias_serving(tmp_path):
+    live = -1
+    for batch in range(3):
+        command = [sys.executable, "-c", REPLACER, str(tmp_path), str(1000 * batch)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        for _ in range(3):
+            live = int(process.stdout.readline().split()[1])
+        time.sleep(0.013 * batch)
+        process.kill()
+        rest = [line for line in process.communicate()[0].splitlines() if line.startswith("live ")]
+        live = int(rest[-1].split()[1]) if rest else live
+        client = connect(tmp_path)
+        (record,) = client.retrieve("live", [1])
+        assert record.payload["i"] >= live
+        assert client.get_collection("live").config.metadata == record.payload
+        names = [c.name for c in client.get_collections().collections]
+        assert len(names) <= 3
+        assert len(list((tmp_path / "collections").iterdir())) == len(names)
+        assert all(client.count(name).count in (0, 1) for name in names)
+        client.close()
