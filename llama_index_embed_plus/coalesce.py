@@ -15,17 +15,29 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_tools.records import Vectors
 
-WINDOW_SECONDS = 0.002
+WINDOW_SECONDS = 0.005
 MAX_BATCH = 512
 
 Row = NDArray[np.float32]
-_Request = tuple[str, "Future[Row]"]
+
+
+class _Request(NamedTuple):
+    """A text, and where its answer goes: a thread's future (`loop` is None) or one of an event loop."""
+
+    text: str
+    future: Future[Row] | asyncio.Future[Row]
+    loop: asyncio.AbstractEventLoop | None
+
+
+_Answer = tuple[_Request, "Row | BaseException"]
 
 
 class Coalescer:
@@ -41,32 +53,31 @@ class Coalescer:
 
     def encode(self, text: str) -> Row:
         """Return the vector of `text`, shape (dimension,). Blocks the calling thread."""
-        with self._changed:
-            alone = not self._busy
-            self._busy = True
-            request = None if alone else self._enqueue(text)
-        if request is not None:
-            return request.result()
+        future: Future[Row] = Future()
+        if not self._enqueue(_Request(text, future, None), unless_idle=True):
+            return future.result()
         try:
-            return self._encode([text])[0]
+            row: Row = self._encode([text])[0]
         finally:
             self._hand_over()
+        return row
 
     async def aencode(self, text: str) -> Row:
         """Return the vector of `text`, shape (dimension,). Never blocks the event loop."""
-        with self._changed:
-            idle = not self._busy
-            self._busy = True
-            request = self._enqueue(text)
-        if idle:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Row] = loop.create_future()
+        if self._enqueue(_Request(text, future, loop)):
             self._worker.submit(self._drain)
-        return await asyncio.wrap_future(request)
+        return await future
 
-    def _enqueue(self, text: str) -> Future[Row]:
-        request: Future[Row] = Future()
-        self._waiting.append((text, request))
-        self._changed.notify()
-        return request
+    def _enqueue(self, request: _Request, *, unless_idle: bool = False) -> bool:
+        """Queue a request, but not `unless_idle`. Return whether nobody was computing: now it is the caller's turn."""
+        with self._changed:
+            idle, self._busy = not self._busy, True
+            if not (idle and unless_idle):
+                self._waiting.append(request)
+                self._changed.notify()
+            return idle
 
     def _hand_over(self) -> None:
         """Leave the queue to the worker, or to the next caller if nobody waits."""
@@ -91,24 +102,42 @@ class Coalescer:
             return batch
 
     def _answer(self, batch: list[_Request]) -> None:
-        wanted = [(text, request) for text, request in batch if request.set_running_or_notify_cancel()]
+        wanted = [request for request in batch if not request.future.cancelled()]
         if not wanted:
             return
         try:
-            rows = self._encode([text for text, _ in wanted])
-        except BaseException as error:  # forwarded below: a caller must never wait for an answer that cannot come
-            self._answer_one_by_one(wanted, error)
+            rows = self._encode([request.text for request in wanted])
+        except BaseException as error:  # forwarded: a caller must never wait for an answer that cannot come
+            _deliver([(wanted[0], error)] if len(wanted) == 1 else [self._alone(request) for request in wanted])
             return
-        for (_, request), row in zip(wanted, rows, strict=True):
-            request.set_result(row)
+        _deliver(list(zip(wanted, rows, strict=True)))
 
-    def _answer_one_by_one(self, wanted: list[_Request], error: BaseException) -> None:
-        """Find out whose text it was: every text of a failed batch is computed once by itself."""
-        if len(wanted) == 1:
-            wanted[0][1].set_exception(error)
-            return
-        for text, request in wanted:
-            try:
-                request.set_result(self._encode([text])[0])
-            except BaseException as own_error:  # forwarded to the caller who asked
-                request.set_exception(own_error)
+    def _alone(self, request: _Request) -> _Answer:
+        """Compute a text of a failed batch by itself, to find out whose text it was."""
+        try:
+            return request, self._encode([request.text])[0]
+        except BaseException as error:  # forwarded to the caller whose text it is
+            return request, error
+
+
+def _deliver(answers: list[_Answer]) -> None:
+    """Hand over the answers; an event loop is woken once for all of its own."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
+    for request, answer in answers:
+        if request.loop is None:
+            _settle([(request, answer)])
+        else:
+            by_loop.setdefault(request.loop, []).append((request, answer))
+    for loop, its in by_loop.items():
+        with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits there any more
+            loop.call_soon_threadsafe(_settle, its)
+
+
+def _settle(answers: list[_Answer]) -> None:
+    for request, answer in answers:
+        if request.future.done():  # given up
+            continue
+        if isinstance(answer, BaseException):
+            request.future.set_exception(answer)
+        else:
+            request.future.set_result(answer)
