@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo demo-full test check format clean
+.PHONY: demo demo-full test test-server check format clean
 
 demo: $(VENV)/.demo            ## the whole loop on the standard library's documentation
 	$(BIN)/embed-plus demo
@@ -14,6 +14,10 @@ demo-full: $(VENV)/.demo       ## the same with a full fine-tune, a re-embedding
 
 test: $(VENV)/.test            ## all tests
 	$(BIN)/python -m pytest
+
+test-server: $(VENV)/.test     ## the tests of collections on a running, empty server too: QDRANT_URL=http://localhost:6333
+	@test -n "$(QDRANT_URL)" || { echo "usage: make test-server QDRANT_URL=http://localhost:6333"; exit 2; }
+	QDRANT_URL=$(QDRANT_URL) $(BIN)/python -m pytest -k server
 
 check: $(VENV)/.test           ## lint, types, import rules
 	$(BIN)/ruff check .

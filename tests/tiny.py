@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ from qdrant_client import QdrantClient
 from qdrant_tools.connect import connect
 from qdrant_tools.records import Passage, Vectors
 
-ENGINES = ("memory", "edge")
+SERVER = os.environ.get("QDRANT_URL")
+ENGINES = ("memory", "edge", "server") if SERVER else ("memory", "edge")
+"""Where the tests of collections run; `make test-server` adds a running server."""
 
 
 class WordEncoder:
@@ -36,10 +39,17 @@ class WordEncoder:
 
 
 def client_of(engine: str, folder: Path) -> Iterator[QdrantClient]:
-    """A client that lives as long as the test."""
-    client = connect(":memory:" if engine == "memory" else folder / "qdrant")
-    yield client
-    client.close()
+    """A client that lives as long as the test, with no collections; a server is left as empty as it was found."""
+    client = connect({"memory": ":memory:", "edge": folder / "qdrant", "server": SERVER or ""}[engine])
+    found = [collection.name for collection in client.get_collections().collections]
+    assert not found, f"the server at QDRANT_URL holds collections ({found[0]}, ...): these tests need an empty one"
+    try:
+        yield client
+        if engine == "server":
+            for collection in client.get_collections().collections:
+                client.delete_collection(collection.name)
+    finally:
+        client.close()
 
 
 def numbered(count: int, *, start: int = 0) -> list[Passage]:
