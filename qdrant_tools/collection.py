@@ -10,35 +10,30 @@ when it is opened, and a handle stays with that collection. Does not know: how t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from qdrant_client import QdrantClient, models
 
-from qdrant_tools.adopt import check_samples, choose_vector, detect_layout, vector_names
+from qdrant_tools.adopt import check_samples, choose_vector, detect_layout
 from qdrant_tools.connect import engine_of
+from qdrant_tools.describe import CollectionDescription, describe
 from qdrant_tools.errors import (
     CollectionError,
     CollectionExistsError,
     CollectionNotFoundError,
     EngineError,
     InputError,
+    NotSupportedError,
 )
 from qdrant_tools.handle import Collection, StoredPassage, fetch, point_id, stored_vectors
 from qdrant_tools.layout import Layout
+from qdrant_tools.quantization import Quantization
 from qdrant_tools.readiness import build_index
 from qdrant_tools.records import Encoder
-from qdrant_tools.settings import (
-    DISTANCES,
-    CollectionDescription,
-    CollectionSettings,
-    dense_params,
-    layout_of,
-    lexical_of_stamp,
-    settings_of,
-    stamp_for,
-    stamp_of,
-)
+from qdrant_tools.settings import FIXED, CollectionSettings, update_options
+from qdrant_tools.stamp import Stamp, stamp_of
 from qdrant_tools.translate import engine_errors
 
 __all__ = [
@@ -46,6 +41,7 @@ __all__ = [
     "CollectionDescription",
     "CollectionManager",
     "CollectionSettings",
+    "Quantization",
     "StoredPassage",
     "build_index",
     "fetch",
@@ -67,7 +63,9 @@ class CollectionManager:
 
         Raises:
             SpaceMismatchError: it is there, and another encoder filled it.
-            CollectionError: a setting differs that cannot be changed in place (the distance, lexical vectors).
+            CollectionError: a setting differs that cannot be changed in place (the distance, lexical vectors, the
+                datatype, the number of shards).
+            NotSupportedError: this engine has no such setting.
         """
         if not self._exists(name):
             try:
@@ -95,15 +93,7 @@ class CollectionManager:
                 f"collection {name!r} does not say which encoder filled it (written by another program?): "
                 "adopt it with the encoder that did, or index its texts into a new collection"
             )
-        collection = Collection(
-            self.client,
-            real_name,
-            stamp["space"],
-            stamp["dimension"],
-            stamp.get("hnsw_ef"),
-            layout_of(stamp),
-            lexical_of_stamp(stamp),
-        )
+        collection = Collection.of_stamp(self.client, real_name, stamp)
         if encoder is not None:
             collection.check(encoder)
         return collection
@@ -136,9 +126,9 @@ class CollectionManager:
         vector = choose_vector(name, info, encoder.dimension, None if layout is None else layout.vector)
         found = layout or detect_layout(self.client, real_name, vector)
         found = check_samples(self.client, real_name, encoder, found, samples=samples, similarity=similarity)
-        stamp = stamp_for(encoder.space, encoder.dimension, hnsw_ef=None, layout=found)
+        stamp = Stamp(encoder.space, encoder.dimension, layout=found)
         with engine_errors(f"adopt collection {name!r}"):
-            self.client.update_collection(real_name, metadata=stamp)
+            self.client.update_collection(real_name, metadata=stamp.as_metadata())
         return self.open(real_name, encoder)
 
     def difference(self, name: str, settings: CollectionSettings) -> dict[str, tuple[Any, Any]]:
@@ -154,25 +144,7 @@ class CollectionManager:
 
     def describe(self, name: str) -> CollectionDescription:
         """What the engine and the metadata tell about a collection, of whatever origin."""
-        real_name = self.resolve(name)
-        with engine_errors(f"describe collection {name!r}"):
-            info = self.client.get_collection(real_name)
-        stamp = stamp_of(info) or {}
-        params = dense_params(info)
-        return CollectionDescription(
-            name=real_name,
-            engine=engine_of(self.client),
-            points=info.points_count or 0,
-            indexed_vectors=info.indexed_vectors_count or 0,
-            segments=info.segments_count,
-            space=stamp.get("space"),
-            dimension=params.size if params else None,
-            settings=settings_of(info),
-            aliases=tuple(sorted(alias for alias, target in self.aliases().items() if target == real_name)),
-            layout=self._layout(real_name, info),
-            vectors=tuple(vector_names(info)),
-            status=info.status.value,
-        )
+        return describe(self.client, self.resolve(name), aliases=self.aliases())
 
     def drop(self, name: str) -> None:
         """Delete a collection and its points. One that an alias points to is refused: switch or drop the alias."""
@@ -222,15 +194,6 @@ class CollectionManager:
             return aliases[name]
         raise CollectionNotFoundError(f"no collection {name!r}; collections here: {_listed([*names, *aliases])}")
 
-    def _layout(self, name: str, info: models.CollectionInfo) -> Layout | None:
-        stamp = stamp_of(info)
-        if stamp is not None:
-            return layout_of(stamp)
-        try:
-            return detect_layout(self.client, name, next(iter(vector_names(info)), ""))
-        except CollectionError:
-            return None
-
     def _exists(self, name: str) -> bool:
         return name in self.names() or name in self.aliases()
 
@@ -242,41 +205,51 @@ class CollectionManager:
     def _create(self, name: str, encoder: Encoder, settings: CollectionSettings) -> None:
         if not isinstance(name, str) or not name.strip():
             raise InputError(f"collection name is {name!r}, expected a non-empty string")
+        stamp = settings.stamp(encoder.space, encoder.dimension)
+        self._refuse_unusable(settings)
         with engine_errors(f"create collection {name!r}"):
             self.client.create_collection(
-                name,
-                vectors_config=models.VectorParams(size=encoder.dimension, distance=DISTANCES[settings.distance]),
-                sparse_vectors_config=settings.sparse_vectors,
-                hnsw_config=settings.hnsw,
-                optimizers_config=settings.optimizers,
-                metadata=stamp_for(
-                    encoder.space, encoder.dimension, hnsw_ef=settings.hnsw_ef, lexical=settings.lexical
-                ),
+                name, **settings.create_options(encoder.dimension), metadata=stamp.as_metadata()
+            )
+
+    def _refuse_unusable(self, settings: CollectionSettings) -> None:
+        if engine_of(self.client) == "memory" and settings.beyond_memory:
+            raise NotSupportedError(
+                f"':memory:' has no {', '.join(settings.beyond_memory)}: leave the default, or use a folder or a server"
             )
 
     def _apply(self, collection: Collection, wanted: CollectionSettings) -> Collection:
+        self._refuse_unusable(wanted)
         changes = self.difference(collection.name, wanted)
-        for fixed in ("distance", "lexical"):
+        for fixed in FIXED:
             if fixed in changes:
                 raise CollectionError(
                     f"collection {collection.name!r} was made with {fixed} {changes[fixed][0]!r}, which cannot be "
                     f"changed to {changes[fixed][1]!r}: index into a new collection"
                 )
+        indexes = changes.pop("payload_indexes", None)
         if changes:
+            stamp = replace(
+                collection.stamp, hnsw_ef=wanted.hnsw_ef, lexical=wanted.lexical, quantization=wanted.quantization
+            )
             with engine_errors(f"change the settings of collection {collection.name!r}"):
                 self.client.update_collection(
                     collection.name,
-                    hnsw_config=wanted.hnsw,
-                    optimizers_config=wanted.optimizers,
-                    metadata=stamp_for(
-                        collection.space,
-                        collection.dimension,
-                        hnsw_ef=wanted.hnsw_ef,
-                        layout=collection.layout,
-                        lexical=wanted.lexical,
-                    ),
+                    **update_options(wanted, changes, vector=collection.layout.vector),
+                    metadata=stamp.as_metadata(),
                 )
+        if indexes is not None:
+            self._change_indexes(collection, *indexes)
         return self.open(collection.name)
+
+    def _change_indexes(self, collection: Collection, present: Mapping[str, str], wanted: Mapping[str, Any]) -> None:
+        with engine_errors(f"change the payload indexes of collection {collection.name!r}"):
+            for name in present.keys() - wanted.keys():
+                self.client.delete_payload_index(collection.name, collection.layout.metadata_field(name))
+            for name, kind in wanted.items():
+                if present.get(name) != kind:
+                    field = collection.layout.metadata_field(name)
+                    self.client.create_payload_index(collection.name, field, models.PayloadSchemaType(kind))
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -19,7 +19,9 @@ from qdrant_tools.connect import engine_of
 from qdrant_tools.errors import SpaceMismatchError, VectorError
 from qdrant_tools.layout import OURS, Layout
 from qdrant_tools.lexical import Bm25
+from qdrant_tools.quantization import Quantization
 from qdrant_tools.records import Encoder, Passage, Vectors
+from qdrant_tools.stamp import Stamp
 from qdrant_tools.translate import engine_errors
 
 _POINT_IDS = uuid.UUID("5b0f3a52-5c5c-5d0e-9d0b-7a4f6f1c1f5e")
@@ -37,17 +39,43 @@ class Collection:
     layout: Layout = OURS
     lexical: Bm25 | None = None
     """How the sparse vectors for lexical search are made, if the collection has any."""
+    quantization: Quantization | None = None
+    """How a search uses the compressed vectors, if the collection has any."""
+    adapter: str | None = None
+    """The build of the query adapter that serves here, if one was promoted."""
 
     @property
     def vector_selector(self) -> bool | list[str]:
         """How to ask for the dense vector of a point, and for no other."""
         return [self.layout.vector] if self.layout.vector or self.lexical else True
 
+    @property
+    def stamp(self) -> Stamp:
+        """What the collection's metadata says."""
+        return Stamp(
+            self.space, self.dimension, self.hnsw_ef, self.layout, self.lexical, self.quantization, self.adapter
+        )
+
+    @classmethod
+    def of_stamp(cls, client: QdrantClient, name: str, stamp: Stamp) -> Collection:
+        return cls(
+            client,
+            name,
+            stamp.space,
+            stamp.dimension,
+            stamp.hnsw_ef,
+            stamp.layout,
+            stamp.lexical,
+            stamp.quantization,
+            stamp.adapter,
+        )
+
     def search_params(self, *, hnsw_ef: int | None = None, exact: bool = False) -> models.SearchParams | None:
         """What to ask the engine for; nothing on `:memory:`, which compares with every vector anyway."""
         if engine_of(self.client) == "memory":
             return None
-        return models.SearchParams(hnsw_ef=hnsw_ef or self.hnsw_ef, exact=exact)
+        quantization = None if self.quantization is None or exact else self.quantization.search
+        return models.SearchParams(hnsw_ef=hnsw_ef or self.hnsw_ef, exact=exact, quantization=quantization)
 
     def check(self, encoder: Encoder) -> None:
         """Refuse an encoder whose vectors cannot be compared with the stored ones.

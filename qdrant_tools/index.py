@@ -2,12 +2,13 @@
 
 Guarantees: the same passages indexed again change nothing and are not encoded again; a changed text or metadata
 replaces the point; what was reported through `progress` is stored, so that an interrupted run loses nothing it
-reported and the next run goes on from there. Holds one batch, however long the stream.
+reported and the next run goes on from there. Holds one batch, however long the stream. A network that fails for a
+while is waited for; an encoder that fails is not asked twice.
 
-Equal ids within one batch are merged if they are equal passages, and refused if not. Across batches the later
+Equal ids within one batch are merged if they are equal passages, and bad if not. Across batches the later
 passage wins and counts as updated: remembering every id would not be bounded memory.
 
-Does not know: files, models; what is no longer in the stream stays in the collection.
+Does not know: files, models. What is no longer in the stream stays in the collection unless `delete_missing` says so.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields
+from typing import Literal
 
 from qdrant_client import models
 
@@ -23,30 +26,56 @@ from qdrant_tools.errors import CollectionError, InputError
 from qdrant_tools.handle import Collection, plain_id, point_id
 from qdrant_tools.layout import OURS
 from qdrant_tools.lexical import VECTOR
-from qdrant_tools.records import Encoder, Passage, Progress
+from qdrant_tools.missing import SeenPoints, remove_missing, seen_points
+from qdrant_tools.records import Encoder, Passage, Progress, Vectors
+from qdrant_tools.retirement import refuse_retired
+from qdrant_tools.retry import DEFAULT_RETRY, Retry
 from qdrant_tools.translate import engine_errors
 from qdrant_tools.vectors import checked_unit_vectors
 
-BATCH_CHARACTERS = 8_000_000
+BATCH_BYTES = 8_000_000
 """A batch ends here even when it has fewer passages: servers refuse requests above 32 MB."""
+KEPT_FAILURES = 100
+
+OnBad = Literal["raise", "count"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A passage that was not stored, and why."""
+
+    passage_id: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What became of the passages. `merged` are repetitions of an equal passage within a batch."""
+    """What became of the passages. `merged` are repetitions of an equal passage within a batch; `failed` counts those
+    that were bad, the first hundred of them are in `failures`."""
 
     added: int = 0
     updated: int = 0
     unchanged: int = 0
     merged: int = 0
+    deleted: int = 0
+    failed: int = 0
+    failures: tuple[Failure, ...] = field(default=(), repr=False)
 
     def __add__(self, other: IndexReport) -> IndexReport:
+        counts = (each.name for each in fields(self) if each.name != "failures")
         return IndexReport(
-            self.added + other.added,
-            self.updated + other.updated,
-            self.unchanged + other.unchanged,
-            self.merged + other.merged,
+            **{name: getattr(self, name) + getattr(other, name) for name in counts},
+            failures=(self.failures + other.failures)[:KEPT_FAILURES],
         )
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A passage that can be stored, with the hash and the size of its content."""
+
+    passage: Passage
+    digest: str
+    size: int
 
 
 def index_passages(
@@ -56,30 +85,40 @@ def index_passages(
     *,
     batch_size: int = 256,
     progress: Progress | None = None,
+    on_bad: OnBad = "raise",
+    delete_missing: bool = False,
 ) -> IndexReport:
     """Store passages, encoding only those that are new or changed.
 
-    `progress` receives the number of passages of each batch once the engine has acknowledged them.
+    `progress` receives the number of passages of each batch once the engine has acknowledged them. A passage that
+    cannot be stored ends the run, or with `on_bad="count"` is reported with its reason. With `delete_missing` the
+    passages that are in the collection and not in the stream are deleted at the stream's end; nobody else should
+    write meanwhile.
 
     Raises:
         SpaceMismatchError: the collection was filled by another encoder.
-        CollectionError: the collection was adopted; it has the layout of another program.
-        InputError: an empty id or text, metadata that JSON cannot hold, or one id with two contents in a batch.
+        CollectionError: the collection was adopted; it has the layout of another program. Or another collection
+            takes its place just now: open the alias again and index again.
+        InputError: an empty id or text, metadata that JSON cannot hold, or one id with two contents in a batch; or
+            nothing to index and `delete_missing`.
         VectorError: the encoder returned something else than one unit vector per text.
+        UnreachableError: the server stayed silent for as long as `retry.DEFAULT_RETRY` says.
     """
-    collection.check(encoder)
-    if collection.layout != OURS:
-        raise CollectionError(
-            f"collection {collection.name!r} has the layout of {collection.layout.name!r}: fill it with the program "
-            "that made it, or index into a new collection"
-        )
+    _checked_target(collection, encoder)
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}, expected at least 1")
+    if on_bad not in ("raise", "count"):
+        raise InputError(f"on_bad is {on_bad!r}, expected 'raise' or 'count'")
+    writer = _Writer(collection, encoder, DEFAULT_RETRY)
     report = IndexReport()
-    for batch in _batches(passages, batch_size):
-        report += _index_batch(collection, batch, encoder)
-        if progress is not None:
-            progress(len(batch))
+    with seen_points() if delete_missing else nullcontext() as seen:
+        for batch in _batches(passages, batch_size):
+            report += _index_batch(writer, batch, on_bad, seen)
+            if progress is not None:
+                progress(len(batch))
+        if seen is not None:
+            report += IndexReport(deleted=remove_missing(collection, seen, retry=writer.retry))
+            refuse_retired(collection)
     return report
 
 
@@ -89,84 +128,135 @@ def content_hash(passage: Passage) -> str:
     Raises:
         InputError: the metadata holds something that JSON cannot.
     """
+    return hashlib.sha256(_content(passage)).hexdigest()
+
+
+def _content(passage: Passage) -> bytes:
     try:
         content = json.dumps(
             [passage.text, dict(passage.metadata)], sort_keys=True, ensure_ascii=False, allow_nan=False
         )
-        return hashlib.sha256(content.encode("utf-8")).hexdigest()
+        return content.encode("utf-8")
     except (TypeError, ValueError) as error:
         raise InputError(f"passage {passage.id!r} cannot be stored as JSON: {error}") from error
 
 
-def _batches(passages: Iterable[Passage], size: int) -> Iterator[list[Passage]]:
-    batch: list[Passage] = []
-    characters = 0
+def _checked_target(collection: Collection, encoder: Encoder) -> None:
+    collection.check(encoder)
+    if collection.layout != OURS:
+        raise CollectionError(
+            f"collection {collection.name!r} has the layout of {collection.layout.name!r}: fill it with the program "
+            "that made it, or index into a new collection"
+        )
+
+
+def _batches(passages: Iterable[Passage], size: int) -> Iterator[list[_Prepared | Failure]]:
+    batch: list[_Prepared | Failure] = []
+    held = 0
     for passage in passages:
-        batch.append(_checked(passage))
-        characters += len(passage.text)
-        if len(batch) == size or characters >= BATCH_CHARACTERS:
+        prepared = _prepared(passage)
+        batch.append(prepared)
+        held += prepared.size if isinstance(prepared, _Prepared) else 0
+        if len(batch) == size or held >= BATCH_BYTES:
             yield batch
-            batch, characters = [], 0
+            batch, held = [], 0
     if batch:
         yield batch
 
 
-def _checked(passage: Passage) -> Passage:
+def _prepared(passage: Passage) -> _Prepared | Failure:
     if not isinstance(passage.id, str) or not passage.id:
-        raise InputError(f"passage id is {passage.id!r}, expected a non-empty string")
+        return Failure(str(passage.id), f"passage id is {passage.id!r}, expected a non-empty string")
     if not isinstance(passage.text, str) or not passage.text.strip():
-        raise InputError(f"passage {passage.id!r} has the text {passage.text!r}, expected a non-empty string")
-    return passage
+        return Failure(passage.id, f"passage {passage.id!r} has the text {passage.text!r}, expected a non-empty string")
+    try:
+        content = _content(passage)
+        return _Prepared(passage, hashlib.sha256(content).hexdigest(), len(content))
+    except InputError as error:
+        return Failure(passage.id, str(error))
 
 
-def _index_batch(collection: Collection, batch: Sequence[Passage], encoder: Encoder) -> IndexReport:
-    hashes: dict[str, str] = {}
-    passages: dict[str, Passage] = {}
-    for passage in batch:
-        digest = content_hash(passage)
-        if hashes.setdefault(passage.id, digest) != digest:
-            raise InputError(f"passage id {passage.id!r} occurs with two different contents: give each its own id")
-        passages[passage.id] = passage
-    stored = _stored_hashes(collection, list(passages))
-    changed = [passage for passage in passages.values() if stored.get(passage.id) != hashes[passage.id]]
-    if changed:
-        _upsert(collection, changed, hashes, encoder)
-    updated = sum(passage.id in stored for passage in changed)
-    return IndexReport(
-        added=len(changed) - updated,
-        updated=updated,
-        unchanged=len(passages) - len(changed),
-        merged=len(batch) - len(passages),
-    )
+def _index_batch(
+    writer: _Writer, batch: Sequence[_Prepared | Failure], on_bad: OnBad, seen: SeenPoints | None
+) -> IndexReport:
+    passages: dict[str, _Prepared] = {}
+    failures: dict[str, list[Failure]] = {}
+    merged = 0
+    for each in batch:
+        if isinstance(each, Failure):
+            failures.setdefault(each.passage_id, []).append(each)
+            continue
+        known = passages.setdefault(each.passage.id, each)
+        merged += known is not each and known.digest == each.digest
+        if known.digest != each.digest:
+            failures.setdefault(each.passage.id, []).append(_ambiguous(each.passage.id))
+    for name in [name for name in failures if name in passages]:
+        failures[name].append(_ambiguous(name))  # which of the contents is meant cannot be told
+        del passages[name]
+    found = [failure for several in failures.values() for failure in several]
+    if found and on_bad == "raise":
+        raise InputError(found[0].reason)
+    if seen is not None:
+        # a bad passage is still wanted: what is stored under its id stays
+        seen.add(point_id(name) for name in (*passages, *failures))
+    stored = writer.store(list(passages.values()))
+    return stored + IndexReport(merged=merged, failed=len(found), failures=tuple(found[:KEPT_FAILURES]))
 
 
-def _stored_hashes(collection: Collection, passage_ids: Sequence[str]) -> dict[str, str | None]:
-    ids = {point_id(passage_id): passage_id for passage_id in passage_ids}
-    with engine_errors(f"read from collection {collection.name!r}"):
-        records = collection.client.retrieve(collection.name, list(ids), with_payload=["content_hash"])
-    return {ids[str(plain_id(record.id))]: (record.payload or {}).get("content_hash") for record in records}
+def _ambiguous(name: str) -> Failure:
+    return Failure(name, f"passage id {name!r} occurs with two different contents: give each its own id")
 
 
-def _upsert(collection: Collection, passages: Sequence[Passage], hashes: dict[str, str], encoder: Encoder) -> None:
-    vectors = checked_unit_vectors(
-        encoder.encode_passages([passage.text for passage in passages]),
-        dimension=collection.dimension,
-        count=len(passages),
-        what=f"passages encoded by {encoder.space!r}",
-    )
-    lexical = collection.lexical
-    points = [
-        models.PointStruct(
+@dataclass(frozen=True)
+class _Writer:
+    """Brings prepared passages into a collection, each network call as often as it takes."""
+
+    collection: Collection
+    encoder: Encoder
+    retry: Retry
+
+    def store(self, batch: Sequence[_Prepared]) -> IndexReport:
+        if not batch:
+            return IndexReport()
+        stored = self.retry(lambda: self._stored_hashes([each.passage.id for each in batch]))
+        changed = [each for each in batch if stored.get(each.passage.id) != each.digest]
+        if changed:
+            points = self._points(changed)
+            self.retry(lambda: self._upsert(points))
+        # after writing and before anything is reported: see `retirement`
+        self.retry(lambda: refuse_retired(self.collection))
+        updated = sum(each.passage.id in stored for each in changed)
+        return IndexReport(len(changed) - updated, updated, len(batch) - len(changed))
+
+    def _stored_hashes(self, passage_ids: Sequence[str]) -> dict[str, str | None]:
+        ids = {point_id(passage_id): passage_id for passage_id in passage_ids}
+        with engine_errors(f"read from collection {self.collection.name!r}"):
+            records = self.collection.client.retrieve(self.collection.name, list(ids), with_payload=["content_hash"])
+        return {ids[str(plain_id(record.id))]: (record.payload or {}).get("content_hash") for record in records}
+
+    def _points(self, batch: Sequence[_Prepared]) -> list[models.PointStruct]:
+        vectors = checked_unit_vectors(
+            self.encoder.encode_passages([each.passage.text for each in batch]),
+            dimension=self.collection.dimension,
+            count=len(batch),
+            what=f"passages encoded by {self.encoder.space!r}",
+        )
+        return [self._point(each, row) for each, row in zip(batch, vectors, strict=True)]
+
+    def _point(self, each: _Prepared, row: Vectors) -> models.PointStruct:
+        passage, lexical = each.passage, self.collection.lexical
+        vector = row.tolist()
+        return models.PointStruct(
             id=point_id(passage.id),
-            vector=row if lexical is None else {"": row, VECTOR: lexical.passage(passage.text)},
+            vector=vector if lexical is None else {"": vector, VECTOR: lexical.passage(passage.text)},
             payload={
                 "passage_id": passage.id,
                 "text": passage.text,
                 "metadata": dict(passage.metadata),
-                "content_hash": hashes[passage.id],
+                "content_hash": each.digest,
             },
         )
-        for passage, row in zip(passages, vectors.tolist(), strict=True)
-    ]
-    with engine_errors(f"write to collection {collection.name!r}"):
-        collection.client.upsert(collection.name, points, wait=True)
+
+    def _upsert(self, points: list[models.PointStruct]) -> None:
+        with engine_errors(f"write to collection {self.collection.name!r}"):
+            self.collection.client.upsert(self.collection.name, points, wait=True)

@@ -1,27 +1,36 @@
 """How a collection is built, as one frozen value, and how it differs from what an engine reports.
 
-Guarantees: validated when made; `from_info(info)` of a collection created with settings S gives S back, on an
+Guarantees: validated when made; `settings_of(info)` of a collection created with settings S gives S back, on an
 engine that has an HNSW index. Does not know: clients.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
 
 from qdrant_client import models
 
-from qdrant_tools.errors import CollectionError, InputError
-from qdrant_tools.layout import OURS, Layout
+from qdrant_tools.errors import InputError
+from qdrant_tools.layout import Layout
 from qdrant_tools.lexical import VECTOR, Bm25
+from qdrant_tools.quantization import Quantization
+from qdrant_tools.stamp import Stamp, stamp_of
 
-METADATA_KEY = "embed_plus"
-METADATA_FORMAT = 1
 QDRANT_INDEXING_THRESHOLD = 20_000  # kB; what a server that reports none works with
 
 DISTANCES: dict[str, models.Distance] = {"cosine": models.Distance.COSINE, "dot": models.Distance.DOT}
 """Similarities: the larger the nearer. On unit vectors the two are the same."""
+
+PayloadKind = Literal["keyword", "integer", "float", "bool", "datetime", "uuid", "geo", "text"]
+Datatype = Literal["float32", "float16", "uint8"]
+
+FIXED = ("distance", "lexical", "datatype", "shards")
+"""What cannot be changed once a collection is made."""
+EVERYWHERE = ("distance", "hnsw_ef", "lexical", "m", "ef_construct", "full_scan_threshold", "indexing_threshold")
+"""What can be set on `:memory:` too. It has no graph and compares with every vector, so that a graph's settings change
+nothing there."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +55,56 @@ class CollectionSettings:
     """Beam width while searching, unless the search says otherwise. Kept in the collection's metadata."""
     lexical: Bm25 | None = None
     """Keep sparse vectors for BM25 beside the dense ones; see `hybrid`."""
+    quantization: Quantization | None = None
+    """Compress the vectors for the search, which then rescores."""
+    payload_indexes: Mapping[str, PayloadKind] = field(default_factory=dict)
+    """Metadata field -> kind of index: what makes filters on it fast."""
+    payload_m: int | None = None
+    """Edges per node of the graphs that each indexed payload value gets of its own; None is as many as `m`."""
+    on_disk: bool = False
+    """Keep the vectors and the graph on the disk, and in memory only what is being read."""
+    datatype: Datatype = "float32"
+    shards: int = 1
+    replicas: int = 1
+    strict_mode: models.StrictModeConfig | None = None
+    """Limits that a server enforces on requests."""
 
     def __post_init__(self) -> None:
-        if self.distance not in DISTANCES:
-            raise InputError(f"distance is {self.distance!r}, expected one of {sorted(DISTANCES)}")
+        for name, allowed in (("distance", DISTANCES), ("datatype", get_args(Datatype))):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} is {getattr(self, name)!r}, expected one of {sorted(allowed)}")
         for name, least in _LEAST.items():
             value = getattr(self, name)
+            if name == "payload_m" and value is None:
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise InputError(f"{name} is {value!r}, expected a whole number of at least {least}")
+        if self.payload_m == self.m:
+            object.__setattr__(self, "payload_m", None)  # one spelling of the same
+        for name, kind in self.payload_indexes.items():
+            if kind not in get_args(PayloadKind):
+                raise InputError(
+                    f"payload index on {name!r} is {kind!r}, expected one of {', '.join(get_args(PayloadKind))}"
+                )
 
     def difference(self, other: CollectionSettings) -> dict[str, tuple[Any, Any]]:
         """Field -> (here, there), for the fields that differ."""
-        mine, theirs = asdict(self), asdict(other)
-        return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
+        pairs = {each.name: (getattr(self, each.name), getattr(other, each.name)) for each in fields(self)}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+    @property
+    def beyond_memory(self) -> list[str]:
+        """The settings that are not the default and mean nothing on `:memory:`."""
+        return [name for name in CollectionSettings().difference(self) if name not in EVERYWHERE]
 
     @property
     def hnsw(self) -> models.HnswConfigDiff:
         return models.HnswConfigDiff(
-            m=self.m, ef_construct=self.ef_construct, full_scan_threshold=self.full_scan_threshold
+            m=self.m,
+            ef_construct=self.ef_construct,
+            full_scan_threshold=self.full_scan_threshold,
+            payload_m=self.payload_m,
+            on_disk=self.on_disk,
         )
 
     @property
@@ -76,74 +117,91 @@ class CollectionSettings:
     def optimizers(self) -> models.OptimizersConfigDiff:
         return models.OptimizersConfigDiff(indexing_threshold=self.indexing_threshold)
 
-
-_LEAST = {"m": 0, "ef_construct": 4, "full_scan_threshold": 10, "indexing_threshold": 0, "hnsw_ef": 1}
-
-
-@dataclass(frozen=True)
-class CollectionDescription:
-    """What is known about one collection; `space`, `dimension`, `settings` and `layout` only where something tells."""
-
-    name: str
-    engine: str
-    points: int
-    indexed_vectors: int
-    segments: int
-    space: str | None
-    dimension: int | None
-    settings: CollectionSettings | None
-    aliases: tuple[str, ...]
-    layout: Layout | None = None
-    vectors: tuple[str, ...] = ()
-    """Names of the dense vectors; "" is the unnamed one."""
-    status: str = "green"
-
-
-def stamp_for(
-    space: str, dimension: int, *, hnsw_ef: int | None, layout: Layout = OURS, lexical: Bm25 | None = None
-) -> dict[str, Any]:
-    """What a collection's metadata says about its vectors."""
-    stamp: dict[str, Any] = {"format": METADATA_FORMAT, "space": space, "dimension": dimension, "hnsw_ef": hnsw_ef}
-    if layout != OURS:
-        stamp["layout"] = layout.as_row()
-    if lexical is not None:
-        stamp["lexical"] = lexical.as_row()
-    return {METADATA_KEY: stamp}
-
-
-def stamp_of(info: models.CollectionInfo) -> dict[str, Any] | None:
-    stamp = (info.config.metadata or {}).get(METADATA_KEY)
-    if stamp is None:
-        return None
-    if stamp.get("format") != METADATA_FORMAT:
-        raise CollectionError(
-            f"collection metadata has format {stamp.get('format')!r}, this version reads {METADATA_FORMAT}: upgrade"
+    def vector(self, dimension: int) -> models.VectorParams:
+        return models.VectorParams(
+            size=dimension,
+            distance=DISTANCES[self.distance],
+            on_disk=self.on_disk,
+            datatype=models.Datatype(self.datatype) if self.datatype != "float32" else None,
         )
-    return dict(stamp)
+
+    def create_options(self, dimension: int) -> dict[str, Any]:
+        """The arguments of `QdrantClient.create_collection`, but for the name and the metadata."""
+        options: dict[str, Any] = {
+            "vectors_config": self.vector(dimension),
+            "sparse_vectors_config": self.sparse_vectors,
+            "hnsw_config": self.hnsw,
+            "optimizers_config": self.optimizers,
+        }
+        if self.quantization is not None:
+            options["quantization_config"] = self.quantization.config
+        if self.shards != 1:
+            options["shard_number"] = self.shards
+        if self.replicas != 1:
+            options["replication_factor"] = self.replicas
+        if self.strict_mode is not None:
+            options["strict_mode_config"] = self.strict_mode
+        return options
+
+    def stamp(self, space: str, dimension: int) -> Stamp:
+        """The stamp of a collection made with these settings."""
+        return Stamp(space, dimension, self.hnsw_ef, lexical=self.lexical, quantization=self.quantization)
 
 
-def layout_of(stamp: Mapping[str, Any]) -> Layout:
-    """The layout that a stamp keeps; ours, if it keeps none."""
-    return Layout.from_row(stamp["layout"]) if "layout" in stamp else OURS
+def update_options(
+    wanted: CollectionSettings, changes: Mapping[str, tuple[Any, Any]], *, vector: str
+) -> dict[str, Any]:
+    """The arguments of `QdrantClient.update_collection` that bring about these changes; see `difference`."""
+    options: dict[str, Any] = {}
+    if changes.keys() & {"m", "ef_construct", "full_scan_threshold", "payload_m", "on_disk"}:
+        # no request can say "unset" once payload_m is set; `m` means the same
+        payload_m = wanted.m if wanted.payload_m is None else wanted.payload_m
+        options["hnsw_config"] = wanted.hnsw.model_copy(update={"payload_m": payload_m})
+    if "indexing_threshold" in changes:
+        options["optimizers_config"] = wanted.optimizers
+    if "on_disk" in changes:
+        options["vectors_config"] = {vector: models.VectorParamsDiff(on_disk=wanted.on_disk)}
+    if "quantization" in changes and not _only_searched_differently(*changes["quantization"]):
+        kept = wanted.quantization
+        options["quantization_config"] = models.Disabled.DISABLED if kept is None else kept.config
+    if "replicas" in changes:
+        options["collection_params"] = models.CollectionParamsDiff(replication_factor=wanted.replicas)
+    if "strict_mode" in changes:
+        options["strict_mode_config"] = wanted.strict_mode or models.StrictModeConfig(enabled=False)
+    return options
 
 
-def lexical_of_stamp(stamp: Mapping[str, Any]) -> Bm25 | None:
-    return Bm25(**stamp["lexical"]) if "lexical" in stamp else None
+def _only_searched_differently(now: Quantization | None, wanted: Quantization | None) -> bool:
+    return now is not None and wanted is not None and now.stored == wanted.stored
 
 
-def dense_params(info: models.CollectionInfo) -> models.VectorParams | None:
+_LEAST = {
+    "m": 0,
+    "ef_construct": 4,
+    "full_scan_threshold": 10,
+    "indexing_threshold": 0,
+    "hnsw_ef": 1,
+    "payload_m": 0,
+    "shards": 1,
+    "replicas": 1,
+}
+
+
+def dense_params(info: models.CollectionInfo, vector: str | None = None) -> models.VectorParams | None:
+    """The dense vector of that name ("" is the unnamed one), or the first one."""
     vectors = info.config.params.vectors
     if isinstance(vectors, Mapping):
-        return next(iter(vectors.values()), None)
+        return next(iter(vectors.values()), None) if vector is None else vectors.get(vector)
     return vectors
 
 
 def settings_of(info: models.CollectionInfo) -> CollectionSettings | None:
-    params = dense_params(info)
+    """The settings that an engine reports; None for a distance that is not a similarity."""
+    stamp = stamp_of(info)
+    params = dense_params(info, None if stamp is None else stamp.layout.vector)
     names = {distance: name for name, distance in DISTANCES.items()}
     if params is None or params.distance not in names:
         return None
-    stamp = stamp_of(info) or {}
     hnsw, threshold = info.config.hnsw_config, info.config.optimizer_config.indexing_threshold
     return CollectionSettings(
         distance=names[params.distance],  # type: ignore[arg-type]
@@ -151,6 +209,42 @@ def settings_of(info: models.CollectionInfo) -> CollectionSettings | None:
         ef_construct=hnsw.ef_construct,
         full_scan_threshold=hnsw.full_scan_threshold,
         indexing_threshold=QDRANT_INDEXING_THRESHOLD if threshold is None else threshold,
-        hnsw_ef=stamp.get("hnsw_ef") or CollectionSettings.hnsw_ef,
-        lexical=lexical_of_stamp(stamp),
+        hnsw_ef=(stamp and stamp.hnsw_ef) or CollectionSettings.hnsw_ef,
+        lexical=stamp.lexical if stamp else None,
+        quantization=_quantization(info, params, stamp),
+        payload_indexes=_payload_indexes(info, stamp.layout if stamp else None),
+        payload_m=hnsw.payload_m,
+        on_disk=bool(params.on_disk),
+        datatype=params.datatype.value if params.datatype in _DATATYPES else "float32",  # type: ignore[arg-type]
+        shards=info.config.params.shard_number or 1,
+        replicas=info.config.params.replication_factor or 1,
+        strict_mode=_strict_mode(info),
     )
+
+
+_DATATYPES = {models.Datatype(name) for name in get_args(Datatype)}
+
+
+def _quantization(info: models.CollectionInfo, params: models.VectorParams, stamp: Stamp | None) -> Quantization | None:
+    reported = Quantization.from_config(params.quantization_config or info.config.quantization_config)
+    kept = stamp.quantization if stamp else None
+    if reported is not None and kept is not None and kept.stored == reported.stored:
+        return kept
+    return reported
+
+
+def _strict_mode(info: models.CollectionInfo) -> models.StrictModeConfig | None:
+    strict = info.config.strict_mode_config
+    if strict is None or not strict.enabled:
+        return None
+    return models.StrictModeConfig(**strict.model_dump(exclude_none=True))
+
+
+def _payload_indexes(info: models.CollectionInfo, layout: Layout | None) -> dict[str, PayloadKind]:
+    prefix = layout.metadata_field("") if layout is not None else ""
+    found: dict[str, PayloadKind] = {}
+    for name, index in (info.payload_schema or {}).items():
+        kind = index.data_type.value
+        if name.startswith(prefix):
+            found[name.removeprefix(prefix)] = kind  # type: ignore[assignment]
+    return found

@@ -37,6 +37,14 @@ def engine_errors(doing: str) -> Iterator[None]:
         raise EngineError(f"cannot {doing}: {_line(error)}") from error
 
 
+def may_pass(error: UnreachableError) -> bool:
+    """Whether the same call may succeed a little later: the server was silent or busy, and did not refuse the key."""
+    cause = error.__cause__
+    if isinstance(cause, UnexpectedResponse):
+        return cause.status_code not in (401, 403)
+    return not (isinstance(cause, grpc.Call) and cause.code() in _NO_ACCESS)
+
+
 def _from_status(doing: str, error: UnexpectedResponse) -> PlusError:
     said = _line(error.content.decode("utf-8", "replace") if error.content else error.reason_phrase)
     if error.status_code in (401, 403):

@@ -15,9 +15,10 @@ from tiny import ENGINES, WordEncoder, client_of, numbered
 
 from qdrant_tools.collection import Collection, CollectionManager, fetch
 from qdrant_tools.connect import connect
-from qdrant_tools.errors import InputError, SpaceMismatchError, VectorError
-from qdrant_tools.index import IndexReport, content_hash, index_passages
+from qdrant_tools.errors import CollectionError, InputError, SpaceMismatchError, VectorError
+from qdrant_tools.index import Failure, IndexReport, content_hash, index_passages
 from qdrant_tools.records import Passage
+from qdrant_tools.retirement import retire, unretire
 
 
 @pytest.fixture(params=ENGINES)
@@ -208,3 +209,63 @@ def test_the_content_hash_does_not_depend_on_the_order_of_metadata():
         Passage("b", "t", {"y": [1, 2], "x": 1})
     )
     assert content_hash(Passage("a", "t", {"x": 1})) != content_hash(Passage("a", "t", {"x": "1"}))
+
+
+def test_bad_passages_are_counted_with_their_reasons_where_that_is_asked_for(collection, encoder):
+    stream = [
+        Passage("good", "text"),
+        Passage("empty", ""),
+        Passage("twice", "one"),
+        Passage("twice", "two"),
+        Passage("json", "text", {"x": float("nan")}),
+    ]
+    report = index_passages(collection, stream, encoder, on_bad="count")
+    assert (report.added, report.failed) == (1, 4)
+    assert [failure.passage_id for failure in report.failures] == ["empty", "twice", "twice", "json"]
+    assert report.failures[0] == Failure("empty", "passage 'empty' has the text '', expected a non-empty string")
+    assert sorted(fetch(collection, ["good", "twice", "empty"])) == ["good"]
+    with pytest.raises(InputError, match="on_bad is 'skip'"):
+        index_passages(collection, stream, encoder, on_bad="skip")
+
+
+def test_only_the_first_hundred_reasons_are_kept(collection, encoder):
+    report = index_passages(collection, [Passage(f"p{i}", "") for i in range(150)], encoder, on_bad="count")
+    assert report.failed == 150 and len(report.failures) == 100
+
+
+def test_passages_that_left_the_stream_are_deleted_on_request(collection, encoder):
+    index_passages(collection, numbered(30), encoder)
+    kept = [*numbered(20), Passage("p25", "")]
+    report = index_passages(collection, kept, encoder, on_bad="count", delete_missing=True, batch_size=7)
+    assert (report.unchanged, report.deleted, report.failed) == (20, 9, 1)
+    assert "p25" in fetch(collection, ["p25"]), "a bad passage is no missing one"
+    assert index_passages(collection, kept[:20], encoder).deleted == 0
+
+
+def test_an_interrupted_run_deletes_nothing(collection, encoder):
+    index_passages(collection, numbered(30), encoder)
+
+    def interrupted():
+        yield from numbered(5)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index_passages(collection, interrupted(), encoder, batch_size=2, delete_missing=True)
+    assert points_in(collection) == 30
+
+
+def test_an_empty_stream_does_not_empty_the_collection(collection, encoder):
+    index_passages(collection, numbered(3), encoder)
+    with pytest.raises(InputError, match="would empty collection 'docs'"):
+        index_passages(collection, [], encoder, delete_missing=True)
+    assert points_in(collection) == 3
+
+
+def test_a_batch_written_while_another_collection_takes_over_is_not_reported(collection, encoder):
+    reported: list[int] = []
+    retire(collection.client, "docs", successor="docs-2")
+    with pytest.raises(CollectionError, match="'docs' is being replaced by 'docs-2'.*open the alias again"):
+        index_passages(collection, numbered(3), encoder, progress=reported.append)
+    assert reported == []
+    unretire(collection.client, "docs")
+    assert index_passages(collection, numbered(3), encoder) == IndexReport(unchanged=3)

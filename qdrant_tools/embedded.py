@@ -1,0 +1,61 @@
+"""What of the embedded engine other modules need and `QdrantClient` has no method for: a collection's files.
+
+Guarantees: `frozen_copy` is a copy of one moment, with every write that was acknowledged before it.
+Does not know: what is in the files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qdrant_client import QdrantClient
+
+from qdrant_tools.connect import engine_of
+from qdrant_tools.errors import NotSupportedError
+
+if TYPE_CHECKING:
+    from qdrant_tools.edge.shard import OpenCollection
+
+
+def folder_of(client: QdrantClient, name: str) -> Path | None:
+    """The folder with a collection's files; None where the collection is not kept in files of this process."""
+    if engine_of(client) != "qdrant-edge":
+        return None
+    return Path(_opened(client, name).folder)
+
+
+def disk_bytes(client: QdrantClient, name: str) -> int | None:
+    """Bytes on the disk, without the holes of preallocated files; None where they cannot be known."""
+    folder = folder_of(client, name)
+    if folder is None:
+        return None
+    sizes = (path.stat() for path in folder.rglob("*") if path.is_file())
+    return sum(min(each.st_size, getattr(each, "st_blocks", each.st_size) * 512) for each in sizes)
+
+
+def frozen_copy(client: QdrantClient, name: str, target: Path) -> None:
+    """Copy a collection's flushed files into `target`, which must not exist. Reads go on meanwhile, writes wait.
+
+    Raises:
+        NotSupportedError: the client is not of the embedded engine.
+        LocationError: the disk has no room.
+    """
+    if engine_of(client) != "qdrant-edge":
+        raise NotSupportedError(f"collection {name!r} has no files here: only the embedded engine keeps any")
+    # imported here: a client of a server needs no engine in its process
+    from qdrant_tools.edge.files import copy_folder
+    from qdrant_tools.edge.shard import SHARD_FOLDER
+
+    opened = _opened(client, name)
+    with opened.building:
+        try:
+            with opened.recording():
+                copy_folder(opened.folder / SHARD_FOLDER, target / SHARD_FOLDER)
+        finally:
+            opened.stop_recording()
+
+
+def _opened(client: QdrantClient, name: str) -> OpenCollection:
+    found: OpenCollection = client._client.engine.collection(name)  # type: ignore[attr-defined]
+    return found

@@ -1,0 +1,65 @@
+"""The moment in which another collection takes the place of this one: writers are told, so that no write is lost.
+
+Whoever switches an alias marks the collection as retired first, then carries over what was written, then switches.
+Whoever writes looks for the mark after writing and before reporting the write as stored. If there was none, the write
+came before the mark, and the carrying-over finds it; if there was one, the writer gets an error and writes again where
+the alias points then. The mark expires, so that a switch that was killed does not stop writers for long; the switcher
+gives up its pass when its mark has expired.
+
+Guarantees: a write that was reported is in the collection that serves after the switch, if clocks of the machines agree
+to within a minute. Does not know: promotions.
+"""
+
+from __future__ import annotations
+
+import time
+
+from qdrant_client import QdrantClient
+
+from qdrant_tools.errors import CollectionError
+from qdrant_tools.handle import Collection
+from qdrant_tools.translate import engine_errors
+
+KEY = "embed_plus_retired"
+LEASE = 300.0
+"""Seconds for which a mark holds."""
+MARGIN = 60.0
+"""Seconds before its end at which the switcher no longer trusts its mark."""
+
+
+def retire(client: QdrantClient, name: str, *, successor: str) -> float:
+    """Mark a collection; the time (`time.time()`) until which the switcher may rely on it."""
+    until = time.time() + LEASE
+    _write(client, name, {"successor": successor, "until": until})
+    return until - MARGIN
+
+
+def unretire(client: QdrantClient, name: str) -> None:
+    """Take the mark away: the collection takes writes again."""
+    _write(client, name, {})
+
+
+def retire_for_good(client: QdrantClient, name: str, *, successor: str) -> None:
+    """The alias has been switched: nothing that is written here is served any more."""
+    _write(client, name, {"successor": successor, "until": None})
+
+
+def refuse_retired(collection: Collection) -> None:
+    """Raise if another collection takes this one's place, now or already.
+
+    Raises:
+        CollectionError: with the name of the other collection and the way out.
+    """
+    with engine_errors(f"write to collection {collection.name!r}"):
+        metadata = collection.client.get_collection(collection.name).config.metadata or {}
+    mark = metadata.get(KEY)
+    if mark and (mark["until"] is None or mark["until"] > time.time()):
+        raise CollectionError(
+            f"collection {collection.name!r} is being replaced by {mark['successor']!r}: the last batch was not "
+            "reported as stored; open the alias again, with the encoder that serves then, and index again"
+        )
+
+
+def _write(client: QdrantClient, name: str, mark: dict[str, object]) -> None:
+    with engine_errors(f"mark collection {name!r}"):
+        client.update_collection(name, metadata={KEY: mark})

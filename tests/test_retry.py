@@ -1,0 +1,110 @@
+"""A network that comes back is waited for; nothing else is tried twice."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+from tiny import WordEncoder, numbered
+
+from qdrant_tools import retry as retry_module
+from qdrant_tools.collection import CollectionManager
+from qdrant_tools.connect import connect
+from qdrant_tools.errors import InputError, UnreachableError, VectorError
+from qdrant_tools.index import IndexReport, index_passages
+from qdrant_tools.retry import Retry
+from qdrant_tools.translate import engine_errors
+
+
+def answer(status: int) -> UnexpectedResponse:
+    return UnexpectedResponse(status, "said", b"said", httpx.Headers())
+
+
+SILENCE = ResponseHandlingException(httpx.ConnectError("connection refused"))
+
+
+class Failing:
+    """A call that fails with these errors, then succeeds."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        with engine_errors("do it"):
+            if self.errors:
+                raise self.errors.pop(0)
+        return "done"
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    waited: list[float] = []
+    monkeypatch.setattr(retry_module.time, "sleep", waited.append)
+    return waited
+
+
+def test_silence_and_a_busy_server_are_waited_for(waits):
+    call = Failing(SILENCE, answer(503), answer(429), SILENCE)
+    assert Retry()(call) == "done" and call.calls == 5
+    assert len(waits) == 4
+    assert all(0 <= waited <= 0.5 * 2**attempt for attempt, waited in enumerate(waits))
+
+
+def test_the_waits_are_bounded_and_differ(waits):
+    with pytest.raises(UnreachableError):
+        Retry(attempts=40, first=1.0, longest=2.0)(Failing(*[SILENCE] * 40))
+    assert max(waits) <= 2.0 and len(set(waits)) > 30
+
+
+def test_the_last_error_leaves_as_it_is(waits):
+    call = Failing(*[SILENCE] * 3)
+    with pytest.raises(UnreachableError, match="does not answer"):
+        Retry(attempts=3)(call)
+    assert call.calls == 3
+
+
+@pytest.mark.parametrize("error", [answer(401), answer(403), answer(400), answer(404), ValueError("wrong")])
+def test_what_will_not_pass_is_not_tried_again(waits, error):
+    call = Failing(error)
+    with pytest.raises(Exception, match="cannot do it"):
+        Retry()(call)
+    assert call.calls == 1 and waits == []
+
+
+def test_indexing_goes_on_after_the_network_came_back(waits, monkeypatch):
+    client = connect(":memory:")
+    encoder = WordEncoder()
+    collection = CollectionManager(client).ensure("docs", encoder)
+    upsert, errors = client.upsert, [SILENCE, answer(502)]
+
+    def flaky(*args, **kwargs):
+        if errors:
+            raise errors.pop()
+        return upsert(*args, **kwargs)
+
+    monkeypatch.setattr(client, "upsert", flaky)
+    assert index_passages(collection, numbered(5), encoder) == IndexReport(added=5)
+    assert len(waits) == 2 and len(encoder.encoded) == 5, "nothing is encoded twice"
+
+
+def test_an_encoder_that_fails_is_not_asked_twice(waits):
+    encoder = WordEncoder()
+    collection = CollectionManager(connect(":memory:")).ensure("docs", encoder)
+    asked = []
+
+    def broken(texts):
+        asked.append(texts)
+        raise VectorError("no vectors today")
+
+    encoder.encode_passages = broken
+    with pytest.raises(VectorError):
+        index_passages(collection, numbered(2), encoder)
+    assert len(asked) == 1 and waits == []
+
+
+@pytest.mark.parametrize("wrong", [{"attempts": 0}, {"first": -1.0}, {"first": 5.0, "longest": 1.0}])
+def test_a_retry_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(InputError, match="expected at least 1 attempt"):
+        Retry(**wrong)
