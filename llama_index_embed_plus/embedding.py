@@ -9,6 +9,7 @@ another model, precision, pooling, prompt or dimension. The only module that kno
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
@@ -33,7 +34,7 @@ from llama_index_embed_plus.encoders.runtime import OnMismatch
 from llama_index_embed_plus.encoders.text_encoder import check_texts
 from llama_index_embed_plus.errors import ModelError
 from llama_index_embed_plus.identity import DEFAULT_MODEL, base_build, overrides_of, runtime_of, settle
-from llama_index_embed_plus.marks import attach, is_embedded, mark_of
+from llama_index_embed_plus.marks import Stale, attach, stale_nodes
 from llama_index_embed_plus.service import EncoderService
 from llama_index_embed_plus.spec import LongText
 from qdrant_tools.records import Progress
@@ -153,16 +154,15 @@ class PlusEmbedding(BaseEmbedding):
 
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Give every node an embedding; nodes that carry one of this space for their present text keep it."""
-        stale, texts = self._to_embed(nodes)
-        for node, text, embedding in zip(stale, texts, self.get_text_embedding_batch(texts, **kwargs)):
-            attach(node, embedding, mark_of(self.space, text))
+        stale = self._stale(nodes)
+        attach(stale, self.get_text_embedding_batch([each.text for each in stale], **kwargs))
         return nodes
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Give every node an embedding; nodes that carry one of this space for their present text keep it."""
-        stale, texts = self._to_embed(nodes)
-        for node, text, embedding in zip(stale, texts, await self.aget_text_embedding_batch(texts, **kwargs)):
-            attach(node, embedding, mark_of(self.space, text))
+        stale = await asyncio.to_thread(self._stale, nodes)
+        embeddings = await self.aget_text_embedding_batch([each.text for each in stale], **kwargs)
+        await asyncio.to_thread(attach, stale, embeddings)
         return nodes
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -223,7 +223,7 @@ class PlusEmbedding(BaseEmbedding):
         return embeddings
 
     async def _aembed(self, role: Role, texts: Sequence[str], show_progress: bool = False) -> list[Embedding]:
-        check_texts(texts)
+        check_texts(texts) if len(texts) == 1 else await asyncio.to_thread(check_texts, texts)
         if not texts:
             return []
         with self._observed(texts) as embeddings:
@@ -244,13 +244,14 @@ class PlusEmbedding(BaseEmbedding):
         service = self._served()
         if len(texts) == 1:
             return {texts[0]: service.encode_one(role, texts[0]).tolist()}
-        return dict(zip(texts, service.encode(role, texts, progress).tolist())) if texts else {}
+        # Row by row, so that other threads, an event loop's among them, get a turn.
+        return {text: row.tolist() for text, row in zip(texts, service.encode(role, texts, progress))} if texts else {}
 
     async def _acompute(self, role: Role, texts: list[str], progress: Progress | None = None) -> Known:
         service = self._served()
         if len(texts) == 1:
             return {texts[0]: (await service.aencode_one(role, texts[0])).tolist()}
-        return dict(zip(texts, (await service.aencode(role, texts, progress)).tolist())) if texts else {}
+        return await service.arun(self._compute, role, texts, progress)
 
     def _store(self, keyspace: KeySpace) -> StoreCache:
         store: Any = self.embeddings_cache
@@ -279,11 +280,8 @@ class PlusEmbedding(BaseEmbedding):
         end.embeddings = embeddings  # not through the constructor, which copies every vector
         dispatcher.event(end)
 
-    def _to_embed(self, nodes: Sequence[BaseNode]) -> tuple[list[BaseNode], list[str]]:
-        """Return the nodes, and their texts, that carry no embedding of this space for their present text."""
-        texts = [node.get_content(MetadataMode.EMBED) for node in nodes]
-        stale = [pair for pair in zip(nodes, texts) if not is_embedded(pair[0], mark_of(self.space, pair[1]))]
-        return [node for node, _ in stale], [text for _, text in stale]
+    def _stale(self, nodes: Sequence[BaseNode]) -> list[Stale]:
+        return stale_nodes(nodes, (node.get_content(MetadataMode.EMBED) for node in nodes), self.space)
 
 
 def _rebuild(kind: type[PlusEmbedding], fields: dict[str, Any]) -> PlusEmbedding:

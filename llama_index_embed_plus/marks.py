@@ -10,7 +10,8 @@ Does not know: how embeddings are computed.
 from __future__ import annotations
 
 import hashlib
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 PREFIX = "embedding_space="
 
@@ -22,18 +23,29 @@ class Node(Protocol):
     excluded_embed_metadata_keys: list[str]
 
 
-def mark_of(space: str, text: str) -> str:
-    """Name an embedding of `text` in `space`."""
+class Stale(NamedTuple):
+    """A node to be embedded, the text to embed, and the mark of the embedding to come."""
+
+    node: Node
+    text: str
+    mark: str
+
+
+def stale_nodes(nodes: Iterable[Node], texts: Iterable[str], space: str) -> list[Stale]:
+    """Return the nodes that carry no embedding of `space` for their text."""
+    every = (Stale(node, text, _mark(space, text)) for node, text in zip(nodes, texts))
+    return [
+        each for each in every if each.node.embedding is None or each.mark not in each.node.excluded_embed_metadata_keys
+    ]
+
+
+def attach(stale: Sequence[Stale], embeddings: Sequence[list[float]]) -> None:
+    """Give every node its embedding, and its mark in place of an older one."""
+    for each, embedding in zip(stale, embeddings, strict=True):
+        others = [key for key in each.node.excluded_embed_metadata_keys if not key.startswith(PREFIX)]
+        each.node.embedding = embedding
+        each.node.excluded_embed_metadata_keys = [*others, each.mark]
+
+
+def _mark(space: str, text: str) -> str:
     return f"{PREFIX}{space}:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
-
-
-def is_embedded(node: Node, mark: str) -> bool:
-    """Say whether the node carries the embedding that `mark` names."""
-    return node.embedding is not None and mark in node.excluded_embed_metadata_keys
-
-
-def attach(node: Node, embedding: list[float], mark: str) -> None:
-    """Give the node an embedding and its mark, in place of an older mark."""
-    others = [key for key in node.excluded_embed_metadata_keys if not key.startswith(PREFIX)]
-    node.embedding = embedding
-    node.excluded_embed_metadata_keys = [*others, mark]

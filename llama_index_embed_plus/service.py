@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,10 @@ from qdrant_tools.records import Progress, Vectors
 
 SLAB = 4096  # texts computed between two writes to the cache; sorting more of them by length gains nothing
 DEFAULT_WORKERS = 2  # a small bulk call can overtake a large one; the encoder itself uses every core
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class EncoderService:
@@ -63,9 +68,7 @@ class EncoderService:
 
     async def akeyspace(self, role: Role) -> KeySpace:
         """Like `keyspace`; opens the encoder, if it must, in a worker thread."""
-        if self._encoder is not None:
-            return self.keyspace(role)
-        return await asyncio.get_running_loop().run_in_executor(self._workers, self.keyspace, role)
+        return self.keyspace(role) if self._encoder is not None else await self.arun(self.keyspace, role)
 
     def encode(self, role: Role, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
         """Return one unit row for each text, (n, dimension) float32. `progress` counts texts, duplicates too."""
@@ -83,10 +86,13 @@ class EncoderService:
         check_texts([text])
         return self._singles[role].encode(text)
 
+    async def arun(self, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Call `work` in a worker thread, when one is free, and wait for it without blocking the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._workers, partial(work, *arguments, **options))
+
     async def aencode(self, role: Role, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
         """Like `encode`, in one of the worker threads."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._workers, self.encode, role, texts, progress)
+        return await self.arun(self.encode, role, texts, progress)
 
     async def aencode_one(self, role: Role, text: str) -> Row:
         """Like `encode_one`, in the thread that serves the queue."""

@@ -48,7 +48,13 @@ def test_the_rag_pipeline_retrieves_prompts_and_embeds_unchanged_documents_once(
     assert run("rag", "folder").startswith("0 new nodes")
 
 
+def test_the_recording_example_writes_the_search_and_the_click(run):
+    search, first, second = run("record_retrievals").splitlines()
+    assert search.startswith("'how do I pause my program?' in notes, space all-MiniLM-L6-v2@")
+    assert first.endswith("click") and not second.endswith("click")
+
+
 def test_every_example_is_tested():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {
-        "finetune_quickstart", "llamaindex_quickstart", "qdrant_quickstart", "rag",
+        "finetune_quickstart", "llamaindex_quickstart", "qdrant_quickstart", "rag", "record_retrievals",
     }  # fmt: skip
