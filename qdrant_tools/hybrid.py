@@ -16,9 +16,9 @@ from qdrant_tools.errors import InputError, NotSupportedError
 from qdrant_tools.filters import PlainFilter, as_filter
 from qdrant_tools.handle import Collection
 from qdrant_tools.lexical import VECTOR, Bm25
+from qdrant_tools.options import checked_count
 from qdrant_tools.records import Encoder, Hit
-from qdrant_tools.search import checked_count, checked_queries, run_requests
-from qdrant_tools.vectors import checked_unit_vectors
+from qdrant_tools.search import checked_queries, encoded, run_requests
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,7 @@ def search_hybrid(
     texts = checked_queries(queries)
     if not texts:
         return []
-    vectors = checked_unit_vectors(
-        encoder.encode_queries(texts),
-        dimension=collection.dimension,
-        count=len(texts),
-        what=f"queries encoded by {encoder.space!r}",
-    )
+    vectors = encoded(collection, texts, encoder)
     chosen = as_filter(filter, layout=collection.layout)
     requests = []
     for text, row in zip(texts, vectors.tolist(), strict=True):

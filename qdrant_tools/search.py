@@ -8,14 +8,16 @@ choice. Does not know: how a query becomes a vector.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Unpack
 
 from numpy.typing import ArrayLike
 from qdrant_client import models
 
 from qdrant_tools.errors import InputError
-from qdrant_tools.filters import PlainFilter, as_filter
 from qdrant_tools.handle import Collection, plain_id
-from qdrant_tools.records import Encoder, Hit
+from qdrant_tools.options import SearchArguments, SearchOptions, checked_count
+from qdrant_tools.records import Encoder, Hit, Vectors
 from qdrant_tools.translate import engine_errors
 from qdrant_tools.vectors import checked_unit_vectors, checked_vectors
 
@@ -23,88 +25,106 @@ REQUESTS_AT_ONCE = 64
 """Queries per round trip: enough to keep a server busy, few enough to bound the answer."""
 
 
-def search(
-    collection: Collection,
-    query: str,
-    encoder: Encoder,
-    *,
-    k: int = 10,
-    hnsw_ef: int | None = None,
-    exact: bool = False,
-    filter: PlainFilter | models.Filter | None = None,
-) -> list[Hit]:
-    """Find the k passages nearest to a query. Arguments and errors as in `search_batch`."""
-    return search_batch(collection, [query], encoder, k=k, hnsw_ef=hnsw_ef, exact=exact, filter=filter)[0]
+@dataclass(frozen=True)
+class HitGroup:
+    """The best hits that share a value of a metadata field, usually the document they come from."""
+
+    value: str | int
+    hits: tuple[Hit, ...]
+
+
+def search(collection: Collection, query: str, encoder: Encoder, **how: Unpack[SearchArguments]) -> list[Hit]:
+    """Find the k passages nearest to a query. Arguments as in `SearchOptions`, errors as in `search_batch`."""
+    return search_batch(collection, [query], encoder, **how)[0]
 
 
 def search_batch(
-    collection: Collection,
-    queries: Sequence[str],
-    encoder: Encoder,
-    *,
-    k: int = 10,
-    hnsw_ef: int | None = None,
-    exact: bool = False,
-    filter: PlainFilter | models.Filter | None = None,
+    collection: Collection, queries: Sequence[str], encoder: Encoder, **how: Unpack[SearchArguments]
 ) -> list[list[Hit]]:
-    """Find the k nearest passages for each query, in the order of the queries.
-
-    `hnsw_ef` widens the search beam beyond what the collection keeps; `exact` compares with every vector
-    instead, as `:memory:` always does.
-    `filter` is `{"field": value or [values]}` on the metadata, or a Qdrant filter on the payload.
+    """Find the k nearest passages for each query, in the order of the queries. Arguments as in `SearchOptions`.
 
     Raises:
         SpaceMismatchError: the collection was filled by another encoder.
         InputError: a query that is empty or not a string, k below 1, a filter value that cannot be expressed.
     """
-    collection.check(encoder)
     if not checked_queries(queries):
         return []
-    vectors = checked_unit_vectors(
-        encoder.encode_queries(queries),
-        dimension=collection.dimension,
-        count=len(queries),
-        what=f"queries encoded by {encoder.space!r}",
-    )
-    return search_vectors(collection, vectors, k=k, hnsw_ef=hnsw_ef, exact=exact, filter=filter)
+    return search_vectors(collection, encoded(collection, queries, encoder), **how)
 
 
-def search_vectors(
-    collection: Collection,
-    vectors: ArrayLike,
-    *,
-    k: int = 10,
-    hnsw_ef: int | None = None,
-    exact: bool = False,
-    filter: PlainFilter | models.Filter | None = None,
-) -> list[list[Hit]]:
+def search_vectors(collection: Collection, vectors: ArrayLike, **how: Unpack[SearchArguments]) -> list[list[Hit]]:
     """As `search_batch`, for query vectors (n, dimension) of the collection's space.
 
     Raises:
         VectorError: wrong shape, NaN, or a row of zeros.
     """
-    checked_count("k", k)
-    if hnsw_ef is not None:
-        checked_count("hnsw_ef", hnsw_ef)
+    options = SearchOptions(**how)
     rows = checked_vectors(vectors, dimension=collection.dimension, what="query vectors")
-    template = models.QueryRequest(
-        using=collection.layout.vector or None,
-        filter=as_filter(filter, layout=collection.layout),
-        params=collection.search_params(hnsw_ef=hnsw_ef, exact=exact),
-        limit=k,
-        with_payload=True,
+    template = options.request(collection)
+    requests = [template.model_copy(update={"query": options.query(row)}) for row in rows.tolist()]
+    return run_requests(collection, requests, ranked=options.diversity is not None)
+
+
+def search_groups(
+    collection: Collection,
+    query: str,
+    encoder: Encoder,
+    *,
+    by: str,
+    group_size: int = 3,
+    **how: Unpack[SearchArguments],
+) -> list[HitGroup]:
+    """Find the k nearest groups of passages, each with its best hits; `by` is the metadata field they share.
+
+    Groups come in the order of their best hits. Passages without the field are in no group. On a server the field
+    needs a payload index of kind keyword or integer.
+
+    Raises:
+        SpaceMismatchError, InputError: as in `search_batch`; `diversity` cannot be had for groups.
+    """
+    options = SearchOptions(**how)
+    checked_count("group_size", group_size)
+    if options.diversity is not None:
+        raise InputError("diversity is for single hits: groups by a field are diverse by that field already")
+    vector = encoded(collection, checked_queries([query]), encoder)[0]
+    template = options.request(collection)
+    with engine_errors(f"search collection {collection.name!r}"):
+        found = collection.client.query_points_groups(
+            collection.name,
+            collection.layout.metadata_field(by),
+            query=vector.tolist(),
+            using=template.using,
+            query_filter=template.filter,
+            search_params=template.params,
+            score_threshold=template.score_threshold,
+            limit=options.k,
+            group_size=group_size,
+            with_payload=options.payload(collection),
+        )
+    return [HitGroup(group.id, tuple(_hits(collection, group.hits))) for group in found.groups]
+
+
+def encoded(collection: Collection, queries: Sequence[str], encoder: Encoder) -> Vectors:
+    """The vectors of checked queries, checked to be of the collection's space."""
+    collection.check(encoder)
+    return checked_unit_vectors(
+        encoder.encode_queries(queries),
+        dimension=collection.dimension,
+        count=len(queries),
+        what=f"queries encoded by {encoder.space!r}",
     )
-    return run_requests(collection, [template.model_copy(update={"query": row}) for row in rows.tolist()])
 
 
-def run_requests(collection: Collection, requests: Sequence[models.QueryRequest]) -> list[list[Hit]]:
-    """Send prepared requests in batches; the hits of each, in order."""
+def run_requests(
+    collection: Collection, requests: Sequence[models.QueryRequest], *, ranked: bool = False
+) -> list[list[Hit]]:
+    """Send prepared requests in batches; the hits of each, in order. `ranked` keeps the engine's order of hits."""
     results: list[list[Hit]] = []
     for start in range(0, len(requests), REQUESTS_AT_ONCE):
         batch = list(requests[start : start + REQUESTS_AT_ONCE])
         with engine_errors(f"search collection {collection.name!r}"):
             responses = collection.client.query_batch_points(collection.name, batch)
-        results.extend(_hits(collection, response.points) for response in responses)
+        results.extend(_hits(collection, response.points, ranked=ranked) for response in responses)
     return results
 
 
@@ -118,14 +138,10 @@ def checked_queries(queries: Sequence[str]) -> Sequence[str]:
     return queries
 
 
-def checked_count(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} is {value!r}, expected a whole number of at least 1")
-
-
-def _hits(collection: Collection, points: Sequence[models.ScoredPoint]) -> list[Hit]:
+def _hits(collection: Collection, points: Sequence[models.ScoredPoint], *, ranked: bool = False) -> list[Hit]:
     found = [(collection.layout.passage(p.payload, point_id=plain_id(p.id)), p) for p in points]
-    found.sort(key=lambda pair: (-pair[1].score, pair[0].id))
+    if not ranked:
+        found.sort(key=lambda pair: (-pair[1].score, pair[0].id))
     return [
         Hit(passage.id, point.score, rank, passage.text, passage.metadata, plain_id(point.id))
         for rank, (passage, point) in enumerate(found, start=1)

@@ -33,7 +33,11 @@ DOORS = {
     "peft": ("llama_index_embed_plus/train/",),
     "onnxruntime": ("llama_index_embed_plus/encoders/onnx_", "llama_index_embed_plus/export/"),
     "onnx": ("llama_index_embed_plus/export/",),
-    "llama_index": ("llama_index_embed_plus/embedding.py", "llama_index_embed_plus/events.py"),
+    "llama_index": (
+        "llama_index_embed_plus/embedding.py",
+        "llama_index_embed_plus/events.py",
+        "llama_index_embed_plus/vector_store.py",
+    ),
     "qdrant_edge": ("qdrant_tools/edge/",),
     "matplotlib": ("llama_index_embed_plus/evaluate/plots.py",),
     "typer": ("llama_index_embed_plus/cli/",),

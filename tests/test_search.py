@@ -11,7 +11,7 @@ from qdrant_tools.collection import Collection, CollectionManager, build_index, 
 from qdrant_tools.errors import InputError, SpaceMismatchError, VectorError
 from qdrant_tools.index import index_passages
 from qdrant_tools.records import Hit, Passage
-from qdrant_tools.search import search, search_batch, search_vectors
+from qdrant_tools.search import search, search_batch, search_groups, search_vectors
 
 
 @pytest.fixture(params=ENGINES)
@@ -130,3 +130,68 @@ def test_query_vectors_are_checked(collection):
 
 def test_an_empty_collection_has_no_hits(client, encoder):
     assert search(CollectionManager(client).ensure("empty", encoder), "anything", encoder) == []
+
+
+def test_hits_below_the_threshold_are_left_out(collection, encoder):
+    every = search(collection, "thing17 topic3", encoder, k=40, exact=True)
+    threshold = every[4].score - 1e-5
+    some = search(collection, "thing17 topic3", encoder, k=40, exact=True, score_threshold=threshold)
+    assert some and all(hit.score >= threshold for hit in some)
+    assert {hit.id for hit in every[:4]} <= {hit.id for hit in some}
+    assert len(some) < len(every)
+
+
+def test_diverse_hits_are_not_ten_times_the_same(client, encoder):
+    collection = CollectionManager(client).ensure("news", encoder)
+    copies = [Passage(f"copy{i}", "storm hits the coast") for i in range(10)]
+    other = [Passage("other1", "coast hotels reopen"), Passage("other2", "storm insurance prices")]
+    index_passages(collection, [*copies, *other], encoder)
+    nearest = search(collection, "storm coast", encoder, k=3)
+    diverse = search(collection, "storm coast", encoder, k=3, diversity=0.7)
+    assert all(hit.id.startswith("copy") for hit in nearest)
+    assert diverse[0].text == copies[0].text and {hit.id for hit in diverse[1:]} == {"other1", "other2"}
+    assert [hit.rank for hit in diverse] == [1, 2, 3]
+    alone = search(collection, "storm coast", encoder, k=12, diversity=0.0)
+    assert [hit.score for hit in alone] == sorted((hit.score for hit in alone), reverse=True)
+
+
+def test_hits_bring_only_the_fields_that_were_asked_for(collection, encoder):
+    def first(**how):
+        return search(collection, "thing17", encoder, k=1, **how)[0]
+
+    assert first(fields=["topic"]).metadata == {"topic": 3} and first(fields=["topic"]).text
+    bare = first(fields=[], text=False)
+    assert (bare.id, bare.text, bare.metadata) == ("p17", "", {})
+    assert first(text=False).metadata == {"topic": 3, "even": False}
+
+
+def test_groups_have_the_best_hits_of_each_document(collection, encoder):
+    groups = search_groups(collection, "thing17 thing20", encoder, by="topic", group_size=2, k=3, exact=True)
+    assert [group.value for group in groups[:2]] in ([3, 6], [6, 3])
+    assert len(groups) == 3 and all(len(group.hits) == 2 for group in groups)
+    for group in groups:
+        assert all(hit.metadata["topic"] == group.value for hit in group.hits)
+        assert group.hits[0].score >= group.hits[1].score
+    best = [group.hits[0].score for group in groups]
+    assert best == sorted(best, reverse=True)
+
+
+def test_groups_take_filters_and_other_options(collection, encoder):
+    groups = search_groups(
+        collection, "thing17", encoder, by="topic", k=10, filter={"even": True, "topic": [1, 2]}, fields=["topic"]
+    )
+    assert sorted(group.value for group in groups) == [1, 2]
+    assert all(set(hit.metadata) == {"topic"} for group in groups for hit in group.hits)
+    with pytest.raises(InputError, match="diverse by that field"):
+        search_groups(collection, "thing17", encoder, by="topic", diversity=0.5)
+
+
+@pytest.mark.parametrize("wrong", [{"diversity": 1.5}, {"fields": "topic"}, {"hnsw_ef": 0}])
+def test_options_that_make_no_sense_are_refused(collection, encoder, wrong):
+    with pytest.raises(InputError, match="expected"):
+        search(collection, "passage", encoder, **wrong)
+
+
+def test_an_unknown_option_is_a_type_error(collection, encoder):
+    with pytest.raises(TypeError, match="limit"):
+        search(collection, "passage", encoder, limit=3)
