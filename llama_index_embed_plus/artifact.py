@@ -27,7 +27,7 @@ from typing import Any
 
 from llama_index_embed_plus.errors import DamagedModelError, UsageError
 from llama_index_embed_plus.facts import name_of
-from llama_index_embed_plus.model_files import MANIFEST, inside, onnx_files, read_json, write_json
+from llama_index_embed_plus.model_files import MANIFEST, Settings, inside, onnx_files, read_json, write_json
 from llama_index_embed_plus.spec import EncoderSpec, read_spec, space_of, weights_of
 from llama_index_embed_plus.spec_files import write_spec_files
 
@@ -71,13 +71,18 @@ def read_manifest(folder: Path) -> Manifest:
         raise DamagedModelError(f"{folder / MANIFEST} is missing: {str(folder)!r} is no artifact, or was not finished")
     if saved.get("format") != FORMAT:
         raise DamagedModelError(f"{folder / MANIFEST} has format {saved.get('format')!r}, this version reads {FORMAT}")
-    try:
-        manifest = Manifest(**{**saved, "spec": EncoderSpec.from_dict(saved["spec"])})
-    except (KeyError, TypeError) as error:
-        raise DamagedModelError(f"{folder / MANIFEST} is incomplete ({error}); write the artifact again") from error
-    for name in (*manifest.sha256, *(str(build.get("file", "")) for build in manifest.builds.values())):
+    settings = Settings(folder / MANIFEST, saved)
+    spec = EncoderSpec.from_dict(settings.table("spec").values)
+    builds = {name: settings.table("builds").table(name) for name in settings.table("builds").values}
+    hashes = {name: settings.table("sha256").text(name) or "" for name in settings.table("sha256").values}
+    files = [build.text("file") or "" for build in builds.values()]
+    for name in (*hashes, *files, spec.transformer_path, *(step.path for step in spec.head)):
         inside(folder, name)
-    return manifest
+    space, weights = settings.text("space"), settings.text("weights")
+    if space is None or weights is None:
+        raise DamagedModelError(f"{folder / MANIFEST} names no space or weights; write the artifact again")
+    values = {name: build.values for name, build in builds.items()}
+    return Manifest(spec, space, weights, values, hashes, settings.table("made_by").values)
 
 
 def verify(folder: Path, files: Iterable[str] | None = None) -> Manifest:
@@ -146,7 +151,7 @@ def onnx_build(folder: Path, manifest: Manifest | None, spec: EncoderSpec, *, bu
             continue
         if not fits(manifest, spec):
             raise UsageError(f"{folder}: its graph has other {', '.join(_IN_THE_GRAPH)} inside; use backend='torch'")
-        file = str(manifest.builds[name]["file"])
+        file = str(manifest.builds[name].get("file") or "")
         verify(folder, [path for path in manifest.sha256 if path in (file, f"{file}.data")] or [file])
         return Build(name, inside(folder, file))
     return None

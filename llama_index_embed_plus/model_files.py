@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,6 +34,45 @@ def read_json(folder: Path, name: str) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise DamagedModelError(f"{path} holds a {type(value).__name__}, expected a JSON object")
     return value
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of one JSON file. One of another type than asked for is DamagedModelError naming file and key."""
+
+    path: Path
+    values: Mapping[str, Any]
+
+    def text(self, key: str) -> str | None:
+        return self._typed(key, str)
+
+    def integer(self, key: str) -> int | None:
+        return self._typed(key, int)
+
+    def flag(self, key: str) -> bool | None:
+        return self._typed(key, bool)
+
+    def table(self, key: str) -> Settings:
+        """An object inside; empty if there is none."""
+        return Settings(self.path, self._typed(key, dict) or {})
+
+    def _typed(self, key: str, kind: type) -> Any:
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if kind is int and isinstance(value, float) and value.is_integer():
+            return int(value)  # 1e30, as tokenizers write "no limit"
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise DamagedModelError(f"{self.path}: {key} is {value!r}, expected {_KINDS[kind]}")
+        return value
+
+
+_KINDS = {str: "a string", int: "a whole number", bool: "true or false", dict: "an object"}
+
+
+def settings_of(folder: Path, name: str) -> Settings:
+    """Read a JSON object; empty if there is no such file."""
+    return Settings(folder / name, read_json(folder, name) or {})
 
 
 def require_json(folder: Path, name: str) -> dict[str, Any]:

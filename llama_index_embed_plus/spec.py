@@ -59,6 +59,10 @@ class EncoderSpec:
     """Field -> the file or rule its value comes from."""
 
     def __post_init__(self) -> None:
+        for name, kind in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+                raise UsageError(f"{name} is {value!r}, expected {getattr(kind, '__name__', kind)}")
         unknown = [mode for mode in self.pooling if mode not in POOLING_MODES]
         if unknown or not self.pooling:
             raise UsageError(f"pooling is {self.pooling!r}, expected some of {', '.join(POOLING_MODES)}")
@@ -79,8 +83,19 @@ class EncoderSpec:
         try:
             head = tuple(HeadStep(**step) for step in row.get("head", ()))
             return cls(**{**row, "pooling": tuple(row["pooling"]), "head": head})
-        except (KeyError, TypeError) as error:
-            raise DamagedModelError(f"the spec is incomplete ({error}); write the artifact again") from error
+        except (KeyError, TypeError, UsageError) as error:
+            raise DamagedModelError(f"the spec cannot be read ({error}); write the artifact again") from error
+
+
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("name", "model_type", "query_prompt", "passage_prompt", "transformer_path", "long_text"), str),
+    **dict.fromkeys(("include_prompt", "normalize", "lowercase", "append_eos"), bool),
+    "dimension": int,
+    "max_tokens": int,
+    "truncate_dim": int | None,
+    "pooling": tuple,
+    "sources": Mapping,
+}
 
 
 @dataclass(frozen=True)

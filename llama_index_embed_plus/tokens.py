@@ -21,7 +21,7 @@ from tokenizers import normalizers
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from llama_index_embed_plus.errors import DamagedModelError, TextError, UsageError
-from llama_index_embed_plus.model_files import read_json
+from llama_index_embed_plus.model_files import Settings, settings_of
 
 Ids = NDArray[np.int32]
 """(t,) token ids."""
@@ -62,8 +62,8 @@ class Tokenizer:
     """The tokenizer of a model folder, for sequences of at most `max_tokens` tokens."""
 
     def __init__(self, folder: Path, max_tokens: int, *, lowercase: bool = False, append_eos: bool = False) -> None:
-        settings = read_json(folder, "tokenizer_config.json") or {}
-        config = read_json(folder, "config.json") or {}
+        settings = settings_of(folder, "tokenizer_config.json")
+        config = settings_of(folder, "config.json")
         self._tokenizer = _load(folder, config, settings)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -71,9 +71,7 @@ class Tokenizer:
             own = self._tokenizer.normalizer
             lower = normalizers.Lowercase()
             self._tokenizer.normalizer = normalizers.Sequence([lower, own]) if own else lower
-        if append_eos:
-            settings["add_eos_token"] = True
-        self.opening, self.closing = _frame(self._tokenizer, settings)
+        self.opening, self.closing = _frame(self._tokenizer, settings, append_eos)
         self.max_tokens = max_tokens
         self.room = max_tokens - len(self.opening) - len(self.closing)
         """How many tokens of prompt and text fit."""
@@ -83,7 +81,7 @@ class Tokenizer:
                 f"this model adds {max_tokens - self.room} to every text"
             )
         self._pad_id = _pad_id(self._tokenizer, settings, config)
-        self._keep_end = settings.get("truncation_side") == "left"
+        self._keep_end = settings.text("truncation_side") == "left"
 
     def cut(self, texts: Sequence[str], *, prompt: str = "") -> Sequences:
         """One sequence per text; what does not fit is cut off, at the end unless the model's files say otherwise."""
@@ -199,13 +197,13 @@ def _pieces(text: str) -> Iterator[str]:
         start = stop
 
 
-def _load(folder: Path, config: dict[str, Any], settings: dict[str, Any]) -> HfTokenizer:
+def _load(folder: Path, config: Settings, settings: Settings) -> HfTokenizer:
     path, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
     try:
         if path.is_file():
             return HfTokenizer.from_file(str(path))
-        if vocabulary.is_file() and config.get("model_type") in _WORDPIECE_FAMILIES:
-            lower = bool(settings.get("do_lower_case", True))
+        if vocabulary.is_file() and config.text("model_type") in _WORDPIECE_FAMILIES:
+            lower = settings.flag("do_lower_case") is not False
             return BertWordPieceTokenizer(str(vocabulary), lowercase=lower)._tokenizer
     except Exception as error:  # the library raises bare Exception
         raise DamagedModelError(
@@ -216,7 +214,7 @@ def _load(folder: Path, config: dict[str, Any], settings: dict[str, Any]) -> HfT
     )
 
 
-def _frame(tokenizer: HfTokenizer, settings: dict[str, Any]) -> tuple[Ids, Ids]:
+def _frame(tokenizer: HfTokenizer, settings: Settings, append_eos: bool) -> tuple[Ids, Ids]:
     """The tokens before and after every text: the tokenizer's own, and those its settings ask for.
 
     Decoders are often saved with `add_eos_token` and a tokenizer.json that does not add one.
@@ -225,24 +223,23 @@ def _frame(tokenizer: HfTokenizer, settings: dict[str, Any]) -> tuple[Ids, Ids]:
     own = [i for i, special in enumerate(probe.special_tokens_mask) if not special]
     first, last = (own[0], own[-1] + 1) if own else (len(probe.ids), len(probe.ids))
     opening, closing = probe.ids[:first], probe.ids[last:]
-    for key, name, tokens, place in (
-        ("add_bos_token", "bos_token", opening, 0),
-        ("add_eos_token", "eos_token", closing, -1),
-    ):
-        wanted = _id_of(tokenizer, settings.get(name)) if settings.get(key) is True else None
-        if wanted is not None and (not tokens or tokens[place] != wanted):
-            tokens.insert(0 if place == 0 else len(tokens), wanted)
+    bos = _id_of(tokenizer, settings.values.get("bos_token")) if settings.flag("add_bos_token") else None
+    eos = _id_of(tokenizer, settings.values.get("eos_token")) if append_eos or settings.flag("add_eos_token") else None
+    if bos is not None and opening[:1] != [bos]:
+        opening.insert(0, bos)
+    if eos is not None and closing[-1:] != [eos]:
+        closing.append(eos)
     return np.asarray(opening, np.int32), np.asarray(closing, np.int32)
 
 
-def _pad_id(tokenizer: HfTokenizer, settings: dict[str, Any], config: dict[str, Any]) -> int:
+def _pad_id(tokenizer: HfTokenizer, settings: Settings, config: Settings) -> int:
     """Id that fills up a batch. It is masked, so any valid id will do where no file names one."""
-    found = _id_of(tokenizer, settings.get("pad_token"))
-    return int(found if found is not None else config.get("pad_token_id") or 0)
+    found = _id_of(tokenizer, settings.values.get("pad_token"))
+    return found if found is not None else config.integer("pad_token_id") or 0
 
 
 def _id_of(tokenizer: HfTokenizer, token: Any) -> int | None:
     """Id of a token as tokenizer_config.json writes it: its text, or an object with `content`."""
     content = token.get("content") if isinstance(token, dict) else token
-    found: int | None = tokenizer.token_to_id(content) if content else None
+    found: int | None = tokenizer.token_to_id(content) if isinstance(content, str) else None
     return found

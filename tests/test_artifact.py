@@ -103,8 +103,9 @@ def test_a_link_that_leads_out_is_refused(sealed, tmp_path):
     ("change", "said"),
     [
         ({"format": 99}, "has format 99, this version reads 1"),
-        ({"space": None}, "is incomplete"),
-        ({"spec": {}}, "the spec is incomplete"),
+        ({"space": None}, "names no space or weights"),
+        ({"builds": 3}, "builds is 3, expected an object"),
+        ({"spec": {}}, "the spec cannot be read"),
         ({"spec": {"colour": "red"}}, "unknown fields .'colour'.; it was written by a newer version"),
     ],
 )

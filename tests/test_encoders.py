@@ -454,3 +454,23 @@ def test_after_an_interruption_nothing_more_is_computed(exported):
         encoder.encode_passages([f"text number {i}" for i in range(500)], progress=interrupt)
 
     assert len(computed) < 100
+
+
+def test_a_tokenizer_of_another_model_is_found_before_it_indexes_beyond_the_embeddings(tmp_path):
+    folder = save_transformer(tmp_path / "model")
+    tokenizer = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(tokenizer.replace('"dog": 15', '"dog": 999'))
+
+    with pytest.raises(ModelError, match="the tokenizer gives word 999, the model has 42: it belongs to another model"):
+        open_encoder(folder, device="cpu").encode_passages(["a dog"])
+
+
+def test_a_text_of_which_no_token_is_left_gets_the_vector_of_the_frame_or_is_refused(tmp_path, real, minilm):
+    theirs = SentenceTransformer(str(minilm), device="cpu")
+    np.testing.assert_allclose(real.encode_passages(["\x00\x01"]), theirs.encode(["\x00\x01"]), atol=1e-6)
+
+    folder = save_transformer(tmp_path / "model", family="qwen2")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**tokenizer, "post_processor": None}))
+    with pytest.raises(TextError, match=r"text 1 is '\\x00\\x01', which has no token this model knows"):
+        open_encoder(folder, device="cpu").encode_passages(["a dog", "\x00\x01"])

@@ -222,7 +222,20 @@ def test_a_spec_survives_json(model):
         ("1_Pooling/config.json", None, "1_Pooling/config.json is missing"),
         ("1_Pooling/config.json", '{"pooling_mode": "middle"}', "asks for pooling .'middle',., expected some of cls"),
         ("1_Pooling/config.json", '{"embedding_dimension": 7}', "states 7 dimensions, config.json 32"),
-        ("2_Dense/config.json", '{"in_features": 5, "out_features": 5}', "takes 5 values, the layer before gives 32"),
+        (
+            "2_Dense/config.json",
+            '{"in_features": 5, "out_features": 5}',
+            "states 5 to 5 values, its weights map 32 to 16",
+        ),
+        ("2_Dense/config.json", '{"in_features": "many"}', "in_features is 'many', expected a whole number"),
+        ("2_Dense/model.safetensors", None, "holds no linear.weight"),
+        (
+            "tokenizer_config.json",
+            '{"model_max_length": "long"}',
+            "model_max_length is 'long', expected a whole number",
+        ),
+        ("config_sentence_transformers.json", '{"prompts": []}', "prompts is .., expected an object"),
+        ("config_sentence_transformers.json", '{"truncate_dim": 99}', "truncate_dim is 99, expected 1 to 16"),
         ("tokenizer.json", None, "vocab.txt is missing"),
         ("model.safetensors", None, "model.safetensors is missing; only safetensors weights are read"),
         ("model.safetensors", "", "is damaged: its header claims"),
@@ -321,6 +334,8 @@ def test_an_activation_is_never_imported_by_name(model):
         ({"max_tokens": 67}, "max_tokens is 67, this model has 66 positions"),
         ({"long_text": "ignore"}, "long_text is 'ignore', expected one of truncate, mean, error"),
         ({"pooling": ("cls", "mean")}, "does not fit this model's layers"),
+        ({"query_prompt": 7}, "query_prompt is 7, expected str"),
+        ({"normalize": "yes"}, "normalize is 'yes', expected bool"),
     ],
 )
 def test_an_override_that_cannot_be_honoured_is_refused(model, overrides, said):

@@ -96,6 +96,7 @@ class TextEncoder:
         distinct: dict[str, int] = {}
         rows = np.fromiter((distinct.setdefault(text, len(distinct)) for text in texts), np.int64, len(texts))
         sequences = self._sequences(list(distinct), prompt, texts)
+        self._check_tokens(sequences, list(distinct), texts)
         skipped = 0 if self.spec.include_prompt else self.tokenizer.prompt_length(prompt)
         vectors = np.empty((len(sequences.ids), self.dimension), np.float32)
         report = _Counter(progress, sequences.owner, np.bincount(rows, minlength=len(distinct)))
@@ -120,6 +121,13 @@ class TextEncoder:
             )
         self._note_truncation(len(distinct), sequences.over)
         return sequences
+
+    def _check_tokens(self, sequences: Sequences, distinct: list[str], texts: Sequence[str]) -> None:
+        """Refuse a text of which nothing is left. With opening or closing tokens there is: the vector is theirs."""
+        empty = next((row for row, ids in zip(sequences.owner, sequences.ids) if not len(ids)), None)
+        if empty is not None:
+            text = distinct[int(empty)]
+            raise TextError(f"text {list(texts).index(text)} is {shown(text)}, which has no token this model knows")
 
     def _embed(self, sequences: Sequence[Ids], prompt_tokens: int) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
         """Yield (rows, their vectors), batch by batch."""

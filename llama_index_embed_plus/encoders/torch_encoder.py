@@ -6,7 +6,8 @@ Guarantees: safetensors only; no code of a model folder is run; float32; no weig
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,13 @@ from qdrant_tools.records import Vectors
 try:
     import torch
     import transformers
+    from huggingface_hub.errors import StrictDataclassError
 except ImportError as error:
     raise MissingExtraError("running a checkpoint with torch", extra="train") from error
 
-logger = logging.getLogger(__name__)
-
-
 _BUILDS = {"float32": "torch-fp32", "bfloat16": "torch-bf16", "float16": "torch-fp16"}
+_BAD_CONFIG = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, StrictDataclassError)
+"""What a config with odd values ends in: it is checked nowhere but where each value is used."""
 _ENCODER_HALVES = ("t5", "mt5", "umt5", "t5gemma")
 """Encoder-decoder families of which only the encoder embeds texts, as in sentence-transformers."""
 
@@ -91,9 +92,14 @@ class TorchBackend:
         self.module = PooledEncoder(folder, spec, trust_remote_code=runtime.trust_remote_code).eval()
         self.module.transformer.to(getattr(torch, runtime.dtype))
         self.module.to(self.device)
-        self.budget = runtime.batch_tokens or (4096 if self.device.type == "cpu" else 32_768)
+        self._words = int(self.module.transformer.get_input_embeddings().num_embeddings)
+        self.budget = runtime.batch_tokens or (1024 if self.device.type == "cpu" else 32_768)
 
     def __call__(self, batch: TokenBatch, *, alone: bool) -> Vectors:
+        if batch.ids.size and int(batch.ids.max()) >= self._words:  # on a GPU this would end the process
+            raise DamagedModelError(
+                f"the tokenizer gives word {batch.ids.max()}, the model has {self._words}: it belongs to another model"
+            )
         ids, mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
         try:
             with torch.inference_mode():
@@ -124,9 +130,26 @@ def load_transformer(inner: Path, *, attention: bool = False, trust_remote_code:
     """Load the transformer of a folder in float32. Raises DamagedModelError naming what does not fit."""
     if not weight_files(inner):
         raise DamagedModelError(f"{inner / 'model.safetensors'} is missing; only safetensors weights are read")
-    quiet = logging.getLogger("transformers").level
-    transformers.utils.logging.disable_progress_bar()
-    transformers.logging.set_verbosity_error()
+    with _quiet():
+        return _load(inner, attention=attention, trust_remote_code=trust_remote_code)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and tables while a model loads; afterwards transformers talks as it did before."""
+    settings = transformers.utils.logging
+    level, bars = settings.get_verbosity(), settings.is_progress_bar_enabled()
+    settings.set_verbosity_error()
+    settings.disable_progress_bar()
+    try:
+        yield
+    finally:
+        settings.set_verbosity(level)
+        if bars:
+            settings.enable_progress_bar()
+
+
+def _load(inner: Path, *, attention: bool, trust_remote_code: bool) -> Any:
     try:
         # A decoder would keep the keys and values of every token, for a next one that never comes.
         config = transformers.AutoConfig.from_pretrained(
@@ -146,10 +169,9 @@ def load_transformer(inner: Path, *, attention: bool = False, trust_remote_code:
             output_loading_info=True,
             **({"attn_implementation": "eager"} if attention else {}),
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise DamagedModelError(f"{inner} cannot be opened by transformers: {str(error).splitlines()[0]}") from error
-    finally:
-        logging.getLogger("transformers").setLevel(quiet)
+    except (*_BAD_CONFIG, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DamagedModelError(f"{inner} cannot be opened by transformers: {reason}") from error
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing or report.get("mismatched_keys"):
         what = missing[0] if missing else sorted(map(str, report["mismatched_keys"]))[0]
