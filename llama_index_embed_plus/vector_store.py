@@ -15,13 +15,18 @@ from typing import Any
 
 from llama_index.core.schema import BaseNode, TextNode
 from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters, VectorStoreQueryResult
-from llama_index.vector_stores.qdrant import QdrantVectorStore
 from pydantic import PrivateAttr
 from qdrant_client import AsyncQdrantClient
 
+from llama_index_embed_plus.errors import MissingExtraError
 from qdrant_tools.errors import NotSupportedError
 from qdrant_tools.handle import Collection, plain_id
 from qdrant_tools.layout import LLAMA_INDEX, Layout
+
+try:
+    from llama_index.vector_stores.qdrant import QdrantVectorStore
+except ImportError as error:
+    raise MissingExtraError("LlamaIndex's Qdrant store", extra="store") from error
 
 
 def as_vector_store(collection: Collection, *, aclient: AsyncQdrantClient | None = None) -> QdrantVectorStore:

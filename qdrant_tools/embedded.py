@@ -6,6 +6,7 @@ Does not know: what is in the files.
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,8 @@ def disk_bytes(client: QdrantClient, name: str) -> int | None:
     return sum(min(each.st_size, getattr(each, "st_blocks", each.st_size) * 512) for each in sizes)
 
 
-def frozen_copy(client: QdrantClient, name: str, target: Path) -> None:
-    """Copy a collection's flushed files into `target`, which must not exist. Reads go on meanwhile, writes wait.
+def frozen_copy(client: QdrantClient, name: str, root: Path) -> None:
+    """Make `root` a folder of collections of its own, with a copy of this one. Reads go on meanwhile, writes wait.
 
     Raises:
         NotSupportedError: the client is not of the embedded engine.
@@ -44,16 +45,21 @@ def frozen_copy(client: QdrantClient, name: str, target: Path) -> None:
     if engine_of(client) != "qdrant-edge":
         raise NotSupportedError(f"collection {name!r} has no files here: only the embedded engine keeps any")
     # imported here: a client of a server needs no engine in its process
+    from qdrant_tools.edge.engine import COLLECTIONS_FOLDER
     from qdrant_tools.edge.files import copy_folder
+    from qdrant_tools.edge.manifest import CollectionEntry, Manifest
     from qdrant_tools.edge.shard import SHARD_FOLDER
 
     opened = _opened(client, name)
+    folder = uuid.uuid4().hex
     with opened.building:
         try:
             with opened.recording():
-                copy_folder(opened.folder / SHARD_FOLDER, target / SHARD_FOLDER)
+                copy_folder(opened.folder / SHARD_FOLDER, root / COLLECTIONS_FOLDER / folder / SHARD_FOLDER)
+                settings = opened.settings.model_dump(mode="json", exclude_none=True)
         finally:
             opened.stop_recording()
+    Manifest({opened.name: CollectionEntry(folder, settings)}).save(root)
 
 
 def _opened(client: QdrantClient, name: str) -> OpenCollection:

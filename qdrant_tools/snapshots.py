@@ -1,0 +1,159 @@
+"""A collection -> one file that holds it, and back into a new collection.
+
+The embedded engine's snapshot is a tar.gz with a folder of collections that holds this one: unpacked, it is a location
+that `connect` opens. It is restored into any engine, point by point, so that the format of the files never matters to
+the receiver. A server makes and restores its own snapshots, which hold a server's files and stay with servers.
+
+Guarantees: a snapshot file is whole or not there; a restored collection has as many points as the snapshot, or is not
+left behind as if it were whole. Does not know: encoders.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from qdrant_client import QdrantClient
+
+from qdrant_tools.connect import connect, engine_of
+from qdrant_tools.copying import copy_collection
+from qdrant_tools.embedded import frozen_copy
+from qdrant_tools.errors import CollectionError, DamagedCollectionError, LocationError, NotSupportedError, UsageError
+from qdrant_tools.records import Progress
+from qdrant_tools.translate import engine_errors
+
+HEADER = "snapshot.json"
+FORMAT = "embed-plus snapshot 1"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One snapshot. `where` is a path, or the name under which a server keeps it; `bytes` is its size."""
+
+    collection: str
+    where: str
+    bytes: int
+    points: int
+
+
+def create_snapshot(client: QdrantClient, name: str, file: Path | None = None) -> Snapshot:
+    """Write a collection to `file` (embedded engine), or have a server write and keep its own snapshot (no `file`).
+
+    Raises:
+        UsageError: a file for a server, or none for the embedded engine.
+        LocationError: the file is there already, or cannot be written.
+        NotSupportedError: `:memory:` has no snapshots.
+    """
+    engine = engine_of(client)
+    if engine == "memory":
+        raise NotSupportedError("':memory:' has no snapshots: copy the collection to a folder with copy_collection")
+    with engine_errors(f"snapshot collection {name!r}"):
+        points = client.get_collection(name).points_count or 0
+    if engine == "server":
+        if file is not None:
+            raise UsageError(f"a server keeps its snapshots itself: leave out the file {str(file)!r}")
+        with engine_errors(f"snapshot collection {name!r}"):
+            made = client.create_snapshot(name, wait=True)
+        if made is None:
+            raise CollectionError(f"the server made no snapshot of {name!r}: see its log")
+        return Snapshot(name, made.name, made.size, points)
+    if file is None:
+        raise UsageError("the embedded engine writes a snapshot to a file: give one")
+    return _written(client, name, file)
+
+
+def restore_snapshot(client: QdrantClient, source: Path | str, name: str, *, progress: Progress | None = None) -> int:
+    """Restore a snapshot as the new collection `name`; how many points.
+
+    `source` is a file that `create_snapshot` wrote, for any engine; or, for a server, the location (http, https or
+    file URL) of a server's snapshot, as the server sees it. `progress` receives the points that were restored. The
+    index is built by `build_index`.
+
+    Raises:
+        CollectionExistsError: there is a collection of that name.
+        NotSupportedError: a server's snapshot for another engine, or a file of another format.
+        DamagedCollectionError: the file does not hold what it says.
+    """
+    if str(source).startswith(("http://", "https://", "file://")):
+        return _recovered(client, str(source), name)
+    with TemporaryDirectory(prefix="qdrant-tools-") as folder:
+        header = _unpacked(Path(source), Path(folder))
+        held = connect(folder, create=False)
+        try:
+            points = held.count(header.collection).count
+            if points != header.points:
+                raise DamagedCollectionError(f"snapshot '{source}' holds {points} points, expected {header.points}")
+            return copy_collection(held, header.collection, client, name, progress=progress)
+        finally:
+            held.close()
+
+
+def _written(client: QdrantClient, name: str, file: Path) -> Snapshot:
+    if file.exists():
+        raise LocationError(f"snapshot file '{file}' is there already: give another name")
+    draft = file.with_name(file.name + ".part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".snapshot-", dir=file.parent) as folder:
+            root = Path(folder) / "root"
+            frozen_copy(client, name, root)
+            points = _points(root, name)
+            header = Snapshot(name, "", 0, points)
+            (root / HEADER).write_text(json.dumps({"format": FORMAT, **asdict(header)}))
+            # the lightest compression: it is there for the holes of preallocated files
+            with tarfile.open(draft, "w:gz", compresslevel=1) as tar:
+                tar.add(root / HEADER, HEADER)
+                tar.add(root, ".", filter=lambda each: None if each.name == f"./{HEADER}" else each)
+        with open(draft, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(draft, file)
+    except OSError as error:
+        raise LocationError(f"snapshot file '{file}' cannot be written: {error.strerror}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return Snapshot(name, str(file), file.stat().st_size, points)
+
+
+def _points(root: Path, name: str) -> int:
+    """Open the copy once: it is readable, and says how much it holds."""
+    copy = connect(root, create=False)
+    try:
+        return copy.count(name).count
+    finally:
+        copy.close()
+
+
+def _unpacked(file: Path, folder: Path) -> Snapshot:
+    try:
+        with tarfile.open(file) as tar:
+            first = tar.next()
+            text = tar.extractfile(first) if first is not None and first.name == HEADER else None
+            if text is None:
+                raise NotSupportedError(
+                    f"'{file}' is no snapshot of the embedded engine: a server's snapshot goes to a server by its URL; "
+                    "to bring a collection here, connect to that server and use copy_collection"
+                )
+            header = json.loads(text.read())
+            if header.pop("format") != FORMAT:
+                raise NotSupportedError(f"'{file}' has another format than {FORMAT!r}: upgrade")
+            tar.extractall(folder, filter="data")
+            return Snapshot(**header)
+    except FileNotFoundError as error:
+        raise LocationError(f"no snapshot file '{file}'") from error
+    except (OSError, EOFError, tarfile.TarError, ValueError, KeyError, TypeError) as error:
+        raise DamagedCollectionError(f"snapshot '{file}' is damaged or no snapshot ({error}): use another") from error
+
+
+def _recovered(client: QdrantClient, location: str, name: str) -> int:
+    if engine_of(client) != "server":
+        raise NotSupportedError(
+            f"the snapshot at '{location}' holds a server's files, which only a server restores: connect to the server "
+            "that made it and use copy_collection"
+        )
+    with engine_errors(f"restore collection {name!r}"):
+        client.recover_snapshot(name, location, wait=True)
+        return client.get_collection(name).points_count or 0

@@ -1,0 +1,155 @@
+"""A collection goes into one file and comes back from it, whole, also into another engine."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tiny import WordEncoder, numbered
+
+from qdrant_tools.collection import (
+    CollectionManager,
+    CollectionSettings,
+    Quantization,
+    build_index,
+    fetch,
+    point_id,
+    stored_vectors,
+)
+from qdrant_tools.connect import connect
+from qdrant_tools.copying import INCOMPLETE, copy_collection
+from qdrant_tools.errors import (
+    CollectionError,
+    CollectionExistsError,
+    DamagedCollectionError,
+    LocationError,
+    NotSupportedError,
+    UsageError,
+)
+from qdrant_tools.index import index_passages
+from qdrant_tools.lexical import Bm25
+from qdrant_tools.readiness import wait_until_indexed
+from qdrant_tools.search import search
+from qdrant_tools.snapshots import create_snapshot, restore_snapshot
+
+ENCODER = WordEncoder(dimension=64)
+SETTINGS = CollectionSettings(m=8, lexical=Bm25(), hnsw_ef=55)
+
+
+@pytest.fixture
+def client(tmp_path):
+    client = connect(tmp_path / "qdrant")
+    collection = CollectionManager(client).ensure("docs", ENCODER, settings=SETTINGS)
+    index_passages(collection, numbered(300), ENCODER)
+    build_index(collection)
+    yield client
+    client.close()
+
+
+def rows(collection):
+    found = {}
+    for ids, vectors in stored_vectors(collection):
+        found.update(zip(ids, vectors, strict=True))
+    return found
+
+
+def same(one, other):
+    ones, others = rows(one), rows(other)
+    assert ones.keys() == others.keys()
+    np.testing.assert_allclose(
+        np.stack([ones[each] for each in ones]), np.stack([others[each] for each in ones]), atol=1e-6
+    )
+    assert fetch(one, ["p17"]) == fetch(other, ["p17"])
+    scores = [[hit.score for hit in search(each, "thing17", ENCODER, exact=True)] for each in (one, other)]
+    np.testing.assert_allclose(*scores, atol=1e-6)
+
+
+def test_a_snapshot_restores_the_collection_as_it_was_when_it_was_made(client, tmp_path):
+    manager = CollectionManager(client)
+    made = create_snapshot(client, "docs", tmp_path / "docs.snapshot")
+    assert made.points == 300 and 0 < made.bytes < 20_000_000
+    index_passages(manager.open("docs"), numbered(10, start=300), ENCODER)
+    restored: list[int] = []
+    assert restore_snapshot(client, tmp_path / "docs.snapshot", "back", progress=restored.append) == 300
+    assert sum(restored) == 300
+    back = manager.open("back", ENCODER)
+    assert manager.describe("back").settings == SETTINGS == manager.describe("docs").settings
+    client.delete("docs", [point_id(passage.id) for passage in numbered(10, start=300)])
+    same(manager.open("docs"), back)
+
+
+def test_an_embedded_snapshot_can_be_restored_into_memory(client, tmp_path):
+    create_snapshot(client, "docs", tmp_path / "docs.snapshot")
+    memory = connect(":memory:")
+    restore_snapshot(memory, tmp_path / "docs.snapshot", "docs")
+    same(CollectionManager(client).open("docs"), CollectionManager(memory).open("docs", ENCODER))
+
+
+def test_the_collection_stays_in_use_while_a_snapshot_is_made(client, tmp_path):
+    create_snapshot(client, "docs", tmp_path / "one")
+    collection = CollectionManager(client).open("docs")
+    assert index_passages(collection, numbered(301), ENCODER).added == 1
+    create_snapshot(client, "docs", tmp_path / "two")
+    assert restore_snapshot(client, tmp_path / "two", "again") == 301
+
+
+def test_nothing_is_overwritten(client, tmp_path):
+    create_snapshot(client, "docs", tmp_path / "one")
+    with pytest.raises(LocationError, match="there already"):
+        create_snapshot(client, "docs", tmp_path / "one")
+    with pytest.raises(CollectionExistsError, match="'docs' is there already"):
+        restore_snapshot(client, tmp_path / "one", "docs")
+
+
+def test_a_damaged_or_foreign_file_is_refused(client, tmp_path):
+    made = create_snapshot(client, "docs", tmp_path / "one")
+    whole = (tmp_path / "one").read_bytes()
+    (tmp_path / "cut").write_bytes(whole[: made.bytes // 2])
+    (tmp_path / "text").write_text("no snapshot")
+    for name in ("cut", "text"):
+        with pytest.raises(DamagedCollectionError, match="is damaged or no snapshot"):
+            restore_snapshot(client, tmp_path / name, "back")
+    with pytest.raises(LocationError, match="no snapshot file"):
+        restore_snapshot(client, tmp_path / "gone", "back")
+    assert CollectionManager(client).names() == ["docs"]
+
+
+def test_what_an_engine_cannot_do_says_what_can(client, tmp_path):
+    with pytest.raises(NotSupportedError, match="copy_collection"):
+        create_snapshot(connect(":memory:"), "docs", tmp_path / "one")
+    with pytest.raises(NotSupportedError, match="only a server restores"):
+        restore_snapshot(client, "https://host/collections/docs/snapshots/one", "back")
+    with pytest.raises(UsageError, match="give one"):
+        create_snapshot(client, "docs")
+
+
+def test_a_copy_that_was_interrupted_is_begun_again_and_never_served(client):
+    manager = CollectionManager(client)
+
+    def stop(count):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        copy_collection(client, "docs", client, "copy", batch_size=50, progress=stop)
+    with pytest.raises(CollectionError, match="does not say which encoder"):
+        manager.open("copy")
+    assert copy_collection(client, "docs", client, "copy", batch_size=50) == 300
+    assert not client.get_collection("copy").config.metadata[INCOMPLETE]
+    same(manager.open("docs"), manager.open("copy", ENCODER))
+
+
+def test_memory_refuses_a_copy_that_would_lose_something(client):
+    manager = CollectionManager(client)
+    settings = CollectionSettings(quantization=Quantization("int8"), lexical=Bm25())
+    manager.ensure("small", ENCODER, settings=settings)
+    with pytest.raises(NotSupportedError, match="no quantization"):
+        copy_collection(client, "small", connect(":memory:"), "small")
+
+
+def test_waiting_builds_what_is_due_and_tells_how_far_it_is(client):
+    collection = CollectionManager(client).ensure("more", ENCODER)
+    index_passages(collection, numbered(300), ENCODER)
+    assert client.get_collection("more").status.value == "grey"
+    told: list[int] = []
+    assert wait_until_indexed(collection, progress=told.append)
+    assert sum(told) == 300
+    assert not wait_until_indexed(collection)
