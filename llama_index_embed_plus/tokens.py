@@ -22,6 +22,7 @@ from tokenizers.implementations import BertWordPieceTokenizer
 
 from llama_index_embed_plus.errors import DamagedModelError, TextError, UsageError
 from llama_index_embed_plus.model_files import Settings, settings_of
+from qdrant_tools.errors import NotSupportedError
 
 Ids = NDArray[np.int32]
 """(t,) token ids."""
@@ -220,6 +221,8 @@ def _frame(tokenizer: HfTokenizer, settings: Settings, append_eos: bool) -> tupl
     Decoders are often saved with `add_eos_token` and a tokenizer.json that does not add one.
     """
     probe = tokenizer.encode("a")
+    if any(probe.type_ids):
+        raise NotSupportedError(f"the tokenizer gives token types {probe.type_ids}, expected 0 for a single text")
     own = [i for i, special in enumerate(probe.special_tokens_mask) if not special]
     first, last = (own[0], own[-1] + 1) if own else (len(probe.ids), len(probe.ids))
     opening, closing = probe.ids[:first], probe.ids[last:]

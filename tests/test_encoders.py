@@ -474,3 +474,29 @@ def test_a_text_of_which_no_token_is_left_gets_the_vector_of_the_frame_or_is_ref
     (folder / "tokenizer.json").write_text(json.dumps({**tokenizer, "post_processor": None}))
     with pytest.raises(TextError, match=r"text 1 is '\\x00\\x01', which has no token this model knows"):
         open_encoder(folder, device="cpu").encode_passages(["a dog", "\x00\x01"])
+
+
+def test_the_folder_layout_of_the_first_versions_is_read_exported_and_read_again(tiny, tmp_path):
+    """The transformer used to lie in a folder of its own."""
+    old = shutil.copytree(tiny, tmp_path / "old")
+    (old / "0_BERT").mkdir()
+    for name in (
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "sentence_bert_config.json",
+    ):
+        shutil.move(old / name, old / "0_BERT")
+    modules = json.loads((old / "modules.json").read_text())
+    modules[0] |= {"path": "0_BERT", "type": "sentence_transformers.models.Transformer"}
+    (old / "modules.json").write_text(json.dumps(modules))
+    expected = open_encoder(tiny, device="cpu")
+
+    encoder = open_encoder(old, device="cpu")
+    export_onnx(old, tmp_path / "out")
+
+    assert encoder.space == expected.space == identify(tmp_path / "out").space
+    np.testing.assert_allclose(encoder.encode_queries(TEXTS), expected.encode_queries(TEXTS), atol=1e-6)
+    exported = open_encoder(tmp_path / "out")
+    np.testing.assert_allclose(exported.encode_queries(TEXTS), expected.encode_queries(TEXTS), atol=1e-5)

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 
 from llama_index_embed_plus.errors import DamagedModelError, UsageError
 from llama_index_embed_plus.tokens import Tokenizer, plan_batches
+from qdrant_tools.errors import NotSupportedError
 
 
 @pytest.fixture(scope="module")
@@ -162,4 +163,13 @@ def test_a_missing_or_damaged_tokenizer_is_named(folder, tmp_path):
         Tokenizer(tmp_path, 24)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(DamagedModelError, match="tokenizer.json cannot be read"):
+        Tokenizer(tmp_path, 24)
+
+
+def test_token_types_other_than_zero_are_not_silently_dropped(folder, tmp_path):
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["post_processor"]["single"][0]["SpecialToken"]["type_id"] = 2
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+    with pytest.raises(NotSupportedError, match=r"gives token types \[2, 0, 0\], expected 0 for a single text"):
         Tokenizer(tmp_path, 24)
