@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import tokenizers
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from models import TEXTS, VOCABULARY, save_transformer
-from transformers import AutoTokenizer
 
 from llama_index_embed_plus.errors import DamagedModelError, UsageError
+from llama_index_embed_plus.export.parity import sample_texts
 from llama_index_embed_plus.tokens import Tokenizer, plan_batches
 from qdrant_tools.errors import NotSupportedError
 
@@ -87,7 +89,7 @@ def test_a_prompts_length_does_not_count_the_closing_token(folder):
 
 @pytest.mark.parametrize("max_tokens", [5, 8, 24])
 def test_tokens_are_those_of_transformers(folder, max_tokens):
-    theirs = AutoTokenizer.from_pretrained(folder)(
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)(
         ["query : " + text for text in TEXTS], truncation=True, max_length=max_tokens
     )["input_ids"]
 
@@ -173,3 +175,53 @@ def test_token_types_other_than_zero_are_not_silently_dropped(folder, tmp_path):
 
     with pytest.raises(NotSupportedError, match=r"gives token types \[2, 0, 0\], expected 0 for a single text"):
         Tokenizer(tmp_path, 24)
+
+
+SENTENCES = [
+    "Hello  World!\tTabs\n\nnewlines",
+    "naïve cafe\u0301 😀 東京",
+    "   leading and trailing   ",
+    "it's 3.14 (don't)",
+    "<s> [SEP] </s> [CLS]",
+    "a" * 300,
+    "\u200bzero\u00a0width",
+]
+MARKS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+
+
+def byte_pairs():
+    """(vocabulary, merges) of a small byte-level BPE, trained on real text."""
+    learner = tokenizers.Tokenizer(tokenizers.models.BPE())
+    learner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    letters = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=400, initial_alphabet=letters, special_tokens=MARKS)
+    learner.train_from_iterator(sample_texts(), trainer)
+    model = json.loads(learner.to_str())["model"]
+    return {"vocab": model["vocab"], "merges": [tuple(merge) for merge in model["merges"]]}
+
+
+def pieces():
+    """The vocabulary of a small unigram model with its scores, trained on real text."""
+    learner = tokenizers.Tokenizer(tokenizers.models.Unigram())
+    learner.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    trainer = tokenizers.trainers.UnigramTrainer(vocab_size=400, special_tokens=MARKS, unk_token="<unk>")
+    learner.train_from_iterator(sample_texts(), trainer)
+    return {"vocab": [tuple(piece) for piece in json.loads(learner.to_str())["model"]["vocab"]]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "vocabulary"),
+    [
+        (transformers.RobertaTokenizer, byte_pairs),
+        (transformers.GPT2Tokenizer, byte_pairs),
+        (transformers.LlamaTokenizer, lambda: {**byte_pairs(), "add_eos_token": True}),
+        (transformers.XLMRobertaTokenizer, pieces),
+        (transformers.T5Tokenizer, pieces),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_tokenizers_of_other_families_give_the_tokens_of_transformers(tmp_path, kind, vocabulary):
+    kind(**vocabulary()).save_pretrained(tmp_path)
+    theirs = kind.from_pretrained(tmp_path)(SENTENCES, truncation=True, max_length=40)["input_ids"]
+
+    assert tokens_of(Tokenizer(tmp_path, 40), SENTENCES) == theirs
