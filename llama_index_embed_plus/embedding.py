@@ -65,7 +65,7 @@ class PlusEmbedding(BaseEmbedding):
     model_config = ConfigDict(extra="forbid")
 
     model: str = _fixed(DEFAULT_MODEL, "Folder or name of the model.")
-    backend: BackendName = _fixed("auto", '"torch", "onnx", or "auto": the ONNX build if there is one.')
+    backend: BackendName = _fixed("auto", "auto takes an artifact's best build; or torch, onnx, onnx-fp32, onnx-int8.")
     device: str | None = _fixed(None, "Where torch computes; None chooses.")
     revision: str | None = _fixed(None, "Revision of a model from the hub.")
     cache_folder: str | None = _fixed(None, "Where models from the hub are kept.")

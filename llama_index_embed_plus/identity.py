@@ -28,12 +28,16 @@ def settle(model: str | Path | None, arguments: dict[str, Any]) -> dict[str, Any
     compares. Raises what `identify` raises, and `UsageError` for two different names.
     """
     name = _one_name(model, arguments.get("model_name"))
-    settled = {key: str(value) if isinstance(value, Path) else value for key, value in arguments.items()}
+    settled: dict[str, Any] = {
+        key: str(value) if isinstance(value, Path) else value for key, value in arguments.items()
+    }
     settled |= {"model": name, "model_name": name}
     runtime_of(settled)
     if all(arguments.get(key) for key in _FOUND_OUT):
         return settled
-    asked = {key: settled[key] for key in ("backend", "revision", "cache_folder") if settled.get(key)}
+    asked: dict[str, Any] = {
+        key: settled[key] for key in ("backend", "revision", "cache_folder", "trust_remote_code") if settled.get(key)
+    }
     found = identify(name, **asked, overrides=overrides_of(settled))
     spec = {key: getattr(found.spec, key) for key in OVERRIDES}
     pooling = found.spec.pooling[0] if len(found.spec.pooling) == 1 else found.spec.pooling
