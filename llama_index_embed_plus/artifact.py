@@ -151,9 +151,9 @@ def onnx_build(folder: Path, manifest: Manifest | None, spec: EncoderSpec, *, bu
             continue
         if not fits(manifest, spec):
             raise UsageError(f"{folder}: its graph has other {', '.join(_IN_THE_GRAPH)} inside; use backend='torch'")
-        file = str(manifest.builds[name].get("file") or "")
-        verify(folder, [path for path in manifest.sha256 if path in (file, f"{file}.data")] or [file])
-        return Build(name, inside(folder, file))
+        graph = str(manifest.builds[name].get("file") or "")
+        verify(folder, [path for path in manifest.sha256 if path in (graph, f"{graph}.data")] or [graph])
+        return Build(name, inside(folder, graph))
     return None
 
 

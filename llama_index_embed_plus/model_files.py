@@ -11,10 +11,12 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from llama_index_embed_plus.errors import DamagedModelError
 from qdrant_tools.errors import NotSupportedError
+
+T = TypeVar("T")
 
 MANIFEST = "embed_plus.json"
 
@@ -56,18 +58,18 @@ class Settings:
         """An object inside; empty if there is none."""
         return Settings(self.path, self._typed(key, dict) or {})
 
-    def _typed(self, key: str, kind: type) -> Any:
+    def _typed(self, key: str, kind: type[T]) -> T | None:
         value = self.values.get(key)
         if value is None:
             return None
         if kind is int and isinstance(value, float) and value.is_integer():
-            return int(value)  # 1e30, as tokenizers write "no limit"
+            value = int(value)  # 1e30, as tokenizers write "no limit"
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise DamagedModelError(f"{self.path}: {key} is {value!r}, expected {_KINDS[kind]}")
         return value
 
 
-_KINDS = {str: "a string", int: "a whole number", bool: "true or false", dict: "an object"}
+_KINDS: dict[type, str] = {str: "a string", int: "a whole number", bool: "true or false", dict: "an object"}
 
 
 def settings_of(folder: Path, name: str) -> Settings:

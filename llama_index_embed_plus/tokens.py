@@ -205,7 +205,8 @@ def _load(folder: Path, config: Settings, settings: Settings) -> HfTokenizer:
             return HfTokenizer.from_file(str(path))
         if vocabulary.is_file() and config.text("model_type") in _WORDPIECE_FAMILIES:
             lower = settings.flag("do_lower_case") is not False
-            return BertWordPieceTokenizer(str(vocabulary), lowercase=lower)._tokenizer
+            made: HfTokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=lower)._tokenizer
+            return made
     except Exception as error:  # the library raises bare Exception
         raise DamagedModelError(
             f"{path if path.is_file() else vocabulary} cannot be read ({error}); fetch it again"

@@ -160,12 +160,12 @@ def sample_texts(limit: int = 160) -> list[str]:
 def _nearest(vectors: Vectors, k: int) -> NDArray[np.int64]:
     scores = vectors @ vectors.T
     np.fill_diagonal(scores, -np.inf)
-    return np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    return np.asarray(np.argpartition(-scores, k - 1, axis=1)[:, :k])
 
 
 def unit_rows(vectors: Vectors) -> Vectors:
     """Rows scaled to unit length."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
 
 
 def _largest(difference: Vectors) -> float:
