@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from llama_index_embed_plus.cli import log_app, mine_app
+from llama_index_embed_plus.cli.options import DEFAULT_LOCATION, DEFAULT_MODEL, Backend, Location, Model
 from llama_index_embed_plus.errors import PlusError, UsageError
 
 app = typer.Typer(
@@ -23,22 +25,10 @@ app = typer.Typer(
     rich_markup_mode=None,  # usage errors as plain lines
 )
 
-Location = Annotated[
-    str,
-    typer.Option(
-        envvar="EMBED_PLUS_LOCATION",
-        help="Where collections live: a folder, a server URL (key from QDRANT_API_KEY), or ':memory:'.",
-    ),
-]
-Model = Annotated[str, typer.Option(envvar="EMBED_PLUS_MODEL", help="A model name or folder.")]
-Backend = Annotated[
-    Literal["auto", "torch", "onnx", "onnx-fp32", "onnx-int8"],
-    typer.Option(help="What computes the vectors; auto takes ONNX where there is one."),
-]
-Precision = Annotated[Literal["fp32", "int8"], typer.Option(help="Of the ONNX build.")]
+app.add_typer(mine_app.app)
+app.add_typer(log_app.app, name="log")
 
-DEFAULT_LOCATION = "embed-plus-data"
-DEFAULT_MODEL = "all-MiniLM-L6-v2"
+Precision = Annotated[Literal["fp32", "int8"], typer.Option(help="Of the ONNX build.")]
 
 
 def main() -> None:

@@ -19,6 +19,11 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
+def say(text: str, *, style: str | None = None) -> None:
+    """Print one line as it is: no markup in it, and not wrapped, so that a pipe gets the line whole."""
+    out.print(text, style=style, markup=False, soft_wrap=True)
+
+
 class ConsoleReporter:
     """One line per step: a bar while it runs, its duration when it is done."""
 

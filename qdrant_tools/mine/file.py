@@ -81,6 +81,16 @@ def mine_to_jsonl(
     return MiningReport(target, miner.tally, len(positives), resumed)
 
 
+def read_tally(path: str | Path) -> Tally | None:
+    """The account of the run that wrote a file, or None for a file without one.
+
+    Raises:
+        UsageError: what is beside the file is not the state of a mining run.
+    """
+    place = _state_path(Path(path))
+    return _read_state(place).tally if place.exists() else None
+
+
 def read_examples(path: str | Path) -> Iterable[Example]:
     """The examples of a JSONL file, one at a time.
 
@@ -115,13 +125,8 @@ class _State:
             if target.exists() and target.stat().st_size:
                 raise UsageError(f"{target} is there and was not begun by mining: choose another file or remove it")
             return cls(fingerprint, 0, 0, Tally())
-        try:
-            row = json.loads(place.read_text(encoding="utf-8"))
-            state = cls(row["fingerprint"], row["queries"], row["bytes"], Tally.from_row(row["tally"]))
-            known = row["format"] == STATE_FORMAT
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{place} is not the state of a mining run: remove it and {target.name}") from error
-        if not known or state.fingerprint != fingerprint:
+        state = _read_state(place)
+        if state.fingerprint != fingerprint:
             raise UsageError(
                 f"{target} was begun with other labels, settings, judge or vectors: choose another file, or remove it "
                 f"and {place.name}"
@@ -143,6 +148,18 @@ class _State:
         }
         draft.write_text(json.dumps(row), encoding="utf-8")
         draft.replace(place)
+
+
+def _read_state(place: Path) -> _State:
+    try:
+        row = json.loads(place.read_text(encoding="utf-8"))
+        state = _State(row["fingerprint"], row["queries"], row["bytes"], Tally.from_row(row["tally"]))
+        known = row["format"] == STATE_FORMAT
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{place} is not the state of a mining run: remove it and the file of examples") from error
+    if not known:
+        raise UsageError(f"{place} was written by another version: remove it and the file of examples, and mine again")
+    return state
 
 
 def _state_path(target: Path) -> Path:

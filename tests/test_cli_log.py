@@ -1,0 +1,250 @@
+"""From a log to audited negatives on the command line: results on stdout, one line for an error."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from models import SENTENCE, save_model
+
+from llama_index_embed_plus import cli, open_encoder
+from qdrant_tools.collection import CollectionManager
+from qdrant_tools.connect import connect
+from qdrant_tools.index import index_passages
+from qdrant_tools.log import RetrievalLog
+from qdrant_tools.records import Hit, Passage
+from qdrant_tools.search import search
+
+WORDS = SENTENCE.split()[6:26]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run `embed-plus ARGS` in an empty working folder; returns (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["embed-plus", *map(str, args)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def error_line(stderr: str) -> str:
+    lines = [line for line in stderr.splitlines() if line.strip() and not line.startswith("done ")]
+    assert len(lines) == 1, f"expected one line, got: {stderr}"
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Three searches: one clicked and read, one old and long, one whose answer somebody named."""
+    now = datetime.now(UTC)
+    hits = [Hit("a", 0.9, 1), Hit("b", 0.8, 2)]
+    with RetrievalLog(tmp_path / "log.sqlite") as log:
+        log.record("x" * 10_000, hits, collection="docs", space="s", at=now - timedelta(days=100))
+        clicked = log.record("green tea", hits, collection="docs", space="s", at=now)
+        log.feedback(clicked, "b", "click", at=now)
+        log.feedback(clicked, "b", "dwell", 31.5, at=now)
+        named = log.record("[red] tea", [], collection="other", space="s", at=now)
+        log.feedback(named, "c", "rating", 2, at=now)
+    return tmp_path / "log.sqlite"
+
+
+def test_show_prints_the_latest_searches_and_what_was_done(run, log):
+    code, out, _ = run("log", "show", log, "-n", 2)
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0].endswith("green tea") and lines[3].endswith("[red] tea")
+    assert [line.split() for line in lines[1:3]] == [
+        ["1", "0.900", "a"],
+        ["2", "0.800", "b", "click,", "dwell", "31.5"],
+    ]
+    assert lines[4].split() == ["-", "c", "rating", "2", "(not", "shown)"]
+    code, out, _ = run("log", "show", log, "--collection", "docs", "--json")
+    assert [json.loads(line)["query"][:5] for line in out.splitlines()] == ["xxxxx", "green"]
+
+
+def test_a_query_of_any_length_is_one_line(run, log):
+    _, out, _ = run("log", "show", log, "--collection", "docs")
+    assert out.splitlines()[0].endswith("xxx...") and max(map(len, out.splitlines())) < 130
+
+
+def test_stats_print_the_counts_and_the_clicks_by_rank(run, log):
+    code, out, _ = run("log", "stats", log)
+    assert code == 0
+    lines = {" ".join(line.split()) for line in out.splitlines()}
+    assert {"searches 3", "without feedback 1", "without a click 2", "of that, on not shown 1"} <= lines
+    assert "collections docs 2, other 1" in lines and "most frequent queries without a click" in lines
+    assert ["2", "2", "1", "50.0%"] in [line.replace("│", " ").split() for line in out.splitlines()]
+    row = json.loads(run("log", "stats", log, "--json")[1])
+    assert row["clicks_by_rank"] == {"2": 1} and row["feedback"] == {"click": 1, "dwell": 1, "rating": 1}
+
+
+def test_what_is_exported_can_be_imported_and_twice_is_once(run, log, tmp_path):
+    assert run("log", "export", log, "out.jsonl")[1] == "wrote 3 searches to out.jsonl\n"
+    assert run("log", "import", "new.sqlite", "out.jsonl")[1] == "new.sqlite: 3 searches added, 3 in all\n"
+    assert run("log", "import", "new.sqlite", "out.jsonl")[1] == "new.sqlite: 0 searches added, 3 in all\n"
+
+
+def test_another_systems_log_is_imported_by_its_columns(run, tmp_path):
+    (tmp_path / "theirs.csv").write_text("session,q,doc,clicked\ns1,tea,a,0\ns1,tea,b,1\n")
+    columns = {"query": "q", "search": "session", "hit": "doc", "feedback": {"click": "clicked"}}
+    (tmp_path / "columns.json").write_text(json.dumps(columns))
+    for given in (json.dumps(columns), "columns.json"):
+        assert run("log", "import", "log.sqlite", "theirs.csv", "--columns", given)[0] == 0
+    (row,) = map(json.loads, run("log", "show", "log.sqlite", "--json")[1].splitlines())
+    assert [hit["id"] for hit in row["hits"]] == ["a", "b"] and row["feedback"][0]["id"] == "b"
+
+
+def test_a_finetuning_data_set_of_llama_index_is_imported(run, tmp_path):
+    data = {"queries": {"q": "tea?"}, "corpus": {"a": "Tea."}, "relevant_docs": {"q": ["a"]}, "mode": "text"}
+    (tmp_path / "qa.json").write_text(json.dumps(data))
+    assert run("log", "import", "log.sqlite", "qa.json")[0] == 0
+    (row,) = map(json.loads, run("log", "show", "log.sqlite", "--json")[1].splitlines())
+    assert row["query"] == "tea?" and row["feedback"][0] | {"at": ""} == {
+        "id": "a",
+        "kind": "rating",
+        "value": 1.0,
+        "at": "",
+    }
+
+
+def test_old_searches_are_forgotten_and_texts_taken_out(run, log):
+    assert run("log", "redact", log, "--secret", "0123456789abcdef", "--days", 30)[1] == "1 queries redacted\n"
+    assert run("log", "forget", log, "--days", 30)[1] == "1 searches deleted, 2 left\n"
+    assert run("log", "redact", log)[1] == "2 queries redacted\n"
+    assert b"green tea" not in log.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["show", "typo.sqlite"], 1, "no retrieval log typo.sqlite"),
+        (["stats", "notes.txt"], 1, "cannot open the retrieval log notes.txt"),
+        (["import", "new.sqlite", "typo.jsonl"], 1, "cannot read typo.jsonl"),
+        (["import", "new.sqlite", "theirs.csv"], 2, "say with --columns"),
+        (["import", "new.sqlite", "theirs.csv", "--columns", '{"q": "x"}'], 2, "--columns has ['q']"),
+        (["import", "new.sqlite", "theirs.csv", "--columns", "typo.json"], 2, "--columns is 'typo.json'"),
+        (["import", "new.sqlite", "theirs.csv", "--columns", '{"query": "q"}'], 1, "needs `search`"),
+        (["redact", "log.sqlite", "--secret", "short"], 1, "at least 16"),
+        (["forget", "log.sqlite", "--days", "1e9"], 2, "--days is 1e+09"),
+    ],
+)
+def test_mistakes_are_one_line(run, log, tmp_path, arguments, code, message):
+    (tmp_path / "notes.txt").write_text("these are my notes " * 100)
+    (tmp_path / "theirs.csv").write_text("q\nx\n")
+    found, _, err = run("log", *arguments)
+    assert (found, message in error_line(err)) == (code, True), err
+    assert not (tmp_path / "typo.sqlite").exists()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    save_model(folder)
+    return folder
+
+
+@pytest.fixture
+def searched(model, tmp_path):
+    """A collection of 60 short passages, and a log of 12 searches in it, each with a click on its third hit."""
+    encoder = open_encoder(model, device="cpu")
+    texts = [f"{a} {b} {c}" for a, b, c in zip(WORDS * 3, WORDS[1:] * 4, WORDS[5:] * 4)][:60]
+    with closing(connect(tmp_path / "data")) as client, RetrievalLog(tmp_path / "log.sqlite") as log:
+        collection = CollectionManager(client).ensure("docs", encoder)
+        index_passages(collection, [Passage(f"p{i}", text) for i, text in enumerate(dict.fromkeys(texts))], encoder)
+        for text in texts[:12]:
+            hits = search(collection, text, encoder, k=5)
+            search_id = log.record(text, hits, collection="docs", space=encoder.space)
+            log.feedback(search_id, hits[2].id, "click")
+    return ["--location", "data", "--model", model]
+
+
+OPEN = ["--max-share", 1.0]
+
+
+def test_a_log_becomes_examples_and_the_same_command_goes_on(run, searched, tmp_path):
+    code, out, err = run("mine", "docs", "log.sqlite", "mined.jsonl", *OPEN, "--depth", 20, *searched)
+    assert code == 0, err
+    assert out.startswith("wrote mined.jsonl: 12 examples with ") and "from 12 queries" in out
+    rows = [json.loads(line) for line in (tmp_path / "mined.jsonl").read_text().splitlines()]
+    assert len(rows) == 12 and all(row["positives"] for row in rows)
+    before = (tmp_path / "mined.jsonl").read_bytes()
+    assert run("mine", "docs", "log.sqlite", "mined.jsonl", *OPEN, "--depth", 20, *searched)[0] == 0
+    assert (tmp_path / "mined.jsonl").read_bytes() == before
+    code, _, err = run("mine", "docs", "log.sqlite", "mined.jsonl", *OPEN, "--seed", 1, *searched)
+    assert code == 2 and "was begun with other labels" in error_line(err)
+
+
+@pytest.mark.parametrize("rule", ["skip-above", "last-click", "next", "propensity"])
+def test_every_rule_that_clicks_feed_gives_labels(run, searched, rule):
+    code, out, err = run("mine", "docs", "log.sqlite", f"{rule}.jsonl", "--rule", rule, *OPEN, *searched)
+    assert code == 0 and "examples with" in out, err
+
+
+def test_how_careful_to_be_can_be_calibrated(run, searched):
+    code, out, _ = run("mine", "docs", "log.sqlite", "mined.jsonl", "--calibrate", *searched)
+    assert code == 0 and out.startswith("calibrated (distribution, 12 queries): margin ")
+
+
+def test_the_audit_is_printed_and_written_as_json_and_as_a_page(run, searched, tmp_path):
+    run("mine", "docs", "log.sqlite", "mined.jsonl", *OPEN, *searched)
+    rows = [json.loads(line) for line in (tmp_path / "mined.jsonl").read_text().splitlines()]
+    code, out, err = run("audit", "mined.jsonl", "--write-sheet", "sheet.csv")
+    assert code == 0 and "nobody said which negatives are answers" in out, err
+    assert out.splitlines()[-1] == "wrote mined.audit.json, sheet.csv, mined.audit.png"
+    assert (tmp_path / "mined.audit.png").read_bytes().startswith(b"\x89PNG")
+    first = rows[0]
+    with (tmp_path / "queries.jsonl").open("w") as file:
+        file.write(json.dumps({"_id": "q1", "text": first["query"]}))
+    judged = [("q1", first["negatives"][0]["id"], 1), ("q1", first["negatives"][1]["id"], 0), ("q9", "p1", 1)]
+    with (tmp_path / "qrels.tsv").open("w") as file:
+        csv.writer(file, delimiter="\t").writerows([("query-id", "corpus-id", "score"), *judged])
+    sheet = (tmp_path / "sheet.csv").read_text().splitlines()
+    (tmp_path / "sheet.csv").write_text("\n".join([sheet[0], sheet[1] + "1", *(line + "0" for line in sheet[2:])]))
+    arguments = ["--qrels", "qrels.tsv", "--queries", "queries.jsonl", "--sheet", "sheet.csv", "--no-page"]
+    code, out, err = run("audit", "mined.jsonl", *arguments)
+    assert code == 0, err
+    assert "1 of 2 negatives are answers by judgements" in out
+    assert f"1 of {len(sheet) - 1} negatives are answers by sheet" in out
+    found = json.loads((tmp_path / "mined.audit.json").read_text())
+    assert found["examples"] == 12 and found["removed"]["known_positive"] >= 12 and found["histograms"]["negatives"]
+
+
+def test_what_cannot_be_mined_or_audited_is_one_line(run, searched, log, tmp_path):
+    for arguments, code, message in [
+        (["mine", "docs", "typo.sqlite", "x.jsonl"], 1, "no retrieval log typo.sqlite"),
+        (["mine", "typo", "log.sqlite", "x.jsonl"], 1, "'typo'"),
+        (["mine", "docs", "log.sqlite", "x.jsonl", "--negatives", 0], 1, "negatives is 0"),
+        (["mine", "docs", "log.sqlite", "x.jsonl", "--judge", "no/judge/here"], 1, "no/judge/here"),
+    ]:
+        found, _, err = run(*arguments, *searched)
+        assert (found, message in error_line(err)) == (code, True), err
+    for arguments, code, message in [
+        (["audit", "typo.jsonl"], 1, "typo.jsonl"),
+        (["audit", "x.jsonl", "--qrels", "q.tsv"], 2, "--qrels and --queries go together"),
+    ]:
+        found, _, err = run(*arguments)
+        assert (found, message in error_line(err)) == (code, True), err
+    assert not (tmp_path / "x.jsonl").exists() and not (tmp_path / "typo.audit.json").exists()
+
+
+def test_a_log_without_what_the_rule_needs_is_one_line(run, searched, tmp_path):
+    code, _, err = run("mine", "docs", "log.sqlite", "x.jsonl", "--rule", "rated", *searched)
+    assert code == 2 and "the rule 'rated' finds no positive" in error_line(err)
+    with RetrievalLog(tmp_path / "other.sqlite") as other:
+        other.record("q", [], collection="elsewhere", space="s")
+    code, _, err = run("mine", "docs", "other.sqlite", "x.jsonl", *searched)
+    assert code == 2 and "no searches in 'docs', but in elsewhere" in error_line(err)
