@@ -451,9 +451,14 @@ def test_after_an_interruption_nothing_more_is_computed(tiny_artifact):
 
         def __call__(self, batch, *, alone):
             computed.append(batch)
+            if len(computed) > 1:  # the first one is done; the others are under way when the interruption comes
+                interrupted.wait(60)
             return run(batch, alone=alone)
 
+    interrupted = threading.Event()
+
     def interrupt(_: int) -> None:
+        interrupted.set()
         raise KeyboardInterrupt
 
     encoder.backend = Counting()
