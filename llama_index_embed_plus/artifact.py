@@ -94,6 +94,7 @@ def verify(folder: Path, files: Iterable[str] | None = None) -> Manifest:
             raise DamagedModelError(f"{path} is not part of the artifact: {MANIFEST} does not list it")
         if not path.is_file():
             raise DamagedModelError(f"{path} is missing; copy the artifact again")
+        # A link inside a folder that was sent to somebody could read any file of theirs.
         if not path.resolve().is_relative_to(folder.resolve()):
             raise DamagedModelError(f"{path} leads out of the artifact; copy the artifact again without links")
         if hash_file(path) != manifest.sha256[name]:
@@ -122,6 +123,7 @@ def write_manifest(
     spec = replace(spec, name=name or spec.name)
     write_spec_files(folder, spec)
     recorded = {"torch-fp32": {"file": ""}, **(before.builds if before else {}), **(builds or {})}
+    # After every other file is in place: what is hashed here is what will be opened.
     hashes = {path: hash_file(folder / path) for path in _files(folder)}
     weights = weights_of(folder, spec)
     manifest = Manifest(spec, space_of(folder, spec, weights=weights), weights, recorded, hashes, versions())
@@ -189,6 +191,7 @@ def written_whole(out: Path) -> Iterator[Path]:
     draft.chmod(0o755)  # mkdtemp's 0o700 would make the artifact private
     try:
         yield draft
+        # Two renames: for a moment there is neither, but never a mixture of both.
         if out.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
             os.replace(out, old / "old")

@@ -55,6 +55,7 @@ def resolve(
         raise ModelNotFoundError(
             f"no folder {name!r}; give an existing folder, or a hub name such as 'all-MiniLM-L6-v2'"
         )
+    # A package has one revision; whoever names another wants the hub's.
     packaged = _packaged(name.removeprefix(f"{_HOME}/")) if revision is None else None
     wanted = [*_WANTED, *(_GRAPHS if graphs else ()), *(["*.py"] if trust_remote_code else ())]
     return packaged or _from_hub(name if "/" in name else f"{_HOME}/{name}", revision, cache_folder, wanted)

@@ -67,6 +67,7 @@ def read_facts(folder: Path) -> Facts:
     }
     if family is not None and family.appends_eos:
         facts["append_eos"] = (True, family.source)
+    # Joined poolings lie side by side.
     width = hidden * len(facts["pooling"][0])
     facts["head"], facts["normalize"], width = _head(folder, modules, width)
     facts["dimension"] = (width, "config.json" if not facts["head"][0] else "the last layer")
@@ -107,6 +108,7 @@ def _pooling(
         facts: Facts = {"include_prompt": include} if include else {}
         if family is not None and family.pooling is not None:
             return {"pooling": ((family.pooling,), family.source), **facts}
+        # The rule of sentence-transformers for folders without a pooling config.
         causal = "ForCausalLM" in str(config.values.get("architectures"))
         mode, why = (LAST, "a causal language model") if causal else (MEAN, "an encoder")
         source = f"assumed: no pooling config in the folder of {why}"
@@ -148,6 +150,7 @@ def _head(folder: Path, modules: list[tuple[str, str]], width: int) -> tuple[tup
             steps.append(step)
             width = outputs
     source = "modules.json"
+    # The last normalisation is the spec's own, which a caller may switch off; one in between belongs to the layers.
     if steps and steps[-1].kind == "normalize":
         return (tuple(steps[:-1]), source), (True, source), width
     return (tuple(steps), source), (True, "always: vectors are compared by their direction"), width
@@ -205,6 +208,7 @@ def _length(inner: Path, family: Family | None) -> Facts:
         stated, source = tokenizer.integer("model_max_length"), "tokenizer_config.json"
     if family is not None and family.max_tokens and (not stated or stated >= _UNLIMITED):
         stated, source = family.max_tokens, family.source
+    # A longer text would index beyond the position embeddings.
     if not stated or stated > positions:
         stated, source = positions, "config.json (max_position_embeddings)"
     if stated >= _UNLIMITED:

@@ -17,7 +17,6 @@ KNOWN_WEIGHTS = {
 }
 """sha256 of the weights (as `tensors.hash_weights` computes it) -> the name by which people know the checkpoint."""
 
-_HUB = "https://huggingface.co/"
 _FOR_SEARCHING = "Represent this sentence for searching relevant passages: "
 _WEB_SEARCH = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
 _ZH_SEARCHING = "为这个句子生成表示以用于检索相关文章："
@@ -38,7 +37,7 @@ class Family:
     include_prompt: bool | None = None
     max_tokens: int | None = None
     appends_eos: bool = False
-    """The closing token is added even if the tokenizer's files do not say so."""
+    """The closing token is added, whatever the tokenizer's files say."""
     needs_code: bool = False
     """Its architecture is code in its own repository; the library's own model of that type gives other vectors."""
     note: str = ""
@@ -47,7 +46,7 @@ class Family:
 
 def card(owner: str, name: str) -> str:
     """The address of a model card."""
-    return f"{_HUB}{owner}/{name}"
+    return f"https://huggingface.co/{owner}/{name}"
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -294,6 +293,7 @@ def family_of(folder: Path) -> Family | None:
 def _names(folder: Path) -> Iterable[str]:
     parts = folder.absolute().parts
     if len(parts) >= 3 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
+        # The hub's cache: models--owner--name/snapshots/commit.
         yield parts[-3].removeprefix("models--").replace("--", "/", 1).lower()
         return
     if len(parts) >= 2:

@@ -64,6 +64,7 @@ def _activate(vectors: Array, name: str) -> Array:
     if name == "sigmoid":
         return 1.0 / (1.0 + xp.exp(-vectors))
     if name == "gelu":
+        # numpy has no erf; pooled vectors are few, so a slow one will do.
         erf = xp.erf if hasattr(xp, "erf") else np.vectorize(math.erf, otypes=[np.float32])
         return 0.5 * vectors * (1.0 + erf(vectors / math.sqrt(2.0)))
     return vectors

@@ -47,8 +47,10 @@ def pool(
 
 def _pool_one(mode: str, states: Array, kept: Array, position: Array, weights: Array | None) -> Array:
     xp = namespace(states)
+    # `where` and not a product: under padding there may be anything, also what is no number.
     if mode == MAX:
         return xp.amax(xp.where(kept[..., None], states, -xp.inf), 1)
+    # One token is picked by a sum over a mask, which records well; picking by index does not.
     if mode == CLS:
         return _sum(xp.where((kept & (position == _first(xp, kept, position)))[..., None], states, 0.0))
     if mode == LAST:
@@ -62,6 +64,7 @@ def _pool_one(mode: str, states: Array, kept: Array, position: Array, weights: A
         weight = xp.where(kept, weights, 0.0)
     else:
         raise UsageError(f"pooling mode is {mode!r}, expected one of {', '.join(POOLING_MODES)}")
+    # Never zero: a text of which every token is left out gets zeros, as in sentence-transformers.
     total = xp.clip(weight.sum(1), 1e-9, None)[:, None]
     summed = _sum(xp.where(kept[..., None], states, 0.0) * weight[..., None])
     return summed / (xp.sqrt(total) if mode == MEAN_SQRT else total)

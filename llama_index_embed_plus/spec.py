@@ -152,6 +152,7 @@ def _override(folder: Path, spec: EncoderSpec, wanted: Overrides) -> EncoderSpec
     changed = {name: value for name, value in asdict(wanted).items() if value is not None}
     if isinstance(changed.get("pooling"), str):
         changed["pooling"] = (changed["pooling"],)
+    # Joining other poolings changes the width, which a layer on top could not take.
     before = spec.dimension
     if "pooling" in changed and len(changed["pooling"]) != len(spec.pooling):
         if spec.head:
@@ -179,6 +180,7 @@ def weights_of(folder: Path, spec: EncoderSpec) -> str:
             raise DamagedModelError(f"{inner / 'model.safetensors'} is missing; only safetensors weights are read")
         with onnx.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
+    # Without layers on top the hash is that of the weights alone, by which `families` knows published checkpoints.
     parts = [hash_weights(found), *(hash_weights(weight_files(folder / step.path)) for step in spec.head if step.path)]
     return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
 

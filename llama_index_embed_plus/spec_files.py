@@ -46,6 +46,7 @@ def _modules(folder: Path, spec: EncoderSpec) -> None:
     path = folder / "modules.json"
     rows = json.loads(path.read_text("utf-8")) if path.is_file() else []
     kinds = [kind for kind, _ in modules_of(folder)]
+    # A plain transformers folder becomes one of sentence-transformers.
     if not rows:
         rows = [{"path": "", "type": _TYPE + "Transformer"}]
     if "Pooling" not in kinds:

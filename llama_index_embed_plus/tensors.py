@@ -77,6 +77,7 @@ def weight_files(folder: Path) -> list[Path]:
         shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, OSError) as error:
         raise DamagedModelError(f"{index} is damaged: no weight_map in it; fetch it again") from error
+    # An index is a file like any other: it must not name one elsewhere.
     for shard in shards:
         if Path(shard).name != shard:
             raise DamagedModelError(f"{index} names {shard!r}, expected a file beside it")
@@ -109,6 +110,7 @@ def _hash(stamped: tuple[tuple[Path, int, int], ...]) -> str:
             remaining = tensor.stop - tensor.start
             while remaining:
                 chunk = stream.read(min(remaining, 1 << 22))
+                # The file may have shrunk since its header was read.
                 if not chunk:
                     raise DamagedModelError(f"{tensor.file} ends inside tensor {name!r}; fetch it again")
                 digest.update(chunk)
@@ -123,6 +125,7 @@ def _tensor(file: Path, name: str, entry: Any, base: int, size: int) -> Tensor:
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedModelError(f"{file} is damaged: the entry of tensor {name!r} is malformed") from error
     expected = math.prod(shape) * _WIDTH.get(dtype, 0)
+    # Types that are not known here (8-bit floats) have no width to compare with; their bytes are hashed all the same.
     if not base <= start <= stop <= size or (dtype in _WIDTH and stop - start != expected):
         raise DamagedModelError(f"{file} is cut short or damaged at tensor {name!r}; fetch it again")
     return Tensor(file, name, dtype, shape, start, stop)

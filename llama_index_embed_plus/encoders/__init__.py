@@ -68,6 +68,7 @@ def identify(
         raise DamagedModelError(
             f"{folder} was sealed as {manifest.space} but holds {space}: a file was exchanged; export it again"
         )
+    # Only now: an adapter belongs to one space.
     adapter = _adapter(folder, space)
     build = (graph.build if graph else "torch-fp32") + ("+adapter" if adapter else "")
     return Identity(folder, spec, space, build, graph.file if graph else None, adapter)

@@ -81,6 +81,7 @@ class OnnxBackend:
             "token_type_ids": np.zeros_like(batch.ids),
             "prompt_tokens": np.asarray(batch.prompt_tokens, np.int64),
         }
+        # Graphs of hubs take token types, ours do not; only what a graph names is given.
         return {name: values[name] for name in self._inputs}
 
     def _finish(self, states: Any, batch: TokenBatch) -> Any:
@@ -90,6 +91,7 @@ class OnnxBackend:
 
     def _session(self, threads: int) -> Any:
         """The session with that many threads, opened at its first use."""
+        # Opened late: a server of single queries never needs the bulk session, an indexer never the other.
         with self._lock:
             if threads not in self._sessions:
                 self._sessions[threads] = open_session(self._file, threads, providers=self._providers)

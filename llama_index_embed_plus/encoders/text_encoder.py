@@ -103,6 +103,7 @@ class TextEncoder:
         for batch, embedded in self._embed(sequences.ids, skipped):
             vectors[batch] = embedded
             report(batch)
+        # More sequences than texts: some were split into windows.
         if len(sequences.ids) != len(distinct):
             vectors = average(vectors, sequences, len(distinct))
         return vectors if len(distinct) == len(texts) else vectors[rows]

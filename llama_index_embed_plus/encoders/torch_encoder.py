@@ -56,6 +56,7 @@ class PooledEncoder(torch.nn.Module):
         for step in spec.head:
             files = weight_files(folder / step.path) if step.path else []
             tensors = {name: t for file in files for name, t in tensors_of(file).items()}
+            # Buffers, so that they move to a device with the rest and are written into a traced graph.
             holder = torch.nn.Module()
             for name, tensor in tensors.items():
                 holder.register_buffer(name.replace(".", "_"), torch.from_numpy(tensor.read()))
@@ -172,6 +173,7 @@ def _load(inner: Path, *, attention: bool, trust_remote_code: bool) -> Any:
     except (*_BAD_CONFIG, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedModelError(f"{inner} cannot be opened by transformers: {reason}") from error
+    # The pooler is a head that nothing here reads; many checkpoints leave it out.
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing or report.get("mismatched_keys"):
         what = missing[0] if missing else sorted(map(str, report["mismatched_keys"]))[0]

@@ -71,6 +71,7 @@ def export_onnx(
                 raise ParityError(f"{report.summary()}; outside {BOUNDS[name]}, nothing was written (force writes it)")
             builds[built.build] = {"file": FILES[name], "opset": opset, "parity": asdict(report)}
             checks[built.build] = self_check.recorded(built.backend, built.tokenizer)
+        # Last of all: the manifest makes the folder an artifact, and seals what stands beside it.
         write_json(draft / self_check.FILE, checks)
         artifact.write_manifest(draft, spec=source.spec, builds=builds, name=source.spec.name)
     return report

@@ -111,6 +111,7 @@ def measure(
     embedded, expected = embed(built, texts, progress=progress), reference.vectors
     vectors = embedded.vectors
     cosines = np.sum(unit_rows(vectors) * unit_rows(expected), axis=1)
+    # Every eighth text again by itself: padding and neighbours must not change it.
     alone = np.concatenate([built.encode_passages([text]) for text in texts[::8]])
     difference, drift = _largest(vectors - expected), _largest(alone - vectors[::8])
     if built.build.startswith("onnx-int8"):
