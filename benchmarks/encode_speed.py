@@ -11,7 +11,8 @@ with the batch size that is fastest here. Reported:
 - int8 against fp32: cosine, and the largest difference between a text alone and in a batch; and which share of the
   bound is reached that the int8 matrix products alone would set (measured here, on one thread per core).
 
-The last line is one JSON document. A missing peer (llama-index-embeddings-huggingface) is left out of it.
+The last line is one JSON document. A peer that is not installed is left out of it; HuggingFaceEmbedding comes with
+`pip install --no-deps llama-index-embeddings-huggingface`.
 
     python benchmarks/encode_speed.py [--texts 600] [--rounds 3] [--queries 100] [--model all-MiniLM-L6-v2]
 """

@@ -159,6 +159,7 @@ def test_a_model_of_another_family_is_refused_with_the_way_out(tmp_path):
         ({"hidden_act": "mish"}, "activation 'mish'"),
         ({"position_embedding_type": "relative_key"}, "relative_key"),
         ({"is_decoder": True}, "decoder"),
+        ({"auto_map": {"AutoModel": "modeling.Other"}}, "code of its own"),
     ],
 )
 def test_a_variant_that_would_give_wrong_vectors_is_refused(more, named, bert, tmp_path):
@@ -182,6 +183,9 @@ def test_weights_that_contradict_the_config_are_named(bert, tmp_path):
         build_graph(tmp_path, spec_of(model.config))
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 4}))
     with pytest.raises(DamagedModelError, match="lack .*layer.3.attention"):
+        build_graph(tmp_path, spec_of(model.config))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    with pytest.raises(DamagedModelError, match="hold .*layer.2.attention.* a bert of 2 layers"):
         build_graph(tmp_path, spec_of(model.config))
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_attention_heads": 5}))
     with pytest.raises(DamagedModelError, match="48 is not a multiple of 5"):

@@ -26,7 +26,8 @@ from llama_index_embed_plus.export.head_nodes import PROMPT_TOKENS, HeadWriter, 
 from llama_index_embed_plus.export.network import IDS, MASK, Network
 from llama_index_embed_plus.export.observe import frame_of
 from llama_index_embed_plus.export.onnx_writer import GraphWriter
-from llama_index_embed_plus.export.weights import activation_name, read_config, read_weights, why_not
+from llama_index_embed_plus.export.tensor_names import activation_name, read_config, why_not
+from llama_index_embed_plus.export.weights import read_weights
 from llama_index_embed_plus.spec import EncoderSpec
 
 Precision = Literal["fp32", "int8"]

@@ -11,9 +11,8 @@ Does not know: ONNX, pooling, quantisation.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama_index_embed_plus.errors import DamagedModelError, ModelError
+from llama_index_embed_plus.export.tensor_names import FAMILIES, SYNONYMS, read_config, why_not
 from llama_index_embed_plus.tensors import tensors_of, weight_files
 
 Array = NDArray[np.float32]
@@ -82,102 +82,6 @@ class EncoderWeights:
         return int(self.layers[0].query.weight.shape[0])
 
 
-@dataclass(frozen=True)
-class _Family:
-    """Where one model type keeps its tensors; `{}` is the layer number."""
-
-    prefix: str
-    layer: str = "encoder.layer.{}."
-    query: str = "attention.self.query"
-    key: str = "attention.self.key"
-    value: str = "attention.self.value"
-    output: str = "attention.output.dense"
-    attention_norm: str = "attention.output.LayerNorm"
-    up: str = "intermediate.dense"
-    down: str = "output.dense"
-    output_norm: str = "output.LayerNorm"
-    token_types: bool = True
-    padded_positions: bool = False
-    padding_id: int | None = None  # None: config.json says it
-    relative: bool = False
-
-
-_BERT = _Family("bert.")
-_ROBERTA = _Family("roberta.", padded_positions=True)
-_FAMILIES: Mapping[str, _Family] = {
-    "bert": _BERT,
-    "electra": replace(_BERT, prefix="electra."),
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-    "camembert": _ROBERTA,
-    "mpnet": _Family(
-        "mpnet.",
-        query="attention.attn.q",
-        key="attention.attn.k",
-        value="attention.attn.v",
-        output="attention.attn.o",
-        attention_norm="attention.LayerNorm",
-        token_types=False,
-        padded_positions=True,
-        padding_id=1,
-        relative=True,
-    ),
-    "distilbert": _Family(
-        "distilbert.",
-        layer="transformer.layer.{}.",
-        query="attention.q_lin",
-        key="attention.k_lin",
-        value="attention.v_lin",
-        output="attention.out_lin",
-        attention_norm="sa_layer_norm",
-        up="ffn.lin1",
-        down="ffn.lin2",
-        output_norm="output_layer_norm",
-        token_types=False,
-    ),
-}
-
-# DistilBERT has names of its own for the same facts.
-_CONFIG_SYNONYMS = {
-    "hidden_size": ("hidden_size", "dim"),
-    "num_attention_heads": ("num_attention_heads", "n_heads"),
-    "num_hidden_layers": ("num_hidden_layers", "n_layers"),
-    "intermediate_size": ("intermediate_size", "hidden_dim"),
-    "hidden_act": ("hidden_act", "activation"),
-}
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's config.json."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DamagedModelError(f"{path} is missing; expected a transformers model folder") from error
-    except (OSError, ValueError) as error:
-        raise DamagedModelError(f"{path} cannot be read as JSON: {error}; fetch the model again") from error
-    if not isinstance(config, dict):
-        raise DamagedModelError(f"{path} holds {type(config).__name__}, expected a JSON object; fetch the model again")
-    return config
-
-
-def why_not(config: Mapping[str, Any]) -> str | None:
-    """None if `read_weights` can read a model with this config, else the reason, fit for an error message."""
-    model_type = config.get("model_type")
-    if model_type not in _FAMILIES:
-        return f"model type {model_type!r} is not one of {', '.join(sorted(_FAMILIES))}"
-    if config.get("position_embedding_type", "absolute") != "absolute":
-        return f"position_embedding_type {config['position_embedding_type']!r} is not 'absolute'"
-    if config.get("is_decoder") or config.get("add_cross_attention"):
-        return "it is a decoder"
-    return None
-
-
-def activation_name(config: Mapping[str, Any]) -> str:
-    """transformers' name of the activation function; "" if the config does not say."""
-    return str(next((config[key] for key in _CONFIG_SYNONYMS["hidden_act"] if key in config), ""))
-
-
 def read_weights(folder: Path) -> EncoderWeights:
     """Read the network in `folder`.
 
@@ -195,12 +99,13 @@ class _Reader:
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self.folder, self.config = folder, config
-        self.family = _FAMILIES[config["model_type"]]
+        self.family = FAMILIES[config["model_type"]]
         files = weight_files(folder)
         if not files:
             raise DamagedModelError(f"{folder / 'model.safetensors'} is missing; expected the weights as safetensors")
         self.tensors = {self._plain(name): tensor for file in files for name, tensor in tensors_of(file).items()}
         self.hidden, self.ffn = self._number("hidden_size"), self._number("intermediate_size")
+        self.unread = set(self.tensors)
         self.epsilon = float(config.get("layer_norm_eps", 1e-12))
 
     def read(self) -> EncoderWeights:
@@ -212,6 +117,8 @@ class _Reader:
         positions = self._tensor("embeddings.position_embeddings.weight", None, width)
         if self.family.token_types:
             positions = positions + self._tensor("embeddings.token_type_embeddings.weight", None, width)[0]
+        layers = tuple(self._layer(number) for number in range(self._number("num_hidden_layers")))
+        self._refuse_more_layers(len(layers))
         return EncoderWeights(
             words=words,
             positions=positions,
@@ -219,10 +126,19 @@ class _Reader:
             embedding_norm=self._norm("embeddings.LayerNorm", width),
             projection=None if width == self.hidden else self._linear("embeddings_project", width, self.hidden),
             relative_bias=self._relative_bias(heads, len(positions)) if self.family.relative else None,
-            layers=tuple(self._layer(number) for number in range(self._number("num_hidden_layers"))),
+            layers=layers,
             heads=heads,
             activation=str(self._value("hidden_act")),
         )
+
+    def _refuse_more_layers(self, layers: int) -> None:
+        stem = self.family.layer.partition("{}")[0]
+        extra = sorted(name for name in self.unread if name.startswith(stem))
+        if extra:
+            raise DamagedModelError(
+                f"{self.folder}: the weights hold {self.family.prefix}{extra[0]}, "
+                f"which a {self.config['model_type']} of {layers} layers, as config.json states, does not have"
+            )
 
     def _padding_id(self) -> int | None:
         if not self.family.padded_positions:
@@ -261,6 +177,7 @@ class _Reader:
                 f"{self.folder}: the weights lack {self.family.prefix}{name}; fetch the model again"
             )
         tensor = self.tensors[name].read()
+        self.unread.discard(name)
         if len(tensor.shape) != len(shape) or any(want not in (None, got) for want, got in zip(shape, tensor.shape)):
             wanted = " x ".join("any" if size is None else str(size) for size in shape)
             raise DamagedModelError(
@@ -275,7 +192,7 @@ class _Reader:
         return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
     def _value(self, key: str) -> Any:
-        for synonym in _CONFIG_SYNONYMS[key]:
+        for synonym in SYNONYMS[key]:
             if synonym in self.config:
                 return self.config[synonym]
         raise DamagedModelError(f"{self.folder}/config.json lacks {key!r}; fetch the model again")
