@@ -76,8 +76,18 @@ def create_like(
         options["vectors_config"] = {**options["vectors_config"], vector: params} if named else params
     with engine_errors(f"create collection {name!r}"):
         client.create_collection(name, **options, metadata=dict(metadata))
-        for field, index in (info.payload_schema or {}).items():
-            client.create_payload_index(name, field, index.params or index.data_type)
+    copy_indexes(client, name, info)
+
+
+def copy_indexes(client: QdrantClient, name: str, info: models.CollectionInfo) -> None:
+    """Give a collection the payload indexes of another that it lacks."""
+    if not info.payload_schema:
+        return
+    with engine_errors(f"index the payload of collection {name!r}"):
+        present = client.get_collection(name).payload_schema or {}
+        for field, index in info.payload_schema.items():
+            if field not in present:
+                client.create_payload_index(name, field, index.params or index.data_type)
 
 
 def pages(

@@ -1,0 +1,74 @@
+"""How far a promotion is, in the metadata of the collection that is to take over.
+
+Guarantees: any machine that reaches the collections can go on with a promotion or undo it. Does not know: encoders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from qdrant_tools.collection import CollectionManager
+from qdrant_tools.errors import CollectionError, CollectionNotFoundError
+from qdrant_tools.translate import engine_errors
+
+KEY = "embed_plus_promotion"
+
+Phase = Literal["building", "built", "verified", "switched"]
+Kind = Literal["re-embed", "adapter", "nothing"]
+
+
+@dataclass(frozen=True)
+class PromotionState:
+    """`source` serves (or served) `alias`, and `target` is to. For an adapter the two are one collection."""
+
+    alias: str
+    source: str
+    target: str
+    kind: Kind
+    phase: Phase
+    adapter: str | None = None
+    """The adapter's build that is to serve, of the kind "adapter"; `before` is the one that did."""
+    before: str | None = None
+    verification: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, manager: CollectionManager) -> None:
+        write_state(manager, self.target, asdict(self))
+
+
+def write_state(manager: CollectionManager, name: str, row: dict[str, Any]) -> None:
+    with engine_errors(f"keep the state of the promotion in collection {name!r}"):
+        manager.client.update_collection(name, metadata={KEY: row})
+
+
+def read_state(manager: CollectionManager, name: str) -> PromotionState | None:
+    """The promotion in which a collection is the target, if there is one."""
+    with engine_errors(f"open collection {name!r}"):
+        row = (manager.client.get_collection(name).config.metadata or {}).get(KEY)
+    return PromotionState(**row) if row else None
+
+
+def states_of(manager: CollectionManager, alias: str) -> list[PromotionState]:
+    """Every promotion of an alias that was begun and not cleaned up."""
+    found = (read_state(manager, name) for name in manager.names())
+    return [state for state in found if state is not None and state.alias == alias]
+
+
+def source_of(manager: CollectionManager, alias: str) -> str:
+    """The collection that serves an alias.
+
+    Raises:
+        CollectionError: the name is a collection's own; the message says what to do once.
+        CollectionNotFoundError: there is no such alias.
+    """
+    aliases = manager.aliases()
+    if alias in aliases:
+        return aliases[alias]
+    names = manager.names()
+    if alias in names:
+        raise CollectionError(
+            f"{alias!r} is a collection, and only an alias can be switched: once, call switch_alias('{alias}-live', "
+            f"'{alias}'), let every application open '{alias}-live', and promote '{alias}-live'"
+        )
+    raise CollectionNotFoundError(f"no alias {alias!r}; aliases here: {', '.join(sorted(aliases)) or 'none'}")
