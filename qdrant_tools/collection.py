@@ -131,6 +131,10 @@ class CollectionManager:
             self.client.update_collection(real_name, metadata=stamp.as_metadata())
         return self.open(real_name, encoder)
 
+    def change(self, name: str, settings: CollectionSettings) -> Collection:
+        """Change the settings of a collection in place. Errors as in `ensure`."""
+        return self._apply(self.open(name), settings)
+
     def difference(self, name: str, settings: CollectionSettings) -> dict[str, tuple[Any, Any]]:
         """Setting -> (as it is, as wanted), for those that `ensure` would change; empty on `:memory:`, which has
         none but the distance, `hnsw_ef` and `lexical`."""

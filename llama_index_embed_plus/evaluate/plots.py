@@ -5,6 +5,7 @@ Guarantees: readable in greyscale, axes labelled with units, no display needed. 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from llama_index_embed_plus.errors import MissingExtraError
 from qdrant_tools.mine.audit import Audit
 from qdrant_tools.mine.tally import BINS_PER_UNIT
+from qdrant_tools.tune import Trial, TuningReport
 
 INK = "#222222"
 FILLS = (("#d9d9d9", ""), ("#1f4e79", ""), ("#8a8a8a", "//"), ("#f4b183", ".."))
@@ -74,6 +76,32 @@ def audit_page(path: Path, found: Audit, *, title: str = "Mined negatives") -> N
     right.bar_label(bars, fmt="{:.1%}", fontsize=8, padding=2)
     right.set_xlim(0, 1)
     right.set_xlabel("share of the candidates that the rule removed")
+    figure.savefig(path, dpi=120)
+
+
+def recall_latency(path: Path, found: TuningReport) -> None:
+    """Write one panel: every setting that was tried by its recall and its median latency, the chosen one marked."""
+    figure, axis = _page(1, f"{found.collection}: {found.points} points, {found.queries} queries\n{found.reason}")
+    families: dict[str, list[Trial]] = {}
+    for trial in found.trials:
+        quantized = "" if trial.quantization == "none" else f", {trial.quantization} x{trial.oversampling:g}"
+        families.setdefault("exact" if trial.exact else f"m={trial.m}{quantized}", []).append(trial)
+    lines = itertools.product("-", ("o", "s", "^", "v", "D", "P", "X", "*"))
+    for (name, trials), (line, marker) in zip(families.items(), itertools.cycle(lines)):
+        ordered = sorted(trials, key=lambda trial: trial.recall)
+        colour = FILLS[1][0] if name == "exact" else None
+        x, y = [trial.recall for trial in ordered], [trial.p50_ms for trial in ordered]
+        axis.plot(x, y, line, marker=marker, markersize=5, linewidth=0.8, label=name, color=colour)
+        for trial in ordered if name != "exact" and len(families) <= 4 else ():
+            axis.annotate(
+                f"ef {trial.hnsw_ef}", (trial.recall, trial.p50_ms), (4, 4), None, "offset points", fontsize=7
+            )
+    axis.plot([found.chosen.recall], [found.chosen.p50_ms], "o", markersize=14, fillstyle="none", color=INK)
+    axis.axvline(found.target_recall, color=INK, linewidth=0.8, linestyle="--")
+    axis.set_xlabel(f"recall@{found.k} against exact search (0 to 1)")
+    axis.set_ylabel("median latency of a query (ms)")
+    axis.set_yscale("log")
+    axis.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=120)
 
 

@@ -1,0 +1,234 @@
+"""A collection and queries -> what each setting of the search costs and finds, and the cheapest one that finds enough.
+
+Every setting is measured against exact search on the same queries: recall@k, latency of single queries, queries per
+second in batches. Settings of the search (`hnsw_ef`, oversampling) are measured on the collection itself; settings of
+the index (`m`, quantisation) on a copy of its vectors that is built for the purpose and dropped.
+
+Guarantees: the collection is only read; stored vectors that serve as queries are left out of their own results.
+Latencies are those of this machine, at this moment, with this client. Does not know: texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from qdrant_tools.collection import CollectionManager, CollectionSettings
+from qdrant_tools.connect import engine_of
+from qdrant_tools.errors import CollectionError, InputError, NotSupportedError, UsageError
+from qdrant_tools.handle import Collection
+from qdrant_tools.measure import Measured, Questions, exact_answers, measure
+from qdrant_tools.quantization import Quantization
+from qdrant_tools.records import Progress
+from qdrant_tools.scratch import scratch_copy
+from qdrant_tools.vectors import checked_vectors
+
+
+@dataclass(frozen=True)
+class TuningGrid:
+    """The settings to try. `m` and `quantization` None stand for what the collection has; `oversampling` concerns
+    quantised settings only."""
+
+    hnsw_ef: tuple[int, ...] = (16, 32, 64, 128, 256)
+    m: tuple[int | None, ...] = (None,)
+    quantization: tuple[Quantization | None, ...] = (None,)
+    oversampling: tuple[float, ...] = (1.0, 2.0, 4.0)
+
+    def __post_init__(self) -> None:
+        if not (self.hnsw_ef and self.m and self.quantization and self.oversampling):
+            raise InputError(f"{self}: every axis needs at least one value")
+        if min(self.hnsw_ef) < 1 or min(self.oversampling) < 1:
+            raise InputError(f"{self}: expected hnsw_ef and oversampling of at least 1")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting and what it did. `exact` compares with every vector; the other settings then say nothing."""
+
+    hnsw_ef: int
+    m: int
+    quantization: str
+    oversampling: float
+    exact: bool
+    recall: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    queries_per_second: float
+
+
+@dataclass(frozen=True)
+class TuningReport:
+    """All trials, exact search first. `chosen` is the one with the lowest median latency among those that reach the
+    target; exact search if none does, or if it is cheaper than all of them."""
+
+    collection: str
+    points: int
+    queries: int
+    k: int
+    target_recall: float
+    trials: tuple[Trial, ...]
+    chosen: Trial
+    settings: CollectionSettings
+    """Those of the collection with the chosen ones in place; see `apply`."""
+
+    @property
+    def reason(self) -> str:
+        """Why this one, in a sentence."""
+        reaching = [trial for trial in self.trials if trial.recall >= self.target_recall and not trial.exact]
+        if not self.chosen.exact:
+            return (
+                f"hnsw_ef={self.chosen.hnsw_ef} is the fastest of {len(reaching)} settings that reach "
+                f"recall@{self.k} {self.target_recall}: {self.chosen.recall:.3f} at {self.chosen.p50_ms:.3f} ms"
+            )
+        if reaching:
+            return f"exact search is cheaper than every setting that reaches recall@{self.k} {self.target_recall}"
+        best = max((trial.recall for trial in self.trials if not trial.exact), default=0.0)
+        return f"no setting reaches recall@{self.k} {self.target_recall}; the best is {best:.3f}: search exactly"
+
+    def as_row(self) -> dict[str, Any]:
+        return {
+            "collection": self.collection,
+            "points": self.points,
+            "queries": self.queries,
+            "k": self.k,
+            "target_recall": self.target_recall,
+            "chosen": asdict(self.chosen),
+            "reason": self.reason,
+            "trials": [asdict(trial) for trial in self.trials],
+        }
+
+
+def tune(
+    collection: Collection,
+    queries: ArrayLike | None = None,
+    *,
+    k: int = 10,
+    target_recall: float = 0.95,
+    grid: TuningGrid | None = None,
+    held_out: int = 200,
+    progress: Progress | None = None,
+) -> TuningReport:
+    """Measure the grid on query vectors (n, dimension), or on `held_out` stored vectors if there are none.
+
+    Stored vectors are like passages, not like queries: where queries can be had, they tell more. `progress` receives
+    the number of settings measured.
+
+    Raises:
+        CollectionError: the collection is empty, or has no index: build it first.
+        InputError: k below 1, a target that is no share.
+        NotSupportedError: `:memory:` has no index to tune.
+    """
+    if k < 1 or not 0 < target_recall <= 1:
+        raise InputError(f"k is {k} and target_recall {target_recall}, expected at least 1, and above 0 up to 1")
+    current = _current(collection)
+    questions = _questions(collection, queries, held_out)
+    grid = grid or TuningGrid()
+    right, exact = exact_answers(collection, questions, k=k)
+    trials = [_trial(current, exact, exact_search=True)]
+    if progress is not None:
+        progress(1)
+    candidates: dict[Trial, CollectionSettings] = {trials[0]: current}
+    for settings, measured in _measured(collection, current, grid, questions, right, k):
+        trial = _trial(settings, measured)
+        trials.append(trial)
+        candidates[trial] = settings
+        if progress is not None:
+            progress(1)
+    enough = [trial for trial in trials if trial.recall >= target_recall]
+    chosen = min(enough, key=lambda trial: (trial.p50_ms, not trial.exact))
+    points = collection.client.count(collection.name).count
+    return TuningReport(
+        collection.name, points, len(questions.vectors), k, target_recall, tuple(trials), chosen, candidates[chosen]
+    )
+
+
+def apply(manager: CollectionManager, report: TuningReport) -> Collection:
+    """Store the chosen `hnsw_ef` (and index settings, which are then rebuilt) with the collection.
+
+    Raises:
+        UsageError: exact search was chosen: that is asked for with each search.
+    """
+    if report.chosen.exact:
+        raise UsageError(f"{report.reason}: there is no setting to store, search with exact=True")
+    return manager.change(report.collection, report.settings)
+
+
+def _current(collection: Collection) -> CollectionSettings:
+    if engine_of(collection.client) == "memory":
+        raise NotSupportedError("':memory:' compares with every vector: there is no index to tune")
+    described = CollectionManager(collection.client).describe(collection.name)
+    if described.settings is None:
+        raise CollectionError(f"collection {collection.name!r} has no similarity that can be tuned")
+    if not described.indexed_vectors:
+        raise CollectionError(f"collection {collection.name!r} has no index yet: call build_index first")
+    return described.settings
+
+
+def _questions(collection: Collection, queries: ArrayLike | None, held_out: int) -> Questions:
+    if queries is not None:
+        return Questions(checked_vectors(queries, dimension=collection.dimension, what="query vectors"))
+    if held_out < 1:
+        raise InputError(f"held_out is {held_out}, expected at least 1")
+    return Questions.of_stored(collection, held_out)
+
+
+def _measured(
+    collection: Collection,
+    current: CollectionSettings,
+    grid: TuningGrid,
+    questions: Questions,
+    right: Sequence[frozenset[str]],
+    k: int,
+) -> Iterator[tuple[CollectionSettings, Measured]]:
+    for m in grid.m:
+        for quantization in grid.quantization:
+            built = replace(current, m=m or current.m, quantization=quantization or current.quantization)
+            if _same_index(built, current):
+                yield from _searches(collection, built, grid, questions, right, k)
+            else:
+                with scratch_copy(collection, built) as copy:
+                    yield from _searches(copy, built, grid, questions, right, k)
+
+
+def _same_index(wanted: CollectionSettings, current: CollectionSettings) -> bool:
+    kept = [each.quantization and each.quantization.stored for each in (wanted, current)]
+    return wanted.m == current.m and kept[0] == kept[1]
+
+
+def _searches(
+    collection: Collection,
+    built: CollectionSettings,
+    grid: TuningGrid,
+    questions: Questions,
+    right: Sequence[frozenset[str]],
+    k: int,
+) -> Iterator[tuple[CollectionSettings, Measured]]:
+    for oversampling in grid.oversampling if built.quantization is not None else (1.0,):
+        quantization = built.quantization and replace(built.quantization, oversampling=oversampling)
+        searching = replace(collection, quantization=quantization)
+        for hnsw_ef in grid.hnsw_ef:
+            settings = replace(built, hnsw_ef=hnsw_ef, quantization=quantization)
+            params = searching.search_params(hnsw_ef=hnsw_ef)
+            yield settings, measure(searching, questions, right, params=params, k=k)
+
+
+def _trial(settings: CollectionSettings, measured: Measured, *, exact_search: bool = False) -> Trial:
+    quantization = settings.quantization
+    p50, p95, p99 = np.percentile(measured.latencies_ms, [50, 95, 99])
+    return Trial(
+        hnsw_ef=settings.hnsw_ef,
+        m=settings.m,
+        quantization="none" if quantization is None else quantization.label,
+        oversampling=1.0 if quantization is None else quantization.oversampling,
+        exact=exact_search,
+        recall=measured.recall,
+        p50_ms=float(p50),
+        p95_ms=float(p95),
+        p99_ms=float(p99),
+        queries_per_second=measured.queries_per_second,
+    )

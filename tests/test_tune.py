@@ -1,0 +1,133 @@
+"""Tuning measures recall and cost on the collection's own vectors, and says which setting is enough."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from tiny import WordEncoder, numbered
+
+from llama_index_embed_plus.evaluate.plots import recall_latency
+from qdrant_tools.collection import CollectionManager, CollectionSettings, Quantization, build_index
+from qdrant_tools.connect import connect
+from qdrant_tools.errors import CollectionError, InputError, NotSupportedError, UsageError, VectorError
+from qdrant_tools.index import index_passages
+from qdrant_tools.neighbours import recall_at, right_answers
+from qdrant_tools.records import Passage
+from qdrant_tools.tune import TuningGrid, TuningReport, apply, tune
+
+POINTS, DIMENSION = 1200, 48
+
+
+class Numbers:
+    """An encoder of numbers into random directions: hard for a graph, so that its recall is visible."""
+
+    space, dimension = "numbers@0123456789ab", DIMENSION
+
+    def __init__(self):
+        vectors = np.random.default_rng(0).normal(size=(POINTS, DIMENSION)).astype(np.float32)
+        self.vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def encode_passages(self, texts):
+        return self.vectors[[int(text) for text in texts]]
+
+    encode_queries = encode_passages
+
+
+@pytest.fixture(scope="module")
+def manager(tmp_path_factory):
+    client = connect(tmp_path_factory.mktemp("tune"))
+    manager = CollectionManager(client)
+    encoder = Numbers()
+    settings = CollectionSettings(m=6, ef_construct=20, full_scan_threshold=10)
+    collection = manager.ensure("numbers", encoder, settings=settings)
+    index_passages(collection, [Passage(str(i), str(i)) for i in range(POINTS)], encoder)
+    build_index(collection)
+    yield manager
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def report(manager) -> TuningReport:
+    grid = TuningGrid(hnsw_ef=(10, 40, 400), m=(None, 24), quantization=(None, Quantization("int8")))
+    return tune(manager.open("numbers"), k=5, target_recall=0.97, grid=grid, held_out=40)
+
+
+def test_every_setting_is_measured_and_exact_search_is_right(report):
+    exact, *others = report.trials
+    assert exact.exact and exact.recall == 1.0
+    assert len(others) == 2 * (3 + 3 * 3), "two graphs, each without and with int8 in three oversamplings"
+    assert {trial.m for trial in others} == {6, 24} and {trial.quantization for trial in others} == {"none", "int8"}
+    for trial in report.trials:
+        assert 0 < trial.p50_ms <= trial.p95_ms <= trial.p99_ms and trial.queries_per_second > 0
+
+
+def test_a_wider_beam_finds_more(report):
+    for m in (6, 24):
+        recalls = [t.recall for t in report.trials if t.m == m and t.quantization == "none" and not t.exact]
+        assert recalls == sorted(recalls) and recalls[0] < recalls[-1]
+
+
+def test_the_chosen_one_is_the_fastest_that_finds_enough(report):
+    enough = [trial for trial in report.trials if trial.recall >= 0.97]
+    assert report.chosen in enough and report.chosen.p50_ms == min(trial.p50_ms for trial in enough)
+    assert json.loads(json.dumps(report.as_row()))["chosen"]["p50_ms"] == report.chosen.p50_ms
+    assert report.reason in report.as_row().values()
+
+
+def test_nothing_is_left_behind(manager, report):
+    assert manager.names() == ["numbers"] and report.points == POINTS
+
+
+def test_the_chosen_beam_is_stored_with_the_collection(manager):
+    found = tune(manager.open("numbers"), k=5, target_recall=0.3, grid=TuningGrid(hnsw_ef=(33,)), held_out=20)
+    if found.chosen.exact:
+        with pytest.raises(UsageError, match="search with exact=True"):
+            apply(manager, found)
+    else:
+        assert apply(manager, found).hnsw_ef == manager.open("numbers").hnsw_ef == 33
+
+
+def test_a_target_that_no_graph_reaches_is_exact_searchs(manager):
+    found = tune(manager.open("numbers"), target_recall=1.0, grid=TuningGrid(hnsw_ef=(10,)), held_out=30)
+    assert found.chosen.exact and "no setting reaches recall@10 1.0" in found.reason
+    with pytest.raises(UsageError, match="exact=True"):
+        apply(manager, found)
+
+
+def test_queries_of_ones_own_are_used_as_they_are(manager):
+    queries = np.random.default_rng(1).normal(size=(7, DIMENSION))
+    found = tune(manager.open("numbers"), queries, grid=TuningGrid(hnsw_ef=(400,)))
+    assert found.queries == 7 and found.trials[1].recall > 0.9
+    with pytest.raises(VectorError, match="expected"):
+        tune(manager.open("numbers"), np.ones((2, 3)))
+
+
+def test_the_chart_is_drawn(report, tmp_path):
+    pytest.importorskip("matplotlib")
+    recall_latency(tmp_path / "tune.png", report)
+    assert (tmp_path / "tune.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_cannot_be_tuned_says_why(manager):
+    memory = connect(":memory:")
+    encoder = WordEncoder()
+    with pytest.raises(NotSupportedError, match="no index to tune"):
+        tune(CollectionManager(memory).ensure("docs", encoder))
+    small = manager.ensure("small", encoder)
+    index_passages(small, numbered(3), encoder)
+    with pytest.raises(CollectionError, match="build_index"):
+        tune(small)
+    manager.drop("small")
+    with pytest.raises(InputError, match="target_recall"):
+        tune(manager.open("numbers"), target_recall=1.5)
+    with pytest.raises(InputError, match="at least one value"):
+        TuningGrid(hnsw_ef=())
+
+
+def test_equally_near_passages_are_equally_right():
+    exact = [("a", 0.9), ("b", 0.8), ("c", 0.8), ("d", 0.1)]
+    right = right_answers(exact, 2)
+    assert right == {"a", "b", "c"}
+    assert recall_at(2, [["a", "c"], ["a", "d"]], [right, right]) == 0.75
