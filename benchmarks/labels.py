@@ -1,11 +1,14 @@
 """How good are labels made from clicks? Each rule against relevance judgements of the results that were shown.
 
-    python benchmarks/labels.py --data FOLDER
+    python benchmarks/labels.py --data FOLDER [--mine all-MiniLM-L6-v2]
 
 FOLDER holds `log.jsonl` (one row per search: query_id, start, results [{rank, doc_id}], clicks [{doc_id, dwell}]) and
-`qrels/test.tsv` (query-id, corpus-id, score). Precision is the share of a rule's positives that are relevant, and of
+`qrels/test.tsv` (query-id, corpus-id, score). With `--mine MODEL`, and `corpus.jsonl` (_id, title, text), it also mines
+4 negatives for every clicked query from the shown results, and looks up how many of them are relevant: a random
+unjudged passage is not counted, a judged one is. Precision is the share of a rule's positives that are relevant, and of
 its negatives that are not; coverage is the share of all relevant, or not relevant, shown results that it labels.
-Results without a judgement are left out. The last line is JSON.
+Results without a judgement are left out. `_low` and `_high` are the ends of 95 % Wilson intervals. The last line is
+JSON.
 """
 
 from __future__ import annotations
@@ -13,21 +16,30 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from qdrant_tools.collection import CollectionManager
+from qdrant_tools.connect import connect
 from qdrant_tools.debias import (
     aggregate,
     click_over_no_click_next,
     click_over_skip_above,
+    clicked_as_positive,
     last_click_over_skip_above,
     long_dwell_as_positive,
     unclicked_as_negative,
 )
 from qdrant_tools.debias.click_model import fit_click_model, inverse_propensity
+from qdrant_tools.index import index_passages
 from qdrant_tools.log.readers import LogColumns, read_log
 from qdrant_tools.log.records import LoggedSearch
-from qdrant_tools.records import Label
+from qdrant_tools.mine import MiningSettings, mine
+from qdrant_tools.mine.audit import audit, rate_of
+from qdrant_tools.mine.calibrate import calibrate
+from qdrant_tools.records import Label, Passage
 
 # Judgements go by query id, so the id stands for the query.
 COLUMNS = LogColumns(
@@ -46,6 +58,8 @@ LINE = (
     "| {name} | {positives} | {positive_precision:.3f} ({positive_precision_weighted:.3f}) | {positive_coverage:.3f}"
     " | {negatives} | {negative_precision:.3f} | {negative_coverage:.3f} |"
 )
+
+MINED_LINE = "| {name} | {negatives} | {looked_at} | {rate:.3f} [{low:.3f}, {high:.3f}] |"
 
 Pairs = set[tuple[str, str]]
 
@@ -80,18 +94,58 @@ def measured(labels: list[Label], judged: Pairs, relevant: Pairs) -> dict[str, f
     return {
         "positives": len(positives),
         "positive_precision": len(positives.keys() & relevant) / max(len(positives), 1),
+        **_interval("positive_precision", len(positives.keys() & relevant), len(positives)),
         "positive_precision_weighted": right / max(sum(positives.values()), 1e-9),
         "positive_coverage": len(positives.keys() & relevant) / len(relevant),
         "negatives": len(negatives),
         "negative_precision": len(negatives - relevant) / max(len(negatives), 1),
+        **_interval("negative_precision", len(negatives - relevant), len(negatives)),
         "negative_coverage": len(negatives - relevant) / len(judged - relevant),
     }
+
+
+def _interval(name: str, right: int, of: int) -> dict[str, float]:
+    found = rate_of(Counter({True: right, False: of - right}), source=name, negatives=of)
+    return {f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def false_negatives(data: Path, model: str) -> dict[str, dict[str, float]]:
+    """How many mined negatives are relevant, with and without the rules that keep away from positives."""
+    from llama_index_embed_plus import open_encoder
+
+    encoder = open_encoder(model)
+    collection = CollectionManager(connect(":memory:")).ensure("shown", encoder)
+    with (data / "corpus.jsonl").open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    index_passages(collection, (Passage(row["_id"], f"{row['title']} {row['text']}".strip()) for row in rows), encoder)
+    searches = list(read_log(data / "log.jsonl", replace(COLUMNS, query="query")))
+    text = {search.id: search.query for search in searches}
+    judged, relevant = read_qrels(data / "qrels" / "test.tsv")
+    judgements = [Label(text[q], p, float((q, p) in relevant)) for q, p in sorted(judged) if q in text]
+    clicks = aggregate(clicked_as_positive(searches))
+    bare = MiningSettings(max_share=None, duplicate_similarity=None)
+    settings = {
+        "no rules": bare,
+        "copies of positives out": replace(bare, duplicate_similarity=0.95),
+        "and at most 95 % of the positive's score": MiningSettings(),
+        "at most 80 %": MiningSettings(max_share=0.8),
+        "at most 95 %, drawn at random from 50": MiningSettings(sampling="random"),
+        "calibrated": calibrate(collection, clicks, encoder).settings,
+    }
+    found = {}
+    for name, its in settings.items():
+        result = mine(collection, clicks, encoder, settings=its)
+        (finding,) = audit(result.examples, judgements=judgements).false_negatives
+        found[name] = {"negatives": result.tally.counts["negatives"], **asdict(finding)}
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    data = parser.parse_args().data
+    parser.add_argument("--mine", metavar="MODEL", help="also mine, with this encoder")
+    arguments = parser.parse_args()
+    data = arguments.data
     searches = list(read_log(data / "log.jsonl", COLUMNS))
     judged, relevant = read_qrels(data / "qrels" / "test.tsv")
     shown = {(search.query, hit.id) for search in searches for hit in search.hits}
@@ -102,7 +156,11 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for name, row in figures.items():
         print(LINE.format(name=name, **row))
-    print(json.dumps({"searches": len(searches), "relevant_share": len(relevant) / len(judged), "rules": figures}))
+    mined = false_negatives(data, arguments.mine) if arguments.mine else {}
+    for name, row in mined.items():
+        print(MINED_LINE.format(name=name, **row))
+    shares = {"searches": len(searches), "relevant_share": len(relevant) / len(judged)}
+    print(json.dumps({**shares, "rules": figures, "false_negatives": mined}))
 
 
 if __name__ == "__main__":
