@@ -31,6 +31,7 @@ from llama_index_embed_plus.evaluate.retrieval import (
     evaluate_retrieval,
     overlap,
 )
+from llama_index_embed_plus.export import export_onnx
 from llama_index_embed_plus.train.fit_adapter import AdapterReport, AdapterSettings, fit_adapter
 from qdrant_tools.collection import Collection, CollectionManager, build_index
 from qdrant_tools.connect import connect
@@ -128,7 +129,7 @@ class Demo:
         """Run every step and write the data set, runs, log and model into the folder."""
         _fresh(self.folder)
         corpus = self.read()
-        encoder = self.open(self.model)
+        encoder = self.open(self.model, "base-model")
         with closing(connect(self.folder / "qdrant")) as client:
             self.manager = CollectionManager(client)
             collection = self.index("embed and index", f"{ALIAS}-base", corpus, encoder)
@@ -160,9 +161,12 @@ class Demo:
         with self.step("read docstrings"):
             return load_docstrings(limit=self.limit)
 
-    def open(self, model: str | Path) -> Encoder:
+    def open(self, model: str | Path, out: str) -> Encoder:
+        """Write an ONNX build of `model` into the folder `out`, checked against torch, and open it: it is faster."""
+        with self.step("export to onnx"):
+            export_onnx(model, self.folder / out)
         with self.step("load model"):
-            return Remembering(open_encoder(model))
+            return Remembering(open_encoder(self.folder / out))
 
     def index(self, step: str, name: str, corpus: DocstringCorpus, encoder: Encoder) -> Collection:
         collection = self.manager.ensure(name, encoder)
@@ -221,10 +225,10 @@ class Demo:
         """Fine-tune the whole encoder, embed everything again beside the old collection, switch the alias if better."""
         from llama_index_embed_plus.train.finetune import FinetuneSettings, finetune, planned_steps
 
-        settings, out = self.finetuning or FinetuneSettings(), self.folder / "model-full"
+        settings, out = self.finetuning or FinetuneSettings(), self.folder / "checkpoint"
         with self.step("fine-tune", planned_steps(examples, settings)) as progress:
             finetune(self.model, examples, out, settings, progress=progress)
-        tuned = self.open(out)
+        tuned = self.open(out, "model-full")
         collection = self.index("re-embed", f"{ALIAS}-full", corpus, tuned)
         return self.measure("measure full", collection, corpus, tuned)
 
@@ -234,7 +238,7 @@ class Demo:
             self.manager.switch_alias(ALIAS, f"{ALIAS}-full")
             return "full"
         if systems.comparisons["adapter"].proves_better:
-            attach(self.model, adapter, self.folder / "model")
+            attach(self.folder / "base-model", adapter, self.folder / "model")
             return "adapter"
         return "base"
 
