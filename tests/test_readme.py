@@ -35,7 +35,10 @@ def folder(tmp_path_factory):
     ("block", "printed"),
     [
         (BLOCKS[0], "Bees turn nectar into honey."),
-        (BLOCKS[1], "IndexReport(added=2, updated=0, unchanged=0, merged=0, deleted=0, failed=0)\nBees turn nectar into honey."),
+        (
+            BLOCKS[1],
+            "IndexReport(added=2, updated=0, unchanged=0, merged=0, deleted=0, failed=0)\nBees turn",
+        ),
         (BLOCKS[2], "validation MRR "),
     ],
     ids=["llama-index", "qdrant", "fine-tune"],
