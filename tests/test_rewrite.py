@@ -129,5 +129,4 @@ def test_smoothing_evens_out_the_channels_and_keeps_their_mean():
 def test_extreme_words_are_found_in_every_part_of_a_large_vocabulary():
     table = np.random.default_rng(0).uniform(-1, 1, size=(20_000, 3)).astype(np.float32)
     table[[5, 9_000, 19_999], [0, 1, 2]] = 50, -60, 70
-    assert {5, 9_000, 19_999} <= set(extreme_words(table, lambda states: states).tolist())
-    assert len(extreme_words(table, lambda states: states)) <= 6
+    assert extreme_words(table, lambda states: states).tolist() == [5, 9_000, 19_999]

@@ -26,7 +26,7 @@ _HEADROOM: Mapping[Site, float] = {"context": 1.5}
 def calibrate(weights: EncoderWeights, frame: Frame) -> dict[Place, Range]:
     """Measure the ranges of folded `weights`, with the model's special tokens around made-up sequences."""
     padding = weights.padding_id or 0
-    words = np.setdiff1d(np.arange(len(weights.words)), [padding])
+    words = np.setdiff1d(observe.common_words(len(weights.words)), [padding])
     extremes = np.setdiff1d(observe.extreme_words(weights.words, lambda table: embedded(weights, table)), [padding])
     positions = len(weights.positions) - (0 if weights.padding_id is None else weights.padding_id + 1)
     frame = replace(frame, room=min(LONGEST, positions - len(frame.before) - len(frame.after)))

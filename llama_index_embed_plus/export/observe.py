@@ -31,7 +31,6 @@ from llama_index_embed_plus.tokens import Tokenizer
 LONGEST = 200
 """Words in the longest random sequence, if the model takes as many."""
 
-_EXTREMES = 2
 _CHUNK = 8192
 
 
@@ -67,12 +66,18 @@ def _bodies(
         yield generator.choice(words, length)
     for length in np.linspace(2, longest, 6).astype(int).tolist() * 3:
         yield np.repeat(generator.choice(words, 1), length)
-    for length in (10, 40, 120):
+        yield np.repeat(generator.choice(extremes, 1), length)
+    for length in (3, 10, 40, 120):
         yield from np.array_split(generator.permutation(extremes), math.ceil(len(extremes) / length))
 
 
+def common_words(vocabulary: int) -> NDArray[np.int64]:
+    """Ids to draw random words from: without the first ones, which are special or were never trained."""
+    return np.arange(min(1000, vocabulary // 2), vocabulary)
+
+
 def extreme_words(table: Array, as_seen: Callable[[Array], Array]) -> NDArray[np.int64]:
-    """The words [n, width] whose embedding is among the largest in some channel, once `as_seen` by the first layer."""
+    """The words [n, width] whose embedding is the largest in some channel, once `as_seen` by the first layer."""
     found = np.arange(0)
     for start in range(0, len(table), _CHUNK):
         found = np.concatenate([found, start + _largest(as_seen(table[start : start + _CHUNK]))])
@@ -80,9 +85,8 @@ def extreme_words(table: Array, as_seen: Callable[[Array], Array]) -> NDArray[np
 
 
 def _largest(states: Array) -> NDArray[np.int64]:
-    """The rows that hold the largest magnitudes of each column."""
-    count = min(_EXTREMES, len(states))
-    return np.unique(np.argpartition(np.abs(states), -count, axis=0)[-count:])
+    """The rows that hold the largest magnitude of some column."""
+    return np.unique(np.abs(states).argmax(axis=0))
 
 
 def peaks(

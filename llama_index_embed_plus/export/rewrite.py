@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from llama_index_embed_plus.errors import ModelError
 from llama_index_embed_plus.export.arithmetic import quantise_columns, quantise_words
-from llama_index_embed_plus.export.observe import Frame, extreme_words, peaks, sequences, smoothing
+from llama_index_embed_plus.export.observe import Frame, common_words, extreme_words, peaks, sequences, smoothing
 from llama_index_embed_plus.export.onnx_writer import MICROSOFT
 from llama_index_embed_plus.export.weights import Array
 
@@ -70,7 +70,7 @@ def _smoothing(model: Any, frame: Frame) -> dict[str, Array]:
     names = list(readers)
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
     tapped = _assemble(model, model.graph.node, outputs, model.graph.initializer)
-    texts = sequences(np.arange(len(table)), extreme_words(table, _standardised), frame)
+    texts = sequences(common_words(len(table)), extreme_words(table, _standardised), frame)
     found_peaks = peaks(tapped, names, texts, lambda rows: np.abs(rows).reshape(-1, rows.shape[-1]).max(axis=0))
     return {name: smoothing(found_peaks[name], readers[name], alpha=_ALPHA) for name in names}
 
