@@ -224,8 +224,13 @@ def test_bfloat16_weights_and_old_tensor_names_are_read(bert, tmp_path):
 
 
 def test_the_special_tokens_around_a_text_come_from_the_tokenizer(minilm, tmp_path):
-    assert frame_of(minilm, 256) == Frame((101,), (102,), room=254)
-    assert frame_of(tmp_path, 256) == Frame((), (), room=256)
+    spec = EncoderSpec("minilm", "bert", 384, 256)
+    assert frame_of(minilm, spec) == Frame((101,), (102,), room=254)
+    for name in ("vocab.txt", "config.json"):
+        (tmp_path / name).write_text((minilm / name).read_text())
+    assert frame_of(tmp_path, spec) == Frame((101,), (102,), room=254)
+    (tmp_path / "vocab.txt").unlink()
+    assert frame_of(tmp_path, spec) == Frame((), (), room=256)
 
 
 def test_weights_beyond_the_limit_of_one_file_are_kept_beside_it(bert, tmp_path, monkeypatch):

@@ -99,7 +99,7 @@ def _graph(source: Identity, precision: Precision, fp32: Path) -> Any:
         from llama_index_embed_plus.export.observe import frame_of
         from llama_index_embed_plus.export.rewrite import quantise
 
-        frame = frame_of(source.folder / source.spec.transformer_path, source.spec.max_tokens)
+        frame = frame_of(source.folder, source.spec)
         return quantise(onnx.load(fp32), frame=frame)
     existing = next(onnx_files(source.folder), None)
     if _has_weights(source) and (_has_torch() or existing is None):

@@ -29,7 +29,7 @@ def calibrate(weights: EncoderWeights, frame: Frame) -> dict[Place, Range]:
     words = np.setdiff1d(observe.common_words(len(weights.words)), [padding])
     extremes = np.setdiff1d(observe.extreme_words(weights.words, lambda table: embedded(weights, table)), [padding])
     positions = len(weights.positions) - (0 if weights.padding_id is None else weights.padding_id + 1)
-    frame = replace(frame, room=min(LONGEST, positions - len(frame.before) - len(frame.after)))
+    frame = replace(frame, room=min(frame.room, LONGEST, positions - len(frame.before) - len(frame.after)))
 
     graph = GraphWriter()
     arithmetic = Float32(graph)

@@ -50,7 +50,7 @@ def build_graph(folder: Path, spec: EncoderSpec, *, precision: Precision = "fp32
     weights, graph = fold(read_weights(inner)), GraphWriter()
     arithmetic: Arithmetic = Float32(graph)
     if precision == "int8":
-        arithmetic = Int8(graph, calibrate(weights, frame_of(inner)))
+        arithmetic = Int8(graph, calibrate(weights, frame_of(folder, spec)))
     network = Network(weights, arithmetic)
     states = network.states(first_only=reads_first_only(spec))
     vectors = HeadWriter(graph, states, MASK, shares=network.shares).write(folder, spec)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from llama_index_embed_plus.errors import ModelError
 from llama_index_embed_plus.export.onnx_writer import save_model
 from llama_index_embed_plus.export.weights import Array
+from llama_index_embed_plus.spec import EncoderSpec
 from llama_index_embed_plus.tokens import Tokenizer
 
 LONGEST = 200
@@ -43,11 +44,12 @@ class Frame:
     room: int = LONGEST
 
 
-def frame_of(folder: Path, max_tokens: int = LONGEST) -> Frame:
-    """The frame that the tokenizer in `folder` puts around a text; an empty one if there is no tokenizer.json."""
-    if not (folder / "tokenizer.json").is_file():
-        return Frame(room=max_tokens)
-    tokenizer = Tokenizer(folder, max_tokens)
+def frame_of(folder: Path, spec: EncoderSpec) -> Frame:
+    """The frame that the model's tokenizer puts around a text; an empty one if the folder has no tokenizer."""
+    inner = folder / spec.transformer_path
+    if not any((inner / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+        return Frame(room=spec.max_tokens)
+    tokenizer = Tokenizer(inner, spec.max_tokens, append_eos=spec.append_eos)
     return Frame(tuple(tokenizer.opening.tolist()), tuple(tokenizer.closing.tolist()), tokenizer.room)
 
 
