@@ -38,8 +38,9 @@ class GraphWriter:
     """Collects the nodes and constants of one graph. Each method returns the name of the tensor it made."""
 
     def __init__(self) -> None:
-        self._nodes: list[Any] = []
-        self._constants: list[Any] = []
+        # Written straight into the model: a list beside it would hold every weight twice.
+        self._model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="llama-index-embed-plus")
+        self._graph = self._model.graph
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._count: Counter[str] = Counter()
 
@@ -52,7 +53,7 @@ class GraphWriter:
         if key in self._known:
             return self._known[key]
         name = self._unique(name or "constant")
-        self._constants.append(numpy_helper.from_array(array, name))
+        self._graph.initializer.append(numpy_helper.from_array(array, name))
         if key is not None:
             self._known[key] = name
         return name
@@ -63,7 +64,7 @@ class GraphWriter:
         """Append one node with one output. An empty string stands for an optional input that is left out."""
         names = [value if isinstance(value, str) else self.constant(value) for value in inputs]
         output = output or self._unique(operator)
-        self._nodes.append(helper.make_node(operator, names, [output], domain=domain, **attributes))
+        self._graph.node.append(helper.make_node(operator, names, [output], domain=domain, **attributes))
         return output
 
     def microsoft(self, operator: str, *inputs: Input, **attributes: Any) -> str:
@@ -98,19 +99,17 @@ class GraphWriter:
         inputs: Sequence[str],
         scalars: Sequence[str] = (),
     ) -> Any:
-        """Finish as `onnx.ModelProto`: int64 `inputs` [batch, sequence], int64 `scalars`, float `outputs`."""
+        """Finish, once, as `onnx.ModelProto`: int64 `inputs` [batch, sequence], int64 `scalars`, float `outputs`."""
         shapes: dict[str, list[str]] = {name: ["batch", "sequence"] for name in inputs} | {n: [] for n in scalars}
-        graph = helper.make_graph(
-            self._nodes,
-            "encoder",
-            [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name, shape in shapes.items()],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
-            self._constants,
+        self._graph.name = "encoder"
+        self._graph.input.extend(
+            helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name, shape in shapes.items()
         )
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
-        model = helper.make_model(graph, opset_imports=opsets, producer_name="llama-index-embed-plus")
-        model.ir_version = IR_VERSION
-        return model
+        self._graph.output.extend(
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()
+        )
+        self._model.opset_import.extend([helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)])
+        return self._model
 
     def _unique(self, wish: str) -> str:
         self._count[wish] += 1
