@@ -18,7 +18,7 @@ from qdrant_tools.connect import connect
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.index import index_passages
 from qdrant_tools.mine import Judge, MiningSettings, mine
-from qdrant_tools.mine.file import mine_to_jsonl, read_examples
+from qdrant_tools.mine.file import mine_to_jsonl, read_examples, read_tally
 from qdrant_tools.records import Label
 
 LABELS = [Label(f"passage about topic{i % 7} thing{i}", f"p{i}") for i in range(40)] + [Label("nowhere", "gone")]
@@ -174,3 +174,35 @@ def test_memory_does_not_grow_with_the_collection(encoder, tmp_path):
         return highest
 
     assert peak(3000) < 1.3 * peak(300)
+
+
+def test_a_query_of_ten_megabytes_is_mined_like_any_other(collection, encoder, tmp_path):
+    query = "passage about topic3 " + "x" * 10_000_000
+    mine_to_jsonl(collection, [Label(query, "p3")], encoder, path=tmp_path / "long.jsonl", settings=SETTINGS)
+    (example,) = read_examples(tmp_path / "long.jsonl")
+    assert example.query == query and example.negatives
+
+
+def test_the_account_can_be_read_beside_the_file(collection, encoder, expected, tmp_path):
+    path = tmp_path / "examples.jsonl"
+    assert read_tally(path) is None
+    mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS)
+    assert read_tally(path) == expected.tally
+    state = path.with_name("examples.jsonl.state.json")
+    state.write_text(state.read_text().replace('"format": 1', '"format": 9'))
+    with pytest.raises(UsageError, match="written by another version"):
+        read_tally(path)
+    state.write_text("[]")
+    with pytest.raises(UsageError, match="not the state of a mining run"):
+        mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS)
+
+
+def test_another_judge_of_the_same_threshold_is_another_run(collection, encoder, tmp_path):
+    path = tmp_path / "examples.jsonl"
+    for name in ("one", "one", "two"):
+        judge = Judge(lambda pairs: [0.0] * len(pairs), 0.5, name=name)
+        if name == "two":
+            with pytest.raises(UsageError, match="begun with other labels, settings, judge"):
+                mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS, judge=judge)
+        else:
+            mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS, judge=judge)
