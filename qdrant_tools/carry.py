@@ -10,7 +10,7 @@ finds no difference has seen every write that was stored before it began. Holds 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,24 +48,30 @@ def carry(
     *,
     batch_size: int = 256,
     progress: Progress | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Carried:
-    """Make one pass. `progress` receives the points of each page once they are stored.
+    """Make one pass. `progress` receives the points of each page once they are stored; `alive` is called for every
+    page that is looked at.
 
     Raises:
         SpaceMismatchError: the target is of another space than the encoder.
         CollectionError: a point of the source has no text to embed; the message names it.
     """
     target.check(encoder)
-    done = Carried()
+    done, several = Carried(), _has_other_vectors(source)
     for records in pages(source.client, source.name, batch_size=batch_size):
+        alive()
         changed = _different(records, target)
         if changed:
-            points = _points(source, changed, encoder)
+            points = _points(source, changed, encoder, several=several)
             DEFAULT_RETRY(lambda batch=points: _upsert(target, batch))  # type: ignore[misc]
         done += Carried(written=len(changed), unchanged=len(records) - len(changed))
         if progress is not None:
             progress(len(records))
     for ids in _gone(source, target, batch_size):
+        alive()
+        if not ids:
+            continue
         DEFAULT_RETRY(lambda batch=ids: _delete(target, batch))  # type: ignore[misc]
         done += Carried(deleted=len(ids))
     return done
@@ -87,14 +93,15 @@ def _different(records: Sequence[models.Record], target: Collection) -> list[mod
 
 
 def _gone(source: Collection, target: Collection, batch_size: int) -> Iterator[list[Any]]:
+    """For each page of the target, the points that the source does not have."""
     for records in pages(target.client, target.name, batch_size=batch_size, with_payload=False):
         here = {plain_id(record.id) for record in _retrieve(source, [record.id for record in records])}
-        gone = [record.id for record in records if plain_id(record.id) not in here]
-        if gone:
-            yield gone
+        yield [record.id for record in records if plain_id(record.id) not in here]
 
 
-def _points(source: Collection, records: Sequence[models.Record], encoder: Encoder) -> list[models.PointStruct]:
+def _points(
+    source: Collection, records: Sequence[models.Record], encoder: Encoder, *, several: bool
+) -> list[models.PointStruct]:
     texts = []
     for record in records:
         passage = source.layout.passage(record.payload, point_id=plain_id(record.id))
@@ -110,7 +117,7 @@ def _points(source: Collection, records: Sequence[models.Record], encoder: Encod
         count=len(texts),
         what=f"passages encoded by {encoder.space!r}",
     )
-    others = _other_vectors(source, [record.id for record in records])
+    others = _other_vectors(source, [record.id for record in records]) if several else {}
     return [
         models.PointStruct(
             id=record.id, vector=_vector(source, row, others.get(plain_id(record.id))), payload=record.payload
@@ -124,10 +131,15 @@ def _vector(source: Collection, row: Vectors, others: dict[str, Any] | None) -> 
     return {**(others or {}), name: row.tolist()} if others or name else row.tolist()
 
 
+def _has_other_vectors(collection: Collection) -> bool:
+    with engine_errors(f"open collection {collection.name!r}"):
+        params = collection.client.get_collection(collection.name).config.params
+    dense = len(params.vectors) if isinstance(params.vectors, Mapping) else 1
+    return dense + len(params.sparse_vectors or {}) > 1
+
+
 def _other_vectors(source: Collection, points: Sequence[Any]) -> dict[Any, dict[str, Any]]:
     """Point -> its vectors by name but for the one that is made anew."""
-    if source.lexical is None and not source.layout.vector:
-        return {}
     found = {}
     for record in _retrieve(source, points, with_vectors=True):
         if isinstance(record.vector, dict):

@@ -6,7 +6,9 @@ Does not know: what is in the files.
 
 from __future__ import annotations
 
+import stat
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +33,13 @@ def disk_bytes(client: QdrantClient, name: str) -> int | None:
     folder = folder_of(client, name)
     if folder is None:
         return None
-    sizes = (path.stat() for path in folder.rglob("*") if path.is_file())
-    return sum(min(each.st_size, getattr(each, "st_blocks", each.st_size) * 512) for each in sizes)
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # the engine removes files while it works
+            found = path.stat()
+            if stat.S_ISREG(found.st_mode):
+                total += min(found.st_size, getattr(found, "st_blocks", found.st_size) * 512)
+    return total
 
 
 def frozen_copy(client: QdrantClient, name: str, root: Path) -> None:

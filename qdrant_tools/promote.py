@@ -12,7 +12,6 @@ from any machine, and goes on from what is stored. Does not know: how encoders a
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
 from qdrant_tools.carry import Carried, carry, differences
@@ -31,7 +30,7 @@ from qdrant_tools.promotion_state import (
     write_state,
 )
 from qdrant_tools.records import Encoder, Progress
-from qdrant_tools.retirement import retire, retire_for_good, unretire
+from qdrant_tools.retirement import Lease, retire_for_good, unretire
 from qdrant_tools.settings import dense_params
 from qdrant_tools.stamp import Stamp
 from qdrant_tools.translate import engine_errors
@@ -270,13 +269,14 @@ def cleanup(manager: CollectionManager, alias: str) -> list[str]:
 def hand_over(
     manager: CollectionManager, alias: str, source: Collection, target: Collection, encoder: Encoder
 ) -> Carried:
-    """Carry the last writes over and switch the alias from one collection to the other."""
-    carried = Carried()
-    while True:
-        trusted_until = retire(manager.client, source.name, successor=target.name)
-        carried += carry(source, target, encoder)
-        if time.time() < trusted_until:
-            break
+    """Carry the last writes over and switch the alias from one collection to the other.
+
+    For the time of one pass over the collection, `index_passages` into it is refused; searches go on.
+    """
+    carried, lease = Carried(), Lease(manager.client, source.name, successor=target.name)
+    while not lease.held:
+        lease.take()
+        carried += carry(source, target, encoder, alive=lease.renew)
     unretire(manager.client, target.name)
     manager.switch_alias(alias, target.name)
     retire_for_good(manager.client, source.name, successor=target.name)

@@ -34,6 +34,32 @@ def retire(client: QdrantClient, name: str, *, successor: str) -> float:
     return until - MARGIN
 
 
+class Lease:
+    """A mark that is renewed for as long as the work takes that relies on it."""
+
+    def __init__(self, client: QdrantClient, name: str, *, successor: str) -> None:
+        self._client, self._name, self._successor = client, name, successor
+        self._until = 0.0
+        self._lapsed = True
+
+    def take(self) -> None:
+        """Mark the collection: what relies on the mark begins now."""
+        self._until = retire(self._client, self._name, successor=self._successor)
+        self._lapsed = False
+
+    def renew(self) -> None:
+        """To be called often; marks the collection again once half of the time is over."""
+        left = self._until - time.time()
+        self._lapsed = self._lapsed or left < 0
+        if left < (LEASE - MARGIN) / 2:
+            self._until = retire(self._client, self._name, successor=self._successor)
+
+    @property
+    def held(self) -> bool:
+        """Whether the mark has held without a gap since it was taken."""
+        return not self._lapsed and time.time() < self._until
+
+
 def unretire(client: QdrantClient, name: str) -> None:
     """Take the mark away: the collection takes writes again."""
     _write(client, name, {})

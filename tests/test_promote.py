@@ -263,6 +263,40 @@ def test_what_llamaindex_wrote_keeps_its_payloads_and_its_vector_name(client):
     assert manager.describe("live").vectors == ("text-dense",)
 
 
+def test_all_other_vectors_are_copied_as_they_are(client):
+    params = models.VectorParams(size=256, distance=models.Distance.COSINE)
+    client.create_collection("notes", vectors_config=params, sparse_vectors_config={"own": models.SparseVectorParams()})
+    words = models.SparseVector(indices=[3, 5], values=[0.25, 0.5])
+    row = OLD.encode_queries(["a note"])[0].tolist()
+    client.upsert("notes", [models.PointStruct(id=1, vector={"": row, "own": words}, payload={"text": "a note"})])
+    manager = CollectionManager(client)
+    manager.adopt("notes", OLD)
+    manager.switch_alias("live", "notes")
+    promotion = Promotion(manager, "live", NEW)
+    promotion.build()
+    promotion.verify()
+    promotion.switch()
+    assert client.retrieve("live", [1], with_vectors=True)[0].vector["own"] == words
+
+
+def test_a_mark_that_lapsed_makes_the_last_pass_again(manager, promotion, monkeypatch):
+    promotion.build()
+    promotion.verify()
+    clock, pages = [time.time()], []
+    scroll = type(manager.client).scroll
+
+    def slow_at_first(self, *args, **kwargs):
+        clock[0] += 0 if pages else LEASE
+        pages.append(args)
+        return scroll(self, *args, **kwargs)
+
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    monkeypatch.setattr(type(manager.client), "scroll", slow_at_first)
+    promotion.switch()
+    assert len(pages) == 2 * 2, "a page of each collection, twice"
+    assert manager.open("docs").name == TARGET
+
+
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
