@@ -6,6 +6,7 @@ Guarantees: readable in greyscale, axes labelled with units, no display needed. 
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -81,7 +82,8 @@ def audit_page(path: Path, found: Audit, *, title: str = "Mined negatives") -> N
 
 def recall_latency(path: Path, found: TuningReport) -> None:
     """Write one panel: every setting that was tried by its recall and its median latency, the chosen one marked."""
-    figure, axis = _page(1, f"{found.collection}: {found.points} points, {found.queries} queries\n{found.reason}")
+    reason = textwrap.fill(found.reason, 60)
+    figure, axis = _page(1, f"{found.collection}: {found.points} points, {found.queries} queries\n{reason}")
     families: dict[str, list[Trial]] = {}
     for trial in found.trials:
         quantized = "" if trial.quantization == "none" else f", {trial.quantization} x{trial.oversampling:g}"

@@ -1,0 +1,23 @@
+"""The guide to collections cannot lie: its Python runs as it stands, in one process, top to bottom."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+GUIDE = (Path(__file__).resolve().parent.parent / "docs" / "collections.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```", GUIDE, flags=re.S | re.M)
+
+
+def test_the_guide_runs_as_it_stands(tmp_path):
+    done = subprocess.run([sys.executable, "-c", "\n".join(BLOCKS)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.splitlines()
+    assert printed[0].startswith("IndexReport(added=300, updated=0")
+    assert printed[1] == "p42 {'chapter': 4}" and printed[2].startswith("[7, ")
+    assert printed[4:8] == ["re-embed", "True", "p42", "docs-1"]
+    assert printed[8] == "['docs-1']"
+    assert printed[9].startswith("recall of the bridge: ")
+    assert printed[10:] == ["300", "300", "300"]
