@@ -26,6 +26,7 @@ from qdrant_tools.errors import (
     EngineError,
     InputError,
     NotSupportedError,
+    VectorError,
 )
 from qdrant_tools.handle import Collection, StoredPassage, fetch, point_id, stored_vectors
 from qdrant_tools.layout import Layout
@@ -33,7 +34,7 @@ from qdrant_tools.quantization import Quantization
 from qdrant_tools.readiness import build_index
 from qdrant_tools.records import Encoder
 from qdrant_tools.settings import FIXED, CollectionSettings, update_options
-from qdrant_tools.stamp import Stamp, stamp_of
+from qdrant_tools.stamp import UNKNOWN_SPACE, Stamp, stamp_of
 from qdrant_tools.translate import engine_errors
 
 __all__ = [
@@ -49,6 +50,9 @@ __all__ = [
     "stored_vectors",
 ]
 
+LARGEST_DIMENSION = 65_536
+"""What a server accepts."""
+
 
 class CollectionManager:
     """Creates, opens, describes and drops the collections behind one client."""
@@ -56,13 +60,17 @@ class CollectionManager:
     def __init__(self, client: QdrantClient) -> None:
         self.client = client
 
-    def ensure(self, name: str, encoder: Encoder, *, settings: CollectionSettings | None = None) -> Collection:
-        """Open the collection, or create it for this encoder.
+    def ensure(self, name: str, encoder: Encoder | int, *, settings: CollectionSettings | None = None) -> Collection:
+        """Open the collection, or create it for this encoder, or for vectors of so many dimensions.
 
+        A collection that was made for a dimension belongs to no encoder: vectors go in and out, texts do not. While it
+        is empty, the first encoder that comes with `ensure` makes it its own; once it holds points, `adopt` does.
         Settings that are given and differ from those of an existing collection are changed in place.
 
         Raises:
             SpaceMismatchError: it is there, and another encoder filled it.
+            VectorError: it is there, and has another dimension.
+            InputError: a dimension that is no whole number from 1 to 65536.
             CollectionError: a setting differs that cannot be changed in place (the distance, lexical vectors, the
                 datatype, the number of shards).
             NotSupportedError: this engine has no such setting.
@@ -73,7 +81,11 @@ class CollectionManager:
             except (EngineError, CollectionExistsError):
                 if not self._exists(name):  # else another process was faster
                     raise
-        collection = self.open(name, encoder)
+        collection = self.open(name) if isinstance(encoder, int) else self._claimed(name, encoder)
+        if isinstance(encoder, int) and collection.dimension != encoder:
+            raise VectorError(
+                f"collection {name!r} holds {collection.dimension}-dimensional vectors, not {encoder}-dimensional ones"
+            )
         return collection if settings is None else self._apply(collection, settings)
 
     def open(self, name: str, encoder: Encoder | None = None) -> Collection:
@@ -121,12 +133,13 @@ class CollectionManager:
         real_name = self.resolve(name)
         with engine_errors(f"open collection {name!r}"):
             info = self.client.get_collection(real_name)
-        if stamp_of(info) is not None:
+        before = stamp_of(info)
+        if before is not None and before.space != UNKNOWN_SPACE:
             raise CollectionError(f"collection {name!r} already says which encoder filled it: open it")
         vector = choose_vector(name, info, encoder.dimension, None if layout is None else layout.vector)
         found = layout or detect_layout(self.client, real_name, vector)
         found = check_samples(self.client, real_name, encoder, found, samples=samples, similarity=similarity)
-        stamp = Stamp(encoder.space, encoder.dimension, layout=found)
+        stamp = replace(before or Stamp("", 0), space=encoder.space, dimension=encoder.dimension, layout=found)
         with engine_errors(f"adopt collection {name!r}"):
             self.client.update_collection(real_name, metadata=stamp.as_metadata())
         return self.open(real_name, encoder)
@@ -206,15 +219,27 @@ class CollectionManager:
             return []
         return [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))]
 
-    def _create(self, name: str, encoder: Encoder, settings: CollectionSettings) -> None:
+    def _claimed(self, name: str, encoder: Encoder) -> Collection:
+        """Open for this encoder; one that has none yet and is empty becomes this encoder's."""
+        found = self.open(name)
+        if found.space == UNKNOWN_SPACE and found.dimension == encoder.dimension:
+            with engine_errors(f"open collection {name!r}"):
+                points = self.client.count(found.name, exact=True).count
+                if not points:
+                    stamp = replace(found.stamp, space=encoder.space)
+                    self.client.update_collection(found.name, metadata=stamp.as_metadata())
+        return self.open(name, encoder)
+
+    def _create(self, name: str, encoder: Encoder | int, settings: CollectionSettings) -> None:
         if not isinstance(name, str) or not name.strip():
             raise InputError(f"collection name is {name!r}, expected a non-empty string")
-        stamp = settings.stamp(encoder.space, encoder.dimension)
+        space, dimension = (UNKNOWN_SPACE, encoder) if isinstance(encoder, int) else (encoder.space, encoder.dimension)
+        if isinstance(dimension, bool) or not 1 <= dimension <= LARGEST_DIMENSION:
+            raise InputError(f"dimension is {dimension!r}, expected a whole number from 1 to {LARGEST_DIMENSION}")
+        stamp = settings.stamp(space, dimension)
         self._refuse_unusable(settings)
         with engine_errors(f"create collection {name!r}"):
-            self.client.create_collection(
-                name, **settings.create_options(encoder.dimension), metadata=stamp.as_metadata()
-            )
+            self.client.create_collection(name, **settings.create_options(dimension), metadata=stamp.as_metadata())
 
     def _refuse_unusable(self, settings: CollectionSettings) -> None:
         if engine_of(self.client) == "memory" and settings.beyond_memory:

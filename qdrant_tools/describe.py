@@ -60,7 +60,7 @@ def describe(client: QdrantClient, name: str, *, aliases: Mapping[str, str]) -> 
         points=points,
         indexed_vectors=info.indexed_vectors_count or 0,
         segments=info.segments_count,
-        space=stamp.space if stamp else None,
+        space=(stamp.space or None) if stamp else None,
         dimension=params.size if params else None,
         settings=settings_of(info),
         aliases=tuple(sorted(alias for alias, target in aliases.items() if target == name)),

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 
 from qdrant_tools.connect import engine_of
-from qdrant_tools.errors import SpaceMismatchError, VectorError
+from qdrant_tools.errors import CollectionError, SpaceMismatchError, VectorError
 from qdrant_tools.layout import OURS, Layout
 from qdrant_tools.lexical import Bm25
 from qdrant_tools.quantization import Quantization
 from qdrant_tools.records import Encoder, Passage, Vectors
-from qdrant_tools.stamp import Stamp
+from qdrant_tools.stamp import UNKNOWN_SPACE, Stamp
 from qdrant_tools.translate import engine_errors
 
 _POINT_IDS = uuid.UUID("5b0f3a52-5c5c-5d0e-9d0b-7a4f6f1c1f5e")
@@ -81,10 +81,16 @@ class Collection:
         """Refuse an encoder whose vectors cannot be compared with the stored ones.
 
         Raises:
+            CollectionError: the collection was made for a dimension, and no encoder has come yet.
             SpaceMismatchError: the encoder has another space.
             VectorError: same space by name, but another dimension.
         """
-        if encoder.space != self.space:
+        if self.space == UNKNOWN_SPACE and encoder.dimension == self.dimension:
+            raise CollectionError(
+                f"collection {self.name!r} was made for {self.dimension} dimensions and has no encoder yet: give it "
+                "one with ensure(), or with adopt() if it holds points already"
+            )
+        if encoder.space != self.space != UNKNOWN_SPACE:
             raise SpaceMismatchError(
                 f"collection {self.name!r} holds vectors of {self.space!r}, this encoder makes {encoder.space!r}: "
                 "use the encoder that filled it, or index into a new collection and switch an alias to it"
@@ -136,7 +142,10 @@ def fetch_points(
 
 
 def stored_vectors(collection: Collection, *, batch_size: int = 512) -> Iterator[tuple[list[str], Vectors]]:
-    """Yield (passage ids, vectors (n, dimension)) of the whole collection, `batch_size` points at a time."""
+    """Yield (passage ids, vectors (n, dimension)) of the whole collection, `batch_size` points at a time.
+
+    Points without the collection's vector are left out.
+    """
     offset: Any = None
     while True:
         with engine_errors(f"read the vectors of collection {collection.name!r}"):
@@ -147,6 +156,7 @@ def stored_vectors(collection: Collection, *, batch_size: int = 512) -> Iterator
                 with_payload=[collection.layout.id] if collection.layout.id else False,
                 with_vectors=collection.vector_selector,
             )
+        records = [record for record in records if collection.layout.has_dense(record.vector)]
         if records:
             ids = [collection.layout.passage(r.payload, point_id=plain_id(r.id)).id for r in records]
             vectors = np.asarray([collection.layout.dense(r.vector) for r in records], dtype=np.float32)
@@ -195,7 +205,7 @@ def _as_point_id(passage_id: str) -> str | int | None:
 def _stored(collection: Collection, record: models.Record) -> StoredPassage:
     passage = collection.layout.passage(record.payload, point_id=plain_id(record.id))
     vector = None
-    if record.vector is not None:
+    if collection.layout.has_dense(record.vector):
         vector = np.asarray(collection.layout.dense(record.vector), dtype=np.float32)
     return StoredPassage(passage.id, passage.text, passage.metadata, plain_id(record.id), vector)
 

@@ -53,6 +53,10 @@ class Layout:
         values: list[float] = vector[self.vector] if isinstance(vector, Mapping) else vector
         return values
 
+    def has_dense(self, vector: Any) -> bool:
+        """Whether a record has the dense vector."""
+        return self.vector in vector if isinstance(vector, Mapping) else vector is not None
+
     def metadata_field(self, name: str) -> str:
         """Where a payload has a metadata field."""
         return f"{self.metadata}.{name}" if self.metadata else name

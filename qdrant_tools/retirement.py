@@ -18,6 +18,7 @@ from qdrant_client import QdrantClient
 
 from qdrant_tools.errors import CollectionError
 from qdrant_tools.handle import Collection
+from qdrant_tools.stamp import stamp_of
 from qdrant_tools.translate import engine_errors
 
 KEY = "embed_plus_retired"
@@ -71,14 +72,21 @@ def retire_for_good(client: QdrantClient, name: str, *, successor: str) -> None:
 
 
 def refuse_retired(collection: Collection) -> None:
-    """Raise if another collection takes this one's place, now or already.
+    """Raise if another collection, or another vector of this one, takes this one's place, now or already.
 
     Raises:
         CollectionError: with the name of the other collection and the way out.
     """
     with engine_errors(f"write to collection {collection.name!r}"):
-        metadata = collection.client.get_collection(collection.name).config.metadata or {}
-    mark = metadata.get(KEY)
+        info = collection.client.get_collection(collection.name)
+    stamp = stamp_of(info)
+    if stamp is None or (stamp.space, stamp.layout.vector) != (collection.space, collection.layout.vector):
+        serving = "nobody" if stamp is None else stamp.space
+        raise CollectionError(
+            f"collection {collection.name!r} was taken over by the encoder {serving!r}: the last batch was not reported "
+            "as stored; open the collection again, with that encoder, and index again"
+        )
+    mark = (info.config.metadata or {}).get(KEY)
     if mark and (mark["until"] is None or mark["until"] > time.time()):
         raise CollectionError(
             f"collection {collection.name!r} is being replaced by {mark['successor']!r}: the last batch was not "

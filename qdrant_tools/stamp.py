@@ -19,11 +19,13 @@ from qdrant_tools.quantization import Quantization
 
 METADATA_KEY = "embed_plus"
 METADATA_FORMAT = 1
+UNKNOWN_SPACE = ""
+"""The space of a collection that was made for a dimension, until its first encoder comes."""
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """Which encoder filled a collection, and how it is read and searched."""
+    """Which encoder filled a collection, and how it is read and searched. `space` is "" until that is known."""
 
     space: str
     dimension: int

@@ -24,6 +24,7 @@ from qdrant_tools.errors import (
     VectorError,
 )
 from qdrant_tools.index import index_passages
+from qdrant_tools.search import search_vectors
 
 
 @pytest.fixture(params=ENGINES)
@@ -196,3 +197,57 @@ def test_the_graph_is_really_built_where_there_is_an_engine_for_it(manager):
     else:
         assert built and described.indexed_vectors == 300
         assert described.settings == CollectionSettings(), "the engine reports the settings it was given"
+
+
+def test_a_collection_for_a_dimension_belongs_to_the_first_encoder_that_comes(manager):
+    made = manager.ensure("docs", 256, settings=CollectionSettings(hnsw_ef=99))
+    assert (made.space, made.dimension, made.hnsw_ef) == ("", 256, 99) and manager.describe("docs").space is None
+    assert manager.ensure("docs", 256) == made
+    encoder = WordEncoder(dimension=256)
+    for call in (lambda: manager.open("docs", encoder), lambda: index_passages(made, numbered(3), encoder)):
+        with pytest.raises(CollectionError, match=r"made for 256 dimensions and has no encoder yet.*ensure\(\)"):
+            call()
+    owned = manager.ensure("docs", encoder)
+    assert (owned.space, owned.hnsw_ef) == (encoder.space, 99)
+    index_passages(owned, numbered(3), encoder)
+    with pytest.raises(SpaceMismatchError):
+        manager.ensure("docs", WordEncoder("other", dimension=256))
+    assert manager.ensure("docs", 256).space == encoder.space, "vectors may come without their encoder"
+
+
+def test_a_collection_for_a_dimension_with_points_is_adopted_after_a_look_at_them(manager):
+    encoder = WordEncoder(dimension=256)
+    manager.ensure("docs", 256, settings=CollectionSettings(hnsw_ef=99))
+    texts = [passage.text for passage in numbered(20)]
+    points = [
+        models.PointStruct(id=i, vector=row, payload={"text": text})
+        for i, (text, row) in enumerate(zip(texts, encoder.encode_queries(texts).tolist(), strict=True))
+    ]
+    manager.client.upsert("docs", points, wait=True)
+    assert search_vectors(manager.open("docs"), encoder.encode_queries(texts[7:8]), k=1)[0][0].text == texts[7]
+    with pytest.raises(CollectionError, match=r"adopt\(\)"):
+        manager.ensure("docs", encoder)
+    with pytest.raises(SpaceMismatchError, match="was not filled by"):
+        manager.adopt("docs", Shifted(dimension=256))
+    adopted = manager.adopt("docs", encoder)
+    assert (adopted.space, adopted.hnsw_ef, adopted.layout.name) == (encoder.space, 99, "plain")
+
+
+class Shifted(WordEncoder):
+    """Other vectors of the same dimension."""
+
+    def encode_queries(self, texts):
+        return np.roll(super().encode_queries(texts), 1, axis=1)
+
+
+@pytest.mark.parametrize("dimension", [0, -1, True, 65_537])
+def test_a_dimension_is_a_whole_number_that_a_server_accepts(manager, dimension):
+    with pytest.raises(InputError, match="expected a whole number from 1 to 65536"):
+        manager.ensure("docs", dimension)
+
+
+def test_a_dimension_that_differs_is_named(manager):
+    manager.ensure("docs", 256)
+    for other in (64, WordEncoder(dimension=64)):
+        with pytest.raises(VectorError, match="256-dimensional"):
+            manager.ensure("docs", other)
