@@ -6,6 +6,7 @@
     onnx/model.onnx          the graph: ids and mask in, vectors out
     onnx/parity.json         how well it agrees with the weights
     adapter/                 a map on query vectors, if one was kept
+    train_report.json        how it was trained, and whether that is proved to do no harm; if it was trained here
     embed_plus.json          format, spec, space, builds, sha256 of every file; written last
 
 Guarantees: a folder without embed_plus.json is not an artifact, so half of one never passes for a whole; a file that
@@ -33,6 +34,7 @@ from llama_index_embed_plus.spec_files import write_spec_files
 
 FORMAT = 1
 ADAPTER = "adapter"
+TRAIN_REPORT = "train_report.json"
 _IN_THE_GRAPH = ("pooling", "include_prompt", "head", "normalize", "dimension", "truncate_dim")
 _COPIED = (".json", ".safetensors", ".txt", ".model", ".md", ".jinja")
 
@@ -159,6 +161,21 @@ def onnx_build(folder: Path, manifest: Manifest | None, spec: EncoderSpec, *, bu
     return None
 
 
+def refusal(folder: Path) -> str | None:
+    """Why the artifact must not be promoted, one line; None if it may, or was not trained here.
+
+    It is what `promotable` and `verdict` of train_report.json say. Raises DamagedModelError if they say nothing.
+    """
+    saved = read_json(folder, TRAIN_REPORT)
+    if saved is None:
+        return None
+    report = Settings(folder / TRAIN_REPORT, saved)
+    promotable, verdict = report.flag("promotable"), report.text("verdict")
+    if promotable is None or not verdict:
+        raise DamagedModelError(f"{folder / TRAIN_REPORT} has no verdict: train again")
+    return None if promotable else verdict
+
+
 def copy_model(source: Path, target: Path, *, spec: EncoderSpec | None = None) -> None:
     """Copy the files of a model folder that this project reads: no pickle, no code, no other runtime's files.
 
@@ -178,14 +195,19 @@ def copy_model(source: Path, target: Path, *, spec: EncoderSpec | None = None) -
     write_spec_files(target, spec or read_spec(source))
 
 
+def check_out(out: Path) -> None:
+    """Refuse an `out` that holds something other than an artifact: it would be replaced. Raises UsageError."""
+    if out.exists() and not is_artifact(out) and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{str(out)!r} exists and is no artifact; give a new folder")
+
+
 @contextmanager
 def written_whole(out: Path) -> Iterator[Path]:
     """Give a folder to write into beside `out`; rename it to `out` if all went well, else leave nothing behind.
 
     An `out` that holds something other than an artifact is refused with UsageError.
     """
-    if out.exists() and not is_artifact(out) and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{str(out)!r} exists and is no artifact; give a new folder")
+    check_out(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     draft.chmod(0o755)  # mkdtemp's 0o700 would make the artifact private

@@ -11,6 +11,7 @@
     │   └── ParityError            an export does not agree with its original
     ├── CacheError                 the vector cache cannot be read or written
     ├── TrainingError              training could not go on
+    │   └── LeakError              held-out queries are in the training data
     └── MissingExtraError          an optional dependency is not installed  (also an ImportError)
 """
 
@@ -22,6 +23,7 @@ __all__ = [
     "CacheError",
     "DamagedModelError",
     "InputError",
+    "LeakError",
     "MissingExtraError",
     "ModelError",
     "ModelNotFoundError",
@@ -59,6 +61,10 @@ class CacheError(PlusError):
 
 class TrainingError(PlusError):
     """Training could not go on."""
+
+
+class LeakError(TrainingError):
+    """Held-out queries, or questions about their passages, are in the training data."""
 
 
 class MissingExtraError(PlusError, ImportError):

@@ -107,7 +107,8 @@ def open_encoder(
     engine = _backend(found, device, runtime)
     if found.onnx_file is not None:
         engine = _checked(engine, found, device, runtime)
-    return TextEncoder(found.spec, found.space, found.folder, engine, adapter=found.adapter)
+    refusal = artifact.refusal(found.folder)
+    return TextEncoder(found.spec, found.space, found.folder, engine, adapter=found.adapter, refusal=refusal)
 
 
 def _backend(found: Identity, device: str | None, runtime: Runtime) -> Backend:

@@ -50,9 +50,12 @@ class TextEncoder:
         backend: Backend,
         *,
         adapter: QueryAdapter | None = None,
+        refusal: str | None = None,
     ) -> None:
         self.spec, self.space, self.folder = spec, space, folder
         self.backend, self.adapter = backend, adapter
+        self.refusal = refusal
+        """Why a promotion must not let this encoder serve; None: nothing is known against it."""
         self.tokenizer = Tokenizer(
             folder / spec.transformer_path,
             spec.max_tokens,
