@@ -1,0 +1,177 @@
+"""A query adapter: query vectors -> better query vectors of the same space, document vectors untouched.
+
+The map is one of four kinds (`maps`), each the identity before training: an unfitted adapter changes nothing. What
+comes out of it is brought back to unit length. Serving needs numpy only.
+
+Guarantees: output is unit length and float32; a saved adapter remembers the space it was fitted in and is refused
+in any other. Does not know: texts, torch, collections. Fitting is `llama_index_embed_plus.train.fit_adapter`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llama_index_embed_plus import artifact, checkpoints
+from llama_index_embed_plus.adapter.maps import MAPS, FullMap, QueryMap, unfitted
+from llama_index_embed_plus.errors import DamagedModelError, UsageError
+from llama_index_embed_plus.spec import read_spec, space_of
+from qdrant_tools.records import Encoder, Vectors
+
+WEIGHTS_FILE, CONFIG_FILE = "adapter.npz", "adapter.json"
+_ALSO_CALLED = {"residual-linear": "full"}
+"""Kinds under the names that earlier versions wrote."""
+
+
+class QueryAdapter:
+    """`q' = unit(map(q))` with a `map` that was fitted in `space`. A (dimension, dimension) array is a full map."""
+
+    def __init__(self, map: QueryMap | NDArray[np.float32], space: str) -> None:
+        self.map = map if isinstance(map, QueryMap) else FullMap(np.asarray(map, np.float32))
+        self.space = space
+
+    @classmethod
+    def identity(cls, dimension: int, space: str, *, kind: str = "full") -> QueryAdapter:
+        """Return the adapter that changes nothing."""
+        return cls(unfitted(kind, dimension), space)
+
+    def __repr__(self) -> str:
+        return f"QueryAdapter({self.kind}, {self.build}, space={self.space!r})"
+
+    @property
+    def kind(self) -> str:
+        """full, low_rank, orthogonal or mlp."""
+        return self.map.kind
+
+    @property
+    def dimension(self) -> int:
+        return self.map.dimension
+
+    @property
+    def weight(self) -> NDArray[np.float32]:
+        """W of a full adapter. UsageError for the other kinds, which have other arrays: see `map.arrays()`."""
+        if not isinstance(self.map, FullMap):
+            raise UsageError(f"a {self.kind} adapter has {', '.join(self.map.arrays())}, no weight: see map.arrays()")
+        return self.map.weight
+
+    @property
+    def build(self) -> str:
+        """Name this adapter's weights, for the `build` of the encoder that carries it."""
+        # A full adapter is named by its weight alone, as it always was.
+        digest = hashlib.sha256(b"" if self.kind == "full" else self.kind.encode())
+        for array in self.map.arrays().values():
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return "adapter@" + digest.hexdigest()[:12]
+
+    def __call__(self, query_vectors: Vectors) -> Vectors:
+        """Map (n, dimension) query vectors to (n, dimension) unit vectors."""
+        mapped = self.map(query_vectors)
+        lengths = np.linalg.norm(mapped, axis=1, keepdims=True)
+        return np.asarray(mapped / np.maximum(lengths, 1e-12), np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter into `folder`, which is made if needed. Interrupted, the folder is refused on load."""
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"kind": self.kind, "space": self.space, "dimension": self.dimension, "build": self.build}
+        drafts = folder / f".{os.getpid()}.npz", folder / f".{os.getpid()}.json"
+        np.savez(drafts[0], **self.map.arrays())  # type: ignore[arg-type]
+        drafts[1].write_text(json.dumps(config, indent=2) + "\n")
+        for draft, name in zip(drafts, (WEIGHTS_FILE, CONFIG_FILE)):
+            draft.replace(folder / name)
+
+    @classmethod
+    def load(cls, folder: Path) -> QueryAdapter:
+        """Read an adapter. Raises `DamagedModelError`, naming the file, if it is not what was saved."""
+        try:
+            config = json.loads((folder / CONFIG_FILE).read_text())
+            kind, space, expected = config["kind"], config["space"], config["build"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DamagedModelError(f"{folder / CONFIG_FILE} cannot be read ({error!r}): fit it again") from error
+        kind = _ALSO_CALLED.get(str(kind), str(kind))
+        if kind not in MAPS:
+            raise DamagedModelError(
+                f"{folder / CONFIG_FILE} has kind {kind!r}, this version knows {', '.join(MAPS)}: "
+                "fit it again, or install the version that wrote it"
+            )
+        try:
+            with np.load(folder / WEIGHTS_FILE, allow_pickle=False) as arrays:
+                adapter = cls(MAPS[kind].of(arrays), str(space))
+        # A zip archive that is cut off or garbled raises any of these.
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, UsageError) as error:
+            raise DamagedModelError(f"{folder / WEIGHTS_FILE} cannot be read ({error}): fit it again") from error
+        if adapter.build != expected:
+            raise DamagedModelError(f"{folder / WEIGHTS_FILE} holds {adapter.build}, expected {expected}: fit it again")
+        return adapter
+
+
+def attach(model: str | Path, adapter: QueryAdapter, out: Path) -> None:
+    """Write to `out` a copy of `model` that carries `adapter`: the artifact to serve with.
+
+    Raises `UsageError` if the adapter was fitted for another model, or `out` holds something else.
+    """
+    with attached(model, adapter, out):
+        pass
+
+
+@contextmanager
+def attached(model: str | Path, adapter: QueryAdapter, out: Path) -> Iterator[Path]:
+    """As `attach`, with a moment in which more files (a report, a card) may be written into the draft it gives."""
+    base = checkpoints.resolve(model)
+    space = space_of(base, read_spec(base))
+    if adapter.space != space:
+        raise UsageError(
+            f"adapter was fitted in space {adapter.space}, {str(model)!r} has {space}: give the base model"
+        )
+    with artifact.written_whole(out) as draft:
+        if artifact.is_artifact(base):
+            artifact.verify(base)
+            shutil.copytree(base, draft, dirs_exist_ok=True)
+        else:
+            artifact.copy_model(base, draft)
+        adapter.save(draft / artifact.ADAPTER)
+        yield draft
+        artifact.write_manifest(draft)
+
+
+class AdaptedEncoder:
+    """An encoder whose queries pass through an adapter. Its space is its base's: the collection stays as it is."""
+
+    def __init__(self, base: Encoder, adapter: QueryAdapter) -> None:
+        if adapter.space != base.space:
+            raise UsageError(
+                f"adapter was fitted in space {adapter.space}, the encoder's is {base.space}: "
+                "fit an adapter for this encoder"
+            )
+        if adapter.dimension != base.dimension:
+            shape = (adapter.dimension, adapter.dimension)
+            raise UsageError(f"adapter has shape {shape}, the encoder {base.dimension} dimensions")
+        self.base = base
+        self.adapter = adapter
+
+    @property
+    def dimension(self) -> int:
+        return self.base.dimension
+
+    @property
+    def space(self) -> str:
+        return self.base.space
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the base must not be promoted, if there is a reason; see `artifact`."""
+        return getattr(self.base, "refusal", None)
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        return self.adapter(self.base.encode_queries(texts))
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        return self.base.encode_passages(texts)
