@@ -1,0 +1,137 @@
+"""A model folder + how to train -> a sentence-transformers model that can be trained, and from it a folder again.
+
+Guarantees: the model reads texts as `spec.read_spec` says the folder's authors meant it (pooling, prompts, length), also
+where that hangs on facts that sentence-transformers does not know; a merged LoRA leaves a plain checkpoint; a Dense
+layer with as many outputs as inputs starts as the identity. Does not know: losses, data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense
+from sentence_transformers.sentence_transformer.modules import Normalize
+
+from llama_index_embed_plus import artifact
+from llama_index_embed_plus.errors import MissingExtraError, UsageError
+from llama_index_embed_plus.pooling import ATTENTION
+from llama_index_embed_plus.spec import EncoderSpec, Overrides, read_spec
+from llama_index_embed_plus.train.attention_pooling import AttentionAwarePooling
+from llama_index_embed_plus.train.settings import LoraSettings, Projection, TrainSettings
+
+_ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "sigmoid": torch.nn.Sigmoid, "gelu": torch.nn.GELU}
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """The model to train, and how its folder was read. `serving_tokens`: its own limit, not that of training."""
+
+    model: SentenceTransformer
+    spec: EncoderSpec
+    serving_tokens: int
+
+
+def open_trainable(folder: Path, copy: Path, settings: TrainSettings, *, device: str) -> Trainable:
+    """Open the model in `folder` for training, by way of a `copy` whose files state everything that its spec says."""
+    spec = read_spec(folder, Overrides(pooling=settings.pooling))
+    if settings.projection is not None and spec.truncate_dim:
+        raise UsageError(
+            f"the base cuts its vectors to truncate_dim {spec.truncate_dim}, a projection comes before that: drop one"
+        )
+    artifact.copy_model(folder, copy, spec=spec)
+    attention = ATTENTION in spec.pooling
+    model = SentenceTransformer(
+        str(copy),
+        device=device,
+        local_files_only=True,
+        model_kwargs={"attn_implementation": "eager"} if attention else None,
+    )
+    model.model_card_data.generate_widget_examples = False  # it would print, and read random rows
+    serving_tokens = int(model.max_seq_length or spec.max_tokens)
+    model.max_seq_length = min(serving_tokens, settings.max_tokens)
+    if attention:
+        model[1] = AttentionAwarePooling(model[0], spec)
+    if settings.projection is not None:
+        _project(model, settings.projection, seed=settings.seed)
+    if settings.method == "lora":
+        add_lora(model, settings.lora)
+    return Trainable(model, spec, serving_tokens)
+
+
+def save_trained(trained: Trainable, draft: Path, settings: TrainSettings) -> EncoderSpec:
+    """Write the model's files into `draft`. Returns the spec of what was written, for the manifest."""
+    model = trained.model
+    model.max_seq_length = trained.serving_tokens
+    if settings.method == "lora" and settings.lora.merge:
+        merge_lora(model)
+    if isinstance(model[1], AttentionAwarePooling):
+        model[1] = model[1].writable()
+    model.save(str(draft), create_model_card=False)
+    written = read_spec(draft)
+    shape = {name: getattr(written, name) for name in ("transformer_path", "head", "model_type")}
+    dimension = settings.projection.dimension if settings.projection else trained.spec.dimension
+    # What a family says of the base holds for its child, whose files may not repeat it.
+    return replace(trained.spec, **shape, dimension=dimension)
+
+
+def add_lora(model: SentenceTransformer, settings: LoraSettings) -> None:
+    """Put low-rank matrices beside the layers that `settings` names; only those are trained from then on."""
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise MissingExtraError("LoRA", extra="train") from error
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.targets) or _known_targets(model) or "all-linear",
+        task_type="FEATURE_EXTRACTION",
+    )
+    try:
+        model.add_adapter(config)
+    except ValueError as error:
+        raise UsageError(f"LoRA cannot be added to {settings.targets or 'this model'}: {_line(error)}") from error
+
+
+def merge_lora(model: SentenceTransformer) -> None:
+    """Add each low-rank product to the weight beside it, and take the matrices away."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    transformer: Any = model[0].auto_model
+    layers = [(name, layer) for name, layer in transformer.named_modules() if isinstance(layer, BaseTunerLayer)]
+    for name, layer in layers:
+        layer.merge(safe_merge=True)
+        parent, _, child = name.rpartition(".")
+        setattr(transformer.get_submodule(parent), child, layer.get_base_layer())
+    transformer._hf_peft_config_loaded = False  # what transformers asks before it saves weights or matrices
+    for parameter in transformer.parameters():
+        parameter.requires_grad_(True)
+
+
+def _known_targets(model: SentenceTransformer) -> list[str]:
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
+
+    return list(KNOWN.get(model[0].auto_model.config.model_type, ()))
+
+
+def _project(model: SentenceTransformer, projection: Projection, *, seed: int) -> None:
+    inputs = int(model.get_embedding_dimension())
+    activation = _ACTIVATIONS.get(projection.activation, torch.nn.Identity)()
+    dense = Dense(inputs, projection.dimension, bias=True, activation_function=activation)
+    with torch.no_grad():
+        dense.linear.bias.zero_()
+        if inputs == projection.dimension:
+            dense.linear.weight.copy_(torch.eye(inputs))
+        else:
+            generator = torch.Generator().manual_seed(seed)
+            torch.nn.init.orthogonal_(dense.linear.weight, generator=generator)
+    place = len(model) - (1 if isinstance(model[-1], Normalize) else 0)
+    model.insert(place, dense.to(model.device))
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
