@@ -8,20 +8,14 @@ from __future__ import annotations
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from llama_index_embed_plus.errors import MissingExtraError
+from llama_index_embed_plus.evaluate.style import FILLS, INK, page
 from qdrant_tools.mine.audit import Audit
 from qdrant_tools.mine.tally import BINS_PER_UNIT
 from qdrant_tools.tune import Trial, TuningReport
-
-INK = "#222222"
-FILLS = (("#d9d9d9", ""), ("#1f4e79", ""), ("#8a8a8a", "//"), ("#f4b183", ".."))
-"""Colour and hatch per system: they differ in lightness too, for print in grey."""
 
 
 def before_after(
@@ -32,7 +26,7 @@ def before_after(
     title: str,
 ) -> None:
     """Write two panels: the metrics of each system, and the last system's nDCG minus the first's for every query."""
-    figure, (left, right) = _page(2, title)
+    figure, (left, right) = page(2, title)
     metrics = list(next(iter(systems.values())))
     width = 0.8 / len(systems)
     for place, ((name, values), (colour, hatch)) in enumerate(zip(systems.items(), FILLS)):
@@ -53,7 +47,7 @@ def before_after(
     figure.savefig(path, dpi=120)
 
 
-def audit_page(path: Path, found: Audit, *, title: str = "Mined negatives") -> None:
+def auditpage(path: Path, found: Audit, *, title: str = "Mined negatives") -> None:
     """Write two panels: how positives and negatives score, and what share of the candidates each rule removed.
 
     The title adds what the audit found of negatives that are relevant.
@@ -61,7 +55,7 @@ def audit_page(path: Path, found: Audit, *, title: str = "Mined negatives") -> N
     for finding in (each for each in found.false_negatives if each.looked_at):
         title += f"\n{finding.relevant} of {finding.looked_at} relevant by {finding.source}"
         title += f" ({finding.rate:.1%}, 95 % interval {finding.low:.1%} to {finding.high:.1%})"
-    figure, (left, right) = _page(2, title)
+    figure, (left, right) = page(2, title)
     for (colour, hatch), name in zip(FILLS, ("negatives", "positives")):
         bins = found.histograms.get(name, {})
         heights = np.array(list(bins.values())) / max(1, sum(bins.values()))
@@ -83,7 +77,7 @@ def audit_page(path: Path, found: Audit, *, title: str = "Mined negatives") -> N
 def recall_latency(path: Path, found: TuningReport) -> None:
     """Write one panel: every setting that was tried by its recall and its median latency, the chosen one marked."""
     reason = textwrap.fill(found.reason, 60)
-    figure, axis = _page(1, f"{found.collection}: {found.points} points, {found.queries} queries\n{reason}")
+    figure, axis = page(1, f"{found.collection}: {found.points} points, {found.queries} queries\n{reason}")
     families: dict[str, list[Trial]] = {}
     for trial in found.trials:
         quantized = "" if trial.quantization == "none" else f", {trial.quantization} x{trial.oversampling:g}"
@@ -105,18 +99,3 @@ def recall_latency(path: Path, found: TuningReport) -> None:
     axis.set_yscale("log")
     axis.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=120)
-
-
-def _page(panels: int, title: str) -> tuple[Any, Any]:
-    if find_spec("matplotlib") is None:
-        raise MissingExtraError("drawing", extra="plot")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.5 * panels, 4), layout="constrained")
-    FigureCanvasAgg(figure)  # no pyplot: nothing global, nothing that needs a display
-    figure.suptitle(title)
-    axes = figure.subplots(1, panels)
-    for axis in np.ravel(axes):
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes

@@ -28,5 +28,5 @@ def exact_run(
         scores = queries[start : start + rows] @ passages.T
         for name, row in zip(query_ids[start : start + rows], scores):
             least = np.partition(row, -k)[-k] if k < len(row) else -np.inf
-            run[name] = {passage_ids[i]: float(row[i]) for i in np.nonzero(row >= least)[0]}
+            run[name] = {passage_ids[int(i)]: float(row[i]) for i in np.nonzero(row >= least)[0]}
     return run

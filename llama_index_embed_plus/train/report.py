@@ -14,7 +14,6 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -122,14 +121,9 @@ def _from_row(row: Any, *, where: str) -> TrainReport:
     return report
 
 
-@lru_cache
-def _types(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
 def _built(kind: type[T], row: Mapping[str, Any]) -> T:
     """Rebuild a frozen dataclass from what `asdict` and JSON made of it; unknown keys are left aside."""
-    hints = _types(kind)
+    hints = typing.get_type_hints(kind)
     given = {each.name: _value(hints[each.name], row[each.name]) for each in fields(kind) if each.name in row}  # type: ignore[arg-type]
     return kind(**given)
 
