@@ -40,6 +40,7 @@ DOORS = {
     ),
     "qdrant_edge": ("qdrant_tools/edge/",),
     "matplotlib": ("llama_index_embed_plus/evaluate/plots.py", "llama_index_embed_plus/evaluate/style.py"),
+    "mteb": ("llama_index_embed_plus/evaluate/mteb.py",),
     "typer": ("llama_index_embed_plus/cli/",),
     "rich": ("llama_index_embed_plus/cli/",),
 }

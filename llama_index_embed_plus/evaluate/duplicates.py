@@ -1,0 +1,111 @@
+"""Texts of which some say the same -> how well the largest cosines find them.
+
+Two questions are answered. Of all pairs, best first, how many are duplicates (paraphrase mining)? And for one text
+that has duplicates, are they its nearest (duplicate retrieval)?
+
+Guarantees: average precision over pairs as in sentence-transformers' `ParaphraseMiningEvaluator`, but pairs of equal
+cosine are judged together. Does not know: files.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llama_index_embed_plus.errors import InputError, UsageError
+from llama_index_embed_plus.evaluate.inputs import Floats, Integers, Label, Role, checked_labels, embed, unit_rows
+from qdrant_tools.records import Encoder
+
+ROWS_AT_ONCE = 512
+"""Bounds the matrix of cosines."""
+
+
+@dataclass(frozen=True)
+class DuplicatesReport:
+    """`ap`, `f1` and `threshold` are about pairs; `map` and `mrr` about texts that have duplicates."""
+
+    ap: float
+    f1: float
+    threshold: float | None
+    """The cosine from which on a pair counts as duplicate at the best F1; None if no duplicate was found."""
+    map: float
+    mrr: float
+    texts: int
+    pairs: int
+    """Pairs of duplicates."""
+    beyond: int
+    """Pairs of duplicates that are not among the `top_k` nearest of either text: they count as not found."""
+
+
+def duplicates(
+    encoder: Encoder, texts: Sequence[str], groups: Sequence[Label], *, top_k: int = 100, role: Role = "passage"
+) -> DuplicatesReport:
+    """Find texts of the same group by their cosine; a text without duplicates is a group of its own.
+
+    Only each text's `top_k` nearest are looked at, so that memory grows with the number of texts and not its square;
+    below `top_k` texts nothing is left out. Of equal cosines the text that is no duplicate comes first.
+
+    Raises:
+        InputError: texts and groups of different lengths, a missing group, or no two texts in one group.
+        TextError, VectorError: see `inputs.embed`.
+    """
+    if top_k < 1:
+        raise UsageError(f"top_k is {top_k}, expected at least 1")
+    known = checked_labels(groups, count=len(texts), what="groups")
+    sizes = Counter(known)
+    pairs = sum(size * (size - 1) // 2 for size in sizes.values())
+    if not pairs:
+        raise InputError(f"no two of the {len(texts)} texts are in one group: there are no duplicates to find")
+    codes = {group: code for code, group in enumerate(sizes)}
+    coded = np.asarray([codes[group] for group in known], np.int64)
+    rows, columns, cosines = _neighbours(unit_rows(embed(encoder, texts, role=role)), top_k)
+    same = coded[rows] == coded[columns]
+    averages, ranks = _per_text(rows, cosines, same, np.asarray([sizes[group] - 1 for group in known]))
+    low, high = np.minimum(rows, columns), np.maximum(rows, columns)
+    _, once = np.unique(low * len(texts) + high, return_index=True)
+    ap, f1, threshold = _over_pairs(cosines[once], same[once], pairs)
+    return DuplicatesReport(ap, f1, threshold, averages, ranks, len(texts), pairs, beyond=pairs - int(same[once].sum()))
+
+
+def _neighbours(vectors: Floats, top_k: int) -> tuple[Integers, Integers, Floats]:
+    """(row, neighbour, cosine) of each row's nearest other rows, in no order."""
+    k = min(top_k, len(vectors) - 1)
+    columns, cosines = [], []
+    for at in range(0, len(vectors), ROWS_AT_ONCE):
+        block = vectors[at : at + ROWS_AT_ONCE] @ vectors.T
+        # both directions of a pair must have one cosine to be merged: arithmetic may differ in the last bit
+        block = np.round(block, 12)
+        own = np.arange(len(block))
+        block[own, at + own] = -np.inf
+        nearest = np.argpartition(-block, k - 1, axis=1)[:, :k]
+        columns.append(nearest.ravel())
+        cosines.append(np.take_along_axis(block, nearest, axis=1).ravel())
+    return np.repeat(np.arange(len(vectors)), k), np.concatenate(columns), np.concatenate(cosines)
+
+
+def _per_text(rows: Integers, cosines: Floats, same: np.ndarray, wanted: Integers) -> tuple[float, float]:
+    """Mean average precision and mean reciprocal rank over the texts that have duplicates."""
+    order = np.lexsort((same, -cosines, rows))
+    rows, same = rows[order], same[order]
+    k = len(rows) // len(wanted)
+    correct = same.reshape(-1, k)[wanted > 0]
+    ranks = np.arange(1, k + 1)
+    precision = np.cumsum(correct, axis=1) / ranks
+    average = (precision * correct).sum(axis=1) / wanted[wanted > 0]
+    first = np.where(correct.any(axis=1), 1 / (correct.argmax(axis=1) + 1), 0.0)
+    return float(average.mean()), float(first.mean())
+
+
+def _over_pairs(cosines: Floats, same: np.ndarray, total: int) -> tuple[float, float, float | None]:
+    """Average precision, best F1 and its threshold, where `total` pairs were to be found."""
+    order = np.argsort(-cosines, kind="stable")
+    ranked, found = cosines[order], np.cumsum(same[order])
+    ends = np.flatnonzero(np.append(ranked[:-1] != ranked[1:], True))  # of each group of equal cosines
+    hits, above = found[ends], ends + 1
+    ap = float((np.diff(hits, prepend=0) * hits / above).sum() / total)
+    f1 = 2 * hits / (above + total)
+    best = int(f1.argmax())
+    return ap, float(f1[best]), float(ranked[ends[best]]) if hits[best] else None
