@@ -37,7 +37,7 @@ class AttentionAwarePooling(torch.nn.Module):
         return self.width * len(self.modes)
 
     def writable(self) -> Pooling:
-        """The nearest module that sentence-transformers can read: mean for `attention`. The manifest names the true one."""
+        """The nearest module that sentence-transformers can read: mean for `attention`; the manifest says more."""
         return Pooling(
             self.width, tuple(MEAN if mode == ATTENTION else mode for mode in self.modes), self.include_prompt
         )

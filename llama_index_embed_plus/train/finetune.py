@@ -75,8 +75,8 @@ def finetune(
 
     `progress` is called once per optimiser step; `planned_steps` says how many there will be. Raises as `train.train`.
     """
-    trained = train(base, examples, out, (settings or FinetuneSettings()).full, progress=progress)
-    return FinetuneReport(trained.fitted.losses, trained.rows, trained.fitted.seconds)
+    report = train(base, examples, out, (settings or FinetuneSettings()).full, progress=progress)
+    return FinetuneReport(report.losses, report.data["rows"], report.seconds)
 
 
 def planned_steps(examples: Sequence[Example], settings: FinetuneSettings) -> int:

@@ -1,8 +1,8 @@
 """A model, rows and a loss -> the trained model: sentence-transformers' trainer, made safe to kill and to starve.
 
-Guarantees: a checkpoint holds everything that the next step depends on (weights of the model and of the loss, optimizer,
-schedule, random states, size of the mini-batches), so that on a CPU an interrupted run ends as an uninterrupted one; a
-loss or a gradient that is no number stops the run before the step is saved; nothing is printed.
+Guarantees: a checkpoint holds everything that the next step depends on (weights of the model and of the loss,
+optimizer, schedule, random states, size of the mini-batches), so that on a CPU an interrupted run ends as an
+uninterrupted one; a loss or a gradient that is no number stops the run before the step is saved; nothing is printed.
 Does not know: folders of models, held-out queries.
 """
 
@@ -29,6 +29,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from llama_index_embed_plus.errors import TrainingError, UsageError
 from llama_index_embed_plus.model_files import read_json, write_json
+from llama_index_embed_plus.train import ranks
 from llama_index_embed_plus.train.checkpoint import DRAFT, PREFIX, Checkpoints, cannot_write, step_of
 from llama_index_embed_plus.train.memory import MiniBatches, copied, is_out_of_memory
 from llama_index_embed_plus.train.settings import TrainSettings
@@ -80,7 +81,7 @@ def fit(
     history = tuple(float(row["loss"]) for row in trainer.state.log_history if "loss" in row)
     if not history:
         raise TrainingError(
-            f"not one batch could be made of {sum(map(len, datasets.values()))} rows on {arguments.world_size} devices: "
+            f"{sum(map(len, datasets.values()))} rows gave not one batch on {arguments.world_size} devices: "
             "give more examples, or a smaller batch_size"
         )
     seconds = time.perf_counter() - started
@@ -97,7 +98,7 @@ def arguments_of(
     """Say to the trainer what `settings` says. Raises UsageError for a precision that the device does not have."""
     device = device_of(settings)
     _check_precision(settings, device)
-    devices = int(os.environ.get("WORLD_SIZE", "1"))
+    devices = ranks.count()
     if settings.batch_size % devices:
         raise UsageError(f"batch_size {settings.batch_size} cannot be shared by {devices} devices: give a multiple")
     return SentenceTransformerTrainingArguments(
@@ -203,10 +204,10 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
             if self.is_world_process_zero():
                 extra = {"mini_batch": self.mini_batches.size, "notes": self.mini_batches.notes}
                 write_json(folder / DRAFT / name / EXTRA_FILE, extra)
-            self._meet()
+            ranks.wait()
             if self.is_world_process_zero():
                 self.checkpoints.keep(folder / DRAFT / name)
-            self._meet()
+            ranks.wait()
         # torch reports a failed write as RuntimeError, safetensors as its own.
         except (OSError, RuntimeError, SafetensorError) as error:
             self.checkpoints.discard_draft()
@@ -230,10 +231,6 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
         """Everything with weights: the model, and what the losses bring along. Shared tensors are written once."""
         unique = {id(loss): loss for loss in self.loss.values()}
         return torch.nn.ModuleDict({"model": self.model, **{f"loss_{i}": m for i, m in enumerate(unique.values())}})
-
-    def _meet(self) -> None:
-        if self.args.world_size > 1:
-            torch.distributed.barrier()
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]

@@ -58,8 +58,8 @@ class MiniBatches:
             ) from error
         if size <= max(_SMALLEST[name] for _, name in self._cached):
             raise TrainingError(
-                f"out of memory at step {step} with one text at a time: use a smaller max_tokens, gradient_checkpointing "
-                f"or a smaller model ({_line(error)})"
+                f"out of memory at step {step} with one text at a time: use a smaller max_tokens, "
+                f"gradient_checkpointing or a smaller model ({_line(error)})"
             ) from error
         self.shrink_to(size // 2)
         unit = "tokens" if self._cached[0][1] == "mini_batch_num_tokens" else "texts"

@@ -1,8 +1,8 @@
 """A model folder + how to train -> a sentence-transformers model that can be trained, and from it a folder again.
 
-Guarantees: the model reads texts as `spec.read_spec` says the folder's authors meant it (pooling, prompts, length), also
-where that hangs on facts that sentence-transformers does not know; a merged LoRA leaves a plain checkpoint; a Dense
-layer with as many outputs as inputs starts as the identity. Does not know: losses, data.
+Guarantees: the model reads texts as `spec.read_spec` says the folder's authors meant it (pooling, prompts, length),
+also where that hangs on facts that sentence-transformers does not know; a merged LoRA leaves a plain checkpoint; a
+Dense layer with as many outputs as inputs starts as the identity. Does not know: losses, data.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args
 from llama_index_embed_plus.errors import UsageError
 from llama_index_embed_plus.head import ACTIVATIONS
 from llama_index_embed_plus.pooling import POOLING_MODES
+from llama_index_embed_plus.train.fit_adapter import AdapterSettings
+from llama_index_embed_plus.train.proof import ProofSettings
 
 Method = Literal["full", "lora", "adapter"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -69,10 +71,14 @@ class TrainSettings:
     checkpoint_every: optimiser steps between two checkpoints; 0: none, and an interrupted run starts anew.
     report_to: what transformers reports to ("tensorboard", "wandb", ...); nothing by default.
     device: of torch; None: a GPU if there is one.
+    adapter: how to fit a query adapter; of the rest only `seed` and what concerns the proof counts for that method.
+    proof: what the held-out queries have to show before the result may take the base's place.
+    passages_apart: refuse training examples whose positive answers a held-out query; False where one passage answers
+        many questions.
     """
 
     method: Method = "full"
-    loss: str = "cached_multiple_negatives_ranking"
+    loss: str = "cached_multiple_negatives"
     loss_options: dict[str, Any] = field(default_factory=dict)
     epochs: int = 1
     batch_size: int = 32
@@ -94,6 +100,9 @@ class TrainSettings:
     checkpoint_every: int = 200
     report_to: tuple[str, ...] = ()
     device: str | None = None
+    adapter: AdapterSettings = field(default_factory=AdapterSettings)
+    proof: ProofSettings = field(default_factory=ProofSettings)
+    passages_apart: bool = True
 
     def __post_init__(self) -> None:
         _one_of(method=(self.method, Method), precision=(self.precision, Precision), schedule=(self.schedule, Schedule))

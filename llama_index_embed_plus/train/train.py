@@ -1,16 +1,17 @@
-"""Training examples + a base model -> an artifact and a report: the whole encoder, or LoRA.
+"""Training examples + a base model -> an artifact and a report: a query adapter, LoRA, or the whole encoder.
 
 Loop, losses and the GradCache mini-batches are sentence-transformers'. Guarantees: the artifact appears whole or not at
-all; the same call after an interruption, `kill -9` included, goes on from the last checkpoint and ends as if nothing had
-happened; prompts are put before texts exactly as at inference; a seed fixes everything that is drawn.
+all; the same call after an interruption, `kill -9` included, goes on from the last checkpoint and ends as if nothing
+had happened; prompts are put before texts exactly as at inference; a seed fixes everything that is drawn; with held-out
+queries the report says whether the result may take the base's place, and without them that nobody knows.
 Under `accelerate launch` or `torchrun` every process makes the same call: each takes its part of every batch, negatives
 are gathered across devices, and one of them writes. Does not know: where the examples come from.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,26 +21,72 @@ from typing import Any
 from datasets import DatasetDict
 
 from llama_index_embed_plus import artifact, checkpoints
+from llama_index_embed_plus.adapter import AdaptedEncoder, attached
+from llama_index_embed_plus.encoders import TextEncoder, open_encoder
 from llama_index_embed_plus.errors import TrainingError, UsageError
 from llama_index_embed_plus.spec import EncoderSpec, read_spec, space_of
+from llama_index_embed_plus.train import ranks
 from llama_index_embed_plus.train.checkpoint import Checkpoints, fingerprint
 from llama_index_embed_plus.train.examples import to_datasets
-from llama_index_embed_plus.train.loop import Fitted, Losses, arguments_of, device_of, fit
+from llama_index_embed_plus.train.fit_adapter import fit_adapter
+from llama_index_embed_plus.train.heldout import Heldout
+from llama_index_embed_plus.train.loop import Losses, arguments_of, device_of, fit
 from llama_index_embed_plus.train.model import Trainable, open_trainable, save_trained
+from llama_index_embed_plus.train.proof import Proof, prove
+from llama_index_embed_plus.train.report import Lineage, TrainReport, read_report, write_report
 from llama_index_embed_plus.train.settings import TrainSettings
+from llama_index_embed_plus.train.splits import check_leak
 from qdrant_tools.collection import Collection
-from qdrant_tools.records import Example, Progress
+from qdrant_tools.records import Encoder, Example, Progress
 
-_MAY_DIFFER = ("report_to", "checkpoint_every", "device")
-"""Settings that a run may be continued with otherwise: they do not change its result."""
+_MAY_DIFFER = ("report_to", "checkpoint_every", "device", "adapter", "proof", "passages_apart")
+"""Settings that a run may be continued with otherwise: they do not change the weights."""
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What training did."""
+class _Job:
+    """One call of `train`, its arguments resolved."""
 
-    fitted: Fitted
-    rows: int
+    base: str
+    folder: Path
+    examples: Sequence[Example]
+    out: Path
+    settings: TrainSettings
+    heldout: Heldout | None
+    collection: Collection | None
+
+    @property
+    def data(self) -> dict[str, int]:
+        """What was given to train on, counted."""
+        return {
+            "examples": len(self.examples),
+            "positives": sum(len(example.positives) for example in self.examples),
+            "negatives": sum(len(example.negatives) for example in self.examples),
+        }
+
+    def open_base(self) -> TextEncoder:
+        return open_encoder(self.folder, backend="torch", device=self.settings.device)
+
+    def proof(self, before: Encoder, after: Encoder) -> Proof | None:
+        """Measure both on the held-out queries, if there are any."""
+        if self.heldout is None:
+            return None
+        trained = {positive.id for example in self.examples for positive in example.positives}
+        collection = None if self.heldout.passages else self.collection
+        return prove(before, after, self.heldout, self.settings.proof, collection=collection, trained=trained)
+
+    def report(self, *, space: str, base_space: str, **figures: Any) -> TrainReport:
+        """The report of this job; `figures` are the other fields of `TrainReport`."""
+        earlier = read_report(self.folder)
+        parents = (*earlier.lineage.parents, earlier.lineage) if earlier else ()
+        return TrainReport(
+            method=self.settings.method,
+            settings=self.settings.as_dict(),
+            seed=self.settings.seed,
+            lineage=Lineage(self.base, base_space, "torch-fp32", space, parents),
+            versions=artifact.versions(),
+            **figures,
+        )
 
 
 def train(
@@ -48,31 +95,31 @@ def train(
     out: Path,
     settings: TrainSettings | None = None,
     *,
-    heldout: Any = None,
+    heldout: Heldout | None = None,
     collection: Collection | None = None,
     progress: Progress | None = None,
-) -> Trained:
-    """Train `base` on `examples` and write an artifact, a sentence-transformers folder, to `out`.
+) -> TrainReport:
+    """Train `base` on `examples` and write an artifact, a sentence-transformers folder with a report, to `out`.
 
-    `progress` is called once per optimiser step; `planned_steps` says how many there will be. Raises `UsageError` if
-    `out` holds something that is no artifact, or an interrupted run of other settings, data or base beside it;
-    `TrainingError` if there is nothing to train on, a loss is no number, or a checkpoint cannot be written.
+    heldout: queries that decide whether the result is better; training examples that know one are refused.
+    collection: what a query adapter is fitted against, and what is searched for held-out queries without passages.
+    progress: called once per optimiser step (adapter: epoch); `planned_steps` says how many there will be.
+
+    Raises:
+        UsageError: `out` holds something that is no artifact, or the folder beside it an interrupted run of other
+            settings, data or base; a setting that this base or device cannot honour.
+        LeakError: an example knows a held-out query.
+        TrainingError: nothing to train on, a loss that is no number, no memory, or a checkpoint that cannot be written.
     """
-    settings, folder = settings or TrainSettings(), checkpoints.resolve(base)
+    out = Path(out)
     artifact.check_out(out)
-    datasets = _datasets(examples, settings)
-    spec = read_spec(folder)
-    run = Checkpoints(out.parent / f".{out.name}-training", _identity(folder, spec, datasets, settings))
-    arguments = arguments_of(settings, run.folder, prompts_of(spec))
-    with _opened(run), tempfile.TemporaryDirectory(prefix=".embed-plus-", dir=out.parent) as copy:
-        trained = open_trainable(folder, Path(copy), settings, device=device_of(settings))
-        losses = _losses(trained, datasets, settings)
-        fitted = fit(trained.model, datasets, losses, arguments, checkpoints=run, progress=progress)
-        if _is_main():
-            with artifact.written_whole(out) as draft:
-                final = save_trained(trained, draft, settings)
-                artifact.write_manifest(draft, spec=final)
-    return Trained(fitted, sum(map(len, datasets.values())))
+    name = Path(base).name if Path(base).exists() else str(base)
+    job = _Job(name, checkpoints.resolve(base), examples, out, settings or TrainSettings(), heldout, collection)
+    if heldout is not None and ranks.is_main():
+        check_leak(examples, heldout, encoder=job.open_base(), passages=job.settings.passages_apart)
+    if job.settings.method == "adapter":
+        return _fit_adapter(job, progress)
+    return _train_weights(job, progress)
 
 
 def planned_steps(examples: Sequence[Example], settings: TrainSettings) -> int:
@@ -88,10 +135,58 @@ def prompts_of(spec: EncoderSpec) -> dict[str, str]:
     return {column: prompt for column, prompt in by_column.items() if prompt}
 
 
-def _datasets(examples: Sequence[Example], settings: TrainSettings) -> DatasetDict:
-    datasets = to_datasets(examples, negatives=settings.negatives)
+def _fit_adapter(job: _Job, progress: Progress | None) -> TrainReport:
+    if job.collection is None:
+        raise UsageError("method 'adapter' is fitted against stored vectors: give the collection")
+    started, before = time.perf_counter(), job.open_base()
+    adapter, fitted = fit_adapter(job.collection, job.examples, before, job.settings.adapter, progress=progress)
+    with attached(job.folder, adapter, job.out) as draft:
+        report = job.report(
+            space=before.space,
+            base_space=before.space,
+            data={**job.data, "rows": fitted.train_pairs, "skipped": fitted.skipped_examples},
+            losses=fitted.losses,
+            proof=job.proof(before, AdaptedEncoder(before, adapter)),
+            seconds=time.perf_counter() - started,
+        )
+        write_report(draft, report)
+    return report
+
+
+def _train_weights(job: _Job, progress: Progress | None) -> TrainReport:
+    datasets = _datasets(job)
+    spec = read_spec(job.folder)
+    run = Checkpoints(job.out.parent / f".{job.out.name}-training", _identity(job, spec, datasets))
+    arguments = arguments_of(job.settings, run.folder, prompts_of(spec))
+    with _opened(run), tempfile.TemporaryDirectory(prefix=".embed-plus-", dir=job.out.parent) as copy:
+        ranks.wait()
+        trained = open_trainable(job.folder, Path(copy), job.settings, device=device_of(job.settings))
+        losses = _losses(trained, datasets, job.settings)
+        fitted = fit(trained.model, datasets, losses, arguments, checkpoints=run, progress=progress)
+        if ranks.is_main():
+            data = {**job.data, "rows": sum(map(len, datasets.values()))}
+            _write(job, trained, data=data, losses=fitted.losses, seconds=fitted.seconds, notes=fitted.notes)
+    ranks.wait()
+    report = read_report(job.out)
+    assert report is not None  # written above, by this process or by the one that it waited for
+    return report
+
+
+def _write(job: _Job, trained: Trainable, **figures: Any) -> None:
+    """Save the model, seal it, measure what was sealed, and seal it again with the report."""
+    with artifact.written_whole(job.out) as draft:
+        final = save_trained(trained, draft, job.settings)
+        sealed = artifact.write_manifest(draft, spec=final)
+        before = job.open_base()
+        proof = job.proof(before, open_encoder(draft, backend="torch", device=job.settings.device))
+        write_report(draft, job.report(space=sealed.space, base_space=before.space, proof=proof, **figures))
+        artifact.write_manifest(draft)
+
+
+def _datasets(job: _Job) -> DatasetDict:
+    datasets = to_datasets(job.examples, negatives=job.settings.negatives)
     if not any(map(len, datasets.values())):
-        raise TrainingError(f"none of the {len(examples)} examples has a positive: nothing to train on")
+        raise TrainingError(f"none of the {len(job.examples)} examples has a positive: nothing to train on")
     return datasets
 
 
@@ -101,23 +196,23 @@ def _losses(trained: Trainable, datasets: DatasetDict, settings: TrainSettings) 
     loss = CachedMultipleNegativesRankingLoss(
         trained.model,
         mini_batch_num_tokens=settings.tokens_at_once,
-        gather_across_devices=_devices() > 1,
+        gather_across_devices=ranks.count() > 1,
         **settings.loss_options,
     )
     return dict.fromkeys(datasets, loss)
 
 
-def _identity(folder: Path, spec: EncoderSpec, datasets: DatasetDict, settings: TrainSettings) -> dict[str, Any]:
+def _identity(job: _Job, spec: EncoderSpec, datasets: DatasetDict) -> dict[str, Any]:
     """What must be equal for a run to go on."""
     rows = (row for name in sorted(datasets) for row in datasets[name])
-    kept = {name: value for name, value in settings.as_dict().items() if name not in _MAY_DIFFER}
-    return {"base": space_of(folder, spec), "data": fingerprint(rows), "devices": _devices(), "settings": kept}
+    kept = {name: value for name, value in job.settings.as_dict().items() if name not in _MAY_DIFFER}
+    return {"base": space_of(job.folder, spec), "data": fingerprint(rows), "devices": ranks.count(), "settings": kept}
 
 
 @contextmanager
 def _opened(run: Checkpoints) -> Iterator[None]:
     """Hold the folder of checkpoints; it goes with a finished run, and stays with an interrupted one."""
-    if not _is_main():
+    if not ranks.is_main():
         yield
         return
     run.open()
@@ -127,11 +222,3 @@ def _opened(run: Checkpoints) -> Iterator[None]:
         done = True
     finally:
         run.close(done=done)
-
-
-def _devices() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _is_main() -> bool:
-    return os.environ.get("RANK", "0") == "0"
