@@ -1,14 +1,17 @@
 """Judgements and a run -> retrieval metrics per query, and whether a difference between two runs is real.
 
 Guarantees: every query of the qrels gets a value, 0 when the run has nothing for it; equal to trec_eval, which also
-means scores are compared in single precision and ties are broken by passage id, the larger id first.
+means scores are compared in single precision and ties are broken by passage id, the larger id first. A passage is
+relevant from grade 1 on. A score or grade that is no number is refused with its query and passage.
 Does not know: where rankings come from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -16,6 +19,8 @@ from qdrant_tools.errors import InputError
 from qdrant_tools.records import Qrels, Run
 
 Grades = Mapping[str, int]
+Ranking = Sequence[str]
+"""Passage ids, best first."""
 
 
 def ndcg(qrels: Qrels, run: Run, *, k: int = 10) -> dict[str, float]:
@@ -23,17 +28,56 @@ def ndcg(qrels: Qrels, run: Run, *, k: int = 10) -> dict[str, float]:
 
     Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 2002; `ndcg_cut` of trec_eval.
     """
-    return {query: _ndcg(grades, ranking, k) for query, grades, ranking in _rankings(qrels, run, k)}
+    return _per_query(_ndcg, qrels, run, k)
 
 
 def reciprocal_rank(qrels: Qrels, run: Run, *, k: int = 10) -> dict[str, float]:
     """1 / rank of the first relevant passage among the first k; the mean over queries is MRR@k."""
-    return {query: _reciprocal_rank(grades, ranking) for query, grades, ranking in _rankings(qrels, run, k)}
+    return _per_query(_reciprocal_rank, qrels, run, k)
+
+
+def average_precision(qrels: Qrels, run: Run, *, k: int = 10) -> dict[str, float]:
+    """Sum of the precisions at the ranks of relevant passages among the first k, over all relevant passages.
+
+    The mean over queries is MAP@k, `map_cut` of trec_eval: what is not found counts as precision 0.
+    """
+    return _per_query(_average_precision, qrels, run, k)
 
 
 def recall(qrels: Qrels, run: Run, *, k: int = 10) -> dict[str, float]:
-    """Share of the relevant passages that are among the first k."""
-    return {query: _recall(grades, ranking) for query, grades, ranking in _rankings(qrels, run, k)}
+    """Share of the relevant passages that are among the first k; `recall` of trec_eval."""
+    return _per_query(_recall, qrels, run, k)
+
+
+def precision(qrels: Qrels, run: Run, *, k: int = 10) -> dict[str, float]:
+    """Relevant passages among the first k, over k, also when fewer were found; `P` of trec_eval."""
+    return _per_query(_precision, qrels, run, k)
+
+
+def hit_rate(qrels: Qrels, run: Run, *, k: int = 10) -> dict[str, float]:
+    """1 if a relevant passage is among the first k, else 0; `success` of trec_eval."""
+    return _per_query(_hit_rate, qrels, run, k)
+
+
+def judged(qrels: Qrels, run: Run, *, k: int = 10) -> dict[str, float]:
+    """Share of the first k found passages (of all, if fewer were found) that have a judgement, whatever its grade.
+
+    Not a quality: it says how much the other metrics know. They count a passage without judgement as not relevant.
+    """
+    return _per_query(_judged, qrels, run, k)
+
+
+def measure(qrels: Qrels, run: Run, *, cutoffs: Sequence[int] = (10,)) -> dict[str, dict[str, float]]:
+    """Return every metric of `METRICS` at every cutoff: `"ndcg@10"` -> query -> value. Ranks each query once."""
+    if isinstance(cutoffs, (str, int)) or not len(cutoffs):
+        raise InputError(f"cutoffs is {cutoffs!r}, expected at least one k")
+    values: dict[str, dict[str, float]] = {f"{name}@{k}": {} for k in cutoffs for name in METRICS}
+    deepest = max(_checked_k(k) for k in cutoffs)
+    for query, grades, ranking in _rankings(qrels, run, deepest):
+        for k in cutoffs:
+            for name, metric in METRICS.items():
+                values[f"{name}@{k}"][query] = metric(grades, ranking[:k], k)
+    return values
 
 
 def mean(values: Mapping[str, float]) -> float:
@@ -80,32 +124,89 @@ def paired_bootstrap(
     return Interval(float(differences.mean()), float(low), float(high))
 
 
+def ranked(scores: Mapping[str, float]) -> list[str]:
+    """Passage ids, best first, ordered as trec_eval orders them: by score in single precision, then the larger id."""
+    ids = sorted(scores, reverse=True)
+    with np.errstate(over="ignore"):  # trec_eval's cast makes an infinity of it too
+        values = np.array([scores[passage] for passage in ids], np.float64).astype(np.float32)
+    return [ids[place] for place in np.argsort(-values, kind="stable")]
+
+
+def _per_query(metric: _Metric, qrels: Qrels, run: Run, k: int) -> dict[str, float]:
+    return {query: metric(grades, ranking, k) for query, grades, ranking in _rankings(qrels, run, _checked_k(k))}
+
+
 def _rankings(qrels: Qrels, run: Run, k: int) -> Iterator[tuple[str, Grades, list[str]]]:
+    for query, grades in qrels.items():
+        scores = run.get(query, {})
+        for passage, grade in grades.items():
+            if not isinstance(grade, Integral):
+                raise InputError(f"query {query!r}: grade of {passage!r} is {grade!r}, expected a whole number")
+        for passage, score in scores.items():
+            if not isinstance(score, Real) or math.isnan(score):
+                raise InputError(f"query {query!r}: score of {passage!r} is {score!r}, expected a number")
+        yield query, grades, ranked(scores)[:k]
+
+
+def _checked_k(k: int) -> int:
     if not isinstance(k, int) or isinstance(k, bool) or k < 1:
         raise InputError(f"k is {k!r}, expected a whole number of at least 1")
-    for query, grades in qrels.items():
-        yield query, grades, _ranking(run.get(query, {}))[:k]
+    return k
 
 
-def _ranking(scores: Mapping[str, float]) -> list[str]:
-    """Passage ids, best first, ordered as trec_eval orders them."""
-    by_id = sorted(scores, reverse=True)
-    return sorted(by_id, key=lambda passage: -np.float32(scores[passage]))
-
-
-def _ndcg(grades: Grades, ranking: list[str], k: int) -> float:
+def _ndcg(grades: Grades, ranking: Ranking, k: int) -> float:
     ideal = _dcg(sorted((max(grade, 0) for grade in grades.values()), reverse=True)[:k])
     return _dcg([max(grades.get(passage, 0), 0) for passage in ranking]) / ideal if ideal > 0 else 0.0
 
 
 def _dcg(gains: list[int]) -> float:
-    return float(sum(gain / np.log2(rank + 1) for rank, gain in enumerate(gains, start=1)))
+    return math.fsum(gain / math.log2(rank + 1) for rank, gain in enumerate(gains, start=1))
 
 
-def _reciprocal_rank(grades: Grades, ranking: list[str]) -> float:
-    return next((1 / rank for rank, passage in enumerate(ranking, 1) if grades.get(passage, 0) > 0), 0.0)
+def _relevant_ranks(grades: Grades, ranking: Ranking) -> list[int]:
+    return [rank for rank, passage in enumerate(ranking, start=1) if grades.get(passage, 0) > 0]
 
 
-def _recall(grades: Grades, ranking: list[str]) -> float:
-    relevant = {passage for passage, grade in grades.items() if grade > 0}
-    return len(relevant.intersection(ranking)) / len(relevant) if relevant else 0.0
+def _relevant(grades: Grades) -> int:
+    return sum(grade > 0 for grade in grades.values())
+
+
+def _reciprocal_rank(grades: Grades, ranking: Ranking, k: int) -> float:
+    return next((1 / rank for rank in _relevant_ranks(grades, ranking)), 0.0)
+
+
+def _average_precision(grades: Grades, ranking: Ranking, k: int) -> float:
+    precisions = [found / rank for found, rank in enumerate(_relevant_ranks(grades, ranking), start=1)]
+    return math.fsum(precisions) / _relevant(grades) if precisions else 0.0
+
+
+def _recall(grades: Grades, ranking: Ranking, k: int) -> float:
+    found = len(_relevant_ranks(grades, ranking))
+    return found / _relevant(grades) if found else 0.0
+
+
+def _precision(grades: Grades, ranking: Ranking, k: int) -> float:
+    return len(_relevant_ranks(grades, ranking)) / k
+
+
+def _hit_rate(grades: Grades, ranking: Ranking, k: int) -> float:
+    return float(bool(_relevant_ranks(grades, ranking)))
+
+
+def _judged(grades: Grades, ranking: Ranking, k: int) -> float:
+    return sum(passage in grades for passage in ranking) / len(ranking) if ranking else 0.0
+
+
+_Metric = Callable[[Grades, Ranking, int], float]
+"""(grades of a query, its ranking cut at k, k) -> value."""
+
+METRICS: Mapping[str, _Metric] = {
+    "ndcg": _ndcg,
+    "mrr": _reciprocal_rank,
+    "map": _average_precision,
+    "recall": _recall,
+    "precision": _precision,
+    "hit_rate": _hit_rate,
+    "judged": _judged,
+}
+"""What `measure` computes, by the names that reports use."""

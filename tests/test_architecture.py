@@ -39,7 +39,7 @@ DOORS = {
         "llama_index_embed_plus/vector_store.py",
     ),
     "qdrant_edge": ("qdrant_tools/edge/",),
-    "matplotlib": ("llama_index_embed_plus/evaluate/plots.py", "llama_index_embed_plus/evaluate/style.py"),
+    "matplotlib": ("llama_index_embed_plus/evaluate/picture.py",),
     "mteb": ("llama_index_embed_plus/evaluate/mteb.py",),
     "typer": ("llama_index_embed_plus/cli/",),
     "rich": ("llama_index_embed_plus/cli/",),

@@ -7,10 +7,24 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ir_measures import RR, R, nDCG
+from ir_measures import AP, RR, Judged, P, R, Success, nDCG
 
 from qdrant_tools.errors import InputError
-from qdrant_tools.metrics import Interval, mean, ndcg, paired_bootstrap, recall, reciprocal_rank
+from qdrant_tools.metrics import (
+    METRICS,
+    Interval,
+    average_precision,
+    hit_rate,
+    judged,
+    mean,
+    measure,
+    ndcg,
+    paired_bootstrap,
+    precision,
+    ranked,
+    recall,
+    reciprocal_rank,
+)
 
 PASSAGES = st.sampled_from([f"d{i}" for i in range(12)] + ["D1", "é", "10", "9"])
 QUERIES = st.sampled_from(["q1", "q2", "q3", "q4"])
@@ -30,14 +44,34 @@ def outside(measure, qrels, run):
     return values
 
 
+TREC_EVAL = {"ndcg": nDCG, "map": AP, "recall": R, "precision": P, "hit_rate": Success}
+FUNCTIONS = {
+    "ndcg": ndcg, "mrr": reciprocal_rank, "map": average_precision, "recall": recall, "precision": precision,
+    "hit_rate": hit_rate, "judged": judged,
+}  # fmt: skip
+
+
 @settings(max_examples=150, deadline=None)
-@given(qrels=QRELS, run=RUNS, k=st.sampled_from([1, 3, 10]))
+@given(qrels=QRELS, run=RUNS, k=st.sampled_from([1, 3, 10, 100]))
 def test_metrics_equal_trec_eval_with_ties_gaps_and_grades(qrels, run, k):
-    assert ndcg(qrels, run, k=k) == pytest.approx(outside(nDCG @ k, qrels, run), abs=1e-9)
-    assert recall(qrels, run, k=k) == pytest.approx(outside(R @ k, qrels, run), abs=1e-9)
+    for name, measure_of in TREC_EVAL.items():
+        assert FUNCTIONS[name](qrels, run, k=k) == pytest.approx(outside(measure_of @ k, qrels, run), abs=1e-9), name
     full = outside(RR, qrels, run)  # the outside has no cut-off: beyond rank k is 0
     cut = {query: value if value > 1 / (k + 0.5) else 0.0 for query, value in full.items()}
     assert reciprocal_rank(qrels, run, k=k) == pytest.approx(cut, abs=1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(qrels=QRELS, run=RUNS, k=st.sampled_from([1, 3, 10, 100]))
+def test_judged_equals_the_outside_once_the_ties_are_broken(qrels, run, k):
+    """The outside breaks the ties of this one metric in another way than those of trec_eval."""
+    untied = {
+        query: {passage: -float(rank) for rank, passage in enumerate(ranked(scores))} for query, scores in run.items()
+    }
+    found = dict.fromkeys(qrels, 0.0)
+    for metric in ir_measures.iter_calc([Judged @ k], qrels, {query: each for query, each in untied.items() if each}):
+        found[metric.query_id] = metric.value
+    assert judged(qrels, run, k=k) == pytest.approx(found, abs=1e-9)
 
 
 def test_metrics_equal_trec_eval_on_long_runs():
@@ -46,15 +80,38 @@ def test_metrics_equal_trec_eval_on_long_runs():
         f"q{q}": {f"d{d}": int(generator.integers(0, 4)) for d in generator.integers(0, 500, 60)} for q in range(40)
     }
     run = {f"q{q}": {f"d{d}": float(s) for d, s in enumerate(generator.normal(size=500).round(1))} for q in range(35)}
-    for k in (5, 10, 100):
-        assert ndcg(qrels, run, k=k) == pytest.approx(outside(nDCG @ k, qrels, run), abs=1e-9)
-        assert recall(qrels, run, k=k) == pytest.approx(outside(R @ k, qrels, run), abs=1e-9)
+    values = measure(qrels, run, cutoffs=(5, 10, 100, 1000))
+    for k in (5, 10, 100, 1000):
+        for name, measure_of in TREC_EVAL.items():
+            assert values[f"{name}@{k}"] == pytest.approx(outside(measure_of @ k, qrels, run), abs=1e-9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(qrels=QRELS, run=RUNS)
+def test_all_metrics_at_several_cutoffs_are_each_metric_at_each_cutoff(qrels, run):
+    values = measure(qrels, run, cutoffs=(3, 1))
+    assert list(values) == [f"{name}@{k}" for k in (3, 1) for name in METRICS]
+    for name, metric in FUNCTIONS.items():
+        for k in (1, 3):
+            assert values[f"{name}@{k}"] == metric(qrels, run, k=k)
+
+
+def test_scores_and_grades_that_are_no_numbers_are_named():
+    with pytest.raises(InputError, match="query 'q': score of 'a' is '0.5', expected a number"):
+        ndcg({"q": {"a": 1}}, {"q": {"a": "0.5"}})
+    with pytest.raises(InputError, match="query 'q': score of 'a' is nan"):
+        measure({"q": {"a": 1}}, {"q": {"a": float("nan")}})
+    with pytest.raises(InputError, match="query 'q': grade of 'a' is '1', expected a whole number"):
+        recall({"q": {"a": "1"}}, {})
+    with pytest.raises(InputError, match="cutoffs is 10"):
+        measure({}, {}, cutoffs=10)
+    assert ndcg({"q": {"a": 1}}, {"q": {"a": 1e300, "b": float("-inf")}}) == {"q": 1.0}
 
 
 def test_every_query_of_the_qrels_gets_a_value():
     qrels = {"found": {"a": 1}, "missing": {"a": 1}, "nothing relevant": {"a": 0}}
     run = {"found": {"a": 1.0}, "nothing relevant": {"a": 1.0}, "not judged": {"a": 1.0}}
-    for metric in (ndcg, recall, reciprocal_rank):
+    for metric in (ndcg, recall, reciprocal_rank, average_precision, hit_rate):
         assert metric(qrels, run) == {"found": 1.0, "missing": 0.0, "nothing relevant": 0.0}
 
 

@@ -1,6 +1,8 @@
 """Measurements -> one PNG page each. Needs the extra `plot`.
 
-Guarantees: readable in greyscale, axes labelled with units, no display needed. Does not know: how it was measured.
+Every function takes the path first, None to write no file, and returns the figure, which a notebook shows.
+
+Guarantees: the style of `style`; axes labelled with units. Does not know: how it was measured.
 """
 
 from __future__ import annotations
@@ -9,22 +11,26 @@ import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llama_index_embed_plus.evaluate.style import FILLS, INK, page
+from llama_index_embed_plus.evaluate.style import DARK, FILLS, INK, LIGHT, MARKERS, finish, page
 from qdrant_tools.mine.audit import Audit
 from qdrant_tools.mine.tally import BINS_PER_UNIT
 from qdrant_tools.tune import Trial, TuningReport
 
+if TYPE_CHECKING:
+    from llama_index_embed_plus.evaluate.picture import Picture
+
 
 def before_after(
-    path: Path,
+    path: Path | None,
     systems: Mapping[str, Mapping[str, float]],
     *,
     differences: Sequence[float],
     title: str,
-) -> None:
+) -> Picture:
     """Write two panels: the metrics of each system, and the last system's nDCG minus the first's for every query."""
     figure, (left, right) = page(2, title)
     metrics = list(next(iter(systems.values())))
@@ -39,15 +45,15 @@ def before_after(
     left.set_ylabel("mean over held-out queries (0 to 1)")
     left.legend(frameon=False, ncols=len(systems), loc="upper left")
     ordered = np.sort(np.asarray(differences))[::-1]
-    right.bar(np.arange(len(ordered)), ordered, 1.0, color=np.where(ordered >= 0, FILLS[1][0], FILLS[0][0]))
+    right.bar(np.arange(len(ordered)), ordered, 1.0, color=np.where(ordered >= 0, DARK, LIGHT))
     right.axhline(0, color=INK, linewidth=0.8)
     right.set_ylim(-1, 1)
     right.set_xlabel("held-out queries, most improved first")
     right.set_ylabel(f"nDCG@10 of {list(systems)[-1]} minus {next(iter(systems))}")
-    figure.savefig(path, dpi=120)
+    return finish(figure, path)
 
 
-def auditpage(path: Path, found: Audit, *, title: str = "Mined negatives") -> None:
+def auditpage(path: Path | None, found: Audit, *, title: str = "Mined negatives") -> Picture:
     """Write two panels: how positives and negatives score, and what share of the candidates each rule removed.
 
     The title adds what the audit found of negatives that are relevant.
@@ -67,14 +73,14 @@ def auditpage(path: Path, found: Audit, *, title: str = "Mined negatives") -> No
     left.set_ylabel("share of the passages")
     left.legend(frameon=False)
     rules = list(found.removed_share)[::-1]
-    bars = right.barh(rules, [found.removed_share[rule] for rule in rules], color=FILLS[1][0])
+    bars = right.barh(rules, [found.removed_share[rule] for rule in rules], color=DARK)
     right.bar_label(bars, fmt="{:.1%}", fontsize=8, padding=2)
     right.set_xlim(0, 1)
     right.set_xlabel("share of the candidates that the rule removed")
-    figure.savefig(path, dpi=120)
+    return finish(figure, path)
 
 
-def recall_latency(path: Path, found: TuningReport) -> None:
+def recall_latency(path: Path | None, found: TuningReport) -> Picture:
     """Write one panel: every setting that was tried by its recall and its median latency, the chosen one marked."""
     reason = textwrap.fill(found.reason, 60)
     figure, axis = page(1, f"{found.collection}: {found.points} points, {found.queries} queries\n{reason}")
@@ -82,10 +88,10 @@ def recall_latency(path: Path, found: TuningReport) -> None:
     for trial in found.trials:
         quantized = "" if trial.quantization == "none" else f", {trial.quantization} x{trial.oversampling:g}"
         families.setdefault("exact" if trial.exact else f"m={trial.m}{quantized}", []).append(trial)
-    lines = itertools.product("-", ("o", "s", "^", "v", "D", "P", "X", "*"))
+    lines = itertools.product("-", MARKERS)
     for (name, trials), (line, marker) in zip(families.items(), itertools.cycle(lines)):
         ordered = sorted(trials, key=lambda trial: trial.recall)
-        colour = FILLS[1][0] if name == "exact" else None
+        colour = DARK if name == "exact" else None
         x, y = [trial.recall for trial in ordered], [trial.p50_ms for trial in ordered]
         axis.plot(x, y, line, marker=marker, markersize=5, linewidth=0.8, label=name, color=colour)
         for trial in ordered if name != "exact" and len(families) <= 4 else ():
@@ -98,4 +104,4 @@ def recall_latency(path: Path, found: TuningReport) -> None:
     axis.set_ylabel("median latency of a query (ms)")
     axis.set_yscale("log")
     axis.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=120)
+    return finish(figure, path)

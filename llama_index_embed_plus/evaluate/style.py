@@ -1,38 +1,59 @@
-"""How every picture of this project looks: an empty page with its panels, ink, fills. Needs the extra `plot`.
+"""How every picture of this project looks: one size of panel, one ink, fills that differ in lightness too.
 
-Guarantees: no display is needed and nothing global is changed; fills differ in lightness too, for print in grey.
-Does not know: what is drawn.
+Guarantees: readable in greyscale, no display needed, a PNG is written whole or not at all. Needs the extra `plot`,
+once a picture is asked for. Does not know: what is drawn.
 """
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llama_index_embed_plus.errors import MissingExtraError
 
+if TYPE_CHECKING:
+    from llama_index_embed_plus.evaluate.picture import Picture
+
 INK = "#222222"
 FILLS = (("#d9d9d9", ""), ("#1f4e79", ""), ("#8a8a8a", "//"), ("#f4b183", ".."))
 """Colour and hatch per system: they differ in lightness too, for print in grey."""
+MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
+"""Shapes of points, for what colour alone does not tell in grey."""
+LIGHT, DARK = FILLS[0][0], FILLS[1][0]
 
 
-def page(panels: int, title: str, *, rows: int = 1) -> tuple[Any, Any]:
+def page(panels: int, title: str, *, rows: int = 1, width: float = 5.5, height: float = 4.0) -> tuple[Picture, Any]:
     """Return a figure and its axes, `panels` in each of `rows`, as `matplotlib.figure.Figure.subplots` gives them.
+
+    An axis is `width` by `height` inches.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
         raise MissingExtraError("drawing", extra="plot")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from llama_index_embed_plus.evaluate.picture import new_picture
 
-    figure = Figure(figsize=(5.5 * panels, 4 * rows), layout="constrained")
-    FigureCanvasAgg(figure)  # no pyplot: nothing global, nothing that needs a display
+    figure = new_picture(width * panels, height * rows)
     figure.suptitle(title)
     axes = figure.subplots(rows, panels)
     for axis in np.ravel(axes):
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def finish(figure: Picture, path: Path | str | None) -> Picture:
+    """Write the PNG, if there is a path, and give the figure back for a notebook or for further drawing."""
+    if path is not None:
+        target = Path(path)
+        beside = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            figure.savefig(beside, format="png")
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+    return figure

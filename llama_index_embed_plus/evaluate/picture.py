@@ -1,0 +1,27 @@
+"""A matplotlib figure that a notebook shows by itself. Imports matplotlib: reach it through `style`.
+
+Guarantees: no pyplot, so nothing global and no display needed. Does not know: what is drawn.
+"""
+
+from __future__ import annotations
+
+import io
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+class Picture(Figure):  # type: ignore[misc]
+    """A `Figure` whose PNG is its representation in a notebook."""
+
+    def _repr_png_(self) -> bytes:
+        data = io.BytesIO()
+        self.savefig(data, format="png")
+        return data.getvalue()
+
+
+def new_picture(width: float, height: float) -> Picture:
+    """An empty figure of so many inches."""
+    figure = Picture(figsize=(width, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
