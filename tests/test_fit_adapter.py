@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import closing
 
 import numpy as np
@@ -9,9 +11,14 @@ import pytest
 import torch
 
 from llama_index_embed_plus.adapter import AdaptedEncoder
+from llama_index_embed_plus.adapter.maps import MAPS, unfitted
 from llama_index_embed_plus.errors import TrainingError, UsageError
 from llama_index_embed_plus.evaluate.retrieval import compare, evaluate_retrieval
-from llama_index_embed_plus.train.fit_adapter import AdapterSettings, _allowed, _Fit, _Rows, fit_adapter
+from llama_index_embed_plus.train.adapter_data import Pairs
+from llama_index_embed_plus.train.adapter_loop import Fit
+from llama_index_embed_plus.train.adapter_modules import module_of
+from llama_index_embed_plus.train.adapter_settings import SOURCES
+from llama_index_embed_plus.train.fit_adapter import AdapterSettings, fit_adapter
 from qdrant_tools.collection import CollectionManager
 from qdrant_tools.connect import connect
 from qdrant_tools.index import index_passages
@@ -57,21 +64,50 @@ def collection(encoder):
         yield collection
 
 
-def test_an_adapter_fitted_on_some_queries_is_better_on_others(collection, encoder):
-    adapter, report = fit_adapter(collection, [example(i) for i in range(90)], encoder, AdapterSettings(batch_size=8))
+@pytest.mark.parametrize("kind", MAPS)
+def test_an_adapter_of_any_kind_fitted_on_some_queries_is_better_on_others(collection, encoder, kind):
+    settings = AdapterSettings(kind=kind, width=DIMENSION, batch_size=8, learning_rate=3e-3)
+    adapter, report = fit_adapter(collection, [example(i) for i in range(90)], encoder, settings)
     heldout = [Query(f"q{i}", str(i)) for i in range(90, PASSAGES)]
     qrels = {f"q{i}": {f"p{i}": 1} for i in range(90, PASSAGES)}
     before = evaluate_retrieval(collection, heldout, qrels, encoder)
     after = evaluate_retrieval(collection, heldout, qrels, AdaptedEncoder(encoder, adapter))
     assert compare(before, after).proves_better
-    assert report.best_epoch > 0 and report.losses[-1] < report.losses[0]
+    assert adapter.kind == kind and report.best_epoch > 0 and report.losses[-1] < report.losses[0]
     assert report.validation_mrr[report.best_epoch] == max(report.validation_mrr)
 
 
-def test_the_same_seed_gives_the_same_adapter(collection, encoder):
-    settings = AdapterSettings(max_epochs=3)
-    first, second = (fit_adapter(collection, [example(i) for i in range(40)], encoder, settings)[0] for _ in range(2))
-    np.testing.assert_array_equal(first.weight, second.weight)
+@pytest.mark.parametrize("kind", MAPS)
+def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(collection, encoder, kind):
+    def fitted(seed):
+        settings = AdapterSettings(kind=kind, max_epochs=3, sampled=20, batch_size=8, learning_rate=3e-3, seed=seed)
+        return fit_adapter(collection, [example(i) for i in range(40)], encoder, settings)[0]
+
+    assert fitted(0).build == fitted(0).build != fitted(1).build
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_what_torch_fits_is_what_numpy_serves(kind):
+    start = unfitted(kind, 24, width=6)
+    module = module_of(start)
+    queries = np.random.default_rng(0).standard_normal((50, 24)).astype(np.float32)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    for moved in (False, True):
+        if moved:
+            with torch.no_grad():
+                for number, weights in enumerate(module.parameters()):
+                    weights += 0.2 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(number))
+        theirs = module(torch.from_numpy(queries)).detach().numpy()
+        np.testing.assert_allclose(module.fitted()(queries), theirs, atol=1e-6)
+        assert np.allclose(theirs, queries, atol=1e-6) != moved
+
+
+def test_a_rotation_is_orthogonal_however_far_it_was_moved():
+    module = module_of(unfitted("orthogonal", 64))
+    with torch.no_grad():
+        module.free += 3 * torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    rotation = module.fitted().arrays()["rotation"]
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(64), atol=1e-5)
 
 
 def test_wrong_answers_teach_nothing_that_is_kept(collection, encoder):
@@ -83,34 +119,104 @@ def test_wrong_answers_teach_nothing_that_is_kept(collection, encoder):
         assert not adapter.weight.any()
 
 
-def test_the_loss_is_infonce_over_all_stored_vectors():
-    random = torch.Generator().manual_seed(1)
-    queries, stored = (torch.nn.functional.normalize(torch.randn(n, 5, generator=random), dim=1) for n in (3, 7))
-    rows = _Rows(torch.tensor([0, 1, 2]), torch.tensor([4, 0, 6]), torch.tensor([1.0, 2.0, 0.5]))
-    allowed = torch.ones(3, 7, dtype=torch.bool)
-    allowed[0, [4, 5]] = False  # passage 5 is another positive of query 0
-    allowed[1, 0] = allowed[2, 6] = False
-    fit = _Fit(queries, stored, rows, allowed, AdapterSettings(temperature=0.1))
-    weight = 0.1 * torch.randn(5, 5, generator=random)
+def pairs(queries, stored, answers, *, mined=(), weights=None) -> Pairs:
+    """Pairs with one row per (query, positive) of `answers`."""
+    rows = [(query, positive) for query, positives in enumerate(answers) for positive in positives]
+    query, positive = (torch.tensor(column) for column in zip(*rows))
+    weight = torch.ones(len(rows)) if weights is None else torch.tensor(weights)
+    group = tuple(range(len(answers)))
+    return Pairs(queries, stored, query, positive, weight, group, tuple(answers), mined or ((),) * len(answers))
+
+
+def unit_rows(count: int, dimension: int, seed: int = 1) -> torch.Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(count, dimension, generator=random), dim=1)
+
+
+def test_the_loss_is_infonce_over_the_candidates_that_answer_nothing():
+    queries, stored = unit_rows(3, 5), unit_rows(7, 5, seed=2)
+    answers, weights = [(4, 5), (0,), (6,)], [1.0, 1.0, 2.0, 0.5]
+    fit = Fit(pairs(queries, stored, answers, weights=weights), AdapterSettings(temperature=0.1))
+    module = module_of(unfitted("full", 5))
+    with torch.no_grad():
+        module.weight += 0.1 * unit_rows(5, 5, seed=3)
 
     expected = []
-    for q, p in ((0, 4), (1, 0), (2, 6)):
-        adapted = (queries[q] + queries[q] @ weight).numpy()
+    for q, p in ((0, 4), (0, 5), (1, 0), (2, 6)):
+        adapted = (queries[q] + queries[q] @ module.weight).detach().numpy()
         scores = stored.numpy() @ (adapted / np.linalg.norm(adapted)) / 0.1
-        against = [p, *np.flatnonzero(allowed[q].numpy())]
+        against = [p, *(n for n in range(7) if n not in answers[q])]
         expected.append(-np.log(np.exp(scores[p]) / np.exp(scores[against]).sum()))
-    loss = fit.loss(weight, torch.tensor([0, 1, 2])).item()
-    assert loss == pytest.approx(np.average(expected, weights=[1.0, 2.0, 0.5]), abs=1e-5)
+    loss = fit.loss(module, torch.arange(4), torch.arange(7)).item()
+    assert loss == pytest.approx(np.average(expected, weights=weights), abs=1e-5)
 
 
 def test_positives_and_their_near_duplicates_are_never_negatives():
-    stored = np.eye(4, dtype=np.float32)
-    stored[3] = [0.99, np.sqrt(1 - 0.99**2), 0, 0]  # nearly the same as passage 0
-    rows = _Rows(torch.tensor([0, 0, 1]), torch.tensor([0, 2, 1]), torch.ones(3))
-    assert _allowed(rows, 2, stored, similarity=0.95).tolist() == [
-        [False, True, False, False],
+    stored = torch.eye(4)
+    stored[3] = torch.tensor([0.99, np.sqrt(1 - 0.99**2), 0, 0])  # nearly the same as passage 0
+    fit = Fit(pairs(unit_rows(2, 4), stored, [(0, 2), (1,)]), AdapterSettings(same_passage_similarity=0.95))
+    rows, everything = torch.arange(3), torch.arange(4)
+    assert fit.hidden(rows, everything, stored).tolist() == [
         [True, False, True, True],
+        [True, False, True, True],
+        [False, True, False, False],
     ]
+    some = torch.tensor([1, 3])
+    assert fit.hidden(rows, some, stored[some]).tolist() == [[False, True], [False, True], [True, False]]
+
+
+@pytest.mark.parametrize(
+    ("negatives", "candidates"),
+    [(("in_batch",), {0, 1}), (("mined",), {7, 8}), (("in_batch", "mined"), {0, 1, 7, 8}), (SOURCES, set(range(10)))],
+)
+def test_negatives_come_from_where_the_settings_say(negatives, candidates):
+    given = pairs(unit_rows(3, 4), unit_rows(10, 4), [(0,), (1,), (2,)], mined=((7,), (8,), (9,)))
+    assert set(Fit(given, AdapterSettings(negatives=negatives)).candidates(torch.tensor([0, 1])).tolist()) == candidates
+
+
+def test_of_a_large_collection_a_batch_sees_a_sample_that_changes():
+    given = pairs(unit_rows(3, 4), unit_rows(500, 4), [(0,), (1,), (2,)])
+    fit = Fit(given, AdapterSettings(sampled=20))
+    first, second = (set(fit.candidates(torch.tensor([0, 1])).tolist()) for _ in range(2))
+    assert first != second and first & second >= {0, 1} and len(first) <= 22
+
+
+def test_equal_queries_share_their_answers_and_are_on_one_side(collection, encoder):
+    class Shouting(Rotated):
+        def encode_queries(self, texts):
+            return super().encode_queries([text.strip() for text in texts])
+
+    twice = [example(i) for i in range(20)] + [Example(f" {i}", (ScoredText(f"p{i + 50}", ""),)) for i in range(20)]
+    from llama_index_embed_plus.train.adapter_data import read_pairs
+
+    read = read_pairs(collection, twice, Shouting(), most=1000, seed=0)
+    assert read.group == (*range(20), *range(20)) and all(len(known) == 2 for known in read.known)
+    fit = Fit(read, AdapterSettings(validation_share=0.5))
+    sides = [{read.group[q] for q in read.query[rows].tolist()} for rows in (fit.train_rows, fit.valid_rows)]
+    assert sides[0] | sides[1] == set(range(20)) and not sides[0] & sides[1]
+
+
+def test_memory_does_not_grow_with_queries_times_stored_vectors():
+    """A mask of 20,000 queries times 100,000 stored vectors would be 2,000 megabytes."""
+    code = """
+import torch
+from llama_index_embed_plus.adapter.maps import unfitted
+from llama_index_embed_plus.train.adapter_data import Pairs
+from llama_index_embed_plus.train.adapter_loop import Fit
+from llama_index_embed_plus.train.adapter_settings import AdapterSettings
+torch.set_num_threads(1)
+n, m = 20_000, 100_000
+queries, stored = (torch.nn.functional.normalize(torch.randn(rows, 8), dim=1) for rows in (n, m))
+known = tuple((i,) for i in range(n))
+pairs = Pairs(queries, stored, torch.arange(n), torch.arange(n), torch.ones(n), tuple(range(n)), known, ((),) * n)
+settings = AdapterSettings(max_epochs=1, batch_size=512, sampled=1000, max_validation=200)
+peak = lambda: next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM")) / 1024
+before = peak()
+Fit(pairs, settings).run(unfitted("full", 8))
+print(peak() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 500, "megabytes"
 
 
 def test_a_sample_of_the_collection_always_holds_positives_and_mined_negatives(collection, encoder):
@@ -122,24 +228,63 @@ def test_a_sample_of_the_collection_always_holds_positives_and_mined_negatives(c
     assert (report.train_pairs, report.skipped_examples) == (20, 0)
 
 
-def test_examples_the_collection_does_not_hold_are_counted_and_too_few_are_an_error(collection, encoder):
+def test_what_cannot_be_fitted_is_one_clear_error(collection, encoder):
     unknown = Example("3", (ScoredText("nowhere", ""),))
     _, report = fit_adapter(collection, [example(1), example(2), unknown], encoder, AdapterSettings(max_epochs=1))
-    assert report.skipped_examples == 1
+    assert (report.skipped_examples, report.stored_vectors) == (1, PASSAGES)
     with pytest.raises(TrainingError, match=r"0 of 1 examples .* 'numbers'"):
         fit_adapter(collection, [unknown], encoder)
+    with pytest.raises(TrainingError, match="there are no examples"):
+        fit_adapter(collection, [], encoder)
+    with pytest.raises(TrainingError, match="1 of 1 examples .* expected at least 2"):
+        fit_adapter(collection, [example(1)], encoder)
+    with pytest.raises(TrainingError, match="1 of 2 examples .* weight above 0"):
+        fit_adapter(collection, [example(1), example(2, weight=0)], encoder)
+    with pytest.raises(TrainingError, match="all 3 queries are '7'"):
+        fit_adapter(collection, [example(7, positive=i) for i in range(3)], encoder)
+    with pytest.raises(TrainingError, match="'mined' alone, and no example has any"):
+        fit_adapter(collection, [example(1), example(2)], encoder, AdapterSettings(negatives=("mined",)))
 
 
-def test_a_loss_that_is_no_number_is_an_error(collection):
+def test_a_vector_that_is_no_number_is_named(collection):
     class Broken(Rotated):
         def encode_queries(self, texts):
-            return super().encode_queries(texts) * np.float32("nan")
+            vectors = super().encode_queries(texts)
+            vectors[1, 3] = np.nan
+            return vectors
 
-    with pytest.raises(TrainingError, match="the loss became nan"):
+    with pytest.raises(TrainingError, match=r"1 texts hold NaN or infinity, the first is query '1'"):
         fit_adapter(collection, [example(i) for i in range(90)], Broken())
 
 
-@pytest.mark.parametrize("bad", [{"temperature": 0}, {"learning_rate": -1}, {"validation_share": 1.0}])
+def test_a_loss_that_is_no_number_is_an_error(collection, encoder):
+    with pytest.raises(TrainingError, match=r"the loss became .* lower learning_rate \(3e\+38\)"):
+        fit_adapter(collection, [example(i) for i in range(90)], encoder, AdapterSettings(learning_rate=3e38))
+
+
+def test_every_epoch_is_told(collection, encoder):
+    told, done = [], []
+    settings = AdapterSettings(max_epochs=3)
+    examples = [example(i) for i in range(40)]
+    _, report = fit_adapter(collection, examples, encoder, settings, progress=done.append, on_epoch=told.append)
+    assert [epoch.number for epoch in told] == [1, 2, 3] and done == [1, 1, 1]
+    assert tuple(epoch.loss for epoch in told) == report.losses
+    assert tuple(epoch.validation_mrr for epoch in told) == report.validation_mrr[1:]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"temperature": 0},
+        {"learning_rate": -1},
+        {"validation_share": 1.0},
+        {"kind": "quadratic"},
+        {"width": 0},
+        {"negatives": ()},
+        {"negatives": ("elsewhere",)},
+        {"weight_decay": -1},
+    ],
+)
 def test_impossible_settings_are_refused_at_once(bad):
     with pytest.raises(UsageError, match=next(iter(bad))):
         AdapterSettings(**bad)

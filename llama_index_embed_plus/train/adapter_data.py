@@ -1,0 +1,123 @@
+"""Training examples + a collection -> arrays: query vectors, stored vectors, who answers what.
+
+Guarantees: every positive and mined negative that the collection holds is among the stored vectors, and as many others
+as fit, a seeded sample of the whole collection; equal queries share their positives. Memory is that of the vectors,
+4 bytes * dimension * (queries + stored); nothing grows with queries times stored. Does not know: losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from llama_index_embed_plus.errors import TrainingError
+from qdrant_tools.handle import Collection, stored_vectors
+from qdrant_tools.records import Encoder, Example, Vectors
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """One row per (query, positive), and what is known of the queries.
+
+    queries: (n, dimension) vectors; stored: (m, dimension) vectors.
+    query, positive, weight: (rows,) index into queries, index into stored, how much the row counts.
+    group: per query, the number of its text: equal texts are one group.
+    known: per group, the stored positives; mined: per query, the stored mined negatives.
+    """
+
+    queries: torch.Tensor
+    stored: torch.Tensor
+    query: torch.Tensor
+    positive: torch.Tensor
+    weight: torch.Tensor
+    group: tuple[int, ...]
+    known: tuple[tuple[int, ...], ...]
+    mined: tuple[tuple[int, ...], ...]
+
+
+def read_pairs(collection: Collection, examples: Sequence[Example], encoder: Encoder, *, most: int, seed: int) -> Pairs:
+    """Take the vectors of examples from the collection, with others up to `most` stored vectors in all.
+
+    Raises TrainingError: fewer than 2 examples have a weight above 0 and a positive that the collection holds, all of
+    their queries are the same, or a vector has something other than numbers in it.
+    """
+    if not examples:
+        raise TrainingError("there are no examples: mine some from a retrieval log, or label a few queries")
+    ids, stored = _stored_sample(collection, examples, most=most, seed=seed)
+    index = {passage_id: i for i, passage_id in enumerate(ids)}
+    usable = [example for example in examples if example.weight > 0 and any(p.id in index for p in example.positives)]
+    if len(usable) < 2:
+        raise TrainingError(
+            f"{len(usable)} of {len(examples)} examples have a positive that collection {collection.name!r} holds "
+            "(and a weight above 0), expected at least 2: index the positives, or check that the ids are passage ids"
+        )
+    texts = [" ".join(example.query.split()).casefold() for example in usable]
+    if len(set(texts)) < 2:
+        raise TrainingError(
+            f"all {len(usable)} queries are {usable[0].query[:60]!r}: an adapter needs different queries to learn from"
+        )
+    queries = encoder.encode_queries([example.query for example in usable])
+    _check(queries, [f"query {example.query[:60]!r}" for example in usable], "the encoder is damaged")
+    _check(stored, [f"passage {passage_id!r}" for passage_id in ids], f"index it again in {collection.name!r}")
+    return _pairs(usable, texts, index, queries, stored)
+
+
+def _pairs(
+    examples: Sequence[Example], texts: Sequence[str], index: dict[str, int], queries: Vectors, stored: Vectors
+) -> Pairs:
+    groups: dict[str, int] = {}
+    group = tuple(groups.setdefault(text, len(groups)) for text in texts)
+    known: list[dict[int, None]] = [{} for _ in groups]
+    rows: list[tuple[int, int, float]] = []
+    for number, example in enumerate(examples):
+        found = [index[p.id] for p in example.positives if p.id in index]
+        known[group[number]].update(dict.fromkeys(found))
+        rows += [(number, position, example.weight / len(found)) for position in found]
+    query, positive, weight = zip(*rows)
+    return Pairs(
+        torch.from_numpy(np.ascontiguousarray(queries, np.float32)),
+        torch.from_numpy(stored),
+        torch.tensor(query),
+        torch.tensor(positive),
+        torch.tensor(weight, dtype=torch.float32),
+        group,
+        tuple(tuple(positions) for positions in known),
+        tuple(tuple(index[n.id] for n in example.negatives if n.id in index) for example in examples),
+    )
+
+
+def _check(vectors: Vectors, names: Sequence[str], way_out: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise TrainingError(
+            f"the vectors of {len(bad)} texts hold NaN or infinity, the first is {names[bad[0]]}: {way_out}"
+        )
+
+
+def _stored_sample(
+    collection: Collection, examples: Sequence[Example], *, most: int, seed: int
+) -> tuple[list[str], Vectors]:
+    """Every positive and mined negative, and as many other stored vectors as fit: a seeded reservoir (Vitter's R)."""
+    wanted = {text.id for example in examples for text in (*example.positives, *example.negatives)}
+    random = np.random.default_rng(seed)
+    kept: dict[str, Vectors] = {}
+    others: list[str] = []
+    reservoir: list[Vectors] = []
+    room, seen = max(0, most - len(wanted)), 0
+    for ids, vectors in stored_vectors(collection):
+        for passage_id, vector in zip(ids, vectors):
+            if passage_id in wanted:
+                kept[passage_id] = vector.copy()  # a view would keep the whole batch in memory
+                continue
+            seen += 1
+            if len(reservoir) < room:
+                others.append(passage_id)
+                reservoir.append(vector.copy())
+            elif room and (place := int(random.integers(seen))) < room:
+                others[place], reservoir[place] = passage_id, vector.copy()
+    if not kept and not reservoir:
+        raise TrainingError(f"collection {collection.name!r} is empty: index passages before fitting an adapter")
+    return [*kept, *others], np.stack([*kept.values(), *reservoir]).astype(np.float32, copy=False)

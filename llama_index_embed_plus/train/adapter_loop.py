@@ -1,0 +1,159 @@
+"""Query and stored vectors -> a fitted map: epochs of InfoNCE, and the mean reciprocal rank that says when to stop.
+
+Of every row (query q, positive p, weight w) the loss is InfoNCE (van den Oord et al. 2018, arXiv 1807.03748),
+
+    -log( exp(q'.p / t) / (exp(q'.p / t) + sum_n exp(q'.n / t)) ),    averaged with the weights w,
+
+over the negatives n that the settings name: positives of the other rows of the batch, mined negatives of the batch's
+queries, and stored vectors drawn anew for every batch. Known positives of the query are never among them, nor is a
+stored vector that is nearly the same as one: those would be hidden positives.
+
+Guarantees: the state that is returned is the best one seen on the validation queries, which may be the identity; the
+same seed gives the same map on the same machine. A batch needs 4 bytes * batch * (sampled + batch * (1 + mined)) for
+its scores and 1 byte * validation rows * stored for the masks, whatever the number of queries.
+Does not know: collections, encoders, held-out queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from llama_index_embed_plus.adapter.maps import QueryMap
+from llama_index_embed_plus.errors import TrainingError
+from llama_index_embed_plus.train.adapter_data import Pairs
+from llama_index_embed_plus.train.adapter_modules import AdapterModule, module_of
+from llama_index_embed_plus.train.adapter_settings import AdapterSettings
+
+_SCORES_AT_ONCE = 1 << 22
+"""Scores computed at a time outside of the loss: 16 megabytes."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """How an epoch went: its mean loss, and the mean reciprocal rank of the validation queries after it."""
+
+    number: int
+    loss: float
+    validation_mrr: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """What fitting did. `mrr[0]` is the identity's; entry i belongs to the state after epoch i."""
+
+    losses: tuple[float, ...]
+    mrr: tuple[float, ...]
+    best: int
+    validation_queries: int
+
+
+class Fit:
+    """One fit: split off validation queries, run epochs, keep the best state."""
+
+    def __init__(self, pairs: Pairs, settings: AdapterSettings) -> None:
+        self.pairs, self.settings = pairs, settings
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        held = self._held()
+        self.train_rows = torch.nonzero(~held[pairs.query]).flatten()
+        self.valid_rows = torch.nonzero(held[pairs.query]).flatten()[: settings.max_validation]
+        self.validation_queries = len(set(pairs.query[self.valid_rows].tolist()))
+        everything = torch.arange(len(pairs.stored))
+        self.valid_hidden = self.hidden(self.valid_rows, everything, pairs.stored)
+
+    def _held(self) -> torch.Tensor:
+        """(queries,) bool: the validation queries. Equal queries are on one side."""
+        groups = len(self.pairs.known)
+        share = min(round(self.settings.validation_share * groups), self.settings.max_validation)
+        chosen = torch.zeros(groups, dtype=torch.bool)
+        chosen[torch.randperm(groups, generator=self.generator)[: max(1, share)]] = True
+        return chosen[torch.tensor(self.pairs.group)]
+
+    def run(self, start: QueryMap, *, on_epoch: Callable[[Epoch], None] | None = None) -> tuple[QueryMap, Course]:
+        """Fit from `start`. Raises TrainingError if a loss is no number."""
+        module = module_of(start)
+        optimizer = torch.optim.AdamW(
+            module.parameters(), lr=self.settings.rate, weight_decay=self.settings.weight_decay
+        )
+        best, best_epoch = start, 0
+        losses: list[float] = []
+        mrr = [self.validation_mrr(module)]
+        for number in range(1, self.settings.max_epochs + 1):
+            losses.append(self.epoch(module, optimizer))
+            mrr.append(self.validation_mrr(module))
+            if on_epoch is not None:
+                on_epoch(Epoch(number, losses[-1], mrr[-1]))
+            if mrr[-1] > mrr[best_epoch]:
+                best, best_epoch = module.fitted(), number
+            if number - best_epoch >= self.settings.patience:
+                break
+        return best, Course(tuple(losses), tuple(mrr), best_epoch, self.validation_queries)
+
+    def epoch(self, module: AdapterModule, optimizer: torch.optim.Optimizer) -> float:
+        order = self.train_rows[torch.randperm(len(self.train_rows), generator=self.generator)]
+        total = 0.0
+        for rows in order.split(self.settings.batch_size):
+            optimizer.zero_grad()
+            loss = self.loss(module, rows, self.candidates(rows))
+            if not torch.isfinite(loss):
+                raise TrainingError(f"the loss became {loss.item()}: lower learning_rate ({self.settings.rate})")
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.item() * len(rows)
+        return total / max(1, len(order))
+
+    def candidates(self, rows: torch.Tensor) -> torch.Tensor:
+        """(c,) ascending: which stored vectors the rows are told from."""
+        sources, pairs = self.settings.negatives, self.pairs
+        if "collection" in sources and len(pairs.stored) <= self.settings.sampled:
+            return torch.arange(len(pairs.stored))
+        found = [torch.empty(0, dtype=torch.long)]
+        if "in_batch" in sources:
+            found.append(pairs.positive[rows])
+        if "mined" in sources:
+            found.append(
+                torch.tensor([n for q in pairs.query[rows].tolist() for n in pairs.mined[q]], dtype=torch.long)
+            )
+        if "collection" in sources:
+            found.append(torch.randint(len(pairs.stored), (self.settings.sampled,), generator=self.generator))
+        return torch.cat(found).unique()
+
+    def loss(self, module: AdapterModule, rows: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+        """The weighted mean of InfoNCE over the rows, each against the candidates that are no positive of its query."""
+        pairs, t = self.pairs, self.settings.temperature
+        others = pairs.stored if len(candidates) == len(pairs.stored) else pairs.stored[candidates]
+        adapted = torch.nn.functional.normalize(module(pairs.queries[pairs.query[rows]]), dim=1)
+        own = (adapted * pairs.stored[pairs.positive[rows]]).sum(dim=1, keepdim=True) / t
+        scores = (adapted @ others.T / t).masked_fill(self.hidden(rows, candidates, others), -torch.inf)
+        losses = torch.logsumexp(torch.cat([own, scores], dim=1), dim=1) - own[:, 0]
+        weights = pairs.weight[rows]
+        return (losses * weights).sum() / weights.sum()
+
+    def hidden(self, rows: torch.Tensor, candidates: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        """(rows, c) bool: True where a candidate is a positive of the row's query, or nearly the same as one."""
+        pairs, found = self.pairs, torch.zeros(len(rows), len(candidates), dtype=torch.bool)
+        known = [pairs.known[pairs.group[query]] for query in pairs.query[rows].tolist()]
+        owner = torch.tensor([row for row, positions in enumerate(known) for _ in positions], dtype=torch.long)
+        flat = torch.tensor([position for positions in known for position in positions], dtype=torch.long)
+        for part in torch.arange(len(flat)).split(max(1, _SCORES_AT_ONCE // max(1, len(candidates)))):
+            same = pairs.stored[flat[part]] @ vectors.T >= self.settings.same_passage_similarity
+            same |= flat[part][:, None] == candidates[None, :]
+            for row, its in zip(owner[part].tolist(), same):
+                found[row] |= its
+        return found
+
+    @torch.no_grad()
+    def validation_mrr(self, module: AdapterModule) -> float:
+        """Mean reciprocal rank of each validation positive among all stored vectors but other positives."""
+        if not len(self.valid_rows):
+            return 0.0
+        pairs, total = self.pairs, 0.0
+        adapted = torch.nn.functional.normalize(module(pairs.queries[pairs.query[self.valid_rows]]), dim=1)
+        for part in torch.arange(len(self.valid_rows)).split(max(1, _SCORES_AT_ONCE // len(pairs.stored))):
+            scores = adapted[part] @ pairs.stored.T
+            own = scores.gather(1, pairs.positive[self.valid_rows[part]][:, None])
+            better = ((scores > own) & ~self.valid_hidden[part]).sum(dim=1)
+            total += float((1.0 / (1 + better)).sum())
+        return total / len(self.valid_rows)
