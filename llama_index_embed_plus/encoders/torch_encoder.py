@@ -131,12 +131,12 @@ def load_transformer(inner: Path, *, attention: bool = False, trust_remote_code:
     """Load the transformer of a folder in float32. Raises DamagedModelError naming what does not fit."""
     if not weight_files(inner):
         raise DamagedModelError(f"{inner / 'model.safetensors'} is missing; only safetensors weights are read")
-    with _quiet():
+    with quiet():
         return _load(inner, attention=attention, trust_remote_code=trust_remote_code)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No bars and tables while a model loads; afterwards transformers talks as it did before."""
     settings = transformers.utils.logging
     level, bars = settings.get_verbosity(), settings.is_progress_bar_enabled()

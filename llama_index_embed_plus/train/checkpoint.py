@@ -45,10 +45,14 @@ class Checkpoints:
             self._lock.close()
             self._lock = None
             raise UsageError(f"another process trains in {self.folder}: let it finish, or give another out") from error
-        found = read_json(self.folder, RUN_FILE)
-        if found is not None and self.latest() is not None:
-            self._refuse_another_run(found)
-        write_json(self.folder / RUN_FILE, self.identity)
+        try:
+            found = read_json(self.folder, RUN_FILE)
+            if found is not None and self.latest() is not None:
+                self._refuse_another_run(found)
+            write_json(self.folder / RUN_FILE, self.identity)
+        except BaseException:
+            self._release()
+            raise
         self.discard_draft()
 
     def discard_draft(self) -> None:
@@ -77,6 +81,10 @@ class Checkpoints:
         if self._lock is not None:
             if done or self.latest() is None:
                 shutil.rmtree(self.folder, ignore_errors=True)
+            self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
             self._lock.close()
             self._lock = None
 

@@ -160,6 +160,9 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
     checkpoints: Checkpoints
     mini_batches: MiniBatches
 
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """The card is written from the report; theirs would read random rows, and show a bar while it does."""
+
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Take the step; if memory runs out, forget what it added to the gradients and take it in smaller pieces."""
         window = self._window(inputs)

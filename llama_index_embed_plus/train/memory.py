@@ -17,9 +17,6 @@ from llama_index_embed_plus.errors import TrainingError
 
 logger = logging.getLogger(__name__)
 
-_SMALLEST = {"mini_batch_num_tokens": 16, "mini_batch_size": 1}
-"""Below these a mini-batch is one text anyway."""
-
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch ran out of memory. On a CPU only the message tells."""
@@ -56,7 +53,7 @@ class MiniBatches:
                 f"out of memory at step {step}, and this loss takes its batch at once: use a cached loss, or a smaller "
                 f"batch_size or max_tokens ({_line(error)})"
             ) from error
-        if size <= max(_SMALLEST[name] for _, name in self._cached):
+        if size <= 1:  # also of tokens: a mini-batch holds at least one text
             raise TrainingError(
                 f"out of memory at step {step} with one text at a time: use a smaller max_tokens, "
                 f"gradient_checkpointing or a smaller model ({_line(error)})"

@@ -17,6 +17,7 @@ from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Normalize
 
 from llama_index_embed_plus import artifact
+from llama_index_embed_plus.encoders.torch_encoder import quiet
 from llama_index_embed_plus.errors import MissingExtraError, UsageError
 from llama_index_embed_plus.pooling import ATTENTION
 from llama_index_embed_plus.spec import EncoderSpec, Overrides, read_spec
@@ -44,13 +45,13 @@ def open_trainable(folder: Path, copy: Path, settings: TrainSettings, *, device:
         )
     artifact.copy_model(folder, copy, spec=spec)
     attention = ATTENTION in spec.pooling
-    model = SentenceTransformer(
-        str(copy),
-        device=device,
-        local_files_only=True,
-        model_kwargs={"attn_implementation": "eager"} if attention else None,
-    )
-    model.model_card_data.generate_widget_examples = False  # it would print, and read random rows
+    with quiet():
+        model = SentenceTransformer(
+            str(copy),
+            device=device,
+            local_files_only=True,
+            model_kwargs={"attn_implementation": "eager"} if attention else None,
+        )
     serving_tokens = int(model.max_seq_length or spec.max_tokens)
     model.max_seq_length = min(serving_tokens, settings.max_tokens)
     if attention:
@@ -70,7 +71,8 @@ def save_trained(trained: Trainable, draft: Path, settings: TrainSettings) -> En
         merge_lora(model)
     if isinstance(model[1], AttentionAwarePooling):
         model[1] = model[1].writable()
-    model.save(str(draft), create_model_card=False)
+    with quiet():
+        model.save(str(draft), create_model_card=False)
     written = read_spec(draft)
     shape = {name: getattr(written, name) for name in ("transformer_path", "head", "model_type")}
     dimension = settings.projection.dimension if settings.projection else trained.spec.dimension
