@@ -138,7 +138,7 @@ def space_of(folder: Path, spec: EncoderSpec, *, weights: str | None = None) -> 
     identity = {
         "weights": weights or weights_of(folder, spec),
         "head": [asdict(replace(step, path="")) for step in spec.head],
-        "tokenizer": _tokenizer_hash(inner),
+        "tokenizer": tokenizer_hash(inner),
         "config": facts_of.shape_of(inner),
         "pooling": list(spec.pooling),
         **{name: getattr(spec, name) for name in ("include_prompt", "normalize", "query_prompt", "passage_prompt")},
@@ -185,7 +185,7 @@ def weights_of(folder: Path, spec: EncoderSpec) -> str:
     return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def _tokenizer_hash(inner: Path) -> str:
+def tokenizer_hash(inner: Path) -> str:
     """Hash of what the tokenizer does. Truncation and padding are left out: this project sets its own."""
     settings = files.read_json(inner, "tokenizer_config.json") or {}
     flags = {key: True for key in ("add_bos_token", "add_eos_token") if settings.get(key) is True}
