@@ -99,9 +99,12 @@ def _gone(source: Collection, target: Collection, batch_size: int) -> Iterator[l
         yield [record.id for record in records if plain_id(record.id) not in here]
 
 
-def _points(
-    source: Collection, records: Sequence[models.Record], encoder: Encoder, *, several: bool
-) -> list[models.PointStruct]:
+def embedded(source: Collection, records: Sequence[models.Record], encoder: Encoder) -> Vectors:
+    """The vectors (n, dimension) of the texts of stored points.
+
+    Raises:
+        CollectionError: a point has no text to embed; the message names it.
+    """
     texts = []
     for record in records:
         passage = source.layout.passage(record.payload, point_id=plain_id(record.id))
@@ -111,12 +114,18 @@ def _points(
                 "it cannot be embedded again; delete it, or give it a text"
             )
         texts.append(passage.text)
-    vectors = checked_unit_vectors(
+    return checked_unit_vectors(
         encoder.encode_passages(texts),
         dimension=encoder.dimension,
         count=len(texts),
         what=f"passages encoded by {encoder.space!r}",
     )
+
+
+def _points(
+    source: Collection, records: Sequence[models.Record], encoder: Encoder, *, several: bool
+) -> list[models.PointStruct]:
+    vectors = embedded(source, records, encoder)
     others = _other_vectors(source, [record.id for record in records]) if several else {}
     return [
         models.PointStruct(

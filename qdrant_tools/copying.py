@@ -91,25 +91,28 @@ def copy_indexes(client: QdrantClient, name: str, info: models.CollectionInfo) -
 
 
 def pages(
-    client: QdrantClient, name: str, *, batch_size: int, with_payload: bool = True, with_vectors: Any = False
+    client: QdrantClient,
+    name: str,
+    *,
+    batch_size: int,
+    with_payload: bool = True,
+    with_vectors: Any = False,
+    chosen: models.Filter | None = None,
 ) -> Iterator[list[models.Record]]:
-    """Every point of a collection, in pages in the order of the ids."""
+    """Every point of a collection, or those that a filter chooses, in pages in the order of the ids."""
+    what = {"limit": batch_size, "with_payload": with_payload, "with_vectors": with_vectors, "scroll_filter": chosen}
     offset: Any = None
     while True:
-        records, offset = DEFAULT_RETRY(
-            lambda at=offset: _page(client, name, at, batch_size, with_payload, with_vectors)  # type: ignore[misc]
-        )
+        records, offset = DEFAULT_RETRY(lambda at=offset: _page(client, name, at, what))  # type: ignore[misc]
         if records:
             yield records
         if offset is None:
             return
 
 
-def _page(
-    client: QdrantClient, name: str, offset: Any, limit: int, with_payload: bool, with_vectors: Any
-) -> tuple[list[models.Record], Any]:
+def _page(client: QdrantClient, name: str, offset: Any, what: Mapping[str, Any]) -> tuple[list[models.Record], Any]:
     with engine_errors(f"read from collection {name!r}"):
-        return client.scroll(name, limit=limit, offset=offset, with_payload=with_payload, with_vectors=with_vectors)
+        return client.scroll(name, offset=offset, **what)
 
 
 def _upsert(client: QdrantClient, name: str, points: list[models.PointStruct]) -> None:

@@ -97,7 +97,13 @@ def search_hybrid(
     requests = []
     for text, row in zip(texts, vectors.tolist(), strict=True):
         depth = max(how.depth, k)
-        dense = models.Prefetch(query=row, filter=chosen, limit=depth, params=collection.search_params())
+        dense = models.Prefetch(
+            query=row,
+            using=collection.layout.vector or None,
+            filter=chosen,
+            limit=depth,
+            params=collection.search_params(),
+        )
         lexical = models.Prefetch(query=bm25.query(text), using=VECTOR, filter=chosen, limit=depth)
         request = models.QueryRequest(prefetch=[dense, lexical], query=_query(how), limit=k, with_payload=True)
         requests.append(request)

@@ -17,8 +17,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 from qdrant_client import models
 
@@ -143,7 +143,7 @@ def _content(passage: Passage) -> bytes:
 
 def _checked_target(collection: Collection, encoder: Encoder) -> None:
     collection.check(encoder)
-    if collection.layout != OURS:
+    if collection.layout != replace(OURS, vector=collection.layout.vector):
         raise CollectionError(
             f"collection {collection.name!r} has the layout of {collection.layout.name!r}: fill it with the program "
             "that made it, or index into a new collection"
@@ -231,8 +231,20 @@ class _Writer:
     def _stored_hashes(self, passage_ids: Sequence[str]) -> dict[str, str | None]:
         ids = {point_id(passage_id): passage_id for passage_id in passage_ids}
         with engine_errors(f"read from collection {self.collection.name!r}"):
-            records = self.collection.client.retrieve(self.collection.name, list(ids), with_payload=["content_hash"])
+            if self.collection.layout.vector:
+                records, _ = self.collection.client.scroll(
+                    self.collection.name, self._served(list(ids)), limit=len(ids), with_payload=["content_hash"]
+                )
+            else:
+                records = self.collection.client.retrieve(
+                    self.collection.name, list(ids), with_payload=["content_hash"]
+                )
         return {ids[str(plain_id(record.id))]: (record.payload or {}).get("content_hash") for record in records}
+
+    def _served(self, points: Sequence[str]) -> models.Filter:
+        """Those of the points that have the vector that serves: after a promotion in place some may lack it."""
+        named = models.HasVectorCondition(has_vector=self.collection.layout.vector)
+        return models.Filter(must=[models.HasIdCondition(has_id=list(points)), named])
 
     def _points(self, batch: Sequence[_Prepared]) -> list[models.PointStruct]:
         vectors = checked_unit_vectors(
@@ -244,11 +256,13 @@ class _Writer:
         return [self._point(each, row) for each, row in zip(batch, vectors, strict=True)]
 
     def _point(self, each: _Prepared, row: Vectors) -> models.PointStruct:
-        passage, lexical = each.passage, self.collection.lexical
-        vector = row.tolist()
+        passage, lexical, name = each.passage, self.collection.lexical, self.collection.layout.vector
+        vector: Any = row.tolist()
+        if name or lexical is not None:
+            vector = {name: vector} | ({} if lexical is None else {VECTOR: lexical.passage(passage.text)})
         return models.PointStruct(
             id=point_id(passage.id),
-            vector=vector if lexical is None else {"": vector, VECTOR: lexical.passage(passage.text)},
+            vector=vector,
             payload={
                 "passage_id": passage.id,
                 "text": passage.text,

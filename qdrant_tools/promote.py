@@ -2,10 +2,11 @@
 
 `plan` -> `build` (embed the stored texts into a new collection beside the old one) -> `verify` -> `switch` (one atomic
 alias operation) -> `rollback` or `cleanup`. What is written meanwhile goes on into the old collection and is carried
-over; see `carry` and `retirement`. An encoder that differs only by its query adapter needs no new collection: switching
-writes the adapter's build into the stamp of the one that serves.
+over; see `carry` and `retirement`. Where the disk has no room for a second collection, the new vectors are kept beside
+the old ones in the collection that serves; see `in_place`. An encoder that differs only by its query adapter needs
+neither: switching writes the adapter's build into the stamp of the collection that serves.
 
-Guarantees: until `switch`, the old collection serves untouched; each step may be killed at any moment and called again,
+Guarantees: until `switch`, the old vectors serve untouched; each step may be killed at any moment and called again,
 from any machine, and goes on from what is stored. Does not know: how encoders are made. A writer that does not use
 `index_passages` must be stopped for `switch`, or its last writes may stay behind.
 """
@@ -14,45 +15,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from qdrant_tools.carry import Carried, carry, differences
+from qdrant_tools.carry import Carried, carry
 from qdrant_tools.collection import CollectionManager, build_index
 from qdrant_tools.copying import copy_indexes, create_like
-from qdrant_tools.errors import CollectionError, CollectionExistsError
+from qdrant_tools.errors import CollectionError, CollectionExistsError, UsageError
 from qdrant_tools.handle import Collection
-from qdrant_tools.promotion_state import (
-    KEY,
-    Kind,
-    Phase,
-    PromotionState,
-    read_state,
-    source_of,
-    states_of,
-    write_state,
-)
+from qdrant_tools.in_place import add_vector, as_seen_by, fill, has_vector, missing, vector_name
+from qdrant_tools.promotion_plan import DiskNeed, PromotionPlan, adapter_of, disk_need, refusal_of
+from qdrant_tools.promotion_state import KEY, Kind, Phase, PromotionState, read_state, source_of
 from qdrant_tools.records import Encoder, Progress
-from qdrant_tools.retirement import Lease, retire_for_good, unretire
+from qdrant_tools.retirement import retire_for_good
 from qdrant_tools.settings import dense_params
-from qdrant_tools.stamp import Stamp
+from qdrant_tools.takeover import cleanup, hand_over, rollback, switch_in_place, write_adapter
 from qdrant_tools.translate import engine_errors
-from qdrant_tools.verify import Gates, HeldOut, Verification, verify_copy, verify_queries
+from qdrant_tools.verify import Gates, HeldOut, Verification, verify_copy, verify_in_place, verify_queries
+
+__all__ = [
+    "BuildReport",
+    "DiskNeed",
+    "Promotion",
+    "PromotionPlan",
+    "adapter_of",
+    "cleanup",
+    "hand_over",
+    "rollback",
+]
 
 PASSES = 10
 """Passes after which `build` stops although writes go on: `switch` carries over the rest."""
-
-
-@dataclass(frozen=True)
-class PromotionPlan:
-    """What a promotion will do. `phase` is how far an earlier run came, None if there was none."""
-
-    alias: str
-    source: str
-    target: str
-    kind: Kind
-    from_space: str
-    to_space: str
-    adapter: str | None
-    points: int
-    phase: Phase | None
 
 
 @dataclass(frozen=True)
@@ -69,37 +59,74 @@ class BuildReport:
 class Promotion:
     """One alias on its way to one encoder. Make it again to go on: nothing is kept in this object."""
 
-    def __init__(self, manager: CollectionManager, alias: str, encoder: Encoder, *, target: str | None = None) -> None:
+    def __init__(
+        self,
+        manager: CollectionManager,
+        alias: str,
+        encoder: Encoder,
+        *,
+        target: str | None = None,
+        in_place: bool = False,
+    ) -> None:
+        """With `in_place` the collection that serves gets a second vector, and `alias` may be its own name; what was
+        begun so goes on so. Otherwise `target` names the new collection."""
+        if in_place and target is not None:
+            raise UsageError(
+                f"target is {target!r}, but a promotion in place makes no collection: leave one of them out"
+            )
         self.manager = manager
         self.alias = alias
         self.encoder = encoder
+        self.in_place = in_place
         self.adapter = adapter_of(encoder)
+        self.refusal = refusal_of(encoder)
         self.target = target or f"{alias}-{encoder.space.rpartition('@')[2]}"
 
     def plan(self) -> PromotionPlan:
         """Say what is to be done; changes nothing.
 
         Raises:
-            CollectionError: the name is a collection and no alias, or the target's name is taken.
+            CollectionError: the name is a collection and no alias, the target's name is taken, or another promotion of
+                this collection is not cleaned up.
         """
-        source = self.manager.open(source_of(self.manager, self.alias))
-        kind = self._kind(source)
+        source = self.manager.open(source_of(self.manager, self.alias, in_place=self.in_place))
+        own = read_state(self.manager, source.name)
+        kind = self._kind(source, own)
         target = source.name if kind != "re-embed" else self.target
-        state = read_state(self.manager, target) if target in self.manager.names() else None
+        _refuse_pending(self.alias, kind, vector_name(self.encoder.space), own)
+        state = own
         if kind == "re-embed":
+            state = read_state(self.manager, target) if target in self.manager.names() else None
             self._refuse_taken(state)
-        points = self.manager.describe(source.name).points
-        phase = state.phase if state is not None and state.alias == self.alias else None
+        re_embeds = kind in ("re-embed", "in-place")
         return PromotionPlan(
-            self.alias, source.name, target, kind, source.space, self.encoder.space, self.adapter, points, phase
+            alias=self.alias,
+            source=source.name,
+            target=target,
+            kind=kind,
+            from_space=source.space,
+            to_space=self.encoder.space,
+            adapter=self.adapter,
+            points=self.manager.describe(source.name).points,
+            phase=self._phase(kind, state),
+            vector=vector_name(self.encoder.space) if kind == "in-place" else "",
+            refusal=self.refusal,
+            disk=disk_need(self.manager, source.name, self.encoder.dimension) if re_embeds else None,
         )
 
-    def build(self, *, batch_size: int = 256, progress: Progress | None = None) -> BuildReport:
+    def build(self, *, batch_size: int = 256, progress: Progress | None = None, force: bool = False) -> BuildReport:
         """Embed what is not yet embedded, until a pass finds nothing left, and build the index.
 
-        `progress` receives the points of each page, those that were there already included.
+        `progress` receives the points of each page; beside the old collection, those that were there already included.
+
+        Raises:
+            CollectionError: the encoder says that it should not serve; `force` builds nevertheless.
+            NotSupportedError: in place, on a server older than 1.18.
         """
         plan = self.plan()
+        self._refuse_unfit(plan, force=force)
+        if plan.kind == "in-place":
+            return self._build_in_place(plan, batch_size=batch_size, progress=progress)
         if plan.kind != "re-embed":
             return BuildReport(plan.target, 0, 0, 0, True)
         source, target = self.manager.open(plan.source), self._begun(plan)
@@ -125,9 +152,11 @@ class Promotion:
         if plan.kind == "adapter":
             found = verify_queries(source, self.encoder, gates, held_out)
         else:
-            if plan.phase in (None, "building"):
-                raise CollectionError(f"collection {plan.target!r} is not built yet: call build() first")
-            found = verify_copy(source, self.manager.open(plan.target), self.encoder, gates, held_out)
+            _refuse_unbuilt(plan)
+            if plan.kind == "in-place":
+                found = verify_in_place(source, as_seen_by(source, self.encoder), self.encoder, gates, held_out)
+            else:
+                found = verify_copy(source, self.manager.open(plan.target), self.encoder, gates, held_out)
         phase: Phase = "verified" if found.passed else "built"
         replace(self._state(plan, phase), verification=found.as_row()).save(self.manager)
         return found
@@ -135,32 +164,69 @@ class Promotion:
     def switch(self, *, force: bool = False) -> Carried:
         """Let the alias serve the new encoder: one atomic operation, after carrying over the last writes.
 
-        Switching again is no error. `force` switches what did not pass `verify`, but never what was not built.
+        Switching again is no error. `force` switches what did not pass `verify`, or what its training says should not
+        serve, but never what was not built.
 
         Raises:
-            CollectionError: not built, or not verified.
+            CollectionError: not built, not verified, or refused by the encoder itself.
         """
         plan = self.plan()
         if plan.kind == "nothing":
             self._finish_switch(plan.source)
             return Carried()
-        if plan.kind == "re-embed" and plan.phase in (None, "building"):
-            raise CollectionError(f"collection {plan.target!r} is not built yet: call build() first")
+        if plan.kind != "adapter":
+            _refuse_unbuilt(plan)
+        self._refuse_unfit(plan, force=force)
         if plan.phase != "verified" and not force:
             failed = self._failed_checks(plan.target)
             raise CollectionError(f"collection {plan.target!r} has not passed verify() ({failed}): fix that, or force")
         if plan.kind == "adapter":
-            _write_adapter(self.manager, plan.source, self.adapter, state=vars(self._state(plan, "switched")))
+            write_adapter(self.manager, plan.source, self.adapter, state=vars(self._state(plan, "switched")))
             return Carried()
-        source, target = self.manager.open(plan.source), self.manager.open(plan.target, self.encoder)
+        source = self.manager.open(plan.source)
+        if plan.kind == "in-place":
+            target = as_seen_by(source, self.encoder)
+            return switch_in_place(target, self._state(plan, "verified"), self.encoder, source.stamp)
+        target = self.manager.open(plan.target, self.encoder)
         carried = hand_over(self.manager, self.alias, source, target, self.encoder)
         self._finish_switch(plan.target)
         return carried
 
-    def _kind(self, source: Collection) -> Kind:
-        if source.space != self.encoder.space:
-            return "re-embed"
-        return "nothing" if source.adapter == self.adapter else "adapter"
+    def _kind(self, source: Collection, state: PromotionState | None) -> Kind:
+        if source.space == self.encoder.space:
+            return "nothing" if source.adapter == self.adapter else "adapter"
+        begun = state is not None and state.kind == "in-place" and state.phase != "switched"
+        return "in-place" if self.in_place or begun else "re-embed"
+
+    def _phase(self, kind: Kind, state: PromotionState | None) -> Phase | None:
+        """How far this promotion is; what was verified with another adapter is not."""
+        if state is None or state.alias != self.alias:
+            return None
+        if state.adapter != self.adapter:
+            return None if kind == "adapter" else "built" if state.phase == "verified" else state.phase
+        return state.phase
+
+    def _build_in_place(self, plan: PromotionPlan, *, batch_size: int, progress: Progress | None) -> BuildReport:
+        source = self.manager.open(plan.source)
+        target = as_seen_by(source, self.encoder)
+        if plan.phase is None:
+            if has_vector(target):
+                raise CollectionExistsError(
+                    f"collection {source.name!r} has a vector {plan.vector!r} that is not part of this promotion"
+                )
+            self._state(plan, "building").save(self.manager)
+        add_vector(source, target)
+        done = fill(target, self.encoder, batch_size=batch_size, progress=progress)
+        build_index(target)
+        if plan.phase != "verified" or done.differences:
+            self._state(plan, "built").save(self.manager)
+        return BuildReport(target.name, done.written, 0, 1, not missing(target))
+
+    def _refuse_unfit(self, plan: PromotionPlan, *, force: bool) -> None:
+        if plan.refusal is not None and plan.kind != "nothing" and not force:
+            raise CollectionError(
+                f"{self.alias!r} keeps its encoder: {plan.refusal}; promote something better, or force"
+            )
 
     def _refuse_taken(self, state: PromotionState | None) -> None:
         taken = self.target in self.manager.names() or self.target in self.manager.aliases()
@@ -193,7 +259,9 @@ class Promotion:
 
     def _state(self, plan: PromotionPlan, phase: Phase) -> PromotionState:
         before = self.manager.open(plan.source).adapter if plan.kind == "adapter" else None
-        return PromotionState(self.alias, plan.source, plan.target, plan.kind, phase, self.adapter, before)
+        return PromotionState(
+            self.alias, plan.source, plan.target, plan.kind, phase, self.adapter, before, vector=plan.vector
+        )
 
     def _failed_checks(self, target: str) -> str:
         state = read_state(self.manager, target)
@@ -212,85 +280,20 @@ class Promotion:
             replace(state, phase="switched").save(self.manager)
 
 
-def rollback(manager: CollectionManager, alias: str, *, encoder: Encoder | None = None, force: bool = False) -> Carried:
-    """Let the alias serve again what it served before the last switch.
-
-    With the old `encoder`, what was written since is carried back first. Without it, the rollback is refused if
-    anything was, unless `force`.
-
-    Raises:
-        CollectionError: nothing was switched, the old collection is gone, or there is something to carry back.
-    """
-    serving = manager.open(source_of(manager, alias))
-    state = read_state(manager, serving.name)
-    if state is None or state.alias != alias:
-        raise CollectionError(f"alias {alias!r} was not switched by a promotion, or that was cleaned up: no way back")
-    if state.kind == "adapter":
-        _write_adapter(manager, serving.name, state.before, state={})
-        return Carried()
-    if state.source not in manager.names():
-        raise CollectionError(f"collection {state.source!r}, which served {alias!r} before, is gone: no way back")
-    old = manager.open(state.source, encoder)
-    if encoder is not None:
-        carried = hand_over(manager, alias, serving, old, encoder)
-    else:
-        left = differences(serving, old).differences
-        if left and not force:
-            raise CollectionError(
-                f"{left} points of {serving.name!r} are not in {old.name!r}, which served before: give the encoder "
-                "that filled it, to carry them back, or force to serve without them"
-            )
-        carried = Carried()
-        unretire(manager.client, old.name)
-        manager.switch_alias(alias, old.name)
-    retire_for_good(manager.client, serving.name, successor=old.name)
-    replace(state, phase="built", verification={}).save(manager)
-    return carried
+def _refuse_unbuilt(plan: PromotionPlan) -> None:
+    if plan.phase in (None, "building"):
+        what = f"vector {plan.vector!r} of collection" if plan.kind == "in-place" else "collection"
+        raise CollectionError(f"{what} {plan.target!r} is not built yet: call build() first")
 
 
-def cleanup(manager: CollectionManager, alias: str) -> list[str]:
-    """Drop what the promotions of this alias have left and does not serve; the names of what was dropped.
-
-    After a switch that is the old collection, and there is no rollback any more; before one, the new collection.
-    """
-    serving = source_of(manager, alias)
-    states = states_of(manager, alias)
-    left = {name for state in states for name in (state.source, state.target)} - {serving}
-    served = set(manager.aliases().values())
-    dropped = sorted(name for name in left if name in manager.names() and name not in served)
-    for name in dropped:
-        manager.drop(name)
-    if any(state.target == serving for state in states):
-        write_state(manager, serving, {})
-    unretire(manager.client, serving)
-    return dropped
-
-
-def hand_over(
-    manager: CollectionManager, alias: str, source: Collection, target: Collection, encoder: Encoder
-) -> Carried:
-    """Carry the last writes over and switch the alias from one collection to the other.
-
-    For the time of one pass over the collection, `index_passages` into it is refused; searches go on.
-    """
-    carried, lease = Carried(), Lease(manager.client, source.name, successor=target.name)
-    while not lease.held:
-        lease.take()
-        carried += carry(source, target, encoder, alive=lease.renew)
-    unretire(manager.client, target.name)
-    manager.switch_alias(alias, target.name)
-    retire_for_good(manager.client, source.name, successor=target.name)
-    return carried
-
-
-def adapter_of(encoder: Encoder) -> str | None:
-    """The build of the query adapter that an encoder carries as its `adapter`, if it has one."""
-    build = getattr(getattr(encoder, "adapter", None), "build", None)
-    return build if isinstance(build, str) else None
-
-
-def _write_adapter(manager: CollectionManager, name: str, adapter: str | None, *, state: dict[str, object]) -> None:
-    """Name the adapter that serves and keep the state of its promotion, in one step."""
-    stamp: Stamp = replace(manager.open(name).stamp, adapter=adapter)
-    with engine_errors(f"change the adapter of collection {name!r}"):
-        manager.client.update_collection(name, metadata={**stamp.as_metadata(), KEY: state})
+def _refuse_pending(alias: str, kind: Kind, vector: str, state: PromotionState | None) -> None:
+    """One promotion at a time: the state of another one must not be written over."""
+    if state is None or kind == "nothing" or state.kind == kind == "adapter":
+        return
+    same = state.kind == kind == "in-place" and state.vector == vector and state.phase != "switched"
+    left_behind = state.kind == "re-embed" and kind == "adapter"
+    if left_behind or ("in-place" in (state.kind, kind) and not same):
+        raise CollectionError(
+            f"collection {state.target!r} is in another promotion of {state.alias!r} ({state.kind}, {state.phase}): "
+            f"end that one with cleanup, or undo it with rollback, before {alias!r} gets another encoder"
+        )

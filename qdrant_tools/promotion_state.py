@@ -16,12 +16,12 @@ from qdrant_tools.translate import engine_errors
 KEY = "embed_plus_promotion"
 
 Phase = Literal["building", "built", "verified", "switched"]
-Kind = Literal["re-embed", "adapter", "nothing"]
+Kind = Literal["re-embed", "in-place", "adapter", "nothing"]
 
 
 @dataclass(frozen=True)
 class PromotionState:
-    """`source` serves (or served) `alias`, and `target` is to. For an adapter the two are one collection."""
+    """`source` serves (or served) `alias`, and `target` is to. For an adapter, and in place, the two are one."""
 
     alias: str
     source: str
@@ -32,6 +32,9 @@ class PromotionState:
     """The adapter's build that is to serve, of the kind "adapter"; `before` is the one that did."""
     before: str | None = None
     verification: Mapping[str, Any] = field(default_factory=dict)
+    vector: str = ""
+    """In place: the name of the vector that is to serve; `former` is the stamp, as metadata, of the one that did."""
+    former: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, manager: CollectionManager) -> None:
         write_state(manager, self.target, asdict(self))
@@ -55,8 +58,8 @@ def states_of(manager: CollectionManager, alias: str) -> list[PromotionState]:
     return [state for state in found if state is not None and state.alias == alias]
 
 
-def source_of(manager: CollectionManager, alias: str) -> str:
-    """The collection that serves an alias.
+def source_of(manager: CollectionManager, alias: str, *, in_place: bool = False) -> str:
+    """The collection that serves an alias. In place a collection is promoted under its own name as well.
 
     Raises:
         CollectionError: the name is a collection's own; the message says what to do once.
@@ -67,8 +70,11 @@ def source_of(manager: CollectionManager, alias: str) -> str:
         return aliases[alias]
     names = manager.names()
     if alias in names:
+        state = read_state(manager, alias)
+        if in_place or (state is not None and state.kind == "in-place" and state.alias == alias):
+            return alias
         raise CollectionError(
             f"{alias!r} is a collection, and only an alias can be switched: once, call switch_alias('{alias}-live', "
-            f"'{alias}'), let every application open '{alias}-live', and promote '{alias}-live'"
+            f"'{alias}'), let every application open '{alias}-live', and promote '{alias}-live'; or promote in place"
         )
     raise CollectionNotFoundError(f"no alias {alias!r}; aliases here: {', '.join(sorted(aliases)) or 'none'}")

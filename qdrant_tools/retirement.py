@@ -83,8 +83,8 @@ def refuse_retired(collection: Collection) -> None:
     if stamp is None or (stamp.space, stamp.layout.vector) != (collection.space, collection.layout.vector):
         serving = "nobody" if stamp is None else stamp.space
         raise CollectionError(
-            f"collection {collection.name!r} was taken over by the encoder {serving!r}: the last batch was not reported "
-            "as stored; open the collection again, with that encoder, and index again"
+            f"collection {collection.name!r} was taken over by the encoder {serving!r}: the last batch was not "
+            "reported as stored; open the collection again, with that encoder, and index again"
         )
     mark = (info.config.metadata or {}).get(KEY)
     if mark and (mark["until"] is None or mark["until"] > time.time()):

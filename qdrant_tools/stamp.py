@@ -62,8 +62,11 @@ def stamp_of(info: models.CollectionInfo) -> Stamp | None:
         CollectionError: the stamp has a format that this version does not read.
     """
     row: Mapping[str, Any] | None = (info.config.metadata or {}).get(METADATA_KEY)
-    if row is None:
-        return None
+    return None if row is None else stamp_from(row)
+
+
+def stamp_from(row: Mapping[str, Any]) -> Stamp:
+    """The stamp that `as_metadata` wrote under its key. Raises `CollectionError` as `stamp_of` does."""
     if row.get("format") != METADATA_FORMAT:
         raise CollectionError(
             f"collection metadata has format {row.get('format')!r}, this version reads {METADATA_FORMAT}: upgrade"

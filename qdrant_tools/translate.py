@@ -32,7 +32,7 @@ def engine_errors(doing: str) -> Iterator[None]:
         raise _from_status(doing, error) from error
     except grpc.RpcError as error:
         raise _from_grpc(doing, error) from error
-    except (QdrantException, ValueError, TypeError, RuntimeError) as error:
+    except (QdrantException, ValueError, TypeError, RuntimeError, KeyError) as error:
         # The clients without a server raise built-in errors for what a server would refuse.
         raise EngineError(f"cannot {doing}: {_line(error)}") from error
 

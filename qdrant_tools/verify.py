@@ -16,6 +16,7 @@ from qdrant_tools.adopt import sample
 from qdrant_tools.carry import differences
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.handle import Collection, plain_id
+from qdrant_tools.in_place import missing
 from qdrant_tools.metrics import mean, ndcg, paired_bootstrap
 from qdrant_tools.neighbours import exact_depth, recall_at, right_answers
 from qdrant_tools.records import Encoder, Qrels, Vectors
@@ -100,6 +101,20 @@ def verify_copy(
     return Verification(target.name, points[1], tuple(checks))
 
 
+def verify_in_place(
+    source: Collection, target: Collection, encoder: Encoder, gates: Gates, held_out: HeldOut | None
+) -> Verification:
+    """Check that every point of a collection has the vector that `target` names, by `encoder`, and is found by it."""
+    points, left = source.client.count(source.name, exact=True).count, missing(target)
+    checks = [Check("points without the new vector", left == 0, left, "0")]
+    if left < points:
+        texts, stored = _samples(target, gates.samples)
+        checks += [_vectors(texts, stored, encoder, gates), _recall(target, stored, gates)] if texts else []
+    if held_out is not None:
+        checks.append(_metric(source, target, encoder, gates, held_out))
+    return Verification(f"{target.name} (vector {target.layout.vector!r})", points, tuple(checks))
+
+
 def verify_queries(collection: Collection, encoder: Encoder, gates: Gates, held_out: HeldOut | None) -> Verification:
     """Check an encoder that differs from the one that serves only in how it embeds queries.
 
@@ -118,6 +133,8 @@ def _samples(target: Collection, count: int) -> tuple[list[str], Vectors]:
     records = sample(target.client, target.name, count, vector=target.layout.vector)
     texts, rows = [], []
     for record in records:
+        if not target.layout.has_dense(record.vector):
+            continue
         texts.append(target.layout.passage(record.payload, point_id=plain_id(record.id)).text)
         rows.append(target.layout.dense(record.vector))
     stored = np.array(rows, dtype=np.float32).reshape(len(rows), target.dimension)

@@ -233,6 +233,10 @@ def test_a_query_adapter_is_promoted_without_embedding_anything(manager):
     assert promotion.verify(held_out=held_out).passed
     promotion.switch()
     assert manager.open("docs", encoder).adapter == "adapter@0123456789ab" == manager.describe("docs").adapter
+    other = Adapted("old", dimension=256)
+    other.adapter = type("adapter", (), {"build": "adapter@other"})
+    with pytest.raises(CollectionError, match="has not passed verify"):
+        Promotion(manager, "docs", other).switch()
     assert promotion.plan().kind == "nothing"
     rollback(manager, "docs")
     assert manager.open("docs").adapter is None and manager.names() == ["docs-1"]
