@@ -236,7 +236,8 @@ def versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}
-    for name in ("llama-index-embed-plus", "onnx", "onnxruntime", "tokenizers", "torch", "transformers"):
+    ours = ("llama-index-embed-plus", "onnx", "onnxruntime", "tokenizers", "torch", "transformers")
+    for name in (*ours, "sentence-transformers", "accelerate", "peft"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

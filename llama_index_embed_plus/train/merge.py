@@ -257,7 +257,7 @@ def _report(base: str, folder: Path, draft: Path, tuned: TrainReport | None, coe
         base_space=space_of(folder, read_spec(folder)),
         base_build="torch-fp32",
         space=space_of(draft, replace(spec, name=facts.name_of(draft / spec.transformer_path)[0])),
-        parents=(*tuned.lineage.parents, replace(tuned.lineage, parents=())) if tuned else (),
+        parents=tuned.lineage.as_parents() if tuned else (),
     )
     return TrainReport(
         method="interpolation",

@@ -3,34 +3,42 @@
 Panels: loss of every step; the metrics after every stage; how relevant and irrelevant passages score, before and after;
 queries and passages in the plane of their two largest principal components, before and after.
 
-Guarantees: readable in greyscale; the two score panels share their axes; a panel for what was not measured says so.
-Does not know: how it was measured. The planes before and after are different planes: compare shapes, not places.
+Guarantees: readable in greyscale; the file is written whole or not at all; the two score panels share their axes; a
+panel for what was not measured says so. Does not know: how it was measured. The planes before and after
+are different planes: compare shapes, not places.
 """
 
 from __future__ import annotations
 
 from itertools import accumulate, cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llama_index_embed_plus.evaluate.style import FILLS, INK, page
+from llama_index_embed_plus.evaluate.style import FILLS, INK, finish, page
 from llama_index_embed_plus.train.pictures import BIN_EDGES, View
 from llama_index_embed_plus.train.report import Stage, TrainReport
+
+if TYPE_CHECKING:
+    from llama_index_embed_plus.evaluate.picture import Picture
 
 _DARK, _LIGHT = FILLS[1][0], FILLS[2][0]
 _LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
 
 
-def training_page(path: Path, report: TrainReport) -> None:
-    """Write the page to `path`. Raises MissingExtraError without matplotlib."""
-    figure = training_figure(report)
-    figure.savefig(path, dpi=110, format="png")
+def training_page(path: Path | str | None, report: TrainReport) -> Picture:
+    """Write the page to `path`, if there is one, and return it: a matplotlib `Figure` that a notebook shows.
+
+    Its six axes are loss, scores before, plane before, and below them metrics, scores after, plane after.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    return finish(_drawn(report), path)
 
 
-def training_figure(report: TrainReport) -> Any:
-    """Return the page as a matplotlib `Figure` with six axes: loss, stages, scores twice, planes twice."""
+def _drawn(report: TrainReport) -> Picture:
     title = f"{report.lineage.base}, {report.method}: {len(report.losses)} steps in {report.seconds:.0f} s"
     verdict = "may be promoted" if report.promotable else "not to be promoted"
     figure, axes = page(3, _literal(f"{title}\n{verdict}: {_cut(report.verdict)}"), rows=2)

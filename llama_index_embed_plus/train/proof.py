@@ -75,6 +75,8 @@ class QueryChange:
 class Proof:
     """What was measured and what follows. `changes` are nDCG@k, MRR and recall@k, in this order."""
 
+    before_space: str
+    after_space: str
     k: int
     queries: int
     unanswerable: int
@@ -147,6 +149,8 @@ def prove(
         before, after, general or _default(searched, heldout, trained, settings), trained, settings
     )
     return Proof(
+        before_space=before.space,
+        after_space=after.space,
         k=settings.k,
         queries=len(queries),
         unanswerable=len(heldout.queries) - len(queries),

@@ -3,7 +3,7 @@
 The file carries `promotable` and `verdict` beside the facts they follow from: `artifact.refusal` reads these two
 without knowing this module, and a promotion refuses an artifact that is not promotable.
 
-Guarantees: a report without a proof is not promotable; reading back what was written gives the same report; a file
+Guarantees: a report without a proof is not promotable, nor is one whose base is not; reading back what was written gives the same report; a file
 whose `promotable` contradicts its proof is `DamagedModelError`. Does not know: how training or measuring is done.
 """
 
@@ -13,7 +13,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,6 +50,10 @@ class Lineage:
     """The space of the result; that of the base for a query adapter."""
     parents: tuple[Lineage, ...] = ()
 
+    def as_parents(self) -> tuple[Lineage, ...]:
+        """What a model that is trained from this one has as its `parents`: one row each, not nested."""
+        return (*self.parents, replace(self, parents=()))
+
 
 @dataclass(frozen=True)
 class TrainReport:
@@ -69,15 +73,20 @@ class TrainReport:
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """What a reader has to know beside the figures, such as a mini-batch that was halved for want of memory."""
+    inherited: str = ""
+    """Why the base, which the proof compares with, must not be promoted itself (`artifact.refusal`); "": it may.
+    To be better than a model that did harm is no proof that there is none."""
 
     @property
     def promotable(self) -> bool:
-        """Whether harm was measured and excluded."""
-        return self.proof is not None and self.proof.harmless
+        """Whether harm was measured and excluded, here and in the base that was measured against."""
+        return self.proof is not None and self.proof.harmless and not self.inherited
 
     @property
     def verdict(self) -> str:
-        """One line: what the proof says."""
+        """One line: what the proof says, or what stands against the base."""
+        if self.inherited:
+            return f"its base must not be promoted: {self.inherited}"
         return self.proof.verdict if self.proof is not None else UNPROVED
 
     def to_json(self) -> str:
