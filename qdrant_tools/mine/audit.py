@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import heapq
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from qdrant_tools.errors import InputError
 from qdrant_tools.mine.miner import judged_scores
 from qdrant_tools.mine.settings import Judge
 from qdrant_tools.mine.tally import REMOVED, Tally
+from qdrant_tools.proportions import wilson
 from qdrant_tools.records import Example, Label, ScoredText
 
 JUDGED_AT_ONCE = 256
@@ -156,19 +156,12 @@ def read_sheet(path: str | Path) -> list[bool]:
 
 
 def rate_of(verdicts: Sequence[bool] | Counter[bool], *, source: str, negatives: int) -> FalseNegatives:
-    """The share of relevant ones and its interval; `negatives` is how many there are in all.
-
-    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
-    """
+    """The share of relevant ones and its Wilson interval; `negatives` is how many there are in all."""
     counts = Counter(verdicts)
     n, relevant = counts.total(), counts[True]
     if n == 0:
         return FalseNegatives(source, 0, 0, 0.0, 0.0, 1.0, 0.0)
-    z, p = 1.959964, relevant / n
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = max(0.0, middle - half), min(1.0, middle + half)
-    return FalseNegatives(source, n, relevant, p, low, high, relevant / max(negatives, n))
+    return FalseNegatives(source, n, relevant, relevant / n, *wilson(relevant, n), relevant / max(negatives, n))
 
 
 def _findings(

@@ -1,0 +1,192 @@
+"""A few queries whose answers are known, asked again and again: does the collection still find them?
+
+File: JSONL, one canary per line, `{"query", "expected": [passage ids], "space"}`. Written by hand, with the passages
+that must be found and no space; or by `freeze_canaries`, with what was found on a day when all was well, and the space
+it was found in.
+
+Guarantees: the file appears whole or not at all; a canary of another space is refused, for then every answer may
+rightly have changed. Does not know: schedules (cron does), encoders.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from qdrant_tools.errors import InputError, SpaceMismatchError, UsageError
+from qdrant_tools.handle import Collection, fetch
+from qdrant_tools.records import Encoder
+from qdrant_tools.search import search_batch
+
+K = 10
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A query and the passages that belong among its first hits, in no order. `space` is "" if written by hand."""
+
+    query: str
+    expected: tuple[str, ...]
+    space: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.query.strip() or not self.expected or len(set(self.expected)) < len(self.expected):
+            raise InputError(f"canary {self.query[:80]!r} expects {self.expected}: give a query and distinct passages")
+
+    def as_row(self) -> dict[str, Any]:
+        return {"query": self.query, "expected": list(self.expected), "space": self.space}
+
+
+@dataclass(frozen=True)
+class CanaryResult:
+    """`recall` is the share of the expected passages that were found. `missing` were not; of those, `gone` are no
+    longer in the collection."""
+
+    query: str
+    recall: float
+    missing: tuple[str, ...]
+    gone: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CanaryReport:
+    """All results, worst first. `failed` are the queries below `each_at_least`; `passed` says that there are none and
+    that the mean recall reaches `mean_at_least`."""
+
+    k: int
+    mean_at_least: float
+    each_at_least: float
+    results: tuple[CanaryResult, ...]
+
+    @property
+    def mean(self) -> float:
+        return sum(result.recall for result in self.results) / len(self.results)
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        return tuple(result.query for result in self.results if result.recall < self.each_at_least)
+
+    @property
+    def passed(self) -> bool:
+        return not self.failed and self.mean >= self.mean_at_least
+
+    def as_row(self) -> dict[str, Any]:
+        return asdict(self) | {"mean": self.mean, "failed": list(self.failed), "passed": self.passed}
+
+
+def freeze_canaries(collection: Collection, queries: Sequence[str], encoder: Encoder, *, k: int = K) -> list[Canary]:
+    """Take what the collection finds now, by exact search, as what it has to find from now on.
+
+    Raises:
+        InputError: no query, an empty one, or one that finds nothing.
+        SpaceMismatchError: the collection was filled by another encoder.
+    """
+    distinct = list(dict.fromkeys(queries))
+    if not distinct:
+        raise InputError("no queries to freeze: give at least one")
+    found = search_batch(collection, distinct, encoder, k=k, exact=True)
+    return [Canary(query, tuple(hit.id for hit in hits), collection.space) for query, hits in zip(distinct, found)]
+
+
+def run_canaries(
+    collection: Collection,
+    canaries: Sequence[Canary],
+    encoder: Encoder,
+    *,
+    k: int = K,
+    mean_at_least: float = 0.9,
+    each_at_least: float = 0.5,
+) -> CanaryReport:
+    """Ask every canary, as users are answered (HNSW), and compare the first `k` hits with what is expected.
+
+    Raises:
+        InputError: no canaries, shares outside of 0 to 1, or a canary that expects more than `k` passages.
+        SpaceMismatchError: a canary was frozen in another space, or the collection was filled by another encoder.
+    """
+    if not canaries or not (0 <= mean_at_least <= 1 and 0 <= each_at_least <= 1):
+        raise InputError(
+            f"{len(canaries)} canaries with mean_at_least {mean_at_least} and each_at_least {each_at_least}, "
+            "expected at least one, and shares of 0 to 1"
+        )
+    for canary in canaries:
+        if canary.space and canary.space != collection.space:
+            raise SpaceMismatchError(
+                f"canary {canary.query[:80]!r} was frozen in {canary.space!r}, collection {collection.name!r} holds "
+                f"{collection.space!r}: freeze the canaries again after a promotion"
+            )
+        if len(canary.expected) > k:
+            raise InputError(f"canary {canary.query[:80]!r} expects {len(canary.expected)} passages in the first {k}")
+    found = search_batch(collection, [canary.query for canary in canaries], encoder, k=k)
+    missing = [
+        tuple(passage for passage in canary.expected if passage not in {hit.id for hit in hits})
+        for canary, hits in zip(canaries, found)
+    ]
+    there = fetch(collection, list(dict.fromkeys(passage for each in missing for passage in each)))
+    results = [
+        CanaryResult(
+            canary.query,
+            1 - len(absent) / len(canary.expected),
+            absent,
+            tuple(passage for passage in absent if passage not in there),
+        )
+        for canary, absent in zip(canaries, missing)
+    ]
+    return CanaryReport(k, mean_at_least, each_at_least, tuple(sorted(results, key=lambda result: result.recall)))
+
+
+def write_canaries(path: str | Path, canaries: Sequence[Canary]) -> None:
+    """Write the file, in place of an older one."""
+    replace_file(path, "".join(json.dumps(each.as_row(), ensure_ascii=False) + "\n" for each in canaries))
+
+
+def replace_file(path: str | Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    target = Path(path)
+    draft = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        draft.write_bytes(text.encode("utf-8", "backslashreplace"))
+        draft.replace(target)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise UsageError(f"cannot write {target}: {error}") from error
+
+
+def read_canaries(path: str | Path) -> list[Canary]:
+    """Read the file.
+
+    Raises:
+        InputError: it cannot be read, holds none, or a line is no canary.
+    """
+    canaries = []
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the canaries {path}: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                canaries.append(_canary(json.loads(line)))
+            except (json.JSONDecodeError, InputError) as error:
+                raise InputError(f"{path}, line {number}: not a canary: {error}") from error
+    if not canaries:
+        raise InputError(f"{path} holds no canaries: one per line, {{'query': ..., 'expected': [passage ids]}}")
+    return canaries
+
+
+def _canary(row: Any) -> Canary:
+    if not isinstance(row, dict):
+        raise InputError(f"a row is {type(row).__name__}, expected an object")
+    query, expected, space = row.get("query"), row.get("expected"), row.get("space", "")
+    if not isinstance(query, str) or not isinstance(space, str):
+        raise InputError(f"query is {query!r} and space {space!r}, expected texts")
+    if not isinstance(expected, list) or not all(isinstance(each, str) for each in expected):
+        raise InputError(f"expected is {expected!r}, expected a list of passage ids")
+    return Canary(query, tuple(expected), space)

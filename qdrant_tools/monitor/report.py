@@ -1,0 +1,213 @@
+"""A log, a collection and its encoder -> one report: what has changed, and what of that is an alarm.
+
+Guarantees: without any change, the probability that the tests of one report raise an alarm is `alpha` at most (Holm's
+correction over exact and permutation tests); a failed canary is an alarm for certain. What could not be tested, and
+what was left out, is said in `notes`. Does not know: files, schedules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from qdrant_tools.debias.click_model import fit_click_model
+from qdrant_tools.debias.rules import clicks, shown
+from qdrant_tools.errors import InputError, LogError
+from qdrant_tools.handle import Collection, fetch
+from qdrant_tools.log.records import LoggedSearch
+from qdrant_tools.monitor.canary import CanaryReport
+from qdrant_tools.monitor.counterfactual import Estimate, estimate_candidate
+from qdrant_tools.monitor.drift import FEWEST, DriftTest, energy_test
+from qdrant_tools.monitor.signals import RankClicks, Share, Signal, click_through, signals
+from qdrant_tools.monitor.windows import SAMPLE, Span, Window, Windows, read_windows
+from qdrant_tools.proportions import holm
+from qdrant_tools.records import Encoder, Vectors
+from qdrant_tools.vectors import checked_unit_vectors
+
+AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class MonitorSettings:
+    """How closely to look, and when to cry out."""
+
+    alpha: float = 0.01
+    """Probability of a false alarm per report."""
+    quantile: float = 0.05
+    """Share of the reference's searches whose best score counts as low."""
+    queries: int = 500
+    """Queries of each window that are embedded for the drift test."""
+    permutations: int = 999
+    sample: int = SAMPLE
+    """Searches of each window that the click model and the estimate of a candidate look at."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.alpha < 1 and 0 < self.quantile < 1):
+            raise InputError(f"alpha is {self.alpha} and quantile {self.quantile}, expected shares between 0 and 1")
+        for name, least in (("queries", FEWEST), ("permutations", 1), ("sample", FEWEST)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
+        if 1 / (1 + self.permutations) > self.alpha / 4:
+            raise InputError(
+                f"{self.permutations} permutations cannot show what alpha {self.alpha} asks of one of four tests: "
+                f"give at least {int(np.ceil(4 / self.alpha)) - 1}"
+            )
+
+
+@dataclass(frozen=True)
+class MonitorReport:
+    """The findings; `alarms` names the tests that fired: `drift`, `low_score`, `without_hits`, `without_click`,
+    `canaries`. `counts` are those of `Window`, of the reference and of now; `unknown_hits` is the share of the hits
+    shown now that are no longer in the collection. None: not tested, or not asked for."""
+
+    collection: str
+    space: str
+    reference: Span
+    current: Span
+    counts: dict[str, dict[str, int]]
+    alpha: float
+    drift: DriftTest | None
+    signals: tuple[Signal, ...]
+    click_through: tuple[RankClicks, ...]
+    unknown_hits: Share
+    estimate: Estimate | None
+    canaries: CanaryReport | None
+    alarms: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def as_row(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return asdict(self) | {
+            "reference": self.reference.as_row(),
+            "current": self.current.as_row(),
+            "estimate": None if self.estimate is None else self.estimate.as_row(),
+            "canaries": None if self.canaries is None else self.canaries.as_row(),
+            "alarms": list(self.alarms),
+            "notes": list(self.notes),
+        }
+
+
+def monitor(
+    searches: Iterable[LoggedSearch],
+    collection: Collection,
+    encoder: Encoder,
+    *,
+    reference: Span,
+    current: Span,
+    candidate: Encoder | None = None,
+    canaries: CanaryReport | None = None,
+    settings: MonitorSettings | None = None,
+) -> MonitorReport:
+    """Compare the current window of a log with a reference window; `candidate` is estimated from the current clicks.
+
+    Raises:
+        SpaceMismatchError: the encoder is not the collection's.
+        LogError: a window has no searches.
+    """
+    settings = settings or MonitorSettings()
+    collection.check(encoder)
+    windows = read_windows(
+        searches, reference, current, space=collection.space, sample=settings.sample, seed=settings.seed
+    )
+    notes = list(_left_out(windows))
+    drift = _drift(windows, encoder, settings, notes)
+    found = signals(windows, quantile=settings.quantile)
+    notes += [
+        f"{each.name} was not compared: a window has nothing to compare" for each in found if each.p_value is None
+    ]
+    p_values = {each.name: each.p_value for each in found if each.p_value is not None}
+    fired = holm(p_values | ({} if drift is None else {"drift": drift.p_value}), settings.alpha)
+    if canaries is not None and not canaries.passed:
+        fired.add("canaries")
+    order = ("canaries", "drift", *(each.name for each in found))
+    return MonitorReport(
+        collection.name,
+        collection.space,
+        reference,
+        current,
+        {"reference": dict(windows.reference.counts), "current": dict(windows.current.counts)},
+        settings.alpha,
+        drift,
+        tuple(found),
+        tuple(click_through(windows)),
+        _unknown_hits(windows.current, collection, settings),
+        None if candidate is None else _estimate(windows, candidate, collection, settings, notes),
+        canaries,
+        tuple(name for name in order if name in fired),
+        tuple(notes),
+    )
+
+
+def _left_out(windows: Windows) -> Iterable[str]:
+    if windows.elsewhere:
+        yield f"{windows.elsewhere} searches of the log are in neither window"
+    for name, window in (("reference", windows.reference), ("current", windows.current)):
+        for what, why in (
+            ("redacted", "queries are redacted: no vectors of them"),
+            ("empty", "queries are empty: no vectors of them"),
+            ("other_space", "searches were in another vector space: their scores are left out"),
+            ("without_score", "searches have hits without scores"),
+        ):
+            if window.counts[what]:
+                yield f"{name}: {window.counts[what]} of {window.counts['searches']} {why}"
+
+
+def _drift(windows: Windows, encoder: Encoder, settings: MonitorSettings, notes: list[str]) -> DriftTest | None:
+    chosen = [window.readable[: settings.queries] for window in (windows.reference, windows.current)]
+    if min(map(len, chosen)) < FEWEST:
+        counts = " and ".join(str(len(each)) for each in chosen)
+        notes.append(f"drift was not tested: {counts} readable queries, expected at least {FEWEST} in each window")
+        return None
+    before, after = (_encoded([search.query for search in each], encoder) for each in chosen)
+    return energy_test(before, after, permutations=settings.permutations, seed=settings.seed)
+
+
+def _encoded(queries: Sequence[str], encoder: Encoder) -> Vectors:
+    """Vectors (n, dimension); a query that comes often is embedded once."""
+    distinct = list(dict.fromkeys(queries))
+    parts = [
+        checked_unit_vectors(
+            encoder.encode_queries(batch),
+            dimension=encoder.dimension,
+            count=len(batch),
+            what=f"queries encoded by {encoder.space!r}",
+        )
+        for batch in (distinct[start : start + AT_ONCE] for start in range(0, len(distinct), AT_ONCE))
+    ]
+    row = {query: number for number, query in enumerate(distinct)}
+    vectors: Vectors = np.concatenate(parts)[[row[query] for query in queries]]
+    return vectors
+
+
+def _unknown_hits(window: Window, collection: Collection, settings: MonitorSettings) -> Share:
+    passages = [passage for search in window.sample[: settings.queries] for passage in shown(search)]
+    distinct = list(dict.fromkeys(passages))
+    known: set[str] = set()
+    for start in range(0, len(distinct), AT_ONCE):
+        known.update(fetch(collection, distinct[start : start + AT_ONCE]))
+    return Share.from_counts(sum(passage not in known for passage in passages), len(passages))
+
+
+def _estimate(
+    windows: Windows, candidate: Encoder, collection: Collection, settings: MonitorSettings, notes: list[str]
+) -> Estimate | None:
+    """Propensities come from both windows, the clicks that are counted from the current one."""
+    both = [*windows.reference.sample, *windows.current.sample]
+    if not any(map(clicks, both)):
+        notes.append("the candidate was not estimated: no clicks on shown hits")
+        return None
+    model = fit_click_model(both)
+    if not model.repeated:
+        notes.append(
+            "no passage was shown at two ranks for one query: the propensities are mere click rates, and an estimate "
+            "that rests on them prefers rankings unlike the logged one"
+        )
+    try:
+        return estimate_candidate(windows.current.sample, model, candidate, collection, seed=settings.seed)
+    except LogError as error:
+        notes.append(f"the candidate was not estimated: {error}")
+        return None
