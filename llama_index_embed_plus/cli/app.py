@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from llama_index_embed_plus.cli import benchmark_app, log_app, mine_app
+from llama_index_embed_plus.cli import benchmark_app, log_app, mine_app, monitor_app
 from llama_index_embed_plus.cli.options import DEFAULT_LOCATION, DEFAULT_MODEL, Backend, Location, Model
 from llama_index_embed_plus.errors import PlusError, UsageError
 
@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 
 app.add_typer(mine_app.app)
+app.add_typer(monitor_app.app)
+app.add_typer(monitor_app.canary_app, name="canary")
 app.add_typer(benchmark_app.app)
 app.add_typer(log_app.app, name="log")
 
