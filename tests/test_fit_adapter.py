@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from llama_index_embed_plus.adapter import AdaptedEncoder
+from llama_index_embed_plus.adapter import AdaptedEncoder, QueryAdapter
 from llama_index_embed_plus.adapter.maps import MAPS, unfitted
 from llama_index_embed_plus.errors import TrainingError, UsageError
 from llama_index_embed_plus.evaluate.retrieval import compare, evaluate_retrieval
-from llama_index_embed_plus.train.adapter_data import Pairs
+from llama_index_embed_plus.train.adapter_data import Pairs, read_pairs
 from llama_index_embed_plus.train.adapter_loop import Fit
 from llama_index_embed_plus.train.adapter_modules import module_of
 from llama_index_embed_plus.train.adapter_settings import SOURCES
 from llama_index_embed_plus.train.fit_adapter import AdapterSettings, fit_adapter
+from llama_index_embed_plus.train.progress import Meter
 from qdrant_tools.collection import CollectionManager
 from qdrant_tools.connect import connect
+from qdrant_tools.errors import SpaceMismatchError
 from qdrant_tools.index import index_passages
 from qdrant_tools.records import Example, Passage, Query, ScoredText
 
@@ -187,8 +189,6 @@ def test_equal_queries_share_their_answers_and_are_on_one_side(collection, encod
             return super().encode_queries([text.strip() for text in texts])
 
     twice = [example(i) for i in range(20)] + [Example(f" {i}", (ScoredText(f"p{i + 50}", ""),)) for i in range(20)]
-    from llama_index_embed_plus.train.adapter_data import read_pairs
-
     read = read_pairs(collection, twice, Shouting(), most=1000, seed=0)
     assert read.group == (*range(20), *range(20)) and all(len(known) == 2 for known in read.known)
     fit = Fit(read, AdapterSettings(validation_share=0.5))
@@ -201,7 +201,7 @@ def test_memory_does_not_grow_with_queries_times_stored_vectors():
     code = """
 import torch
 from llama_index_embed_plus.adapter.maps import unfitted
-from llama_index_embed_plus.train.adapter_data import Pairs
+from llama_index_embed_plus.train.adapter_data import Pairs, read_pairs
 from llama_index_embed_plus.train.adapter_loop import Fit
 from llama_index_embed_plus.train.adapter_settings import AdapterSettings
 torch.set_num_threads(1)
@@ -258,18 +258,36 @@ def test_a_vector_that_is_no_number_is_named(collection):
 
 
 def test_a_loss_that_is_no_number_is_an_error(collection, encoder):
-    with pytest.raises(TrainingError, match=r"the loss became .* lower learning_rate \(3e\+38\)"):
-        fit_adapter(collection, [example(i) for i in range(90)], encoder, AdapterSettings(learning_rate=3e38))
+    with pytest.raises(TrainingError, match=r"the loss became nan \(learning_rate is 0.0003, temperature 1e-39\)"):
+        fit_adapter(collection, [example(i) for i in range(90)], encoder, AdapterSettings(temperature=1e-39))
 
 
-def test_every_epoch_is_told(collection, encoder):
-    told, done = [], []
+def test_a_collection_of_another_space_is_refused(collection):
+    class Elsewhere(Rotated):
+        space = "elsewhere@000000000000"
+
+    with pytest.raises(SpaceMismatchError, match="holds vectors of 'rotated@"):
+        fit_adapter(collection, [example(1), example(2)], Elsewhere())
+
+
+def test_a_new_adapter_takes_the_place_of_the_one_that_serves(collection, encoder):
+    """It is fitted for the model's own query vectors, so an encoder that carries one already gives the same."""
+    examples, settings = [example(i) for i in range(40)], AdapterSettings(max_epochs=2)
+    first, _ = fit_adapter(collection, examples, encoder, settings)
+    serving = AdaptedEncoder(encoder, QueryAdapter(np.eye(DIMENSION, dtype=np.float32)[::-1].copy(), encoder.space))
+    second, _ = fit_adapter(collection, examples, serving, settings)
+    assert second.build == first.build
+    replaced = AdaptedEncoder(serving, first).encode_queries(["1", "2"])
+    np.testing.assert_array_equal(replaced, AdaptedEncoder(encoder, first).encode_queries(["1", "2"]))
+
+
+def test_every_epoch_is_told_with_its_loss_and_validation_figure(collection, encoder):
+    shown = []
+    meter = Meter(3, show=lambda meter: shown.append((meter.steps, meter.mean_loss, dict(meter.metrics))))
     settings = AdapterSettings(max_epochs=3)
-    examples = [example(i) for i in range(40)]
-    _, report = fit_adapter(collection, examples, encoder, settings, progress=done.append, on_epoch=told.append)
-    assert [epoch.number for epoch in told] == [1, 2, 3] and done == [1, 1, 1]
-    assert tuple(epoch.loss for epoch in told) == report.losses
-    assert tuple(epoch.validation_mrr for epoch in told) == report.validation_mrr[1:]
+    _, report = fit_adapter(collection, [example(i) for i in range(40)], encoder, settings, progress=meter)
+    assert meter.steps == 3 and meter.mean_loss == pytest.approx(np.mean(report.losses))
+    assert [row for row in shown if row[0] == 1][0][2] == {"validation mrr": report.validation_mrr[1]}
 
 
 @pytest.mark.parametrize(

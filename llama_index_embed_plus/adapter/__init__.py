@@ -9,6 +9,7 @@ in any other. Does not know: texts, torch, collections. Fitting is `llama_index_
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +105,7 @@ class QueryAdapter:
                 "fit it again, or install the version that wrote it"
             )
         try:
-            with np.load(folder / WEIGHTS_FILE, allow_pickle=False) as arrays:
+            with (folder / WEIGHTS_FILE).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 adapter = cls(MAPS[kind].of(arrays), str(space))
         # A zip archive that is cut off or garbled raises any of these.
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, UsageError) as error:
@@ -142,8 +144,22 @@ def attached(model: str | Path, adapter: QueryAdapter, out: Path) -> Iterator[Pa
         artifact.write_manifest(draft)
 
 
+def without_adapter(encoder: Encoder) -> Encoder:
+    """Return the encoder that an adapter of its is fitted for: the same, with query vectors as the model makes them."""
+    if isinstance(encoder, AdaptedEncoder):
+        return encoder.base
+    if getattr(encoder, "adapter", None) is None:
+        return encoder
+    bare: Any = copy.copy(encoder)
+    bare.adapter = None
+    return cast(Encoder, bare)
+
+
 class AdaptedEncoder:
-    """An encoder whose queries pass through an adapter. Its space is its base's: the collection stays as it is."""
+    """An encoder whose queries pass through an adapter. Its space is its base's: the collection stays as it is.
+
+    An adapter that `base` carries already is replaced, not followed by this one.
+    """
 
     def __init__(self, base: Encoder, adapter: QueryAdapter) -> None:
         if adapter.space != base.space:
@@ -154,7 +170,7 @@ class AdaptedEncoder:
         if adapter.dimension != base.dimension:
             shape = (adapter.dimension, adapter.dimension)
             raise UsageError(f"adapter has shape {shape}, the encoder {base.dimension} dimensions")
-        self.base = base
+        self.base = without_adapter(base)
         self.adapter = adapter
 
     @property

@@ -42,9 +42,7 @@ class QueryMap:
     def __post_init__(self) -> None:
         for name, array in self.arrays().items():
             if array.dtype != np.float32 or not np.isfinite(array).all():
-                raise UsageError(
-                    f"{name} of a {self.kind} map holds {array.dtype} or no numbers, expected finite float32"
-                )
+                raise UsageError(f"{name} of a {self.kind} map is not all finite float32 numbers ({array.dtype})")
         self.check()
 
     def check(self) -> None:

@@ -16,7 +16,6 @@ Does not know: collections, encoders, held-out queries.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,18 +25,11 @@ from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.train.adapter_data import Pairs
 from llama_index_embed_plus.train.adapter_modules import AdapterModule, module_of
 from llama_index_embed_plus.train.adapter_settings import AdapterSettings
+from llama_index_embed_plus.train.progress import tell_loss, tell_metric
+from qdrant_tools.records import Progress
 
 _SCORES_AT_ONCE = 1 << 22
 """Scores computed at a time outside of the loss: 16 megabytes."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """How an epoch went: its mean loss, and the mean reciprocal rank of the validation queries after it."""
-
-    number: int
-    loss: float
-    validation_mrr: float
 
 
 @dataclass(frozen=True)
@@ -71,8 +63,8 @@ class Fit:
         chosen[torch.randperm(groups, generator=self.generator)[: max(1, share)]] = True
         return chosen[torch.tensor(self.pairs.group)]
 
-    def run(self, start: QueryMap, *, on_epoch: Callable[[Epoch], None] | None = None) -> tuple[QueryMap, Course]:
-        """Fit from `start`. Raises TrainingError if a loss is no number."""
+    def run(self, start: QueryMap, *, progress: Progress | None = None) -> tuple[QueryMap, Course]:
+        """Fit from `start`; `progress` is told of every epoch. Raises TrainingError if a loss is no number."""
         module = module_of(start)
         optimizer = torch.optim.AdamW(
             module.parameters(), lr=self.settings.rate, weight_decay=self.settings.weight_decay
@@ -83,8 +75,10 @@ class Fit:
         for number in range(1, self.settings.max_epochs + 1):
             losses.append(self.epoch(module, optimizer))
             mrr.append(self.validation_mrr(module))
-            if on_epoch is not None:
-                on_epoch(Epoch(number, losses[-1], mrr[-1]))
+            tell_loss(progress, losses[-1])
+            tell_metric(progress, "validation mrr", mrr[-1])
+            if progress is not None:
+                progress(1)
             if mrr[-1] > mrr[best_epoch]:
                 best, best_epoch = module.fitted(), number
             if number - best_epoch >= self.settings.patience:
@@ -98,7 +92,8 @@ class Fit:
             optimizer.zero_grad()
             loss = self.loss(module, rows, self.candidates(rows))
             if not torch.isfinite(loss):
-                raise TrainingError(f"the loss became {loss.item()}: lower learning_rate ({self.settings.rate})")
+                asked = f"learning_rate is {self.settings.rate}, temperature {self.settings.temperature}"
+                raise TrainingError(f"the loss became {loss.item()} ({asked}): lower the first or raise the second")
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += loss.item() * len(rows)

@@ -9,20 +9,20 @@ Whether the adapter may serve is for the caller to decide on those.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from llama_index_embed_plus.adapter import QueryAdapter
+from llama_index_embed_plus.adapter import QueryAdapter, without_adapter
 from llama_index_embed_plus.adapter.maps import unfitted
 from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.train.adapter_data import read_pairs
-from llama_index_embed_plus.train.adapter_loop import Epoch, Fit
+from llama_index_embed_plus.train.adapter_loop import Fit
 from llama_index_embed_plus.train.adapter_settings import AdapterSettings
 from qdrant_tools.handle import Collection
 from qdrant_tools.records import Encoder, Example, Progress
 
-__all__ = ["AdapterReport", "AdapterSettings", "Epoch", "fit_adapter"]
+__all__ = ["AdapterReport", "AdapterSettings", "fit_adapter"]
 
 
 @dataclass(frozen=True)
@@ -50,32 +50,30 @@ def fit_adapter(
     settings: AdapterSettings | None = None,
     *,
     progress: Progress | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
 ) -> tuple[QueryAdapter, AdapterReport]:
     """Fit an adapter for `encoder`'s queries against the vectors stored in `collection`.
 
-    `progress` is called once an epoch, `on_epoch` with the epoch's loss and validation figure. In the report
-    `train_pairs` counts (query, positive), those of validation among them; `skipped_examples` have no positive that the
-    collection holds.
+    An adapter that the encoder carries already counts for nothing: the new one takes its place.
+
+    `progress` is called once an epoch; one that takes losses and metrics (`train.progress`) is told those too. In the
+    report `train_pairs` counts (query, positive), those of validation among them; `skipped_examples` have no positive
+    that the collection holds.
 
     Raises:
+        SpaceMismatchError: the collection holds vectors of another space.
         TrainingError: fewer than 2 examples have a positive that the collection holds, all queries are the same, a
             vector or the loss is not a number, or no example has the negatives that alone are asked for.
     """
     settings = settings or AdapterSettings()
     started = time.perf_counter()
+    collection.check(encoder)
+    encoder = without_adapter(encoder)
     pairs = read_pairs(collection, examples, encoder, most=settings.max_stored_vectors, seed=settings.seed)
     if settings.negatives == ("mined",) and not any(pairs.mined):
         raise TrainingError("negatives is 'mined' alone, and no example has any: mine some, or add 'collection'")
 
-    def told(epoch: Epoch) -> None:
-        if progress is not None:
-            progress(1)
-        if on_epoch is not None:
-            on_epoch(epoch)
-
     start = unfitted(settings.kind, pairs.queries.shape[1], width=settings.width, seed=settings.seed)
-    fitted, course = Fit(pairs, settings).run(start, on_epoch=told)
+    fitted, course = Fit(pairs, settings).run(start, progress=progress)
     report = AdapterReport(
         course.losses,
         course.mrr,
