@@ -140,12 +140,16 @@ def _rankings(qrels: Qrels, run: Run, k: int) -> Iterator[tuple[str, Grades, lis
     for query, grades in qrels.items():
         scores = run.get(query, {})
         for passage, grade in grades.items():
-            if not isinstance(grade, Integral):
+            if not _is_number(grade, Integral):
                 raise InputError(f"query {query!r}: grade of {passage!r} is {grade!r}, expected a whole number")
         for passage, score in scores.items():
-            if not isinstance(score, Real) or math.isnan(score):
+            if not _is_number(score, Real):
                 raise InputError(f"query {query!r}: score of {passage!r} is {score!r}, expected a number")
         yield query, grades, ranked(scores)[:k]
+
+
+def _is_number(value: object, kind: type[Integral] | type[Real]) -> bool:
+    return isinstance(value, kind) and value == value  # NaN is not equal to itself
 
 
 def _checked_k(k: int) -> int:

@@ -7,14 +7,31 @@ from contextlib import closing
 import ir_measures
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import WordEncoder, numbered
 
-from llama_index_embed_plus.errors import InputError
+from llama_index_embed_plus.errors import InputError, UsageError
+from llama_index_embed_plus.evaluate import vectors
 from llama_index_embed_plus.evaluate.plots import before_after
-from llama_index_embed_plus.evaluate.retrieval import RetrievalReport, compare, evaluate_retrieval, overlap
-from qdrant_tools.collection import CollectionManager
+from llama_index_embed_plus.evaluate.retrieval import (
+    Coverage,
+    PassageVectors,
+    compare,
+    embed_passages,
+    evaluate_retrieval,
+    overlap,
+    report_of,
+)
+from qdrant_tools.collection import CollectionManager, CollectionSettings, build_index
 from qdrant_tools.connect import connect
+from qdrant_tools.errors import SpaceMismatchError, VectorError
+from qdrant_tools.hybrid import Fusion, search_hybrid, search_lexical
 from qdrant_tools.index import index_passages
+from qdrant_tools.lexical import Bm25
+from qdrant_tools.metrics import ranked
 from qdrant_tools.records import Passage, Query
+from qdrant_tools.search import search_batch
 
 
 class Noisy:
@@ -46,7 +63,7 @@ QRELS = {f"q{i}": {f"p{i}": 1, f"p{(i + 1) % 60}": 0} for i in range(60)}
 def collection():
     with closing(connect(":memory:")) as client:
         collection = CollectionManager(client).ensure("c", Noisy(1))
-        index_passages(collection, [Passage(f"p{i}", str(i)) for i in range(60)], Noisy(1))
+        index_passages(collection, [Passage(f"p{i}", str(i), {"even": i % 2 == 0}) for i in range(60)], Noisy(1))
         yield collection
 
 
@@ -54,7 +71,7 @@ def test_the_figures_are_those_of_an_outside_implementation(collection):
     report = evaluate_retrieval(collection, QUERIES, QRELS, Noisy(1.5))
     measures = [ir_measures.parse_measure(name) for name in ("nDCG@10", "RR@10", "R@10")]
     outside = ir_measures.calc_aggregate(measures, QRELS, report.run)
-    ours = report.means()
+    ours = report.headline()
     for name, measure in zip(("ndcg@10", "mrr", "recall@10"), measures):
         assert ours[name] == pytest.approx(outside[measure], abs=1e-9)
         assert 0 < ours[name] < 1
@@ -70,8 +87,9 @@ def test_less_noise_is_proved_better_and_the_same_system_is_not(collection):
 
 
 def test_overlap_is_the_share_of_the_exact_top_k():
-    exact = RetrievalReport(2, {}, {}, {}, {"a": {"x": 1.0, "y": 0.5}, "b": {"z": 1.0}})
-    found = RetrievalReport(2, {}, {}, {}, {"a": {"x": 1.0, "w": 0.5}, "b": {"z": 1.0}})
+    qrels = {"a": {"x": 1}, "b": {"z": 1}}
+    exact = report_of({"a": {"x": 1.0, "y": 0.5}, "b": {"z": 1.0}}, qrels, k=2)
+    found = report_of({"a": {"x": 1.0, "w": 0.5}, "b": {"z": 1.0}}, qrels, k=2)
     assert overlap(found, exact) == 0.75
     assert overlap(exact, exact) == 1.0
 
@@ -83,6 +101,130 @@ def test_queries_without_any_judgement_are_an_error_and_different_reports_are_no
     half = evaluate_retrieval(collection, QUERIES[:30], QRELS, Noisy(1))
     with pytest.raises(InputError, match="cover 60 and 30 queries"):
         compare(whole, half)
+
+
+def test_what_does_not_fit_together_is_counted(collection):
+    queries = [*QUERIES[:4], Query("unjudged", "5")]
+    qrels = {"q0": {"p0": 1, "gone": 1}, "q1": {"p1": 0}, "q2": {"p2": 2}, "never asked": {"p3": 1}, "q3": {}}
+    report = evaluate_retrieval(collection, queries, qrels, Noisy(0.1))
+    assert report.coverage == Coverage(
+        3, without_judgement=2, unknown_queries=1, unknown_passages=1, without_relevant=1, without_results=0
+    )
+    assert report.recall == {"q0": 0.5, "q1": 0.0, "q2": 1.0}
+    assert report.coverage.notes()[0] == "2 queries have no judgement and were left out"
+    assert len(report.coverage.notes()) == 4
+
+
+def test_several_cutoffs_are_those_of_separate_reports(collection):
+    report = evaluate_retrieval(collection, QUERIES, QRELS, Noisy(2), k=[3, 1, 20])
+    assert report.k == 3 and len(report.values) == 21
+    for k in (1, 3, 20):
+        alone = evaluate_retrieval(collection, QUERIES, QRELS, Noisy(2), k=k)
+        assert {name: report.values[name] for name in alone.values} == alone.values
+
+
+def test_plain_vectors_give_what_the_collection_gives(collection):
+    passages = embed_passages([Passage(f"p{i}", str(i)) for i in range(60)], Noisy(1))
+    stored = evaluate_retrieval(collection, QUERIES, QRELS, Noisy(2), k=[10, 3])
+    plain = evaluate_retrieval(passages, QUERIES, QRELS, Noisy(2), k=[10, 3])
+    assert plain.values == stored.values
+    assert plain.run["q7"] == pytest.approx(stored.run["q7"], abs=1e-6)
+
+
+def test_a_filter_keeps_other_passages_out(collection):
+    report = evaluate_retrieval(collection, QUERIES, QRELS, Noisy(0.1), k=5, filter={"even": True})
+    assert report.coverage.without_results == 0
+    assert {passage for scores in report.run.values() for passage in scores} == {f"p{i}" for i in range(0, 60, 2)}
+    assert report.recall["q4"] == 1.0 and report.recall["q5"] == 0.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), k=st.sampled_from([1, 3, 10, 200]))
+def test_the_search_of_vectors_is_exact_with_ties_as_in_trec_eval(data, k):
+    """Few directions, so that many passages are equally near, over several blocks."""
+    count = data.draw(st.integers(1, 60))
+    directions = np.eye(4, dtype=np.float32) * 3
+    rows = data.draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
+    ids = data.draw(st.permutations([f"d{i}" for i in range(count)]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vectors, "PASSAGES_AT_ONCE", 16)
+        patch.setattr(vectors, "QUERIES_AT_ONCE", 2)
+        query = np.array([[4, 3, 2, 1], [1, 1, 2, 2], [1, 2, 3, 4]], np.float32)
+        found = PassageVectors(ids, directions[rows]).search(["a", "b", "c"], query, k=k)
+    cosines = (query / np.linalg.norm(query, axis=1, keepdims=True)) @ np.eye(4, dtype=np.float32)[rows].T
+    for name, scores in zip(("a", "b", "c"), cosines):
+        full = {passage: float(score) for passage, score in zip(ids, scores)}
+        assert list(found[name]) == ranked(full)[:k]
+        assert found[name] == pytest.approx({each: full[each] for each in found[name]}, abs=1e-6)
+
+
+def test_vectors_that_cannot_be_compared_are_refused(collection):
+    with pytest.raises(VectorError, match="passage vectors: row 1 holds NaN"):
+        PassageVectors(["a", "b"], np.array([[1.0, 0.0], [float("nan"), 1.0]]))
+    with pytest.raises(InputError, match="'a' occurs 2 times"):
+        PassageVectors(["a", "a"], np.eye(2))
+    with pytest.raises(VectorError, match="shape"):
+        PassageVectors(["a"], np.eye(2))
+    with pytest.raises(SpaceMismatchError, match="another@"):
+        evaluate_retrieval(PassageVectors(["p1"], np.eye(24)[:1], "another@0"), QUERIES, QRELS, Noisy(1))
+    nan = Noisy(1)
+    nan.queries = nan.queries * np.nan
+    with pytest.raises(VectorError, match="NaN"):
+        evaluate_retrieval(collection, QUERIES, QRELS, nan)
+
+
+def test_settings_that_cannot_be_honoured_are_refused(collection):
+    plain = PassageVectors(["p1"], np.eye(24)[:1])
+    for searched, arguments, message in (
+        (collection, {"mode": "sparse"}, "mode is 'sparse'"),
+        (collection, {"mode": "hybrid", "exact": True}, "exact and hnsw_ef"),
+        (collection, {"fusion": Fusion()}, "fusion is for the mode 'hybrid'"),
+        (plain, {"exact": True}, "vectors are searched exactly"),
+        (collection, {"k": 0}, "k is 0"),
+        (collection, {"k": []}, "k is 0"),
+        (collection, {"k": "10"}, "k is '1'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            evaluate_retrieval(searched, QUERIES, QRELS, Noisy(1), **arguments)
+    with pytest.raises(UsageError, match="needs an encoder"):
+        evaluate_retrieval(collection, QUERIES, QRELS)
+    with pytest.raises(InputError, match="query is ' '"):
+        evaluate_retrieval(collection, [Query("q1", " ")], QRELS, Noisy(1))
+    with pytest.raises(InputError, match="'q1' occurs twice"):
+        evaluate_retrieval(collection, [Query("q1", "1")] * 2, QRELS, Noisy(1))
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    """A collection with vectors of words and BM25, in the embedded engine."""
+    with closing(connect(tmp_path_factory.mktemp("words"))) as client:
+        collection = CollectionManager(client).ensure(
+            "w", WordEncoder(), settings=CollectionSettings(lexical=Bm25())
+        )
+        index_passages(collection, numbered(300), WordEncoder())
+        build_index(collection)
+        yield collection
+
+
+def test_dense_hybrid_lexical_and_exact_are_measured_as_they_are_searched(words):
+    queries = [Query(f"q{i}", f"thing{i} about topic{i % 7}") for i in range(0, 300, 10)]
+    qrels = {f"q{i}": {f"p{i}": 1} for i in range(0, 300, 10)}
+    found = {
+        "dense": search_batch(words, [q.text for q in queries], WordEncoder(), k=5, hnsw_ef=16),
+        "exact": search_batch(words, [q.text for q in queries], WordEncoder(), k=5, exact=True),
+        "hybrid": search_hybrid(words, [q.text for q in queries], WordEncoder(), k=5),
+        "lexical": search_lexical(words, [q.text for q in queries], k=5),
+    }
+    arguments = {"dense": {"hnsw_ef": 16}, "exact": {"exact": True}, "hybrid": {"mode": "hybrid"}}
+    for name, hits in found.items():
+        if name == "lexical":
+            report = evaluate_retrieval(words, queries, qrels, k=5, mode="lexical")
+        else:
+            report = evaluate_retrieval(words, queries, qrels, WordEncoder(), k=5, **arguments[name])
+        run = {query.id: {hit.id: hit.score for hit in each} for query, each in zip(queries, hits)}
+        assert report.run == run
+        assert report.ndcg == report_of(run, qrels, k=5).ndcg
+    assert np.mean(list(report.ndcg.values())) == 1.0  # BM25 finds the one passage that has the word
 
 
 def test_the_chart_is_a_png_page(tmp_path):

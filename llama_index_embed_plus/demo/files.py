@@ -24,7 +24,7 @@ def write_report(row: Mapping[str, Any], reports: Reports, path: Path, chart: Pa
     base, last = reports["base"], list(reports.values())[-1]
     before_after(
         chart,
-        {name: report.means() for name, report in reports.items()},
+        {name: report.headline() for name, report in reports.items()},
         differences=[last.ndcg[query] - base.ndcg[query] for query in base.ndcg],
         title=f"Standard library documentation, {len(base.ndcg)} held-out queries",
     )

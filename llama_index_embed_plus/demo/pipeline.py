@@ -250,10 +250,10 @@ class Demo:
             "documents": len(corpus.passages),
             "train_queries": len(corpus.train.queries),
             "heldout_queries": len(corpus.heldout.queries),
-            "before": systems.reports["base"].means(),
-            "after": systems.reports[after].means(),
+            "before": systems.reports["base"].headline(),
+            "after": systems.reports[after].headline(),
             "difference": _interval(systems.comparisons[after]),
-            "systems": {name: report.means() for name, report in systems.reports.items()},
+            "systems": {name: report.headline() for name, report in systems.reports.items()},
             "differences": {name: _interval(comparison) for name, comparison in systems.comparisons.items()},
             "kept": kept,
             "adapter": {

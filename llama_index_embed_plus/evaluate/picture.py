@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
-class Picture(Figure):  # type: ignore[misc]
+class Picture(Figure):
     """A `Figure` whose PNG is its representation in a notebook."""
 
     def _repr_png_(self) -> bytes:

@@ -1,96 +1,123 @@
-"""Queries, judgements, a collection, an encoder -> nDCG, MRR and recall per query; two of those -> their difference.
+"""Queries, judgements, an encoder, and a collection or plain vectors -> every metric per query and in the mean.
 
-Guarantees: every judged query counts; one without results scores 0 and is never dropped. Two systems are compared on
-the same queries, with a paired bootstrap interval. Does not know: how the collection was filled or the encoder trained.
+Guarantees: every judged query is in the mean, with 0 where nothing was found; what does not fit together (queries
+without judgement, judged passages that are not there) is counted in the report. Two reports over the same queries are
+compared by `compare`. Does not know: how the collection was filled or the encoder trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypedDict, Unpack, get_args
 
 import numpy as np
+from qdrant_client import models
 
-from llama_index_embed_plus.errors import InputError
+from llama_index_embed_plus.errors import InputError, UsageError
+from llama_index_embed_plus.evaluate.compare import Comparison, QueryChange, compare
+from llama_index_embed_plus.evaluate.report import Coverage, PerQuery, RetrievalReport, report_of, texts_by_id
+from llama_index_embed_plus.evaluate.vectors import PassageVectors, embed_passages
 from qdrant_tools.collection import Collection
-from qdrant_tools.metrics import Interval, ndcg, paired_bootstrap, recall, reciprocal_rank
+from qdrant_tools.errors import SpaceMismatchError
+from qdrant_tools.filters import PlainFilter
+from qdrant_tools.handle import fetch
+from qdrant_tools.hybrid import Fusion, search_hybrid, search_lexical
+from qdrant_tools.options import checked_count
 from qdrant_tools.records import Encoder, Hit, Qrels, Query, Run
-from qdrant_tools.search import search_batch
+from qdrant_tools.search import checked_queries, search_batch
 
-PerQuery = Mapping[str, float]
+__all__ = [
+    "Comparison",
+    "Coverage",
+    "PassageVectors",
+    "PerQuery",
+    "QueryChange",
+    "RetrievalReport",
+    "SearchSettings",
+    "compare",
+    "embed_passages",
+    "evaluate_retrieval",
+    "overlap",
+    "report_of",
+]
+
+Mode = Literal["dense", "hybrid", "lexical"]
+PASSAGES_AT_ONCE = 256
+
+
+class SearchArguments(TypedDict, total=False):
+    """The fields of `SearchSettings` as keyword arguments."""
+
+    mode: Mode
+    hnsw_ef: int | None
+    exact: bool
+    filter: PlainFilter | models.Filter | None
+    fusion: Fusion | None
 
 
 @dataclass(frozen=True)
-class RetrievalReport:
-    """Quality of one system at cutoff `k`. The per-query values are keyed by query id."""
+class SearchSettings:
+    """How a collection is searched while it is measured."""
 
-    k: int
-    ndcg: PerQuery
-    reciprocal_rank: PerQuery
-    recall: PerQuery
-    run: Run
+    mode: Mode = "dense"
+    hnsw_ef: int | None = None
+    """Beam width in the graph; None is what the collection keeps."""
+    exact: bool = False
+    """Compare with every vector, without HNSW."""
+    filter: PlainFilter | models.Filter | None = None
+    fusion: Fusion | None = None
+    """Of the hybrid mode."""
 
-    def means(self) -> dict[str, float]:
-        """Return the mean of each metric over all judged queries."""
-        return {
-            f"ndcg@{self.k}": _mean(self.ndcg),
-            "mrr": _mean(self.reciprocal_rank),
-            f"recall@{self.k}": _mean(self.recall),
-        }
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The second system minus the first, on nDCG: mean with its 95 % interval, and who won."""
-
-    difference: Interval
-    better: int
-    worse: int
-    same: int
-
-    @property
-    def proves_better(self) -> bool:
-        """Whether the interval lies above zero: better, and not by luck of the queries."""
-        return self.difference.low > 0
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise UsageError(f"mode is {self.mode!r}, expected one of {', '.join(get_args(Mode))}")
+        if self.mode != "dense" and (self.exact or self.hnsw_ef is not None):
+            raise UsageError(f"exact and hnsw_ef are for the mode 'dense', not for {self.mode!r}")
+        if self.mode != "hybrid" and self.fusion is not None:
+            raise UsageError(f"fusion is for the mode 'hybrid', not for {self.mode!r}")
 
 
 def evaluate_retrieval(
-    collection: Collection,
+    searched: Collection | PassageVectors,
     queries: Sequence[Query],
     qrels: Qrels,
-    encoder: Encoder,
+    encoder: Encoder | None = None,
     *,
-    k: int = 10,
-    hnsw_ef: int | None = None,
-    exact: bool = False,
+    k: int | Sequence[int] = 10,
+    name: str = "",
+    **how: Unpack[SearchArguments],
 ) -> RetrievalReport:
-    """Search the collection for every query and score the results against `qrels` at cutoff `k`.
+    """Search for every judged query and score what is found against `qrels`, as trec_eval does.
 
-    MRR is cut at `k` too. `exact` searches without HNSW. Raises `InputError` if no query has a judgement.
+    searched: a collection, searched as `how` says (`SearchSettings`), or vectors, which are always searched exactly.
+    encoder: makes the query vectors; the mode "lexical" needs none.
+    k: the cutoff, or several; the first is that of the headline, the largest is how many passages are asked for.
+    name: of the system, for tables and pictures.
+    Raises:
+        InputError: no query has a judgement, a query is empty or occurs twice, a grade is no number, k is below 1.
+        UsageError: settings that contradict each other, or no encoder where one is needed.
+        SpaceMismatchError: the passages were embedded by another encoder.
+        VectorError: the encoder returned NaN, zeros, or another shape.
+        NotSupportedError: the mode needs lexical vectors and the collection has none.
     """
-    judged = [query for query in queries if query.id in qrels]
-    if not judged:
-        raise InputError(f"none of the {len(queries)} queries has a judgement in the {len(qrels)} qrels: check the ids")
-    found = search_batch(collection, [q.text for q in judged], encoder, k=k, hnsw_ef=hnsw_ef, exact=exact)
-    run = {query.id: _as_run(hits) for query, hits in zip(judged, found)}
-    used = {query.id: qrels[query.id] for query in judged}
-    return RetrievalReport(k, ndcg(used, run, k=k), reciprocal_rank(used, run, k=k), recall(used, run, k=k), run)
-
-
-def compare(before: RetrievalReport, after: RetrievalReport, *, seed: int = 0) -> Comparison:
-    """Compare two reports over the same queries: paired bootstrap on nDCG."""
-    if before.ndcg.keys() != after.ndcg.keys() or before.k != after.k:
-        raise InputError(
-            f"the two reports cover {len(before.ndcg)} and {len(after.ndcg)} queries at k {before.k} and {after.k}: "
-            "compare systems on the same queries and the same k"
-        )
-    differences = np.array([after.ndcg[query] - before.ndcg[query] for query in before.ndcg])
-    return Comparison(
-        paired_bootstrap(before.ndcg, after.ndcg, seed=seed),
-        better=int((differences > 1e-12).sum()),
-        worse=int((differences < -1e-12).sum()),
-        same=int((np.abs(differences) <= 1e-12).sum()),
-    )
+    depth = max(checked_depth(k))
+    settings = SearchSettings(**how)
+    if encoder is None and settings.mode != "lexical":
+        raise UsageError(f"the mode {settings.mode!r} needs an encoder for the queries")
+    texts = texts_by_id(queries)
+    asked = [query for query in texts if qrels.get(query)]
+    if not asked:
+        raise InputError(f"none of the {len(texts)} queries has a judgement in the {len(qrels)} qrels: check the ids")
+    checked_queries([texts[query] for query in asked])
+    if isinstance(searched, PassageVectors):
+        if settings != SearchSettings():
+            raise UsageError(f"vectors are searched exactly, without {settings}: give a collection")
+        run = _search_vectors(searched, asked, [texts[query] for query in asked], encoder, k=depth)
+    else:
+        run = _search_collection(searched, asked, [texts[query] for query in asked], encoder, settings, depth)
+    unknown = _unknown_passages(searched, sorted({p for query in asked for p in qrels[query]}))
+    return report_of(run, qrels, queries=queries, k=k, name=name, unknown_passages=unknown)
 
 
 def overlap(approximate: RetrievalReport, exact: RetrievalReport) -> float:
@@ -101,9 +128,58 @@ def overlap(approximate: RetrievalReport, exact: RetrievalReport) -> float:
     return float(np.mean(shares)) if shares else 0.0
 
 
+def checked_depth(k: int | Sequence[int]) -> list[int]:
+    """The cutoffs as a list.
+
+    Raises:
+        InputError: one of them is no whole number of at least 1, or there is none.
+    """
+    cutoffs = [k] if isinstance(k, int) or not isinstance(k, Sequence) else list(k)
+    for each in cutoffs or [0]:
+        checked_count("k", each)
+    return cutoffs
+
+
+def _search_collection(
+    collection: Collection,
+    names: Sequence[str],
+    texts: Sequence[str],
+    encoder: Encoder | None,
+    how: SearchSettings,
+    k: int,
+) -> Run:
+    found: list[list[Hit]]
+    if how.mode == "lexical" or encoder is None:
+        found = search_lexical(collection, texts, k=k, filter=how.filter)
+    elif how.mode == "hybrid":
+        found = search_hybrid(collection, texts, encoder, k=k, filter=how.filter, fusion=how.fusion)
+    else:
+        found = search_batch(collection, texts, encoder, k=k, hnsw_ef=how.hnsw_ef, exact=how.exact, filter=how.filter)
+    return {name: _as_run(hits) for name, hits in zip(names, found, strict=True)}
+
+
 def _as_run(hits: Sequence[Hit]) -> dict[str, float]:
-    return {hit.id: hit.score for hit in hits}
+    """The best score of every passage; in collections that others filled, several points may be one passage."""
+    scores: dict[str, float] = {}
+    for hit in hits:
+        scores.setdefault(hit.id, hit.score)
+    return scores
 
 
-def _mean(values: PerQuery) -> float:
-    return float(np.mean(list(values.values())))
+def _search_vectors(
+    passages: PassageVectors, names: Sequence[str], texts: Sequence[str], encoder: Encoder | None, *, k: int
+) -> Run:
+    if encoder is None:
+        raise UsageError("vectors have no words to search by: the mode 'lexical' needs a collection")
+    if passages.space and encoder.space != passages.space:
+        raise SpaceMismatchError(
+            f"the passages are vectors of {passages.space!r}, this encoder makes {encoder.space!r}: embed them with it"
+        )
+    return passages.search(names, encoder.encode_queries(texts), k=k) if names else {}
+
+
+def _unknown_passages(searched: Collection | PassageVectors, judged: Sequence[str]) -> int:
+    if isinstance(searched, PassageVectors):
+        return sum(passage not in searched for passage in judged)
+    blocks = (judged[start : start + PASSAGES_AT_ONCE] for start in range(0, len(judged), PASSAGES_AT_ONCE))
+    return len(judged) - sum(len(fetch(searched, block)) for block in blocks)

@@ -1,0 +1,105 @@
+"""Passages as ids and a matrix -> the exact best ones for every query, with memory for one block of scores.
+
+Guarantees: exact in single precision; of equally scored passages those with the larger ids are taken, as trec_eval
+orders them. Does not know: where the vectors come from.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from llama_index_embed_plus.errors import InputError
+from qdrant_tools.records import Encoder, Passage, Run, Vectors
+from qdrant_tools.vectors import checked_vectors
+
+QUERIES_AT_ONCE, PASSAGES_AT_ONCE = 128, 16_384
+"""Bounds the block of scores to 8 MB."""
+TEXTS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class PassageVectors:
+    """Passages to be searched: `ids`, and `vectors` (n, dimension) of any length above 0, compared by the cosine.
+
+    Raises:
+        InputError: no passages, an id that occurs twice, or another number of ids than of vectors.
+        VectorError: NaN or a row of zeros.
+    """
+
+    ids: Sequence[str]
+    vectors: Vectors
+    space: str = ""
+    """Of the encoder that made them, if it is known: another one is refused."""
+    _known: frozenset[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        matrix = np.asarray(self.vectors)
+        if not len(self.ids) or matrix.ndim != 2:
+            raise InputError(
+                f"{len(self.ids)} ids and vectors of shape {matrix.shape}: expected passages, (n, dimension)"
+            )
+        known = frozenset(self.ids)
+        if len(known) != len(self.ids):
+            twice, times = Counter(self.ids).most_common(1)[0]
+            raise InputError(f"the passage id {twice!r} occurs {times} times: every id names one passage")
+        checked = checked_vectors(matrix, dimension=matrix.shape[1], count=len(self.ids), what="passage vectors")
+        object.__setattr__(self, "vectors", checked)
+        object.__setattr__(self, "_known", known)
+
+    def __contains__(self, passage_id: str) -> bool:
+        return passage_id in self._known
+
+    def search(self, query_ids: Sequence[str], queries: ArrayLike, *, k: int) -> Run:
+        """The k passages with the largest cosine for every row of `queries` (m, dimension), best first.
+
+        Raises:
+            VectorError: other dimensions than the passages', NaN, or a row of zeros.
+        """
+        rows = checked_vectors(queries, dimension=self.vectors.shape[1], count=len(query_ids), what="query vectors")
+        order = np.array(sorted(range(len(self.ids)), key=self.ids.__getitem__, reverse=True))
+        run: dict[str, dict[str, float]] = {}
+        for start in range(0, len(rows), QUERIES_AT_ONCE):
+            names = query_ids[start : start + QUERIES_AT_ONCE]
+            for name, (scores, places) in zip(names, self._best(_unit(rows[start : start + len(names)]), order, k)):
+                run[name] = {self.ids[order[place]]: float(score) for score, place in zip(scores, places)}
+        return run
+
+    def _best(self, queries: Vectors, order: NDArray[np.int64], k: int) -> list[tuple[Vectors, NDArray[np.int64]]]:
+        """Per query (scores, places in `order`): best first, and of equal scores the first place."""
+        best = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
+        for start in range(0, len(order), PASSAGES_AT_ONCE):
+            block = queries @ _unit(self.vectors[order[start : start + PASSAGES_AT_ONCE]]).T
+            floor = np.full(len(queries), -np.inf, np.float32)
+            if block.shape[1] > k:
+                floor = np.partition(block, -k, axis=1)[:, -k]
+            for row, (scores, places) in enumerate(best):
+                # Everything that ties with the k-th is looked at, so that the order alone decides.
+                found = np.flatnonzero(block[row] >= floor[row])
+                joined = np.concatenate([scores, block[row, found]])
+                kept = np.argsort(-joined, kind="stable")[:k]
+                best[row] = joined[kept], np.concatenate([places, found + start])[kept]
+        return best
+
+
+def embed_passages(passages: Iterable[Passage], encoder: Encoder) -> PassageVectors:
+    """Embed passages, `TEXTS_AT_ONCE` at a time, to be searched without a collection."""
+    ids: list[str] = []
+    parts: list[Vectors] = []
+    remaining = iter(passages)
+    while some := list(islice(remaining, TEXTS_AT_ONCE)):
+        ids.extend(passage.id for passage in some)
+        parts.append(np.asarray(encoder.encode_passages([passage.text for passage in some]), np.float32))
+    if not ids:
+        raise InputError("no passages to search")
+    return PassageVectors(ids, np.concatenate(parts), encoder.space)
+
+
+def _unit(rows: Vectors) -> Vectors:
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)  # squares of small numbers stay above 0
+    return np.asarray(rows / lengths, np.float32)
