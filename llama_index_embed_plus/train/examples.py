@@ -45,9 +45,12 @@ def to_dataset(
     return to_tuples(examples, negatives=fullest if negatives is None else negatives)
 
 
-def to_datasets(examples: Iterable[Example], *, negatives: int = 3) -> DatasetDict:
-    """Return data sets named `negatives_N`, columns `anchor`, `positive`, `negative_1` .. `negative_N`."""
-    columns: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+def to_datasets(examples: Iterable[Example], *, negatives: int = 3, weights: bool = False) -> DatasetDict:
+    """Return data sets named `negatives_N`, columns `anchor`, `positive`, `negative_1` .. `negative_N`.
+
+    weights: also a column `label` with the examples' weights, which the ranking losses of `losses` read as such.
+    """
+    columns: dict[int, dict[str, list[str | float]]] = defaultdict(lambda: defaultdict(list))
     for example in examples:
         chosen = example.negatives[:negatives]
         rows = columns[len(chosen)]
@@ -56,6 +59,8 @@ def to_datasets(examples: Iterable[Example], *, negatives: int = 3) -> DatasetDi
             rows["positive"].append(positive.text)
             for i, negative in enumerate(chosen, start=1):
                 rows[f"negative_{i}"].append(negative.text)
+            if weights:
+                rows["label"].append(example.weight)
     return DatasetDict({f"negatives_{n}": Dataset.from_dict(dict(rows)) for n, rows in sorted(columns.items())})
 
 

@@ -163,7 +163,7 @@ def _in_batch_tension(model: SentenceTransformer, options: LossOptions) -> torch
 
 
 def _tsdae(model: SentenceTransformer, options: LossOptions) -> torch.nn.Module:
-    """The decoder is the encoder with a head and cross-attention, which no checkpoint has: drawn, the same every time."""
+    """The decoder is the encoder with a head and cross-attention, which no checkpoint has: drawn, always the same."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL)  # it would list every tensor that is new, as if something were wrong
     try:

@@ -1,0 +1,236 @@
+"""Training data and the name of a loss -> the columns that this loss reads, as sentence-transformers wants them.
+
+Guarantees: data of a shape that the loss cannot use is refused with the shape that it wants; weights that the loss
+would not see, and negatives that it would not use, are refused too; rows with different numbers of negatives land in
+different data sets, because a column cannot be empty. Does not know: models, files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from datasets import Dataset, DatasetDict
+
+from llama_index_embed_plus.errors import TrainingError, UsageError
+from llama_index_embed_plus.train import unsupervised
+from llama_index_embed_plus.train.batches import are_all_alike, rows_of
+from llama_index_embed_plus.train.data.records import Distilled, LabelledText, ScoredPair, TrainingData
+from llama_index_embed_plus.train.examples import to_datasets
+from llama_index_embed_plus.train.losses.facts import LossFacts
+from llama_index_embed_plus.train.losses.options import facts_of
+from qdrant_tools.records import Example
+
+Teacher = Callable[[Sequence[tuple[str, str]]], Sequence[float]]
+"""(query, passage) pairs -> their scores, such as `judge.cross_encoder_judge(...).score`."""
+
+_QUERY_COLUMNS = ("anchor", "sentence_1", "sentence_2")
+
+
+@dataclass(frozen=True)
+class ColumnSettings:
+    """negatives: at most so many per row. teacher: scores examples for margin_mse. noise: how raw texts are damaged."""
+
+    negatives: int = 3
+    teacher: Teacher | None = None
+    noise: unsupervised.NoiseSettings = unsupervised.NoiseSettings()
+
+    def __post_init__(self) -> None:
+        if self.negatives < 0:
+            raise UsageError(f"negatives is {self.negatives}, expected 0 or more")
+
+
+def datasets_for(loss: str, data: TrainingData, settings: ColumnSettings | None = None) -> DatasetDict:
+    """Return the data sets that the loss `loss` is trained on: text columns in order, and `label` if it has one.
+
+    Weights of examples, if they differ, are the column `label` of the losses that take them.
+
+    Raises:
+        UsageError: the loss wants another shape, takes no weights, or would not use some of what is there.
+        TrainingError: nothing to train on, or nothing that the loss could tell apart.
+    """
+    facts, settings = facts_of(loss), settings or ColumnSettings()
+    if not len(data):
+        raise TrainingError("there are no rows to train on")
+    datasets = _MAKERS[facts.shape](facts, data, settings)
+    if not any(map(len, datasets.values())):
+        raise TrainingError(f"none of the {len(data)} examples has a positive: nothing to train on")
+    if facts.in_batch:
+        _check_contrast(loss, datasets, data)
+    return datasets
+
+
+def column_role(column: str) -> Literal["query", "passage"]:
+    """Return as what inference embeds the texts of a column, for the prompts of training.
+
+    The two sides of a scored pair are alike, and read as queries: that is how models with prompts compare sentences.
+    """
+    return "query" if column in _QUERY_COLUMNS else "passage"
+
+
+def _ranking(facts: LossFacts, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
+    examples = _examples(facts, data, "examples, pairs, triplets or nli")
+    allowed = {"ntxent": 0, "guided": 1}.get(facts.name, settings.negatives)
+    used = min(settings.negatives, max((len(example.negatives) for example in examples), default=0))
+    if used > allowed:
+        instead = "or use cached_guided" if facts.name == "guided" else "or use multiple_negatives"
+        raise UsageError(f"the loss {facts.name!r} takes at most {allowed} negatives per row: set negatives, {instead}")
+    return to_datasets(examples, negatives=settings.negatives, weights=_differ(examples))
+
+
+def _triplets(facts: LossFacts, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
+    examples = _all_with_negatives(facts, _examples(facts, data, "triplets, nli, or examples with negatives"))
+    rows = [
+        (example.query, positive.text, negative.text, example.weight)
+        for example in examples
+        for positive in example.positives
+        for negative in example.negatives[: settings.negatives]
+    ]
+    names = ("anchor", "positive", "negative", *(("label",) if _differ(examples) else ()))
+    return _one("triplets", names, rows)
+
+
+def _labelled_pairs(facts: LossFacts, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
+    if data.kind == "scored pairs":
+        pairs = _of(ScoredPair, data)
+        if {pair.score for pair in pairs} <= {0.0, 1.0}:
+            return _pairs(pairs)
+        raise UsageError(f"the loss {facts.name!r} wants labels 0 or 1, the scores are others: use cosent")
+    examples = _all_with_negatives(facts, _examples(facts, data, "scored pairs labelled 0 or 1, or examples"))
+    rows = [
+        (example.query, text.text, label)
+        for example in examples
+        for texts, label in ((example.positives, 1.0), (example.negatives[: settings.negatives], 0.0))
+        for text in texts
+    ]
+    return _one("labelled_pairs", ("anchor", "passage", "label"), rows)
+
+
+def _scored_pairs(facts: LossFacts, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
+    if data.kind != "scored pairs":
+        raise _another_shape(facts, data, "scored pairs")
+    pairs = _of(ScoredPair, data)
+    scores = [pair.score for pair in pairs]
+    if facts.name == "cosine_similarity" and not -1 <= min(scores) <= max(scores) <= 1:
+        raise UsageError(
+            f"cosine_similarity wants scores from -1 to 1, these are from {min(scores)} to {max(scores)}: read them "
+            "with a score_range, or use cosent"
+        )
+    return _pairs(pairs)
+
+
+def _distillation(facts: LossFacts, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
+    if data.kind == "distillation":
+        rows = _of(Distilled, data)
+    else:
+        examples = _examples(facts, data, "distillation, or examples with negatives and a teacher")
+        if settings.teacher is None:
+            raise UsageError(
+                f"the loss {facts.name!r} learns a teacher's scores, and these examples have none: name one"
+            )
+        rows = list(distil(_all_with_negatives(facts, examples), settings.teacher, negatives=settings.negatives))
+    found: dict[int, list[tuple[Any, ...]]] = {}
+    for row in rows:
+        found.setdefault(len(row.negatives), []).append((row.query, row.positive, *row.negatives, list(row.margins)))
+    return DatasetDict(
+        {
+            f"negatives_{n}": _columns(
+                ("anchor", "positive", *(f"negative_{i}" for i in range(1, n + 1)), "label"), found[n]
+            )
+            for n in sorted(found)
+        }
+    )
+
+
+def distil(examples: Iterable[Example], teacher: Teacher, *, negatives: int) -> Iterable[Distilled]:
+    """Let the teacher score each (query, passage): one row per positive, with the margins of its negatives."""
+    for example in examples:
+        chosen = example.negatives[:negatives]
+        texts = [text.text for text in (*example.positives, *chosen)]
+        scores = [float(score) for score in teacher([(example.query, text) for text in texts])]
+        for positive, score in zip(example.positives, scores):
+            margins = tuple(score - other for other in scores[len(example.positives) :])
+            yield Distilled(example.query, positive.text, tuple(negative.text for negative in chosen), margins)
+
+
+def _labelled_texts(facts: LossFacts, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
+    if data.kind != "labelled texts":
+        raise _another_shape(facts, data, "labelled texts")
+    return _one("texts", ("text", "label"), [(row.text, row.label) for row in _of(LabelledText, data)])
+
+
+def _texts(facts: LossFacts, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
+    if data.kind != "texts":
+        raise _another_shape(facts, data, "texts")
+    return DatasetDict({"texts": unsupervised.to_dataset(facts.name, _of(str, data), settings.noise)})
+
+
+_MAKERS: dict[str, Callable[[LossFacts, TrainingData, ColumnSettings], DatasetDict]] = {
+    "ranking": _ranking,
+    "triplets": _triplets,
+    "labelled pairs": _labelled_pairs,
+    "scored pairs": _scored_pairs,
+    "distillation": _distillation,
+    "labelled texts": _labelled_texts,
+    "texts": _texts,
+}
+
+
+def _examples(facts: LossFacts, data: TrainingData, wanted: str) -> Sequence[Example]:
+    try:
+        examples = data.examples
+    except UsageError as error:
+        raise _another_shape(facts, data, wanted) from error
+    if _differ(examples) and not facts.weighted:
+        raise UsageError(
+            f"the loss {facts.name!r} takes no weights, and these examples have some: use data.unweighted()"
+        )
+    return examples
+
+
+def _all_with_negatives(facts: LossFacts, examples: Sequence[Example]) -> Sequence[Example]:
+    without = sum(not example.negatives for example in examples)
+    if without:
+        raise UsageError(
+            f"{without} of {len(examples)} examples have no negatives, and the loss {facts.name!r} needs them: mine "
+            "some, leave those out with data.with_negatives(), or use multiple_negatives"
+        )
+    return examples
+
+
+def _another_shape(facts: LossFacts, data: TrainingData, wanted: str) -> UsageError:
+    return UsageError(f"the loss {facts.name!r} wants {wanted}, the data is {data.kind}")
+
+
+def _check_contrast(loss: str, datasets: DatasetDict, data: TrainingData) -> None:
+    """A batch of one row without negatives has the loss 0: refuse data of which no batch could be anything else."""
+    for dataset in datasets.values():
+        has_negatives = any(name.startswith("negative") for name in dataset.column_names)
+        if has_negatives or not are_all_alike(rows_of(dataset, known=data.known(), ids=data.passage_ids())):
+            return
+    raise TrainingError(
+        f"no two of the {sum(map(len, datasets.values()))} rows may share a batch, because all have one query or one "
+        f"positive, and they have no negatives: the loss {loss!r} has nothing to tell apart; give others, or negatives"
+    )
+
+
+def _differ(examples: Iterable[Example]) -> bool:
+    return len({example.weight for example in examples}) > 1
+
+
+def _of(kind: type[Any], data: TrainingData) -> list[Any]:
+    return [row for row in data.rows if isinstance(row, kind)]
+
+
+def _pairs(pairs: Iterable[ScoredPair]) -> DatasetDict:
+    rows = [(pair.first, pair.second, pair.score) for pair in pairs]
+    return _one("scored_pairs", ("sentence_1", "sentence_2", "label"), rows)
+
+
+def _one(name: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> DatasetDict:
+    return DatasetDict({name: _columns(columns, rows)})
+
+
+def _columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Dataset:
+    return Dataset.from_dict({name: [row[i] for row in rows] for i, name in enumerate(names)})

@@ -1,0 +1,141 @@
+"""The rows that training knows, as frozen values, and a set of them of one kind.
+
+Does not know: files, losses, models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from llama_index_embed_plus.errors import UsageError
+from qdrant_tools.mine import MiningResult
+from qdrant_tools.records import Example, ScoredText
+
+Kind = Literal["examples", "pairs", "triplets", "nli", "scored pairs", "distillation", "labelled texts", "texts"]
+"""What a file holds. The first four become examples: a query, its positives, its negatives."""
+
+RANKING: tuple[Kind, ...] = ("examples", "pairs", "triplets", "nli")
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """Two texts and how alike they are: a similarity, or a label 0 or 1."""
+
+    first: str
+    second: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A query, its positive, and negatives with the teacher's margins: the positive's score minus the negative's."""
+
+    query: str
+    positive: str
+    negatives: tuple[str, ...]
+    margins: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """A text and the class it belongs to."""
+
+    text: str
+    label: int
+
+
+Row = Example | ScoredPair | Distilled | LabelledText | str
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Rows of one kind. `left_out`: rows of the file without a gold label, or that say nothing by themselves."""
+
+    kind: Kind
+    rows: tuple[Row, ...]
+    left_out: int = 0
+
+    @classmethod
+    def of(cls, rows: MiningResult | Iterable[Row]) -> TrainingData:
+        """What `mine` returned, or rows of one kind: examples, pairs with scores, texts, ...
+
+        Raises:
+            UsageError: rows of several kinds.
+        """
+        found = tuple(rows.examples if isinstance(rows, MiningResult) else rows)
+        kinds = {_KINDS[type(row)] for row in found} or {"examples"}
+        if len(kinds) > 1:
+            raise UsageError(f"rows are of several kinds: {', '.join(sorted(kinds))}; give them one after the other")
+        return cls(kinds.pop(), found)
+
+    @classmethod
+    def of_qa_dataset(cls, dataset: Any) -> TrainingData:
+        """LlamaIndex's `EmbeddingQAFinetuneDataset`, or anything with its queries, corpus and relevant_docs.
+
+        Raises:
+            UsageError: a relevant document is not in the corpus.
+        """
+        return cls("examples", tuple(qa_examples(dataset.queries, dataset.corpus, dataset.relevant_docs)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """The rows as examples. Raises UsageError if they are something else."""
+        found = tuple(row for row in self.rows if isinstance(row, Example))
+        if len(found) < len(self.rows):
+            raise UsageError(f"the data is {self.kind}, expected queries with positives: {', '.join(RANKING)}")
+        return found
+
+    def unweighted(self) -> TrainingData:
+        """The same examples, each of weight 1."""
+        return replace(self, rows=tuple(replace(example, weight=1.0) for example in self.examples))
+
+    def with_negatives(self) -> TrainingData:
+        """Only the examples that have negatives; the others are counted in `left_out`."""
+        kept = tuple(example for example in self.examples if example.negatives)
+        return replace(self, rows=kept, left_out=self.left_out + len(self.rows) - len(kept))
+
+    def known(self) -> dict[str, list[str]]:
+        """Query -> the texts of all its positives, for `batches.batch_sampler`; {} if the rows have no queries."""
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            if isinstance(row, Example):
+                found.setdefault(row.query, []).extend(positive.text for positive in row.positives)
+        return found
+
+    def passage_ids(self) -> dict[str, str]:
+        """Text -> passage id, for `batches.batch_sampler`."""
+        examples = [row for row in self.rows if isinstance(row, Example)]
+        return {text.text: text.id for example in examples for text in (*example.negatives, *example.positives)}
+
+
+def passage(text: str) -> ScoredText:
+    """A passage that came without an id: its id is a hash of its text."""
+    return ScoredText(hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32], text)
+
+
+def qa_examples(
+    queries: Mapping[str, str], corpus: Mapping[str, str], relevant: Mapping[str, Iterable[str]]
+) -> Iterable[Example]:
+    """Queries, passages and which of them answer -> examples without negatives, one per query that has an answer."""
+    for query_id, text in queries.items():
+        ids = tuple(relevant.get(query_id, ()))
+        missing = [passage_id for passage_id in ids if passage_id not in corpus]
+        if missing:
+            raise UsageError(f"query {query_id!r} is answered by {missing[0]!r}, which is not in the corpus")
+        if ids:
+            yield Example(text, tuple(ScoredText(passage_id, corpus[passage_id]) for passage_id in ids))
+
+
+_KINDS: dict[type, Kind] = {
+    Example: "examples",
+    ScoredPair: "scored pairs",
+    Distilled: "distillation",
+    LabelledText: "labelled texts",
+    str: "texts",
+}
