@@ -53,7 +53,7 @@ def before_after(
     return finish(figure, path)
 
 
-def auditpage(path: Path | None, found: Audit, *, title: str = "Mined negatives") -> Picture:
+def audit_page(path: Path | None, found: Audit, *, title: str = "Mined negatives") -> Picture:
     """Write two panels: how positives and negatives score, and what share of the candidates each rule removed.
 
     The title adds what the audit found of negatives that are relevant.
