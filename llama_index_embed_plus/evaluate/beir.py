@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llama_index_embed_plus.errors import InputError
-from llama_index_embed_plus.evaluate.exact import exact_run
 from llama_index_embed_plus.evaluate.inputs import embed
 from llama_index_embed_plus.evaluate.rows import Row, read_rows
+from llama_index_embed_plus.evaluate.vectors import PassageVectors
 from qdrant_tools.metrics import mean, ndcg, recall, reciprocal_rank
 from qdrant_tools.records import Encoder
 
@@ -107,7 +107,7 @@ def exact_retrieval(encoder: Encoder, data: RetrievalSet) -> ExactReport:
     """Embed everything, search exactly, and score as trec_eval does."""
     passages = embed(encoder, list(data.passages.values()), what="passages")
     queries = embed(encoder, list(data.queries.values()), role="query", what="queries")
-    run = exact_run(list(data.queries), queries, list(data.passages), passages, k=100)
+    run = PassageVectors(list(data.passages), passages).search(list(data.queries), queries, k=100)
     return ExactReport(
         mean(ndcg(data.qrels, run, k=10)),
         mean(reciprocal_rank(data.qrels, run, k=10)),
