@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import numpy as np
 import pytest
 import torch
-from models import TEXTS, save_model, save_transformer
+from models import TEXTS, save_model
 from sentence_transformers import SentenceTransformer
 
 from llama_index_embed_plus import artifact
@@ -54,3 +53,194 @@ def test_training_changes_the_encoder_and_sentence_transformers_reads_the_result
     theirs = SentenceTransformer(str(tmp_path / "tuned"), device="cpu").encode_document(TEXTS)
     np.testing.assert_allclose(tuned.encode_passages(TEXTS), theirs, atol=1e-5)
     assert [path.name for path in tmp_path.iterdir()] == ["tuned"]  # no checkpoint, no scratch
+
+
+def test_a_low_rank_change_kept_apart_in_training_is_gone_from_the_saved_names(base, tmp_path):
+    settings = TrainSettings(method="lora", lora=LoraSettings(rank=2, alpha=8, targets=("query", "dense")), **QUICK)
+    train(base, examples(), tmp_path / "tuned", settings)
+    from safetensors.torch import load_file
+
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "tuned"))
+    assert before.keys() == after.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all("query" in name or "dense" in name for name in moved)
+    change = (
+        after["encoder.layer.0.attention.self.query.weight"] - before["encoder.layer.0.attention.self.query.weight"]
+    )
+    assert torch.linalg.matrix_rank(change, rtol=1e-3) == 2
+
+
+def test_lora_targets_that_the_model_does_not_have_are_an_error(base, tmp_path):
+    settings = TrainSettings(method="lora", lora=LoraSettings(targets=("nowhere",)), **QUICK)
+    with pytest.raises(UsageError, match="LoRA cannot be added to .*nowhere"):
+        train(base, examples(), tmp_path / "tuned", settings)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "max", "weightedmean", "lasttoken", ("mean", "max"), "attention"])
+def test_any_pooling_is_trained_as_it_is_served(base, tmp_path, pooling):
+    train(base, examples(), tmp_path / "tuned", TrainSettings(pooling=pooling, **QUICK))
+    tuned = open_encoder(tmp_path / "tuned", backend="torch")
+    assert tuned.spec.pooling == ((pooling,) if isinstance(pooling, str) else pooling)
+    assert tuned.spec.dimension == 32 * len(tuned.spec.pooling)
+    assert np.abs(vectors(tmp_path / "tuned")).max() <= 1
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attention", ("attention", "cls")])
+def test_the_training_forward_gives_the_vectors_of_serving(base, tmp_path, pooling):
+    """Also for attention pooling, which sentence-transformers does not have."""
+    from llama_index_embed_plus.encoders import Overrides
+    from llama_index_embed_plus.train.model import open_trainable
+
+    trained = open_trainable(base, tmp_path / "copy", TrainSettings(pooling=pooling, max_tokens=24), device="cpu")
+    ours = open_encoder(base, backend="torch", overrides=Overrides(pooling=pooling)).encode_passages(TEXTS)
+    trained.model.eval()
+    features = trained.model.preprocess(TEXTS, prompt=trained.spec.passage_prompt)
+    with torch.no_grad():
+        theirs = trained.model(features)["sentence_embedding"].numpy()
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("dimension", [32, 8])
+def test_a_dense_layer_on_top_is_trained_saved_and_served(base, tmp_path, dimension):
+    train(base, examples(), tmp_path / "tuned", TrainSettings(projection=Projection(dimension), **QUICK))
+    tuned = open_encoder(tmp_path / "tuned", backend="torch")
+    assert tuned.dimension == dimension
+    theirs = SentenceTransformer(str(tmp_path / "tuned"), device="cpu").encode_document(TEXTS)
+    np.testing.assert_allclose(tuned.encode_passages(TEXTS), theirs, atol=1e-5)
+
+
+def test_a_projection_of_full_width_starts_as_the_identity(base, tmp_path):
+    from llama_index_embed_plus.train.model import open_trainable
+
+    settings = TrainSettings(projection=Projection(32))
+    model = open_trainable(base, tmp_path / "copy", settings, device="cpu").model.eval()
+    np.testing.assert_allclose(model.encode(TEXTS, prompt="passage : "), vectors(base), atol=1e-5)
+
+
+def test_prompts_are_put_before_the_same_texts_as_at_inference(base, tmp_path, monkeypatch):
+    """What the trainer feeds the model, read off its input, is what serving feeds it."""
+    seen: set[tuple[int, ...]] = set()
+    attempt = _Trainer._attempt
+
+    def watched(self, model, inputs, items):
+        for key, ids in inputs.items():
+            if key.endswith("input_ids"):
+                mask = inputs[key.replace("input_ids", "attention_mask")]
+                seen.update(tuple(row[kept.bool()].tolist()) for row, kept in zip(ids, mask))
+        return attempt(self, model, inputs, items)
+
+    monkeypatch.setattr(_Trainer, "_attempt", watched)
+    train(base, examples(2), tmp_path / "tuned", TrainSettings(**QUICK))
+    tokenizer = SentenceTransformer(str(base), device="cpu").tokenizer
+    expected = set()
+    for example in examples(2):
+        texts = [f"query : {example.query}"]
+        texts += [f"passage : {text.text}" for text in (*example.positives, *example.negatives)]
+        expected |= {tuple(tokenizer(text)["input_ids"]) for text in texts}
+    assert seen == expected
+
+
+def test_a_single_example_trains_and_says_that_there_was_nothing_to_tell_it_from(base, tmp_path):
+    report = train(base, examples()[:1], tmp_path / "with", TrainSettings(**QUICK))
+    assert len(report.losses) == 1 and report.losses[0] > 0  # its negative
+    with pytest.raises(TrainingError, match="no negatives: one example alone teaches nothing"):
+        train(base, examples(0)[:1], tmp_path / "without", TrainSettings(**QUICK))
+    assert not (tmp_path / "without").exists()
+
+
+def test_examples_with_and_without_negatives_are_all_trained_on(base, tmp_path):
+    report = train(base, [*examples(2)[:4], *examples(0)[4:]], tmp_path / "tuned", TrainSettings(**QUICK))
+    assert report.data["rows"] == 8 and report.data["negatives"] == 8 and len(report.losses) == 2
+
+
+def test_equal_queries_are_never_each_others_negatives(base, tmp_path):
+    same = [Example("what is it", example.positives, example.negatives) for example in examples()]
+    report = train(base, same, tmp_path / "tuned", TrainSettings(**QUICK))
+    assert len(report.losses) == len(same)  # one at a time, against their own negatives
+    with pytest.raises(TrainingError, match="all 8 rows ask or answer the same, and there are no negatives"):
+        train(base, [Example(e.query, e.positives) for e in same], tmp_path / "other", TrainSettings(**QUICK))
+
+
+def test_a_text_longer_than_the_window_is_cut_in_training_and_served_with_the_models_own_limit(base, tmp_path):
+    long = [Example(f"{example.query} {'slow ' * 500}", example.positives) for example in examples()]
+    train(base, long, tmp_path / "tuned", TrainSettings(batch_size=4, max_tokens=8))
+    assert open_encoder(tmp_path / "tuned").spec.max_tokens == open_encoder(base).spec.max_tokens
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_precision_that_the_device_does_not_have_is_an_error(base, tmp_path, precision):
+    with pytest.raises(UsageError, match=f"device 'cpu' does not train in {precision}: use precision='float32'"):
+        train(base, examples(), tmp_path / "tuned", TrainSettings(precision=precision, device="cpu", **QUICK))
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_gradient_checkpointing_saves_memory_and_changes_nothing(base, tmp_path, method):
+    plain, thrifty = (
+        train(base, examples(), tmp_path / str(on), TrainSettings(method=method, gradient_checkpointing=on, **QUICK))
+        for on in (False, True)
+    )
+    np.testing.assert_allclose(plain.losses, thrifty.losses, rtol=1e-5)
+
+
+def test_schedule_warm_up_decay_and_accumulation_reach_the_trainer(base, tmp_path, monkeypatch):
+    rates: list[float] = []
+    groups: list[float] = []
+    attempt = _Trainer._attempt
+
+    def watched(self, model, inputs, items):
+        rates.append(self.optimizer.param_groups[0]["lr"])
+        groups.extend(group["weight_decay"] for group in self.optimizer.param_groups)
+        return attempt(self, model, inputs, items)
+
+    monkeypatch.setattr(_Trainer, "_attempt", watched)
+    settings = TrainSettings(
+        epochs=5, batch_size=2, accumulation=2, learning_rate=1e-3, warmup_share=0.2, schedule="cosine",
+        weight_decay=0.1, max_tokens=16,
+    )  # fmt: skip
+    report = train(base, examples(), tmp_path / "tuned", settings)
+    assert len(report.losses) == 10 and len(rates) == 20
+    assert rates[0] == rates[1] == 0 and max(rates) == 1e-3 == rates[4]  # two steps of warm-up, two batches each
+    assert rates[-1] < rates[12] < rates[8] and {0.0, 0.1} == set(groups)
+
+
+def test_what_transformers_reports_to_can_be_named(base, tmp_path):
+    pytest.importorskip("tensorboard", reason="an outside program")
+    train(base, examples(), tmp_path / "tuned", TrainSettings(report_to=("tensorboard",), **QUICK))
+
+
+def test_something_to_report_to_that_is_not_installed_is_an_error(base, tmp_path):
+    with pytest.raises(UsageError, match="report_to 'clearml'"):
+        train(base, examples(), tmp_path / "tuned", TrainSettings(report_to=("clearml",), **QUICK))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"method": "half"}, "method is 'half', expected one of full, lora, adapter"),
+        ({"epochs": 0}, "epochs of training is 0, expected at least 1"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"warmup_share": 1.0}, "warmup_share is 1.0"),
+        ({"pooling": "median"}, "pooling is 'median', expected one of cls"),
+        ({"weight_decay": -1}, "weight_decay is -1, expected 0 or more"),
+        ({"loss": "hinge"}, "loss is 'hinge', expected one of"),
+    ],
+)
+def test_settings_that_cannot_be_honoured_are_refused_when_they_are_made(wrong, message):
+    with pytest.raises(UsageError, match=message):
+        TrainSettings(**wrong)
+
+
+def test_nothing_is_printed(base, tmp_path, capfd):
+    train(base, examples(), tmp_path / "tuned", TrainSettings(**QUICK))
+    captured = capfd.readouterr()
+    assert captured.out == "" and captured.err == ""
+
+
+def test_the_report_in_the_artifact_says_what_was_done(base, tmp_path):
+    report = train(base, examples(), tmp_path / "first", TrainSettings(**QUICK))
+    saved = json.loads((tmp_path / "first" / artifact.TRAIN_REPORT).read_text())
+    assert saved["settings"]["learning_rate"] == 1e-3 and saved["promotable"] is False
+    assert report.lineage.base == "model" and report.lineage.base_space == open_encoder(base).space
+    again = train(tmp_path / "first", examples(), tmp_path / "second", TrainSettings(**QUICK))
+    assert [parent.space for parent in again.lineage.parents] == [report.lineage.space] == [again.lineage.base_space]
+    artifact.verify(tmp_path / "second")

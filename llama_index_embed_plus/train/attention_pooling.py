@@ -24,7 +24,7 @@ class AttentionAwarePooling(torch.nn.Module):
         self.width = int(transformer.get_embedding_dimension())
         self._attention: torch.Tensor | None = None
         transformer.auto_model.config.output_attentions = True
-        transformer.auto_model.register_forward_hook(self._keep)
+        self._listen(transformer.auto_model)
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
         prompt = features.get("prompt_length", 0) if not self.include_prompt else 0
@@ -42,5 +42,13 @@ class AttentionAwarePooling(torch.nn.Module):
             self.width, tuple(MEAN if mode == ATTENTION else mode for mode in self.modes), self.include_prompt
         )
 
-    def _keep(self, module: torch.nn.Module, inputs: Any, output: Any) -> None:
-        self._attention = output.attentions[-1]
+    def _listen(self, model: Any) -> None:
+        """Keep the last layer's attention of every pass: sentence-transformers calls `forward` past all hooks."""
+        forward = model.forward
+
+        def listened(*args: Any, **kwargs: Any) -> Any:
+            output = forward(*args, **kwargs)
+            self._attention = output.attentions[-1]
+            return output
+
+        model.forward = listened

@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +67,14 @@ def fit(
     cannot be written, or memory that does not suffice for a single text.
     """
     started = time.perf_counter()
-    trainer = _Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=datasets,
-        loss=dict(losses),
-        callbacks=[_Watch(progress, checkpoints)],
-    )
+    watch = _Watch(progress, checkpoints)
+    try:
+        trainer = _Trainer(model=model, args=arguments, train_dataset=datasets, loss=dict(losses), callbacks=[watch])
+    except (RuntimeError, ValueError, ImportError) as error:
+        if not arguments.report_to:
+            raise
+        named = ", ".join(arguments.report_to)
+        raise UsageError(f"report_to {named!r} cannot be used: {str(error).splitlines()[0]}") from error
     trainer.checkpoints, trainer.mini_batches = checkpoints, MiniBatches(trainer.loss.values())
     trainer.remove_callback(PrinterCallback)  # the library does not print
     last = checkpoints.latest()
@@ -93,7 +94,7 @@ def arguments_of(
     folder: Path,
     prompts: Mapping[str, str],
     *,
-    batch_sampler: Callable[..., Any] | str = "no_duplicates",
+    batch_sampler: Callable[..., Any],
 ) -> SentenceTransformerTrainingArguments:
     """Say to the trainer what `settings` says. Raises UsageError for a precision that the device does not have."""
     device = device_of(settings)
@@ -116,7 +117,6 @@ def arguments_of(
         max_grad_norm=settings.max_gradient,
         bf16=settings.precision == "bfloat16",
         fp16=settings.precision == "float16",
-        **(_recomputed() if settings.gradient_checkpointing else {}),
         use_cpu=device == "cpu",
         batch_sampler=batch_sampler,
         prompts=dict(prompts) or None,
@@ -145,13 +145,6 @@ def _check_precision(settings: TrainSettings, device: str) -> None:
     has_it = device.startswith("cuda") and (settings.precision == "float16" or torch.cuda.is_bf16_supported())
     if not has_it:
         raise UsageError(f"device {device!r} does not train in {settings.precision}: use precision='float32'")
-
-
-def _recomputed() -> dict[str, Any]:
-    """Gradient checkpointing, under the name that this version of transformers has for it."""
-    names = {field.name for field in fields(SentenceTransformerTrainingArguments)}
-    name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
-    return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
 
 
 class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]

@@ -60,6 +60,8 @@ def open_trainable(folder: Path, copy: Path, settings: TrainSettings, *, device:
         _project(model, settings.projection, seed=settings.seed)
     if settings.method == "lora":
         add_lora(model, settings.lora)
+    if settings.gradient_checkpointing:
+        _recompute(model[0].auto_model)
     return Trainable(model, spec, serving_tokens)
 
 
@@ -112,6 +114,14 @@ def merge_lora(model: SentenceTransformer) -> None:
     transformer._hf_peft_config_loaded = False  # what transformers asks before it saves weights or matrices
     for parameter in transformer.parameters():
         parameter.requires_grad_(True)
+
+
+def _recompute(transformer: Any) -> None:
+    """Keep no activations: compute them again in the backward pass (Chen et al. 2016, arXiv 1604.06174)."""
+    # Version 5 of transformers renamed it on the way; sentence-transformers passes on the old name only.
+    name = "activation" if hasattr(transformer, "activation_checkpointing_enable") else "gradient"
+    enable = getattr(transformer, f"{name}_checkpointing_enable")
+    enable(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
 
 
 def _known_targets(model: SentenceTransformer) -> list[str]:

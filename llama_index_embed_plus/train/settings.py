@@ -14,6 +14,7 @@ from llama_index_embed_plus.errors import UsageError
 from llama_index_embed_plus.head import ACTIVATIONS
 from llama_index_embed_plus.pooling import POOLING_MODES
 from llama_index_embed_plus.train.fit_adapter import AdapterSettings
+from llama_index_embed_plus.train.losses.options import facts_of
 from llama_index_embed_plus.train.proof import ProofSettings
 
 Method = Literal["full", "lora", "adapter"]
@@ -105,6 +106,7 @@ class TrainSettings:
     passages_apart: bool = True
 
     def __post_init__(self) -> None:
+        facts_of(self.loss)
         _one_of(method=(self.method, Method), precision=(self.precision, Precision), schedule=(self.schedule, Schedule))
         _at_least_one(
             "training",

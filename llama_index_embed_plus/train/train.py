@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
 from llama_index_embed_plus import artifact, checkpoints
 from llama_index_embed_plus.adapter import AdaptedEncoder, attached
@@ -26,11 +26,13 @@ from llama_index_embed_plus.encoders import TextEncoder, open_encoder
 from llama_index_embed_plus.errors import TrainingError, UsageError
 from llama_index_embed_plus.spec import EncoderSpec, read_spec, space_of
 from llama_index_embed_plus.train import ranks
+from llama_index_embed_plus.train.batches import are_all_alike, batch_sampler, rows_of
 from llama_index_embed_plus.train.checkpoint import Checkpoints, fingerprint
 from llama_index_embed_plus.train.examples import to_datasets
 from llama_index_embed_plus.train.fit_adapter import fit_adapter
 from llama_index_embed_plus.train.heldout import Heldout
 from llama_index_embed_plus.train.loop import Losses, arguments_of, device_of, fit
+from llama_index_embed_plus.train.losses import LossOptions, build_loss, facts_of
 from llama_index_embed_plus.train.model import Trainable, open_trainable, save_trained
 from llama_index_embed_plus.train.proof import Proof, prove
 from llama_index_embed_plus.train.report import Lineage, TrainReport, read_report, write_report
@@ -157,7 +159,9 @@ def _train_weights(job: _Job, progress: Progress | None) -> TrainReport:
     datasets = _datasets(job)
     spec = read_spec(job.folder)
     run = Checkpoints(job.out.parent / f".{job.out.name}-training", _identity(job, spec, datasets))
-    arguments = arguments_of(job.settings, run.folder, prompts_of(spec))
+    known, ids = _known(job)
+    sampler = batch_sampler(job.settings.loss, known=known, ids=ids)
+    arguments = arguments_of(job.settings, run.folder, prompts_of(spec), batch_sampler=sampler)
     with _opened(run), tempfile.TemporaryDirectory(prefix=".embed-plus-", dir=job.out.parent) as copy:
         ranks.wait()
         trained = open_trainable(job.folder, Path(copy), job.settings, device=device_of(job.settings))
@@ -187,19 +191,37 @@ def _datasets(job: _Job) -> DatasetDict:
     datasets = to_datasets(job.examples, negatives=job.settings.negatives)
     if not any(map(len, datasets.values())):
         raise TrainingError(f"none of the {len(job.examples)} examples has a positive: nothing to train on")
+    if facts_of(job.settings.loss).in_batch and list(datasets) == ["negatives_0"]:
+        _check_teachable(job, datasets["negatives_0"])
     return datasets
 
 
-def _losses(trained: Trainable, datasets: DatasetDict, settings: TrainSettings) -> Losses:
-    from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
+def _check_teachable(job: _Job, dataset: Dataset) -> None:
+    """Refuse pairs that can be nobody's negatives: every loss would be zero, and look like success."""
+    known, ids = _known(job)
+    if len(dataset) == 1:
+        raise TrainingError("no negatives: one example alone teaches nothing; mine negatives, or give more examples")
+    if are_all_alike(rows_of(dataset, known=known, ids=ids)):
+        raise TrainingError(
+            f"all {len(dataset)} rows ask or answer the same, and there are no negatives: nothing to learn from; mine "
+            "negatives, or give other queries too"
+        )
 
-    loss = CachedMultipleNegativesRankingLoss(
-        trained.model,
-        mini_batch_num_tokens=settings.tokens_at_once,
-        gather_across_devices=ranks.count() > 1,
-        **settings.loss_options,
-    )
-    return dict.fromkeys(datasets, loss)
+
+def _losses(trained: Trainable, datasets: DatasetDict, settings: TrainSettings) -> Losses:
+    run = {"tokens_at_once": settings.tokens_at_once, "gather_across_devices": ranks.count() > 1}
+    options = LossOptions.of(settings.loss, settings.loss_options, **run)
+    return dict.fromkeys(datasets, build_loss(settings.loss, trained.model, options))
+
+
+def _known(job: _Job) -> tuple[dict[str, set[str]], dict[str, str]]:
+    """Query -> its positives in whatever data set; text -> passage id."""
+    known: dict[str, set[str]] = {}
+    ids: dict[str, str] = {}
+    for example in job.examples:
+        known.setdefault(example.query, set()).update(positive.text for positive in example.positives)
+        ids.update((text.text, text.id) for text in (*example.positives, *example.negatives))
+    return known, ids
 
 
 def _identity(job: _Job, spec: EncoderSpec, datasets: DatasetDict) -> dict[str, Any]:
