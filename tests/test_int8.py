@@ -119,6 +119,16 @@ def test_every_pooling_is_invariant_and_near_float32(mode, tmp_path):
     assert (alone * one_by_one(float32, rows)).sum(axis=1).min() > 0.98
 
 
+def test_a_column_is_clipped_only_where_that_lowers_its_squared_error():
+    weight = np.random.default_rng(1).normal(size=(20_000, 16)).astype(np.float32)
+    weight[0] = 5  # an outlier that would make every other step coarser
+    steps, scales = quantise_columns(weight)
+    whole = np.abs(weight).max(axis=0) / 127
+    error = np.square(steps * scales - weight).sum(axis=0)
+    assert (scales < whole).all()
+    assert (error < np.square(np.rint(weight / whole) * whole - weight).sum(axis=0)).all()
+
+
 def test_columns_are_quantised_to_within_half_a_step():
     weight = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
     weight[:, 3] = 0

@@ -18,7 +18,7 @@ from llama_index_embed_plus.export.observe import LONGEST, Frame
 from llama_index_embed_plus.export.onnx_writer import GraphWriter
 from llama_index_embed_plus.export.weights import Array, EncoderWeights, Linear
 
-_ALPHA: Mapping[Site, float] = {"qkv": 0.85, "context": 0.75, "up": 0.75, "projection": 0.75}
+_ALPHA: Mapping[Site, float] = {"qkv": 1.0, "context": 0.75, "up": 0.75, "projection": 0.75}
 # Room above the measured range. Attention over random tokens is flatter than over text, so its context is smaller.
 _HEADROOM: Mapping[Site, float] = {"context": 1.5}
 
