@@ -97,23 +97,23 @@ def report_of(
     run: Run,
     qrels: Qrels,
     *,
-    queries: Sequence[Query] = (),
+    queries: Sequence[Query] | None = None,
     k: int | Sequence[int] = 10,
     name: str = "",
     unknown_passages: int = 0,
 ) -> RetrievalReport:
     """Score a run, whoever made it. A judged query that the run has nothing for scores 0.
 
-    queries: what was asked; those without judgement and judgements of others are left out and counted. None at all:
+    queries: what was asked; those without judgement and judgements of others are left out and counted. None:
         everything that is judged is measured.
     k: the cutoff, or several; the first is that of the headline.
     Raises:
         InputError: no query has a judgement, a query id occurs twice, a score or grade is no number, k is below 1.
     """
     cutoffs = tuple(dict.fromkeys([k] if isinstance(k, int) else k))
-    texts = texts_by_id(queries)
-    asked = texts or dict.fromkeys([*qrels, *run], "")
-    used = {query: qrels[query] for query in (texts or qrels) if qrels.get(query)}
+    texts = texts_by_id(queries or ())
+    asked = dict.fromkeys([*qrels, *run], "") if queries is None else texts
+    used = {query: qrels[query] for query in (qrels if queries is None else texts) if qrels.get(query)}
     if not used:
         raise InputError(f"none of the {len(asked)} queries has a judgement in the {len(qrels)} qrels: check the ids")
     kept = {query: run.get(query, {}) for query in used}

@@ -1,0 +1,181 @@
+"""Queries, judgements and runs <-> their files: JSONL, BEIR's TSV, TREC's qrels and run files.
+
+Guarantees: a line that cannot be used is an InputError with file and line; what is written can be read back, by
+trec_eval too, and is written whole or not at all. Does not know: metrics.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from llama_index_embed_plus.errors import InputError
+from llama_index_embed_plus.evaluate.rows import read_rows
+from qdrant_tools.metrics import ranked
+from qdrant_tools.records import Qrels, Query, Run
+
+BEIR_HEADER = ("query-id", "corpus-id", "score")
+
+
+def read_queries(path: Path) -> list[Query]:
+    """Read JSONL rows `{"id", "text"}`, or BEIR's `{"_id", "text"}`.
+
+    Raises:
+        InputError: no such file, no queries in it, or a row without id or text, with an empty one, or with an id that
+            another row has.
+    """
+    _checked_file(path, "queries")
+    queries: dict[str, Query] = {}
+    for row in read_rows(path):
+        name = row.text("id" if "id" in row.values else "_id")
+        if name in queries:
+            raise InputError(f"{row.where}: the id {name!r} occurs twice: every id names one query")
+        queries[name] = Query(name, row.text("text"))
+    if not queries:
+        raise InputError(f"{path} holds no queries: expected JSONL rows with 'id' (or '_id') and 'text'")
+    return list(queries.values())
+
+
+def read_qrels(path: Path) -> dict[str, dict[str, int]]:
+    """Read judgements: BEIR's TSV (header `query-id corpus-id score`), or TREC's `query iteration passage grade`.
+
+    Raises:
+        InputError: no such file, no judgements in it, a line with other columns, a grade that is no whole number, or
+            two grades for one passage.
+    """
+    _checked_file(path, "judgements")
+    qrels: dict[str, dict[str, int]] = {}
+    beir = False
+    for where, first, line in _lines(path):
+        if first and tuple(line.rstrip("\r\n").split("\t")[:3]) == BEIR_HEADER:
+            beir = True
+            continue
+        fields = line.rstrip("\r\n").split("\t") if beir else line.split()
+        if len(fields) != (3 if beir else 4):
+            kinds = "query-id, corpus-id, score" if beir else "query, iteration, passage, grade (or BEIR's header)"
+            raise InputError(f"{where}: {len(fields)} columns, expected {kinds}")
+        query, passage, text = fields[0], fields[-2], fields[-1]
+        if not query or not passage:
+            raise InputError(f"{where}: an empty id, expected the ids of a query and a passage")
+        grade = _grade(text, where)
+        if qrels.setdefault(query, {}).setdefault(passage, grade) != grade:
+            known = qrels[query][passage]
+            raise InputError(f"{where}: query {query!r} and passage {passage!r} have grade {grade}, earlier {known}")
+    if not qrels:
+        raise InputError(f"{path} holds no judgements")
+    return qrels
+
+
+def read_run(path: Path) -> dict[str, dict[str, float]]:
+    """Read a TREC run, `query Q0 passage rank score name`. Ranks are not read: trec_eval goes by the scores too.
+
+    Raises:
+        InputError: no such file, no results in it, a line with other columns, a score that is no number, or a passage
+            that occurs twice for a query.
+    """
+    _checked_file(path, "results")
+    run: dict[str, dict[str, float]] = {}
+    for where, _, line in _lines(path):
+        fields = line.split()
+        if len(fields) != 6:
+            raise InputError(f"{where}: {len(fields)} columns, expected query, Q0, passage, rank, score, name")
+        query, _, passage, _, text, _ = fields
+        scores = run.setdefault(query, {})
+        if passage in scores:
+            raise InputError(f"{where}: passage {passage!r} occurs twice for query {query!r}")
+        scores[passage] = _score(text, where)
+    if not run:
+        raise InputError(f"{path} holds no results")
+    return run
+
+
+def write_queries(path: Path, queries: Iterable[Query]) -> None:
+    """Write JSONL rows `{"id", "text"}`."""
+    _write(path, (json.dumps(query.as_row(), ensure_ascii=False) for query in queries))
+
+
+def write_qrels(path: Path, qrels: Qrels) -> None:
+    """Write BEIR's TSV.
+
+    Raises:
+        InputError: an id with a tab or a line break in it.
+    """
+    rows = ((query, passage, str(grade)) for query, grades in qrels.items() for passage, grade in grades.items())
+    _write(path, ("\t".join(_without("\t\r\n", row)) for row in ((BEIR_HEADER), *rows)))
+
+
+def write_run(path: Path, run: Run, *, name: str = "embed-plus") -> None:
+    """Write a TREC run file, the passages of a query in the order in which trec_eval ranks them.
+
+    Raises:
+        InputError: an id or a name with white space in it, which separates the columns of this format.
+    """
+
+    def lines() -> Iterator[str]:
+        for query, scores in run.items():
+            for rank, passage in enumerate(ranked(scores), start=1):
+                fields = (query, "Q0", passage, str(rank), repr(float(scores[passage])), name)
+                yield " ".join(_without(None, fields))
+
+    _write(path, lines())
+
+
+def _checked_file(path: Path, what: str) -> None:
+    if not path.is_file():
+        raise InputError(f"{path} is not a file: expected {what}")
+
+
+def _lines(path: Path) -> Iterator[tuple[str, bool, str]]:
+    """(file:line, whether it is the first, text) of every line that is not blank."""
+    first = True
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield f"{path}:{number}", first, line
+                    first = False
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}): convert it") from error
+
+
+def _grade(text: str, where: str) -> int:
+    try:
+        grade = float(text)
+    except ValueError:
+        grade = math.nan
+    if not math.isfinite(grade) or grade != int(grade):
+        raise InputError(f"{where}: the grade is {text!r}, expected a whole number")
+    return int(grade)
+
+
+def _score(text: str, where: str) -> float:
+    try:
+        score = float(text)
+    except ValueError:
+        score = math.nan
+    if not math.isfinite(score):
+        raise InputError(f"{where}: the score is {text!r}, expected a finite number")
+    return score
+
+
+def _without(separators: str | None, fields: Iterable[str]) -> list[str]:
+    """The fields, none of which holds a separator (None: white space) or nothing."""
+    kept = list(fields)
+    for each in kept:
+        bad = each.split() != [each] if separators is None else any(mark in each for mark in separators) or not each
+        if bad:
+            raise InputError(f"{each!r} cannot be written as a column: it is empty or holds what separates columns")
+    return kept
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("w", encoding="utf-8", newline="\n") as out:
+            out.writelines(f"{line}\n" for line in lines)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
