@@ -3,8 +3,9 @@
 The file carries `promotable` and `verdict` beside the facts they follow from: `artifact.refusal` reads these two
 without knowing this module, and a promotion refuses an artifact that is not promotable.
 
-Guarantees: a report without a proof is not promotable, nor is one whose base is not; reading back what was written gives the same report; a file
-whose `promotable` contradicts its proof is `DamagedModelError`. Does not know: how training or measuring is done.
+Guarantees: a report without a proof is not promotable, nor is one whose base is not; reading back what was written
+gives the same report; a file whose `promotable` contradicts its proof is `DamagedModelError`. Does not know: how
+training or measuring is done.
 """
 
 from __future__ import annotations

@@ -1,0 +1,223 @@
+"""Splits that keep near-duplicates together, and a refusal of training data that knows held-out queries."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import WordEncoder
+
+from llama_index_embed_plus.errors import InputError, LeakError, TrainingError, UsageError
+from llama_index_embed_plus.train.duplicates import Groups, group_texts, near_pairs, normalized
+from llama_index_embed_plus.train.heldout import Heldout
+from llama_index_embed_plus.train.splits import (
+    SplitSettings,
+    check_leak,
+    find_leaks,
+    split_queries,
+    without_leaks,
+)
+from qdrant_tools.records import Example, Passage, Query, ScoredText
+
+
+def example(query: str, *positives: str) -> Example:
+    return Example(query, tuple(ScoredText(each, f"text of {each}") for each in positives))
+
+
+def numbered(count: int) -> list[Query]:
+    return [Query(f"q{i}", f"question number {i}") for i in range(count)]
+
+
+HELDOUT = Heldout(
+    (Query("h1", "How do bees make honey?"), Query("h2", "Where do whales sleep?")),
+    {"h1": {"bees": 1, "wasps": 0}, "h2": {"whales": 2}},
+    (Passage("bees", "Bees make honey from nectar."), Passage("whales", "Whales sleep near the surface.")),
+)
+
+
+def test_the_shares_are_those_asked_for_and_every_query_has_one_part():
+    split = split_queries(numbered(200), SplitSettings(dev=0.1, test=0.2))
+    assert (len(split.train), len(split.dev), len(split.test), split.groups) == (140, 20, 40, 200)
+    assert sorted(q.id for part in (split.train, split.dev, split.test) for q in part) == sorted(
+        q.id for q in numbered(200)
+    )
+
+
+def test_another_seed_gives_another_split_and_the_same_seed_the_same():
+    first, again, other = (split_queries(numbered(100), SplitSettings(seed=seed)).test for seed in (1, 1, 2))
+    assert first == again != other
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    texts=st.lists(st.sampled_from([f"Word{i}{end}" for i in range(12) for end in ("", "?", " !")]), min_size=30),
+    seed=st.integers(0, 5),
+)
+def test_no_group_is_cut_and_the_order_of_the_rows_does_not_matter(texts, seed):
+    items = [Query(str(i), text) for i, text in enumerate(texts)]
+    wanted = SplitSettings(dev=0.2, test=0.2, seed=seed)
+    try:
+        split = split_queries(items, wanted)
+    except InputError as error:
+        assert "groups of near-duplicates" in str(error)
+        return
+    words = [{normalized(item.text) for item in part} for part in (split.train, split.dev, split.test)]
+    assert not words[0] & words[1] and not words[0] & words[2] and not words[1] & words[2]
+    shuffled = random.Random(seed).sample(items, len(items))
+    assert set(split_queries(shuffled, wanted).test) == set(split.test)
+    assert len(split.test) <= round(0.2 * len(items)) and split.train
+
+
+def test_case_punctuation_and_spelling_of_unicode_make_no_new_question():
+    assert normalized("  How do BEES\tmake honey?! ") == normalized("how do bees make honey")
+    assert normalized("ﬁle ①") == normalized("file 1") and normalized("Café") == normalized("Café")
+    assert normalized("??") != normalized("!!")  # without words the signs are all there is
+    assert normalized("make honey do bees") != normalized("do bees make honey")
+
+
+def test_what_an_encoder_puts_close_stays_together_also_over_several_steps():
+    # a ~ b and b ~ c, but a and c have less in common: still one group.
+    texts = ["one two three four", "one two three four five", "one two three four five six", "other words only"]
+    queries = [Query(str(i), text) for i, text in enumerate(texts)] + [
+        Query(f"n{i}", f"alone{i} thing{i}") for i in range(20)
+    ]
+    encoder = WordEncoder(dimension=512)
+    split = split_queries(queries, SplitSettings(similarity=0.88), encoder=encoder)
+    assert split.groups == len(queries) - 2
+    vectors = encoder.encode_queries(texts)
+    assert float(vectors[0] @ vectors[2]) < 0.88 < float(vectors[0] @ vectors[1])
+    for part in (split.train, split.dev, split.test):
+        assert {q.id for q in part} & {"0", "1", "2"} in ({"0", "1", "2"}, set())
+
+
+def test_near_pairs_are_those_of_the_whole_matrix(monkeypatch):
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(50, 3)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    monkeypatch.setattr("llama_index_embed_plus.train.duplicates._BLOCK", 7)
+    found = {(i, j) for i, j, _ in near_pairs(rows, rows, similarity=0.9)}
+    assert found == set(zip(*(axis.tolist() for axis in np.nonzero(rows @ rows.T >= 0.9))))
+
+
+@settings(max_examples=50, deadline=None)
+@given(pairs=st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15)), max_size=40))
+def test_groups_are_the_connected_components(pairs):
+    groups = Groups(16)
+    reach = np.eye(16, dtype=int)
+    for first, second in pairs:
+        groups.join(first, second)
+        reach[first, second] = reach[second, first] = 1
+    for _ in range(4):
+        reach = (reach @ reach > 0).astype(int)
+    components = {tuple(np.nonzero(row)[0].tolist()) for row in reach}
+    assert sorted(groups.members()) == sorted(map(list, components))
+
+
+def test_queries_that_share_a_positive_stay_together_unless_told_otherwise():
+    items = [example(f"question {i}", f"passage {i // 2}") for i in range(100)]
+    split = split_queries(items)
+    parts = [{p.id for item in part for p in item.positives} for part in (split.train, split.dev, split.test)]
+    assert not parts[0] & parts[1] and not parts[0] & parts[2]
+    assert split.groups == 50
+    assert split_queries(items, SplitSettings(by_passage=False)).groups == 100
+    queries = [Query(str(i), f"question {i}") for i in range(100)]
+    qrels = {str(i): {f"passage {i // 2}": 1, "everybody's": 0} for i in range(100)}
+    assert split_queries(queries, qrels=qrels).groups == 50
+
+
+def test_data_that_cannot_be_split_is_an_error_and_not_an_empty_part():
+    with pytest.raises(InputError, match="no query for the test part: 10 queries are 1 groups"):
+        split_queries([Query(str(i), "the same") for i in range(10)])
+    with pytest.raises(InputError, match="1 queries"):
+        split_queries([Query("1", "alone")])
+    with pytest.raises(InputError, match="0 queries"):
+        split_queries([])
+    with pytest.raises(UsageError, match="leave some for training"):
+        SplitSettings(dev=0.5, test=0.5)
+    everything = split_queries(numbered(5), SplitSettings(dev=0, test=0))
+    assert len(everything.train) == 5 and not everything.dev and not everything.test
+
+
+@pytest.mark.parametrize("by_passage", [True, False])
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_a_split_passes_the_leak_check_with_its_own_settings(by_passage, data):
+    words = st.sampled_from(["bee", "cat", "whale", "Bee", "bee?", "tree", "snow"])
+    rows = data.draw(st.lists(st.tuples(words, words, st.integers(0, 20)), min_size=20, max_size=40))
+    items = [example(f"{a} {b} {i}" if i > 5 else f"{a} {b}", f"p{i}") for a, b, i in rows]
+    encoder = WordEncoder(dimension=128)
+    wanted = SplitSettings(dev=0.2, test=0.2, similarity=0.9, by_passage=by_passage)
+    try:
+        split = split_queries(items, wanted, encoder=encoder)
+    except InputError:
+        return
+    check_leak(split.train, Heldout.of_examples(split.test), encoder=encoder, similarity=0.9, passages=by_passage)
+
+
+def test_the_same_query_in_other_spelling_is_a_leak():
+    train = [example("what do cats eat?", "cats"), example("HOW do bees make honey", "other")]
+    with pytest.raises(LeakError, match=r"1 of 2 training examples .* \(1 by same query\).*'HOW do bees make honey'"):
+        check_leak(train, HELDOUT)
+    assert issubclass(LeakError, TrainingError)
+
+
+def test_a_near_query_is_a_leak_if_an_encoder_says_so():
+    train = [example("how do bees make honey? quickly", "other")]
+    check_leak(train, HELDOUT)
+    encoder = WordEncoder(dimension=512)
+    with pytest.raises(LeakError, match="1 by near query"):
+        check_leak(train, HELDOUT, encoder=encoder, similarity=0.85)
+    check_leak(train, HELDOUT, encoder=encoder, similarity=0.99)
+
+
+def test_a_question_about_a_held_out_passage_is_a_leak_by_id_or_by_words():
+    by_id, by_words = (
+        example("who makes honey", "bees"),
+        Example("who naps at sea", (ScoredText("copy", "whales sleep near the SURFACE"),)),
+    )
+    judged_irrelevant = example("which insects sting", "wasps")
+    leaks = find_leaks([by_id, judged_irrelevant, by_words], HELDOUT)
+    assert [(leak.kind, leak.row, leak.heldout_query) for leak in leaks] == [
+        ("same passage", 0, "How do bees make honey?"),
+        ("same passage", 2, "Where do whales sleep?"),
+    ]
+    with pytest.raises(LeakError, match="passages=False"):
+        check_leak([by_id], HELDOUT)
+    check_leak([by_id, by_words], HELDOUT, passages=False)
+
+
+def test_the_way_out_drops_the_leaks_and_keeps_the_rest():
+    train = [example("where do whales sleep", "x"), example("fine", "cats"), example("who makes honey", "bees")]
+    kept, leaks = without_leaks(train, HELDOUT)
+    assert [each.query for each in kept] == ["fine"] and {leak.row for leak in leaks} == {0, 2}
+    check_leak(kept, HELDOUT)
+    check_leak([], HELDOUT, encoder=WordEncoder())
+
+
+def test_the_message_shows_one_leak_of_every_kind_and_is_one_line():
+    train = [example(f"Where do whales sleep{'?' * i}", "x") for i in range(5)] + [example("who makes honey", "bees")]
+    with pytest.raises(LeakError, match="6 of 6.*5 by same query, 1 by same passage.*who makes honey") as caught:
+        check_leak(train, HELDOUT)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_held_out_set_that_cannot_be_measured_is_refused():
+    with pytest.raises(InputError, match="none of the 1 held-out queries has a relevant passage"):
+        Heldout((Query("a", "text"),), {"b": {"p": 1}, "a": {"p": 0}})
+    with pytest.raises(InputError, match="contain the id 'a' twice"):
+        Heldout((Query("a", "text"), Query("a", "other")), {"a": {"p": 1}})
+
+
+def test_examples_can_be_held_out_and_equal_queries_become_one():
+    heldout = Heldout.of_examples([example("same", "a"), example("same", "b"), example("other", "c")])
+    assert [query.text for query in heldout.queries] == ["same", "other"]
+    assert heldout.relevant == {"a", "b", "c"} and heldout.passages == ()
+    with_others = Heldout.of_examples([example("same", "a")], passages=[Passage("x", "something else")])
+    assert {passage.id for passage in with_others.passages} == {"a", "x"}
+
+
+def test_grouping_needs_no_encoder():
+    assert group_texts(["a b", "A, b!", "c"]).members() == [[0, 1], [2]]
