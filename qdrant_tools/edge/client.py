@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,9 @@ class EmbeddedClient(QdrantClient):
         # another client made from such options would open the folder with another engine
         raise NotSupportedError("an embedded client has no init_options: use connect() or aconnect() on its folder")
 
-    # Every call of QdrantClient looks for texts and images to embed first, number by number. For the two calls
-    # that decide throughput, plain numbers are recognised at a glance and go straight to the engine.
+    # Every call of QdrantClient looks for texts and images to embed first, number by number, and copies requests
+    # deeply. For the calls that decide throughput, plain numbers are recognised at a glance and go straight to the
+    # engine.
 
     def upsert(self, collection_name: str, points: types.Points, *args: Any, **kwargs: Any) -> types.UpdateResult:
         if args or not isinstance(points, list) or not all(map(_is_plain_point, points)):
@@ -57,6 +59,13 @@ class EmbeddedClient(QdrantClient):
         if args or not _is_plain_vector(query) or kwargs.get("prefetch") is not None:
             return super().query_points(collection_name, query, *args, **kwargs)
         return self._client.query_points(collection_name, query, **kwargs)
+
+    def query_batch_points(
+        self, collection_name: str, requests: Sequence[types.QueryRequest], *args: Any, **kwargs: Any
+    ) -> list[types.QueryResponse]:
+        if args or not all(map(_is_plain_request, requests)):
+            return super().query_batch_points(collection_name, requests, *args, **kwargs)
+        return self._client.query_batch_points(collection_name, requests, **kwargs)
 
     def build_index(self, collection_name: str) -> bool:
         """Build what is due now: HNSW, quantisation, removal of deleted points. False if nothing was due."""
@@ -69,6 +78,10 @@ class EmbeddedClient(QdrantClient):
 
 def _is_plain_vector(vector: Any) -> bool:
     return type(vector) is np.ndarray or (type(vector) is list and len(vector) > 0 and type(vector[0]) is float)
+
+
+def _is_plain_request(request: Any) -> bool:
+    return type(request) is models.QueryRequest and _is_plain_vector(request.query) and request.prefetch is None
 
 
 def _is_plain_point(point: Any) -> bool:
