@@ -222,22 +222,24 @@ class Bench:
             examples.append(Example(text, texts(ids), texts(others)))
         return examples
 
-    def train(self, base: Path, examples: Sequence[Any], out: Path, *, method: str = "full") -> None:
-        from llama_index_embed_plus.train.finetune import FinetuneSettings, finetune
+    def train(self, base: Path, examples: Sequence[Any], out: Path, *, method: Any = "full") -> None:
+        from llama_index_embed_plus.train.settings import TrainSettings
+        from llama_index_embed_plus.train.train import train
 
-        if method != "full":
-            raise SystemExit(f"{method} cannot be trained yet")
         asked = self.arguments
-        settings = FinetuneSettings(
+        settings = TrainSettings(
+            method=method,
             epochs=asked.epochs,
             batch_size=asked.batch_size,
-            learning_rate=asked.learning_rate,
+            learning_rate=asked.learning_rate if method == "full" else asked.lora_learning_rate,
             negatives=asked.negatives,
             max_tokens=asked.max_tokens,
             seed=asked.seed,
+            checkpoint_every=0,
+            device="cpu",
         )
         with self.clock("training"):
-            report = finetune(base, examples, out, settings)
+            report = train(base, examples, out, settings)
         self.notes["steps"] = self.notes.get("steps", 0) + len(report.losses)
 
 
@@ -426,6 +428,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=5e-5)
+    parser.add_argument("--lora-learning-rate", type=float, default=2e-4)
     parser.add_argument("--negatives", type=int, default=3)
     parser.add_argument(
         "--max-tokens", type=int, default=128, help="of a text in training; embedding has no other limit"
@@ -462,7 +465,8 @@ def main() -> None:
         child(arguments)
         return
     left_out = ("systems", "out", "work", "resume", "child", "threads")
-    settings = {name: str(value) for name, value in vars(arguments).items() if name not in left_out}
+    settings = {name: value for name, value in vars(arguments).items() if name not in left_out}
+    settings["data"] = arguments.data.name
     results = _earlier(arguments, settings)
     arguments.work.mkdir(parents=True, exist_ok=True)
     wanted = [name for name in SYSTEMS if name in arguments.systems and name not in results]

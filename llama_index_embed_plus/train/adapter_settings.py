@@ -11,7 +11,7 @@ from llama_index_embed_plus.errors import UsageError
 
 Source = Literal["in_batch", "mined", "collection"]
 SOURCES = ("in_batch", "mined", "collection")
-RATES = {"full": 3e-4, "low_rank": 3e-3, "orthogonal": 3e-4, "mlp": 3e-3}
+RATES = {"full": 3e-4, "low_rank": 1e-3, "orthogonal": 1e-4, "mlp": 1e-3}
 """Learning rates that suit the kinds."""
 
 
