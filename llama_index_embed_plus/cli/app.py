@@ -13,7 +13,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from llama_index_embed_plus.cli import benchmark_app, log_app, mine_app, monitor_app
+from llama_index_embed_plus.cli import (
+    benchmark_app,
+    collection_app,
+    log_app,
+    mine_app,
+    monitor_app,
+    promote_app,
+    train_app,
+)
 from llama_index_embed_plus.cli.options import DEFAULT_LOCATION, DEFAULT_MODEL, Backend, Location, Model
 from llama_index_embed_plus.errors import PlusError, UsageError
 
@@ -26,9 +34,13 @@ app = typer.Typer(
 )
 
 app.add_typer(mine_app.app)
+app.add_typer(train_app.app)
 app.add_typer(monitor_app.app)
 app.add_typer(monitor_app.canary_app, name="canary")
 app.add_typer(benchmark_app.app)
+app.add_typer(collection_app.app, name="collection")
+app.add_typer(collection_app.tune_app)
+app.add_typer(promote_app.app, name="promote")
 app.add_typer(log_app.app, name="log")
 
 Precision = Annotated[Literal["fp32", "int8"], typer.Option(help="Of the ONNX build.")]

@@ -96,7 +96,7 @@ def recall_latency(path: Path | None, found: TuningReport) -> Picture:
         axis.plot(x, y, line, marker=marker, markersize=5, linewidth=0.8, label=name, color=colour)
         for trial in ordered if name != "exact" and len(families) <= 4 else ():
             axis.annotate(
-                f"ef {trial.hnsw_ef}", (trial.recall, trial.p50_ms), (4, 4), None, "offset points", fontsize=7
+                f"ef {trial.hnsw_ef}", (trial.recall, trial.p50_ms), (4, 4), "data", "offset points", fontsize=7
             )
     axis.plot([found.chosen.recall], [found.chosen.p50_ms], "o", markersize=14, fillstyle="none", color=INK)
     axis.axvline(found.target_recall, color=INK, linewidth=0.8, linestyle="--")
