@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from llama_index_embed_plus import cli
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +25,21 @@ def clean_environment(monkeypatch):
     for name in ("EMBED_PLUS_LOCATION", "EMBED_PLUS_MODEL", "QDRANT_API_KEY", "QDRANT_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run `embed-plus ARGS` in an empty working folder; returns (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["embed-plus", *map(str, args)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

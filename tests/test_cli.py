@@ -13,27 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llama_index_embed_plus import cli
 from qdrant_tools.collection import CollectionManager
 from qdrant_tools.connect import connect
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run `embed-plus ARGS` in an empty working folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["embed-plus", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

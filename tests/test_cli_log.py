@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from models import SENTENCE, save_model
 
-from llama_index_embed_plus import cli, open_encoder
+from llama_index_embed_plus import open_encoder
 from qdrant_tools.collection import CollectionManager
 from qdrant_tools.connect import connect
 from qdrant_tools.index import index_passages
@@ -20,24 +19,6 @@ from qdrant_tools.records import Hit, Passage
 from qdrant_tools.search import search
 
 WORDS = SENTENCE.split()[6:26]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run `embed-plus ARGS` in an empty working folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["embed-plus", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def error_line(stderr: str) -> str:
