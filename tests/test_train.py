@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +14,16 @@ from sentence_transformers import SentenceTransformer
 
 from llama_index_embed_plus import artifact
 from llama_index_embed_plus.encoders import open_encoder
-from llama_index_embed_plus.errors import TrainingError, UsageError
+from llama_index_embed_plus.errors import LeakError, TrainingError, UsageError
+from llama_index_embed_plus.train.data import ScoredPair, TrainingData
+from llama_index_embed_plus.train.heldout import Heldout
 from llama_index_embed_plus.train.loop import _Trainer
 from llama_index_embed_plus.train.settings import LoraSettings, Projection, TrainSettings
 from llama_index_embed_plus.train.train import train
-from qdrant_tools.records import Example, ScoredText
+from qdrant_tools.collection import CollectionManager
+from qdrant_tools.connect import connect
+from qdrant_tools.index import index_passages
+from qdrant_tools.records import Example, Passage, ScoredText
 
 WORDS = ("cat", "dog", "bird", "tree", "river", "stone", "red", "blue")
 QUICK = {"batch_size": 4, "max_tokens": 16, "learning_rate": 1e-3}
@@ -143,7 +150,7 @@ def test_prompts_are_put_before_the_same_texts_as_at_inference(base, tmp_path, m
 def test_a_single_example_trains_and_says_that_there_was_nothing_to_tell_it_from(base, tmp_path):
     report = train(base, examples()[:1], tmp_path / "with", TrainSettings(**QUICK))
     assert len(report.losses) == 1 and report.losses[0] > 0  # its negative
-    with pytest.raises(TrainingError, match="no negatives: one example alone teaches nothing"):
+    with pytest.raises(TrainingError, match="nothing to tell apart; give others, or negatives"):
         train(base, examples(0)[:1], tmp_path / "without", TrainSettings(**QUICK))
     assert not (tmp_path / "without").exists()
 
@@ -157,7 +164,7 @@ def test_equal_queries_are_never_each_others_negatives(base, tmp_path):
     same = [Example("what is it", example.positives, example.negatives) for example in examples()]
     report = train(base, same, tmp_path / "tuned", TrainSettings(**QUICK))
     assert len(report.losses) == len(same)  # one at a time, against their own negatives
-    with pytest.raises(TrainingError, match="all 8 rows ask or answer the same, and there are no negatives"):
+    with pytest.raises(TrainingError, match="no two of the 8 rows may share a batch"):
         train(base, [Example(e.query, e.positives) for e in same], tmp_path / "other", TrainSettings(**QUICK))
 
 
@@ -244,3 +251,53 @@ def test_the_report_in_the_artifact_says_what_was_done(base, tmp_path):
     again = train(tmp_path / "first", examples(), tmp_path / "second", TrainSettings(**QUICK))
     assert [parent.space for parent in again.lineage.parents] == [report.lineage.space] == [again.lineage.base_space]
     artifact.verify(tmp_path / "second")
+
+
+@pytest.mark.parametrize("loss", ["triplet", "contrastive", "cosent", "tsdae", "simcse"])
+def test_losses_of_every_shape_of_data_train_through_the_same_call(base, tmp_path, loss):
+    pairs = [ScoredPair(text, other, i / 9) for i, (text, other) in enumerate(zip(TEXTS[:4], TEXTS[1:]))]
+    data = {"cosent": pairs, "tsdae": TEXTS, "simcse": TEXTS}.get(loss) or examples()
+    report = train(base, TrainingData.of(data), tmp_path / "tuned", TrainSettings(loss=loss, **QUICK))
+    assert len(report.losses) == {"cosent": 1, "contrastive": 4}.get(loss, 2)
+    assert np.isfinite(report.losses).all()
+    assert open_encoder(tmp_path / "tuned", backend="torch").dimension == 32
+
+
+def test_weights_of_examples_reach_the_loss(base, tmp_path):
+    light, heavy = (
+        train(
+            base,
+            [replace(example, weight=weight if i else 1.0) for i, example in enumerate(examples()[:2])],
+            tmp_path / str(weight),
+            TrainSettings(**QUICK),
+        ).losses[0]
+        for weight in (0.5, 4.0)
+    )
+    assert light != heavy
+
+
+def test_the_held_out_queries_decide_and_an_example_that_knows_one_is_refused(base, tmp_path):
+    heldout = Heldout.of_examples(examples()[6:], passages=[Passage(f"p{i}", text) for i, text in enumerate(TEXTS)])
+    settings = TrainSettings(leak_similarity=None, **QUICK)  # to a random base, every query is like every other
+    report = train(base, examples()[:6], tmp_path / "tuned", settings, heldout=heldout)
+    assert report.proof.queries == 2 and not report.promotable and "too few" in report.verdict
+    assert open_encoder(tmp_path / "tuned").refusal == report.verdict
+    assert "Verdict" in (tmp_path / "tuned" / "README.md").read_text()
+    with pytest.raises(LeakError, match="blue"):
+        train(base, examples(), tmp_path / "leaked", settings, heldout=heldout)
+    assert not (tmp_path / "leaked").exists()
+
+
+def test_an_adapter_is_fitted_through_the_same_call(base, tmp_path):
+    settings = TrainSettings(method="adapter")
+    with pytest.raises(UsageError, match="give the collection"):
+        train(base, examples(), tmp_path / "tuned", settings)
+    encoder = open_encoder(base, backend="torch")
+    with closing(connect(":memory:")) as client:
+        passages = [Passage(p.id, p.text) for e in examples() for p in (*e.positives, *e.negatives)]
+        collection = CollectionManager(client).ensure("words", encoder)
+        index_passages(collection, passages, encoder)
+        report = train(base, examples(), tmp_path / "tuned", settings, collection=collection)
+    tuned = open_encoder(tmp_path / "tuned")
+    assert report.method == "adapter" and tuned.space == encoder.space and tuned.build.endswith("+adapter")
+    artifact.verify(tmp_path / "tuned")

@@ -295,3 +295,17 @@ def test_a_loss_or_gradient_that_is_no_number_names_the_step_and_the_way_out(bas
 def test_numbers_that_explode_by_themselves_are_found(base, tmp_path):
     with pytest.raises(TrainingError, match="became nan at step"):
         train(base, examples(), tmp_path / "tuned", replace(SETTINGS, learning_rate=1e30, max_gradient=0.0, epochs=5))
+
+
+def test_ctrl_c_ends_the_step_and_leaves_a_checkpoint_of_it(base, whole, tmp_path):
+    def progress(count: int, seen=[0]) -> None:  # noqa: B006  a counter
+        seen[0] += count
+        if seen[0] == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(base, examples(), tmp_path / "tuned", SETTINGS, progress=progress)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert Checkpoints(tmp_path / ".tuned-training", {}).latest().name == "checkpoint-5"
+    assert train(base, examples(), tmp_path / "tuned", SETTINGS).losses == whole[0].losses

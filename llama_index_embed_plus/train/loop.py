@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,7 @@ from llama_index_embed_plus.model_files import read_json, write_json
 from llama_index_embed_plus.train import ranks
 from llama_index_embed_plus.train.checkpoint import DRAFT, PREFIX, Checkpoints, cannot_write, step_of
 from llama_index_embed_plus.train.memory import MiniBatches, copied, is_out_of_memory
+from llama_index_embed_plus.train.progress import tell_loss
 from llama_index_embed_plus.train.settings import TrainSettings
 from qdrant_tools.records import Progress
 
@@ -78,7 +82,8 @@ def fit(
     trainer.checkpoints, trainer.mini_batches = checkpoints, MiniBatches(trainer.loss.values())
     trainer.remove_callback(PrinterCallback)  # the library does not print
     last = checkpoints.latest()
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    with _finishing_the_step(watch, arguments):
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     history = tuple(float(row["loss"]) for row in trainer.state.log_history if "loss" in row)
     if not history:
         raise TrainingError(
@@ -136,6 +141,27 @@ def arguments_of(
 def device_of(settings: TrainSettings) -> str:
     """The device to train on: the one asked for, else a GPU if there is one."""
     return settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def _finishing_the_step(watch: _Watch, arguments: SentenceTransformerTrainingArguments) -> Iterator[None]:
+    """On Ctrl-C end the step and write a checkpoint before KeyboardInterrupt; a second one raises at once."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or arguments.save_strategy == "no" or ranks.count() > 1:
+        yield
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        watch.asked_to_stop = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if watch.asked_to_stop:
+        raise KeyboardInterrupt
 
 
 def _check_precision(settings: TrainSettings, device: str) -> None:
@@ -234,6 +260,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, progress: Progress | None, checkpoints: Checkpoints) -> None:
         self.progress, self.checkpoints = progress, checkpoints
+        self.asked_to_stop = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.progress is not None and state.global_step:
@@ -242,6 +269,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.progress is not None:
             self.progress(1)
+        if self.asked_to_stop:
+            control.should_save = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         logs = logs or {}
@@ -257,3 +286,5 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
                     f"the {what} became {value} at step {state.global_step}: lower learning_rate (it is "
                     f"{args.learning_rate}) or max_gradient, and look at the examples of that step{kept}"
                 )
+        if "loss" in logs:
+            tell_loss(self.progress, logs["loss"])

@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 from llama_index_embed_plus.errors import UsageError
 from llama_index_embed_plus.head import ACTIVATIONS
 from llama_index_embed_plus.pooling import POOLING_MODES
-from llama_index_embed_plus.train.fit_adapter import AdapterSettings
+from llama_index_embed_plus.train.adapter_settings import AdapterSettings
+from llama_index_embed_plus.train.duplicates import SAME
 from llama_index_embed_plus.train.losses.options import facts_of
 from llama_index_embed_plus.train.proof import ProofSettings
 
@@ -76,6 +77,8 @@ class TrainSettings:
     proof: what the held-out queries have to show before the result may take the base's place.
     passages_apart: refuse training examples whose positive answers a held-out query; False where one passage answers
         many questions.
+    leak_similarity: cosine, by the base, from which on a training query is a held-out one in other words, and refused;
+        None: only equal words count. A base that holds everything alike needs None.
     """
 
     method: Method = "full"
@@ -104,6 +107,7 @@ class TrainSettings:
     adapter: AdapterSettings = field(default_factory=AdapterSettings)
     proof: ProofSettings = field(default_factory=ProofSettings)
     passages_apart: bool = True
+    leak_similarity: float | None = SAME
 
     def __post_init__(self) -> None:
         facts_of(self.loss)
