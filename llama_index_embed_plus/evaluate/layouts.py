@@ -71,20 +71,23 @@ def find_tasks(folder: Path, *, split: str = "test") -> tuple[list[Task], list[S
 
 def _walk(folder: Path, root: Path, split: str) -> Iterator[Task | Skipped]:
     name = folder.relative_to(root).as_posix() if folder != root else root.resolve().name
-    here = list(_tasks(folder, name, split))
-    yield from here
-    if any(task.kind == "retrieval" for task in here if isinstance(task, Task)):
+    yield from _tasks(folder, name, split)
+    if _is_beir(folder):
         return  # the folder of judgements below belongs to it
     for below in sorted(folder.iterdir()):
         if below.is_dir() and not below.name.startswith("."):
             yield from _walk(below, root, split)
 
 
+def _is_beir(folder: Path) -> bool:
+    return all((folder / each).is_file() for each in BEIR)
+
+
 def _tasks(folder: Path, name: str, split: str) -> Iterator[Task | Skipped]:
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in SUFFIXES)
     if not files:
         return
-    if all((folder / each).is_file() for each in BEIR):
+    if _is_beir(folder):
         qrels = folder / "qrels" / f"{split}.tsv"
         if qrels.is_file():
             yield Task(f"{name}/retrieval", "retrieval", split, qrels)
