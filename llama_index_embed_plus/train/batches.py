@@ -44,15 +44,24 @@ def batch_sampler(
     known: query -> its positives, where they are more than the rows of one data set show. ids: text -> passage id.
     Raises UsageError if there is no such loss, later if the data has too few classes for batch-hard triplets.
     """
-    facts = facts_of(loss)
+    facts_of(loss)
+    return _Sampling(loss, known or {}, ids or {})
 
-    def sampler(dataset: Dataset, **options: Any) -> DefaultBatchSampler:
+
+@dataclass(frozen=True)
+class _Sampling:
+    """What `batch_sampler` was told. A class, because the trainer's arguments are pickled."""
+
+    loss: str
+    known: Mapping[str, Collection[str]]
+    ids: Mapping[str, str]
+
+    def __call__(self, dataset: Dataset, **options: Any) -> DefaultBatchSampler:
+        facts = facts_of(self.loss)
         if facts.shape == "labelled texts":
             return _grouped(dataset, options)
-        rows = rows_of(dataset, known=known or {}, ids=ids or {}) if facts.in_batch else None
+        rows = rows_of(dataset, known=self.known, ids=self.ids) if facts.in_batch else None
         return SeededBatchSampler(dataset, rows=rows, **options)
-
-    return sampler
 
 
 @dataclass(frozen=True)
