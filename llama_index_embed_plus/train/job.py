@@ -18,7 +18,6 @@ from llama_index_embed_plus.spec import EncoderSpec, space_of
 from llama_index_embed_plus.train import ranks
 from llama_index_embed_plus.train.checkpoint import fingerprint
 from llama_index_embed_plus.train.data import ColumnSettings, TrainingData, column_role, datasets_for
-from llama_index_embed_plus.train.duplicates import SAME
 from llama_index_embed_plus.train.forgetting import General
 from llama_index_embed_plus.train.heldout import Heldout
 from llama_index_embed_plus.train.judge import cross_encoder_judge
@@ -26,7 +25,7 @@ from llama_index_embed_plus.train.losses import facts_of
 from llama_index_embed_plus.train.proof import Proof, prove
 from llama_index_embed_plus.train.report import Lineage, TrainReport, read_report
 from llama_index_embed_plus.train.settings import TrainSettings
-from llama_index_embed_plus.train.splits import check_leak
+from llama_index_embed_plus.train.splits import SAME, check_leak
 from llama_index_embed_plus.train.unsupervised import NoiseSettings
 from qdrant_tools.collection import Collection
 from qdrant_tools.records import Encoder, Example

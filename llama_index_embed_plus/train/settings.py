@@ -14,9 +14,9 @@ from llama_index_embed_plus.errors import UsageError
 from llama_index_embed_plus.head import ACTIVATIONS
 from llama_index_embed_plus.pooling import POOLING_MODES
 from llama_index_embed_plus.train.adapter_settings import AdapterSettings
-from llama_index_embed_plus.train.duplicates import SAME
 from llama_index_embed_plus.train.losses.options import facts_of
 from llama_index_embed_plus.train.proof import ProofSettings
+from llama_index_embed_plus.train.splits import SAME
 
 Method = Literal["full", "lora", "adapter"]
 Precision = Literal["float32", "bfloat16", "float16"]
