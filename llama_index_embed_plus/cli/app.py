@@ -16,6 +16,7 @@ import typer
 from llama_index_embed_plus.cli import (
     benchmark_app,
     collection_app,
+    evaluate_app,
     log_app,
     mine_app,
     monitor_app,
@@ -38,6 +39,7 @@ app.add_typer(train_app.app)
 app.add_typer(monitor_app.app)
 app.add_typer(monitor_app.canary_app, name="canary")
 app.add_typer(benchmark_app.app)
+app.add_typer(evaluate_app.app)
 app.add_typer(collection_app.app, name="collection")
 app.add_typer(collection_app.tune_app)
 app.add_typer(promote_app.app, name="promote")

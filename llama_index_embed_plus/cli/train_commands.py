@@ -1,0 +1,213 @@
+"""The body of `embed-plus train`: read the examples, open the collection, train, print what came of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn
+
+from llama_index_embed_plus.cli.console import err, say
+from llama_index_embed_plus.encoders import TextEncoder, open_encoder
+from llama_index_embed_plus.errors import UsageError
+from llama_index_embed_plus.evaluate.files import read_qrels, read_queries
+from llama_index_embed_plus.train import planned_steps, train
+from llama_index_embed_plus.train.adapter_settings import AdapterSettings
+from llama_index_embed_plus.train.checkpoint import Checkpoints, step_of
+from llama_index_embed_plus.train.heldout import Heldout
+from llama_index_embed_plus.train.progress import Meter
+from llama_index_embed_plus.train.report import TrainReport
+from llama_index_embed_plus.train.settings import TrainSettings
+from llama_index_embed_plus.train.splits import SplitSettings, split_queries
+from qdrant_tools.collection import Collection, CollectionManager
+from qdrant_tools.connect import connect
+from qdrant_tools.mine.file import read_examples
+from qdrant_tools.records import Example
+
+Method = Literal["adapter", "lora", "full"]
+_OF_ADAPTERS = {"epochs": "max_epochs", "batch_size": "batch_size", "learning_rate": "learning_rate", "seed": "seed"}
+_OF_ADAPTERS_ONLY = AdapterSettings()
+
+
+@dataclass(frozen=True)
+class Question:
+    """How the result is measured: on held-out queries from files, or on a share of the examples."""
+
+    queries: Path | None = None
+    qrels: Path | None = None
+    share: float = 0.0
+    shared_passages: bool = False
+    """Whether a passage that answers a held-out query may be trained on."""
+
+    def __post_init__(self) -> None:
+        if (self.queries is None) != (self.qrels is None):
+            raise UsageError("--queries and --qrels go together: the first has the texts, the second the answers")
+        if self.queries is not None and self.share:
+            raise UsageError("--heldout-share holds examples out, --queries are held out already: give one of them")
+        if not 0 <= self.share < 1:
+            raise UsageError(f"--heldout-share is {self.share}, expected a share from 0 up to, not including, 1")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the options say. `given`: settings that were asked for; the others are the library's defaults."""
+
+    base: str
+    examples: Path
+    out: Path
+    method: Method
+    given: Mapping[str, Any]
+    adapter: Mapping[str, Any]
+    collection: str | None
+    location: str
+    question: Question
+
+
+def run_training(job: Job, *, page: bool, as_json: bool) -> None:
+    """Train and print. Ctrl-C leaves a checkpoint, and the same command goes on from it."""
+    settings = settings_of(job)
+    encoder = open_encoder(job.base)
+    encoder.quiet = True
+    examples, heldout = _data(job, encoder)
+    with _opened(job, encoder) as collection:
+        try:
+            with _metered(f"train {job.method}", _steps(examples, settings)) as meter:
+                report = train(
+                    job.base,
+                    examples,
+                    job.out,
+                    settings,
+                    heldout=heldout,
+                    collection=collection,
+                    progress=meter,
+                )
+        except KeyboardInterrupt:
+            err.print(_interrupted(job), markup=False, soft_wrap=True)
+            raise typer.Exit(130) from None
+    _finish(job, report, page=page, as_json=as_json)
+
+
+def settings_of(job: Job) -> TrainSettings:
+    """The settings of the method, from those that were asked for.
+
+    Raises:
+        UsageError: an option that means nothing to this method.
+    """
+    given = {**job.given, "passages_apart": not job.question.shared_passages}
+    if job.method != "adapter":
+        _refuse({name for name, value in job.adapter.items() if value != getattr(_OF_ADAPTERS_ONLY, name)}, job.method)
+        return TrainSettings(method=job.method, **given)
+    _refuse(job.given.keys() - _OF_ADAPTERS.keys(), "adapter")
+    adapter = AdapterSettings(**job.adapter, **{_OF_ADAPTERS[name]: value for name, value in job.given.items()})
+    return TrainSettings(method="adapter", seed=given["seed"], adapter=adapter, passages_apart=given["passages_apart"])
+
+
+def _refuse(names: set[str], method: str) -> None:
+    if names:
+        shown = ", ".join("--" + name.replace("_", "-") for name in sorted(names))
+        raise UsageError(f"{shown} means nothing to the method {method!r}: leave it out, or choose another --method")
+
+
+def _steps(examples: Sequence[Example], settings: TrainSettings) -> int:
+    return settings.adapter.max_epochs if settings.method == "adapter" else planned_steps(examples, settings)
+
+
+def _data(job: Job, encoder: TextEncoder) -> tuple[Sequence[Example], Heldout | None]:
+    """What to train on, and what to measure with."""
+    examples, asked = list(read_examples(job.examples)), job.question
+    measured = asked.queries is not None or asked.share > 0
+    if measured and job.collection is None:
+        raise UsageError("held-out queries need passages to search: give the --collection that holds them")
+    if asked.queries is not None and asked.qrels is not None:
+        return examples, Heldout(tuple(read_queries(asked.queries)), read_qrels(asked.qrels))
+    if not measured:
+        return examples, None
+    by = SplitSettings(dev=0.0, test=asked.share, seed=job.given["seed"], by_passage=not asked.shared_passages)
+    split = split_queries(examples, by, encoder=encoder)
+    return split.train, Heldout.of_examples(split.test)
+
+
+@contextmanager
+def _opened(job: Job, encoder: TextEncoder) -> Iterator[Collection | None]:
+    """The collection, checked: it must be there and hold vectors of the base."""
+    if job.collection is None:
+        if job.method == "adapter":
+            raise UsageError("an adapter is fitted against stored vectors: give the --collection that holds them")
+        yield None
+        return
+    with closing(connect(job.location, create=False)) as client:
+        yield CollectionManager(client).open(job.collection, encoder)
+
+
+@contextmanager
+def _metered(name: str, total: int) -> Iterator[Meter]:
+    """One line that changes while training runs; in a log file, ten lines or so."""
+    started, told = time.perf_counter(), 0
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), console=err, transient=True,
+        disable=not err.is_terminal,
+    ) as bar:  # fmt: skip
+        task = bar.add_task(name)
+
+        def show(meter: Meter) -> None:
+            nonlocal told
+            bar.update(task, description=f"{name}  {meter.line()}")
+            if not err.is_terminal and meter.steps - told >= max(1, total // 10):
+                told = meter.steps
+                err.print(f"{name}  {meter.line()}", markup=False, soft_wrap=True)
+
+        yield Meter(total, show=show)
+    err.print(f"[green]done[/] {name} [dim]{time.perf_counter() - started:.1f} s[/]")
+
+
+def _interrupted(job: Job) -> str:
+    """What was kept, and how to go on."""
+    if job.method == "adapter":
+        return f"interrupted: {job.out} was not written; run the same command again, an adapter takes seconds"
+    last = Checkpoints(job.out.parent / f".{job.out.name}-training", {}).latest()
+    if last is None:
+        return "interrupted before the first checkpoint: run the same command again to begin anew"
+    return f"interrupted: {step_of(last)} steps are kept in {last}; run the same command again to go on from there"
+
+
+def _finish(job: Job, report: TrainReport, *, page: bool, as_json: bool) -> None:
+    picture = job.out.with_name(job.out.name + ".png")
+    if page:
+        from llama_index_embed_plus.train.page import training_page
+
+        training_page(picture, report)
+    if as_json:
+        say(json.dumps(summary_of(job.out, report), ensure_ascii=False))
+        return
+    rows = report.data.get("rows", len(report.losses))
+    say(f"wrote {job.out}: {report.method}, {rows} rows, {len(report.losses)} steps, {report.seconds:.1f} s")
+    for change in report.proof.changes if report.proof else ():
+        say(f"  {change}")
+    for note in report.notes:
+        say(f"  note: {note}")
+    say(f"{'may be promoted' if report.promotable else 'not to be promoted'}: {report.verdict}")
+    if page:
+        say(f"wrote {picture}")
+
+
+def summary_of(out: Path, report: TrainReport) -> dict[str, Any]:
+    """The figures of a report, without its curves and pictures: those are in `train_report.json`."""
+    return {
+        "out": str(out),
+        "method": report.method,
+        "space": report.lineage.space,
+        "data": dict(report.data),
+        "steps": len(report.losses),
+        "last_loss": report.losses[-1] if report.losses else None,
+        "seconds": round(report.seconds, 2),
+        "promotable": report.promotable,
+        "verdict": report.verdict,
+        "changes": [asdict(change) for change in report.proof.changes] if report.proof else [],
+        "notes": list(report.notes),
+    }

@@ -1,0 +1,200 @@
+"""Training on the command line: what is written, what is said, and that an interrupted run goes on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import closing, suppress
+
+import numpy as np
+import pytest
+from models import SENTENCE, save_model
+
+from llama_index_embed_plus import artifact, cli, open_encoder
+from llama_index_embed_plus.train.report import read_report
+from qdrant_tools.collection import CollectionManager
+from qdrant_tools.connect import connect
+from qdrant_tools.index import index_passages
+from qdrant_tools.records import Example, Passage, ScoredText
+
+WORDS = SENTENCE.split()[9:26]
+TRAIN, HELDOUT = (list(itertools.combinations(words, 2)) for words in (WORDS[:9], WORDS[9:16]))
+PAIRS = TRAIN + HELDOUT
+PASSAGES = [Passage(f"p{i}", f"the {a} and the {b}") for i, (a, b) in enumerate(PAIRS)]
+QUESTIONS = [f"{b} {a} {b} {a}" for a, b in PAIRS]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "base"
+    save_model(folder)
+    return folder
+
+
+@pytest.fixture
+def place(base, tmp_path, monkeypatch):
+    """A working folder with a collection `docs`, examples, and held-out queries with their judgements."""
+    monkeypatch.chdir(tmp_path)
+    encoder = open_encoder(base, device="cpu")
+    with closing(connect(tmp_path / "here")) as client:
+        index_passages(CollectionManager(client).ensure("docs", encoder), PASSAGES, encoder)
+    rows = [
+        Example(QUESTIONS[i], (ScoredText(f"p{i}", PASSAGES[i].text),), (ScoredText("p0", PASSAGES[0].text, 0.5),))
+        for i in range(1, len(TRAIN))
+    ]
+    (tmp_path / "examples.jsonl").write_text("".join(json.dumps(row.as_row()) + "\n" for row in rows))
+    heldout = range(len(TRAIN), len(PAIRS))
+    queries = [{"_id": f"q{i}", "text": QUESTIONS[i]} for i in heldout]
+    (tmp_path / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))
+    qrels = "".join(f"q{i}\tp{i}\t1\n" for i in heldout)
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + qrels)
+    return tmp_path
+
+
+@pytest.fixture
+def run(place, base, monkeypatch, capsys):
+    """Run `embed-plus train BASE --examples examples.jsonl ARGS`; returns (exit code, stdout, stderr)."""
+
+    def run(*args: object, examples: str = "examples.jsonl") -> tuple[int, str, str]:
+        argv = ["embed-plus", "train", base, "--examples", examples, "--no-page", *args]
+        monkeypatch.setattr(sys, "argv", list(map(str, argv)))
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+IN_DOCS = ("--collection", "docs", "--location", "here")
+MEASURED = ("--queries", "queries.jsonl", "--qrels", "qrels.tsv", *IN_DOCS)
+
+
+def error_of(found: tuple[int, str, str]) -> tuple[int, str]:
+    """The exit code, and the one line that says why."""
+    code, _, stderr = found
+    lines = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in stderr, stderr
+    return code, lines[0]
+
+
+def test_an_adapter_is_written_measured_and_judged(run, place, base):
+    code, out, _ = run("--out", "adapted", "--epochs", 8, "--batch-size", 8, *MEASURED)
+    assert code == 0
+    report = read_report(place / "adapted")
+    assert report.method == "adapter" and report.proof.queries == 21
+    lines = out.splitlines()
+    assert lines[0].startswith("wrote adapted: adapter, 35 rows, ") and lines[1].startswith("  ndcg@10 ")
+    judged = "may be promoted" if report.promotable else "not to be promoted"
+    assert lines[-1] == f"{judged}: {report.verdict}"
+    adapted, plain = open_encoder(place / "adapted"), open_encoder(base, device="cpu")
+    assert adapted.space == plain.space and adapted.adapter.kind == "full"
+    assert artifact.verify(place / "adapted")
+
+
+@pytest.mark.parametrize("kind", ["low_rank", "orthogonal", "mlp"])
+def test_the_adapter_is_of_the_kind_asked_for(run, place, kind):
+    width = ("--width", 4) if kind != "orthogonal" else ()
+    assert run("--out", "adapted", "--epochs", 2, "--kind", kind, *width, *IN_DOCS)[0] == 0
+    adapter = open_encoder(place / "adapted").adapter
+    assert adapter.kind == kind
+    assert kind == "orthogonal" or adapter.map.down.shape == (32, 4)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_an_encoder_is_trained_into_a_space_of_its_own(run, place, base, method):
+    code, out, _ = run("--method", method, "--out", "tuned", "--batch-size", 8, "--max-tokens", 16, *MEASURED, "--json")
+    assert code == 0
+    row = json.loads(out)
+    report = read_report(place / "tuned")
+    assert (row["method"], row["promotable"], row["verdict"]) == (method, report.promotable, report.verdict)
+    assert row["steps"] == len(report.losses) == 5 and row["last_loss"] == report.losses[-1]
+    assert [change["metric"] for change in row["changes"]] == ["ndcg@10", "mrr", "recall@10"]
+    assert row["space"] == open_encoder(place / "tuned", device="cpu").space != open_encoder(base, device="cpu").space
+
+
+def test_what_was_not_measured_is_not_to_be_promoted(run, place):
+    code, out, _ = run("--out", "adapted", "--epochs", 2, *IN_DOCS)
+    assert code == 0 and out.splitlines()[-1] == "not to be promoted: not measured on held-out queries"
+
+
+def test_a_share_of_the_examples_can_be_held_out(run, place):
+    assert run("--out", "adapted", "--epochs", 2, "--heldout-share", 0.3, "--shared-passages", *IN_DOCS)[0] == 0
+    report = read_report(place / "adapted")
+    assert report.proof.queries + report.data["examples"] == 35 and report.proof.queries >= 5
+
+
+def test_progress_tells_loss_metric_and_time_left_in_a_log_file(run):
+    _, _, stderr = run("--out", "adapted", "--epochs", 3, *IN_DOCS)
+    lines = [line for line in stderr.splitlines() if line.startswith("train adapter")]
+    assert lines[0].startswith("train adapter  step 1/3  loss ") and "  validation mrr " in lines[0]
+    assert lines[0].endswith(" left")
+
+
+def test_the_page_is_drawn_beside_the_model(place, base, monkeypatch, capsys):
+    argv = ["embed-plus", "train", base, "--examples", "examples.jsonl", "--out", "adapted", "--epochs", 2, *MEASURED]
+    monkeypatch.setattr(sys, "argv", list(map(str, argv)))
+    with suppress(SystemExit):
+        cli.main()
+    assert capsys.readouterr().out.splitlines()[-1] == "wrote adapted.png"
+    assert (place / "adapted.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_an_interrupted_run_keeps_a_checkpoint_and_the_same_command_goes_on(run, place):
+    command = ("--method", "full", "--batch-size", 4, "--epochs", 6, "--max-tokens", 16, "--checkpoint-every", 1)
+    assert run(*command, "--out", "whole")[0] == 0
+
+    def interrupt() -> None:
+        while not list(place.glob(".tuned-training/checkpoint-*")):
+            time.sleep(0.002)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    code, out, stderr = run(*command, "--out", "tuned")
+    assert code == 130 and out == "" and not (place / "tuned").exists()
+    assert "steps are kept in " in stderr and stderr.rstrip().endswith("run the same command again to go on from there")
+
+    code, out, _ = run(*command, "--out", "tuned")
+    assert code == 0 and not list(place.glob(".tuned-training"))
+    whole, resumed = read_report(place / "whole"), read_report(place / "tuned")
+    np.testing.assert_array_equal(resumed.losses, whole.losses)
+    assert resumed.lineage.space == whole.lineage.space
+
+
+def test_an_option_that_means_nothing_to_the_method_is_refused(run, place):
+    code, line = error_of(run("--method", "full", "--kind", "mlp", "--width", 4, "--out", "out"))
+    assert code == 2 and "--kind, --width means nothing to the method 'full'" in line
+    code, line = error_of(run("--loss", "infonce", "--max-tokens", 9, "--out", "out", *IN_DOCS))
+    assert code == 2 and "--loss, --max-tokens means nothing to the method 'adapter'" in line
+    assert not (place / "out").exists()
+
+
+def test_what_is_missing_is_one_line_and_an_exit_code(run, place):
+    code, line = error_of(run("--out", "out"))
+    assert code == 2 and "give the --collection" in line
+    code, line = error_of(run("--out", "out", "--queries", "queries.jsonl", *IN_DOCS))
+    assert code == 2 and "--queries and --qrels go together" in line
+    code, line = error_of(run("--out", "out", *IN_DOCS, examples="nowhere.jsonl"))
+    assert code == 1 and "nowhere.jsonl" in line
+    code, line = error_of(run("--out", "out", "--collection", "elsewhere", "--location", "here"))
+    assert code == 1 and "'elsewhere'" in line
+    code, line = error_of(run("--out", "out", "--epochs", 0, *IN_DOCS))
+    assert code == 2 and "max_epochs is 0" in line
+    (place / "out").mkdir()
+    (place / "out" / "mine.txt").write_text("not a model")
+    code, line = error_of(run("--out", "out", *IN_DOCS))
+    assert code == 2 and "is no artifact" in line and (place / "out" / "mine.txt").exists()
+
+
+def test_examples_that_know_a_heldout_query_are_refused(run, place):
+    (place / "queries.jsonl").write_text(json.dumps({"_id": "q40", "text": QUESTIONS[5]}) + "\n")
+    code, line = error_of(run("--out", "out", *MEASURED))
+    assert code == 1 and "give held-out queries away" in line and not (place / "out").exists()
