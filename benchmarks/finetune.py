@@ -223,8 +223,8 @@ class Bench:
         return examples
 
     def train(self, base: Path, examples: Sequence[Any], out: Path, *, method: Any = "full") -> None:
+        from llama_index_embed_plus.train import train
         from llama_index_embed_plus.train.settings import TrainSettings
-        from llama_index_embed_plus.train.train import train
 
         asked = self.arguments
         settings = TrainSettings(

@@ -15,11 +15,11 @@ from sentence_transformers import SentenceTransformer
 from llama_index_embed_plus import artifact
 from llama_index_embed_plus.encoders import open_encoder
 from llama_index_embed_plus.errors import LeakError, TrainingError, UsageError
+from llama_index_embed_plus.train import train
 from llama_index_embed_plus.train.data import ScoredPair, TrainingData
 from llama_index_embed_plus.train.heldout import Heldout
 from llama_index_embed_plus.train.loop import _Trainer
 from llama_index_embed_plus.train.settings import LoraSettings, Projection, TrainSettings
-from llama_index_embed_plus.train.train import train
 from qdrant_tools.collection import CollectionManager
 from qdrant_tools.connect import connect
 from qdrant_tools.index import index_passages

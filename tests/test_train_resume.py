@@ -17,11 +17,10 @@ from models import save_model
 from safetensors.torch import load_file
 
 from llama_index_embed_plus.errors import TrainingError, UsageError
-from llama_index_embed_plus.train import loop
+from llama_index_embed_plus.train import loop, train
 from llama_index_embed_plus.train.checkpoint import Checkpoints
 from llama_index_embed_plus.train.report import read_report
 from llama_index_embed_plus.train.settings import TrainSettings
-from llama_index_embed_plus.train.train import train
 from qdrant_tools.records import Example, ScoredText
 
 WORDS = ("cat", "dog", "bird", "tree", "river", "stone", "red", "blue")
@@ -109,7 +108,7 @@ def test_kill_9_in_the_middle_of_a_checkpoint_leaves_the_one_before_it(base, who
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
         from llama_index_embed_plus.train import loop
-        from llama_index_embed_plus.train.train import train
+        from llama_index_embed_plus.train import train
         from test_train_resume import SETTINGS, examples
 
         real = loop.save_model

@@ -1,6 +1,6 @@
 """Training examples + a checkpoint -> a fine-tuned checkpoint folder, in one call with few settings.
 
-A short form of `train.train` for the whole encoder with multiple negatives ranking. Guarantees: those of `train.train`.
+A short form of `train` for the whole encoder with multiple negatives ranking. Guarantees: those of `train`.
 Does not know: held-out queries. Whether the result may serve is for the caller to decide on those.
 """
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_index_embed_plus.errors import UsageError
+from llama_index_embed_plus.train.run import planned_steps as steps_of
+from llama_index_embed_plus.train.run import train
 from llama_index_embed_plus.train.settings import TrainSettings
-from llama_index_embed_plus.train.train import planned_steps as steps_of
-from llama_index_embed_plus.train.train import train
 from qdrant_tools.records import Example, Progress
 
 
@@ -40,7 +40,7 @@ class FinetuneSettings:
 
     @property
     def full(self) -> TrainSettings:
-        """The same for `train.train`."""
+        """The same for `train`."""
         return TrainSettings(
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -73,7 +73,7 @@ def finetune(
 ) -> FinetuneReport:
     """Train the encoder `base` on `examples` and write an artifact, a sentence-transformers folder, to `out`.
 
-    `progress` is called once per optimiser step; `planned_steps` says how many there will be. Raises as `train.train`.
+    `progress` is called once per optimiser step; `planned_steps` says how many there will be. Raises as `train`.
     """
     report = train(base, examples, out, (settings or FinetuneSettings()).full, progress=progress)
     return FinetuneReport(report.losses, report.data["rows"], report.seconds)
