@@ -48,7 +48,10 @@ NOT_IN_QDRANT_TOOLS = {
     "torch", "transformers", "sentence_transformers", "onnxruntime", "onnx", "llama_index", "llama_index_embed_plus",
     "tokenizers", "datasets",
 }  # fmt: skip
-HEAVY = ("torch", "transformers", "sentence_transformers", "onnxruntime", "llama_index.core", "matplotlib", "onnx")
+HEAVY = (
+    *("torch", "transformers", "sentence_transformers", "onnxruntime", "llama_index.core", "matplotlib", "onnx"),
+    *("mteb", "sklearn", "scipy"),
+)
 
 
 def imports(path: Path) -> set[str]:

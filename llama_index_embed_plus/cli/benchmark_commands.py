@@ -56,7 +56,7 @@ def run_benchmark(wanted: Wanted, model: str, backend: BackendName, *, as_json: 
         jobs = [(task, _read(task, wanted.options, advance)) for task in tasks]
     encoder = open_encoder(model, backend=backend)
     encoder.quiet = True  # how many texts were cut is told at the end
-    width = max(len(each.name) for each in (*tasks, *skipped))
+    width = max(len(name) for name in [*(task.name for task in tasks), *(each.name for each in skipped)])
     if not as_json:
         say(f"{encoder.space} ({encoder.build})")
     for task, job in jobs:

@@ -78,7 +78,7 @@ def classification(
         raise InputError(f"training labels: only {sorted(set(train_labels))}, expected at least two different ones")
     if type(train_labels[0]) is not type(test_labels[0]):
         raise InputError(f"training labels such as {train_labels[0]!r}, test labels such as {test_labels[0]!r}")
-    known = {label: code for code, label in enumerate(sorted({*train_labels, *test_labels}))}  # type: ignore[type-var]
+    known = {label: code for code, label in enumerate(sorted({*train_labels, *test_labels}))}
     coded_train = np.asarray([known[label] for label in train_labels], np.int64)
     coded_test = np.asarray([known[label] for label in test_labels], np.int64)
     drawn = draws(train_labels, settings)

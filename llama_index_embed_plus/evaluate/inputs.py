@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +89,8 @@ def checked_labels(labels: Sequence[Label], *, count: int, what: str = "labels")
         InputError: another count, a label that is missing (None or empty), or of another type than the first.
     """
     same_length(what, len(labels), count)
-    plain: list[Label] = [int(label) if isinstance(label, np.integer) else label for label in labels]
+    given: Sequence[Any] = labels
+    plain = [int(label) if isinstance(label, np.integer) else label for label in given]
     for index, label in enumerate(plain):
         if not isinstance(label, (str, int)) or isinstance(label, bool) or label == "":
             raise InputError(f"{what}: label {index} is {label!r}, expected a string or a whole number")
