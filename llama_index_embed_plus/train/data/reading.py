@@ -239,7 +239,7 @@ def _table(*, delimiter: str, quoting: int) -> Callable[[Path], Lines]:
                         )
                     yield reader.line_num, {name: value for name, value in fields.items() if value != ""}
             except csv.Error as error:
-                raise InputError(f"{file}, line {reader.line_num}: not a row of the table: {error}") from error
+                raise InputError(f"{file}, line {reader.reader.line_num}: not a row of the table: {error}") from error
 
     return rows
 
