@@ -177,6 +177,13 @@ def test_a_folder_that_is_no_task_is_named_with_the_reason(tmp_path):
     }
 
 
+def test_a_link_to_a_folder_above_is_not_followed(data):
+    known = names(data)
+    (data / "sts" / "loop").symlink_to(data, target_is_directory=True)
+    (data / "nli" / "copy").symlink_to(data / "bitext", target_is_directory=True)
+    assert [name for name in names(data) if name not in known] == ["nli/copy/bitext_mining"]
+
+
 def test_a_folder_without_data_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
     with pytest.raises(InputError, match="holds no data"):

@@ -1,7 +1,8 @@
 """Texts of which some say the same -> how well the largest cosines find them.
 
 Two questions are answered. Of all pairs, best first, how many are duplicates (paraphrase mining)? And for one text
-that has duplicates, are they its nearest (duplicate retrieval)?
+that has duplicates, are they its nearest (duplicate retrieval, as in Hoogeveen, Verspoor and Baldwin, "CQADupStack",
+2015)?
 
 Guarantees: average precision over pairs as in sentence-transformers' `ParaphraseMiningEvaluator`, but pairs of equal
 cosine are judged together. Does not know: files.

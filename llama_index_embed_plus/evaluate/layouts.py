@@ -14,7 +14,8 @@ duplicates                `text` and `group`: texts of one group say the same
 ========================  ==========================================================================================
 
 But for retrieval a task is one file `SPLIT.jsonl`, `.tsv` or `.csv`, or `something_SPLIT.jsonl`. Two texts are
-`sentence1` and `sentence2`, `text1` and `text2`, `premise` and `hypothesis`, or `question1` and `question2`.
+`sentence1` and `sentence2`, `sent1` and `sent2`, `text1` and `text2`, `premise` and `hypothesis`, `question1` and
+`question2`, or `source` and `target`.
 
 Guarantees: a folder with data that is none of this is named with the reason. Does not know: the rows of the files.
 """
@@ -29,7 +30,10 @@ from pathlib import Path
 from llama_index_embed_plus.errors import InputError
 from llama_index_embed_plus.evaluate.rows import SUFFIXES, columns_of
 
-PAIRS = (("sentence1", "sentence2"), ("text1", "text2"), ("premise", "hypothesis"), ("question1", "question2"))
+PAIRS = (
+    *(("sentence1", "sentence2"), ("sent1", "sent2"), ("text1", "text2")),
+    *(("premise", "hypothesis"), ("question1", "question2"), ("source", "target")),
+)
 QUERIES = ("query", "anchor")
 BEIR = ("corpus.jsonl", "queries.jsonl")
 
@@ -75,7 +79,8 @@ def _walk(folder: Path, root: Path, split: str) -> Iterator[Task | Skipped]:
     if _is_beir(folder):
         return  # the folder of judgements below belongs to it
     for below in sorted(folder.iterdir()):
-        if below.is_dir() and not below.name.startswith("."):
+        looping = below.is_symlink() and below.resolve() in (folder.resolve(), *folder.resolve().parents)
+        if below.is_dir() and not below.name.startswith(".") and not looping:
             yield from _walk(below, root, split)
 
 
