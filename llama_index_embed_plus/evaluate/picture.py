@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -25,3 +26,9 @@ def new_picture(width: float, height: float) -> Picture:
     figure = Picture(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def cividis(place: float) -> tuple[float, float, float, float]:
+    """A colour (red, green, blue, alpha) of matplotlib's map "cividis", dark at 0 and light at 1."""
+    red, green, blue, alpha = colormaps["cividis"](place)
+    return float(red), float(green), float(blue), float(alpha)

@@ -57,3 +57,16 @@ def finish(figure: Picture, path: Path | str | None) -> Picture:
         finally:
             beside.unlink(missing_ok=True)
     return figure
+
+
+def label_of(text: str, *, length: int = 46) -> str:
+    """A text as a label: one line, cut at so many characters, and no formulas."""
+    line = " ".join(text.split())
+    return (line if len(line) <= length else line[: length - 3] + "...").replace("$", r"\$")
+
+
+def shades(count: int) -> list[tuple[float, float, float, float]]:
+    """Colours whose lightness rises evenly, so that they differ in grey too."""
+    from llama_index_embed_plus.evaluate.picture import cividis
+
+    return [cividis(place) for place in np.linspace(0.05, 0.95, count)]
