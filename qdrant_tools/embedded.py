@@ -1,21 +1,24 @@
-"""What of the embedded engine other modules need and `QdrantClient` has no method for: a collection's files.
+"""What of the embedded engine other modules need and `QdrantClient` has no method for: a collection's files, and
+rankings without points.
 
-Guarantees: `frozen_copy` is a copy of one moment, with every write that was acknowledged before it.
-Does not know: what is in the files.
+Guarantees: `frozen_copy` is a copy of one moment, with every write that was acknowledged before it; `rankings` are what
+`query_batch_points` finds. Does not know: what is in the files, whose rankings they are.
 """
 
 from __future__ import annotations
 
 import stat
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 
 from qdrant_tools.connect import engine_of
 from qdrant_tools.errors import NotSupportedError
+from qdrant_tools.handle import plain_id
 
 if TYPE_CHECKING:
     from qdrant_tools.edge.shard import OpenCollection
@@ -67,6 +70,23 @@ def frozen_copy(client: QdrantClient, name: str, root: Path) -> None:
         finally:
             opened.stop_recording()
     Manifest({opened.name: CollectionEntry(folder, settings)}).save(root)
+
+
+def rankings(
+    client: QdrantClient, name: str, requests: Sequence[models.QueryRequest]
+) -> list[tuple[list[str | int], list[float]]]:
+    """The ids and scores of what each request finds, in the order of the engine.
+
+    A client of the embedded engine makes no `ScoredPoint` for that, which costs more than the search.
+    """
+    if engine_of(client) != "qdrant-edge":
+        found = [response.points for response in client.query_batch_points(name, requests)]
+        return [([plain_id(p.id) for p in points], [p.score for p in points]) for points in found]
+    # imported here: a client of a server needs no engine in its process
+    from qdrant_tools.edge.rankings import engine_rankings
+
+    backend: Any = client._client  # type: ignore[attr-defined]
+    return engine_rankings(backend.engine, name, requests)
 
 
 def _opened(client: QdrantClient, name: str) -> OpenCollection:

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from qdrant_client import models
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
 from qdrant_tools.collection import Collection, CollectionManager, build_index, point_id
+from qdrant_tools.embedded import rankings
 from qdrant_tools.errors import InputError, SpaceMismatchError
 from qdrant_tools.index import index_passages
 from qdrant_tools.mine import Judge, MiningSettings, Tally, mine, positives_by_query
@@ -347,3 +349,12 @@ def test_the_account_has_every_candidate_in_one_place(client, encoder):
 def test_settings_that_make_no_sense_are_refused_when_made(wrong, message):
     with pytest.raises(InputError, match=message):
         MiningSettings(**wrong)
+
+
+def test_rankings_are_what_the_client_finds(client, encoder):
+    collection = filled(client, encoder, numbered(30))
+    vectors = encoder.encode_queries(["passage about topic1", "thing4"])
+    requests = [models.QueryRequest(query=row, limit=7) for row in vectors.tolist()]
+    found = [response.points for response in client.query_batch_points(collection.name, requests)]
+    expected = [([point.id for point in points], [point.score for point in points]) for points in found]
+    assert rankings(client, collection.name, requests) == expected

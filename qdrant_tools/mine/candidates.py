@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import models
 
+from qdrant_tools.embedded import rankings
 from qdrant_tools.filters import as_filter
 from qdrant_tools.handle import Collection, plain_id
 from qdrant_tools.hybrid import lexical_of
@@ -51,6 +52,8 @@ def find_candidates(
     for request, count in zip(requests, cycle(positives)):
         request.limit = settings.depth + count
     with engine_errors(f"search collection {collection.name!r}"):
+        if settings.source == "dense" and settings.document_key is None:
+            return [_ranked(*ranking) for ranking in rankings(collection.client, collection.name, requests)]
         responses = collection.client.query_batch_points(collection.name, requests)
     found = [response.points for response in responses]
     if settings.source == "dense":
@@ -76,6 +79,12 @@ def _request(collection: Collection, settings: MiningSettings) -> models.QueryRe
         filter=as_filter(settings.filter, layout=layout),
         with_payload=False if settings.document_key is None else [layout.metadata_field(settings.document_key)],
     )
+
+
+def _ranked(ids: list[str | int], scores: Sequence[float]) -> Candidates:
+    array = np.array(scores, dtype=np.float32)
+    order = ordered(ids, array)
+    return Candidates([ids[index] for index in order], array[order])
 
 
 def _by_score(points: Sequence[models.ScoredPoint]) -> list[models.ScoredPoint]:

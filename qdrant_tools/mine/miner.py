@@ -119,7 +119,9 @@ class Miner:
         """The examples of some queries."""
         drafts = self.drafts(positives)
         finished = [self._example(draft, *drawn) for draft, drawn in zip(drafts, self._draw(drafts), strict=True)]
-        return [example for example in finished if example is not None]
+        examples = [example for example in finished if example is not None]
+        self.tally.add_scores("negatives", [n.score for example in examples for n in example.negatives])
+        return examples
 
     def drafts(self, positives: Mapping[str, Mapping[str, float]]) -> list[Draft]:
         """What may be drawn for some queries, and from what it must keep away."""
@@ -150,12 +152,12 @@ class Miner:
             what=f"queries encoded by {self.encoder.space!r}",
         )
         found = find_candidates(self.collection, list(known), vectors, list(map(len, known.values())), self.settings)
-        drafts = []
+        self.tally.add_scores("candidates", np.concatenate([each.scores for each in found]))
+        drafts, positives = [], []
         for (query, passages), vector, candidates in zip(known.items(), vectors, found, strict=True):
             stored = np.stack([passage.vector for passage in passages if passage.vector is not None])
             scores = stored @ vector
-            self.tally.add_scores("positives", scores)
-            self.tally.add_scores("candidates", candidates.scores)
+            positives.append(scores)
             each = self.settings.several == "each"
             for chosen in [[index] for index in range(len(passages))] if each else [list(range(len(passages)))]:
                 its = [passages[index] for index in chosen]
@@ -169,6 +171,7 @@ class Miner:
                 weight = float(np.mean([weights[query][passage.id] for passage in its]))
                 order = drawing_order(candidates, left, self.settings, query)
                 drafts.append(Draft(query, weight, its, scores[chosen].tolist(), stored, candidates, order))
+        self.tally.add_scores("positives", np.concatenate(positives))
         return drafts
 
     def _draw(self, drafts: Sequence[Draft]) -> list[tuple[Drawn, Drawn]]:
@@ -240,7 +243,6 @@ class Miner:
             return None
         self.tally.counts["examples"] += 1
         self.tally.counts["negatives"] += len(negatives)
-        self.tally.add_scores("negatives", [negative.score or 0.0 for negative in negatives])
         return Example(draft.query, positives + scored(promoted), negatives, draft.weight)
 
 

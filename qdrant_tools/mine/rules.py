@@ -94,8 +94,13 @@ def drawing_order(candidates: Candidates, left: NDArray[np.int64], settings: Min
 
 def ordered(points: Sequence[str | int], scores: Scores) -> list[int]:
     """Indices by score, best first. Scores that differ by rounding only go by id, so that two runs agree."""
-    rounded = np.round(scores.astype(np.float64), 5)
-    return sorted(range(len(points)), key=lambda index: (-rounded[index], str(points[index])))
+    falling = -np.round(scores.astype(np.float64), 5)
+    order = np.argsort(falling, kind="stable")
+    if (np.diff(falling[order]) > 0).all():
+        plain: list[int] = order.tolist()
+        return plain
+    keys = falling.tolist()
+    return sorted(range(len(points)), key=lambda index: (keys[index], str(points[index])))
 
 
 def is_copy(vector: Scores, positives: Scores, similarity: float) -> bool:

@@ -7,9 +7,12 @@ collections, examples.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 BINS_PER_UNIT = 50
 """Histogram bins are 0.02 wide."""
@@ -28,8 +31,11 @@ class Tally:
     counts: Counter[str] = field(default_factory=Counter)
     histograms: dict[str, Counter[int]] = field(default_factory=lambda: {name: Counter() for name in SCORES})
 
-    def add_scores(self, name: str, scores: Iterable[float]) -> None:
-        self.histograms[name].update(int(score * BINS_PER_UNIT // 1) for score in scores)
+    def add_scores(self, name: str, scores: ArrayLike) -> None:
+        """Count scores, of any shape."""
+        bins = np.floor(np.asarray(scores, dtype=np.float64).ravel() * BINS_PER_UNIT).astype(np.int64)
+        found, counts = np.unique(bins, return_counts=True)
+        self.histograms[name].update(dict(zip(found.tolist(), counts.tolist())))
 
     def discarded(self) -> dict[str, int]:
         """What each rule removed, and what else was lost; only what is not 0."""
