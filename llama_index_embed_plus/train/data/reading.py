@@ -23,12 +23,21 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from llama_index_embed_plus.errors import InputError, UsageError
+from llama_index_embed_plus.train.data.fields import (
+    Fields,
+    as_number,
+    as_text,
+    as_weight,
+    listed,
+    numbered,
+    text_of,
+    value_of,
+)
 from llama_index_embed_plus.train.data.records import (
     Distilled,
     Kind,
@@ -41,7 +50,6 @@ from llama_index_embed_plus.train.data.records import (
 )
 from qdrant_tools.records import Example, ScoredText
 
-Fields = Mapping[str, Any]
 Lines = Iterator[tuple[int, Fields]]
 
 _QUERY, _POSITIVE = ("query", "anchor", "question"), ("positive", "passage", "answer")
@@ -117,26 +125,26 @@ class _Reader:
             case "pairs" | "triplets":
                 return self._ranked(fields)
             case "nli":
-                return _text(fields, _FIRST), _text(fields, _SECOND), _nli_label(fields)
+                return text_of(fields, _FIRST), text_of(fields, _SECOND), _nli_label(fields)
             case "scored pairs":
-                return ScoredPair(_text(fields, _FIRST), _text(fields, _SECOND), self._score(fields))
+                return ScoredPair(text_of(fields, _FIRST), text_of(fields, _SECOND), self._score(fields))
             case "distillation":
                 return _distilled(fields)
             case "labelled texts":
-                label = self.classes.setdefault(str(_value(fields, _LABEL)), len(self.classes))
-                return LabelledText(_text(fields, ("text",)), label)
+                label = self.classes.setdefault(str(value_of(fields, _LABEL)), len(self.classes))
+                return LabelledText(text_of(fields, ("text",)), label)
             case _:
-                return _text(fields, ("text",))
+                return text_of(fields, ("text",))
 
     def _ranked(self, fields: Fields) -> Example:
-        negatives = tuple(passage(text) for text in _numbered(fields, "negative", _checked_text))
+        negatives = tuple(passage(text) for text in numbered(fields, "negative", as_text))
         if self.kind == "triplets" and not negatives:
-            raise InputError(f"has no field 'negative', only {_names(fields)}")
-        positive = passage(_text(fields, _POSITIVE))
-        return Example(_text(fields, _QUERY), (positive,), negatives, _weight(fields.get("weight", 1.0)))
+            raise InputError(f"has no field 'negative', only {listed(fields)}")
+        positive = passage(text_of(fields, _POSITIVE))
+        return Example(text_of(fields, _QUERY), (positive,), negatives, as_weight(fields.get("weight", 1.0)))
 
     def _score(self, fields: Fields) -> float:
-        score = _number(_value(fields, ("score", *_LABEL)), "score")
+        score = as_number(value_of(fields, ("score", *_LABEL)), "score")
         if self.score_range is None:
             return score
         low, high = self.score_range
@@ -163,7 +171,7 @@ def kind_of(fields: Fields) -> Kind:
         return "nli" if is_nli else "scored pairs"
     if "text" in has:
         return "labelled texts" if has & set(_LABEL) else "texts"
-    raise InputError(f"has the fields {_names(fields)}: no kind of training row has these")
+    raise InputError(f"has the fields {listed(fields)}: no kind of training row has these")
 
 
 def _example(fields: Fields) -> Example:
@@ -171,22 +179,22 @@ def _example(fields: Fields) -> Example:
     texts = (example.query, *(text.text for text in (*example.positives, *example.negatives)))
     if not all(text.strip() for text in texts):
         raise InputError("a text is empty")
-    return Example(example.query, example.positives, example.negatives, _weight(example.weight))
+    return Example(example.query, example.positives, example.negatives, as_weight(example.weight))
 
 
 def _distilled(fields: Fields) -> Distilled:
-    negatives = tuple(_numbered(fields, "negative", _checked_text))
-    margins = tuple(_numbered(fields, "margin", _number))
+    negatives = tuple(numbered(fields, "negative", as_text))
+    margins = tuple(numbered(fields, "margin", as_number))
     if not margins:
-        best = _number(_value(fields, ("positive_score",)), "positive_score")
-        margins = tuple(best - score for score in _numbered(fields, "negative_score", _number))
+        best = as_number(value_of(fields, ("positive_score",)), "positive_score")
+        margins = tuple(best - score for score in numbered(fields, "negative_score", as_number))
     if not negatives or len(margins) != len(negatives):
         raise InputError(f"has {len(negatives)} negatives and {len(margins)} scores of them")
-    return Distilled(_text(fields, _QUERY), _text(fields, _POSITIVE), negatives, margins)
+    return Distilled(text_of(fields, _QUERY), text_of(fields, _POSITIVE), negatives, margins)
 
 
 def _nli_label(fields: Fields) -> int:
-    value = str(_value(fields, _LABEL)).strip().lower()
+    value = str(value_of(fields, _LABEL)).strip().lower()
     label = _NLI.get(value, value)
     if label not in (-1, 0, 1, 2) and label not in ("-1", "0", "1", "2"):
         raise InputError(f"the label is {value!r}, expected one of {', '.join(_NLI)}, or 0, 1, 2, -1")
@@ -227,10 +235,10 @@ def _text_lines(file: Path) -> Lines:
         yield from ((number, {"text": line.strip()}) for number, line in enumerate(lines, start=1) if line.strip())
 
 
-def _table(*, delimiter: str, quoting: int) -> Callable[[Path], Lines]:
+def _table(delimiter: str, quoting: Literal[0, 3]) -> Callable[[Path], Lines]:
     def rows(file: Path) -> Lines:
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
+            reader = csv.DictReader(lines, delimiter=delimiter, quoting=quoting, strict=True)
             try:
                 for fields in reader:
                     if None in fields or None in fields.values():
@@ -247,8 +255,8 @@ def _table(*, delimiter: str, quoting: int) -> Callable[[Path], Lines]:
 _LINES: dict[str, Callable[[Path], Lines]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
-    ".csv": _table(delimiter=",", quoting=csv.QUOTE_MINIMAL),
-    ".tsv": _table(delimiter="\t", quoting=csv.QUOTE_NONE),
+    ".csv": _table(",", csv.QUOTE_MINIMAL),
+    ".tsv": _table("\t", csv.QUOTE_NONE),
     ".txt": _text_lines,
 }
 
@@ -264,52 +272,3 @@ def _json(where: object, text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: not JSON: {error}") from error
-
-
-def _value(fields: Fields, names: Sequence[str]) -> Any:
-    for name in names:
-        if fields.get(name) is not None:
-            return fields[name]
-    raise InputError(f"has no field {names[0]!r}, only {_names(fields)}")
-
-
-def _text(fields: Fields, names: Sequence[str]) -> str:
-    return _checked_text(_value(fields, names), names[0])
-
-
-def _checked_text(value: Any, name: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise InputError(f"the field {name!r} is {value!r}, expected a text")
-    return value
-
-
-def _numbered(fields: Fields, name: str, check: Callable[[Any, str], Any]) -> Iterator[Any]:
-    """`name`, or `name_1`, `name_2`, ..., as long as there is a next one."""
-    if fields.get(name) is not None:
-        yield check(fields[name], name)
-        return
-    number = 1
-    while fields.get(f"{name}_{number}") is not None:
-        yield check(fields[f"{name}_{number}"], f"{name}_{number}")
-        number += 1
-
-
-def _number(value: Any, name: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise InputError(f"the field {name!r} is {value!r}, expected a number")
-    return number
-
-
-def _weight(value: Any) -> float:
-    weight = _number(value, "weight")
-    if weight <= 0:
-        raise InputError(f"the weight is {weight}, expected a number above 0")
-    return weight
-
-
-def _names(fields: Fields) -> str:
-    return ", ".join(map(str, fields)) if isinstance(fields, Mapping) else repr(fields)

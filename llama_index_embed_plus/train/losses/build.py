@@ -153,7 +153,8 @@ def _margin_mse(model: SentenceTransformer, options: LossOptions) -> torch.nn.Mo
     scale = options.scale_or(1.0)
 
     def score(first: Tensor, second: Tensor) -> Tensor:
-        return scale * pairwise_dot_score(first, second)
+        scores: Tensor = scale * pairwise_dot_score(first, second)
+        return scores
 
     return _module(library.MarginMSELoss(model, similarity_fct=score))
 

@@ -58,7 +58,8 @@ def row_losses(
     if others is not None:
         among = cos_sim(anchors, others) * scale
         scores = torch.cat([scores, among.scatter(1, own[:, None], -torch.inf)], dim=1)
-    return torch.logsumexp(scores, dim=1) - picked
+    losses: Tensor = torch.logsumexp(scores, dim=1) - picked
+    return losses
 
 
 class WeightedMultipleNegatives(MultipleNegativesRankingLoss):  # type: ignore[misc]
@@ -85,8 +86,8 @@ class CachedWeightedMultipleNegatives(CachedMultipleNegativesRankingLoss):  # ty
             return value
         batch = _Batch([torch.cat(column) for column in reps], gather=self.gather_across_devices)
         total = weights.new_zeros(())
-        for rows in torch.arange(len(weights)).split(self.mini_batch_size):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
+        for begin in range(0, len(weights), self.mini_batch_size):
+            part = slice(begin, begin + self.mini_batch_size)
             losses = batch.losses(part, scale=self.scale, symmetric=_is_symmetric(self))
             share = (weights[part] * losses).sum() / len(weights)
             if with_backward:
