@@ -18,18 +18,24 @@ if find_spec("torch") is None:
 if TYPE_CHECKING:
     from llama_index_embed_plus.train.heldout import Heldout
     from llama_index_embed_plus.train.job import Evidence
+    from llama_index_embed_plus.train.recipe import Recipe, StagePlan, read_recipe
     from llama_index_embed_plus.train.report import TrainReport
     from llama_index_embed_plus.train.run import planned_steps, train
     from llama_index_embed_plus.train.settings import LoraSettings, Projection, TrainSettings
+    from llama_index_embed_plus.train.stages import run_recipe
 
 __all__ = [
     "Evidence",
     "Heldout",
     "LoraSettings",
     "Projection",
+    "Recipe",
+    "StagePlan",
     "TrainReport",
     "TrainSettings",
     "planned_steps",
+    "read_recipe",
+    "run_recipe",
     "train",
 ]
 
@@ -38,9 +44,13 @@ _HOMES = {
     "Heldout": "heldout",
     "LoraSettings": "settings",
     "Projection": "settings",
+    "Recipe": "recipe",
+    "StagePlan": "recipe",
     "TrainReport": "report",
     "TrainSettings": "settings",
     "planned_steps": "run",
+    "read_recipe": "recipe",
+    "run_recipe": "stages",
     "train": "run",
 }
 

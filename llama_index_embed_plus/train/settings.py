@@ -6,6 +6,7 @@ loaded. Does not know: models, data, devices.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
@@ -142,9 +143,9 @@ class TrainSettings:
         return (self.pooling,) if isinstance(self.pooling, str) else self.pooling
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        row = asdict(self)
-        return {**row, "lora": {**row["lora"], "targets": list(self.lora.targets)}, "report_to": list(self.report_to)}
+        """The settings as JSON holds them; what it cannot hold (a guide that is a model) as its text."""
+        row: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        return row
 
 
 def _one_of(**given: tuple[str, Any]) -> None:
