@@ -163,13 +163,11 @@ def context(space):
     return st.builds(models.ContextQuery, context=st.lists(pairs(space), min_size=1, max_size=3))
 
 
-def mmr(space):
-    if space in ("words", "idf"):
-        return st.builds(models.NearestQuery, nearest=inputs(space))
+def mmr(space, nearest=None):
     settings = st.builds(
         models.Mmr, diversity=st.sampled_from([None, 0.0, 0.3, 1.0]), candidates_limit=st.sampled_from([None, 20])
     )
-    return st.builds(models.NearestQuery, nearest=inputs(space), mmr=settings)
+    return st.builds(models.NearestQuery, nearest=inputs(space) if nearest is None else nearest, mmr=settings)
 
 
 def in_space(*kinds):
@@ -220,11 +218,11 @@ formulas = st.builds(
     formula=st.recursive(terms, _operations, max_leaves=6),
     defaults=st.just({"n": 1.0, "p": 2.0, "absent": 0.5}),
 )
-merging = st.one_of(
+fusions = st.one_of(
     st.builds(models.FusionQuery, fusion=st.sampled_from(list(models.Fusion))),
     st.builds(models.RrfQuery, rrf=st.builds(models.Rrf, k=st.sampled_from([None, 1, 10, 60]))),
-    formulas,
-).map(lambda query: (query, None))
+)
+merging = st.one_of(fusions, formulas).map(lambda query: (query, None))
 
 # only queries whose scores are distinct: among equal ones the cut of a prefetch is arbitrary
 leaf_prefetches = st.builds(
@@ -232,6 +230,14 @@ leaf_prefetches = st.builds(
     st.sampled_from([*SIZES, "tokens"]).flatmap(lambda space: st.tuples(vectors(space), st.just(space))),
     st.sampled_from([None, 5, 20, 100]),
     st.one_of(st.none(), handed_down),
+)
+# without city blocks: there, many gains of MMR are equal by geometry
+mmr_prefetches = st.builds(
+    lambda query, limit: models.Prefetch(query=query[0], using=query[1], limit=limit),
+    st.sampled_from(["dense", "euclid", "dot", "words"]).flatmap(
+        lambda space: st.tuples(mmr(space, vectors(space)), st.just(space))
+    ),
+    st.sampled_from([None, 5, 20]),
 )
 nested_prefetches = st.builds(
     lambda inner, query, limit: models.Prefetch(prefetch=inner, query=query[0], using=query[1], limit=limit),

@@ -81,6 +81,23 @@ def test_prefetches_are_merged_alike(both, prefetch, query, filter_):
 
 @relaxed
 @given(
+    prefetch=st.lists(st.one_of(make.mmr_prefetches, make.leaf_prefetches), min_size=1, max_size=3),
+    query=make.fusions,
+    filter_=st.one_of(st.none(), make.handed_down),
+    weights=st.lists(st.sampled_from([0.5, 1.0, 3.0]), min_size=3, max_size=3),
+)
+def test_rankings_are_fused_in_the_same_order_ties_included(both, prefetch, query, filter_, weights):
+    if isinstance(query, models.RrfQuery):
+        query = models.RrfQuery(rrf=models.Rrf(k=query.rrf.k, weights=weights[: len(prefetch)]))
+    edge, local = (
+        c.query_points("all", query, prefetch=prefetch, query_filter=filter_, limit=7, offset=1).points for c in both
+    )
+    assert [str(hit.id) for hit in edge] == [str(hit.id) for hit in local]
+    make.assert_same_hits(edge, local)
+
+
+@relaxed
+@given(
     vector=make.vectors("dense"),
     filter_=st.one_of(st.none(), make.filters),
     limit=st.integers(1, 5),

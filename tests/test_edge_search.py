@@ -210,13 +210,31 @@ def test_queries_that_make_no_sense_are_refused(four, arguments, message):
         four.query_points("four", **arguments)
 
 
-def test_what_the_engine_would_get_wrong_is_refused(four):
-    mmr = models.NearestQuery(nearest=[1.0, 0.0], mmr=models.Mmr())
-    assert len(four.query_points("four", mmr, using="a").points) == 4
-    with pytest.raises(NotSupportedError, match="mmr inside a prefetch"):
-        four.query_points(
-            "four", models.FusionQuery(fusion=models.Fusion.RRF), prefetch=models.Prefetch(query=mmr, using="a")
-        )
+def test_mmr_may_be_a_prefetch_but_not_under_a_formula(four):
+    mmr = models.NearestQuery(nearest=[1.0, 0.0], mmr=models.Mmr(diversity=0.9))
+    (alone, *_) = found = four.query_points("four", mmr, using="a").points
+    assert len(found) == 4 and alone.vector is None, "vectors that nobody asked for stay where they are"
+    prefetch = models.Prefetch(query=mmr, using="a")
+    fused = four.query_points("four", models.FusionQuery(fusion=models.Fusion.RRF), prefetch=prefetch).points
+    assert [hit.id for hit in fused] == [hit.id for hit in found]
+    batch = [models.QueryRequest(query=[1.0, 0.0], using="a"), models.QueryRequest(query=mmr, using="a", limit=2)]
+    assert [len(each.points) for each in four.query_batch_points("four", batch)] == [4, 2]
+    with pytest.raises(NotSupportedError, match="a formula over a prefetch with mmr"):
+        four.query_points("four", models.FormulaQuery(formula="$score"), prefetch=prefetch)
+
+
+def test_equal_scores_of_a_fusion_come_in_the_same_order_every_time(four):
+    rrf = models.FusionQuery(fusion=models.Fusion.RRF)
+    both = [models.Prefetch(query=vector, using="a", limit=4) for vector in ([1.0, 0.0], [0.0, 1.0])]
+    orders = [[hit.id for hit in four.query_points("four", rrf, prefetch=both).points] for _ in range(10)]
+    assert len(set(map(tuple, orders))) == 1
+    with pytest.raises(InputError, match="rrf has 1 weights for 2 prefetches"):
+        four.query_points("four", models.RrfQuery(rrf=models.Rrf(weights=[1.0])), prefetch=both)
+
+
+def test_a_record_that_is_asked_for_twice_is_there_twice(four):
+    (first, *_) = four.scroll("four", limit=1)[0]
+    assert [record.id for record in four.retrieve("four", [first.id, first.id])] == [first.id] * 2
 
 
 def test_ordering_and_facets_say_which_index_they_need(four):

@@ -81,8 +81,6 @@ def _prefetch(engine: Engine, collection: OpenCollection, given: models.Prefetch
     translation = Translation(engine, collection, given.using, given.lookup_from, limit)
     nested = _prefetches(engine, collection, given.prefetch)
     check_combination(given, has_prefetch=bool(nested))
-    if isinstance(given.query, models.NearestQuery) and given.query.mmr is not None:
-        raise NotSupportedError("mmr inside a prefetch: the embedded engine applies it only as the query itself")
     query = translation.query(given.query)
     return qe.Prefetch(
         limit=limit,
@@ -166,14 +164,7 @@ class Translation:
         vector = self.vector(given.nearest)
         if given.mmr is None:
             return qe.Query.Nearest(vector, using=self.using)
-        if isinstance(vector, qe.SparseVector):
-            raise NotSupportedError("mmr over a sparse vector: the embedded engine applies it to dense vectors only")
-        diversity = MMR_DIVERSITY if given.mmr.diversity is None else given.mmr.diversity
-        if not 0 <= diversity <= 1:
-            raise InputError(f"mmr diversity {diversity} is invalid, expected 0 to 1")
-        candidates = self.limit if given.mmr.candidates_limit is None else given.mmr.candidates_limit
-        if not 0 <= candidates <= 16_384:
-            raise InputError(f"mmr candidates_limit value {candidates} is invalid, expected 0 to 16384")
+        diversity, candidates = mmr_settings(given.mmr, self.limit)
         return qe.Mmr(vector, 1.0 - diversity, candidates, using=self.using)
 
     def _pairs(self, given: Any) -> list[qe.ContextPair]:
@@ -212,6 +203,17 @@ class Translation:
             return qe.TextQuery(self.using, given.text)
         bm25 = given.text.scoring.bm25 if given.text.scoring is not None else models.Bm25Params()
         return qe.TextQuery(self.using, given.text.query, qe.Bm25Params(bm25.k, bm25.b))
+
+
+def mmr_settings(given: models.Mmr, limit: int) -> tuple[float, int]:
+    """Diversity and number of candidates, with a server's defaults. Raises `InputError`."""
+    diversity = MMR_DIVERSITY if given.diversity is None else given.diversity
+    if not 0 <= diversity <= 1:
+        raise InputError(f"mmr diversity {diversity} is invalid, expected 0 to 1")
+    candidates = limit if given.candidates_limit is None else given.candidates_limit
+    if not 0 <= candidates <= 16_384:
+        raise InputError(f"mmr candidates_limit value {candidates} is invalid, expected 0 to 16384")
+    return diversity, candidates
 
 
 def is_point_id(value: Any) -> bool:

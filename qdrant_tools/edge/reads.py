@@ -15,9 +15,11 @@ from qdrant_tools.edge.engine import Engine
 from qdrant_tools.edge.filters import engine_filter
 from qdrant_tools.edge.groups import Grouping, fill, grouped, look_up
 from qdrant_tools.edge.matrix import Sampling, neighbours, offsets, pairs
+from qdrant_tools.edge.merging import answer, merged_here
 from qdrant_tools.edge.options import check_options
 from qdrant_tools.edge.queries import engine_request, order_by, positive
 from qdrant_tools.edge.records import client_record, payload_selector, scored_point, vector_selector
+from qdrant_tools.edge.shard import OpenCollection
 from qdrant_tools.errors import InputError
 
 
@@ -39,7 +41,11 @@ class ReadMethods(QdrantBase):
         wanted = [engine_id(point_id) for point_id in ids]
         with collection.hold() as shard:
             found = shard.retrieve(wanted, payload_selector(with_payload), vector_selector(with_vectors))
-            return [client_record(record) for record in found]
+            records = [client_record(record) for record in found]
+        if len(set(wanted)) == len(wanted):
+            return records
+        by_id = {engine_id(record.id): record for record in records}  # an id that was asked for twice is there twice
+        return [by_id[each] for each in wanted if each in by_id]
 
     def scroll(
         self,
@@ -123,6 +129,8 @@ class ReadMethods(QdrantBase):
         )
         collection = self.engine.collection(collection_name)
         with collection.call:
+            if merged_here(collection, request):
+                return models.QueryResponse.model_construct(points=answer(self.engine, collection, request))
             engine_query = engine_request(self.engine, collection, request)
         with collection.hold() as shard:
             hits = shard.query(engine_query)
@@ -134,6 +142,8 @@ class ReadMethods(QdrantBase):
         check_options(options)
         collection = self.engine.collection(collection_name)
         with collection.call:
+            if any(merged_here(collection, request) for request in requests):
+                return [self._answer(collection, request) for request in requests]
             for request in requests:
                 check_options({"shard_key": request.shard_key})
             batch = qe.QueryBatchRequest([engine_request(self.engine, collection, request) for request in requests])
@@ -142,6 +152,15 @@ class ReadMethods(QdrantBase):
             return [
                 models.QueryResponse.model_construct(points=[scored_point(hit) for hit in hits]) for hits in answers
             ]
+
+    def _answer(self, collection: OpenCollection, request: models.QueryRequest) -> types.QueryResponse:
+        """One request of a batch of which not all can go to the engine."""
+        check_options({"shard_key": request.shard_key})
+        if merged_here(collection, request):
+            return models.QueryResponse.model_construct(points=answer(self.engine, collection, request))
+        with collection.hold() as shard:
+            hits = shard.query(engine_request(self.engine, collection, request))
+            return models.QueryResponse.model_construct(points=[scored_point(hit) for hit in hits])
 
     # -- what the binding lacks
 
