@@ -54,7 +54,25 @@ def test_the_recording_example_writes_the_search_and_the_click(run):
     assert first.endswith("click") and not second.endswith("click")
 
 
+def test_the_pictures_are_made_from_real_data_and_are_small(run, tmp_path):
+    measured, *files = run("pictures", "shown", "60").splitlines()
+    assert "ndcg@10" in measured
+    names = {
+        "before-after",
+        "map-pca",
+        "map-tsne",
+        "query-differences",
+        "recall-latency",
+        "score-histograms",
+        "similarity",
+    }
+    assert {line.split(".png: ")[0] for line in files} == names
+    for name in names:
+        content = (tmp_path / "shown" / f"{name}.png").read_bytes()
+        assert content.startswith(b"\x89PNG") and 10_000 < len(content) < 120_000
+
+
 def test_every_example_is_tested():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {
-        "finetune_quickstart", "llamaindex_quickstart", "qdrant_quickstart", "rag", "record_retrievals",
+        "finetune_quickstart", "llamaindex_quickstart", "pictures", "qdrant_quickstart", "rag", "record_retrievals",
     }  # fmt: skip

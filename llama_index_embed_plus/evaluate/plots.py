@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llama_index_embed_plus.evaluate.style import DARK, FILLS, INK, LIGHT, MARKERS, finish, page
+from llama_index_embed_plus.evaluate.style import DARK, FILLS, INK, LIGHT, MARKERS, finish, page, shades
 from qdrant_tools.mine.audit import Audit
 from qdrant_tools.mine.tally import BINS_PER_UNIT
 from qdrant_tools.tune import Trial, TuningReport
@@ -88,12 +88,10 @@ def recall_latency(path: Path | None, found: TuningReport) -> Picture:
     for trial in found.trials:
         quantized = "" if trial.quantization == "none" else f", {trial.quantization} x{trial.oversampling:g}"
         families.setdefault("exact" if trial.exact else f"m={trial.m}{quantized}", []).append(trial)
-    lines = itertools.product("-", MARKERS)
-    for (name, trials), (line, marker) in zip(families.items(), itertools.cycle(lines)):
+    for (name, trials), marker, shade in zip(families.items(), itertools.cycle(MARKERS), shades(len(families))):
         ordered = sorted(trials, key=lambda trial: trial.recall)
-        colour = DARK if name == "exact" else None
         x, y = [trial.recall for trial in ordered], [trial.p50_ms for trial in ordered]
-        axis.plot(x, y, line, marker=marker, markersize=5, linewidth=0.8, label=name, color=colour)
+        axis.plot(x, y, "-", marker=marker, markersize=5, linewidth=0.8, label=name, color=shade, markeredgecolor=INK)
         for trial in ordered if name != "exact" and len(families) <= 4 else ():
             axis.annotate(
                 f"ef {trial.hnsw_ef}", (trial.recall, trial.p50_ms), (4, 4), "data", "offset points", fontsize=7
@@ -102,6 +100,9 @@ def recall_latency(path: Path | None, found: TuningReport) -> Picture:
     axis.axvline(found.target_recall, color=INK, linewidth=0.8, linestyle="--")
     axis.set_xlabel(f"recall@{found.k} against exact search (0 to 1)")
     axis.set_ylabel("median latency of a query (ms)")
-    axis.set_yscale("log")
+    latencies = [trial.p50_ms for trial in found.trials]
+    if max(latencies) > 10 * min(latencies):
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
     axis.legend(frameon=False, fontsize=8)
     return finish(figure, path)

@@ -57,17 +57,18 @@ def score_histograms(
         raise InputError(f"{len(every)} scores, expected at least one, and all of them finite numbers")
     edges = np.histogram_bin_edges(every, BINS)
     figure, axis = page(1, title)
-    for scores, name, (colour, hatch) in zip(sides, ("others", "relevant"), (FILLS[0], FILLS[2])):
+    kinds = (("others", "--", FILLS[0]), ("relevant", "-", FILLS[2]))
+    for scores, (name, line, (colour, hatch)) in zip(sides, kinds):
         shares = np.histogram(scores, edges)[0] / max(1, len(scores))
-        label = f"{name} ({len(scores)})"
         style = {"color": colour, "hatch": hatch, "edgecolor": INK, "alpha": 0.75, "linewidth": 0.5}
-        axis.bar(edges[:-1], shares, np.diff(edges), align="edge", label=label, **style)
-    for scores, line in zip(sides, ("--", "-")):
+        axis.bar(edges[:-1], shares, np.diff(edges), align="edge", label=f"{name} ({len(scores)})", **style)
         if len(scores):
-            axis.axvline(float(np.median(scores)), color=INK, linewidth=1, linestyle=line)
-    axis.set_xlabel(f"score ({unit}); lines: medians, dashed of the others")
+            middle = float(np.median(scores))
+            label = f"median of the {name}, {middle:.2f}"
+            axis.axvline(middle, color=INK, linewidth=1, linestyle=line, label=label)
+    axis.set_xlabel(f"score ({unit})")
     axis.set_ylabel("share of the passages of its kind (0 to 1)")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, fontsize=8)
     return finish(figure, path)
 
 

@@ -81,7 +81,7 @@ def similarity_heatmap(
     axis.set_yticks(np.arange(len(texts)), labels, fontsize=8)
     for row, column in np.ndindex(cosines.shape):
         dark = (cosines[row, column] - least) / (1 - least) > 0.55
-        value = f"{cosines[row, column]:.2f}"
+        value = f"{round(cosines[row, column], 2) + 0.0:.2f}"  # no minus before zero
         axis.text(column, row, value, ha="center", va="center", fontsize=7, color="white" if dark else INK)
     figure.colorbar(image, ax=axis, label="cosine similarity (-1 to 1)", shrink=0.8)
     return finish(figure, path)
