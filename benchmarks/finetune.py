@@ -14,15 +14,16 @@ is cut from them, and the test queries are searched once per system, at its very
   passages that are no known positive, and the nearest ones up to 95 % of the positive's score. Nothing else differs;
 - `two_rounds`: `full_positive_aware`, then everything embedded and mined again with that model, and trained once more
   (so twice the steps of one round);
-- `sentence_transformers`: its `mine_hard_negatives` with the same limits, its trainer, the same loss and schedule.
+- `sentence_transformers`: its `mine_hard_negatives` with the same limits, its trainer, the same loss and schedule;
+- `llama_index`: `EmbeddingAdapterFinetuneEngine` of the deprecated llama-index-finetuning, where that is installed (0.4.2
+  needs `mistralai<2` to be imported): a linear adapter on queries with its defaults, 4 epochs as in its tutorial, over
+  the first answer of each query.
 
 Every system runs in a process of its own: `peak_memory_mb` is that process's (resident, mapped files included).
 `seconds` is mining + training + embedding the corpus again; libraries and models are loaded before the clock starts.
 `interval` is that of the difference to `base` in nDCG@10, 95 %, paired bootstrap over test queries. Search is exact, so
 no figure depends on a graph. Results are written to `--out` after every system; `--resume` goes on there. The last line
 is JSON.
-
-LlamaIndex's adapter engine (llama-index-finetuning, deprecated) is not among the systems: see `docs/training.md`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from csv import DictReader
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,7 @@ SYSTEMS = (
     "full_positive_aware",
     "two_rounds",
     "sentence_transformers",
+    "llama_index",
 )
 WITHOUT_TITLE = ("medquad",)  # its titles name the answer
 DEV_SHARE = 0.1
@@ -354,6 +357,31 @@ def _their_trainer(bench: Bench, model: Any, dataset: Any) -> Any:
     )
 
 
+def llama_index(bench: Bench) -> Found:
+    """LlamaIndex's engine: queries and answers are embedded one at a time, anew in every epoch."""
+    from llama_index.finetuning import EmbeddingAdapterFinetuneEngine
+    from llama_index.finetuning.embeddings.common import EmbeddingQAFinetuneDataset
+
+    from llama_index_embed_plus import AdaptedEncoder, PlusEmbedding, QueryAdapter
+
+    rows, encoder = bench.data.splits["train"], bench.open(bench.base)
+    dataset = EmbeddingQAFinetuneDataset(
+        queries={query: text for query, (text, _) in rows.items()},
+        corpus=dict(bench.data.passages),
+        relevant_docs={query: list(ids) for query, (_, ids) in rows.items()},
+    )
+    embedding = PlusEmbedding(bench.base, backend="torch", device="cpu")
+    embedding.get_text_embedding("warm up")
+    out = str(bench.work / "llama_index-model")
+    engine = EmbeddingAdapterFinetuneEngine(
+        dataset, embedding, epochs=4, dim=encoder.dimension, device="cpu", model_output_path=out
+    )
+    with bench.clock("training"):
+        engine.finetune()
+    weight = engine.model.linear.weight.detach().numpy().T
+    return AdaptedEncoder(encoder, QueryAdapter(weight - np.eye(len(weight)), encoder.space)), *BASE
+
+
 SYSTEM: dict[str, Callable[[Bench], Found]] = {
     "base": base,
     "adapter": adapter,
@@ -363,6 +391,7 @@ SYSTEM: dict[str, Callable[[Bench], Found]] = {
     "full_positive_aware": trained(mined(aware=True)),
     "two_rounds": trained(mined(aware=True), rounds=2),
     "sentence_transformers": sentence_transformers,
+    "llama_index": llama_index,
 }
 
 
@@ -472,6 +501,9 @@ def main() -> None:
     wanted = [name for name in SYSTEMS if name in arguments.systems and name not in results]
     if wanted and not (arguments.work / BASE[0]).exists() and "base" not in wanted:
         wanted.insert(0, "base")  # the others search or mine its collection
+    if "llama_index" in wanted and not find_spec("llama_index.finetuning"):
+        wanted.remove("llama_index")
+        print("llama_index: llama-index-finetuning is not installed, left out", flush=True)
     for name in wanted:
         row = in_a_process(arguments, name)
         if row is None and name == "base":

@@ -149,7 +149,7 @@ def test_the_page_is_drawn_beside_the_model(place, base, monkeypatch, capsys):
 
 
 def test_an_interrupted_run_keeps_a_checkpoint_and_the_same_command_goes_on(run, place):
-    command = ("--method", "full", "--batch-size", 4, "--epochs", 6, "--max-tokens", 16, "--checkpoint-every", 1)
+    command = ("--method", "full", "--batch-size", 4, "--epochs", 3, "--max-tokens", 16, "--checkpoint-every", 1)
     assert run(*command, "--out", "whole")[0] == 0
 
     def interrupt() -> None:
@@ -198,3 +198,71 @@ def test_examples_that_know_a_heldout_query_are_refused(run, place):
     (place / "queries.jsonl").write_text(json.dumps({"_id": "q40", "text": QUESTIONS[5]}) + "\n")
     code, line = error_of(run("--out", "out", *MEASURED))
     assert code == 1 and "give held-out queries away" in line and not (place / "out").exists()
+
+
+def test_pairs_of_a_table_are_trained_on_too(run, place):
+    rows = [f"{QUESTIONS[i]}\t{PASSAGES[i].text}" for i in range(12)]
+    (place / "pairs.tsv").write_text("\n".join(["query\tpositive", *rows]) + "\n")
+    code, out, _ = run("--method", "full", "--out", "tuned", "--batch-size", 4, "--json", examples="pairs.tsv")
+    assert code == 0 and json.loads(out)["data"]["rows"] == 12
+
+
+@pytest.fixture
+def recipe(place):
+    """Two stages, the second on negatives that the first one's model finds."""
+    rows = [{"id": passage.id, "text": passage.text} for passage in PASSAGES]
+    (place / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (place / "recipe.toml").write_text("""
+passages = "passages.jsonl"
+batch_size = 8
+max_tokens = 16
+
+[heldout]
+queries = "queries.jsonl"
+qrels = "qrels.tsv"
+
+[[stage]]
+name = "pairs"
+data = "examples.jsonl"
+
+[[stage]]
+name = "hard"
+data = "examples.jsonl"
+mine = { negatives = 2, depth = 10 }
+""")
+    return place / "recipe.toml"
+
+
+@pytest.fixture
+def bare(place, monkeypatch, capsys):
+    """Run `embed-plus train ARGS`."""
+
+    def bare(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["embed-plus", "train", *map(str, args)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return bare
+
+
+def test_a_recipe_trains_its_stages_and_keeps_the_best(bare, recipe, base, place):
+    code, out, stderr = bare(base, "--recipe", recipe, "--out", "tuned", "--no-page")
+    assert code == 0, stderr
+    report = read_report(place / "tuned")
+    assert [stage.name for stage in report.stages][-2:] == ["pairs", "hard-1"]
+    assert out.splitlines()[-1].endswith(report.verdict)
+    assert "train pairs" in stderr and "mine hard" in stderr
+
+
+def test_what_a_recipe_has_to_say_cannot_be_said_twice(bare, recipe, base):
+    found = bare(base, "--recipe", recipe, "--out", "tuned", "--epochs", 2, "--examples", "examples.jsonl")
+    assert error_of(found) == (2, f"error: --epochs, --examples cannot be given with a recipe: write it into {recipe}")
+    code, line = error_of(bare("--recipe", recipe, "--out", "tuned"))
+    assert code == 2 and "base" in line
+    code, line = error_of(bare(base, "--out", "tuned"))
+    assert code == 2 and "--examples are needed" in line

@@ -78,7 +78,7 @@ class FullMap(QueryMap):
         _square(self.kind, "weight", self.weight)
 
     def __call__(self, query_vectors: Vectors) -> Vectors:
-        return query_vectors + query_vectors @ self.weight
+        return np.asarray(query_vectors + query_vectors @ self.weight, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ class LowRankMap(QueryMap):
         _bottleneck(self.kind, self.down, self.up)
 
     def __call__(self, query_vectors: Vectors) -> Vectors:
-        return query_vectors + (query_vectors @ self.down) @ self.up
+        return np.asarray(query_vectors + (query_vectors @ self.down) @ self.up, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ class OrthogonalMap(QueryMap):
             raise UsageError(f"rotation times its transpose is {off:.1e} away from 1, expected at most {ORTHOGONAL_TO}")
 
     def __call__(self, query_vectors: Vectors) -> Vectors:
-        return np.asarray(query_vectors @ self.rotation)
+        return np.asarray(query_vectors @ self.rotation, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,8 @@ class MlpMap(QueryMap):
             raise UsageError(f"bias of a mlp map has shape {self.bias.shape}, expected {self.down.shape[1:]}")
 
     def __call__(self, query_vectors: Vectors) -> Vectors:
-        return query_vectors + np.tanh(query_vectors @ self.down + self.bias) @ self.up
+        hidden = np.tanh(query_vectors @ self.down + self.bias)
+        return np.asarray(query_vectors + hidden @ self.up, np.float32)
 
 
 MAPS: Mapping[str, type[QueryMap]] = {cls.kind: cls for cls in (FullMap, LowRankMap, OrthogonalMap, MlpMap)}

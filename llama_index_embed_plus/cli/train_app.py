@@ -14,9 +14,16 @@ app = typer.Typer()
 
 @app.command()
 def train(
-    base: Annotated[str, typer.Argument(help="The model to start from: a name or a folder.")],
-    examples: Annotated[Path, typer.Option(help="What to train on: the .jsonl file that `mine` wrote.")],
     out: Annotated[Path, typer.Option(help="The folder to write the model to.")],
+    base: Annotated[
+        str | None, typer.Argument(help="The model to start from, a name or a folder; a recipe may name it.")
+    ] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="What to train on: the file that `mine` wrote, or pairs, triplets, NLI, ...")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Stages to train in order, .toml, instead of the options on training.")
+    ] = None,
     method: Annotated[
         Literal["adapter", "lora", "full"],
         typer.Option(help="A map on query vectors, low-rank updates of the encoder, or all of its weights."),
@@ -47,7 +54,7 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train a query adapter, LoRA or the whole encoder, and say whether it is better. Can be interrupted."""
-    from llama_index_embed_plus.cli.train_commands import Job, Question, run_training
+    from llama_index_embed_plus.cli.train_commands import Job, Question, run_training, train_by_recipe
 
     asked = {
         "epochs": epochs,
@@ -59,13 +66,22 @@ def train(
         "loss": loss,
     }
     given = {name: value for name, value in asked.items() if value is not None}
+    adapter = {"kind": kind, "width": width}
+    if recipe is not None:
+        chosen = {**given, "examples": examples, "collection": collection, "queries": queries, "qrels": qrels}
+        # 0 and the like are defaults: what was not said.
+        said = {
+            name: value for name, value in {**chosen, "seed": seed, "heldout_share": heldout_share}.items() if value
+        }
+        train_by_recipe(recipe, out, base, said, page=page, as_json=as_json)
+        return
     job = Job(
         base=base,
         examples=examples,
         out=out,
         method=method,
         given={**given, "seed": seed},
-        adapter={"kind": kind, "width": width},
+        adapter=adapter,
         collection=collection,
         location=location,
         question=Question(queries, qrels, heldout_share, shared_passages),

@@ -20,15 +20,16 @@ from llama_index_embed_plus.evaluate.files import read_qrels, read_queries
 from llama_index_embed_plus.train import planned_steps, train
 from llama_index_embed_plus.train.adapter_settings import AdapterSettings
 from llama_index_embed_plus.train.checkpoint import Checkpoints, step_of
+from llama_index_embed_plus.train.data import TrainingData, read_training_data
 from llama_index_embed_plus.train.heldout import Heldout
 from llama_index_embed_plus.train.progress import Meter
+from llama_index_embed_plus.train.recipe import read_recipe
 from llama_index_embed_plus.train.report import TrainReport
 from llama_index_embed_plus.train.settings import TrainSettings
 from llama_index_embed_plus.train.splits import SplitSettings, split_queries
+from llama_index_embed_plus.train.stages import planned, run_recipe
 from qdrant_tools.collection import Collection, CollectionManager
 from qdrant_tools.connect import connect
-from qdrant_tools.mine.file import read_examples
-from qdrant_tools.records import Example
 
 Method = Literal["adapter", "lora", "full"]
 _OF_ADAPTERS = {"epochs": "max_epochs", "batch_size": "batch_size", "learning_rate": "learning_rate", "seed": "seed"}
@@ -58,8 +59,8 @@ class Question:
 class Job:
     """What the options say. `given`: settings that were asked for; the others are the library's defaults."""
 
-    base: str
-    examples: Path
+    base: str | None
+    examples: Path | None
     out: Path
     method: Method
     given: Mapping[str, Any]
@@ -72,15 +73,17 @@ class Job:
 def run_training(job: Job, *, page: bool, as_json: bool) -> None:
     """Train and print. Ctrl-C leaves a checkpoint, and the same command goes on from it."""
     settings = settings_of(job)
+    if job.base is None or job.examples is None:
+        raise UsageError("a model to start from and --examples are needed: give them, or a --recipe")
     encoder = open_encoder(job.base)
     encoder.quiet = True
-    examples, heldout = _data(job, encoder)
+    data, heldout = _data(job, job.examples, encoder)
     with _opened(job, encoder) as collection:
         try:
-            with _metered(f"train {job.method}", _steps(examples, settings)) as meter:
+            with _metered(f"train {job.method}", _steps(data, settings)) as meter:
                 report = train(
                     job.base,
-                    examples,
+                    data,
                     job.out,
                     settings,
                     heldout=heldout,
@@ -90,7 +93,33 @@ def run_training(job: Job, *, page: bool, as_json: bool) -> None:
         except KeyboardInterrupt:
             err.print(_interrupted(job), markup=False, soft_wrap=True)
             raise typer.Exit(130) from None
-    _finish(job, report, page=page, as_json=as_json)
+    _finish(job.out, report, page=page, as_json=as_json)
+
+
+def train_by_recipe(
+    recipe: Path, out: Path, base: str | None, said: Sequence[str], *, page: bool, as_json: bool
+) -> None:
+    """Run the stages of a recipe and print. Ctrl-C keeps the stages that are done and a checkpoint of the one at work.
+
+    Raises:
+        UsageError: an option that the recipe has to say.
+    """
+    if said:
+        shown = ", ".join("--" + name.replace("_", "-") for name in sorted(said))
+        raise UsageError(f"{shown} cannot be given with a recipe: write it into {recipe}")
+    read = read_recipe(recipe)
+
+    def announce(stage: str) -> None:
+        err.print(stage, markup=False, soft_wrap=True)
+
+    try:
+        with _metered(f"train by {recipe.name}", planned(read)) as meter:
+            report = run_recipe(read, out, base=base, progress=meter, announce=announce)
+    except KeyboardInterrupt:
+        kept = "the stages that are done are kept; run the same command again to go on"
+        err.print(f"interrupted: {kept}", markup=False, soft_wrap=True)
+        raise typer.Exit(130) from None
+    _finish(out, report, page=page, as_json=as_json)
 
 
 def settings_of(job: Job) -> TrainSettings:
@@ -114,23 +143,23 @@ def _refuse(names: set[str], method: str) -> None:
         raise UsageError(f"{shown} means nothing to the method {method!r}: leave it out, or choose another --method")
 
 
-def _steps(examples: Sequence[Example], settings: TrainSettings) -> int:
-    return settings.adapter.max_epochs if settings.method == "adapter" else planned_steps(examples, settings)
+def _steps(data: TrainingData, settings: TrainSettings) -> int:
+    return settings.adapter.max_epochs if settings.method == "adapter" else planned_steps(data, settings)
 
 
-def _data(job: Job, encoder: TextEncoder) -> tuple[Sequence[Example], Heldout | None]:
+def _data(job: Job, file: Path, encoder: TextEncoder) -> tuple[TrainingData, Heldout | None]:
     """What to train on, and what to measure with."""
-    examples, asked = list(read_examples(job.examples)), job.question
+    data, asked = read_training_data(file), job.question
     measured = asked.queries is not None or asked.share > 0
     if measured and job.collection is None:
         raise UsageError("held-out queries need passages to search: give the --collection that holds them")
     if asked.queries is not None and asked.qrels is not None:
-        return examples, Heldout(tuple(read_queries(asked.queries)), read_qrels(asked.qrels))
+        return data, Heldout(tuple(read_queries(asked.queries)), read_qrels(asked.qrels))
     if not measured:
-        return examples, None
+        return data, None
     by = SplitSettings(dev=0.0, test=asked.share, seed=job.given["seed"], by_passage=not asked.shared_passages)
-    split = split_queries(examples, by, encoder=encoder)
-    return split.train, Heldout.of_examples(split.test)
+    split = split_queries(data.examples, by, encoder=encoder)
+    return TrainingData.of(split.train), Heldout.of_examples(split.test)
 
 
 @contextmanager
@@ -176,17 +205,17 @@ def _interrupted(job: Job) -> str:
     return f"interrupted: {step_of(last)} steps are kept in {last}; run the same command again to go on from there"
 
 
-def _finish(job: Job, report: TrainReport, *, page: bool, as_json: bool) -> None:
-    picture = job.out.with_name(job.out.name + ".png")
+def _finish(out: Path, report: TrainReport, *, page: bool, as_json: bool) -> None:
+    picture = out.with_name(out.name + ".png")
     if page:
         from llama_index_embed_plus.train.page import training_page
 
         training_page(picture, report)
     if as_json:
-        say(json.dumps(summary_of(job.out, report), ensure_ascii=False))
+        say(json.dumps(summary_of(out, report), ensure_ascii=False))
         return
     rows = report.data.get("rows", len(report.losses))
-    say(f"wrote {job.out}: {report.method}, {rows} rows, {len(report.losses)} steps, {report.seconds:.1f} s")
+    say(f"wrote {out}: {report.method}, {rows} rows, {len(report.losses)} steps, {report.seconds:.1f} s")
     for change in report.proof.changes if report.proof else ():
         say(f"  {change}")
     for note in report.notes:

@@ -16,6 +16,7 @@ Does not know: collections, encoders, held-out queries.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -88,7 +89,7 @@ class Fit:
     def epoch(self, module: AdapterModule, optimizer: torch.optim.Optimizer) -> float:
         order = self.train_rows[torch.randperm(len(self.train_rows), generator=self.generator)]
         total = 0.0
-        for rows in order.split(self.settings.batch_size):
+        for rows in _parts(order, self.settings.batch_size):
             optimizer.zero_grad()
             loss = self.loss(module, rows, self.candidates(rows))
             if not torch.isfinite(loss):
@@ -113,7 +114,8 @@ class Fit:
             )
         if "collection" in sources:
             found.append(torch.randint(len(pairs.stored), (self.settings.sampled,), generator=self.generator))
-        return torch.cat(found).unique()
+        unique: torch.Tensor = torch.unique(torch.cat(found))
+        return unique
 
     def loss(self, module: AdapterModule, rows: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
         """The weighted mean of InfoNCE over the rows, each against the candidates that are no positive of its query."""
@@ -132,7 +134,7 @@ class Fit:
         known = [pairs.known[pairs.group[query]] for query in pairs.query[rows].tolist()]
         owner = torch.tensor([row for row, positions in enumerate(known) for _ in positions], dtype=torch.long)
         flat = torch.tensor([position for positions in known for position in positions], dtype=torch.long)
-        for part in torch.arange(len(flat)).split(max(1, _SCORES_AT_ONCE // max(1, len(candidates)))):
+        for part in _parts(torch.arange(len(flat)), _SCORES_AT_ONCE // max(1, len(candidates))):
             same = pairs.stored[flat[part]] @ vectors.T >= self.settings.same_passage_similarity
             same |= flat[part][:, None] == candidates[None, :]
             for row, its in zip(owner[part].tolist(), same):
@@ -146,9 +148,16 @@ class Fit:
             return 0.0
         pairs, total = self.pairs, 0.0
         adapted = torch.nn.functional.normalize(module(pairs.queries[pairs.query[self.valid_rows]]), dim=1)
-        for part in torch.arange(len(self.valid_rows)).split(max(1, _SCORES_AT_ONCE // len(pairs.stored))):
+        for part in _parts(torch.arange(len(self.valid_rows)), _SCORES_AT_ONCE // len(pairs.stored)):
             scores = adapted[part] @ pairs.stored.T
             own = scores.gather(1, pairs.positive[self.valid_rows[part]][:, None])
             better = ((scores > own) & ~self.valid_hidden[part]).sum(dim=1)
             total += float((1.0 / (1 + better)).sum())
         return total / len(self.valid_rows)
+
+
+def _parts(rows: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+    """Cut into parts of at most `size` rows, but at least one."""
+    size = max(1, size)
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

@@ -85,7 +85,8 @@ class OrthogonalModule(AdapterModule):
 def _cayley(free: torch.Tensor) -> torch.Tensor:
     skew = free - free.T
     one = torch.eye(len(free), dtype=free.dtype)
-    return torch.linalg.solve(one - skew, one + skew)
+    rotation: torch.Tensor = torch.linalg.solve(one - skew, one + skew)
+    return rotation
 
 
 _MODULES: dict[str, type[AdapterModule]] = dict(

@@ -10,7 +10,7 @@ from llama_index_embed_plus.adapter.maps import MAPS, Kind
 from llama_index_embed_plus.errors import UsageError
 
 Source = Literal["in_batch", "mined", "collection"]
-SOURCES = ("in_batch", "mined", "collection")
+SOURCES: tuple[Source, ...] = ("in_batch", "mined", "collection")
 RATES = {"full": 3e-4, "low_rank": 1e-3, "orthogonal": 1e-4, "mlp": 1e-3}
 """Learning rates that suit the kinds."""
 
