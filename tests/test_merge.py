@@ -353,7 +353,7 @@ def test_a_deliberately_harmed_model_is_refused_and_its_undoing_is_accepted(mini
     assert not record_proof(tmp_path / "hardly", hardly).promotable
     # The way back towards the sound model is found on the same scale.
     candidate = interpolated(harmed, minilm, tmp_path / "scratch")
-    choice = choose_coefficient(broken, candidate, heldout, coefficients=(0.1, 1.0))
+    choice = choose_coefficient(broken, candidate, heldout, coefficients=(1.0,))
     assert choice.coefficient == 1.0
 
 

@@ -33,7 +33,7 @@ from llama_index_embed_plus.train.paired import Change, change_of_correlation, c
 from qdrant_tools.metrics import ndcg
 from qdrant_tools.records import Encoder, Passage, Query, Run
 
-_MAX_CHARACTERS = 600
+_MAX_CHARACTERS = 400
 _MIN_QUERY_WORDS, _MIN_REST_WORDS = 3, 5
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n\s*\n|(?<=[。！？])")
 
