@@ -1,22 +1,25 @@
 """How fast are hard negatives mined from a collection that is there, and how much memory does it take?
 
-    python benchmarks/mining.py --data FOLDER [--datasets scifact medquad] [--sizes 10000 100000 1000000]
+    python benchmarks/mining.py --data FOLDER [--int8] [--slice 1000] [--parts ours faiss raw memory] [--work FOLDER]
 
 FOLDER holds one folder per data set in BEIR's layout: `corpus.jsonl` (_id, title, text), `queries.jsonl` (_id, text),
 `qrels/train.tsv`. For every query of the train split, 4 negatives out of 50 candidates, none above 95 % of the
-positive's score:
+positive's score. Parts:
 
-- `sentence_transformers`: `mine_hard_negatives` from raw texts, which it embeds;
-- `sentence_transformers_faiss`: the same call over FAISS with all embeddings given (those of the first call, through
-  its `cache_folder`); null where faiss is not installed;
-- `ours`: `mine` over a collection of the embedded engine, which holds the first call's vectors; it embeds the queries;
-- `ours_given_embeddings`: the same with the query vectors given, to compare with FAISS.
+- `ours`: `mine` over a collection of the embedded engine that holds all passages; it embeds the queries, with `--int8`
+  by the int8 build. `ours_given_embeddings` is the same with the query vectors given, to compare with FAISS.
+  `agreement_with_exact` is the share of our negatives that an exact search gives too, by the same rules.
+- `faiss`: sentence-transformers' `mine_hard_negatives` over FAISS, given the same embeddings; null without faiss.
+- `raw`: the same from raw texts, which it embeds. With `--slice N` from N passages only (positives first, and the
+  queries that have theirs among them): `sentence_transformers` is then extrapolated by the characters to embed, and
+  `extrapolated` says so; `measured_seconds` is what the slice took.
+- `memory`: `peak_memory_mb` is what a process holds at its peak (resident, the engine's mapped files included) while it
+  mines for 1,000 queries from a collection of so many random vectors; `mining_memory_mb` is how much of its own (not
+  mapped) memory mining added to what the open collection held before.
 
-Models are loaded, and have run once, before the clock starts. `agreement_with_exact` is the share of our negatives that
-an exact search gives too, by the same rules. `peak_memory_mb` is what a process holds at its peak (resident, the
-engine's mapped files included) while it mines for 1,000 queries from a collection of so many random vectors;
-`mining_memory_mb` is how much of its own (not mapped) memory mining added to what the open collection held before.
-The last line is JSON.
+Models are loaded, and have run once, before the clock starts; what takes seconds at most is the best of 3. Every part
+leaves its figures in the work folder, and is not run again when they are there: an interrupted run goes on, and parts
+can be run one by one. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -27,30 +30,30 @@ import json
 import os
 import platform
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mining_memory import measure_memory
 
-from qdrant_tools.collection import Collection, CollectionManager, CollectionSettings, build_index
+from qdrant_tools.collection import CollectionManager, CollectionSettings, build_index
 from qdrant_tools.connect import connect
 from qdrant_tools.index import index_passages
 from qdrant_tools.mine import MiningResult, MiningSettings, mine
-from qdrant_tools.mine.file import mine_to_jsonl
 from qdrant_tools.records import Encoder, Label, Passage, Vectors
 
 SETTINGS = MiningSettings(negatives=4, depth=50, max_share=0.95, duplicate_similarity=None)
 """What both sides can do: sentence-transformers knows copies by their exact text only."""
+INDEX = CollectionSettings(ef_construct=256)
+"""A better graph than the default, because texts that come in families, as medquad's do, are hard to tell apart."""
 WITHOUT_TITLE = ("medquad",)  # its titles name the answer
-MEMORY_QUERIES = 1000
+PARTS = ("ours", "faiss", "raw", "memory")
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,16 @@ class Data:
     @property
     def queries(self) -> list[str]:
         return list(dict.fromkeys(label.query for label in self.labels))
+
+    @property
+    def texts(self) -> list[str]:
+        return list(dict.fromkeys(self.passages.values()))
+
+    def sliced(self, passages: int) -> Data:
+        """So many passages, positives first, and the labels whose passages are among them."""
+        positive = {label.passage_id for label in self.labels}
+        chosen = dict(sorted(self.passages.items(), key=lambda pair: pair[0] not in positive)[:passages])
+        return Data(self.name, chosen, [label for label in self.labels if label.passage_id in chosen])
 
 
 def read_data(folder: Path, *, queries: int | None, passages: int | None) -> Data:
@@ -78,7 +91,34 @@ def read_data(folder: Path, *, queries: int | None, passages: int | None) -> Dat
         if passages is None or number < passages or row["_id"] in wanted:
             title = "" if folder.name in WITHOUT_TITLE else row.get("title", "")
             corpus[row["_id"]] = f"{title} {row['text']}".strip()
-    return Data(folder.name, corpus, labels)
+    return Data(folder.name, corpus, [label for label in labels if label.passage_id in corpus])
+
+
+class Work:
+    """The folder in which figures, vectors and collections are kept from one call to the next."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def figures(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What an earlier call measured, or measure."""
+        place = self.folder / f"{name}.json"
+        if not place.exists():
+            found = measure()
+            place.with_suffix(".part").write_text(json.dumps(found), encoding="utf-8")
+            place.with_suffix(".part").replace(place)
+        figures: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+        print(name, json.dumps(figures), flush=True)
+        return figures
+
+    def vectors(self, name: str, texts: Sequence[str], encode: Callable[[Sequence[str]], Vectors]) -> dict[str, Any]:
+        """Text -> vector, embedded once."""
+        place = self.folder / f"{name}.npy"
+        if not place.exists():
+            np.save(self.folder / f"{name}.part.npy", encode(texts))
+            (self.folder / f"{name}.part.npy").replace(place)
+        return dict(zip(texts, np.load(place), strict=True))
 
 
 class Given:
@@ -97,55 +137,94 @@ class Given:
         return np.stack([self._queries[text] for text in texts])
 
 
-def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = run()
-    return time.perf_counter() - start, result
+def timed(run: Callable[[], Any], *, times: int = 1) -> tuple[float, Any]:
+    """The shortest of several runs in seconds, and what the last one returned."""
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        result = run()
+        seconds.append(time.perf_counter() - start)
+    return round(min(seconds), 3), result
 
 
-def measure(data: Data, model: Any, encoder: Encoder, folder: Path) -> dict[str, Any]:
-    cache = folder / "cache"
-    seconds: dict[str, float | None] = {}
-    seconds["sentence_transformers"], triplets = timed(lambda: _theirs(data, model, cache, faiss=False))
-    seconds["sentence_transformers_faiss"] = None
-    if find_spec("faiss"):
-        seconds["sentence_transformers_faiss"], _ = timed(lambda: _theirs(data, model, cache, faiss=True))
-    passages, queries = _cached(data, cache)
-    with closing(connect(folder / "qdrant")) as client:
-        filling = Given(encoder, passages)
-        collection = CollectionManager(client).ensure(data.name, filling)
-        index_passages(collection, (Passage(key, text) for key, text in data.passages.items()), filling)
-        build_index(collection)
+@dataclass
+class Bench:
+    """One data set with our encoder, and both ways of mining it."""
 
-        def ours(its: Encoder, settings: MiningSettings) -> MiningResult:
-            return mine(collection, data.labels, its, settings=settings)
+    data: Data
+    work: Work
+    encoder: Encoder
 
-        encoder.encode_queries(data.queries[:8])
-        seconds["ours"], found = timed(lambda: ours(filling, SETTINGS))
-        given = Given(encoder, passages, queries)
-        seconds["ours_given_embeddings"], same = timed(lambda: ours(given, SETTINGS))
-        exact_seconds, exact = timed(lambda: ours(given, replace(SETTINGS, exact=True)))
-    theirs: dict[str, set[str]] = {}
-    for row in triplets:
-        theirs.setdefault(row["query"], set()).add(row["negative"])
+    @cached_property
+    def passages(self) -> dict[str, Any]:
+        return self.work.vectors(f"{self.data.name}.passages", self.data.texts, self.encoder.encode_passages)
+
+    @cached_property
+    def queries(self) -> dict[str, Any]:
+        return self.work.vectors(f"{self.data.name}.queries", self.data.queries, self.encoder.encode_queries)
+
+    def ours(self) -> dict[str, Any]:
+        filling, given = Given(self.encoder, self.passages), Given(self.encoder, self.passages, self.queries)
+        with closing(connect(self.work.folder / f"{self.data.name}.qdrant")) as client:
+            collection = CollectionManager(client).ensure(self.data.name, filling, settings=INDEX)
+            index_passages(collection, (Passage(key, text) for key, text in self.data.passages.items()), filling)
+            build_index(collection)
+
+            def run(its: Encoder, settings: MiningSettings = SETTINGS) -> MiningResult:
+                return mine(collection, self.data.labels, its, settings=settings)
+
+            self.encoder.encode_queries(self.data.queries[:8])
+            seconds, found = timed(lambda: run(filling))
+            given_seconds, same = timed(lambda: run(given), times=3)
+            exact_seconds, exact = timed(lambda: run(given, replace(SETTINGS, exact=True)))
+        mined = {query: sorted(texts) for query, texts in _texts(same).items()}
+        (self.work.folder / f"{self.data.name}.mined.json").write_text(json.dumps(mined), encoding="utf-8")
+        return {
+            "queries": len(self.data.queries),
+            "passages": len(self.data.passages),
+            "ours": seconds,
+            "ours_given_embeddings": given_seconds,
+            "exact": exact_seconds,
+            "negatives": sum(len(example.negatives) for example in found.examples),
+            "agreement_with_exact": _agreement(_texts(same), _texts(exact)),
+            "discarded": dict(found.discarded),
+        }
+
+    def faiss(self) -> dict[str, Any]:
+        if not find_spec("faiss"):
+            return {"seconds": None}
+        model = _given_model(self.passages, self.queries)
+        seconds, rows = timed(lambda: mine_theirs(self.data, model, faiss=True), times=3)
+        theirs: dict[str, set[str]] = {}
+        for row in rows:
+            theirs.setdefault(row["query"], set()).add(row["negative"])
+        mined = self.work.folder / f"{self.data.name}.mined.json"
+        ours = json.loads(mined.read_text(encoding="utf-8")) if mined.exists() else None
+        agreed = None if ours is None else _agreement({query: set(texts) for query, texts in ours.items()}, theirs)
+        return {"seconds": seconds, "agreement_with_ours": agreed}
+
+
+def raw(data: Data, model: Any, passages: int | None) -> dict[str, Any]:
+    """From raw texts, or from a slice of them."""
+    part = data if passages is None else data.sliced(passages)
+    seconds, _ = timed(lambda: mine_theirs(part, model, faiss=False))
+    share = sum(map(len, part.texts)) / sum(map(len, data.texts))
     return {
-        "queries": len(data.queries),
-        "passages": len(data.passages),
-        "seconds": {name: None if value is None else round(value, 3) for name, value in seconds.items()},
-        "seconds_exact": round(exact_seconds, 3),
-        "negatives": sum(len(example.negatives) for example in found.examples),
-        "agreement_with_exact": _agreement(_texts(same), _texts(exact)),
-        "agreement_with_sentence_transformers": _agreement(_texts(same), theirs),
-        "discarded": dict(found.discarded),
+        "seconds": round(seconds / share, 1),
+        "measured_seconds": seconds,
+        "extrapolated": share < 1,
+        "share": share,
     }
 
 
-def _theirs(data: Data, model: Any, cache: Path, *, faiss: bool) -> Any:
+def mine_theirs(data: Data, model: Any, *, faiss: bool) -> Any:
     from datasets import Dataset
     from sentence_transformers.util import mine_hard_negatives
 
-    pairs = [label for label in data.labels if label.passage_id in data.passages]
-    columns = {"query": [p.query for p in pairs], "positive": [data.passages[p.passage_id] for p in pairs]}
+    columns = {
+        "query": [label.query for label in data.labels],
+        "positive": [data.passages[label.passage_id] for label in data.labels],
+    }
     return mine_hard_negatives(
         Dataset.from_dict(columns),
         model,
@@ -156,16 +235,26 @@ def _theirs(data: Data, model: Any, cache: Path, *, faiss: bool) -> Any:
         sampling_strategy="top",
         output_format="triplet",
         use_faiss=faiss,
-        cache_folder=str(cache),
         verbose=False,
     )
 
 
-def _cached(data: Data, cache: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Text -> vector of passages and of queries, as the first call left them, in the order in which it took them."""
-    vectors = {kind: np.load(next(cache.glob(f"{kind}_embeddings_*.npy"))) for kind in ("corpus", "query")}
-    texts = list(dict.fromkeys(data.passages.values()))
-    return dict(zip(texts, vectors["corpus"])), dict(zip(data.queries, vectors["query"]))
+def _given_model(passages: Mapping[str, Any], queries: Mapping[str, Any]) -> Any:
+    """A model of sentence-transformers that knows its vectors: what its `cache_folder` comes to."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    class Known(SentenceTransformer):
+        def get_embedding_dimension(self) -> int:
+            return len(next(iter(passages.values())))
+
+        def encode_query(self, sentences: Sequence[str], **_: Any) -> Any:
+            return np.stack([queries[text] for text in sentences])
+
+        def encode_document(self, sentences: Sequence[str], **_: Any) -> Any:
+            return np.stack([passages[text] for text in sentences])
+
+    return Known(modules=[torch.nn.Identity()], device="cpu")
 
 
 def _texts(result: MiningResult) -> dict[str, set[str]]:
@@ -179,94 +268,30 @@ def _agreement(ours: Mapping[str, set[str]], theirs: Mapping[str, set[str]]) -> 
     return round(both / max(most, 1), 4)
 
 
-class Random:
-    """Random unit vectors, the same for the same text."""
-
-    space = "random@000000000000"
-
-    def __init__(self, dimension: int) -> None:
-        self.dimension = dimension
-
-    def encode_passages(self, texts: Sequence[str]) -> Vectors:
-        rows = [np.random.default_rng(int(text.split()[1])).standard_normal(self.dimension) for text in texts]
-        return (np.stack(rows) / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-    encode_queries = encode_passages
-
-
-def fill(folder: Path, size: int, dimension: int) -> None:
-    """Make the collection that the memory of mining is measured on. A graph of few edges will do."""
-    with closing(connect(folder)) as client:
-        settings = CollectionSettings(m=8, ef_construct=32, on_disk=True)
-        collection = CollectionManager(client).ensure("random", Random(dimension), settings=settings)
-        passages = (Passage(str(i), f"passage {i}") for i in range(size))
-        index_passages(collection, passages, Random(dimension), batch_size=1024)
-        build_index(collection)
-
-
-def mining_memory(folder: Path, size: int, dimension: int) -> dict[str, float]:
-    """Megabytes: the process's peak, and what mining added to the memory that is the process's own."""
-    with closing(connect(folder)) as client:
-        encoder = Random(dimension)
-        collection = CollectionManager(client).open("random", encoder)
-        labels = [Label(f"query {size + i}", str(i)) for i in range(MEMORY_QUERIES)]
-        _mine_to_file(collection, labels[:64], encoder, folder / "warm-up.jsonl")
-        before = _status("RssAnon")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-        highest = [before]
-        done = threading.Event()
-        watch = threading.Thread(target=_watch, args=(highest, done))
-        watch.start()
-        _mine_to_file(collection, labels, encoder, folder / "mined.jsonl")
-        done.set()
-        watch.join()
-        return {"peak": round(_status("VmHWM"), 1), "added": round(max(highest) - before, 1)}
-
-
-def _mine_to_file(collection: Collection, labels: Sequence[Label], encoder: Encoder, path: Path) -> None:
-    mine_to_jsonl(collection, labels, encoder, path=path, settings=replace(SETTINGS, max_share=None))
-
-
-def _watch(highest: list[float], done: threading.Event) -> None:
-    while not done.wait(0.01):
-        highest.append(_status("RssAnon"))
-
-
-def _status(name: str) -> float:
-    """A figure of /proc/self/status in megabytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name + ":")) / 1024
-
-
-def in_a_process(run: Callable[..., Any], *arguments: Any) -> Any:
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(run, *arguments).result()
-
-
-def memory_by_size(sizes: Sequence[int], dimension: int) -> Iterator[tuple[int, dict[str, float]]]:
-    for size in sizes:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            in_a_process(fill, folder, size, dimension)
-            yield size, in_a_process(mining_memory, folder, size, dimension)
-
-
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         yield from map(json.loads, file)
 
 
-def _total(found: Mapping[str, Mapping[str, Any]], side: str) -> float | None:
-    values = [its["seconds"][side] for its in found.values()]
-    return None if not values or None in values else round(sum(values), 3)
-
-
 def summary(found: Mapping[str, Mapping[str, Any]], memory: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
-    sides = ("ours", "ours_given_embeddings", "sentence_transformers", "sentence_transformers_faiss")
-    negatives = sum(its["negatives"] for its in found.values())
-    agreed = sum(its["agreement_with_exact"] * its["negatives"] for its in found.values())
+    """The totals over all data sets; null for what was not measured on each of them."""
+
+    def total(part: str, key: str) -> float | None:
+        values = [its.get(part, {}).get(key) for its in found.values()]
+        return None if not values or None in values else round(sum(values), 3)
+
+    ours = [its["ours"] for its in found.values() if "ours" in its]
+    negatives = sum(its["negatives"] for its in ours)
+    agreed = sum(its["agreement_with_exact"] * its["negatives"] for its in ours)
+    seconds = {
+        "ours": total("ours", "ours"),
+        "ours_given_embeddings": total("ours", "ours_given_embeddings"),
+        "sentence_transformers": total("raw", "seconds"),
+        "sentence_transformers_faiss": total("faiss", "seconds"),
+    }
     return {
-        "seconds": {side: _total(found, side) for side in sides},
+        "seconds": seconds,
+        "extrapolated": any(its["raw"]["extrapolated"] for its in found.values() if "raw" in its),
         "agreement_with_exact": round(agreed / negatives, 4) if negatives else None,
         "peak_memory_mb": {str(size): its["peak"] for size, its in memory.items()},
         "mining_memory_mb": {str(size): its["added"] for size, its in memory.items()},
@@ -275,40 +300,75 @@ def summary(found: Mapping[str, Mapping[str, Any]], memory: Mapping[int, Mapping
     }
 
 
+def measure(arguments: argparse.Namespace, work: Work) -> dict[str, dict[str, Any]]:
+    """The parts that were asked for, by data set."""
+    from sentence_transformers import SentenceTransformer
+
+    from llama_index_embed_plus import open_encoder
+    from llama_index_embed_plus.checkpoints import resolve
+
+    encoder = open_encoder(_int8(arguments.model, work.folder) if arguments.int8 else arguments.model)
+    found: dict[str, dict[str, Any]] = {}
+    for name in arguments.datasets:
+        data = read_data(arguments.data / name, queries=arguments.queries, passages=arguments.passages)
+        bench = Bench(data, work, encoder)
+        its = found[name] = {}
+        if "ours" in arguments.parts:
+            its["ours"] = work.figures(f"{name}.ours", bench.ours)
+        if "faiss" in arguments.parts:
+            its["faiss"] = work.figures(f"{name}.faiss", bench.faiss)
+        if "raw" in arguments.parts:
+
+            def from_raw(data: Data = data) -> dict[str, Any]:
+                model = SentenceTransformer(str(resolve(arguments.model)), device="cpu")
+                model.encode(["warm up"])
+                return raw(data, model, arguments.slice)
+
+            its["raw"] = work.figures(f"{name}.raw.{arguments.slice or 'all'}", from_raw)
+    return found
+
+
+def _int8(model: str, folder: Path) -> str:
+    """The int8 build of a model, made once."""
+    from llama_index_embed_plus.export import export_onnx
+
+    target = folder / "int8"
+    if not target.exists():
+        export_onnx(model, target, precision="int8")
+    return str(target)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--datasets", nargs="*", default=["scifact", "medquad"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
+    parser.add_argument("--int8", action="store_true", help="embed with the int8 build, which is made first")
+    parser.add_argument("--slice", type=int, help="passages for sentence-transformers from raw texts; extrapolated")
+    parser.add_argument("--work", type=Path, help="where figures, vectors and collections are kept, to go on with")
     parser.add_argument("--queries", type=int, help="only so many train queries per data set: for a quick look")
     parser.add_argument("--passages", type=int, help="only so many passages, besides the positives")
     parser.add_argument("--sizes", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--dimension", type=int, default=64, help="of the random vectors")
+    parser.add_argument("--dimension", type=int, default=384, help="of the random vectors")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = _arguments()
     os.environ.setdefault("TQDM_DISABLE", "1")
-    found: dict[str, dict[str, Any]] = {}
-    if arguments.datasets:
-        from sentence_transformers import SentenceTransformer
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Work(arguments.work or Path(temporary))
+        found: dict[str, dict[str, Any]] = {}
+        if arguments.datasets and set(arguments.parts) - {"memory"}:
+            found = measure(arguments, work)
+        memory: dict[int, dict[str, Any]] = {}
+        for size in arguments.sizes if "memory" in arguments.parts else ():
 
-        from llama_index_embed_plus import open_encoder
-        from llama_index_embed_plus.checkpoints import resolve
+            def of_size(size: int = size) -> dict[str, Any]:
+                return measure_memory(work.folder, size, arguments.dimension)
 
-        model = SentenceTransformer(str(resolve(arguments.model)), device="cpu")
-        model.encode(["warm up"])
-        encoder = open_encoder(arguments.model)
-        for name in arguments.datasets:
-            data = read_data(arguments.data / name, queries=arguments.queries, passages=arguments.passages)
-            with tempfile.TemporaryDirectory() as folder:
-                found[name] = measure(data, model, encoder, Path(folder))
-            print(name, json.dumps(found[name]), flush=True)
-    memory = {}
-    for size, its in memory_by_size(arguments.sizes, arguments.dimension):
-        memory[size] = its
-        print(f"{size:,} points: {its}", flush=True)
+            memory[size] = work.figures(f"memory.{arguments.dimension}.{size}", of_size)
     print(json.dumps(summary(found, memory)))
 
 
