@@ -29,10 +29,12 @@ from llama_index_embed_plus.evaluate.clustering import ClusteringSettings, clust
 from llama_index_embed_plus.evaluate.mteb import mteb_encoder, mteb_search
 from llama_index_embed_plus.evaluate.pair_classification import pair_classification
 from llama_index_embed_plus.evaluate.reranking import Candidates, reranking
+from llama_index_embed_plus.evaluate.retrieval import evaluate_retrieval
 from llama_index_embed_plus.evaluate.similarity import semantic_similarity
 from llama_index_embed_plus.evaluate.summarisation import Summaries, summarisation
 from qdrant_tools.collection import CollectionManager
 from qdrant_tools.errors import NotSupportedError, VectorError
+from qdrant_tools.records import Query
 from qdrant_tools.search import search_batch
 from qdrant_tools.settings import CollectionSettings
 
@@ -212,6 +214,10 @@ def test_mteb_evaluates_a_collection_and_finds_what_its_search_finds(engine, tmp
         ours = exact_retrieval(encoder, RetrievalSet(passages, queries, qrels))
         assert theirs["main_score"] == pytest.approx(ours.ndcg, abs=1e-5)
         assert theirs["recall_at_100"] == pytest.approx(ours.recall, abs=1e-5)
+        asked = [Query(name, text) for name, text in queries.items()]
+        means = evaluate_retrieval(collection, asked, qrels, encoder, k=10, hnsw_ef=64).means()
+        for name in ("ndcg", "mrr", "map", "recall", "precision"):
+            assert theirs[f"{name}_at_10"] == pytest.approx(means[f"{name}@10"], abs=1e-5), name
         assert client.count("mteb").count == len(passages)
         if engine == "edge":
             assert client.get_collection("mteb").indexed_vectors_count == len(passages)

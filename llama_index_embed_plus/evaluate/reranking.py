@@ -13,8 +13,11 @@ import numpy as np
 
 from llama_index_embed_plus.errors import InputError
 from llama_index_embed_plus.evaluate.inputs import embed, unit_rows
-from qdrant_tools.metrics import mean, ndcg, reciprocal_rank
+from qdrant_tools.metrics import average_precision, mean, ndcg, reciprocal_rank
 from qdrant_tools.records import Encoder
+
+DEPTH = 1000
+"""Candidates of a query that average precision looks at, as mteb's `map_at_1000`."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,8 @@ def reranking(encoder: Encoder, rows: Sequence[Candidates]) -> RerankingReport:
         scores = unit_rows(own) @ unit_rows(queries[number : number + 1])[0]
         qrels[str(number)] = {name: int(name.startswith("a")) for name in names}
         run[str(number)] = dict(zip(names, scores.tolist(), strict=True))
-    averages = {query: _average_precision(qrels[query], run[query]) for query in qrels}
     return RerankingReport(
-        mean(averages),
+        mean(average_precision(qrels, run, k=DEPTH)),
         mean(reciprocal_rank(qrels, run, k=10)),
         mean(ndcg(qrels, run, k=10)),
         len(judged),
@@ -73,10 +75,3 @@ def _names(row: Candidates) -> Iterator[str]:
     """Ids of the candidates. trec_eval puts the larger id of a tie first: positives must not win by their names."""
     yield from (f"a{index:05}" for index in range(len(row.positives)))
     yield from (f"n{index:05}" for index in range(len(row.negatives)))
-
-
-def _average_precision(grades: dict[str, int], scores: dict[str, float]) -> float:
-    """Mean over the relevant candidates of the precision at their ranks."""
-    ranking = sorted(scores, key=lambda name: (np.float32(scores[name]), name), reverse=True)
-    hits = np.flatnonzero([grades[name] > 0 for name in ranking])
-    return float(np.mean(np.arange(1, len(hits) + 1) / (hits + 1)))
