@@ -12,6 +12,8 @@ from models import SENTENCE, save_model
 
 from llama_index_embed_plus import open_encoder
 from llama_index_embed_plus.evaluate.files import read_run, write_qrels, write_queries
+from llama_index_embed_plus.evaluate.retrieval import embed_passages, evaluate_retrieval
+from llama_index_embed_plus.export import export_onnx
 from qdrant_tools.collection import CollectionManager, CollectionSettings, build_index
 from qdrant_tools.connect import connect
 from qdrant_tools.index import index_passages
@@ -122,6 +124,19 @@ def test_passages_are_searched_exactly_without_a_collection(evaluate, tmp_path, 
     assert alone["means"] == pytest.approx(stored["means"], abs=1e-12) and alone["name"] == "passages.jsonl"
     other = comparison(evaluate, *plain, "--against", f"model={models / 'two'}", collection=())
     assert other["tests"]["ndcg@10"]["before"] == alone["means"]["ndcg@10"]
+
+
+def test_int8_is_compared_with_fp32_on_both_sides(evaluate, tmp_path, models):
+    export_onnx(models / "one", tmp_path / "served", precision="int8", force=True)
+    (tmp_path / "passages.jsonl").write_text("".join(json.dumps(p.as_row()) + "\n" for p in PASSAGES))
+    model = ("--model", tmp_path / "served", "--backend", "onnx-fp32")
+    found = comparison(
+        evaluate, "--passages", "passages.jsonl", *model, "--against", "backend=onnx-int8", collection=()
+    )
+    fp32, int8 = (open_encoder(tmp_path / "served", backend=f"onnx-{name}") for name in ("fp32", "int8"))
+    for encoder, side in ((fp32, "before"), (int8, "after")):
+        alone = evaluate_retrieval(embed_passages(PASSAGES, encoder), QUERIES, QRELS, encoder)
+        assert {name: test[side] for name, test in found["tests"].items()} == pytest.approx(alone.means(), abs=1e-12)
 
 
 def test_a_run_of_yesterday_is_compared_with_the_collection_of_today(evaluate):

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import WordEncoder, numbered
 
+from llama_index_embed_plus import open_encoder
+from llama_index_embed_plus.demo.corpus import load_docstrings
 from llama_index_embed_plus.errors import InputError, UsageError
 from llama_index_embed_plus.evaluate import vectors
 from llama_index_embed_plus.evaluate.plots import before_after
@@ -75,6 +77,33 @@ def test_the_figures_are_those_of_an_outside_implementation(collection):
     for name, measure in zip(("ndcg@10", "mrr", "recall@10"), measures):
         assert ours[name] == pytest.approx(outside[measure], abs=1e-9)
         assert 0 < ours[name] < 1
+
+
+def test_a_real_run_scores_as_trec_eval_scores_it():
+    """The real checkpoint on real text, at several cutoffs; grades are made of the passages' modules."""
+    corpus = load_docstrings(limit=70)
+    encoder = open_encoder("all-MiniLM-L6-v2")
+    module = {passage.id: passage.metadata["module"] for passage in corpus.passages}
+    qrels = {
+        query: {other: 3 if other in grades else int(module[other] in {module[p] for p in grades}) for other in module}
+        for split in (corpus.train, corpus.heldout)
+        for query, grades in split.qrels.items()
+    }
+    queries = [*corpus.train.queries, *corpus.heldout.queries]
+    passages = embed_passages(corpus.passages, encoder)
+    report = evaluate_retrieval(passages, queries, qrels, encoder, k=[10, 1, 50])
+    for name, outside in (
+        ("ndcg", "nDCG"),
+        ("map", "AP"),
+        ("precision", "P"),
+        ("recall", "R"),
+        ("hit_rate", "Success"),
+    ):
+        for k in (1, 10, 50):
+            measure = ir_measures.parse_measure(f"{outside}@{k}")
+            theirs = {each.query_id: each.value for each in ir_measures.iter_calc([measure], qrels, report.run)}
+            assert report.values[f"{name}@{k}"] == pytest.approx(theirs, abs=1e-9)
+    assert len(report.ndcg) > 60 and 0.3 < report.means()["ndcg@10"] < 1
 
 
 def test_less_noise_is_proved_better_and_the_same_system_is_not(collection):
@@ -198,9 +227,7 @@ def test_settings_that_cannot_be_honoured_are_refused(collection):
 def words(tmp_path_factory):
     """A collection with vectors of words and BM25, in the embedded engine."""
     with closing(connect(tmp_path_factory.mktemp("words"))) as client:
-        collection = CollectionManager(client).ensure(
-            "w", WordEncoder(), settings=CollectionSettings(lexical=Bm25())
-        )
+        collection = CollectionManager(client).ensure("w", WordEncoder(), settings=CollectionSettings(lexical=Bm25()))
         index_passages(collection, numbered(300), WordEncoder())
         build_index(collection)
         yield collection
