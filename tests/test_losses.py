@@ -9,11 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 from models import TEXTS, save_model
+from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer import losses as library
 
 from llama_index_embed_plus.errors import TrainingError, UsageError
 from llama_index_embed_plus.train.losses import LOSSES, LossOptions, build_loss
 from llama_index_embed_plus.train.losses.build import _BUILDERS
+from llama_index_embed_plus.train.model import add_lora
+from llama_index_embed_plus.train.settings import LoraSettings
 
 QUERIES = ["what is the cat ?", "red bird", "the slow river : stone", "dog runs", "two blue trees under a stone"]
 POSITIVES = ["the cat sleeps", "a red bird in a tree .", "river stone", "a fast dog runs and runs", "blue tree two"]
@@ -472,6 +475,19 @@ def test_options_of_a_run_go_only_to_the_losses_that_take_them():
 def test_a_model_that_a_loss_cannot_train_is_refused_in_one_line(tmp_path):
     tiny = save_model(tmp_path / "nomic", family="nomic_bert")  # has no decoder in transformers
     with pytest.raises(UsageError, match="'tsdae' cannot train this model"):
+        build_loss("tsdae", tiny)
+
+
+def test_tsdae_refuses_lora_which_would_keep_the_weights_that_it_shares(tmp_path):
+    tiny = save_model(tmp_path / "model")
+    add_lora(tiny, LoraSettings(rank=2))
+    with pytest.raises(UsageError, match="one set of weights, which LoRA would keep: use method 'full'"):
+        build_loss("tsdae", tiny)
+
+
+def test_tsdae_refuses_vectors_of_another_size_than_the_decoder_reads(tmp_path):
+    tiny = save_model(tmp_path / "model", extra=[Dense(32, 8)])
+    with pytest.raises(UsageError, match="rebuilds texts from vectors of 32 numbers, this model gives 8"):
         build_loss("tsdae", tiny)
 
 

@@ -165,6 +165,11 @@ def _in_batch_tension(model: SentenceTransformer, options: LossOptions) -> torch
 
 def _tsdae(model: SentenceTransformer, options: LossOptions) -> torch.nn.Module:
     """The decoder is the encoder with a head and cross-attention, which no checkpoint has: drawn, always the same."""
+    if any(".lora_" in name for name, _ in model.named_parameters()):
+        raise UsageError("tsdae gives encoder and decoder one set of weights, which LoRA would keep: use method 'full'")
+    hidden, dimension = model[0].get_embedding_dimension(), model.get_embedding_dimension()
+    if hidden != dimension:
+        raise UsageError(f"tsdae rebuilds texts from vectors of {hidden} numbers, this model gives {dimension}")
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL)  # it would list every tensor that is new, as if something were wrong
     try:
