@@ -15,9 +15,9 @@ is cut from them, and the test queries are searched once per system, at its very
 - `two_rounds`: `full_positive_aware`, then everything embedded and mined again with that model, and trained once more
   (so twice the steps of one round);
 - `sentence_transformers`: its `mine_hard_negatives` with the same limits, its trainer, the same loss and schedule;
-- `llama_index`: `EmbeddingAdapterFinetuneEngine` of the deprecated llama-index-finetuning, where that is installed (0.4.2
-  needs `mistralai<2` to be imported): a linear adapter on queries with its defaults, 4 epochs as in its tutorial, over
-  the first answer of each query.
+- `llama_index`: `EmbeddingAdapterFinetuneEngine` of the deprecated llama-index-finetuning, where that is installed
+  (0.4.2 needs `mistralai<2` to be imported): a linear adapter on queries with its defaults, 4 epochs as in its
+  tutorial, over the first answer of each query.
 
 Every system runs in a process of its own: `peak_memory_mb` is that process's (resident, mapped files included).
 `seconds` is mining + training + embedding the corpus again; libraries and models are loaded before the clock starts.
