@@ -236,8 +236,8 @@ def test_a_row_that_cannot_be_used_is_an_error_with_file_and_line(tmp_path, file
         ("corpus.jsonl", '{"_id": "p1", "text": "y"}', r"corpus.jsonl:41: the id 'p1' occurs twice"),
         ("corpus.jsonl", '{"_id": "new", "text": 7}', r"corpus.jsonl:41: a title or text is 7"),
         ("queries.jsonl", '{"_id": "new", "text": ""}', r"queries.jsonl:7: text is ''"),
-        ("qrels/test.tsv", "q0\tp1\tyes", r"test.tsv:8: score is 'yes'"),
-        ("qrels/test.tsv", "q0\tp1\t0.5", r"test.tsv:8: score is '0.5', expected a whole number"),
+        ("qrels/test.tsv", "q0\tp1\tyes", r"test.tsv:8: the grade is 'yes'"),
+        ("qrels/test.tsv", "q0\tp1\t0.5", r"test.tsv:8: the grade is '0.5', expected a whole number"),
         ("qrels/test.tsv", "q0\tp1", r"test.tsv:8: 2 columns"),
     ],
 )
@@ -247,6 +247,13 @@ def test_a_retrieval_row_that_cannot_be_used_is_an_error_with_file_and_line(data
     (task,) = find_tasks(data / "search")[0]
     with pytest.raises(InputError, match=place):
         read_task(task)
+
+
+def test_data_that_cannot_be_measured_is_an_error_with_the_file(data):
+    table(data / "sts" / "test.tsv", ("sentence1", "sentence2", "score"), ("a", "b", 1), ("c", "d", 1))
+    (task,) = find_tasks(data / "sts")[0]
+    with pytest.raises(InputError, match=r"sts/test.tsv: all 2 scores are 1: there is no correlation"):
+        run_task(task, read_task(task), MixedEncoder())
 
 
 def test_judgements_of_other_queries_are_refused(data):

@@ -8,11 +8,12 @@ Does not know: collections, HNSW; for those see `retrieval`.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llama_index_embed_plus.errors import InputError
+from llama_index_embed_plus.evaluate.files import read_qrels, read_queries
 from llama_index_embed_plus.evaluate.inputs import embed
 from llama_index_embed_plus.evaluate.rows import Row, read_rows
 from llama_index_embed_plus.evaluate.vectors import PassageVectors
@@ -46,15 +47,10 @@ def read_retrieval(qrels: Path, *, titles: bool = True) -> RetrievalSet:
             number; or no judged query is known.
     """
     folder = qrels.parent.parent
-    corpus = _texts(folder / "corpus.jsonl", lambda row: _passage(row, titles=titles))
+    corpus = _corpus(folder / "corpus.jsonl", titles=titles)
     passages = {name: text for name, text in corpus.items() if text}
-    queries = _texts(folder / "queries.jsonl", lambda row: row.text("text"))
-    grades: dict[str, dict[str, int]] = {}
-    for row in read_rows(qrels):
-        score = row.number("score")
-        if score != int(score):
-            raise InputError(f"{row.where}: score is {row.values['score']!r}, expected a whole number")
-        grades.setdefault(row.text("query-id"), {})[row.text("corpus-id")] = int(score)
+    queries = {query.id: query.text for query in read_queries(folder / "queries.jsonl")}
+    grades = read_qrels(qrels)
     known = {query: judged for query, judged in grades.items() if query in queries}
     useful = {query: judged for query, judged in known.items() if any(grade > 0 for grade in judged.values())}
     if not useful:
@@ -121,13 +117,13 @@ def exact_retrieval(encoder: Encoder, data: RetrievalSet) -> ExactReport:
     )
 
 
-def _texts(path: Path, text_of: Callable[[Row], str]) -> dict[str, str]:
+def _corpus(path: Path, *, titles: bool) -> dict[str, str]:
     found: dict[str, str] = {}
     for row in read_rows(path):
         name = row.text("_id")
         if name in found:
             raise InputError(f"{row.where}: the id {name!r} occurs twice")
-        found[name] = text_of(row)
+        found[name] = _passage(row, titles=titles)
     return found
 
 

@@ -107,9 +107,12 @@ def read_task(task: Task, options: TaskOptions | None = None) -> Job:
 
 
 def run_task(task: Task, job: Job, encoder: Encoder) -> TaskResult:
-    """Measure. Errors are those of the function for the task's kind."""
+    """Measure. Errors are those of the function for the task's kind, and name the file."""
     started = time.perf_counter()
-    report = job.measure(encoder)
+    try:
+        report = job.measure(encoder)
+    except InputError as error:
+        raise type(error)(f"{task.file}: {error}") from error
     seconds = round(time.perf_counter() - started, 3)
     main, metric = MAIN[task.kind]
     return TaskResult(task.name, task.kind, metric, getattr(report, main), seconds, {**asdict(report), **job.notes})
