@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from tiny import WordEncoder
 
 from llama_index_embed_plus.errors import InputError, LeakError, TrainingError, UsageError
+from llama_index_embed_plus.train.data.records import Distilled, LabelledText, ScoredPair
 from llama_index_embed_plus.train.duplicates import Groups, group_texts, near_pairs, normalized
 from llama_index_embed_plus.train.heldout import Heldout
 from llama_index_embed_plus.train.splits import (
     SplitSettings,
+    as_questions,
     check_leak,
     find_leaks,
     split_queries,
@@ -195,6 +197,28 @@ def test_the_way_out_drops_the_leaks_and_keeps_the_rest():
     assert [each.query for each in kept] == ["fine"] and {leak.row for leak in leaks} == {0, 2}
     check_leak(kept, HELDOUT)
     check_leak([], HELDOUT, encoder=WordEncoder())
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        Distilled("how do bees make honey", "from nectar", ("of sugar",), (1.0,)),
+        Distilled("who naps at sea", "Whales sleep near the surface!", ("cats",), (1.0,)),
+        ScoredPair("anything", "Where do WHALES sleep", 0.0),
+        ScoredPair("whales sleep near the surface", "a question about whales", 0.8),
+        LabelledText("where do whales sleep", 3),
+        "How do bees make honey?",
+    ],
+    ids=lambda row: type(row).__name__,
+)
+def test_rows_of_every_kind_are_looked_at(row):
+    with pytest.raises(LeakError):
+        check_leak(as_questions([example("fine", "cats"), row]), HELDOUT)
+
+
+def test_texts_and_pairs_that_only_mention_a_held_out_passage_are_no_leak():
+    fine = ["Bees make honey from nectar.", ScoredPair("Bees make honey from nectar.", "nonsense", 0.0)]
+    check_leak(as_questions(fine), HELDOUT)
 
 
 def test_the_message_shows_one_leak_of_every_kind_and_is_one_line():

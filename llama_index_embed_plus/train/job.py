@@ -25,7 +25,7 @@ from llama_index_embed_plus.train.losses import facts_of
 from llama_index_embed_plus.train.proof import Proof, prove
 from llama_index_embed_plus.train.report import Lineage, TrainReport, read_report
 from llama_index_embed_plus.train.settings import TrainSettings
-from llama_index_embed_plus.train.splits import SAME, check_leak
+from llama_index_embed_plus.train.splits import SAME, as_questions, check_leak
 from llama_index_embed_plus.train.unsupervised import NoiseSettings
 from qdrant_tools.collection import Collection
 from qdrant_tools.records import Encoder, Example
@@ -72,9 +72,9 @@ class Job:
         return open_encoder(self.folder, backend="torch", device=self.settings.device)
 
     def check_leak(self) -> None:
-        """Raise LeakError if a training example knows a held-out query."""
-        examples = [row for row in self.data.rows if isinstance(row, Example)]
-        if self.evidence is not None and examples:
+        """Raise LeakError if a row of training data knows a held-out query."""
+        if self.evidence is not None and self.data.rows:
+            examples = as_questions(self.data.rows)
             apart, similarity = self.settings.passages_apart, self.settings.leak_similarity
             encoder = None if similarity is None else self.open_base()
             check_leak(examples, self.evidence.heldout, encoder=encoder, similarity=similarity or SAME, passages=apart)

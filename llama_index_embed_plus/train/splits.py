@@ -10,14 +10,15 @@ items come; a split passes `check_leak` with the settings it was made with. Does
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from llama_index_embed_plus.errors import InputError, LeakError, UsageError
+from llama_index_embed_plus.train.data.records import Distilled, LabelledText, Row, ScoredPair
 from llama_index_embed_plus.train.duplicates import group_texts, near_pairs, normalized
 from llama_index_embed_plus.train.heldout import Heldout
-from qdrant_tools.records import Encoder, Example, Qrels, Query
+from qdrant_tools.records import Encoder, Example, Qrels, Query, ScoredText
 
 Item = TypeVar("Item", Query, Example)
 
@@ -146,6 +147,26 @@ def check_leak(
         f"such as {shown}: split with split_queries, or drop them with without_leaks"
         + (", or allow other questions about held-out passages with passages=False" if counts["same passage"] else "")
     )
+
+
+def as_questions(rows: Iterable[Row]) -> list[Example]:
+    """Return what `find_leaks` looks at for training rows of any kind.
+
+    A pair with a score may be asked from either side, and says that its sides belong together if the score is above 0;
+    a text without more may itself be a held-out query. `row` of a leak then counts these questions.
+    """
+    found: list[Example] = []
+    for row in rows:
+        if isinstance(row, Example):
+            found.append(row)
+        elif isinstance(row, Distilled):
+            found.append(Example(row.query, (ScoredText("", row.positive),)))
+        elif isinstance(row, ScoredPair):
+            for asked, other in ((row.first, row.second), (row.second, row.first)):
+                found.append(Example(asked, (ScoredText("", other),) if row.score > 0 else ()))
+        else:
+            found.append(Example(row.text if isinstance(row, LabelledText) else row, ()))
+    return found
 
 
 def without_leaks(
