@@ -168,6 +168,15 @@ def test_people_see_the_table_the_verdict_and_the_queries(evaluate):
     assert row["improved"] or row["worsened"]
 
 
+def test_the_values_of_every_query_are_written(evaluate, tmp_path):
+    found = comparison(evaluate, "--against", "mode=lexical", "--per-query", "values.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "values.jsonl").read_text().splitlines()]
+    assert {row["query"]: row["text"] for row in rows} == {query.id: query.text for query in QUERIES}
+    for side, place in (("before", 0), ("after", 1)):
+        for name, test in found["tests"].items():
+            assert sum(row["values"][place][name] for row in rows) / 23 == pytest.approx(test[side], abs=1e-12)
+
+
 def test_a_picture_is_written_of_one_system_or_of_two(evaluate, tmp_path):
     assert evaluate("--plot", "one.png")[0] == 0
     assert evaluate("--plot", "two.png", "--against", "mode=lexical")[0] == 0

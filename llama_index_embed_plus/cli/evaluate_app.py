@@ -41,6 +41,7 @@ def evaluate(
     write_run: Annotated[
         Path | None, typer.Option(help="Write what was found as a TREC run; the other system's as NAME.against.")
     ] = None,
+    per_query: Annotated[Path | None, typer.Option(help="Write every metric of every query as JSONL.")] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Write a PNG: differences per query, or scores of one system.")
     ] = None,
@@ -57,4 +58,5 @@ def evaluate(
         collection, passages, run, location, model, backend, mode, exact, hnsw_ef, filter_of(filter, "--filter")
     )
     other = changed(system, against) if against else None
-    evaluate_systems((queries, qrels), system, other, Output(tuple(k or [10]), seed, show, write_run, plot, as_json))
+    output = Output(tuple(k or [10]), seed, show, write_run, per_query, plot, as_json)
+    evaluate_systems((queries, qrels), system, other, output)

@@ -11,7 +11,7 @@ from typing import Any
 from llama_index_embed_plus.cli.console import ConsoleReporter, say
 from llama_index_embed_plus.cli.evaluate_system import Opened, System
 from llama_index_embed_plus.evaluate.compare import Comparison, QueryChange, compare
-from llama_index_embed_plus.evaluate.files import read_qrels, read_queries, write_run
+from llama_index_embed_plus.evaluate.files import read_qrels, read_queries, write_run, write_values
 from llama_index_embed_plus.evaluate.report import RetrievalReport
 from qdrant_tools.records import Qrels
 
@@ -27,6 +27,7 @@ class Output:
     seed: int
     show: int
     run: Path | None
+    per_query: Path | None
     plot: Path | None
     as_json: bool
 
@@ -64,6 +65,9 @@ def _write(
         for path, report in zip((output.run, against), reports):
             write_run(path, report.run)
             written.append(path)
+    if output.per_query is not None:
+        write_values(output.per_query, reports)
+        written.append(output.per_query)
     if output.plot is not None:
         from llama_index_embed_plus.evaluate.plots_retrieval import (
             query_differences,

@@ -1,4 +1,4 @@
-"""Queries, judgements and runs <-> their files: JSONL, BEIR's TSV, TREC's qrels and run files.
+"""Queries, judgements and runs <-> their files: JSONL, BEIR's TSV, TREC's qrels and run files; and values per query.
 
 Guarantees: a line that cannot be used is an InputError with file and line; what is written can be read back, by
 trec_eval too, and is written whole or not at all. Does not know: metrics.
@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from llama_index_embed_plus.errors import InputError
+from llama_index_embed_plus.evaluate.report import RetrievalReport
 from llama_index_embed_plus.evaluate.rows import read_rows
 from qdrant_tools.metrics import ranked
 from qdrant_tools.records import Qrels, Query, Run
@@ -121,6 +122,22 @@ def write_run(path: Path, run: Run, *, name: str = "embed-plus") -> None:
                 yield " ".join(_without(None, fields))
 
     _write(path, lines())
+
+
+def write_values(path: Path, reports: Sequence[RetrievalReport]) -> None:
+    """Write one JSONL row per query, `{"query", "text", "values"}`: a mapping of metric -> value for each report.
+
+    Raises:
+        InputError: the reports cover other queries.
+    """
+    first = reports[0]
+    if any(report.ndcg.keys() != first.ndcg.keys() for report in reports):
+        raise InputError("the reports cover other queries: write them to a file each")
+    rows = (
+        {"query": query, "text": first.texts.get(query, ""), "values": [report.of_query(query) for report in reports]}
+        for query in first.ndcg
+    )
+    _write(path, (json.dumps(row, ensure_ascii=False) for row in rows))
 
 
 def _checked_file(path: Path, what: str) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 BINS = 40
 TEXTS_SHOWN = 3
+MOST_EDGES = 60
+"""Bars; the edges of more would be all that is seen."""
 
 
 def scores_by_relevance(run: Run, qrels: Qrels) -> tuple[list[float], list[float]]:
@@ -66,9 +68,10 @@ def score_histograms(
             middle = float(np.median(scores))
             label = f"median of the {name}, {middle:.2f}"
             axis.axvline(middle, color=INK, linewidth=1, linestyle=line, label=label)
+    axis.set_ylim(top=1.4 * axis.get_ylim()[1])  # room for the legend
     axis.set_xlabel(f"score ({unit})")
     axis.set_ylabel("share of the passages of its kind (0 to 1)")
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
     return finish(figure, path)
 
 
@@ -83,7 +86,8 @@ def query_differences(path: Path | None, found: Comparison, *, title: str = "") 
     figure, (left, right) = page(2, title or f"{second} minus {first}: {found.metric} {interval}")
     differences = np.array([change.difference for change in found.changes])
     colours = np.where(differences >= 0, DARK, LIGHT)
-    left.bar(np.arange(len(differences)), differences, 1.0, color=colours, edgecolor=INK, linewidth=0.3)
+    edge = 0.3 if len(differences) <= MOST_EDGES else 0.0
+    left.bar(np.arange(len(differences)), differences, 1.0, color=colours, edgecolor=INK, linewidth=edge)
     left.axhline(0, color=INK, linewidth=0.8)
     left.set_ylim(-1.05, 1.05)
     left.set_xlabel(f"queries, most improved first ({test.better} better, {test.same} same, {test.worse} worse)")

@@ -38,13 +38,15 @@ def vector_map(path: Path | None, found: VectorMap, *, title: str = "") -> Pictu
         marker = MARKERS[cluster % len(MARKERS)]
         label = f"{label_of(name, length=34)} ({len(points)})"
         axis.scatter(
-            points[:, 0], points[:, 1], s=14, marker=marker, color=colour, edgecolors=INK, linewidths=0.3, label=label
+            points[:, 0], points[:, 1], s=20, marker=marker, color=colour, edgecolors=INK, linewidths=0.2, label=label
         )
         box = {"facecolor": "white", "edgecolor": INK, "linewidth": 0.4, "alpha": 0.8, "pad": 1.5}
         axis.text(*np.median(points, axis=0), str(cluster + 1), fontsize=9, ha="center", va="center", bbox=box)
     handles, labels = axis.get_legend_handles_labels()
     numbered = [f"{number} {label}" for number, label in enumerate(labels, start=1)]
-    axis.legend(handles, numbered, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axis.legend(
+        handles, numbered, frameon=False, fontsize=8, markerscale=1.6, loc="upper left", bbox_to_anchor=(1.0, 1.0)
+    )
     if found.explained is None:
         names = [f"t-SNE dimension {number} (no unit)" for number in (1, 2)]
     else:
@@ -80,8 +82,9 @@ def similarity_heatmap(
     axis.set_xticks(np.arange(len(texts)), labels, rotation=45, ha="right", fontsize=8)
     axis.set_yticks(np.arange(len(texts)), labels, fontsize=8)
     for row, column in np.ndindex(cosines.shape):
-        dark = (cosines[row, column] - least) / (1 - least) > 0.55
-        value = f"{round(cosines[row, column], 2) + 0.0:.2f}"  # no minus before zero
-        axis.text(column, row, value, ha="center", va="center", fontsize=7, color="white" if dark else INK)
+        cosine = float(cosines[row, column])
+        colour = "white" if (cosine - least) / (1 - least) > 0.55 else INK
+        value = f"{round(cosine, 2) + 0.0:.2f}"  # no minus before zero
+        axis.text(column, row, value, ha="center", va="center", fontsize=7, color=colour)
     figure.colorbar(image, ax=axis, label="cosine similarity (-1 to 1)", shrink=0.8)
     return finish(figure, path)

@@ -88,6 +88,10 @@ class RetrievalReport:
             f"recall@{self.k}": mean(self.recall),
         }
 
+    def of_query(self, query: str) -> dict[str, float]:
+        """Return every metric of one query."""
+        return {name: values[query] for name, values in self.values.items()}
+
     def as_row(self) -> dict[str, Any]:
         """The report without its values per query, JSON-ready."""
         return {"name": self.name, "means": self.means(), "counts": asdict(self.coverage)}
