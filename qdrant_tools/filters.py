@@ -24,12 +24,15 @@ def as_filter(conditions: PlainFilter | models.Filter | None, *, layout: Layout)
     Values are strings, whole numbers or booleans. Dots in a field reach into nested metadata.
 
     Raises:
-        InputError: a value of another type, with the way to say it as a Qdrant filter.
+        InputError: a field that is no name, or a value of another type, with the way to say it as a Qdrant filter.
     """
     if conditions is None or isinstance(conditions, models.Filter):
         return conditions
     if not isinstance(conditions, Mapping):
         raise InputError(f"filter is a {type(conditions).__name__}, expected a dict or a qdrant_client Filter")
+    unnamed = [name for name in conditions if not isinstance(name, str) or not name]
+    if unnamed:
+        raise InputError(f"filter has the field {unnamed[0]!r}, expected the name of a metadata field")
     must: list[models.Condition] = [
         models.FieldCondition(key=layout.metadata_field(name), match=_match(name, value))
         for name, value in conditions.items()

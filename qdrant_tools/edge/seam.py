@@ -23,6 +23,9 @@ from qdrant_tools.errors import (
     VectorError,
 )
 
+FULL = ("No space left", "File too large", "quota exceeded")
+"""What the system says to a write that finds no room: on the disk, in a file, in a quota."""
+
 
 class EngineCall:
     """Context of one call into the engine on behalf of a collection: what it raises leaves as a `PlusError`."""
@@ -57,7 +60,7 @@ def damaged_on_open(collection: str, folder: Path) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, PlusError) or not (is_panic(error) or type(error) is Exception):
             raise
-        if "WouldBlock" in str(error) or "No space left" in str(error):
+        if "WouldBlock" in str(error) or any(each in str(error) for each in FULL):
             raise translate(error, collection) from error
         raise DamagedCollectionError(
             f"collection '{collection}' cannot be opened ({first_line(error)}): "
@@ -94,8 +97,11 @@ def translate(error: BaseException, collection: str) -> PlusError:
         return LocationError(f"collection '{collection}' was closed while it was in use: connect again")
     if "WouldBlock" in text:
         return LocationBusyError(f"collection '{collection}' is open in another process: close it there")
-    if "No space left" in text:
-        return LocationError(f"collection '{collection}' cannot be written: no space left on the disk")
+    if any(each in text for each in FULL):
+        return LocationError(
+            f"collection '{collection}' cannot be written: no space left on the disk ({text}); free some and connect "
+            "again, what was acknowledged is kept"
+        )
     if "cancelled by service" in text:  # what the engine says to a formula that has no value
         return EngineError(
             f"collection '{collection}': the engine gave up ({text}): usually a formula over a payload value that is "
