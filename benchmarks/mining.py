@@ -70,6 +70,14 @@ class Data:
     def texts(self) -> list[str]:
         return list(dict.fromkeys(self.passages.values()))
 
+    @property
+    def positives(self) -> dict[str, list[str]]:
+        """Query -> its relevant passages."""
+        found: dict[str, list[str]] = {}
+        for label in self.labels:
+            found.setdefault(label.query, []).append(label.passage_id)
+        return found
+
     def sliced(self, passages: int) -> Data:
         """So many passages, positives first, and the labels whose passages are among them."""
         positive = {label.passage_id for label in self.labels}
@@ -307,7 +315,7 @@ def measure(arguments: argparse.Namespace, work: Work) -> dict[str, dict[str, An
     from llama_index_embed_plus import open_encoder
     from llama_index_embed_plus.checkpoints import resolve
 
-    encoder = open_encoder(_int8(arguments.model, work.folder) if arguments.int8 else arguments.model)
+    encoder = open_encoder(int8_build(arguments.model, work.folder) if arguments.int8 else arguments.model)
     found: dict[str, dict[str, Any]] = {}
     for name in arguments.datasets:
         data = read_data(arguments.data / name, queries=arguments.queries, passages=arguments.passages)
@@ -328,7 +336,7 @@ def measure(arguments: argparse.Namespace, work: Work) -> dict[str, dict[str, An
     return found
 
 
-def _int8(model: str, folder: Path) -> str:
+def int8_build(model: str, folder: Path) -> str:
     """The int8 build of a model, made once."""
     from llama_index_embed_plus.export import export_onnx
 
