@@ -4,9 +4,10 @@
 
 FOLDER/scifact is in BEIR's layout, as for `mining.py`. Of every train query with several relevant passages, one is
 given as the known positive and the others are hidden, each in turn; 4 negatives are mined per query with and without
-the rules that keep away from positives. `hidden_rate` is the share of the hidden answers that were drawn as negatives, with
-its 95 % Wilson interval: what a rule must bring down. `false_negative_rate` is the share of the negatives that are
-hidden answers: a lower bound, since nobody judged the rest. `negatives` says what a rule costs. The last line is JSON.
+the rules that keep away from positives. `hidden_rate` is the share of the hidden answers that were drawn as
+negatives, with its 95 % Wilson interval: what a rule must bring down. `false_negative_rate` is the share of the
+negatives that are hidden answers: a lower bound, since nobody judged the rest. `negatives` says what a rule costs.
+The last line is JSON.
 """
 
 from __future__ import annotations
