@@ -262,6 +262,8 @@ def test_a_recipe_trains_its_stages_and_keeps_the_best(bare, recipe, base, place
 def test_what_a_recipe_has_to_say_cannot_be_said_twice(bare, recipe, base):
     found = bare(base, "--recipe", recipe, "--out", "tuned", "--epochs", 2, "--examples", "examples.jsonl")
     assert error_of(found) == (2, f"error: --epochs, --examples cannot be given with a recipe: write it into {recipe}")
+    code, line = error_of(bare(base, "--recipe", recipe, "--out", "tuned", "--method", "adapter", "--width", 32))
+    assert code == 2 and line.startswith("error: --method, --width cannot be given with a recipe")
     code, line = error_of(bare("--recipe", recipe, "--out", "tuned"))
     assert code == 2 and "base" in line
     code, line = error_of(bare(base, "--out", "tuned"))

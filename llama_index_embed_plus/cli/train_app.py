@@ -11,9 +11,12 @@ from llama_index_embed_plus.cli.options import DEFAULT_LOCATION, Location
 
 app = typer.Typer()
 
+_WITH_A_RECIPE = ("out", "base", "recipe", "page", "as_json")
+
 
 @app.command()
 def train(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="The folder to write the model to.")],
     base: Annotated[
         str | None, typer.Argument(help="The model to start from, a name or a folder; a recipe may name it.")
@@ -68,11 +71,7 @@ def train(
     given = {name: value for name, value in asked.items() if value is not None}
     adapter = {"kind": kind, "width": width}
     if recipe is not None:
-        chosen = {**given, "examples": examples, "collection": collection, "queries": queries, "qrels": qrels}
-        # 0 and the like are defaults: what was not said.
-        said = {
-            name: value for name, value in {**chosen, "seed": seed, "heldout_share": heldout_share}.items() if value
-        }
+        said = [name for name in context.params if _was_said(context, name) and name not in _WITH_A_RECIPE]
         train_by_recipe(recipe, out, base, said, page=page, as_json=as_json)
         return
     job = Job(
@@ -87,3 +86,9 @@ def train(
         question=Question(queries, qrels, heldout_share, shared_passages),
     )
     run_training(job, page=page, as_json=as_json)
+
+
+def _was_said(context: typer.Context, name: str) -> bool:
+    """Whether an option was given on the command line, be it its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
