@@ -13,7 +13,9 @@ import pytest
 import torch
 from models import SENTENCE, save_model
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from test_judge import save_cross_encoder
 
+from llama_index_embed_plus.train import train
 from llama_index_embed_plus.train.augment import DeleteWords
 from llama_index_embed_plus.train.batches import batch_sampler
 from llama_index_embed_plus.train.data import (
@@ -24,7 +26,9 @@ from llama_index_embed_plus.train.data import (
     TrainingData,
     datasets_for,
 )
+from llama_index_embed_plus.train.judge import cross_encoder_judge
 from llama_index_embed_plus.train.losses import LOSSES, LossOptions, build_loss
+from llama_index_embed_plus.train.settings import TrainSettings
 from llama_index_embed_plus.train.unsupervised import NoiseSettings
 from qdrant_tools.records import Example, ScoredText
 
@@ -109,6 +113,26 @@ def test_a_row_of_more_weight_is_learned_first(tmp_path):
         return float(vectors[0] @ vectors[1] - vectors[0] @ vectors[2])
 
     assert preference(9.0) > preference(1.0) > preference(0.1)
+
+
+def test_a_cross_encoder_teaches_through_its_folder(tmp_path):
+    save_model(tmp_path / "base")
+    teacher = save_cross_encoder(tmp_path / "teacher")
+    data = TrainingData.of(EXAMPLES).unweighted()
+    score = cross_encoder_judge(teacher, threshold=0.0).score
+    margins = datasets_for("margin_mse", data, ColumnSettings(teacher=score))["negatives_1"]["label"][:]
+    positive, negative = score([(EXAMPLES[0].query, EXAMPLES[0].positives[0].text), (EXAMPLES[0].query, text(2, 5))])
+    assert margins[0] == [pytest.approx(positive - negative, abs=1e-5)] and len({margin for [margin] in margins}) > 3
+    settings = TrainSettings(
+        loss="margin_mse",
+        loss_options={"teacher": str(teacher)},
+        batch_size=8,
+        max_tokens=16,
+        learning_rate=1e-2,
+        epochs=8,
+    )
+    report = train(tmp_path / "base", data, tmp_path / "tuned", settings)
+    assert sum(report.losses[-2:]) < sum(report.losses[:2]) / 2
 
 
 GATHERED = """

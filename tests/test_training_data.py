@@ -224,7 +224,10 @@ def test_a_teacher_scores_what_the_data_does_not():
 
     dataset = datasets_for("margin_mse", EXAMPLES, ColumnSettings(teacher=teacher))["negatives_2"]
     assert dataset["label"][0] == [-2.0, -2.0]  # "positive 1" has two letters less than "negative 1-0"
-    assert asked[1] == [("query 1", f"{text}") for text in ("positive 1", "negative 1-0", "negative 1-1")]
+    assert [len(pairs) for pairs in asked] == [10]  # few large calls, not one per example
+    assert asked[0][2:5] == [("query 1", text) for text in ("positive 1", "negative 1-0", "negative 1-1")]
+    with pytest.raises(TrainingError, match="gave 1 scores for 10 pairs"):
+        datasets_for("margin_mse", EXAMPLES, ColumnSettings(teacher=lambda pairs: [1.0]))
 
 
 MIXED = TrainingData.of([example(1), example(2, negatives=0)])

@@ -7,8 +7,10 @@ different data sets, because a column cannot be empty. Does not know: models, fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 from datasets import Dataset, DatasetDict
@@ -25,6 +27,7 @@ from qdrant_tools.records import Example
 Teacher = Callable[[Sequence[tuple[str, str]]], Sequence[float]]
 """(query, passage) pairs -> their scores, such as `judge.cross_encoder_judge(...).score`."""
 
+_ASKED_AT_ONCE = 64
 _QUERY_COLUMNS = ("anchor", "sentence_1", "sentence_2")
 
 
@@ -143,15 +146,27 @@ def _distillation(facts: LossFacts, data: TrainingData, settings: ColumnSettings
     )
 
 
-def distil(examples: Iterable[Example], teacher: Teacher, *, negatives: int) -> Iterable[Distilled]:
-    """Let the teacher score each (query, passage): one row per positive, with the margins of its negatives."""
-    for example in examples:
-        chosen = example.negatives[:negatives]
-        texts = [text.text for text in (*example.positives, *chosen)]
-        scores = [float(score) for score in teacher([(example.query, text) for text in texts])]
-        for positive, score in zip(example.positives, scores):
-            margins = tuple(score - other for other in scores[len(example.positives) :])
-            yield Distilled(example.query, positive.text, tuple(negative.text for negative in chosen), margins)
+def distil(examples: Sequence[Example], teacher: Teacher, *, negatives: int) -> Iterator[Distilled]:
+    """Let the teacher score each (query, passage): one row per positive, with the margins of its negatives.
+
+    Raises:
+        TrainingError: the teacher gave another number of scores than it was asked for, or one that is no number.
+    """
+    for start in range(0, len(examples), _ASKED_AT_ONCE):
+        asked = [(example, example.negatives[:negatives]) for example in examples[start : start + _ASKED_AT_ONCE]]
+        pairs = [(e.query, text.text) for e, chosen in asked for text in (*e.positives, *chosen)]
+        given = [float(score) for score in teacher(pairs)]
+        if len(given) != len(pairs) or not all(map(math.isfinite, given)):
+            raise TrainingError(
+                f"the teacher gave {len(given)} scores for {len(pairs)} pairs, or some that are no numbers"
+            )
+        scores = iter(given)
+        for example, chosen in asked:
+            best = list(islice(scores, len(example.positives)))
+            others = list(islice(scores, len(chosen)))
+            for positive, score in zip(example.positives, best, strict=True):
+                texts = tuple(negative.text for negative in chosen)
+                yield Distilled(example.query, positive.text, texts, tuple(score - other for other in others))
 
 
 def _labelled_texts(facts: LossFacts, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
