@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from llama_index_embed_plus.evaluate.picture import Picture
 
 _DARK, _LIGHT = FILLS[1][0], FILLS[2][0]
-_LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
+_LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-", "D"), ("--", "P"), (":", "X"))
 
 
 def training_page(path: Path | str | None, report: TrainReport) -> Picture:
@@ -90,18 +90,21 @@ def _stages(axis: Any, report: TrainReport) -> None:
         axis.plot(at, values, line, marker=marker, color=shade, label=_literal(name))
     axis.set_xticks(at, [_literal(name) for name, _ in points], rotation=20 if len(points) > 3 else 0)
     axis.margins(x=0.15)
-    axis.set_ylabel("mean over held-out queries")
-    axis.legend(frameon=False, fontsize=8)
+    axis.set_ylabel("mean over the queries")
+    axis.legend(frameon=False, fontsize=8, ncols=2)
 
 
 def _measured(report: TrainReport) -> list[Stage]:
-    """The stages that were measured, between the base and the end, as far as a proof tells these."""
+    """The stages that were measured, between the base and the result of the proof.
+
+    A stage is measured on dev queries and the proof on others: their figures are never joined to one line.
+    """
     stages = [stage for stage in report.stages if stage.metrics]
     if report.proof is None:
         return stages
-    base = Stage("base", 0, {each.metric: each.before for each in report.proof.changes})
-    end = Stage("result", 0, {each.metric: each.after for each in report.proof.changes})
-    return [base, *stages, end]
+    base = Stage("base", 0, {f"{each.metric}, proof": each.before for each in report.proof.changes})
+    result = Stage("result", 0, {f"{each.metric}, proof": each.after for each in report.proof.changes})
+    return [base, *stages, result]
 
 
 def _scores(axis: Any, view: View | None, when: str) -> None:
