@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from llama_index_embed_plus.errors import TrainingError, UsageError
 from llama_index_embed_plus.train import loop, train
 from llama_index_embed_plus.train.checkpoint import Checkpoints
+from llama_index_embed_plus.train.data import TrainingData
 from llama_index_embed_plus.train.report import read_report
 from llama_index_embed_plus.train.settings import TrainSettings
 from qdrant_tools.records import Example, ScoredText
@@ -91,13 +92,14 @@ def test_a_run_interrupted_at_any_step_ends_as_if_it_had_not_been(base, whole, t
     assert [path.name for path in tmp_path.iterdir()] == ["tuned"]
 
 
-@pytest.mark.parametrize("change", [{"method": "lora"}, {"accumulation": 2}])
-def test_lora_and_accumulated_gradients_go_on_exactly_too(base, tmp_path, change):
+@pytest.mark.parametrize("change", [{"method": "lora"}, {"accumulation": 2}, {"loss": "tsdae"}])
+def test_lora_accumulated_gradients_and_a_loss_with_weights_of_its_own_go_on_exactly_too(base, tmp_path, change):
     settings = replace(SETTINGS, **change)
-    report = train(base, examples(), tmp_path / "whole", settings)
+    data = TrainingData.of(e.query for e in examples()) if "loss" in change else examples()
+    report = train(base, data, tmp_path / "whole", settings)
     with pytest.raises(Killed):
-        train(base, examples(), tmp_path / "tuned", settings, progress=killed_at(5))
-    assert train(base, examples(), tmp_path / "tuned", settings).losses == report.losses
+        train(base, data, tmp_path / "tuned", settings, progress=killed_at(5))
+    assert train(base, data, tmp_path / "tuned", settings).losses == report.losses
     same_weights(tmp_path / "tuned", load_file(tmp_path / "whole" / "model.safetensors"))
 
 

@@ -9,11 +9,10 @@ Does not know: folders of models, held-out queries.
 from __future__ import annotations
 
 import math
-import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 from datasets import DatasetDict
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, load_model, save_file, save_model
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -36,10 +35,9 @@ from llama_index_embed_plus.train import ranks
 from llama_index_embed_plus.train.checkpoint import DRAFT, PREFIX, Checkpoints, cannot_write, step_of
 from llama_index_embed_plus.train.memory import MiniBatches, copied, is_out_of_memory
 from llama_index_embed_plus.train.progress import tell_loss
-from llama_index_embed_plus.train.settings import TrainSettings
 from qdrant_tools.records import Progress
 
-WEIGHTS_FILE, EXTRA_FILE = "weights.safetensors", "embed_plus_run.json"
+WEIGHTS_FILE, LOSS_FILE, EXTRA_FILE = "weights.safetensors", "loss.safetensors", "embed_plus_run.json"
 
 Losses = Mapping[str, torch.nn.Module]
 """Name of a data set -> the loss of its rows."""
@@ -94,55 +92,6 @@ def fit(
     return Fitted(history, seconds, step_of(last) if last else 0, tuple(trainer.mini_batches.notes))
 
 
-def arguments_of(
-    settings: TrainSettings,
-    folder: Path,
-    prompts: Mapping[str, str],
-    *,
-    batch_sampler: Callable[..., Any],
-) -> SentenceTransformerTrainingArguments:
-    """Say to the trainer what `settings` says. Raises UsageError for a precision that the device does not have."""
-    device = device_of(settings)
-    _check_precision(settings, device)
-    devices = ranks.count()
-    if settings.batch_size % devices:
-        raise UsageError(f"batch_size {settings.batch_size} cannot be shared by {devices} devices: give a multiple")
-    return SentenceTransformerTrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=settings.epochs,
-        # With split_batches: of all devices together, each of which takes its part of every batch.
-        per_device_train_batch_size=settings.batch_size,
-        accelerator_config={"split_batches": devices > 1},
-        dataloader_drop_last=devices > 1,
-        learning_rate=settings.rate,
-        warmup_steps=settings.warmup_share,
-        weight_decay=settings.weight_decay,
-        lr_scheduler_type=settings.schedule,
-        gradient_accumulation_steps=settings.accumulation,
-        max_grad_norm=settings.max_gradient,
-        bf16=settings.precision == "bfloat16",
-        fp16=settings.precision == "float16",
-        use_cpu=device == "cpu",
-        batch_sampler=batch_sampler,
-        prompts=dict(prompts) or None,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="steps" if settings.checkpoint_every else "no",
-        save_steps=settings.checkpoint_every or 1,
-        report_to=list(settings.report_to) or "none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        log_level="error",
-    )
-
-
-def device_of(settings: TrainSettings) -> str:
-    """The device to train on: the one asked for, else a GPU if there is one."""
-    return settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-
-
 @contextmanager
 def _finishing_the_step(watch: _Watch, arguments: SentenceTransformerTrainingArguments) -> Iterator[None]:
     """On Ctrl-C end the step and write a checkpoint before KeyboardInterrupt; a second one raises at once."""
@@ -162,15 +111,6 @@ def _finishing_the_step(watch: _Watch, arguments: SentenceTransformerTrainingArg
         signal.signal(signal.SIGINT, before)
     if watch.asked_to_stop:
         raise KeyboardInterrupt
-
-
-def _check_precision(settings: TrainSettings, device: str) -> None:
-    """Half precision on a CPU is emulated, a hundred times slower; on a GPU bfloat16 needs the hardware."""
-    if settings.precision == "float32":
-        return
-    has_it = device.startswith("cuda") and (settings.precision == "float16" or torch.cuda.is_bf16_supported())
-    if not has_it:
-        raise UsageError(f"device {device!r} does not train in {settings.precision}: use precision='float32'")
 
 
 class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
@@ -238,21 +178,34 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
             self.args.output_dir = output
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        os.makedirs(str(output_dir), exist_ok=True)
-        save_model(self._state(), os.path.join(str(output_dir), WEIGHTS_FILE))
+        place = Path(str(output_dir))
+        place.mkdir(parents=True, exist_ok=True)
+        save_model(self.model, str(place / WEIGHTS_FILE))
+        save_file({name: tensor.detach().cpu().clone() for name, tensor in self._brought().items()}, place / LOSS_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         place = Path(resume_from_checkpoint)
-        load_model(self._state(), place / WEIGHTS_FILE)
+        load_model(self.model, place / WEIGHTS_FILE)
+        saved = load_file(place / LOSS_FILE)
+        with torch.no_grad():
+            for name, tensor in self._brought().items():
+                tensor.copy_(saved[name])
         extra = read_json(place, EXTRA_FILE) or {}
         if extra.get("mini_batch"):
             self.mini_batches.shrink_to(int(extra["mini_batch"]))
         self.mini_batches.notes.extend(extra.get("notes", ()))
 
-    def _state(self) -> torch.nn.Module:
-        """Everything with weights: the model, and what the losses bring along. Shared tensors are written once."""
-        unique = {id(loss): loss for loss in self.loss.values()}
-        return torch.nn.ModuleDict({"model": self.model, **{f"loss_{i}": m for i, m in enumerate(unique.values())}})
+    def _brought(self) -> dict[str, torch.Tensor]:
+        """The weights that losses bring along, such as a decoder; not the model's, which some of them hold too."""
+        unique = {id(loss): loss for loss in self.loss.values()}.values()
+        ours = {id(tensor) for tensor in (*self.model.parameters(), *self.model.buffers())}
+        return {
+            # A loss holds the model as the launcher wrapped it: `module` stands where the wrapper is.
+            f"{i}.{name.replace('module.', '')}": tensor
+            for i, loss in enumerate(unique)
+            for name, tensor in (*loss.named_parameters(), *loss.named_buffers())
+            if id(tensor) not in ours
+        }
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]

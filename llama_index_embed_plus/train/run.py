@@ -23,6 +23,7 @@ from llama_index_embed_plus.encoders import open_encoder
 from llama_index_embed_plus.errors import UsageError
 from llama_index_embed_plus.spec import read_spec
 from llama_index_embed_plus.train import ranks
+from llama_index_embed_plus.train.arguments import arguments_of, device_of
 from llama_index_embed_plus.train.batches import batch_sampler
 from llama_index_embed_plus.train.card import write_card
 from llama_index_embed_plus.train.checkpoint import Checkpoints
@@ -30,7 +31,7 @@ from llama_index_embed_plus.train.data import TrainingData
 from llama_index_embed_plus.train.fit_adapter import fit_adapter
 from llama_index_embed_plus.train.heldout import Heldout
 from llama_index_embed_plus.train.job import Evidence, Job, prompts_of
-from llama_index_embed_plus.train.loop import arguments_of, device_of, fit
+from llama_index_embed_plus.train.loop import fit
 from llama_index_embed_plus.train.losses import LossOptions, build_loss
 from llama_index_embed_plus.train.model import Trainable, open_trainable, save_trained
 from llama_index_embed_plus.train.report import TrainReport, read_report, write_report
