@@ -190,12 +190,12 @@ class Recording:
 def test_a_resumed_run_sees_the_batches_that_the_interrupted_one_had_not_over_several_data_sets(tmp_path, accumulation):
     examples = [
         Example(
-            f"query {i % 17}",
+            f"query {i % 11}",
             (ScoredText(f"p{i}", f"document {i}"),),
             tuple(ScoredText(f"n{i}-{j}", f"tree {i} {j}") for j in range(i % 3)),
             1.0 + i % 2,
         )
-        for i in range(34)
+        for i in range(22)
     ]
     data = TrainingData.of(examples)
     datasets = datasets_for(LOSS, data)

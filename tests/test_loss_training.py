@@ -115,6 +115,20 @@ def test_a_row_of_more_weight_is_learned_first(tmp_path):
     assert preference(9.0) > preference(1.0) > preference(0.1)
 
 
+def test_weights_of_examples_reach_the_loss_through_train(tmp_path):
+    save_model(tmp_path / "base")
+    settings = TrainSettings(loss="multiple_negatives", batch_size=16, max_tokens=16, negatives=1)
+
+    def first_loss(name, data):
+        return train(tmp_path / "base", data, tmp_path / name, settings).losses[0]
+
+    weighted, equal = TrainingData.of(EXAMPLES), TrainingData.of(EXAMPLES).unweighted()
+    tripled = TrainingData.of([replace(example, weight=3 * example.weight) for example in EXAMPLES])
+    found = first_loss("weighted", weighted)
+    assert abs(found - first_loss("equal", equal)) > 1e-3
+    assert found == pytest.approx(first_loss("tripled", tripled), abs=1e-4)  # the scale of weights means nothing
+
+
 def test_a_cross_encoder_teaches_through_its_folder(tmp_path):
     save_model(tmp_path / "base")
     teacher = save_cross_encoder(tmp_path / "teacher")
