@@ -7,12 +7,16 @@ import json
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 from models import SENTENCE, save_model
+from sentence_transformers import CrossEncoder
+from test_judge import save_cross_encoder
 
 from llama_index_embed_plus import open_encoder
 from qdrant_tools.collection import CollectionManager
 from qdrant_tools.connect import connect
+from qdrant_tools.handle import point_id
 from qdrant_tools.index import index_passages
 from qdrant_tools.log import RetrievalLog
 from qdrant_tools.records import Hit, Passage
@@ -202,6 +206,73 @@ def test_the_audit_is_printed_and_written_as_json_and_as_a_page(run, searched, t
     assert f"1 of {len(sheet) - 1} negatives are answers by sheet" in out
     found = json.loads((tmp_path / "mined.audit.json").read_text())
     assert found["examples"] == 12 and found["removed"]["known_positive"] >= 12 and found["histograms"]["negatives"]
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory):
+    """The folder of a real cross-encoder with random weights, and a threshold that about half of all pairs reach."""
+    folder = save_cross_encoder(tmp_path_factory.mktemp("judge") / "tiny")
+    scores = CrossEncoder(str(folder), device="cpu").predict([(a, b) for a in WORDS[:6] for b in WORDS])
+    return folder, float(np.median(scores))
+
+
+def test_a_cross_encoder_judges_what_is_mined_and_what_was_mined(run, searched, judge, tmp_path):
+    folder, threshold = judge
+    asked = ["--judge", folder, "--threshold", threshold]
+    code, out, err = run("mine", "docs", "log.sqlite", "judged.jsonl", *OPEN, "--depth", 12, *asked, *searched)
+    assert code == 0 and "judged_relevant" in out, err
+    code, out, err = run("audit", "judged.jsonl", "--no-page", *asked)
+    assert code == 0 and " negatives are answers by judge (0.0%" in out, err
+    run("mine", "docs", "log.sqlite", "all.jsonl", *OPEN, "--depth", 12, *searched)
+    code, out, _ = run("audit", "all.jsonl", "--no-page", *asked)
+    assert code == 0 and " negatives are answers by judge (0.0%" not in out
+    code, _, err = run("mine", "docs", "log.sqlite", "all.jsonl", *OPEN, "--depth", 12, *asked, *searched)
+    assert code == 2 and "was begun with other labels, settings, judge" in err.splitlines()[-1]
+    code, _, err = run("mine", "docs", "log.sqlite", "more.jsonl", *OPEN, "--depth", 12, *asked, "--promote", *searched)
+    assert code == 0, err
+    rows = [json.loads(line) for line in (tmp_path / "more.jsonl").read_text().splitlines()]
+    assert max(len(row["positives"]) for row in rows) > 1, "what the judge finds becomes a positive"
+    code, _, err = run("mine", "docs", "log.sqlite", "x.jsonl", "--promote", *searched)
+    assert code == 2 and "give --judge too" in error_line(err)
+
+
+def test_every_rule_of_mining_can_be_set(run, searched, tmp_path):
+    rules = ["--margin", 0.01, "--several", "each", "--skip", 1, "--minimum", 2, "--negatives", 2]
+    rules += ["--duplicate-similarity", 0.999, "--document-key", "source", "--sampling", "random", "--seed", 3]
+    code, out, err = run("mine", "docs", "log.sqlite", "mined.jsonl", *OPEN, *rules, *searched)
+    assert code == 0, err
+    rows = [json.loads(line) for line in (tmp_path / "mined.jsonl").read_text().splitlines()]
+    assert rows and all(len(row["negatives"]) == 2 for row in rows)
+    assert "skipped" in out and "close_to_positive" in out
+
+
+def test_a_messy_log_is_mined_and_what_it_lacks_is_counted(run, searched, tmp_path):
+    """Unknown ids, deleted points, feedback twice, a clock that jumps, a huge query, redaction, another space."""
+    with closing(connect(tmp_path / "data")) as client:
+        client.delete("docs", [point_id("p5")])
+    encoder_space = "elsewhere@000000000000"
+    now = datetime.now(UTC)
+    with RetrievalLog(tmp_path / "log.sqlite") as log:
+        for number, (query, clicked) in enumerate(
+            [
+                ("red stone", "p5"),
+                ("blue river", "never-indexed"),
+                ("dog " * 2_600_000, "p7"),
+                ("redacted:", "p8"),
+                ("slow cat", "p9"),
+            ]
+        ):
+            at = now - timedelta(days=10_000 * number)
+            hits = [Hit(clicked, 0.5, 1), Hit("p3", 0.4, 2)]
+            search_id = log.record(query, hits, collection="docs", space=encoder_space, at=at)
+            for _ in range(2):
+                log.feedback(search_id, clicked, "click", at=at)
+    code, out, err = run("mine", "docs", "log.sqlite", "mined.jsonl", *OPEN, *searched)
+    assert code == 0, err
+    assert [line.split() for line in out.splitlines() if "unknown_positive" in line] == [["unknown_positive", "2"]]
+    assert [line.split() for line in out.splitlines() if "redacted" in line] == [["redacted", "1"]]
+    rows = [json.loads(line) for line in (tmp_path / "mined.jsonl").read_text().splitlines()]
+    assert {row["query"][:8] for row in rows} >= {"dog dog ", "slow cat"} and all(row["positives"] for row in rows)
 
 
 def test_what_cannot_be_mined_or_audited_is_one_line(run, searched, log, tmp_path):

@@ -36,8 +36,8 @@ from qdrant_tools.mine.calibrate import calibrate
 from qdrant_tools.mine.file import mine_to_jsonl, read_examples, read_tally
 from qdrant_tools.records import Label
 
-JudgeModel = tuple[str, float]
-"""Folder or name of a cross-encoder, and its threshold."""
+JudgeModel = tuple[str, float, bool]
+"""Folder or name of a cross-encoder, its threshold, and whether what it finds becomes a positive."""
 
 
 def _propensity(searches: Iterable[LoggedSearch]) -> list[Label]:
@@ -193,4 +193,5 @@ def _opened(judge: JudgeModel | None) -> Judge | None:
         return None
     from llama_index_embed_plus.train.judge import cross_encoder_judge
 
-    return cross_encoder_judge(judge[0], threshold=judge[1])
+    model, threshold, promote = judge
+    return cross_encoder_judge(model, threshold=threshold, promote=promote)
