@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 GUIDE = (Path(__file__).resolve().parent.parent / "docs" / "collections.md").read_text()
+NEW = f"{zlib.crc32(b'new'):012x}"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", GUIDE, flags=re.S | re.M)
 
 
@@ -19,5 +21,7 @@ def test_the_guide_runs_as_it_stands(tmp_path):
     assert printed[1] == "p42 {'chapter': 4}" and printed[2].startswith("[7, ")
     assert printed[4:8] == ["re-embed", "True", "p42", "docs-1"]
     assert printed[8] == "['docs-1']"
-    assert printed[9].startswith("recall of the bridge: ")
-    assert printed[10:] == ["300", "300", "300"]
+    assert printed[9:11] == ["in-place True False", "v-" + printed[10].removeprefix("v-")]
+    assert printed[11] == f"[\"docs-{NEW} (vector '{printed[10]}')\"] True"
+    assert printed[12].startswith("recall of the bridge: ")
+    assert printed[13:] == ["300", "300", "300"]
