@@ -262,6 +262,12 @@ def test_a_loss_that_is_no_number_is_an_error(collection, encoder):
         fit_adapter(collection, [example(i) for i in range(90)], encoder, AdapterSettings(temperature=1e-39))
 
 
+@pytest.mark.parametrize("share", [0.01, 0.99])
+def test_one_query_is_always_left_to_learn_from_and_one_to_judge_by(share):
+    fit = Fit(pairs(unit_rows(2, 4), unit_rows(3, 4), [(0,), (1,)]), AdapterSettings(validation_share=share))
+    assert (len(fit.train_rows), len(fit.valid_rows)) == (1, 1)
+
+
 def test_a_collection_of_another_space_is_refused(collection):
     class Elsewhere(Rotated):
         space = "elsewhere@000000000000"

@@ -45,14 +45,12 @@ def test_the_sizes_of_the_kinds_are_those_of_the_table():
 
 
 def test_the_options_of_the_commands_exist():
-    done = subprocess.run(
-        [sys.executable, "-c", "from llama_index_embed_plus.cli import main; main()", "train", "--help"],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={"COLUMNS": "200"},
-    )
-    commands = re.findall(r"^\$ embed-plus train (.*)$", GUIDE, flags=re.M)
-    assert len(commands) == 3
-    for option in {option for command in commands for option in re.findall(r"--[\w-]+", command)}:
-        assert option in done.stdout
+    commands = re.findall(r"^\$ embed-plus (train|promote run) (.*)$", GUIDE, flags=re.M)
+    assert [name for name, _ in commands] == ["train", "train", "train", "promote run"]
+    for name in ("train", "promote run"):
+        call = "from llama_index_embed_plus.cli import main; main()"
+        help_command = [sys.executable, "-c", call, *name.split(), "--help"]
+        done = subprocess.run(help_command, check=True, capture_output=True, text=True, env={"COLUMNS": "200"})
+        said = " ".join(arguments for which, arguments in commands if which == name)
+        missing = [option for option in set(re.findall(r"--[\w-]+", said)) if option not in done.stdout]
+        assert missing == []

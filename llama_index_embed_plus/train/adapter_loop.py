@@ -59,9 +59,10 @@ class Fit:
     def _held(self) -> torch.Tensor:
         """(queries,) bool: the validation queries. Equal queries are on one side."""
         groups = len(self.pairs.known)
-        share = min(round(self.settings.validation_share * groups), self.settings.max_validation)
+        wanted = min(round(self.settings.validation_share * groups), self.settings.max_validation)
+        count = min(max(1, wanted), groups - 1)  # at least one query is left to learn from
         chosen = torch.zeros(groups, dtype=torch.bool)
-        chosen[torch.randperm(groups, generator=self.generator)[: max(1, share)]] = True
+        chosen[torch.randperm(groups, generator=self.generator)[:count]] = True
         return chosen[torch.tensor(self.pairs.group)]
 
     def run(self, start: QueryMap, *, progress: Progress | None = None) -> tuple[QueryMap, Course]:
