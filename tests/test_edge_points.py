@@ -167,6 +167,18 @@ def test_booleans_are_found_as_booleans(client):
     assert ids(client, where("b", match=MATCH(value=1))) == [2]
 
 
+def test_under_an_index_only_values_of_its_type_are_seen_as_on_a_server(client):
+    load(client, {"a": 1}, {"a": 2}, {"a": "x"}, {"a": 1.5}, {"a": [2, "x"]})
+    but_one = models.MatchExcept(**{"except": [1]})
+    not_one = models.Filter(must_not=where("a", match=MATCH(value=1)).must)
+    assert ids(client, where("a", match=MATCH(value=2))) == [1, 4]
+    assert set(ids(client, where("a", match=but_one))) >= {1, 2, 4}
+    client.create_payload_index("docs", "a", "integer")
+    assert ids(client, where("a", match=MATCH(value=2))) == [1, 4]
+    assert ids(client, where("a", match=but_one)) == [1, 4], "the text is not in the index"
+    assert ids(client, not_one) == [1, 2, 3, 4], "must_not says it so that no index changes the answer"
+
+
 def test_datetimes_are_compared_as_moments(client):
     load(client, {"at": "2026-01-01T00:00:00Z"}, {"at": "2026-01-01T02:00:00+03:00"}, {"at": dt.datetime(2026, 1, 2)})
     midnight = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
