@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from llama_index_embed_plus import lora_files
 from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.families import KNOWN_WEIGHTS, Family, family_of
 from llama_index_embed_plus.head import HeadStep
@@ -50,7 +51,7 @@ def read_facts(folder: Path) -> Facts:
     modules = modules_of(folder)
     transformer = _path_of(modules, "Transformer")
     inner = inside(folder, transformer)
-    if (inner / "adapter_config.json").is_file():
+    if lora_files.is_kept_apart(inner) and weight_files(inner):  # whose weights, and are the matrices added yet?
         raise NotSupportedError(f"{inner} holds a LoRA adapter; merge it into its base model and save that")
     require_json(inner, "config.json")
     config = settings_of(inner, "config.json")

@@ -18,6 +18,10 @@ from qdrant_tools.errors import NotSupportedError
 
 T = TypeVar("T")
 
+BASE_CONFIG = "base_config.json"
+"""The config.json of a LoRA's base, in the folder of a LoRA kept apart: with one of its own, transformers would take
+that folder for a whole model."""
+
 MANIFEST = "embed_plus.json"
 
 _MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
@@ -27,6 +31,8 @@ _MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropou
 def read_json(folder: Path, name: str) -> dict[str, Any] | None:
     """Read a JSON object, None if there is no such file."""
     path = folder / name
+    if name == "config.json" and (folder / "adapter_config.json").is_file() and not path.is_file():
+        path = folder / BASE_CONFIG
     try:
         value = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from llama_index_embed_plus import facts as facts_of
+from llama_index_embed_plus import lora_files
 from llama_index_embed_plus import model_files as files
 from llama_index_embed_plus.errors import DamagedModelError, UsageError
 from llama_index_embed_plus.head import HeadStep
@@ -174,6 +175,8 @@ def weights_of(folder: Path, spec: EncoderSpec) -> str:
     """Hash of all weights: the transformer's and those of the layers on top. Of an ONNX folder: of its graph file."""
     inner = folder / spec.transformer_path
     found = weight_files(inner)
+    if not found and lora_files.is_kept_apart(inner):
+        return lora_files.weights_of_both(inner)
     if not found:
         onnx = next((path for path in files.onnx_files(folder)), None)
         if onnx is None:

@@ -30,7 +30,7 @@ DOORS = {
         "llama_index_embed_plus/train/",
     ),
     "datasets": ("llama_index_embed_plus/train/",),
-    "peft": ("llama_index_embed_plus/train/",),
+    "peft": ("llama_index_embed_plus/encoders/torch_", "llama_index_embed_plus/train/"),
     "onnxruntime": ("llama_index_embed_plus/encoders/onnx_", "llama_index_embed_plus/export/"),
     "onnx": ("llama_index_embed_plus/export/",),
     "llama_index": (

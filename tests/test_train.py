@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import closing
 from dataclasses import replace
 
@@ -14,7 +15,14 @@ from sentence_transformers import SentenceTransformer
 
 from llama_index_embed_plus import artifact
 from llama_index_embed_plus.encoders import open_encoder
-from llama_index_embed_plus.errors import LeakError, TrainingError, UsageError
+from llama_index_embed_plus.errors import (
+    DamagedModelError,
+    LeakError,
+    ModelNotFoundError,
+    TrainingError,
+    UsageError,
+)
+from llama_index_embed_plus.export import export_onnx
 from llama_index_embed_plus.train import train
 from llama_index_embed_plus.train.data import ScoredPair, TrainingData
 from llama_index_embed_plus.train.heldout import Heldout
@@ -22,6 +30,7 @@ from llama_index_embed_plus.train.loop import _Trainer
 from llama_index_embed_plus.train.settings import LoraSettings, Projection, TrainSettings
 from qdrant_tools.collection import CollectionManager
 from qdrant_tools.connect import connect
+from qdrant_tools.errors import NotSupportedError
 from qdrant_tools.index import index_passages
 from qdrant_tools.records import Example, Passage, ScoredText
 
@@ -301,3 +310,33 @@ def test_an_adapter_is_fitted_through_the_same_call(base, tmp_path):
     tuned = open_encoder(tmp_path / "tuned")
     assert report.method == "adapter" and tuned.space == encoder.space and tuned.build.endswith("+adapter")
     artifact.verify(tmp_path / "tuned")
+
+
+def test_lora_kept_apart_is_a_small_folder_that_we_and_sentence_transformers_read(base, tmp_path):
+    lora = LoraSettings(rank=2, merge=False)
+    report = train(base, examples(), tmp_path / "apart", TrainSettings(method="lora", lora=lora, **QUICK))
+    train(base, examples(), tmp_path / "merged", TrainSettings(method="lora", lora=LoraSettings(rank=2), **QUICK))
+    weights = [path.name for path in (tmp_path / "apart").rglob("*.safetensors")]
+    assert weights == ["adapter_model.safetensors"]
+    np.testing.assert_allclose(vectors(tmp_path / "apart"), vectors(tmp_path / "merged"), atol=1e-5)
+    theirs = SentenceTransformer(str(tmp_path / "apart"), device="cpu").encode_document(TEXTS)
+    np.testing.assert_allclose(vectors(tmp_path / "apart"), theirs, atol=1e-5)
+    assert open_encoder(tmp_path / "apart").space == report.lineage.space != open_encoder(base).space
+    artifact.verify(tmp_path / "apart")
+    with pytest.raises(NotSupportedError, match="keeps its LoRA apart .* train with the LoRA merged"):
+        export_onnx(tmp_path / "apart", tmp_path / "onnx")
+    with pytest.raises(UsageError, match="is no base to train from: merge it first"):
+        train(tmp_path / "apart", examples(), tmp_path / "further", TrainSettings(**QUICK))
+
+
+def test_lora_kept_apart_from_a_base_that_changed_or_went_is_refused(base, tmp_path):
+    shutil.copytree(base, tmp_path / "base")
+    settings = TrainSettings(method="lora", lora=LoraSettings(rank=2, merge=False), **QUICK)
+    train(tmp_path / "base", examples(), tmp_path / "apart", settings)
+    save_model(tmp_path / "other", seed=5)
+    shutil.copy(tmp_path / "other" / "model.safetensors", tmp_path / "base" / "model.safetensors")
+    with pytest.raises(DamagedModelError, match="a file was exchanged"):
+        open_encoder(tmp_path / "apart")
+    shutil.rmtree(tmp_path / "base")
+    with pytest.raises(ModelNotFoundError, match="its LoRA belongs to"):
+        open_encoder(tmp_path / "apart")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from llama_index_embed_plus import lora_files
 from llama_index_embed_plus.encoders.runtime import Runtime, no_memory
 from llama_index_embed_plus.errors import DamagedModelError, MissingExtraError, ModelError, UsageError
 from llama_index_embed_plus.families import family_of
@@ -129,10 +130,41 @@ def pick_device(device: str | None) -> torch.device:
 
 def load_transformer(inner: Path, *, attention: bool = False, trust_remote_code: bool = False) -> Any:
     """Load the transformer of a folder in float32. Raises DamagedModelError naming what does not fit."""
+    if lora_files.is_kept_apart(inner):
+        return _load_with_lora(inner, attention=attention, trust_remote_code=trust_remote_code)
     if not weight_files(inner):
         raise DamagedModelError(f"{inner / 'model.safetensors'} is missing; only safetensors weights are read")
     with quiet():
         return _load(inner, attention=attention, trust_remote_code=trust_remote_code)
+
+
+def _load_with_lora(inner: Path, *, attention: bool, trust_remote_code: bool) -> Any:
+    """The base, with the matrices added to its weights: the same numbers, and nothing more to compute."""
+    model = load_transformer(lora_files.base_of(inner), attention=attention, trust_remote_code=trust_remote_code)
+    try:
+        with quiet():
+            model.load_adapter(str(inner), adapter_kwargs={"local_files_only": True})
+    except ImportError as error:
+        raise MissingExtraError("running a model with its LoRA kept apart", extra="train") from error
+    except (*_BAD_CONFIG, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DamagedModelError(f"the LoRA in {inner} does not fit its base: {reason}") from error
+    merge_lora(model)
+    return model
+
+
+def merge_lora(transformer: Any) -> None:
+    """Add each low-rank product to the weight beside it, and take the matrices away."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [(name, layer) for name, layer in transformer.named_modules() if isinstance(layer, BaseTunerLayer)]
+    for name, layer in layers:
+        layer.merge(safe_merge=True)
+        parent, _, child = name.rpartition(".")
+        setattr(transformer.get_submodule(parent), child, layer.get_base_layer())
+    transformer._hf_peft_config_loaded = False  # what transformers asks before it saves weights or matrices
+    for parameter in transformer.parameters():
+        parameter.requires_grad_(True)
 
 
 @contextmanager

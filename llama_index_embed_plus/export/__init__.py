@@ -18,9 +18,11 @@ from llama_index_embed_plus.encoders.onnx_encoder import OnnxBackend
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
 from llama_index_embed_plus.errors import MissingExtraError, ParityError, UsageError
 from llama_index_embed_plus.export.parity import BOUNDS, Embedded, ParityReport, embed, measure, sample_texts
+from llama_index_embed_plus.lora_files import is_kept_apart
 from llama_index_embed_plus.model_files import onnx_files, write_json
 from llama_index_embed_plus.spec import Overrides
 from llama_index_embed_plus.tensors import weight_files
+from qdrant_tools.errors import NotSupportedError
 from qdrant_tools.records import Progress
 
 __all__ = ["ParityReport", "Precision", "export_onnx"]
@@ -54,6 +56,11 @@ def export_onnx(
     if importlib.util.find_spec("onnx") is None:
         raise MissingExtraError("writing ONNX files", extra="train")
     source = identify(model, backend="torch", overrides=overrides)
+    if is_kept_apart(source.folder / source.spec.transformer_path):
+        raise NotSupportedError(
+            f"{source.folder} keeps its LoRA apart from its base, and an ONNX graph has its weights inside: train with "
+            "the LoRA merged (lora.merge), or merge it with peft and save that"
+        )
     with artifact.written_whole(Path(out_folder)) as draft:
         artifact.copy_model(source.folder, draft, spec=source.spec)
         if source.adapter is not None:

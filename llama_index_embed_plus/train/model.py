@@ -16,9 +16,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Normalize
 
-from llama_index_embed_plus import artifact
-from llama_index_embed_plus.encoders.torch_encoder import quiet
+from llama_index_embed_plus import artifact, lora_files
+from llama_index_embed_plus.encoders.torch_encoder import merge_lora, quiet
 from llama_index_embed_plus.errors import MissingExtraError, UsageError
+from llama_index_embed_plus.model_files import BASE_CONFIG, require_json, write_json
 from llama_index_embed_plus.pooling import ATTENTION
 from llama_index_embed_plus.spec import EncoderSpec, Overrides, read_spec
 from llama_index_embed_plus.train.attention_pooling import AttentionAwarePooling
@@ -34,11 +35,15 @@ class Trainable:
     model: SentenceTransformer
     spec: EncoderSpec
     serving_tokens: int
+    base: str
+    """Where the transformer's own weights are: a hub name, or a folder."""
 
 
 def open_trainable(folder: Path, copy: Path, settings: TrainSettings, *, device: str) -> Trainable:
     """Open the model in `folder` for training, by way of a `copy` whose files state everything that its spec says."""
     spec = read_spec(folder, Overrides(pooling=settings.pooling))
+    if lora_files.is_kept_apart(folder / spec.transformer_path):
+        raise UsageError(f"{folder} keeps its LoRA apart, and is no base to train from: merge it first")
     if settings.projection is not None and spec.truncate_dim:
         raise UsageError(
             f"the base cuts its vectors to truncate_dim {spec.truncate_dim}, a projection comes before that: drop one"
@@ -59,10 +64,10 @@ def open_trainable(folder: Path, copy: Path, settings: TrainSettings, *, device:
     if settings.projection is not None:
         _project(model, settings.projection, seed=settings.seed)
     if settings.method == "lora":
-        add_lora(model, settings.lora)
+        add_lora(model, settings.lora, seed=settings.seed)
     if settings.gradient_checkpointing:
         _recompute(model[0].auto_model)
-    return Trainable(model, spec, serving_tokens)
+    return Trainable(model, spec, serving_tokens, str((folder / spec.transformer_path).resolve()))
 
 
 def save_trained(trained: Trainable, draft: Path, settings: TrainSettings) -> EncoderSpec:
@@ -70,11 +75,13 @@ def save_trained(trained: Trainable, draft: Path, settings: TrainSettings) -> En
     model = trained.model
     model.max_seq_length = trained.serving_tokens
     if settings.method == "lora" and settings.lora.merge:
-        merge_lora(model)
+        merge_lora(model[0].auto_model)
     if isinstance(model[1], AttentionAwarePooling):
         model[1] = model[1].writable()
     with quiet():
         model.save(str(draft), create_model_card=False)
+    if settings.method == "lora" and not settings.lora.merge:
+        _name_base(model, draft, trained.base)
     written = read_spec(draft)
     shape = {name: getattr(written, name) for name in ("transformer_path", "head", "model_type")}
     dimension = settings.projection.dimension if settings.projection else trained.spec.dimension
@@ -82,7 +89,7 @@ def save_trained(trained: Trainable, draft: Path, settings: TrainSettings) -> En
     return replace(trained.spec, **shape, dimension=dimension)
 
 
-def add_lora(model: SentenceTransformer, settings: LoraSettings) -> None:
+def add_lora(model: SentenceTransformer, settings: LoraSettings, *, seed: int) -> None:
     """Put low-rank matrices beside the layers that `settings` names; only those are trained from then on."""
     try:
         from peft import LoraConfig
@@ -96,24 +103,19 @@ def add_lora(model: SentenceTransformer, settings: LoraSettings) -> None:
         task_type="FEATURE_EXTRACTION",
     )
     try:
-        model.add_adapter(config)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # A is drawn at random, B is zero
+            model.add_adapter(config)
     except ValueError as error:
         raise UsageError(f"LoRA cannot be added to {settings.targets or 'this model'}: {_line(error)}") from error
 
 
-def merge_lora(model: SentenceTransformer) -> None:
-    """Add each low-rank product to the weight beside it, and take the matrices away."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    transformer: Any = model[0].auto_model
-    layers = [(name, layer) for name, layer in transformer.named_modules() if isinstance(layer, BaseTunerLayer)]
-    for name, layer in layers:
-        layer.merge(safe_merge=True)
-        parent, _, child = name.rpartition(".")
-        setattr(transformer.get_submodule(parent), child, layer.get_base_layer())
-    transformer._hf_peft_config_loaded = False  # what transformers asks before it saves weights or matrices
-    for parameter in transformer.parameters():
-        parameter.requires_grad_(True)
+def _name_base(model: SentenceTransformer, draft: Path, base: str) -> None:
+    """Say in the folder of a LoRA kept apart which model it belongs to, and how that is built."""
+    inner = draft if (draft / lora_files.CONFIG).is_file() else next(draft.rglob(lora_files.CONFIG)).parent
+    config = require_json(inner, lora_files.CONFIG)
+    write_json(inner / lora_files.CONFIG, {**config, "base_model_name_or_path": base})
+    model[0].auto_model.config.to_json_file(inner / BASE_CONFIG, use_diff=False)
 
 
 def _recompute(transformer: Any) -> None:
