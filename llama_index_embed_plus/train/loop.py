@@ -12,7 +12,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,16 +62,18 @@ def fit(
     *,
     checkpoints: Checkpoints,
     progress: Progress | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Fitted:
     """Train `model` in place; go on from the last checkpoint if there is one.
 
-    `progress` is called once per optimiser step. Raises TrainingError for a loss that is no number, a checkpoint that
-    cannot be written, or memory that does not suffice for a single text.
+    `progress` is called once per optimiser step; `callbacks` are the trainer's, after our own. Raises TrainingError for
+    a loss that is no number, a checkpoint that cannot be written, or memory that does not suffice for a single text.
     """
     started = time.perf_counter()
     watch = _Watch(progress, checkpoints)
     try:
-        trainer = _Trainer(model=model, args=arguments, train_dataset=datasets, loss=dict(losses), callbacks=[watch])
+        called = [watch, *callbacks]
+        trainer = _Trainer(model=model, args=arguments, train_dataset=datasets, loss=dict(losses), callbacks=called)
     except (RuntimeError, ValueError, ImportError) as error:
         if not arguments.report_to:
             raise

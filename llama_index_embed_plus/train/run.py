@@ -34,6 +34,7 @@ from llama_index_embed_plus.train.job import Evidence, Job, prompts_of
 from llama_index_embed_plus.train.loop import fit
 from llama_index_embed_plus.train.losses import LossOptions, build_loss
 from llama_index_embed_plus.train.model import Trainable, open_trainable, save_trained
+from llama_index_embed_plus.train.probe import looks
 from llama_index_embed_plus.train.report import TrainReport, read_report, write_report
 from llama_index_embed_plus.train.settings import TrainSettings
 from qdrant_tools.collection import Collection
@@ -122,7 +123,9 @@ def _train_weights(job: Job, progress: Progress | None) -> TrainReport:
         ranks.wait()
         trained = open_trainable(job.folder, Path(copy), settings, device=device_of(settings))
         losses = dict.fromkeys(datasets, build_loss(settings.loss, trained.model, options))
-        fitted = fit(trained.model, datasets, losses, arguments, checkpoints=run, progress=progress)
+        heldout = job.evidence.heldout if job.evidence and ranks.is_main() else None
+        watched = looks(trained.model, heldout, spec, progress, collection=job.collection)
+        fitted = fit(trained.model, datasets, losses, arguments, checkpoints=run, progress=progress, callbacks=watched)
         if ranks.is_main():
             counts = {**job.counts, "rows": sum(map(len, datasets.values()))}
             _write(job, trained, data=counts, losses=fitted.losses, seconds=fitted.seconds, notes=fitted.notes)

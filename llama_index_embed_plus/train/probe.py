@@ -1,0 +1,98 @@
+"""A model in training and some of the held-out queries -> a first look at the held-out metric, for whoever watches.
+
+Up to 100 queries are asked over their answers and a sample of 400 other passages, at the start, at every quarter of the
+run and at the end of every epoch. A search among so few is easier than the real one: the figure says whether training
+goes the right way, `proof` says whether it arrived.
+
+Guarantees: the model's state and every random state are as before, so that training goes on as if nobody had looked;
+nothing is computed unless the progress takes metrics. Does not know: when to stop.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+from transformers import TrainerCallback
+
+from llama_index_embed_plus.spec import EncoderSpec
+from llama_index_embed_plus.train.exact import exact_run
+from llama_index_embed_plus.train.heldout import Heldout
+from llama_index_embed_plus.train.progress import TrainingProgress
+from llama_index_embed_plus.train.searched import Searched
+from qdrant_tools.collection import Collection
+from qdrant_tools.metrics import mean, ndcg
+from qdrant_tools.records import Progress, Vectors
+
+METRIC = "sampled ndcg@10"
+_QUERIES, _OTHER_PASSAGES, _LOOKS = 100, 400, 4
+
+
+class Probe:
+    """Some held-out queries and passages, embedded anew each time it is called with a model."""
+
+    def __init__(
+        self, heldout: Heldout, spec: EncoderSpec, *, collection: Collection | None = None, seed: int = 0
+    ) -> None:
+        answerable = heldout.answerable
+        drawn = np.sort(np.random.default_rng(seed).permutation(len(answerable))[:_QUERIES])
+        queries = tuple(answerable[int(i)] for i in drawn)
+        asked = Heldout(queries, {query.id: heldout.qrels[query.id] for query in queries}, heldout.passages)
+        searched = Searched(asked, collection, most=len(asked.relevant) + _OTHER_PASSAGES, seed=seed)
+        self._spec, self._qrels, self._ids = spec, asked.qrels, searched.ids
+        self._queries = {query.id: query.text for query in queries}
+        self._passages = [passage.text for passage in searched.passages(searched.ids)]
+
+    def __call__(self, model: SentenceTransformer) -> float:
+        """nDCG@10 over the sample."""
+        training = model.training
+        model.eval()  # no dropout: nothing is drawn
+        try:
+            queries = self._embedded(model, list(self._queries.values()), self._spec.query_prompt)
+            passages = self._embedded(model, self._passages, self._spec.passage_prompt)
+        finally:
+            model.train(training)
+        run = exact_run(list(self._queries), queries, self._ids, passages, k=10)
+        return mean(ndcg(self._qrels, run, k=10))
+
+    def _embedded(self, model: SentenceTransformer, texts: list[str], prompt: str) -> Vectors:
+        rows = model.encode(texts, prompt=prompt or None, normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(rows, np.float32)
+
+
+class Looks(TrainerCallback):  # type: ignore[misc]
+    """Tells a progress what a probe finds while `model` is trained."""
+
+    def __init__(self, model: SentenceTransformer, probe: Probe, progress: TrainingProgress) -> None:
+        self._model, self._probe, self._progress = model, probe, progress
+        self._last = -1
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._look(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % max(1, state.max_steps // _LOOKS) == 0:
+            self._look(state.global_step)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._look(state.global_step)
+
+    def _look(self, step: int) -> None:
+        if step != self._last:
+            self._last = step
+            self._progress.measured(METRIC, self._probe(self._model))
+
+
+def looks(
+    model: SentenceTransformer,
+    heldout: Heldout | None,
+    spec: EncoderSpec,
+    progress: Progress | None,
+    *,
+    collection: Collection | None = None,
+) -> list[Looks]:
+    """Return the callbacks that a trainer needs to show a held-out metric: none unless somebody watches."""
+    if heldout is None or not isinstance(progress, TrainingProgress) or not (heldout.passages or collection):
+        return []
+    return [Looks(model, Probe(heldout, spec, collection=collection), progress)]
