@@ -49,7 +49,7 @@ with tempfile.TemporaryDirectory() as folder, closing(connect(Path(folder) / "qd
     ]  # fmt: skip
     similarity_heatmap(out / "similarity.png", texts, encoder.encode_passages(texts))
     for method in ("pca", "tsne"):
-        mapped = map_collection(collection, settings=MapSettings(method, clusters=8, sample=900))
+        mapped = map_collection(collection, settings=MapSettings(method, clusters=8, sample=700))
         vector_map(out / f"map-{method}.png", mapped, title="standard library documentation")
 
     asked = encoder.encode_queries([query.text for query in queries])
