@@ -75,7 +75,8 @@ def add_vector(source: Collection, target: Collection) -> None:
     params = dense_params(_info(source), source.layout.vector)
     if params is None:
         raise CollectionError(f"collection {source.name!r} has no vector {source.layout.vector!r}")
-    dense = models.DenseVectorConfig(size=target.dimension, distance=params.distance, datatype=params.datatype)
+    datatype = None if params.datatype is None else models.VectorStorageDatatype(params.datatype.value)
+    dense = models.DenseVectorConfig(size=target.dimension, distance=params.distance, datatype=datatype)
     name, vector, client = source.name, target.layout.vector, source.client
     try:
         with engine_errors(f"add vector {vector!r} to collection {name!r}"):

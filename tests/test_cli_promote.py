@@ -151,6 +151,16 @@ def test_a_query_adapter_is_promoted_by_the_same_command(run, at, encoders, tmp_
     assert run("promote", "rollback", "docs", "--location", "data")[1] == f"docs serves {old.space} from docs-1\n"
 
 
+def test_a_bridge_is_measured_before_it_is_built(run, at, encoders, tmp_path):
+    (tmp_path / "queries.txt").write_text("\n".join(TEXTS[160:180]))
+    given = ["--queries", "queries.txt", "--sample", 100, "-k", 5, "--before", encoders[0].folder]
+    code, out, err = run("promote", "bridge", "docs", *at, *given)
+    assert code == 0 and out.splitlines()[0] == "recall@5 against re-embedding 50 texts, 20 queries", err
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["procrustes", "low-rank", "the"]
+    found = json.loads(run("promote", "bridge", "docs", *at, *given, "--json")[1])["bridges"]
+    assert all(0 <= each["bridged"] <= 1 and each["fitted_on"] == 50 for each in found)
+
+
 def test_when_the_disk_is_scarce_the_way_in_place_is_offered(run, at, encoders, tmp_path, monkeypatch):
     scarce = DiskNeed(beside=2_000_000_000, in_place=500_000_000, free=1_000_000_000)
     monkeypatch.setattr("qdrant_tools.promote.disk_need", lambda *_: scarce)

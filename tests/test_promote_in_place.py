@@ -254,7 +254,7 @@ def test_what_another_program_wrote_keeps_its_payloads(client):
 def test_the_index_of_a_quantized_collection_is_built_for_the_new_vector(tmp_path):
     client = connect(tmp_path / "qdrant")
     manager = CollectionManager(client)
-    settings = CollectionSettings(quantization=Quantization("int8", oversampling=2.0), on_disk=True)
+    settings = CollectionSettings(quantization=Quantization("int8", oversampling=2.0), on_disk=True, datatype="float16")
     index_passages(manager.ensure("docs", OLD, settings=settings), numbered(800), OLD)
     promotion = Promotion(manager, "docs", NEW, in_place=True)
     promotion.build()
@@ -263,7 +263,7 @@ def test_the_index_of_a_quantized_collection_is_built_for_the_new_vector(tmp_pat
     cleanup(manager, "docs")
     described = manager.describe("docs")
     assert described.indexed_vectors >= 800 and described.settings.quantization == settings.quantization
-    assert described.settings.on_disk
+    assert described.settings.on_disk and described.settings.datatype == "float16"
     client.close()
 
 

@@ -10,7 +10,7 @@ import typer
 from llama_index_embed_plus.cli.options import DEFAULT_LOCATION, Backend, Location
 
 app = typer.Typer(
-    help="Change the encoder of an alias without downtime: run, or plan, build, verify, switch, rollback, cleanup.",
+    help="Change the encoder of an alias without downtime: all at once (run), or step by step.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -128,6 +128,26 @@ def run(
     gates, judged = Gates(samples=samples, recall=recall, max_drop=max_drop), Judged(queries, qrels, before)
     where = Where(location, model, backend)
     promote(alias, where, gates, judged, in_place=in_place, force=force, batch_size=batch_size, as_json=as_json)
+
+
+@app.command()
+def bridge(
+    alias: Alias,
+    model: NewModel,
+    queries: Annotated[Path, typer.Option(help="Real queries: text lines, or .jsonl rows with a text.")],
+    sample: Annotated[int, typer.Option(min=4, help="Stored texts that are embedded by the new model.")] = 2000,
+    k: Annotated[int, typer.Option("-k", min=1, help="Among how many hits.")] = 10,
+    before: Before = None,
+    location: Location = DEFAULT_LOCATION,
+    backend: Backend = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure what the new model's queries find among the old vectors through a map, before anything is embedded."""
+    from llama_index_embed_plus.cli.commands import Where
+    from llama_index_embed_plus.cli.promote_commands import measure_bridge
+
+    where = Where(location, model, backend)
+    measure_bridge(alias, where, queries, sample=sample, k=k, before=before, as_json=as_json)
 
 
 @app.command()

@@ -7,16 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 import typer
 
 from llama_index_embed_plus.cli.collection_commands import managed, print_json, resumable
 from llama_index_embed_plus.cli.commands import Where
 from llama_index_embed_plus.cli.console import ConsoleReporter, err, out, say
+from llama_index_embed_plus.cli.monitor_commands import read_queries
 from llama_index_embed_plus.encoders import BackendName, open_encoder
 from llama_index_embed_plus.errors import InputError, UsageError
 from llama_index_embed_plus.evaluate.rows import read_rows
 from qdrant_tools.collection import CollectionManager
+from qdrant_tools.drift import Method, draw_sample, measure_drift
 from qdrant_tools.errors import CollectionError, LocationError
 from qdrant_tools.promote import Promotion, PromotionPlan, cleanup, rollback
 from qdrant_tools.verify import Gates, HeldOut, Verification
@@ -113,6 +116,27 @@ def promote(
                 if not found.passed and not force:
                     raise CollectionError(f"{alias!r} keeps its encoder: {'; '.join(found.failed)}")
         _switch(promotion, force=force, as_json=as_json)
+
+
+def measure_bridge(
+    alias: str, where: Where, queries: Path, *, sample: int, k: int, before: str | None, as_json: bool
+) -> None:
+    """Fit both maps on half of a sample and print what they find of what a full re-embedding of the rest would."""
+    asked = read_queries(queries)
+    with _promotion(alias, where) as promotion, ConsoleReporter().step(f"bridge {alias}", None):
+        source = promotion.manager.open(alias)
+        drawn = draw_sample(source, promotion.encoder, size=sample)
+        old = None if before is None else open_encoder(before, backend=where.backend)
+        new = promotion.encoder
+        reports = [measure_drift(drawn, asked, new, old=old, k=k, method=each)[1] for each in get_args(Method)]
+    if as_json:
+        print_json({"alias": alias, "bridges": [report.as_row() for report in reports]})
+        return
+    say(f"recall@{k} against re-embedding {reports[0].sample} texts, {len(asked)} queries")
+    for report in reports:
+        say(f"  {report.method:<12}{report.bridged:.3f}")
+    if reports[0].unbridged is not None:
+        say(f"  {'the old model':<12}{reports[0].unbridged:.3f}")
 
 
 def roll_back(

@@ -224,7 +224,7 @@ def _both(above: models.Filter | None, own: Any) -> models.Filter | None:
     if at_least:
         conditions = [condition for each in at_least for condition in each.conditions]
         least = models.MinShould(conditions=conditions, min_count=max(each.min_count for each in at_least))
-    return models.Filter(**{name: found or None for name, found in clauses.items()}, min_should=least)  # type: ignore[arg-type]
+    return models.Filter(**{name: found or None for name, found in clauses.items()}, min_should=least)
 
 
 def _list(clause: Any) -> list[Any]:
