@@ -159,7 +159,7 @@ class _Reader:
                 name=self.typed(row, where, "name", str),
                 data=self.existing(row, where, "data"),
                 settings=settings,
-                kind=kind,  # type: ignore[arg-type]  # checked above
+                kind=kind,
                 score_range=self.score_range(row, where),
                 mining=self.built(MiningSettings, row["mine"], f"{where}: mine") if "mine" in row else None,
                 rounds=self.typed(row, where, "rounds", int) if "rounds" in row else 1,
@@ -203,7 +203,7 @@ class _Reader:
         return float(given[0]), float(given[1])
 
     def existing(self, row: Table, where: str, key: str) -> Path:
-        path = self.file.parent / self.typed(row, where, key, str)
+        path: Path = self.file.parent / self.typed(row, where, key, str)
         if not path.exists():
             raise self.error(f"{where}: {key}" if where else key, f"names {path}, which does not exist")
         return path
