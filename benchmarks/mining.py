@@ -46,12 +46,14 @@ from qdrant_tools.collection import CollectionManager, CollectionSettings, build
 from qdrant_tools.connect import connect
 from qdrant_tools.index import index_passages
 from qdrant_tools.mine import MiningResult, MiningSettings, mine
+from qdrant_tools.quantization import Quantization
 from qdrant_tools.records import Encoder, Label, Passage, Vectors
 
 SETTINGS = MiningSettings(negatives=4, depth=50, max_share=0.95, duplicate_similarity=None)
 """What both sides can do: sentence-transformers knows copies by their exact text only."""
-INDEX = CollectionSettings(ef_construct=256)
-"""A better graph than the default, because texts that come in families, as medquad's do, are hard to tell apart."""
+INDEX = CollectionSettings(ef_construct=256, quantization=Quantization("int8"))
+"""A better graph than the default, because texts that come in families, as medquad's do, are hard to tell apart; and
+vectors compressed for the walk through it, with exact scores for what it finds."""
 WITHOUT_TITLE = ("medquad",)  # its titles name the answer
 PARTS = ("ours", "faiss", "raw", "memory")
 

@@ -74,7 +74,7 @@ def frozen_copy(client: QdrantClient, name: str, root: Path) -> None:
 
 def rankings(
     client: QdrantClient, name: str, requests: Sequence[models.QueryRequest]
-) -> list[tuple[list[str | int], list[float]]]:
+) -> list[tuple[Sequence[str | int], list[float]]]:
     """The ids and scores of what each request finds, in the order of the engine.
 
     A client of the embedded engine makes no `ScoredPoint` for that, which costs more than the search.
@@ -85,7 +85,7 @@ def rankings(
     # imported here: a client of a server needs no engine in its process
     from qdrant_tools.edge.rankings import engine_rankings
 
-    backend: Any = client._client  # type: ignore[attr-defined]
+    backend: Any = client._client
     return engine_rankings(backend.engine, name, requests)
 
 

@@ -357,4 +357,14 @@ def test_rankings_are_what_the_client_finds(client, encoder):
     requests = [models.QueryRequest(query=row, limit=7) for row in vectors.tolist()]
     found = [response.points for response in client.query_batch_points(collection.name, requests)]
     expected = [([point.id for point in points], [point.score for point in points]) for points in found]
-    assert rankings(client, collection.name, requests) == expected
+    assert [(list(ids), scores) for ids, scores in rankings(client, collection.name, requests)] == expected
+
+
+def test_a_known_positive_is_no_negative_even_if_the_engine_scores_it_otherwise(client, encoder, monkeypatch):
+    collection = filled(client, encoder, numbered(30))
+    labels = [Label("passage about topic1", "p1"), Label("passage about topic1", "p8"), Label("thing4", "p4")]
+    expected = mine(collection, labels, encoder, settings=OPEN)
+    monkeypatch.setattr("qdrant_tools.mine.rules.SAME_SCORE", -1.0)  # so that none is recognised by its score
+    found = mine(collection, labels, encoder, settings=OPEN)
+    assert found.examples == expected.examples
+    assert 0 < found.discarded["known_positive"] <= expected.discarded["known_positive"]

@@ -107,7 +107,7 @@ def _trial(cases: Sequence[Draft], settings: MiningSettings) -> Trial:
             if len(case.positives) < 2:
                 continue
             known = _alone(case, index)
-            left, removed = eligible(case.candidates, [passage.point_id], known, settings)
+            left, removed = eligible(case.candidates, known, known, settings)
             taken = drawing_order(case.candidates, left, settings, case.query)[: settings.negatives]
             hidden = {other.point_id for other in case.positives} - {passage.point_id}
             hidden_drawn += sum(case.candidates.points[each] in hidden for each in taken)

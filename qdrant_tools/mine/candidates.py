@@ -81,9 +81,11 @@ def _request(collection: Collection, settings: MiningSettings) -> models.QueryRe
     )
 
 
-def _ranked(ids: list[str | int], scores: Sequence[float]) -> Candidates:
+def _ranked(ids: Sequence[str | int], scores: Sequence[float]) -> Candidates:
     array = np.array(scores, dtype=np.float32)
     order = ordered(ids, array)
+    if order == list(range(len(ids))):
+        return Candidates(ids, array)  # as it is: ids that nobody asks for need not be made
     return Candidates([ids[index] for index in order], array[order])
 
 

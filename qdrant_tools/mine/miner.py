@@ -83,14 +83,15 @@ def positives_by_query(labels: Iterable[Label]) -> dict[str, dict[str, float]]:
 
 @dataclass(frozen=True)
 class Draft:
-    """An example on its way: its query, its positives, the vectors (n, dimension) of all positives of the query, and
-    the candidates that may be drawn, in drawing order."""
+    """An example on its way: its query, its positives, the vectors (n, dimension) and ids of all positives of the
+    query, and the candidates that may be drawn, in drawing order."""
 
     query: str
     weight: float
     positives: list[StoredPassage]
     positive_scores: Sequence[float]
     vectors: Vectors
+    known: frozenset[str | int]
     candidates: Candidates
     order: list[int]
 
@@ -120,7 +121,7 @@ class Miner:
         drafts = self.drafts(positives)
         finished = [self._example(draft, *drawn) for draft, drawn in zip(drafts, self._draw(drafts), strict=True)]
         examples = [example for example in finished if example is not None]
-        self.tally.add_scores("negatives", [n.score for example in examples for n in example.negatives])
+        self.tally.add_scores("negatives", [n.score or 0.0 for example in examples for n in example.negatives])
         return examples
 
     def drafts(self, positives: Mapping[str, Mapping[str, float]]) -> list[Draft]:
@@ -158,6 +159,7 @@ class Miner:
             stored = np.stack([passage.vector for passage in passages if passage.vector is not None])
             scores = stored @ vector
             positives.append(scores)
+            all_known = Positives([passage.point_id for passage in passages], scores)
             each = self.settings.several == "each"
             for chosen in [[index] for index in range(len(passages))] if each else [list(range(len(passages)))]:
                 its = [passages[index] for index in chosen]
@@ -166,11 +168,12 @@ class Miner:
                     scores[chosen],
                     [document_of(passage.metadata, self.settings) for passage in passages],
                 )
-                left, removed = eligible(candidates, [p.point_id for p in passages], against, self.settings)
+                left, removed = eligible(candidates, all_known, against, self.settings)
                 self.tally.counts.update(removed)
                 weight = float(np.mean([weights[query][passage.id] for passage in its]))
                 order = drawing_order(candidates, left, self.settings, query)
-                drafts.append(Draft(query, weight, its, scores[chosen].tolist(), stored, candidates, order))
+                ids = frozenset(all_known.points)
+                drafts.append(Draft(query, weight, its, scores[chosen].tolist(), stored, ids, candidates, order))
         self.tally.add_scores("positives", np.concatenate(positives))
         return drafts
 
@@ -201,6 +204,9 @@ class Miner:
     ) -> list[tuple[int, int, StoredPassage]]:
         """The drawn candidates (draft, index) with their passages, without copies of a positive of the query."""
         similarity = self.settings.duplicate_similarity
+        unknown = [(n, i) for n, i in turn if drafts[n].candidates.points[i] not in drafts[n].known]
+        self.tally.counts["known_positive"] += len(turn) - len(unknown)
+        turn = unknown
         points = list(dict.fromkeys(drafts[number].candidates.points[index] for number, index in turn))
         stored = fetch_points(self.collection, points, with_vectors=similarity is not None)
         passages = [(number, index, stored.get(drafts[number].candidates.points[index])) for number, index in turn]

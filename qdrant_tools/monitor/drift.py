@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.records import Vectors
@@ -68,7 +69,10 @@ def energy_test(reference: Vectors, current: Vectors, *, permutations: int = 999
     return DriftTest(float(observed), share, (1 + beyond) / (1 + permutations), n, m, permutations)
 
 
-def _distances(vectors: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _distances(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Euclidean, (n, n)."""
     squares = (vectors**2).sum(axis=1)
-    return np.sqrt(np.maximum(squares[:, None] + squares[None, :] - 2 * vectors @ vectors.T, 0.0))
+    distances: NDArray[np.float64] = np.sqrt(
+        np.maximum(squares[:, None] + squares[None, :] - 2 * vectors @ vectors.T, 0.0)
+    )
+    return distances
