@@ -40,7 +40,7 @@ def monitor_page(path: Path, report: MonitorReport) -> None:
     _pairs(right, [(each.reference, each.current) for each in ranks])
     right.set_xticks(range(len(ranks)), [str(each.rank) for each in ranks])
     right.set_xlabel("rank of the hit")
-    right.set_ylabel("share of the shown hits that were clicked (0 to 1)")
+    right.set_ylabel("share of hits that were clicked (0 to 1)")
     figure.savefig(path, dpi=120)
 
 
