@@ -12,8 +12,8 @@ demo: $(VENV)/.demo            ## the whole loop on the standard library's docum
 demo-full: $(VENV)/.demo       ## the same with a full fine-tune, a re-embedding and an alias switch
 	$(BIN)/embed-plus demo --full
 
-test: $(VENV)/.test            ## all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.test            ## all tests, on every core
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 test-server: $(VENV)/.test     ## the tests of collections on a running, empty server too: QDRANT_URL=http://localhost:6333
 	@test -n "$(QDRANT_URL)" || { echo "usage: make test-server QDRANT_URL=http://localhost:6333"; exit 2; }
