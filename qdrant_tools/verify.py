@@ -123,7 +123,8 @@ def verify_queries(collection: Collection, encoder: Encoder, gates: Gates, held_
     """
     if held_out is None or held_out.before is None:
         raise UsageError(
-            "a query adapter is verified on held-out queries: give HeldOut(queries, qrels, before=encoder)"
+            "a query adapter is verified on held-out queries: give HeldOut(queries, qrels, before=encoder), on the "
+            "command line --queries, --qrels and --before"
         )
     points = collection.client.count(collection.name, exact=True).count
     return Verification(collection.name, points, (_metric(collection, collection, encoder, gates, held_out),))

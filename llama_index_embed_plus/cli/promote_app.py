@@ -20,7 +20,9 @@ NewModel = Annotated[str, typer.Option("--model", help="The model that is to ser
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 InPlace = Annotated[bool, typer.Option("--in-place", help="New vectors beside the old ones in the same collection.")]
 Force = Annotated[bool, typer.Option("--force", help="Do it although a check or the model's training says no.")]
-Queries = Annotated[Path | None, typer.Option(help="Held-out queries: .jsonl rows with _id and text; needs --qrels.")]
+Queries = Annotated[
+    Path | None, typer.Option(help="Held-out queries: .jsonl rows with id (or _id) and text; needs --qrels.")
+]
 QrelsFile = Annotated[Path | None, typer.Option("--qrels", help="Their judgements, BEIR's TSV.")]
 Before = Annotated[str | None, typer.Option(help="The model that serves now, to compare with on held-out queries.")]
 Samples = Annotated[int, typer.Option(help="Stored passages that are embedded again and searched for.")]

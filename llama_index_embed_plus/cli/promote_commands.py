@@ -16,8 +16,8 @@ from llama_index_embed_plus.cli.commands import Where
 from llama_index_embed_plus.cli.console import ConsoleReporter, err, out, say
 from llama_index_embed_plus.cli.monitor_commands import read_queries
 from llama_index_embed_plus.encoders import BackendName, open_encoder
-from llama_index_embed_plus.errors import InputError, UsageError
-from llama_index_embed_plus.evaluate.rows import read_rows
+from llama_index_embed_plus.errors import UsageError
+from llama_index_embed_plus.evaluate import files
 from qdrant_tools.collection import CollectionManager
 from qdrant_tools.drift import Method, draw_sample, measure_drift
 from qdrant_tools.errors import CollectionError, LocationError
@@ -47,7 +47,8 @@ class Judged:
                 return None
             raise UsageError("--queries and --qrels go together, and --before needs both")
         before = None if self.before is None else open_encoder(self.before, backend=where.backend)
-        return HeldOut(_texts(self.queries), _grades(self.qrels), before)
+        queries = {query.id: query.text for query in files.read_queries(self.queries)}
+        return HeldOut(queries, files.read_qrels(self.qrels), before)
 
 
 @contextmanager
@@ -237,17 +238,3 @@ def _size(amount: float) -> str:
             return f"{amount:.3g} {unit}"
         amount /= 1000
     return f"{amount:.3g} TB"
-
-
-def _texts(path: Path) -> dict[str, str]:
-    found = {row.text("_id"): row.text("text") for row in read_rows(path)}
-    if not found:
-        raise InputError(f"{path} has no queries")
-    return found
-
-
-def _grades(path: Path) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
-    for row in read_rows(path):
-        found.setdefault(row.text("query-id"), {})[row.text("corpus-id")] = int(row.number("score"))
-    return found
