@@ -13,7 +13,7 @@ import pytest
 from models import SENTENCE, save_model
 from qdrant_client import models
 
-from llama_index_embed_plus import cli, open_encoder
+from llama_index_embed_plus import open_encoder
 from qdrant_tools.collection import CollectionManager, build_index
 from qdrant_tools.connect import connect
 from qdrant_tools.index import index_passages
@@ -28,24 +28,6 @@ def encoder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny") / "model"
     save_model(folder)
     return open_encoder(folder, device="cpu")
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run `embed-plus ARGS` in a working folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["embed-plus", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def error_line(stderr: str) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from models import SENTENCE, save_model
 
-from llama_index_embed_plus import cli, open_encoder
+from llama_index_embed_plus import open_encoder
 from qdrant_tools.collection import CollectionManager
 from qdrant_tools.connect import connect
 from qdrant_tools.handle import point_id
@@ -23,24 +22,6 @@ WORDS = SENTENCE.split()[6:26]
 TEXTS = [f"{a} {b} {c}" for a, b, c in zip(WORDS * 3, WORDS[1:] * 4, WORDS[5:] * 4)][:60]
 NOW = datetime(2025, 6, 30, tzinfo=UTC)
 UNTIL = ["--until", "2025-06-30"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run `embed-plus ARGS` in an empty working folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["embed-plus", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 from models import save_model
 from test_cli_collection import TEXTS, error_line
 
-from llama_index_embed_plus import cli, open_encoder
+from llama_index_embed_plus import open_encoder
 from llama_index_embed_plus.adapter import QueryAdapter, attach
 from qdrant_tools.collection import CollectionManager
 from qdrant_tools.connect import connect
@@ -31,24 +31,6 @@ def encoders(tmp_path_factory):
     for seed, name in enumerate(("old", "new")):
         save_model(folder / name, seed=seed)
     return [open_encoder(folder / name, device="cpu") for name in ("old", "new")]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run `embed-plus ARGS` in a working folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["embed-plus", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_index_embed_plus.demo.corpus import DocstringCorpus
+from llama_index_embed_plus.evaluate.files import write_qrels, write_queries, write_run
 from llama_index_embed_plus.evaluate.plots import before_after
 from llama_index_embed_plus.evaluate.retrieval import RetrievalReport
 
@@ -34,16 +35,10 @@ def write_data(folder: Path, corpus: DocstringCorpus, reports: Reports) -> None:
     """Passages, queries, judgements and runs, for anybody who wants to check the figures."""
     _write_rows(folder / "corpus.jsonl", (passage.as_row() for passage in corpus.passages))
     for name, split in (("train", corpus.train), ("heldout", corpus.heldout)):
-        _write_rows(folder / f"queries-{name}.jsonl", (query.as_row() for query in split.queries))
-        lines = [f"{q}\t{p}\t{grade}" for q, grades in split.qrels.items() for p, grade in grades.items()]
-        (folder / f"qrels-{name}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]) + "\n")
+        write_queries(folder / f"queries-{name}.jsonl", split.queries)
+        write_qrels(folder / f"qrels-{name}.tsv", split.qrels)
     for name, report in reports.items():
-        lines = [
-            f"{query} Q0 {passage} {rank} {score!r} {name}"
-            for query, hits in report.run.items()
-            for rank, (passage, score) in enumerate(hits.items(), start=1)
-        ]
-        (folder / f"run-{name}.trec").write_text("\n".join(lines) + "\n")
+        write_run(folder / f"run-{name}.trec", report.run, name=name)
 
 
 def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
