@@ -16,7 +16,6 @@ from tiny import WordEncoder
 
 from llama_index_embed_plus.adapter import AdaptedEncoder, QueryAdapter
 from llama_index_embed_plus.errors import InputError, UsageError
-from llama_index_embed_plus.train.exact import exact_run
 from llama_index_embed_plus.train.forgetting import SimilaritySet, known_items, measure_forgetting
 from llama_index_embed_plus.train.heldout import Heldout
 from llama_index_embed_plus.train.paired import Change, change_of_correlation, change_of_means, spearman
@@ -301,21 +300,6 @@ def test_the_interval_of_a_correlation_covers_a_true_difference_of_zero():
     assert change.low < 0 < change.high and change.high - change.low < 0.4
     same = change_of_correlation(gold, before, before)
     assert (same.difference, same.low, same.high) == (0, 0, 0)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 1000), st.integers(1, 12), st.integers(1, 30))
-def test_exact_search_returns_the_best_k_and_their_ties(seed, k, count):
-    rng = np.random.default_rng(seed)
-    queries, passages = (
-        rng.integers(-2, 3, (4, 3)).astype(np.float32),
-        rng.integers(-2, 3, (count, 3)).astype(np.float32),
-    )
-    ids = [str(i) for i in range(count)]
-    run = exact_run(["a", "b", "c", "d"], queries, ids, passages, k=k)
-    for name, scores in zip("abcd", queries @ passages.T):
-        least = sorted(scores, reverse=True)[min(k, count) - 1]
-        assert run[name] == {each: score for each, score in zip(ids, scores.tolist()) if score >= least}
 
 
 def test_excluding_a_loss_means_that_the_whole_interval_lies_above_it():

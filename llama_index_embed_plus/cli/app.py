@@ -18,6 +18,7 @@ from llama_index_embed_plus.cli import (
     collection_app,
     evaluate_app,
     log_app,
+    merge_app,
     mine_app,
     monitor_app,
     promote_app,
@@ -36,6 +37,7 @@ app = typer.Typer(
 
 app.add_typer(mine_app.app)
 app.add_typer(train_app.app)
+app.add_typer(merge_app.app)
 app.add_typer(monitor_app.app)
 app.add_typer(monitor_app.canary_app, name="canary")
 app.add_typer(benchmark_app.app)

@@ -93,7 +93,7 @@ def monitor_log(collection: str, log: Path, watch: Watch, where: Where, *, out: 
 
 def freeze_queries(collection: str, queries: Path, target: Path, where: Where, *, k: int) -> None:
     """Write canaries of what the queries find now."""
-    texts = read_queries(queries)
+    texts = read_query_texts(queries)
     with _opened(collection, where) as (source, encoder):
         frozen = freeze_canaries(source, texts, encoder, k=k)
     write_canaries(target, frozen)
@@ -114,7 +114,7 @@ def ask_canaries(collection: str, file: Path, limits: CanaryLimits, where: Where
     return 0 if report.passed else CANARY_ALARM
 
 
-def read_queries(path: Path) -> list[str]:
+def read_query_texts(path: Path) -> list[str]:
     """The queries of a file: the lines of a text, or the field `text` of .jsonl rows.
 
     Raises:

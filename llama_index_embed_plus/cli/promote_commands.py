@@ -14,7 +14,7 @@ import typer
 from llama_index_embed_plus.cli.collection_commands import managed, print_json, resumable
 from llama_index_embed_plus.cli.commands import Where
 from llama_index_embed_plus.cli.console import ConsoleReporter, err, out, say
-from llama_index_embed_plus.cli.monitor_commands import read_queries
+from llama_index_embed_plus.cli.monitor_commands import read_query_texts
 from llama_index_embed_plus.encoders import BackendName, open_encoder
 from llama_index_embed_plus.errors import UsageError
 from llama_index_embed_plus.evaluate import files
@@ -123,7 +123,7 @@ def measure_bridge(
     alias: str, where: Where, queries: Path, *, sample: int, k: int, before: str | None, as_json: bool
 ) -> None:
     """Fit both maps on half of a sample and print what they find of what a full re-embedding of the rest would."""
-    asked = read_queries(queries)
+    asked = read_query_texts(queries)
     with _promotion(alias, where) as promotion, ConsoleReporter().step(f"bridge {alias}", None):
         source = promotion.manager.open(alias)
         drawn = draw_sample(source, promotion.encoder, size=sample)

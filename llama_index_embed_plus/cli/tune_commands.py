@@ -98,12 +98,12 @@ def _label(trial: Trial) -> str:
 
 
 def _encoded(collection: Collection, queries: Path, where: Where) -> Any:
-    from llama_index_embed_plus.cli.monitor_commands import read_queries
+    from llama_index_embed_plus.cli.monitor_commands import read_query_texts
     from llama_index_embed_plus.encoders import open_encoder
 
     encoder = open_encoder(where.model, backend=where.backend)
     collection.check(encoder)
-    return encoder.encode_queries(read_queries(queries))
+    return encoder.encode_queries(read_query_texts(queries))
 
 
 def _values(option: str, given: str, kind: Callable[[str], Any]) -> tuple[Any, ...]:

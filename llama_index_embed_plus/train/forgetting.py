@@ -27,7 +27,7 @@ from typing import Literal
 import numpy as np
 
 from llama_index_embed_plus.errors import InputError
-from llama_index_embed_plus.train.exact import exact_run
+from llama_index_embed_plus.evaluate.vectors import PassageVectors
 from llama_index_embed_plus.train.heldout import Heldout
 from llama_index_embed_plus.train.paired import Change, change_of_correlation, change_of_means
 from qdrant_tools.metrics import ndcg
@@ -136,8 +136,9 @@ def _runs(before: Encoder, after: Encoder, heldout: Heldout, *, k: int) -> list[
     stored = {before.space: before.encode_passages(texts)}
     if after.space not in stored:
         stored[after.space] = after.encode_passages(texts)
+    names, asked = [query.id for query in queries], [query.text for query in queries]
     return [
-        exact_run([q.id for q in queries], each.encode_queries([q.text for q in queries]), ids, stored[each.space], k=k)
+        PassageVectors(ids, stored[each.space]).search(names, each.encode_queries(asked), k=k)
         for each in (before, after)
     ]
 

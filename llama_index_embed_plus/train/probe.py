@@ -16,8 +16,8 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback
 
+from llama_index_embed_plus.evaluate.vectors import PassageVectors
 from llama_index_embed_plus.spec import EncoderSpec
-from llama_index_embed_plus.train.exact import exact_run
 from llama_index_embed_plus.train.heldout import Heldout
 from llama_index_embed_plus.train.progress import TrainingProgress
 from llama_index_embed_plus.train.searched import Searched
@@ -53,7 +53,7 @@ class Probe:
             passages = self._embedded(model, self._passages, self._spec.passage_prompt)
         finally:
             model.train(training)
-        run = exact_run(list(self._queries), queries, self._ids, passages, k=10)
+        run = PassageVectors(self._ids, passages).search(list(self._queries), queries, k=10)
         return mean(ndcg(self._qrels, run, k=10))
 
     def _embedded(self, model: SentenceTransformer, texts: list[str], prompt: str) -> Vectors:

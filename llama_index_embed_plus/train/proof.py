@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from llama_index_embed_plus.errors import UsageError
-from llama_index_embed_plus.train.exact import exact_run
+from llama_index_embed_plus.evaluate.vectors import PassageVectors
 from llama_index_embed_plus.train.forgetting import Forgetting, General, KnownItems, known_items, measure_forgetting
 from llama_index_embed_plus.train.heldout import Heldout
 from llama_index_embed_plus.train.paired import Change, change_of_means
@@ -140,7 +140,9 @@ def prove(
         Embedded(encoder.encode_queries([query.text for query in queries]), searched.vectors(encoder))
         for encoder in (before, after)
     )
-    first, second = (exact_run(ids, each.queries, searched.ids, each.passages, k=settings.k) for each in systems)
+    first, second = (
+        PassageVectors(searched.ids, each.passages).search(ids, each.queries, k=settings.k) for each in systems
+    )
     changes = _changes(qrels, first, second, settings)
     per_query = [ndcg(qrels, run, k=settings.k) for run in (first, second)]
     moved = [QueryChange(query.id, query.text, *(values[query.id] for values in per_query)) for query in queries]

@@ -25,12 +25,12 @@ from llama_index_embed_plus.documents import read_passages
 from llama_index_embed_plus.encoders import open_encoder
 from llama_index_embed_plus.errors import TrainingError, UsageError
 from llama_index_embed_plus.evaluate.files import read_qrels, read_queries
+from llama_index_embed_plus.evaluate.vectors import PassageVectors
 from llama_index_embed_plus.model_files import read_json, write_json
 from llama_index_embed_plus.train import ranks
 from llama_index_embed_plus.train.card import write_card
 from llama_index_embed_plus.train.checkpoint import fingerprint
 from llama_index_embed_plus.train.data import TrainingData, read_training_data
-from llama_index_embed_plus.train.exact import exact_run
 from llama_index_embed_plus.train.heldout import Heldout
 from llama_index_embed_plus.train.job import Evidence, Job
 from llama_index_embed_plus.train.progress import tell_metric
@@ -193,7 +193,7 @@ class _Run:
         assert self.dev is not None and self.searched is not None
         ids = [query.id for query in self.dev.answerable]
         queries = encoder.encode_queries([query.text for query in self.dev.answerable])
-        run = exact_run(ids, queries, self.searched.ids, self.searched.vectors(encoder), k=10)
+        run = PassageVectors(self.searched.ids, self.searched.vectors(encoder)).search(ids, queries, k=10)
         qrels = {name: self.dev.qrels[name] for name in ids}
         found = {"ndcg@10": ndcg, "mrr": reciprocal_rank, "recall@10": recall}
         return {name: float(np.mean(list(metric(qrels, run, k=10).values()))) for name, metric in found.items()}

@@ -1,0 +1,106 @@
+"""The bodies of `embed-plus merge` and `embed-plus prove`: open models and collection, measure, print.
+
+Guarantees: nothing is written before everything asked for has been checked and measured. Does not know: how a model was
+trained.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from llama_index_embed_plus.cli.console import err, say
+from llama_index_embed_plus.cli.train_commands import summary_of
+from llama_index_embed_plus.encoders import TextEncoder, open_encoder
+from llama_index_embed_plus.errors import UsageError
+from llama_index_embed_plus.evaluate.files import read_qrels, read_queries
+from llama_index_embed_plus.train.heldout import Heldout
+from llama_index_embed_plus.train.merge import Choice, choose_coefficient, interpolate, interpolated
+from llama_index_embed_plus.train.proof import prove
+from llama_index_embed_plus.train.report import read_report
+from llama_index_embed_plus.train.verdict import record_proof
+from qdrant_tools.collection import Collection, CollectionManager
+from qdrant_tools.connect import connect
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The questions to measure by, and the collection that holds their answers."""
+
+    queries: Path | None
+    qrels: Path | None
+    collection: str | None
+    location: str
+
+    @property
+    def complete(self) -> bool:
+        return None not in self._given
+
+    @property
+    def empty(self) -> bool:
+        return self._given == (None, None, None)
+
+    @property
+    def _given(self) -> tuple[object, ...]:
+        return self.queries, self.qrels, self.collection
+
+    def heldout(self) -> Heldout:
+        assert self.queries is not None and self.qrels is not None
+        return Heldout(tuple(read_queries(self.queries)), read_qrels(self.qrels))
+
+    @contextmanager
+    def opened(self, encoder: TextEncoder) -> Iterator[Collection]:
+        """The collection, which must hold vectors of `encoder`."""
+        assert self.collection is not None
+        with closing(connect(self.location, create=False)) as client:
+            yield CollectionManager(client).open(self.collection, encoder)
+
+
+def merge_models(base: str, tuned: str, out: Path, coefficient: float | None, asked: Asked, *, as_json: bool) -> None:
+    """Write the model at `coefficient`, or at the one that the dev queries choose.
+
+    Raises:
+        UsageError: both or neither of a coefficient and dev queries, or no coefficient keeps what the base can do.
+    """
+    if (coefficient is None) != asked.complete or (coefficient is not None and not asked.empty):
+        raise UsageError("give either --coefficient, or --queries, --qrels and --collection to choose it by")
+    choice = None if coefficient is not None else _choose(base, tuned, asked)
+    if choice is not None and choice.coefficient == 0:
+        raise UsageError(f"no mixture is better than {base!r} on the dev queries without forgetting: keep the base")
+    between = coefficient if choice is None else choice.coefficient
+    assert between is not None
+    report = interpolate(base, tuned, between, out)
+    if as_json:
+        trials = [] if choice is None else [asdict(trial) for trial in choice.trials]
+        say(json.dumps({**summary_of(out, report), "coefficient": between, "trials": trials}, ensure_ascii=False))
+        return
+    for trial in () if choice is None else choice.trials:
+        say(f"  {trial.coefficient:g}  {trial.change}{'' if trial.allowed else '  forgets too much'}")
+    say(f"wrote {out}: {between:g} of {tuned}, the rest of {base}")
+    say("not measured yet: `embed-plus prove` does that, with queries that did not choose")
+
+
+def prove_model(model: Path, base: str, asked: Asked, *, as_json: bool) -> None:
+    """Measure a model against its base, and write the proof into its report."""
+    if read_report(model) is None:
+        raise UsageError(f"{model} was not trained here: there is no report to put a proof into")
+    before, after, heldout = open_encoder(base), open_encoder(model), asked.heldout()
+    with asked.opened(before) as collection:
+        report = record_proof(model, prove(before, after, heldout, collection=collection))
+    if as_json:
+        say(json.dumps(summary_of(model, report), ensure_ascii=False))
+        return
+    for change in report.proof.changes if report.proof else ():
+        say(f"  {change}")
+    say(f"{'may be promoted' if report.promotable else 'not to be promoted'}: {report.verdict}")
+
+
+def _choose(base: str, tuned: str, asked: Asked) -> Choice:
+    dev, encoder = asked.heldout(), open_encoder(base)
+    err.print("choose a coefficient on the dev queries", markup=False)
+    with asked.opened(encoder) as collection, tempfile.TemporaryDirectory() as scratch:
+        return choose_coefficient(encoder, interpolated(base, tuned, Path(scratch)), dev, collection=collection)
