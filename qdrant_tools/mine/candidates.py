@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle, zip_longest
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,24 @@ from qdrant_tools.mine.rules import Candidates, ordered
 from qdrant_tools.mine.settings import MiningSettings
 from qdrant_tools.records import Vectors
 from qdrant_tools.translate import engine_errors
+
+
+class Reordered(Sequence[str | int]):
+    """Ids in another order, each read when it is asked for: an engine's ids cost more to make than to find."""
+
+    def __init__(self, ids: Sequence[str | int], order: Sequence[int]) -> None:
+        self._ids, self._order = ids, order
+
+    @overload
+    def __getitem__(self, index: int) -> str | int: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str | int]: ...
+    def __getitem__(self, index: int | slice) -> str | int | Sequence[str | int]:
+        at = self._order[index]
+        return self._ids[at] if isinstance(at, int) else Reordered(self._ids, at)
+
+    def __len__(self) -> int:
+        return len(self._order)
 
 
 def find_candidates(
@@ -84,9 +102,7 @@ def _request(collection: Collection, settings: MiningSettings) -> models.QueryRe
 def _ranked(ids: Sequence[str | int], scores: Sequence[float]) -> Candidates:
     array = np.array(scores, dtype=np.float32)
     order = ordered(ids, array)
-    if order == list(range(len(ids))):
-        return Candidates(ids, array)  # as it is: ids that nobody asks for need not be made
-    return Candidates([ids[index] for index in order], array[order])
+    return Candidates(Reordered(ids, order), array[order])
 
 
 def _by_score(points: Sequence[models.ScoredPoint]) -> list[models.ScoredPoint]:

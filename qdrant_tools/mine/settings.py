@@ -48,7 +48,9 @@ class MiningSettings:
     temperature: float = 0.05
     """Of softmax sampling over scores: small is close to top, large is close to random."""
     seed: int = 0
-    hnsw_ef: int | None = None
+    hnsw_ef: int | None = 512
+    """How far HNSW looks: more than a search needs, because mining reads deep into the ranking and what the graph loses
+    there is lost silently. None: as the collection searches."""
     exact: bool = False
     batch_size: int = 64
     """Queries at a time."""
