@@ -5,7 +5,8 @@
 
 FOLDER is a data set in BEIR's layout: `corpus.jsonl` (_id, title, text), `queries.jsonl` (_id, text), `qrels/train.tsv`
 and `qrels/test.tsv`. `demo` is the docstring corpus of `embed-plus demo`. Training sees train queries only; a dev slice
-is cut from them, and the test queries are searched once per system, at its very end. Systems:
+is cut from them, and the test queries are searched once per system, at its very end. Train queries with a test query's
+words or answers are left out, unless `--keep-leaks`: on SciFact two of three test queries have theirs. Systems:
 
 - `base`: the model as it is;
 - `adapter`: a map on query vectors, fitted on mined negatives and the stored vectors; nothing is embedded again;
@@ -13,7 +14,7 @@ is cut from them, and the test queries are searched once per system, at its very
 - `full_random`, `full_naive`, `full_positive_aware`: the whole encoder with negatives drawn at random, the nearest
   passages that are no known positive, and the nearest ones up to 95 % of the positive's score. Nothing else differs;
 - `two_rounds`: `full_positive_aware`, then everything embedded and mined again with that model, and trained once more
-  (so twice the steps of one round);
+  (so twice the steps of one round). The first round is that system's own if it ran in the same call, and counts;
 - `sentence_transformers`: its `mine_hard_negatives` with the same limits, its trainer, the same loss and schedule;
 - `llama_index`: `EmbeddingAdapterFinetuneEngine` of the deprecated llama-index-finetuning, where that is installed
   (0.4.2 needs `mistralai<2` to be imported): a linear adapter on queries with its defaults, 4 epochs as in its
@@ -61,6 +62,11 @@ SYSTEMS = (
 WITHOUT_TITLE = ("medquad",)  # its titles name the answer
 DEV_SHARE = 0.1
 DEPTH, MAX_SHARE = 50, 0.95
+LOSSES = {"cached": "cached_multiple_negatives", "plain": "multiple_negatives"}
+"""The same value and gradients; the cached one takes less memory, and a third more time."""
+ROUND = "full_positive_aware"
+KEPT = ("base", ROUND)
+"""Systems whose collections and models others go on with."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +75,34 @@ class Data:
 
     passages: Mapping[str, str]
     splits: Mapping[str, Mapping[str, tuple[str, tuple[str, ...]]]]
+    leaks: int
+    """Train queries that would give test queries away, left out."""
 
 
 def read_data(arguments: argparse.Namespace) -> Data:
     corpus, train, test = _demo() if arguments.data == Path("demo") else _beir(arguments.data)
-    train = {query: row for query, row in train.items() if row[0] not in {text for text, _ in test.values()}}
-    train, test = _limited(train, arguments.train_limit), _limited(test, arguments.test_limit)
+    test = _limited(test, arguments.test_limit)
+    given, train = len(train), train if arguments.keep_leaks else _without_leaks(train, test)
+    leaks = given - len(train)
+    train = _limited(train, arguments.train_limit)
     dev = {query: train[query] for query in list(train)[: max(1, round(DEV_SHARE * len(train)))]}
     splits = {"train": {query: row for query, row in train.items() if query not in dev}, "dev": dev, "test": test}
     answers = {answer for split in splits.values() for _, ids in split.values() for answer in ids}
     others = [key for key in corpus if key not in answers][: arguments.passages]
     kept = answers.union(others)
-    return Data({key: text for key, text in corpus.items() if key in kept}, splits)
+    return Data({key: text for key, text in corpus.items() if key in kept}, splits, leaks)
+
+
+def _without_leaks(train: Mapping[str, Any], test: Mapping[str, Any]) -> dict[str, Any]:
+    from llama_index_embed_plus.train.heldout import Heldout
+    from llama_index_embed_plus.train.splits import find_leaks
+    from qdrant_tools.records import Example, Query, ScoredText
+
+    qrels = {query: dict.fromkeys(ids, 1) for query, (_, ids) in test.items()}
+    heldout = Heldout(tuple(Query(query, text) for query, (text, _) in test.items()), qrels)
+    rows = [Example(text, tuple(ScoredText(key, "") for key in ids)) for text, ids in train.values()]
+    dropped = {leak.row for leak in find_leaks(rows, heldout)}
+    return {query: row for number, (query, row) in enumerate(train.items()) if number not in dropped}
 
 
 def _beir(folder: Path) -> tuple[dict[str, str], Any, Any]:
@@ -232,11 +254,13 @@ class Bench:
         asked = self.arguments
         settings = TrainSettings(
             method=method,
+            loss=LOSSES[asked.loss],
             epochs=asked.epochs,
             batch_size=asked.batch_size,
             learning_rate=asked.learning_rate if method == "full" else asked.lora_learning_rate,
             negatives=asked.negatives,
             max_tokens=asked.max_tokens,
+            precision=asked.precision,
             seed=asked.seed,
             checkpoint_every=0,
             device="cpu",
@@ -269,23 +293,30 @@ def adapter(bench: Bench) -> Found:
     return AdaptedEncoder(encoder, fitted), *BASE
 
 
-def trained(
-    examples: Callable[[Bench], list[Any]], *, method: str = "full", rounds: int = 1
-) -> Callable[[Bench], Found]:
-    """A system that trains the encoder on such examples; in further rounds on what its last state mines."""
+def trained(examples: Callable[[Bench], list[Any]], *, method: str = "full") -> Callable[[Bench], Found]:
+    """A system that trains the encoder on such examples."""
+    return lambda bench: train_and_index(bench, bench.base, examples(bench), method=method)
 
-    def run(bench: Bench) -> Found:
-        model, rows = bench.base, examples(bench)
-        for number in range(1, rounds + 1):
-            out, place = bench.work / f"{bench.name}-{number}", (f"{bench.name}-{number}-collection", bench.name)
-            bench.train(model, rows, out, method=method)
-            tuned = bench.open(out)
-            bench.index(tuned, *place)
-            if number < rounds:
-                model, rows = out, bench.mine(tuned, *place)
-        return tuned, *place
 
-    return run
+def train_and_index(bench: Bench, model: Path, examples: list[Any], *, method: str = "full", name: str = "") -> Found:
+    name = name or bench.name
+    out, place = bench.work / f"{name}-model", f"{name}-collection"
+    bench.train(model, examples, out, method=method)
+    tuned = bench.open(out)
+    bench.index(tuned, place, name)
+    return tuned, place, name
+
+
+def two_rounds(bench: Bench) -> Found:
+    first, earlier = bench.work / f"{ROUND}-model", bench.work / f"{ROUND}.json"
+    if earlier.exists():
+        row = json.loads(earlier.read_text())
+        bench.seconds, bench.notes = row["seconds"], {"steps": row["steps"]}
+        found = bench.open(first), f"{ROUND}-collection", ROUND
+    else:
+        first = bench.work / f"{bench.name}-first-model"
+        found = train_and_index(bench, bench.base, mined(aware=True)(bench), name=f"{bench.name}-first")
+    return train_and_index(bench, first, bench.mine(*found))
 
 
 def mined(*, aware: bool) -> Callable[[Bench], list[Any]]:
@@ -334,7 +365,10 @@ def _their_negatives(bench: Bench, model: Any) -> Any:
 
 def _their_trainer(bench: Bench, model: Any, dataset: Any) -> Any:
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
+    from sentence_transformers.sentence_transformer.losses import (
+        CachedMultipleNegativesRankingLoss,
+        MultipleNegativesRankingLoss,
+    )
 
     asked = bench.arguments
     return SentenceTransformerTrainer(
@@ -346,6 +380,8 @@ def _their_trainer(bench: Bench, model: Any, dataset: Any) -> Any:
             learning_rate=asked.learning_rate,
             warmup_steps=0.1,
             batch_sampler="no_duplicates",
+            bf16=asked.precision == "bfloat16",
+            use_cpu=True,
             seed=asked.seed,
             save_strategy="no",
             report_to="none",
@@ -353,7 +389,9 @@ def _their_trainer(bench: Bench, model: Any, dataset: Any) -> Any:
             dataloader_pin_memory=False,
         ),
         train_dataset=dataset,
-        loss=CachedMultipleNegativesRankingLoss(model, mini_batch_size=32),
+        loss=MultipleNegativesRankingLoss(model)
+        if asked.loss == "plain"
+        else CachedMultipleNegativesRankingLoss(model, mini_batch_size=32),
     )
 
 
@@ -389,7 +427,7 @@ SYSTEM: dict[str, Callable[[Bench], Found]] = {
     "full_random": trained(Bench.at_random),
     "full_naive": trained(mined(aware=False)),
     "full_positive_aware": trained(mined(aware=True)),
-    "two_rounds": trained(mined(aware=True), rounds=2),
+    "two_rounds": two_rounds,
     "sentence_transformers": sentence_transformers,
     "llama_index": llama_index,
 }
@@ -412,7 +450,7 @@ def in_a_process(arguments: argparse.Namespace, system: str) -> dict[str, Any] |
         stdout=sys.stderr,
         check=False,
     )
-    for path in [] if system == "base" else arguments.work.glob(f"{system}-*"):
+    for path in [] if system in KEPT else arguments.work.glob(f"{system}-*"):
         shutil.rmtree(path, ignore_errors=True)
     return json.loads(found.read_text()) if done.returncode == 0 and found.exists() else None
 
@@ -440,7 +478,11 @@ def summary(results: Mapping[str, Any], data: Data, settings: Mapping[str, Any])
         "dev_ndcg@10": {name: round(row["dev_ndcg@10"], 4) for name, row in results.items()},
         "seconds_by_part": {name: row["seconds"] for name, row in results.items()},
         "peak_memory_mb": {name: row["peak_memory_mb"] for name, row in results.items()},
-        "data": {"passages": len(data.passages), **{name: len(rows) for name, rows in data.splits.items()}},
+        "data": {
+            "passages": len(data.passages),
+            **{name: len(rows) for name, rows in data.splits.items()},
+            "leaks": data.leaks,
+        },
         "settings": dict(settings),
         "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores",
     }
@@ -454,6 +496,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--train-limit", type=int, help="only so many train queries, the dev slice among them")
     parser.add_argument("--test-limit", type=int, help="only so many test queries: for a quick look")
     parser.add_argument("--passages", type=int, help="only so many passages besides the answers")
+    parser.add_argument("--keep-leaks", action="store_true", help="train on what gives test queries away, too")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=5e-5)
@@ -461,6 +504,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--negatives", type=int, default=3)
     parser.add_argument(
         "--max-tokens", type=int, default=128, help="of a text in training; embedding has no other limit"
+    )
+    parser.add_argument("--loss", choices=LOSSES, default="cached", help="of LoRA and full training")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="of LoRA and full training"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))

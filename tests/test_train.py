@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from models import TEXTS, save_model
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback
 from transformers.integrations import integration_utils
@@ -25,7 +26,7 @@ from llama_index_embed_plus.errors import (
     UsageError,
 )
 from llama_index_embed_plus.export import export_onnx
-from llama_index_embed_plus.train import train
+from llama_index_embed_plus.train import arguments, train
 from llama_index_embed_plus.train.data import ScoredPair, TrainingData
 from llama_index_embed_plus.train.heldout import Heldout
 from llama_index_embed_plus.train.loop import _Trainer
@@ -186,9 +187,23 @@ def test_a_text_longer_than_the_window_is_cut_in_training_and_served_with_the_mo
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_a_precision_that_the_device_does_not_have_is_an_error(base, tmp_path, precision):
+def test_a_precision_that_the_device_does_not_have_is_an_error(base, tmp_path, precision, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     with pytest.raises(UsageError, match=f"device 'cpu' does not train in {precision}: use precision='float32'"):
         train(base, examples(), tmp_path / "tuned", TrainSettings(precision=precision, device="cpu", **QUICK))
+
+
+def test_a_cpu_with_instructions_for_bfloat16_trains_in_it_as_in_float32_up_to_rounding(base, tmp_path):
+    if not arguments._cpu_has_bfloat16():
+        pytest.skip("this CPU has no instructions for bfloat16, so that training in it is refused")
+    full, half = (
+        train(base, examples(), tmp_path / precision, TrainSettings(precision=precision, device="cpu", **QUICK))
+        for precision in ("float32", "bfloat16")
+    )
+    assert half.losses != full.losses
+    np.testing.assert_allclose(half.losses, full.losses, rtol=0.03)
+    weights = [tensor.dtype for tensor in load_file(tmp_path / "bfloat16" / "model.safetensors").values()]
+    assert torch.bfloat16 not in weights  # the products are rounded, the weights are not
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

@@ -67,9 +67,15 @@ def device_of(settings: TrainSettings) -> str:
 
 
 def _check_precision(settings: TrainSettings, device: str) -> None:
-    """Half precision on a CPU is emulated, a hundred times slower; on a GPU bfloat16 needs the hardware."""
-    if settings.precision == "float32":
-        return
-    has_it = device.startswith("cuda") and (settings.precision == "float16" or torch.cuda.is_bf16_supported())
-    if not has_it:
-        raise UsageError(f"device {device!r} does not train in {settings.precision}: use precision='float32'")
+    """Half precision without instructions for it is emulated, and slower than float32."""
+    asked = settings.precision
+    on_gpu = device.startswith("cuda") and (asked == "float16" or torch.cuda.is_bf16_supported())
+    on_cpu = device == "cpu" and asked == "bfloat16" and _cpu_has_bfloat16()
+    if asked != "float32" and not on_gpu and not on_cpu:
+        raise UsageError(f"device {device!r} does not train in {asked}: use precision='float32'")
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices: x86 with AVX512-BF16 or AMX. If torch cannot tell, it does not."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
