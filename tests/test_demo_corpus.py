@@ -6,6 +6,9 @@ import pytest
 
 from llama_index_embed_plus.demo.corpus import load_docstrings
 from llama_index_embed_plus.errors import InputError
+from llama_index_embed_plus.train.heldout import Heldout
+from llama_index_embed_plus.train.splits import find_leaks
+from qdrant_tools.records import Example, ScoredText
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +30,15 @@ def test_no_query_text_stands_on_both_sides_of_the_split(corpus):
     train, heldout = ({q.text for q in split.queries} for split in (corpus.train, corpus.heldout))
     assert not train & heldout
     assert 0.75 < len(train) / (len(train) + len(heldout)) < 0.85
+
+
+def test_training_gives_no_held_out_query_away(corpus):
+    heldout = Heldout(corpus.heldout.queries, corpus.heldout.qrels)
+    rows = [
+        Example(query.text, tuple(ScoredText(passage, "") for passage in corpus.train.qrels[query.id]))
+        for query in corpus.train.queries
+    ]
+    assert find_leaks(rows, heldout) == []
 
 
 def test_every_query_has_a_judgement_and_every_judgement_names_a_passage(corpus):

@@ -4,8 +4,9 @@ A docstring is split after its first sentence: that sentence is a query, the qua
 passage that answers it. Real text, on every machine, in a different amount per Python version.
 
 Guarantees: the same interpreter gives the same data set in the same order; no module is imported (sources are
-parsed); every query has exactly one split, taken from a hash of its text, so that a query that occurs twice never
-stands on both sides. Does not know: encoders, collections.
+parsed); every query is in one split at most, taken from a hash of its text, so that a query that occurs twice never
+stands on both sides; no train query asks for a passage that answers a held-out one. Does not know: encoders,
+collections.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Split:
 
 @dataclass(frozen=True)
 class DocstringCorpus:
-    """Passages, and two splits of the queries that no query text is shared between."""
+    """Passages, and two splits of the queries that share neither a text nor an answer."""
 
     passages: tuple[Passage, ...]
     train: Split
@@ -70,8 +71,10 @@ def load_docstrings(*, library: Path | None = None, limit: int | None = None) ->
         raise InputError(
             f"no usable docstrings under {root}: this needs Python's own library sources, installed with most Pythons"
         )
-    train, heldout = (_split(answers, in_train) for in_train in (True, False))
-    return DocstringCorpus(tuple(passages.values()), train, heldout)
+    held_out = {text: ids for text, ids in answers.items() if not _in_train(text)}
+    secret = {passage for ids in held_out.values() for passage in ids}
+    trained = {text: ids for text, ids in answers.items() if _in_train(text) and secret.isdisjoint(ids)}
+    return DocstringCorpus(tuple(passages.values()), _split(trained), _split(held_out))
 
 
 def _docstrings(root: Path) -> Iterator[tuple[str, str]]:
@@ -126,11 +129,7 @@ def _in_train(query: str) -> bool:
     return int.from_bytes(hashlib.sha256(query.encode()).digest()[:4]) < TRAIN_SHARE * 2**32
 
 
-def _split(answers: dict[str, list[str]], in_train: bool) -> Split:
-    queries, qrels = [], {}
-    for text, passage_ids in answers.items():
-        if _in_train(text) == in_train:
-            query = Query(hashlib.sha256(text.encode()).hexdigest()[:12], text)
-            queries.append(query)
-            qrels[query.id] = dict.fromkeys(passage_ids, 1)
-    return Split(tuple(queries), qrels)
+def _split(answers: dict[str, list[str]]) -> Split:
+    ids = {text: hashlib.sha256(text.encode()).hexdigest()[:12] for text in answers}
+    qrels = {ids[text]: dict.fromkeys(passages, 1) for text, passages in answers.items()}
+    return Split(tuple(Query(name, text) for text, name in ids.items()), qrels)
