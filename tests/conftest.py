@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small tensors, and as many workers as cores
 
 from llama_index_embed_plus import cli
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for a shell's background job: Ctrl-C is tested here too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,8 @@ def folder(tmp_path):
 
 
 def asked(folder: Path, **given: int) -> argparse.Namespace:
-    return argparse.Namespace(**{"data": folder, "train_limit": None, "test_limit": None, "passages": None, **given})
+    limits = {"train_limit": None, "test_limit": None, "passages": None, "keep_leaks": False}
+    return argparse.Namespace(**{"data": folder, **limits, **given})
 
 
 def test_no_query_is_in_two_splits_and_none_of_the_test_is_trained_on(benchmark, folder):
@@ -48,6 +49,14 @@ def test_no_query_is_in_two_splits_and_none_of_the_test_is_trained_on(benchmark,
     assert {name: len(rows) for name, rows in texts.items()} == {"train": 35, "dev": 4, "test": 10}
     assert not texts["train"] & texts["dev"] and not (texts["train"] | texts["dev"]) & texts["test"]
     assert data.passages["p7"] == "title 7 text 7" and len(data.passages) == 60
+
+
+def test_train_queries_that_give_a_test_query_away_are_left_out_and_counted(benchmark, folder):
+    with (folder / "qrels" / "train.tsv").open("a") as file:
+        file.write("q7\tp45\t1\n")  # also asks for what answers a test query
+    data, all_of_it = benchmark.read_data(asked(folder)), benchmark.read_data(asked(folder, keep_leaks=True))
+    trained, leaky = ({*its.splits["train"], *its.splits["dev"]} for its in (data, all_of_it))
+    assert leaky - trained == {"q3", "q7"} and (data.leaks, all_of_it.leaks) == (2, 0)
 
 
 def test_limits_keep_the_answers_and_are_the_same_every_time(benchmark, folder):
@@ -70,4 +79,5 @@ def test_the_last_line_compares_every_system_with_the_base(benchmark, folder):
     line = benchmark.summary({"base": row(0.2, 0.4), "adapter": row(0.3, 0.5)}, data, {"seed": 0})
     assert line["ndcg@10"] == {"base": 0.3, "adapter": 0.4} and line["seconds"] == {"base": 3.5, "adapter": 3.5}
     assert line["interval"] == {"adapter": [0.1, 0.1, 0.1]}
+    assert line["data"]["leaks"] == 1
     assert set(benchmark.SYSTEM) == set(benchmark.SYSTEMS) and json.dumps(line)
