@@ -58,7 +58,8 @@ def test_a_model_between_base_and_tuned_is_written_and_then_proved(asked, models
     report = read_report(tmp_path / "half")
     assert code == 0 and report.proof.queries == len(QUESTIONS)
     judged = "may be promoted" if report.promotable else "not to be promoted"
-    assert out.splitlines() == [*(f"  {change}" for change in report.proof.changes), f"{judged}: {report.verdict}"]
+    told = [*(f"  {change}" for change in report.proof.changes), *(f"  note: {note}" for note in report.notes)]
+    assert out.splitlines() == [*told, f"{judged}: {report.verdict}"]
     assert artifact.verify(tmp_path / "half")
 
 
@@ -87,3 +88,12 @@ def test_where_no_mixture_helps_the_base_is_kept(asked, models, tmp_path):
 def test_a_proof_needs_a_report_to_go_into(asked, models):
     code, _, stderr = asked("prove", models / "base", "--base", models / "base", *IN_DOCS)
     assert code == 2 and "was not trained here" in stderr
+
+
+def test_what_the_model_was_trained_on_may_not_prove_it(asked, models, tmp_path):
+    assert asked("merge", models / "base", models / "tuned", "--coefficient", 1, "--out", "all")[0] == 0
+    row = Example(QUESTIONS[3], (ScoredText("p3", PASSAGES[3].text),))
+    (tmp_path / "examples.jsonl").write_text(json.dumps(row.as_row()) + "\n")
+    code, _, stderr = asked("prove", "all", "--base", models / "base", *IN_DOCS, "--examples", "examples.jsonl")
+    assert code == 1 and "1 of 1 training examples give held-out queries away" in stderr
+    assert read_report(tmp_path / "all").proof is None

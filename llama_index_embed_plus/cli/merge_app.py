@@ -41,10 +41,13 @@ def prove(
     queries: Annotated[Path, typer.Option(help="Queries that neither training nor a choice has seen, .jsonl.")],
     qrels: Annotated[Path, typer.Option(help="Their judgements, BEIR's TSV or TREC's.")],
     collection: Annotated[str, typer.Option(help="Its passages are searched.")],
+    examples: Annotated[
+        Path | None, typer.Option(help="What it was trained on: refused if that gives a query away.")
+    ] = None,
     location: Location = DEFAULT_LOCATION,
     as_json: AsJson = False,
 ) -> None:
     """Measure a trained model on held-out queries, and write into it whether it may be promoted."""
     from llama_index_embed_plus.cli.merge_commands import Asked, prove_model
 
-    prove_model(model, base, Asked(queries, qrels, collection, location), as_json=as_json)
+    prove_model(model, base, Asked(queries, qrels, collection, location), examples, as_json=as_json)

@@ -14,14 +14,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from llama_index_embed_plus.cli.console import err, say
-from llama_index_embed_plus.cli.train_commands import summary_of
+from llama_index_embed_plus.cli.train_commands import say_proof, summary_of
 from llama_index_embed_plus.encoders import TextEncoder, open_encoder
 from llama_index_embed_plus.errors import UsageError
 from llama_index_embed_plus.evaluate.files import read_qrels, read_queries
+from llama_index_embed_plus.train.data import read_training_data
 from llama_index_embed_plus.train.heldout import Heldout
 from llama_index_embed_plus.train.merge import Choice, choose_coefficient, interpolate, interpolated
 from llama_index_embed_plus.train.proof import prove
 from llama_index_embed_plus.train.report import read_report
+from llama_index_embed_plus.train.splits import as_questions, check_leak
 from llama_index_embed_plus.train.verdict import record_proof
 from qdrant_tools.collection import Collection, CollectionManager
 from qdrant_tools.connect import connect
@@ -84,19 +86,23 @@ def merge_models(base: str, tuned: str, out: Path, coefficient: float | None, as
     say("not measured yet: `embed-plus prove` does that, with queries that did not choose")
 
 
-def prove_model(model: Path, base: str, asked: Asked, *, as_json: bool) -> None:
-    """Measure a model against its base, and write the proof into its report."""
+def prove_model(model: Path, base: str, asked: Asked, examples: Path | None, *, as_json: bool) -> None:
+    """Measure a model against its base, and write the proof into its report.
+
+    Raises:
+        LeakError: `examples`, what it was trained on, give a query away; then nothing is measured.
+    """
     if read_report(model) is None:
         raise UsageError(f"{model} was not trained here: there is no report to put a proof into")
     before, after, heldout = open_encoder(base), open_encoder(model), asked.heldout()
+    if examples is not None:
+        check_leak(as_questions(read_training_data(examples).rows), heldout, encoder=before)
     with asked.opened(before) as collection:
         report = record_proof(model, prove(before, after, heldout, collection=collection))
     if as_json:
         say(json.dumps(summary_of(model, report), ensure_ascii=False))
         return
-    for change in report.proof.changes if report.proof else ():
-        say(f"  {change}")
-    say(f"{'may be promoted' if report.promotable else 'not to be promoted'}: {report.verdict}")
+    say_proof(report)
 
 
 def _choose(base: str, tuned: str, asked: Asked) -> Choice:

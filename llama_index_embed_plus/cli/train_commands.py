@@ -216,13 +216,18 @@ def _finish(out: Path, report: TrainReport, *, page: bool, as_json: bool) -> Non
         return
     rows = report.data.get("rows", len(report.losses))
     say(f"wrote {out}: {report.method}, {rows} rows, {len(report.losses)} steps, {report.seconds:.1f} s")
+    say_proof(report)
+    if page:
+        say(f"wrote {picture}")
+
+
+def say_proof(report: TrainReport) -> None:
+    """What was measured, what is to be known of it, and whether the model may be promoted."""
     for change in report.proof.changes if report.proof else ():
         say(f"  {change}")
     for note in report.notes:
         say(f"  note: {note}")
     say(f"{'may be promoted' if report.promotable else 'not to be promoted'}: {report.verdict}")
-    if page:
-        say(f"wrote {picture}")
 
 
 def summary_of(out: Path, report: TrainReport) -> dict[str, Any]:
