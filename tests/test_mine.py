@@ -14,7 +14,7 @@ from qdrant_tools.collection import Collection, CollectionManager, build_index, 
 from qdrant_tools.embedded import rankings
 from qdrant_tools.errors import InputError, SpaceMismatchError
 from qdrant_tools.index import index_passages
-from qdrant_tools.mine import Judge, MiningSettings, Tally, mine, positives_by_query
+from qdrant_tools.mine import Judge, MiningSettings, Tally, candidates, mine, positives_by_query
 from qdrant_tools.mine.rules import Candidates, drawing_order, score_limit
 from qdrant_tools.records import Label, Passage
 
@@ -67,6 +67,21 @@ def test_negatives_are_the_nearest_passages_that_no_rule_removes(client, encoder
         @ encoder.encode_passages(["black tea and coffee raise blood sugar"])[0]
     )
     assert example.negatives[0].score == pytest.approx(float(expected[0]), abs=1e-5)
+
+
+@pytest.mark.parametrize(("given", "looked"), [({}, 512), ({"hnsw_ef": 40}, 40), ({"hnsw_ef": None}, 77)])
+def test_mining_looks_further_than_a_search_unless_told_otherwise(tmp_path, encoder, monkeypatch, given, looked):
+    asked: list[int | None] = []
+
+    def watched(client, name, requests):
+        asked.extend(request.params.hnsw_ef for request in requests)
+        return rankings(client, name, requests)
+
+    monkeypatch.setattr(candidates, "rankings", watched)
+    for client in client_of("edge", tmp_path):
+        collection = replace(filled(client, encoder, numbered(5)), hnsw_ef=77)
+        mine(collection, [Label("number one", numbered(5)[0].id)], encoder, settings=replace(OPEN, **given))
+    assert asked == [looked]
 
 
 def test_without_rules_only_known_positives_are_spared(client, encoder):
