@@ -12,7 +12,7 @@ re-embedding of the sample, on queries that the fit did not see. Does not know: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qdrant_tools.errors import InputError, NotSupportedError, SpaceMismatchError
 from qdrant_tools.handle import Collection, fetch, stored_vectors
-from qdrant_tools.neighbours import exact_depth, recall_at, right_answers
+from qdrant_tools.neighbours import PointId, exact_depth, nearest_of, recall_at
 from qdrant_tools.records import Encoder, Vectors
 from qdrant_tools.vectors import checked_unit_vectors, checked_vectors
 
@@ -192,10 +192,14 @@ def measure_drift(
     seen, unseen = sample.halves()
     drift = fit_drift(seen, method=method, rank=rank)
     asked = encoder.encode_queries(queries)
-    truth = [right_answers(row, k) for row in _nearest(asked, unseen.new, exact_depth(k))]
+    depth = exact_depth(k)
+    truth = [nearest_of(row, k, asked=depth) for row in _nearest(asked, unseen.new, depth)]
+
+    def scores(doubtful: Mapping[int, Sequence[PointId]]) -> dict[int, dict[PointId, float]]:
+        return {n: {i: float(asked[n] @ unseen.new[int(i)]) for i in rows} for n, rows in doubtful.items()}
 
     def recall(vectors: Vectors) -> float:
-        return recall_at(k, [[name for name, _ in row] for row in _nearest(vectors, unseen.old, k)], truth)
+        return recall_at(k, [[place for place, _ in row] for row in _nearest(vectors, unseen.old, k)], truth, scores)
 
     unbridged = None if old is None else recall(old.encode_queries(queries))
     report = DriftReport(method, k, len(seen.texts), len(unseen.texts), len(queries), recall(drift(asked)), unbridged)
@@ -218,11 +222,11 @@ def _low_rank(
     return weight, centre_old - centre_new @ weight
 
 
-def _nearest(queries: ArrayLike, rows: Vectors, depth: int) -> list[list[tuple[str, float]]]:
-    """Row numbers (as ids) and scores of the nearest rows, best first, by comparing with all of them."""
+def _nearest(queries: ArrayLike, rows: Vectors, depth: int) -> list[list[tuple[PointId, float]]]:
+    """Row numbers and scores of the nearest rows, best first, by comparing with all of them."""
     scores = np.asarray(queries, np.float32) @ rows.T
     order = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
-    return [[(str(place), float(line[place])) for place in places] for line, places in zip(scores, order, strict=True)]
+    return [[(int(place), float(line[place])) for place in places] for line, places in zip(scores, order, strict=True)]
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -1,8 +1,9 @@
 """A collection and queries -> what each setting of the search costs and finds, and the cheapest one that finds enough.
 
-Every setting is measured against exact search on the same queries: recall@k, latency of single queries, queries per
-second in batches. Settings of the search (`hnsw_ef`, oversampling) are measured on the collection itself; settings of
-the index (`m`, quantisation) on a copy of its vectors that is built for the purpose and dropped.
+Every setting is measured against exact search on the same queries: recall@k (what is as near as the k-th neighbour is
+right, see `neighbours`), latency of single queries, queries per second in batches. Settings of the search (`hnsw_ef`,
+oversampling) are measured on the collection itself; settings of the index (`m`, quantisation) on a copy of its vectors
+that is built for the purpose and dropped.
 
 Guarantees: the collection is only read; stored vectors that serve as queries are left out of their own results.
 Latencies are those of this machine, at this moment, with this client. Does not know: texts.
@@ -10,7 +11,7 @@ Latencies are those of this machine, at this moment, with this client. Does not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,7 +22,8 @@ from qdrant_tools.collection import CollectionManager, CollectionSettings
 from qdrant_tools.connect import engine_of
 from qdrant_tools.errors import CollectionError, InputError, NotSupportedError, UsageError
 from qdrant_tools.handle import Collection
-from qdrant_tools.measure import Measured, Questions, exact_answers, measure
+from qdrant_tools.measure import Measured, measure
+from qdrant_tools.neighbours import Questions, Truth
 from qdrant_tools.quantization import Quantization
 from qdrant_tools.records import Progress
 from qdrant_tools.scratch import scratch_copy
@@ -128,12 +130,13 @@ def tune(
     current = _current(collection)
     questions = _questions(collection, queries, held_out)
     grid = grid or TuningGrid()
-    right, exact = exact_answers(collection, questions, k=k)
+    truth = Truth.of(collection, questions, k)
+    exact = measure(collection, truth, params=collection.search_params(exact=True))
     trials = [_trial(current, exact, exact_search=True)]
     if progress is not None:
         progress(1)
     candidates: dict[Trial, CollectionSettings] = {trials[0]: current}
-    for settings, measured in _measured(collection, current, grid, questions, right, k):
+    for settings, measured in _measured(collection, current, grid, truth):
         trial = _trial(settings, measured)
         trials.append(trial)
         candidates[trial] = settings
@@ -181,18 +184,16 @@ def _measured(
     collection: Collection,
     current: CollectionSettings,
     grid: TuningGrid,
-    questions: Questions,
-    right: Sequence[frozenset[str]],
-    k: int,
+    truth: Truth,
 ) -> Iterator[tuple[CollectionSettings, Measured]]:
     for m in grid.m:
         for quantization in grid.quantization:
             built = replace(current, m=m or current.m, quantization=quantization or current.quantization)
             if _same_index(built, current):
-                yield from _searches(collection, built, grid, questions, right, k)
+                yield from _searches(collection, built, grid, truth)
             else:
                 with scratch_copy(collection, built) as copy:
-                    yield from _searches(copy, built, grid, questions, right, k)
+                    yield from _searches(copy, built, grid, truth)
 
 
 def _same_index(wanted: CollectionSettings, current: CollectionSettings) -> bool:
@@ -204,9 +205,7 @@ def _searches(
     collection: Collection,
     built: CollectionSettings,
     grid: TuningGrid,
-    questions: Questions,
-    right: Sequence[frozenset[str]],
-    k: int,
+    truth: Truth,
 ) -> Iterator[tuple[CollectionSettings, Measured]]:
     for oversampling in grid.oversampling if built.quantization is not None else (1.0,):
         quantization = built.quantization and replace(built.quantization, oversampling=oversampling)
@@ -214,7 +213,7 @@ def _searches(
         for hnsw_ef in grid.hnsw_ef:
             settings = replace(built, hnsw_ef=hnsw_ef, quantization=quantization)
             params = searching.search_params(hnsw_ef=hnsw_ef)
-            yield settings, measure(searching, questions, right, params=params, k=k)
+            yield settings, measure(searching, truth, params=params)
 
 
 def _trial(settings: CollectionSettings, measured: Measured, *, exact_search: bool = False) -> Trial:

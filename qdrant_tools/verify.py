@@ -18,9 +18,9 @@ from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.handle import Collection, plain_id
 from qdrant_tools.in_place import missing
 from qdrant_tools.metrics import mean, ndcg, paired_bootstrap
-from qdrant_tools.neighbours import exact_depth, recall_at, right_answers
+from qdrant_tools.neighbours import Questions, Truth, answers
 from qdrant_tools.records import Encoder, Qrels, Vectors
-from qdrant_tools.search import search_batch, search_vectors
+from qdrant_tools.search import search_batch
 from qdrant_tools.vectors import checked_unit_vectors
 
 
@@ -33,7 +33,7 @@ class Gates:
     similarity: float = 0.99
     """Cosine of every sampled vector to its text's vector, at least."""
     recall: float = 0.95
-    """Share of the exact neighbours of the samples that the graph finds, at least."""
+    """Share of the exact neighbours of the samples that the graph finds, at least; of equally near ones any counts."""
     k: int = 10
     max_drop: float = 0.0
     """How much worse mean nDCG@k may be on the held-out queries."""
@@ -151,10 +151,9 @@ def _vectors(texts: list[str], stored: Vectors, encoder: Encoder, gates: Gates) 
 
 
 def _recall(target: Collection, stored: Vectors, gates: Gates) -> Check:
-    found = search_vectors(target, stored, k=gates.k, text=False, fields=[])
-    exact = search_vectors(target, stored, k=exact_depth(gates.k), exact=True, text=False, fields=[])
-    right = [right_answers([(hit.id, hit.score) for hit in hits], gates.k) for hits in exact]
-    recall = recall_at(gates.k, [[hit.id for hit in hits] for hits in found], right)
+    questions = Questions(stored)
+    found = answers(target, questions.requests(target, target.search_params(), gates.k))
+    recall = Truth.of(target, questions, gates.k).recall([[plain_id(point.id) for point in hits] for hits in found])
     return Check(f"recall@{gates.k} against exact", recall >= gates.recall, recall, f"at least {gates.recall}")
 
 

@@ -13,7 +13,6 @@ from qdrant_tools.collection import CollectionManager, CollectionSettings, Quant
 from qdrant_tools.connect import connect
 from qdrant_tools.errors import CollectionError, InputError, NotSupportedError, UsageError, VectorError
 from qdrant_tools.index import index_passages
-from qdrant_tools.neighbours import recall_at, right_answers
 from qdrant_tools.records import Passage
 from qdrant_tools.tune import TuningGrid, TuningReport, apply, tune
 
@@ -124,10 +123,3 @@ def test_what_cannot_be_tuned_says_why(manager):
         tune(manager.open("numbers"), target_recall=1.5)
     with pytest.raises(InputError, match="at least one value"):
         TuningGrid(hnsw_ef=())
-
-
-def test_equally_near_passages_are_equally_right():
-    exact = [("a", 0.9), ("b", 0.8), ("c", 0.8), ("d", 0.1)]
-    right = right_answers(exact, 2)
-    assert right == {"a", "b", "c"}
-    assert recall_at(2, [["a", "c"], ["a", "d"]], [right, right]) == 0.75
