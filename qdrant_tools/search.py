@@ -1,8 +1,9 @@
 """Queries -> hits of one collection.
 
-Guarantees: typed hits with text and metadata, best first; equal scores come in the order of their passage ids; an
-encoder of another space is refused. Which of several equally scored points make it into the first k is the engine's
-choice. Does not know: how a query becomes a vector.
+Guarantees: typed hits with text and metadata, best first; scores that differ by rounding alone are made equal (see
+`neighbours.levelled`), and equal scores come in the order of their passage ids; an encoder of another space is refused.
+Which of several equally scored points make it into the first k is the engine's choice. Does not know: how a query
+becomes a vector.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from qdrant_client import models
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.handle import Collection, plain_id
+from qdrant_tools.neighbours import levelled
 from qdrant_tools.options import SearchArguments, SearchOptions, checked_count
 from qdrant_tools.records import Encoder, Hit, Vectors
 from qdrant_tools.translate import engine_errors
@@ -76,8 +78,8 @@ def search_groups(
 ) -> list[HitGroup]:
     """Find the k nearest groups of passages, each with its best hits; `by` is the metadata field they share.
 
-    Groups come in the order of their best hits. Passages without the field are in no group. On a server the field
-    needs a payload index of kind keyword or integer.
+    Groups come in the order of their best hits, equal ones by value. Passages without the field are in no group. On a
+    server the field needs a payload index of kind keyword or integer.
 
     Raises:
         SpaceMismatchError, InputError: as in `search_batch`; `diversity` cannot be had for groups.
@@ -101,7 +103,10 @@ def search_groups(
             group_size=group_size,
             with_payload=options.payload(collection),
         )
-    return [HitGroup(group.id, tuple(_hits(collection, group.hits))) for group in found.groups]
+    groups = [HitGroup(group.id, tuple(_hits(collection, group.hits))) for group in found.groups if group.hits]
+    best = levelled([group.hits[0].score for group in groups]).tolist()
+    order = sorted(range(len(groups)), key=lambda at: (-best[at], isinstance(groups[at].value, str), groups[at].value))
+    return [groups[at] for at in order]
 
 
 def encoded(collection: Collection, queries: Sequence[str], encoder: Encoder) -> Vectors:
@@ -139,10 +144,14 @@ def checked_queries(queries: Sequence[str]) -> Sequence[str]:
 
 
 def _hits(collection: Collection, points: Sequence[models.ScoredPoint], *, ranked: bool = False) -> list[Hit]:
-    found = [(collection.layout.passage(p.payload, point_id=plain_id(p.id)), p) for p in points]
+    scores = [point.score for point in points] if ranked else levelled([point.score for point in points]).tolist()
+    found = [
+        (collection.layout.passage(point.payload, point_id=plain_id(point.id)), score, plain_id(point.id))
+        for point, score in zip(points, scores, strict=True)
+    ]
     if not ranked:
-        found.sort(key=lambda pair: (-pair[1].score, pair[0].id))
+        found.sort(key=lambda each: (-each[1], each[0].id, str(each[2])))
     return [
-        Hit(passage.id, point.score, rank, passage.text, passage.metadata, plain_id(point.id))
-        for rank, (passage, point) in enumerate(found, start=1)
+        Hit(passage.id, score, rank, passage.text, passage.metadata, point_id)
+        for rank, (passage, score, point_id) in enumerate(found, start=1)
     ]

@@ -143,7 +143,7 @@ def tune(
         if progress is not None:
             progress(1)
     enough = [trial for trial in trials if trial.recall >= target_recall]
-    chosen = min(enough, key=lambda trial: (trial.p50_ms, not trial.exact))
+    chosen = min(enough, key=lambda trial: (trial.p50_ms, not trial.exact), default=trials[0])
     points = collection.client.count(collection.name).count
     return TuningReport(
         collection.name, points, len(questions.vectors), k, target_recall, tuple(trials), chosen, candidates[chosen]

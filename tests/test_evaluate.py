@@ -115,12 +115,17 @@ def test_less_noise_is_proved_better_and_the_same_system_is_not(collection):
     assert not compare(noisy, noisy).proves_better
 
 
-def test_overlap_is_the_share_of_the_exact_top_k():
+def test_overlap_is_the_share_of_the_exact_top_k_and_a_tie_is_as_good():
     qrels = {"a": {"x": 1}, "b": {"z": 1}}
-    exact = report_of({"a": {"x": 1.0, "y": 0.5}, "b": {"z": 1.0}}, qrels, k=2)
-    found = report_of({"a": {"x": 1.0, "w": 0.5}, "b": {"z": 1.0}}, qrels, k=2)
-    assert overlap(found, exact) == 0.75
-    assert overlap(exact, exact) == 1.0
+
+    def run(**scores):
+        return report_of({"a": scores, "b": {"z": 1.0}}, qrels, k=2)
+
+    exact = run(x=1.0, y=0.5)
+    assert overlap(run(x=1.0, w=0.4), exact) == overlap(run(x=1.0), exact) == 0.75
+    assert overlap(run(x=1.0, w=0.5 - 1e-7), exact) == overlap(exact, exact) == 1.0
+    assert overlap(run(x=0.8, w=0.5), exact) == 0.75, "scores of another kind tell nothing"
+    assert overlap(exact, report_of({"a": {}}, qrels, k=2)) == 0.0
 
 
 def test_queries_without_any_judgement_are_an_error_and_different_reports_are_not_compared(collection):

@@ -7,11 +7,10 @@ compared by `compare`. Does not know: how the collection was filled or the encod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict, Unpack, get_args
 
-import numpy as np
 from qdrant_client import models
 
 from llama_index_embed_plus.errors import InputError, UsageError
@@ -23,6 +22,8 @@ from qdrant_tools.errors import SpaceMismatchError
 from qdrant_tools.filters import PlainFilter
 from qdrant_tools.handle import fetch
 from qdrant_tools.hybrid import Fusion, search_hybrid, search_lexical
+from qdrant_tools.metrics import ranked
+from qdrant_tools.neighbours import TIE, PointId, nearest_of, recall_at
 from qdrant_tools.options import checked_count
 from qdrant_tools.records import Encoder, Hit, Qrels, Query, Run
 from qdrant_tools.search import checked_queries, search_batch
@@ -121,11 +122,29 @@ def evaluate_retrieval(
 
 
 def overlap(approximate: RetrievalReport, exact: RetrievalReport) -> float:
-    """Return recall@k of one run against an exact one: the mean share of the exact top k that was found."""
-    shares = [
-        len(exact.run[q].keys() & approximate.run[q].keys()) / len(exact.run[q]) for q in exact.run if exact.run[q]
-    ]
-    return float(np.mean(shares)) if shares else 0.0
+    """Return recall@k of one run against an exact one: the mean share of the exact top k that was found.
+
+    A passage that is not among the exact ones counts if it scores as the last of them: it ties. Where the two runs
+    score one passage differently (compressed vectors without rescoring), scores cannot tell, and the ids alone count.
+    """
+    asked = [query for query, scores in exact.run.items() if scores]
+    if not asked:
+        return 0.0
+    runs = [(approximate.run.get(query, {}), exact.run[query]) for query in asked]
+    k = max(len(best) for _, best in runs)
+    right = [nearest_of([(each, best[each]) for each in ranked(best)], k, asked=k) for _, best in runs]
+
+    def scores(doubtful: Mapping[int, Sequence[PointId]]) -> dict[int, dict[PointId, float]]:
+        comparable = {number: ids for number, ids in doubtful.items() if _alike(*runs[number])}
+        return {number: {each: runs[number][0][str(each)] for each in ids} for number, ids in comparable.items()}
+
+    return recall_at(k, [ranked(found) for found, _ in runs], right, scores)
+
+
+def _alike(scores: Mapping[str, float], others: Mapping[str, float]) -> bool:
+    """Whether two runs give the passages that both hold the same scores, to rounding."""
+    room = TIE * max(map(abs, others.values()), default=0.0)
+    return all(abs(scores[each] - others[each]) <= room for each in scores.keys() & others.keys())
 
 
 def checked_depth(k: int | Sequence[int]) -> list[int]:

@@ -1,7 +1,7 @@
 """Passages as ids and a matrix -> the exact best ones for every query, with memory for one block of scores.
 
 Guarantees: exact in single precision; of equally scored passages those with the larger ids are taken, as trec_eval
-orders them. Does not know: where the vectors come from.
+orders them, and scores that differ by rounding alone are equal. Does not know: where the vectors come from.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llama_index_embed_plus.errors import InputError
+from qdrant_tools.neighbours import ROUNDING, levelled
 from qdrant_tools.records import Encoder, Passage, Run, Vectors
 from qdrant_tools.vectors import checked_vectors
 
@@ -80,10 +81,11 @@ class PassageVectors:
                 floor = np.partition(block, -k, axis=1)[:, -k]
             for row, (scores, places) in enumerate(best):
                 # Everything that ties with the k-th is looked at, so that the order alone decides.
-                found = np.flatnonzero(block[row] >= floor[row])
-                joined = np.concatenate([scores, block[row, found]])
-                kept = np.argsort(-joined, kind="stable")[:k]
-                best[row] = joined[kept], np.concatenate([places, found + start])[kept]
+                found = np.flatnonzero(block[row] >= floor[row] - ROUNDING)
+                joined = levelled(np.concatenate([scores, block[row, found]])).astype(np.float32)
+                where = np.concatenate([places, found + start])
+                kept = np.lexsort((where, -joined))[:k]
+                best[row] = joined[kept], where[kept]
         return best
 
 

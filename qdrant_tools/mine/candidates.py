@@ -114,9 +114,10 @@ def _rescored(
     points: Sequence[models.ScoredPoint], query: NDArray[np.float32], collection: Collection
 ) -> list[models.ScoredPoint]:
     """In the order of BM25, with the similarity to the query vector as score."""
-    for point in points:
+    by_words = _by_score(points)
+    for point in by_words:
         point.score = float(np.asarray(collection.layout.dense(point.vector), dtype=np.float32) @ query)
-    return list(points)
+    return by_words
 
 
 def _in_turns(first: Sequence[models.ScoredPoint], second: Sequence[models.ScoredPoint]) -> list[models.ScoredPoint]:

@@ -15,12 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_tools.mine.settings import MiningSettings
+from qdrant_tools.neighbours import ROUNDING, TIE, levelled
 
 SAME_SCORE = 1e-3
 """Scores of one pair from the engine and from the stored vector differ by rounding alone, which is far less."""
-
-ROUNDING = 1e-5
-"""Scores closer than that are taken as equal."""
 
 Scores = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -78,9 +76,11 @@ def eligible(
     left = np.flatnonzero(~is_known)[: settings.depth]
     removed = Counter(known_positive=int(is_known.sum()), candidates=len(left), skipped=len(left[: settings.skip]))
     left = left[settings.skip :]
+    # a candidate that scores as the limit, to rounding, is below it: on every machine
+    limit = score_limit(positives.scores, settings) + TIE * float(np.abs(positives.scores).max(initial=0.0))
     rules = {
         "same_document": _same_document(candidates, positives),
-        "close_to_positive": candidates.scores > score_limit(positives.scores, settings),
+        "close_to_positive": candidates.scores > limit,
     }
     for rule, mask in rules.items():
         hit = mask[left]
@@ -105,9 +105,9 @@ def drawing_order(candidates: Candidates, left: NDArray[np.int64], settings: Min
 
 def ordered(points: Sequence[str | int], scores: Scores) -> list[int]:
     """Indices by score, best first. Scores that differ by rounding only go by id, so that two runs agree."""
-    if (np.diff(scores) < -2 * ROUNDING).all():
+    if (np.diff(scores) < -ROUNDING * float(np.abs(scores).max(initial=0.0))).all():
         return list(range(len(points)))  # an engine's answer mostly is in order: no id has to be made to see that
-    falling = -np.round(scores.astype(np.float64) / ROUNDING)
+    falling = -levelled(scores)
     order: list[int] = np.argsort(falling, kind="stable").tolist()
     ends = np.append(np.flatnonzero(np.diff(falling[order]) > 0) + 1, len(order))
     start = 0
@@ -121,7 +121,7 @@ def ordered(points: Sequence[str | int], scores: Scores) -> list[int]:
 def is_copy(vector: Scores, positives: Scores, similarity: float) -> bool:
     """Whether a vector (dimension,) is as similar to one of the positives (n, dimension); the cosine decides."""
     lengths = np.linalg.norm(positives, axis=1) * np.linalg.norm(vector)
-    return bool((positives @ vector >= similarity * lengths).any())
+    return bool((positives @ vector >= (similarity - TIE) * lengths).any())
 
 
 def _same_document(candidates: Candidates, positives: Positives) -> Mask:
