@@ -7,10 +7,12 @@ import inspect
 
 import numpy as np
 import pytest
+from moments import Gate, until
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.async_client_base import AsyncQdrantBase
 
 from qdrant_tools.connect import aconnect, connect, engine_of
+from qdrant_tools.edge import child
 from qdrant_tools.errors import CollectionNotFoundError, LocationError, NotSupportedError, UnreachableError, VectorError
 
 VECTOR = models.VectorParams(size=64, distance=models.Distance.COSINE)
@@ -48,17 +50,19 @@ async def test_its_errors_are_the_same(aclient):
         await aclient.count("docs")
 
 
-async def test_searches_and_the_event_loop_go_on_while_an_index_is_built(aclient):
+async def test_searches_and_the_event_loop_go_on_while_an_index_is_built(aclient, tmp_path_factory, monkeypatch):
+    gate = Gate(tmp_path_factory.mktemp("gate") / "build")
+    monkeypatch.setattr(child, "WORKER", gate.worker)
     await aclient.create_collection("docs", VECTOR, optimizers_config=EAGER)
     matrix = np.random.default_rng(0).normal(size=(6000, 64)).astype(np.float32)
     await aclient.upsert("docs", models.Batch(ids=list(range(6000)), vectors=matrix.tolist()))
     build = asyncio.create_task(aclient.build_index("docs"))
-    answered = 0
-    while not build.done():
-        answered += len((await aclient.query_points("docs", matrix[0], limit=1)).points)
-        await asyncio.sleep(0.01)
+    await asyncio.to_thread(until, lambda: gate.reached)
+    for _ in range(10):
+        assert (await aclient.query_points("docs", matrix[0], limit=1)).points
+    assert not build.done()
+    gate.open()
     assert await build is True
-    assert answered > 5
     assert (await aclient.get_collection("docs")).indexed_vectors_count == 6000
     await aclient.close()
 

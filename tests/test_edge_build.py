@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from moments import Gate, until
 from qdrant_client import models
 
 from qdrant_tools.connect import connect
@@ -43,6 +44,25 @@ def upsert(client, vectors, first=0):
 
 
 @pytest.fixture
+def gate(tmp_path_factory, monkeypatch):
+    """Holds every build until it is opened."""
+    gate = Gate(tmp_path_factory.mktemp("gate") / "build")
+    monkeypatch.setattr(child, "WORKER", gate.worker)
+    return gate
+
+
+@contextmanager
+def build_under_way(client, gate):
+    """Inside, the child process of a build has begun and waits; on leaving it goes on, and the build is waited for."""
+    builder = threading.Thread(target=client.build_index, args=("docs",))
+    builder.start()
+    until(lambda: gate.reached)
+    yield builder
+    gate.open()
+    builder.join()
+
+
+@pytest.fixture
 def client(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "QUIET", 3600.0)  # no build unasked
     monkeypatch.setattr(build, "PATIENCE", 3600.0)
@@ -52,36 +72,37 @@ def client(tmp_path, monkeypatch):
     client.close()
 
 
-def test_the_process_goes_on_while_an_index_is_built(client):
+def test_the_process_goes_on_while_an_index_is_built(client, gate):
     upsert(client, matrix(ROWS))
-    builder = threading.Thread(target=client.build_index, args=("docs",))
-    builder.start()
-    answered = 0
-    while builder.is_alive():
-        answered += len(client.query_points("docs", matrix(1)[0], limit=1).points)
-        time.sleep(0.01)
-    builder.join()
-    assert answered > 5
+    with build_under_way(client, gate):
+        for _ in range(10):
+            assert client.query_points("docs", matrix(1)[0], limit=1).points
+        assert client.get_collection("docs").indexed_vectors_count == 0
     assert client.get_collection("docs").indexed_vectors_count == ROWS
     assert client.build_index("docs") is False
 
 
-def test_what_is_written_during_a_build_is_there_after_it(client):
+def test_what_is_written_during_a_build_is_there_after_it(client, gate):
     upsert(client, matrix(ROWS))
     folder = client.folder
-    builder = threading.Thread(target=client.build_index, args=("docs",))
-    builder.start()
     extra = 0
-    while builder.is_alive():
+
+    def write():
+        nonlocal extra
         upsert(client, matrix(10, seed=extra), first=ROWS + extra * 10)
         client.delete("docs", [extra])
         client.set_payload("docs", {"n": -1}, points=[ROWS - 1 - extra])
         with pytest.raises(ValueError):
             client.set_payload("docs", {"n": -1}, points=[10**9])
         extra += 1
-        time.sleep(0.02)
-    builder.join()
-    assert extra > 3
+
+    with build_under_way(client, gate) as builder:
+        for _ in range(5):
+            write()
+        gate.open()
+        while builder.is_alive():  # and while the copy catches up, as far as this machine lets us
+            write()
+    assert extra >= 5
     client.close()
     client = connect(folder)
     assert client.count("docs").count == ROWS + extra * 10 - extra
@@ -106,7 +127,7 @@ def test_a_build_that_fails_leaves_the_collection_serving(client, tmp_path, monk
     assert len(list((client.folder / "collections").iterdir())) == 1
 
 
-def test_a_collection_can_be_dropped_while_its_index_is_built(client):
+def test_a_collection_can_be_dropped_while_its_index_is_built(client, gate):
     upsert(client, matrix(ROWS))
     outcome = []
 
@@ -118,7 +139,7 @@ def test_a_collection_can_be_dropped_while_its_index_is_built(client):
 
     builder = threading.Thread(target=run)
     builder.start()
-    time.sleep(0.3)
+    until(lambda: gate.reached)
     client.delete_collection("docs")
     builder.join()
     assert len(outcome) == 1
@@ -127,26 +148,25 @@ def test_a_collection_can_be_dropped_while_its_index_is_built(client):
     assert client.count("docs").count == 0
 
 
-def test_points_that_cross_the_threshold_are_indexed_unasked(tmp_path, monkeypatch):
+def test_points_that_cross_the_threshold_are_indexed_unasked(tmp_path, gate, monkeypatch):
     monkeypatch.setattr(build, "QUIET", 0.05)
     client = connect(tmp_path)
     create(client)
     upsert(client, matrix(ROWS))
-    seen = set()
-    deadline = time.monotonic() + 60
-    while (info := client.get_collection("docs")).status != "green" and time.monotonic() < deadline:
-        seen.add(info.status.value)
-        time.sleep(0.01)
-    assert info.indexed_vectors_count == ROWS
-    assert "yellow" in seen
+    until(lambda: gate.reached)
+    assert client.get_collection("docs").status == "yellow"
+    gate.open()
+    until(lambda: client.get_collection("docs").status == "green")
+    assert client.get_collection("docs").indexed_vectors_count == ROWS
     client.close()
 
 
-def test_closing_ends_a_build_under_way(tmp_path, monkeypatch):
+def test_closing_ends_a_build_under_way(tmp_path, gate, monkeypatch):
     monkeypatch.setattr(build, "QUIET", 0.0)
     client = connect(tmp_path)
     create(client)
     upsert(client, matrix(ROWS))
+    until(lambda: gate.reached)
     client.close()
     client = connect(tmp_path)
     assert client.count("docs").count == ROWS
@@ -155,29 +175,40 @@ def test_closing_ends_a_build_under_way(tmp_path, monkeypatch):
 
 BUILDER = """
 import sys, threading
-from qdrant_tools.connect import connect
-client = connect(sys.argv[1])
-threading.Thread(target=client.build_index, args=("docs",)).start()
-print("building", flush=True)
-import time
+from pathlib import Path
 from qdrant_client import models
-for i in range(10_000):
+from qdrant_tools.connect import connect
+from qdrant_tools.edge import child
+child.WORKER = Path(sys.argv[2])
+client = connect(sys.argv[1])
+def build():
+    client.build_index("docs")
+    print("built", flush=True)
+threading.Thread(target=build).start()
+for i in range(1_000_000):
     client.upsert("docs", [models.PointStruct(id=100_000 + i, vector=[1.0] * 64)])
     print(i + 1, flush=True)
 """
 
 
-@pytest.mark.parametrize("after", [0.2, 0.7, 1.5])
-def test_a_kill_during_a_build_loses_nothing(client, after):
+@pytest.mark.parametrize("moment", ["before", "after", "never"])
+def test_a_kill_during_a_build_loses_nothing(client, tmp_path_factory, moment):
+    """While the child builds, when it has built and nothing is exchanged yet, and when the copy serves."""
     upsert(client, matrix(ROWS))
     folder = client.folder
     client.close()
-    process = subprocess.Popen([sys.executable, "-c", BUILDER, str(folder)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "building\n"
-    time.sleep(after)
+    gate = Gate(tmp_path_factory.mktemp("gate") / "build", moment)
+    command = [sys.executable, "-c", BUILDER, str(folder), str(gate.worker)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    lines = [process.stdout.readline().strip() for _ in range(5)]
+    while not (gate.reached or "built" in lines):
+        lines.append(process.stdout.readline().strip())
+        assert lines[-1], "the builder ended"
+    lines += [process.stdout.readline().strip() for _ in range(5)]
     os.kill(process.pid, signal.SIGKILL)
-    lines = [line for line in process.communicate()[0].splitlines() if line.isdigit()]
-    acknowledged = int(lines[-1]) if lines else 0
+    lines += process.communicate()[0].splitlines()
+    assert ("built" in lines) == (moment == "never")
+    acknowledged = max(int(line) for line in lines if line.isdigit())
     client = connect(folder)
     assert client.count("docs").count >= ROWS + acknowledged
     assert len(client.retrieve("docs", [100_000 + i for i in range(acknowledged)])) == acknowledged
