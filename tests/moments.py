@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from qdrant_tools.edge import child
 
@@ -38,6 +40,28 @@ def until(condition: Callable[[], Found]) -> Found:
         assert time.monotonic() < deadline, "what had to come did not come"
         time.sleep(0.002)
     return found
+
+
+def dying(owner: Any, names: list[str], nth: int, moment: str) -> None:
+    """Have this process kill itself before or after the nth call of any of these functions of an object or module."""
+    left = nth
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            last = left == 0
+            if last and moment == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = call(*args, **kwargs)
+            if last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return counting
+
+    for name in names:
+        setattr(owner, name, counted(getattr(owner, name)))
 
 
 class Gate:

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -206,15 +205,18 @@ def test_exporting_over_something_is_refused(run, tmp_path):
 def test_ctrl_c_keeps_what_was_reported(tmp_path):
     rows = [{"id": f"row {i}", "text": f"passage number {i}"} for i in range(60_000)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    command = [sys.executable, "-c", "from llama_index_embed_plus.cli import main; main()"]
-    arguments = ["index", "rows.jsonl", "--collection", "docs"]
-    indexing = subprocess.Popen([*command, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    manifest_seen = time.monotonic() + 60
-    while not list(tmp_path.glob("embed-plus-data/**/segments")) and time.monotonic() < manifest_seen:
-        time.sleep(0.05)
-    time.sleep(6)
+    script = (
+        "import llama_index_embed_plus.cli.commands as c\nindex = c.index_passages\n"
+        "def telling(*a, progress, **k):\n"
+        "    return index(*a, progress=lambda n: (progress(n), print('batch', flush=True)), **k)\n"
+        "c.index_passages = telling\nfrom llama_index_embed_plus.cli import main; main()"
+    )
+    command = [sys.executable, "-c", script, "index", "rows.jsonl", "--collection", "docs"]
+    indexing = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(2):  # of more than 200
+        assert indexing.stdout.readline() == "batch\n"
     indexing.send_signal(signal.SIGINT)
-    _, err = indexing.communicate(timeout=60)
+    _, err = indexing.communicate(timeout=300)
     assert indexing.returncode == 130, err
     message = next(line for line in err.splitlines() if line.startswith("interrupted: "))
     reported = int(message.split()[1])

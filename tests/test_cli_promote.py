@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import closing
 
 import pytest
@@ -182,11 +181,13 @@ def test_mistakes_are_one_line(run, at):
 def test_killed_or_interrupted_the_same_command_goes_on(run, at, encoders, tmp_path, how):
     script = (
         "import time, llama_index_embed_plus.encoders as e\n"
-        "opened = e.open_encoder\n"
+        "opened, calls = e.open_encoder, []\n"
         "def slowly(*a, **k):\n"
         "    encoder = opened(*a, **k); encode = encoder.encode_passages\n"
-        "    def slow(texts): print('embedding', flush=True); time.sleep(0.3); return encode(texts)\n"
-        "    encoder.encode_passages = slow; return encoder\n"
+        "    def waiting(texts):\n"
+        "        calls.append(texts); print('embedding', flush=True)\n"
+        "        time.sleep(600 * (len(calls) == 3)); return encode(texts)\n"
+        "    encoder.encode_passages = waiting; return encoder\n"
         "e.open_encoder = slowly\n"
         "from llama_index_embed_plus.cli import main; main()"
     )
@@ -201,9 +202,8 @@ def test_killed_or_interrupted_the_same_command_goes_on(run, at, encoders, tmp_p
         )
         for _ in range(3):
             assert running.stdout.readline() == "embedding\n"
-        time.sleep(0.1)
         running.send_signal(signum)
-        _, err = running.communicate(timeout=60)
+        _, err = running.communicate(timeout=300)
         assert running.returncode == expected, err
         serving(tmp_path, encoders[0])
     assert "the old model serves; run the same command again to go on" in err

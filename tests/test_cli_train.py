@@ -7,8 +7,6 @@ import json
 import os
 import signal
 import sys
-import threading
-import time
 from contextlib import closing, suppress
 
 import numpy as np
@@ -16,6 +14,7 @@ import pytest
 from models import SENTENCE, save_model
 
 from llama_index_embed_plus import artifact, cli, open_encoder
+from llama_index_embed_plus.train.checkpoint import Checkpoints
 from llama_index_embed_plus.train.report import read_report
 from qdrant_tools.collection import CollectionManager
 from qdrant_tools.connect import connect
@@ -148,17 +147,19 @@ def test_the_page_is_drawn_beside_the_model(place, base, monkeypatch, capsys):
     assert (place / "adapted.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_an_interrupted_run_keeps_a_checkpoint_and_the_same_command_goes_on(run, place):
+def test_an_interrupted_run_keeps_a_checkpoint_and_the_same_command_goes_on(run, place, monkeypatch):
     command = ("--method", "full", "--batch-size", 4, "--epochs", 3, "--max-tokens", 16, "--checkpoint-every", 1)
     assert run(*command, "--out", "whole")[0] == 0
 
-    def interrupt() -> None:
-        while not list(place.glob(".tuned-training/checkpoint-*")):
-            time.sleep(0.002)
+    keep = Checkpoints.keep
+
+    def interrupt_after_keeping(self, written) -> None:
+        keep(self, written)
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt).start()
-    code, out, stderr = run(*command, "--out", "tuned")
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "keep", interrupt_after_keeping)
+        code, out, stderr = run(*command, "--out", "tuned")
     assert code == 130 and out == "" and not (place / "tuned").exists()
     assert "steps are kept in " in stderr and stderr.rstrip().endswith("run the same command again to go on from there")
 

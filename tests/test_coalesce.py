@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from moments import until
 
 from llama_index_embed_plus.coalesce import MAX_BATCH, Coalescer
 
@@ -25,7 +26,7 @@ class Lengths:
     def __call__(self, texts):
         self.batches.append(texts)
         self.threads.add(threading.get_ident())
-        assert self.gate.wait(30), "nobody opened the gate"
+        assert self.gate.wait(300), "nobody opened the gate"
         if "poison" in texts:
             raise ValueError("poison")
         return np.array([[len(text)] for text in texts], np.float32)
@@ -46,11 +47,9 @@ def test_callers_who_come_during_a_computation_share_the_next_batch():
     coalescer = Coalescer(encode)
     with ThreadPoolExecutor(64) as pool:
         first = pool.submit(coalescer.encode, "first")
-        while not encode.batches:
-            pass
+        until(lambda: encode.batches)
         others = [pool.submit(coalescer.encode, text) for text in texts(63)]
-        while len(coalescer._waiting) < 63:
-            pass
+        until(lambda: len(coalescer._waiting) == 63)
         encode.gate.set()
         assert first.result() == [5.0]
         assert [row.result()[0] for row in others] == list(range(1, 64))

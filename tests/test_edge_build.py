@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -36,9 +37,9 @@ def create(client, name="docs", threshold=10):
     )
 
 
-def upsert(client, vectors, first=0):
-    for start in range(0, len(vectors), 500):
-        block = vectors[start : start + 500].tolist()
+def upsert(client, vectors, first=0, batch=500):
+    for start in range(0, len(vectors), batch):
+        block = vectors[start : start + batch].tolist()
         points = [POINT(id=first + start + i, vector=v, payload={"n": first + start + i}) for i, v in enumerate(block)]
         client.upsert("docs", points)
 
@@ -102,6 +103,7 @@ def test_what_is_written_during_a_build_is_there_after_it(client, gate):
         gate.open()
         while builder.is_alive():  # and while the copy catches up, as far as this machine lets us
             write()
+            time.sleep(0.02)
     assert extra >= 5
     client.close()
     client = connect(folder)
@@ -152,7 +154,7 @@ def test_points_that_cross_the_threshold_are_indexed_unasked(tmp_path, gate, mon
     monkeypatch.setattr(build, "QUIET", 0.05)
     client = connect(tmp_path)
     create(client)
-    upsert(client, matrix(ROWS))
+    upsert(client, matrix(ROWS), batch=ROWS)  # one write: a pause between two would be a load that has come to rest
     until(lambda: gate.reached)
     assert client.get_collection("docs").status == "yellow"
     gate.open()
@@ -174,7 +176,7 @@ def test_closing_ends_a_build_under_way(tmp_path, gate, monkeypatch):
 
 
 BUILDER = """
-import sys, threading
+import sys, threading, time
 from pathlib import Path
 from qdrant_client import models
 from qdrant_tools.connect import connect
@@ -188,6 +190,7 @@ threading.Thread(target=build).start()
 for i in range(1_000_000):
     client.upsert("docs", [models.PointStruct(id=100_000 + i, vector=[1.0] * 64)])
     print(i + 1, flush=True)
+    time.sleep(0.02)
 """
 
 

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -299,15 +298,18 @@ def test_threads_write_and_read_one_collection(filled):
     client.close()
 
 
-# Replaces a collection behind an alias again and again: create, fill, switch, delete.
+# Replaces a collection behind an alias again and again: create, fill, switch, delete. Kills itself at the nth call.
 REPLACER = """
-import sys
-import time
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from moments import dying
 from qdrant_client import models
 from qdrant_tools.connect import connect
-client = connect(sys.argv[1])
+folder, first, owner, name, moment, nth = sys.argv[2:]
+client = connect(folder)
+dying({"client": client, "os": os}[owner], [name], int(nth), moment)
 names = [c.name for c in client.get_collections().collections]
-for i in range(len(names) + int(sys.argv[2]), 10_000):
+for i in range(len(names) + int(first), 10_000):
     client.create_collection(f"docs-{i}", models.VectorParams(size=4, distance="Dot"), metadata={"i": i})
     client.upsert(f"docs-{i}", [models.PointStruct(id=1, vector=[i, 0, 0, 0], payload={"i": i})])
     create = models.CreateAlias(collection_name=f"docs-{i}", alias_name="live")
@@ -317,18 +319,26 @@ for i in range(len(names) + int(sys.argv[2]), 10_000):
         client.delete_collection(name)
 """
 
+REPLACEMENTS = [
+    ("client", "upsert", "before", 3),
+    ("client", "update_collection_aliases", "before", 2),
+    ("client", "update_collection_aliases", "after", 2),
+    ("client", "delete_collection", "before", 2),
+    ("client", "create_collection", "after", 3),
+    *(("os", "replace", moment, nth) for moment, nth in (("before", 7), ("after", 8), ("before", 9))),
+]
+"""A kill between the steps of a replacement, and, at a replaced file, in the middle of one."""
+
 
 def test_a_kill_while_collections_are_replaced_leaves_the_alias_serving(tmp_path):
     live = -1
-    for batch in range(3):
-        command = [sys.executable, "-c", REPLACER, str(tmp_path), str(1000 * batch)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        for _ in range(3):
-            live = int(process.stdout.readline().split()[1])
-        time.sleep(0.013 * batch)
-        process.kill()
-        rest = [line for line in process.communicate()[0].splitlines() if line.startswith("live ")]
-        live = int(rest[-1].split()[1]) if rest else live
+    for batch, (owner, name, moment, nth) in enumerate(REPLACEMENTS):
+        where = [os.path.dirname(__file__), str(tmp_path), str(1000 * batch)]
+        command = [sys.executable, "-c", REPLACER, *where, owner, name, moment, str(nth)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        assert done.returncode == -signal.SIGKILL, f"{name} was not reached {nth} times"
+        switched = [line for line in done.stdout.splitlines() if line.startswith("live ")]
+        live = int(switched[-1].split()[1]) if switched else live
         client = connect(tmp_path)
         (record,) = client.retrieve("live", [1])
         assert record.payload["i"] >= live

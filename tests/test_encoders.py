@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -372,9 +373,10 @@ def test_memory_does_not_grow_with_the_calls(tiny_artifact):
         gc.collect()
         return process.memory_info().rss / 1e6
 
-    before = megabytes_after(200)
+    found = [megabytes_after(400) for _ in range(6)]
 
-    assert megabytes_after(2000) - before < 10
+    # what a call keeps is added in every round, what the allocator happens to take is not
+    assert min(after - before for before, after in zip(found, found[1:])) < 0.4
 
 
 def test_a_revision_of_a_folder_is_refused(tiny):
@@ -442,7 +444,7 @@ def test_two_hundred_threads_get_what_one_gets(tiny_artifact):
 
 
 def test_after_an_interruption_nothing_more_is_computed(tiny_artifact):
-    encoder = open_encoder(tiny_artifact, runtime=Runtime(batch_tokens=8))
+    encoder = open_encoder(tiny_artifact, runtime=Runtime(batch_tokens=8, threads=4))
     computed = []
     run = encoder.backend
 
@@ -452,7 +454,8 @@ def test_after_an_interruption_nothing_more_is_computed(tiny_artifact):
         def __call__(self, batch, *, alone):
             computed.append(batch)
             if len(computed) > 1:  # the first one is done; the others are under way when the interruption comes
-                interrupted.wait(60)
+                interrupted.wait(300)
+                time.sleep(0.2)  # 100 batches would take as long as no thread waits for its turn
             return run(batch, alone=alone)
 
     interrupted = threading.Event()

@@ -1,20 +1,19 @@
-"""Kills at random moments, a disk that is full at the moment of writing, servers that fall silent or turn away."""
+"""Kills at any moment, a disk that is full at the moment of writing, servers that fall silent or turn away."""
 
 from __future__ import annotations
 
 import os
-import random
 import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from moments import dying  # noqa: F401  for the scripts
 from qdrant_client import models
 from tiny import WordEncoder, numbered
 
@@ -44,9 +43,9 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from test_robustness import *
 client = connect(sys.argv[2])
+dying(client, METHODS, int(sys.argv[4]), sys.argv[5])
 manager = CollectionManager(client)
 promotion = Promotion(manager, "live", NEW, in_place=sys.argv[3] == "in-place")
-print("begun", flush=True)
 promotion.build(batch_size=16)
 if promotion.plan().kind != "nothing":
     promotion.verify(Gates(samples=10, recall=0.5))
@@ -55,21 +54,22 @@ print("switched", flush=True)
 """
 
 
-def killed(script, *arguments, after):
-    """Run a script, kill it so many seconds after it has begun; the lines that it printed."""
-    command = [sys.executable, "-c", script, os.path.dirname(__file__), *map(str, arguments)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    lines = [running.stdout.readline()]
-    time.sleep(after)
-    running.send_signal(signal.SIGKILL)
-    rest, _ = running.communicate()
-    return [line.strip() for line in [*lines, *rest.splitlines()] if line.strip()]
+METHODS = ["scroll", "retrieve", "upsert", "update_vectors", "get_collection", "update_collection", "count"]
+METHODS += ["create_collection", "create_vector_name", "build_index", "update_collection_aliases"]
+"""What a promotion calls: it is killed at the nth call of any of these."""
 
 
-def test_an_index_run_that_is_killed_at_random_moments_has_what_it_reported(tmp_path):
-    moments = random.Random(1)
-    for _ in range(4):
-        lines = killed(INDEXING, tmp_path / "data", after=moments.uniform(0, 0.6))
+def command_of(script, *arguments):
+    return [sys.executable, "-c", script, os.path.dirname(__file__), *map(str, arguments)]
+
+
+def test_an_index_run_that_is_killed_again_and_again_has_what_it_reported(tmp_path):
+    for batches in (0, 2, 12, 40):  # of 94; each time it goes on with another one, and is killed somewhere in that
+        running = subprocess.Popen(command_of(INDEXING, tmp_path / "data"), stdout=subprocess.PIPE, text=True)
+        lines = [running.stdout.readline() for _ in range(1 + batches)]
+        assert lines[0] == "begun\n" and all(lines)
+        running.send_signal(signal.SIGKILL)
+        lines += running.communicate()[0].splitlines()
         reported = sum(int(line) for line in lines[1:])
         with closing(connect(tmp_path / "data")) as client:
             assert client.count("docs").count >= reported
@@ -82,15 +82,18 @@ def test_an_index_run_that_is_killed_at_random_moments_has_what_it_reported(tmp_
 
 
 @pytest.mark.parametrize("how", ["beside", "in-place"])
-def test_a_promotion_that_is_killed_at_random_moments_serves_all_along(tmp_path, how):
+def test_a_promotion_that_is_killed_again_and_again_serves_all_along(tmp_path, how):
     with closing(connect(tmp_path / "data")) as client:
         manager = CollectionManager(client)
         index_passages(manager.ensure("docs", OLD), numbered(800), OLD)
         manager.switch_alias("live", "docs")
-    moments, switched = random.Random(2), False
-    for _ in range(4):
-        lines = killed(PROMOTING, tmp_path / "data", how, after=moments.uniform(0, 1.2))
-        switched = switched or "switched" in lines
+    switched = False
+    for nth, moment in ((3, "after"), (60, "before"), (71, "after"), (100, "before"), (130, "after"), (23, "before")):
+        command = command_of(PROMOTING, tmp_path / "data", how, nth, moment)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        assert done.returncode == -signal.SIGKILL or done.stdout == "switched\n"
+        assert nth > 60 or switched or done.returncode == -signal.SIGKILL, "the first kills come before the end"
+        switched = switched or done.returncode == 0
         with closing(connect(tmp_path / "data")) as client:
             serving = CollectionManager(client).open("live")
             encoder = NEW if serving.space == NEW.space else OLD
@@ -142,10 +145,11 @@ class MoodyServer(BaseHTTPRequestHandler):
     """Answers `GET /collections`, until its mood is a status or silence."""
 
     mood: int | None = 200
+    released = threading.Event()
 
     def do_GET(self):
         if self.mood is None:
-            time.sleep(3)
+            self.released.wait(300)
             return
         body = b'{"result": {"collections": [], "aliases": []}, "status": "ok", "time": 0.0}'
         self.send_response(self.mood)
@@ -160,10 +164,12 @@ class MoodyServer(BaseHTTPRequestHandler):
 @pytest.fixture
 def moody(monkeypatch):
     monkeypatch.setattr(MoodyServer, "mood", 200)
+    monkeypatch.setattr(MoodyServer, "released", threading.Event())
     httpd = HTTPServer(("127.0.0.1", 0), MoodyServer)
     thread = threading.Thread(target=httpd.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{httpd.server_port}"
+    MoodyServer.released.set()
     httpd.shutdown()
     thread.join()
     httpd.server_close()
@@ -174,7 +180,7 @@ def moody(monkeypatch):
     [(401, "refuses the API key"), (403, "refuses the API key"), (503, "is not ready"), (None, "does not answer")],
 )
 def test_a_server_that_changes_its_mind_is_an_error_of_ours_without_the_key(moody, monkeypatch, mood, message):
-    manager = CollectionManager(connect(moody, api_key="secret-key", timeout=1))
+    manager = CollectionManager(connect(moody, api_key="secret-key", timeout=5 if mood is None else 60))
     assert manager.names() == []
     monkeypatch.setattr(MoodyServer, "mood", mood)
     with pytest.raises(UnreachableError, match=f"cannot list collections: .*{message}") as caught:

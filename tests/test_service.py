@@ -34,7 +34,7 @@ class Watched:
     def _watch(self, encode, texts, progress):
         self.asked.append(list(texts))
         self.at_once.append(self.at_once[-1] + 1)
-        assert self.gate.wait(30), "nobody opened the gate"
+        assert self.gate.wait(300), "nobody opened the gate"
         try:
             return encode(texts, progress=progress)
         finally:
