@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from qdrant_client import QdrantClient
 
 from qdrant_tools.connect import connect
@@ -36,6 +37,17 @@ class WordEncoder:
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         self.encoded.extend(texts)
         return self.encode_queries(texts)
+
+
+class DirectionEncoder(WordEncoder):
+    """A bag of words in which every word is a random direction: no two texts are equally near by chance."""
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        vectors = np.array([sum(map(self._direction, text.lower().split())) for text in texts], dtype=np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def _direction(self, word: str) -> NDArray[np.float64]:
+        return np.random.default_rng(zlib.crc32(word.encode())).normal(size=self.dimension)
 
 
 def client_of(engine: str, folder: Path) -> Iterator[QdrantClient]:
