@@ -192,6 +192,14 @@ def test_the_search_of_vectors_is_exact_with_ties_as_in_trec_eval(data, k):
         assert found[name] == pytest.approx({each: full[each] for each in found[name]}, abs=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_that_differ_by_rounding_are_cut_by_the_larger_id(seed):
+    noise = np.random.default_rng(seed).uniform(0, 3e-7, (12, 4)).astype(np.float32)
+    passages = PassageVectors([f"d{i:02}" for i in range(12)], np.ones((12, 4), np.float32) + noise)
+    (found,) = passages.search(["q"], np.ones((1, 4)), k=3).values()
+    assert list(found) == ["d11", "d10", "d09"] and len(set(found.values())) == 1
+
+
 def test_vectors_that_cannot_be_compared_are_refused(collection):
     with pytest.raises(VectorError, match="passage vectors: row 1 holds NaN"):
         PassageVectors(["a", "b"], np.array([[1.0, 0.0], [float("nan"), 1.0]]))

@@ -15,7 +15,7 @@ from qdrant_tools.embedded import rankings
 from qdrant_tools.errors import InputError, SpaceMismatchError
 from qdrant_tools.index import index_passages
 from qdrant_tools.mine import Judge, MiningSettings, Tally, candidates, mine, positives_by_query
-from qdrant_tools.mine.rules import Candidates, drawing_order, score_limit
+from qdrant_tools.mine.rules import Candidates, Positives, drawing_order, eligible, is_copy, ordered, score_limit
 from qdrant_tools.records import Label, Passage
 
 OPEN = MiningSettings(max_share=None, duplicate_similarity=None)
@@ -187,6 +187,28 @@ def test_one_positive_vote_makes_a_positive():
 )
 def test_the_limit_lies_below_the_positive_also_for_negative_scores(scores, settings, limit):
     assert score_limit(np.array(scores, np.float32), MiningSettings(**settings)) == pytest.approx(limit)
+
+
+@pytest.mark.parametrize("noise", [-3e-7, 0.0, 3e-7])
+def test_a_candidate_that_scores_as_the_limit_stays_whatever_the_rounding(noise):
+    scores = np.array([0.9, 0.76 + noise, 0.5], np.float32)
+    positive = Positives(["p"], np.array([0.8], np.float32))
+    left, removed = eligible(Candidates(IDS[:3], scores), positive, positive, MiningSettings())
+    assert left.tolist() == [1, 2] and removed["close_to_positive"] == 1
+
+
+def test_a_copy_is_a_copy_at_a_similarity_of_one():
+    rows = np.random.default_rng(0).normal(size=(50, 384)).astype(np.float32)
+    assert all(is_copy(row, rows[n : n + 1], 1.0) for n, row in enumerate(rows))
+    assert not is_copy(rows[0], rows[1:2], 1.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_candidates_that_differ_by_rounding_go_by_their_ids(seed):
+    noise = np.random.default_rng(seed).uniform(-3e-7, 3e-7, 6).astype(np.float32)
+    scores = np.sort(np.array([0.9, 0.7, 0.7, 0.7, 0.5, 0.5], np.float32) + noise)[::-1]
+    names = ["x", "c", "a", "b", "e", "d"]
+    assert [names[at] for at in ordered(names, scores)] == ["x", "a", "b", "c", "d", "e"]
 
 
 IDS = [f"p{i}" for i in range(9)]

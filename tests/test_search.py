@@ -72,6 +72,29 @@ def test_equal_scores_come_in_the_order_of_their_ids(client, encoder):
     assert [hit.id for hit in search(collection, "same text", encoder)] == list("abcde")
 
 
+def test_scores_that_differ_by_rounding_are_equal_and_come_in_the_order_of_their_ids(client):
+    """On another machine the last digit of each of these falls otherwise."""
+    encoder = WordEncoder(dimension=4)
+    collection = CollectionManager(client).ensure("ties", encoder)
+    names = "dbeac"
+    rows = {name: [1.0, 1.0, 1e-7 * place, 0.0] for place, name in enumerate(names)}
+    rows["far"] = [1.0, 0.0, 0.0, 0.0]
+    texts = [Passage(name, name, {"file": "xyxyz"[place]}) for place, name in enumerate(names)]
+    encoder.encode_passages = lambda texts: _unit([rows[text] for text in texts])
+    index_passages(collection, [*texts, Passage("far", "far")], encoder)
+    (hits,) = search_vectors(collection, _unit([[1.0, 1.0, 1.0, 0.0]]), k=6)
+    assert [hit.id for hit in hits] == [*"abcde", "far"] and len({hit.score for hit in hits}) == 2
+    encoder.encode_queries = lambda texts: _unit([[1.0, 1.0, 1.0, 0.0]])
+    groups = search_groups(collection, "any", encoder, by="file")
+    assert [(group.value, [hit.id for hit in group.hits]) for group in groups] == [
+        ("x", ["d", "e"]), ("y", ["a", "b"]), ("z", ["c"]),
+    ]  # fmt: skip
+
+
+def _unit(rows):
+    return (np.asarray(rows) / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
 def test_plain_filters_hold_on_the_metadata(collection, encoder):
     def ids(**filter):
         return {int(hit.id[1:]) for hit in search(collection, "passage", encoder, k=40, exact=True, filter=filter)}
