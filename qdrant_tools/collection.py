@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 from qdrant_client import QdrantClient, models
@@ -76,6 +77,8 @@ class CollectionManager:
                 datatype, the number of shards).
             NotSupportedError: this engine has no such setting.
         """
+        if isinstance(encoder, Integral) and not isinstance(encoder, bool):
+            encoder = int(encoder)  # numpy's too
         if not isinstance(encoder, int):
             check_encoder(encoder, "an encoder or a dimension")
         if not self._exists(name):
