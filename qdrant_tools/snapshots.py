@@ -182,7 +182,8 @@ def _unpacked(file: Path, folder: Path) -> Snapshot:
     except FileNotFoundError as error:
         raise LocationError(f"no snapshot file '{file}'") from error
     except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedCollectionError(f"snapshot '{file}' is damaged or no snapshot ({error}): use another") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DamagedCollectionError(f"snapshot '{file}' is damaged or no snapshot ({reason}): use another") from error
 
 
 def _read_whole(file: Path) -> None:

@@ -277,8 +277,9 @@ def _newer_than(root: Path, manifest: Manifest, found: list[FoundFolder]) -> str
     for each in found:
         if each.description is None:
             continue
-        # one more than the manifest: a crash came between the description and the manifest
-        at_most = manifest.generation + (each.state is State.CREATING or each.path.name in named)
+        # one more than the manifest: a crash came before the manifest, or the change was given up
+        begun = each.state in (State.CREATING, State.REMOVING) or each.path.name in named
+        at_most = manifest.generation + begun
         gone = each.state is State.REMOVING and each.path.name in named
         if each.description.generation > at_most or gone:
             return f"collection '{each.description.name}' in '{each.path}' (generation {each.description.generation})"
