@@ -395,7 +395,7 @@ def test_recovery_takes_the_lock_and_wants_collections(folder, tmp_path):
 # Reads folder and number; a child does the task in that folder and kills itself before the file operation of that
 # number; answers how the child ended. The parent never opens the engine, so that it can be forked.
 KILLER = """
-import os, signal, sys
+import os, signal, sys, traceback
 from pathlib import Path
 from qdrant_client import models
 from qdrant_tools.connect import connect
@@ -415,7 +415,7 @@ TASKS = {
     "aliases": lambda client, folder: client.update_collection_aliases([ALIAS]),
     "exchange": lambda client, folder: client.build_index("docs") or os._exit(3),
     "snapshot": lambda client, folder: create_snapshot(client, "docs", folder.parent / "out" / "docs.snapshot"),
-    "restore": lambda client, folder: restore_snapshot(client, folder.parent / "docs.snapshot", "restored"),
+    "restore": lambda client, folder: restore_snapshot(client, folder.parent.parent / "docs.snapshot", "restored"),
 }
 
 def die_at(folder, number):
@@ -442,8 +442,9 @@ for line in sys.stdin:
     if pid == 0:
         try:
             child(Path(folder), int(number))
-        finally:
-            os._exit(1)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 

@@ -140,8 +140,9 @@ class Engine:
         """Replace a collection's settings by `change(settings)`; its shard already has them."""
         with self._mutex:
             settings = change(collection.settings)
+            row = settings_row(settings)
             collection.adopt(settings)
-            self._replace_entry(collection, settings=settings_row(settings))
+            self._replace_entry(collection, settings=row)
 
     def _replace_entry(self, collection: OpenCollection, **changes: Any) -> None:
         if self._open.get(collection.name) is not collection:

@@ -132,7 +132,8 @@ def settings_row(settings: models.CreateCollection) -> dict[str, Any]:
     """A collection's settings as the files hold them. Raises `InputError` for text that no file can hold."""
     try:
         row: dict[str, Any] = settings.model_dump(mode="json", exclude_none=True)
-        json.dumps(row, ensure_ascii=False).encode()
+        # pydantic replaces what it cannot encode in keys, so the metadata is looked at as it is
+        json.dumps([row, settings.metadata], ensure_ascii=False, default=str).encode()
         return row
     except ValueError as error:
         raise InputError(f"collection settings hold text that is not valid Unicode ({error})") from error
