@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
+import numpy as np
 from qdrant_client import QdrantClient, models
 
 from qdrant_tools.adopt import check_samples, choose_vector, detect_layout
@@ -77,8 +77,8 @@ class CollectionManager:
                 datatype, the number of shards).
             NotSupportedError: this engine has no such setting.
         """
-        if isinstance(encoder, Integral) and not isinstance(encoder, bool):
-            encoder = int(encoder)  # numpy's too
+        if isinstance(encoder, np.integer):
+            encoder = int(encoder)
         if not isinstance(encoder, int):
             check_encoder(encoder, "an encoder or a dimension")
         if not self._exists(name):

@@ -525,7 +525,7 @@ def test_a_kill_and_then_a_lost_manifest_lose_no_points(template, tmp_path, task
 
 @needs_fork
 def test_a_killed_snapshot_leaves_nothing_after_the_next_open(template, tmp_path):
-    for copy in each_kill(template[0], tmp_path, "snapshot"):
+    for copy in each_kill(template[0], tmp_path, "snapshot", step=2):
         mine = copy.parent / "out" / ".0123456789abcdef0123456789abcdef.part"
         mine.parent.mkdir(exist_ok=True)
         mine.write_text("of somebody else")
@@ -543,7 +543,7 @@ def test_a_killed_restore_leaves_no_files_and_is_begun_again(template, tmp_path)
     client = connect(copied(template[0], tmp_path / "source"))
     create_snapshot(client, "docs", tmp_path / "docs.snapshot")
     client.close()
-    for copy in each_kill(template[0], tmp_path, "restore"):
+    for copy in each_kill(template[0], tmp_path, "restore", step=6):
         client = connect(copy)
         names = {each.name for each in client.get_collections().collections}
         assert names <= {"docs", "ünï code", "restored"} and len(folders(copy)) == len(names)

@@ -310,7 +310,7 @@ def _next(before: Manifest, collections: Mapping[str, CollectionEntry], aliases:
         known = before.collections.get(name)
         changed = known is None or (
             (entry.folder, entry.settings) != (known.folder, known.settings)
-            or draft.describe(name).aliases != before.describe(name).aliases
+            or draft.aliases_by_collection.get(name) != before.aliases_by_collection.get(name)
         )
         entries[name] = replace(entry, generation=draft.generation) if changed else entry
     return replace(draft, collections=entries)
@@ -318,7 +318,7 @@ def _next(before: Manifest, collections: Mapping[str, CollectionEntry], aliases:
 
 def describe(folder: Path, description: Description) -> None:
     """Let a folder say this of itself, under the mark it has. A folder that is lost stays so."""
-    if folder.is_dir():
+    if folder.is_dir() and _found(folder).description != description:
         replace_file(folder / (_state(folder) or State.SETTLED).value, description.text())
 
 

@@ -20,6 +20,7 @@ import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,14 @@ class Manifest:
     def describe(self, name: str) -> Description:
         """What the folder of this collection has to say of itself."""
         entry = self.collections[name]
-        aliases = tuple(sorted(alias for alias, target in self.aliases.items() if target == name))
-        return Description(name, entry.generation, entry.settings, aliases)
+        return Description(name, entry.generation, entry.settings, self.aliases_by_collection.get(name, ()))
+
+    @cached_property
+    def aliases_by_collection(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {}
+        for alias, target in sorted(self.aliases.items()):
+            found[target] = (*found.get(target, ()), alias)
+        return found
 
 
 def way_out(root: Path) -> str:
