@@ -3,7 +3,8 @@
 A few stored texts are embedded again and compared with the stored vectors. If they agree, the encoder's space is
 written into the collection's metadata; nothing else of the collection changes.
 
-Guarantees: a collection filled by another model, or half by another model, is refused with the measured similarity.
+Guarantees: a collection filled by another model, or half by another model, is refused with the measured similarity;
+an empty one is taken as it is.
 Does not know: how the collection was filled.
 """
 
@@ -18,7 +19,7 @@ from qdrant_client import QdrantClient, models
 
 from qdrant_tools.errors import CollectionError, InputError, SpaceMismatchError, VectorError
 from qdrant_tools.handle import plain_id
-from qdrant_tools.layout import Layout, detect
+from qdrant_tools.layout import OURS, Layout, detect
 from qdrant_tools.records import Encoder
 from qdrant_tools.settings import DISTANCES
 from qdrant_tools.translate import engine_errors
@@ -76,19 +77,19 @@ def sample(client: QdrantClient, name: str, size: int, *, vector: str | None = N
 def check_samples(
     client: QdrantClient, name: str, encoder: Encoder, layout: Layout, *, samples: int, similarity: float
 ) -> Layout:
-    """The layout whose texts, embedded, give the stored vectors.
+    """The layout whose texts, embedded, give the stored vectors. An empty collection is any encoder's.
 
     For LlamaIndex's layout the texts with and without the metadata are tried.
 
     Raises:
-        CollectionError: the collection is empty, or the samples have no text.
+        CollectionError: the samples have no text.
         SpaceMismatchError: the vectors differ; the message says by how much.
     """
     if samples < 1 or not 0 < similarity <= 1:
         raise InputError(f"samples is {samples} and similarity {similarity}, expected at least 1 and up to 1")
     records = sample(client, name, samples, vector=layout.vector)
     if not records:
-        raise CollectionError(f"collection {name!r} is empty, so nothing tells which encoder it is for: drop it")
+        return layout  # nothing contradicts the encoder
     found = {}
     for candidate in {layout, replace(layout, embedded_metadata=False)}:
         found[candidate] = _similarities(name, records, encoder, candidate)
@@ -105,10 +106,10 @@ def check_samples(
 
 
 def detect_layout(client: QdrantClient, name: str, vector: str) -> Layout:
-    """The layout of some sampled points."""
+    """The layout of some sampled points; our own for a collection that is empty."""
     payloads = [record.payload or {} for record in sample(client, name, 16)]
     if not payloads:
-        raise CollectionError(f"collection {name!r} is empty, so its layout cannot be told")
+        return replace(OURS, vector=vector)
     return detect(payloads, vector=vector)
 
 

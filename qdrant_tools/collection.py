@@ -14,10 +14,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from qdrant_client import QdrantClient, models
 
 from qdrant_tools.adopt import check_samples, choose_vector, detect_layout
 from qdrant_tools.connect import engine_of
+from qdrant_tools.copying import INCOMPLETE
 from qdrant_tools.describe import CollectionDescription, describe
 from qdrant_tools.errors import (
     CollectionError,
@@ -70,11 +72,15 @@ class CollectionManager:
         Raises:
             SpaceMismatchError: it is there, and another encoder filled it.
             VectorError: it is there, and has another dimension.
-            InputError: a dimension that is no whole number from 1 to 65536.
+            InputError: neither an encoder nor a whole number from 1 to 65536.
             CollectionError: a setting differs that cannot be changed in place (the distance, lexical vectors, the
                 datatype, the number of shards).
             NotSupportedError: this engine has no such setting.
         """
+        if isinstance(encoder, np.integer):
+            encoder = int(encoder)
+        if not isinstance(encoder, int):
+            check_encoder(encoder, "an encoder or a dimension")
         if not self._exists(name):
             try:
                 self._create(name, encoder, settings or CollectionSettings())
@@ -96,6 +102,8 @@ class CollectionManager:
             CollectionError: the collection was not made by this package.
             SpaceMismatchError: another encoder filled it.
         """
+        if encoder is not None:
+            check_encoder(encoder)
         real_name = self.resolve(name)
         with engine_errors(f"open collection {name!r}"):
             info = self.client.get_collection(real_name)
@@ -103,7 +111,8 @@ class CollectionManager:
         if stamp is None:
             raise CollectionError(
                 f"collection {name!r} does not say which encoder filled it (written by another program?): "
-                "adopt it with the encoder that did, or index its texts into a new collection"
+                "adopt it with the encoder that did (or, if it is empty, that will), or index its texts into a new "
+                "collection"
             )
         collection = Collection.of_stamp(self.client, real_name, stamp)
         if encoder is not None:
@@ -123,19 +132,24 @@ class CollectionManager:
 
         `samples` stored texts are embedded again; 9 of 10 must have a cosine of at least `similarity` to their stored
         vectors. `layout` says where the vector and the text are, if that is not to be detected. The collection can
-        then be searched and mined; it is filled by whoever filled it.
+        then be searched and mined; it is filled by whoever filled it. One that is empty has our own layout from then
+        on, and is filled by `index_passages`.
 
         Raises:
-            CollectionError: it has an encoder already, is empty, or no text can be found in it.
+            InputError: `encoder` is none.
+            CollectionError: it has an encoder already, is a copy that is not whole, or no text can be found in it.
             VectorError: none of its vectors has the encoder's dimension.
             SpaceMismatchError: the stored vectors are not this encoder's.
         """
+        check_encoder(encoder)
         real_name = self.resolve(name)
         with engine_errors(f"open collection {name!r}"):
             info = self.client.get_collection(real_name)
         before = stamp_of(info)
         if before is not None and before.space != UNKNOWN_SPACE:
             raise CollectionError(f"collection {name!r} already says which encoder filled it: open it")
+        if (info.config.metadata or {}).get(INCOMPLETE):
+            raise CollectionError(f"collection {name!r} is a copy that was interrupted: copy it again, or drop it")
         vector = choose_vector(name, info, encoder.dimension, None if layout is None else layout.vector)
         found = layout or detect_layout(self.client, real_name, vector)
         found = check_samples(self.client, real_name, encoder, found, samples=samples, similarity=similarity)
@@ -279,6 +293,12 @@ class CollectionManager:
                 if present.get(name) != kind:
                     field = collection.layout.metadata_field(name)
                     self.client.create_payload_index(collection.name, field, models.PayloadSchemaType(kind))
+
+
+def check_encoder(value: object, expected: str = "an encoder") -> None:
+    """Raise `InputError` for something that is no encoder."""
+    if not isinstance(getattr(value, "space", None), str) or not isinstance(getattr(value, "dimension", None), int):
+        raise InputError(f"encoder is {value!r}, expected {expected}: an encoder has a space and a dimension")
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,27 +1,43 @@
 """What of the embedded engine other modules need and `QdrantClient` has no method for: a collection's files, and
 rankings without points.
 
-Guarantees: `frozen_copy` is a copy of one moment, with every write that was acknowledged before it; `rankings` are what
-`query_batch_points` finds. Does not know: what is in the files, whose rankings they are.
+Guarantees: `frozen_copy` is a copy of one moment, with every write that was acknowledged before it; what a kill leaves
+of it is removed later, and nothing else; `rankings` are what `query_batch_points` finds. Does not know: what is in the
+files, whose rankings they are.
 """
 
 from __future__ import annotations
 
+import shutil
 import stat
 import uuid
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
 from qdrant_client import QdrantClient, models
 
 from qdrant_tools.connect import engine_of
-from qdrant_tools.errors import NotSupportedError
+from qdrant_tools.errors import LocationError, NotSupportedError
 from qdrant_tools.handle import plain_id
 
 if TYPE_CHECKING:
+    from qdrant_tools.edge.engine import Engine
     from qdrant_tools.edge.shard import OpenCollection
+
+RESTORING = "qdrant-tools-restoring-"
+
+
+@dataclass(frozen=True)
+class FrozenCopy:
+    """A folder of collections that holds one, under its own name, and where the file made of it is drafted."""
+
+    name: str
+    root: Path
+    draft: Path
 
 
 def folder_of(client: QdrantClient, name: str) -> Path | None:
@@ -45,8 +61,12 @@ def disk_bytes(client: QdrantClient, name: str) -> int | None:
     return total
 
 
-def frozen_copy(client: QdrantClient, name: str, root: Path) -> None:
-    """Make `root` a folder of collections of its own, with a copy of this one. Reads go on meanwhile, writes wait.
+@contextmanager
+def frozen_copy(client: QdrantClient, name: str, file: Path) -> Iterator[FrozenCopy]:
+    """A copy of a collection, for as long as the context lasts. Reads go on while it is made, writes wait.
+
+    It is made to be written to `file`, by way of the draft that it names. After a kill the next open of the location
+    removes both.
 
     Raises:
         NotSupportedError: the client is not of the embedded engine.
@@ -55,21 +75,56 @@ def frozen_copy(client: QdrantClient, name: str, root: Path) -> None:
     if engine_of(client) != "qdrant-edge":
         raise NotSupportedError(f"collection {name!r} has no files here: only the embedded engine keeps any")
     # imported here: a client of a server needs no engine in its process
-    from qdrant_tools.edge.engine import COLLECTIONS_FOLDER
     from qdrant_tools.edge.files import copy_folder
-    from qdrant_tools.edge.manifest import CollectionEntry, Manifest
+    from qdrant_tools.edge.location import COLLECTIONS_FOLDER, draft_of, write_location
+    from qdrant_tools.edge.manifest import settings_row
     from qdrant_tools.edge.shard import SHARD_FOLDER
 
     opened = _opened(client, name)
-    folder = uuid.uuid4().hex
-    with opened.building:
+    with _engine(client).scratch_folder(opened, draft_beside=file) as scratch:
+        root, folder = scratch / "root", uuid.uuid4().hex
+        with opened.building:
+            try:
+                with opened.recording():
+                    copy_folder(opened.folder / SHARD_FOLDER, root / COLLECTIONS_FOLDER / folder / SHARD_FOLDER)
+                    settings = settings_row(opened.settings)
+            finally:
+                opened.stop_recording()
+        write_location(root, opened.name, folder, settings)
+        yield FrozenCopy(opened.name, root, draft_of(scratch, file))
+
+
+@contextmanager
+def room_for_restoring(client: QdrantClient) -> Iterator[Path]:
+    """An empty folder for as long as the context lasts; after a kill a later call removes it.
+
+    It lies in the location of the embedded engine, which removes it when it is opened next. For other engines it is a
+    temporary folder, locked as long as its process lives, which the next call removes.
+    """
+    if engine_of(client) == "qdrant-edge":
+        with _engine(client).scratch_folder() as folder:
+            yield folder
+        return
+    from qdrant_tools.edge.lock import FolderLock
+
+    _remove_abandoned(Path(gettempdir()))
+    with TemporaryDirectory(prefix=RESTORING) as name:
+        lock = FolderLock(Path(name))
         try:
-            with opened.recording():
-                copy_folder(opened.folder / SHARD_FOLDER, root / COLLECTIONS_FOLDER / folder / SHARD_FOLDER)
-                settings = opened.settings.model_dump(mode="json", exclude_none=True)
+            yield Path(name)
         finally:
-            opened.stop_recording()
-    Manifest({opened.name: CollectionEntry(folder, settings)}).save(root)
+            lock.release()
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the temporary folders whose process is gone: they hold a lock file that nobody holds."""
+    from qdrant_tools.edge.lock import LOCK_FILE, FolderLock
+
+    for folder in parent.glob(f"{RESTORING}*"):
+        if (folder / LOCK_FILE).is_file():
+            with suppress(LocationError):  # in use, or of another user
+                FolderLock(folder).release()
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def rankings(
@@ -90,5 +145,9 @@ def rankings(
 
 
 def _opened(client: QdrantClient, name: str) -> OpenCollection:
-    found: OpenCollection = client._client.engine.collection(name)  # type: ignore[attr-defined]
+    return _engine(client).collection(name)
+
+
+def _engine(client: QdrantClient) -> Engine:
+    found: Engine = client._client.engine  # type: ignore[attr-defined]
     return found

@@ -4,30 +4,42 @@ The embedded engine's snapshot is a tar.gz with a folder of collections that hol
 that `connect` opens. It is restored into any engine, point by point, so that the format of the files never matters to
 the receiver. A server makes and restores its own snapshots, which hold a server's files and stay with servers.
 
-Guarantees: a snapshot file is whole or not there; a restored collection has as many points as the snapshot, or is not
-left behind as if it were whole. Does not know: encoders.
+Guarantees: a snapshot file is whole or not there; a damaged one is found before anything is restored; a restored
+collection has as many points as the snapshot, or is not left behind. Does not know: encoders.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import tarfile
+import zlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
 from qdrant_client import QdrantClient
 
 from qdrant_tools.connect import connect, engine_of
-from qdrant_tools.copying import copy_collection
-from qdrant_tools.embedded import frozen_copy
-from qdrant_tools.errors import CollectionError, DamagedCollectionError, LocationError, NotSupportedError, UsageError
+from qdrant_tools.copying import INCOMPLETE, copy_collection
+from qdrant_tools.embedded import frozen_copy, room_for_restoring
+from qdrant_tools.errors import (
+    CollectionError,
+    DamagedCollectionError,
+    InputError,
+    LocationError,
+    NotSupportedError,
+    PlusError,
+    UsageError,
+)
 from qdrant_tools.records import Progress
 from qdrant_tools.translate import engine_errors
 
 HEADER = "snapshot.json"
 FORMAT = "embed-plus snapshot 1"
+BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -40,30 +52,36 @@ class Snapshot:
     points: int
 
 
-def create_snapshot(client: QdrantClient, name: str, file: Path | None = None) -> Snapshot:
+def create_snapshot(client: QdrantClient, name: str, file: Path | str | None = None) -> Snapshot:
     """Write a collection to `file` (embedded engine), or have a server write and keep its own snapshot (no `file`).
 
+    `name` is a collection or an alias; the snapshot names the collection.
+
     Raises:
+        InputError: `file` is no path.
         UsageError: a file for a server, or none for the embedded engine.
         LocationError: the file is there already, or cannot be written.
         NotSupportedError: `:memory:` has no snapshots.
     """
+    path = None if file is None else _path(file, "the file of a snapshot")
     engine = engine_of(client)
     if engine == "memory":
         raise NotSupportedError("':memory:' has no snapshots: copy the collection to a folder with copy_collection")
     with engine_errors(f"snapshot collection {name!r}"):
         points = client.get_collection(name).points_count or 0
     if engine == "server":
-        if file is not None:
-            raise UsageError(f"a server keeps its snapshots itself: leave out the file {str(file)!r}")
+        if path is not None:
+            raise UsageError(f"a server keeps its snapshots itself: leave out the file {str(path)!r}")
         with engine_errors(f"snapshot collection {name!r}"):
+            aliases = {each.alias_name: each.collection_name for each in client.get_aliases().aliases}
+            name = aliases.get(name, name)
             made = client.create_snapshot(name, wait=True)
         if made is None:
             raise CollectionError(f"the server made no snapshot of {name!r}: see its log")
         return Snapshot(name, made.name, made.size, points)
-    if file is None:
+    if path is None:
         raise UsageError("the embedded engine writes a snapshot to a file: give one")
-    return _written(client, name, file)
+    return _written(client, name, path)
 
 
 def restore_snapshot(client: QdrantClient, source: Path | str, name: str, *, progress: Progress | None = None) -> int:
@@ -78,44 +96,59 @@ def restore_snapshot(client: QdrantClient, source: Path | str, name: str, *, pro
         NotSupportedError: a server's snapshot for another engine, or a file of another format.
         DamagedCollectionError: the file does not hold what it says.
     """
+    path = _path(source, "a snapshot")
     if str(source).startswith(("http://", "https://", "file://")):
         return _recovered(client, str(source), name)
-    with TemporaryDirectory(prefix="qdrant-tools-") as folder:
-        header = _unpacked(Path(source), Path(folder))
-        held = connect(folder, create=False)
+    with room_for_restoring(client) as folder:
+        root = folder / "root"
+        header = _unpacked(path, root)
+        held = connect(root, create=False)
         try:
             points = held.count(header.collection).count
             if points != header.points:
                 raise DamagedCollectionError(f"snapshot '{source}' holds {points} points, expected {header.points}")
-            return copy_collection(held, header.collection, client, name, progress=progress)
+            return _copied(held, header.collection, client, name, progress)
         finally:
             held.close()
 
 
-def _written(client: QdrantClient, name: str, file: Path) -> Snapshot:
-    if file.exists():
-        raise LocationError(f"snapshot file '{file}' is there already: give another name")
-    draft = file.with_name(file.name + ".part")
+def _copied(held: QdrantClient, held_name: str, client: QdrantClient, name: str, progress: Progress | None) -> int:
+    """Copy; what is left of a copy that failed is dropped again."""
     try:
+        return copy_collection(held, held_name, client, name, progress=progress)
+    except PlusError:
+        with suppress(PlusError), engine_errors(f"drop collection {name!r}"):
+            if (client.get_collection(name).config.metadata or {}).get(INCOMPLETE):
+                client.delete_collection(name)
+        raise
+
+
+def _written(client: QdrantClient, name: str, file: Path) -> Snapshot:
+    try:
+        if file.exists():
+            raise LocationError(f"snapshot file '{file}' is there already: give another name")
         file.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".snapshot-", dir=file.parent) as folder:
-            root = Path(folder) / "root"
-            frozen_copy(client, name, root)
-            points = _points(root, name)
-            header = Snapshot(name, "", 0, points)
-            (root / HEADER).write_text(json.dumps({"format": FORMAT, **asdict(header)}))
-            # the lightest compression: it is there for the holes of preallocated files
-            with tarfile.open(draft, "w:gz", compresslevel=1) as tar:
-                tar.add(root / HEADER, HEADER)
-                tar.add(root, ".", filter=lambda each: None if each.name == f"./{HEADER}" else each)
-        with open(draft, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(draft, file)
+        with frozen_copy(client, name, file) as copy:
+            points = _points(copy.root, copy.name)
+            header = Snapshot(copy.name, "", 0, points)
+            try:
+                _packed(copy.root, header, copy.draft)
+                os.replace(copy.draft, file)
+            finally:
+                copy.draft.unlink(missing_ok=True)
+        return Snapshot(copy.name, str(file), file.stat().st_size, points)
     except OSError as error:
         raise LocationError(f"snapshot file '{file}' cannot be written: {error.strerror}") from error
-    finally:
-        draft.unlink(missing_ok=True)
-    return Snapshot(name, str(file), file.stat().st_size, points)
+
+
+def _packed(root: Path, header: Snapshot, draft: Path) -> None:
+    (root / HEADER).write_text(json.dumps({"format": FORMAT, **asdict(header)}))
+    # the lightest compression: it is there for the holes of preallocated files
+    with tarfile.open(draft, "w:gz", compresslevel=1) as tar:
+        tar.add(root / HEADER, HEADER)
+        tar.add(root, ".", filter=lambda each: None if each.name == f"./{HEADER}" else each)
+    with open(draft, "rb") as written:
+        os.fsync(written.fileno())
 
 
 def _points(root: Path, name: str) -> int:
@@ -129,6 +162,7 @@ def _points(root: Path, name: str) -> int:
 
 def _unpacked(file: Path, folder: Path) -> Snapshot:
     try:
+        _read_whole(file)
         with tarfile.open(file) as tar:
             first = tar.next()
             text = tar.extractfile(first) if first is not None and first.name == HEADER else None
@@ -140,12 +174,34 @@ def _unpacked(file: Path, folder: Path) -> Snapshot:
             header = json.loads(text.read())
             if header.pop("format") != FORMAT:
                 raise NotSupportedError(f"'{file}' has another format than {FORMAT!r}: upgrade")
+            snapshot = Snapshot(**header)
+            if not isinstance(snapshot.collection, str) or type(snapshot.points) is not int:
+                raise ValueError(f"its header is {header}")
             tar.extractall(folder, filter="data")
-            return Snapshot(**header)
+            return snapshot
     except FileNotFoundError as error:
         raise LocationError(f"no snapshot file '{file}'") from error
-    except (OSError, EOFError, tarfile.TarError, ValueError, KeyError, TypeError) as error:
-        raise DamagedCollectionError(f"snapshot '{file}' is damaged or no snapshot ({error}): use another") from error
+    except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DamagedCollectionError(f"snapshot '{file}' is damaged or no snapshot ({reason}): use another") from error
+
+
+def _read_whole(file: Path) -> None:
+    """Read a compressed file to its end, where its checksum is: `tarfile` alone stops before that."""
+    with open(file, "rb") as plain:
+        if plain.read(2) != b"\x1f\x8b":
+            return
+    with gzip.open(file) as packed:
+        while packed.read(BLOCK):
+            pass
+
+
+def _path(value: Any, what: str) -> Path:
+    if isinstance(value, (str, Path)) and str(value).strip() and "\0" not in str(value):
+        with suppress(UnicodeEncodeError):
+            os.fsencode(value)
+            return Path(value)
+    raise InputError(f"{what} is {value!r}, expected a path")
 
 
 def _recovered(client: QdrantClient, location: str, name: str) -> int:

@@ -11,6 +11,7 @@ from qdrant_client import models
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
 from qdrant_tools.collection import CollectionManager, fetch, stored_vectors
+from qdrant_tools.copying import INCOMPLETE
 from qdrant_tools.errors import CollectionError, InputError, SpaceMismatchError, VectorError
 from qdrant_tools.index import index_passages
 from qdrant_tools.layout import LANGCHAIN, LLAMA_INDEX, OURS, Layout, detect
@@ -171,9 +172,12 @@ def test_what_cannot_be_adopted_says_why(client, encoder):
     with pytest.raises(CollectionError, match="already says which encoder"):
         manager.adopt("ours", encoder)
     params = models.VectorParams(size=256, distance=models.Distance.COSINE)
-    client.create_collection("empty", vectors_config=params)
-    with pytest.raises(CollectionError, match="is empty"):
-        manager.adopt("empty", encoder)
+    client.create_collection("unfinished", vectors_config=params, metadata={INCOMPLETE: {"of": "ours"}})
+    with pytest.raises(CollectionError, match="a copy that was interrupted"):
+        manager.adopt("unfinished", encoder)
+    for wrong in ("64", None, 3.5):
+        with pytest.raises(InputError, match="encoder is .*, expected an encoder"):
+            manager.adopt("ours", wrong)
     fill(client, encoder, lambda i: {"number": i, "code": f"x{i}"}, name="numbers")
     with pytest.raises(CollectionError, match="none of the payload fields .code, number. looks like a text"):
         manager.adopt("numbers", encoder)
@@ -181,6 +185,21 @@ def test_what_cannot_be_adopted_says_why(client, encoder):
         manager.adopt("numbers", encoder, layout=Layout("plain", id="", text="body", metadata=""))
     with pytest.raises(InputError, match="samples is 0"):
         manager.adopt("numbers", encoder, layout=Layout(id="", text="code"), samples=0)
+
+
+@pytest.mark.parametrize("vector", ["", "dense"])
+def test_an_empty_collection_that_was_made_by_hand_is_adopted_and_filled(client, encoder, vector):
+    params = models.VectorParams(size=256, distance=models.Distance.COSINE)
+    client.create_collection("byhand", vectors_config={vector: params} if vector else params)
+    manager = CollectionManager(client)
+    with pytest.raises(CollectionError, match="adopt it .*if it is empty"):
+        manager.ensure("byhand", encoder)
+    with pytest.raises(VectorError, match="no 32-dimensional vector"):
+        manager.adopt("byhand", WordEncoder(dimension=32))
+    collection = manager.adopt("byhand", encoder)
+    index_passages(collection, numbered(5), encoder)
+    assert manager.ensure("byhand", encoder) == collection
+    assert search(collection, "thing3", encoder, k=1)[0].id == "p3"
 
 
 def test_an_adopted_collection_is_not_filled_by_us(client, encoder):

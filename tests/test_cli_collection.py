@@ -127,6 +127,22 @@ def test_tuning_prints_a_table_draws_and_keeps_what_it_chose(run, at, encoder, t
     assert code == 2 and "--hnsw-ef is 'many'" in error_line(err)
 
 
+def test_a_lost_manifest_is_made_again(run, at, tmp_path):
+    (tmp_path / "data" / "manifest.json").unlink()
+    code, _, err = run("collection", "list", *at)
+    assert code == 1 and "embed-plus collection recover --location" in error_line(err)
+    code, out, _ = run("collection", "recover", *at, "--dry-run")
+    assert code == 0 and "manifest.json' is missing" in out and out.endswith("nothing was written: a dry run\n")
+    assert not (tmp_path / "data" / "manifest.json").exists()
+    row = json.loads(run("collection", "recover", *at, "--json")[1])
+    assert [each["name"] for each in row["collections"]] == ["docs-1"]
+    assert (row["aliases"], row["left"], row["changed"]) == ({"docs": "docs-1"}, {}, True)
+    assert run("collection", "recover", *at)[1].endswith("nothing to recover\n")
+    assert run("collection", "list", *at)[1].split()[1] == "200"
+    code, _, err = run("collection", "recover", "--location", ":memory:")
+    assert code == 2 and "give a folder" in error_line(err)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

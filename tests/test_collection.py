@@ -88,6 +88,17 @@ def test_an_unusable_name_is_an_input_error(manager):
             manager.ensure(name, WordEncoder())
 
 
+@pytest.mark.parametrize("wrong", ["64", None, 64.0, True, 0, -1, 10**6])
+def test_what_is_neither_an_encoder_nor_a_dimension_is_an_input_error(manager, wrong):
+    with pytest.raises(InputError, match="encoder is|dimension is"):
+        manager.ensure("docs", wrong)
+    assert manager.names() == []
+
+
+def test_a_dimension_may_be_a_number_of_numpy(manager):
+    assert manager.ensure("docs", np.int64(64)).dimension == 64
+
+
 def test_settings_given_to_an_existing_collection_change_it(manager):
     encoder = WordEncoder()
     manager.ensure("docs", encoder)

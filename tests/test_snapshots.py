@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from tiny import WordEncoder, numbered
 
+from qdrant_tools import copying
 from qdrant_tools.collection import (
     CollectionManager,
     CollectionSettings,
@@ -21,6 +30,8 @@ from qdrant_tools.errors import (
     CollectionError,
     CollectionExistsError,
     DamagedCollectionError,
+    EngineError,
+    InputError,
     LocationError,
     NotSupportedError,
     UsageError,
@@ -111,6 +122,107 @@ def test_a_damaged_or_foreign_file_is_refused(client, tmp_path):
     with pytest.raises(LocationError, match="no snapshot file"):
         restore_snapshot(client, tmp_path / "gone", "back")
     assert CollectionManager(client).names() == ["docs"]
+
+
+def test_a_flip_or_a_cut_anywhere_is_one_error_and_leaves_nothing_behind(client, tmp_path, monkeypatch):
+    small = CollectionManager(client).ensure("small", ENCODER)
+    index_passages(small, numbered(20), ENCODER)
+    create_snapshot(client, "small", tmp_path / "one")
+    whole = (tmp_path / "one").read_bytes()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    memory = connect(":memory:")
+    folders = sorted((tmp_path / "qdrant" / "collections").iterdir())
+    rng = random.Random(0)
+    positions = [
+        *range(4),
+        5,
+        *(rng.randrange(10, len(whole)) for _ in range(10)),
+        *range(len(whole) - 8, len(whole), 2),
+    ]
+    refused = 0
+    for i, position in enumerate(positions):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << rng.randrange(8)
+        (tmp_path / "damaged").write_bytes(damaged if i % 4 else whole[:position])
+        target = memory if i % 2 else client
+        try:
+            # some flips mean the same: the time in the header, another way to say that zeros follow
+            assert restore_snapshot(target, tmp_path / "damaged", "back") == 20
+            target.delete_collection("back")
+        except (DamagedCollectionError, NotSupportedError) as error:
+            assert "\n" not in str(error)
+            refused += 1
+        assert not target.collection_exists("back")
+    assert refused > 8
+    assert list(scratch.iterdir()) == []
+    assert sorted((tmp_path / "qdrant" / "collections").iterdir()) == folders
+
+
+def test_a_snapshot_whose_points_cannot_be_read_leaves_no_half_collection(client, tmp_path, monkeypatch):
+    create_snapshot(client, "docs", tmp_path / "one")
+
+    def fail(*arguments, **options):
+        raise EngineError("no more pages")
+
+    monkeypatch.setattr(copying, "pages", fail)
+    with pytest.raises(EngineError, match="no more pages"):
+        restore_snapshot(client, tmp_path / "one", "back")
+    assert CollectionManager(client).names() == ["docs"]
+
+
+def test_a_snapshot_of_an_alias_is_one_of_its_collection(client, tmp_path):
+    CollectionManager(client).switch_alias("live", "docs")
+    made = create_snapshot(client, "live", tmp_path / "one")
+    assert (made.collection, made.points) == ("docs", 300)
+    assert restore_snapshot(client, tmp_path / "one", "back") == 300
+
+
+def test_a_file_may_be_given_as_text(client, tmp_path):
+    made = create_snapshot(client, "docs", str(tmp_path / "new" / "one"))
+    assert (made.where, made.points) == (str(tmp_path / "new" / "one"), 300)
+    assert restore_snapshot(client, str(tmp_path / "new" / "one"), "back") == 300
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["one"]
+
+
+@pytest.mark.parametrize("wrong", ["", " ", 3, b"x", "a\0b", "\ud800"])
+def test_what_is_no_path_is_an_input_error(client, wrong):
+    with pytest.raises(InputError, match="expected a path"):
+        create_snapshot(client, "docs", wrong)
+    with pytest.raises(InputError, match="expected a path"):
+        restore_snapshot(client, wrong, "back")
+
+
+# Holds a temporary folder for a restore, until it is killed.
+RESTORER = """
+import signal
+from qdrant_tools.connect import connect
+from qdrant_tools.embedded import room_for_restoring
+with room_for_restoring(connect(":memory:")) as folder:
+    (folder / "unpacked").write_text("points")
+    print(folder, flush=True)
+    signal.pause()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pause"), reason="no signal.pause on this system")
+def test_what_a_killed_restore_left_is_removed_by_the_next_one_and_nothing_else(client, tmp_path, monkeypatch):
+    create_snapshot(client, "docs", tmp_path / "one")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    foreign = scratch / "qdrant-tools-restoring-of-mine"
+    foreign.mkdir()
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    command = [sys.executable, "-c", RESTORER]
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as restorer:
+        left = Path(restorer.stdout.readline().strip())
+        restore_snapshot(connect(":memory:"), tmp_path / "one", "docs")
+        assert (left / "unpacked").exists(), "in use"
+        restorer.kill()
+    restore_snapshot(connect(":memory:"), tmp_path / "one", "docs")
+    assert list(scratch.iterdir()) == [foreign]
 
 
 def test_what_an_engine_cannot_do_says_what_can(client, tmp_path):

@@ -116,6 +116,18 @@ def copy(
 
 
 @app.command()
+def recover(
+    location: Location = DEFAULT_LOCATION,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a folder's lost, damaged or old manifest again, from what the collections' own folders say."""
+    from llama_index_embed_plus.cli.collection_commands import recover_location
+
+    recover_location(location, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
 def drop(
     name: Name,
     force: Annotated[bool, typer.Option(help="Do not ask.")] = False,

@@ -18,7 +18,7 @@ from llama_index_embed_plus.cli.console import ConsoleReporter, err, say
 from llama_index_embed_plus.errors import UsageError
 from qdrant_tools.adopt import detect_layout
 from qdrant_tools.collection import Collection, CollectionManager, build_index
-from qdrant_tools.connect import connect
+from qdrant_tools.connect import MEMORY, connect, is_url
 from qdrant_tools.copying import copy_collection
 from qdrant_tools.layout import Layout
 from qdrant_tools.snapshots import create_snapshot, restore_snapshot
@@ -161,6 +161,38 @@ def drop_collection(name: str, location: str, *, force: bool) -> None:
             raise UsageError(f"{name!r} holds {points} points: say --force to drop it unasked")
         manager.drop(name)
     say(f"dropped {name}: {points} points")
+
+
+def recover_location(location: str, *, dry_run: bool, as_json: bool) -> None:
+    """One line per collection and alias, one per folder that is left alone, and what was written."""
+    from qdrant_tools.edge.recover import recover
+
+    if location == MEMORY or is_url(location):
+        raise UsageError(f"recover makes the manifest of a folder, {location!r} has none: give a folder")
+    found = recover(Path(location), dry_run=dry_run)
+    if as_json:
+        collections = [{**asdict(each), "folder": str(each.folder)} for each in found.collections]
+        left = {str(path): reason for path, reason in found.left.items()}
+        print_json({**asdict(found), "collections": collections, "left": left, "dry_run": dry_run})
+        return
+    if found.reason is not None:
+        say(found.reason)
+    for each in found.collections:
+        say(f"{each.name:<30}{each.folder.name}{f'  (another {each.formerly})' if each.formerly else ''}")
+    for alias, target in sorted(found.aliases.items()):
+        say(f"{alias:<30}<- {target}")
+    for alias, target in sorted(found.lost_aliases.items()):
+        say(f"alias {alias} is lost: there is no collection {target}")
+    for path, reason in found.left.items():
+        say(f"left alone: {path} {reason}")
+    if not found.changed:
+        say("nothing to recover")
+    else:
+        say(
+            "nothing was written: a dry run"
+            if dry_run
+            else f"wrote a new manifest: {len(found.collections)} collections"
+        )
 
 
 def print_json(row: object) -> None:

@@ -7,7 +7,8 @@ every request and result between qdrant-client's models and the engine's.
 ::
 
     lock.py      one process per folder
-    manifest.py  which collections and aliases a folder holds; replaced atomically
+    manifest.py  which collections and aliases a folder holds, and what a collection's folder says of itself
+    location.py  these files, opened and changed so that a crash costs nothing; recover.py  a lost manifest made again
     engine.py    a folder, open in this process and shared by its clients
     shard.py     one collection, open: the only holder of an engine object, and the lock around it
     guard.py     how many points a collection must at least hold; seal.py  checksums of a closed collection's files

@@ -3,7 +3,7 @@
 The engine's optimizer holds the interpreter's lock from its first to its last second. So: copy the flushed shard,
 let a child process optimize the copy while this process goes on serving the original, replay on the copy what was
 written meanwhile, and exchange the two in one replacement of the manifest. A crash before the exchange leaves the
-original, with every acknowledged write, and an orphan folder that the next open removes.
+original, with every acknowledged write, and a folder marked as being created, which the next open removes.
 
 Does not know: queries, qdrant-client's methods.
 """
@@ -11,7 +11,6 @@ Does not know: queries, qdrant-client's methods.
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 import threading
 import time
@@ -32,10 +31,12 @@ PATIENCE = 10.0  # seconds after which a build starts although writes go on
 
 logger = logging.getLogger(__name__)
 
+MakeFolder = Callable[[OpenCollection], Path]
 Exchange = Callable[[OpenCollection, Path], None]
+Remove = Callable[[Path], None]
 
 
-def build(collection: OpenCollection, new_folder: Path, exchange: Exchange) -> bool:
+def build(collection: OpenCollection, make_folder: MakeFolder, exchange: Exchange, remove: Remove) -> bool:
     """Run the optimizer on a collection; False if nothing was due. Raises `EngineError` if the child fails."""
     with collection.building:
         if collection.optimized:
@@ -44,10 +45,10 @@ def build(collection: OpenCollection, new_folder: Path, exchange: Exchange) -> b
         size = sum(params.size for params in vector_params(collection.settings).values())
         if points * size * 4 <= SMALL or not sys.executable:
             return collection.optimize()
-        return _build_beside(collection, new_folder, exchange)
+        return _build_beside(collection, make_folder(collection), exchange, remove)
 
 
-def _build_beside(collection: OpenCollection, new_folder: Path, exchange: Exchange) -> bool:
+def _build_beside(collection: OpenCollection, new_folder: Path, exchange: Exchange, remove: Remove) -> bool:
     try:
         with collection.recording():
             # while no write can happen; reads go on
@@ -65,7 +66,7 @@ def _build_beside(collection: OpenCollection, new_folder: Path, exchange: Exchan
     finally:
         collection.stop_recording()
         if collection.folder != new_folder:
-            shutil.rmtree(new_folder, ignore_errors=True)
+            remove(new_folder)
 
 
 def _optimized(collection: OpenCollection, shard_folder: Path) -> bool:

@@ -238,22 +238,27 @@ def _refuse_taken(alias: str, names: Sequence[str]) -> None:
         raise CollectionExistsError(f"Collection {alias} already exists: an alias needs another name")
 
 
-def check_name(name: str) -> None:
+def check_name(name: Any) -> None:
     """Raise `InputError` for a name that a server refuses."""
-    bad = [character for character in INVALID_NAME_CHARACTERS if character in name]
-    if bad or name in ("", ".", "..") or len(name) > 255:
+    if not _is_text(name) or _is_invalid(name) or name == "" or len(name) > 255:
         raise InputError(
-            f"collection name {name!r} is invalid: expected 1 to 255 characters, none of {INVALID_NAME_CHARACTERS!r}"
+            f"collection name {brief(name)} is invalid: expected 1 to 255 characters, none of "
+            f"{INVALID_NAME_CHARACTERS!r}"
         )
 
 
-def check_vector_name(name: str) -> None:
+def check_vector_name(name: Any) -> None:
     """Raise `InputError` for a vector name that a server refuses."""
-    if (
-        any(character in name for character in INVALID_NAME_CHARACTERS)
-        or name in (".", "..")
-        or len(name.encode()) > 200
-    ):
+    if not _is_text(name) or _is_invalid(name) or len(name.encode()) > 200:
         raise InputError(
-            f"vector name {name!r} is invalid: expected at most 200 bytes, none of {INVALID_NAME_CHARACTERS!r}"
+            f"vector name {brief(name)} is invalid: expected at most 200 bytes, none of {INVALID_NAME_CHARACTERS!r}"
         )
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a string that a file can hold: half of a surrogate pair cannot be written as UTF-8."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _is_invalid(name: str) -> bool:
+    return name in (".", "..") or any(character in name for character in INVALID_NAME_CHARACTERS)

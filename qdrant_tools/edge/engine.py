@@ -1,8 +1,7 @@
 """A folder of collections, open in this process.
 
-Guarantees: one process per folder; inside the process every client of a folder shares one `Engine`; a collection
-is in the manifest only when its folder is complete, and its folder goes only after it left the manifest, so a
-crash in between leaves an orphan folder that the next open removes.
+Guarantees: one process per folder; inside the process every client of a folder shares one `Engine`; a collection is
+there whole or not at all after a crash, and nothing else is ever removed (`location.py` says how).
 Does not know: qdrant-client's requests and results.
 """
 
@@ -10,11 +9,9 @@ from __future__ import annotations
 
 import atexit
 import os
-import re
-import shutil
 import threading
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,19 +21,18 @@ from qdrant_client.http import models
 
 from qdrant_tools.edge.build import BackgroundBuilds, build
 from qdrant_tools.edge.config import engine_config
-from qdrant_tools.edge.lock import LOCK_FILE, FolderLock
-from qdrant_tools.edge.manifest import MANIFEST_FILE, CollectionEntry, Manifest, sync_folder
+from qdrant_tools.edge.location import Location, prepare_folder, settle
+from qdrant_tools.edge.lock import FolderLock
+from qdrant_tools.edge.manifest import CollectionEntry, Manifest, settings_row
 from qdrant_tools.edge.seam import EngineCall
 from qdrant_tools.edge.shard import SHARD_FOLDER, OpenCollection
 from qdrant_tools.errors import (
     CollectionExistsError,
     CollectionNotFoundError,
+    InputError,
     LocationError,
     NotSupportedError,
-    PlusError,
 )
-
-COLLECTIONS_FOLDER = "collections"
 
 Settings = models.CreateCollection
 
@@ -55,25 +51,14 @@ class Engine:
         self.closed = False
         self.builds = BackgroundBuilds(self.build)
         try:
-            self._manifest = self._read_manifest()
-            self._remove_orphans()
-        except PlusError:
+            self._location = Location.open(root)
+        except BaseException:
             self._lock.release()
             raise
 
-    def _read_manifest(self) -> Manifest:
-        if not (self.root / MANIFEST_FILE).exists():
-            Manifest().save(self.root)
-        return Manifest.load(self.root)
-
-    def _remove_orphans(self) -> None:
-        """Remove what a crash left: folders half created or half deleted. None of them is in the manifest."""
-        folder = self.root / COLLECTIONS_FOLDER
-        folder.mkdir(exist_ok=True)
-        known = {entry.folder for entry in self._manifest.collections.values()}
-        for child in folder.iterdir():
-            if child.name not in known and re.fullmatch(r"[0-9a-f]{32}", child.name):
-                shutil.rmtree(child, ignore_errors=True)
+    @property
+    def _manifest(self) -> Manifest:
+        return self._location.manifest
 
     # -- looking up
 
@@ -88,6 +73,8 @@ class Engine:
     def resolve(self, name: str) -> str:
         """The collection behind a name or an alias. Raises `CollectionNotFoundError`."""
         self._alive()
+        if not isinstance(name, str):
+            raise InputError(f"collection name is {name!r}, expected a string")
         target = self._manifest.aliases.get(name, name)
         if target not in self._manifest.collections:
             known = ", ".join(sorted(self._manifest.collections)) or "none"
@@ -96,13 +83,14 @@ class Engine:
 
     def collection(self, name: str) -> OpenCollection:
         """The open collection behind a name or an alias. Raises `CollectionNotFoundError`, `DamagedCollectionError`."""
-        found = self._open.get(name)
+        found = self._open.get(name) if isinstance(name, str) else None
         if found is not None and not self.closed and self.pid == os.getpid():
             return found
         with self._mutex:
             target = self.resolve(name)
             if target not in self._open:
                 entry = self._manifest.collections[target]
+                settle(self._folder(entry))  # before anything is written to it
                 settings = models.CreateCollection.model_validate(entry.settings)
                 self._open[target] = OpenCollection(target, self._folder(entry), settings)
             return self._open[target]
@@ -116,15 +104,19 @@ class Engine:
             if name in self._manifest.collections or name in self._manifest.aliases:
                 kind = "Collection" if name in self._manifest.collections else "Alias"
                 raise CollectionExistsError(f"{kind} {name} already exists: delete it first or take another name")
-            entry = CollectionEntry(uuid.uuid4().hex, settings.model_dump(mode="json", exclude_none=True))
             config = engine_config(settings)
+            row = settings_row(settings)
+            folder = self._location.begin(name, row)
+            opened: OpenCollection | None = None
             try:
                 with EngineCall(name):
-                    qe.EdgeShard.create(str(self._folder(entry) / SHARD_FOLDER), config).close()
-                opened = OpenCollection(name, self._folder(entry), settings, fresh=True)
-                self._save(replace(self._manifest, collections={**self._manifest.collections, name: entry}))
-            except PlusError:
-                shutil.rmtree(self._folder(entry), ignore_errors=True)
+                    qe.EdgeShard.create(str(folder / SHARD_FOLDER), config).close()
+                opened = OpenCollection(name, folder, settings, fresh=True)
+                self._save_entry(name, CollectionEntry(folder.name, row))
+            except BaseException:
+                if opened is not None:
+                    opened.close(discard=True)
+                self._location.remove(folder)
                 raise
             self._open[name] = opened
 
@@ -137,48 +129,80 @@ class Engine:
             entry = self._manifest.collections[name]
             rest = {n: e for n, e in self._manifest.collections.items() if n != name}
             aliases = {alias: target for alias, target in self._manifest.aliases.items() if target != name}
-            self._save(Manifest(rest, aliases))
+            self._location.save(rest, aliases)
             opened = self._open.pop(name, None)
             if opened is not None:
                 opened.close(discard=True)
-            shutil.rmtree(self._folder(entry), ignore_errors=True)
+            self._location.remove(self._folder(entry))
             return True
 
     def record(self, collection: OpenCollection, change: Callable[[Settings], Settings]) -> None:
         """Replace a collection's settings by `change(settings)`; its shard already has them."""
         with self._mutex:
             settings = change(collection.settings)
+            row = settings_row(settings)
             collection.adopt(settings)
-            self._replace_entry(collection, settings=settings.model_dump(mode="json", exclude_none=True))
+            self._replace_entry(collection, settings=row)
 
     def _replace_entry(self, collection: OpenCollection, **changes: Any) -> None:
         if self._open.get(collection.name) is not collection:
             raise CollectionNotFoundError(f"Collection {collection.name} not found: it was deleted meanwhile")
-        entry = replace(self._manifest.collections[collection.name], **changes)
-        self._save(replace(self._manifest, collections={**self._manifest.collections, collection.name: entry}))
+        self._save_entry(collection.name, replace(self._manifest.collections[collection.name], **changes))
+
+    def _save_entry(self, name: str, entry: CollectionEntry) -> None:
+        self._location.save({**self._manifest.collections, name: entry}, self._manifest.aliases)
+
+    @contextmanager
+    def scratch_folder(
+        self, collection: OpenCollection | None = None, draft_beside: Path | None = None
+    ) -> Iterator[Path]:
+        """A folder inside this one for as long as the context lasts; after a kill the next open removes it.
+
+        With it goes the draft of a file elsewhere: `location.draft_of(folder, draft_beside)`.
+        """
+        with self._mutex:
+            self._alive()
+            name = "scratch" if collection is None else collection.name
+            settings = {} if collection is None else settings_row(collection.settings)
+            folder = self._location.begin(name, settings, draft_beside=draft_beside)
+        try:
+            yield folder
+        finally:
+            self._location.remove(folder)
 
     def build(self, collection: OpenCollection) -> bool:
         """Build the index of a collection if that is due, beside it if it is large."""
-        return build(collection, self.root / COLLECTIONS_FOLDER / uuid.uuid4().hex, self._exchange)
+        return build(collection, self._folder_for_copy, self._exchange, self._location.remove)
+
+    def _folder_for_copy(self, collection: OpenCollection) -> Path:
+        with self._mutex:
+            self._alive()
+            return self._location.begin(collection.name, settings_row(collection.settings))
 
     def _exchange(self, collection: OpenCollection, folder: Path) -> None:
         """Let a collection serve from the copy in `folder`, and remove the one it served from."""
         before = collection.folder
         copy = collection.caught_up(folder)
-        with self._mutex, collection.exchanged(copy, folder):
-            self._replace_entry(collection, folder=folder.name)
-        shutil.rmtree(before, ignore_errors=True)
+        try:
+            with self._mutex, collection.exchanged(copy, folder):
+                self._replace_entry(collection, folder=folder.name)
+        except BaseException:
+            self._serve_from(collection, before)
+            raise
+        self._location.remove(before)
+
+    def _serve_from(self, collection: OpenCollection, folder: Path) -> None:
+        """Let the manifest name `folder` again if an exchange was interrupted after it was saved."""
+        with self._mutex:
+            entry = self._manifest.collections.get(collection.name)
+            if entry is not None and collection.folder == folder and entry.folder != folder.name:
+                self._replace_entry(collection, folder=folder.name)
 
     def change_aliases(self, change: Callable[[dict[str, str]], Mapping[str, str]]) -> None:
         """Replace all aliases at once by `change(aliases)`: every reader sees the old ones or the new ones."""
         with self._mutex:
             self._alive()
-            self._save(replace(self._manifest, aliases=change(dict(self._manifest.aliases))))
-
-    def _save(self, manifest: Manifest) -> None:
-        sync_folder(self.root / COLLECTIONS_FOLDER)
-        manifest.save(self.root)
-        self._manifest = manifest
+            self._location.save(self._manifest.collections, change(dict(self._manifest.aliases)))
 
     # -- closing
 
@@ -210,27 +234,7 @@ class Engine:
             )
 
     def _folder(self, entry: CollectionEntry) -> Path:
-        return self.root / COLLECTIONS_FOLDER / entry.folder
-
-
-def prepare_folder(root: Path, *, create: bool) -> None:
-    """Make sure `root` is a folder of ours, creating it only if asked to. Raises `LocationError`."""
-    if (root / MANIFEST_FILE).is_file():
-        return
-    if root.exists() and not root.is_dir():
-        raise LocationError(f"location '{root}' is a file: give a folder, a server URL or ':memory:'")
-    try:
-        foreign = sorted(p.name for p in root.iterdir() if p.name != LOCK_FILE) if root.is_dir() else []
-        if foreign and foreign != [COLLECTIONS_FOLDER]:
-            kind = "a local-mode folder of qdrant-client" if "meta.json" in foreign else f"it holds {foreign[0]!r}"
-            raise LocationError(
-                f"folder '{root}' is neither empty nor a folder of collections ({kind}): give another folder"
-            )
-        if not create:
-            raise LocationError(f"no collections at '{root}': check the location, or index something there first")
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LocationError(f"folder '{root}' cannot be used: {error.strerror}") from error
+        return self._location.path(entry.folder)
 
 
 _engines: dict[Path, Engine] = {}
@@ -239,7 +243,10 @@ _registry = threading.RLock()
 
 def acquire(root: Path, *, create: bool = True) -> Engine:
     """The engine of a folder, opened if this process has not yet. Raises `LocationError`, `LocationBusyError`."""
-    root = root.expanduser().resolve()
+    try:
+        root = root.expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, zero bytes, no home
+        raise LocationError(f"location {str(root)!r} is no path that can be used: {error}") from error
     with _registry:
         engine = _engines.get(root)
         if engine is None or engine.closed or engine.pid != os.getpid():
