@@ -15,8 +15,9 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.http import models
 from qdrant_client.local.payload_value_extractor import value_by_key
 
-from qdrant_tools.edge.filters import as_filter
-from qdrant_tools.edge.queries import positive
+from qdrant_tools.edge.checks import LARGEST_COUNT, text
+from qdrant_tools.edge.filters import as_filter, listed
+from qdrant_tools.edge.queries import check_prefetches, positive
 from qdrant_tools.errors import InputError
 
 GROWTH = 4
@@ -33,6 +34,7 @@ class Grouping:
     size: int
 
     def __post_init__(self) -> None:
+        text(self.key, "group_by")
         positive(self.groups, "limit")
         positive(self.size, "group_size")
 
@@ -42,16 +44,17 @@ def grouped(client: QdrantBase, name: str, grouping: Grouping, query: dict[str, 
 
     The search goes deeper until the groups are full or the collection is exhausted.
     """
+    check_prefetches(query.get("prefetch"))
     query = {**query, "prefetch": deeper(query.get("prefetch"), grouping.size)}
     query["query_filter"] = with_key(query.get("query_filter"), grouping.key)
     root = grouping.key.removesuffix("[]")
-    depth = grouping.groups * grouping.size * GROWTH
+    depth = min(grouping.groups * grouping.size * GROWTH, LARGEST_COUNT)
     while True:
         hits = client.query_points(name, limit=depth, with_payload=[root], with_vectors=False, **query).points
         groups = collect(hits, grouping)
         if len(hits) < depth or full(groups, grouping):
             return [models.PointGroup(id=key[1], hits=found) for key, found in groups.items()]
-        depth *= GROWTH
+        depth = min(depth * GROWTH, LARGEST_COUNT)
 
 
 def collect(hits: Sequence[models.ScoredPoint], grouping: Grouping) -> dict[GroupKey, list[models.ScoredPoint]]:
@@ -81,9 +84,9 @@ def group_keys(payload: dict[str, Any], path: str) -> list[GroupKey]:
 
 def with_key(given: Any, key: str) -> models.Filter:
     """`given`, and the payload has `key`."""
-    there = models.Filter(must_not=[models.IsEmptyCondition(is_empty=models.PayloadField(key=key))])
-    filter_ = as_filter(given)
-    return there if filter_ is None else models.Filter(must=[filter_, there])
+    absent = models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
+    filter_ = as_filter(given) or models.Filter()
+    return filter_.model_copy(update={"must_not": [*listed(filter_.must_not), absent]})
 
 
 def deeper(prefetch: Any, factor: int) -> Any:
@@ -92,7 +95,7 @@ def deeper(prefetch: Any, factor: int) -> Any:
         return None
     if isinstance(prefetch, list):
         return [deeper(each, factor) for each in prefetch]
-    limit = positive(prefetch.limit, "prefetch limit") * factor
+    limit = min(positive(prefetch.limit, "prefetch limit") * factor, LARGEST_COUNT)
     return prefetch.model_copy(update={"limit": limit, "prefetch": deeper(prefetch.prefetch, factor)})
 
 
