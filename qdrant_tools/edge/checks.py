@@ -64,7 +64,7 @@ class VectorSchema:
 
     def knows(self, name: str) -> None:
         """Raise `InputError` if there is no vector of this name."""
-        if name not in self.dense and name not in self.sparse:
+        if text(name, "vector name") not in self.dense and name not in self.sparse:
             named = sorted(n for n in (*self.dense, *self.sparse) if n)
             expected = f"its vectors are {named}" if named else "its vector has no name"
             wanted = f"vector named {name!r}" if name else "unnamed vector"
@@ -147,7 +147,7 @@ def unknown_vector(vector: Any, where: str) -> InputError | NotSupportedError:
 def brief(value: Any) -> str:
     """The beginning of a value's repr, for a one-line message."""
     try:
-        text = repr(value)
+        text = " ".join(repr(value).split())
     except Exception:  # whatever a stranger's __repr__ raises, a RecursionError for deep values among them
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -239,12 +239,12 @@ def json_payload(payload: Any, *, levels: int = DEEPEST_PAYLOAD) -> dict[str, An
         raise InputError(f"payload must be a mapping of names to JSON values, got {brief(payload)}")
     if type(payload) is dict and _is_json(payload, levels):
         return payload
-    refuse_nesting(payload, _values, levels, "payload")
+    refuse_nesting(payload, parts, levels, "payload")
     try:
         plain = to_jsonable_python(payload, fallback=_numpy_to_python, inf_nan_mode="constants")
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         raise InputError(f"payload {brief(payload)} holds a value that JSON cannot: {error}") from error
-    refuse_nesting(plain, _values, levels, "payload")
+    refuse_nesting(plain, parts, levels, "payload")
     if not _is_json(plain, levels):
         raise InputError(
             f"payload {brief(payload)} holds NaN, infinity or a number beyond 1.8e308, which JSON cannot: drop it or "
@@ -266,7 +266,7 @@ def _is_json(value: Any, levels: int) -> bool:
     return kind is dict and set(map(type, value)) <= TEXT and all(map(_is_json, value.values(), repeat(levels - 1)))
 
 
-def _values(value: Any) -> Iterable[tuple[str, Any]] | None:
+def parts(value: Any) -> Iterable[tuple[str, Any]] | None:
     """What is in an object or a list, by its step; None for a value that holds no others."""
     if isinstance(value, Mapping):
         return ((f".{brief(key) if not isinstance(key, str) else key}", each) for key, each in value.items())
@@ -276,13 +276,13 @@ def _values(value: Any) -> Iterable[tuple[str, Any]] | None:
 
 
 def refuse_nesting(
-    value: Any, parts: Callable[[Any], Iterable[tuple[str, Any]] | None], levels: int, what: str
+    value: Any, inside_of: Callable[[Any], Iterable[tuple[str, Any]] | None], levels: int, what: str
 ) -> None:
     """Raise `InputError` with the path to the place where `value` holds more than `levels` values inside one another.
 
-    `parts` gives what is in a value by its step, None for one that holds no others.
+    `inside_of` gives what is in a value by its step, None for one that holds no others.
     """
-    inside = parts(value)
+    inside = inside_of(value)
     if inside is None:
         return
     # a stack of what is left to look at on each level, and the steps that led there: no recursion, cycles end too
@@ -293,7 +293,7 @@ def refuse_nesting(
             shown = path if len(path) <= 60 else f"{path[:40]}...{path[-17:]}"
             raise InputError(f"{what} is nested more than {levels} levels deep at {shown}: make it flatter")
         for step, each in levels_left[-1]:
-            inside = parts(each)
+            inside = inside_of(each)
             if inside is not None:
                 levels_left.append(iter(inside))
                 steps.append(step)

@@ -13,7 +13,7 @@ from typing import Any
 import qdrant_edge as qe
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import DEFAULT_VECTOR, VectorSchema, VectorShape
+from qdrant_tools.edge.checks import DEFAULT_VECTOR, VectorSchema, VectorShape, maybe_finite
 from qdrant_tools.errors import InputError, NotSupportedError
 
 LARGEST_VECTOR = 65_536  # what a server's REST layer accepts
@@ -125,7 +125,7 @@ def optimizers(diff: models.OptimizersConfigDiff | None) -> qe.EdgeOptimizersCon
     if diff.max_optimization_threads == 0:  # any other limit holds: one build runs at a time
         raise NotSupportedError("optimizers_config.max_optimization_threads=0: use indexing_threshold=0 instead")
     return qe.EdgeOptimizersConfig(
-        deleted_threshold=diff.deleted_threshold,
+        deleted_threshold=maybe_finite(diff.deleted_threshold, "optimizers_config.deleted_threshold"),
         vacuum_min_vector_number=diff.vacuum_min_vector_number,
         default_segment_number=diff.default_segment_number,
         max_segment_size=diff.max_segment_size,

@@ -24,10 +24,13 @@ from qdrant_tools.edge.checks import (
     brief,
     engine_ids,
     finite,
+    parts,
     refuse_nesting,
     whole,
 )
 from qdrant_tools.errors import InputError, NotSupportedError
+
+WRITTEN = 4  # objects and lists that one nested filter takes: condition, nested, filter, clause
 
 
 def engine_filter(filter_: Any) -> qe.Filter | None:
@@ -81,12 +84,11 @@ def as_filter(given: Any) -> models.Filter | None:
         return given
     if not isinstance(given, dict):
         raise InputError(f"expected models.Filter, got {brief(given)}")
+    refuse_nesting(given, parts, WRITTEN * DEEPEST_REQUEST, "filter")
     try:
         return models.Filter.model_validate(given)
     except ValidationError as error:
         raise InputError(f"{brief(given)} is not a filter: {error.errors()[0]['msg']}") from error
-    except RecursionError as error:
-        raise InputError(f"the filter is nested more than {DEEPEST_REQUEST} levels deep: make it flatter") from error
 
 
 def listed(clause: Any) -> list[Any]:

@@ -15,7 +15,7 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.http import models
 from qdrant_client.local.payload_value_extractor import value_by_key
 
-from qdrant_tools.edge.checks import LARGEST_COUNT, text
+from qdrant_tools.edge.checks import LARGEST_COUNT, brief, text
 from qdrant_tools.edge.filters import as_filter, listed
 from qdrant_tools.edge.queries import check_prefetches, positive
 from qdrant_tools.errors import InputError
@@ -115,7 +115,7 @@ def look_up(client: QdrantBase, groups: Sequence[models.PointGroup], given: Any)
     """Give every group the record of another collection that its id names, None where it names none."""
     lookup = models.WithLookup(collection=given) if isinstance(given, str) else given
     if not isinstance(lookup, models.WithLookup):
-        raise InputError(f"with_lookup expects a collection name or models.WithLookup, got {given!r}")
+        raise InputError(f"with_lookup expects a collection name or models.WithLookup, got {brief(given)}")
     payload = True if lookup.with_payload is None else lookup.with_payload
     for group in groups:
         try:

@@ -29,6 +29,7 @@ from qdrant_tools.edge.checks import (
     finite,
     maybe_finite,
     refuse_nesting,
+    text,
     whole,
 )
 from qdrant_tools.edge.config import member
@@ -48,9 +49,9 @@ def engine_request(engine: Engine, collection: OpenCollection, request: models.Q
     """Return the engine's request for one query. Raises `InputError`, `VectorError`, `NotSupportedError`."""
     limit, offset = positive(request.limit, "limit"), skipped(request.offset)
     check_prefetches(request.prefetch)
+    check_combination(request, has_prefetch=bool(request.prefetch))
     translation = Translation(engine, collection, request.using, request.lookup_from, limit)
     prefetches = _prefetches(engine, collection, request.prefetch)
-    check_combination(request, has_prefetch=bool(prefetches))
     query = translation.query(request.query)
     return qe.QueryRequest(
         limit=limit,
@@ -69,6 +70,8 @@ def engine_request(engine: Engine, collection: OpenCollection, request: models.Q
 def check_combination(request: models.QueryRequest | models.Prefetch, *, has_prefetch: bool) -> None:
     """Refuse what a server refuses: prefetches without a query to merge them, fusion with nothing to fuse."""
     query = request.query
+    if request.using is not None:
+        text(request.using, "using")
     if has_prefetch and query is None:
         raise InputError("prefetches need a query that merges them: give query")
     if request.score_threshold is not None and query is None:
@@ -90,9 +93,9 @@ def _prefetches(engine: Engine, collection: OpenCollection, given: Any) -> list[
 
 def _prefetch(engine: Engine, collection: OpenCollection, given: models.Prefetch) -> qe.Prefetch:
     limit = positive(given.limit, "prefetch limit")
+    check_combination(given, has_prefetch=bool(given.prefetch))
     translation = Translation(engine, collection, given.using, given.lookup_from, limit)
     nested = _prefetches(engine, collection, given.prefetch)
-    check_combination(given, has_prefetch=bool(nested))
     query = translation.query(given.query)
     return qe.Prefetch(
         limit=limit,

@@ -189,7 +189,7 @@ def _refusing_later(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether an error is to be left alone: translated already, the caller's own, or Python's answer to a wrong call."""
+    """Whether to leave an error alone: translated already, the caller's own, or Python's answer to a wrong call."""
     if isinstance(error, PlusError) or CALLERS in vars(error):
         return True
     here = error.__traceback__

@@ -66,7 +66,7 @@ class WriteMethods(QdrantBase):
             converted = engine_points(points, collection.schema)
             if not converted:
                 raise InputError(f"collection '{collection.name}': an upsert needs at least one point, got none")
-            mode = models.UpdateMode.UPSERT if update_mode is None else models.UpdateMode(update_mode)
+            mode = models.UpdateMode.UPSERT if update_mode is None else upsert_mode(update_mode)
             condition = engine_filter(update_filter)
         with collection.changing():
             ids = {point.id for point in converted}
@@ -322,6 +322,15 @@ def matching_ids(
     with collection.hold() as shard:
         records, following = shard.scroll(request)
         return [record.id for record in records], following
+
+
+def upsert_mode(given: Any) -> models.UpdateMode:
+    """The mode of that name. Raises `InputError`."""
+    try:
+        return models.UpdateMode(text(given, "update_mode"))
+    except ValueError as error:
+        expected = ", ".join(mode.value for mode in models.UpdateMode)
+        raise InputError(f"update_mode {brief(given)} is invalid, expected one of {expected}") from error
 
 
 def refused_ids(
