@@ -10,6 +10,7 @@ import asyncio
 import datetime as dt
 import math
 from collections import deque
+from contextlib import closing
 from decimal import Decimal
 
 import numpy as np
@@ -240,17 +241,17 @@ def test_no_value_in_any_argument_of_any_method_raises_a_foreign_error_or_harms_
     assert not leaks, f"{len(leaks)} of {calls} calls: {dict(list(leaks.items())[:10])}"
     before = state(client)
     client.close()
-    with connect(tmp_path) as again:
+    with closing(connect(tmp_path)) as again:
         assert state(again) == before
 
 
 def test_the_async_client_refuses_the_same_values(tmp_path):
-    with connect(tmp_path) as client:
+    with closing(connect(tmp_path)) as client:
         fill(client)
     chosen = {"query_points", "upsert", "scroll", "set_payload", "upload_points"}
 
     async def every_call():
-        client = await_free = aconnect(tmp_path)
+        client = aconnect(tmp_path)
         leaks = {}
         for method, argument, label, arguments in hostile_calls():
             if method not in chosen:
@@ -263,7 +264,7 @@ def test_the_async_client_refuses_the_same_values(tmp_path):
                 pass
             except BaseException as error:
                 leaks[method, argument, label] = f"{type(error).__name__}: {str(error)[:200]}"
-        await await_free.close()
+        await client.close()
         return leaks
 
     leaks = asyncio.run(every_call())
