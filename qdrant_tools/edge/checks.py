@@ -8,9 +8,8 @@ with one error that names the value and the way out. Does not know: shards, requ
 from __future__ import annotations
 
 import math
-import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -21,15 +20,11 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from qdrant_client.http import models
 
 from qdrant_tools.errors import InputError, NotSupportedError, VectorError
+from qdrant_tools.nesting import DEEPEST_PAYLOAD, LARGEST_NUMBER, parts, refuse_nesting
 
-LARGEST_NUMBER = int(np.finfo(np.float64).max)
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 LARGEST_ID = 2**64 - 1
 LARGEST_COUNT = 2**63 - 1
-DEEPEST_PAYLOAD = 64
-"""Objects and lists inside one another. The engine's log ends at 128 and counts some of its own."""
-DEEPEST_REQUEST = 30
-"""Filters, formulas or prefetches inside one another."""
 DEFAULT_VECTOR = ""
 TEXT = {str}
 PLAIN = {str, int, bool, type(None)}
@@ -264,51 +259,6 @@ def _is_json(value: Any, levels: int) -> bool:
     if kind is list:
         return all(map(_is_json, value, repeat(levels - 1)))
     return kind is dict and set(map(type, value)) <= TEXT and all(map(_is_json, value.values(), repeat(levels - 1)))
-
-
-def parts(value: Any) -> Iterable[tuple[str, Any]] | None:
-    """What is in an object or a list, by its step; None for a value that holds no others."""
-    if isinstance(value, Mapping):
-        return ((f".{brief(key) if not isinstance(key, str) else key}", each) for key, each in value.items())
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return ((f"[{place}]", each) for place, each in enumerate(value))
-    return None
-
-
-def refuse_nesting(
-    value: Any, inside_of: Callable[[Any], Iterable[tuple[str, Any]] | None], levels: int, what: str
-) -> None:
-    """Raise `InputError` with the path to the place where `value` holds more than `levels` values inside one another.
-
-    `inside_of` gives what is in a value by its step, None for one that holds no others.
-    """
-    inside = inside_of(value)
-    if inside is None:
-        return
-    # a stack of what is left to look at on each level, and the steps that led there: no recursion, cycles end too
-    levels_left, steps = [iter(inside)], [""]
-    while levels_left:
-        if len(levels_left) > levels:
-            path = "".join(steps[1:]).lstrip(".")
-            shown = path if len(path) <= 60 else f"{path[:40]}...{path[-17:]}"
-            raise InputError(f"{what} is nested more than {levels} levels deep at {shown}: make it flatter")
-        for step, each in levels_left[-1]:
-            inside = inside_of(each)
-            if inside is not None:
-                levels_left.append(iter(inside))
-                steps.append(step)
-                break
-        else:
-            levels_left.pop()
-            steps.pop()
-
-
-PATH_STEP = re.compile(r'"[^"]*"|\[[^\]]*\]|[^.\["]+')
-
-
-def path_depth(path: str) -> int:
-    """How many objects and lists lie inside one another along a payload path, for example 3 for `a.b[0]`."""
-    return len(PATH_STEP.findall(path))
 
 
 def _numpy_to_python(value: Any) -> Any:

@@ -18,17 +18,9 @@ import qdrant_edge as qe
 from pydantic import ValidationError
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import (
-    DEEPEST_REQUEST,
-    EngineId,
-    brief,
-    engine_ids,
-    finite,
-    parts,
-    refuse_nesting,
-    whole,
-)
+from qdrant_tools.edge.checks import EngineId, brief, engine_ids, finite, whole
 from qdrant_tools.errors import InputError, NotSupportedError
+from qdrant_tools.nesting import DEEPEST_REQUEST, parts, refuse_nesting
 
 WRITTEN = 4  # objects and lists that one nested filter takes: condition, nested, filter, clause
 

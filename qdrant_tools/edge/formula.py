@@ -11,9 +11,10 @@ from typing import Any
 import qdrant_edge as qe
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import DEEPEST_REQUEST, finite, json_payload, maybe_finite, refuse_nesting
+from qdrant_tools.edge.checks import finite, json_payload, maybe_finite
 from qdrant_tools.edge.filters import condition
 from qdrant_tools.errors import NotSupportedError
+from qdrant_tools.nesting import DEEPEST_REQUEST, refuse_nesting
 
 E = qe.Expression
 

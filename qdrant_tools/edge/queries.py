@@ -19,7 +19,6 @@ from qdrant_client.http import models
 
 from qdrant_tools.edge.averages import average
 from qdrant_tools.edge.checks import (
-    DEEPEST_REQUEST,
     DEFAULT_VECTOR,
     EngineId,
     EngineVector,
@@ -28,7 +27,6 @@ from qdrant_tools.edge.checks import (
     engine_id,
     finite,
     maybe_finite,
-    refuse_nesting,
     text,
     whole,
 )
@@ -39,6 +37,7 @@ from qdrant_tools.edge.formula import engine_formula
 from qdrant_tools.edge.records import client_vector, payload_selector, vector_selector
 from qdrant_tools.edge.shard import OpenCollection
 from qdrant_tools.errors import InputError
+from qdrant_tools.nesting import DEEPEST_REQUEST, refuse_nesting
 
 DEFAULT_LIMIT = 10
 RRF_K = 2

@@ -22,14 +22,12 @@ from qdrant_client.conversions import common_types as types
 from qdrant_client.http import models
 
 from qdrant_tools.edge.checks import (
-    DEEPEST_PAYLOAD,
     EngineId,
     VectorSchema,
     brief,
     engine_id,
     engine_ids,
     json_payload,
-    path_depth,
     text,
     texts,
     whole,
@@ -41,6 +39,7 @@ from qdrant_tools.edge.options import DONE, check_options
 from qdrant_tools.edge.records import blocks, engine_points, rows_of
 from qdrant_tools.edge.shard import OpenCollection
 from qdrant_tools.errors import InputError, NotSupportedError
+from qdrant_tools.nesting import DEEPEST_PAYLOAD, path_depth
 
 Operation = qe.UpdateOperation
 UPLOAD_BATCH = 256  # the engine's best between call overhead and memory
