@@ -177,9 +177,7 @@ def _prepared(passage: Passage) -> _Prepared | Failure:
     try:
         content = _content(passage)
         if _has_huge_number(passage.metadata):
-            raise InputError(
-                f"passage {passage.id!r} has a number beyond 1.8e308 in its metadata, which JSON cannot hold"
-            )
+            raise InputError(f"passage {passage.id!r}: metadata holds a number beyond 1.8e308, which cannot be stored")
         return _Prepared(passage, hashlib.sha256(content).hexdigest(), len(content))
     except InputError as error:
         return Failure(passage.id, str(error))
