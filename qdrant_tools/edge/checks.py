@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import qdrant_edge as qe
+from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 from qdrant_client.http import models
 
@@ -137,6 +138,13 @@ def unknown_vector(vector: Any, where: str) -> InputError | NotSupportedError:
     if isinstance(vector, (models.Document, models.Image, models.InferenceObject)):
         return NotSupportedError(f"{where}: {type(vector).__name__} needs fastembed installed; embed it first instead")
     return VectorError(f"{where} expects a vector, got {brief(vector)}")
+
+
+def unknown(given: Any, kind: str) -> InputError | NotSupportedError:
+    """The error for a request's part of no known type: qdrant-client's own, or something else altogether."""
+    if isinstance(given, BaseModel):
+        return NotSupportedError(f"the embedded engine has no {kind} {type(given).__name__}")
+    return InputError(f"{brief(given)} is no {kind}, expected one of qdrant_client.models")
 
 
 def brief(value: Any) -> str:

@@ -65,7 +65,7 @@ def engine_config(settings: models.CreateCollection) -> qe.EdgeConfig:
     dense = vector_params(settings)
     sparse = settings.sparse_vectors or {}
     if not dense and not sparse:
-        raise InputError("a collection of the embedded engine needs at least one vector: give vectors_config")
+        raise NotSupportedError("a collection of the embedded engine needs at least one vector: give vectors_config")
     refuse_distribution(settings)
     return qe.EdgeConfig(
         vectors={name: _dense(params, settings) for name, params in dense.items()},

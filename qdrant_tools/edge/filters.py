@@ -18,8 +18,8 @@ import qdrant_edge as qe
 from pydantic import ValidationError
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import EngineId, brief, engine_ids, finite, whole
-from qdrant_tools.errors import InputError, NotSupportedError
+from qdrant_tools.edge.checks import EngineId, brief, engine_ids, finite, unknown, whole
+from qdrant_tools.errors import InputError
 from qdrant_tools.nesting import DEEPEST_REQUEST, parts, refuse_nesting
 
 WRITTEN = 4  # objects and lists that one nested filter takes: condition, nested, filter, clause
@@ -118,12 +118,16 @@ def condition(given: Any, levels: int = DEEPEST_REQUEST, whole_filter: Any = Non
         return qe.HasIdCondition(set(engine_ids(given.has_id)))
     if isinstance(given, models.HasVectorCondition):
         return qe.HasVectorCondition(given.has_vector)
+    if isinstance(given, models.SliceCondition):
+        total = whole(given.slice.total, "slice total", most=2**32 - 1)
+        index = whole(given.slice.index, "slice index", least=0, most=total - 1)
+        return qe.SliceCondition(total, index)  # type: ignore[attr-defined]  # its stub does not know it
     if isinstance(given, models.NestedCondition):
         nested = as_filter(given.nested.filter) or models.Filter()
         return qe.NestedCondition(
             given.nested.key, _filter(nested, levels, given if whole_filter is None else whole_filter)
         )
-    raise NotSupportedError(f"the embedded engine has no filter condition {type(given).__name__}")
+    raise unknown(given, "filter condition")
 
 
 def _field(given: models.FieldCondition) -> qe.FieldCondition:
@@ -161,7 +165,7 @@ MATCHES: dict[type, Callable[[Any], Any]] = {
 
 def _match(given: Any) -> Any:
     if type(given) not in MATCHES:
-        raise NotSupportedError(f"the embedded engine has no match {type(given).__name__}")
+        raise unknown(given, "match")
     return MATCHES[type(given)](given)
 
 

@@ -11,9 +11,8 @@ from typing import Any
 import qdrant_edge as qe
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import finite, json_payload, maybe_finite
+from qdrant_tools.edge.checks import finite, json_payload, maybe_finite, unknown
 from qdrant_tools.edge.filters import condition
-from qdrant_tools.errors import NotSupportedError
 from qdrant_tools.nesting import DEEPEST_REQUEST, refuse_nesting
 
 E = qe.Expression
@@ -27,6 +26,7 @@ CONDITIONS = (
     models.FieldCondition,
     models.IsEmptyCondition,
     models.IsNullCondition,
+    models.SliceCondition,
     models.HasIdCondition,
     models.HasVectorCondition,
     models.NestedCondition,
@@ -68,7 +68,7 @@ def expression(given: Any) -> Any:
         return OPERATIONS[type(given)](given)
     if type(given) in DECAYS:
         return _decay(given)
-    raise NotSupportedError(f"the embedded engine has no formula expression {type(given).__name__}")
+    raise unknown(given, "formula expression")
 
 
 def _all(given: list[Any]) -> list[Any]:

@@ -1,7 +1,8 @@
 """Search results grouped by a payload value, which the engine's binding lacks.
 
 As on a server: a point with several values is in several groups, a point with a value that is neither text nor
-an integer is in none, groups are ordered by their best hit, and prefetches fetch `group_size` times as much.
+an integer is in none, and groups are ordered by their best hit. Prefetches fetch `group_size` times as much, and
+enough to take a small collection whole, as local mode does; a server asks up to ten times, each time for others.
 Does not know: the engine; it asks through `QdrantBase`'s own methods.
 """
 
@@ -21,6 +22,7 @@ from qdrant_tools.edge.queries import check_prefetches, positive
 from qdrant_tools.errors import InputError
 
 GROWTH = 4
+PREFETCHED = 5_000  # points that a prefetch below groups fetches at least
 
 GroupKey = tuple[bool, str | int]  # whether it is text, and the value: 1 and "1" are two groups
 
@@ -90,12 +92,14 @@ def with_key(given: Any, key: str) -> models.Filter:
 
 
 def deeper(prefetch: Any, factor: int) -> Any:
-    """The prefetches with their limits multiplied, nested ones too."""
+    """The prefetches with their limits multiplied, nested ones too, and no limit below `PREFETCHED`."""
     if prefetch is None:
         return None
     if isinstance(prefetch, list):
         return [deeper(each, factor) for each in prefetch]
     limit = min(positive(prefetch.limit, "prefetch limit") * factor, LARGEST_COUNT)
+    if not isinstance(prefetch.query, models.NearestQuery) or prefetch.query.mmr is None:
+        limit = max(limit, PREFETCHED)  # but MMR compares every point with every other
     return prefetch.model_copy(update={"limit": limit, "prefetch": deeper(prefetch.prefetch, factor)})
 
 

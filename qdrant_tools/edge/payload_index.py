@@ -29,7 +29,7 @@ def engine_schema(given: Any) -> Any:
     kind = str(getattr(given, "value", given)) if named else getattr(getattr(given, "type", None), "value", None)
     if kind not in PARAMS:
         raise InputError(
-            f"field_schema {brief(given)} is no payload index, expected one of {', '.join(sorted(PARAMS))}"
+            f"field_schema {brief(given)} is no payload index; expected one of {', '.join(sorted(PARAMS))}"
         )
     if named:
         return member(qe.PayloadSchemaType, given)

@@ -90,7 +90,7 @@ def translate(error: BaseException, collection: str) -> PlusError:
     text = first_line(error)
     if isinstance(error, UnicodeEncodeError):
         return InputError(f"collection '{collection}': {_no_unicode(error)}")
-    if found := re.search(r"invalid JSON path (.*)", text):
+    if found := re.search(r"invalid JSON path (.*)", str(error)):
         return InputError(
             f"collection '{collection}': {found[1]!r} is no payload path: expected names joined by dots, [] or [0] "
             "after a list, and names with spaces or other signs in double quotes, as in '\"two words\".name'"
@@ -117,10 +117,11 @@ def translate(error: BaseException, collection: str) -> PlusError:
             f"collection '{collection}' cannot be written: no space left on the disk ({text}); free some and connect "
             "again, what was acknowledged is kept"
         )
-    if "cancelled by service" in text:  # what the engine says to a formula that has no value
-        return EngineError(
-            f"collection '{collection}': the engine gave up ({text}): usually a formula over a payload value that is "
-            "no number; leave such points out with a filter"
+    if "cancelled by service" in text:  # all that the engine says of a formula that has no value for a point
+        return InputError(
+            f"collection '{collection}': the formula has no finite value for some point: either one of its payload "
+            "keys is no number there and has no default, or an operation leaves the numbers (a logarithm or a root of "
+            "a negative number, a division by zero, a power too large); leave such points out with a filter"
         )
     if "not supported" in text.lower():
         return NotSupportedError(f"collection '{collection}': {text}")

@@ -30,6 +30,7 @@ from qdrant_tools.edge.checks import (
     json_payload,
     text,
     texts,
+    unknown,
     whole,
 )
 from qdrant_tools.edge.engine import Engine
@@ -233,7 +234,7 @@ class WriteMethods(QdrantBase):
             return self.update_vectors(name, operation.update_vectors.points, operation.update_vectors.update_filter)
         if isinstance(operation, models.DeleteVectorsOperation):
             return self.delete_vectors(name, operation.delete_vectors.vector, chosen(operation.delete_vectors))
-        raise NotSupportedError(f"the embedded engine has no operation {type(operation).__name__}")
+        raise unknown(operation, "operation")
 
     # -- index and durability
 
