@@ -208,7 +208,7 @@ def state(client):
     """Everything that a user can see of the collection."""
     records, _ = client.scroll("c", limit=1000, with_vectors=True)
     info = client.get_collection("c")
-    countable = [field for field in sorted(info.payload_schema) if INDEXED.get(field) not in ("float", "datetime")]
+    countable = [field for field in sorted(info.payload_schema) if INDEXED.get(field) in ("keyword", "integer", "bool")]
     return {
         "points": {record.id: (plain(record.payload), plain(record.vector)) for record in records},
         "count": client.count("c").count,
@@ -365,5 +365,42 @@ def test_vectors_of_every_type_are_the_same_after_a_crash(tmp_path):
                 for i, row in enumerate(numbers)
             ],
         )
+
+    assert_log_says_what_was_written(tmp_path, write)
+
+
+INDEX_PARAMS = {
+    "keyword": models.KeywordIndexParams(type="keyword", is_tenant=True, on_disk=True),
+    "integer": models.IntegerIndexParams(type="integer", lookup=False, range=True, is_principal=True),
+    "lookup": models.IntegerIndexParams(type="integer", lookup=True, range=False),
+    "float": models.FloatIndexParams(type="float", is_principal=True),
+    "geo": models.GeoIndexParams(type="geo", on_disk=True),
+    "bool": models.BoolIndexParams(type="bool", on_disk=True),
+    "datetime": models.DatetimeIndexParams(type="datetime", is_principal=True),
+    "uuid": models.UuidIndexParams(type="uuid", is_tenant=True),
+    "text": models.TextIndexParams(
+        type="text",
+        tokenizer=models.TokenizerType.MULTILINGUAL,
+        min_token_len=2,
+        max_token_len=9,
+        lowercase=False,
+        ascii_folding=True,
+        phrase_matching=True,
+        stopwords=models.StopwordsSet(languages=[models.Language.GERMAN], custom=["x"]),
+        stemmer=models.SnowballParams(type="snowball", language=models.SnowballLanguage.GERMAN),
+    ),
+    "scored": models.TextIndexParams(type="text", tokenizer=models.TokenizerType.PREFIX, scoring=True),
+}
+
+
+def test_payload_indexes_of_every_kind_are_the_same_after_a_crash(tmp_path):
+    def write(client):
+        for field, params in INDEX_PARAMS.items():
+            client.create_payload_index("c", field, params)
+        for field, kind in INDEXED.items():
+            client.create_payload_index("c", field, kind)
+            client.delete_payload_index("c", field)
+            client.create_payload_index("c", field, kind)
+        assert len(client.get_collection("c").payload_schema) == len(INDEX_PARAMS) + len(INDEXED)
 
     assert_log_says_what_was_written(tmp_path, write)

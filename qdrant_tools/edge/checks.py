@@ -60,11 +60,12 @@ class VectorSchema:
 
     def knows(self, name: str) -> None:
         """Raise `InputError` if there is no vector of this name."""
-        if text(name, "vector name") not in self.dense and name not in self.sparse:
-            named = sorted(n for n in (*self.dense, *self.sparse) if n)
-            expected = f"its vectors are {named}" if named else "its vector has no name"
-            wanted = f"vector named {name!r}" if name else "unnamed vector"
-            raise InputError(f"collection '{self.collection}' has no {wanted} (Not existing vector name): {expected}")
+        if name in self.dense or name in self.sparse:
+            return
+        named = sorted(n for n in (*self.dense, *self.sparse) if n)
+        expected = f"its vectors are {named}" if named else "its vector has no name"
+        wanted = f"vector named {text(name, 'vector name')!r}" if name else "unnamed vector"
+        raise InputError(f"collection '{self.collection}' has no {wanted} (Not existing vector name): {expected}")
 
     def check(self, name: str, vector: Any) -> EngineVector:
         """Return `vector` as the engine takes it. Raises `VectorError`, `InputError`, `NotSupportedError`."""
