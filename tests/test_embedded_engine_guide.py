@@ -49,9 +49,17 @@ REFUSED = {
     "formula over mmr": lambda c: c.query_points(
         "c", models.FormulaQuery(formula="$score"), prefetch=models.Prefetch(query=MMR)
     ),
-    "no vector": lambda c: c.create_collection("d"),
+    "the last vector": lambda c: c.delete_vector_name("c", ""),
     "init_options": lambda c: c.init_options,
 }
+
+
+def test_a_collection_without_vectors_gets_none_later(tmp_path):
+    later = models.SparseVectorNameConfig(sparse=models.SparseVectorConfig())
+    with closing(connect(tmp_path)) as client:
+        client.create_collection("c")
+        with pytest.raises(NotSupportedError, match="was created without vectors"):
+            client.create_vector_name("c", "s", later)
 
 
 @pytest.mark.parametrize("what", REFUSED)

@@ -63,7 +63,7 @@ class VectorSchema:
         if name in self.dense or name in self.sparse:
             return
         named = sorted(n for n in (*self.dense, *self.sparse) if n)
-        expected = f"its vectors are {named}" if named else "its vector has no name"
+        expected = f"its vectors are {named}" if named else "its vector has no name" if self.dense else "it has none"
         wanted = f"vector named {text(name, 'vector name')!r}" if name else "unnamed vector"
         raise InputError(f"collection '{self.collection}' has no {wanted} (Not existing vector name): {expected}")
 

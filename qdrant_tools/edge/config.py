@@ -17,6 +17,7 @@ from qdrant_tools.edge.checks import DEFAULT_VECTOR, VectorSchema, VectorShape, 
 from qdrant_tools.errors import InputError, NotSupportedError
 
 LARGEST_VECTOR = 65_536  # what a server's REST layer accepts
+NO_VECTORS = "no-vectors"  # the engine wants a vector; no point has this one
 HNSW_DEFAULTS = models.HnswConfig(m=16, ef_construct=100, full_scan_threshold=10_000, max_indexing_threads=0)
 OPTIMIZER_DEFAULTS = models.OptimizersConfig(
     deleted_threshold=0.2,
@@ -65,7 +66,7 @@ def engine_config(settings: models.CreateCollection) -> qe.EdgeConfig:
     dense = vector_params(settings)
     sparse = settings.sparse_vectors or {}
     if not dense and not sparse:
-        raise NotSupportedError("a collection of the embedded engine needs at least one vector: give vectors_config")
+        sparse = {NO_VECTORS: models.SparseVectorParams()}
     refuse_distribution(settings)
     return qe.EdgeConfig(
         vectors={name: _dense(params, settings) for name, params in dense.items()},
