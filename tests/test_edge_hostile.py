@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import inspect
 import math
 from collections import deque
 from contextlib import closing
 from decimal import Decimal
 
 import numpy as np
+import pytest
 from qdrant_client import models
 
 from qdrant_tools.connect import aconnect, connect
-from qdrant_tools.errors import PlusError
+from qdrant_tools.edge.client import EmbeddedClient
+from qdrant_tools.errors import NotSupportedError, PlusError, UsageError
 
 SURROGATE = "bad \ud800 text"
 
@@ -124,12 +127,20 @@ ZOO = {
     "points with surrogates": [models.PointStruct(id=1, vector={}, payload={SURROGATE: SURROGATE})],
     "points with ids of surrogates": [models.PointStruct(id=SURROGATE, vector={})],
     "points with nan": [models.PointStruct(id=1, vector={"d": [math.nan, 1.0]})],
+    "document": models.Document(text="x", model="y"),
+    "documents": [models.PointStruct(id=1, vector={"d": models.Document(text="x", model="y")})],
     "sparse junk": models.SparseVector.model_construct(indices=["x"], values=[None]),
 }
 
 SELECTED = [1]
 OPERATION = models.DeletePayloadOperation(delete_payload=models.DeletePayload(keys=["q"], points=[2]))
 METHODS = {
+    "build_index": {},
+    "delete_collection": {"timeout": 1},
+    "flush": {},
+    "get_embedding_size": {"model_name": "x"},
+    "migrate": {"dest_client": None, "collection_names": ["c"], "batch_size": 10},
+    "recreate_collection": {"vectors_config": None},
     "batch_update_points": {"update_operations": [OPERATION], "wait": True, "ordering": None},
     "clear_payload": {"points_selector": SELECTED, "wait": True},
     "collection_exists": {},
@@ -190,7 +201,9 @@ METHODS = {
     "upload_points": {"points": [models.PointStruct(id=3, vector={})], "batch_size": 2, "update_filter": None},
     "upsert": {"points": [models.PointStruct(id=3, vector={})], "update_filter": None, "update_mode": None},
 }
-NAMED = [name for name in METHODS if name != "update_collection_aliases"]
+TARGET = {"delete_collection": "other", "recreate_collection": "other"}  # "c" is to be there in the end
+WITHOUT_ARGUMENTS = {"close", "get_collections", "info"}
+NAMED = set(METHODS) - {"update_collection_aliases", "get_embedding_size", "migrate"}
 
 
 def fill(client):
@@ -214,7 +227,7 @@ def hostile_calls():
     for method, arguments in METHODS.items():
         for argument in [*arguments, *(["collection_name"] if method in NAMED else [])]:
             for label, value in ZOO.items():
-                collection = {"collection_name": "c"} if method in NAMED else {}
+                collection = {"collection_name": TARGET.get(method, "c")} if method in NAMED else {}
                 yield method, argument, label, {**collection, **arguments, argument: value}
 
 
@@ -243,6 +256,42 @@ def test_no_value_in_any_argument_of_any_method_raises_a_foreign_error_or_harms_
     client.close()
     with closing(connect(tmp_path)) as again:
         assert state(again) == before
+
+
+def test_every_other_method_is_one_that_no_embedded_engine_has(tmp_path):
+    methods = {name for name, _ in inspect.getmembers(EmbeddedClient, inspect.isfunction) if not name.startswith("_")}
+    with closing(connect(tmp_path)) as client:
+        for name in methods - set(METHODS) - WITHOUT_ARGUMENTS:
+            method = getattr(client, name)
+            needed = [each for each in inspect.signature(method).parameters.values() if each.default is each.empty]
+            arguments = {each.name: "x" for each in needed if each.kind is not each.VAR_KEYWORD}
+            with pytest.raises(NotSupportedError, match="no such operation"):
+                method(**arguments)
+
+
+def test_a_wrong_call_is_pythons_own_error_and_an_unknown_argument_is_named(tmp_path):
+    with closing(connect(tmp_path)) as client:
+        fill(client)
+        with pytest.raises(TypeError, match="missing 1 required positional argument"):
+            client.count()
+        with pytest.raises(UsageError, match="Unknown arguments: .'colour'"):
+            client.count("c", colour="red")
+
+
+def test_what_a_callers_own_iterator_raises_reaches_the_caller_as_it_is(tmp_path):
+    def broken():
+        yield models.PointStruct(id=7, vector={})
+        raise KeyError("the caller's")
+
+    with closing(connect(tmp_path)) as client:
+        fill(client)
+        with pytest.raises(KeyError, match="the caller's"):
+            client.upload_points("c", broken(), batch_size=1)
+        with pytest.raises(KeyError, match="the caller's"):
+            client.upload_collection("c", {"d": [[1.0, 2.0]] * 3}, ids=(point.id for point in broken()))
+        with pytest.raises(KeyError, match="the caller's"):
+            aconnect(tmp_path).upload_points("c", broken(), batch_size=1)
+        assert client.retrieve("c", [7])
 
 
 def test_the_async_client_refuses_the_same_values(tmp_path):

@@ -134,7 +134,7 @@ def _no_unicode(error: UnicodeEncodeError) -> str:
 
 # -- arguments
 
-ODD = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError, AssertionError)
+ODD = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError, AssertionError, ImportError)
 """What Python and qdrant-client raise when they meet a value that they did not expect."""
 CALLERS = "_raised_by_the_caller"
 
@@ -197,8 +197,10 @@ def _is_ours(error: BaseException) -> bool:
     return isinstance(error, TypeError) and here is not None and here.tb_next is None
 
 
-def odd_argument(method: str, error: BaseException) -> InputError:
+def odd_argument(method: str, error: BaseException) -> InputError | NotSupportedError:
     """The error for an argument that made `method` stumble."""
+    if isinstance(error, ImportError):  # texts and images are embedded by fastembed, if it is there
+        return NotSupportedError(f"{method}: {first_line(error)}")
     if isinstance(error, UnicodeEncodeError):
         return InputError(f"{method}: {_no_unicode(error)}")
     if isinstance(error, ValidationError):
