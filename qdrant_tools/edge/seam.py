@@ -95,6 +95,8 @@ def translate(error: BaseException, collection: str) -> PlusError:
             f"collection '{collection}': {found[1]!r} is no payload path: expected names joined by dots, [] or [0] "
             "after a list, and names with spaces or other signs in double quotes, as in '\"two words\".name'"
         )
+    if "surrogates not allowed" in str(error):
+        return InputError(f"collection '{collection}': a text holds a lone surrogate, expected Unicode: replace it")
     if type(error) is not Exception:
         return InputError(f"collection '{collection}': the engine cannot take this value: {text}")
     if found := re.search(r"Vector dimension error: expected dim: (\d+), got (\d+)", text):
