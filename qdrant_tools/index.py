@@ -27,6 +27,7 @@ from qdrant_tools.handle import Collection, plain_id, point_id
 from qdrant_tools.layout import OURS
 from qdrant_tools.lexical import VECTOR
 from qdrant_tools.missing import SeenPoints, remove_missing, seen_points
+from qdrant_tools.nesting import DEEPEST_PAYLOAD, LARGEST_NUMBER, parts, refuse_nesting
 from qdrant_tools.records import Encoder, Passage, Progress, Vectors
 from qdrant_tools.retirement import refuse_retired
 from qdrant_tools.retry import DEFAULT_RETRY, Retry
@@ -132,12 +133,14 @@ def content_hash(passage: Passage) -> str:
 
 
 def _content(passage: Passage) -> bytes:
+    # metadata is one level below the payload that holds it
+    refuse_nesting(passage.metadata, parts, DEEPEST_PAYLOAD - 1, f"passage {passage.id!r}: metadata")
     try:
         content = json.dumps(
             [passage.text, dict(passage.metadata)], sort_keys=True, ensure_ascii=False, allow_nan=False
         )
         return content.encode("utf-8")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"passage {passage.id!r} cannot be stored as JSON: {error}") from error
 
 
@@ -167,13 +170,32 @@ def _batches(passages: Iterable[Passage], size: int) -> Iterator[list[_Prepared 
 def _prepared(passage: Passage) -> _Prepared | Failure:
     if not isinstance(passage.id, str) or not passage.id:
         return Failure(str(passage.id), f"passage id is {passage.id!r}, expected a non-empty string")
+    if not _is_unicode(passage.id):
+        return Failure(passage.id, f"passage id {passage.id!r} holds a lone surrogate, expected Unicode text")
     if not isinstance(passage.text, str) or not passage.text.strip():
         return Failure(passage.id, f"passage {passage.id!r} has the text {passage.text!r}, expected a non-empty string")
     try:
         content = _content(passage)
+        if _has_huge_number(passage.metadata):
+            raise InputError(f"passage {passage.id!r}: metadata holds a number beyond 1.8e308, which cannot be stored")
         return _Prepared(passage, hashlib.sha256(content).hexdigest(), len(content))
     except InputError as error:
         return Failure(passage.id, str(error))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _has_huge_number(value: Any) -> bool:
+    inside = parts(value)
+    if inside is None:
+        return isinstance(value, int) and abs(value) > LARGEST_NUMBER
+    return any(_has_huge_number(each) for _, each in inside)
 
 
 def _index_batch(
@@ -198,7 +220,7 @@ def _index_batch(
         raise InputError(found[0].reason)
     if seen is not None:
         # a bad passage is still wanted: what is stored under its id stays
-        seen.add(point_id(name) for name in (*passages, *failures))
+        seen.add(point_id(name) for name in (*passages, *failures) if _is_unicode(name))
     stored = writer.store(list(passages.values()))
     return stored + IndexReport(merged=merged, failed=len(found), failures=tuple(found[:KEPT_FAILURES]))
 

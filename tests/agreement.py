@@ -89,6 +89,7 @@ leaves = st.one_of(
     st.builds(models.IsEmptyCondition, is_empty=st.builds(models.PayloadField, key=fields)),
     st.builds(models.IsNullCondition, is_null=st.builds(models.PayloadField, key=fields)),
     st.builds(models.HasIdCondition, has_id=st.lists(st.sampled_from(IDS), max_size=6)),
+    st.builds(models.SliceCondition, slice=st.builds(models.Slice, total=st.just(3), index=st.integers(0, 2))),
     st.builds(models.HasVectorCondition, has_vector=st.sampled_from(SPACES)),
 )
 

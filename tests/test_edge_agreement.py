@@ -112,6 +112,22 @@ def test_groups_are_the_same(both, vector, filter_, limit, size):
         assert [hit.payload for hit in ours.hits] == [hit.payload for hit in theirs.hits]
 
 
+@relaxed
+@given(
+    prefetch=make.prefetches,
+    query=st.one_of(make.fusions, make.vectors("dense")),
+    limit=st.integers(1, 5),
+    size=st.integers(1, 4),
+)
+def test_groups_over_prefetches_are_the_same(both, prefetch, query, limit, size):
+    using = None if isinstance(query, models.FusionQuery | models.RrfQuery) else "dense"
+    arguments = {"query": query, "using": using, "prefetch": prefetch, "limit": limit, "group_size": size}
+    edge, local = (c.query_points_groups("all", "group", **arguments).groups for c in both)
+    assert {group.id for group in edge} == {group.id for group in local}
+    for ours, theirs in zip(edge, local, strict=True):
+        make.assert_same_hits(ours.hits, theirs.hits)
+
+
 @pytest.mark.parametrize("using", ["dense", "euclid", "words"])
 def test_distance_matrices_over_all_points_are_the_same(both, using):
     arguments = {"sample": make.POINTS, "limit": 3, "using": using}

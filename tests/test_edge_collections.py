@@ -94,9 +94,7 @@ def test_names_that_a_server_refuses_are_refused(client, name):
     assert client.get_collections().collections == []
 
 
-def test_a_collection_needs_a_vector_of_a_possible_size(client):
-    with pytest.raises(InputError, match="at least one vector"):
-        client.create_collection("none", {})
+def test_a_vector_has_a_possible_size(client):
     with pytest.raises(InputError, match="65536"):
         client.create_collection("huge", models.VectorParams(size=65_537, distance=models.Distance.DOT))
 
@@ -264,3 +262,38 @@ def test_a_manifest_of_a_newer_release_is_refused(client):
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "version": 99}))
     with pytest.raises(LocationError, match="newer release"):
         connect(client.folder)
+
+
+@pytest.mark.parametrize("vectors", [None, {}])
+def test_a_collection_may_hold_payloads_alone(tmp_path, vectors):
+    client, local = connect(tmp_path), QdrantClient(":memory:")
+    for each in (client, local):
+        each.create_collection("c", vectors)
+        each.upsert("c", [models.PointStruct(id=i, vector={}, payload={"n": i, "k": "xyz"[i % 3]}) for i in range(9)])
+        each.create_payload_index("c", "k", "keyword")
+        each.create_payload_index("c", "n", "integer")
+        each.delete("c", [0])
+        each.set_payload("c", {"z": 1}, models.Filter(must=[models.FieldCondition(key="n", range=models.Range(gt=5))]))
+
+    def state(each):
+        params = each.get_collection("c").config.params
+        groups = each.query_points_groups("c", "k", limit=3, group_size=2).groups
+        return (
+            each.scroll("c", limit=4),
+            each.scroll("c", order_by=models.OrderBy(key="n", direction=models.Direction.DESC)),
+            each.count("c", models.Filter(must_not=[models.IsEmptyCondition(is_empty={"key": "z"})])),
+            each.facet("c", "k"),
+            [(group.id, [hit.id for hit in group.hits]) for group in groups],
+            params.vectors,
+            params.sparse_vectors,
+        )
+
+    assert state(client) == state(local)
+    with pytest.raises(InputError, match="has no unnamed vector .*: it has none"):
+        client.upsert("c", [models.PointStruct(id=1, vector=[1.0])])
+    client.update_collection("c", hnsw_config=models.HnswConfigDiff(m=8))
+    client.build_index("c")
+    client.close()
+    client = connect(tmp_path)
+    assert state(client) == state(local)
+    client.close()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import sys
+
 import numpy as np
 import pytest
-from qdrant_client import models
+from qdrant_client import QdrantClient, models
 
 from qdrant_tools.connect import connect
-from qdrant_tools.errors import CollectionNotFoundError, EngineError, InputError, NotSupportedError
+from qdrant_tools.errors import CollectionNotFoundError, InputError, NotSupportedError
 
 POINT = models.PointStruct
 ROWS, SIZE = 3000, 64
@@ -141,8 +144,153 @@ def test_a_formula_computes_scores(four):
 
 def test_a_formula_over_text_is_an_error_that_says_so(four):
     four.set_payload("four", {"n": "text"}, points=[1])
-    with pytest.raises(EngineError, match="no number"):
+    with pytest.raises(InputError, match="no number"):
         four.query_points("four", models.FormulaQuery(formula="n"), prefetch=prefetch("a", 4))
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        models.Log10Expression(log10=models.NegExpression(neg="n")),
+        models.SqrtExpression(sqrt=-1.0),
+        models.LnExpression(ln=0.0),
+        models.DivExpression(div=models.DivParams(left=1.0, right=0.0)),
+        models.ExpExpression(exp=1000.0),
+    ],
+    ids=lambda formula: type(formula).__name__,
+)
+def test_a_formula_that_leaves_the_numbers_is_an_error_that_says_so(four, formula):
+    with pytest.raises(InputError, match="a logarithm or a root of a negative number"):
+        four.query_points("four", models.FormulaQuery(formula=formula), prefetch=prefetch("a", 4))
+
+
+NOT_FINITE = [math.nan, math.inf, -math.inf]
+
+
+@pytest.mark.parametrize("bad", NOT_FINITE)
+def test_numbers_that_are_not_finite_are_refused_wherever_a_query_has_one(four, bad):
+    feedback = models.RelevanceFeedbackInput(
+        target=[1.0, 0.0],
+        feedback=[models.FeedbackItem(example=1, score=bad)],
+        strategy=models.NaiveFeedbackStrategy(naive=models.NaiveFeedbackStrategyParams(a=1.0, b=1.0, c=1.0)),
+    )
+    decay = models.DecayParamsExpression(x="n", scale=bad)
+    by_zero = models.DivExpression(div=models.DivParams(left="n", right=0.0, by_zero_default=bad))
+    merged = [
+        models.FormulaQuery(formula=bad),
+        models.FormulaQuery(formula=models.SumExpression(sum=["n", bad])),
+        models.FormulaQuery(formula=models.LinDecayExpression(lin_decay=decay)),
+        models.FormulaQuery(formula=by_zero),
+        models.FormulaQuery(formula="n", defaults={"n": bad}),
+        models.RrfQuery(rrf=models.Rrf(k=2, weights=[bad])),
+    ]
+    oversampled = models.SearchParams(quantization=models.QuantizationSearchParams(oversampling=bad))
+    circle = models.GeoRadius(center=models.GeoPoint(lon=1.0, lat=1.0), radius=bad)
+    calls = [
+        lambda: four.query_points("four", [1.0, 0.0], using="a", score_threshold=bad),
+        lambda: four.query_points("four", [1.0, 0.0], using="a", search_params=oversampled),
+        lambda: four.query_points(
+            "four",
+            [1.0, 0.0],
+            using="a",
+            search_params=models.SearchParams(acorn={"enable": True, "max_selectivity": bad}),
+        ),
+        lambda: four.query_points(
+            "four",
+            models.NearestQuery.model_construct(
+                nearest=[1.0, 0.0], mmr=models.Mmr.model_construct(diversity=bad, candidates_limit=None)
+            ),
+            using="a",
+        ),
+        lambda: four.query_points("four", models.RelevanceFeedbackQuery(relevance_feedback=feedback), using="a"),
+        lambda: four.scroll("four", order_by=models.OrderBy(key="n", start_from=bad)),
+        lambda: four.scroll("four", models.Filter(must=[models.FieldCondition(key="g", geo_radius=circle)])),
+        *(lambda query=query: four.query_points("four", query, prefetch=prefetch("a", 4)) for query in merged),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match="invalid|NaN|infinity|finite|greater|less"):
+            call()
+
+
+@pytest.mark.parametrize("bad", [True, 1.5, "3", 0, -1, 2**70, math.nan])
+def test_counts_are_whole_numbers(four, bad):
+    calls = [
+        lambda: four.query_points("four", [1.0, 0.0], using="a", limit=bad),
+        lambda: four.query_points("four", [1.0, 0.0], using="a", offset=bad or -1),
+        lambda: four.scroll("four", limit=bad),
+        lambda: four.facet("four", "n", limit=bad),
+        lambda: four.query_points_groups("four", "n", [1.0, 0.0], using="a", limit=bad),
+        lambda: four.query_points_groups("four", "n", [1.0, 0.0], using="a", group_size=bad),
+        lambda: four.search_matrix_pairs("four", using="a", limit=bad),
+        lambda: four.search_matrix_pairs("four", using="a", sample=bad),
+        lambda: four.upload_points("four", [], batch_size=bad),
+        lambda: four.upload_collection("four", {"a": [[1.0, 0.0]]}, batch_size=bad),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match="is invalid, expected a whole number"):
+            call()
+
+
+def test_whole_numbers_of_numpy_and_the_largest_integer_are_counts(four):
+    assert len(four.query_points("four", [1.0, 0.0], using="a", limit=np.int64(2)).points) == 2
+    assert len(four.query_points("four", [1.0, 0.0], using="a", limit=sys.maxsize, offset=1).points) == 3
+    assert len(four.query_points_groups("four", "n", [1.0, 0.0], using="a", limit=sys.maxsize).groups) == 4
+
+
+def test_facets_with_a_limit_are_the_beginning_of_all_facets(tmp_path):
+    client = connect(tmp_path)
+    client.create_collection("c", models.VectorParams(size=1, distance=models.Distance.DOT))
+    words = [f"w{i % 700:03}" for i in range(1500)]  # 100 words occur three times, the others twice
+    client.upsert("c", [models.PointStruct(id=i, vector=[1.0], payload={"w": w, "n": i}) for i, w in enumerate(words)])
+    client.create_payload_index("c", "w", "keyword")
+    client.create_payload_index("c", "n", "integer")
+    everything = [*(f"w{i:03}" for i in range(100)), *(f"w{i:03}" for i in range(100, 700))]
+    for limit in (1, 7, 100, 101, 150, 699, 700, 5000):
+        assert [hit.value for hit in client.facet("c", "w", limit=limit).hits] == everything[:limit]
+    assert [hit.value for hit in client.facet("c", "n", limit=5, exact=True).hits] == [0, 1, 2, 3, 4]
+    client.close()
+
+
+def test_a_field_name_with_spaces_or_dots_is_quoted(tmp_path):
+    client = connect(tmp_path)
+    client.create_collection("c", models.VectorParams(size=1, distance=models.Distance.DOT))
+    payloads = [{"two words": {"a.b": i}} for i in range(3)]
+    client.upsert("c", [models.PointStruct(id=i, vector=[1.0], payload=p) for i, p in enumerate(payloads)])
+    path = '"two words"."a.b"'
+    client.create_payload_index("c", path, "integer")
+    two = models.Filter(must=[models.FieldCondition(key=path, match=models.MatchValue(value=2))])
+    assert [record.id for record in client.scroll("c", two)[0]] == [2]
+    assert [record.id for record in client.scroll("c", order_by=path)[0]] == [0, 1, 2]
+    assert client.facet("c", path).hits[0].value == 0
+    assert client.query_points_groups("c", path, [1.0], limit=3).groups
+    assert client.retrieve("c", [1], with_payload=['"two words"'])[0].payload == payloads[1]
+    client.set_payload("c", {"new": 1}, [1], key='"two words"')
+    client.delete_payload("c", [path], [1])
+    assert client.retrieve("c", [1])[0].payload == {"two words": {"new": 1}}
+    calls = [
+        lambda key: client.scroll("c", models.Filter(must=[models.FieldCondition(key=key, is_null=True)])),
+        lambda key: client.scroll("c", order_by=key),
+        lambda key: client.facet("c", key),
+        lambda key: client.query_points_groups("c", key, [1.0]),
+        lambda key: client.retrieve("c", [1], with_payload=[key]),
+        lambda key: client.set_payload("c", {}, [1], key=key),
+        lambda key: client.delete_payload("c", [key], [1]),
+        lambda key: client.create_payload_index("c", key, "integer"),
+        lambda key: client.delete_payload_index("c", key),
+    ]
+    for key in ("two words", "", "a..b", "a[x]", 'a"'):
+        for call in calls:
+            with pytest.raises(InputError, match="is no payload path: expected names joined by dots"):
+                call(key)
+    client.close()
+
+
+def test_a_collection_of_sparse_vectors_alone_reports_no_dense_ones(tmp_path):
+    client, local = connect(tmp_path), QdrantClient(":memory:")
+    for each in (client, local):
+        each.create_collection("c", sparse_vectors_config={"s": models.SparseVectorParams()})
+    assert client.get_collection("c").config.params.vectors == local.get_collection("c").config.params.vectors == {}
+    client.close()
 
 
 def test_a_point_as_a_query_is_not_its_own_answer(four):

@@ -228,6 +228,24 @@ def test_bad_passages_are_counted_with_their_reasons_where_that_is_asked_for(col
         index_passages(collection, stream, encoder, on_bad="skip")
 
 
+def test_what_no_engine_can_store_is_a_bad_passage_and_does_not_end_the_run(collection, encoder):
+    deep, cyclic = {"x": 1}, {"x": []}
+    for _ in range(100):
+        deep = {"x": deep}
+    cyclic["x"].append(cyclic)
+    bad = {"deep": deep, "cyclic": cyclic, "huge": {"x": [10**400]}, "surrogate": {"x": "\ud800"}}
+    stream = [Passage(name, "text", metadata) for name, metadata in bad.items()]
+    stream += [Passage("\ud800", "text"), Passage("in text", "\ud800"), Passage("good", "text")]
+    report = index_passages(collection, stream, encoder, on_bad="count", delete_missing=True)
+    assert (report.added, report.failed) == (1, 6)
+    reasons = {failure.passage_id: failure.reason for failure in report.failures}
+    assert reasons["deep"].startswith("passage 'deep': metadata is nested more than 63 levels deep at x.x.")
+    assert reasons["huge"] == "passage 'huge': metadata holds a number beyond 1.8e308, which cannot be stored"
+    for passage in stream[:-1]:
+        with pytest.raises(InputError, match="passage"):
+            index_passages(collection, [passage], encoder)
+
+
 def test_only_the_first_hundred_reasons_are_kept(collection, encoder):
     report = index_passages(collection, [Passage(f"p{i}", "") for i in range(150)], encoder, on_bad="count")
     assert report.failed == 150 and len(report.failures) == 100

@@ -18,6 +18,7 @@ from qdrant_client.async_qdrant_fastembed import AsyncQdrantFastembedMixin
 from qdrant_client.embed.type_inspector import Inspector
 
 from qdrant_tools.edge.backend import EdgeBackend
+from qdrant_tools.edge.seam import callers, refuse_odd_arguments
 from qdrant_tools.errors import NotSupportedError
 
 
@@ -87,6 +88,14 @@ class AsyncEmbeddedClient(AsyncQdrantClient):
         # another client made from such options would open the folder with another engine
         raise NotSupportedError("an embedded client has no init_options: use connect() or aconnect() on its folder")
 
+    def upload_points(self, collection_name: str, points: Any, *args: Any, **kwargs: Any) -> None:
+        super().upload_points(collection_name, callers(points), *args, **kwargs)
+
+    def upload_collection(
+        self, collection_name: str, vectors: Any, payload: Any = None, ids: Any = None, *args: Any, **kwargs: Any
+    ) -> None:
+        super().upload_collection(collection_name, callers(vectors), callers(payload), callers(ids), *args, **kwargs)
+
     async def build_index(self, collection_name: str) -> bool:
         """Build what is due now: HNSW, quantisation, removal of deleted points. False if nothing was due."""
         return await asyncio.to_thread(self._client.backend.build_index, collection_name)
@@ -94,3 +103,6 @@ class AsyncEmbeddedClient(AsyncQdrantClient):
     async def flush(self, collection_name: str) -> None:
         """Make every acknowledged write survive a power failure; it survives the end of the process anyway."""
         await asyncio.to_thread(self._client.backend.flush, collection_name)
+
+
+refuse_odd_arguments(AsyncEmbeddedClient, [name for name in dir(AsyncEmbeddedClient) if not name.startswith("_")])

@@ -16,6 +16,7 @@ from qdrant_client.http import models
 from qdrant_tools.edge.catalog import CatalogMethods
 from qdrant_tools.edge.engine import acquire, release
 from qdrant_tools.edge.reads import ReadMethods
+from qdrant_tools.edge.seam import refuse_odd_arguments
 from qdrant_tools.edge.writes import WriteMethods
 from qdrant_tools.errors import NotSupportedError
 
@@ -59,3 +60,4 @@ def _refuse_the_rest() -> None:
 
 
 _refuse_the_rest()
+refuse_odd_arguments(EdgeBackend, [name for name in dir(QdrantBase) if not name.startswith("_")])

@@ -180,6 +180,10 @@ class CatalogMethods(QdrantBase):
         collection = self.engine.collection(collection_name)
         if vector_name in collection.schema.dense or vector_name in collection.schema.sparse:
             raise InputError(f"{collection.schema.where(vector_name)} already exists")
+        if not collection.schema.dense and not collection.schema.sparse:
+            raise NotSupportedError(
+                f"'{collection.name}' was created without vectors: create it anew with '{vector_name}'"
+            )
         if isinstance(vector_name_config, models.DenseVectorNameConfig):
             dense = models.VectorParams(**vector_name_config.dense.model_dump(mode="json", exclude_none=True))
             operation = _dense_operation(vector_name, vector_name_config.dense)

@@ -1,26 +1,31 @@
-"""Point ids, vectors and payloads, checked before the engine sees them, and brought into the form it takes.
+"""Point ids, vectors, payloads and numbers, checked before the engine sees them, and brought into the form it takes.
 
-The engine stores a vector with NaN without a word and never finds it again; it takes `True` for the id 1. A server
-refuses both in its REST layer, and so does this module. Does not know: shards, requests.
+The engine stores a vector with NaN without a word and never finds it again; it takes `True` for the id 1; a payload
+nested 124 levels deep is acknowledged, and from then on the collection cannot be opened. All are refused here, each
+with one error that names the value and the way out. Does not know: shards, requests.
 """
 
 from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 import qdrant_edge as qe
+from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 from qdrant_client.http import models
 
 from qdrant_tools.errors import InputError, NotSupportedError, VectorError
+from qdrant_tools.nesting import DEEPEST_PAYLOAD, LARGEST_NUMBER, parts, refuse_nesting
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 LARGEST_ID = 2**64 - 1
+LARGEST_COUNT = 2**63 - 1
 DEFAULT_VECTOR = ""
 TEXT = {str}
 PLAIN = {str, int, bool, type(None)}
@@ -55,11 +60,12 @@ class VectorSchema:
 
     def knows(self, name: str) -> None:
         """Raise `InputError` if there is no vector of this name."""
-        if name not in self.dense and name not in self.sparse:
-            named = sorted(n for n in (*self.dense, *self.sparse) if n)
-            expected = f"its vectors are {named}" if named else "its vector has no name"
-            wanted = f"vector named {name!r}" if name else "unnamed vector"
-            raise InputError(f"collection '{self.collection}' has no {wanted} (Not existing vector name): {expected}")
+        if name in self.dense or name in self.sparse:
+            return
+        named = sorted(n for n in (*self.dense, *self.sparse) if n)
+        expected = f"its vectors are {named}" if named else "its vector has no name" if self.dense else "it has none"
+        wanted = f"vector named {text(name, 'vector name')!r}" if name else "unnamed vector"
+        raise InputError(f"collection '{self.collection}' has no {wanted} (Not existing vector name): {expected}")
 
     def check(self, name: str, vector: Any) -> EngineVector:
         """Return `vector` as the engine takes it. Raises `VectorError`, `InputError`, `NotSupportedError`."""
@@ -94,7 +100,7 @@ def dense_vector(vector: Any, size: int, where: str) -> list[float]:
         raise VectorError(f"{where} expects vectors of {size} numbers, got {len(vector)}: is it another encoder's?")
     try:
         norm = math.hypot(*vector)  # one pass in C; not finite if any number is not
-    except (TypeError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise VectorError(f"{where} expects numbers, got {brief(vector)} ({error})") from error
     if not norm <= FLOAT32_MAX:
         check_finite(vector, where)
@@ -114,15 +120,18 @@ def sparse_vector(vector: Any, where: str) -> qe.SparseVector:
     """Return the engine's sparse vector. Raises `VectorError` for duplicate or odd indices and for NaN."""
     if not isinstance(vector, models.SparseVector):
         raise VectorError(f"{where} is sparse and expects SparseVector(indices, values), got {brief(vector)}")
-    indices, values = list(vector.indices), list(vector.values)
-    if len(indices) != len(values):
-        raise VectorError(f"{where}: {len(indices)} indices but {len(values)} values")
-    if len(set(indices)) != len(indices):
-        raise VectorError(f"{where}: an index occurs twice, expected unique indices")
-    if any(not 0 <= index < 2**32 for index in indices):
-        raise VectorError(f"{where}: indices must be from 0 to 2^32 - 1, got {min(indices)} to {max(indices)}")
-    check_finite(values, where)
-    return qe.SparseVector(indices, values)
+    try:
+        indices, values = list(vector.indices), list(vector.values)
+        if len(indices) != len(values):
+            raise VectorError(f"{where}: {len(indices)} indices but {len(values)} values")
+        if len(set(indices)) != len(indices):
+            raise VectorError(f"{where}: an index occurs twice, expected unique indices")
+        if any(not 0 <= index < 2**32 for index in indices):
+            raise VectorError(f"{where}: indices must be from 0 to 2^32 - 1, got {min(indices)} to {max(indices)}")
+        check_finite(values, where)
+        return qe.SparseVector(indices, values)
+    except (TypeError, OverflowError) as error:
+        raise VectorError(f"{where} expects whole indices and numbers, got {brief(vector)} ({error})") from error
 
 
 def unknown_vector(vector: Any, where: str) -> InputError | NotSupportedError:
@@ -132,10 +141,65 @@ def unknown_vector(vector: Any, where: str) -> InputError | NotSupportedError:
     return VectorError(f"{where} expects a vector, got {brief(vector)}")
 
 
+def unknown(given: Any, kind: str) -> InputError | NotSupportedError:
+    """The error for a request's part of no known type: qdrant-client's own, or something else altogether."""
+    if isinstance(given, BaseModel):
+        return NotSupportedError(f"the embedded engine has no {kind} {type(given).__name__}")
+    return InputError(f"{brief(given)} is no {kind}, expected one of qdrant_client.models")
+
+
 def brief(value: Any) -> str:
     """The beginning of a value's repr, for a one-line message."""
-    text = repr(value)
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # whatever a stranger's __repr__ raises, a RecursionError for deep values among them
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def whole(value: Any, name: str, *, least: int = 1, most: int = LARGEST_COUNT) -> int:
+    """Return a whole number as the engine takes it. Raises `InputError` for others, `True` among them."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and least <= value <= most:
+        return int(value)
+    up_to = f"{least} or more" if most == LARGEST_COUNT else f"{least} to {most}"
+    raise InputError(f"{name} value {brief(value)} is invalid, expected a whole number, {up_to}")
+
+
+def finite(value: Any, name: str) -> float:
+    """Return a number as the engine takes it. Raises `InputError` for NaN, infinity and what is no number."""
+    try:
+        if not isinstance(value, (bool, str)) and math.isfinite(value):
+            return float(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InputError(f"{name} value {brief(value)} is invalid, expected a finite number")
+
+
+def maybe_finite(value: Any, name: str) -> float | None:
+    return None if value is None else finite(value, name)
+
+
+def text(value: Any, name: str) -> str:
+    """Return a text that can be written as UTF-8. Raises `InputError`, also for lone surrogates."""
+    if isinstance(value, str) and is_unicode(value):
+        return value
+    expected = "Unicode text without lone surrogates" if isinstance(value, str) else "text"
+    raise InputError(f"{name} {brief(value)} is invalid, expected {expected}")
+
+
+def is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def texts(values: Any, name: str) -> list[str]:
+    """Return a list of texts. Raises `InputError`; a bare text is not taken for a list of letters."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise InputError(f"{name} expects a list of texts, got {brief(values)}")
+    return [text(each, name) for each in values]
 
 
 def engine_id(point_id: Any) -> EngineId:
@@ -150,9 +214,16 @@ def engine_id(point_id: Any) -> EngineId:
     elif isinstance(point_id, (int, np.integer)) and not isinstance(point_id, bool) and 0 <= point_id <= LARGEST_ID:
         return int(point_id)
     raise InputError(
-        f"point id {point_id!r} is neither an unsigned 64-bit integer nor a UUID: "
+        f"point id {brief(point_id)} is neither an unsigned 64-bit integer nor a UUID: "
         "derive a UUID from your own id, for example uuid.uuid5(uuid.NAMESPACE_URL, id)"
     )
+
+
+def engine_ids(point_ids: Any) -> list[EngineId]:
+    """Return a list of point ids as the engine takes them. Raises `InputError`."""
+    if isinstance(point_ids, (str, bytes, Mapping)) or not isinstance(point_ids, Iterable):
+        raise InputError(f"expected a list of point ids, got {brief(point_ids)}")
+    return [engine_id(point_id) for point_id in point_ids]
 
 
 def client_id(point_id: Any) -> int | str:
@@ -160,35 +231,43 @@ def client_id(point_id: Any) -> int | str:
     return point_id if isinstance(point_id, int) else str(point_id)
 
 
-def json_payload(payload: Any) -> dict[str, Any]:
+def json_payload(payload: Any, *, levels: int = DEEPEST_PAYLOAD) -> dict[str, Any]:
     """Return a payload as JSON values, as a server would store it: datetimes and UUIDs as text, NaN refused.
 
-    Raises `InputError` for something that JSON cannot hold.
+    Raises `InputError` for something that JSON cannot hold, and for more than `levels` objects and lists inside
+    one another, with the path to the place.
     """
     if payload is None:
         return {}
     if not isinstance(payload, Mapping):
         raise InputError(f"payload must be a mapping of names to JSON values, got {brief(payload)}")
-    if type(payload) is dict and _is_json(payload):
+    if type(payload) is dict and _is_json(payload, levels):
         return payload
+    refuse_nesting(payload, parts, levels, "payload")
     try:
         plain = to_jsonable_python(payload, fallback=_numpy_to_python, inf_nan_mode="constants")
-    except (PydanticSerializationError, ValueError) as error:
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
         raise InputError(f"payload {brief(payload)} holds a value that JSON cannot: {error}") from error
-    if not _is_json(plain):
-        raise InputError(f"payload {brief(payload)} holds NaN or infinity, which JSON cannot: drop it or use null")
+    refuse_nesting(plain, parts, levels, "payload")
+    if not _is_json(plain, levels):
+        raise InputError(
+            f"payload {brief(payload)} holds NaN, infinity or a number beyond 1.8e308, which JSON cannot: drop it or "
+            "use null"
+        )
     return dict(plain)
 
 
-def _is_json(value: Any) -> bool:
+def _is_json(value: Any, levels: int) -> bool:
     kind = type(value)
     if kind in PLAIN:
-        return True
+        return kind is not int or -LARGEST_NUMBER <= value <= LARGEST_NUMBER
     if kind is float:
         return math.isfinite(value)
+    if levels == 0:
+        return False
     if kind is list:
-        return all(map(_is_json, value))
-    return kind is dict and set(map(type, value)) <= TEXT and all(map(_is_json, value.values()))
+        return all(map(_is_json, value, repeat(levels - 1)))
+    return kind is dict and set(map(type, value)) <= TEXT and all(map(_is_json, value.values(), repeat(levels - 1)))
 
 
 def _numpy_to_python(value: Any) -> Any:

@@ -14,6 +14,7 @@ from qdrant_client.http import models
 from qdrant_client.qdrant_fastembed import QdrantFastembedMixin
 
 from qdrant_tools.edge.backend import EdgeBackend
+from qdrant_tools.edge.seam import callers, refuse_odd_arguments
 from qdrant_tools.errors import NotSupportedError
 
 
@@ -67,6 +68,14 @@ class EmbeddedClient(QdrantClient):
             return super().query_batch_points(collection_name, requests, *args, **kwargs)
         return self._client.query_batch_points(collection_name, requests, **kwargs)
 
+    def upload_points(self, collection_name: str, points: Any, *args: Any, **kwargs: Any) -> None:
+        super().upload_points(collection_name, callers(points), *args, **kwargs)
+
+    def upload_collection(
+        self, collection_name: str, vectors: Any, payload: Any = None, ids: Any = None, *args: Any, **kwargs: Any
+    ) -> None:
+        super().upload_collection(collection_name, callers(vectors), callers(payload), callers(ids), *args, **kwargs)
+
     def build_index(self, collection_name: str) -> bool:
         """Build what is due now: HNSW, quantisation, removal of deleted points. False if nothing was due."""
         return self._client.build_index(collection_name)
@@ -86,3 +95,6 @@ def _is_plain_request(request: Any) -> bool:
 
 def _is_plain_point(point: Any) -> bool:
     return type(point) is models.PointStruct and _is_plain_vector(point.vector)
+
+
+refuse_odd_arguments(EmbeddedClient, [name for name in dir(EmbeddedClient) if not name.startswith("_")])

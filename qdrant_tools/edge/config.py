@@ -13,10 +13,11 @@ from typing import Any
 import qdrant_edge as qe
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import DEFAULT_VECTOR, VectorSchema, VectorShape
+from qdrant_tools.edge.checks import DEFAULT_VECTOR, VectorSchema, VectorShape, maybe_finite
 from qdrant_tools.errors import InputError, NotSupportedError
 
 LARGEST_VECTOR = 65_536  # what a server's REST layer accepts
+NO_VECTORS = "no-vectors"  # the engine wants a vector; no point has this one
 HNSW_DEFAULTS = models.HnswConfig(m=16, ef_construct=100, full_scan_threshold=10_000, max_indexing_threads=0)
 OPTIMIZER_DEFAULTS = models.OptimizersConfig(
     deleted_threshold=0.2,
@@ -65,7 +66,7 @@ def engine_config(settings: models.CreateCollection) -> qe.EdgeConfig:
     dense = vector_params(settings)
     sparse = settings.sparse_vectors or {}
     if not dense and not sparse:
-        raise InputError("a collection of the embedded engine needs at least one vector: give vectors_config")
+        sparse = {NO_VECTORS: models.SparseVectorParams()}
     refuse_distribution(settings)
     return qe.EdgeConfig(
         vectors={name: _dense(params, settings) for name, params in dense.items()},
@@ -125,7 +126,7 @@ def optimizers(diff: models.OptimizersConfigDiff | None) -> qe.EdgeOptimizersCon
     if diff.max_optimization_threads == 0:  # any other limit holds: one build runs at a time
         raise NotSupportedError("optimizers_config.max_optimization_threads=0: use indexing_threshold=0 instead")
     return qe.EdgeOptimizersConfig(
-        deleted_threshold=diff.deleted_threshold,
+        deleted_threshold=maybe_finite(diff.deleted_threshold, "optimizers_config.deleted_threshold"),
         vacuum_min_vector_number=diff.vacuum_min_vector_number,
         default_segment_number=diff.default_segment_number,
         max_segment_size=diff.max_segment_size,

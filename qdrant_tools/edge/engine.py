@@ -20,6 +20,7 @@ import qdrant_edge as qe
 from qdrant_client.http import models
 
 from qdrant_tools.edge.build import BackgroundBuilds, build
+from qdrant_tools.edge.checks import text
 from qdrant_tools.edge.config import engine_config
 from qdrant_tools.edge.location import Location, prepare_folder, settle
 from qdrant_tools.edge.lock import FolderLock
@@ -29,7 +30,6 @@ from qdrant_tools.edge.shard import SHARD_FOLDER, OpenCollection
 from qdrant_tools.errors import (
     CollectionExistsError,
     CollectionNotFoundError,
-    InputError,
     LocationError,
     NotSupportedError,
 )
@@ -73,9 +73,7 @@ class Engine:
     def resolve(self, name: str) -> str:
         """The collection behind a name or an alias. Raises `CollectionNotFoundError`."""
         self._alive()
-        if not isinstance(name, str):
-            raise InputError(f"collection name is {name!r}, expected a string")
-        target = self._manifest.aliases.get(name, name)
+        target = self._manifest.aliases.get(text(name, "collection name"), name)
         if target not in self._manifest.collections:
             known = ", ".join(sorted(self._manifest.collections)) or "none"
             raise CollectionNotFoundError(f"Collection {name} not found; collections here: {known}")

@@ -1,11 +1,14 @@
 """qdrant-client's filters -> the engine's filters.
 
-Two things differ from a one-to-one mapping: the engine's binding takes a Python bool for an integer (a boolean
-match would find nothing), and datetimes must be text. Does not know: shards, queries.
+Three things differ from a one-to-one mapping: the engine's binding takes a Python bool for an integer (a boolean
+match would find nothing), datetimes must be text, and an infinite bound of a range becomes the largest number, which
+selects the same. Guarantees: NaN and deep nesting are refused. Does not know: shards, queries.
 """
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from typing import Any
@@ -15,32 +18,56 @@ import qdrant_edge as qe
 from pydantic import ValidationError
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import EngineId, brief, engine_id
-from qdrant_tools.errors import InputError, NotSupportedError
+from qdrant_tools.edge.checks import EngineId, brief, engine_ids, finite, unknown, whole
+from qdrant_tools.errors import InputError
+from qdrant_tools.nesting import DEEPEST_REQUEST, parts, refuse_nesting
+
+WRITTEN = 4  # objects and lists that one nested filter takes: condition, nested, filter, clause
 
 
 def engine_filter(filter_: Any) -> qe.Filter | None:
     """Return the engine's filter for a `models.Filter` or a dict of that shape. Raises `InputError`."""
     filter_ = as_filter(filter_)
-    if filter_ is None:
-        return None
+    return None if filter_ is None else _filter(filter_, DEEPEST_REQUEST, filter_)
+
+
+def _filter(filter_: models.Filter, levels: int, whole_filter: Any) -> qe.Filter:
+    """One filter of a tree; `levels` more may be inside one another."""
+    if levels == 0:
+        refuse_nesting(whole_filter, _filters_inside, DEEPEST_REQUEST, "filter")
     at_least = filter_.min_should
-    must = conditions(filter_.must)
+    must = conditions(filter_.must, levels - 1, whole_filter)
     if at_least is not None and not at_least.conditions:
         # none of no conditions holds; the engine would forget to ask
         must = [*(must or []), qe.HasIdCondition(set())]
     return qe.Filter(
         must=must,
-        should=conditions(filter_.should),
-        must_not=conditions(filter_.must_not),
-        min_should=_min_should(at_least) if at_least is not None else None,
+        should=conditions(filter_.should, levels - 1, whole_filter),
+        must_not=conditions(filter_.must_not, levels - 1, whole_filter),
+        min_should=_min_should(at_least, levels - 1, whole_filter) if at_least is not None else None,
     )
 
 
-def _min_should(given: models.MinShould) -> qe.MinShould:
-    if given.min_count < 1:
-        raise InputError(f"min_count value {given.min_count} is invalid, expected 1 or more")
-    return qe.MinShould(conditions(given.conditions) or [], given.min_count)
+def _min_should(given: models.MinShould, levels: int, whole_filter: Any) -> qe.MinShould:
+    least = whole(given.min_count, "min_count")
+    return qe.MinShould(conditions(given.conditions, levels, whole_filter) or [], least)
+
+
+def _filters_inside(given: Any) -> Iterable[tuple[str, Any]] | None:
+    """The filters and nested conditions directly inside a filter, by their step; None for another condition."""
+    if isinstance(given, models.NestedCondition):
+        return _filters_inside(given.nested.filter)
+    if not isinstance(given, models.Filter):
+        return None
+    clauses = {name: getattr(given, name) for name in ("must", "should", "must_not")}
+    if given.min_should is not None:
+        clauses["min_should"] = given.min_should.conditions
+    return (
+        (f".{name}[{place}]", each)
+        for name, clause in clauses.items()
+        if clause is not None
+        for place, each in enumerate(listed(clause))
+    )
 
 
 def as_filter(given: Any) -> models.Filter | None:
@@ -49,10 +76,18 @@ def as_filter(given: Any) -> models.Filter | None:
         return given
     if not isinstance(given, dict):
         raise InputError(f"expected models.Filter, got {brief(given)}")
+    refuse_nesting(given, parts, WRITTEN * DEEPEST_REQUEST, "filter")
     try:
         return models.Filter.model_validate(given)
     except ValidationError as error:
         raise InputError(f"{brief(given)} is not a filter: {error.errors()[0]['msg']}") from error
+
+
+def listed(clause: Any) -> list[Any]:
+    """The conditions of a clause, which may be one, a list, or None."""
+    if clause is None:
+        return []
+    return list(clause) if isinstance(clause, (list, tuple)) else [clause]
 
 
 def without_ids(filter_: qe.Filter | None, point_ids: Iterable[EngineId]) -> qe.Filter | None:
@@ -63,18 +98,16 @@ def without_ids(filter_: qe.Filter | None, point_ids: Iterable[EngineId]) -> qe.
     return qe.Filter(must=[filter_] if filter_ is not None else None, must_not=[qe.HasIdCondition(ids)])
 
 
-def conditions(given: Any) -> list[Any] | None:
+def conditions(given: Any, levels: int, whole_filter: Any) -> list[Any] | None:
     """Return the engine's conditions for one condition, a list of them, or None; no conditions are None."""
-    if given is None:
-        return None
     # the engine takes an empty list inside a nested filter for one that nothing fulfils
-    return [condition(item) for item in (given if isinstance(given, (list, tuple)) else [given])] or None
+    return [condition(item, levels, whole_filter) for item in listed(given)] or None
 
 
-def condition(given: Any) -> Any:
+def condition(given: Any, levels: int = DEEPEST_REQUEST, whole_filter: Any = None) -> Any:
     """Return the engine's condition for one of qdrant-client's."""
     if isinstance(given, models.Filter):
-        return engine_filter(given)
+        return _filter(given, levels, given if whole_filter is None else whole_filter)
     if isinstance(given, models.FieldCondition):
         return _field(given)
     if isinstance(given, models.IsEmptyCondition):
@@ -82,16 +115,19 @@ def condition(given: Any) -> Any:
     if isinstance(given, models.IsNullCondition):
         return qe.IsNullCondition(given.is_null.key)
     if isinstance(given, models.HasIdCondition):
-        return qe.HasIdCondition({engine_id(point_id) for point_id in given.has_id})
+        return qe.HasIdCondition(set(engine_ids(given.has_id)))
     if isinstance(given, models.HasVectorCondition):
         return qe.HasVectorCondition(given.has_vector)
+    if isinstance(given, models.SliceCondition):
+        total = whole(given.slice.total, "slice total", most=2**32 - 1)
+        index = whole(given.slice.index, "slice index", least=0, most=total - 1)
+        return qe.SliceCondition(total, index)  # type: ignore[attr-defined]  # its stub does not know it
     if isinstance(given, models.NestedCondition):
-        return qe.NestedCondition(given.nested.key, _required(engine_filter(given.nested.filter)))
-    raise NotSupportedError(f"the embedded engine has no filter condition {type(given).__name__}")
-
-
-def _required(filter_: qe.Filter | None) -> qe.Filter:
-    return filter_ if filter_ is not None else qe.Filter()
+        nested = as_filter(given.nested.filter) or models.Filter()
+        return qe.NestedCondition(
+            given.nested.key, _filter(nested, levels, given if whole_filter is None else whole_filter)
+        )
+    raise unknown(given, "filter condition")
 
 
 def _field(given: models.FieldCondition) -> qe.FieldCondition:
@@ -100,7 +136,7 @@ def _field(given: models.FieldCondition) -> qe.FieldCondition:
         given.key,
         match=_match(given.match) if given.match is not None else None,
         range=_range(given.range) if given.range is not None else None,
-        geo_radius=qe.GeoRadius(_geo(radius.center), radius.radius) if radius else None,
+        geo_radius=qe.GeoRadius(_geo(radius.center), finite(radius.radius, "radius")) if radius else None,
         geo_bounding_box=qe.GeoBoundingBox(_geo(box.top_left), _geo(box.bottom_right)) if box else None,
         geo_polygon=_polygon(polygon) if polygon else None,
         values_count=qe.ValuesCount(lt=count.lt, gt=count.gt, lte=count.lte, gte=count.gte) if count else None,
@@ -129,7 +165,7 @@ MATCHES: dict[type, Callable[[Any], Any]] = {
 
 def _match(given: Any) -> Any:
     if type(given) not in MATCHES:
-        raise NotSupportedError(f"the embedded engine has no match {type(given).__name__}")
+        raise unknown(given, "match")
     return MATCHES[type(given)](given)
 
 
@@ -141,7 +177,24 @@ def _range(given: models.Range | models.DatetimeRange) -> qe.RangeFloat | qe.Ran
             lte=datetime_text(given.lte),
             lt=datetime_text(given.lt),
         )
-    return qe.RangeFloat(gte=given.gte, gt=given.gt, lte=given.lte, lt=given.lt)
+    return qe.RangeFloat(**_bounds(given))
+
+
+def _bounds(given: models.Range) -> dict[str, float | None]:
+    """The bounds of a range, all finite: no payload value lies beyond the largest number or before the least."""
+    bounds = {name: getattr(given, name) for name in ("gte", "gt", "lte", "lt")}
+    for name, bound in bounds.items():
+        if bound is not None and math.isnan(bound):
+            raise InputError(f"range {name} value nan is invalid, expected a number: none lies above or below NaN")
+    infinite = {name: bound for name, bound in bounds.items() if bound is not None and math.isinf(bound)}
+    bounds.update(dict.fromkeys(infinite))
+    for name, bound in infinite.items():
+        side, last = name[:2], math.copysign(sys.float_info.max, bound)
+        if (bound > 0) == (side == "gt"):
+            bounds[side] = last  # nothing lies there
+        elif bounds[f"{side}e"] is None:
+            bounds[f"{side}e"] = last  # every number does
+    return bounds
 
 
 def datetime_text(moment: datetime | date | str | None) -> str | None:

@@ -1,16 +1,19 @@
-"""qdrant-client's score formulas -> the engine's expressions. Does not know: queries, shards."""
+"""qdrant-client's score formulas -> the engine's expressions.
+
+Guarantees: numbers are finite, nesting has a limit. Does not know: queries, shards.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import qdrant_edge as qe
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import json_payload
+from qdrant_tools.edge.checks import finite, json_payload, maybe_finite, unknown
 from qdrant_tools.edge.filters import condition
-from qdrant_tools.errors import NotSupportedError
+from qdrant_tools.nesting import DEEPEST_REQUEST, refuse_nesting
 
 E = qe.Expression
 
@@ -23,22 +26,40 @@ CONDITIONS = (
     models.FieldCondition,
     models.IsEmptyCondition,
     models.IsNullCondition,
+    models.SliceCondition,
     models.HasIdCondition,
     models.HasVectorCondition,
     models.NestedCondition,
     models.Filter,
 )
+PARAMETERS = (models.DivParams, models.PowParams, models.DecayParamsExpression)
 
 
 def engine_formula(query: models.FormulaQuery) -> qe.Formula:
-    """Return the engine's formula. Raises `NotSupportedError` for an expression it lacks."""
+    """Return the engine's formula. Raises `InputError`; `NotSupportedError` for an expression it lacks."""
+    refuse_nesting(query.formula, _parts, DEEPEST_REQUEST, "formula")
     return qe.Formula(expression(query.formula), json_payload(query.defaults))
+
+
+def _parts(given: Any) -> Iterable[tuple[str, Any]] | None:
+    """The expressions directly inside one, by their step; None for a number, a key or a condition."""
+    if type(given) not in OPERATIONS and type(given) not in DECAYS:
+        return None
+    inside: list[tuple[str, Any]] = []
+    for name, value in given:
+        if isinstance(value, list):
+            inside += [(f".{name}[{place}]", each) for place, each in enumerate(value)]
+        elif isinstance(value, PARAMETERS):
+            inside += [(f".{name}.{part}", each) for part, each in value]
+        else:
+            inside.append((f".{name}", value))
+    return inside
 
 
 def expression(given: Any) -> Any:
     """Return the engine's expression for a number, a payload key or `$score`, a condition, or an operation."""
     if isinstance(given, (int, float)) and not isinstance(given, bool):
-        return E.Constant(float(given))
+        return E.Constant(finite(given, "formula constant"))
     if isinstance(given, str):
         return E.Variable(given)
     if isinstance(given, CONDITIONS):
@@ -47,7 +68,7 @@ def expression(given: Any) -> Any:
         return OPERATIONS[type(given)](given)
     if type(given) in DECAYS:
         return _decay(given)
-    raise NotSupportedError(f"the embedded engine has no formula expression {type(given).__name__}")
+    raise unknown(given, "formula expression")
 
 
 def _all(given: list[Any]) -> list[Any]:
@@ -56,14 +77,16 @@ def _all(given: list[Any]) -> list[Any]:
 
 def _div(given: models.DivExpression) -> Any:
     div = given.div
-    return E.Div(expression(div.left), expression(div.right), div.by_zero_default)
+    by_zero = maybe_finite(div.by_zero_default, "by_zero_default")
+    return E.Div(expression(div.left), expression(div.right), by_zero)
 
 
 def _decay(given: Any) -> Any:
     name, kind = DECAYS[type(given)]
     params: models.DecayParamsExpression = getattr(given, name)
     target = expression(params.target) if params.target is not None else None
-    return E.Decay(kind, expression(params.x), target, params.midpoint, params.scale)
+    midpoint, scale = maybe_finite(params.midpoint, "midpoint"), maybe_finite(params.scale, "scale")
+    return E.Decay(kind, expression(params.x), target, midpoint, scale)
 
 
 def _geo_distance(given: models.GeoDistance) -> Any:

@@ -1,7 +1,8 @@
 """Search results grouped by a payload value, which the engine's binding lacks.
 
 As on a server: a point with several values is in several groups, a point with a value that is neither text nor
-an integer is in none, groups are ordered by their best hit, and prefetches fetch `group_size` times as much.
+an integer is in none, and groups are ordered by their best hit. Prefetches fetch `group_size` times as much, and
+enough to take a small collection whole, as local mode does; a server asks up to ten times, each time for others.
 Does not know: the engine; it asks through `QdrantBase`'s own methods.
 """
 
@@ -15,11 +16,13 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.http import models
 from qdrant_client.local.payload_value_extractor import value_by_key
 
-from qdrant_tools.edge.filters import as_filter
-from qdrant_tools.edge.queries import positive
+from qdrant_tools.edge.checks import LARGEST_COUNT, brief, text
+from qdrant_tools.edge.filters import as_filter, listed
+from qdrant_tools.edge.queries import check_prefetches, positive
 from qdrant_tools.errors import InputError
 
 GROWTH = 4
+PREFETCHED = 5_000  # points that a prefetch below groups fetches at least
 
 GroupKey = tuple[bool, str | int]  # whether it is text, and the value: 1 and "1" are two groups
 
@@ -33,6 +36,7 @@ class Grouping:
     size: int
 
     def __post_init__(self) -> None:
+        text(self.key, "group_by")
         positive(self.groups, "limit")
         positive(self.size, "group_size")
 
@@ -42,16 +46,17 @@ def grouped(client: QdrantBase, name: str, grouping: Grouping, query: dict[str, 
 
     The search goes deeper until the groups are full or the collection is exhausted.
     """
+    check_prefetches(query.get("prefetch"))
     query = {**query, "prefetch": deeper(query.get("prefetch"), grouping.size)}
     query["query_filter"] = with_key(query.get("query_filter"), grouping.key)
     root = grouping.key.removesuffix("[]")
-    depth = grouping.groups * grouping.size * GROWTH
+    depth = min(grouping.groups * grouping.size * GROWTH, LARGEST_COUNT)
     while True:
         hits = client.query_points(name, limit=depth, with_payload=[root], with_vectors=False, **query).points
         groups = collect(hits, grouping)
         if len(hits) < depth or full(groups, grouping):
             return [models.PointGroup(id=key[1], hits=found) for key, found in groups.items()]
-        depth *= GROWTH
+        depth = min(depth * GROWTH, LARGEST_COUNT)
 
 
 def collect(hits: Sequence[models.ScoredPoint], grouping: Grouping) -> dict[GroupKey, list[models.ScoredPoint]]:
@@ -81,18 +86,20 @@ def group_keys(payload: dict[str, Any], path: str) -> list[GroupKey]:
 
 def with_key(given: Any, key: str) -> models.Filter:
     """`given`, and the payload has `key`."""
-    there = models.Filter(must_not=[models.IsEmptyCondition(is_empty=models.PayloadField(key=key))])
-    filter_ = as_filter(given)
-    return there if filter_ is None else models.Filter(must=[filter_, there])
+    absent = models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
+    filter_ = as_filter(given) or models.Filter()
+    return filter_.model_copy(update={"must_not": [*listed(filter_.must_not), absent]})
 
 
 def deeper(prefetch: Any, factor: int) -> Any:
-    """The prefetches with their limits multiplied, nested ones too."""
+    """The prefetches with their limits multiplied, nested ones too, and no limit below `PREFETCHED`."""
     if prefetch is None:
         return None
     if isinstance(prefetch, list):
         return [deeper(each, factor) for each in prefetch]
-    limit = positive(prefetch.limit, "prefetch limit") * factor
+    limit = min(positive(prefetch.limit, "prefetch limit") * factor, LARGEST_COUNT)
+    if not isinstance(prefetch.query, models.NearestQuery) or prefetch.query.mmr is None:
+        limit = max(limit, PREFETCHED)  # but MMR compares every point with every other
     return prefetch.model_copy(update={"limit": limit, "prefetch": deeper(prefetch.prefetch, factor)})
 
 
@@ -112,7 +119,7 @@ def look_up(client: QdrantBase, groups: Sequence[models.PointGroup], given: Any)
     """Give every group the record of another collection that its id names, None where it names none."""
     lookup = models.WithLookup(collection=given) if isinstance(given, str) else given
     if not isinstance(lookup, models.WithLookup):
-        raise InputError(f"with_lookup expects a collection name or models.WithLookup, got {given!r}")
+        raise InputError(f"with_lookup expects a collection name or models.WithLookup, got {brief(given)}")
     payload = True if lookup.with_payload is None else lookup.with_payload
     for group in groups:
         try:

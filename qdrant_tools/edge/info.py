@@ -35,7 +35,7 @@ def collection_info(collection: OpenCollection, *, building: bool = False) -> mo
 
 def collection_params(settings: models.CreateCollection) -> models.CollectionParams:
     return models.CollectionParams(
-        vectors=settings.vectors,
+        vectors=settings.vectors if settings.vectors is not None else {},
         on_disk_payload=settings.on_disk_payload if settings.on_disk_payload is not None else True,
         payload=settings.payload,
         id_tracker=settings.id_tracker,

@@ -13,10 +13,9 @@ from typing import Any
 from qdrant_client.client_base import QdrantBase
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import DEFAULT_VECTOR
-from qdrant_tools.edge.filters import as_filter
+from qdrant_tools.edge.checks import DEFAULT_VECTOR, whole
+from qdrant_tools.edge.filters import as_filter, listed
 from qdrant_tools.edge.queries import positive
-from qdrant_tools.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,7 @@ class Sampling:
 
     @classmethod
     def of(cls, sample: int, limit: int, using: str | None) -> Sampling:
-        if sample < 2:
-            raise InputError(f"sample value {sample} is invalid, expected 2 or more")
-        return cls(sample, positive(limit, "limit"), using or DEFAULT_VECTOR)
+        return cls(whole(sample, "sample", least=2), positive(limit, "limit"), using or DEFAULT_VECTOR)
 
 
 def neighbours(
@@ -39,12 +36,12 @@ def neighbours(
 ) -> tuple[list[models.ExtendedPointId], list[list[models.ScoredPoint]]]:
     """Return the sampled ids in order, and for each its nearest among the others, best first."""
     vector = sampling.using
-    given = as_filter(query_filter)
+    given = as_filter(query_filter) or models.Filter()
     there = models.HasVectorCondition(has_vector=vector)
     drawn = client.query_points(
         name,
         query=models.SampleQuery(sample=models.Sample.RANDOM),
-        query_filter=models.Filter(must=[there] if given is None else [given, there]),
+        query_filter=given.model_copy(update={"must": [*listed(given.must), there]}),
         limit=sampling.sample,
         with_payload=False,
         with_vectors=[vector],

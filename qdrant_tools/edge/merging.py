@@ -18,17 +18,19 @@ import numpy as np
 import qdrant_edge as qe
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import DEFAULT_VECTOR, engine_id
+from qdrant_tools.edge.checks import DEFAULT_VECTOR, engine_id, maybe_finite
 from qdrant_tools.edge.engine import Engine
-from qdrant_tools.edge.filters import as_filter
+from qdrant_tools.edge.filters import as_filter, listed
 from qdrant_tools.edge.queries import (
     DEFAULT_LIMIT,
-    RRF_K,
     Translation,
     check_combination,
+    check_prefetches,
     engine_request,
     mmr_settings,
     positive,
+    rrf_settings,
+    skipped,
 )
 from qdrant_tools.edge.records import client_record, payload_selector, scored_point, vector_selector
 from qdrant_tools.edge.shard import OpenCollection
@@ -42,14 +44,13 @@ FUSIONS = (models.FusionQuery, models.RrfQuery)
 
 def merged_here(collection: OpenCollection, request: models.QueryRequest) -> bool:
     """Whether a request is one that `answer` is for, not the engine."""
+    check_prefetches(request.prefetch)
     return isinstance(request.query, FUSIONS) or _is_mmr(request.query) or _has_own_part(collection, request)
 
 
 def answer(engine: Engine, collection: OpenCollection, request: models.QueryRequest) -> Hits:
     """The hits of a request, with what was asked for of their points. Errors as in `engine_request`."""
-    limit, offset = positive(request.limit, "limit"), request.offset or 0
-    if offset < 0:
-        raise InputError(f"offset value {offset} is invalid, expected 0 or more")
+    limit, offset = positive(request.limit, "limit"), skipped(request.offset)
     hits = _Tree(engine, collection).hits(request, as_filter(request.filter), limit + offset)[offset:]
     with collection.hold() as shard:
         wanted = payload_selector(request.with_payload), vector_selector(request.with_vector)
@@ -74,7 +75,8 @@ class _Tree:
         lists = [self.hits(each, _both(filter_, each.filter), _limit(each)) for each in below]
         if isinstance(node.query, FUSIONS):
             fused = _fused(node.query, lists)
-            return [hit for hit in fused if node.score_threshold is None or hit.score >= node.score_threshold][:limit]
+            threshold = maybe_finite(node.score_threshold, "score_threshold")
+            return [hit for hit in fused if threshold is None or hit.score >= threshold][:limit]
         if isinstance(node.query, models.FormulaQuery):
             raise NotSupportedError(
                 "a formula over a prefetch with mmr: the embedded engine needs all of it as one query"
@@ -154,10 +156,8 @@ def _fused(query: models.FusionQuery | models.RrfQuery, lists: Sequence[Hits]) -
         scored = [[(hit, score) for hit, score in zip(hits, _scaled(hits), strict=True)] for hits in lists]
     else:
         rrf = query.rrf if isinstance(query, models.RrfQuery) else models.Rrf()
-        k = RRF_K if rrf.k is None else rrf.k
-        if k < 1:
-            raise InputError(f"rrf k value {k} is invalid, expected 1 or more")
-        weights = [1.0] * len(lists) if rrf.weights is None else rrf.weights
+        k, given = rrf_settings(rrf)
+        weights = [1.0] * len(lists) if given is None else given
         if len(weights) != len(lists):
             raise InputError(f"rrf has {len(weights)} weights for {len(lists)} prefetches: give one for each")
         scored = [
@@ -218,19 +218,14 @@ def _both(above: models.Filter | None, own: Any) -> models.Filter | None:
     own = as_filter(own)
     if above is None or own is None:
         return own if above is None else above
-    clauses = {name: _list(getattr(above, name)) + _list(getattr(own, name)) for name in ("must", "should", "must_not")}
+    names = ("must", "should", "must_not")
+    clauses = {name: listed(getattr(above, name)) + listed(getattr(own, name)) for name in names}
     at_least = [each.min_should for each in (above, own) if each.min_should is not None]
     least = None
     if at_least:
         conditions = [condition for each in at_least for condition in each.conditions]
         least = models.MinShould(conditions=conditions, min_count=max(each.min_count for each in at_least))
     return models.Filter(**{name: found or None for name, found in clauses.items()}, min_should=least)
-
-
-def _list(clause: Any) -> list[Any]:
-    if clause is None:
-        return []
-    return list(clause) if isinstance(clause, list) else [clause]
 
 
 def _id(hit: models.ScoredPoint) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import qdrant_edge as qe
 from qdrant_client.http import models
 
+from qdrant_tools.edge.checks import brief
 from qdrant_tools.edge.config import member
 from qdrant_tools.errors import InputError
 
@@ -27,7 +28,9 @@ def engine_schema(given: Any) -> Any:
     named = isinstance(given, models.PayloadSchemaType | str)
     kind = str(getattr(given, "value", given)) if named else getattr(getattr(given, "type", None), "value", None)
     if kind not in PARAMS:
-        raise InputError(f"field_schema {given!r} is no payload index; expected one of {', '.join(sorted(PARAMS))}")
+        raise InputError(
+            f"field_schema {brief(given)} is no payload index; expected one of {', '.join(sorted(PARAMS))}"
+        )
     if named:
         return member(qe.PayloadSchemaType, given)
     settings = {name: getattr(given, name) for name in type(given).model_fields if name != "type"}

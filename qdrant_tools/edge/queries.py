@@ -2,28 +2,42 @@
 
 As on a server, a point that a query names as an example is not among its results, the rank constant of RRF is 2
 when not given and ranks start at 0, and MMR takes as many candidates as results are asked for.
-Does not know: how results are read.
+Guarantees: every number is finite, nesting has a limit. Does not know: how results are read.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import qdrant_edge as qe
+from pydantic import ValidationError
 from qdrant_client.http import models
 
 from qdrant_tools.edge.averages import average
-from qdrant_tools.edge.checks import DEFAULT_VECTOR, EngineId, EngineVector, brief, client_id, engine_id
+from qdrant_tools.edge.checks import (
+    DEFAULT_VECTOR,
+    EngineId,
+    EngineVector,
+    brief,
+    client_id,
+    engine_id,
+    finite,
+    maybe_finite,
+    text,
+    whole,
+)
 from qdrant_tools.edge.config import member
 from qdrant_tools.edge.engine import Engine
 from qdrant_tools.edge.filters import datetime_text, engine_filter, without_ids
 from qdrant_tools.edge.formula import engine_formula
 from qdrant_tools.edge.records import client_vector, payload_selector, vector_selector
 from qdrant_tools.edge.shard import OpenCollection
-from qdrant_tools.errors import InputError, NotSupportedError
+from qdrant_tools.errors import InputError
+from qdrant_tools.nesting import DEEPEST_REQUEST, refuse_nesting
 
 DEFAULT_LIMIT = 10
 RRF_K = 2
@@ -32,13 +46,11 @@ MMR_DIVERSITY = 0.5
 
 def engine_request(engine: Engine, collection: OpenCollection, request: models.QueryRequest) -> qe.QueryRequest:
     """Return the engine's request for one query. Raises `InputError`, `VectorError`, `NotSupportedError`."""
-    limit = positive(request.limit, "limit")
-    offset = request.offset or 0
-    if offset < 0:
-        raise InputError(f"offset value {offset} is invalid, expected 0 or more")
+    limit, offset = positive(request.limit, "limit"), skipped(request.offset)
+    check_prefetches(request.prefetch)
+    check_combination(request, has_prefetch=bool(request.prefetch))
     translation = Translation(engine, collection, request.using, request.lookup_from, limit)
     prefetches = _prefetches(engine, collection, request.prefetch)
-    check_combination(request, has_prefetch=bool(prefetches))
     query = translation.query(request.query)
     return qe.QueryRequest(
         limit=limit,
@@ -49,7 +61,7 @@ def engine_request(engine: Engine, collection: OpenCollection, request: models.Q
         with_payload=payload_selector(request.with_payload),
         with_vector=vector_selector(request.with_vector),
         filter=without_ids(engine_filter(request.filter), translation.mentioned),
-        score_threshold=request.score_threshold,
+        score_threshold=maybe_finite(request.score_threshold, "score_threshold"),
         params=search_params(request.params),
     )
 
@@ -57,6 +69,8 @@ def engine_request(engine: Engine, collection: OpenCollection, request: models.Q
 def check_combination(request: models.QueryRequest | models.Prefetch, *, has_prefetch: bool) -> None:
     """Refuse what a server refuses: prefetches without a query to merge them, fusion with nothing to fuse."""
     query = request.query
+    if request.using is not None:
+        text(request.using, "using")
     if has_prefetch and query is None:
         raise InputError("prefetches need a query that merges them: give query")
     if request.score_threshold is not None and query is None:
@@ -78,9 +92,9 @@ def _prefetches(engine: Engine, collection: OpenCollection, given: Any) -> list[
 
 def _prefetch(engine: Engine, collection: OpenCollection, given: models.Prefetch) -> qe.Prefetch:
     limit = positive(given.limit, "prefetch limit")
+    check_combination(given, has_prefetch=bool(given.prefetch))
     translation = Translation(engine, collection, given.using, given.lookup_from, limit)
     nested = _prefetches(engine, collection, given.prefetch)
-    check_combination(given, has_prefetch=bool(nested))
     query = translation.query(given.query)
     return qe.Prefetch(
         limit=limit,
@@ -88,17 +102,37 @@ def _prefetch(engine: Engine, collection: OpenCollection, given: models.Prefetch
         prefetches=nested,
         params=search_params(given.params),
         filter=without_ids(engine_filter(given.filter), translation.mentioned),
-        score_threshold=given.score_threshold,
+        score_threshold=maybe_finite(given.score_threshold, "score_threshold"),
     )
 
 
-def positive(value: int | None, name: str) -> int:
-    """`value`, or 10 for None. Raises `InputError` below 1."""
-    if value is None:
-        return DEFAULT_LIMIT
-    if value < 1:
-        raise InputError(f"{name} value {value} is invalid, expected 1 or more")
-    return value
+def check_prefetches(given: Any) -> None:
+    """Raise `InputError` for prefetches nested too deep, and for what is no prefetch."""
+    refuse_nesting(given, _prefetches_inside, DEEPEST_REQUEST, "prefetch")
+
+
+def _prefetches_inside(given: Any) -> Iterable[tuple[str, Any]] | None:
+    if given is None:
+        return None
+    if isinstance(given, list):  # not a level of its own: what is in it stands where it stands
+        return ((f".prefetch[{place}]", _known(each).prefetch) for place, each in enumerate(given))
+    return [(".prefetch", _known(given).prefetch)]
+
+
+def _known(given: Any) -> models.Prefetch:
+    if not isinstance(given, models.Prefetch):
+        raise InputError(f"prefetch expects models.Prefetch or a list of them, got {brief(given)}")
+    return given
+
+
+def positive(value: Any, name: str) -> int:
+    """`value`, or 10 for None. Raises `InputError` below 1 and for what is no whole number."""
+    return DEFAULT_LIMIT if value is None else whole(value, name)
+
+
+def skipped(offset: Any) -> int:
+    """`offset`, or 0 for None. Raises `InputError` below 0 and for what is no whole number."""
+    return 0 if offset is None else whole(offset, "offset", least=0)
 
 
 @dataclass
@@ -188,10 +222,13 @@ class Translation:
 
     def _feedback(self, given: models.RelevanceFeedbackInput) -> Any:
         naive = given.strategy.naive
-        if naive.b < 0:
-            raise InputError(f"relevance feedback b value {naive.b} is invalid, expected 0 or more")
-        items = [qe.FeedbackItem(self.vector(item.example), item.score) for item in given.feedback]
-        strategy = qe.NaiveFeedbackStrategy(naive.a, naive.b, naive.c)
+        a, b, c = (finite(getattr(naive, name), f"relevance feedback {name}") for name in "abc")
+        if b < 0:
+            raise InputError(f"relevance feedback b value {b} is invalid, expected 0 or more")
+        items = [
+            qe.FeedbackItem(self.vector(item.example), finite(item.score, "feedback score")) for item in given.feedback
+        ]
+        strategy = qe.NaiveFeedbackStrategy(a, b, c)
         return qe.Query.FeedbackNaive(
             qe.FeedbackNaiveQuery(self.vector(given.target), items, strategy), using=self.using
         )
@@ -202,7 +239,8 @@ class Translation:
         if isinstance(given.text, str):
             return qe.TextQuery(self.using, given.text)
         bm25 = given.text.scoring.bm25 if given.text.scoring is not None else models.Bm25Params()
-        return qe.TextQuery(self.using, given.text.query, qe.Bm25Params(bm25.k, bm25.b))
+        k, b = maybe_finite(bm25.k, "bm25 k"), maybe_finite(bm25.b, "bm25 b")
+        return qe.TextQuery(self.using, given.text.query, qe.Bm25Params(k, b))
 
 
 def mmr_settings(given: models.Mmr, limit: int) -> tuple[float, int]:
@@ -211,9 +249,7 @@ def mmr_settings(given: models.Mmr, limit: int) -> tuple[float, int]:
     if not 0 <= diversity <= 1:
         raise InputError(f"mmr diversity {diversity} is invalid, expected 0 to 1")
     candidates = limit if given.candidates_limit is None else given.candidates_limit
-    if not 0 <= candidates <= 16_384:
-        raise InputError(f"mmr candidates_limit value {candidates} is invalid, expected 0 to 16384")
-    return diversity, candidates
+    return diversity, whole(candidates, "mmr candidates_limit", least=0, most=16_384)
 
 
 def is_point_id(value: Any) -> bool:
@@ -228,15 +264,19 @@ def merging_query(given: Any) -> Any:
     if isinstance(given, models.FusionQuery):
         return qe.Fusion.Rrf(k=RRF_K) if given.fusion == models.Fusion.RRF else qe.Fusion.Dbsf()
     if isinstance(given, models.RrfQuery):
-        k = RRF_K if given.rrf.k is None else given.rrf.k
-        if k < 1:
-            raise InputError(f"rrf k value {k} is invalid, expected 1 or more")
-        return qe.Fusion.Rrf(k=k, weights=given.rrf.weights)
+        k, weights = rrf_settings(given.rrf)
+        return qe.Fusion.Rrf(k=k, weights=weights)
     if isinstance(given, models.FormulaQuery):
         return engine_formula(given)
     if isinstance(given, models.OrderByQuery):
         return order_by(given.order_by)
     return qe.Sample.Random
+
+
+def rrf_settings(given: models.Rrf) -> tuple[int, list[float] | None]:
+    """Rank constant and weights, with a server's default. Raises `InputError`."""
+    k = RRF_K if given.k is None else whole(given.k, "rrf k", most=2**32 - 1)
+    return k, None if given.weights is None else [finite(weight, "rrf weight") for weight in given.weights]
 
 
 def order_by(given: Any) -> qe.OrderBy:
@@ -246,29 +286,38 @@ def order_by(given: Any) -> qe.OrderBy:
     if not isinstance(given, models.OrderBy):
         raise InputError(f"order_by expects a payload key or models.OrderBy, got {brief(given)}")
     start: Any = given.start_from
-    if start is not None and not isinstance(start, (int, float)):
+    if isinstance(start, float):
+        start = finite(start, "order_by start_from")
+    elif start is not None and not isinstance(start, int):
         start = datetime_text(start)
     return qe.OrderBy(given.key, direction=member(qe.Direction, given.direction), start_from=start)
 
 
 def search_params(given: Any) -> qe.SearchParams | None:
-    """Return the engine's search parameters for `models.SearchParams` or a dict of that shape."""
+    """Return the engine's search parameters for `models.SearchParams` or a dict of that shape. Raises `InputError`."""
     if given is None:
         return None
     if isinstance(given, dict):
-        given = models.SearchParams(**given)
+        try:
+            given = models.SearchParams(**given)
+        except (ValidationError, TypeError) as error:
+            raise InputError(f"{brief(given)} are no search_params: {error}".splitlines()[0]) from error
     if not isinstance(given, models.SearchParams):
-        raise NotSupportedError(f"search_params expects models.SearchParams, got {brief(given)}")
-    quantization, acorn, idf = given.quantization, given.acorn, given.idf
+        raise InputError(f"search_params expects models.SearchParams, got {brief(given)}")
+    acorn, idf = given.acorn, given.idf
+    selectivity = maybe_finite(acorn.max_selectivity, "acorn max_selectivity") if acorn is not None else None
     return qe.SearchParams(
-        hnsw_ef=given.hnsw_ef,
+        hnsw_ef=given.hnsw_ef if given.hnsw_ef is None else whole(given.hnsw_ef, "hnsw_ef", least=0),
         exact=bool(given.exact),
         indexed_only=bool(given.indexed_only),
-        quantization=(
-            qe.QuantizationSearchParams(bool(quantization.ignore), quantization.rescore, quantization.oversampling)
-            if quantization is not None
-            else None
-        ),
-        acorn=qe.AcornSearchParams(bool(acorn.enable), acorn.max_selectivity) if acorn is not None else None,
+        quantization=_quantization(given.quantization),
+        acorn=qe.AcornSearchParams(bool(acorn.enable), selectivity) if acorn is not None else None,
         idf=qe.IdfParams(engine_filter(idf.corpus)) if isinstance(idf, models.IdfCorpusParams) else None,
     )
+
+
+def _quantization(given: models.QuantizationSearchParams | None) -> qe.QuantizationSearchParams | None:
+    if given is None:
+        return None
+    oversampling = maybe_finite(given.oversampling, "quantization oversampling")
+    return qe.QuantizationSearchParams(bool(given.ignore), given.rescore, oversampling)

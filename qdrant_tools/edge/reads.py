@@ -10,7 +10,7 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.conversions import common_types as types
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import client_id, engine_id
+from qdrant_tools.edge.checks import LARGEST_COUNT, client_id, engine_id, engine_ids, text
 from qdrant_tools.edge.engine import Engine
 from qdrant_tools.edge.filters import engine_filter
 from qdrant_tools.edge.groups import Grouping, fill, grouped, look_up
@@ -21,6 +21,8 @@ from qdrant_tools.edge.queries import engine_request, order_by, positive
 from qdrant_tools.edge.records import client_record, payload_selector, scored_point, vector_selector
 from qdrant_tools.edge.shard import OpenCollection
 from qdrant_tools.errors import InputError
+
+FACETS_AHEAD = 100
 
 
 class ReadMethods(QdrantBase):
@@ -38,7 +40,7 @@ class ReadMethods(QdrantBase):
     ) -> list[types.Record]:
         check_options(options)
         collection = self.engine.collection(collection_name)
-        wanted = [engine_id(point_id) for point_id in ids]
+        wanted = engine_ids(ids)
         with collection.hold() as shard:
             found = shard.retrieve(wanted, payload_selector(with_payload), vector_selector(with_vectors))
             records = [client_record(record) for record in found]
@@ -72,7 +74,7 @@ class ReadMethods(QdrantBase):
         check_options(options)
         collection = self.engine.collection(collection_name)
         with collection.call:
-            request = qe.CountRequest(exact=exact, filter=engine_filter(count_filter))
+            request = qe.CountRequest(exact=bool(exact), filter=engine_filter(count_filter))
         with collection.hold() as shard:
             return models.CountResult(count=shard.count(request))
 
@@ -87,15 +89,11 @@ class ReadMethods(QdrantBase):
     ) -> types.FacetResponse:
         check_options(options)
         collection = self.engine.collection(collection_name)
+        asked = positive(limit, "limit")
         with collection.call:
-            request = qe.FacetRequest(
-                key, limit=positive(limit, "limit"), exact=exact, filter=engine_filter(facet_filter)
-            )
+            named, condition = text(key, "key"), engine_filter(facet_filter)
         with collection.hold() as shard:
-            hits = shard.facet(request).hits
-        return models.FacetResponse(
-            hits=[models.FacetValueHit(value=_value(hit.value), count=hit.count) for hit in hits]
-        )
+            return models.FacetResponse(hits=most_frequent(shard, named, condition, asked, exact=bool(exact)))
 
     def query_points(
         self,
@@ -236,6 +234,24 @@ def scroll_request(
         with_vector=vector_selector(with_vectors),
         order_by=order_by(order) if order is not None else None,
     )
+
+
+def most_frequent(
+    shard: qe.EdgeShard, key: str, condition: qe.Filter | None, limit: int, *, exact: bool
+) -> list[models.FacetValueHit]:
+    """The first values, the most frequent first, equally frequent ones in their own order.
+
+    The engine cuts anywhere among values that occur equally often, so it is asked for more until the cut lies beyond.
+    """
+    asked = 2 * limit + FACETS_AHEAD
+    while True:
+        asked = min(asked, LARGEST_COUNT)
+        found = shard.facet(qe.FacetRequest(key, limit=asked, exact=exact, filter=condition)).hits
+        if len(found) < asked or asked == LARGEST_COUNT or found[-1].count < found[limit - 1].count:
+            break
+        asked *= 8
+    hits = [models.FacetValueHit(value=_value(hit.value), count=hit.count) for hit in found]
+    return sorted(hits, key=lambda hit: (-hit.count, hit.value))[:limit]
 
 
 def _value(value: Any) -> Any:

@@ -15,7 +15,7 @@ import qdrant_edge as qe
 from pydantic import BaseModel
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import VectorSchema, brief, client_id, engine_id, json_payload
+from qdrant_tools.edge.checks import VectorSchema, brief, client_id, engine_id, json_payload, texts
 from qdrant_tools.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -88,15 +88,23 @@ def blocks(points: Iterable[Any], size: int) -> Iterator[list[Any]]:
 def payload_selector(given: Any) -> Any:
     """What of the payload to return, as the engine takes it."""
     if isinstance(given, models.PayloadSelectorInclude):
-        return qe.PayloadSelector.Include(list(given.include))
+        return qe.PayloadSelector.Include(texts(given.include, "with_payload"))
     if isinstance(given, models.PayloadSelectorExclude):
-        return qe.PayloadSelector.Exclude(list(given.exclude))
-    return list(given) if isinstance(given, (list, tuple)) else bool(given)
+        return qe.PayloadSelector.Exclude(texts(given.exclude, "with_payload"))
+    return _selected(given, "with_payload")
 
 
 def vector_selector(given: Any) -> bool | list[str]:
     """Which vectors to return, as the engine takes it."""
-    return list(given) if isinstance(given, (list, tuple)) else bool(given)
+    return _selected(given, "with_vectors")
+
+
+def _selected(given: Any, name: str) -> bool | list[str]:
+    if given is None or isinstance(given, bool):
+        return bool(given)
+    if isinstance(given, (list, tuple)):
+        return texts(given, name)
+    raise InputError(f"{name} expects True, False or a list of names, got {brief(given)}")
 
 
 def client_vector(vector: Any) -> Any:

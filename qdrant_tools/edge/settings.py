@@ -14,6 +14,22 @@ from qdrant_tools.edge.checks import brief, json_payload
 from qdrant_tools.edge.config import vector_params
 from qdrant_tools.errors import InputError, NotSupportedError
 
+EXPECTED: dict[str, tuple[type, ...]] = {
+    "metadata": (Mapping,),
+    "hnsw_config": (models.HnswConfigDiff,),
+    "optimizers_config": (models.OptimizersConfigDiff,),
+    "quantization_config": (
+        models.ScalarQuantization,
+        models.ProductQuantization,
+        models.BinaryQuantization,
+        models.TurboQuantization,
+        models.Disabled,
+    ),
+    "vectors_config": (Mapping,),
+    "sparse_vectors_config": (Mapping,),
+    "collection_params": (models.CollectionParamsDiff,),
+}
+
 
 def merged_settings(
     settings: models.CreateCollection, changes: Mapping[str, Any], collection: str
@@ -21,6 +37,9 @@ def merged_settings(
     """Return `settings` with the arguments of `update_collection` applied. Raises `InputError`, `NotSupportedError`."""
     merged: dict[str, Any] = {}
     for name, change in changes.items():
+        if name in EXPECTED and not isinstance(change, EXPECTED[name]):
+            kinds = " or ".join(kind.__name__ for kind in EXPECTED[name])
+            raise InputError(f"{name} expects {kinds}, got {brief(change)}")
         if name == "metadata":
             merged["metadata"] = {**(settings.metadata or {}), **json_payload(change)}
         elif name in ("hnsw_config", "optimizers_config"):
@@ -44,12 +63,12 @@ def _over(base: Any, change: Any) -> Any:
 
 def _vectors(settings: models.CreateCollection, changes: Any, collection: str) -> Any:
     """The dense vectors with their differences; the unnamed one is '' in `changes`."""
-    if not isinstance(changes, Mapping):
-        raise InputError(f"vectors_config expects a mapping of vector names to VectorParamsDiff, got {brief(changes)}")
     vectors = vector_params(settings)
     for name, change in changes.items():
         if name not in vectors:
             raise InputError(f"collection '{collection}' has no vector named {name!r}: Not existing vector name")
+        if not isinstance(change, models.VectorParamsDiff):
+            raise InputError(f"vectors_config {name!r} expects VectorParamsDiff, got {brief(change)}")
         vectors[name] = _vector(vectors[name], change)
     return vectors if isinstance(settings.vectors, Mapping) else vectors[""]
 
@@ -72,6 +91,8 @@ def _sparse(settings: models.CreateCollection, changes: Mapping[str, Any], colle
     for name, change in changes.items():
         if name not in sparse:
             raise InputError(f"Vector {name} does not exist in the collection '{collection}'")
+        if not isinstance(change, models.SparseVectorParams):
+            raise InputError(f"sparse_vectors_config {name!r} expects SparseVectorParams, got {brief(change)}")
         sparse[name] = _over(sparse[name], change)
     return sparse
 

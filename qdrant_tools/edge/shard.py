@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -92,12 +92,17 @@ class OpenCollection:
                     self._record.append((operation, applied))
                 self.last_write = time.monotonic()
 
-    def delete(self, operation: qe.UpdateOperation, at_most: Callable[[qe.EdgeShard], int]) -> None:
-        """Apply a deletion of at most `at_most(shard)` points."""
+    def delete(self, operation: qe.UpdateOperation, at_most: int) -> None:
+        """Apply a deletion of at most so many points."""
         with self._writing:
-            with self.hold() as shard:
-                self.guard.before_removing(at_most(shard))
+            self.guard.before_removing(at_most)
             self.write(operation)
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Nothing else is written inside the context: what was read there holds until it is changed there."""
+        with self._writing:
+            yield
 
     def flush(self) -> None:
         """Make everything written so far survive a power failure, not only the end of the process."""

@@ -2,6 +2,10 @@
 
 When one returns, the change is in the engine's write-ahead log: it survives the end of the process, however that
 comes. `flush` makes it survive a power failure too.
+
+Guarantees: the log holds no filter. A filter is answered first and the write is logged with the ids of its points,
+because the engine evaluates logged filters again when it opens a collection, when they may select others: its log
+stores a bound of infinity as no bound, and a vector or an index that a filter speaks of may be gone by then.
 """
 
 from __future__ import annotations
@@ -17,8 +21,18 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.conversions import common_types as types
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import EngineId, brief, engine_id, json_payload
-from qdrant_tools.edge.config import member
+from qdrant_tools.edge.checks import (
+    EngineId,
+    VectorSchema,
+    brief,
+    engine_id,
+    engine_ids,
+    json_payload,
+    text,
+    texts,
+    unknown,
+    whole,
+)
 from qdrant_tools.edge.engine import Engine
 from qdrant_tools.edge.filters import engine_filter
 from qdrant_tools.edge.info import index_due
@@ -26,9 +40,11 @@ from qdrant_tools.edge.options import DONE, check_options
 from qdrant_tools.edge.records import blocks, engine_points, rows_of
 from qdrant_tools.edge.shard import OpenCollection
 from qdrant_tools.errors import InputError, NotSupportedError
+from qdrant_tools.nesting import DEEPEST_PAYLOAD, path_depth
 
 Operation = qe.UpdateOperation
 UPLOAD_BATCH = 256  # the engine's best between call overhead and memory
+SELECTED = 50_000  # points of one logged operation that a filter selected
 
 
 class WriteMethods(QdrantBase):
@@ -50,10 +66,16 @@ class WriteMethods(QdrantBase):
             converted = engine_points(points, collection.schema)
             if not converted:
                 raise InputError(f"collection '{collection.name}': an upsert needs at least one point, got none")
-            mode = member(qe.UpdateMode, update_mode)
+            mode = models.UpdateMode.UPSERT if update_mode is None else upsert_mode(update_mode)
             condition = engine_filter(update_filter)
-            operation = Operation.upsert_points(converted, condition=condition, update_mode=mode)
-        collection.write(operation, points=len(converted))
+        with collection.changing():
+            ids = {point.id for point in converted}
+            refused = refused_ids(collection, ids, mode, condition)
+            kept = [point for point in converted if point.id not in refused] if refused else converted
+            if kept:
+                with collection.call:
+                    operation = Operation.upsert_points(kept)
+                collection.write(operation, points=len(kept))
         self.engine.builds.wrote(collection)
         return DONE
 
@@ -68,8 +90,7 @@ class WriteMethods(QdrantBase):
     ) -> None:
         """Upsert all points, then flush, and build the index if a server would have built it by now."""
         check_options(options)
-        if batch_size < 1:
-            raise InputError(f"batch_size {batch_size} is invalid, expected 1 or more")
+        whole(batch_size, "batch_size")
         for block in blocks(points, batch_size):
             self.upsert(collection_name, block, update_filter=update_filter, update_mode=update_mode)
         self._settle(self.engine.collection(collection_name))
@@ -84,6 +105,7 @@ class WriteMethods(QdrantBase):
         **options: Any,
     ) -> None:
         """Upsert vectors given column-wise; ids are random UUIDs if not given."""
+        whole(batch_size, "batch_size")
         given_ids = ids if ids is not None else (str(uuid.uuid4()) for _ in itertools.count())
         payloads: Iterable[Any] = payload if payload is not None else itertools.repeat(None)
         points = (
@@ -96,12 +118,10 @@ class WriteMethods(QdrantBase):
         check_options(options)
         collection = self.engine.collection(collection_name)
         with collection.call:
-            ids, condition = selection(points_selector)
-        if condition is None:
-            collection.delete(Operation.delete_points(ids), lambda _shard: len(ids))
-        else:
-            matching = qe.CountRequest(exact=True, filter=condition)
-            collection.delete(Operation.delete_points_by_filter(condition), lambda shard: shard.count(matching))
+            selected = selection(points_selector)
+        with collection.changing():
+            for ids in selected_ids(collection, selected):
+                collection.delete(Operation.delete_points(ids), len(ids))
         return DONE
 
     # -- payloads and vectors of points that are there
@@ -114,17 +134,26 @@ class WriteMethods(QdrantBase):
         key: str | None = None,
         **options: Any,
     ) -> types.UpdateResult:
-        return self._change(collection_name, "set_payload", points, json_payload(payload), key, **options)
+        return self._set(collection_name, "set_payload", payload, points, key, **options)
 
     def overwrite_payload(
         self, collection_name: str, payload: types.Payload, points: types.PointsSelector, **options: Any
     ) -> types.UpdateResult:
-        return self._change(collection_name, "overwrite_payload", points, json_payload(payload), **options)
+        return self._set(collection_name, "overwrite_payload", payload, points, None, **options)
+
+    def _set(
+        self, collection_name: str, operation: str, payload: Any, points: Any, key: Any, **options: Any
+    ) -> types.UpdateResult:
+        above = 0 if key is None else path_depth(text(key, "key"))
+        if above >= DEEPEST_PAYLOAD:
+            raise InputError(f"key {brief(key)} is {above} levels deep, expected fewer than {DEEPEST_PAYLOAD}")
+        plain = json_payload(payload, levels=DEEPEST_PAYLOAD - above)
+        return self._change(collection_name, operation, points, plain, key, **options)
 
     def delete_payload(
         self, collection_name: str, keys: Sequence[str], points: types.PointsSelector, **options: Any
     ) -> types.UpdateResult:
-        return self._change(collection_name, "delete_payload", points, list(keys), **options)
+        return self._change(collection_name, "delete_payload", points, texts(keys, "keys"), **options)
 
     def clear_payload(
         self, collection_name: str, points_selector: types.PointsSelector, **options: Any
@@ -134,9 +163,10 @@ class WriteMethods(QdrantBase):
     def delete_vectors(
         self, collection_name: str, vectors: Sequence[str], points: types.PointsSelector, **options: Any
     ) -> types.UpdateResult:
-        for name in vectors:
+        names = texts(vectors, "vectors")
+        for name in names:
             self.engine.collection(collection_name).schema.knows(name)
-        return self._change(collection_name, "delete_vectors", points, list(vectors), **options)
+        return self._change(collection_name, "delete_vectors", points, names, **options)
 
     def update_vectors(
         self,
@@ -149,24 +179,32 @@ class WriteMethods(QdrantBase):
         collection = self.engine.collection(collection_name)
         schema = collection.schema
         with collection.call:
-            changed = [qe.PointVectors(engine_id(point.id), schema.check_all(point.vector)) for point in points]
-            operation = Operation.update_vectors(changed, condition=engine_filter(update_filter))
-        collection.write(operation)
+            changed = [engine_vectors(given, schema) for given in points]
+            condition = engine_filter(update_filter)
+        with collection.changing():
+            refused = refused_ids(collection, {point.id for point in changed}, models.UpdateMode.UPSERT, condition)
+            kept = [point for point in changed if point.id not in refused]
+            if kept:
+                with collection.call:
+                    operation = Operation.update_vectors(kept)
+                collection.write(operation)
         return DONE
 
     def _change(
         self, collection_name: str, operation: str, points: Any, *arguments: Any, **options: Any
     ) -> types.UpdateResult:
-        """Apply `operation` to the points selected by ids, or its `_by_filter` twin to those a filter selects."""
+        """Apply `operation` to the points selected by ids or by a filter."""
         check_options(options)
         collection = self.engine.collection(collection_name)
+        make = getattr(Operation, operation)
         with collection.call:
-            ids, condition = selection(points)
-            if condition is None:
-                update = getattr(Operation, operation)(ids, *arguments)
-            else:
-                update = getattr(Operation, f"{operation}_by_filter")(condition, *arguments)
-        collection.write(update)
+            selected = selection(points)
+            make([], *arguments)  # refuses what the engine cannot take, before anything is changed
+        with collection.changing():
+            for ids in selected_ids(collection, selected):
+                with collection.call:
+                    update = make(ids, *arguments)
+                collection.write(update)
         return DONE
 
     def batch_update_points(
@@ -189,14 +227,14 @@ class WriteMethods(QdrantBase):
             return self.set_payload(name, change.payload, chosen(change), change.key)
         if isinstance(operation, models.OverwritePayloadOperation):
             change = operation.overwrite_payload
-            return self._change(name, "overwrite_payload", chosen(change), json_payload(change.payload), change.key)
+            return self._set(name, "overwrite_payload", change.payload, chosen(change), change.key)
         if isinstance(operation, models.DeletePayloadOperation):
             return self.delete_payload(name, operation.delete_payload.keys, chosen(operation.delete_payload))
         if isinstance(operation, models.UpdateVectorsOperation):
             return self.update_vectors(name, operation.update_vectors.points, operation.update_vectors.update_filter)
         if isinstance(operation, models.DeleteVectorsOperation):
             return self.delete_vectors(name, operation.delete_vectors.vector, chosen(operation.delete_vectors))
-        raise NotSupportedError(f"the embedded engine has no operation {type(operation).__name__}")
+        raise unknown(operation, "operation")
 
     # -- index and durability
 
@@ -236,18 +274,77 @@ def chosen(change: Any) -> Any:
     return change.points if change.points is not None else change.filter
 
 
-def selection(selector: Any) -> tuple[list[EngineId], qe.Filter | None]:
+def engine_vectors(given: Any, schema: VectorSchema) -> qe.PointVectors:
+    if not isinstance(given, models.PointVectors):
+        raise InputError(f"expected a PointVectors, got {brief(given)}")
+    return qe.PointVectors(engine_id(given.id), schema.check_all(given.vector))
+
+
+def selection(selector: Any) -> list[EngineId] | qe.Filter:
     """Point ids, or the filter that selects them. Raises `InputError`."""
     if isinstance(selector, models.PointIdsList | models.FilterSelector) and selector.shard_key is not None:
         raise NotSupportedError("shard_key: the embedded engine has one shard; drop it or use a server")
     if isinstance(selector, models.FilterSelector):
         selector = selector.filter
     if isinstance(selector, models.Filter):
-        return [], engine_filter(selector)
+        return engine_filter(selector) or qe.Filter()
     if isinstance(selector, models.PointIdsList):
         selector = selector.points
     if isinstance(selector, (list, tuple)):
-        return [engine_id(point_id) for point_id in selector], None
-    if isinstance(selector, (int, str, uuid.UUID)):
-        return [engine_id(selector)], None
+        return engine_ids(selector)
+    if isinstance(selector, (int, str, uuid.UUID, np.integer)):
+        return [engine_id(selector)]
     raise InputError(f"expected point ids or a filter, got {brief(selector)}")
+
+
+def selected_ids(collection: OpenCollection, selected: list[EngineId] | qe.Filter) -> Iterator[list[EngineId]]:
+    """The ids themselves, or those of the points that the filter selects, in blocks; no block for none.
+
+    What happens to one block must not decide whether a later one is selected, as is so for every operation here.
+    """
+    if isinstance(selected, list):
+        yield from [selected] if selected else []
+        return
+    offset: EngineId | None = None
+    while True:
+        ids, offset = matching_ids(collection, selected, SELECTED, offset)
+        if ids:
+            yield ids
+        if offset is None:
+            return
+
+
+def matching_ids(
+    collection: OpenCollection, condition: qe.Filter, limit: int, offset: EngineId | None = None
+) -> tuple[list[EngineId], EngineId | None]:
+    """The ids of the first points from `offset` on that a filter selects, and the offset of the rest."""
+    request = qe.ScrollRequest(limit=limit, offset=offset, filter=condition, with_payload=False, with_vector=False)
+    with collection.hold() as shard:
+        records, following = shard.scroll(request)
+        return [record.id for record in records], following
+
+
+def upsert_mode(given: Any) -> models.UpdateMode:
+    """The mode of that name. Raises `InputError`."""
+    try:
+        return models.UpdateMode(text(given, "update_mode"))
+    except ValueError as error:
+        expected = ", ".join(mode.value for mode in models.UpdateMode)
+        raise InputError(f"update_mode {brief(given)} is invalid, expected one of {expected}") from error
+
+
+def refused_ids(
+    collection: OpenCollection, ids: set[EngineId], mode: models.UpdateMode, condition: qe.Filter | None
+) -> set[EngineId]:
+    """The points that an upsert must leave alone, by its mode and its filter; a point that is not there passes it."""
+    if mode == models.UpdateMode.UPSERT and condition is None:
+        return set()
+    with collection.hold() as shard:
+        there = {record.id for record in shard.retrieve(list(ids), False, False)}
+    if mode == models.UpdateMode.INSERT_ONLY:
+        return there
+    refused = set[EngineId]()
+    if condition is not None and there:
+        both = qe.Filter(must=[condition, qe.HasIdCondition(there)])
+        refused = there - set(matching_ids(collection, both, len(there))[0])
+    return refused if mode == models.UpdateMode.UPSERT else refused | (ids - there)
