@@ -23,10 +23,10 @@ from qdrant_tools.edge.checks import VectorSchema
 from qdrant_tools.edge.child import run_worker
 from qdrant_tools.edge.config import engine_config, vector_schema
 from qdrant_tools.edge.guard import Guard
-from qdrant_tools.edge.seal import break_seal, seal
+from qdrant_tools.edge.integrity import Integrity
 from qdrant_tools.edge.seam import EngineCall, damaged_on_open
 from qdrant_tools.edge.space import room_for_copy, room_for_points
-from qdrant_tools.errors import CollectionNotFoundError, DamagedCollectionError, PlusError
+from qdrant_tools.errors import CollectionNotFoundError, DamagedCollectionError, LocationError, PlusError
 
 SHARD_FOLDER = "shard"
 SHARD_CONFIG_FILE = "edge_config.json"
@@ -56,9 +56,25 @@ class OpenCollection:
         self._replayed = 0
         self._require_files()
         room_for_points(folder, 0, 0)  # opening writes too, not least what a crash left in the log
-        if not break_seal(name, folder, folder / SHARD_FOLDER) and not fresh:
+        self.integrity = Integrity(name, folder, folder / SHARD_FOLDER)
+        self._shard: qe.EdgeShard | None = None
+        try:
+            self._open(fresh=fresh)
+        except BaseException:
+            self.integrity.close(sealed=False)
+            if self._shard is not None:
+                self._shard.close()
+            raise
+
+    def _open(self, *, fresh: bool) -> None:
+        self.integrity.check()
+        in_order = fresh or self.integrity.closed_in_order
+        self.integrity.opening()
+        if not in_order:
             self._try_in_child()
-        self._shard: qe.EdgeShard | None = self._load(folder, settings)
+        self._shard = self._load(self.folder, self.settings)
+        # after a crash the child has replayed the log and flushed
+        self.integrity.settle(unchanged=in_order)
 
     @property
     def closed(self) -> bool:
@@ -76,15 +92,23 @@ class OpenCollection:
         with self.hold() as shard:
             return shard.info()
 
-    def write(self, operation: qe.UpdateOperation, *, points: int = 0) -> None:
-        """Apply one change that adds up to `points` points. When this returns it is in the write-ahead log."""
+    def write(self, operation: qe.UpdateOperation, *, points: int = 0, rewrites: bool = False) -> None:
+        """Apply one change to points. When this returns it is in the write-ahead log.
+
+        It upserts `points` points, or overwrites vectors in another way (`rewrites`).
+        """
         with self._writing:
             room_for_points(self.folder, points, self.schema.bytes_per_point)
             applied = False
             self.guard.before_writing()
+            if rewrites:
+                self.integrity.rewrites()
             try:
-                with self.hold() as shard:
+                with self.hold() as shard, self.integrity.writing():
+                    before = shard.info().points_count
                     shard.update(operation)
+                    if points and shard.info().points_count != before + points:
+                        self.integrity.rewrites()
                 applied = True
             finally:
                 # one that failed may have changed some points before it did
@@ -99,11 +123,23 @@ class OpenCollection:
                 self.guard.before_removing(at_most(shard))
             self.write(operation)
 
+    def restructure(self, operation: qe.UpdateOperation) -> None:
+        """Apply one change to the indexes or vectors of all points, and make it durable."""
+        with self._writing:
+            self.integrity.unsettle()
+            self.write(operation)
+            self.flush()
+
     def flush(self) -> None:
         """Make everything written so far survive a power failure, not only the end of the process."""
         with self._writing, self.hold() as shard:
+            settled = self.integrity.settled
+            if not settled:
+                self.integrity.unsettle()
             shard.flush()
             self.guard.flushed(shard.info().points_count)
+            if not settled:
+                self.integrity.settle()
 
     @property
     def optimized(self) -> bool:
@@ -114,6 +150,7 @@ class OpenCollection:
         """Run the engine's optimizer in this process; every Python thread waits for it."""
         with self._writing, self.hold() as shard:
             room_for_copy(self.folder)
+            self.integrity.forget()
             built = shard.optimize()
             self.flush()
             self.guard.optimized(self._fingerprint())
@@ -168,11 +205,14 @@ class OpenCollection:
                 copy.flush()
                 guard = Guard(folder)
                 guard.flushed(copy.info().points_count)
+                integrity = Integrity(self.name, folder, folder / SHARD_FOLDER)
+                integrity.settle()
                 if not written:
                     guard.optimized(self._fingerprint())
                 yield
                 shard, self._shard = old, copy
-                self.folder, self.guard = folder, guard
+                self.integrity.close(sealed=False)
+                self.folder, self.guard, self.integrity = folder, guard, integrity
             finally:
                 shard.close()
 
@@ -198,6 +238,7 @@ class OpenCollection:
         engine_config(settings)
         with self._writing, self.hold() as shard:
             self.flush()
+            self.integrity.unsettle()
             shard.close()
             self._shard = None
             try:
@@ -205,6 +246,9 @@ class OpenCollection:
             except PlusError:
                 self._shard = self._load(self.folder, self.settings)
                 raise
+            finally:
+                if self._shard is not None:
+                    self.integrity.settle(unchanged=True)
             self.adopt(settings)
 
     def adopt(self, settings: models.CreateCollection) -> None:
@@ -221,15 +265,21 @@ class OpenCollection:
             shard, flush = self._shard, not discard
             if shard is None:
                 return
+            durable = False
             try:
                 if flush:
                     self.flush()
+                    durable = True
             finally:
                 self._shard = None
-                with self.call:
-                    shard.close()
-            if flush:
-                seal(self.folder, self.folder / SHARD_FOLDER)
+                try:
+                    with self.call:
+                        shard.close()
+                except PlusError:
+                    durable = False
+                    raise
+                finally:
+                    self.integrity.close(sealed=durable)
 
     def _try_in_child(self) -> None:
         """After a crash, open the shard in a child process first: some damage ends the process that opens it."""
@@ -237,7 +287,12 @@ class OpenCollection:
         if not sys.executable:
             return
         outcome = run_worker("open", shard_folder)
-        if outcome.ended_by_signal:
+        if outcome.disk_full:
+            raise LocationError(
+                f"collection '{self.name}' cannot be opened: the disk of '{self.folder}' is full; free some and connect "
+                "again, what was acknowledged is kept"
+            )
+        if outcome.ended_by_signal or outcome.out_of_memory:
             raise DamagedCollectionError(
                 f"collection '{self.name}' is damaged: opening it ends the process ({outcome.reason}); "
                 f"restore its files in '{shard_folder}' or index it again"

@@ -151,7 +151,7 @@ class WriteMethods(QdrantBase):
         with collection.call:
             changed = [qe.PointVectors(engine_id(point.id), schema.check_all(point.vector)) for point in points]
             operation = Operation.update_vectors(changed, condition=engine_filter(update_filter))
-        collection.write(operation)
+        collection.write(operation, rewrites=True)
         return DONE
 
     def _change(
@@ -166,7 +166,7 @@ class WriteMethods(QdrantBase):
                 update = getattr(Operation, operation)(ids, *arguments)
             else:
                 update = getattr(Operation, f"{operation}_by_filter")(condition, *arguments)
-        collection.write(update)
+        collection.write(update, rewrites=operation == "delete_vectors")
         return DONE
 
     def batch_update_points(
