@@ -28,6 +28,7 @@ from qdrant_tools.edge.lock import LOCK_FILE, FolderLock
 from qdrant_tools.edge.manifest import MANIFEST_FILE, CollectionEntry, Manifest, sync_folder
 from qdrant_tools.edge.seam import EngineCall
 from qdrant_tools.edge.shard import SHARD_FOLDER, OpenCollection
+from qdrant_tools.edge.space import RESERVE_FILE, reserve_of
 from qdrant_tools.errors import (
     CollectionExistsError,
     CollectionNotFoundError,
@@ -118,6 +119,7 @@ class Engine:
                 raise CollectionExistsError(f"{kind} {name} already exists: delete it first or take another name")
             entry = CollectionEntry(uuid.uuid4().hex, settings.model_dump(mode="json", exclude_none=True))
             config = engine_config(settings)
+            reserve_of(self.root).require(0)
             try:
                 with EngineCall(name):
                     qe.EdgeShard.create(str(self._folder(entry) / SHARD_FOLDER), config).close()
@@ -137,6 +139,7 @@ class Engine:
             entry = self._manifest.collections[name]
             rest = {n: e for n, e in self._manifest.collections.items() if n != name}
             aliases = {alias: target for alias, target in self._manifest.aliases.items() if target != name}
+            reserve_of(self.root).spend()
             self._save(Manifest(rest, aliases))
             opened = self._open.pop(name, None)
             if opened is not None:
@@ -220,7 +223,9 @@ def prepare_folder(root: Path, *, create: bool) -> None:
     if root.exists() and not root.is_dir():
         raise LocationError(f"location '{root}' is a file: give a folder, a server URL or ':memory:'")
     try:
-        foreign = sorted(p.name for p in root.iterdir() if p.name != LOCK_FILE) if root.is_dir() else []
+        foreign = (
+            sorted(p.name for p in root.iterdir() if p.name not in (LOCK_FILE, RESERVE_FILE)) if root.is_dir() else []
+        )
         if foreign and foreign != [COLLECTIONS_FOLDER]:
             kind = "a local-mode folder of qdrant-client" if "meta.json" in foreign else f"it holds {foreign[0]!r}"
             raise LocationError(

@@ -85,7 +85,14 @@ class Integrity:
         log.dropped()
         needed = first_needed(self._files / LOG_FOLDER)
         row = Progress(
-            boot_id(), State.SETTLED, False, log.operations, -1 if needed is None else needed, log.start, log.end, log.end
+            boot_id(),
+            State.SETTLED,
+            False,
+            log.operations,
+            -1 if needed is None else needed,
+            log.start,
+            log.end,
+            log.end,
         )
         self._progress.note(row, log.closed)
         self._progress.sync()

@@ -76,6 +76,7 @@ def replace_file(path: Path, text: str) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise LocationError(f"'{path}' cannot be written: {error.strerror}") from error
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -144,10 +145,7 @@ def first_needed(folder: Path) -> int | None:
 
 def segment_end(path: Path, after: SegmentEnd | None = None) -> SegmentEnd:
     """Where the last whole entry of a segment ends, as the engine finds it: every CRC is computed (from `after` on)."""
-    last = empty_end(0)
-    for last in ends(path, after):
-        pass
-    return last
+    return deque(ends(path, after), maxlen=1).pop() if _header_end(path) else empty_end(0)
 
 
 def ends(path: Path, after: SegmentEnd | None = None) -> Iterator[SegmentEnd]:
@@ -227,12 +225,16 @@ def _joined(states: Words) -> Words:
     while len(states) > 1:
         if len(states) % 2:
             states = np.concatenate([np.zeros(1, np.uint32), states])
-        left, right = states[0::2], states[1::2]
-        tables = _zeros_tables(zeros)
-        pushed = tables[0][left & 0xFF] ^ tables[1][(left >> 8) & 0xFF]
-        states = pushed ^ tables[2][(left >> 16) & 0xFF] ^ tables[3][left >> 24] ^ right
+        states = _pushed(states[0::2], _zeros_tables(zeros)) ^ states[1::2]
         zeros *= 2
     return states[0]  # type: ignore[no-any-return]
+
+
+def _pushed(states: Words, tables: Words) -> Words:
+    """Registers after the zeros that the tables stand for."""
+    low, high = states & 0xFFFF, states >> 16
+    pushed: Words = tables[0][low & 0xFF] ^ tables[1][low >> 8] ^ tables[2][high & 0xFF] ^ tables[3][high >> 8]
+    return pushed
 
 
 @lru_cache(maxsize=1)
@@ -251,7 +253,8 @@ def _table_of_pairs() -> Words:
     one = np.array(_bytes_table(), np.uint32)
     pairs = np.arange(1 << 16, dtype=np.uint32)
     first = one[pairs & 0xFF] ^ (pairs >> np.uint32(8))
-    return (first >> np.uint32(8)) ^ one[first & np.uint32(0xFF)]
+    pushed: Words = (first >> np.uint32(8)) ^ one[first & np.uint32(0xFF)]
+    return pushed
 
 
 @lru_cache(maxsize=64)
@@ -265,7 +268,9 @@ def _zeros_tables(count: int) -> Words:
     else:
         half = _zeros_tables(count // 2)
         for _ in range(2):
-            bits = half[0][bits & 0xFF] ^ half[1][(bits >> 8) & 0xFF] ^ half[2][(bits >> 16) & 0xFF] ^ half[3][bits >> 24]
+            bits = (
+                half[0][bits & 0xFF] ^ half[1][(bits >> 8) & 0xFF] ^ half[2][(bits >> 16) & 0xFF] ^ half[3][bits >> 24]
+            )
     values = np.arange(256, dtype=np.uint32)
     tables = np.zeros((4, 256), np.uint32)
     for bit in range(8):

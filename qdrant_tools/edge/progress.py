@@ -162,7 +162,9 @@ class ProgressFile:
         except OSError as error:
             raise _damaged(collection, log, f"cannot be read ({error.strerror})") from error
         if wanted not in reached:
-            raise _damaged(collection, path, f"is cut or changed after {reached[-1].entries if reached else 0} operations")
+            raise _damaged(
+                collection, path, f"is cut or changed after {reached[-1].entries if reached else 0} operations"
+            )
         filled = [other for other in open_segments(log) if other != path and len(list(ends(other))) > 1]
         return reached[-1] != wanted or bool(filled)
 
@@ -222,6 +224,6 @@ def boot_id() -> bytes:
 
 def _damaged(collection: str, path: Path, what: str) -> DamagedCollectionError:
     return DamagedCollectionError(
-        f"collection '{collection}' is damaged: its write-ahead log '{path}' {what}; restore the collection's folder or "
-        f"index it again (without its {PROGRESS_FILE} it opens unchecked)"
+        f"collection '{collection}' is damaged: its write-ahead log '{path}' {what}; restore the collection's folder "
+        f"or index it again (without its {PROGRESS_FILE} it opens unchecked)"
     )

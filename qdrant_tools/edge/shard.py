@@ -12,9 +12,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import qdrant_edge as qe
 from qdrant_client.http import models
@@ -22,15 +23,30 @@ from qdrant_client.http import models
 from qdrant_tools.edge.checks import VectorSchema
 from qdrant_tools.edge.child import run_worker
 from qdrant_tools.edge.config import engine_config, vector_schema
+from qdrant_tools.edge.files import content_bytes
 from qdrant_tools.edge.guard import Guard
 from qdrant_tools.edge.integrity import Integrity
 from qdrant_tools.edge.seam import EngineCall, damaged_on_open
-from qdrant_tools.edge.space import room_for_copy, room_for_points
+from qdrant_tools.edge.space import (
+    DELETED,
+    INDEXED_PAYLOAD,
+    MARGIN,
+    PAYLOAD,
+    POINT_IN_INDEX,
+    Sizes,
+    filled_by_opening,
+    payload_bytes,
+    reserve_of,
+    room_for_build,
+    vector_numbers,
+)
 from qdrant_tools.errors import CollectionNotFoundError, DamagedCollectionError, LocationError, PlusError
 
 SHARD_FOLDER = "shard"
 SHARD_CONFIG_FILE = "edge_config.json"
 REPLAYED_UNDER_LOCK = 4
+BLOCK = 500  # points read at a time to learn their sizes
+COMPRESSED = 20  # how much smaller payloads may be in their files than in the indexes
 
 
 class OpenCollection:
@@ -54,17 +70,23 @@ class OpenCollection:
         self._calling = threading.RLock()
         self._record: list[tuple[qe.UpdateOperation, bool]] | None = None
         self._replayed = 0
+        self._content: int | None = None
         self._require_files()
-        room_for_points(folder, 0, 0)  # opening writes too, not least what a crash left in the log
+        self.reserve = reserve_of(folder.parent.parent)
+        self.reserve.look()
+        self.reserve.spend(MARGIN + filled_by_opening(folder))  # opening writes too
         self.integrity = Integrity(name, folder, folder / SHARD_FOLDER)
         self._shard: qe.EdgeShard | None = None
         try:
             self._open(fresh=fresh)
         except BaseException:
             self.integrity.close(sealed=False)
-            if self._shard is not None:
-                self._shard.close()
+            self._abandon()
             raise
+
+    def _abandon(self) -> None:
+        if self._shard is not None:
+            self._shard.close()
 
     def _open(self, *, fresh: bool) -> None:
         self.integrity.check()
@@ -75,6 +97,7 @@ class OpenCollection:
         self._shard = self._load(self.folder, self.settings)
         # after a crash the child has replayed the log and flushed
         self.integrity.settle(unchanged=in_order)
+        self.reserve.keep()
 
     @property
     def closed(self) -> bool:
@@ -92,48 +115,120 @@ class OpenCollection:
         with self.hold() as shard:
             return shard.info()
 
-    def write(self, operation: qe.UpdateOperation, *, points: int = 0, rewrites: bool = False) -> None:
+    def write(self, operation: qe.UpdateOperation, *, needed: int = 0, points: int = 0, rewrites: bool = False) -> None:
         """Apply one change to points. When this returns it is in the write-ahead log.
 
-        It upserts `points` points, or overwrites vectors in another way (`rewrites`).
+        It takes at most `needed` bytes on the disk, and upserts `points` points or overwrites vectors in another way
+        (`rewrites`). Raises `LocationError` before anything is written if there is no room.
         """
         with self._writing:
-            room_for_points(self.folder, points, self.schema.bytes_per_point)
-            applied = False
-            self.guard.before_writing()
-            if rewrites:
-                self.integrity.rewrites()
-            try:
-                with self.hold() as shard, self.integrity.writing():
-                    before = shard.info().points_count
-                    shard.update(operation)
-                    if points and shard.info().points_count != before + points:
-                        self.integrity.rewrites()
-                applied = True
-            finally:
-                # one that failed may have changed some points before it did
-                if self._record is not None:
-                    self._record.append((operation, applied))
-                self.last_write = time.monotonic()
+            self.reserve.require(needed)
+            self._apply(operation, points, rewrites=rewrites)
+            if self._content is not None:
+                self._content += needed
+
+    def _apply(self, operation: qe.UpdateOperation, points: int = 0, *, rewrites: bool = False) -> None:
+        applied = False
+        self.guard.before_writing()
+        if rewrites:
+            self.integrity.rewrites()
+        try:
+            with self.hold() as shard, self.integrity.writing():
+                before = shard.info().points_count
+                shard.update(operation)
+                if points and shard.info().points_count != before + points:
+                    self.integrity.rewrites()
+            applied = True
+        finally:
+            # one that failed may have changed some points before it did
+            if self._record is not None:
+                self._record.append((operation, applied))
+            self.last_write = time.monotonic()
 
     def delete(self, operation: qe.UpdateOperation, at_most: Callable[[qe.EdgeShard], int]) -> None:
-        """Apply a deletion of at most `at_most(shard)` points."""
+        """Apply a deletion of at most `at_most(shard)` points. What is kept in reserve makes room for it."""
         with self._writing:
             with self.hold() as shard:
-                self.guard.before_removing(at_most(shard))
-            self.write(operation)
+                points = at_most(shard)
+                self.reserve.spend(MARGIN + DELETED * points)
+                self.guard.before_removing(points)
+            self._apply(operation)
+            self.reserve.keep()
 
-    def restructure(self, operation: qe.UpdateOperation) -> None:
-        """Apply one change to the indexes or vectors of all points, and make it durable."""
+    # -- what a write can take on the disk
+
+    def upsert_bytes(self, sizes: Sizes) -> int:
+        return sizes.needed(len(self.info().payload_schema))
+
+    def change_bytes(self, added: int, ids: Sequence[Any], condition: qe.Filter | None, *, numbers: int = 0) -> int:
+        """Bytes that a change of points takes, which adds `added` bytes of payload and `numbers` of vectors to each.
+
+        A changed payload is written anew as a whole, and a point of a finished segment moves with all it has. Where
+        the disk has room for everything once more, nobody counts what the points have.
+        """
+        with self.hold() as shard:
+            info = shard.info()
+            indexes, points = len(info.payload_schema), len(ids) if condition is None else info.points_count
+            every = Sizes(1, numbers + self.schema.bytes_per_point // 4, 0, added).needed(indexes)
+            if self._content is None:
+                self._content = content_bytes(self.folder / SHARD_FOLDER)
+            factor = INDEXED_PAYLOAD if indexes else PAYLOAD
+            if self.reserve.free > 2 * MARGIN + added + points * every + factor * self._content:
+                return 0
+            held = self._held(shard, ids, condition)
+            return added + held.points * every + held.needed(indexes)
+
+    def _held(self, shard: qe.EdgeShard, ids: Sequence[Any], condition: qe.Filter | None) -> Sizes:
+        """The sizes of stored points, read a block at a time."""
+        vectors = bool(self.schema.sparse) or any(shape.multi for shape in self.schema.dense.values())
+        points = numbers = sparse = payload = 0
+        for block in self._blocks(shard, ids, condition, vectors=vectors):
+            points += len(block)
+            payload += payload_bytes([point.payload or {} for point in block])
+            if vectors:
+                more = vector_numbers(point.vector for point in block)
+                numbers, sparse = numbers + more[0], sparse + more[1]
+        return Sizes(points, numbers, sparse, payload)
+
+    def _blocks(
+        self, shard: qe.EdgeShard, ids: Sequence[Any], condition: qe.Filter | None, *, vectors: bool
+    ) -> Iterator[list[Any]]:
+        if condition is None:
+            for start in range(0, len(ids), BLOCK):
+                yield shard.retrieve(list(ids[start : start + BLOCK]), True, vectors)
+            return
+        offset = None
+        while True:
+            request = qe.ScrollRequest(
+                offset=offset, limit=BLOCK, filter=condition, with_payload=True, with_vector=vectors
+            )
+            block, offset = shard.scroll(request)
+            yield block
+            if offset is None:
+                return
+
+    def restructure(self, operation: qe.UpdateOperation, *, numbers: int = 0, indexes: int = 0) -> None:
+        """Apply one change to the indexes or vectors of all points, and make it durable.
+
+        It adds `numbers` to the vectors of each point, or `indexes` to those of the payload.
+        """
         with self._writing:
+            with self.hold() as shard:
+                points = shard.info().points_count
+                needed = Sizes(0, points * numbers).needed(0) + points * POINT_IN_INDEX * indexes
+                content = content_bytes(self.folder / SHARD_FOLDER)
+                if indexes and self.reserve.free < needed + COMPRESSED * content:
+                    needed += self._held(shard, [], qe.Filter()).needed(indexes)
+            self.reserve.require(needed)
             self.integrity.unsettle()
-            self.write(operation)
+            self._apply(operation)
             self.flush()
 
     def flush(self) -> None:
         """Make everything written so far survive a power failure, not only the end of the process."""
         with self._writing, self.hold() as shard:
             settled = self.integrity.settled
+            self.reserve.spend()
             if not settled:
                 self.integrity.unsettle()
             shard.flush()
@@ -149,8 +244,9 @@ class OpenCollection:
     def optimize(self) -> bool:
         """Run the engine's optimizer in this process; every Python thread waits for it."""
         with self._writing, self.hold() as shard:
-            room_for_copy(self.folder)
+            room_for_build(self.folder, self.reserve)
             self.integrity.forget()
+            self._content = None
             built = shard.optimize()
             self.flush()
             self.guard.optimized(self._fingerprint())
@@ -166,7 +262,7 @@ class OpenCollection:
     def recording(self) -> Iterator[None]:
         """Flushed and without writes inside the context; from its end on every write is recorded."""
         with self._writing:
-            room_for_copy(self.folder)
+            room_for_build(self.folder, self.reserve)
             self.flush()
             yield
             self._record, self._replayed = [], 0
@@ -213,6 +309,7 @@ class OpenCollection:
                 shard, self._shard = old, copy
                 self.integrity.close(sealed=False)
                 self.folder, self.guard, self.integrity = folder, guard, integrity
+                self._content = None
             finally:
                 shard.close()
 
@@ -280,6 +377,7 @@ class OpenCollection:
                     raise
                 finally:
                     self.integrity.close(sealed=durable)
+                    self.reserve.keep()
 
     def _try_in_child(self) -> None:
         """After a crash, open the shard in a child process first: some damage ends the process that opens it."""
@@ -289,8 +387,8 @@ class OpenCollection:
         outcome = run_worker("open", shard_folder)
         if outcome.disk_full:
             raise LocationError(
-                f"collection '{self.name}' cannot be opened: the disk of '{self.folder}' is full; free some and connect "
-                "again, what was acknowledged is kept"
+                f"collection '{self.name}' cannot be opened: the disk of '{self.folder}' is full; free some and "
+                "connect again, what was acknowledged is kept"
             )
         if outcome.ended_by_signal or outcome.out_of_memory:
             raise DamagedCollectionError(

@@ -25,6 +25,7 @@ from qdrant_tools.edge.info import index_due
 from qdrant_tools.edge.options import DONE, check_options
 from qdrant_tools.edge.records import blocks, engine_points, rows_of
 from qdrant_tools.edge.shard import OpenCollection
+from qdrant_tools.edge.space import Sizes, payload_bytes, point_sizes, vector_numbers
 from qdrant_tools.errors import InputError, NotSupportedError
 
 Operation = qe.UpdateOperation
@@ -47,13 +48,16 @@ class WriteMethods(QdrantBase):
         check_options(options)
         collection = self.engine.collection(collection_name)
         with collection.call:
+            if isinstance(points, Iterator):
+                points = list(points)
             converted = engine_points(points, collection.schema)
             if not converted:
                 raise InputError(f"collection '{collection.name}': an upsert needs at least one point, got none")
             mode = member(qe.UpdateMode, update_mode)
             condition = engine_filter(update_filter)
             operation = Operation.upsert_points(converted, condition=condition, update_mode=mode)
-        collection.write(operation, points=len(converted))
+        needed = collection.upsert_bytes(point_sizes(points, collection.schema))
+        collection.write(operation, needed=needed, points=len(converted))
         self.engine.builds.wrote(collection)
         return DONE
 
@@ -151,7 +155,10 @@ class WriteMethods(QdrantBase):
         with collection.call:
             changed = [qe.PointVectors(engine_id(point.id), schema.check_all(point.vector)) for point in points]
             operation = Operation.update_vectors(changed, condition=engine_filter(update_filter))
-        collection.write(operation, rewrites=True)
+            ids = [point.id for point in changed]
+        dense, sparse = vector_numbers(point.vector for point in points)
+        needed = Sizes(0, dense, sparse).needed(0) + collection.change_bytes(0, ids, None)
+        collection.write(operation, needed=needed, rewrites=True)
         return DONE
 
     def _change(
@@ -166,7 +173,9 @@ class WriteMethods(QdrantBase):
                 update = getattr(Operation, operation)(ids, *arguments)
             else:
                 update = getattr(Operation, f"{operation}_by_filter")(condition, *arguments)
-        collection.write(update, rewrites=operation == "delete_vectors")
+        added = payload_bytes(arguments)
+        needed = collection.change_bytes(added, ids, condition)
+        collection.write(update, needed=needed, rewrites=operation == "delete_vectors")
         return DONE
 
     def batch_update_points(
