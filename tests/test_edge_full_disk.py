@@ -39,14 +39,23 @@ def opened(count=200):
     client = connect(folder)
     client.create_collection("docs", models.VectorParams(size=4, distance="Dot"))
     client.upload_points("docs", [point(i, {"i": i}) for i in range(count)])
+    client.close()
+    client = connect(folder)  # a file system in memory fills the holes of files of vectors when they are opened
+    client.count("docs")
     return client
 
 def leave(free):
     "Fill the disk up to this many bytes."
-    used = shutil.disk_usage(disk).free - free
-    if used > 0:
-        with open(disk / "filler", "ab") as file:
-            os.posix_fallocate(file.fileno(), file.tell(), int(used))
+    with open(disk / "filler", "ab") as file:
+        while (used := int(shutil.disk_usage(disk).free - free) // 4096) > 0:
+            while used:
+                try:
+                    os.posix_fallocate(file.fileno(), file.seek(0, 2), used * 4096)
+                    break
+                except OSError:  # the file system needs some blocks for itself
+                    used //= 2
+            if not used:
+                break
 
 def refused(write):
     try:
@@ -156,6 +165,9 @@ def test_writes_of_every_kind_until_the_disk_is_full_end_in_an_error_and_lose_no
         """
 client = opened()
 client.create_payload_index("docs", "t", "text")
+client.close()
+client = connect(folder)
+client.count("docs")
 leave(45 * MB)
 r = random.Random(int(os.environ.get("SEED", "1")))
 written = {i: None for i in range(200)}
@@ -206,7 +218,7 @@ def test_on_a_full_disk_points_are_deleted_and_collections_dropped_and_opened(di
 client = opened(2000)
 client.create_collection("other", models.VectorParams(size=4, distance="Dot"))
 leave(0)
-assert shutil.disk_usage(disk).free == 0
+assert shutil.disk_usage(disk).free < 100_000
 client.delete("docs", list(range(500)))
 client.delete("docs", models.Filter(must=[models.FieldCondition(key="i", range=models.Range(lt=1000))]))
 assert client.count("docs").count == 1000
@@ -290,7 +302,7 @@ try:
 except LocationError:
     pass
 assert (disk / "one").read_text() == "old"
-assert sorted(p.name for p in disk.iterdir()) == ["filler", "one"]
+assert sorted(p.name for p in disk.iterdir() if p.is_file()) == ["filler", "one"]
 """,
     )
 

@@ -33,9 +33,10 @@ class Limits:
     @classmethod
     def of(cls, task: Task, content: int) -> Limits:
         """The limits for a shard with this many bytes in its files."""
+        threads = (16 << 20) * (os.cpu_count() or 1)  # the stacks of the engine's, and their share of the heap
         if task == "open":
-            return cls(GIGABYTE + 8 * content, 60 + content / 500_000)
-        return cls(2 * GIGABYTE + 16 * content, 3600 + content / 2_000)
+            return cls(GIGABYTE // 2 + threads + 8 * content, 30 + content / 500_000)
+        return cls(2 * GIGABYTE + threads + 16 * content, 3600 + content / 2_000)
 
 
 @dataclass(frozen=True)

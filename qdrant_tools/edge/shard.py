@@ -134,7 +134,7 @@ class OpenCollection:
             self.integrity.rewrites()
         try:
             with self.hold() as shard, self.integrity.writing():
-                before = shard.info().points_count
+                before = shard.info().points_count if points else 0
                 shard.update(operation)
                 if points and shard.info().points_count != before + points:
                     self.integrity.rewrites()

@@ -177,16 +177,14 @@ def room_for_build(folder: Path, reserve: Reserve) -> None:
 
 
 def filled_by_opening(folder: Path) -> int:
-    """Bytes that the holes in files of vectors come to take when the engine maps them: it reads them through.
+    """Bytes that the holes in files of vectors and indexes come to take when the engine maps and reads them through.
 
     A file system in memory fills a hole that is read through a map; others do not.
     """
     if not _in_memory(folder):
         return 0
-    return sum(
-        max(0, found.st_size - found.st_blocks * 512)
-        for found in (path.stat() for path in folder.rglob("chunk_*.mmap"))
-    )
+    files = (path.stat() for path in folder.rglob("segments/**/*") if path.parent.name != "payload_storage")
+    return sum(max(0, found.st_size - found.st_blocks * 512) for found in files)
 
 
 @lru_cache(maxsize=256)
