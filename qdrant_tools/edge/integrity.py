@@ -11,10 +11,11 @@ from __future__ import annotations
 import logging
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from qdrant_tools.edge.oplog import LogEnd, first_needed
 from qdrant_tools.edge.progress import Progress, ProgressFile, State, boot_id
@@ -47,7 +48,10 @@ class Integrity:
         if not self.closed_in_order:
             further = self._progress.check_log(self._collection, self._files / LOG_FOLDER)
         if seal is not None:
-            check_seal(self._collection, self._files, seal, self._extent(further))
+            extent, touched = self._extent(further), self._progress.touched_ids()
+            if extent is Extent.WRITTEN and touched is None:
+                extent = Extent.REWRITTEN
+            check_seal(self._collection, self._files, seal, extent, touched or frozenset())
         self._seal = seal
 
     def _extent(self, further: bool) -> Extent:
@@ -128,9 +132,11 @@ class Integrity:
             raise
         self._follow(self._log, failed=False)
 
-    def rewrites(self) -> None:
-        """An operation overwrites vectors, or may have done so."""
-        if not self._progress.row.rewrites:
+    def rewrites(self, ids: Sequence[Any] | None) -> None:
+        """An operation overwrites vectors of these points, or may have done so; None for any points."""
+        if ids is not None:
+            self._progress.touch(ids)
+        elif not self._progress.row.rewrites:
             self._progress.note(replace(self._progress.row, rewrites=True))
 
     def _follow(self, log: LogEnd, *, failed: bool) -> None:
@@ -150,7 +156,16 @@ class Integrity:
         closed = log.closed if len(log.closed) != row.closed else None
         # by position, because every write comes here: `replace` takes several times as long
         end = Progress(
-            row.boot, row.state, row.rewrites, log.operations, row.needed, log.start, log.end, row.flushed, row.closed
+            row.boot,
+            row.state,
+            row.rewrites,
+            log.operations,
+            row.needed,
+            log.start,
+            log.end,
+            row.flushed,
+            row.closed,
+            row.touched,
         )
         self._progress.note(end, closed)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import uuid
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,10 +28,13 @@ from qdrant_tools.edge.oplog import SegmentEnd, closed_segments, empty_end, ends
 from qdrant_tools.errors import DamagedCollectionError, LocationError
 
 PROGRESS_FILE = "progress.bin"
+TOUCHED_FILE = "touched.bin"  # ids of the points whose vectors were overwritten since the last flush
+MOST_TOUCHED = 100_000
+KEY = 16  # bytes of an id
 SLOT = 256
 SLOTS = 2
 CLOSED = struct.Struct("<QIQIII")  # first operation, seed, bytes, crc, entries, checksum of these
-ROW = struct.Struct("<IQ16sBBQqQIQIIIQIII")
+ROW = struct.Struct("<IQ16sBBQqQIQIIIQIIII")
 SIZE = 1 << 16
 MOST_CLOSED = (SIZE - SLOT * SLOTS) // CLOSED.size  # 64 GB of log without a flush
 
@@ -49,13 +53,14 @@ class Progress:
 
     boot: bytes = b""
     state: State = State.UNSETTLED
-    rewrites: bool = False  # vectors that the seal knows may have been overwritten
+    rewrites: bool = False  # any vectors that the seal knows may have been overwritten, not only those noted
     operations: int = 0  # the number of the next operation
     needed: int = -1  # the first operation that the segments may lack, -1 for none noted
     start: int = 0  # the number of the first operation in the open segment of the log
     end: SegmentEnd = empty_end(0)
     flushed: SegmentEnd = empty_end(0)  # where the log ended at the last flush
     closed: int = 0  # how many closed segments of the log are noted
+    touched: int = 0  # how many ids of points with overwritten vectors are noted
 
 
 class ProgressFile:
@@ -63,6 +68,7 @@ class ProgressFile:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / PROGRESS_FILE
+        self._touched = folder / TOUCHED_FILE
         self.row = Progress()
         self._sequence = 0
         self.closed: list[tuple[int, SegmentEnd]] = []
@@ -109,6 +115,34 @@ class ProgressFile:
         offset = self._sequence % SLOTS * SLOT
         mapped[offset : offset + ROW.size] = _packed(self._sequence, row)
         self.row, self.known = row, True
+
+    def touch(self, ids: Sequence[int | str | uuid.UUID]) -> None:
+        """The vectors of these points are overwritten, or may be."""
+        row = self.row
+        if row.rewrites or self._given_up:
+            return
+        if row.touched + len(ids) > MOST_TOUCHED:
+            self.note(replace(row, rewrites=True))
+            return
+        try:
+            with open(self._touched, "r+b" if self._touched.exists() else "w+b") as file:
+                file.seek(row.touched * KEY)
+                file.write(b"".join(map(id_key, ids)))
+        except OSError:
+            self.note(replace(row, rewrites=True))
+        else:
+            self.note(replace(row, touched=row.touched + len(ids)))
+
+    def touched_ids(self) -> frozenset[bytes] | None:
+        """The noted ids as `id_key` gives them, None if they cannot be read."""
+        size = self.row.touched * KEY
+        try:
+            content = self._touched.read_bytes()[:size] if size else b""
+        except OSError:
+            return None
+        if len(content) != size:
+            return None
+        return frozenset(content[at : at + KEY] for at in range(0, size, KEY))
 
     def give_up(self) -> None:
         """Nothing is known any more, and nothing is noted from now on."""
@@ -192,6 +226,13 @@ class ProgressFile:
             raise _damaged(collection, log, f"begins at operation {found}, after its end at {self.row.operations}")
 
 
+def id_key(point_id: int | str | uuid.UUID) -> bytes:
+    """A point id in 16 bytes, as the engine's table of ids has it: numbers little-endian, UUIDs as they are."""
+    if isinstance(point_id, int):
+        return point_id.to_bytes(KEY, "little")
+    return (point_id if isinstance(point_id, uuid.UUID) else uuid.UUID(point_id)).bytes
+
+
 def _seed(path: Path) -> int | None:
     first = next(ends(path), None)
     return first.seed if first else None
@@ -201,16 +242,16 @@ def _packed(sequence: int, row: Progress) -> bytes:
     end, flushed = row.end, row.flushed
     state = (row.boot, row.state, row.rewrites, row.operations, row.needed, row.start)
     places = (end.seed, end.bytes, end.crc, end.entries, flushed.seed, flushed.bytes, flushed.crc, flushed.entries)
-    packed = ROW.pack(0, sequence, *state, *places, row.closed)
+    packed = ROW.pack(0, sequence, *state, *places, row.closed, row.touched)
     return struct.pack("<I", zlib.crc32(packed[4:])) + packed[4:]
 
 
 def _unpacked(packed: bytes) -> tuple[int, Progress] | None:
-    check, sequence, boot, state, rewrites, operations, needed, start, *places, closed = ROW.unpack(packed)
+    check, sequence, boot, state, rewrites, operations, needed, start, *places, closed, touched = ROW.unpack(packed)
     if zlib.crc32(packed[4:]) != check:
         return None
     ends_at = (SegmentEnd(*places[:4]), SegmentEnd(*places[4:]))
-    return sequence, Progress(boot, State(state), bool(rewrites), operations, needed, start, *ends_at, closed)
+    return sequence, Progress(boot, State(state), bool(rewrites), operations, needed, start, *ends_at, closed, touched)
 
 
 @lru_cache(maxsize=1)

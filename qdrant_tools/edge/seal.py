@@ -35,7 +35,10 @@ SEAL_FILE = "seal.json"
 BLOCK = 1 << 16
 ZEROS = bytes(BLOCK)
 BUDGET = 256 << 20  # bytes read to check a collection; the largest files beyond it are checked by size only
+MOST_ROWS = 200_000  # vectors of a file whose checksums are kept one by one
+ROWS_AT_ONCE = 4096
 FINISHED_IDS = "id_tracker.mappings"
+MUTABLE_IDS = "mutable_id_tracker.mappings"
 FIXED = re.compile(
     r"id_tracker\.mappings|matrix\.dat|chunk_\d+\.mmap|page_\d+\.dat|graph\.bin|links\w*\.bin|quantized\..*"
     r"|inverted_index\.dat|point_to_values\.bin|values_to_points\.bin|data\.bin|data_block_index\.bin"
@@ -66,7 +69,8 @@ class Extent(Enum):
 class Fingerprint:
     """One file: its size and the checksum of what it holds, None if only the size is checked.
 
-    `kept` says how much of it counts, for a file of vectors; `used` which blocks are in use, for a table of blocks.
+    `kept` says how much of it counts, for a file of vectors, and `rows` has a checksum of each; `used` says which
+    blocks are in use, for a table of blocks.
     """
 
     size: int
@@ -74,6 +78,7 @@ class Fingerprint:
     change: str = Change.BY_FLUSH.value
     kept: int | None = None
     used: str | None = None
+    rows: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,13 @@ def _checksum(rows: object) -> int:
     return zlib.crc32(json.dumps(rows, sort_keys=True).encode())
 
 
-def check_seal(collection: str, files: Path, seal: Seal, extent: Extent) -> None:
-    """Raise `DamagedCollectionError` naming the first file below `files` that is missing or changed."""
+def check_seal(
+    collection: str, files: Path, seal: Seal, extent: Extent, touched: frozenset[bytes] = frozenset()
+) -> None:
+    """Raise `DamagedCollectionError` naming the first file below `files` that is missing or changed.
+
+    `touched` are the ids of points whose vectors may have been overwritten, as the engine's table of ids has them.
+    """
     for name, expected in seal.files.items():
         if not _counts(name, expected, extent):
             continue
@@ -124,8 +134,11 @@ def check_seal(collection: str, files: Path, seal: Seal, extent: Extent) -> None
         if not file.is_file():
             raise _damaged(collection, file, "is missing")
         try:
-            if extent is Extent.REWRITTEN and expected.kept is not None:
+            overwritten = extent is Extent.REWRITTEN or (extent is Extent.WRITTEN and touched)
+            if overwritten and expected.kept is not None and expected.change == Change.BY_WRITE.value:
                 same = file.stat().st_size == expected.size
+                if same and expected.rows is not None and extent is Extent.WRITTEN:
+                    same = _rows_as_sealed(file, expected, touched)
             else:
                 same = _as_sealed(file, name, expected, seal, grown=extent is not Extent.ALL)
         except (OSError, ValueError, KeyError, TypeError, ArithmeticError, zlib.error) as error:
@@ -196,7 +209,9 @@ def _taken(file: Path, change: Change, *, whole: bool) -> Fingerprint:
         return Fingerprint(size, _checksum_of_blocks(file, int(found[1]), table), change.value)
     if found and found[2]:
         kept = _bytes_in_use(file, int(found[2]), size)
-        return Fingerprint(size, _checksum_of_beginning(file, kept), change.value, kept)
+        rows = _rows(file, kept)
+        packed = base64.b64encode(rows.tobytes()).decode() if rows is not None else None
+        return Fingerprint(size, _checksum_of_beginning(file, kept), change.value, kept, rows=packed)
     if found and file.name == "bitmask.dat":
         used = base64.b64encode(zlib.compress(file.read_bytes(), 1)).decode()
         return Fingerprint(size, fingerprint(file).checksum, change.value, used=used)
@@ -248,6 +263,63 @@ def _bytes_in_use(chunk: Path, number: int, size: int) -> int:
         return min(size, here * int(settings["chunk_size_bytes"] // in_chunk))
     except (OSError, ValueError, KeyError, TypeError):
         return size
+
+
+def _rows(chunk: Path, size: int) -> npt.NDArray[np.uint32] | None:
+    """A checksum of each vector in the first `size` bytes; None for multi-vectors, and where there are too many."""
+    if (chunk.parent.parent / "offsets").is_dir():
+        return None
+    try:
+        settings = json.loads((chunk.parent / "config.json").read_bytes())
+        width = int(settings["chunk_size_bytes"] // settings["chunk_size_vectors"])
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError):
+        return None
+    if not width or size // width > MOST_ROWS:
+        return None
+    words = np.uint32 if width % 4 == 0 else np.uint8
+    weights = np.arange(1, width + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) | np.uint64(1)
+    sums = []
+    for start in range(0, size // width, ROWS_AT_ONCE):
+        count = min(ROWS_AT_ONCE, size // width - start) * width
+        block = (
+            np.fromfile(chunk, np.uint8, count, offset=start * width).view(words).reshape(-1, width // words().nbytes)
+        )
+        sums.append(block.astype(np.uint64) @ weights[: block.shape[1]])
+    whole = np.concatenate(sums) if sums else np.zeros(0, np.uint64)
+    return (whole ^ whole >> np.uint64(32)).astype(np.uint32)
+
+
+def _rows_as_sealed(chunk: Path, expected: Fingerprint, touched: frozenset[bytes]) -> bool:
+    """Whether every vector is what it was, but those of the points in `touched`."""
+    now = _rows(chunk, expected.kept or 0)
+    before = np.frombuffer(base64.b64decode(expected.rows or ""), np.uint32)
+    if now is None or len(now) != len(before):
+        return False
+    changed = np.flatnonzero(now != before)
+    if not len(changed):
+        return True
+    settings = json.loads((chunk.parent / "config.json").read_bytes())
+    found = LOOSE.fullmatch(chunk.name)
+    first = int(found[2]) * int(settings["chunk_size_vectors"]) if found else 0
+    allowed = _rows_of(chunk.parents[2] / MUTABLE_IDS, touched)
+    return all(int(row) + first in allowed for row in changed)
+
+
+def _rows_of(table: Path, ids: frozenset[bytes]) -> set[int]:
+    """The rows that these ids have, or had, by the engine's table of ids of a segment that takes writes."""
+    content, at, rows = table.read_bytes(), 0, set()
+    while at < len(content):
+        kind = content[at]
+        size = 8 if kind in (1, 3) else 16  # numbers, and UUIDs; 1 and 2 add an id with its row, 3 and 4 remove it
+        key = content[at + 1 : at + 1 + size].ljust(16, b"\0")
+        at += 1 + size
+        if kind in (1, 2):
+            if key in ids:
+                rows.add(int.from_bytes(content[at : at + 4], "little"))
+            at += 4
+        elif kind not in (3, 4):
+            raise ValueError(f"unknown entry {kind} in {table.name}")
+    return rows
 
 
 def _checksum_of_beginning(file: Path, size: int) -> int:

@@ -115,29 +115,39 @@ class OpenCollection:
         with self.hold() as shard:
             return shard.info()
 
-    def write(self, operation: qe.UpdateOperation, *, needed: int = 0, points: int = 0, rewrites: bool = False) -> None:
+    def write(
+        self,
+        operation: qe.UpdateOperation,
+        *,
+        needed: int = 0,
+        upserts: Sequence[qe.Point] = (),
+        rewrites: Sequence[Any] | None = (),
+    ) -> None:
         """Apply one change to points. When this returns it is in the write-ahead log.
 
-        It takes at most `needed` bytes on the disk, and upserts `points` points or overwrites vectors in another way
-        (`rewrites`). Raises `LocationError` before anything is written if there is no room.
+        It takes at most `needed` bytes on the disk, and upserts points or overwrites vectors of points in another way:
+        `rewrites` are their ids, None if they are not known. Raises `LocationError` before anything is written if
+        there is no room.
         """
         with self._writing:
             self.reserve.require(needed)
-            self._apply(operation, points, rewrites=rewrites)
+            self._apply(operation, upserts, rewrites)
             if self._content is not None:
                 self._content += needed
 
-    def _apply(self, operation: qe.UpdateOperation, points: int = 0, *, rewrites: bool = False) -> None:
+    def _apply(
+        self, operation: qe.UpdateOperation, upserts: Sequence[qe.Point] = (), rewrites: Sequence[Any] | None = ()
+    ) -> None:
         applied = False
         self.guard.before_writing()
-        if rewrites:
-            self.integrity.rewrites()
+        if rewrites is None or rewrites:
+            self.integrity.rewrites(rewrites)
         try:
             with self.hold() as shard, self.integrity.writing():
-                before = shard.info().points_count if points else 0
+                before = shard.info().points_count if upserts else 0
                 shard.update(operation)
-                if points and shard.info().points_count != before + points:
-                    self.integrity.rewrites()
+                if upserts and shard.info().points_count != before + len(upserts):
+                    self.integrity.rewrites([point.id for point in upserts])
             applied = True
         finally:
             # one that failed may have changed some points before it did

@@ -57,7 +57,7 @@ class WriteMethods(QdrantBase):
             condition = engine_filter(update_filter)
             operation = Operation.upsert_points(converted, condition=condition, update_mode=mode)
         needed = collection.upsert_bytes(point_sizes(points, collection.schema))
-        collection.write(operation, needed=needed, points=len(converted))
+        collection.write(operation, needed=needed, upserts=converted)
         self.engine.builds.wrote(collection)
         return DONE
 
@@ -158,7 +158,7 @@ class WriteMethods(QdrantBase):
             ids = [point.id for point in changed]
         dense, sparse = vector_numbers(point.vector for point in points)
         needed = Sizes(0, dense, sparse).needed(0) + collection.change_bytes(0, ids, None)
-        collection.write(operation, needed=needed, rewrites=True)
+        collection.write(operation, needed=needed, rewrites=ids)
         return DONE
 
     def _change(
@@ -175,7 +175,8 @@ class WriteMethods(QdrantBase):
                 update = getattr(Operation, f"{operation}_by_filter")(condition, *arguments)
         added = payload_bytes(arguments)
         needed = collection.change_bytes(added, ids, condition)
-        collection.write(update, needed=needed, rewrites=operation == "delete_vectors")
+        overwritten = () if operation != "delete_vectors" else ids if condition is None else None
+        collection.write(update, needed=needed, rewrites=overwritten)
         return DONE
 
     def batch_update_points(
