@@ -146,7 +146,8 @@ def _packed(root: Path, header: Snapshot, draft: Path) -> None:
     # the lightest compression: it is there for the holes of preallocated files
     with tarfile.open(draft, "w:gz", compresslevel=1) as tar:
         tar.add(root / HEADER, HEADER)
-        tar.add(root, ".", filter=lambda each: None if each.name == f"./{HEADER}" else each)
+        left_out = (f"./{HEADER}", "./.reserve")
+        tar.add(root, ".", filter=lambda each: None if each.name in left_out else each)
     with open(draft, "rb") as written:
         os.fsync(written.fileno())
 

@@ -22,7 +22,7 @@ from qdrant_tools.edge.config import vector_params
 from qdrant_tools.edge.files import copy_folder
 from qdrant_tools.edge.info import index_due
 from qdrant_tools.edge.shard import SHARD_FOLDER, OpenCollection
-from qdrant_tools.errors import EngineError, PlusError
+from qdrant_tools.errors import EngineError, LocationError, PlusError
 
 SMALL = 1 << 20  # bytes of vectors that are indexed in a tenth of a second, less than a child takes to start
 GROWTH = 0.25  # part of a collection that may lie outside the index before it is built again unasked
@@ -72,6 +72,11 @@ def _build_beside(collection: OpenCollection, new_folder: Path, exchange: Exchan
 def _optimized(collection: OpenCollection, shard_folder: Path) -> bool:
     """Optimize a closed shard in a child process; True if something was built. Raises `EngineError`."""
     outcome = run_worker("optimize", shard_folder, collection.builds_in)
+    if outcome.disk_full:
+        raise LocationError(
+            f"collection '{collection.name}': the index cannot be built, the disk of '{shard_folder}' is full; "
+            "free some, it serves as before"
+        )
     if outcome.code != 0:
         raise EngineError(
             f"collection '{collection.name}': the index build failed ({outcome.reason}); it serves as before"

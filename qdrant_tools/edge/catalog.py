@@ -161,7 +161,7 @@ class CatalogMethods(QdrantBase):
         collection = self.engine.collection(collection_name)
         with collection.call:
             operation = qe.UpdateOperation.create_field_index(field_name, engine_schema(wanted))
-        collection.write(operation)
+        collection.restructure(operation, indexes=1)
         return DONE
 
     def delete_payload_index(self, collection_name: str, field_name: str, **options: Any) -> types.UpdateResult:
@@ -169,7 +169,7 @@ class CatalogMethods(QdrantBase):
         collection = self.engine.collection(collection_name)
         with collection.call:
             operation = qe.UpdateOperation.delete_field_index(field_name)
-        collection.write(operation)
+        collection.restructure(operation)
         return DONE
 
     def create_vector_name(
@@ -210,8 +210,8 @@ class CatalogMethods(QdrantBase):
     ) -> None:
         """Add vectors to, or remove them from (None), the shard and the settings."""
         with collection.building:
-            collection.write(operation)
-            collection.flush()
+            sizes = [params.size for params in changes.values() if isinstance(params, models.VectorParams)]
+            collection.restructure(operation, numbers=sum(sizes))
             self.engine.record(collection, lambda settings: with_vectors(settings, changes))
 
 

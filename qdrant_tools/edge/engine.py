@@ -27,6 +27,7 @@ from qdrant_tools.edge.lock import FolderLock
 from qdrant_tools.edge.manifest import CollectionEntry, Manifest, settings_row
 from qdrant_tools.edge.seam import EngineCall
 from qdrant_tools.edge.shard import SHARD_FOLDER, OpenCollection
+from qdrant_tools.edge.space import reserve_of
 from qdrant_tools.errors import (
     CollectionExistsError,
     CollectionNotFoundError,
@@ -103,6 +104,7 @@ class Engine:
                 kind = "Collection" if name in self._manifest.collections else "Alias"
                 raise CollectionExistsError(f"{kind} {name} already exists: delete it first or take another name")
             config = engine_config(settings)
+            reserve_of(self.root).require(0)
             row = settings_row(settings)
             folder = self._location.begin(name, row)
             opened: OpenCollection | None = None
@@ -127,6 +129,7 @@ class Engine:
             entry = self._manifest.collections[name]
             rest = {n: e for n, e in self._manifest.collections.items() if n != name}
             aliases = {alias: target for alias, target in self._manifest.aliases.items() if target != name}
+            reserve_of(self.root).spend()
             self._location.save(rest, aliases)
             opened = self._open.pop(name, None)
             if opened is not None:

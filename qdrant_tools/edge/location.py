@@ -57,6 +57,7 @@ from qdrant_tools.edge.manifest import (
     sync_folder,
     way_out,
 )
+from qdrant_tools.edge.space import RESERVE_FILE
 from qdrant_tools.errors import LocationError
 
 COLLECTIONS_FOLDER = "collections"
@@ -415,7 +416,7 @@ def prepare_folder(root: Path, *, create: bool) -> None:
         if there & {MANIFEST_FILE, PREVIOUS_FILE} or survey(root):
             return
         # what another process that is just creating the folder may have written
-        ours = {LOCK_FILE, f"{MANIFEST_FILE}.new", *([] if _is_foreign(root) else [COLLECTIONS_FOLDER])}
+        ours = {LOCK_FILE, RESERVE_FILE, f"{MANIFEST_FILE}.new", *([] if _is_foreign(root) else [COLLECTIONS_FOLDER])}
         if foreign := sorted(there - ours):
             kind = "a local-mode folder of qdrant-client" if "meta.json" in foreign else f"it holds {foreign[0]!r}"
             raise LocationError(

@@ -12,9 +12,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import qdrant_edge as qe
 from qdrant_client.http import models
@@ -22,15 +23,30 @@ from qdrant_client.http import models
 from qdrant_tools.edge.checks import VectorSchema
 from qdrant_tools.edge.child import run_worker
 from qdrant_tools.edge.config import engine_config, vector_schema
+from qdrant_tools.edge.files import content_bytes
 from qdrant_tools.edge.guard import Guard
-from qdrant_tools.edge.seal import break_seal, seal
+from qdrant_tools.edge.integrity import Integrity
 from qdrant_tools.edge.seam import EngineCall, damaged_on_open
-from qdrant_tools.edge.space import room_for_copy, room_for_points
-from qdrant_tools.errors import CollectionNotFoundError, DamagedCollectionError, PlusError
+from qdrant_tools.edge.space import (
+    DELETED,
+    INDEXED_PAYLOAD,
+    MARGIN,
+    PAYLOAD,
+    POINT_IN_INDEX,
+    Sizes,
+    filled_by_opening,
+    payload_bytes,
+    reserve_of,
+    room_for_build,
+    vector_numbers,
+)
+from qdrant_tools.errors import CollectionNotFoundError, DamagedCollectionError, LocationError, PlusError
 
 SHARD_FOLDER = "shard"
 SHARD_CONFIG_FILE = "edge_config.json"
 REPLAYED_UNDER_LOCK = 4
+BLOCK = 500  # points read at a time to learn their sizes
+COMPRESSED = 20  # how much smaller payloads may be in their files than in the indexes
 
 
 class OpenCollection:
@@ -54,11 +70,34 @@ class OpenCollection:
         self._calling = threading.RLock()
         self._record: list[tuple[qe.UpdateOperation, bool]] | None = None
         self._replayed = 0
+        self._content: int | None = None
         self._require_files()
-        room_for_points(folder, 0, 0)  # opening writes too, not least what a crash left in the log
-        if not break_seal(name, folder, folder / SHARD_FOLDER) and not fresh:
+        self.reserve = reserve_of(folder.parent.parent)
+        self.reserve.look()
+        self.reserve.spend(MARGIN + filled_by_opening(folder))  # opening writes too
+        self.integrity = Integrity(name, folder, folder / SHARD_FOLDER)
+        self._shard: qe.EdgeShard | None = None
+        try:
+            self._open(fresh=fresh)
+        except BaseException:
+            self.integrity.close(sealed=False)
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        if self._shard is not None:
+            self._shard.close()
+
+    def _open(self, *, fresh: bool) -> None:
+        self.integrity.check()
+        in_order = fresh or self.integrity.closed_in_order
+        self.integrity.opening()
+        if not in_order:
             self._try_in_child()
-        self._shard: qe.EdgeShard | None = self._load(folder, settings)
+        self._shard = self._load(self.folder, self.settings)
+        # after a crash the child has replayed the log and flushed
+        self.integrity.settle(unchanged=in_order)
+        self.reserve.keep()
 
     @property
     def closed(self) -> bool:
@@ -76,27 +115,118 @@ class OpenCollection:
         with self.hold() as shard:
             return shard.info()
 
-    def write(self, operation: qe.UpdateOperation, *, points: int = 0) -> None:
-        """Apply one change that adds up to `points` points. When this returns it is in the write-ahead log."""
+    def write(
+        self,
+        operation: qe.UpdateOperation,
+        *,
+        needed: int = 0,
+        upserts: Sequence[qe.Point] = (),
+        rewrites: Sequence[Any] | None = (),
+    ) -> None:
+        """Apply one change to points. When this returns it is in the write-ahead log.
+
+        It takes at most `needed` bytes on the disk, and upserts points or overwrites vectors of points in another way:
+        `rewrites` are their ids, None if they are not known. Raises `LocationError` before anything is written if
+        there is no room.
+        """
         with self._writing:
-            room_for_points(self.folder, points, self.schema.bytes_per_point)
-            applied = False
-            self.guard.before_writing()
-            try:
-                with self.hold() as shard:
-                    shard.update(operation)
-                applied = True
-            finally:
-                # one that failed may have changed some points before it did
-                if self._record is not None:
-                    self._record.append((operation, applied))
-                self.last_write = time.monotonic()
+            self.reserve.require(needed)
+            self._apply(operation, upserts, rewrites)
+            if self._content is not None:
+                self._content += needed
+
+    def _apply(
+        self, operation: qe.UpdateOperation, upserts: Sequence[qe.Point] = (), rewrites: Sequence[Any] | None = ()
+    ) -> None:
+        applied = False
+        self.guard.before_writing()
+        if rewrites is None or rewrites:
+            self.integrity.rewrites(rewrites)
+        try:
+            with self.hold() as shard, self.integrity.writing():
+                before = shard.info().points_count if upserts else 0
+                shard.update(operation)
+                if upserts and shard.info().points_count != before + len(upserts):
+                    self.integrity.rewrites([point.id for point in upserts])
+            applied = True
+        finally:
+            # one that failed may have changed some points before it did
+            if self._record is not None:
+                self._record.append((operation, applied))
+            self.last_write = time.monotonic()
 
     def delete(self, operation: qe.UpdateOperation, at_most: int) -> None:
-        """Apply a deletion of at most so many points."""
+        """Apply a deletion of at most so many points. What is kept in reserve makes room for it."""
         with self._writing:
+            self.reserve.spend(MARGIN + DELETED * at_most)
             self.guard.before_removing(at_most)
-            self.write(operation)
+            self._apply(operation)
+            self.reserve.keep()
+
+    # -- what a write can take on the disk
+
+    def upsert_bytes(self, sizes: Sizes) -> int:
+        return sizes.needed(len(self.info().payload_schema))
+
+    def change_bytes(self, added: int, ids: Sequence[Any]) -> int:
+        """Bytes that a change of points takes, which adds `added` bytes of payload to each.
+
+        A changed payload is written anew as a whole, and a point of a finished segment moves with all it has. Where
+        the disk has room for everything once more, nobody counts what the points have.
+        """
+        with self.hold() as shard:
+            indexes = len(shard.info().payload_schema)
+            every = Sizes(1, self.schema.bytes_per_point // 4, 0, added).needed(indexes)
+            if self._content is None:
+                self._content = content_bytes(self.folder / SHARD_FOLDER)
+            factor = INDEXED_PAYLOAD if indexes else PAYLOAD
+            if self.reserve.free > 2 * MARGIN + added + len(ids) * every + factor * self._content:
+                return 0
+            held = self._held(shard, ids)
+            return added + held.points * every + held.needed(indexes)
+
+    def _held(self, shard: qe.EdgeShard, ids: Sequence[Any] | None) -> Sizes:
+        """The sizes of stored points, of all of them for None, read a block at a time."""
+        vectors = bool(self.schema.sparse) or any(shape.multi for shape in self.schema.dense.values())
+        points = numbers = sparse = payload = 0
+        for block in self._blocks(shard, ids, vectors=vectors):
+            points += len(block)
+            payload += payload_bytes([point.payload or {} for point in block])
+            if vectors:
+                more = vector_numbers(point.vector for point in block)
+                numbers, sparse = numbers + more[0], sparse + more[1]
+        return Sizes(points, numbers, sparse, payload)
+
+    def _blocks(self, shard: qe.EdgeShard, ids: Sequence[Any] | None, *, vectors: bool) -> Iterator[list[Any]]:
+        if ids is not None:
+            for start in range(0, len(ids), BLOCK):
+                yield shard.retrieve(list(ids[start : start + BLOCK]), True, vectors)
+            return
+        offset = None
+        while True:
+            block, offset = shard.scroll(
+                qe.ScrollRequest(offset=offset, limit=BLOCK, filter=None, with_payload=True, with_vector=vectors)
+            )
+            yield block
+            if offset is None:
+                return
+
+    def restructure(self, operation: qe.UpdateOperation, *, numbers: int = 0, indexes: int = 0) -> None:
+        """Apply one change to the indexes or vectors of all points, and make it durable.
+
+        It adds `numbers` to the vectors of each point, or `indexes` to those of the payload.
+        """
+        with self._writing:
+            with self.hold() as shard:
+                points = shard.info().points_count
+                needed = Sizes(0, points * numbers).needed(0) + points * POINT_IN_INDEX * indexes
+                content = content_bytes(self.folder / SHARD_FOLDER)
+                if indexes and self.reserve.free < needed + COMPRESSED * content:
+                    needed += self._held(shard, None).needed(indexes)
+            self.reserve.require(needed)
+            self.integrity.unsettle()
+            self._apply(operation)
+            self.flush()
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -107,8 +237,14 @@ class OpenCollection:
     def flush(self) -> None:
         """Make everything written so far survive a power failure, not only the end of the process."""
         with self._writing, self.hold() as shard:
+            settled = self.integrity.settled
+            self.reserve.spend()
+            if not settled:
+                self.integrity.unsettle()
             shard.flush()
             self.guard.flushed(shard.info().points_count)
+            if not settled:
+                self.integrity.settle()
 
     @property
     def optimized(self) -> bool:
@@ -118,7 +254,9 @@ class OpenCollection:
     def optimize(self) -> bool:
         """Run the engine's optimizer in this process; every Python thread waits for it."""
         with self._writing, self.hold() as shard:
-            room_for_copy(self.folder)
+            room_for_build(self.folder, self.reserve)
+            self.integrity.forget()
+            self._content = None
             built = shard.optimize()
             self.flush()
             self.guard.optimized(self._fingerprint())
@@ -134,7 +272,7 @@ class OpenCollection:
     def recording(self) -> Iterator[None]:
         """Flushed and without writes inside the context; from its end on every write is recorded."""
         with self._writing:
-            room_for_copy(self.folder)
+            room_for_build(self.folder, self.reserve)
             self.flush()
             yield
             self._record, self._replayed = [], 0
@@ -173,11 +311,15 @@ class OpenCollection:
                 copy.flush()
                 guard = Guard(folder)
                 guard.flushed(copy.info().points_count)
+                integrity = Integrity(self.name, folder, folder / SHARD_FOLDER)
+                integrity.settle()
                 if not written:
                     guard.optimized(self._fingerprint())
                 yield
                 shard, self._shard = old, copy
-                self.folder, self.guard = folder, guard
+                self.integrity.close(sealed=False)
+                self.folder, self.guard, self.integrity = folder, guard, integrity
+                self._content = None
             finally:
                 shard.close()
 
@@ -203,6 +345,7 @@ class OpenCollection:
         engine_config(settings)
         with self._writing, self.hold() as shard:
             self.flush()
+            self.integrity.unsettle()
             shard.close()
             self._shard = None
             try:
@@ -210,6 +353,9 @@ class OpenCollection:
             except PlusError:
                 self._shard = self._load(self.folder, self.settings)
                 raise
+            finally:
+                if self._shard is not None:
+                    self.integrity.settle(unchanged=True)
             self.adopt(settings)
 
     def adopt(self, settings: models.CreateCollection) -> None:
@@ -226,15 +372,22 @@ class OpenCollection:
             shard, flush = self._shard, not discard
             if shard is None:
                 return
+            durable = False
             try:
                 if flush:
                     self.flush()
+                    durable = True
             finally:
                 self._shard = None
-                with self.call:
-                    shard.close()
-            if flush:
-                seal(self.folder, self.folder / SHARD_FOLDER)
+                try:
+                    with self.call:
+                        shard.close()
+                except PlusError:
+                    durable = False
+                    raise
+                finally:
+                    self.integrity.close(sealed=durable)
+                    self.reserve.keep()
 
     def _try_in_child(self) -> None:
         """After a crash, open the shard in a child process first: some damage ends the process that opens it."""
@@ -242,7 +395,12 @@ class OpenCollection:
         if not sys.executable:
             return
         outcome = run_worker("open", shard_folder)
-        if outcome.ended_by_signal:
+        if outcome.disk_full:
+            raise LocationError(
+                f"collection '{self.name}' cannot be opened: the disk of '{self.folder}' is full; free some and "
+                "connect again, what was acknowledged is kept"
+            )
+        if outcome.ended_by_signal or outcome.out_of_memory:
             raise DamagedCollectionError(
                 f"collection '{self.name}' is damaged: opening it ends the process ({outcome.reason}); "
                 f"restore its files in '{shard_folder}' or index it again"

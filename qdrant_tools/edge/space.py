@@ -1,37 +1,198 @@
 """Room on the disk, asked for before the engine writes.
 
 The engine writes through memory maps into files with holes: on a full disk the system ends the process instead of
-returning an error. So every write asks first, and what is left for the smallest writes lets one delete and close.
+returning an error. So every write asks first for all that it can take, in the log and in the segments, and a file of
+real blocks is kept in the folder of collections: it is given up when there is no room, so that deleting, opening,
+flushing and closing still work, and made again when there is.
+
+The factors are upper bounds of what was measured (docs/embedded-engine.md). Does not know: the engine.
 """
 
 from __future__ import annotations
 
+import marshal
+import os
 import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+from qdrant_client.http import models
+
+from qdrant_tools.edge.checks import VectorSchema, json_payload
+from qdrant_tools.edge.files import content_bytes
 from qdrant_tools.errors import LocationError
 
 MEGABYTE = 1 << 20
-RESERVE = 16 * MEGABYTE  # log pages, id tables and the like that even a deletion touches
-PAYLOAD = 2048  # bytes of payload assumed for a point
-COPIES = 3  # a point is in the log, in its segment, and for a while in the segment that replaces it
+RESERVE_FILE = ".reserve"
+RESERVE = 8 * MEGABYTE  # kept for deletions, opening, flushing and closing
+SLACK = MEGABYTE // 2  # left free beside the reserve
+MARGIN = 2 * MEGABYTE  # pages begun, tables of free blocks, settings that are written anew
+POINT = 512  # a point's id in the log and in the tables, and what its blocks are rounded up to
+POINT_IN_INDEX = 192
+NUMBER = 10  # a number of a dense vector: five bytes in the log, four in the segment
+SPARSE_NUMBER = 24
+PAYLOAD = 2  # a payload is in the log and in the segment
+INDEXED_PAYLOAD = 4  # and its values in the payload indexes, which do not compress them
+DELETED = 160  # a deleted point: its id in the log, marks and journals of the tables
 
 
-def room_for_points(folder: Path, points: int, vector_bytes: int) -> None:
-    """Raise `LocationError` unless the disk has room for this many more points."""
-    require(folder, RESERVE + COPIES * points * (vector_bytes + PAYLOAD))
+@dataclass(frozen=True)
+class Sizes:
+    """What points bring along: how many, the numbers of their vectors, the bytes of their payloads."""
+
+    points: int = 0
+    numbers: int = 0
+    sparse_numbers: int = 0
+    payload: int = 0
+
+    def needed(self, indexes: int) -> int:
+        """Bytes on the disk that writing them takes at most, with this many payload indexes."""
+        payload = self.payload * (INDEXED_PAYLOAD if indexes else PAYLOAD)
+        vectors = NUMBER * self.numbers + SPARSE_NUMBER * self.sparse_numbers
+        return self.points * (POINT + indexes * POINT_IN_INDEX) + vectors + payload
 
 
-def room_for_copy(folder: Path) -> None:
-    """Raise `LocationError` unless the disk has room for all of `folder` once more."""
-    used = sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
-    require(folder, RESERVE + used)
+def point_sizes(points: Any, schema: VectorSchema) -> Sizes:
+    """The sizes of what `upsert` takes, after it has been checked."""
+    points = getattr(points, "batch", getattr(points, "points", points))
+    if isinstance(points, models.Batch):
+        ids, payloads = points.ids, points.payloads or []
+        vectors: Any = points.vectors
+        numbers, sparse = _fixed(len(ids), schema) or _column_numbers(vectors)
+    else:
+        ids, payloads = points, [point.payload for point in points]
+        numbers, sparse = _fixed(len(ids), schema) or vector_numbers(point.vector for point in points)
+    return Sizes(len(ids), numbers, sparse, payload_bytes(payloads))
 
 
-def require(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise LocationError(
-            f"no space left on the disk of '{folder}': {free // MEGABYTE} MB free, {needed // MEGABYTE} MB needed; "
-            "free some, nothing was written"
+def _fixed(points: int, schema: VectorSchema) -> tuple[int, int] | None:
+    """The numbers of that many points where all have as many."""
+    if schema.sparse or any(shape.multi for shape in schema.dense.values()):
+        return None
+    return points * schema.bytes_per_point // 4, 0
+
+
+def _column_numbers(vectors: Any) -> tuple[int, int]:
+    columns = vectors.values() if isinstance(vectors, Mapping) else [vectors]
+    return vector_numbers(vector for column in columns for vector in column)
+
+
+def vector_numbers(vectors: Iterable[Any]) -> tuple[int, int]:
+    """How many numbers vectors have, dense ones and multi-vectors, and sparse ones."""
+    dense = sparse = 0
+    for vector in vectors:
+        if isinstance(vector, Mapping):
+            more = vector_numbers(vector.values())
+            dense, sparse = dense + more[0], sparse + more[1]
+        elif hasattr(vector, "indices"):
+            sparse += len(vector.indices) + 4
+        elif vector is not None and len(vector) and hasattr(vector[0], "__len__"):
+            dense += sum(len(row) + 4 for row in vector)
+        elif vector is not None:
+            dense += len(vector)
+    return dense, sparse
+
+
+def payload_bytes(payloads: Any) -> int:
+    """Bytes of payloads as the engine's log holds them, or a little more. Half a microsecond for each."""
+    try:
+        return len(marshal.dumps(payloads, 2))
+    except ValueError:  # a date or an array, which is stored as text or a list
+        return len(marshal.dumps([json_payload(payload) for payload in payloads], 2))
+
+
+class Reserve:
+    """The file of real blocks in a folder of collections."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._file = root / RESERVE_FILE
+        self._kept = 0
+        self.look()
+
+    def look(self) -> None:
+        """See how large the file is: another process may have given it up, or removed the folder."""
+        self._kept = self._file.stat().st_size if self._file.is_file() else 0
+
+    @property
+    def free(self) -> int:
+        return shutil.disk_usage(self._root).free
+
+    def require(self, needed: int) -> None:
+        """Raise `LocationError` unless so many bytes are free, beside what is kept for deletions."""
+        if self._kept < RESERVE and self.free > 4 * RESERVE:
+            self.keep()
+        free, wanted = self.free, needed + MARGIN + RESERVE - self._kept
+        if free < wanted:
+            raise self._full(free, wanted)
+
+    def spend(self, needed: int = MARGIN) -> None:
+        """Give the kept file up if less than `needed` bytes are free. Raise `LocationError` if that is not enough."""
+        if self.free >= needed + MARGIN:
+            return
+        self._file.unlink(missing_ok=True)
+        self._kept = 0
+        free = self.free
+        if free < needed:
+            raise self._full(free, needed)
+
+    def keep(self) -> None:
+        """Make the file, as large as there is room for."""
+        if self._kept >= RESERVE:
+            return
+        free = self.free
+        size = RESERVE if free > 2 * RESERVE else min(RESERVE, free - SLACK)
+        if size <= max(self._kept, SLACK):
+            return
+        try:
+            with open(self._file, "wb") as file:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:
+                    file.write(bytes(size))
+            self._kept = size
+        except OSError:
+            self._file.unlink(missing_ok=True)
+            self._kept = 0
+
+    def _full(self, free: int, wanted: int) -> LocationError:
+        return LocationError(
+            f"no space left on the disk of '{self._root}': {free / MEGABYTE:.0f} MB free, "
+            f"{wanted / MEGABYTE:.0f} MB needed; free some, nothing was written"
         )
+
+
+@lru_cache(maxsize=256)
+def reserve_of(root: Path) -> Reserve:
+    """The one reserve of a folder of collections in this process."""
+    return Reserve(root)
+
+
+def room_for_build(folder: Path, reserve: Reserve) -> None:
+    """Raise `LocationError` unless there is room for a copy of `folder` and for the segments built from it."""
+    reserve.require(2 * (content_bytes(folder) + filled_by_opening(folder)))
+
+
+def filled_by_opening(folder: Path) -> int:
+    """Bytes that the holes in files of vectors and indexes come to take when the engine maps and reads them through.
+
+    A file system in memory fills a hole that is read through a map; others do not.
+    """
+    if not _in_memory(folder):
+        return 0
+    files = (path.stat() for path in folder.rglob("segments/**/*") if path.parent.name != "payload_storage")
+    return sum(max(0, found.st_size - found.st_blocks * 512) for found in files)
+
+
+@lru_cache(maxsize=256)
+def _in_memory(folder: Path) -> bool:
+    try:
+        rows = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return False
+    own = folder.resolve()
+    mounts = [(len(row[1]), row[2]) for row in rows if own.is_relative_to(row[1])]
+    return bool(mounts) and max(mounts)[1] in ("tmpfs", "ramfs")

@@ -1,7 +1,7 @@
 """The child process: opens one shard folder, runs the engine's optimizer if asked to, closes it.
 
-Run as a file with a task (open, optimize) and the folder; prints 1 if something was built, else 0. It imports
-nothing but the engine, so that it starts at once.
+Run as a file with a task (open, optimize), the folder and the bytes of memory it may take; prints 1 if something was
+built, else 0. It imports nothing but the engine, so that it starts at once.
 """
 
 from __future__ import annotations
@@ -21,8 +21,19 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def main(task: str, shard_folder: str) -> None:
+def limit_memory(most: int) -> None:
+    """Have allocations fail beyond `most` bytes; files mapped into memory do not count. Linux only."""
+    if sys.platform == "linux":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        if hard == resource.RLIM_INFINITY or most <= hard:
+            resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+
+
+def main(task: str, shard_folder: str, most_memory: str) -> None:
     end_with_parent()
+    limit_memory(int(most_memory))
     shard = qe.EdgeShard.load(shard_folder)
     built = task == "optimize" and shard.optimize()
     shard.flush()

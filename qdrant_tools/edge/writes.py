@@ -39,6 +39,7 @@ from qdrant_tools.edge.info import index_due
 from qdrant_tools.edge.options import DONE, check_options
 from qdrant_tools.edge.records import blocks, engine_points, rows_of
 from qdrant_tools.edge.shard import OpenCollection
+from qdrant_tools.edge.space import Sizes, payload_bytes, point_sizes, vector_numbers
 from qdrant_tools.errors import InputError, NotSupportedError
 from qdrant_tools.nesting import DEEPEST_PAYLOAD, path_depth
 
@@ -63,11 +64,14 @@ class WriteMethods(QdrantBase):
         check_options(options)
         collection = self.engine.collection(collection_name)
         with collection.call:
+            if isinstance(points, Iterator):
+                points = list(points)
             converted = engine_points(points, collection.schema)
             if not converted:
                 raise InputError(f"collection '{collection.name}': an upsert needs at least one point, got none")
             mode = models.UpdateMode.UPSERT if update_mode is None else upsert_mode(update_mode)
             condition = engine_filter(update_filter)
+        needed = collection.upsert_bytes(point_sizes(points, collection.schema))
         with collection.changing():
             ids = {point.id for point in converted}
             refused = refused_ids(collection, ids, mode, condition)
@@ -75,7 +79,7 @@ class WriteMethods(QdrantBase):
             if kept:
                 with collection.call:
                     operation = Operation.upsert_points(kept)
-                collection.write(operation, points=len(kept))
+                collection.write(operation, needed=needed, upserts=kept)
         self.engine.builds.wrote(collection)
         return DONE
 
@@ -181,13 +185,16 @@ class WriteMethods(QdrantBase):
         with collection.call:
             changed = [engine_vectors(given, schema) for given in points]
             condition = engine_filter(update_filter)
+        dense, sparse = vector_numbers(point.vector for point in points)
         with collection.changing():
             refused = refused_ids(collection, {point.id for point in changed}, models.UpdateMode.UPSERT, condition)
             kept = [point for point in changed if point.id not in refused]
             if kept:
                 with collection.call:
                     operation = Operation.update_vectors(kept)
-                collection.write(operation)
+                ids = [point.id for point in kept]
+                needed = Sizes(0, dense, sparse).needed(0) + collection.change_bytes(0, ids)
+                collection.write(operation, needed=needed, rewrites=ids)
         return DONE
 
     def _change(
@@ -200,11 +207,15 @@ class WriteMethods(QdrantBase):
         with collection.call:
             selected = selection(points)
             make([], *arguments)  # refuses what the engine cannot take, before anything is changed
+        added = payload_bytes(arguments)
         with collection.changing():
-            for ids in selected_ids(collection, selected):
+            blocks_of_ids = list(selected_ids(collection, selected))
+            needed = sum(collection.change_bytes(added, ids) for ids in blocks_of_ids)
+            for ids in blocks_of_ids:
                 with collection.call:
                     update = make(ids, *arguments)
-                collection.write(update)
+                collection.write(update, needed=needed, rewrites=ids if operation == "delete_vectors" else ())
+                needed = 0  # there was room for all of them
         return DONE
 
     def batch_update_points(

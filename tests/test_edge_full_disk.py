@@ -1,0 +1,353 @@
+"""What a full disk does to the embedded engine: an error before anything is written, never the end of the process.
+
+The disk is a small file system in memory. Every case runs in a process of its own, because what it guards against
+ends the process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from qdrant_client import models
+
+from qdrant_tools.connect import connect
+from qdrant_tools.edge.checks import VectorSchema, VectorShape
+from qdrant_tools.edge.space import Sizes, payload_bytes, point_sizes
+
+MEGABYTE = 1 << 20
+
+PREAMBLE = """
+import os, random, shutil, sys
+from pathlib import Path
+from qdrant_client import models
+from qdrant_tools.connect import connect
+from qdrant_tools.errors import LocationError
+
+disk = Path(sys.argv[1])
+folder = disk / "data"
+MB = 1 << 20
+text = random.Random(0).randbytes(30 * MB).hex()  # does not compress below half
+
+def point(i, payload):
+    return models.PointStruct(id=i, vector=[float(i), 1.0, 0.0, 0.0], payload=payload)
+
+def opened(count=200):
+    client = connect(folder)
+    client.create_collection("docs", models.VectorParams(size=4, distance="Dot"))
+    client.upload_points("docs", [point(i, {"i": i}) for i in range(count)])
+    client.close()
+    client = connect(folder)  # a file system in memory fills the holes of files of vectors when they are opened
+    client.count("docs")
+    return client
+
+def leave(free):
+    "Fill the disk up to this many bytes."
+    with open(disk / "filler", "ab") as file:
+        while (used := int(shutil.disk_usage(disk).free - free) // 4096) > 0:
+            while used:
+                try:
+                    os.posix_fallocate(file.fileno(), file.seek(0, 2), used * 4096)
+                    break
+                except OSError:  # the file system needs some blocks for itself
+                    used //= 2
+            if not used:
+                break
+
+def refused(write):
+    try:
+        write()
+    except LocationError as error:
+        assert "no space left" in str(error), error
+        return True
+    return False
+
+def state(client):
+    records, _ = client.scroll("docs", limit=10_000, with_vectors=True)
+    return [(r.id, r.vector, r.payload) for r in records]
+"""
+
+
+@pytest.fixture(params=["tmpfs", "ext4"])
+def disk(request, tmp_path):
+    """A file system of its own: 160 MB in memory, or 160 MB in a file."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs Linux and root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    commands = [["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(folder)]]
+    if request.param == "ext4":
+        image = str(tmp_path / "image")
+        make = ["mkfs.ext4", "-q", "-m", "0", image]
+        commands = [["truncate", "-s", "160M", image], make, ["mount", "-o", "loop", image, str(folder)]]
+    for command in commands:
+        if shutil.which(command[0]) is None:
+            pytest.skip(f"a small file system cannot be mounted here: no {command[0]}")
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def run(disk, script):
+    """Run a script beside PREAMBLE; it must end well."""
+    outcome = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", PREAMBLE + script, str(disk)], capture_output=True, text=True
+    )
+    assert outcome.returncode == 0, (outcome.returncode, outcome.stderr)
+    return outcome.stdout
+
+
+def test_a_payload_that_does_not_fit_is_refused_and_nothing_is_written(disk):
+    run(
+        disk,
+        """
+client = opened()
+leave(30 * MB)
+before = state(client)
+assert refused(lambda: client.upsert("docs", [point(1000, {"t": text[:25 * MB]})]))
+assert state(client) == before
+client.upsert("docs", [point(1001, {"t": "small"})])
+client.close()
+client = connect(folder)
+assert client.count("docs").count == 201
+client.close()
+""",
+    )
+
+
+def test_set_payload_counts_every_point_that_it_changes(disk):
+    run(
+        disk,
+        """
+client = opened()
+leave(20 * MB)
+before = state(client)
+everywhere = models.Filter(must=[models.FieldCondition(key="i", range=models.Range(lt=10))])
+for points in (list(range(10)), everywhere):
+    for change in (client.set_payload, client.overwrite_payload):
+        assert refused(lambda: change("docs", {"t": text[:3 * MB]}, points))
+assert state(client) == before
+client.close()
+client = connect(folder)
+assert state(client) == before
+client.close()
+""",
+    )
+
+
+def test_a_small_change_of_points_with_large_payloads_counts_the_large_ones(disk):
+    run(
+        disk,
+        """
+client = opened()
+for i in range(10):
+    client.upsert("docs", [point(1000 + i, {"t": text[i * MB:(i + 2) * MB]})])
+client.flush("docs")
+before = state(client)
+leave(14 * MB)
+assert refused(lambda: client.set_payload("docs", {"small": 1}, list(range(1000, 1010))))
+assert refused(lambda: client.delete_payload("docs", ["i"], models.Filter()))
+assert state(client) == before
+client.set_payload("docs", {"small": 1}, [5])
+client.close()
+""",
+    )
+
+
+def test_writes_of_every_kind_until_the_disk_is_full_end_in_an_error_and_lose_nothing(disk):
+    out = run(
+        disk,
+        """
+client = opened()
+client.create_payload_index("docs", "t", "text")
+client.close()
+client = connect(folder)
+client.count("docs")
+leave(45 * MB)
+r = random.Random(int(os.environ.get("SEED", "1")))
+written = {i: None for i in range(200)}
+refusals = 0
+for step in range(3000):
+    size = r.choice([10, 1000, 100_000, 1_000_000])
+    begin = r.randrange(len(text) - size)
+    new = text[begin:begin + size]
+    some = r.sample(sorted(written), r.randrange(1, 4))
+    kind = r.randrange(4)
+    if kind == 0:
+        ids = range(1000 + step * 10, 1000 + step * 10 + r.randrange(1, 8))
+        writes = lambda: client.upsert("docs", [point(i, {"t": new}) for i in ids])
+        then = {i: new for i in ids}
+    elif kind == 1:
+        writes = lambda: client.set_payload("docs", {"t": new}, some)
+        then = {i: new for i in some}
+    elif kind == 2:
+        writes = lambda: client.overwrite_payload("docs", {"t": new}, some)
+        then = {i: new for i in some}
+    else:
+        writes = lambda: client.update_vectors("docs", [models.PointVectors(id=some[0], vector=[1.0, 2.0, 3.0, 4.0])])
+        then = {}
+    if refused(writes):
+        refusals += 1
+        if refusals > 30:
+            break
+    else:
+        written.update(then)
+assert {r[0]: r[2].get("t") for r in state(client)} == written
+client.delete("docs", sorted(written)[:50])
+client.close()
+client = connect(folder)
+left = dict(sorted(written.items())[50:])
+assert {r[0]: r[2].get("t") for r in state(client)} == left
+client.close()
+print(len(written), refusals)
+""",
+    )
+    stored, refusals = map(int, out.split())
+    assert stored > 200 and refusals > 30
+
+
+def test_on_a_full_disk_points_are_deleted_and_collections_dropped_and_opened(disk):
+    run(
+        disk,
+        """
+client = opened(2000)
+client.create_collection("other", models.VectorParams(size=4, distance="Dot"))
+leave(0)
+assert shutil.disk_usage(disk).free < 100_000
+client.delete("docs", list(range(500)))
+client.delete("docs", models.Filter(must=[models.FieldCondition(key="i", range=models.Range(lt=1000))]))
+assert client.count("docs").count == 1000
+client.close()
+leave(0)
+client = connect(folder)
+assert [r[0] for r in state(client)] == list(range(1000, 2000))
+client.query_points("docs", [1.0, 0.0, 0.0, 0.0])
+assert refused(lambda: client.create_collection("third", models.VectorParams(size=4, distance="Dot")))
+assert client.delete_collection("other")
+client.close()
+""",
+    )
+
+
+def test_a_killed_collection_opens_on_a_full_disk_or_says_that_the_disk_is_full(disk):
+    run(
+        disk,
+        """
+import signal
+pid = os.fork()
+if pid == 0:
+    client = opened()
+    client.upsert("docs", [point(1000 + i, {"t": text[:1000]}) for i in range(500)])
+    os.kill(os.getpid(), signal.SIGKILL)
+os.waitpid(pid, 0)
+leave(0)
+try:
+    client = connect(folder)
+    count = client.count("docs").count
+    client.close()
+except LocationError as error:
+    assert "disk" in str(error) and "full" in str(error) or "no space left" in str(error), error
+else:
+    assert count == 700
+(disk / "filler").unlink()
+client = connect(folder)
+assert client.count("docs").count == 700
+client.close()
+""",
+    )
+
+
+def test_a_snapshot_and_an_index_that_do_not_fit_are_errors_and_leave_nothing(disk):
+    run(
+        disk,
+        """
+from qdrant_tools.snapshots import create_snapshot
+client = opened()
+for i in range(10):
+    client.upsert("docs", [point(1000 + i, {"t": text[i * MB:(i + 2) * MB]})])
+client.flush("docs")
+leave(9 * MB)
+before = sorted(p.name for p in disk.iterdir())
+collections = sorted(p.name for p in (folder / "collections").iterdir())
+try:
+    create_snapshot(client, "docs", disk / "docs.tar.gz")
+    raise SystemExit("written")
+except LocationError:
+    pass
+assert refused(lambda: client.build_index("docs"))
+assert refused(lambda: client.create_payload_index("docs", "t", "text"))
+assert sorted(p.name for p in disk.iterdir()) == before
+assert sorted(p.name for p in (folder / "collections").iterdir()) == collections
+assert client.count("docs").count == 210
+client.close()
+""",
+    )
+
+
+def test_a_replaced_file_that_finds_no_room_leaves_no_draft(disk):
+    run(
+        disk,
+        """
+from qdrant_tools.edge.manifest import replace_file
+(disk / "one").write_text("old")
+leave(0)
+try:
+    replace_file(disk / "one", "x" * MB)
+    raise SystemExit("written")
+except LocationError:
+    pass
+assert (disk / "one").read_text() == "old"
+assert sorted(p.name for p in disk.iterdir() if p.is_file()) == ["filler", "one"]
+""",
+    )
+
+
+# -- the estimate is an upper bound of what is measured
+
+
+def used(folder):
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        lambda i: {"i": i},
+        lambda i: {"t": os.urandom(1000).hex()},
+        lambda i: {"t": " ".join(os.urandom(3).hex() for _ in range(200))},
+        lambda i: {"t": [j * 2**40 + i for j in range(100)]},
+        lambda i: {"t": {"a": [{"b": float(i * j)} for j in range(30)]}},
+    ],
+)
+def test_an_upsert_takes_no_more_room_than_was_asked_for(tmp_path, payload, indexed):
+    client = connect(tmp_path)
+    client.create_collection("docs", {"v": models.VectorParams(size=32, distance="Cosine")})
+    if indexed:
+        client.create_payload_index("docs", "t", "keyword")
+        client.create_payload_index("docs", "t[]", "integer")
+    schema = VectorSchema("docs", {"v": VectorShape(32)}, frozenset())
+    points = [models.PointStruct(id=i, vector={"v": [float(i)] * 32}, payload=payload(i)) for i in range(400)]
+    before = used(tmp_path)
+    client.upsert("docs", points)
+    client.flush("docs")
+    asked = point_sizes(points, schema).needed(2 if indexed else 0)
+    assert used(tmp_path) - before <= asked + 2 * MEGABYTE
+    client.close()
+    shutil.rmtree(tmp_path)
+
+
+def test_sizes_count_all_kinds_of_vectors():
+    shapes = {"v": VectorShape(4), "m": VectorShape(2, multi=True)}
+    schema = VectorSchema("docs", shapes, frozenset({"s"}))
+    vector = {"v": [1.0] * 4, "m": [[1.0, 2.0]] * 3, "s": models.SparseVector(indices=[1, 2], values=[1.0, 2.0])}
+    points = [models.PointStruct(id=1, vector=vector, payload={"t": "abc"})] * 2
+    sizes = point_sizes(points, schema)
+    assert sizes == Sizes(2, 2 * (4 + 18), 2 * (2 + 4), payload_bytes([{"t": "abc"}] * 2))
+    batch = models.Batch(ids=[1, 2], vectors={name: [each] * 2 for name, each in vector.items()}, payloads=None)
+    assert point_sizes(batch, schema) == Sizes(2, sizes.numbers, sizes.sparse_numbers, payload_bytes([]))
