@@ -310,6 +310,31 @@ def test_the_manifest_of_a_first_release_put_back_is_refused(folder):
     assert new != old and len(folders(folder)) == 3
 
 
+def test_a_change_that_cannot_be_saved_changes_nothing(folder, held):
+    client = connect(folder)
+    assert state(client) == held
+    (folder / "manifest.json.new").mkdir()  # no file can be written in its place
+    changes = [
+        lambda: client.create_collection("new", VECTOR),
+        lambda: client.delete_collection("docs"),
+        lambda: client.update_collection("docs", metadata={"changed": True}),
+        lambda: client.update_collection_aliases([alias("live", "ünï code"), unalias("next")]),
+    ]
+    for change in changes:
+        with pytest.raises(LocationError, match="cannot be written"):
+            change()
+        assert state(client) == held and len(folders(folder)) == 2
+    client.close()
+    assert opened_state(folder) == held
+    (folder / "manifest.json.new").rmdir()
+    client = connect(folder)
+    client.delete_collection("docs")
+    create(client, "docs", 7)
+    held = state(client)
+    client.close()
+    assert opened_state(folder) == held
+
+
 # -- folders that the manifest does not name
 
 
