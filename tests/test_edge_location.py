@@ -15,6 +15,7 @@ from qdrant_client import models
 
 from qdrant_tools.connect import connect
 from qdrant_tools.copying import INCOMPLETE
+from qdrant_tools.edge import build
 from qdrant_tools.edge.files import copy_folder
 from qdrant_tools.edge.location import State
 from qdrant_tools.edge.lock import FolderLock
@@ -310,7 +311,8 @@ def test_the_manifest_of_a_first_release_put_back_is_refused(folder):
     assert new != old and len(folders(folder)) == 3
 
 
-def test_a_change_that_cannot_be_saved_changes_nothing(folder, held):
+def test_a_change_that_cannot_be_saved_changes_nothing(folder, held, monkeypatch):
+    monkeypatch.setattr(build, "SMALL", -1)  # beside the collection, however small it is
     client = connect(folder)
     assert state(client) == held
     (folder / "manifest.json.new").mkdir()  # no file can be written in its place
@@ -319,6 +321,7 @@ def test_a_change_that_cannot_be_saved_changes_nothing(folder, held):
         lambda: client.delete_collection("docs"),
         lambda: client.update_collection("docs", metadata={"changed": True}),
         lambda: client.update_collection_aliases([alias("live", "ünï code"), unalias("next")]),
+        lambda: client.build_index("docs"),
     ]
     for change in changes:
         with pytest.raises(LocationError, match="cannot be written"):
