@@ -15,6 +15,7 @@ from qdrant_client import models
 
 from qdrant_tools.connect import connect
 from qdrant_tools.copying import INCOMPLETE
+from qdrant_tools.edge import build
 from qdrant_tools.edge.files import copy_folder
 from qdrant_tools.edge.location import State
 from qdrant_tools.edge.lock import FolderLock
@@ -308,6 +309,33 @@ def test_the_manifest_of_a_first_release_put_back_is_refused(folder):
     with pytest.raises(LocationError, match="older than"):
         connect(folder)
     assert new != old and len(folders(folder)) == 3
+
+
+def test_a_change_that_cannot_be_saved_changes_nothing(folder, held, monkeypatch):
+    monkeypatch.setattr(build, "SMALL", -1)  # beside the collection, however small it is
+    client = connect(folder)
+    assert state(client) == held
+    (folder / "manifest.json.new").mkdir()  # no file can be written in its place
+    changes = [
+        lambda: client.create_collection("new", VECTOR),
+        lambda: client.delete_collection("docs"),
+        lambda: client.update_collection("docs", metadata={"changed": True}),
+        lambda: client.update_collection_aliases([alias("live", "ünï code"), unalias("next")]),
+        lambda: client.build_index("docs"),
+    ]
+    for change in changes:
+        with pytest.raises(LocationError, match="cannot be written"):
+            change()
+        assert state(client) == held and len(folders(folder)) == 2
+    client.close()
+    assert opened_state(folder) == held
+    (folder / "manifest.json.new").rmdir()
+    client = connect(folder)
+    client.delete_collection("docs")
+    create(client, "docs", 7)
+    held = state(client)
+    client.close()
+    assert opened_state(folder) == held
 
 
 # -- folders that the manifest does not name

@@ -138,12 +138,18 @@ class Engine:
             return True
 
     def record(self, collection: OpenCollection, change: Callable[[Settings], Settings]) -> None:
-        """Replace a collection's settings by `change(settings)`; its shard already has them."""
+        """Replace a collection's settings by `change(settings)`; its shard already has those that concern it."""
         with self._mutex:
-            settings = change(collection.settings)
+            before = collection.settings
+            settings = change(before)
             row = settings_row(settings)
             collection.adopt(settings)
-            self._replace_entry(collection, settings=row)
+            try:
+                self._replace_entry(collection, settings=row)
+            except LocationError:
+                # the shard keeps what concerns it, but it knows no metadata
+                collection.adopt(settings.model_copy(update={"metadata": before.metadata}))
+                raise
 
     def _replace_entry(self, collection: OpenCollection, **changes: Any) -> None:
         if self._open.get(collection.name) is not collection:
