@@ -346,7 +346,7 @@ def test_a_kill_while_collections_are_replaced_leaves_the_alias_serving(tmp_path
         assert record.payload["i"] >= live
         assert client.get_collection("live").config.metadata == record.payload
         names = [c.name for c in client.get_collections().collections]
-        assert len(names) <= 3
+        assert len(names) <= 3 + batch, "at most one that was to be deleted is left by each kill"
         assert len(list((tmp_path / "collections").iterdir())) == len(names)
         assert all(client.count(name).count in (0, 1) for name in names)
         client.close()
