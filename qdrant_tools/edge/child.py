@@ -6,10 +6,12 @@ one needs: some damage makes the engine allocate without end. Does not know: col
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from qdrant_tools.edge.files import content_bytes
 
 WORKER = Path(__file__).with_name("worker.py")
 GIGABYTE = 1 << 30
+NO_MEMORY = "memory allocation of"  # what the engine says before it ends for want of memory
 
 Task = Literal["open", "optimize"]
 
@@ -55,7 +58,7 @@ class Outcome:
 
     @property
     def out_of_memory(self) -> bool:
-        return "memory allocation" in self.error or "MemoryError" in self.error
+        return NO_MEMORY in self.error or "MemoryError" in self.error
 
     @property
     def disk_full(self) -> bool:
@@ -65,10 +68,10 @@ class Outcome:
     @property
     def reason(self) -> str:
         """Why it failed, in a few words."""
-        if self.timed_out:
-            return f"it had not ended after {self.limits.seconds:.0f} seconds"
         if self.out_of_memory:
             return f"it wanted more than {self.limits.memory / GIGABYTE:.1f} GB of memory"
+        if self.timed_out:
+            return f"it had not ended after {self.limits.seconds:.0f} seconds"
         if self.ended_by_signal:
             return f"signal {signal.Signals(-self.code).name}"
         return self.error or f"exit code {self.code}"
@@ -84,27 +87,40 @@ def run_worker(
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment, text=True
     )
+    errors: list[str] = []
+    reader = threading.Thread(target=_follow_errors, args=(process, errors), daemon=True)
+    reader.start()
     started(process)
     timed_out = False
     try:
-        output, errors = process.communicate(timeout=limits.seconds)
+        process.wait(limits.seconds)
     except subprocess.TimeoutExpired:
         timed_out = True
-        process.kill()
-        output, errors = process.communicate()
     finally:
         started(None)
         if process.poll() is None:
             process.kill()
-            process.communicate()
+            process.wait()
+    reader.join()
+    with process.stdout or io.StringIO() as written:
+        output = written.read()
     return Outcome(process.returncode, _last_line(output), _error(errors), limits, timed_out)
+
+
+def _follow_errors(process: subprocess.Popen[str], lines: list[str]) -> None:
+    """Collect what a child says, and end it when its memory has run out: it may hang instead of ending itself."""
+    with process.stderr or io.StringIO() as stream:
+        for line in stream:
+            lines.append(line)
+            if NO_MEMORY in line:
+                process.kill()
 
 
 def _last_line(text: str) -> str:
     return (text.strip().splitlines() or [""])[-1]
 
 
-def _error(text: str) -> str:
+def _error(lines: list[str]) -> str:
     """The line that says what went wrong: a failed allocation may be followed by a backtrace."""
-    failed = [line for line in text.splitlines() if "memory allocation" in line]
-    return failed[0] if failed else _last_line(text)
+    failed = [line.strip() for line in lines if NO_MEMORY in line]
+    return failed[0] if failed else _last_line("".join(lines))
