@@ -270,6 +270,7 @@ def test_a_collection_may_hold_payloads_alone(tmp_path, vectors):
     for each in (client, local):
         each.create_collection("c", vectors)
         each.upsert("c", [models.PointStruct(id=i, vector={}, payload={"n": i, "k": "xyz"[i % 3]}) for i in range(9)])
+        each.upload_points("c", [models.PointStruct(id=9, vector=[], payload={"n": 9})], wait=True)
         each.create_payload_index("c", "k", "keyword")
         each.create_payload_index("c", "n", "integer")
         each.delete("c", [0])
