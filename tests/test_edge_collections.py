@@ -270,10 +270,12 @@ def test_a_collection_may_hold_payloads_alone(tmp_path, vectors):
     for each in (client, local):
         each.create_collection("c", vectors)
         each.upsert("c", [models.PointStruct(id=i, vector={}, payload={"n": i, "k": "xyz"[i % 3]}) for i in range(9)])
-        each.create_payload_index("c", "k", "keyword")
-        each.create_payload_index("c", "n", "integer")
+        each.upload_points("c", [models.PointStruct(id=9, vector=[], payload={"n": 9})], wait=True)
         each.delete("c", [0])
         each.set_payload("c", {"z": 1}, models.Filter(must=[models.FieldCondition(key="n", range=models.Range(gt=5))]))
+
+    client.create_payload_index("c", "k", "keyword")
+    client.create_payload_index("c", "n", "integer")
 
     def state(each):
         params = each.get_collection("c").config.params

@@ -91,6 +91,8 @@ class VectorSchema:
         """Check the vector or vectors of one point: a bare vector is the unnamed one, a mapping names them."""
         if isinstance(vectors, Mapping):
             return {name: self.check(name, vector) for name, vector in vectors.items()}
+        if isinstance(vectors, list) and not vectors and not self.dense and not self.sparse:
+            return {}  # no vector, for a collection without any
         return self.check(DEFAULT_VECTOR, vectors)
 
 
