@@ -1,4 +1,4 @@
-"""A short run of every part of the harness: nothing lost, nothing silent, nothing hung. `make soak` runs it for long."""
+"""A short run of every part of the harness: nothing is lost, silent or hung. `make soak` runs it for long."""
 
 from __future__ import annotations
 
