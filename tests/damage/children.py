@@ -25,7 +25,7 @@ READ_BYTES = 6 << 30  # memory of a reading child: what is honest needs a tenth 
 
 def start(task: str, *arguments: object, limited: bool = False) -> subprocess.Popen[str]:
     """Start a child of the harness with its output piped."""
-    path = os.pathsep.join([str(TESTS.parent), str(TESTS), *filter(None, sys.path)])
+    path = os.pathsep.join([*filter(None, sys.path), str(TESTS.parent), str(TESTS)])
     return subprocess.Popen(
         [sys.executable, "-m", "damage.children", task, *map(str, arguments)],
         stdin=subprocess.PIPE,
