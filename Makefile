@@ -1,10 +1,11 @@
 # Everything a person or CI does with this project. Python 3.11, pip and make are all it needs.
 PYTHON ?= python3
 VENV   ?= .venv
+MINUTES ?= 10
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo demo-full test test-server check format clean
+.PHONY: demo demo-full test test-server soak check format clean
 
 demo: $(VENV)/.demo            ## the whole loop on the standard library's documentation
 	$(BIN)/embed-plus demo
@@ -18,6 +19,9 @@ test: $(VENV)/.test            ## all tests, on every core
 test-server: $(VENV)/.test     ## the tests of collections on a running, empty server too: QDRANT_URL=http://localhost:6333
 	@test -n "$(QDRANT_URL)" || { echo "usage: make test-server QDRANT_URL=http://localhost:6333"; exit 2; }
 	QDRANT_URL=$(QDRANT_URL) $(BIN)/python -m pytest -k server
+
+soak: $(VENV)/.test            ## kills, damage, full disks, threads: MINUTES=10, SEED=... for the same draws again
+	cd tests && ../$(BIN)/python -m damage --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 check: $(VENV)/.test           ## lint, types, import rules
 	$(BIN)/ruff check .
