@@ -54,6 +54,7 @@ def connect(
     timeout: int | None = None,
     prefer_grpc: bool = False,
     create: bool = True,
+    readers: int = 0,
 ) -> QdrantClient:
     """Return a client of the collections at `location`.
 
@@ -69,7 +70,7 @@ def connect(
     # imported here: a client of a server needs no engine in its process
     from qdrant_tools.edge.client import EmbeddedClient
 
-    return EmbeddedClient(Path(location), create=create)
+    return EmbeddedClient(Path(location), create=create, readers=readers)
 
 
 def aconnect(
@@ -79,6 +80,7 @@ def aconnect(
     timeout: int | None = None,
     prefer_grpc: bool = False,
     create: bool = True,
+    readers: int = 0,
 ) -> AsyncQdrantClient:
     """Return what `connect` returns, with methods to await. Clients of one folder share one engine.
 
@@ -93,7 +95,7 @@ def aconnect(
         return AsyncQdrantClient(MEMORY)
     from qdrant_tools.edge.async_client import AsyncEmbeddedClient
 
-    return AsyncEmbeddedClient(Path(location), create=create)
+    return AsyncEmbeddedClient(Path(location), create=create, readers=readers)
 
 
 def engine_of(client: QdrantClient | AsyncQdrantClient) -> EngineName:

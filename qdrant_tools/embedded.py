@@ -1,8 +1,8 @@
 """What of the embedded engine other modules need and `QdrantClient` has no method for: a collection's files, and
 rankings without points.
 
-Guarantees: `frozen_copy` is a copy of one moment, with every write that was acknowledged before it; `rankings` are what
-`query_batch_points` finds. Does not know: what is in the files, whose rankings they are.
+Guarantees: `frozen_copy` is a copy of one moment, with every write that was acknowledged before it; `vector_rankings`
+are what `query_batch_points` finds. Does not know: what is in the files, whose rankings they are.
 """
 
 from __future__ import annotations
@@ -14,14 +14,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 
 from qdrant_tools.connect import engine_of
 from qdrant_tools.errors import NotSupportedError
 from qdrant_tools.handle import plain_id
+from qdrant_tools.records import Vectors
 
 if TYPE_CHECKING:
     from qdrant_tools.edge.shard import OpenCollection
+
+Ranking = tuple[Sequence[str | int], NDArray[np.float32]]
+"""Ids and scores (n,), best first; an id is made when it is asked for."""
 
 
 def folder_of(client: QdrantClient, name: str) -> Path | None:
@@ -72,21 +78,39 @@ def frozen_copy(client: QdrantClient, name: str, root: Path) -> None:
     Manifest({opened.name: CollectionEntry(folder, settings)}).save(root)
 
 
-def rankings(
-    client: QdrantClient, name: str, requests: Sequence[models.QueryRequest]
-) -> list[tuple[Sequence[str | int], list[float]]]:
-    """The ids and scores of what each request finds, in the order of the engine.
+def vector_rankings(
+    client: QdrantClient,
+    name: str,
+    vectors: Vectors,
+    limits: Sequence[int],
+    *,
+    using: str | None = None,
+    params: models.SearchParams | None = None,
+    only: models.Filter | None = None,
+) -> list[Ranking]:
+    """The ids and scores of the points nearest to each query vector (n, dimension), in the order of the engine.
 
-    A client of the embedded engine makes no `ScoredPoint` for that, which costs more than the search.
+    A client of the embedded engine makes no `ScoredPoint` for that, which costs more than the search, and asks all its
+    readers at once.
     """
+    if not len(vectors):
+        return []
     if engine_of(client) != "qdrant-edge":
+        requests = [
+            models.QueryRequest(query=row, limit=limit, using=using, params=params, filter=only, with_payload=False)
+            for row, limit in zip(vectors.tolist(), limits, strict=True)
+        ]
         found = [response.points for response in client.query_batch_points(name, requests)]
-        return [([plain_id(p.id) for p in points], [p.score for p in points]) for points in found]
+        return [
+            ([plain_id(p.id) for p in points], np.array([p.score for p in points], dtype=np.float32))
+            for points in found
+        ]
     # imported here: a client of a server needs no engine in its process
-    from qdrant_tools.edge.rankings import engine_rankings
+    from qdrant_tools.edge.rankings import VectorQueries
+    from qdrant_tools.edge.readers import found as found_by_engine
 
     backend: Any = client._client
-    return engine_rankings(backend.engine, name, requests)
+    return found_by_engine(backend.engine, name, VectorQueries(vectors, limits, using, params, only)).rankings()
 
 
 def _opened(client: QdrantClient, name: str) -> OpenCollection:

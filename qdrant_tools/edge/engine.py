@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import qdrant_edge as qe
 from qdrant_client.http import models
@@ -36,6 +36,9 @@ from qdrant_tools.errors import (
     PlusError,
 )
 
+if TYPE_CHECKING:
+    from qdrant_tools.edge.readers import ReaderPool
+
 COLLECTIONS_FOLDER = "collections"
 
 Settings = models.CreateCollection
@@ -43,6 +46,9 @@ Settings = models.CreateCollection
 
 class Engine:
     """A folder of collections. Get one with `acquire()`, give it back with `release()`."""
+
+    readers: ReaderPool | None = None
+    """Processes that answer searches, if the folder was opened with any."""
 
     def __init__(self, root: Path, *, create: bool) -> None:
         prepare_folder(root, create=create)
@@ -74,6 +80,11 @@ class Engine:
         for child in folder.iterdir():
             if child.name not in known and re.fullmatch(r"[0-9a-f]{32}", child.name):
                 shutil.rmtree(child, ignore_errors=True)
+
+    @property
+    def mutex(self) -> threading.RLock:
+        """Held by whoever changes what the engine has."""
+        return self._mutex
 
     # -- looking up
 
@@ -193,6 +204,8 @@ class Engine:
             if self.closed or self.pid != os.getpid():
                 return
             self.closed = True
+            if self.readers is not None:
+                self.readers.close()
             try:
                 for collection in self._open.values():
                     collection.close()

@@ -3,16 +3,55 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
 
+from qdrant_tools.errors import DamagedCollectionError
+
 BLOCK = 1 << 20
+
+NEVER_WRITTEN = frozenset({"matrix.dat", "links.bin", "links_compressed.bin", "quantized.data"})
+"""The large files of a segment with an index. The engine maps them for reading only, whatever is written later."""
+LOG_FOLDER = "wal"
+SHARD_CONFIG_FILE = "edge_config.json"
 
 
 def copy_folder(source: Path, target: Path) -> None:
     """Copy a folder tree, holes as holes: the engine preallocates its files, most of them empty."""
     shutil.copytree(source, target, copy_function=_copy_sparse)
+
+
+def link_or_copy_shard(source: Path, target: Path) -> None:
+    """A flushed shard once more, without its log: what is never written is linked, all else copied.
+
+    The engine then opens it without a log, so that it can be written and nothing is promised for it.
+    """
+    shutil.copytree(source, target, copy_function=_link_or_copy, ignore=shutil.ignore_patterns(LOG_FOLDER))
+    config = target / SHARD_CONFIG_FILE
+    config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), "wal_enabled": False}), encoding="utf-8")
+
+
+def require_unwritten_links(shard: Path) -> None:
+    """Raise `DamagedCollectionError` if this process could write to a linked file. Linux tells; elsewhere trust."""
+    if not os.path.exists("/proc/self/maps"):
+        return
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+        for line in maps:
+            path = Path(line.rstrip("\n").partition("/")[1] + line.rstrip("\n").partition("/")[2])
+            if path.name in NEVER_WRITTEN and line.split()[1].startswith("rw") and path.is_relative_to(shard):
+                raise DamagedCollectionError(f"the engine maps '{path}' for writing: it cannot be shared")
+
+
+def _link_or_copy(source: str, target: str) -> str:
+    if os.path.basename(source) in NEVER_WRITTEN:
+        try:
+            os.link(source, target)
+            return target
+        except OSError:  # a file system without links
+            pass
+    return _copy_sparse(source, target)
 
 
 def _copy_sparse(source: str, target: str) -> str:

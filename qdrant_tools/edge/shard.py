@@ -23,6 +23,7 @@ from qdrant_tools.edge.checks import VectorSchema
 from qdrant_tools.edge.child import run_worker
 from qdrant_tools.edge.config import engine_config, vector_schema
 from qdrant_tools.edge.guard import Guard
+from qdrant_tools.edge.journal import Entry, Journal
 from qdrant_tools.edge.seal import break_seal, seal
 from qdrant_tools.edge.seam import EngineCall, damaged_on_open
 from qdrant_tools.edge.space import room_for_copy, room_for_points
@@ -54,6 +55,8 @@ class OpenCollection:
         self._calling = threading.RLock()
         self._record: list[tuple[qe.UpdateOperation, bool]] | None = None
         self._replayed = 0
+        self._journal: Journal | None = None
+        self._entry: Entry | None = None
         self._require_files()
         room_for_points(folder, 0, 0)  # opening writes too, not least what a crash left in the log
         if not break_seal(name, folder, folder / SHARD_FOLDER) and not fresh:
@@ -90,6 +93,8 @@ class OpenCollection:
                 # one that failed may have changed some points before it did
                 if self._record is not None:
                     self._record.append((operation, applied))
+                if self._journal is not None:
+                    self._journal.append(self._entry, applied=applied)
                 self.last_write = time.monotonic()
 
     def delete(self, operation: qe.UpdateOperation, at_most: Callable[[qe.EdgeShard], int]) -> None:
@@ -115,6 +120,7 @@ class OpenCollection:
         with self._writing, self.hold() as shard:
             room_for_copy(self.folder)
             built = shard.optimize()
+            self._spoil_journal()
             self.flush()
             self.guard.optimized(self._fingerprint())
             return built
@@ -122,6 +128,39 @@ class OpenCollection:
     def _fingerprint(self) -> str:
         row = self.settings.model_dump_json(exclude={"metadata"}, exclude_none=True)
         return hashlib.sha256(row.encode()).hexdigest()[:16]
+
+    # -- letting other processes follow what is written
+
+    @contextmanager
+    def paused(self, *, flush: bool) -> Iterator[None]:
+        """Inside the context nothing is written; with `flush`, everything written before is in the files."""
+        with self._writing:
+            if flush:
+                self.flush()
+            yield
+
+    def follow(self, journal: Journal) -> None:
+        """Add every write from now on to a journal, in place of an older one. The caller has paused the writes."""
+        self._spoil_journal()
+        self._journal = journal
+
+    @contextmanager
+    def described(self, entry: Entry) -> Iterator[None]:
+        """The write inside the context goes into the journal as `entry`; one without a description spoils it."""
+        if self._journal is None:
+            yield
+            return
+        with self._writing:
+            self._entry = entry
+            try:
+                yield
+            finally:
+                self._entry = None
+
+    def _spoil_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.spoil()
+            self._journal = None
 
     # -- exchanging the shard for an optimized copy of it
 
@@ -173,6 +212,7 @@ class OpenCollection:
                 yield
                 shard, self._shard = old, copy
                 self.folder, self.guard = folder, guard
+                self._spoil_journal()
             finally:
                 shard.close()
 
@@ -198,6 +238,7 @@ class OpenCollection:
         engine_config(settings)
         with self._writing, self.hold() as shard:
             self.flush()
+            self._spoil_journal()
             shard.close()
             self._shard = None
             try:
@@ -209,6 +250,8 @@ class OpenCollection:
 
     def adopt(self, settings: models.CreateCollection) -> None:
         """Take over settings that the shard already has."""
+        with self._writing:
+            self._spoil_journal()
         self.settings = settings
         self.schema = vector_schema(self.name, settings)
 
@@ -219,6 +262,7 @@ class OpenCollection:
             builder.kill()
         with self._writing, self._calling:
             shard, flush = self._shard, not discard
+            self._spoil_journal()
             if shard is None:
                 return
             try:
