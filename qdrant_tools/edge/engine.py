@@ -24,6 +24,7 @@ from qdrant_client.http import models
 
 from qdrant_tools.edge.build import BackgroundBuilds, build
 from qdrant_tools.edge.config import engine_config
+from qdrant_tools.edge.files import READERS_FOLDER, remove_readers_folder
 from qdrant_tools.edge.lock import LOCK_FILE, FolderLock
 from qdrant_tools.edge.manifest import MANIFEST_FILE, CollectionEntry, Manifest, sync_folder
 from qdrant_tools.edge.seam import EngineCall
@@ -63,6 +64,7 @@ class Engine:
         try:
             self._manifest = self._read_manifest()
             self._remove_orphans()
+            remove_readers_folder(root)
         except PlusError:
             self._lock.release()
             raise
@@ -233,7 +235,9 @@ def prepare_folder(root: Path, *, create: bool) -> None:
     if root.exists() and not root.is_dir():
         raise LocationError(f"location '{root}' is a file: give a folder, a server URL or ':memory:'")
     try:
-        foreign = sorted(p.name for p in root.iterdir() if p.name != LOCK_FILE) if root.is_dir() else []
+        foreign = (
+            sorted(p.name for p in root.iterdir() if p.name not in (LOCK_FILE, READERS_FOLDER)) if root.is_dir() else []
+        )
         if foreign and foreign != [COLLECTIONS_FOLDER]:
             kind = "a local-mode folder of qdrant-client" if "meta.json" in foreign else f"it holds {foreign[0]!r}"
             raise LocationError(

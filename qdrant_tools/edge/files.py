@@ -1,4 +1,4 @@
-"""Copies of a shard's files. Does not know: the engine."""
+"""Copies of a shard's files, whole or with links to what never changes. Does not know: the engine."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ BLOCK = 1 << 20
 NEVER_WRITTEN = frozenset({"matrix.dat", "links.bin", "links_compressed.bin", "quantized.data"})
 """The large files of a segment with an index. The engine maps them for reading only, whatever is written later."""
 LOG_FOLDER = "wal"
+READERS_FOLDER = ".readers"
+MARK = "REMOVE_ME"
+"""A file in that folder: it is ours, and can be removed."""
 SHARD_CONFIG_FILE = "edge_config.json"
 
 
@@ -52,6 +55,21 @@ def _link_or_copy(source: str, target: str) -> str:
         except OSError:  # a file system without links
             pass
     return _copy_sparse(source, target)
+
+
+def prepare_readers_folder(root: Path) -> Path:
+    """The folder for copies that readers open, empty. The caller holds the lock on `root`."""
+    remove_readers_folder(root)
+    folder = root / READERS_FOLDER
+    folder.mkdir()
+    (folder / MARK).touch()
+    return folder
+
+
+def remove_readers_folder(root: Path) -> None:
+    """Remove what readers of a process that was killed have left. A folder without our mark stays."""
+    if (root / READERS_FOLDER / MARK).is_file():
+        shutil.rmtree(root / READERS_FOLDER, ignore_errors=True)
 
 
 def _copy_sparse(source: str, target: str) -> str:

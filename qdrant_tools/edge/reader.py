@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,7 @@ from qdrant_tools.edge.rankings import Found, VectorQueries, engine_found
 from qdrant_tools.edge.reads import ReadMethods
 from qdrant_tools.edge.seam import EngineCall
 from qdrant_tools.edge.shard import OpenCollection
-from qdrant_tools.edge.wire import ANSWER, ELSEWHERE, QUESTION, REFUSAL, Copy, packed, receive, send
+from qdrant_tools.edge.wire import ANSWER, ELSEWHERE, QUESTION, REFUSAL, Columns, Copy, packed, receive, send
 from qdrant_tools.edge.worker import end_with_parent
 from qdrant_tools.edge.writes import WriteMethods
 from qdrant_tools.errors import CollectionNotFoundError, PlusError
@@ -99,6 +99,9 @@ class CopyMethods(WriteMethods, ReadMethods):
     def __init__(self, engine: Engine) -> None:
         super().__init__()
         self.engine = engine
+
+    def _response(self, hits: Sequence[qe.ScoredPoint]) -> Any:
+        return Columns.of(hits)
 
     def found(self, collection_name: str, queries: VectorQueries) -> Found:
         return engine_found(self.engine, collection_name, queries).packed()

@@ -39,7 +39,7 @@ from qdrant_client.client_base import QdrantBase
 
 from qdrant_tools.edge.config import vector_params
 from qdrant_tools.edge.engine import Engine
-from qdrant_tools.edge.files import link_or_copy_shard
+from qdrant_tools.edge.files import link_or_copy_shard, prepare_readers_folder
 from qdrant_tools.edge.journal import UNPICKLABLE, Journal, Progress
 from qdrant_tools.edge.rankings import Found, VectorQueries, engine_found, joined
 from qdrant_tools.edge.reads import ReadMethods
@@ -48,9 +48,6 @@ from qdrant_tools.edge.space import room_for_copy
 from qdrant_tools.edge.wire import ANSWER, QUESTION, REFUSAL, Copy, receive, send, unpacked
 from qdrant_tools.errors import InputError, LocationError, PlusError
 
-READERS_FOLDER = ".readers"
-MARK = "REMOVE_ME"
-"""A file in that folder: it is ours, and can be removed."""
 READER = Path(__file__).with_name("reader.py")
 
 SMALLEST = 4 << 20  # bytes of vectors; below, a search takes less than to ask another process
@@ -375,21 +372,6 @@ def checked_readers(count: int) -> int:
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 64:
         raise InputError(f"readers is {count!r}, expected a number of processes from 0 to 64")
     return count
-
-
-def prepare_readers_folder(root: Path) -> Path:
-    """The folder for copies, empty. The caller holds the lock on `root`."""
-    remove_readers_folder(root)
-    folder = root / READERS_FOLDER
-    folder.mkdir()
-    (folder / MARK).touch()
-    return folder
-
-
-def remove_readers_folder(root: Path) -> None:
-    """Remove what readers of a process that was killed have left. A folder without our mark stays."""
-    if (root / READERS_FOLDER / MARK).is_file():
-        shutil.rmtree(root / READERS_FOLDER, ignore_errors=True)
 
 
 def start_readers(engine: Engine, count: int) -> None:
