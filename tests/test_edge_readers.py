@@ -508,6 +508,18 @@ def test_readers_are_for_folders(tmp_path):
             connect(location, readers=2)
 
 
+def test_a_disk_without_room_for_copies_costs_nothing_but_the_readers(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(readers, "SPARE", 1 << 60)
+    with closing(connect(tmp_path, readers=1)) as client, caplog.at_level(logging.WARNING):
+        fill(client)
+        client.query_points(NAME, 1)
+        until(lambda: "no space left for copies" in caplog.text, "the warning")
+        for _ in range(50):
+            assert client.query_points(NAME, 1) == Here(client).query_points(NAME, 1)
+        assert len(caplog.records) == 1, "it is said once, not at every search"
+        assert not client.readers_ready(NAME)
+
+
 def test_every_error_of_a_pool_is_one_of_ours(client):
     pool_of(client).close()
     assert client.query_points(NAME, 1) == Here(client).query_points(NAME, 1)

@@ -36,6 +36,15 @@ def link_or_copy_shard(source: Path, target: Path) -> None:
     config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), "wal_enabled": False}), encoding="utf-8")
 
 
+def copied_bytes(shard: Path) -> int:
+    """Bytes on the disk that `link_or_copy_shard` takes."""
+    total = 0
+    for path in shard.rglob("*"):
+        if path.name not in NEVER_WRITTEN and LOG_FOLDER not in path.relative_to(shard).parts[:1] and path.is_file():
+            total += path.stat().st_blocks * 512
+    return total
+
+
 def require_unwritten_links(shard: Path) -> None:
     """Raise `DamagedCollectionError` if this process could write to a linked file. Linux tells; elsewhere trust."""
     if not os.path.exists("/proc/self/maps"):

@@ -44,13 +44,11 @@ class Journal:
         self.size = 0
         self.spoilt = False
 
-    def append(self, entry: Entry | None, *, applied: bool) -> None:
-        """Add a write; `applied` is whether the engine took it whole. None is one that readers cannot repeat."""
+    def append(self, entry: Entry, *, applied: bool) -> None:
+        """Add a write; `applied` is whether the engine took it whole. One that cannot be kept spoils the journal."""
         if self.spoilt:
             return
         try:
-            if entry is None:
-                raise ValueError("this write changes more than points")
             content = pickle.dumps((entry, applied), pickle.HIGHEST_PROTOCOL)
             frame = LENGTH.pack(len(content)) + content
             if self._file.write(frame) != len(frame):

@@ -33,18 +33,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from qdrant_client.client_base import QdrantBase
 
 from qdrant_tools.edge.config import vector_params
 from qdrant_tools.edge.engine import Engine
-from qdrant_tools.edge.files import link_or_copy_shard, prepare_readers_folder
+from qdrant_tools.edge.files import copied_bytes, link_or_copy_shard, prepare_readers_folder
 from qdrant_tools.edge.journal import UNPICKLABLE, Journal, Progress
 from qdrant_tools.edge.rankings import Found, VectorQueries, engine_found, joined
 from qdrant_tools.edge.reads import ReadMethods
 from qdrant_tools.edge.shard import SHARD_FOLDER, OpenCollection
-from qdrant_tools.edge.space import room_for_copy
 from qdrant_tools.edge.wire import ANSWER, QUESTION, REFUSAL, Copy, receive, send, unpacked
 from qdrant_tools.errors import InputError, LocationError, PlusError
 
@@ -56,12 +56,12 @@ QUESTION_BYTES = 256 << 10  # of writes that a question may have to wait for; wi
 PATIENCE = 1.0  # seconds that a search waits for a reader before this process answers
 LONGEST_ANSWER = 600  # seconds after which a reader counts as dead
 QUIET, RESTLESS = 1.0, 10.0  # seconds without a write, and of writes, after which copies are made anew
+LOOK_AGAIN, TRY_AGAIN = 5.0, 60.0  # seconds after a collection was too small, or copies could not be made
 ENDS = 3  # deaths within a minute after which no reader is started again
+SPARE = 256 << 20  # bytes of disk that copies leave to the collections: the journal needs some too
 PART = 32  # queries that are worth a process of their own
 
 logger = logging.getLogger(__name__)
-
-Answer = TypeVar("Answer")
 
 
 class NotAnsweredError(Exception):
@@ -159,9 +159,9 @@ class ReaderPool:
         self._deaths: list[float] = []
         self._generations: dict[OpenCollection, Generation] = {}
         self._wanted: set[OpenCollection] = set()
+        self._not_before: WeakKeyDictionary[OpenCollection, float] = WeakKeyDictionary()
         self._numbers = itertools.count(1)
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._told = False
         self.off = False
         self.parts = ThreadPoolExecutor(max(2, count), thread_name_prefix="reader-parts")
         for place in range(AT_ONCE):
@@ -243,7 +243,7 @@ class ReaderPool:
         self._tasks.put(task)
 
     def _want(self, collection: OpenCollection) -> None:
-        if collection in self._wanted or self.off:
+        if collection in self._wanted or self.off or time.monotonic() < self._not_before.get(collection, 0.0):
             return
         self._wanted.add(collection)
         self._later(lambda: self._copy(collection, time.monotonic()))
@@ -281,10 +281,11 @@ class ReaderPool:
 
     def _copy(self, collection: OpenCollection, since: float) -> None:
         """Make new copies of a collection, once its writes have come to rest."""
+        now = time.monotonic()
         if self.off or collection.closed or _small(collection):
+            self._not_before[collection] = now + LOOK_AGAIN
             self._wanted.discard(collection)
             return
-        now = time.monotonic()
         if now - collection.last_write < QUIET and now - since < RESTLESS:
             time.sleep(QUIET / 20)
             self._later(lambda: self._copy(collection, since))
@@ -292,6 +293,9 @@ class ReaderPool:
         self._retire(collection)
         try:
             generation = self._copied(collection)
+        except BaseException:
+            self._not_before[collection] = now + TRY_AGAIN
+            raise
         finally:
             self._wanted.discard(collection)
         self._generations[collection] = generation
@@ -303,7 +307,7 @@ class ReaderPool:
         folder = self._folder / uuid.uuid4().hex
         try:
             with collection.paused(flush=True):
-                room_for_copy(collection.folder)
+                self._require_room(collection)
                 link_or_copy_shard(collection.folder / SHARD_FOLDER, folder / "base" / SHARD_FOLDER)
                 progress = [Progress(folder / f"{reader}.place") for reader in range(self.size)]
                 journal = Journal(
@@ -315,6 +319,15 @@ class ReaderPool:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return Generation(next(self._numbers), folder, journal, settings, collection.name, progress)
+
+    def _require_room(self, collection: OpenCollection) -> None:
+        needed = SPARE + (1 + self.size) * copied_bytes(collection.folder / SHARD_FOLDER)
+        free = shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise LocationError(
+                f"no space left for copies of collection '{collection.name}' in '{self._folder}': "
+                f"{free >> 20} MB free, {needed >> 20} MB needed"
+            )
 
     def _open(self, generation: Generation, reader: int) -> None:
         process = self._processes[reader]

@@ -27,7 +27,7 @@ from qdrant_tools.edge.journal import Entry, Journal
 from qdrant_tools.edge.seal import break_seal, seal
 from qdrant_tools.edge.seam import EngineCall, damaged_on_open
 from qdrant_tools.edge.space import room_for_copy, room_for_points
-from qdrant_tools.errors import CollectionNotFoundError, DamagedCollectionError, PlusError
+from qdrant_tools.errors import CollectionNotFoundError, DamagedCollectionError, InputError, PlusError
 
 SHARD_FOLDER = "shard"
 SHARD_CONFIG_FILE = "edge_config.json"
@@ -56,7 +56,7 @@ class OpenCollection:
         self._record: list[tuple[qe.UpdateOperation, bool]] | None = None
         self._replayed = 0
         self._journal: Journal | None = None
-        self._entry: Entry | None = None
+        self._described = self._wrote = False
         self._require_files()
         room_for_points(folder, 0, 0)  # opening writes too, not least what a crash left in the log
         if not break_seal(name, folder, folder / SHARD_FOLDER) and not fresh:
@@ -93,8 +93,9 @@ class OpenCollection:
                 # one that failed may have changed some points before it did
                 if self._record is not None:
                     self._record.append((operation, applied))
-                if self._journal is not None:
-                    self._journal.append(self._entry, applied=applied)
+                self._wrote = True
+                if not self._described:
+                    self._spoil_journal()
                 self.last_write = time.monotonic()
 
     def delete(self, operation: qe.UpdateOperation, at_most: Callable[[qe.EdgeShard], int]) -> None:
@@ -146,16 +147,29 @@ class OpenCollection:
 
     @contextmanager
     def described(self, entry: Entry) -> Iterator[None]:
-        """The write inside the context goes into the journal as `entry`; one without a description spoils it."""
+        """What is written inside the context goes into the journal as `entry`; without a description it spoils it."""
         if self._journal is None:
             yield
             return
         with self._writing:
-            self._entry = entry
+            self._described, self._wrote = True, False
             try:
                 yield
+            except InputError:
+                self._add_to_journal(entry, applied=False)
+                raise
+            except BaseException:
+                if self._wrote:  # some of it, and who can say how much
+                    self._spoil_journal()
+                raise
+            else:
+                self._add_to_journal(entry, applied=True)
             finally:
-                self._entry = None
+                self._described = False
+
+    def _add_to_journal(self, entry: Entry, *, applied: bool) -> None:
+        if self._wrote and self._journal is not None:
+            self._journal.append(entry, applied=applied)
 
     def _spoil_journal(self) -> None:
         if self._journal is not None:
