@@ -26,14 +26,16 @@ def copy_folder(source: Path, target: Path) -> None:
     shutil.copytree(source, target, copy_function=_copy_sparse)
 
 
-def link_or_copy_shard(source: Path, target: Path) -> None:
+def link_or_copy_shard(source: Path, target: Path, search_threads: int) -> None:
     """A flushed shard once more, without its log: what is never written is linked, all else copied.
 
-    The engine then opens it without a log, so that it can be written and nothing is promised for it.
+    The engine then opens it without a log, so that it can be written and nothing is promised for it, and searches it
+    with so many threads.
     """
     shutil.copytree(source, target, copy_function=_link_or_copy, ignore=shutil.ignore_patterns(LOG_FOLDER))
     config = target / SHARD_CONFIG_FILE
-    config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), "wal_enabled": False}), encoding="utf-8")
+    changes = {"wal_enabled": False, "max_search_threads": search_threads}
+    config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), **changes}), encoding="utf-8")
 
 
 def copied_bytes(shard: Path) -> int:

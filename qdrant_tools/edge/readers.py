@@ -57,6 +57,8 @@ PATIENCE = 1.0  # seconds that a search waits for a reader before this process a
 LONGEST_ANSWER = 600  # seconds after which a reader counts as dead
 QUIET, RESTLESS = 1.0, 10.0  # seconds without a write, and of writes, after which copies are made anew
 LOOK_AGAIN, TRY_AGAIN = 5.0, 60.0  # seconds after a collection was too small, or copies could not be made
+WATCH = 0.5  # seconds between two looks at whether all readers live
+IN_A_ROW = 16  # searches of one thread after which it counts as the only one
 ENDS = 3  # deaths within a minute after which no reader is started again
 SPARE = 256 << 20  # bytes of disk that copies leave to the collections: the journal needs some too
 PART = 32  # queries that are worth a process of their own
@@ -99,7 +101,8 @@ class Generation:
     def renew(self, reader: int) -> None:
         """Give a reader a new copy, which holds nothing of the journal yet."""
         shutil.rmtree(self.folder / str(reader), ignore_errors=True)
-        link_or_copy_shard(self.base, self.folder / str(reader) / SHARD_FOLDER)
+        threads = max(1, (os.cpu_count() or 1) // len(self.progress))
+        link_or_copy_shard(self.base, self.folder / str(reader) / SHARD_FOLDER, threads)
         self.progress[reader].place = 0
 
 
@@ -157,6 +160,7 @@ class ReaderPool:
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         self._processes: list[_Process | None] = [None] * count
         self._deaths: list[float] = []
+        self._caller = self._calls = 0
         self._generations: dict[OpenCollection, Generation] = {}
         self._wanted: set[OpenCollection] = set()
         self._not_before: WeakKeyDictionary[OpenCollection, float] = WeakKeyDictionary()
@@ -178,6 +182,15 @@ class ReaderPool:
         return len(self._processes)
 
     # -- asking
+
+    def helps(self, collection: OpenCollection) -> bool:
+        """Whether another process is worth its detour. It is not for the searches of a single thread, between writes:
+        this one would only wait, and waking processes takes as long as a search."""
+        thread = threading.get_ident()
+        if thread != self._caller:
+            self._caller, self._calls = thread, 0
+        self._calls += 1
+        return self._calls <= IN_A_ROW or time.monotonic() - collection.last_write < QUIET
 
     def ask(self, collection: OpenCollection, method: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """What a reader answers. Raises `NotAnsweredError`."""
@@ -249,12 +262,23 @@ class ReaderPool:
         self._later(lambda: self._copy(collection, time.monotonic()))
 
     def _keep(self) -> None:
-        while (task := self._tasks.get()) is not None:
+        while True:
             try:
+                task = self._tasks.get(timeout=WATCH)
+                if task is None:
+                    return
                 task()
+            except queue.Empty:
+                self._watch()
             except (PlusError, OSError, EOFError, NotAnsweredError) as error:
                 if not self.off:
                     logger.warning("readers: %s; searches are answered without them", error)
+
+    def _watch(self) -> None:
+        """See whether a reader has ended that nobody has asked since."""
+        for reader, process in enumerate(self._processes):
+            if process is not None and process.process.poll() is not None:
+                self._died(reader, process)
 
     def _start(self, reader: int) -> None:
         if not self.off:
@@ -308,7 +332,7 @@ class ReaderPool:
         try:
             with collection.paused(flush=True):
                 self._require_room(collection)
-                link_or_copy_shard(collection.folder / SHARD_FOLDER, folder / "base" / SHARD_FOLDER)
+                link_or_copy_shard(collection.folder / SHARD_FOLDER, folder / "base" / SHARD_FOLDER, 1)
                 progress = [Progress(folder / f"{reader}.place") for reader in range(self.size)]
                 journal = Journal(
                     folder / "journal", progress, lambda: self._later(lambda: self._retire(collection, journal))
@@ -415,6 +439,8 @@ ROUTED = (
     "scroll",
 )
 """Reading points by their ids takes less than to ask another process."""
+PARTS = "found"
+"""The method that answers a part of many queries."""
 
 
 def routed(
@@ -425,6 +451,8 @@ def routed(
     if pool is None:
         return here()
     collection = engine.collection(name)
+    if method != PARTS and not pool.helps(collection):
+        return here()
     try:
         return pool.ask(collection, method, arguments, options)
     except NotAnsweredError as refusal:
@@ -463,7 +491,7 @@ def found(engine: Engine, name: str, queries: VectorQueries) -> Found:
     pieces = [queries.part(start, end) for start, end in itertools.pairwise(ends)]
 
     def answer(piece: VectorQueries) -> Found:
-        result: Found = routed(engine, name, "found", (piece,), {}, lambda: engine_found(engine, name, piece))
+        result: Found = routed(engine, name, PARTS, (piece,), {}, lambda: engine_found(engine, name, piece))
         return result
 
     if pool is None or parts == 1:
