@@ -13,11 +13,12 @@ Does not know: where labels come from. A label of weight 0 or less makes no posi
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from statistics import fmean
 
 import numpy as np
 
@@ -30,6 +31,9 @@ from qdrant_tools.mine.settings import Judge, MiningSettings
 from qdrant_tools.mine.tally import Tally
 from qdrant_tools.records import Encoder, Example, Label, Progress, ScoredText, Vectors
 from qdrant_tools.vectors import checked_unit_vectors
+
+AHEAD = 2
+"""Batches that are searched for while one is worked on: enough to keep several processes busy."""
 
 Drawn = dict[int, StoredPassage]
 """Number of the candidate -> its passage."""
@@ -135,20 +139,23 @@ class Miner:
         """Yield some queries and their examples at a time. The next ones are searched for meanwhile, and not in the
         account yet."""
         queries = iter(positives)
-        with ThreadPoolExecutor(1, "mining") as searching:
-            ahead: Asked | None = None
+        with ThreadPoolExecutor(AHEAD, "mining") as searching:
+            ahead = deque[Asked]()
             while batch := dict(islice(queries, self.settings.batch_size)):
                 try:
                     asked = self._ask(batch, searching)
                 except Exception:
-                    if ahead is not None:  # an error of the next ones must not cost these
-                        yield ahead.batch, self._finished(ahead)
+                    while ahead:  # an error of the next ones must not cost these
+                        yield self._done(ahead.popleft())
                     raise
-                if ahead is not None:
-                    yield ahead.batch, self._finished(ahead)
-                ahead = asked
-            if ahead is not None:
-                yield ahead.batch, self._finished(ahead)
+                ahead.append(asked)
+                if len(ahead) > AHEAD:
+                    yield self._done(ahead.popleft())
+            while ahead:
+                yield self._done(ahead.popleft())
+
+    def _done(self, asked: Asked) -> tuple[Mapping[str, Mapping[str, float]], list[Example]]:
+        return asked.batch, self._finished(asked)
 
     def batch(self, positives: Mapping[str, Mapping[str, float]]) -> list[Example]:
         """The examples of some queries."""
@@ -220,7 +227,7 @@ class Miner:
                 )
                 left, removed = eligible(candidates, all_known, against, self.settings)
                 self.tally.counts.update(removed)
-                weight = float(np.mean([asked.batch[query][passage.id] for passage in its]))
+                weight = fmean(asked.batch[query][passage.id] for passage in its)
                 order = drawing_order(candidates, left, self.settings, query)
                 ids = frozenset(all_known.points)
                 drafts.append(Draft(query, weight, its, scores[chosen].tolist(), stored, ids, candidates, order))
