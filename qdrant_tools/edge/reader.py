@@ -152,13 +152,16 @@ class Reader:
     def __init__(self, orders: socket.socket, questions: list[socket.socket]) -> None:
         self._orders, self._sockets = orders, [orders, *questions]
         self._copies: dict[int, Served] = {}
+        self._dropped: list[Served] = []
 
     def serve(self) -> None:
         """Serve until the other end is closed."""
         wait = LATER
         while True:
-            ready, _, _ = select.select(self._sockets, [], [], wait if self._copies else None)
+            ready, _, _ = select.select(self._sockets, [], [], wait if self._copies or self._dropped else None)
             if not ready:
+                if self._dropped:  # closing takes a while, and nobody must wait for it
+                    self._dropped.pop().copied.drop()
                 came = [served.catch_up() for served in self._copies.values()]
                 wait = SOON if any(came) else min(2 * wait, LATER)
             for channel in ready:
@@ -177,7 +180,7 @@ class Reader:
             if order == "open":
                 self._copies[value.number] = Served(value)
             elif value in self._copies:
-                self._copies.pop(value).copied.drop()
+                self._dropped.append(self._copies.pop(value))
         except BaseException as error:  # a panic of the engine is no Exception
             return _told(error), REFUSAL
         return b"", ANSWER

@@ -52,7 +52,7 @@ READER = Path(__file__).with_name("reader.py")
 
 SMALLEST = 4 << 20  # bytes of vectors; below, a search takes less than to ask another process
 AT_ONCE = 2  # questions that a reader is given: the second waits there while it answers the first
-QUESTION_BYTES = 256 << 10  # of writes that a question may have to wait for; with more, this process answers
+QUESTION_BYTES = 64 << 10  # of writes that a question may have to wait for; with more, this process answers
 PATIENCE = 1.0  # seconds that a search waits for a reader before this process answers
 LONGEST_ANSWER = 600  # seconds after which a reader counts as dead
 QUIET, RESTLESS = 1.0, 10.0  # seconds without a write, and of writes, after which copies are made anew
