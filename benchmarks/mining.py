@@ -1,6 +1,7 @@
 """How fast are hard negatives mined from a collection that is there, and how much memory does it take?
 
-    python benchmarks/mining.py --data FOLDER [--int8] [--slice 1000] [--parts ours faiss raw memory] [--work FOLDER]
+    python benchmarks/mining.py --data FOLDER [--int8] [--readers 2] [--slice 1000] [--work FOLDER]
+        [--parts ours faiss raw memory]
 
 FOLDER holds one folder per data set in BEIR's layout: `corpus.jsonl` (_id, title, text), `queries.jsonl` (_id, text),
 `qrels/train.tsv`. For every query of the train split, 4 negatives out of 50 candidates, none above 95 % of the
@@ -10,7 +11,7 @@ positive's score. Parts:
   by the int8 build. `ours_given_embeddings` is the same with the query vectors given, to compare with FAISS.
   `agreement_with_exact` is the share of our negatives that an exact search gives too, by the same rules. The index is
   a better one than the default, searched as it is; `defaults` are the same figures for the default index, in which
-  mining by default looks further instead.
+  mining by default looks further instead. With `--readers N` the folder is opened with so many, and ready.
 - `faiss`: sentence-transformers' `mine_hard_negatives` over FAISS, given the same embeddings; null without faiss.
 - `raw`: the same from raw texts, which it embeds. With `--slice N` from N passages only (positives first, and the
   queries that have theirs among them): `sentence_transformers` is then extrapolated by the characters to embed, and
@@ -167,6 +168,7 @@ class Bench:
     data: Data
     work: Work
     encoder: Encoder
+    readers: int = 0
 
     @cached_property
     def passages(self) -> dict[str, Any]:
@@ -205,10 +207,13 @@ class Bench:
     @contextmanager
     def _indexed(self, kind: str, settings: CollectionSettings) -> Iterator[Collection]:
         its = Given(self.encoder, self.passages)
-        with closing(connect(self.work.folder / f"{self.data.name}.{kind}")) as client:
+        with closing(connect(self.work.folder / f"{self.data.name}.{kind}", readers=self.readers)) as client:
             collection = CollectionManager(client).ensure(self.data.name, its, settings=settings)
             index_passages(collection, (Passage(key, text) for key, text in self.data.passages.items()), its)
             build_index(collection)
+            end = time.monotonic() + 120
+            while self.readers and not client.readers_ready(self.data.name) and time.monotonic() < end:  # type: ignore[attr-defined]
+                time.sleep(0.02)
             yield collection
 
     def _given(self, collection: Collection, settings: MiningSettings, *, times: int = 3) -> tuple[float, MiningResult]:
@@ -299,7 +304,9 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         yield from map(json.loads, file)
 
 
-def summary(found: Mapping[str, Mapping[str, Any]], memory: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
+def summary(
+    found: Mapping[str, Mapping[str, Any]], memory: Mapping[int, Mapping[str, float]], readers: int
+) -> dict[str, Any]:
     """The totals over all data sets; null for what was not measured on each of them."""
 
     def total(part: str, key: str) -> float | None:
@@ -322,6 +329,7 @@ def summary(found: Mapping[str, Mapping[str, Any]], memory: Mapping[int, Mapping
         "peak_memory_mb": {str(size): its["peak"] for size, its in memory.items()},
         "mining_memory_mb": {str(size): its["added"] for size, its in memory.items()},
         "datasets": found,
+        "readers": readers,
         "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores",
     }
 
@@ -337,10 +345,11 @@ def measure(arguments: argparse.Namespace, work: Work) -> dict[str, dict[str, An
     found: dict[str, dict[str, Any]] = {}
     for name in arguments.datasets:
         data = read_data(arguments.data / name, queries=arguments.queries, passages=arguments.passages)
-        bench = Bench(data, work, encoder)
+        bench = Bench(data, work, encoder, arguments.readers)
         its = found[name] = {}
         if "ours" in arguments.parts:
-            its["ours"] = work.figures(f"{name}.ours", bench.ours)
+            part = f"{name}.ours" + (f".readers{arguments.readers}" if arguments.readers else "")
+            its["ours"] = work.figures(part, bench.ours)
         if "faiss" in arguments.parts:
             its["faiss"] = work.figures(f"{name}.faiss", bench.faiss)
         if "raw" in arguments.parts:
@@ -371,6 +380,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
     parser.add_argument("--int8", action="store_true", help="embed with the int8 build, which is made first")
+    parser.add_argument("--readers", type=int, default=0, help="processes that our mining searches with")
     parser.add_argument("--slice", type=int, help="passages for sentence-transformers from raw texts; extrapolated")
     parser.add_argument("--work", type=Path, help="where figures, vectors and collections are kept, to go on with")
     parser.add_argument("--queries", type=int, help="only so many train queries per data set: for a quick look")
@@ -395,7 +405,7 @@ def main() -> None:
                 return measure_memory(work.folder, size, arguments.dimension)
 
             memory[size] = work.figures(f"memory.{arguments.dimension}.{size}", of_size)
-    print(json.dumps(summary(found, memory)))
+    print(json.dumps(summary(found, memory, arguments.readers)))
 
 
 if __name__ == "__main__":

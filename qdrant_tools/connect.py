@@ -54,13 +54,16 @@ def connect(
     timeout: int | None = None,
     prefer_grpc: bool = False,
     create: bool = True,
+    readers: int = 0,
 ) -> QdrantClient:
     """Return a client of the collections at `location`.
 
     `location` is an http(s) URL, a folder, or ":memory:". `api_key` (default: the environment's QDRANT_API_KEY),
     `timeout` (seconds) and `prefer_grpc` concern a server. With `create=False` a folder without collections is an
-    error and nothing is written. Raises `LocationError`, `LocationBusyError`, `UnreachableError`, `UsageError`.
+    error and nothing is written. `readers` processes answer searches of a folder's large collections: threads of one
+    process search one after another. Raises `LocationError`, `LocationBusyError`, `UnreachableError`, `UsageError`.
     """
+    _check_readers(location, readers)
     options = server_options(location, api_key, timeout, prefer_grpc)
     if options is not None:
         return _answering(str(location), options)
@@ -69,7 +72,7 @@ def connect(
     # imported here: a client of a server needs no engine in its process
     from qdrant_tools.edge.client import EmbeddedClient
 
-    return EmbeddedClient(Path(location), create=create)
+    return EmbeddedClient(Path(location), create=create, readers=readers)
 
 
 def aconnect(
@@ -79,11 +82,13 @@ def aconnect(
     timeout: int | None = None,
     prefer_grpc: bool = False,
     create: bool = True,
+    readers: int = 0,
 ) -> AsyncQdrantClient:
     """Return what `connect` returns, with methods to await. Clients of one folder share one engine.
 
     Two clients of ":memory:" share nothing: each has collections of its own.
     """
+    _check_readers(location, readers)
     options = server_options(location, api_key, timeout, prefer_grpc)
     if options is not None:
         _answering(str(location), options).close()
@@ -93,7 +98,7 @@ def aconnect(
         return AsyncQdrantClient(MEMORY)
     from qdrant_tools.edge.async_client import AsyncEmbeddedClient
 
-    return AsyncEmbeddedClient(Path(location), create=create)
+    return AsyncEmbeddedClient(Path(location), create=create, readers=readers)
 
 
 def engine_of(client: QdrantClient | AsyncQdrantClient) -> EngineName:
@@ -119,6 +124,11 @@ def server_options(
     if api_key is not None or timeout is not None or prefer_grpc:
         raise UsageError(f"api_key, timeout and prefer_grpc are for a server URL, but the location is '{text}'")
     return None
+
+
+def _check_readers(location: str | Path, readers: int) -> None:
+    if readers and (str(location) == MEMORY or is_url(str(location))):
+        raise UsageError(f"readers are for a folder, but the location is '{location}': drop readers={readers!r}")
 
 
 def is_url(location: str) -> bool:

@@ -2,8 +2,8 @@
 rankings without points.
 
 Guarantees: `frozen_copy` is a copy of one moment, with every write that was acknowledged before it; what a kill leaves
-of it is removed later, and nothing else; `rankings` are what `query_batch_points` finds. Does not know: what is in the
-files, whose rankings they are.
+of it is removed later, and nothing else; `vector_rankings` are what `query_batch_points` finds. Does not know: what is
+in the files, whose rankings they are.
 """
 
 from __future__ import annotations
@@ -18,17 +18,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 
 from qdrant_tools.connect import engine_of
 from qdrant_tools.errors import LocationError, NotSupportedError
 from qdrant_tools.handle import plain_id
+from qdrant_tools.records import Vectors
 
 if TYPE_CHECKING:
     from qdrant_tools.edge.engine import Engine
     from qdrant_tools.edge.shard import OpenCollection
 
 RESTORING = "qdrant-tools-restoring-"
+
+Ranking = tuple[Sequence[str | int], NDArray[np.float32]]
+"""Ids and scores (n,), best first; an id is made when it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -127,21 +133,39 @@ def _remove_abandoned(parent: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def rankings(
-    client: QdrantClient, name: str, requests: Sequence[models.QueryRequest]
-) -> list[tuple[Sequence[str | int], list[float]]]:
-    """The ids and scores of what each request finds, in the order of the engine.
+def vector_rankings(
+    client: QdrantClient,
+    name: str,
+    vectors: Vectors,
+    limits: Sequence[int],
+    *,
+    using: str | None = None,
+    params: models.SearchParams | None = None,
+    only: models.Filter | None = None,
+) -> list[Ranking]:
+    """The ids and scores of the points nearest to each query vector (n, dimension), in the order of the engine.
 
-    A client of the embedded engine makes no `ScoredPoint` for that, which costs more than the search.
+    A client of the embedded engine makes no `ScoredPoint` for that, which costs more than the search, and asks all its
+    readers at once.
     """
+    if not len(vectors):
+        return []
     if engine_of(client) != "qdrant-edge":
+        requests = [
+            models.QueryRequest(query=row, limit=limit, using=using, params=params, filter=only, with_payload=False)
+            for row, limit in zip(vectors.tolist(), limits, strict=True)
+        ]
         found = [response.points for response in client.query_batch_points(name, requests)]
-        return [([plain_id(p.id) for p in points], [p.score for p in points]) for points in found]
+        return [
+            ([plain_id(p.id) for p in points], np.array([p.score for p in points], dtype=np.float32))
+            for points in found
+        ]
     # imported here: a client of a server needs no engine in its process
-    from qdrant_tools.edge.rankings import engine_rankings
+    from qdrant_tools.edge.rankings import VectorQueries
+    from qdrant_tools.edge.readers import found as found_by_engine
 
     backend: Any = client._client
-    return engine_rankings(backend.engine, name, requests)
+    return found_by_engine(backend.engine, name, VectorQueries(vectors, limits, using, params, only)).rankings()
 
 
 def _opened(client: QdrantClient, name: str) -> OpenCollection:

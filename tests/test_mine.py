@@ -11,7 +11,7 @@ from qdrant_client import models
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
 from qdrant_tools.collection import Collection, CollectionManager, build_index, point_id
-from qdrant_tools.embedded import rankings
+from qdrant_tools.embedded import vector_rankings
 from qdrant_tools.errors import InputError, SpaceMismatchError
 from qdrant_tools.index import index_passages
 from qdrant_tools.mine import Judge, MiningSettings, Tally, candidates, mine, positives_by_query
@@ -73,11 +73,11 @@ def test_negatives_are_the_nearest_passages_that_no_rule_removes(client, encoder
 def test_mining_looks_further_than_a_search_unless_told_otherwise(tmp_path, encoder, monkeypatch, given, looked):
     asked: list[int | None] = []
 
-    def watched(client, name, requests):
-        asked.extend(request.params.hnsw_ef for request in requests)
-        return rankings(client, name, requests)
+    def watched(client, name, vectors, limits, **how):
+        asked.extend(how["params"].hnsw_ef for _ in limits)
+        return vector_rankings(client, name, vectors, limits, **how)
 
-    monkeypatch.setattr(candidates, "rankings", watched)
+    monkeypatch.setattr(candidates, "vector_rankings", watched)
     for client in client_of("edge", tmp_path):
         collection = replace(filled(client, encoder, numbered(5)), hnsw_ef=77)
         mine(collection, [Label("number one", numbered(5)[0].id)], encoder, settings=replace(OPEN, **given))
@@ -391,10 +391,14 @@ def test_settings_that_make_no_sense_are_refused_when_made(wrong, message):
 def test_rankings_are_what_the_client_finds(client, encoder):
     collection = filled(client, encoder, numbered(30))
     vectors = encoder.encode_queries(["passage about topic1", "thing4"])
-    requests = [models.QueryRequest(query=row, limit=7) for row in vectors.tolist()]
+    limits = [7, 3]
+    requests = [models.QueryRequest(query=row, limit=k) for row, k in zip(vectors.tolist(), limits, strict=True)]
     found = [response.points for response in client.query_batch_points(collection.name, requests)]
     expected = [([point.id for point in points], [point.score for point in points]) for points in found]
-    assert [(list(ids), scores) for ids, scores in rankings(client, collection.name, requests)] == expected
+    rankings = vector_rankings(client, collection.name, vectors, limits)
+    assert [list(ids) for ids, _ in rankings] == [ids for ids, _ in expected]
+    for (_, scores), (_, wanted) in zip(rankings, expected, strict=True):
+        assert scores == pytest.approx(wanted)
 
 
 def test_a_known_positive_is_no_negative_even_if_the_engine_scores_it_otherwise(client, encoder, monkeypatch):

@@ -62,9 +62,9 @@ class AsyncEmbeddedClient(AsyncQdrantClient):
     Raises `LocationError` and `LocationBusyError` as `EmbeddedClient` does.
     """
 
-    def __init__(self, folder: str | Path, *, create: bool = True) -> None:
+    def __init__(self, folder: str | Path, *, create: bool = True, readers: int = 0) -> None:
         # not AsyncQdrantClient.__init__: it would set up a server connection or another engine
-        backend = AsyncEdgeBackend(EdgeBackend(Path(folder), create=create))
+        backend = AsyncEdgeBackend(EdgeBackend(Path(folder), create=create, readers=readers))
         self._client: AsyncEdgeBackend = backend
         self.cloud_inference = False
         self.local_inference_batch_size: int | None = None

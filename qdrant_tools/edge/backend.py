@@ -15,21 +15,28 @@ from qdrant_client.http import models
 
 from qdrant_tools.edge.catalog import CatalogMethods
 from qdrant_tools.edge.engine import acquire, release
+from qdrant_tools.edge.readers import RoutedReads, checked_readers, start_readers
 from qdrant_tools.edge.reads import ReadMethods
 from qdrant_tools.edge.seam import refuse_odd_arguments
 from qdrant_tools.edge.writes import WriteMethods
-from qdrant_tools.errors import NotSupportedError
+from qdrant_tools.errors import NotSupportedError, PlusError
 
 ENGINE = "qdrant-edge"
 
 
-class EdgeBackend(CatalogMethods, WriteMethods, ReadMethods):
+class EdgeBackend(RoutedReads, CatalogMethods, WriteMethods, ReadMethods):
     """One user of a folder's engine; the engine closes with its last user."""
 
-    def __init__(self, root: Path, *, create: bool = True) -> None:
+    def __init__(self, root: Path, *, create: bool = True, readers: int = 0) -> None:
         super().__init__()
+        checked_readers(readers)
         self.engine = acquire(root, create=create)
         self._closed = False
+        try:
+            start_readers(self.engine, readers)
+        except PlusError:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         return f"EdgeBackend({str(self.engine.root)!r})"
@@ -38,6 +45,11 @@ class EdgeBackend(CatalogMethods, WriteMethods, ReadMethods):
         if not self._closed:
             self._closed = True
             release(self.engine)
+
+    def readers_ready(self, collection_name: str) -> bool:
+        """Whether all readers would answer a search of this collection now; asking makes them get ready."""
+        pool = self.engine.readers
+        return pool is not None and pool.ready(self.engine.collection(collection_name))
 
     def info(self) -> models.VersionInfo:
         return models.VersionInfo(title=ENGINE, version=version("qdrant-edge-py"))

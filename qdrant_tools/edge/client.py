@@ -25,9 +25,9 @@ class EmbeddedClient(QdrantClient):
     `LocationBusyError`. Raises `LocationError` for a folder that is not ours, or absent with `create=False`.
     """
 
-    def __init__(self, folder: str | Path, *, create: bool = True) -> None:
+    def __init__(self, folder: str | Path, *, create: bool = True, readers: int = 0) -> None:
         # not QdrantClient.__init__: it would set up a server connection or another engine
-        backend = EdgeBackend(Path(folder), create=create)
+        backend = EdgeBackend(Path(folder), create=create, readers=readers)
         self._client: EdgeBackend = backend
         self.cloud_inference = False
         self.local_inference_batch_size: int | None = None
@@ -83,6 +83,13 @@ class EmbeddedClient(QdrantClient):
     def flush(self, collection_name: str) -> None:
         """Make every acknowledged write survive a power failure; it survives the end of the process anyway."""
         self._client.flush(collection_name)
+
+    def readers_ready(self, collection_name: str) -> bool:
+        """Whether all readers would answer a search of this collection now; asking makes them get ready.
+
+        Without readers, and for a collection too small for them, never.
+        """
+        return self._client.readers_ready(collection_name)
 
 
 def _is_plain_vector(vector: Any) -> bool:

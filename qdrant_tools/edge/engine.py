@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import qdrant_edge as qe
 from qdrant_client.http import models
@@ -22,6 +22,7 @@ from qdrant_client.http import models
 from qdrant_tools.edge.build import BackgroundBuilds, build
 from qdrant_tools.edge.checks import text
 from qdrant_tools.edge.config import engine_config
+from qdrant_tools.edge.files import remove_readers_folder
 from qdrant_tools.edge.location import Location, prepare_folder, settle
 from qdrant_tools.edge.lock import FolderLock
 from qdrant_tools.edge.manifest import CollectionEntry, Manifest, settings_row
@@ -35,11 +36,17 @@ from qdrant_tools.errors import (
     NotSupportedError,
 )
 
+if TYPE_CHECKING:
+    from qdrant_tools.edge.readers import ReaderPool
+
 Settings = models.CreateCollection
 
 
 class Engine:
     """A folder of collections. Get one with `acquire()`, give it back with `release()`."""
+
+    readers: ReaderPool | None = None
+    """Processes that answer searches, if the folder was opened with any."""
 
     def __init__(self, root: Path, *, create: bool) -> None:
         prepare_folder(root, create=create)
@@ -53,6 +60,7 @@ class Engine:
         self.builds = BackgroundBuilds(self.build)
         try:
             self._location = Location.open(root)
+            remove_readers_folder(root)
         except BaseException:
             self._lock.release()
             raise
@@ -60,6 +68,11 @@ class Engine:
     @property
     def _manifest(self) -> Manifest:
         return self._location.manifest
+
+    @property
+    def mutex(self) -> threading.RLock:
+        """Held by whoever changes what the engine has."""
+        return self._mutex
 
     # -- looking up
 
@@ -224,6 +237,8 @@ class Engine:
             if self.closed or self.pid != os.getpid():
                 return
             self.closed = True
+            if self.readers is not None:
+                self.readers.close()
             try:
                 for collection in self._open.values():
                     collection.close()

@@ -1,14 +1,25 @@
-"""Copies and sizes of a shard's files, which have holes. Does not know: the engine."""
+"""Copies of a shard's files, whole or with links to what never changes, and their sizes. Does not know: the engine."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import stat
 from pathlib import Path
 
+from qdrant_tools.errors import DamagedCollectionError
+
 BLOCK = 1 << 20
+
+NEVER_WRITTEN = frozenset({"matrix.dat", "links.bin", "links_compressed.bin", "quantized.data"})
+"""The large files of a segment with an index. The engine maps them for reading only, whatever is written later."""
+LOG_FOLDER = "wal"
+READERS_FOLDER = ".readers"
+MARK = "REMOVE_ME"
+"""A file in that folder: it is ours, and can be removed."""
+SHARD_CONFIG_FILE = "edge_config.json"
 
 
 def content_bytes(folder: Path) -> int:
@@ -27,6 +38,63 @@ def content_bytes(folder: Path) -> int:
 def copy_folder(source: Path, target: Path) -> None:
     """Copy a folder tree, holes as holes: the engine preallocates its files, most of them empty."""
     shutil.copytree(source, target, copy_function=_copy_sparse)
+
+
+def link_or_copy_shard(source: Path, target: Path, search_threads: int) -> None:
+    """A flushed shard once more, without its log: what is never written is linked, all else copied.
+
+    The engine then opens it without a log, so that it can be written and nothing is promised for it, and searches it
+    with so many threads.
+    """
+    shutil.copytree(source, target, copy_function=_link_or_copy, ignore=shutil.ignore_patterns(LOG_FOLDER))
+    config = target / SHARD_CONFIG_FILE
+    changes = {"wal_enabled": False, "max_search_threads": search_threads}
+    config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), **changes}), encoding="utf-8")
+
+
+def copied_bytes(shard: Path) -> int:
+    """Bytes on the disk that `link_or_copy_shard` takes."""
+    total = 0
+    for path in shard.rglob("*"):
+        if path.name not in NEVER_WRITTEN and LOG_FOLDER not in path.relative_to(shard).parts[:1] and path.is_file():
+            total += path.stat().st_blocks * 512
+    return total
+
+
+def require_unwritten_links(shard: Path) -> None:
+    """Raise `DamagedCollectionError` if this process could write to a linked file. Linux tells; elsewhere trust."""
+    if not os.path.exists("/proc/self/maps"):
+        return
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+        for line in maps:
+            path = Path(line.rstrip("\n").partition("/")[1] + line.rstrip("\n").partition("/")[2])
+            if path.name in NEVER_WRITTEN and line.split()[1].startswith("rw") and path.is_relative_to(shard):
+                raise DamagedCollectionError(f"the engine maps '{path}' for writing: it cannot be shared")
+
+
+def _link_or_copy(source: str, target: str) -> str:
+    if os.path.basename(source) in NEVER_WRITTEN:
+        try:
+            os.link(source, target)
+            return target
+        except OSError:  # a file system without links
+            pass
+    return _copy_sparse(source, target)
+
+
+def prepare_readers_folder(root: Path) -> Path:
+    """The folder for copies that readers open, empty. The caller holds the lock on `root`."""
+    remove_readers_folder(root)
+    folder = root / READERS_FOLDER
+    folder.mkdir()
+    (folder / MARK).touch()
+    return folder
+
+
+def remove_readers_folder(root: Path) -> None:
+    """Remove what readers of a process that was killed have left. A folder without our mark stays."""
+    if (root / READERS_FOLDER / MARK).is_file():
+        shutil.rmtree(root / READERS_FOLDER, ignore_errors=True)
 
 
 def _copy_sparse(source: str, target: str) -> str:

@@ -45,6 +45,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from qdrant_tools.edge.files import READERS_FOLDER
 from qdrant_tools.edge.lock import LOCK_FILE
 from qdrant_tools.edge.manifest import (
     FOLDER_NAME,
@@ -416,7 +417,13 @@ def prepare_folder(root: Path, *, create: bool) -> None:
         if there & {MANIFEST_FILE, PREVIOUS_FILE} or survey(root):
             return
         # what another process that is just creating the folder may have written
-        ours = {LOCK_FILE, RESERVE_FILE, f"{MANIFEST_FILE}.new", *([] if _is_foreign(root) else [COLLECTIONS_FOLDER])}
+        ours = {
+            LOCK_FILE,
+            RESERVE_FILE,
+            READERS_FOLDER,
+            f"{MANIFEST_FILE}.new",
+            *([] if _is_foreign(root) else [COLLECTIONS_FOLDER]),
+        }
         if foreign := sorted(there - ours):
             kind = "a local-mode folder of qdrant-client" if "meta.json" in foreign else f"it holds {foreign[0]!r}"
             raise LocationError(

@@ -1,48 +1,152 @@
-"""Queries -> ids and scores of what they find, without making points of it, which costs more than the search.
+"""Query vectors -> arrays of ids and scores, without a Python object for each hit, which costs more than the search.
 
-Guarantees: the same ids and scores, in the same order, as `query_batch_points`. Does not know: payloads.
+Guarantees: the ids and scores that `query_batch_points` finds, in the same order. Does not know: payloads, processes.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
-from typing import overload
+from dataclasses import dataclass
+from typing import Any, overload
 
+import numpy as np
 import qdrant_edge as qe
+from numpy.typing import NDArray
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import client_id
+from qdrant_tools.edge.checks import DEFAULT_VECTOR, client_id
 from qdrant_tools.edge.engine import Engine
-from qdrant_tools.edge.options import check_options
-from qdrant_tools.edge.queries import engine_request
+from qdrant_tools.edge.filters import engine_filter
+from qdrant_tools.edge.queries import positive, search_params
+from qdrant_tools.edge.shard import OpenCollection
+from qdrant_tools.errors import NotSupportedError
 
-Ranking = tuple[Sequence[str | int], list[float]]
+Ids = Sequence[str | int]
+UUID_BYTES = np.dtype("V16")
+
+
+@dataclass(frozen=True)
+class VectorQueries:
+    """Searches that differ in their vectors (n, dimension) and limits only."""
+
+    vectors: NDArray[np.float32]
+    limits: Sequence[int]
+    using: str | None = None
+    params: models.SearchParams | None = None
+    filter: models.Filter | None = None
+
+    def part(self, start: int, end: int) -> VectorQueries:
+        return VectorQueries(self.vectors[start:end], self.limits[start:end], self.using, self.params, self.filter)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The hits of all queries one after another: those of query i from `starts[i]` to `starts[i + 1]`, best first."""
+
+    ids: Ids
+    scores: NDArray[np.float32]
+    starts: NDArray[np.int64]
+
+    def rankings(self) -> list[tuple[Ids, NDArray[np.float32]]]:
+        """Ids and scores of each query."""
+        places = self.starts.tolist()
+        return [(self.ids[a:b], self.scores[a:b]) for a, b in zip(places, places[1:])]
+
+    def packed(self) -> Found:
+        """The same with ids that can leave this process."""
+        return Found(PackedIds.of(self.ids), self.scores, self.starts) if isinstance(self.ids, PointIds) else self
 
 
 class PointIds(Sequence[str | int]):
     """The ids of points, each made when it is asked for: making a UUID takes longer than finding its point."""
 
     def __init__(self, points: Sequence[qe.ScoredPoint]) -> None:
-        self._points = points
+        self.points = points
 
     @overload
     def __getitem__(self, index: int) -> str | int: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[str | int]: ...
-    def __getitem__(self, index: int | slice) -> str | int | Sequence[str | int]:
-        return PointIds(self._points[index]) if isinstance(index, slice) else client_id(self._points[index].id)
+    def __getitem__(self, index: slice) -> Ids: ...
+    def __getitem__(self, index: int | slice) -> str | int | Ids:
+        return PointIds(self.points[index]) if isinstance(index, slice) else client_id(self.points[index].id)
 
     def __len__(self) -> int:
-        return len(self._points)
+        return len(self.points)
 
 
-def engine_rankings(engine: Engine, name: str, requests: Sequence[models.QueryRequest]) -> list[Ranking]:
-    """The ranking of each request."""
+class PackedIds(Sequence[str | int]):
+    """Ids in an array: 64-bit integers, the 16 bytes of UUIDs, or Python objects where both occur."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array = array
+
+    @classmethod
+    def of(cls, ids: PointIds) -> PackedIds:
+        plain: list[Any] = [point.id for point in ids.points]
+        kinds = set(map(type, plain))
+        if kinds == {int}:
+            return cls(np.array(plain, dtype=np.uint64))
+        if kinds == {uuid.UUID}:
+            return cls(np.frombuffer(b"".join([each.bytes for each in plain]), dtype=UUID_BYTES))
+        return cls(np.array([client_id(each) for each in plain], dtype=object))
+
+    @overload
+    def __getitem__(self, index: int) -> str | int: ...
+    @overload
+    def __getitem__(self, index: slice) -> Ids: ...
+    def __getitem__(self, index: int | slice) -> str | int | Ids:
+        if isinstance(index, slice):
+            return PackedIds(self.array[index])
+        value: Any = self.array[index]
+        if self.array.dtype == UUID_BYTES:
+            return str(uuid.UUID(bytes=value.tobytes()))
+        return value if isinstance(value, str) else int(value)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+
+def engine_found(engine: Engine, name: str, queries: VectorQueries) -> Found:
+    """What the engine finds. Raises `VectorError`, `InputError`, `NotSupportedError`."""
     collection = engine.collection(name)
     with collection.call:
-        for request in requests:
-            check_options({"shard_key": request.shard_key})
-        batch = qe.QueryBatchRequest([engine_request(engine, collection, request) for request in requests])
+        batch = qe.QueryBatchRequest(_requests(collection, queries))
     with collection.hold() as shard:
         answers = shard.query_batch(batch)
-    return [(PointIds(points), [point.score for point in points]) for points in answers]
+    points = [point for answer in answers for point in answer]
+    scores = np.fromiter((point.score for point in points), dtype=np.float32, count=len(points))
+    return Found(PointIds(points), scores, np.cumsum([0, *map(len, answers)]))
+
+
+def _requests(collection: OpenCollection, queries: VectorQueries) -> list[qe.QueryRequest]:
+    name = queries.using or DEFAULT_VECTOR
+    schema = collection.schema
+    schema.knows(name)
+    if name not in schema.dense or schema.dense[name].multi:
+        raise NotSupportedError(f"{schema.where(name)}: rankings are of dense vectors, one for each point")
+    params, condition = search_params(queries.params), engine_filter(queries.filter)
+    rows = [schema.check(name, row) for row in queries.vectors.tolist()]
+    return [
+        qe.QueryRequest(
+            limit=positive(limit, "limit"),
+            query=qe.Query.Nearest(row, using=queries.using),
+            filter=condition,
+            params=params,
+        )
+        for row, limit in zip(rows, queries.limits, strict=True)
+    ]
+
+
+def joined(parts: Sequence[Found]) -> Found:
+    """Several answers as one."""
+    if len(parts) == 1:
+        return parts[0]
+    arrays = [part.packed().ids.array for part in parts]  # type: ignore[attr-defined]
+    if len({array.dtype for array in arrays if len(array)}) > 1:
+        arrays = [np.array(list(PackedIds(array)), dtype=object) for array in arrays]
+    arrays = [array for array in arrays if len(array)] or arrays[:1]
+    starts, scores = [np.zeros(1, dtype=np.int64)], [part.scores for part in parts]
+    for part in parts:
+        starts.append(part.starts[1:] + starts[-1][-1])
+    return Found(PackedIds(np.concatenate(arrays)), np.concatenate(scores), np.concatenate(starts))

@@ -131,8 +131,7 @@ class ReadMethods(QdrantBase):
                 return models.QueryResponse.model_construct(points=answer(self.engine, collection, request))
             engine_query = engine_request(self.engine, collection, request)
         with collection.hold() as shard:
-            hits = shard.query(engine_query)
-            return models.QueryResponse.model_construct(points=[scored_point(hit) for hit in hits])
+            return self._response(shard.query(engine_query))
 
     def query_batch_points(
         self, collection_name: str, requests: Sequence[types.QueryRequest], **options: Any
@@ -147,9 +146,7 @@ class ReadMethods(QdrantBase):
             batch = qe.QueryBatchRequest([engine_request(self.engine, collection, request) for request in requests])
         with collection.hold() as shard:
             answers = shard.query_batch(batch)
-            return [
-                models.QueryResponse.model_construct(points=[scored_point(hit) for hit in hits]) for hits in answers
-            ]
+            return [self._response(hits) for hits in answers]
 
     def _answer(self, collection: OpenCollection, request: models.QueryRequest) -> types.QueryResponse:
         """One request of a batch of which not all can go to the engine."""
@@ -157,8 +154,10 @@ class ReadMethods(QdrantBase):
         if merged_here(collection, request):
             return models.QueryResponse.model_construct(points=answer(self.engine, collection, request))
         with collection.hold() as shard:
-            hits = shard.query(engine_request(self.engine, collection, request))
-            return models.QueryResponse.model_construct(points=[scored_point(hit) for hit in hits])
+            return self._response(shard.query(engine_request(self.engine, collection, request)))
+
+    def _response(self, hits: Sequence[qe.ScoredPoint]) -> types.QueryResponse:
+        return models.QueryResponse.model_construct(points=[scored_point(hit) for hit in hits])
 
     # -- what the binding lacks
 

@@ -26,6 +26,7 @@ from qdrant_tools.edge.config import engine_config, vector_schema
 from qdrant_tools.edge.files import content_bytes
 from qdrant_tools.edge.guard import Guard
 from qdrant_tools.edge.integrity import Integrity
+from qdrant_tools.edge.journal import Entry, Journal
 from qdrant_tools.edge.seam import EngineCall, damaged_on_open
 from qdrant_tools.edge.space import (
     DELETED,
@@ -40,7 +41,13 @@ from qdrant_tools.edge.space import (
     room_for_build,
     vector_numbers,
 )
-from qdrant_tools.errors import CollectionNotFoundError, DamagedCollectionError, LocationError, PlusError
+from qdrant_tools.errors import (
+    CollectionNotFoundError,
+    DamagedCollectionError,
+    InputError,
+    LocationError,
+    PlusError,
+)
 
 SHARD_FOLDER = "shard"
 SHARD_CONFIG_FILE = "edge_config.json"
@@ -71,6 +78,8 @@ class OpenCollection:
         self._record: list[tuple[qe.UpdateOperation, bool]] | None = None
         self._replayed = 0
         self._content: int | None = None
+        self._journal: Journal | None = None
+        self._described = self._wrote = False
         self._require_files()
         self.reserve = reserve_of(folder.parent.parent)
         self.reserve.look()
@@ -153,6 +162,9 @@ class OpenCollection:
             # one that failed may have changed some points before it did
             if self._record is not None:
                 self._record.append((operation, applied))
+            self._wrote = True
+            if not self._described:
+                self._spoil_journal()
             self.last_write = time.monotonic()
 
     def delete(self, operation: qe.UpdateOperation, at_most: int) -> None:
@@ -258,6 +270,7 @@ class OpenCollection:
             self.integrity.forget()
             self._content = None
             built = shard.optimize()
+            self._spoil_journal()
             self.flush()
             self.guard.optimized(self._fingerprint())
             return built
@@ -265,6 +278,52 @@ class OpenCollection:
     def _fingerprint(self) -> str:
         row = self.settings.model_dump_json(exclude={"metadata"}, exclude_none=True)
         return hashlib.sha256(row.encode()).hexdigest()[:16]
+
+    # -- letting other processes follow what is written
+
+    @contextmanager
+    def paused(self, *, flush: bool) -> Iterator[None]:
+        """Inside the context nothing is written; with `flush`, everything written before is in the files."""
+        with self._writing:
+            if flush:
+                self.flush()
+            yield
+
+    def follow(self, journal: Journal) -> None:
+        """Add every write from now on to a journal, in place of an older one. The caller has paused the writes."""
+        self._spoil_journal()
+        self._journal = journal
+
+    @contextmanager
+    def described(self, entry: Entry) -> Iterator[None]:
+        """What is written inside the context goes into the journal as `entry`; without a description it spoils it."""
+        if self._journal is None:
+            yield
+            return
+        with self._writing:
+            self._described, self._wrote = True, False
+            try:
+                yield
+            except InputError:
+                self._add_to_journal(entry, applied=False)
+                raise
+            except BaseException:
+                if self._wrote:  # some of it, and who can say how much
+                    self._spoil_journal()
+                raise
+            else:
+                self._add_to_journal(entry, applied=True)
+            finally:
+                self._described = False
+
+    def _add_to_journal(self, entry: Entry, *, applied: bool) -> None:
+        if self._wrote and self._journal is not None:
+            self._journal.append(entry, applied=applied)
+
+    def _spoil_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.spoil()
+            self._journal = None
 
     # -- exchanging the shard for an optimized copy of it
 
@@ -320,6 +379,7 @@ class OpenCollection:
                 self.integrity.close(sealed=False)
                 self.folder, self.guard, self.integrity = folder, guard, integrity
                 self._content = None
+                self._spoil_journal()
             finally:
                 shard.close()
 
@@ -346,6 +406,7 @@ class OpenCollection:
         with self._writing, self.hold() as shard:
             self.flush()
             self.integrity.unsettle()
+            self._spoil_journal()
             shard.close()
             self._shard = None
             try:
@@ -360,6 +421,8 @@ class OpenCollection:
 
     def adopt(self, settings: models.CreateCollection) -> None:
         """Take over settings that the shard already has."""
+        with self._writing:
+            self._spoil_journal()
         self.settings = settings
         self.schema = vector_schema(self.name, settings)
 
@@ -370,6 +433,7 @@ class OpenCollection:
             builder.kill()
         with self._writing, self._calling:
             shard, flush = self._shard, not discard
+            self._spoil_journal()
             if shard is None:
                 return
             durable = False

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import qdrant_edge as qe
@@ -36,6 +37,7 @@ from qdrant_tools.edge.checks import (
 from qdrant_tools.edge.engine import Engine
 from qdrant_tools.edge.filters import engine_filter
 from qdrant_tools.edge.info import index_due
+from qdrant_tools.edge.journal import Entry
 from qdrant_tools.edge.options import DONE, check_options
 from qdrant_tools.edge.records import blocks, engine_points, rows_of
 from qdrant_tools.edge.shard import OpenCollection
@@ -43,9 +45,27 @@ from qdrant_tools.edge.space import Sizes, payload_bytes, point_sizes, vector_nu
 from qdrant_tools.errors import InputError, NotSupportedError
 from qdrant_tools.nesting import DEEPEST_PAYLOAD, path_depth
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 Operation = qe.UpdateOperation
 UPLOAD_BATCH = 256  # the engine's best between call overhead and memory
 SELECTED = 50_000  # points of one logged operation that a filter selected
+
+
+def journaled(method: Callable[P, R]) -> Callable[P, R]:
+    """Let processes that follow a collection repeat this change: its arguments go into the journal."""
+
+    @wraps(method)
+    def described(*given: P.args, **options: P.kwargs) -> R:
+        self, *arguments = given
+        name: Any = arguments.pop(0) if arguments else options["collection_name"]
+        rest = {key: value for key, value in options.items() if key != "collection_name"}
+        collection = self.engine.collection(name)  # type: ignore[attr-defined]
+        with collection.described(Entry(method.__name__, tuple(arguments), rest)):
+            return method(*given, **options)
+
+    return described
 
 
 class WriteMethods(QdrantBase):
@@ -53,6 +73,7 @@ class WriteMethods(QdrantBase):
 
     engine: Engine
 
+    @journaled
     def upsert(
         self,
         collection_name: str,
@@ -118,6 +139,7 @@ class WriteMethods(QdrantBase):
         )
         self.upload_points(collection_name, points, batch_size, **options)
 
+    @journaled
     def delete(self, collection_name: str, points_selector: types.PointsSelector, **options: Any) -> types.UpdateResult:
         check_options(options)
         collection = self.engine.collection(collection_name)
@@ -172,6 +194,7 @@ class WriteMethods(QdrantBase):
             self.engine.collection(collection_name).schema.knows(name)
         return self._change(collection_name, "delete_vectors", points, names, **options)
 
+    @journaled
     def update_vectors(
         self,
         collection_name: str,
@@ -197,6 +220,7 @@ class WriteMethods(QdrantBase):
                 collection.write(operation, needed=needed, rewrites=ids)
         return DONE
 
+    @journaled
     def _change(
         self, collection_name: str, operation: str, points: Any, *arguments: Any, **options: Any
     ) -> types.UpdateResult:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import models
 
-from qdrant_tools.embedded import rankings
+from qdrant_tools.embedded import vector_rankings
 from qdrant_tools.filters import as_filter
 from qdrant_tools.handle import Collection, plain_id
 from qdrant_tools.hybrid import lexical_of
@@ -56,10 +56,31 @@ def find_candidates(
     Raises:
         NotSupportedError: BM25 is asked of a collection without lexical vectors.
     """
+    limits = [settings.depth + count for count in positives]
+    params = collection.search_params(hnsw_ef=settings.hnsw_ef, exact=settings.exact)
+    if settings.source == "dense" and settings.document_key is None:
+        only = as_filter(settings.filter, layout=collection.layout)
+        using = collection.layout.vector or None
+        with engine_errors(f"search collection {collection.name!r}"):
+            found = vector_rankings(
+                collection.client, collection.name, vectors, limits, using=using, params=params, only=only
+            )
+        return [_ranked(*ranking) for ranking in found]
+    return _with_points(collection, queries, vectors, limits, params, settings)
+
+
+def _with_points(
+    collection: Collection,
+    queries: Sequence[str],
+    vectors: Vectors,
+    limits: Sequence[int],
+    params: models.SearchParams | None,
+    settings: MiningSettings,
+) -> list[Candidates]:
+    """Where more of a candidate is needed than its id and score."""
     template = _request(collection, settings)
     requests: list[models.QueryRequest] = []
     if settings.source != "lexical":
-        params = collection.search_params(hnsw_ef=settings.hnsw_ef, exact=settings.exact)
         dense = template.model_copy(update={"using": collection.layout.vector or None, "params": params})
         requests += [dense.model_copy(update={"query": row}) for row in vectors.tolist()]
     if settings.source != "dense":
@@ -67,11 +88,9 @@ def find_candidates(
         lexical = template.model_copy(update={"using": VECTOR, "with_vector": collection.vector_selector})
         bm25 = lexical_of(collection)
         requests += [lexical.model_copy(update={"query": bm25.query(query)}) for query in queries]
-    for request, count in zip(requests, cycle(positives)):
-        request.limit = settings.depth + count
+    for request, limit in zip(requests, cycle(limits)):
+        request.limit = limit
     with engine_errors(f"search collection {collection.name!r}"):
-        if settings.source == "dense" and settings.document_key is None:
-            return [_ranked(*ranking) for ranking in rankings(collection.client, collection.name, requests)]
         responses = collection.client.query_batch_points(collection.name, requests)
     found = [response.points for response in responses]
     if settings.source == "dense":
@@ -99,10 +118,9 @@ def _request(collection: Collection, settings: MiningSettings) -> models.QueryRe
     )
 
 
-def _ranked(ids: Sequence[str | int], scores: Sequence[float]) -> Candidates:
-    array = np.array(scores, dtype=np.float32)
-    order = ordered(ids, array)
-    return Candidates(Reordered(ids, order), array[order])
+def _ranked(ids: Sequence[str | int], scores: NDArray[np.float32]) -> Candidates:
+    order = ordered(ids, scores)
+    return Candidates(Reordered(ids, order), scores[order])
 
 
 def _by_score(points: Sequence[models.ScoredPoint]) -> list[models.ScoredPoint]:

@@ -67,9 +67,8 @@ def mine_to_jsonl(
     if resumed and progress is not None:
         progress(resumed)
     with target.open("ab") as file:
-        queries = iter(islice(positives.items(), resumed, None))
-        while batch := dict(islice(queries, settings.batch_size)):
-            for example in miner.batch(batch):
+        for batch, examples in miner.batches(islice(positives.items(), resumed, None)):
+            for example in examples:
                 file.write(json.dumps(example.as_row(), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
             file.flush()
             os.fsync(file.fileno())

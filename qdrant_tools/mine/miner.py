@@ -13,9 +13,12 @@ Does not know: where labels come from. A label of weight 0 or less makes no posi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from statistics import fmean
 
 import numpy as np
 
@@ -28,6 +31,9 @@ from qdrant_tools.mine.settings import Judge, MiningSettings
 from qdrant_tools.mine.tally import Tally
 from qdrant_tools.records import Encoder, Example, Label, Progress, ScoredText, Vectors
 from qdrant_tools.vectors import checked_unit_vectors
+
+AHEAD = 2
+"""Batches that are searched for while one is worked on: enough to keep several processes busy."""
 
 Drawn = dict[int, StoredPassage]
 """Number of the candidate -> its passage."""
@@ -96,6 +102,18 @@ class Draft:
     order: list[int]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Queries on their way: their positives that are in the collection, what was left out, the vectors (n, dimension)
+    of the queries, and their candidates, for which one may have to wait."""
+
+    batch: Mapping[str, Mapping[str, float]]
+    known: dict[str, list[StoredPassage]]
+    counts: Counter[str]
+    vectors: Vectors | None
+    candidates: Callable[[], list[Candidates]]
+
+
 class Miner:
     """Mines batch by batch, and keeps the account in `tally`."""
 
@@ -110,15 +128,41 @@ class Miner:
         self, positives: Mapping[str, Mapping[str, float]], *, progress: Progress | None = None
     ) -> Iterator[Example]:
         """Yield the examples of each query (query -> positive passage -> weight)."""
-        queries = iter(positives.items())
-        while batch := dict(islice(queries, self.settings.batch_size)):
-            yield from self.batch(batch)
+        for batch, examples in self.batches(positives.items()):
+            yield from examples
             if progress is not None:
                 progress(len(batch))
 
+    def batches(
+        self, positives: Iterable[tuple[str, Mapping[str, float]]]
+    ) -> Iterator[tuple[Mapping[str, Mapping[str, float]], list[Example]]]:
+        """Yield some queries and their examples at a time. The next ones are searched for meanwhile, and not in the
+        account yet."""
+        queries = iter(positives)
+        with ThreadPoolExecutor(AHEAD, "mining") as searching:
+            ahead = deque[Asked]()
+            while batch := dict(islice(queries, self.settings.batch_size)):
+                try:
+                    asked = self._ask(batch, searching)
+                except Exception:
+                    while ahead:  # an error of the next ones must not cost these
+                        yield self._done(ahead.popleft())
+                    raise
+                ahead.append(asked)
+                if len(ahead) > AHEAD:
+                    yield self._done(ahead.popleft())
+            while ahead:
+                yield self._done(ahead.popleft())
+
+    def _done(self, asked: Asked) -> tuple[Mapping[str, Mapping[str, float]], list[Example]]:
+        return asked.batch, self._finished(asked)
+
     def batch(self, positives: Mapping[str, Mapping[str, float]]) -> list[Example]:
         """The examples of some queries."""
-        drafts = self.drafts(positives)
+        return self._finished(self._ask(positives))
+
+    def _finished(self, asked: Asked) -> list[Example]:
+        drafts = self._drafts(asked)
         finished = [self._example(draft, *drawn) for draft, drawn in zip(drafts, self._draw(drafts), strict=True)]
         examples = [example for example in finished if example is not None]
         self.tally.add_scores("negatives", [n.score or 0.0 for example in examples for n in example.negatives])
@@ -126,36 +170,49 @@ class Miner:
 
     def drafts(self, positives: Mapping[str, Mapping[str, float]]) -> list[Draft]:
         """What may be drawn for some queries, and from what it must keep away."""
-        self.tally.counts["queries"] += len(positives)
-        return self._drafts(self._known(positives), positives)
+        return self._drafts(self._ask(positives))
 
-    def _known(self, positives: Mapping[str, Mapping[str, float]]) -> dict[str, list[StoredPassage]]:
-        """The positives that are in the collection, of the queries that have any."""
-        usable = {query: weights for query, weights in positives.items() if query.strip() and not is_redacted(query)}
-        wanted = sorted({passage for weights in usable.values() for passage in weights})
-        stored = fetch(self.collection, wanted, with_vectors=True)
-        stored = {passage: its for passage, its in stored.items() if its.text}
-        known = {query: [stored[p] for p in weights if p in stored] for query, weights in usable.items()}
-        self.tally.counts["redacted"] += len(positives) - len(usable)
-        self.tally.counts["unknown_positive"] += sum(p not in stored for w in usable.values() for p in w)
-        self.tally.counts["no_positive"] += sum(not passages for passages in known.values())
-        return {query: passages for query, passages in known.items() if passages}
-
-    def _drafts(
-        self, known: Mapping[str, list[StoredPassage]], weights: Mapping[str, Mapping[str, float]]
-    ) -> list[Draft]:
+    def _ask(self, positives: Mapping[str, Mapping[str, float]], searching: ThreadPoolExecutor | None = None) -> Asked:
+        """Read the positives, embed the queries and begin the search, in another thread if there is one for it."""
+        known, counts = self._known(positives)
+        counts["queries"] = len(positives)
         if not known:
-            return []
+            return Asked(positives, known, counts, None, list)
         vectors = checked_unit_vectors(
             self.encoder.encode_queries(list(known)),
             dimension=self.collection.dimension,
             count=len(known),
             what=f"queries encoded by {self.encoder.space!r}",
         )
-        found = find_candidates(self.collection, list(known), vectors, list(map(len, known.values())), self.settings)
+        arguments = (self.collection, list(known), vectors, list(map(len, known.values())), self.settings)
+        if searching is None:
+            return Asked(positives, known, counts, vectors, lambda: find_candidates(*arguments))
+        return Asked(positives, known, counts, vectors, searching.submit(find_candidates, *arguments).result)
+
+    def _known(
+        self, positives: Mapping[str, Mapping[str, float]]
+    ) -> tuple[dict[str, list[StoredPassage]], Counter[str]]:
+        """The positives that are in the collection, of the queries that have any; and what was left out."""
+        usable = {query: weights for query, weights in positives.items() if query.strip() and not is_redacted(query)}
+        wanted = sorted({passage for weights in usable.values() for passage in weights})
+        stored = fetch(self.collection, wanted, with_vectors=True)
+        stored = {passage: its for passage, its in stored.items() if its.text}
+        known = {query: [stored[p] for p in weights if p in stored] for query, weights in usable.items()}
+        counts = Counter(
+            redacted=len(positives) - len(usable),
+            unknown_positive=sum(p not in stored for w in usable.values() for p in w),
+            no_positive=sum(not passages for passages in known.values()),
+        )
+        return {query: passages for query, passages in known.items() if passages}, counts
+
+    def _drafts(self, asked: Asked) -> list[Draft]:
+        found, known = asked.candidates(), asked.known
+        self.tally.counts.update(asked.counts)
+        if asked.vectors is None:
+            return []
         self.tally.add_scores("candidates", np.concatenate([each.scores for each in found]))
         drafts, positives = [], []
-        for (query, passages), vector, candidates in zip(known.items(), vectors, found, strict=True):
+        for (query, passages), vector, candidates in zip(known.items(), asked.vectors, found, strict=True):
             stored = np.stack([passage.vector for passage in passages if passage.vector is not None])
             scores = stored @ vector
             positives.append(scores)
@@ -170,7 +227,7 @@ class Miner:
                 )
                 left, removed = eligible(candidates, all_known, against, self.settings)
                 self.tally.counts.update(removed)
-                weight = float(np.mean([weights[query][passage.id] for passage in its]))
+                weight = fmean(asked.batch[query][passage.id] for passage in its)
                 order = drawing_order(candidates, left, self.settings, query)
                 ids = frozenset(all_known.points)
                 drafts.append(Draft(query, weight, its, scores[chosen].tolist(), stored, ids, candidates, order))

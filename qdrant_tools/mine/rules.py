@@ -21,7 +21,6 @@ SAME_SCORE = 1e-3
 """Scores of one pair from the engine and from the stored vector differ by rounding alone, which is far less."""
 
 Scores = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def score_limit(positive_scores: Scores, settings: MiningSettings) -> float:
     below p for negative scores too. `margin` allows p - margin. The stricter one holds. With several positives p is
     the lowest or the mean of their scores.
     """
-    p = float(positive_scores.mean() if settings.several == "mean" else positive_scores.min())
+    p = float(positive_scores.mean() if settings.several == "mean" else min(positive_scores.tolist()))
     limit = np.inf
     if settings.max_share is not None:
         limit = min(limit, p - (1.0 - settings.max_share) * abs(p))
@@ -70,23 +69,23 @@ def eligible(
     with scores of compressed vectors can hide one from that; whoever draws looks at the ids of what was drawn.
     """
     spared = set(known.points)
-    alike = (np.abs(candidates.scores[:, None] - known.scores[None, :]) <= SAME_SCORE).any(axis=1)
-    is_known = np.zeros(len(candidates.points), dtype=bool)
-    is_known[[index for index in np.flatnonzero(alike).tolist() if candidates.points[index] in spared]] = True
-    left = np.flatnonzero(~is_known)[: settings.depth]
-    removed = Counter(known_positive=int(is_known.sum()), candidates=len(left), skipped=len(left[: settings.skip]))
+    alike = np.abs(candidates.scores[:, None] - known.scores[None, :]) <= SAME_SCORE
+    is_known = {place for place in alike.nonzero()[0].tolist() if candidates.points[place] in spared}
+    # a Python loop over fifty candidates takes less than the calls into numpy that it saves
+    left = [place for place in range(len(candidates.points)) if place not in is_known][: settings.depth]
+    removed = Counter(known_positive=len(is_known), candidates=len(left), skipped=len(left[: settings.skip]))
     left = left[settings.skip :]
     # a candidate that scores as the limit, to rounding, is below it: on every machine
     limit = score_limit(positives.scores, settings) + TIE * float(np.abs(positives.scores).max(initial=0.0))
     rules = {
         "same_document": _same_document(candidates, positives),
-        "close_to_positive": candidates.scores > limit,
+        "close_to_positive": (candidates.scores > limit).tolist(),
     }
-    for rule, mask in rules.items():
-        hit = mask[left]
-        removed[rule] += int(hit.sum())
-        left = left[~hit]
-    return left, removed
+    for rule, hit in rules.items():
+        kept = [place for place in left if not hit[place]] if hit else left
+        removed[rule] += len(left) - len(kept)
+        left = kept
+    return np.array(left, dtype=np.int64), removed
 
 
 def drawing_order(candidates: Candidates, left: NDArray[np.int64], settings: MiningSettings, query: str) -> list[int]:
@@ -124,11 +123,10 @@ def is_copy(vector: Scores, positives: Scores, similarity: float) -> bool:
     return bool((positives @ vector >= (similarity - TIE) * lengths).any())
 
 
-def _same_document(candidates: Candidates, positives: Positives) -> Mask:
+def _same_document(candidates: Candidates, positives: Positives) -> list[bool]:
+    """Whether each candidate is of a positive's document; nothing where no positive has one."""
     known = [document for document in positives.documents if document is not None]
-    if not known:
-        return np.zeros(len(candidates.points), dtype=bool)
-    return np.array([document in known for document in candidates.documents], dtype=bool)
+    return [document in known for document in candidates.documents] if known else []
 
 
 def _uniform(points: Sequence[str | int], seed: int, query: str) -> NDArray[np.float64]:
