@@ -139,6 +139,7 @@ METHODS = {
     "build_index": {},
     "delete_collection": {"timeout": 1},
     "flush": {},
+    "readers_ready": {},
     "get_embedding_size": {"model_name": "x"},
     "migrate": {"dest_client": None, "collection_names": ["c"], "batch_size": 10},
     "recreate_collection": {"vectors_config": None},
