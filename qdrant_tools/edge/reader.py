@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import qdrant_edge as qe
@@ -161,7 +161,8 @@ class Reader:
             ready, _, _ = select.select(self._sockets, [], [], wait if self._copies or self._dropped else None)
             if not ready:
                 if self._dropped:  # closing takes a while, and nobody must wait for it
-                    self._dropped.pop().copied.drop()
+                    with suppress(BaseException):  # its files may be gone already; a panic is no Exception
+                        self._dropped.pop().copied.drop()
                 came = [served.catch_up() for served in self._copies.values()]
                 wait = SOON if any(came) else min(2 * wait, LATER)
             for channel in ready:

@@ -161,6 +161,7 @@ class ReaderPool:
         self._processes: list[_Process | None] = [None] * count
         self._deaths: list[float] = []
         self._caller = self._calls = 0
+        self._leftovers: list[Path] = []
         self._generations: dict[OpenCollection, Generation] = {}
         self._wanted: set[OpenCollection] = set()
         self._not_before: WeakKeyDictionary[OpenCollection, float] = WeakKeyDictionary()
@@ -275,7 +276,10 @@ class ReaderPool:
                     logger.warning("readers: %s; searches are answered without them", error)
 
     def _watch(self) -> None:
-        """See whether a reader has ended that nobody has asked since."""
+        """See whether a reader has ended that nobody has asked since, and tidy up."""
+        leftovers, self._leftovers = self._leftovers, []
+        for folder in leftovers:
+            self._remove(folder)
         for reader, process in enumerate(self._processes):
             if process is not None and process.process.poll() is not None:
                 self._died(reader, process)
@@ -378,7 +382,13 @@ class ReaderPool:
                     process.order("drop", generation.number)
                 except (EOFError, OSError):
                     self._died(reader, process)
-        shutil.rmtree(generation.folder, ignore_errors=True)
+        self._remove(generation.folder)
+
+    def _remove(self, folder: Path) -> None:
+        """Remove the folder of a generation, later if a reader is still closing its files."""
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            self._leftovers.append(folder)
 
     # -- the end
 
