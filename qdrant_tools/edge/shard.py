@@ -32,10 +32,13 @@ from qdrant_tools.edge.space import (
     DELETED,
     INDEXED_PAYLOAD,
     MARGIN,
+    NEW_FILE,
     PAYLOAD,
     POINT_IN_INDEX,
     Sizes,
+    fill_holes,
     filled_by_opening,
+    in_memory,
     payload_bytes,
     reserve_of,
     room_for_build,
@@ -139,10 +142,17 @@ class OpenCollection:
         there is no room.
         """
         with self._writing:
-            self.reserve.require(needed)
+            filling = bool(upserts) and in_memory(self.folder)
+            self.reserve.require(needed + (self._filled_by_first_vectors() if filling else 0))
             self._apply(operation, upserts, rewrites)
+            if filling:
+                fill_holes(self.folder)
             if self._content is not None:
                 self._content += needed
+
+    def _filled_by_first_vectors(self) -> int:
+        """Bytes of the files that the first vectors of a collection make."""
+        return 0 if self.info().points_count else NEW_FILE * len(self.schema.dense)
 
     def _apply(
         self, operation: qe.UpdateOperation, upserts: Sequence[qe.Point] = (), rewrites: Sequence[Any] | None = ()

@@ -176,19 +176,33 @@ def room_for_build(folder: Path, reserve: Reserve) -> None:
     reserve.require(2 * (content_bytes(folder) + filled_by_opening(folder)))
 
 
+NEW_FILE = 32 * MEGABYTE  # how large a file of vectors is made before there is a vector in it
+
+
 def filled_by_opening(folder: Path) -> int:
     """Bytes that the holes in files of vectors and indexes come to take when the engine maps and reads them through.
 
     A file system in memory fills a hole that is read through a map; others do not.
     """
-    if not _in_memory(folder):
-        return 0
-    files = (path.stat() for path in folder.rglob("segments/**/*") if path.parent.name != "payload_storage")
-    return sum(max(0, found.st_size - found.st_blocks * 512) for found in files)
+    return sum(hole for _, hole in _holes(folder)) if in_memory(folder) else 0
+
+
+def fill_holes(folder: Path) -> None:
+    """Take now what the next opening would take, so that it needs no room on a disk that is full by then."""
+    for path, hole in _holes(folder):
+        if hole and shutil.disk_usage(folder).free > hole + RESERVE:
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def _holes(folder: Path) -> list[tuple[Path, int]]:
+    files = [path for path in folder.rglob("segments/**/*") if path.parent.name != "payload_storage"]
+    status = [(path, path.stat()) for path in files if path.is_file()]
+    return [(path, max(0, each.st_size - each.st_blocks * 512)) for path, each in status]
 
 
 @lru_cache(maxsize=256)
-def _in_memory(folder: Path) -> bool:
+def in_memory(folder: Path) -> bool:
     try:
         rows = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     except OSError:
