@@ -372,6 +372,24 @@ def test_a_load_larger_than_readers_should_repeat_gives_new_copies(client, monke
     assert everything(Asked(client)) == everything(Here(client))
 
 
+def test_writes_by_an_alias_never_wait_for_a_change_that_waits_for_them(client):
+    """A change of the folder holds its lock while it waits for writes: a write must not wait for that lock."""
+    alias = models.CreateAlias(collection_name=NAME, alias_name="current")
+    client.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
+
+    def write() -> None:
+        for step in range(200):
+            client.set_payload("current", {"step": step}, [1])
+
+    def change() -> None:
+        for step in range(50):
+            client.update_collection(NAME, metadata={"step": step})
+
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(write), pool.submit(write), pool.submit(change)]
+        assert [each.result(timeout=DEADLINE) for each in running] == [None] * 3
+
+
 def test_many_threads_see_what_they_wrote(client):
     def work(thread: int) -> None:
         for step in range(25):

@@ -49,6 +49,7 @@ class CopiedCollection(OpenCollection):
         self.schema = vector_schema(copy.name, settings)
         self.call = EngineCall(copy.name)
         self._writing = self._calling = threading.RLock()
+        self._change = threading.local()
         self._shard = qe.EdgeShard.load(str(copy.shard))
         self._journal = None
         require_unwritten_links(copy.shard)
@@ -139,6 +140,7 @@ class Served:
             entry, applied = taken
             try:
                 getattr(self._methods, entry.method)(self.copied.name, *entry.arguments, **entry.options)
+                self.broken = self.broken or not applied
             except PlusError:
                 self.broken = self.broken or applied  # what failed there fails here
             except BaseException:

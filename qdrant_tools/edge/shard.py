@@ -47,7 +47,6 @@ from qdrant_tools.edge.space import (
 from qdrant_tools.errors import (
     CollectionNotFoundError,
     DamagedCollectionError,
-    InputError,
     LocationError,
     PlusError,
 )
@@ -82,7 +81,7 @@ class OpenCollection:
         self._replayed = 0
         self._content: int | None = None
         self._journal: Journal | None = None
-        self._described = self._wrote = False
+        self._change = threading.local()
         self._require_files()
         self.reserve = reserve_of(folder.parent.parent)
         self.reserve.look()
@@ -172,9 +171,7 @@ class OpenCollection:
             # one that failed may have changed some points before it did
             if self._record is not None:
                 self._record.append((operation, applied))
-            self._wrote = True
-            if not self._described:
-                self._spoil_journal()
+            self._tell_journal(applied=applied)
             self.last_write = time.monotonic()
 
     def delete(self, operation: qe.UpdateOperation, at_most: int) -> None:
@@ -306,28 +303,29 @@ class OpenCollection:
 
     @contextmanager
     def described(self, entry: Entry) -> Iterator[None]:
-        """What is written inside the context goes into the journal as `entry`; without a description it spoils it."""
-        if self._journal is None:
-            yield
-            return
-        with self._writing:
-            self._described, self._wrote = True, False
-            try:
-                yield
-            except InputError:
-                self._add_to_journal(entry, applied=False)
-                raise
-            except BaseException:
-                if self._wrote:  # some of it, and who can say how much
-                    self._spoil_journal()
-                raise
-            else:
-                self._add_to_journal(entry, applied=True)
-            finally:
-                self._described = False
+        """What this thread writes inside the context goes into the journal as `entry`, without one it spoils it.
 
-    def _add_to_journal(self, entry: Entry, *, applied: bool) -> None:
-        if self._wrote and self._journal is not None:
+        No lock is held meanwhile: whoever writes in several operations does so inside `changing`.
+        """
+        self._change.entry, self._change.applied = entry, None
+        try:
+            yield
+        except BaseException:
+            if self._change.applied:  # a part of it, and who can say how much
+                with self._writing:
+                    self._spoil_journal()
+            raise
+        finally:
+            self._change.entry = None
+
+    def _tell_journal(self, *, applied: bool) -> None:
+        if self._journal is None:
+            return
+        entry = getattr(self._change, "entry", None)
+        if entry is None:
+            self._spoil_journal()
+        elif self._change.applied is None:  # the first operation of this change
+            self._change.applied = applied
             self._journal.append(entry, applied=applied)
 
     def _spoil_journal(self) -> None:
