@@ -24,6 +24,15 @@ def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
     names["client"].close()
 
 
+def test_every_promise_of_the_page_names_a_test_that_is_there():
+    table = GUIDE.partition("## What is promised")[2].partition("One thing is not promised")[0]
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ") and "| event" not in line]
+    assert len(rows) > 15
+    for event, _, named in rows:
+        file, _, test = named.rstrip(" |").strip("`").partition("::")
+        assert f"def {test}(" in (Path(__file__).parent / file).read_text(encoding="utf-8"), event
+
+
 MMR = models.NearestQuery(nearest=[1.0, 0.0], mmr=models.Mmr(diversity=0.5))
 REFUSED = {
     "snapshots": lambda c: c.create_snapshot("c"),

@@ -1,7 +1,8 @@
 """The child processes of the harness: run as `python -m damage.children TASK ...`, and started from here.
 
 `write` applies operations and prints the number of each when its call has returned. `read` opens each folder that it is
-told, reads everything and prints it as one line of JSON. `fill` fills a small disk (`disk.py`).
+told, reads everything and prints it as one line of JSON. `fill` fills a small disk (`disk.py`),
+`call` makes hostile calls (`calls.py`).
 """
 
 from __future__ import annotations
@@ -158,6 +159,10 @@ if __name__ == "__main__":
         _read_on_request()
     elif task == "write":
         _write(*rest)
+    elif task == "call":
+        from damage import calls
+
+        calls.child(*rest)
     else:
         from damage import disk
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from damage import disk, files, kills, threads
+from damage import calls, disk, files, kills, threads
 from damage.counts import FAILURES, Counts
 
 
@@ -43,3 +43,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path):
 
 def test_threads_see_their_own_writes_and_lose_none(tmp_path):
     assert_nothing_failed(threads.run(tmp_path, random.Random(4), threads=8, steps=25))
+
+
+def test_hostile_calls_leak_nothing_and_change_nothing_unseen(tmp_path):
+    assert_nothing_failed(calls.run(tmp_path, random.Random(5), calls=500))
