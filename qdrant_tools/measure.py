@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from qdrant_client import models
 
-from qdrant_tools.handle import Collection
+from qdrant_tools.handle import Collection, plain_id
 from qdrant_tools.neighbours import Truth, answers
 from qdrant_tools.records import Vectors
 from qdrant_tools.translate import engine_errors
@@ -40,7 +40,8 @@ def measure(collection: Collection, truth: Truth, *, params: models.SearchParams
         start = time.perf_counter()
         points = _single(collection, row, params, limit)
         latencies.append((time.perf_counter() - start) * 1000)
-        found.append([name for name, _ in questions.without_own(number, points)])
+        ids, scores = [plain_id(point.id) for point in points], [point.score for point in points]
+        found.append([name for name, _ in questions.without_own(number, ids, scores)])
     requests = questions.requests(collection, params, k)
     start = time.perf_counter()
     answers(collection, requests)

@@ -14,7 +14,7 @@ that is measured was made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from qdrant_client import models
 
 from qdrant_tools.adopt import sample
+from qdrant_tools.embedded import Ranking, vector_rankings
 from qdrant_tools.errors import CollectionError
 from qdrant_tools.handle import Collection, plain_id
 from qdrant_tools.records import Vectors
@@ -114,9 +115,10 @@ class Questions:
         rows = [collection.layout.dense(record.vector) for record in records]
         return cls(np.array(rows, dtype=np.float32), tuple(plain_id(record.id) for record in records))
 
-    def without_own(self, number: int, points: Sequence[models.ScoredPoint]) -> list[tuple[PointId, float]]:
+    def without_own(self, number: int, ids: Sequence[PointId], scores: Iterable[float]) -> list[tuple[PointId, float]]:
+        """The ids and scores that a query found, without the point that it comes from."""
         own = self.own[number] if self.own else None
-        return [(plain_id(p.id), p.score) for p in points if plain_id(p.id) != own]
+        return [(each, float(score)) for each, score in zip(ids, scores, strict=True) if each != own]
 
     @property
     def extra(self) -> int:
@@ -144,8 +146,8 @@ class Truth:
     def of(cls, collection: Collection, questions: Questions, k: int) -> Truth:
         """Ask the collection, comparing with every vector."""
         depth = exact_depth(k)
-        found = answers(collection, questions.requests(collection, collection.search_params(exact=True), depth))
-        exact = [questions.without_own(number, points) for number, points in enumerate(found)]
+        found = _rankings(collection, questions.vectors, depth + questions.extra)
+        exact = [questions.without_own(number, ids, scores) for number, (ids, scores) in enumerate(found)]
         return cls(collection, questions, k, tuple(nearest_of(each, k, asked=depth) for each in exact))
 
     def recall(self, found: Sequence[Sequence[PointId]]) -> float:
@@ -160,6 +162,18 @@ class Truth:
         ]
         found = answers(self.collection, chosen)
         return {number: {plain_id(p.id): p.score for p in points} for number, points in zip(asked, found, strict=True)}
+
+
+def _rankings(collection: Collection, vectors: Vectors, limit: int) -> list[Ranking]:
+    """Ids and scores of the points nearest to each vector (n, dimension), compared with every stored one."""
+    using, params = collection.layout.vector or None, collection.search_params(exact=True)
+    found: list[Ranking] = []
+    for start in range(0, len(vectors), BATCH):
+        block = vectors[start : start + BATCH]
+        limits = [limit] * len(block)
+        with engine_errors(f"search collection {collection.name!r}"):
+            found += vector_rankings(collection.client, collection.name, block, limits, using=using, params=params)
+    return found
 
 
 def answers(collection: Collection, requests: Sequence[models.QueryRequest]) -> list[list[models.ScoredPoint]]:
