@@ -11,6 +11,8 @@ import onnxruntime
 import torch
 import transformers
 
+from llama_index_embed_plus.encoders.onnx_options import session_options
+
 SIZES: dict[str, Any] = {
     "vocab_size": 120,
     "hidden_size": 48,
@@ -68,9 +70,9 @@ def random_rows(count: int, *, longest: int, vocabulary: int = 120, seed: int = 
 
 def open_session(model: Any, *, threads: int = 1) -> onnxruntime.InferenceSession:
     """Open `onnx.ModelProto` as it is to be opened for serving; a warning of onnxruntime is not hidden."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    int8 = any("Integer" in node.op_type for node in model.graph.node)
+    options = session_options(threads, int8=int8)
+    options.log_severity_level = 2
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from graphs import CONFIGS, one_by_one, open_session, padded, random_model, random_rows, run
+from onnx import TensorProto, helper, numpy_helper
 
 from llama_index_embed_plus.demo.corpus import load_docstrings
 from llama_index_embed_plus.export.arithmetic import quantise_columns
@@ -117,6 +118,21 @@ def test_every_pooling_is_invariant_and_near_float32(mode, tmp_path):
     alone = one_by_one(int8, rows)
     np.testing.assert_allclose(run(int8, padded(rows, length=90)), alone, atol=1e-6)
     assert (alone * one_by_one(float32, rows)).sum(axis=1).min() > 0.98
+
+
+def test_products_of_bytes_are_exact_on_every_processor(tmp_path):
+    """The largest products there are: sums of 16 bits would saturate."""
+    weight = numpy_helper.from_array(np.full((64, 16), 127, np.int8), "w")
+    product = helper.make_node("MatMulInteger", ["x", "w"], ["sums"])
+    inputs = [helper.make_tensor_value_info("x", TensorProto.UINT8, [None, 64])]
+    outputs = [helper.make_tensor_value_info("sums", TensorProto.INT32, [None, 16])]
+    model = helper.make_model(
+        helper.make_graph([product], "product", inputs, outputs, [weight]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    sums = open_session(model).run(None, {"x": np.full((4, 64), 255, np.uint8)})[0]
+    assert (sums == 255 * 127 * 64).all()
 
 
 def test_a_column_is_clipped_only_where_that_lowers_its_squared_error():

@@ -9,6 +9,7 @@ from graphs import one_by_one, open_session, padded, random_rows, run
 from models import CONFIGS, VOCABULARY, save_transformer
 from onnx import TensorProto, helper, numpy_helper
 
+from llama_index_embed_plus.encoders.onnx_options import products_saturate
 from llama_index_embed_plus.errors import ModelError
 from llama_index_embed_plus.export.observe import Frame, extreme_words, smoothing
 from llama_index_embed_plus.export.rewrite import quantise
@@ -91,6 +92,10 @@ def test_a_gemm_with_a_transposed_weight_and_a_bias_is_computed_in_int8(opset):
     assert (np.abs(result - (x @ weight.T + bias)) / size).max() < 0.05
 
 
+@pytest.mark.skipif(
+    products_saturate(),
+    reason="this processor's int8 products saturate, and a weight read twice cannot be made unsigned",
+)
 def test_one_weight_read_behind_two_inputs_is_quantised_for_each(modernbert):
     weight = np.random.default_rng(1).normal(size=(8, 8)).astype(np.float32)
     model = product_graph(

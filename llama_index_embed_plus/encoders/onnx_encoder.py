@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+from llama_index_embed_plus.encoders.onnx_options import session_options
 from llama_index_embed_plus.encoders.runtime import Runtime, no_memory
 from llama_index_embed_plus.errors import DamagedModelError, ModelError, UsageError
 from llama_index_embed_plus.head import apply_head, as_arrays
@@ -94,7 +95,9 @@ class OnnxBackend:
         # Opened late: a server of single queries never needs the bulk session, an indexer never the other.
         with self._lock:
             if threads not in self._sessions:
-                self._sessions[threads] = open_session(self._file, threads, providers=self._providers)
+                self._sessions[threads] = open_session(
+                    self._file, threads, providers=self._providers, int8=self.build == "onnx-int8"
+                )
         return self._sessions[threads]
 
 
@@ -110,13 +113,18 @@ def providers(device: str | None) -> list[Any]:
     return [chosen] if kind == "cpu" else [chosen, "CPUExecutionProvider"]
 
 
-def open_session(file: Path, threads: int, *, providers: list[Any]) -> Any:
+def open_session(file: Path, threads: int, *, providers: list[Any], int8: bool) -> Any:
     """Open a graph. Raises DamagedModelError if onnxruntime cannot read it."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    # Higher levels fuse Add and LayerNormalization into a kernel that is slower on a CPU.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    try:
+        return _opened(file, session_options(threads, int8=int8), providers)
+    except DamagedModelError:
+        if not int8:
+            raise
+        # onnxruntime fails to make a weight unsigned that two products read; what that changes, the self-check finds
+        return _opened(file, session_options(threads, int8=False), providers)
+
+
+def _opened(file: Path, options: onnxruntime.SessionOptions, providers: list[Any]) -> Any:
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=providers)
     except Exception as error:  # onnxruntime's errors share no base class

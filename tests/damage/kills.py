@@ -33,19 +33,18 @@ class Folder:
 
     def write_and_kill(self, rng: random.Random, most: int, counts: Counts) -> None:
         """Let a child write, and kill it in some operation, or while it opens the folder."""
-        writer = start("write", self.path, self.seed, self.applied)
-        assert writer.stdout is not None and writer.stderr is not None
-        wanted, last = rng.randrange(most), ""
-        if wanted == 0:
-            time.sleep(rng.random())  # whatever it is doing then: opening, replaying, or already writing
-        else:
-            for _ in range(wanted + 1):
-                last = writer.stdout.readline() or last
-            time.sleep(rng.choice((0.0, rng.random() / 50)))
-        writer.kill()
-        # not communicate(): it would pass over what readline has read ahead
-        rest, errors = writer.stdout.read(), writer.stderr.read()
-        writer.wait()
+        with start("write", self.path, self.seed, self.applied) as writer:
+            assert writer.stdout is not None and writer.stderr is not None
+            wanted, last = rng.randrange(most), ""
+            if wanted == 0:
+                time.sleep(rng.random())  # whatever it is doing then: opening, replaying, or already writing
+            else:
+                for _ in range(wanted + 1):
+                    last = writer.stdout.readline() or last
+                time.sleep(rng.choice((0.0, rng.random() / 50)))
+            writer.kill()
+            # not communicate(): it would pass over what readline has read ahead
+            rest, errors = writer.stdout.read(), writer.stderr.read()
         if "Error" in errors:
             counts.failed("foreign", f"writer: {errors[-400:]}")
         numbers = [int(line) for line in (last + rest).splitlines() if line.isdigit()]
