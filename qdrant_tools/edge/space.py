@@ -14,6 +14,7 @@ import marshal
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +37,7 @@ NUMBER = 10  # a number of a dense vector: five bytes in the log, four in the se
 SPARSE_NUMBER = 24
 PAYLOAD = 2  # a payload is in the log and in the segment
 INDEXED_PAYLOAD = 4  # and its values in the payload indexes, which do not compress them
+NEW_FILE = 32 * MEGABYTE  # how large a file of vectors is made before there is a vector in it
 DELETED = 160  # a deleted point: its id in the log, marks and journals of the tables
 
 
@@ -176,9 +178,6 @@ def room_for_build(folder: Path, reserve: Reserve) -> None:
     reserve.require(2 * (content_bytes(folder) + filled_by_opening(folder)))
 
 
-NEW_FILE = 32 * MEGABYTE  # how large a file of vectors is made before there is a vector in it
-
-
 def filled_by_opening(folder: Path) -> int:
     """Bytes that the holes in files of vectors and indexes come to take when the engine maps and reads them through.
 
@@ -191,7 +190,8 @@ def fill_holes(folder: Path) -> None:
     """Take now what the next opening would take, so that it needs no room on a disk that is full by then."""
     for path, hole in _holes(folder):
         if hole and shutil.disk_usage(folder).free > hole + RESERVE:
-            with open(path, "r+b") as file:
+            # the write before it is done and acknowledged: what another process takes meanwhile fails no call
+            with suppress(OSError), open(path, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
@@ -203,6 +203,7 @@ def _holes(folder: Path) -> list[tuple[Path, int]]:
 
 @lru_cache(maxsize=256)
 def in_memory(folder: Path) -> bool:
+    """Whether a folder lies on a file system in memory."""
     try:
         rows = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     except OSError:
