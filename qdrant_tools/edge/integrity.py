@@ -132,12 +132,9 @@ class Integrity:
             raise
         self._follow(self._log, failed=False)
 
-    def rewrites(self, ids: Sequence[Any] | None) -> None:
-        """An operation overwrites vectors of these points, or may have done so; None for any points."""
-        if ids is not None:
-            self._progress.touch(ids)
-        elif not self._progress.row.rewrites:
-            self._progress.note(replace(self._progress.row, rewrites=True))
+    def rewrites(self, ids: Sequence[Any]) -> None:
+        """An operation overwrites vectors of these points, or may have done so."""
+        self._progress.touch(ids)
 
     def _follow(self, log: LogEnd, *, failed: bool) -> None:
         """Note where the log ends after an operation; nothing from now on if it is not what was expected."""

@@ -132,13 +132,12 @@ class OpenCollection:
         *,
         needed: int = 0,
         upserts: Sequence[qe.Point] = (),
-        rewrites: Sequence[Any] | None = (),
+        rewrites: Sequence[Any] = (),
     ) -> None:
         """Apply one change to points. When this returns it is in the write-ahead log.
 
-        It takes at most `needed` bytes on the disk, and upserts points or overwrites vectors of points in another way:
-        `rewrites` are their ids, None if they are not known. Raises `LocationError` before anything is written if
-        there is no room.
+        It takes at most `needed` bytes on the disk, and upserts points or overwrites vectors in another way: those of
+        the points with the ids `rewrites`. Raises `LocationError` before anything is written if there is no room.
         """
         with self._writing:
             filling = bool(upserts) and in_memory(self.folder)
@@ -154,11 +153,11 @@ class OpenCollection:
         return 0 if self.info().points_count else NEW_FILE * len(self.schema.dense)
 
     def _apply(
-        self, operation: qe.UpdateOperation, upserts: Sequence[qe.Point] = (), rewrites: Sequence[Any] | None = ()
+        self, operation: qe.UpdateOperation, upserts: Sequence[qe.Point] = (), rewrites: Sequence[Any] = ()
     ) -> None:
         applied = False
         self.guard.before_writing()
-        if rewrites is None or rewrites:
+        if rewrites:
             self.integrity.rewrites(rewrites)
         try:
             with self.hold() as shard, self.integrity.writing():
