@@ -9,7 +9,6 @@ in the files, whose rankings they are.
 from __future__ import annotations
 
 import shutil
-import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -58,13 +57,9 @@ def disk_bytes(client: QdrantClient, name: str) -> int | None:
     folder = folder_of(client, name)
     if folder is None:
         return None
-    total = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # the engine removes files while it works
-            found = path.stat()
-            if stat.S_ISREG(found.st_mode):
-                total += min(found.st_size, getattr(found, "st_blocks", found.st_size) * 512)
-    return total
+    from qdrant_tools.edge.files import content_bytes
+
+    return content_bytes(folder)
 
 
 @contextmanager

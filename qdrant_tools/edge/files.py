@@ -22,17 +22,20 @@ MARK = "REMOVE_ME"
 SHARD_CONFIG_FILE = "edge_config.json"
 
 
+def content_size(file: Path) -> int:
+    """Bytes of a file that are not holes, where the system tells; 0 for what is no file, or no longer one."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:  # the engine removes files while it works
+        return 0
+    if not stat.S_ISREG(found.st_mode):
+        return 0
+    return min(found.st_size, getattr(found, "st_blocks", found.st_size) * 512)
+
+
 def content_bytes(folder: Path) -> int:
-    """Bytes of all files below `folder`, without holes where the system tells."""
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            found = path.stat()
-        except FileNotFoundError:  # the engine removes files while it works
-            continue
-        if stat.S_ISREG(found.st_mode):
-            total += min(found.st_size, getattr(found, "st_blocks", found.st_size) * 512)
-    return total
+    """The same for all files below `folder`."""
+    return sum(map(content_size, folder.rglob("*")))
 
 
 def copy_folder(source: Path, target: Path) -> None:
@@ -54,11 +57,8 @@ def link_or_copy_shard(source: Path, target: Path, search_threads: int) -> None:
 
 def copied_bytes(shard: Path) -> int:
     """Bytes on the disk that `link_or_copy_shard` takes."""
-    total = 0
-    for path in shard.rglob("*"):
-        if path.name not in NEVER_WRITTEN and LOG_FOLDER not in path.relative_to(shard).parts[:1] and path.is_file():
-            total += path.stat().st_blocks * 512
-    return total
+    linked = sum(content_size(path) for path in shard.rglob("*") if path.name in NEVER_WRITTEN)
+    return content_bytes(shard) - content_bytes(shard / LOG_FOLDER) - linked
 
 
 def require_unwritten_links(shard: Path) -> None:

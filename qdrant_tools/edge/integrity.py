@@ -17,11 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from qdrant_tools.edge.files import LOG_FOLDER
 from qdrant_tools.edge.oplog import LogEnd, first_needed
 from qdrant_tools.edge.progress import Progress, ProgressFile, State, boot_id
 from qdrant_tools.edge.seal import SEAL_FILE, Extent, Seal, check_seal, read_seal, taken_seal, write_seal
-
-LOG_FOLDER = "wal"
 
 logger = logging.getLogger(__name__)
 

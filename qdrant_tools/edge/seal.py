@@ -17,26 +17,31 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import numpy.typing as npt
 
+from qdrant_tools.edge.contents import (
+    bytes_in_use,
+    checksum_of_beginning,
+    checksum_of_blocks,
+    checksum_of_file,
+    checksums_of_rows,
+    packed_table,
+    rows_of_points,
+    unpacked_table,
+)
+from qdrant_tools.edge.files import LOG_FOLDER, content_size
 from qdrant_tools.edge.manifest import replace_file
 from qdrant_tools.errors import DamagedCollectionError
 
 SEAL_FILE = "seal.json"
-BLOCK = 1 << 16
-ZEROS = bytes(BLOCK)
 BUDGET = 256 << 20  # bytes read to check a collection; the largest files beyond it are checked by size only
-MOST_ROWS = 200_000  # vectors of a file whose checksums are kept one by one
-ROWS_AT_ONCE = 4096
 FINISHED_IDS = "id_tracker.mappings"
 MUTABLE_IDS = "mutable_id_tracker.mappings"
 FIXED = re.compile(
@@ -160,7 +165,7 @@ def _counts(name: str, expected: Fingerprint, extent: Extent) -> bool:
 
 def _as_sealed(file: Path, name: str, expected: Fingerprint, seal: Seal, *, grown: bool) -> bool:
     if expected.used is not None and grown:  # blocks in use stay in use until the next flush; pages are added
-        before, now = _bits(expected.used), np.frombuffer(file.read_bytes(), np.uint8)[: expected.size]
+        before, now = unpacked_table(expected.used), np.frombuffer(file.read_bytes(), np.uint8)[: expected.size]
         return len(now) == len(before) and bool(np.array_equal(before & now, before))
     if file.stat().st_size != expected.size:
         return False
@@ -168,10 +173,10 @@ def _as_sealed(file: Path, name: str, expected: Fingerprint, seal: Seal, *, grow
         return True
     table = seal.files.get(_table_of(name)) if expected.change == Change.BY_WRITE.value else None
     if table is not None and table.used is not None and (found := LOOSE.fullmatch(file.name)) and found[1]:
-        return _checksum_of_blocks(file, int(found[1]), _bits(table.used)) == expected.checksum
+        return checksum_of_blocks(file, int(found[1]), unpacked_table(table.used)) == expected.checksum
     if expected.kept is not None:
-        return _checksum_of_beginning(file, expected.kept) == expected.checksum
-    return fingerprint(file).checksum == expected.checksum
+        return checksum_of_beginning(file, expected.kept) == expected.checksum
+    return checksum_of_file(file) == expected.checksum
 
 
 def taken_seal(files: Path, before: Seal | None = None, *, closed: bool, unchanged: bool = False) -> Seal:
@@ -185,12 +190,12 @@ def taken_seal(files: Path, before: Seal | None = None, *, closed: bool, unchang
     kept_changes = {Change.NEVER.value, Change.BY_WRITE.value} if unchanged else {Change.NEVER.value}
     rows: dict[str, Fingerprint] = {}
     left = BUDGET
-    for file in sorted((path for path in files.rglob("*") if path.is_file()), key=_content_size):
+    for file in sorted((path for path in files.rglob("*") if path.is_file()), key=content_size):
         name = file.relative_to(files).as_posix()
         change = _change(name, finished)
         if change is Change.LOG and not closed:
             continue
-        left -= _content_size(file)
+        left -= content_size(file)
         earlier = known.get(name)
         if earlier and change.value == earlier.change in kept_changes and earlier.size == file.stat().st_size:
             rows[name] = earlier
@@ -206,21 +211,20 @@ def _taken(file: Path, change: Change, *, whole: bool) -> Fingerprint:
     found = LOOSE.fullmatch(file.name) if change is Change.BY_WRITE else None
     if found and found[1] and (file.parent / "bitmask.dat").is_file():
         table = np.fromfile(file.parent / "bitmask.dat", np.uint8)
-        return Fingerprint(size, _checksum_of_blocks(file, int(found[1]), table), change.value)
+        return Fingerprint(size, checksum_of_blocks(file, int(found[1]), table), change.value)
     if found and found[2]:
-        kept = _bytes_in_use(file, int(found[2]), size)
-        rows = _rows(file, kept)
+        kept = bytes_in_use(file, int(found[2]), size)
+        rows = checksums_of_rows(file, kept)
         packed = base64.b64encode(rows.tobytes()).decode() if rows is not None else None
-        return Fingerprint(size, _checksum_of_beginning(file, kept), change.value, kept, rows=packed)
+        return Fingerprint(size, checksum_of_beginning(file, kept), change.value, kept, rows=packed)
     if found and file.name == "bitmask.dat":
-        used = base64.b64encode(zlib.compress(file.read_bytes(), 1)).decode()
-        return Fingerprint(size, fingerprint(file).checksum, change.value, used=used)
-    return Fingerprint(size, fingerprint(file).checksum, change.value)
+        return Fingerprint(size, checksum_of_file(file), change.value, used=packed_table(file))
+    return Fingerprint(size, checksum_of_file(file), change.value)
 
 
 def _change(name: str, finished: set[str]) -> Change:
     path = PurePosixPath(name)
-    if path.parts[0] == "wal":
+    if path.parts[0] == LOG_FOLDER:
         return Change.LOG
     if path.parts[0] != "segments":
         return Change.BY_FLUSH
@@ -230,68 +234,13 @@ def _change(name: str, finished: set[str]) -> Change:
     return Change.BY_WRITE if LOOSE.fullmatch(path.name) and path.parent.name != "offsets" else Change.BY_FLUSH
 
 
-# -- the content of files of the engine
-
-
 def _table_of(name: str) -> str:
     return str(PurePosixPath(name).with_name("bitmask.dat"))
 
 
-def _bits(used: str) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(zlib.decompress(base64.b64decode(used)), np.uint8)
-
-
-def _checksum_of_blocks(page: Path, number: int, table: npt.NDArray[np.uint8]) -> int:
-    """The checksum of the blocks of a page that are in use; its settings lie beside it."""
-    settings = json.loads((page.parent / "config.json").read_bytes())
-    size, blocks = settings["block_size_bytes"], settings["page_size_bytes"] // settings["block_size_bytes"]
-    used = np.flatnonzero(np.unpackbits(table[number * blocks // 8 : (number + 1) * blocks // 8], bitorder="little"))
-    if not len(used):
-        return 0
-    content = np.fromfile(page, np.uint8, (int(used[-1]) + 1) * size)
-    content = content[: len(content) // size * size].reshape(-1, size)
-    return zlib.crc32(content[used[used < len(content)]].tobytes())
-
-
-def _bytes_in_use(chunk: Path, number: int, size: int) -> int:
-    """How much of a file of vectors holds any; their number and size lie beside it."""
-    try:
-        settings = json.loads((chunk.parent / "config.json").read_bytes())
-        vectors = int.from_bytes((chunk.parent / "status.dat").read_bytes()[:8], "little")
-        in_chunk = int(settings["chunk_size_vectors"])
-        here = min(max(vectors - number * in_chunk, 0), in_chunk)
-        return min(size, here * int(settings["chunk_size_bytes"] // in_chunk))
-    except (OSError, ValueError, KeyError, TypeError):
-        return size
-
-
-def _rows(chunk: Path, size: int) -> npt.NDArray[np.uint32] | None:
-    """A checksum of each vector in the first `size` bytes; None for multi-vectors, and where there are too many."""
-    if (chunk.parent.parent / "offsets").is_dir():
-        return None
-    try:
-        settings = json.loads((chunk.parent / "config.json").read_bytes())
-        width = int(settings["chunk_size_bytes"] // settings["chunk_size_vectors"])
-    except (OSError, ValueError, KeyError, TypeError, ArithmeticError):
-        return None
-    if not width or size // width > MOST_ROWS:
-        return None
-    words = np.uint32 if width % 4 == 0 else np.uint8
-    weights = np.arange(1, width + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) | np.uint64(1)
-    sums = []
-    for start in range(0, size // width, ROWS_AT_ONCE):
-        count = min(ROWS_AT_ONCE, size // width - start) * width
-        block = (
-            np.fromfile(chunk, np.uint8, count, offset=start * width).view(words).reshape(-1, width // words().nbytes)
-        )
-        sums.append(block.astype(np.uint64) @ weights[: block.shape[1]])
-    whole = np.concatenate(sums) if sums else np.zeros(0, np.uint64)
-    return (whole ^ whole >> np.uint64(32)).astype(np.uint32)
-
-
 def _rows_as_sealed(chunk: Path, expected: Fingerprint, touched: frozenset[bytes]) -> bool:
     """Whether every vector is what it was, but those of the points in `touched`."""
-    now = _rows(chunk, expected.kept or 0)
+    now = checksums_of_rows(chunk, expected.kept or 0)
     before = np.frombuffer(base64.b64decode(expected.rows or ""), np.uint32)
     if now is None or len(now) != len(before):
         return False
@@ -301,78 +250,8 @@ def _rows_as_sealed(chunk: Path, expected: Fingerprint, touched: frozenset[bytes
     settings = json.loads((chunk.parent / "config.json").read_bytes())
     found = LOOSE.fullmatch(chunk.name)
     first = int(found[2]) * int(settings["chunk_size_vectors"]) if found else 0
-    allowed = _rows_of(chunk.parents[2] / MUTABLE_IDS, touched)
+    allowed = rows_of_points(chunk.parents[2] / MUTABLE_IDS, touched)
     return all(int(row) + first in allowed for row in changed)
-
-
-def _rows_of(table: Path, ids: frozenset[bytes]) -> set[int]:
-    """The rows that these ids have, or had, by the engine's table of ids of a segment that takes writes."""
-    content, at, rows = table.read_bytes(), 0, set()
-    while at < len(content):
-        kind = content[at]
-        size = 8 if kind in (1, 3) else 16  # numbers, and UUIDs; 1 and 2 add an id with its row, 3 and 4 remove it
-        key = content[at + 1 : at + 1 + size].ljust(16, b"\0")
-        at += 1 + size
-        if kind in (1, 2):
-            if key in ids:
-                rows.add(int.from_bytes(content[at : at + 4], "little"))
-            at += 4
-        elif kind not in (3, 4):
-            raise ValueError(f"unknown entry {kind} in {table.name}")
-    return rows
-
-
-def _checksum_of_beginning(file: Path, size: int) -> int:
-    checksum = 0
-    with open(file, "rb") as read:
-        while size > 0 and (block := read.read(min(size, 16 * BLOCK))):
-            checksum = zlib.crc32(block, checksum)
-            size -= len(block)
-    return checksum
-
-
-def _content_size(file: Path) -> int:
-    """Bytes of a file that are not holes, where the system tells."""
-    status = file.stat()
-    return min(status.st_size, getattr(status, "st_blocks", status.st_size) * 512)
-
-
-def fingerprint(file: Path) -> Fingerprint:
-    """The size and the checksum of a file. Blocks of zeros count as the holes that they may be."""
-    size = file.stat().st_size
-    checksum = 0
-    for offset, block in _blocks(file, size):
-        if block != ZEROS[: len(block)]:
-            checksum = zlib.crc32(block, zlib.crc32(offset.to_bytes(8, "little"), checksum))
-    return Fingerprint(size, checksum)
-
-
-def _blocks(file: Path, size: int) -> Iterator[tuple[int, bytes]]:
-    """Offset and content of every aligned block that may hold something else than zeros."""
-    with open(file, "rb") as read:
-        offset = 0
-        while offset < size:
-            offset = max(offset, _next_data(read.fileno(), offset, size) // BLOCK * BLOCK)
-            block = os.pread(read.fileno(), BLOCK, offset) if hasattr(os, "pread") else _read_at(read.fileno(), offset)
-            if not block:
-                return
-            yield offset, block
-            offset += BLOCK
-
-
-def _read_at(descriptor: int, offset: int) -> bytes:
-    os.lseek(descriptor, offset, os.SEEK_SET)
-    return os.read(descriptor, BLOCK)
-
-
-def _next_data(descriptor: int, offset: int, size: int) -> int:
-    """Where the next data at or after `offset` begins; `size` if only a hole is left."""
-    if not hasattr(os, "SEEK_DATA"):
-        return offset
-    try:
-        return os.lseek(descriptor, offset, os.SEEK_DATA)
-    except OSError:  # no data after this offset
-        return size
 
 
 def _damaged(collection: str, file: Path, what: str) -> DamagedCollectionError:

@@ -23,7 +23,7 @@ from qdrant_client.http import models
 from qdrant_tools.edge.checks import VectorSchema
 from qdrant_tools.edge.child import run_worker
 from qdrant_tools.edge.config import engine_config, vector_schema
-from qdrant_tools.edge.files import content_bytes
+from qdrant_tools.edge.files import SHARD_CONFIG_FILE, content_bytes
 from qdrant_tools.edge.guard import Guard
 from qdrant_tools.edge.integrity import Integrity
 from qdrant_tools.edge.journal import Entry, Journal
@@ -52,7 +52,6 @@ from qdrant_tools.errors import (
 )
 
 SHARD_FOLDER = "shard"
-SHARD_CONFIG_FILE = "edge_config.json"
 REPLAYED_UNDER_LOCK = 4
 BLOCK = 500  # points read at a time to learn their sizes
 COMPRESSED = 20  # how much smaller payloads may be in their files than in the indexes

@@ -23,7 +23,7 @@ from typing import Any
 from qdrant_client.http import models
 
 from qdrant_tools.edge.checks import VectorSchema, json_payload
-from qdrant_tools.edge.files import content_bytes
+from qdrant_tools.edge.files import content_bytes, content_size
 from qdrant_tools.errors import LocationError
 
 MEGABYTE = 1 << 20
@@ -196,9 +196,8 @@ def fill_holes(folder: Path) -> None:
 
 
 def _holes(folder: Path) -> list[tuple[Path, int]]:
-    files = [path for path in folder.rglob("segments/**/*") if path.parent.name != "payload_storage"]
-    status = [(path, path.stat()) for path in files if path.is_file()]
-    return [(path, max(0, each.st_size - each.st_blocks * 512)) for path, each in status]
+    files = [path for path in folder.rglob("segments/**/*") if path.parent.name != "payload_storage" and path.is_file()]
+    return [(path, path.stat().st_size - content_size(path)) for path in files]
 
 
 @lru_cache(maxsize=256)
