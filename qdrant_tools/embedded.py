@@ -157,7 +157,7 @@ def vector_rankings(
         ]
     # imported here: a client of a server needs no engine in its process
     from qdrant_tools.edge.rankings import VectorQueries
-    from qdrant_tools.edge.readers import found as found_by_engine
+    from qdrant_tools.edge.routing import found as found_by_engine
 
     backend: Any = client._client
     return found_by_engine(backend.engine, name, VectorQueries(vectors, limits, using, params, only)).rankings()

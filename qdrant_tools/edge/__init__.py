@@ -11,9 +11,13 @@ every request and result between qdrant-client's models and the engine's.
     location.py  these files, opened and changed so that a crash costs nothing; recover.py  a lost manifest made again
     engine.py    a folder, open in this process and shared by its clients
     shard.py     one collection, open: the only holder of an engine object, and the lock around it
-    guard.py     how many points a collection must at least hold; seal.py  checksums of a closed collection's files
+    integrity.py is a shard what was acknowledged: guard.py  how many points at least; seal.py, contents.py  checksums
+                 of files; oplog.py  the engine's log; progress.py  how far it has got
+    space.py     room on the disk, asked for before a write; estimate.py  what a change of points takes
     build.py     index builds beside the serving shard; child.py, worker.py  the child process; files.py  copies
-    seam.py      the engine's errors -> this project's errors
+    readers.py   processes that answer searches; reader.py  one of them; routing.py  who answers; journal.py  writes
+                 that they follow; wire.py  questions and answers
+    seam.py      foreign errors -> this project's errors
     checks.py    ids, vectors and payloads, before the engine sees them; options.py  call options
     config.py    collection settings -> engine settings; settings.py  changed ones; info.py  as a server reports them
     filters.py   filters; payload_index.py  payload indexes

@@ -15,8 +15,9 @@ from qdrant_client.http import models
 
 from qdrant_tools.edge.catalog import CatalogMethods
 from qdrant_tools.edge.engine import acquire, release
-from qdrant_tools.edge.readers import RoutedReads, checked_readers, start_readers
+from qdrant_tools.edge.readers import checked_readers, start_readers
 from qdrant_tools.edge.reads import ReadMethods
+from qdrant_tools.edge.routing import RoutedReads
 from qdrant_tools.edge.seam import refuse_odd_arguments
 from qdrant_tools.edge.writes import WriteMethods
 from qdrant_tools.errors import NotSupportedError, PlusError

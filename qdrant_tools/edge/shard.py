@@ -23,26 +23,22 @@ from qdrant_client.http import models
 from qdrant_tools.edge.checks import VectorSchema
 from qdrant_tools.edge.child import run_worker
 from qdrant_tools.edge.config import engine_config, vector_schema
-from qdrant_tools.edge.files import SHARD_CONFIG_FILE, content_bytes
+from qdrant_tools.edge.estimate import Estimate
+from qdrant_tools.edge.files import SHARD_CONFIG_FILE
 from qdrant_tools.edge.guard import Guard
 from qdrant_tools.edge.integrity import Integrity
 from qdrant_tools.edge.journal import Entry, Journal
 from qdrant_tools.edge.seam import EngineCall, damaged_on_open
 from qdrant_tools.edge.space import (
     DELETED,
-    INDEXED_PAYLOAD,
     MARGIN,
     NEW_FILE,
-    PAYLOAD,
-    POINT_IN_INDEX,
     Sizes,
     fill_holes,
     filled_by_opening,
     in_memory,
-    payload_bytes,
     reserve_of,
     room_for_build,
-    vector_numbers,
 )
 from qdrant_tools.errors import (
     CollectionNotFoundError,
@@ -53,8 +49,6 @@ from qdrant_tools.errors import (
 
 SHARD_FOLDER = "shard"
 REPLAYED_UNDER_LOCK = 4
-BLOCK = 500  # points read at a time to learn their sizes
-COMPRESSED = 20  # how much smaller payloads may be in their files than in the indexes
 
 
 class OpenCollection:
@@ -78,7 +72,7 @@ class OpenCollection:
         self._calling = threading.RLock()
         self._record: list[tuple[qe.UpdateOperation, bool]] | None = None
         self._replayed = 0
-        self._content: int | None = None
+        self._estimate = Estimate(folder / SHARD_FOLDER, self.schema)
         self._journal: Journal | None = None
         self._change = threading.local()
         self._require_files()
@@ -144,8 +138,7 @@ class OpenCollection:
             self._apply(operation, upserts, rewrites)
             if filling:
                 fill_holes(self.folder)
-            if self._content is not None:
-                self._content += needed
+            self._estimate.wrote(needed)
 
     def _filled_by_first_vectors(self) -> int:
         """Bytes of the files that the first vectors of a collection make."""
@@ -180,53 +173,14 @@ class OpenCollection:
             self._apply(operation)
             self.reserve.keep()
 
-    # -- what a write can take on the disk
-
     def upsert_bytes(self, sizes: Sizes) -> int:
+        """Bytes on the disk that an upsert takes at most."""
         return sizes.needed(len(self.info().payload_schema))
 
     def change_bytes(self, added: int, ids: Sequence[Any]) -> int:
-        """Bytes that a change of points takes, which adds `added` bytes of payload to each.
-
-        A changed payload is written anew as a whole, and a point of a finished segment moves with all it has. Where
-        the disk has room for everything once more, nobody counts what the points have.
-        """
+        """Bytes that a change takes at most, which adds `added` bytes of payload to each of these points."""
         with self.hold() as shard:
-            indexes = len(shard.info().payload_schema)
-            every = Sizes(1, self.schema.bytes_per_point // 4, 0, added).needed(indexes)
-            if self._content is None:
-                self._content = content_bytes(self.folder / SHARD_FOLDER)
-            factor = INDEXED_PAYLOAD if indexes else PAYLOAD
-            if self.reserve.free > 2 * MARGIN + added + len(ids) * every + factor * self._content:
-                return 0
-            held = self._held(shard, ids)
-            return added + held.points * every + held.needed(indexes)
-
-    def _held(self, shard: qe.EdgeShard, ids: Sequence[Any] | None) -> Sizes:
-        """The sizes of stored points, of all of them for None, read a block at a time."""
-        vectors = bool(self.schema.sparse) or any(shape.multi for shape in self.schema.dense.values())
-        points = numbers = sparse = payload = 0
-        for block in self._blocks(shard, ids, vectors=vectors):
-            points += len(block)
-            payload += payload_bytes([point.payload or {} for point in block])
-            if vectors:
-                more = vector_numbers(point.vector for point in block)
-                numbers, sparse = numbers + more[0], sparse + more[1]
-        return Sizes(points, numbers, sparse, payload)
-
-    def _blocks(self, shard: qe.EdgeShard, ids: Sequence[Any] | None, *, vectors: bool) -> Iterator[list[Any]]:
-        if ids is not None:
-            for start in range(0, len(ids), BLOCK):
-                yield shard.retrieve(list(ids[start : start + BLOCK]), True, vectors)
-            return
-        offset = None
-        while True:
-            block, offset = shard.scroll(
-                qe.ScrollRequest(offset=offset, limit=BLOCK, filter=None, with_payload=True, with_vector=vectors)
-            )
-            yield block
-            if offset is None:
-                return
+            return self._estimate.change(shard, self.reserve.free, added, ids)
 
     def restructure(self, operation: qe.UpdateOperation, *, numbers: int = 0, indexes: int = 0) -> None:
         """Apply one change to the indexes or vectors of all points, and make it durable.
@@ -235,11 +189,7 @@ class OpenCollection:
         """
         with self._writing:
             with self.hold() as shard:
-                points = shard.info().points_count
-                needed = Sizes(0, points * numbers).needed(0) + points * POINT_IN_INDEX * indexes
-                content = content_bytes(self.folder / SHARD_FOLDER)
-                if indexes and self.reserve.free < needed + COMPRESSED * content:
-                    needed += self._held(shard, None).needed(indexes)
+                needed = self._estimate.restructuring(shard, self.reserve.free, numbers, indexes)
             self.reserve.require(needed)
             self.integrity.unsettle()
             self._apply(operation)
@@ -273,7 +223,7 @@ class OpenCollection:
         with self._writing, self.hold() as shard:
             room_for_build(self.folder, self.reserve)
             self.integrity.forget()
-            self._content = None
+            self._estimate.forget()
             built = shard.optimize()
             self._spoil_journal()
             self.flush()
@@ -384,7 +334,7 @@ class OpenCollection:
                 shard, self._shard = old, copy
                 self.integrity.close(sealed=False)
                 self.folder, self.guard, self.integrity = folder, guard, integrity
-                self._content = None
+                self._estimate = Estimate(folder / SHARD_FOLDER, self.schema)
                 self._spoil_journal()
             finally:
                 shard.close()
@@ -431,6 +381,7 @@ class OpenCollection:
             self._spoil_journal()
         self.settings = settings
         self.schema = vector_schema(self.name, settings)
+        self._estimate = Estimate(self.folder / SHARD_FOLDER, self.schema)
 
     def close(self, *, discard: bool = False) -> None:
         """Close the shard; `discard` skips making it durable because its folder goes next."""
