@@ -38,6 +38,7 @@ from qdrant_tools.records import Encoder
 from qdrant_tools.settings import FIXED, CollectionSettings, update_options
 from qdrant_tools.stamp import UNKNOWN_SPACE, Stamp, stamp_of
 from qdrant_tools.translate import engine_errors
+from qdrant_tools.values import brief, checked_text
 
 __all__ = [
     "Collection",
@@ -81,6 +82,8 @@ class CollectionManager:
             encoder = int(encoder)
         if not isinstance(encoder, int):
             check_encoder(encoder, "an encoder or a dimension")
+        if not isinstance(settings, CollectionSettings | None):
+            raise InputError(f"settings is {brief(settings)}, expected CollectionSettings")
         if not self._exists(name):
             try:
                 self._create(name, encoder, settings or CollectionSettings())
@@ -179,7 +182,7 @@ class CollectionManager:
 
     def drop(self, name: str) -> None:
         """Delete a collection and its points. One that an alias points to is refused: switch or drop the alias."""
-        if name in self.aliases():
+        if checked_text("collection name", name) in self.aliases():
             raise CollectionError(f"{name!r} is an alias of {self.resolve(name)!r}: drop the alias or that collection")
         real_name = self.resolve(name)
         serving = [alias for alias, target in self.aliases().items() if target == real_name]
@@ -199,7 +202,7 @@ class CollectionManager:
 
     def switch_alias(self, alias: str, target: str) -> None:
         """Point an alias at a collection in one atomic step; the alias is made if it is new."""
-        if alias in self.names():
+        if checked_text("alias", alias) in self.names():
             raise CollectionExistsError(f"{alias!r} is the name of a collection, so it cannot be an alias")
         real_target = self.resolve(target)
         create = models.CreateAliasOperation(
@@ -217,6 +220,7 @@ class CollectionManager:
 
     def resolve(self, name: str) -> str:
         """The collection's own name, for a name or an alias."""
+        checked_text("collection name", name)
         names = self.names()
         if name in names:
             return name
@@ -226,6 +230,7 @@ class CollectionManager:
         raise CollectionNotFoundError(f"no collection {name!r}; collections here: {_listed([*names, *aliases])}")
 
     def _exists(self, name: str) -> bool:
+        checked_text("collection name", name)
         return name in self.names() or name in self.aliases()
 
     def _alias_removal(self, alias: str) -> list[models.DeleteAliasOperation]:
@@ -298,7 +303,7 @@ class CollectionManager:
 def check_encoder(value: object, expected: str = "an encoder") -> None:
     """Raise `InputError` for something that is no encoder."""
     if not isinstance(getattr(value, "space", None), str) or not isinstance(getattr(value, "dimension", None), int):
-        raise InputError(f"encoder is {value!r}, expected {expected}: an encoder has a space and a dimension")
+        raise InputError(f"encoder is {brief(value)}, expected {expected}: an encoder has a space and a dimension")
 
 
 def _listed(names: Iterable[str]) -> str:

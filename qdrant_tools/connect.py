@@ -22,6 +22,7 @@ from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from qdrant_tools.errors import LocationError, UnreachableError, UsageError
+from qdrant_tools.values import brief
 
 API_KEY_VARIABLE = "QDRANT_API_KEY"
 MEMORY = ":memory:"
@@ -115,6 +116,8 @@ def server_options(
     location: str | Path, api_key: str | None, timeout: int | None, prefer_grpc: bool
 ) -> ServerOptions | None:
     """The options for a server's URL, None for another location. Raises `LocationError`, `UsageError`."""
+    if not isinstance(location, (str, Path)):
+        raise LocationError(f"location is {brief(location)}, expected a folder, a server URL or ':memory:'")
     text = str(location)
     if is_url(text):
         key = api_key or os.environ.get(API_KEY_VARIABLE)

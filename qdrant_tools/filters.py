@@ -13,6 +13,7 @@ from qdrant_client import models
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.layout import Layout
+from qdrant_tools.values import brief
 
 PlainFilter = Mapping[str, Any]
 """Metadata field -> the value it must have, or a list of values of which it must have one."""
@@ -49,6 +50,6 @@ def _match(field: str, value: Any) -> models.MatchValue | models.MatchAny:
         if all(isinstance(each, int) and not isinstance(each, bool) for each in value):
             return models.MatchAny(any=list(value))
     raise InputError(
-        f"filter on {field!r} is {value!r}, expected a string, whole number or boolean, or a list of strings or of "
-        "whole numbers; anything else can be given as a qdrant_client Filter"
+        f"filter on {field!r} is {brief(value)}, expected a string, whole number or boolean, or a list of strings or "
+        "of whole numbers; anything else can be given as a qdrant_client Filter"
     )

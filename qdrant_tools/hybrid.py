@@ -16,9 +16,9 @@ from qdrant_tools.errors import InputError, NotSupportedError
 from qdrant_tools.filters import PlainFilter, as_filter
 from qdrant_tools.handle import Collection
 from qdrant_tools.lexical import VECTOR, Bm25
-from qdrant_tools.options import checked_count
 from qdrant_tools.records import Encoder, Hit
 from qdrant_tools.search import checked_queries, encoded, run_requests
+from qdrant_tools.values import checked_count
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from qdrant_tools.records import Encoder, Passage, Progress, Vectors
 from qdrant_tools.retirement import refuse_retired
 from qdrant_tools.retry import DEFAULT_RETRY, Retry
 from qdrant_tools.translate import engine_errors
+from qdrant_tools.values import brief, checked_count, is_unicode
 from qdrant_tools.vectors import checked_unit_vectors
 
 BATCH_BYTES = 8_000_000
@@ -106,10 +107,9 @@ def index_passages(
         UnreachableError: the server stayed silent for as long as `retry.DEFAULT_RETRY` says.
     """
     _checked_target(collection, encoder)
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}, expected at least 1")
-    if on_bad not in ("raise", "count"):
-        raise InputError(f"on_bad is {on_bad!r}, expected 'raise' or 'count'")
+    checked_count("batch_size", batch_size)
+    if not isinstance(on_bad, str) or on_bad not in ("raise", "count"):
+        raise InputError(f"on_bad is {brief(on_bad)}, expected 'raise' or 'count'")
     writer = _Writer(collection, encoder, DEFAULT_RETRY)
     report = IndexReport()
     with seen_points() if delete_missing else nullcontext() as seen:
@@ -169,11 +169,12 @@ def _batches(passages: Iterable[Passage], size: int) -> Iterator[list[_Prepared 
 
 def _prepared(passage: Passage) -> _Prepared | Failure:
     if not isinstance(passage.id, str) or not passage.id:
-        return Failure(str(passage.id), f"passage id is {passage.id!r}, expected a non-empty string")
-    if not _is_unicode(passage.id):
+        return Failure(brief(passage.id), f"passage id is {brief(passage.id)}, expected a non-empty string")
+    if not is_unicode(passage.id):
         return Failure(passage.id, f"passage id {passage.id!r} holds a lone surrogate, expected Unicode text")
     if not isinstance(passage.text, str) or not passage.text.strip():
-        return Failure(passage.id, f"passage {passage.id!r} has the text {passage.text!r}, expected a non-empty string")
+        found = brief(passage.text)
+        return Failure(passage.id, f"passage {passage.id!r} has the text {found}, expected a non-empty string")
     try:
         content = _content(passage)
         if _has_huge_number(passage.metadata):
@@ -181,14 +182,6 @@ def _prepared(passage: Passage) -> _Prepared | Failure:
         return _Prepared(passage, hashlib.sha256(content).hexdigest(), len(content))
     except InputError as error:
         return Failure(passage.id, str(error))
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _has_huge_number(value: Any) -> bool:
@@ -220,7 +213,7 @@ def _index_batch(
         raise InputError(found[0].reason)
     if seen is not None:
         # a bad passage is still wanted: what is stored under its id stays
-        seen.add(point_id(name) for name in (*passages, *failures) if _is_unicode(name))
+        seen.add(point_id(name) for name in (*passages, *failures) if is_unicode(name))
     stored = writer.store(list(passages.values()))
     return stored + IndexReport(merged=merged, failed=len(found), failures=tuple(found[:KEPT_FAILURES]))
 

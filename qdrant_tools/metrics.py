@@ -17,6 +17,7 @@ import numpy as np
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.records import Qrels, Run
+from qdrant_tools.values import checked_count
 
 Grades = Mapping[str, int]
 Ranking = Sequence[str]
@@ -72,7 +73,7 @@ def measure(qrels: Qrels, run: Run, *, cutoffs: Sequence[int] = (10,)) -> dict[s
     if isinstance(cutoffs, (str, int)) or not len(cutoffs):
         raise InputError(f"cutoffs is {cutoffs!r}, expected at least one k")
     values: dict[str, dict[str, float]] = {f"{name}@{k}": {} for k in cutoffs for name in METRICS}
-    deepest = max(_checked_k(k) for k in cutoffs)
+    deepest = max(checked_count("k", k) for k in cutoffs)
     for query, grades, ranking in _rankings(qrels, run, deepest):
         for k in cutoffs:
             for name, metric in METRICS.items():
@@ -133,7 +134,8 @@ def ranked(scores: Mapping[str, float]) -> list[str]:
 
 
 def _per_query(metric: _Metric, qrels: Qrels, run: Run, k: int) -> dict[str, float]:
-    return {query: metric(grades, ranking, k) for query, grades, ranking in _rankings(qrels, run, _checked_k(k))}
+    checked_count("k", k)
+    return {query: metric(grades, ranking, k) for query, grades, ranking in _rankings(qrels, run, k)}
 
 
 def _rankings(qrels: Qrels, run: Run, k: int) -> Iterator[tuple[str, Grades, list[str]]]:
@@ -150,12 +152,6 @@ def _rankings(qrels: Qrels, run: Run, k: int) -> Iterator[tuple[str, Grades, lis
 
 def _is_number(value: object, kind: type[Integral] | type[Real]) -> bool:
     return isinstance(value, kind) and value == value  # NaN is not equal to itself
-
-
-def _checked_k(k: int) -> int:
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise InputError(f"k is {k!r}, expected a whole number of at least 1")
-    return k
 
 
 def _ndcg(grades: Grades, ranking: Ranking, k: int) -> float:

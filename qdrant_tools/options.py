@@ -14,6 +14,7 @@ from qdrant_client import models
 from qdrant_tools.errors import InputError
 from qdrant_tools.filters import PlainFilter, as_filter
 from qdrant_tools.handle import Collection
+from qdrant_tools.values import checked_count, checked_number
 
 MMR_CANDIDATES = 100
 """Nearest passages among which `diversity` chooses, or ten times `k` if that is more."""
@@ -57,8 +58,10 @@ class SearchOptions:
         checked_count("k", self.k)
         if self.hnsw_ef is not None:
             checked_count("hnsw_ef", self.hnsw_ef)
-        if self.diversity is not None and not 0 <= self.diversity <= 1:
-            raise InputError(f"diversity is {self.diversity!r}, expected 0 to 1")
+        if self.score_threshold is not None:
+            checked_number("score_threshold", self.score_threshold)
+        if self.diversity is not None:
+            checked_number("diversity", self.diversity, least=0, most=1)
         if isinstance(self.fields, str):
             raise InputError(f"fields is the string {self.fields!r}, expected a list of metadata fields")
 
@@ -93,8 +96,3 @@ class SearchOptions:
                 raise InputError(f"text=False needs fields here: the layout {layout.name!r} has no field for metadata")
             return [*wanted, layout.metadata]
         return [*wanted, *map(layout.metadata_field, self.fields)]
-
-
-def checked_count(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} is {value!r}, expected a whole number of at least 1")

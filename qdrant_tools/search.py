@@ -18,9 +18,10 @@ from qdrant_client import models
 from qdrant_tools.errors import InputError
 from qdrant_tools.handle import Collection, plain_id
 from qdrant_tools.neighbours import levelled
-from qdrant_tools.options import SearchArguments, SearchOptions, checked_count
+from qdrant_tools.options import SearchArguments, SearchOptions
 from qdrant_tools.records import Encoder, Hit, Vectors
 from qdrant_tools.translate import engine_errors
+from qdrant_tools.values import brief, checked_count, checked_text
 from qdrant_tools.vectors import checked_unit_vectors, checked_vectors
 
 REQUESTS_AT_ONCE = 64
@@ -137,9 +138,12 @@ def checked_queries(queries: Sequence[str]) -> Sequence[str]:
     """Refuse what is not a list of queries that say something."""
     if isinstance(queries, str):
         raise InputError("queries is one string, expected a list of strings; search() takes one query")
+    if not isinstance(queries, Sequence):
+        raise InputError(f"queries is {brief(queries)}, expected a list of strings")
     for query in queries:
         if not isinstance(query, str) or not query.strip():
-            raise InputError(f"query is {query!r}, expected a non-empty string")
+            raise InputError(f"query is {brief(query)}, expected a non-empty string")
+        checked_text("query", query)
     return queries
 
 

@@ -36,6 +36,7 @@ from qdrant_tools.errors import (
 )
 from qdrant_tools.records import Progress
 from qdrant_tools.translate import engine_errors
+from qdrant_tools.values import brief, checked_text
 
 HEADER = "snapshot.json"
 FORMAT = "embed-plus snapshot 1"
@@ -63,6 +64,7 @@ def create_snapshot(client: QdrantClient, name: str, file: Path | str | None = N
         LocationError: the file is there already, or cannot be written.
         NotSupportedError: `:memory:` has no snapshots.
     """
+    checked_text("collection name", name)
     path = None if file is None else _path(file, "the file of a snapshot")
     engine = engine_of(client)
     if engine == "memory":
@@ -202,7 +204,7 @@ def _path(value: Any, what: str) -> Path:
         with suppress(UnicodeEncodeError):
             os.fsencode(value)
             return Path(value)
-    raise InputError(f"{what} is {value!r}, expected a path")
+    raise InputError(f"{what} is {brief(value)}, expected a path")
 
 
 def _recovered(client: QdrantClient, location: str, name: str) -> int:

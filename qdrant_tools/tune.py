@@ -27,6 +27,7 @@ from qdrant_tools.neighbours import Questions, Truth
 from qdrant_tools.quantization import Quantization
 from qdrant_tools.records import Progress
 from qdrant_tools.scratch import scratch_copy
+from qdrant_tools.values import checked_count, checked_number
 from qdrant_tools.vectors import checked_vectors
 
 
@@ -125,8 +126,9 @@ def tune(
         InputError: k below 1, a target that is no share.
         NotSupportedError: `:memory:` has no index to tune.
     """
-    if k < 1 or not 0 < target_recall <= 1:
-        raise InputError(f"k is {k} and target_recall {target_recall}, expected at least 1, and above 0 up to 1")
+    checked_count("k", k)
+    checked_count("held_out", held_out)
+    checked_number("target_recall", target_recall, above=0, most=1)
     current = _current(collection)
     questions = _questions(collection, queries, held_out)
     grid = grid or TuningGrid()

@@ -24,7 +24,7 @@ def checked_vectors(vectors: ArrayLike, *, dimension: int, count: int | None = N
     """
     try:
         array = np.ascontiguousarray(vectors, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise VectorError(f"{what}: not an array of numbers of shape (n, {dimension})") from error
     expected = f"({'n' if count is None else count}, {dimension})"
     if array.ndim != 2 or array.shape[1] != dimension or (count is not None and len(array) != count):

@@ -21,6 +21,7 @@ from qdrant_tools.metrics import mean, ndcg, paired_bootstrap
 from qdrant_tools.neighbours import Questions, Truth, answers
 from qdrant_tools.records import Encoder, Qrels, Vectors
 from qdrant_tools.search import search_batch
+from qdrant_tools.values import checked_count, checked_number
 from qdrant_tools.vectors import checked_unit_vectors
 
 
@@ -39,8 +40,11 @@ class Gates:
     """How much worse mean nDCG@k may be on the held-out queries."""
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.k < 1 or not 0 < self.similarity <= 1 or not 0 <= self.recall <= 1:
-            raise InputError(f"{self}: expected samples and k of at least 1, similarity and recall up to 1")
+        checked_count("samples", self.samples)
+        checked_count("k", self.k)
+        checked_number("similarity", self.similarity, above=0, most=1)
+        checked_number("recall", self.recall, least=0, most=1)
+        checked_number("max_drop", self.max_drop)
 
 
 @dataclass(frozen=True)

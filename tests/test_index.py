@@ -160,7 +160,7 @@ def test_an_encoder_of_another_space_is_refused(collection):
     [
         (Passage("", "text"), "passage id is ''"),
         (Passage(7, "text"), "passage id is 7"),
-        (Passage("a", "  "), "'a' has the text '  '"),
+        (Passage("a", "  "), "'a' has the text ' '"),
         (Passage("a", None), "'a' has the text None"),
         (Passage("a", "text", {"at": datetime(2024, 1, 1, tzinfo=UTC)}), "'a' cannot be stored as JSON"),
         (Passage("a", "text", {"x": float("nan")}), "'a' cannot be stored as JSON"),

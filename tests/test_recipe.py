@@ -203,7 +203,7 @@ def test_held_out_queries_in_a_stages_data_are_refused_before_anything_is_traine
         ("batch_size = 4", 'batch_size = "four"', "stage 1: batch_size is 'four', expected int"),
         ("batch_size = 4", "batch_size = 0", "stage 1: batch_size of training is 0, expected at least 1"),
         ("depth = 8", "deep = 8", "stage 3: mine has an unknown key 'deep'"),
-        ("depth = 8", "depth = 0", "stage 3: mine: depth is 0, expected at least 1"),
+        ("depth = 8", "depth = 0", "stage 3: mine: depth is 0, expected a whole number of at least 1"),
         ("rank = 2", "rang = 2", "stage 3: lora has an unknown key 'rang'"),
         ("rank = 2", "merge = false", "a LoRA that is kept apart cannot be trained further"),
         ('loss = "cosent"', 'loss = "cosine"', "stage 1: loss is 'cosine', expected one of"),

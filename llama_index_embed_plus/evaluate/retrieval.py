@@ -24,9 +24,9 @@ from qdrant_tools.handle import fetch
 from qdrant_tools.hybrid import Fusion, search_hybrid, search_lexical
 from qdrant_tools.metrics import ranked
 from qdrant_tools.neighbours import TIE, PointId, nearest_of, recall_at
-from qdrant_tools.options import checked_count
 from qdrant_tools.records import Encoder, Hit, Qrels, Query, Run
 from qdrant_tools.search import checked_queries, search_batch
+from qdrant_tools.values import checked_count
 
 __all__ = [
     "Comparison",

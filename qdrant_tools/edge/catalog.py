@@ -11,7 +11,7 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.conversions import common_types as types
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import brief, json_payload
+from qdrant_tools.edge.checks import json_payload
 from qdrant_tools.edge.config import LARGEST_VECTOR, member
 from qdrant_tools.edge.engine import Engine
 from qdrant_tools.edge.info import collection_info
@@ -20,6 +20,7 @@ from qdrant_tools.edge.payload_index import engine_schema
 from qdrant_tools.edge.settings import merged_settings, with_vectors
 from qdrant_tools.edge.shard import OpenCollection
 from qdrant_tools.errors import CollectionExistsError, CollectionNotFoundError, InputError, NotSupportedError
+from qdrant_tools.values import brief
 
 INVALID_NAME_CHARACTERS = '<>:"/\\|?*\0\x1f'
 

@@ -22,6 +22,7 @@ from qdrant_client.http import models
 
 from qdrant_tools.errors import InputError, NotSupportedError, VectorError
 from qdrant_tools.nesting import DEEPEST_PAYLOAD, LARGEST_NUMBER, parts, refuse_nesting
+from qdrant_tools.values import brief, is_unicode
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 LARGEST_ID = 2**64 - 1
@@ -150,15 +151,6 @@ def unknown(given: Any, kind: str) -> InputError | NotSupportedError:
     return InputError(f"{brief(given)} is no {kind}, expected one of qdrant_client.models")
 
 
-def brief(value: Any) -> str:
-    """The beginning of a value's repr, for a one-line message."""
-    try:
-        text = " ".join(repr(value).split())
-    except Exception:  # whatever a stranger's __repr__ raises, a RecursionError for deep values among them
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def whole(value: Any, name: str, *, least: int = 1, most: int = LARGEST_COUNT) -> int:
     """Return a whole number as the engine takes it. Raises `InputError` for others, `True` among them."""
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and least <= value <= most:
@@ -187,14 +179,6 @@ def text(value: Any, name: str) -> str:
         return value
     expected = "Unicode text without lone surrogates" if isinstance(value, str) else "text"
     raise InputError(f"{name} {brief(value)} is invalid, expected {expected}")
-
-
-def is_unicode(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def texts(values: Any, name: str) -> list[str]:

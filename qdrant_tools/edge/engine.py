@@ -23,7 +23,7 @@ from qdrant_tools.edge.build import BackgroundBuilds, build
 from qdrant_tools.edge.checks import text
 from qdrant_tools.edge.config import engine_config
 from qdrant_tools.edge.files import remove_readers_folder
-from qdrant_tools.edge.location import Location, prepare_folder, settle
+from qdrant_tools.edge.location import Location, prepare_folder, resolved, settle
 from qdrant_tools.edge.lock import FolderLock
 from qdrant_tools.edge.manifest import CollectionEntry, Manifest, settings_row
 from qdrant_tools.edge.seam import EngineCall
@@ -265,10 +265,7 @@ _registry = threading.RLock()
 
 def acquire(root: Path, *, create: bool = True) -> Engine:
     """The engine of a folder, opened if this process has not yet. Raises `LocationError`, `LocationBusyError`."""
-    try:
-        root = root.expanduser().resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, zero bytes, no home
-        raise LocationError(f"location {str(root)!r} is no path that can be used: {error}") from error
+    root = resolved(root)
     with _registry:
         engine = _engines.get(root)
         if engine is None or engine.closed or engine.pid != os.getpid():

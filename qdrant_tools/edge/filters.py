@@ -18,9 +18,10 @@ import qdrant_edge as qe
 from pydantic import ValidationError
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import EngineId, brief, engine_ids, finite, unknown, whole
+from qdrant_tools.edge.checks import EngineId, engine_ids, finite, unknown, whole
 from qdrant_tools.errors import InputError
 from qdrant_tools.nesting import DEEPEST_REQUEST, parts, refuse_nesting
+from qdrant_tools.values import brief
 
 WRITTEN = 4  # objects and lists that one nested filter takes: condition, nested, filter, clause
 

@@ -16,10 +16,11 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.http import models
 from qdrant_client.local.payload_value_extractor import value_by_key
 
-from qdrant_tools.edge.checks import LARGEST_COUNT, brief, text
+from qdrant_tools.edge.checks import LARGEST_COUNT, text
 from qdrant_tools.edge.filters import as_filter, listed
 from qdrant_tools.edge.queries import check_prefetches, positive
 from qdrant_tools.errors import InputError
+from qdrant_tools.values import brief
 
 GROWTH = 4
 PREFETCHED = 5_000  # points that a prefetch below groups fetches at least

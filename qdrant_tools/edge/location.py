@@ -60,6 +60,7 @@ from qdrant_tools.edge.manifest import (
 )
 from qdrant_tools.edge.space import RESERVE_FILE
 from qdrant_tools.errors import LocationError
+from qdrant_tools.values import brief
 
 COLLECTIONS_FOLDER = "collections"
 REPLACED_FILE = "manifest.replaced.json"
@@ -406,6 +407,18 @@ def _worth_a_warning(path: Path) -> Iterator[None]:
         yield
     except LocationError as error:
         logger.warning("'%s' was left as it is: %s", path, error)
+
+
+def resolved(root: Path | str) -> Path:
+    """The whole path of a folder, without links. Raises `LocationError`."""
+    if not isinstance(root, (str, Path)):
+        raise LocationError(f"location is {brief(root)}, expected a folder")
+    try:
+        path = Path(root).expanduser().resolve()
+        path.exists()  # says so if the name is too long
+        return path
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, zero bytes, no home
+        raise LocationError(f"location {str(root)!r} is no path that can be used: {error}") from error
 
 
 def prepare_folder(root: Path, *, create: bool) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import qdrant_edge as qe
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import brief
 from qdrant_tools.edge.config import member
 from qdrant_tools.errors import InputError
+from qdrant_tools.values import brief
 
 PARAMS: dict[str, Any] = {
     "keyword": qe.KeywordIndexParams,

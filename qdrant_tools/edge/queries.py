@@ -22,7 +22,6 @@ from qdrant_tools.edge.checks import (
     DEFAULT_VECTOR,
     EngineId,
     EngineVector,
-    brief,
     client_id,
     engine_id,
     finite,
@@ -38,6 +37,7 @@ from qdrant_tools.edge.records import client_vector, payload_selector, vector_se
 from qdrant_tools.edge.shard import OpenCollection
 from qdrant_tools.errors import InputError
 from qdrant_tools.nesting import DEEPEST_REQUEST, refuse_nesting
+from qdrant_tools.values import brief
 
 DEFAULT_LIMIT = 10
 RRF_K = 2

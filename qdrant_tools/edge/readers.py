@@ -42,6 +42,7 @@ from qdrant_tools.edge.journal import UNPICKLABLE, Journal, Progress
 from qdrant_tools.edge.shard import SHARD_FOLDER, OpenCollection
 from qdrant_tools.edge.wire import ANSWER, QUESTION, REFUSAL, Copy, receive, send, unpacked
 from qdrant_tools.errors import InputError, LocationError, PlusError
+from qdrant_tools.values import brief
 
 READER = Path(__file__).with_name("reader.py")
 
@@ -411,7 +412,7 @@ def _small(collection: OpenCollection) -> bool:
 def checked_readers(count: int) -> int:
     """Raises `InputError` for what is no number of processes."""
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 64:
-        raise InputError(f"readers is {count!r}, expected a number of processes from 0 to 64")
+        raise InputError(f"readers is {brief(count)}, expected a number of processes from 0 to 64")
     return count
 
 

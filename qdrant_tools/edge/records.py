@@ -15,8 +15,9 @@ import qdrant_edge as qe
 from pydantic import BaseModel
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import VectorSchema, brief, client_id, engine_id, json_payload, texts
+from qdrant_tools.edge.checks import VectorSchema, client_id, engine_id, json_payload, texts
 from qdrant_tools.errors import InputError
+from qdrant_tools.values import brief
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -24,6 +24,7 @@ from qdrant_tools.edge.location import (
     describe,
     refuse_lost_manifest,
     refuse_older,
+    resolved,
     settle,
     survey,
 )
@@ -72,14 +73,14 @@ class _Claim:
     surely: bool = True
 
 
-def recover(root: Path, *, dry_run: bool = False) -> Recovery:
+def recover(root: Path | str, *, dry_run: bool = False) -> Recovery:
     """Make a manifest from the collections' folders. With `dry_run` nothing is written.
 
     Raises:
         LocationError: no collections there.
         LocationBusyError: another process holds the folder.
     """
-    root = root.expanduser().resolve()
+    root = resolved(root)
     if not any((root / name).exists() for name in (MANIFEST_FILE, PREVIOUS_FILE)) and not survey(root):
         raise LocationError(f"no collections at '{root}': check the location")
     lock = FolderLock(root)

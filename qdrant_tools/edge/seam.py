@@ -18,7 +18,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from qdrant_tools.edge.checks import brief
 from qdrant_tools.errors import (
     DamagedCollectionError,
     EngineError,
@@ -30,6 +29,7 @@ from qdrant_tools.errors import (
     UsageError,
     VectorError,
 )
+from qdrant_tools.values import brief
 
 FULL = ("No space left", "File too large", "quota exceeded")
 """What the system says to a write that finds no room: on the disk, in a file, in a quota."""

@@ -10,9 +10,10 @@ from typing import Any
 
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import brief, json_payload
+from qdrant_tools.edge.checks import json_payload
 from qdrant_tools.edge.config import vector_params
 from qdrant_tools.errors import InputError, NotSupportedError
+from qdrant_tools.values import brief
 
 EXPECTED: dict[str, tuple[type, ...]] = {
     "metadata": (Mapping,),

@@ -25,7 +25,6 @@ from qdrant_client.http import models
 from qdrant_tools.edge.checks import (
     EngineId,
     VectorSchema,
-    brief,
     engine_id,
     engine_ids,
     json_payload,
@@ -44,6 +43,7 @@ from qdrant_tools.edge.shard import OpenCollection
 from qdrant_tools.edge.space import Sizes, payload_bytes, point_sizes, vector_numbers
 from qdrant_tools.errors import InputError, NotSupportedError
 from qdrant_tools.nesting import DEEPEST_PAYLOAD, path_depth
+from qdrant_tools.values import brief
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -10,6 +10,7 @@ from qdrant_client import models
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.filters import PlainFilter
+from qdrant_tools.values import checked_count, checked_number
 
 Sampling = Literal["top", "random", "softmax"]
 Source = Literal["dense", "lexical", "both"]
@@ -57,26 +58,24 @@ class MiningSettings:
 
     def __post_init__(self) -> None:
         for name, least in (("negatives", 1), ("minimum", 0), ("depth", 1), ("skip", 0), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
+            checked_count(name, getattr(self, name), least=least)
         if self.minimum > self.negatives:
             raise InputError(f"minimum is {self.minimum} of {self.negatives} negatives: no example is left")
         if self.skip >= self.depth:
             raise InputError(f"skip is {self.skip} of depth {self.depth}: no candidate is left")
-        if self.max_share is not None and not 0 < self.max_share <= 1:
-            raise InputError(f"max_share is {self.max_share}, expected a share above 0 and up to 1, or None")
-        if self.margin is not None and self.margin < 0:
-            raise InputError(f"margin is {self.margin}, expected at least 0, or None")
-        if self.duplicate_similarity is not None and not -1 <= self.duplicate_similarity <= 1:
-            raise InputError(f"duplicate_similarity is {self.duplicate_similarity}, expected -1 to 1, or None")
+        if self.max_share is not None:
+            checked_number("max_share", self.max_share, above=0, most=1)
+        if self.margin is not None:
+            checked_number("margin", self.margin, least=0)
+        if self.duplicate_similarity is not None:
+            checked_number("duplicate_similarity", self.duplicate_similarity, least=-1, most=1)
         if self.sampling not in ("top", "random", "softmax"):
             raise InputError(f"sampling is {self.sampling!r}, expected 'top', 'random' or 'softmax'")
         if self.source not in ("dense", "lexical", "both"):
             raise InputError(f"source is {self.source!r}, expected 'dense', 'lexical' or 'both'")
         if self.several not in ("min", "mean", "each"):
             raise InputError(f"several is {self.several!r}, expected 'min', 'mean' or 'each'")
-        if self.temperature <= 0:
-            raise InputError(f"temperature is {self.temperature}, expected above 0")
+        checked_number("temperature", self.temperature, above=0)
 
     def as_row(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""
