@@ -32,7 +32,7 @@ import qdrant_edge as qe
 from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
 from qdrant_tools.edge.client import EmbeddedClient
 
 NAME, RANK, CENTRES, K, EF, WARM_UP, BATCH = "bench", 48, 500, 10, 128, 20, 256

@@ -43,12 +43,13 @@ import onnxruntime
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from llama_index_embed_plus import PlusEmbedding
-from llama_index_embed_plus.checkpoints import resolve
 from llama_index_embed_plus.demo.corpus import load_docstrings
-from llama_index_embed_plus.encoders import BackendName, TextEncoder, open_encoder
 from llama_index_embed_plus.encoders.onnx_encoder import cores
-from llama_index_embed_plus.export import export_onnx
+from llama_index_embed_plus.encoders.open import BackendName, open_encoder
+from llama_index_embed_plus.encoders.text_encoder import TextEncoder
+from llama_index_embed_plus.export.export import export_onnx
 from llama_index_embed_plus.export.onnx_writer import GraphWriter
+from llama_index_embed_plus.models.files import resolve
 
 CALLERS, IN_A_ROW, GEMM_ROWS = 64, 10, 512
 BATCH_SIZES = (4, 8, 16, 32, 64, 128)

@@ -24,12 +24,13 @@ from typing import Any
 from mining import Bench, Data, Given, Work, int8_build, read_data
 
 from llama_index_embed_plus import open_encoder
-from qdrant_tools.collection import Collection, CollectionManager
-from qdrant_tools.connect import connect
-from qdrant_tools.index import index_passages
-from qdrant_tools.mine import MiningSettings, mine
-from qdrant_tools.mine.calibrate import calibrate
-from qdrant_tools.proportions import wilson
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.metrics import wilson
+from qdrant_tools.mining import MiningSettings, mine
+from qdrant_tools.mining.quality import calibrate
 from qdrant_tools.records import Encoder, Label, Passage
 
 BARE = MiningSettings(max_share=None, duplicate_similarity=None, exact=True)

@@ -94,8 +94,8 @@ def read_data(arguments: argparse.Namespace) -> Data:
 
 
 def _without_leaks(train: Mapping[str, Any], test: Mapping[str, Any]) -> dict[str, Any]:
-    from llama_index_embed_plus.train.heldout import Heldout
-    from llama_index_embed_plus.train.splits import find_leaks
+    from llama_index_embed_plus.training.data.records import Heldout
+    from llama_index_embed_plus.training.data.splits import find_leaks
     from qdrant_tools.records import Example, Query, ScoredText
 
     qrels = {query: dict.fromkeys(ids, 1) for query, (_, ids) in test.items()}
@@ -149,7 +149,7 @@ class Bench:
     """One system in this process: what it needs, the clock, and the parts that systems share."""
 
     def __init__(self, arguments: argparse.Namespace, name: str) -> None:
-        from llama_index_embed_plus.checkpoints import resolve
+        from llama_index_embed_plus.models.files import resolve
 
         self.arguments, self.name = arguments, name
         self.data, self.work = read_data(arguments), arguments.work
@@ -178,7 +178,7 @@ class Bench:
         }
 
     def evaluate(self, collection: Any, encoder: Any, split: str) -> dict[str, float]:
-        from llama_index_embed_plus.evaluate.retrieval import evaluate_retrieval
+        from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval
         from qdrant_tools.records import Query
 
         rows = self.data.splits[split]
@@ -188,7 +188,7 @@ class Bench:
 
     def open(self, folder: Path) -> Any:
         """An encoder that has run once: what loading costs is no part of the figures."""
-        from llama_index_embed_plus.encoders import open_encoder
+        from llama_index_embed_plus.encoders.open import open_encoder
 
         encoder = open_encoder(folder, backend="torch")
         encoder.quiet = True
@@ -197,17 +197,17 @@ class Bench:
 
     @contextmanager
     def collection(self, encoder: Any, place: str, name: str) -> Iterator[Any]:
-        from qdrant_tools.collection import CollectionManager
-        from qdrant_tools.connect import connect
+        from qdrant_tools.client.connect import connect
+        from qdrant_tools.collections.manager import CollectionManager
 
         with closing(connect(self.work / place)) as client:
             yield CollectionManager(client).open(name, encoder)
 
     def index(self, encoder: Any, place: str, name: str) -> None:
         """Embed the corpus into a collection of its own, on the clock."""
-        from qdrant_tools.collection import CollectionManager
-        from qdrant_tools.connect import connect
-        from qdrant_tools.index import index_passages
+        from qdrant_tools.client.connect import connect
+        from qdrant_tools.collections.manager import CollectionManager
+        from qdrant_tools.indexing import index_passages
         from qdrant_tools.records import Passage
 
         shutil.rmtree(self.work / place, ignore_errors=True)
@@ -216,7 +216,7 @@ class Bench:
             index_passages(collection, (Passage(key, text) for key, text in self.data.passages.items()), encoder)
 
     def mine(self, encoder: Any, place: str, name: str, *, aware: bool = True) -> list[Any]:
-        from qdrant_tools.mine import MiningSettings, mine
+        from qdrant_tools.mining import MiningSettings, mine
         from qdrant_tools.records import Label
 
         settings = MiningSettings(
@@ -248,8 +248,8 @@ class Bench:
         return examples
 
     def train(self, base: Path, examples: Sequence[Any], out: Path, *, method: Any = "full") -> None:
-        from llama_index_embed_plus.train import train
-        from llama_index_embed_plus.train.settings import TrainSettings
+        from llama_index_embed_plus.training import train
+        from llama_index_embed_plus.training.settings import TrainSettings
 
         asked = self.arguments
         settings = TrainSettings(
@@ -282,8 +282,9 @@ def base(bench: Bench) -> Found:
 
 
 def adapter(bench: Bench) -> Found:
-    from llama_index_embed_plus.adapter import AdaptedEncoder
-    from llama_index_embed_plus.train.fit_adapter import AdapterSettings, fit_adapter
+    from llama_index_embed_plus.encoders.adapter import AdaptedEncoder
+    from llama_index_embed_plus.training.adapter import fit_adapter
+    from llama_index_embed_plus.training.adapter_data import AdapterSettings
 
     encoder = bench.open(bench.base)
     examples = bench.mine(encoder, *BASE)

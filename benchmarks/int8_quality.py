@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from llama_index_embed_plus.encoders import TextEncoder, open_encoder
-from llama_index_embed_plus.export import export_onnx
+from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.encoders.text_encoder import TextEncoder
+from llama_index_embed_plus.export.export import export_onnx
 from qdrant_tools.metrics import mean, ndcg, paired_bootstrap, recall
 from qdrant_tools.records import Run, Vectors
 

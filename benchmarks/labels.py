@@ -21,24 +21,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.debias import (
     aggregate,
     click_over_no_click_next,
     click_over_skip_above,
     clicked_as_positive,
+    fit_click_model,
+    inverse_propensity,
     last_click_over_skip_above,
     long_dwell_as_positive,
     unclicked_as_negative,
 )
-from qdrant_tools.debias.click_model import fit_click_model, inverse_propensity
-from qdrant_tools.index import index_passages
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.log.readers import LogColumns, read_log
 from qdrant_tools.log.records import LoggedSearch
-from qdrant_tools.mine import MiningSettings, mine
-from qdrant_tools.mine.audit import audit, rate_of
-from qdrant_tools.mine.calibrate import calibrate
+from qdrant_tools.mining import MiningSettings, mine
+from qdrant_tools.mining.quality import audit, calibrate, rate_of
 from qdrant_tools.records import Label, Passage
 
 # Judgements go by query id, so the id stands for the query.

@@ -45,11 +45,14 @@ from typing import Any
 import numpy as np
 from mining_memory import measure_memory
 
-from qdrant_tools.collection import Collection, CollectionManager, CollectionSettings, build_index
-from qdrant_tools.connect import connect
-from qdrant_tools.index import index_passages
-from qdrant_tools.mine import MiningResult, MiningSettings, mine
-from qdrant_tools.quantization import Quantization
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.quantization import Quantization
+from qdrant_tools.collections.settings import CollectionSettings
+from qdrant_tools.collections.status import build_index
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.mining import MiningResult, MiningSettings, mine
 from qdrant_tools.records import Encoder, Label, Passage, Vectors
 
 SETTINGS = MiningSettings(negatives=4, depth=50, max_share=0.95, duplicate_similarity=None, hnsw_ef=None)
@@ -339,7 +342,7 @@ def measure(arguments: argparse.Namespace, work: Work) -> dict[str, dict[str, An
     from sentence_transformers import SentenceTransformer
 
     from llama_index_embed_plus import open_encoder
-    from llama_index_embed_plus.checkpoints import resolve
+    from llama_index_embed_plus.models.files import resolve
 
     encoder = open_encoder(int8_build(arguments.model, work.folder) if arguments.int8 else arguments.model)
     found: dict[str, dict[str, Any]] = {}
@@ -365,7 +368,7 @@ def measure(arguments: argparse.Namespace, work: Work) -> dict[str, dict[str, An
 
 def int8_build(model: str, folder: Path) -> str:
     """The int8 build of a model, made once."""
-    from llama_index_embed_plus.export import export_onnx
+    from llama_index_embed_plus.export.export import export_onnx
 
     target = folder / "int8"
     if not target.exists():

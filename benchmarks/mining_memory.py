@@ -14,11 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from qdrant_tools.collection import Collection, CollectionManager, CollectionSettings, build_index
-from qdrant_tools.connect import connect
-from qdrant_tools.index import index_passages
-from qdrant_tools.mine import MiningSettings
-from qdrant_tools.mine.file import mine_to_jsonl
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.settings import CollectionSettings
+from qdrant_tools.collections.status import build_index
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.mining import MiningSettings
+from qdrant_tools.mining.file import mine_to_jsonl
 from qdrant_tools.records import Label, Passage, Vectors
 
 SETTINGS = MiningSettings(negatives=4, depth=50, max_share=None, duplicate_similarity=None)

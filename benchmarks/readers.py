@@ -36,9 +36,9 @@ import numpy as np
 from embedded_engine import NAME, PARAMS, blocks, clustered
 from qdrant_client import models
 
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
+from qdrant_tools.client.embedded import vector_rankings
 from qdrant_tools.edge.client import EmbeddedClient
-from qdrant_tools.embedded import vector_rankings
 
 K, BATCH, DEPTH, WRITTEN = 10, 256, 50, 64
 CORES = 2  # for `possible`

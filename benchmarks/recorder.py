@@ -29,7 +29,7 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index_instrumentation import get_dispatcher
 
-from llama_index_embed_plus.events import RetrievalRecorder
+from llama_index_embed_plus.integrations.recorder import RetrievalRecorder
 
 SECONDS = 0.005
 HITS = 10

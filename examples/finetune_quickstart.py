@@ -12,15 +12,15 @@ from pathlib import Path
 
 from llama_index_embed_plus import AdaptedEncoder, open_encoder
 from llama_index_embed_plus.demo.corpus import load_docstrings
-from llama_index_embed_plus.evaluate.retrieval import compare, evaluate_retrieval
-from llama_index_embed_plus.train.fit_adapter import fit_adapter
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
+from llama_index_embed_plus.evaluate.retrieval.retrieval import compare, evaluate_retrieval
+from llama_index_embed_plus.training.adapter import fit_adapter
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.debias import clicked_as_positive
-from qdrant_tools.index import index_passages
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.log import RetrievalLog
-from qdrant_tools.mine import mine
-from qdrant_tools.search import search_batch
+from qdrant_tools.mining import mine
+from qdrant_tools.search.dense import search_batch
 
 encoder = open_encoder("all-MiniLM-L6-v2")
 corpus = load_docstrings(limit=int(sys.argv[1]) if len(sys.argv) > 1 else 600)

@@ -11,16 +11,20 @@ from pathlib import Path
 
 from llama_index_embed_plus import open_encoder
 from llama_index_embed_plus.demo.corpus import load_docstrings
-from llama_index_embed_plus.evaluate.mapping import MapSettings, map_collection
-from llama_index_embed_plus.evaluate.plots import before_after, recall_latency
-from llama_index_embed_plus.evaluate.plots_retrieval import query_differences, score_histograms, scores_by_relevance
-from llama_index_embed_plus.evaluate.plots_vectors import similarity_heatmap, vector_map
-from llama_index_embed_plus.evaluate.retrieval import compare, evaluate_retrieval
-from qdrant_tools.collection import CollectionManager, CollectionSettings, build_index
-from qdrant_tools.connect import connect
-from qdrant_tools.index import index_passages
-from qdrant_tools.lexical import Bm25
-from qdrant_tools.tune import TuningGrid, tune
+from llama_index_embed_plus.evaluate.plots.pages import (
+    before_after,
+    query_differences,
+    recall_latency,
+    score_histograms,
+    scores_by_relevance,
+)
+from llama_index_embed_plus.evaluate.plots.vectors import MapSettings, map_collection, similarity_heatmap, vector_map
+from llama_index_embed_plus.evaluate.retrieval.retrieval import compare, evaluate_retrieval
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager, CollectionSettings, build_index
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.search.bm25 import Bm25
+from qdrant_tools.tuning import TuningGrid, tune
 
 out = Path(sys.argv[1] if len(sys.argv) > 1 else "pictures")
 out.mkdir(parents=True, exist_ok=True)

@@ -3,11 +3,11 @@
 import sys
 
 from llama_index_embed_plus import open_encoder
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
-from qdrant_tools.index import index_passages
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Passage
-from qdrant_tools.search import search
+from qdrant_tools.search.dense import search
 
 texts = ["json.dumps writes an object as text.", "time.sleep suspends the calling thread.", "os.remove deletes a file."]
 encoder, client = open_encoder("all-MiniLM-L6-v2"), connect(sys.argv[1] if len(sys.argv) > 1 else "quickstart-qdrant")

@@ -24,7 +24,7 @@ from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.vector_stores.qdrant import QdrantVectorStore
 
 from llama_index_embed_plus import PlusEmbedding
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
 
 MODULES = ("argparse", "bisect", "csv", "heapq", "logging", "pickle", "shutil", "statistics", "tempfile", "zipfile")
 QUESTION = "How do I copy a whole folder with everything in it?"

@@ -3,7 +3,7 @@
 from llama_index.core import Document, VectorStoreIndex
 
 from llama_index_embed_plus import PlusEmbedding
-from llama_index_embed_plus.events import RetrievalRecorder, hit_id
+from llama_index_embed_plus.integrations.recorder import RetrievalRecorder, hit_id
 
 recorder = RetrievalRecorder("retrievals.sqlite", collection="notes").start()  # the second of the two lines
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llama_index_embed_plus.errors import InputError
+from qdrant_tools.errors import InputError
 from qdrant_tools.records import Passage
 
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".text", ".markdown"})

@@ -11,7 +11,7 @@ import onnxruntime
 import torch
 import transformers
 
-from llama_index_embed_plus.encoders.onnx_options import session_options
+from llama_index_embed_plus.encoders.onnx_encoder import session_options
 
 SIZES: dict[str, Any] = {
     "vocab_size": 120,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qdrant_tools.edge import child
+from qdrant_tools.edge.storage import child
 
 Found = TypeVar("Found")
 PATIENCE = 300

@@ -7,9 +7,18 @@ import json
 import numpy as np
 import pytest
 
-from llama_index_embed_plus.adapter import AdaptedEncoder, QueryAdapter
-from llama_index_embed_plus.adapter.maps import MAPS, FullMap, LowRankMap, MlpMap, OrthogonalMap, unfitted
-from llama_index_embed_plus.errors import DamagedModelError, UsageError
+from llama_index_embed_plus.encoders.adapter import (
+    MAPS,
+    AdaptedEncoder,
+    FullMap,
+    LowRankMap,
+    MlpMap,
+    OrthogonalMap,
+    QueryAdapter,
+    unfitted,
+)
+from llama_index_embed_plus.errors import DamagedModelError
+from qdrant_tools.errors import UsageError
 
 
 class Directions:

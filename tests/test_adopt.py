@@ -10,14 +10,15 @@ from llama_index.vector_stores.qdrant import QdrantVectorStore
 from qdrant_client import models
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
-from qdrant_tools.collection import CollectionManager, fetch, stored_vectors
-from qdrant_tools.copying import INCOMPLETE
+from qdrant_tools.collections.collection import fetch, stored_vectors
+from qdrant_tools.collections.copying import INCOMPLETE
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.metadata import LANGCHAIN, LLAMA_INDEX, OURS, Layout, detect
 from qdrant_tools.errors import CollectionError, InputError, SpaceMismatchError, VectorError
-from qdrant_tools.index import index_passages
-from qdrant_tools.layout import LANGCHAIN, LLAMA_INDEX, OURS, Layout, detect
-from qdrant_tools.mine import MiningSettings, mine
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.mining import MiningSettings, mine
 from qdrant_tools.records import Label
-from qdrant_tools.search import search
+from qdrant_tools.search.dense import search
 
 TEXTS = [f"passage number {i} about topic{i % 5} and thing{i}" for i in range(40)]
 IDS = [str(uuid.uuid5(uuid.NAMESPACE_URL, str(i))) for i in range(40)]
@@ -217,7 +218,7 @@ def test_describe_shows_what_was_detected(client, encoder):
 
 
 def test_settings_of_an_adopted_collection_can_be_changed(client, encoder):
-    from qdrant_tools.collection import CollectionSettings
+    from qdrant_tools.collections.settings import CollectionSettings
 
     manager = fill(client, encoder, plain)
     layout = manager.adopt("foreign", encoder).layout

@@ -11,14 +11,17 @@ import pytest
 from models import TEXTS, save_model, save_transformer
 from sentence_transformers import SentenceTransformer
 
-from llama_index_embed_plus import artifact, self_check
-from llama_index_embed_plus.adapter import QueryAdapter
-from llama_index_embed_plus.encoders import Runtime, identify, open_encoder
-from llama_index_embed_plus.errors import DamagedModelError, ParityError, UsageError
-from llama_index_embed_plus.export import export_onnx
-from llama_index_embed_plus.model_files import write_json
-from llama_index_embed_plus.spec import Overrides, read_spec
-from llama_index_embed_plus.spec_files import write_spec_files
+from llama_index_embed_plus.encoders import open as self_check
+from llama_index_embed_plus.encoders.adapter import QueryAdapter
+from llama_index_embed_plus.encoders.open import identify, open_encoder
+from llama_index_embed_plus.encoders.text_encoder import Runtime
+from llama_index_embed_plus.errors import DamagedModelError, ParityError
+from llama_index_embed_plus.export.export import export_onnx
+from llama_index_embed_plus.models import artifact
+from llama_index_embed_plus.models.artifact import write_spec_files
+from llama_index_embed_plus.models.files import write_json
+from llama_index_embed_plus.models.spec import Overrides, read_spec
+from qdrant_tools.errors import UsageError
 
 PROMPTS = {"query": "query : ", "document": "a "}
 

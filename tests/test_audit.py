@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from tiny import WordEncoder
 
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import InputError
-from qdrant_tools.index import index_passages
-from qdrant_tools.mine import Judge, MiningSettings, mine
-from qdrant_tools.mine.audit import audit, rate_of, read_sheet, write_sheet
-from qdrant_tools.mine.calibrate import SHARES, calibrate
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.mining import Judge, MiningSettings, mine
+from qdrant_tools.mining.quality import SHARES, audit, calibrate, rate_of, read_sheet, write_sheet
 from qdrant_tools.records import Example, Label, Passage, ScoredText
 
 
@@ -141,7 +140,7 @@ def test_calibration_needs_a_positive_and_a_share(placed):
 
 
 def test_the_page_shows_scores_and_rules(placed, tmp_path):
-    from llama_index_embed_plus.evaluate.plots import audit_page
+    from llama_index_embed_plus.evaluate.plots.pages import audit_page
 
     collection, encoder = placed
     labels = [Label(f"0 0 {q}", f"{q}-30") for q in range(35)]

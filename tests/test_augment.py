@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_index_embed_plus.errors import InputError, UsageError
-from llama_index_embed_plus.train.augment import (
+from llama_index_embed_plus.training.data.unsupervised import (
     CropWords,
     DeleteWords,
     ReplaceWords,
@@ -15,6 +14,7 @@ from llama_index_embed_plus.train.augment import (
     augment,
     augment_queries,
 )
+from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.records import Example, ScoredText
 
 LONG = " ".join(f"word{i}" for i in range(2000))

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from models import save_model
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
-from llama_index_embed_plus.errors import UsageError
-from llama_index_embed_plus.train.batches import batch_sampler
-from llama_index_embed_plus.train.data import TrainingData, datasets_for
-from llama_index_embed_plus.train.losses import build_loss
+from llama_index_embed_plus.training.data.columns import datasets_for
+from llama_index_embed_plus.training.data.records import TrainingData
+from llama_index_embed_plus.training.losses.build import build_loss
+from llama_index_embed_plus.training.trainer.batches import batch_sampler
+from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Example, ScoredText
 
 LOSS = "multiple_negatives"
@@ -162,7 +163,7 @@ def test_batch_hard_triplets_get_several_texts_of_several_classes():
 
 def test_the_order_does_not_hang_on_the_process():
     code = (
-        "from llama_index_embed_plus.train.batches import batch_sampler; from datasets import Dataset\n"
+        "from llama_index_embed_plus.training.trainer.batches import batch_sampler; from datasets import Dataset\n"
         "queries, passages = [f'q{i % 9}' for i in range(30)], [f'p{i % 11}' for i in range(30)]\n"
         "d = Dataset.from_dict({'anchor': queries, 'positive': passages})\n"
         "s = batch_sampler('infonce')(d, batch_size=4, drop_last=False, seed=5); s.set_epoch(2); print(list(s))"

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llama_index.core.storage.kvstore import SimpleKVStore
 
-from llama_index_embed_plus.cache import KEYS_PER_QUERY, KeySpace, StoreCache, VectorCache
 from llama_index_embed_plus.errors import CacheError
+from llama_index_embed_plus.serving.cache import KEYS_PER_QUERY, KeySpace, StoreCache, VectorCache
 
 HERE = KeySpace("model@0123456789ab", "torch-fp32", "passage")
 

@@ -8,10 +8,10 @@ import re
 import pytest
 from tiny import WordEncoder, client_of, numbered
 
-from qdrant_tools.collection import CollectionManager
+from qdrant_tools.collections.collection import point_id
+from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import InputError, SpaceMismatchError, UsageError
-from qdrant_tools.handle import point_id
-from qdrant_tools.index import index_passages
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.monitor import Canary, freeze_canaries, read_canaries, run_canaries, write_canaries
 
 QUERIES = ["passage about topic1", "thing7", "number 12"]

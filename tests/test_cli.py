@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_a_location_that_another_process_holds_is_one_line(run, animals, tmp_pat
         [
             sys.executable,
             "-c",
-            "from qdrant_tools.connect import connect; c = connect('held'); print('held', flush=True); input()",
+            "from qdrant_tools.client.connect import connect; c = connect('held'); print('held', flush=True); input()",
         ],
         cwd=tmp_path,
         stdin=subprocess.PIPE,
@@ -206,7 +206,7 @@ def test_ctrl_c_keeps_what_was_reported(tmp_path):
     rows = [{"id": f"row {i}", "text": f"passage number {i}"} for i in range(60_000)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     script = (
-        "import llama_index_embed_plus.cli.commands as c\nindex = c.index_passages\n"
+        "import llama_index_embed_plus.cli.opened as c\nindex = c.index_passages\n"
         "def telling(*a, progress, **k):\n"
         "    return index(*a, progress=lambda n: (progress(n), print('batch', flush=True)), **k)\n"
         "c.index_passages = telling\nfrom llama_index_embed_plus.cli import main; main()"

@@ -13,9 +13,10 @@ from models import SENTENCE, save_model
 from qdrant_client import models
 
 from llama_index_embed_plus import open_encoder
-from qdrant_tools.collection import CollectionManager, build_index
-from qdrant_tools.connect import connect
-from qdrant_tools.index import index_passages
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.status import build_index
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Passage
 
 WORDS = SENTENCE.split()
@@ -167,7 +168,7 @@ def test_a_location_that_is_not_there_is_not_made(run, tmp_path):
 
 def test_ctrl_c_in_a_copy_leaves_nothing_that_looks_whole(run, at, tmp_path):
     script = (
-        "import time, qdrant_tools.copying as c; page = c._page\n"
+        "import time, qdrant_tools.collections.copying as c; page = c._page\n"
         "def slow(*a, **k):\n    print('page', flush=True); time.sleep(600); return page(*a, **k)\n"
         "c._page = slow\nfrom llama_index_embed_plus.cli import main; main()"
     )

@@ -11,14 +11,17 @@ import pytest
 from models import SENTENCE, save_model
 
 from llama_index_embed_plus import open_encoder
-from llama_index_embed_plus.evaluate.files import read_run, write_qrels, write_queries
-from llama_index_embed_plus.evaluate.retrieval import embed_passages, evaluate_retrieval
-from llama_index_embed_plus.export import export_onnx
-from qdrant_tools.collection import CollectionManager, CollectionSettings, build_index
-from qdrant_tools.connect import connect
-from qdrant_tools.index import index_passages
-from qdrant_tools.lexical import Bm25
+from llama_index_embed_plus.evaluate.retrieval.exact import embed_passages
+from llama_index_embed_plus.evaluate.retrieval.files import read_run, write_qrels, write_queries
+from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval
+from llama_index_embed_plus.export.export import export_onnx
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.settings import CollectionSettings
+from qdrant_tools.collections.status import build_index
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Passage, Query
+from qdrant_tools.search.bm25 import Bm25
 
 WORDS = [word for word in SENTENCE.split() if word.isalpha()][6:]
 TEXTS = list(

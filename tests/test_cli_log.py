@@ -14,13 +14,13 @@ from sentence_transformers import CrossEncoder
 from test_judge import save_cross_encoder
 
 from llama_index_embed_plus import open_encoder
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
-from qdrant_tools.handle import point_id
-from qdrant_tools.index import index_passages
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.collection import point_id
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.log import RetrievalLog
 from qdrant_tools.records import Hit, Passage
-from qdrant_tools.search import search
+from qdrant_tools.search.dense import search
 
 WORDS = SENTENCE.split()[6:26]
 

@@ -9,13 +9,14 @@ from contextlib import closing
 import pytest
 from models import SENTENCE, save_model
 
-from llama_index_embed_plus import artifact, open_encoder
-from llama_index_embed_plus.train import train
-from llama_index_embed_plus.train.report import read_report
-from llama_index_embed_plus.train.settings import TrainSettings
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
-from qdrant_tools.index import index_passages
+from llama_index_embed_plus import open_encoder
+from llama_index_embed_plus.models import artifact
+from llama_index_embed_plus.training import train
+from llama_index_embed_plus.training.proof.report import read_report
+from llama_index_embed_plus.training.settings import TrainSettings
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Example, Passage, ScoredText
 
 WORDS = SENTENCE.split()[9:18]

@@ -10,13 +10,13 @@ import pytest
 from models import SENTENCE, save_model
 
 from llama_index_embed_plus import open_encoder
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
-from qdrant_tools.handle import point_id
-from qdrant_tools.index import index_passages
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.collection import point_id
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.log import RetrievalLog
 from qdrant_tools.records import Passage
-from qdrant_tools.search import search
+from qdrant_tools.search.dense import search
 
 WORDS = SENTENCE.split()[6:26]
 TEXTS = [f"{a} {b} {c}" for a, b, c in zip(WORDS * 3, WORDS[1:] * 4, WORDS[5:] * 4)][:60]

@@ -14,13 +14,13 @@ from models import save_model
 from test_cli_collection import TEXTS, error_line
 
 from llama_index_embed_plus import open_encoder
-from llama_index_embed_plus.adapter import QueryAdapter, attach
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
-from qdrant_tools.index import index_passages
-from qdrant_tools.promotion_plan import DiskNeed
+from llama_index_embed_plus.encoders.adapter import QueryAdapter, attach
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.promotion.plan import DiskNeed
 from qdrant_tools.records import Passage
-from qdrant_tools.search import search
+from qdrant_tools.search.dense import search
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_a_bridge_is_measured_before_it_is_built(run, at, encoders, tmp_path):
 
 def test_when_the_disk_is_scarce_the_way_in_place_is_offered(run, at, encoders, tmp_path, monkeypatch):
     scarce = DiskNeed(beside=2_000_000_000, in_place=500_000_000, free=1_000_000_000)
-    monkeypatch.setattr("qdrant_tools.promote.disk_need", lambda *_: scarce)
+    monkeypatch.setattr("qdrant_tools.promotion.promotion.disk_need", lambda *_: scarce)
     assert "a second collection does not fit: say --in-place" in run("promote", "plan", "docs", *at)[1]
     code, _, err = run("promote", "run", "docs", *at)
     assert code == 1

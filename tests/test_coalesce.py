@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from moments import until
 
-from llama_index_embed_plus.coalesce import MAX_BATCH, Coalescer
+from llama_index_embed_plus.serving.service import MAX_BATCH, Coalescer
 
 
 class Lengths:

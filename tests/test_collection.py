@@ -7,14 +7,10 @@ import pytest
 from qdrant_client import QdrantClient, models
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
-from qdrant_tools.collection import (
-    CollectionManager,
-    CollectionSettings,
-    build_index,
-    fetch,
-    point_id,
-    stored_vectors,
-)
+from qdrant_tools.collections.collection import fetch, point_id, stored_vectors
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.settings import CollectionSettings
+from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import (
     CollectionError,
     CollectionExistsError,
@@ -23,8 +19,8 @@ from qdrant_tools.errors import (
     SpaceMismatchError,
     VectorError,
 )
-from qdrant_tools.index import index_passages
-from qdrant_tools.search import search_vectors
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.search.dense import search_vectors
 
 
 @pytest.fixture(params=ENGINES)

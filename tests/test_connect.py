@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from qdrant_client import QdrantClient, models
 
-from qdrant_tools.connect import API_KEY_VARIABLE, connect, engine_of
+from qdrant_tools.client.connect import API_KEY_VARIABLE, connect, engine_of
 from qdrant_tools.errors import LocationBusyError, LocationError, UnreachableError, UsageError
 
 VECTOR = models.VectorParams(size=2, distance=models.Distance.COSINE)
@@ -130,7 +130,7 @@ def test_a_file_is_no_location(tmp_path):
 
 def test_a_second_process_is_refused_at_once(tmp_path):
     client = connect(tmp_path)
-    program = f"from qdrant_tools.connect import connect; connect({str(tmp_path)!r})"
+    program = f"from qdrant_tools.client.connect import connect; connect({str(tmp_path)!r})"
     other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert other.returncode != 0
     assert LocationBusyError.__name__ in other.stderr and "in use by another process" in other.stderr
@@ -152,6 +152,6 @@ def test_two_clients_of_one_process_share_the_engine_until_both_are_closed(tmp_p
 
 def test_a_client_forgotten_without_close_lets_the_folder_go(tmp_path):
     connect(tmp_path).create_collection("docs", VECTOR)
-    program = f"from qdrant_tools.connect import connect; print(connect({str(tmp_path)!r}).get_collections())"
+    program = f"from qdrant_tools.client.connect import connect; print(connect({str(tmp_path)!r}).get_collections())"
     other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "docs" in other.stdout, other.stderr

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tiny import client_of
 
-from qdrant_tools.collection import CollectionManager
+from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.debias import ClickModel, fit_click_model
 from qdrant_tools.errors import InputError, LogError
-from qdrant_tools.index import index_passages
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.log import Feedback, LoggedHit, LoggedSearch
 from qdrant_tools.monitor import estimate_candidate
 from qdrant_tools.monitor.counterfactual import GAINS

@@ -11,9 +11,9 @@ import pytest
 from models import TEXTS, save_model
 from sentence_transformers.base.modules import Dense
 
-from llama_index_embed_plus.encoders import open_encoder
-from llama_index_embed_plus.errors import PlusError
-from llama_index_embed_plus.export import export_onnx
+from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.export.export import export_onnx
+from qdrant_tools.errors import PlusError
 
 ODD = [None, "x", -1, 0, 3.5, [], {}, [1, 2], {"a": 1}, True, 10**9, "../x"]
 

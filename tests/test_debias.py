@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 
 from qdrant_tools.debias import (
+    ClickModel,
     aggregate,
     click_over_no_click_next,
     click_over_skip_above,
     clicked_as_positive,
+    fit_click_model,
+    inverse_propensity,
     last_click_over_skip_above,
     long_dwell_as_positive,
     rated,
     unclicked_as_negative,
 )
-from qdrant_tools.debias.click_model import ClickModel, fit_click_model, inverse_propensity
 from qdrant_tools.errors import InputError
 from qdrant_tools.log.records import Feedback, LoggedHit, LoggedSearch
 from qdrant_tools.records import Label

@@ -8,14 +8,13 @@ from contextlib import closing, contextmanager
 import ir_measures
 import pytest
 
-from llama_index_embed_plus.demo.files import write_report
-from llama_index_embed_plus.demo.pipeline import ALIAS, Demo
-from llama_index_embed_plus.encoders import open_encoder
-from llama_index_embed_plus.errors import UsageError
-from llama_index_embed_plus.train.finetune import FinetuneSettings
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
-from qdrant_tools.search import search
+from llama_index_embed_plus.demo.pipeline import ALIAS, Demo, write_report
+from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.training.finetune import FinetuneSettings
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.errors import UsageError
+from qdrant_tools.search.dense import search
 
 
 class Silent:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from llama_index_embed_plus.demo.corpus import load_docstrings
-from llama_index_embed_plus.errors import InputError
-from llama_index_embed_plus.train.heldout import Heldout
-from llama_index_embed_plus.train.splits import find_leaks
+from llama_index_embed_plus.training.data.records import Heldout
+from llama_index_embed_plus.training.data.splits import find_leaks
+from qdrant_tools.errors import InputError
 from qdrant_tools.records import Example, ScoredText
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from llama_index_embed_plus.documents import cut, read_passages
-from llama_index_embed_plus.errors import InputError
+from qdrant_tools.errors import InputError
 
 
 def test_a_folder_of_text_files_becomes_passages_named_after_their_files(tmp_path):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.drift import BridgedEncoder, DriftSample, draw_sample, fit_drift, measure_drift
+from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import InputError, NotSupportedError, SpaceMismatchError
-from qdrant_tools.index import index_passages
-from qdrant_tools.search import search
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.promotion.bridge import BridgedEncoder, DriftSample, draw_sample, fit_drift, measure_drift
+from qdrant_tools.search.dense import search
 
 OLD = WordEncoder("old", dimension=64)
 

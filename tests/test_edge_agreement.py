@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
 
 # a quick look in every test run; set AGREEMENT_EXAMPLES=1000 for a thorough one
 relaxed = settings(

@@ -11,8 +11,8 @@ from moments import Gate, until
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.async_client_base import AsyncQdrantBase
 
-from qdrant_tools.connect import aconnect, connect, engine_of
-from qdrant_tools.edge import child
+from qdrant_tools.client.connect import aconnect, connect, engine_of
+from qdrant_tools.edge.storage import child
 from qdrant_tools.errors import CollectionNotFoundError, LocationError, NotSupportedError, UnreachableError, VectorError
 
 VECTOR = models.VectorParams(size=64, distance=models.Distance.COSINE)

@@ -15,8 +15,8 @@ import pytest
 from moments import Gate, until
 from qdrant_client import models
 
-from qdrant_tools.connect import connect
-from qdrant_tools.edge import build, child
+from qdrant_tools.client.connect import connect
+from qdrant_tools.edge.storage import build, child
 from qdrant_tools.errors import EngineError
 
 SIZE = 64
@@ -179,8 +179,8 @@ BUILDER = """
 import sys, threading, time
 from pathlib import Path
 from qdrant_client import models
-from qdrant_tools.connect import connect
-from qdrant_tools.edge import child
+from qdrant_tools.client.connect import connect
+from qdrant_tools.edge.storage import child
 child.WORKER = Path(sys.argv[2])
 client = connect(sys.argv[1])
 def build():

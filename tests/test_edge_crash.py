@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from qdrant_client import models
 
-from qdrant_tools.connect import connect
-from qdrant_tools.edge import space
-from qdrant_tools.edge.files import copy_folder
-from qdrant_tools.edge.guard import Guard
+from qdrant_tools.client.connect import connect
+from qdrant_tools.edge.integrity.check import Guard
+from qdrant_tools.edge.storage import disk_space as space
+from qdrant_tools.edge.storage.files import copy_folder
 from qdrant_tools.errors import DamagedCollectionError, LocationBusyError, LocationError
 
 VECTOR = models.VectorParams(size=4, distance=models.Distance.DOT)
@@ -27,7 +27,7 @@ WRITER = """
 import sys
 import time
 from qdrant_client import models
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
 client = connect(sys.argv[1])
 if not client.collection_exists("docs"):
     client.create_collection("docs", models.VectorParams(size=4, distance="Dot"))
@@ -41,7 +41,7 @@ for batch in range(10_000):
 DELETER = """
 import os, signal, sys
 from qdrant_client import models
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
 client = connect(sys.argv[1])
 for i in range(0, 150):
     client.delete("docs", [i])
@@ -263,7 +263,7 @@ def test_a_disk_without_room_is_an_error_before_anything_is_written(filled, monk
 
 FORKER = """
 import os, sys
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
 from qdrant_tools.errors import NotSupportedError
 client = connect(sys.argv[1])
 before = client.count("docs").count
@@ -306,7 +306,7 @@ import os, sys
 sys.path.insert(0, sys.argv[1])
 from moments import dying
 from qdrant_client import models
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
 folder, first, owner, name, moment, nth = sys.argv[2:]
 client = connect(folder)
 dying({"client": client, "os": os}[owner], [name], int(nth), moment)

@@ -17,11 +17,11 @@ from contextlib import closing
 import pytest
 from qdrant_client import models
 
-from qdrant_tools.connect import connect
-from qdrant_tools.edge import progress
-from qdrant_tools.edge.child import Limits, run_worker
-from qdrant_tools.edge.files import copy_folder
-from qdrant_tools.edge.oplog import crc32c, open_segments, segment_end
+from qdrant_tools.client.connect import connect
+from qdrant_tools.edge.integrity import progress
+from qdrant_tools.edge.integrity.oplog import crc32c, open_segments, segment_end
+from qdrant_tools.edge.storage.child import Limits, run_worker
+from qdrant_tools.edge.storage.files import copy_folder
 from qdrant_tools.errors import DamagedCollectionError
 
 CASES = int(os.environ.get("DAMAGE_CASES", "40"))

@@ -14,9 +14,9 @@ import sys
 import pytest
 from qdrant_client import models
 
-from qdrant_tools.connect import connect
-from qdrant_tools.edge.checks import VectorSchema, VectorShape
-from qdrant_tools.edge.space import Sizes, payload_bytes, point_sizes
+from qdrant_tools.client.connect import connect
+from qdrant_tools.edge.convert.checks import VectorSchema, VectorShape
+from qdrant_tools.edge.storage.disk_space import Sizes, payload_bytes, point_sizes
 
 MEGABYTE = 1 << 20
 
@@ -24,7 +24,7 @@ PREAMBLE = """
 import os, random, shutil, sys
 from pathlib import Path
 from qdrant_client import models
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
 from qdrant_tools.errors import LocationError
 
 disk = Path(sys.argv[1])
@@ -266,7 +266,7 @@ def test_a_snapshot_and_an_index_that_do_not_fit_are_errors_and_leave_nothing(di
     run(
         disk,
         """
-from qdrant_tools.snapshots import create_snapshot
+from qdrant_tools.collections.snapshots import create_snapshot
 client = opened()
 for i in range(10):
     client.upsert("docs", [point(1000 + i, {"t": text[i * MB:(i + 2) * MB]})])
@@ -293,7 +293,7 @@ def test_a_replaced_file_that_finds_no_room_leaves_no_draft(disk):
     run(
         disk,
         """
-from qdrant_tools.edge.manifest import replace_file
+from qdrant_tools.edge.storage.manifest import replace_file
 (disk / "one").write_text("old")
 leave(0)
 try:

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from qdrant_client import models
 
-from qdrant_tools.connect import aconnect, connect
+from qdrant_tools.client.connect import aconnect, connect
 from qdrant_tools.edge.client import EmbeddedClient
 from qdrant_tools.errors import NotSupportedError, PlusError, UsageError
-from qdrant_tools.values import is_unicode
+from qdrant_tools.validation import is_unicode
 
 SURROGATE = "bad \ud800 text"
 

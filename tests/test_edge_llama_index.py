@@ -18,7 +18,7 @@ from llama_index.core.vector_stores.types import (
 from llama_index.vector_stores.qdrant import QdrantVectorStore
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from qdrant_tools.connect import aconnect, connect
+from qdrant_tools.client.connect import aconnect, connect
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")  # local mode says so, once
 

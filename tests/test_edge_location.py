@@ -13,16 +13,15 @@ import uuid
 import pytest
 from qdrant_client import models
 
-from qdrant_tools.connect import connect
-from qdrant_tools.copying import INCOMPLETE
-from qdrant_tools.edge import build
-from qdrant_tools.edge.files import copy_folder
-from qdrant_tools.edge.location import State
-from qdrant_tools.edge.lock import FolderLock
-from qdrant_tools.edge.manifest import Manifest
-from qdrant_tools.edge.recover import recover
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.copying import INCOMPLETE
+from qdrant_tools.collections.snapshots import create_snapshot, restore_snapshot
+from qdrant_tools.edge.storage import build
+from qdrant_tools.edge.storage.files import FolderLock, copy_folder
+from qdrant_tools.edge.storage.location import State
+from qdrant_tools.edge.storage.manifest import Manifest
+from qdrant_tools.edge.storage.recover import recover
 from qdrant_tools.errors import CollectionNotFoundError, InputError, LocationError
-from qdrant_tools.snapshots import create_snapshot, restore_snapshot
 
 VECTOR = models.VectorParams(size=16, distance=models.Distance.DOT)
 EAGER = models.OptimizersConfigDiff(indexing_threshold=1)
@@ -172,7 +171,7 @@ def test_a_flipped_bit_in_what_the_manifest_can_do_without_changes_nothing(folde
 
 def reseal(document):
     """The checksum of a document, as if its values had been written so."""
-    from qdrant_tools.edge.manifest import sealed_text
+    from qdrant_tools.edge.storage.manifest import sealed_text
 
     return sealed_text({name: value for name, value in document.items() if name != "checksum"})
 
@@ -398,7 +397,7 @@ def test_recovery_of_a_folder_that_needs_none_changes_nothing(folder):
 RECOVERER = """
 import sys
 from pathlib import Path
-from qdrant_tools.edge.recover import recover
+from qdrant_tools.edge.storage.recover import recover
 from qdrant_tools.errors import LocationBusyError
 try:
     recover(Path(sys.argv[1]))
@@ -426,10 +425,10 @@ KILLER = """
 import os, signal, sys, traceback
 from pathlib import Path
 from qdrant_client import models
-from qdrant_tools.connect import connect
-from qdrant_tools.edge import build
+from qdrant_tools.client.connect import connect
+from qdrant_tools.edge.storage import build
 from qdrant_tools.edge.client import EmbeddedClient
-from qdrant_tools.snapshots import create_snapshot, restore_snapshot
+from qdrant_tools.collections.snapshots import (create_snapshot, restore_snapshot)
 
 build.SMALL = -1
 VECTOR = models.VectorParams(size=4, distance=models.Distance.DOT)
@@ -587,7 +586,7 @@ def test_a_killed_restore_leaves_no_files_and_is_begun_again(template, tmp_path)
 
 OPENER = """
 import sys
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
 from qdrant_tools.errors import LocationBusyError
 from qdrant_client import models
 try:
@@ -629,7 +628,7 @@ def test_a_folder_named_collections_of_somebody_else_is_left_alone(tmp_path):
 
 READER = """
 import os, sys
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
 from qdrant_tools.errors import LocationError
 import qdrant_tools.edge.client
 if os.getuid() == 0:

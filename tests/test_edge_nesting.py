@@ -7,10 +7,10 @@ from contextlib import closing
 import pytest
 from qdrant_client import models
 
-from qdrant_tools.connect import connect
-from qdrant_tools.edge.files import copy_folder
+from qdrant_tools.client.connect import connect
+from qdrant_tools.edge.storage.files import copy_folder
 from qdrant_tools.errors import InputError
-from qdrant_tools.nesting import DEEPEST_PAYLOAD, DEEPEST_REQUEST, path_depth
+from qdrant_tools.validation import DEEPEST_PAYLOAD, DEEPEST_REQUEST, path_depth
 
 DEEP = ".".join("a" * DEEPEST_PAYLOAD)
 

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from qdrant_client import models
 
-from qdrant_tools.connect import aconnect, connect
-from qdrant_tools.edge import journal, readers
-from qdrant_tools.edge.files import READERS_FOLDER
-from qdrant_tools.embedded import vector_rankings
+from qdrant_tools.client.connect import aconnect, connect
+from qdrant_tools.client.embedded import vector_rankings
+from qdrant_tools.edge.readers import messages as journal
+from qdrant_tools.edge.readers import pool as readers
+from qdrant_tools.edge.storage.files import READERS_FOLDER
 from qdrant_tools.errors import CollectionNotFoundError, InputError, PlusError, UsageError, VectorError
 
 NAME, SIZE, POINTS = "docs", 8, 400
@@ -472,7 +473,7 @@ def test_readers_never_change_the_files_of_a_collection(client):
 def test_readers_end_with_a_killed_parent_and_their_files_go_with_the_next_open(tmp_path):
     code = (
         "import sys, time\n"
-        "from qdrant_tools.connect import connect\n"
+        "from qdrant_tools.client.connect import connect\n"
         f"client = connect({str(tmp_path)!r}, readers=2)\n"
         "pool = client._client.engine.readers\n"
         "while None in pool._processes: time.sleep(0.01)\n"

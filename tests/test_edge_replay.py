@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import models
 
-from qdrant_tools.connect import connect
-from qdrant_tools.edge.files import copy_folder
+from qdrant_tools.client.connect import connect
+from qdrant_tools.edge.storage.files import copy_folder
 from qdrant_tools.errors import InputError, PlusError
 
 relaxed = settings(

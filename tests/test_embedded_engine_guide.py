@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from qdrant_client import models
 
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
 from qdrant_tools.errors import NotSupportedError
 
 GUIDE = (Path(__file__).resolve().parent.parent / "docs" / "embedded-engine.md").read_text(encoding="utf-8")

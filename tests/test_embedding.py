@@ -33,11 +33,12 @@ from models import TEXTS, save_model
 from pydantic import ValidationError
 
 from llama_index_embed_plus import PlusEmbedding
-from llama_index_embed_plus.adapter import QueryAdapter, attach
-from llama_index_embed_plus.cache import VectorCache
-from llama_index_embed_plus.encoders import open_encoder
-from llama_index_embed_plus.errors import ModelError, ModelNotFoundError, TextError, UsageError
-from llama_index_embed_plus.export import export_onnx
+from llama_index_embed_plus.encoders.adapter import QueryAdapter, attach
+from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.errors import ModelError, ModelNotFoundError, TextError
+from llama_index_embed_plus.export.export import export_onnx
+from llama_index_embed_plus.serving.cache import VectorCache
+from qdrant_tools.errors import UsageError
 
 PROMPTS = {"query": "query : ", "document": "passage : "}
 

@@ -23,9 +23,12 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize
 from sentence_transformers.sentence_transformer.modules import LayerNorm
 
-from llama_index_embed_plus.encoders import Overrides, Runtime, identify, open_encoder
-from llama_index_embed_plus.errors import ModelError, ModelNotFoundError, TextError, UsageError
-from llama_index_embed_plus.export import export_onnx
+from llama_index_embed_plus.encoders.open import identify, open_encoder
+from llama_index_embed_plus.encoders.text_encoder import Runtime
+from llama_index_embed_plus.errors import ModelError, ModelNotFoundError, TextError
+from llama_index_embed_plus.export.export import export_onnx
+from llama_index_embed_plus.models.spec import Overrides
+from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Encoder
 
 PROMPTS = {"query": "query : ", "document": "a "}
@@ -187,7 +190,7 @@ def test_the_exported_graph_agrees_with_torch(real, exported):
 def test_an_artifact_serves_without_importing_torch(exported):
     code = (
         "import sys\n"
-        "from llama_index_embed_plus.encoders import open_encoder\n"
+        "from llama_index_embed_plus.encoders.open import open_encoder\n"
         f"encoder = open_encoder({str(exported[0])!r})\n"
         "vectors = encoder.encode_queries(['a question', 'another one'])\n"
         "heavy = {'torch', 'transformers', 'sentence_transformers', 'onnx', 'safetensors'} & set(sys.modules)\n"
@@ -406,7 +409,7 @@ def test_no_memory_is_one_line_with_the_way_out(backend, minilm, exported):
     model = exported[0] if backend == "onnx" else minilm
     code = (
         "import resource\n"
-        "from llama_index_embed_plus.encoders import open_encoder, Runtime\n"
+        "from llama_index_embed_plus.encoders.open import open_encoder, Runtime\n"
         "from llama_index_embed_plus.errors import ModelError\n"
         f"encoder = open_encoder({str(model)!r}, backend={backend!r}, runtime=Runtime(batch_tokens=4_000_000))\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"

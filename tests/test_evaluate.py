@@ -13,27 +13,23 @@ from tiny import WordEncoder, numbered
 
 from llama_index_embed_plus import open_encoder
 from llama_index_embed_plus.demo.corpus import load_docstrings
-from llama_index_embed_plus.errors import InputError, UsageError
-from llama_index_embed_plus.evaluate import vectors
-from llama_index_embed_plus.evaluate.plots import before_after
-from llama_index_embed_plus.evaluate.retrieval import (
-    Coverage,
-    PassageVectors,
-    compare,
-    embed_passages,
-    evaluate_retrieval,
-    overlap,
-    report_of,
-)
-from qdrant_tools.collection import CollectionManager, CollectionSettings, build_index
-from qdrant_tools.connect import connect
-from qdrant_tools.errors import SpaceMismatchError, VectorError
-from qdrant_tools.hybrid import Fusion, search_hybrid, search_lexical
-from qdrant_tools.index import index_passages
-from qdrant_tools.lexical import Bm25
+from llama_index_embed_plus.evaluate.plots.pages import before_after
+from llama_index_embed_plus.evaluate.retrieval import exact as vectors
+from llama_index_embed_plus.evaluate.retrieval.comparison import compare
+from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors, embed_passages
+from llama_index_embed_plus.evaluate.retrieval.report import Coverage, report_of
+from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval, overlap
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.settings import CollectionSettings
+from qdrant_tools.collections.status import build_index
+from qdrant_tools.errors import InputError, SpaceMismatchError, UsageError, VectorError
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.metrics import ranked
 from qdrant_tools.records import Passage, Query
-from qdrant_tools.search import search_batch
+from qdrant_tools.search.bm25 import Bm25
+from qdrant_tools.search.dense import search_batch
+from qdrant_tools.search.hybrid import Fusion, search_hybrid, search_lexical
 
 
 class Noisy:

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_index_embed_plus.errors import InputError
-from llama_index_embed_plus.evaluate.files import (
+from llama_index_embed_plus.evaluate.retrieval.files import (
     read_qrels,
     read_queries,
     read_run,
@@ -18,7 +17,8 @@ from llama_index_embed_plus.evaluate.files import (
     write_queries,
     write_run,
 )
-from llama_index_embed_plus.evaluate.report import report_of
+from llama_index_embed_plus.evaluate.retrieval.report import report_of
+from qdrant_tools.errors import InputError
 from qdrant_tools.records import Query
 
 IDS = st.text(st.characters(exclude_categories=("Z", "C")), min_size=1, max_size=6)

@@ -13,18 +13,19 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.evaluation import RetrieverEvaluator
 from tiny import DirectionEncoder, numbered
 
-from llama_index_embed_plus.errors import InputError
-from llama_index_embed_plus.evaluate.llama_index import (
+from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval
+from llama_index_embed_plus.integrations.qa_dataset import (
     evaluate_retriever,
     from_qa_dataset,
     read_qa_dataset,
     write_qa_dataset,
 )
-from llama_index_embed_plus.evaluate.retrieval import evaluate_retrieval
-from llama_index_embed_plus.vector_store import as_vector_store
-from qdrant_tools.collection import CollectionManager, build_index
-from qdrant_tools.connect import aconnect, connect
-from qdrant_tools.index import index_passages
+from llama_index_embed_plus.integrations.vector_store import as_vector_store
+from qdrant_tools.client.connect import aconnect, connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.status import build_index
+from qdrant_tools.errors import InputError
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Passage, Query
 
 

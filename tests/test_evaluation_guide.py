@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llama_index_embed_plus.cli.evaluate_system import System, changed
+from llama_index_embed_plus.cli.evaluate import System, changed
 from qdrant_tools.metrics import METRICS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

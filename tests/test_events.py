@@ -20,12 +20,11 @@ from llama_index_instrumentation import get_dispatcher
 from models import save_model
 
 from llama_index_embed_plus import PlusEmbedding, open_encoder
-from llama_index_embed_plus.errors import InputError, UsageError
-from llama_index_embed_plus.events import RetrievalRecorder, hit_id
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
-from qdrant_tools.errors import LogError
-from qdrant_tools.index import index_passages
+from llama_index_embed_plus.integrations.recorder import RetrievalRecorder, hit_id
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.errors import InputError, LogError, UsageError
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.log import RetrievalLog
 from qdrant_tools.records import Passage
 
@@ -239,7 +238,7 @@ def test_a_program_that_ends_without_stopping_loses_nothing(tmp_path):
     program = """
         from llama_index.core import MockEmbedding, VectorStoreIndex
         from llama_index.core.schema import TextNode
-        from llama_index_embed_plus.events import RetrievalRecorder
+        from llama_index_embed_plus.integrations.recorder import RetrievalRecorder
         recorder = RetrievalRecorder("log.sqlite").start()
         VectorStoreIndex([TextNode(text="a")], embed_model=MockEmbedding(4)).as_retriever().retrieve("question")
     """

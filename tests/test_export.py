@@ -16,15 +16,18 @@ from models import CONFIGS, DECODERS, TEXTS, save_model, save_transformer
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import LayerNorm
 
-from llama_index_embed_plus import artifact
-from llama_index_embed_plus.encoders import identify, open_encoder
 from llama_index_embed_plus.encoders.onnx_encoder import OnnxBackend
+from llama_index_embed_plus.encoders.open import identify, open_encoder
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
-from llama_index_embed_plus.errors import ModelError, ParityError, UsageError
-from llama_index_embed_plus.export import export_onnx, graph, onnx_writer, parity
+from llama_index_embed_plus.errors import ModelError, ParityError
+from llama_index_embed_plus.export import export as parity
+from llama_index_embed_plus.export import graph, onnx_writer
+from llama_index_embed_plus.export.export import export_onnx
 from llama_index_embed_plus.export.trace import trace
-from llama_index_embed_plus.pooling import POOLING_MODES
-from llama_index_embed_plus.spec import Overrides
+from llama_index_embed_plus.models import artifact
+from llama_index_embed_plus.models.pooling import POOLING_MODES
+from llama_index_embed_plus.models.spec import Overrides
+from qdrant_tools.errors import UsageError
 
 PROMPTS = {"query": "query : ", "document": "a "}
 LONG = [" ".join(TEXTS), *TEXTS]
@@ -131,7 +134,7 @@ def test_a_hubs_onnx_file_is_pooled_here_without_torch(tmp_path):
     (tmp_path / "model" / "model.safetensors").unlink()
     code = (
         "import sys, numpy\n"
-        "from llama_index_embed_plus.encoders import open_encoder\n"
+        "from llama_index_embed_plus.encoders.open import open_encoder\n"
         f"encoder = open_encoder({str(tmp_path / 'model')!r})\n"
         f"numpy.save({str(tmp_path / 'vectors.npy')!r}, encoder.encode_queries({LONG!r}))\n"
         "assert encoder.build == 'onnx-fp32'\n"
@@ -204,7 +207,7 @@ def test_the_sample_texts_are_many_different_and_real():
 
 
 def test_exporting_onto_an_artifact_replaces_it_and_keeps_its_adapter(tmp_path):
-    from llama_index_embed_plus.adapter import QueryAdapter
+    from llama_index_embed_plus.encoders.adapter import QueryAdapter
 
     save_model(tmp_path / "model")
     export_onnx(tmp_path / "model", tmp_path / "out")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_index_embed_plus.families import FAMILIES, KNOWN_WEIGHTS, family_of
-from llama_index_embed_plus.pooling import POOLING_MODES
-from llama_index_embed_plus.tensors import hash_weights, weight_files
+from llama_index_embed_plus.models.families import FAMILIES, KNOWN_WEIGHTS, family_of
+from llama_index_embed_plus.models.pooling import POOLING_MODES
+from llama_index_embed_plus.models.weights import hash_weights, weight_files
 
 
 def test_every_fact_has_a_published_source():

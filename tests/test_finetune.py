@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llama_index_embed_plus.encoders import open_encoder
-from llama_index_embed_plus.errors import TrainingError, UsageError
-from llama_index_embed_plus.train.examples import to_datasets
-from llama_index_embed_plus.train.finetune import FinetuneSettings, finetune
+from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.errors import TrainingError
+from llama_index_embed_plus.training.data.columns import to_datasets
+from llama_index_embed_plus.training.finetune import FinetuneSettings, finetune
+from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Example, ScoredText
 
 TOPICS = ("bees", "cats", "whales", "trains", "bread", "snow", "violins", "volcanoes")

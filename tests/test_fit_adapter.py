@@ -10,20 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from llama_index_embed_plus.adapter import AdaptedEncoder, QueryAdapter
-from llama_index_embed_plus.adapter.maps import MAPS, unfitted
-from llama_index_embed_plus.errors import TrainingError, UsageError
-from llama_index_embed_plus.evaluate.retrieval import compare, evaluate_retrieval
-from llama_index_embed_plus.train.adapter_data import Pairs, read_pairs
-from llama_index_embed_plus.train.adapter_loop import Fit
-from llama_index_embed_plus.train.adapter_modules import module_of
-from llama_index_embed_plus.train.adapter_settings import SOURCES
-from llama_index_embed_plus.train.fit_adapter import AdapterSettings, fit_adapter
-from llama_index_embed_plus.train.progress import Meter
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
-from qdrant_tools.errors import SpaceMismatchError
-from qdrant_tools.index import index_passages
+from llama_index_embed_plus.encoders.adapter import MAPS, AdaptedEncoder, QueryAdapter, unfitted
+from llama_index_embed_plus.errors import TrainingError
+from llama_index_embed_plus.evaluate.retrieval.comparison import compare
+from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval
+from llama_index_embed_plus.training.adapter import Fit, fit_adapter, module_of
+from llama_index_embed_plus.training.adapter_data import SOURCES, AdapterSettings, Pairs, read_pairs
+from llama_index_embed_plus.training.trainer.progress import Meter
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.errors import SpaceMismatchError, UsageError
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Example, Passage, Query, ScoredText
 
 DIMENSION, PASSAGES = 16, 120
@@ -200,10 +197,10 @@ def test_memory_does_not_grow_with_queries_times_stored_vectors():
     """A mask of 20,000 queries times 100,000 stored vectors would be 2,000 megabytes."""
     code = """
 import torch
-from llama_index_embed_plus.adapter.maps import unfitted
-from llama_index_embed_plus.train.adapter_data import Pairs, read_pairs
-from llama_index_embed_plus.train.adapter_loop import Fit
-from llama_index_embed_plus.train.adapter_settings import AdapterSettings
+from llama_index_embed_plus.encoders.adapter import unfitted
+from llama_index_embed_plus.training.adapter_data import (Pairs, read_pairs)
+from llama_index_embed_plus.training.adapter import Fit
+from llama_index_embed_plus.training.adapter_data import AdapterSettings
 torch.set_num_threads(1)
 n, m = 20_000, 100_000
 queries, stored = (torch.nn.functional.normalize(torch.randn(rows, 8), dim=1) for rows in (n, m))

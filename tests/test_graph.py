@@ -12,13 +12,12 @@ from graphs import CONFIGS, one_by_one, open_session, padded, random_model, rand
 from safetensors.torch import load_file, save_file
 
 from llama_index_embed_plus.errors import DamagedModelError, ModelError
+from llama_index_embed_plus.export.calibration import Frame, frame_of
 from llama_index_embed_plus.export.graph import build_graph, supports
-from llama_index_embed_plus.export.observe import Frame, frame_of
 from llama_index_embed_plus.export.onnx_writer import save_model
 from llama_index_embed_plus.export.weights import read_weights
-from llama_index_embed_plus.head import HeadStep
-from llama_index_embed_plus.pooling import POOLING_MODES, pool, unit
-from llama_index_embed_plus.spec import EncoderSpec
+from llama_index_embed_plus.models.pooling import POOLING_MODES, HeadStep, pool, unit
+from llama_index_embed_plus.models.spec import EncoderSpec
 
 ROWS = random_rows(7, longest=60)
 

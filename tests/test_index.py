@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
-from qdrant_tools.collection import Collection, CollectionManager, fetch
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.collection import Collection, fetch, retire, unretire
+from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import CollectionError, InputError, SpaceMismatchError, VectorError
-from qdrant_tools.index import Failure, IndexReport, content_hash, index_passages
+from qdrant_tools.indexing import Failure, IndexReport, content_hash, index_passages
 from qdrant_tools.records import Passage
-from qdrant_tools.retirement import retire, unretire
 
 
 @pytest.fixture(params=ENGINES)
@@ -126,7 +126,7 @@ KILLED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from test_index import *
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
 encoder = WordEncoder()
 collection = CollectionManager(connect(sys.argv[2])).ensure("docs", encoder)
 def progress(n):

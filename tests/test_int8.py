@@ -8,14 +8,13 @@ from graphs import CONFIGS, one_by_one, open_session, padded, random_model, rand
 from onnx import TensorProto, helper, numpy_helper
 
 from llama_index_embed_plus.demo.corpus import load_docstrings
-from llama_index_embed_plus.export.arithmetic import quantise_columns
-from llama_index_embed_plus.export.calibrate import embedded
+from llama_index_embed_plus.encoders.tokens import Tokenizer
+from llama_index_embed_plus.export.calibration import Frame, common_words, embedded, extreme_words, sequences
 from llama_index_embed_plus.export.graph import build_graph
-from llama_index_embed_plus.export.observe import Frame, common_words, extreme_words, sequences
+from llama_index_embed_plus.export.network import quantise_columns
 from llama_index_embed_plus.export.weights import read_weights
-from llama_index_embed_plus.pooling import POOLING_MODES
-from llama_index_embed_plus.spec import EncoderSpec
-from llama_index_embed_plus.tokens import Tokenizer
+from llama_index_embed_plus.models.pooling import POOLING_MODES
+from llama_index_embed_plus.models.spec import EncoderSpec
 
 MINILM = EncoderSpec("minilm", "bert", 384, 256)
 

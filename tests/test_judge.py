@@ -9,13 +9,14 @@ from models import SIZES, word_tokenizer
 from sentence_transformers import CrossEncoder
 from tiny import WordEncoder
 
-from llama_index_embed_plus.errors import DamagedModelError, InputError, ModelNotFoundError
-from llama_index_embed_plus.train.judge import cross_encoder_judge
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
-from qdrant_tools.index import index_passages
-from qdrant_tools.mine import MiningSettings, mine
-from qdrant_tools.mine.audit import audit
+from llama_index_embed_plus.encoders.torch_encoder import cross_encoder_judge
+from llama_index_embed_plus.errors import DamagedModelError, ModelNotFoundError
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.errors import InputError
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.mining import MiningSettings, mine
+from qdrant_tools.mining.quality import audit
 from qdrant_tools.records import Label, Passage
 
 ANIMALS = ["cat sleeps", "dog runs", "bird runs fast", "cat runs", "dog sleeps", "stone river", "red stone"]

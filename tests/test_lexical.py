@@ -12,14 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
-from qdrant_tools.collection import CollectionManager, CollectionSettings, build_index, fetch, stored_vectors
+from qdrant_tools.collections.collection import fetch, stored_vectors
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.settings import CollectionSettings
+from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import CollectionError, InputError, NotSupportedError
-from qdrant_tools.hybrid import Fusion, search_hybrid, search_lexical
-from qdrant_tools.index import IndexReport, index_passages
-from qdrant_tools.lexical import Bm25, average_length, words
-from qdrant_tools.mine import MiningSettings, mine
+from qdrant_tools.indexing import IndexReport, index_passages
+from qdrant_tools.mining import MiningSettings, mine
 from qdrant_tools.records import Label, Passage
-from qdrant_tools.search import search_batch
+from qdrant_tools.search.bm25 import Bm25, average_length, words
+from qdrant_tools.search.dense import search_batch
+from qdrant_tools.search.hybrid import Fusion, search_hybrid, search_lexical
 
 TEXTS = [
     "green tea lowers blood pressure",

@@ -16,7 +16,7 @@ import pytest
 
 from qdrant_tools.errors import InputError, LogError
 from qdrant_tools.log import Feedback, LoggedHit, LoggedSearch, RetrievalLog
-from qdrant_tools.log.privacy import dropped, hashed, is_redacted
+from qdrant_tools.log.records import dropped, hashed, is_redacted
 from qdrant_tools.log.store import MIGRATIONS
 from qdrant_tools.records import Hit
 

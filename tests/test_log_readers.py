@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from llama_index_embed_plus.integrations.qa_dataset import read_qa_dataset, read_qa_passages, write_qa_dataset
 from qdrant_tools.debias import clicked_as_positive, rated
 from qdrant_tools.errors import InputError, LogError
 from qdrant_tools.log import RetrievalLog
-from qdrant_tools.log.qa_dataset import read_qa_dataset, read_qa_passages, write_qa_dataset
 from qdrant_tools.log.readers import LogColumns, read_log
 from qdrant_tools.records import Example, Passage, ScoredText
 

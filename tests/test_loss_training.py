@@ -15,21 +15,15 @@ from models import SENTENCE, save_model
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from test_judge import save_cross_encoder
 
-from llama_index_embed_plus.train import train
-from llama_index_embed_plus.train.augment import DeleteWords
-from llama_index_embed_plus.train.batches import batch_sampler
-from llama_index_embed_plus.train.data import (
-    ColumnSettings,
-    Distilled,
-    LabelledText,
-    ScoredPair,
-    TrainingData,
-    datasets_for,
-)
-from llama_index_embed_plus.train.judge import cross_encoder_judge
-from llama_index_embed_plus.train.losses import LOSSES, LossOptions, build_loss
-from llama_index_embed_plus.train.settings import TrainSettings
-from llama_index_embed_plus.train.unsupervised import NoiseSettings
+from llama_index_embed_plus.encoders.torch_encoder import cross_encoder_judge
+from llama_index_embed_plus.training import train
+from llama_index_embed_plus.training.data.columns import ColumnSettings, datasets_for
+from llama_index_embed_plus.training.data.records import Distilled, LabelledText, ScoredPair, TrainingData
+from llama_index_embed_plus.training.data.unsupervised import DeleteWords, NoiseSettings
+from llama_index_embed_plus.training.losses.build import build_loss
+from llama_index_embed_plus.training.losses.catalogue import LOSSES, LossOptions
+from llama_index_embed_plus.training.settings import TrainSettings
+from llama_index_embed_plus.training.trainer.batches import batch_sampler
 from qdrant_tools.records import Example, ScoredText
 
 WORDS = SENTENCE.split()[:30]
@@ -155,7 +149,8 @@ import torch
 import torch.distributed as dist
 sys.path.insert(0, {tests!r})
 from sentence_transformers import SentenceTransformer
-from llama_index_embed_plus.train.losses import LossOptions, build_loss
+from llama_index_embed_plus.training.losses.catalogue import LossOptions
+from llama_index_embed_plus.training.losses.build import build_loss
 
 rank = int(os.environ["RANK"])
 dist.init_process_group("gloo")

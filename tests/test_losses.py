@@ -12,11 +12,12 @@ from models import TEXTS, save_model
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer import losses as library
 
-from llama_index_embed_plus.errors import TrainingError, UsageError
-from llama_index_embed_plus.train.losses import LOSSES, LossOptions, build_loss
-from llama_index_embed_plus.train.losses.build import _BUILDERS
-from llama_index_embed_plus.train.model import add_lora
-from llama_index_embed_plus.train.settings import LoraSettings
+from llama_index_embed_plus.errors import TrainingError
+from llama_index_embed_plus.training.losses.build import _BUILDERS, build_loss
+from llama_index_embed_plus.training.losses.catalogue import LOSSES, LossOptions
+from llama_index_embed_plus.training.settings import LoraSettings
+from llama_index_embed_plus.training.trainer.setup import add_lora
+from qdrant_tools.errors import UsageError
 
 QUERIES = ["what is the cat ?", "red bird", "the slow river : stone", "dog runs", "two blue trees under a stone"]
 POSITIVES = ["the cat sleeps", "a red bird in a tree .", "river stone", "a fast dog runs and runs", "blue tree two"]

@@ -8,7 +8,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from llama_index_embed_plus.train.losses import LOSSES, LossOptions
+from llama_index_embed_plus.training.losses.catalogue import LOSSES, LossOptions
 
 GUIDE = (Path(__file__).resolve().parent.parent / "docs" / "losses.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", GUIDE, flags=re.S | re.M)

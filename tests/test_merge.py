@@ -17,19 +17,28 @@ from models import TEXTS, save_model, save_transformer
 from safetensors.torch import load_file, save_file
 from sentence_transformers.base.modules import Dense
 
-from llama_index_embed_plus import artifact
-from llama_index_embed_plus.adapter import AdaptedEncoder, QueryAdapter
-from llama_index_embed_plus.adapter.maps import MAPS, FullMap, LowRankMap, MlpMap, OrthogonalMap, QueryMap
-from llama_index_embed_plus.encoders import open_encoder
-from llama_index_embed_plus.errors import DamagedModelError, TrainingError, UsageError
-from llama_index_embed_plus.train.heldout import Heldout
-from llama_index_embed_plus.train.merge import choose_coefficient, interpolate, interpolated, scale_adapter
-from llama_index_embed_plus.train.proof import ProofSettings, prove
-from llama_index_embed_plus.train.report import read_report
-from llama_index_embed_plus.train.verdict import record_proof
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
-from qdrant_tools.index import index_passages
+from llama_index_embed_plus.encoders.adapter import (
+    MAPS,
+    AdaptedEncoder,
+    FullMap,
+    LowRankMap,
+    MlpMap,
+    OrthogonalMap,
+    QueryAdapter,
+    QueryMap,
+)
+from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.errors import DamagedModelError, TrainingError
+from llama_index_embed_plus.models import artifact
+from llama_index_embed_plus.training.data.records import Heldout
+from llama_index_embed_plus.training.merge import choose_coefficient, interpolate, interpolated, scale_adapter
+from llama_index_embed_plus.training.proof.model_card import record_proof
+from llama_index_embed_plus.training.proof.proof import ProofSettings, prove
+from llama_index_embed_plus.training.proof.report import read_report
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.errors import UsageError
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Passage, Query
 
 WEIGHTS = "model.safetensors"
@@ -197,7 +206,8 @@ def test_a_full_disk_leaves_the_old_artifact_and_nothing_half(pair, tmp_path):
     interpolate(*pair, 0.5, tmp_path / "out")
     before = artifact.verify(tmp_path / "out")
     code = (
-        "import resource, sys; from pathlib import Path; from llama_index_embed_plus.train.merge import interpolate\n"
+        "import resource, sys; from pathlib import Path\n"
+        "from llama_index_embed_plus.training.merge import interpolate\n"
         "from llama_index_embed_plus.errors import TrainingError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "try: interpolate(*sys.argv[1:3], 0.9, Path(sys.argv[3]))\n"
@@ -212,7 +222,7 @@ def test_a_full_disk_leaves_the_old_artifact_and_nothing_half(pair, tmp_path):
 
 def test_killed_in_the_middle_there_is_the_old_artifact_or_none(pair, tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from llama_index_embed_plus.train import merge\n"
+        "import sys, time; from pathlib import Path; from llama_index_embed_plus.training import merge\n"
         "write = merge._write_between\n"
         "def slow(*arguments):\n"
         "    write(*arguments); print('written', flush=True); time.sleep(60)\n"

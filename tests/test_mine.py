@@ -10,12 +10,14 @@ import pytest
 from qdrant_client import models
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
-from qdrant_tools.collection import Collection, CollectionManager, build_index, point_id
-from qdrant_tools.embedded import vector_rankings
+from qdrant_tools.client.embedded import vector_rankings
+from qdrant_tools.collections.collection import Collection, point_id
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import InputError, SpaceMismatchError
-from qdrant_tools.index import index_passages
-from qdrant_tools.mine import Judge, MiningSettings, Tally, candidates, mine, positives_by_query
-from qdrant_tools.mine.rules import Candidates, Positives, drawing_order, eligible, is_copy, ordered, score_limit
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.mining import Judge, MiningSettings, Tally, candidates, mine, positives_by_query
+from qdrant_tools.mining.rules import Candidates, Positives, drawing_order, eligible, is_copy, ordered, score_limit
 from qdrant_tools.records import Label, Passage
 
 OPEN = MiningSettings(max_share=None, duplicate_similarity=None)
@@ -405,7 +407,7 @@ def test_a_known_positive_is_no_negative_even_if_the_engine_scores_it_otherwise(
     collection = filled(client, encoder, numbered(30))
     labels = [Label("passage about topic1", "p1"), Label("passage about topic1", "p8"), Label("thing4", "p4")]
     expected = mine(collection, labels, encoder, settings=OPEN)
-    monkeypatch.setattr("qdrant_tools.mine.rules.SAME_SCORE", -1.0)  # so that none is recognised by its score
+    monkeypatch.setattr("qdrant_tools.mining.rules.SAME_SCORE", -1.0)  # so that none is recognised by its score
     found = mine(collection, labels, encoder, settings=OPEN)
     assert found.examples == expected.examples
     assert 0 < found.discarded["known_positive"] <= expected.discarded["known_positive"]

@@ -13,12 +13,13 @@ import tracemalloc
 import pytest
 from tiny import WordEncoder, numbered
 
-from qdrant_tools.collection import CollectionManager, build_index
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import InputError, UsageError
-from qdrant_tools.index import index_passages
-from qdrant_tools.mine import Judge, MiningSettings, mine
-from qdrant_tools.mine.file import mine_to_jsonl, read_examples, read_tally
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.mining import Judge, MiningSettings, mine
+from qdrant_tools.mining.file import mine_to_jsonl, read_examples, read_tally
 from qdrant_tools.records import Label
 
 LABELS = [Label(f"passage about topic{i % 7} thing{i}", f"p{i}") for i in range(40)] + [Label("nowhere", "gone")]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from tiny import WordEncoder, numbered
 
-from llama_index_embed_plus.errors import UsageError
-from llama_index_embed_plus.train.examples import to_dataset, to_datasets, to_triplets, to_tuples
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
-from qdrant_tools.index import index_passages
-from qdrant_tools.mine import MiningSettings, mine
+from llama_index_embed_plus.training.data.columns import to_dataset, to_datasets, to_triplets, to_tuples
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.errors import UsageError
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.mining import MiningSettings, mine
 from qdrant_tools.records import Example, Label, ScoredText
 
 A, B, C = (ScoredText(name, f"text {name}") for name in "abc")

@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 from tiny import WordEncoder, client_of, numbered
 
-from qdrant_tools.collection import CollectionManager
+from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import InputError, LogError, SpaceMismatchError, VectorError
-from qdrant_tools.index import index_passages
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.log import Feedback, LoggedHit, LoggedSearch
 from qdrant_tools.monitor import MonitorSettings, Span, energy_test, monitor, read_windows, recent_spans
 from qdrant_tools.monitor.signals import click_through, low_scores, signals

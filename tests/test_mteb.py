@@ -20,23 +20,30 @@ from mteb.types import PromptType
 from mteb_tasks import MixedEncoder, UnitEncoder, local_task, retrieval_data, scores, sentences, splits
 from tiny import client_of
 
-from llama_index_embed_plus.encoders import open_encoder
-from llama_index_embed_plus.errors import TextError, UsageError
-from llama_index_embed_plus.evaluate.beir import RetrievalSet, exact_retrieval
-from llama_index_embed_plus.evaluate.bitext import bitext_mining
-from llama_index_embed_plus.evaluate.classification import ClassificationSettings, classification
-from llama_index_embed_plus.evaluate.clustering import ClusteringSettings, clustering
-from llama_index_embed_plus.evaluate.mteb import mteb_encoder, mteb_search
-from llama_index_embed_plus.evaluate.pair_classification import pair_classification
-from llama_index_embed_plus.evaluate.reranking import Candidates, reranking
-from llama_index_embed_plus.evaluate.retrieval import evaluate_retrieval
-from llama_index_embed_plus.evaluate.similarity import semantic_similarity
-from llama_index_embed_plus.evaluate.summarisation import Summaries, summarisation
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.errors import NotSupportedError, VectorError
+from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.errors import TextError
+from llama_index_embed_plus.evaluate.retrieval.exact import RetrievalSet, exact_retrieval
+from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval
+from llama_index_embed_plus.evaluate.tasks.labels import (
+    ClassificationSettings,
+    ClusteringSettings,
+    classification,
+    clustering,
+)
+from llama_index_embed_plus.evaluate.tasks.pairs import bitext_mining, pair_classification
+from llama_index_embed_plus.evaluate.tasks.scores import (
+    Candidates,
+    Summaries,
+    reranking,
+    semantic_similarity,
+    summarisation,
+)
+from llama_index_embed_plus.integrations.mteb import mteb_encoder, mteb_search
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.settings import CollectionSettings
+from qdrant_tools.errors import NotSupportedError, UsageError, VectorError
 from qdrant_tools.records import Query
-from qdrant_tools.search import search_batch
-from qdrant_tools.settings import CollectionSettings
+from qdrant_tools.search.dense import search_batch
 
 CLOSE = 1e-6
 """mteb's cosines are in single precision, ours in double."""

@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from qdrant_client import models
 from tiny import ENGINES, client_of
 
-from qdrant_tools.collection import CollectionManager, CollectionSettings, Quantization, build_index
-from qdrant_tools.connect import connect
-from qdrant_tools.neighbours import (
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.quantization import Quantization
+from qdrant_tools.collections.settings import CollectionSettings
+from qdrant_tools.collections.status import build_index
+from qdrant_tools.search.neighbours import (
     ROUNDING,
     Questions,
     Truth,

@@ -10,18 +10,28 @@ import pytest
 from matplotlib import image
 from tiny import WordEncoder, numbered
 
-from llama_index_embed_plus.errors import InputError, MissingExtraError, UsageError
-from llama_index_embed_plus.evaluate import style
-from llama_index_embed_plus.evaluate.compare import compare
-from llama_index_embed_plus.evaluate.mapping import MapSettings, map_collection, map_vectors, telling_words
-from llama_index_embed_plus.evaluate.plots import before_after
-from llama_index_embed_plus.evaluate.plots_retrieval import query_differences, score_histograms, scores_by_relevance
-from llama_index_embed_plus.evaluate.plots_vectors import similarity_heatmap, vector_map
-from llama_index_embed_plus.evaluate.report import report_of
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
-from qdrant_tools.errors import VectorError
-from qdrant_tools.index import index_passages
+from llama_index_embed_plus.errors import MissingExtraError
+from llama_index_embed_plus.evaluate.plots import style
+from llama_index_embed_plus.evaluate.plots.pages import (
+    before_after,
+    query_differences,
+    score_histograms,
+    scores_by_relevance,
+)
+from llama_index_embed_plus.evaluate.plots.vectors import (
+    MapSettings,
+    map_collection,
+    map_vectors,
+    similarity_heatmap,
+    telling_words,
+    vector_map,
+)
+from llama_index_embed_plus.evaluate.retrieval.comparison import compare
+from llama_index_embed_plus.evaluate.retrieval.report import report_of
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.errors import InputError, UsageError, VectorError
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Query
 
 

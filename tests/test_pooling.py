@@ -7,8 +7,8 @@ import pytest
 import torch
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from llama_index_embed_plus.errors import UsageError
-from llama_index_embed_plus.pooling import ATTENTION, POOLING_MODES, pool, unit
+from llama_index_embed_plus.models.pooling import ATTENTION, POOLING_MODES, pool, unit
+from qdrant_tools.errors import UsageError
 
 SAINTS = tuple(mode for mode in POOLING_MODES if mode != ATTENTION)
 LENGTHS = (7, 4, 1)

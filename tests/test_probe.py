@@ -10,16 +10,15 @@ import pytest
 import torch
 from models import save_model
 
-from llama_index_embed_plus.encoders import open_encoder
-from llama_index_embed_plus.spec import read_spec
-from llama_index_embed_plus.train import TrainSettings, train
-from llama_index_embed_plus.train.heldout import Heldout
-from llama_index_embed_plus.train.probe import METRIC, Probe, looks
-from llama_index_embed_plus.train.progress import Meter
-from llama_index_embed_plus.train.proof import ProofSettings, prove
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
-from qdrant_tools.index import index_passages
+from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.models.spec import read_spec
+from llama_index_embed_plus.training import TrainSettings, train
+from llama_index_embed_plus.training.data.records import Heldout
+from llama_index_embed_plus.training.proof.proof import ProofSettings, prove
+from llama_index_embed_plus.training.trainer.progress import METRIC, Meter, Probe, looks
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Example, Passage, Query, ScoredText
 
 WORDS = ["cat", "dog", "bird", "tree", "river", "stone", "red", "blue"]

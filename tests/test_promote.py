@@ -13,16 +13,18 @@ import pytest
 from qdrant_client import models
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
-from qdrant_tools.collection import CollectionManager, CollectionSettings, fetch, stored_vectors
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.collection import LEASE, fetch, stored_vectors
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.errors import CollectionError, CollectionExistsError, CollectionNotFoundError, UsageError
-from qdrant_tools.index import IndexReport, index_passages
-from qdrant_tools.lexical import Bm25
-from qdrant_tools.promote import Promotion, cleanup, rollback
+from qdrant_tools.indexing import IndexReport, index_passages
+from qdrant_tools.promotion.promotion import Promotion
+from qdrant_tools.promotion.switch import cleanup, rollback
+from qdrant_tools.promotion.verify import Gates, HeldOut
 from qdrant_tools.records import Passage
-from qdrant_tools.retirement import LEASE
-from qdrant_tools.search import search
-from qdrant_tools.verify import Gates, HeldOut
+from qdrant_tools.search.bm25 import Bm25
+from qdrant_tools.search.dense import search
 
 OLD, NEW = WordEncoder("old", dimension=256), WordEncoder("new", dimension=384)
 TARGET = f"docs-{NEW.space.partition('@')[2]}"

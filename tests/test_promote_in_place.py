@@ -14,8 +14,11 @@ from qdrant_client import models
 from qdrant_client.http.exceptions import UnexpectedResponse
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
-from qdrant_tools.collection import CollectionManager, CollectionSettings, Quantization, fetch, point_id, stored_vectors
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.collection import fetch, point_id, stored_vectors
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.quantization import Quantization
+from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.errors import (
     CollectionError,
     CollectionExistsError,
@@ -23,15 +26,16 @@ from qdrant_tools.errors import (
     SpaceMismatchError,
     UsageError,
 )
-from qdrant_tools.hybrid import search_hybrid
-from qdrant_tools.in_place import vector_name
-from qdrant_tools.index import IndexReport, index_passages
-from qdrant_tools.lexical import Bm25
-from qdrant_tools.promote import Promotion, cleanup, rollback
-from qdrant_tools.promotion_plan import DiskNeed
+from qdrant_tools.indexing import IndexReport, index_passages
+from qdrant_tools.promotion.in_place import vector_name
+from qdrant_tools.promotion.plan import DiskNeed
+from qdrant_tools.promotion.promotion import Promotion
+from qdrant_tools.promotion.switch import cleanup, rollback
+from qdrant_tools.promotion.verify import Gates, HeldOut
 from qdrant_tools.records import Passage
-from qdrant_tools.search import search
-from qdrant_tools.verify import Gates, HeldOut
+from qdrant_tools.search.bm25 import Bm25
+from qdrant_tools.search.dense import search
+from qdrant_tools.search.hybrid import search_hybrid
 
 OLD, NEW = WordEncoder("old", dimension=256), WordEncoder("new", dimension=384)
 VECTOR = vector_name(NEW.space)

@@ -14,17 +14,16 @@ from hypothesis import strategies as st
 from scipy import stats
 from tiny import WordEncoder
 
-from llama_index_embed_plus.adapter import AdaptedEncoder, QueryAdapter
-from llama_index_embed_plus.errors import InputError, UsageError
-from llama_index_embed_plus.train.forgetting import SimilaritySet, known_items, measure_forgetting
-from llama_index_embed_plus.train.heldout import Heldout
-from llama_index_embed_plus.train.paired import Change, change_of_correlation, change_of_means, spearman
-from llama_index_embed_plus.train.pictures import BIN_EDGES, principal_plane
-from llama_index_embed_plus.train.proof import ProofSettings, prove
-from llama_index_embed_plus.train.searched import Searched, general_passages
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
-from qdrant_tools.index import index_passages
+from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter
+from llama_index_embed_plus.training.data.records import Heldout
+from llama_index_embed_plus.training.proof.forgetting import SimilaritySet, known_items, measure_forgetting
+from llama_index_embed_plus.training.proof.paired import Change, change_of_correlation, change_of_means, spearman
+from llama_index_embed_plus.training.proof.plot_data import BIN_EDGES, principal_plane
+from llama_index_embed_plus.training.proof.proof import ProofSettings, Searched, general_passages, prove
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Passage, Query
 
 

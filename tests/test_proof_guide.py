@@ -25,8 +25,8 @@ def test_the_blocks_run_one_after_the_other_and_say_what_the_guide_says(tmp_path
 
 
 def test_the_numbers_in_the_guide_are_the_defaults():
-    from llama_index_embed_plus.train.proof import ProofSettings
-    from llama_index_embed_plus.train.splits import SAME
+    from llama_index_embed_plus.training.data.splits import SAME
+    from llama_index_embed_plus.training.proof.proof import ProofSettings
 
     defaults = ProofSettings()
     assert (defaults.margin, defaults.forgetting_margin, defaults.min_queries) == (0, 0.02, 20)

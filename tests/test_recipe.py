@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from models import save_model
 
-from llama_index_embed_plus import artifact
-from llama_index_embed_plus.encoders import open_encoder
-from llama_index_embed_plus.errors import LeakError, UsageError
-from llama_index_embed_plus.train import read_recipe, run_recipe, stages
-from llama_index_embed_plus.train.report import read_report
-from qdrant_tools.mine.file import mine_to_jsonl
+from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.errors import LeakError
+from llama_index_embed_plus.models import artifact
+from llama_index_embed_plus.training import read_recipe, run_recipe, stages
+from llama_index_embed_plus.training.proof.report import read_report
+from qdrant_tools.errors import UsageError
+from qdrant_tools.mining.file import mine_to_jsonl
 
 WORDS = ("cat", "dog", "bird", "tree", "river", "stone", "red", "blue", "slow", "fast", "one", "two")
 RECIPE = """

@@ -15,21 +15,20 @@ from models import save_model
 from sentence_transformers import SentenceTransformer
 from tiny import WordEncoder
 
-from llama_index_embed_plus import artifact
-from llama_index_embed_plus.adapter import AdaptedEncoder, QueryAdapter, attach
-from llama_index_embed_plus.encoders import open_encoder
-from llama_index_embed_plus.errors import DamagedModelError, UsageError
-from llama_index_embed_plus.train.card import card, write_card
-from llama_index_embed_plus.train.heldout import Heldout
-from llama_index_embed_plus.train.progress import Meter, clock_time, tell_loss, tell_metric
-from llama_index_embed_plus.train.proof import Proof, ProofSettings, prove
-from llama_index_embed_plus.train.report import Lineage, Stage, TrainReport, read_report, write_report
-from llama_index_embed_plus.train.verdict import record_proof
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
-from qdrant_tools.errors import CollectionError
-from qdrant_tools.index import index_passages
-from qdrant_tools.promote import Promotion
+from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter, attach
+from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.errors import DamagedModelError
+from llama_index_embed_plus.models import artifact
+from llama_index_embed_plus.training.data.records import Heldout
+from llama_index_embed_plus.training.proof.model_card import card, record_proof, write_card
+from llama_index_embed_plus.training.proof.proof import Proof, ProofSettings, prove
+from llama_index_embed_plus.training.proof.report import Lineage, Stage, TrainReport, read_report, write_report
+from llama_index_embed_plus.training.trainer.progress import Meter, clock_time, tell_loss, tell_metric
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.errors import CollectionError, UsageError
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.promotion.promotion import Promotion
 from qdrant_tools.records import Passage, Query
 
 PASSAGES = tuple(Passage(f"p{i}", f"topic{i} is told here. This is all there is of topic{i}") for i in range(40))
@@ -133,7 +132,7 @@ def test_an_encoder_says_why_its_artifact_must_not_be_promoted(sealed, proofs):
 
 
 def test_neither_an_export_nor_an_adapter_on_top_loses_the_verdict(sealed, tmp_path):
-    from llama_index_embed_plus.export import export_onnx
+    from llama_index_embed_plus.export.export import export_onnx
 
     export_onnx(sealed, tmp_path / "exported")
     assert open_encoder(tmp_path / "exported").refusal == "not measured on held-out queries"

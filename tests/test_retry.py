@@ -7,13 +7,12 @@ import pytest
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from tiny import WordEncoder, numbered
 
-from qdrant_tools import retry as retry_module
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
+from qdrant_tools.client import gateway as retry_module
+from qdrant_tools.client.connect import connect
+from qdrant_tools.client.gateway import Retry, engine_errors
+from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import InputError, UnreachableError, VectorError
-from qdrant_tools.index import IndexReport, index_passages
-from qdrant_tools.retry import Retry
-from qdrant_tools.translate import engine_errors
+from qdrant_tools.indexing import IndexReport, index_passages
 
 
 def answer(status: int) -> UnexpectedResponse:

@@ -9,12 +9,12 @@ from graphs import one_by_one, open_session, padded, random_rows, run
 from models import CONFIGS, VOCABULARY, save_transformer
 from onnx import TensorProto, helper, numpy_helper
 
-from llama_index_embed_plus.encoders.onnx_options import products_saturate
+from llama_index_embed_plus.encoders.onnx_encoder import products_saturate
 from llama_index_embed_plus.errors import ModelError
-from llama_index_embed_plus.export.observe import Frame, extreme_words, smoothing
+from llama_index_embed_plus.export.calibration import Frame, extreme_words, smoothing
 from llama_index_embed_plus.export.rewrite import quantise
 from llama_index_embed_plus.export.trace import trace
-from llama_index_embed_plus.spec import EncoderSpec
+from llama_index_embed_plus.models.spec import EncoderSpec
 
 ROWS = random_rows(10, longest=40, vocabulary=len(VOCABULARY))
 FRAME = Frame((2,), (3,), room=60)

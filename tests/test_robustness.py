@@ -17,14 +17,16 @@ from moments import dying  # noqa: F401  for the scripts
 from qdrant_client import models
 from tiny import WordEncoder, numbered
 
-from qdrant_tools.collection import CollectionManager, stored_vectors
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.collection import stored_vectors
+from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import InputError, LocationError, PlusError, UnreachableError, VectorError
-from qdrant_tools.index import IndexReport, index_passages
-from qdrant_tools.promote import Promotion, cleanup
+from qdrant_tools.indexing import IndexReport, index_passages
+from qdrant_tools.promotion.promotion import Promotion
+from qdrant_tools.promotion.switch import cleanup
+from qdrant_tools.promotion.verify import Gates
 from qdrant_tools.records import Passage
-from qdrant_tools.search import search
-from qdrant_tools.verify import Gates
+from qdrant_tools.search.dense import search
 
 OLD, NEW = WordEncoder("old", dimension=256), WordEncoder("new", dimension=384)
 

@@ -7,11 +7,13 @@ import pytest
 from qdrant_client import models
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
-from qdrant_tools.collection import Collection, CollectionManager, build_index, point_id
+from qdrant_tools.collections.collection import Collection, point_id
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import InputError, SpaceMismatchError, VectorError
-from qdrant_tools.index import index_passages
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Hit, Passage
-from qdrant_tools.search import search, search_batch, search_groups, search_vectors
+from qdrant_tools.search.dense import search, search_batch, search_groups, search_vectors
 
 
 @pytest.fixture(params=ENGINES)

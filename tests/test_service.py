@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from models import TEXTS, save_model
 
-from llama_index_embed_plus.cache import VectorCache
-from llama_index_embed_plus.encoders import open_encoder
+from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.errors import CacheError, TextError
-from llama_index_embed_plus.service import EncoderService
+from llama_index_embed_plus.serving.cache import VectorCache
+from llama_index_embed_plus.serving.service import EncoderService
 
 
 class Watched:

@@ -7,13 +7,16 @@ import pytest
 from qdrant_client import models
 from tiny import WordEncoder, numbered
 
-from qdrant_tools.collection import CollectionManager, CollectionSettings, Quantization, build_index
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.quantization import Quantization
+from qdrant_tools.collections.settings import CollectionSettings
+from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import CollectionError, InputError, NotSupportedError
-from qdrant_tools.index import index_passages
-from qdrant_tools.lexical import Bm25
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Passage
-from qdrant_tools.search import search
+from qdrant_tools.search.bm25 import Bm25
+from qdrant_tools.search.dense import search
 
 ENCODER = WordEncoder(dimension=64)
 KINDS = [

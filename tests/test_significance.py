@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_index_embed_plus.errors import InputError
-from llama_index_embed_plus.evaluate.compare import compare
-from llama_index_embed_plus.evaluate.report import report_of
-from llama_index_embed_plus.evaluate.significance import paired_randomisation, paired_test
+from llama_index_embed_plus.evaluate.retrieval.comparison import compare, paired_randomisation, paired_test
+from llama_index_embed_plus.evaluate.retrieval.report import report_of
+from qdrant_tools.errors import InputError
 from qdrant_tools.records import Query
 
 VALUES = st.lists(st.sampled_from([-0.5, -0.25, 0.0, 0.1, 0.3, 1.0]), min_size=1, max_size=9)

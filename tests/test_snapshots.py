@@ -14,18 +14,15 @@ import numpy as np
 import pytest
 from tiny import WordEncoder, numbered
 
-from qdrant_tools import copying
-from qdrant_tools.collection import (
-    CollectionManager,
-    CollectionSettings,
-    Quantization,
-    build_index,
-    fetch,
-    point_id,
-    stored_vectors,
-)
-from qdrant_tools.connect import connect
-from qdrant_tools.copying import INCOMPLETE, copy_collection
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections import copying
+from qdrant_tools.collections.collection import fetch, point_id, stored_vectors
+from qdrant_tools.collections.copying import INCOMPLETE, copy_collection
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.quantization import Quantization
+from qdrant_tools.collections.settings import CollectionSettings
+from qdrant_tools.collections.snapshots import create_snapshot, restore_snapshot
+from qdrant_tools.collections.status import build_index, wait_until_indexed
 from qdrant_tools.errors import (
     CollectionError,
     CollectionExistsError,
@@ -36,11 +33,9 @@ from qdrant_tools.errors import (
     NotSupportedError,
     UsageError,
 )
-from qdrant_tools.index import index_passages
-from qdrant_tools.lexical import Bm25
-from qdrant_tools.readiness import wait_until_indexed
-from qdrant_tools.search import search
-from qdrant_tools.snapshots import create_snapshot, restore_snapshot
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.search.bm25 import Bm25
+from qdrant_tools.search.dense import search
 
 ENCODER = WordEncoder(dimension=64)
 SETTINGS = CollectionSettings(m=8, lexical=Bm25(), hnsw_ef=55)
@@ -197,8 +192,8 @@ def test_what_is_no_path_is_an_input_error(client, wrong):
 # Holds a temporary folder for a restore, until it is killed.
 RESTORER = """
 import signal
-from qdrant_tools.connect import connect
-from qdrant_tools.embedded import room_for_restoring
+from qdrant_tools.client.connect import connect
+from qdrant_tools.client.embedded import room_for_restoring
 with room_for_restoring(connect(":memory:")) as folder:
     (folder / "unpacked").write_text("points")
     print(folder, flush=True)

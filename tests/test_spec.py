@@ -10,13 +10,12 @@ from models import save_model, save_transformer
 from safetensors.torch import load_file, save_file
 from sentence_transformers.base.modules import Dense
 
-from llama_index_embed_plus.describe import describe
-from llama_index_embed_plus.encoders import identify, open_encoder
-from llama_index_embed_plus.errors import DamagedModelError, UsageError
-from llama_index_embed_plus.facts import LEGACY_POOLING
-from llama_index_embed_plus.head import HeadStep
-from llama_index_embed_plus.spec import EncoderSpec, Overrides, read_spec, space_of
-from qdrant_tools.errors import NotSupportedError
+from llama_index_embed_plus.encoders.open import describe, identify, open_encoder
+from llama_index_embed_plus.errors import DamagedModelError
+from llama_index_embed_plus.models.config import LEGACY_POOLING
+from llama_index_embed_plus.models.pooling import HeadStep
+from llama_index_embed_plus.models.spec import EncoderSpec, Overrides, read_spec, space_of
+from qdrant_tools.errors import NotSupportedError, UsageError
 
 
 @pytest.fixture(scope="module")

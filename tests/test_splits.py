@@ -10,18 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import WordEncoder
 
-from llama_index_embed_plus.errors import InputError, LeakError, TrainingError, UsageError
-from llama_index_embed_plus.train.data.records import Distilled, LabelledText, ScoredPair
-from llama_index_embed_plus.train.duplicates import Groups, group_texts, near_pairs, normalized
-from llama_index_embed_plus.train.heldout import Heldout
-from llama_index_embed_plus.train.splits import (
+from llama_index_embed_plus.errors import LeakError, TrainingError
+from llama_index_embed_plus.training.data.records import Distilled, Heldout, LabelledText, ScoredPair
+from llama_index_embed_plus.training.data.splits import (
+    Groups,
     SplitSettings,
     as_questions,
     check_leak,
     find_leaks,
+    group_texts,
+    near_pairs,
+    normalized,
     split_queries,
     without_leaks,
 )
+from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.records import Example, Passage, Query, ScoredText
 
 
@@ -99,7 +102,7 @@ def test_near_pairs_are_those_of_the_whole_matrix(monkeypatch):
     random = np.random.default_rng(0)
     rows = random.normal(size=(50, 3)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    monkeypatch.setattr("llama_index_embed_plus.train.duplicates._BLOCK", 7)
+    monkeypatch.setattr("llama_index_embed_plus.training.data.splits._BLOCK", 7)
     found = {(i, j) for i, j, _ in near_pairs(rows, rows, similarity=0.9)}
     assert found == set(zip(*(axis.tolist() for axis in np.nonzero(rows @ rows.T >= 0.9))))
 

@@ -13,16 +13,22 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score, ndcg_score
 from sklearn.metrics.pairwise import cosine_similarity
 
-from llama_index_embed_plus.errors import InputError, MissingExtraError, TextError, UsageError
-from llama_index_embed_plus.evaluate.bitext import bitext_mining
-from llama_index_embed_plus.evaluate.classification import ClassificationSettings, classification
-from llama_index_embed_plus.evaluate.clustering import ClusteringSettings, clustering
-from llama_index_embed_plus.evaluate.duplicates import duplicates
-from llama_index_embed_plus.evaluate.pair_classification import judge_pairs, pair_classification
-from llama_index_embed_plus.evaluate.reranking import Candidates, reranking
-from llama_index_embed_plus.evaluate.similarity import semantic_similarity
-from llama_index_embed_plus.evaluate.summarisation import Summaries, summarisation
-from qdrant_tools.errors import VectorError
+from llama_index_embed_plus.errors import MissingExtraError, TextError
+from llama_index_embed_plus.evaluate.tasks.labels import (
+    ClassificationSettings,
+    ClusteringSettings,
+    classification,
+    clustering,
+)
+from llama_index_embed_plus.evaluate.tasks.pairs import bitext_mining, duplicates, judge_pairs, pair_classification
+from llama_index_embed_plus.evaluate.tasks.scores import (
+    Candidates,
+    Summaries,
+    reranking,
+    semantic_similarity,
+    summarisation,
+)
+from qdrant_tools.errors import InputError, UsageError, VectorError
 
 
 @pytest.fixture
@@ -273,6 +279,6 @@ def test_a_vector_that_cannot_be_compared_is_refused_with_its_row(value, message
 
 
 def test_without_scikit_learn_the_extra_is_named(encoder, monkeypatch):
-    monkeypatch.setattr("llama_index_embed_plus.evaluate.inputs.find_spec", lambda name: None)
+    monkeypatch.setattr("llama_index_embed_plus.evaluate.tasks.inputs.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"llama-index-embed-plus\[eval\]"):
         semantic_similarity(encoder, LEFT, RIGHT, [1.0, 2.0])

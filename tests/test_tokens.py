@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import TEXTS, VOCABULARY, save_transformer
 
-from llama_index_embed_plus.errors import DamagedModelError, UsageError
-from llama_index_embed_plus.export.parity import sample_texts
-from llama_index_embed_plus.tokens import Tokenizer, plan_batches
-from qdrant_tools.errors import NotSupportedError
+from llama_index_embed_plus.encoders.tokens import Tokenizer, plan_batches
+from llama_index_embed_plus.errors import DamagedModelError
+from llama_index_embed_plus.export.export import sample_texts
+from qdrant_tools.errors import NotSupportedError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_windows_cover_the_text_share_an_eighth_and_carry_the_prompt(folder):
 def test_a_text_of_many_pieces_has_the_tokens_of_the_whole(minilm, monkeypatch):
     text = "the quick brown fox, naïve and 42 years old, said: hello-world! " * 200
     whole = Tokenizer(minilm, 10_000).cut([text]).ids[0]
-    monkeypatch.setattr("llama_index_embed_plus.tokens._PIECE", 100)
+    monkeypatch.setattr("llama_index_embed_plus.encoders.tokens._PIECE", 100)
 
     np.testing.assert_array_equal(Tokenizer(minilm, 10_000).cut([text]).ids[0], whole)
     np.testing.assert_array_equal(Tokenizer(minilm, 256).cut([text]).ids[0][:-1], whole[:255])

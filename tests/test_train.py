@@ -16,25 +16,19 @@ from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
-from llama_index_embed_plus import artifact
-from llama_index_embed_plus.encoders import open_encoder
-from llama_index_embed_plus.errors import (
-    DamagedModelError,
-    LeakError,
-    ModelNotFoundError,
-    TrainingError,
-    UsageError,
-)
-from llama_index_embed_plus.export import export_onnx
-from llama_index_embed_plus.train import arguments, train
-from llama_index_embed_plus.train.data import ScoredPair, TrainingData
-from llama_index_embed_plus.train.heldout import Heldout
-from llama_index_embed_plus.train.loop import _Trainer
-from llama_index_embed_plus.train.settings import LoraSettings, Projection, TrainSettings
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
-from qdrant_tools.errors import NotSupportedError
-from qdrant_tools.index import index_passages
+from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.errors import DamagedModelError, LeakError, ModelNotFoundError, TrainingError
+from llama_index_embed_plus.export.export import export_onnx
+from llama_index_embed_plus.models import artifact
+from llama_index_embed_plus.training import train
+from llama_index_embed_plus.training.data.records import Heldout, ScoredPair, TrainingData
+from llama_index_embed_plus.training.settings import LoraSettings, Projection, TrainSettings
+from llama_index_embed_plus.training.trainer import setup as arguments
+from llama_index_embed_plus.training.trainer.loop import _Trainer
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.errors import NotSupportedError, UsageError
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Example, Passage, ScoredText
 
 WORDS = ("cat", "dog", "bird", "tree", "river", "stone", "red", "blue")
@@ -107,8 +101,8 @@ def test_any_pooling_is_trained_as_it_is_served(base, tmp_path, pooling):
 @pytest.mark.parametrize("pooling", ["mean", "attention", ("attention", "cls")])
 def test_the_training_forward_gives_the_vectors_of_serving(base, tmp_path, pooling):
     """Also for attention pooling, which sentence-transformers does not have."""
-    from llama_index_embed_plus.encoders import Overrides
-    from llama_index_embed_plus.train.model import open_trainable
+    from llama_index_embed_plus.models.spec import Overrides
+    from llama_index_embed_plus.training.trainer.setup import open_trainable
 
     trained = open_trainable(base, tmp_path / "copy", TrainSettings(pooling=pooling, max_tokens=24), device="cpu")
     ours = open_encoder(base, backend="torch", overrides=Overrides(pooling=pooling)).encode_passages(TEXTS)
@@ -129,7 +123,7 @@ def test_a_dense_layer_on_top_is_trained_saved_and_served(base, tmp_path, dimens
 
 
 def test_a_projection_of_full_width_starts_as_the_identity(base, tmp_path):
-    from llama_index_embed_plus.train.model import open_trainable
+    from llama_index_embed_plus.training.trainer.setup import open_trainable
 
     settings = TrainSettings(projection=Projection(32))
     model = open_trainable(base, tmp_path / "copy", settings, device="cpu").model.eval()

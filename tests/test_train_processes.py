@@ -16,11 +16,11 @@ import pytest
 from models import TEXTS, save_model
 from test_train_resume import SETTINGS, examples, undropped
 
-from llama_index_embed_plus import artifact
-from llama_index_embed_plus.encoders import open_encoder
-from llama_index_embed_plus.errors import UsageError
-from llama_index_embed_plus.train import run_recipe, train
-from llama_index_embed_plus.train.report import read_report
+from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.models import artifact
+from llama_index_embed_plus.training import run_recipe, train
+from llama_index_embed_plus.training.proof.report import read_report
+from qdrant_tools.errors import UsageError
 
 PROGRAM = """
     import json, os, sys
@@ -30,7 +30,8 @@ PROGRAM = """
     from dataclasses import replace
     import pytest
     from test_train_resume import SETTINGS, examples, undropped
-    from llama_index_embed_plus.train import loop, train
+    from llama_index_embed_plus.training.trainer import loop
+    from llama_index_embed_plus.training import train
 
     undropped(pytest.MonkeyPatch())
     attempt, batches = loop._Trainer._attempt, []

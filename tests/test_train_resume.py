@@ -16,12 +16,14 @@ import torch
 from models import save_model
 from safetensors.torch import load_file
 
-from llama_index_embed_plus.errors import TrainingError, UsageError
-from llama_index_embed_plus.train import loop, train
-from llama_index_embed_plus.train.checkpoint import Checkpoints
-from llama_index_embed_plus.train.data import TrainingData
-from llama_index_embed_plus.train.report import read_report
-from llama_index_embed_plus.train.settings import TrainSettings
+from llama_index_embed_plus.errors import TrainingError
+from llama_index_embed_plus.training import train
+from llama_index_embed_plus.training.data.records import TrainingData
+from llama_index_embed_plus.training.proof.report import read_report
+from llama_index_embed_plus.training.settings import TrainSettings
+from llama_index_embed_plus.training.trainer import loop
+from llama_index_embed_plus.training.trainer.checkpoint import Checkpoints
+from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Example, ScoredText
 
 WORDS = ("cat", "dog", "bird", "tree", "river", "stone", "red", "blue")
@@ -109,8 +111,8 @@ def test_kill_9_in_the_middle_of_a_checkpoint_leaves_the_one_before_it(base, who
         import os, signal, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
-        from llama_index_embed_plus.train import loop
-        from llama_index_embed_plus.train import train
+        from llama_index_embed_plus.training.trainer import loop
+        from llama_index_embed_plus.training import train
         from test_train_resume import SETTINGS, examples
 
         real = loop.save_model

@@ -7,20 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from llama_index_embed_plus.errors import InputError, TrainingError, UsageError
-from llama_index_embed_plus.train.data import (
-    ColumnSettings,
-    Distilled,
-    LabelledText,
-    ScoredPair,
-    TrainingData,
-    column_role,
-    datasets_for,
-    read_training_data,
-)
-from llama_index_embed_plus.train.losses import LOSSES
-from llama_index_embed_plus.train.unsupervised import NoiseSettings
-from qdrant_tools.log.qa_dataset import write_qa_dataset
+from llama_index_embed_plus.errors import TrainingError
+from llama_index_embed_plus.integrations.qa_dataset import write_qa_dataset
+from llama_index_embed_plus.training.data.columns import ColumnSettings, column_role, datasets_for
+from llama_index_embed_plus.training.data.reading import read_training_data
+from llama_index_embed_plus.training.data.records import Distilled, LabelledText, ScoredPair, TrainingData
+from llama_index_embed_plus.training.data.unsupervised import NoiseSettings
+from llama_index_embed_plus.training.losses.catalogue import LOSSES
+from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.records import Example, ScoredText
 
 

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llama_index_embed_plus.adapter.maps import MAPS, unfitted
-from llama_index_embed_plus.train.recipe import read_recipe
+from llama_index_embed_plus.encoders.adapter import MAPS, unfitted
+from llama_index_embed_plus.training.recipe import read_recipe
 
 GUIDE = (Path(__file__).resolve().parent.parent / "docs" / "training.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", GUIDE, flags=re.S | re.M)

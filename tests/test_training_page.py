@@ -13,11 +13,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from llama_index_embed_plus.errors import MissingExtraError
-from llama_index_embed_plus.train.heldout import Heldout
-from llama_index_embed_plus.train.page import training_page
-from llama_index_embed_plus.train.pictures import BIN_EDGES
-from llama_index_embed_plus.train.proof import prove
-from llama_index_embed_plus.train.report import Lineage, Stage, TrainReport
+from llama_index_embed_plus.training.data.records import Heldout
+from llama_index_embed_plus.training.proof.plot_data import BIN_EDGES
+from llama_index_embed_plus.training.proof.plots import training_page
+from llama_index_embed_plus.training.proof.proof import prove
+from llama_index_embed_plus.training.proof.report import Lineage, Stage, TrainReport
 from qdrant_tools.records import Passage, Query
 
 TITLES = {
@@ -166,12 +166,12 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(report, tmp_path, monk
 
 
 def test_without_matplotlib_the_error_names_the_extra(report, monkeypatch):
-    monkeypatch.setattr("llama_index_embed_plus.evaluate.style.find_spec", lambda name: None)
+    monkeypatch.setattr("llama_index_embed_plus.evaluate.plots.style.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"llama-index-embed-plus\[plot\]"):
         training_page(None, report)
 
 
 def test_reports_and_pages_are_made_without_importing_matplotlib():
-    code = "import llama_index_embed_plus.train.page, sys; print('matplotlib' in sys.modules)"
+    code = "import llama_index_embed_plus.training.proof.plots, sys; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from tiny import WordEncoder, numbered
 
-from llama_index_embed_plus.evaluate.plots import recall_latency
-from qdrant_tools.collection import CollectionManager, CollectionSettings, Quantization, build_index
-from qdrant_tools.connect import connect
+from llama_index_embed_plus.evaluate.plots.pages import recall_latency
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.quantization import Quantization
+from qdrant_tools.collections.settings import CollectionSettings
+from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import CollectionError, InputError, NotSupportedError, UsageError, VectorError
-from qdrant_tools.index import index_passages
+from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Passage
-from qdrant_tools.tune import TuningGrid, TuningReport, apply, tune
+from qdrant_tools.tuning import TuningGrid, TuningReport, apply, tune
 
 POINTS, DIMENSION = 1200, 48
 

@@ -10,19 +10,19 @@ import pytest
 from test_edge_hostile import ZOO, leak
 from tiny import WordEncoder, numbered
 
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import connect
-from qdrant_tools.edge.recover import recover
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.snapshots import create_snapshot, restore_snapshot
+from qdrant_tools.edge.storage.recover import recover
 from qdrant_tools.errors import InputError
-from qdrant_tools.index import index_passages
-from qdrant_tools.mine import MiningSettings
-from qdrant_tools.options import SearchOptions
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.mining import MiningSettings
+from qdrant_tools.promotion.verify import Gates
 from qdrant_tools.records import Passage
-from qdrant_tools.search import search, search_batch, search_vectors
-from qdrant_tools.snapshots import create_snapshot, restore_snapshot
-from qdrant_tools.tune import tune
-from qdrant_tools.values import brief, checked_count, checked_number
-from qdrant_tools.verify import Gates
+from qdrant_tools.search.dense import search, search_batch, search_vectors
+from qdrant_tools.search.options import SearchOptions
+from qdrant_tools.tuning import tune
+from qdrant_tools.validation import brief, checked_count, checked_number
 
 ENCODER = WordEncoder("words", dimension=64)
 

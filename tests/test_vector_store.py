@@ -16,12 +16,12 @@ from llama_index.core.vector_stores.types import (
 from llama_index.vector_stores.qdrant import QdrantVectorStore
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
-from llama_index_embed_plus.vector_store import as_vector_store
-from qdrant_tools.collection import CollectionManager
-from qdrant_tools.connect import aconnect, connect
+from llama_index_embed_plus.integrations.vector_store import as_vector_store
+from qdrant_tools.client.connect import aconnect, connect
+from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import NotSupportedError
-from qdrant_tools.index import index_passages
-from qdrant_tools.search import search
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.search.dense import search
 
 ENCODER = WordEncoder(dimension=256)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import QdrantClient
 
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
 from qdrant_tools.records import Passage, Vectors
 
 SERVER = os.environ.get("QDRANT_URL")

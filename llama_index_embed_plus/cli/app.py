@@ -1,33 +1,64 @@
-"""Commands and their options; each calls one function of the library and prints what it returns.
+"""The command line's table of contents: each command's name, and the module that holds it.
 
-Heavy modules are imported inside the commands: `embed-plus --help` must not wait for torch.
+A command's module is imported when the command is called: no command waits for the libraries of another one, and
+`--help` for none.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from pathlib import Path
-from typing import Annotated, Literal
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from llama_index_embed_plus.cli import (
-    benchmark_app,
-    collection_app,
-    evaluate_app,
-    log_app,
-    merge_app,
-    mine_app,
-    monitor_app,
-    promote_app,
-    train_app,
-)
-from llama_index_embed_plus.cli.options import DEFAULT_LOCATION, DEFAULT_MODEL, Backend, Location, Model
-from llama_index_embed_plus.errors import PlusError, UsageError
+from qdrant_tools.errors import PlusError, UsageError
+
+COMMANDS = {
+    "index": ("passages", "Embed passages and add them to a collection."),
+    "search": ("passages", "Search a collection and print the hits."),
+    "collection": ("collections", "Look at collections, copy them, adopt them."),
+    "tune": ("tune", "Measure recall and latency of index settings, and name the cheapest that finds enough."),
+    "promote": ("promote", "Change the encoder of an alias without downtime."),
+    "describe": ("models", "Show everything that decides a model's vectors."),
+    "export": ("models", "Write a model folder with an ONNX build, which serves without torch."),
+    "log": ("log", "Look into a retrieval log, fill it, empty it."),
+    "mine": ("mine", "Make training examples with hard negatives of a log and its collection."),
+    "audit": ("mine", "Say how many mined negatives are probably answers."),
+    "train": ("train", "Train a query adapter, LoRA or the whole encoder."),
+    "merge": ("merge", "Average a model with the one it was trained from."),
+    "prove": ("merge", "Measure a trained model on held-out queries."),
+    "evaluate": ("evaluate", "Measure retrieval on judged queries, and whether another system is better."),
+    "benchmark": ("benchmark", "Run every task that a folder of data holds."),
+    "monitor": ("monitor", "Compare the last days of a retrieval log with the weeks before."),
+    "canary": ("monitor", "Ask queries whose answers are known."),
+    "demo": ("demo", "Run the whole loop on Python's own documentation."),
+}
+"""Command -> the module of this folder whose `app` holds it, or is a group of this name; and one line of help."""
+
+
+class LazyCommands(TyperGroup):
+    """Commands that are imported when they are called, as in click's "lazily loading subcommands"."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"llama_index_embed_plus.cli.{COMMANDS[cmd_name][0]}")
+        group = typer.main.get_group(module.app)
+        return group if group.name == cmd_name else group.commands[cmd_name]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
 
 app = typer.Typer(
+    cls=LazyCommands,
     help="Index, search and improve text retrieval with LlamaIndex and Qdrant.",
     no_args_is_help=True,
     add_completion=False,
@@ -35,19 +66,10 @@ app = typer.Typer(
     rich_markup_mode=None,  # usage errors as plain lines
 )
 
-app.add_typer(mine_app.app)
-app.add_typer(train_app.app)
-app.add_typer(merge_app.app)
-app.add_typer(monitor_app.app)
-app.add_typer(monitor_app.canary_app, name="canary")
-app.add_typer(benchmark_app.app)
-app.add_typer(evaluate_app.app)
-app.add_typer(collection_app.app, name="collection")
-app.add_typer(collection_app.tune_app)
-app.add_typer(promote_app.app, name="promote")
-app.add_typer(log_app.app, name="log")
 
-Precision = Annotated[Literal["fp32", "int8"], typer.Option(help="Of the ONNX build.")]
+@app.callback()
+def commands() -> None:
+    """Index, search and improve text retrieval with LlamaIndex and Qdrant."""
 
 
 def main() -> None:
@@ -64,80 +86,3 @@ def main() -> None:
 def _fail(error: Exception, code: int) -> None:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     raise SystemExit(code)
-
-
-@app.command()
-def index(
-    source: Annotated[Path, typer.Argument(help="A folder of text files, a text file, or a .jsonl file.")],
-    collection: Annotated[str, typer.Option(help="The collection to fill; made if it is not there.")],
-    location: Location = DEFAULT_LOCATION,
-    model: Model = DEFAULT_MODEL,
-    backend: Backend = "auto",
-) -> None:
-    """Embed passages and add them to a collection. Unchanged passages are skipped."""
-    from llama_index_embed_plus.cli.commands import Where, index_source
-
-    index_source(source, collection, Where(location, model, backend))
-
-
-@app.command()
-def search(
-    collection: Annotated[str, typer.Argument(help="The collection or alias to search.")],
-    question: Annotated[str, typer.Argument(help="What to look for.")],
-    location: Location = DEFAULT_LOCATION,
-    model: Model = DEFAULT_MODEL,
-    backend: Backend = "auto",
-    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 5,
-    exact: Annotated[bool, typer.Option(help="Search every vector instead of HNSW.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON lines.")] = False,
-) -> None:
-    """Search a collection and print the hits."""
-    from llama_index_embed_plus.cli.commands import Where, find
-    from llama_index_embed_plus.cli.console import show_hits
-
-    hits = find(collection, question, Where(location, model, backend), k=k, exact=exact)
-    if not as_json:
-        show_hits(question, hits)
-        return
-    for hit in hits:
-        row = {"rank": hit.rank, "score": hit.score, "id": hit.id, "text": hit.text, "metadata": dict(hit.metadata)}
-        print(json.dumps(row, ensure_ascii=False))
-
-
-@app.command()
-def describe(
-    model: Annotated[str, typer.Argument(help="A model name or folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Show everything that decides a model's vectors, and where each fact comes from."""
-    from llama_index_embed_plus.cli.show_model import show_model
-
-    show_model(model, as_json=as_json)
-
-
-@app.command()
-def export(
-    model: Annotated[str, typer.Argument(help="A model name or folder.")],
-    out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
-    precision: Precision = "fp32",
-    force: Annotated[bool, typer.Option(help="Write the model even if it does not agree with its original.")] = False,
-) -> None:
-    """Write a model folder with an ONNX build, which serves without torch, and print how well it agrees."""
-    from llama_index_embed_plus.cli.commands import export_model
-
-    export_model(model, out, precision=precision, force=force)
-
-
-@app.command()
-def demo(
-    full: Annotated[
-        bool, typer.Option(help="Also fine-tune the whole encoder, re-embed and switch the alias.")
-    ] = False,
-    folder: Annotated[Path, typer.Option(help="Where collection, log, runs and model go.")] = Path("demo"),
-    model: Model = DEFAULT_MODEL,
-    limit: Annotated[int | None, typer.Option(help="Use only so many passages: for a quick look.")] = None,
-) -> None:
-    """Run the whole loop on Python's own documentation and write demo-report.json and demo-report.png."""
-    from llama_index_embed_plus.cli.show_demo import run_demo
-
-    run_demo(folder, model=model, full=full, limit=limit)

@@ -1,6 +1,8 @@
 """What a person sees while something runs: progress bars, tables, one line per error.
 
 Guarantees: stdout carries results only. Does not know: what the steps are.
+
+Options that several commands share: where collections live, and which encoder. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -8,7 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Annotated, Literal
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
@@ -56,3 +60,20 @@ def show_hits(question: str, hits: Sequence[Hit]) -> None:
         text = " ".join(hit.text.removeprefix(hit.id).split())
         line = f"{hit.rank:>3}  {hit.score:.3f}  {hit.id}  {text}"
         out.print(line, markup=False, no_wrap=True, overflow="ellipsis")
+
+
+Location = Annotated[
+    str,
+    typer.Option(
+        envvar="EMBED_PLUS_LOCATION",
+        help="Where collections live: a folder, a server URL (key from QDRANT_API_KEY), or ':memory:'.",
+    ),
+]
+Model = Annotated[str, typer.Option(envvar="EMBED_PLUS_MODEL", help="A model name or folder.")]
+Backend = Annotated[
+    Literal["auto", "torch", "onnx", "onnx-fp32", "onnx-int8"],
+    typer.Option(help="What computes the vectors; auto takes ONNX where there is one."),
+]
+
+DEFAULT_LOCATION = "embed-plus-data"
+DEFAULT_MODEL = "all-MiniLM-L6-v2"

@@ -1,3 +1,7 @@
 """The demonstration: the whole loop on real text that is on every machine."""
 
 from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_index_embed_plus.errors import InputError
+from qdrant_tools.errors import InputError
 from qdrant_tools.records import Passage, Qrels, Query
 
 TRAIN_SHARE = 0.8

@@ -5,13 +5,19 @@ Turns the docstring corpus and one checkpoint into a folder (collection, log, da
 Guarantees: every figure in the report was measured in this run; the adapter is kept only if the interval of its gain
 on held-out queries lies above zero; the runs and judgements are written in TREC form, so that any outside program can
 compute the same figures. Does not know: how progress is shown.
+
+What a run of the demo leaves behind: a report, a chart, and the data set with its runs.
+
+Guarantees: the runs and judgements are TREC and BEIR files, so that any outside program can compute the same figures.
+Does not know: how anything was measured.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,31 +25,32 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from llama_index_embed_plus.adapter import AdaptedEncoder, QueryAdapter, attach
 from llama_index_embed_plus.demo.corpus import DocstringCorpus, load_docstrings
-from llama_index_embed_plus.demo.files import write_data
-from llama_index_embed_plus.encoders import open_encoder
-from llama_index_embed_plus.errors import UsageError
-from llama_index_embed_plus.evaluate.retrieval import (
-    Comparison,
-    RetrievalReport,
-    compare,
-    evaluate_retrieval,
-    overlap,
-)
-from llama_index_embed_plus.export import export_onnx
-from llama_index_embed_plus.train.fit_adapter import AdapterReport, AdapterSettings, fit_adapter
-from qdrant_tools.collection import Collection, CollectionManager, build_index
-from qdrant_tools.connect import connect
+from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter, attach
+from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.evaluate.plots.pages import before_after
+from llama_index_embed_plus.evaluate.retrieval.comparison import Comparison, compare
+from llama_index_embed_plus.evaluate.retrieval.files import write_qrels, write_queries, write_run
+from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport
+from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval, overlap
+from llama_index_embed_plus.export.export import export_onnx
+from llama_index_embed_plus.training.adapter import AdapterReport, fit_adapter
+from llama_index_embed_plus.training.adapter_data import AdapterSettings
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.status import build_index
 from qdrant_tools.debias import clicked_as_positive
-from qdrant_tools.index import index_passages
-from qdrant_tools.log import RetrievalLog
-from qdrant_tools.mine import MiningResult, mine
+from qdrant_tools.errors import UsageError
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.log.retrieval_log import RetrievalLog
+from qdrant_tools.mining.miner import MiningResult, mine
 from qdrant_tools.records import Encoder, Example, Hit, Progress, Vectors
-from qdrant_tools.search import search, search_batch
+from qdrant_tools.search.dense import search, search_batch
 
 if TYPE_CHECKING:
-    from llama_index_embed_plus.train.finetune import FinetuneSettings
+    from llama_index_embed_plus.training.finetune import FinetuneSettings
+
 
 ALIAS = "docstrings"
 QUESTIONS = (
@@ -223,7 +230,7 @@ class Demo:
 
     def full(self, corpus: DocstringCorpus, examples: Sequence[Example]) -> RetrievalReport:
         """Fine-tune the whole encoder, embed everything again beside the old collection, switch the alias if better."""
-        from llama_index_embed_plus.train.finetune import FinetuneSettings, finetune, planned_steps
+        from llama_index_embed_plus.training.finetune import FinetuneSettings, finetune, planned_steps
 
         settings, out = self.finetuning or FinetuneSettings(), self.folder / "checkpoint"
         with self.step("fine-tune", planned_steps(examples, settings)) as progress:
@@ -299,3 +306,33 @@ def _fresh(folder: Path) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     marker.touch()
+
+
+Reports = Mapping[str, RetrievalReport]
+
+
+def write_report(row: Mapping[str, Any], reports: Reports, path: Path, chart: Path) -> None:
+    """Write the figures as JSON and the chart as PNG."""
+    path.write_text(json.dumps(row, indent=2) + "\n")
+    base, last = reports["base"], list(reports.values())[-1]
+    before_after(
+        chart,
+        {name: report.headline() for name, report in reports.items()},
+        differences=[last.ndcg[query] - base.ndcg[query] for query in base.ndcg],
+        title=f"Standard library documentation, {len(base.ndcg)} held-out queries",
+    )
+
+
+def write_data(folder: Path, corpus: DocstringCorpus, reports: Reports) -> None:
+    """Passages, queries, judgements and runs, for anybody who wants to check the figures."""
+    _write_rows(folder / "corpus.jsonl", (passage.as_row() for passage in corpus.passages))
+    for name, split in (("train", corpus.train), ("heldout", corpus.heldout)):
+        write_queries(folder / f"queries-{name}.jsonl", split.queries)
+        write_qrels(folder / f"qrels-{name}.tsv", split.qrels)
+    for name, report in reports.items():
+        write_run(folder / f"run-{name}.trec", report.run, name=name)
+
+
+def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    with path.open("w") as out:
+        out.writelines(json.dumps(row) + "\n" for row in rows)

@@ -3,12 +3,22 @@
 Threads follow the work: one batch alone gets a session that uses all cores; many batches go to one single-threaded
 session that is called from one thread per core, which has fewer barriers and is faster.
 Guarantees: the same vectors either way up to rounding. Does not know: texts.
+
+A precision -> how onnxruntime is to open a graph of it, so that int8 products are exact on every processor.
+
+x86 processors without VNNI multiply bytes in 16-bit sums that saturate: the vectors of an int8 build would be other
+ones there. onnxruntime can multiply unsigned weights instead, which is exact everywhere and slower than VNNI; the
+rewriting that it takes belongs to its second level of optimisation.
+
+Guarantees: what is measured is the processor, not its name. Does not know: graphs.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +26,13 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from llama_index_embed_plus.encoders.onnx_options import session_options
-from llama_index_embed_plus.encoders.runtime import Runtime, no_memory
-from llama_index_embed_plus.errors import DamagedModelError, ModelError, UsageError
-from llama_index_embed_plus.head import apply_head, as_arrays
-from llama_index_embed_plus.pooling import pool, unit
-from llama_index_embed_plus.spec import EncoderSpec
-from llama_index_embed_plus.tensors import tensors_of, weight_files
-from llama_index_embed_plus.tokens import TokenBatch
+from llama_index_embed_plus.encoders.text_encoder import Runtime, no_memory
+from llama_index_embed_plus.encoders.tokens import TokenBatch
+from llama_index_embed_plus.errors import DamagedModelError, ModelError
+from llama_index_embed_plus.models.pooling import apply_head, as_arrays, pool, unit
+from llama_index_embed_plus.models.spec import EncoderSpec
+from llama_index_embed_plus.models.weights import tensors_of, weight_files
+from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Vectors
 
 _FAILURES = (state.Fail, state.RuntimeException, state.InvalidArgument, MemoryError)
@@ -153,3 +162,32 @@ def _output(session: Any, file: Path) -> tuple[str, bool]:
         if name in outputs:
             return name, False
     raise DamagedModelError(f"{file} gives {sorted(outputs)}, expected 'embedding' or 'last_hidden_state'")
+
+
+# One MatMulInteger of unsigned "a" and signed "b", both of any shape: opset 10, IR version 5.
+PRODUCT = base64.b64decode(
+    "CAU6UAoYCgFhCgFiEgF5Ig1NYXRNdWxJbnRlZ2VyEgFnWg8KAWESCgoICAISBAoACgBaDwoBYhIKCggIAxIECgAKAGIPCgF5EgoKCAgGEgQKAAoA"
+    "QgQKABAK"
+)
+DEPTH = 64
+
+
+def session_options(threads: int, *, int8: bool) -> onnxruntime.SessionOptions:
+    """The options under which a graph is opened for serving."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # Higher levels fuse Add and LayerNormalization into a kernel that is slower on a CPU.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    if int8 and products_saturate():
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
+@cache
+def products_saturate() -> bool:
+    """Whether sums of the largest products of unsigned and signed bytes come out too small on this processor."""
+    session = onnxruntime.InferenceSession(PRODUCT, providers=["CPUExecutionProvider"])
+    largest = {"a": np.full((4, DEPTH), 255, np.uint8), "b": np.full((DEPTH, 16), 127, np.int8)}
+    return bool((session.run(None, largest)[0] != 255 * 127 * DEPTH).any())

@@ -2,26 +2,33 @@
 
 Guarantees: safetensors only; no code of a model folder is run; float32; no weight is left random
 (a checkpoint that lacks one is DamagedModelError). Does not know: texts.
+
+A cross-encoder -> the judge that mining and audits ask for a second opinion.
+
+Guarantees: pairs come back in their order; nothing is printed. Does not know: what is mined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sentence_transformers import CrossEncoder
 
-from llama_index_embed_plus import lora_files
-from llama_index_embed_plus.encoders.runtime import Runtime, no_memory
-from llama_index_embed_plus.errors import DamagedModelError, MissingExtraError, ModelError, UsageError
-from llama_index_embed_plus.families import family_of
-from llama_index_embed_plus.head import apply_head
-from llama_index_embed_plus.pooling import ATTENTION, pool, unit
-from llama_index_embed_plus.spec import EncoderSpec
-from llama_index_embed_plus.tensors import tensors_of, weight_files
-from llama_index_embed_plus.tokens import TokenBatch
+from llama_index_embed_plus.encoders.text_encoder import Runtime, no_memory
+from llama_index_embed_plus.encoders.tokens import TokenBatch
+from llama_index_embed_plus.errors import DamagedModelError, MissingExtraError, ModelError
+from llama_index_embed_plus.models import files as lora_files
+from llama_index_embed_plus.models.families import family_of
+from llama_index_embed_plus.models.files import resolve
+from llama_index_embed_plus.models.pooling import ATTENTION, apply_head, pool, unit
+from llama_index_embed_plus.models.spec import EncoderSpec
+from llama_index_embed_plus.models.weights import tensors_of, weight_files
+from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.mining.rules import Judge
 from qdrant_tools.records import Vectors
 
 try:
@@ -218,3 +225,44 @@ def _load(inner: Path, *, attention: bool, trust_remote_code: bool) -> Any:
 def _named(holder: torch.nn.Module) -> dict[str, Any]:
     """Tensors of a head layer under the names its file has: `linear.weight`."""
     return {name.replace("_", ".", 1): tensor for name, tensor in holder.named_buffers()}
+
+
+def cross_encoder_judge(
+    model: str | Path | CrossEncoder,
+    *,
+    threshold: float,
+    promote: bool = False,
+    device: str | None = None,
+    batch_size: int = 32,
+    max_tokens: int | None = None,
+) -> Judge:
+    """Return a judge that scores (query, passage) pairs with a cross-encoder of sentence-transformers.
+
+    `model` is a folder, a hub name, or a model that is already open. Scores are what its `predict` gives: probabilities
+    between 0 and 1, unless the model's own configuration says otherwise; look at a few before choosing `threshold`.
+    Texts are cut at `max_tokens`, or at the model's own limit.
+
+    Raises:
+        ModelNotFoundError: no such model.
+        DamagedModelError: the folder does not hold a model.
+        InputError: the model gives several numbers per pair, so that none of them is a score.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}, expected at least 1")
+    encoder = model if isinstance(model, CrossEncoder) else _open(resolve(model), device, max_tokens)
+    if encoder.num_labels != 1:
+        raise InputError(f"{model} gives {encoder.num_labels} numbers per pair, expected a reranker that gives one")
+
+    def score(pairs: Sequence[tuple[str, str]]) -> Sequence[float]:
+        scores: list[float] = encoder.predict(list(pairs), batch_size=batch_size, show_progress_bar=False).tolist()
+        return scores
+
+    return Judge(score, threshold, promote, name="" if isinstance(model, CrossEncoder) else str(model))
+
+
+def _open(folder: Path, device: str | None, max_tokens: int | None) -> CrossEncoder:
+    try:
+        return CrossEncoder(str(folder), device=device, max_length=max_tokens)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise DamagedModelError(f"{folder} cannot be opened as a cross-encoder: {reason}") from error

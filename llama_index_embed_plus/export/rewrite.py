@@ -20,8 +20,8 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from llama_index_embed_plus.errors import ModelError
-from llama_index_embed_plus.export.arithmetic import quantise_columns, quantise_words
-from llama_index_embed_plus.export.observe import Frame, common_words, extreme_words, peaks, sequences, smoothing
+from llama_index_embed_plus.export.calibration import Frame, common_words, extreme_words, peaks, sequences, smoothing
+from llama_index_embed_plus.export.network import quantise_columns, quantise_words
 from llama_index_embed_plus.export.onnx_writer import MICROSOFT
 from llama_index_embed_plus.export.weights import Array
 

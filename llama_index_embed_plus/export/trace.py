@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from llama_index_embed_plus.errors import MissingExtraError, ModelError
-from llama_index_embed_plus.spec import EncoderSpec
+from llama_index_embed_plus.models.spec import EncoderSpec
 
 try:
     import onnx

@@ -17,8 +17,8 @@ from qdrant_client.async_client_base import AsyncQdrantBase
 from qdrant_client.async_qdrant_fastembed import AsyncQdrantFastembedMixin
 from qdrant_client.embed.type_inspector import Inspector
 
-from qdrant_tools.edge.backend import EdgeBackend
-from qdrant_tools.edge.seam import callers, refuse_odd_arguments
+from qdrant_tools.edge.client import EdgeBackend
+from qdrant_tools.edge.errors import callers, refuse_odd_arguments
 from qdrant_tools.errors import NotSupportedError
 
 

@@ -11,16 +11,13 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.conversions import common_types as types
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import json_payload
-from qdrant_tools.edge.config import LARGEST_VECTOR, member
-from qdrant_tools.edge.engine import Engine
-from qdrant_tools.edge.info import collection_info
-from qdrant_tools.edge.options import DONE, check_options
-from qdrant_tools.edge.payload_index import engine_schema
-from qdrant_tools.edge.settings import merged_settings, with_vectors
-from qdrant_tools.edge.shard import OpenCollection
+from qdrant_tools.edge.convert.checks import DONE, check_options, json_payload
+from qdrant_tools.edge.convert.config import LARGEST_VECTOR, member, merged_settings, with_vectors
+from qdrant_tools.edge.convert.info import collection_info, engine_schema
+from qdrant_tools.edge.storage.engine import Engine
+from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import CollectionExistsError, CollectionNotFoundError, InputError, NotSupportedError
-from qdrant_tools.values import brief
+from qdrant_tools.validation import brief
 
 INVALID_NAME_CHARACTERS = '<>:"/\\|?*\0\x1f'
 

@@ -18,9 +18,9 @@ import numpy as np
 import qdrant_edge as qe
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import DEFAULT_VECTOR, engine_id, maybe_finite
-from qdrant_tools.edge.engine import Engine
-from qdrant_tools.edge.filters import as_filter, listed
+from qdrant_tools.edge.convert.checks import DEFAULT_VECTOR, engine_id, maybe_finite
+from qdrant_tools.edge.convert.filters import as_filter, listed
+from qdrant_tools.edge.convert.records import client_record, payload_selector, scored_point, vector_selector
 from qdrant_tools.edge.queries import (
     DEFAULT_LIMIT,
     Translation,
@@ -32,8 +32,8 @@ from qdrant_tools.edge.queries import (
     rrf_settings,
     skipped,
 )
-from qdrant_tools.edge.records import client_record, payload_selector, scored_point, vector_selector
-from qdrant_tools.edge.shard import OpenCollection
+from qdrant_tools.edge.storage.engine import Engine
+from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import InputError, NotSupportedError
 
 Node = models.QueryRequest | models.Prefetch

@@ -3,12 +3,17 @@
 As on a server, a point that a query names as an example is not among its results, the rank constant of RRF is 2
 when not given and ranks start at 0, and MMR takes as many candidates as results are asked for.
 Guarantees: every number is finite, nesting has a limit. Does not know: how results are read.
+
+The query vector of a recommendation by average: what the examples have in common.
+
+Does not know: the engine's queries, points.
 """
 
 from __future__ import annotations
 
+import itertools
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +22,7 @@ import qdrant_edge as qe
 from pydantic import ValidationError
 from qdrant_client.http import models
 
-from qdrant_tools.edge.averages import average
-from qdrant_tools.edge.checks import (
+from qdrant_tools.edge.convert.checks import (
     DEFAULT_VECTOR,
     EngineId,
     EngineVector,
@@ -29,15 +33,13 @@ from qdrant_tools.edge.checks import (
     text,
     whole,
 )
-from qdrant_tools.edge.config import member
-from qdrant_tools.edge.engine import Engine
-from qdrant_tools.edge.filters import datetime_text, engine_filter, without_ids
-from qdrant_tools.edge.formula import engine_formula
-from qdrant_tools.edge.records import client_vector, payload_selector, vector_selector
-from qdrant_tools.edge.shard import OpenCollection
+from qdrant_tools.edge.convert.config import member
+from qdrant_tools.edge.convert.filters import datetime_text, engine_filter, engine_formula, without_ids
+from qdrant_tools.edge.convert.records import client_vector, payload_selector, vector_selector
+from qdrant_tools.edge.storage.engine import Engine
+from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import InputError
-from qdrant_tools.nesting import DEEPEST_REQUEST, refuse_nesting
-from qdrant_tools.values import brief
+from qdrant_tools.validation import DEEPEST_REQUEST, brief, refuse_nesting
 
 DEFAULT_LIMIT = 10
 RRF_K = 2
@@ -321,3 +323,31 @@ def _quantization(given: models.QuantizationSearchParams | None) -> qe.Quantizat
         return None
     oversampling = maybe_finite(given.oversampling, "quantization oversampling")
     return qe.QuantizationSearchParams(bool(given.ignore), given.rescore, oversampling)
+
+
+def average(positives: Sequence[Any], negatives: Sequence[Any]) -> Any:
+    """The query vector of `average_vector`: mean of positives, plus its difference from the mean of negatives.
+
+    Multi-vectors have no mean: the query is all positive vectors and the negated negative ones.
+    """
+    first = positives[0]
+    if isinstance(first, qe.SparseVector):
+        return _sparse_average(positives, negatives)
+    if isinstance(first[0], list):
+        return [*itertools.chain(*positives), *([-number for number in row] for row in itertools.chain(*negatives))]
+    mean = np.mean(np.asarray(positives, dtype=np.float32), axis=0)
+    if negatives:
+        mean = mean + mean - np.mean(np.asarray(negatives, dtype=np.float32), axis=0)
+    return mean.tolist()
+
+
+def _sparse_average(positives: Sequence[Any], negatives: Sequence[Any]) -> qe.SparseVector:
+    total: dict[int, float] = {}
+    positive_share = (2.0 if negatives else 1.0) / len(positives)
+    shares = [(vector, positive_share) for vector in positives]
+    shares += [(vector, -1.0 / len(negatives)) for vector in negatives]
+    for vector, share in shares:
+        for index, value in zip(vector.indices, vector.values, strict=True):
+            total[index] = total.get(index, 0.0) + share * value
+    indices = sorted(total)
+    return qe.SparseVector(indices, [total[index] for index in indices])

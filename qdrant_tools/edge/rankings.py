@@ -15,11 +15,11 @@ import qdrant_edge as qe
 from numpy.typing import NDArray
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import DEFAULT_VECTOR, client_id
-from qdrant_tools.edge.engine import Engine
-from qdrant_tools.edge.filters import engine_filter
+from qdrant_tools.edge.convert.checks import DEFAULT_VECTOR, client_id
+from qdrant_tools.edge.convert.filters import engine_filter
 from qdrant_tools.edge.queries import positive, search_params
-from qdrant_tools.edge.shard import OpenCollection
+from qdrant_tools.edge.storage.engine import Engine
+from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import NotSupportedError
 
 Ids = Sequence[str | int]

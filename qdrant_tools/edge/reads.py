@@ -10,16 +10,14 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.conversions import common_types as types
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import LARGEST_COUNT, client_id, engine_id, engine_ids, text
-from qdrant_tools.edge.engine import Engine
-from qdrant_tools.edge.filters import engine_filter
-from qdrant_tools.edge.groups import Grouping, fill, grouped, look_up
-from qdrant_tools.edge.matrix import Sampling, neighbours, offsets, pairs
+from qdrant_tools.edge.aggregations import Grouping, Sampling, fill, grouped, look_up, neighbours, offsets, pairs
+from qdrant_tools.edge.convert.checks import LARGEST_COUNT, check_options, client_id, engine_id, engine_ids, text
+from qdrant_tools.edge.convert.filters import engine_filter
+from qdrant_tools.edge.convert.records import client_record, payload_selector, scored_point, vector_selector
 from qdrant_tools.edge.merging import answer, merged_here
-from qdrant_tools.edge.options import check_options
 from qdrant_tools.edge.queries import engine_request, order_by, positive
-from qdrant_tools.edge.records import client_record, payload_selector, scored_point, vector_selector
-from qdrant_tools.edge.shard import OpenCollection
+from qdrant_tools.edge.storage.engine import Engine
+from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import InputError
 
 FACETS_AHEAD = 100

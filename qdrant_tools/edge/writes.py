@@ -22,9 +22,11 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.conversions import common_types as types
 from qdrant_client.http import models
 
-from qdrant_tools.edge.checks import (
+from qdrant_tools.edge.convert.checks import (
+    DONE,
     EngineId,
     VectorSchema,
+    check_options,
     engine_id,
     engine_ids,
     json_payload,
@@ -33,17 +35,15 @@ from qdrant_tools.edge.checks import (
     unknown,
     whole,
 )
-from qdrant_tools.edge.engine import Engine
-from qdrant_tools.edge.filters import engine_filter
-from qdrant_tools.edge.info import index_due
-from qdrant_tools.edge.journal import Entry
-from qdrant_tools.edge.options import DONE, check_options
-from qdrant_tools.edge.records import blocks, engine_points, rows_of
-from qdrant_tools.edge.shard import OpenCollection
-from qdrant_tools.edge.space import Sizes, payload_bytes, point_sizes, vector_numbers
+from qdrant_tools.edge.convert.filters import engine_filter
+from qdrant_tools.edge.convert.info import index_due
+from qdrant_tools.edge.convert.records import blocks, engine_points, rows_of
+from qdrant_tools.edge.readers.messages import Entry
+from qdrant_tools.edge.storage.disk_space import Sizes, payload_bytes, point_sizes, vector_numbers
+from qdrant_tools.edge.storage.engine import Engine
+from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import InputError, NotSupportedError
-from qdrant_tools.nesting import DEEPEST_PAYLOAD, path_depth
-from qdrant_tools.values import brief
+from qdrant_tools.validation import DEEPEST_PAYLOAD, brief, path_depth
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -1,13 +1,11 @@
 """Searches and what users did with their results: the retrieval log.
 
-`RetrievalLog` keeps them; `readers` and `qa_dataset` bring in what other systems wrote; `privacy` takes the personal
-text out; `stats` counts. What the behaviour means is decided elsewhere, in `qdrant_tools.debias`.
+`RetrievalLog` keeps them, `read_log` brings in what other systems wrote, `dropped` and `hashed` take the personal text
+out. What the behaviour means is decided in `qdrant_tools.debias`.
 """
 
 from __future__ import annotations
 
-from qdrant_tools.log.records import KINDS, Feedback, LoggedHit, LoggedSearch
-from qdrant_tools.log.retrieval_log import RetrievalLog
-from qdrant_tools.log.stats import LogStats
+import lazy_loader
 
-__all__ = ["KINDS", "Feedback", "LogStats", "LoggedHit", "LoggedSearch", "RetrievalLog"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,12 +3,18 @@
 Row: `{"id","at","query","collection","space","hits":[{"id","rank","score"}],"feedback":[{"id","kind","value","at"}]}`
 with times in ISO 8601. Guarantees: `from_row(as_row())` is the same search; what is not one is refused with the
 field's name. Does not know: files.
+
+Rules that take the personal text out of queries: for `RetrievalLog(redact=...)` and `RetrievalLog.redact`.
+
+Guarantees: a redacted query can be told from a text, and mining passes over it. Does not know: files.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -166,3 +172,32 @@ def _time(row: Mapping[str, Any], key: str) -> datetime:
         return as_time(datetime.fromisoformat(text))
     except ValueError as error:
         raise InputError(f"field {key!r} is {text!r}, expected a time such as 2025-01-31T12:00:00+00:00") from error
+
+
+MARK = "redacted:"
+
+
+def dropped(query: str) -> str:
+    """Nothing remains of the query."""
+    return MARK
+
+
+def hashed(secret: str) -> Callable[[str], str]:
+    """Equal queries stay equal (so they can be counted, and a click model fitted), and cannot be read.
+
+    The hash is keyed: without the secret, a guessed query cannot be checked against the log either.
+    """
+    if len(secret) < 16:
+        raise InputError(f"the secret has {len(secret)} characters, expected at least 16 that nobody can guess")
+    key = secret.encode("utf-8")
+
+    def rule(query: str) -> str:
+        if is_redacted(query):
+            return query
+        return MARK + hmac.new(key, query.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
+
+    return rule
+
+
+def is_redacted(query: str) -> bool:
+    return query.startswith(MARK)

@@ -20,8 +20,7 @@ from types import TracebackType
 
 from qdrant_tools.errors import InputError, LogError
 from qdrant_tools.log.records import Feedback, LoggedHit, LoggedSearch, as_time, check_feedback
-from qdrant_tools.log.stats import LogStats, stats_of
-from qdrant_tools.log.store import LogStore
+from qdrant_tools.log.store import LogStats, LogStore, stats_of
 from qdrant_tools.records import Hit
 
 PAGE = 256

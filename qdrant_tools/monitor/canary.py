@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from qdrant_tools.collections.collection import Collection, fetch
 from qdrant_tools.errors import InputError, SpaceMismatchError, UsageError
-from qdrant_tools.handle import Collection, fetch
 from qdrant_tools.records import Encoder
-from qdrant_tools.search import search_batch
+from qdrant_tools.search.dense import search_batch
 
 K = 10
 

@@ -26,14 +26,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_tools.debias.click_model import ClickModel
-from qdrant_tools.debias.rules import clicks, shown
+from qdrant_tools.collections.collection import Collection, fetch
+from qdrant_tools.debias import ClickModel, clicks, shown
 from qdrant_tools.errors import InputError, LogError
-from qdrant_tools.handle import Collection, fetch
-from qdrant_tools.log.privacy import is_redacted
-from qdrant_tools.log.records import LoggedSearch
+from qdrant_tools.log.records import LoggedSearch, is_redacted
 from qdrant_tools.records import Encoder, Vectors
-from qdrant_tools.vectors import checked_unit_vectors
+from qdrant_tools.validation import checked_unit_vectors
 
 Numbers = NDArray[np.float64]
 Gain = Literal["dcg", "mrr"]

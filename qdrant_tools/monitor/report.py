@@ -13,19 +13,30 @@ from typing import Any
 
 import numpy as np
 
-from qdrant_tools.debias.click_model import fit_click_model
-from qdrant_tools.debias.rules import clicks, shown
+from qdrant_tools.collections.collection import Collection, fetch
+from qdrant_tools.debias import clicks, fit_click_model, shown
 from qdrant_tools.errors import InputError, LogError
-from qdrant_tools.handle import Collection, fetch
 from qdrant_tools.log.records import LoggedSearch
+from qdrant_tools.metrics import holm
 from qdrant_tools.monitor.canary import CanaryReport
 from qdrant_tools.monitor.counterfactual import Estimate, estimate_candidate
-from qdrant_tools.monitor.drift import FEWEST, DriftTest, energy_test
-from qdrant_tools.monitor.signals import RankClicks, Share, Signal, click_through, signals
-from qdrant_tools.monitor.windows import SAMPLE, Span, Window, Windows, read_windows
-from qdrant_tools.proportions import holm
+from qdrant_tools.monitor.signals import (
+    FEWEST,
+    SAMPLE,
+    DriftTest,
+    RankClicks,
+    Share,
+    Signal,
+    Span,
+    Window,
+    Windows,
+    click_through,
+    energy_test,
+    read_windows,
+    signals,
+)
 from qdrant_tools.records import Encoder, Vectors
-from qdrant_tools.vectors import checked_unit_vectors
+from qdrant_tools.validation import checked_unit_vectors
 
 AT_ONCE = 64
 

@@ -100,7 +100,7 @@ def read(folder: Path) -> Reading:
 
 def _read_everything(folder: str) -> dict[str, Any]:
     from damage.state import aliases_of, collection_state
-    from qdrant_tools.connect import connect
+    from qdrant_tools.client.connect import connect
     from qdrant_tools.errors import PlusError
 
     state: dict[str, Any] = {"collections": {}, "refused": {}, "aliases": {}}
@@ -144,7 +144,7 @@ def searched(client: Any, name: str) -> None:
 
 def _write(folder: str, seed: str, first: str) -> None:
     from damage.operations import apply
-    from qdrant_tools.connect import connect
+    from qdrant_tools.client.connect import connect
 
     client = connect(folder, create=False)
     print("open", flush=True)

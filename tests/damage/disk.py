@@ -21,7 +21,7 @@ from qdrant_client import QdrantClient, models
 from damage.children import start
 from damage.counts import Counts
 from damage.state import first_difference, state_of
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
 from qdrant_tools.errors import LocationError, PlusError
 
 MEGABYTE = 1 << 20

@@ -12,8 +12,8 @@ from damage.children import Reader, Reading, read
 from damage.counts import Counts
 from damage.kills import Folder
 from damage.state import first_difference
-from qdrant_tools.connect import connect
-from qdrant_tools.edge.files import copy_folder
+from qdrant_tools.client.connect import connect
+from qdrant_tools.edge.storage.files import copy_folder
 
 DAMAGES = ("flip", "flip a zero", "cut", "cut a little", "zero a block", "remove")
 

@@ -13,7 +13,7 @@ from damage.children import read, start
 from damage.counts import Counts
 from damage.operations import apply, begin
 from damage.state import first_difference, state_of
-from qdrant_tools.connect import connect
+from qdrant_tools.client.connect import connect
 
 
 class Folder:

@@ -1,0 +1,41 @@
+from .documents import read_passages
+from .encoders.adapter import AdaptedEncoder, QueryAdapter
+from .encoders.open import open_encoder
+from .encoders.text_encoder import TextEncoder
+from .errors import PlusError
+from .evaluate.retrieval.comparison import compare
+from .evaluate.retrieval.files import read_qrels, read_queries
+from .evaluate.retrieval.retrieval import evaluate_retrieval
+from .export.export import export_onnx
+from .integrations.recorder import RetrievalRecorder
+from .integrations.vector_store import as_vector_store
+from .serving.embedding import PlusEmbedding
+from .training.adapter import fit_adapter
+from .training.adapter_data import AdapterSettings
+from .training.data.records import Heldout
+from .training.data.splits import split_queries
+from .training.run import train
+from .training.settings import TrainSettings
+
+__all__ = [
+    "AdaptedEncoder",
+    "AdapterSettings",
+    "Heldout",
+    "PlusEmbedding",
+    "PlusError",
+    "QueryAdapter",
+    "RetrievalRecorder",
+    "TextEncoder",
+    "TrainSettings",
+    "as_vector_store",
+    "compare",
+    "evaluate_retrieval",
+    "export_onnx",
+    "fit_adapter",
+    "open_encoder",
+    "read_passages",
+    "read_qrels",
+    "read_queries",
+    "split_queries",
+    "train",
+]

@@ -1,0 +1,70 @@
+"""`embed-plus demo`: run the demo with progress bars, then print its answers and one table of before and after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from llama_index_embed_plus.cli.console import DEFAULT_MODEL, ConsoleReporter, Model, out, show_hits
+from llama_index_embed_plus.demo.pipeline import Demo, DemoReport, write_report
+
+app = typer.Typer()
+
+
+@app.command()
+def demo(
+    full: Annotated[
+        bool, typer.Option(help="Also fine-tune the whole encoder, re-embed and switch the alias.")
+    ] = False,
+    folder: Annotated[Path, typer.Option(help="Where collection, log, runs and model go.")] = Path("demo"),
+    model: Model = DEFAULT_MODEL,
+    limit: Annotated[int | None, typer.Option(help="Use only so many passages: for a quick look.")] = None,
+) -> None:
+    """Run the whole loop on Python's own documentation and write demo-report.json and demo-report.png."""
+
+    run_demo(folder, model=model, full=full, limit=limit)
+
+
+REPORT, CHART = Path("demo-report.json"), Path("demo-report.png")
+
+
+def run_demo(folder: Path, *, model: str, full: bool, limit: int | None) -> None:
+    """Run every step, print what was found and measured, write the report and the chart."""
+    report = Demo(folder, ConsoleReporter(), model=model, limit=limit).run(full=full)
+    write_report(report.as_row(), report.systems.reports, REPORT, CHART)
+    for answer in report.answers:
+        show_hits(answer.question, answer.hits)
+        out.print()
+    out.print(_table(report))
+    out.print(_verdict(report))
+    out.print(f"wrote {REPORT}, {CHART} and {folder}/")
+
+
+def _table(report: DemoReport) -> Table:
+    row = report.as_row()
+    table = Table(
+        title=f"{row['heldout_queries']} held-out queries, {row['documents']} documents", title_justify="left"
+    )
+    table.add_column("system")
+    metrics = list(row["before"])
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    table.add_column("nDCG@10 gain, 95 % interval", justify="right")
+    for name, means in row["systems"].items():
+        difference = row["differences"].get(name)
+        gain = (
+            f"{difference['ndcg@10']:+.3f}  [{difference['low']:+.3f}, {difference['high']:+.3f}]" if difference else ""
+        )
+        table.add_row(name, *(f"{means[metric]:.3f}" for metric in metrics), gain)
+    return table
+
+
+def _verdict(report: DemoReport) -> str:
+    return {
+        "adapter": "The adapter is better on queries it never saw: it is kept for serving, no passage embedded again.",
+        "full": "The fine-tuned encoder is better on queries it never saw: the alias now points at its collection.",
+        "base": "No system is proved better on held-out queries: the base model keeps serving.",
+    }[report.kept]

@@ -1,0 +1,378 @@
+"""`embed-plus evaluate`: its options.
+
+The body of `embed-plus evaluate`: read the files, measure one or two systems, print tables, write what is asked.
+
+Options of `embed-plus evaluate`, and what `--against` changes in them -> systems that can be measured.
+
+Guarantees: clients and encoders that two systems share are opened once; an option that a system cannot honour is
+refused. Does not know: metrics.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Literal, get_args
+
+import typer
+from qdrant_client import QdrantClient
+
+from llama_index_embed_plus.cli.console import (
+    DEFAULT_LOCATION,
+    DEFAULT_MODEL,
+    Backend,
+    ConsoleReporter,
+    Location,
+    Model,
+    say,
+)
+from llama_index_embed_plus.documents import read_passages
+from llama_index_embed_plus.encoders.open import BackendName, open_encoder
+from llama_index_embed_plus.evaluate.retrieval.comparison import Comparison, QueryChange, compare
+from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors, embed_passages
+from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries, read_run, write_run, write_values
+from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, report_of
+from llama_index_embed_plus.evaluate.retrieval.retrieval import Mode, evaluate_retrieval
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.errors import UsageError
+from qdrant_tools.records import Encoder, Qrels, Query
+
+app = typer.Typer()
+
+
+@app.command()
+def evaluate(
+    queries: Annotated[Path, typer.Option(help="JSONL rows with id (or _id) and text.")],
+    qrels: Annotated[Path, typer.Option(help="Judgements: BEIR's TSV or TREC's qrels.")],
+    collection: Annotated[str | None, typer.Argument(help="The collection or alias to search.")] = None,
+    passages: Annotated[
+        Path | None, typer.Option(help="Search these (folder, text or JSONL) exactly instead of a collection.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Measure this TREC run instead of searching.")] = None,
+    mode: Annotated[Literal["dense", "hybrid", "lexical"], typer.Option(help="How a collection is searched.")] = (
+        "dense"
+    ),
+    exact: Annotated[bool, typer.Option(help="Compare with every vector instead of HNSW.")] = False,
+    hnsw_ef: Annotated[int | None, typer.Option(help="Beam width in the graph; else the collection's.")] = None,
+    filter: Annotated[str | None, typer.Option(help="On metadata, as JSON: '{\"field\": value}'.")] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Compare with the same system but for this; may be repeated. Keys: collection, passages, run, "
+            "location, model, backend, mode, exact (yes or no), hnsw-ef, filter.",
+        ),
+    ] = None,
+    k: Annotated[list[int] | None, typer.Option("-k", help="Cutoff; may be repeated, the first decides. [10]")] = None,
+    seed: Annotated[int, typer.Option(help="Of the paired tests.")] = 0,
+    show: Annotated[int, typer.Option(min=0, help="How many improved and worsened queries to list.")] = 5,
+    write_run: Annotated[
+        Path | None, typer.Option(help="Write what was found as a TREC run; the other system's as NAME.against.")
+    ] = None,
+    per_query: Annotated[Path | None, typer.Option(help="Write every metric of every query as JSONL.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a PNG: differences per query, or scores of one system.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    location: Location = DEFAULT_LOCATION,
+    model: Model = DEFAULT_MODEL,
+    backend: Backend = "auto",
+) -> None:
+    """Measure retrieval on judged queries, and whether another system is better than this one."""
+
+    system = System(
+        collection, passages, run, location, model, backend, mode, exact, hnsw_ef, filter_of(filter, "--filter")
+    )
+    other = changed(system, against) if against else None
+    output = Output(tuple(k or [10]), seed, show, write_run, per_query, plot, as_json)
+    evaluate_systems((queries, qrels), system, other, output)
+
+
+TEXT_SHOWN = 70
+"""Characters of a query's text in a list."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """At which cutoffs to measure, and what to print and write."""
+
+    cutoffs: tuple[int, ...]
+    seed: int
+    show: int
+    run: Path | None
+    per_query: Path | None
+    plot: Path | None
+    as_json: bool
+
+
+def evaluate_systems(files: tuple[Path, Path], system: System, other: System | None, output: Output) -> None:
+    """Measure, compare, print and write. `files` are those of the queries and the judgements."""
+    queries, qrels = read_queries(files[0]), read_qrels(files[1])
+    reporter = ConsoleReporter()
+    reports: list[RetrievalReport] = []
+    with Opened() as opened:
+        for each in (system, other):
+            if each is not None:
+                with reporter.step(f"measure {each.title}", None):
+                    reports.append(opened.measure(each, queries, qrels, output.cutoffs))
+    comparison = compare(*reports, seed=output.seed) if len(reports) == 2 else None
+    written = _write(reports, comparison, qrels, output)
+    if output.as_json:
+        say(json.dumps(_row(reports, comparison, output.show), ensure_ascii=False))
+        return
+    _show_counts(reports)
+    if comparison is None:
+        _table([["", reports[0].name], *([name, f"{mean:.4f}"] for name, mean in reports[0].means().items())])
+    else:
+        _show_comparison(comparison, output.show)
+    if written:
+        say(f"wrote {', '.join(map(str, written))}")
+
+
+def _write(
+    reports: Sequence[RetrievalReport], comparison: Comparison | None, qrels: Qrels, output: Output
+) -> list[Path]:
+    written: list[Path] = []
+    if output.run is not None:
+        against = output.run.with_suffix(f".against{output.run.suffix}")
+        for path, report in zip((output.run, against), reports):
+            write_run(path, report.run)
+            written.append(path)
+    if output.per_query is not None:
+        write_values(output.per_query, reports)
+        written.append(output.per_query)
+    if output.plot is not None:
+        from llama_index_embed_plus.evaluate.plots.pages import query_differences, score_histograms, scores_by_relevance
+
+        if comparison is None:
+            score_histograms(output.plot, *scores_by_relevance(reports[0].run, qrels), title=reports[0].name)
+        else:
+            query_differences(output.plot, comparison)
+        written.append(output.plot)
+    return written
+
+
+def _row(reports: Sequence[RetrievalReport], comparison: Comparison | None, show: int) -> dict[str, Any]:
+    row: dict[str, Any] = {"systems": [report.as_row() for report in reports]}
+    if comparison is not None:
+        row["comparison"] = comparison.as_row(queries=show)
+    return row
+
+
+def _show_counts(reports: Sequence[RetrievalReport]) -> None:
+    say(f"{reports[0].coverage.queries} queries measured")
+    told = [report.coverage.notes() for report in reports]
+    for note in dict.fromkeys(note for notes in told for note in notes):
+        where = [report.name for report, notes in zip(reports, told) if note in notes]
+        say(f"  {note}" if len(where) == len(reports) else f"  {note} ({where[0]})")
+
+
+def _show_comparison(found: Comparison, show: int) -> None:
+    first, second = found.names
+    rows = [["", first, second, "difference", "95 % interval", "p", "better", "worse", "same"]]
+    for name, test in found.tests.items():
+        interval = f"{test.low:+.4f} to {test.high:+.4f}"
+        means = [f"{test.before:.4f}", f"{test.after:.4f}", f"{test.difference:+.4f}", interval, f"{test.p_value:.4f}"]
+        rows.append([name, *means, str(test.better), str(test.worse), str(test.same)])
+    _table(rows)
+    say(f"by {found.metric}, {second} is {_VERDICTS[found.verdict()]} {first}")
+    for title, changes in (("better", found.improved(show)), ("worse", found.worsened(show))):
+        if changes:
+            say(f"{title} with {second}:")
+        for change in changes:
+            say(f"  {change.difference:+.3f}  {change.before:.3f} -> {change.after:.3f}  {_named(change)}")
+
+
+_VERDICTS = {"better": "better than", "worse": "worse than", "not decided": "not proved different from"}
+
+
+def _named(change: QueryChange) -> str:
+    text = " ".join(change.text.split())
+    return f"{change.query}  {text if len(text) <= TEXT_SHOWN else text[: TEXT_SHOWN - 3] + '...'}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
+        say("  ".join(cells).rstrip())
+
+
+SOURCES = ("collection", "passages", "run")
+
+
+@dataclass(frozen=True)
+class System:
+    """One thing to measure: a collection, passages or a run, and how it is searched."""
+
+    collection: str | None
+    passages: Path | None
+    run: Path | None
+    location: str
+    model: str
+    backend: BackendName
+    mode: Mode = "dense"
+    exact: bool = False
+    hnsw_ef: int | None = None
+    filter: dict[str, Any] | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        given = [source for source in SOURCES if getattr(self, source) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise UsageError(f"expected one of a collection, passages and a run to measure, found {found}")
+        how = self.mode != "dense" or self.exact or self.hnsw_ef is not None or self.filter is not None
+        if how and self.collection is None:
+            raise UsageError(f"mode, exact, hnsw-ef and filter are for a collection, not for {given[0]}")
+
+    @property
+    def title(self) -> str:
+        return self.name or self.collection or str((self.passages or self.run or Path()).name)
+
+
+def changed(system: System, settings: Sequence[str]) -> System:
+    """The same system but for `KEY=VALUE` settings. Naming another source takes the place of the system's.
+
+    Raises:
+        UsageError: an unknown key, a key that occurs twice, or a value that its key cannot have.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        key = key.strip().replace("-", "_")
+        if not equals or key not in _PARSERS:
+            known = ", ".join(_PARSERS).replace("_", "-")
+            raise UsageError(f"--against {setting!r}: expected KEY=VALUE with one of the keys {known}")
+        if key in values:
+            raise UsageError(f"--against names {key!r} twice")
+        values[key] = _PARSERS[key](text, f"--against {setting!r}")
+    sources = [key for key in values if key in SOURCES]
+    if sources:
+        values = dict.fromkeys(SOURCES) | values
+        if sources != ["collection"]:  # what else has no such settings
+            values = {"mode": "dense", "exact": False, "hnsw_ef": None, "filter": None} | values
+    other = replace(system, **values, name=" ".join(settings))
+    _check_effect(other, values)
+    return other
+
+
+def _check_effect(system: System, values: Mapping[str, Any]) -> None:
+    """Refuse settings that change nothing about what is measured."""
+    idle: tuple[str, ...] = ()
+    if system.run is not None:
+        idle = ("model", "backend", "location")
+    elif system.passages is not None:
+        idle = ("location",)
+    elif system.mode == "lexical":
+        idle = ("model", "backend")
+    useless = [key for key in idle if key in values]
+    if useless:
+        raise UsageError(f"--against {useless[0]}=... changes nothing: {system.title!r} does not use it")
+
+
+def filter_of(text: str | None, where: str) -> dict[str, Any] | None:
+    """A filter on metadata from its JSON."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{where}: the filter is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{where}: the filter is {value!r}, expected a JSON object: field -> value or list of values")
+    return value
+
+
+class Opened:
+    """Opens what systems need, once, and closes it in the end."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._clients: dict[str, QdrantClient] = {}
+        self._encoders: dict[tuple[str, str], Encoder] = {}
+        self._vectors: dict[tuple[Path, str, str], PassageVectors] = {}
+
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def measure(
+        self, system: System, queries: Sequence[Query], qrels: Qrels, cutoffs: Sequence[int]
+    ) -> RetrievalReport:
+        """Search, or read the run, and score.
+
+        Raises:
+            PlusError: whatever keeps the system from being opened, searched or scored.
+        """
+        if system.run is not None:
+            return report_of(read_run(system.run), qrels, queries=queries, k=cutoffs, name=system.title)
+        if system.passages is not None:
+            vectors = self._passages(system.passages, system)
+            return evaluate_retrieval(vectors, queries, qrels, self._encoder(system), k=cutoffs, name=system.title)
+        encoder = None if system.mode == "lexical" else self._encoder(system)
+        collection = CollectionManager(self._client(system.location)).open(str(system.collection), encoder)
+        how = {"mode": system.mode, "exact": system.exact, "hnsw_ef": system.hnsw_ef, "filter": system.filter}
+        return evaluate_retrieval(collection, queries, qrels, encoder, k=cutoffs, name=system.title, **how)  # type: ignore[arg-type]
+
+    def _client(self, location: str) -> QdrantClient:
+        if location not in self._clients:
+            self._clients[location] = self._stack.enter_context(closing(connect(location, create=False)))
+        return self._clients[location]
+
+    def _encoder(self, system: System) -> Encoder:
+        key = (system.model, system.backend)
+        if key not in self._encoders:
+            self._encoders[key] = open_encoder(system.model, backend=system.backend)
+        return self._encoders[key]
+
+    def _passages(self, path: Path, system: System) -> PassageVectors:
+        key = (path, system.model, system.backend)
+        if key not in self._vectors:
+            self._vectors[key] = embed_passages(read_passages(path), self._encoder(system))
+        return self._vectors[key]
+
+
+def _text(text: str, where: str) -> str:
+    if not text.strip():
+        raise UsageError(f"{where}: an empty value")
+    return text.strip()
+
+
+def _one_of(choices: Sequence[str]) -> Any:
+    def parse(text: str, where: str) -> str:
+        if text not in choices:
+            raise UsageError(f"{where}: expected one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _number(text: str, where: str) -> int:
+    if not text.isdecimal():
+        raise UsageError(f"{where}: expected a whole number")
+    return int(text)
+
+
+_PARSERS: dict[str, Any] = {
+    "collection": _text,
+    "passages": lambda text, where: Path(_text(text, where)),
+    "run": lambda text, where: Path(_text(text, where)),
+    "location": _text,
+    "model": _text,
+    "backend": _one_of(get_args(BackendName)),
+    "mode": _one_of(get_args(Mode)),
+    "exact": lambda text, where: _one_of(("yes", "no"))(text, where) == "yes",
+    "hnsw_ef": _number,
+    "filter": filter_of,
+}
+"""How the value of each key is read: (text, where it stands) -> value."""

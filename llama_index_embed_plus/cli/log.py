@@ -1,0 +1,249 @@
+"""`embed-plus log ...`: the commands on a retrieval log and their options.
+
+The bodies of `embed-plus log ...`: open the log, call it, print what came back.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from llama_index_embed_plus.cli.console import ConsoleReporter, out, say
+from llama_index_embed_plus.integrations.qa_dataset import read_qa_searches
+from qdrant_tools.errors import LogError, UsageError
+from qdrant_tools.log.readers import LogColumns, read_log
+from qdrant_tools.log.records import LoggedSearch, dropped, hashed
+from qdrant_tools.log.retrieval_log import RetrievalLog
+from qdrant_tools.log.store import LogStats
+
+app = typer.Typer(
+    name="log", help="Look into a retrieval log, fill it, empty it.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Log = Annotated[Path, typer.Argument(help="The log file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Days = Annotated[float | None, typer.Option(help="Only searches older than so many days.")]
+
+
+@app.command()
+def show(
+    log: Log,
+    last: Annotated[int, typer.Option("-n", "--last", min=1, help="How many searches, the latest ones.")] = 10,
+    collection: Annotated[str | None, typer.Option(help="Only searches in this collection.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the latest searches: hits as they were shown, and what the user did with them."""
+
+    show_searches(log, last=last, collection=collection, as_json=as_json)
+
+
+@app.command("import")
+def import_(
+    log: Log,
+    source: Annotated[Path, typer.Argument(help="An exported .jsonl, a .json data set, or another system's log.")],
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Of another system's .jsonl, .csv or .tsv: which column is what, as JSON or a file of JSON."),
+    ] = None,
+) -> None:
+    """Add searches to a log, which is made if it is not there. Importing a file twice adds nothing."""
+
+    import_searches(log, source, columns=columns)
+
+
+@app.command()
+def export(log: Log, target: Annotated[Path, typer.Argument(help="The .jsonl file to write.")]) -> None:
+    """Write a log as JSONL, one row per search."""
+
+    export_searches(log, target)
+
+
+@app.command()
+def stats(
+    log: Log,
+    top: Annotated[int, typer.Option(min=0, help="How many of the most frequent queries without a click.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Count what is in a log: feedback, clicks by rank, queries that nobody clicked on."""
+
+    show_stats(log, top=top, as_json=as_json)
+
+
+@app.command()
+def forget(log: Log, days: Annotated[float, typer.Option(min=0, help="Searches older than so many days.")]) -> None:
+    """Delete old searches with all that hangs on them."""
+
+    forget_searches(log, days=days)
+
+
+@app.command()
+def redact(
+    log: Log,
+    days: Days = None,
+    secret: Annotated[
+        str | None,
+        typer.Option(
+            envvar="EMBED_PLUS_LOG_SECRET", help="Replace texts by a hash under this secret; without it, by nothing."
+        ),
+    ] = None,
+) -> None:
+    """Take the text out of the queries, for good. Equal queries stay equal under a secret."""
+
+    redact_searches(log, days=days, secret=secret)
+
+
+WIDTH = 100
+"""Characters of a query that are printed: some are megabytes long."""
+
+
+def open_log(path: Path) -> RetrievalLog:
+    """Open a log that is there.
+
+    Raises:
+        LogError: there is none, or it cannot be read.
+    """
+    if not path.is_file():
+        raise LogError(f"no retrieval log {path}: give the file that a RetrievalRecorder or `log import` wrote")
+    return RetrievalLog(path)
+
+
+def show_searches(path: Path, *, last: int, collection: str | None, as_json: bool) -> None:
+    """Print the latest searches, oldest first."""
+    with open_log(path) as log:
+        for search in log.searches(collection=collection, last=last):
+            if as_json:
+                print(json.dumps(search.as_row(), ensure_ascii=False))
+            else:
+                _show(search)
+
+
+def import_searches(path: Path, source: Path, *, columns: str | None) -> None:
+    """Add what a file holds: our export, a finetuning data set of LlamaIndex (.json), or by its columns any log."""
+    named = None if columns is None else read_columns(columns)
+    if not source.is_file():
+        raise LogError(f"cannot read {source}: there is no such file")
+    with RetrievalLog(path) as log:
+        with ConsoleReporter().step(f"import {source}", None):
+            if named is not None:
+                added = log.extend(read_log(source, named))
+            elif source.suffix == ".json":
+                added = log.extend(read_qa_searches(source))
+            elif source.suffix == ".jsonl":
+                added = log.import_jsonl(source)
+            else:
+                raise UsageError(f"{source} is another system's log: say with --columns which column is what")
+        say(f"{path}: {added} searches added, {len(log)} in all")
+
+
+def export_searches(path: Path, target: Path) -> None:
+    """Write the log as JSONL."""
+    with open_log(path) as log:
+        say(f"wrote {log.export_jsonl(target)} searches to {target}")
+
+
+def show_stats(path: Path, *, top: int, as_json: bool) -> None:
+    """Print the counts as a table, or as JSON."""
+    with open_log(path) as log:
+        stats = log.stats(top=top)
+    if as_json:
+        print(json.dumps(stats.as_row(), ensure_ascii=False))
+        return
+    for name, value in _lines(stats):
+        say(f"{name:<24}{value}")
+    if stats.shown_by_rank:
+        out.print(_ranks(stats))
+    if stats.unclicked_queries:
+        say("most frequent queries without a click")
+        for query, times in stats.unclicked_queries.items():
+            say(f"{times:>7}  {_cut(query)}")
+
+
+def forget_searches(path: Path, *, days: float) -> None:
+    """Delete searches older than so many days."""
+    with open_log(path) as log:
+        say(f"{log.forget(before=_before(days))} searches deleted, {len(log)} left")
+
+
+def redact_searches(path: Path, *, days: float | None, secret: str | None) -> None:
+    """Replace the texts of searches, all or older ones."""
+    rule = dropped if secret is None else hashed(secret)
+    with open_log(path) as log:
+        changed = log.redact(rule, before=None if days is None else _before(days))
+    say(f"{changed} queries redacted")
+
+
+def read_columns(text: str) -> LogColumns:
+    """Read the names of columns from JSON, or from a file of JSON.
+
+    Raises:
+        UsageError: neither, or a field that `LogColumns` does not have.
+    """
+    try:
+        row: Any = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--columns is {_cut(text)!r}, expected JSON or a file of JSON: {error}") from error
+    known = {each.name for each in fields(LogColumns)}
+    if not isinstance(row, dict) or row.keys() - known:
+        raise UsageError(f"--columns has {sorted(row)}, expected an object with some of {sorted(known)}")
+    return LogColumns(**row)
+
+
+def _show(search: LoggedSearch) -> None:
+    say(f"{search.at:%Y-%m-%d %H:%M:%S}  {_cut(search.query)}", style="bold")
+    said: dict[str, list[str]] = {}
+    for event in search.feedback:
+        said.setdefault(event.id, []).append(
+            f"{event.kind} {event.value:g}" if event.kind in ("dwell", "rating") else event.kind
+        )
+    for hit in search.hits:
+        score = "" if hit.score is None else f"{hit.score:.3f}"
+        say(f"{hit.rank:>3}  {score:>6}  {hit.id}  {', '.join(said.pop(hit.id, []))}".rstrip())
+    for passage, events in said.items():
+        say(f"  -          {passage}  {', '.join(events)} (not shown)")
+
+
+def _lines(stats: LogStats) -> list[tuple[str, object]]:
+    return [
+        ("searches", stats.searches),
+        ("distinct queries", stats.distinct_queries),
+        ("first", stats.first or "-"),
+        ("last", stats.last or "-"),
+        ("without feedback", stats.without_feedback),
+        ("without a click", stats.without_click),
+        ("feedback", _counts(stats.feedback)),
+        ("of that, on not shown", stats.not_shown),
+        ("collections", _counts(stats.collections)),
+        ("spaces", _counts(stats.spaces)),
+    ]
+
+
+def _counts(counts: Any) -> str:
+    return ", ".join(f"{name or '(none)'} {count}" for name, count in counts.items()) or "-"
+
+
+def _ranks(stats: LogStats) -> Table:
+    table = Table(title="clicks by rank", title_justify="left")
+    for name in ("rank", "shown", "clicked", "share"):
+        table.add_column(name, justify="right")
+    for rank, shown in stats.shown_by_rank.items():
+        clicked = stats.clicks_by_rank.get(rank, 0)
+        table.add_row(str(rank), str(shown), str(clicked), f"{clicked / shown:.1%}")
+    return table
+
+
+def _before(days: float) -> datetime:
+    try:
+        return datetime.now(UTC) - timedelta(days=days)
+    except OverflowError as error:
+        raise UsageError(f"--days is {days:g}, expected a number of days that the calendar has") from error
+
+
+def _cut(text: str) -> str:
+    line = " ".join(text[: 4 * WIDTH].split())
+    return line if len(line) <= WIDTH else line[: WIDTH - 3] + "..."

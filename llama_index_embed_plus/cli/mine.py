@@ -1,0 +1,300 @@
+"""`embed-plus mine` and `embed-plus audit`: their options.
+
+The bodies of `embed-plus mine` and `embed-plus audit`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from llama_index_embed_plus.cli.console import (
+    DEFAULT_LOCATION,
+    DEFAULT_MODEL,
+    Backend,
+    ConsoleReporter,
+    Location,
+    Model,
+    err,
+    say,
+)
+from llama_index_embed_plus.cli.log import open_log
+from llama_index_embed_plus.cli.opened import Where
+from llama_index_embed_plus.encoders.open import open_encoder
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.debias import (
+    aggregate,
+    click_over_no_click_next,
+    click_over_skip_above,
+    clicked_as_positive,
+    fit_click_model,
+    inverse_propensity,
+    last_click_over_skip_above,
+    long_dwell_as_positive,
+    rated,
+)
+from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.log.records import LoggedSearch
+from qdrant_tools.mining.file import mine_to_jsonl, read_examples, read_tally
+from qdrant_tools.mining.miner import positives_by_query
+from qdrant_tools.mining.quality import Audit, audit, calibrate, write_sheet
+from qdrant_tools.mining.rules import Judge, MiningSettings
+from qdrant_tools.records import Label
+
+app = typer.Typer()
+
+Rule = Annotated[
+    Literal["click", "skip-above", "last-click", "next", "dwell", "rated", "propensity"],
+    typer.Option(help="How feedback becomes labels; see docs/mining.md."),
+]
+JudgeModel = Annotated[str | None, typer.Option("--judge", help="A cross-encoder (folder or name) that has a say.")]
+Threshold = Annotated[float, typer.Option(help="The judge's score from which on a passage is an answer.")]
+
+
+@app.command("mine")
+def mine_command(
+    collection: Annotated[str, typer.Argument(help="The collection or alias that negatives are taken from.")],
+    log: Annotated[Path, typer.Argument(help="The retrieval log of searches in it.")],
+    out: Annotated[Path, typer.Argument(help="The .jsonl file of examples to write, or to go on with.")],
+    rule: Rule = "click",
+    negatives: Annotated[int, typer.Option(help="Per example, at most.")] = 4,
+    depth: Annotated[int, typer.Option(help="Candidates looked at per query.")] = 50,
+    skip: Annotated[int, typer.Option(help="Candidates passed over at the top of the ranking.")] = 0,
+    minimum: Annotated[int, typer.Option(help="Leave out examples with fewer negatives.")] = 0,
+    max_share: Annotated[float, typer.Option(help="Share of the positive's score that a negative may reach.")] = 0.95,
+    margin: Annotated[
+        float | None, typer.Option(help="How far below the positive's score a negative must stay, besides.")
+    ] = None,
+    several: Annotated[
+        Literal["min", "mean", "each"], typer.Option(help="Which of several positives these two rules look at.")
+    ] = "min",
+    duplicate_similarity: Annotated[
+        float, typer.Option(help="Similarity to a positive from which on a candidate is its copy.")
+    ] = 0.95,
+    document_key: Annotated[
+        str | None,
+        typer.Option(help="Metadata field that names a passage's document: its other passages are left out."),
+    ] = None,
+    calibrate: Annotated[bool, typer.Option(help="Pick that share, or a margin, from the labels.")] = False,
+    source: Annotated[Literal["dense", "lexical", "both"], typer.Option(help="Nearest vectors, BM25, or both.")] = (
+        "dense"
+    ),
+    sampling: Annotated[Literal["top", "random", "softmax"], typer.Option(help="How negatives are drawn.")] = "top",
+    seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
+    judge: JudgeModel = None,
+    threshold: Threshold = 0.5,
+    promote: Annotated[bool, typer.Option(help="Make positives of what the judge finds, instead of dropping it.")] = (
+        False
+    ),
+    location: Location = DEFAULT_LOCATION,
+    model: Model = DEFAULT_MODEL,
+    backend: Backend = "auto",
+) -> None:
+    """Make training examples with hard negatives of a log and the collection that it searched. Can be interrupted."""
+
+    if promote and judge is None:
+        raise UsageError("--promote is about what a judge finds: give --judge too")
+    settings = MiningSettings(
+        negatives=negatives,
+        minimum=minimum,
+        source=source,
+        depth=depth,
+        skip=skip,
+        max_share=max_share,
+        margin=margin,
+        several=several,
+        duplicate_similarity=duplicate_similarity,
+        document_key=document_key,
+        sampling=sampling,
+        seed=seed,
+    )
+    plan = Plan(rule, settings, calibrate, None if judge is None else (judge, threshold, promote))
+    mine_log(collection, log, out, plan, Where(location, model, backend))
+
+
+@app.command("audit")
+def audit_command(
+    examples: Annotated[Path, typer.Argument(help="The .jsonl file that `mine` wrote.")],
+    qrels: Annotated[Path | None, typer.Option(help="Judgements, BEIR's TSV; needs --queries.")] = None,
+    queries: Annotated[Path | None, typer.Option(help="The texts of their queries: .jsonl rows with _id and text.")] = (
+        None
+    ),
+    judge: JudgeModel = None,
+    threshold: Threshold = 0.5,
+    write_sheet: Annotated[Path | None, typer.Option(help="Write a sample of negatives as CSV, to fill in.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Such a CSV, filled in.")] = None,
+    page: Annotated[bool, typer.Option(help="Draw the page; needs the extra 'plot'.")] = True,
+) -> None:
+    """Say how many negatives are probably answers. Writes EXAMPLES.audit.json and EXAMPLES.audit.png."""
+
+    judged = None if judge is None else (judge, threshold, False)
+    audit_examples(examples, Sources(qrels, queries, judged, sheet), write_to=write_sheet, page=page)
+
+
+CrossEncoderJudge = tuple[str, float, bool]
+"""Folder or name of a cross-encoder, its threshold, and whether what it finds becomes a positive."""
+
+
+def _propensity(searches: Iterable[LoggedSearch]) -> list[Label]:
+    seen = list(searches)
+    return inverse_propensity(seen, fit_click_model(seen))
+
+
+RULES: Mapping[str, Callable[[Iterable[LoggedSearch]], list[Label]]] = {
+    "click": clicked_as_positive,
+    "skip-above": click_over_skip_above,
+    "last-click": last_click_over_skip_above,
+    "next": click_over_no_click_next,
+    "dwell": long_dwell_as_positive,
+    "rated": rated,
+    "propensity": _propensity,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How labels are made of the log, and negatives of the collection."""
+
+    rule: str
+    settings: MiningSettings
+    calibrate: bool = False
+    judge: CrossEncoderJudge | None = None
+
+
+def mine_log(collection: str, log: Path, target: Path, plan: Plan, where: Where) -> None:
+    """Mine into a file and print the account. The same command goes on with an interrupted file."""
+    with closing(connect(where.location, create=False)) as client:
+        encoder = open_encoder(where.model, backend=where.backend)
+        source = CollectionManager(client).open(collection, encoder)
+        labels = labels_of(log, (collection, source.name), plan.rule)
+        reporter = ConsoleReporter()
+        settings = plan.settings
+        if plan.calibrate:
+            with reporter.step("calibrate", None) as advance:
+                found = calibrate(source, labels, encoder, settings=settings, progress=advance)
+            settings = found.settings
+            limit = f"max_share {settings.max_share}" if settings.margin is None else f"margin {settings.margin}"
+            say(f"calibrated ({found.method}, {found.queries} queries): {limit}")
+        try:
+            with reporter.step(f"mine {collection}", len(positives_by_query(labels))) as advance:
+                report = mine_to_jsonl(
+                    source, labels, encoder, path=target, settings=settings, judge=_opened(plan.judge), progress=advance
+                )
+        except KeyboardInterrupt:
+            err.print(f"interrupted: run the same command again to go on with {target}", markup=False, soft_wrap=True)
+            raise typer.Exit(130) from None
+    counts = report.tally.counts
+    made = f"{counts['examples']} examples with {counts['negatives']} negatives from {report.queries} queries"
+    say(f"wrote {target}: {made}")
+    for name, count in report.tally.discarded().items():
+        say(f"  {name:<20}{count:>9}")
+
+
+def labels_of(log: Path, collections: tuple[str, ...], rule: str) -> list[Label]:
+    """The labels that a rule makes of the searches in one collection, which may be known by several names.
+
+    Searches that name no collection, as in logs of other systems, count too.
+
+    Raises:
+        UsageError: the log has no such search, or the rule finds no positive.
+    """
+    with open_log(log) as opened:
+        known = opened.stats(top=0).collections
+        if not {*collections, ""} & known.keys():
+            raise UsageError(f"{log} has no searches in {collections[0]!r}, but in {', '.join(known) or 'none at all'}")
+        wanted = {*collections, ""}
+        labels = aggregate(RULES[rule](search for search in opened.searches() if search.collection in wanted))
+    if not any(label.weight > 0 for label in labels):
+        raise UsageError(f"the rule {rule!r} finds no positive in {log}: it has not the feedback that the rule needs")
+    return labels
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Who may say that a negative is an answer."""
+
+    qrels: Path | None = None
+    queries: Path | None = None
+    judge: CrossEncoderJudge | None = None
+    sheet: Path | None = None
+
+
+def audit_examples(examples: Path, sources: Sources, *, write_to: Path | None, page: bool) -> None:
+    """Audit, print, and write the findings beside the examples as JSON and as a page."""
+    if (sources.qrels is None) != (sources.queries is None):
+        raise UsageError("--qrels and --queries go together: examples know the texts of queries, qrels their ids")
+    judgements = None
+    if sources.qrels is not None and sources.queries is not None:
+        judgements = read_judgements(sources.qrels, sources.queries)
+    tally = read_tally(examples)
+    with ConsoleReporter().step(f"audit {examples}", None):
+        found = audit(
+            read_examples(examples),
+            judgements=judgements,
+            judge=_opened(sources.judge),
+            sheet=sources.sheet,
+            tally=tally,
+        )
+    _show(found)
+    report = examples.with_suffix(".audit.json")
+    report.write_text(json.dumps(found.as_row(), indent=2), encoding="utf-8")
+    written = [report]
+    if write_to is not None:
+        write_sheet(read_examples(examples), write_to)
+        written.append(write_to)
+    if page:
+        from llama_index_embed_plus.evaluate.plots.pages import audit_page
+
+        written.append(examples.with_suffix(".audit.png"))
+        audit_page(written[-1], found, title=examples.name)
+    say(f"wrote {', '.join(map(str, written))}")
+
+
+def read_judgements(qrels: Path, queries: Path) -> list[Label]:
+    """Judgements by the text of their query.
+
+    Raises:
+        InputError: a file cannot be read, or has not the columns.
+    """
+    try:
+        with queries.open(encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file if line.strip()]
+        texts = {row["_id"]: row["text"] for row in rows}
+        with qrels.open(encoding="utf-8", newline="") as file:
+            judged = list(csv.DictReader(file, delimiter="\t"))
+        return [
+            Label(texts[row["query-id"]], row["corpus-id"], float(row["score"]), "judged")
+            for row in judged
+            if row["query-id"] in texts
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{qrels} and {queries} are no judgements with their queries: {error!r}") from error
+
+
+def _show(found: Audit) -> None:
+    say(f"{found.examples} examples, {found.negatives} negatives, {found.distinct_negatives} distinct ones")
+    say(f"{found.without_negatives} examples lost all their negatives")
+    for finding in found.false_negatives:
+        share = f"{finding.rate:.1%}, 95 % interval {finding.low:.1%} to {finding.high:.1%}"
+        say(f"{finding.relevant} of {finding.looked_at} negatives are answers by {finding.source} ({share})")
+    if not found.false_negatives:
+        say("nobody said which negatives are answers: give --qrels, --judge or --sheet")
+    for rule, removed in found.removed.items():
+        say(f"  {rule:<20}{removed:>9}  {found.removed_share[rule]:6.1%} of the candidates")
+
+
+def _opened(judge: CrossEncoderJudge | None) -> Judge | None:
+    if judge is None:
+        return None
+    from llama_index_embed_plus.encoders.torch_encoder import cross_encoder_judge
+
+    model, threshold, promote = judge
+    return cross_encoder_judge(model, threshold=threshold, promote=promote)

@@ -1,0 +1,394 @@
+"""`embed-plus promote ...`: each command calls one step of a `Promotion` and prints what came back."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from llama_index_embed_plus.cli.collections import managed, print_json, resumable
+from llama_index_embed_plus.cli.console import DEFAULT_LOCATION, Backend, ConsoleReporter, Location, err, out, say
+from llama_index_embed_plus.cli.monitor import read_query_texts
+from llama_index_embed_plus.cli.opened import Where
+from llama_index_embed_plus.encoders.open import BackendName, open_encoder
+from llama_index_embed_plus.evaluate.retrieval import files
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.errors import CollectionError, LocationError, UsageError
+from qdrant_tools.promotion.bridge import Method, draw_sample, measure_drift
+from qdrant_tools.promotion.plan import PromotionPlan
+from qdrant_tools.promotion.promotion import Promotion
+from qdrant_tools.promotion.switch import cleanup, rollback
+from qdrant_tools.promotion.verify import Gates, HeldOut, Verification
+
+app = typer.Typer(
+    name="promote",
+    help="Change the encoder of an alias without downtime: all at once (run), or step by step.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Alias = Annotated[str, typer.Argument(help="The alias that applications open (in place: also a collection's name).")]
+NewModel = Annotated[str, typer.Option("--model", help="The model that is to serve: a name or folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+InPlace = Annotated[bool, typer.Option("--in-place", help="New vectors beside the old ones in the same collection.")]
+Force = Annotated[bool, typer.Option("--force", help="Do it although a check or the model's training says no.")]
+Queries = Annotated[
+    Path | None, typer.Option(help="Held-out queries: .jsonl rows with id (or _id) and text; needs --qrels.")
+]
+QrelsFile = Annotated[Path | None, typer.Option("--qrels", help="Their judgements, BEIR's TSV.")]
+Before = Annotated[str | None, typer.Option(help="The model that serves now, to compare with on held-out queries.")]
+Samples = Annotated[int, typer.Option(help="Stored passages that are embedded again and searched for.")]
+Recall = Annotated[float, typer.Option(help="Share of the exact neighbours that the index must find.")]
+MaxDrop = Annotated[float, typer.Option(help="How much worse nDCG may be on the held-out queries.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Passages embedded and stored at a time.")]
+
+
+@app.command()
+def plan(
+    alias: Alias,
+    model: NewModel,
+    in_place: InPlace = False,
+    location: Location = DEFAULT_LOCATION,
+    backend: Backend = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Say what would be done and what it takes; change nothing."""
+
+    show_plan(alias, Where(location, model, backend), in_place=in_place, as_json=as_json)
+
+
+@app.command()
+def build(
+    alias: Alias,
+    model: NewModel,
+    in_place: InPlace = False,
+    force: Force = False,
+    batch_size: BatchSize = 256,
+    location: Location = DEFAULT_LOCATION,
+    backend: Backend = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Embed the stored texts by the new model while the old one serves. Can be interrupted and run again."""
+
+    where = Where(location, model, backend)
+    build_next(alias, where, in_place=in_place, force=force, batch_size=batch_size, as_json=as_json)
+
+
+@app.command()
+def verify(
+    alias: Alias,
+    model: NewModel,
+    queries: Queries = None,
+    qrels: QrelsFile = None,
+    before: Before = None,
+    samples: Samples = 100,
+    recall: Recall = 0.95,
+    max_drop: MaxDrop = 0.0,
+    location: Location = DEFAULT_LOCATION,
+    backend: Backend = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Check what was built. Exit code 1 if it does not pass."""
+
+    gates = Gates(samples=samples, recall=recall, max_drop=max_drop)
+    verify_next(alias, Where(location, model, backend), gates, Judged(queries, qrels, before), as_json=as_json)
+
+
+@app.command()
+def switch(
+    alias: Alias,
+    model: NewModel,
+    force: Force = False,
+    location: Location = DEFAULT_LOCATION,
+    backend: Backend = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Let the alias serve the new model, in one atomic step."""
+
+    switch_to(alias, Where(location, model, backend), force=force, as_json=as_json)
+
+
+@app.command()
+def run(
+    alias: Alias,
+    model: NewModel,
+    in_place: InPlace = False,
+    force: Force = False,
+    queries: Queries = None,
+    qrels: QrelsFile = None,
+    before: Before = None,
+    samples: Samples = 100,
+    recall: Recall = 0.95,
+    max_drop: MaxDrop = 0.0,
+    batch_size: BatchSize = 256,
+    location: Location = DEFAULT_LOCATION,
+    backend: Backend = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Build, verify, and switch if every check passes. Can be interrupted and run again."""
+
+    gates, judged = Gates(samples=samples, recall=recall, max_drop=max_drop), Judged(queries, qrels, before)
+    where = Where(location, model, backend)
+    promote(alias, where, gates, judged, in_place=in_place, force=force, batch_size=batch_size, as_json=as_json)
+
+
+@app.command()
+def bridge(
+    alias: Alias,
+    model: NewModel,
+    queries: Annotated[Path, typer.Option(help="Real queries: text lines, or .jsonl rows with a text.")],
+    sample: Annotated[int, typer.Option(min=4, help="Stored texts that are embedded by the new model.")] = 2000,
+    k: Annotated[int, typer.Option("-k", min=1, help="Among how many hits.")] = 10,
+    before: Before = None,
+    location: Location = DEFAULT_LOCATION,
+    backend: Backend = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure what the new model's queries find among the old vectors through a map, before anything is embedded."""
+
+    where = Where(location, model, backend)
+    measure_bridge(alias, where, queries, sample=sample, k=k, before=before, as_json=as_json)
+
+
+@app.command("rollback")
+def rollback_command(
+    alias: Alias,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The model that served before, to carry back what was written since.")
+    ] = None,
+    force: Force = False,
+    location: Location = DEFAULT_LOCATION,
+    backend: Backend = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Let the alias serve again what it served before the last switch."""
+
+    roll_back(alias, location, model, backend, force=force, as_json=as_json)
+
+
+@app.command("cleanup")
+def cleanup_command(alias: Alias, location: Location = DEFAULT_LOCATION, as_json: AsJson = False) -> None:
+    """Drop what does not serve any more: after a switch the old vectors, before one the new ones."""
+
+    clean_up(alias, location, as_json=as_json)
+
+
+AGAIN = "the old model serves; run the same command again to go on"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Held-out queries with judgements, and the model that serves now."""
+
+    queries: Path | None
+    qrels: Path | None
+    before: str | None
+
+    def held_out(self, where: Where) -> HeldOut | None:
+        """Read and open what was given.
+
+        Raises:
+            UsageError: one of the files without the other, or a model without them.
+            InputError: a row without the columns.
+        """
+        if self.queries is None or self.qrels is None:
+            if self.queries is None and self.qrels is None and self.before is None:
+                return None
+            raise UsageError("--queries and --qrels go together, and --before needs both")
+        before = None if self.before is None else open_encoder(self.before, backend=where.backend)
+        queries = {query.id: query.text for query in files.read_queries(self.queries)}
+        return HeldOut(queries, files.read_qrels(self.qrels), before)
+
+
+@contextmanager
+def _promotion(alias: str, where: Where, *, in_place: bool = False) -> Iterator[Promotion]:
+    with managed(where.location) as manager:
+        manager.resolve(alias)  # before a model is opened for nothing
+        encoder = open_encoder(where.model, backend=where.backend)
+        yield Promotion(manager, alias, encoder, in_place=in_place)
+
+
+def show_plan(alias: str, where: Where, *, in_place: bool, as_json: bool) -> None:
+    with _promotion(alias, where, in_place=in_place) as promotion:
+        plan = promotion.plan()
+    if as_json:
+        print_json(asdict(plan) | {"scarce": plan.disk is not None and plan.disk.scarce})
+        return
+    for line in _lines(plan):
+        say(line)
+
+
+def build_next(alias: str, where: Where, *, in_place: bool, force: bool, batch_size: int, as_json: bool) -> None:
+    with _promotion(alias, where, in_place=in_place) as promotion:
+        built = _build(promotion, force=force, batch_size=batch_size)
+    if as_json:
+        print_json(built)
+    else:
+        say("{target}: {written} embedded, {deleted} removed".format(**built))
+
+
+def verify_next(alias: str, where: Where, gates: Gates, judged: Judged, *, as_json: bool) -> None:
+    with _promotion(alias, where) as promotion:
+        found = _verify(promotion, gates, judged.held_out(where))
+    if as_json:
+        print_json(found.as_row())
+    else:
+        _show(found)
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def switch_to(alias: str, where: Where, *, force: bool, as_json: bool) -> None:
+    with _promotion(alias, where) as promotion:
+        _switch(promotion, force=force, as_json=as_json)
+
+
+def promote(
+    alias: str,
+    where: Where,
+    gates: Gates,
+    judged: Judged,
+    *,
+    in_place: bool,
+    force: bool,
+    batch_size: int,
+    as_json: bool,
+) -> None:
+    """All steps up to the switch; a check that fails ends it before, unless forced."""
+    with _promotion(alias, where, in_place=in_place) as promotion:
+        plan = promotion.plan()
+        held_out = judged.held_out(where)
+        if plan.kind != "nothing":
+            _build(promotion, force=force, batch_size=batch_size)
+            if held_out is not None or plan.kind != "adapter" or not force:
+                found = _verify(promotion, gates, held_out)
+                _show(found, to_stderr=as_json)
+                if not found.passed and not force:
+                    raise CollectionError(f"{alias!r} keeps its encoder: {'; '.join(found.failed)}")
+        _switch(promotion, force=force, as_json=as_json)
+
+
+def measure_bridge(
+    alias: str, where: Where, queries: Path, *, sample: int, k: int, before: str | None, as_json: bool
+) -> None:
+    """Fit both maps on half of a sample and print what they find of what a full re-embedding of the rest would."""
+    asked = read_query_texts(queries)
+    with _promotion(alias, where) as promotion, ConsoleReporter().step(f"bridge {alias}", None):
+        source = promotion.manager.open(alias)
+        drawn = draw_sample(source, promotion.encoder, size=sample)
+        old = None if before is None else open_encoder(before, backend=where.backend)
+        new = promotion.encoder
+        reports = [measure_drift(drawn, asked, new, old=old, k=k, method=each)[1] for each in get_args(Method)]
+    if as_json:
+        print_json({"alias": alias, "bridges": [report.as_row() for report in reports]})
+        return
+    say(f"recall@{k} against re-embedding {reports[0].sample} texts, {len(asked)} queries")
+    for report in reports:
+        say(f"  {report.method:<12}{report.bridged:.3f}")
+    if reports[0].unbridged is not None:
+        say(f"  {'the old model':<12}{reports[0].unbridged:.3f}")
+
+
+def roll_back(
+    alias: str, location: str, model: str | None, backend: BackendName, *, force: bool, as_json: bool
+) -> None:
+    with managed(location) as manager:
+        manager.resolve(alias)
+        encoder = None if model is None else open_encoder(model, backend=backend)
+        with resumable("run the same command again to go on"):
+            carried = rollback(manager, alias, encoder=encoder, force=force)
+        _tell_serving(manager, alias, {"carried": carried.differences}, as_json=as_json)
+
+
+def clean_up(alias: str, location: str, *, as_json: bool) -> None:
+    with managed(location) as manager, resumable("run the same command again to go on"):
+        dropped = cleanup(manager, alias)
+    if as_json:
+        print_json({"dropped": dropped})
+    else:
+        say(f"dropped {', '.join(dropped)}" if dropped else "nothing to drop")
+
+
+def _build(promotion: Promotion, *, force: bool, batch_size: int) -> dict[str, object]:
+    promotion = _offered(promotion, force=force)
+    with resumable(AGAIN), ConsoleReporter().step(f"embed {promotion.alias}", None) as advance:
+        built = promotion.build(batch_size=batch_size, progress=advance, force=force)
+    return asdict(built)
+
+
+def _offered(promotion: Promotion, *, force: bool) -> Promotion:
+    """The promotion, or the one in place if a second collection does not fit and a person takes that instead.
+
+    Raises:
+        LocationError: nobody to ask; the message says both ways out.
+    """
+    plan = promotion.plan()
+    if plan.kind != "re-embed" or plan.phase is not None or force or plan.disk is None or not plan.disk.scarce:
+        return promotion
+    short = (
+        f"a second collection takes {_size(plan.disk.beside)} and the disk has {_size(plan.disk.free or 0)}; "
+        f"new vectors in the same collection take {_size(plan.disk.in_place)}"
+    )
+    if sys.stdin.isatty() and typer.confirm(f"{short}: embed in place?", err=True):
+        return Promotion(promotion.manager, promotion.alias, promotion.encoder, in_place=True)
+    raise LocationError(f"{short}: say --in-place, or --force to try nevertheless")
+
+
+def _verify(promotion: Promotion, gates: Gates, held_out: HeldOut | None) -> Verification:
+    with resumable(AGAIN), ConsoleReporter().step(f"verify {promotion.alias}", None):
+        return promotion.verify(gates, held_out=held_out)
+
+
+def _switch(promotion: Promotion, *, force: bool, as_json: bool) -> None:
+    with resumable("run the same command again: it finishes the switch, or says that it is done"):
+        carried = promotion.switch(force=force)
+    _tell_serving(promotion.manager, promotion.alias, {"carried": carried.differences}, as_json=as_json)
+
+
+def _tell_serving(manager: CollectionManager, alias: str, row: dict[str, object], *, as_json: bool) -> None:
+    serving = manager.open(alias)
+    if as_json:
+        found = {"alias": alias, "collection": serving.name, "space": serving.space, "adapter": serving.adapter}
+        print_json(found | row)
+        return
+    adapter = f" with {serving.adapter}" if serving.adapter else ""
+    say(f"{alias} serves {serving.space}{adapter} from {serving.name}")
+
+
+def _lines(plan: PromotionPlan) -> Iterator[str]:
+    what = {
+        "re-embed": f"embed {plan.points} points of {plan.source} into the new collection {plan.target}",
+        "in-place": f"embed {plan.points} points of {plan.source} into its new vector {plan.vector!r}",
+        "adapter": f"let the query adapter {plan.adapter} serve {plan.source}: nothing is embedded",
+        "nothing": f"nothing: {plan.source} serves it already",
+    }[plan.kind]
+    yield f"{plan.alias}: {plan.from_space} -> {plan.to_space}"
+    yield what
+    if plan.disk is not None:
+        free = "unknown" if plan.disk.free is None else _size(plan.disk.free)
+        yield f"disk: {_size(plan.disk.beside)} beside, {_size(plan.disk.in_place)} in place, {free} free"
+    if plan.disk is not None and plan.disk.scarce and plan.kind == "re-embed":
+        yield "a second collection does not fit: say --in-place"
+    if plan.phase is not None:
+        yield f"an earlier run came to: {plan.phase}"
+    if plan.refusal is not None:
+        yield f"its training says no: {plan.refusal}"
+
+
+def _show(found: Verification, *, to_stderr: bool = False) -> None:
+    for check in found.checks:
+        line = f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.found:.4g}, expected {check.expected}"
+        (err if to_stderr else out).print(line, markup=False, soft_wrap=True)
+
+
+def _size(amount: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.3g} {unit}"
+        amount /= 1000
+    return f"{amount:.3g} TB"

@@ -1,0 +1,97 @@
+"""How every picture of this project looks: one size of panel, one ink, fills that differ in lightness too.
+
+Guarantees: readable in greyscale, no display needed, a PNG is written whole or not at all. Needs the extra `plot`,
+once a picture is asked for. Does not know: what is drawn.
+
+A matplotlib figure that a notebook shows by itself. Imports matplotlib: reach it through `style`.
+
+Guarantees: no pyplot, so nothing global and no display needed. Does not know: what is drawn.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from llama_index_embed_plus.errors import MissingExtraError
+
+INK = "#222222"
+FILLS = (("#d9d9d9", ""), ("#1f4e79", ""), ("#8a8a8a", "//"), ("#f4b183", ".."))
+"""Colour and hatch per system: they differ in lightness too, for print in grey."""
+MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
+"""Shapes of points, for what colour alone does not tell in grey."""
+LIGHT, DARK = FILLS[0][0], FILLS[1][0]
+
+
+def page(panels: int, title: str, *, rows: int = 1, width: float = 5.5, height: float = 4.0) -> tuple[Picture, Any]:
+    """Return a figure and its axes, `panels` in each of `rows`, as `matplotlib.figure.Figure.subplots` gives them.
+
+    An axis is `width` by `height` inches.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError("drawing", extra="plot")
+
+    figure = new_picture(width * panels, height * rows)
+    figure.suptitle(title)
+    axes = figure.subplots(rows, panels)
+    for axis in np.ravel(axes):
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def finish(figure: Picture, path: Path | str | None) -> Picture:
+    """Write the PNG, if there is a path, and give the figure back for a notebook or for further drawing."""
+    if path is not None:
+        target = Path(path)
+        beside = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            figure.savefig(beside, format="png")
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+    return figure
+
+
+def label_of(text: str, *, length: int = 46) -> str:
+    """A text as a label: one line, cut at so many characters, and no formulas."""
+    line = " ".join(text.split())
+    return (line if len(line) <= length else line[: length - 3] + "...").replace("$", r"\$")
+
+
+def shades(count: int) -> list[tuple[float, float, float, float]]:
+    """Colours whose lightness rises evenly, so that they differ in grey too."""
+
+    return [cividis(place) for place in np.linspace(0.05, 0.95, count)]
+
+
+class Picture(Figure):
+    """A `Figure` whose PNG is its representation in a notebook."""
+
+    def _repr_png_(self) -> bytes:
+        data = io.BytesIO()
+        self.savefig(data, format="png")
+        return data.getvalue()
+
+
+def new_picture(width: float, height: float) -> Picture:
+    """An empty figure of so many inches."""
+    figure = Picture(figsize=(width, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def cividis(place: float) -> tuple[float, float, float, float]:
+    """A colour (red, green, blue, alpha) of matplotlib's map "cividis", dark at 0 and light at 1."""
+    red, green, blue, alpha = colormaps["cividis"](place)
+    return float(red), float(green), float(blue), float(alpha)

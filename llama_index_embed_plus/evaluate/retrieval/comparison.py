@@ -1,0 +1,230 @@
+"""Two reports over the same queries -> which system is better, by how much, how surely, and on which queries.
+
+Guarantees: paired; the same for a seed; nothing is compared that was measured on other queries or cutoffs.
+Does not know: what the systems are.
+
+The same queries under two systems -> how large the difference is, and whether luck explains it.
+
+Guarantees: both tests are paired, two-sided where it applies, and the same for a seed. Does not know: metrics, runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport
+from qdrant_tools.errors import InputError
+from qdrant_tools.metrics import Interval, mean, paired_bootstrap
+
+
+@dataclass(frozen=True)
+class QueryChange:
+    """One query under two systems, by the comparison's metric. `text` is "" where only the id is known."""
+
+    query: str
+    text: str
+    before: float
+    after: float
+
+    @property
+    def difference(self) -> float:
+        return self.after - self.before
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The second system minus the first. `tests` has every metric, `metric` names the one that decides."""
+
+    metric: str
+    tests: Mapping[str, PairedTest]
+    changes: tuple[QueryChange, ...]
+    """Every query, the most improved first; equal ones in the order of their ids."""
+    names: tuple[str, str] = ("", "")
+
+    @property
+    def deciding(self) -> PairedTest:
+        return self.tests[self.metric]
+
+    @property
+    def difference(self) -> Interval:
+        """The mean difference of the deciding metric and its 95 % interval."""
+        return Interval(self.deciding.difference, self.deciding.low, self.deciding.high)
+
+    @property
+    def better(self) -> int:
+        return self.deciding.better
+
+    @property
+    def worse(self) -> int:
+        return self.deciding.worse
+
+    @property
+    def same(self) -> int:
+        return self.deciding.same
+
+    @property
+    def proves_better(self) -> bool:
+        """Whether the interval lies above zero: better, and not by luck of the queries."""
+        return self.difference.low > 0
+
+    @property
+    def proves_worse(self) -> bool:
+        """Whether the interval lies below zero."""
+        return self.difference.high < 0
+
+    def improved(self, count: int | None = None) -> tuple[QueryChange, ...]:
+        """Return the queries that got better, the most improved first."""
+        return tuple(change for change in self.changes if change.difference > SAME)[:count]
+
+    def worsened(self, count: int | None = None) -> tuple[QueryChange, ...]:
+        """Return the queries that got worse, the worst first."""
+        return tuple(change for change in reversed(self.changes) if change.difference < -SAME)[:count]
+
+    def as_row(self, *, queries: int = 10) -> dict[str, Any]:
+        """The comparison, JSON-ready, with at most so many improved and worsened queries."""
+        listed = {"improved": self.improved(queries), "worsened": self.worsened(queries)}
+        return {
+            "before": self.names[0],
+            "after": self.names[1],
+            "metric": self.metric,
+            "verdict": self.verdict(),
+            "tests": {name: asdict(test) for name, test in self.tests.items()},
+            **{key: [asdict(c) | {"difference": c.difference} for c in changes] for key, changes in listed.items()},
+        }
+
+    def verdict(self) -> str:
+        """What the deciding metric's interval allows to say: "better", "worse" or "not decided"."""
+        return "better" if self.proves_better else "worse" if self.proves_worse else "not decided"
+
+
+def compare(
+    before: RetrievalReport,
+    after: RetrievalReport,
+    *,
+    metrics: Sequence[str] | None = None,
+    seed: int = 0,
+    resamples: int = 10_000,
+) -> Comparison:
+    """Compare two reports over the same queries, metric by metric.
+
+    metrics: names as in `RetrievalReport.values`; the first one decides. None: all of them, and nDCG decides. The
+        others are not further chances to win: with many metrics some differ by luck.
+    Raises:
+        InputError: the reports cover other queries or cutoffs, or do not know a metric.
+    """
+    if before.ndcg.keys() != after.ndcg.keys() or before.cutoffs != after.cutoffs:
+        raise InputError(
+            f"the two reports cover {len(before.ndcg)} and {len(after.ndcg)} queries at k {_ks(before)} and "
+            f"{_ks(after)}: compare systems on the same queries and the same k"
+        )
+    names = list(before.values) if metrics is None else list(metrics)
+    unknown = [name for name in names if name not in before.values]
+    if unknown or not names:
+        raise InputError(f"metrics {unknown} are not in the reports, which have {', '.join(before.values)}")
+    tests = {
+        name: paired_test(before.values[name], after.values[name], metric=name, seed=seed, resamples=resamples)
+        for name in names
+    }
+    first, second = before.values[names[0]], after.values[names[0]]
+    texts = {**after.texts, **before.texts}
+    changes = [QueryChange(query, texts.get(query, ""), first[query], second[query]) for query in sorted(first)]
+    changes.sort(key=lambda change: -change.difference)
+    return Comparison(names[0], tests, tuple(changes), (before.name, after.name))
+
+
+def _ks(report: RetrievalReport) -> str:
+    return ", ".join(map(str, report.cutoffs))
+
+
+_NUMBERS_AT_ONCE = 4_000_000
+SAME = 1e-12
+"""Two values nearer than this are the same: the arithmetic of a metric is not exact."""
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """One metric under two systems: means, `difference` (after - before) with its 95 % bootstrap interval, and the
+    p-value of the randomisation test; and for how many queries `after` is better, worse, or the same.
+    """
+
+    metric: str
+    before: float
+    after: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    better: int
+    worse: int
+    same: int
+
+
+def paired_test(
+    before: Mapping[str, float], after: Mapping[str, float], *, metric: str = "", seed: int = 0, resamples: int = 10_000
+) -> PairedTest:
+    """Test two mappings of query -> value with both paired tests.
+
+    Raises:
+        InputError: the two hold different queries, or none, or resamples is below 1.
+    """
+    interval = paired_bootstrap(before, after, seed=seed, resamples=resamples)
+    differences = _differences(before, after)
+    return PairedTest(
+        metric,
+        mean(before),
+        mean(after),
+        interval.difference,
+        interval.low,
+        interval.high,
+        paired_randomisation(before, after, seed=seed, resamples=resamples),
+        better=int((differences > SAME).sum()),
+        worse=int((differences < -SAME).sum()),
+        same=int((np.abs(differences) <= SAME).sum()),
+    )
+
+
+def paired_randomisation(
+    before: Mapping[str, float], after: Mapping[str, float], *, seed: int = 0, resamples: int = 10_000
+) -> float:
+    """Two-sided p-value of Fisher's randomisation test on the mean difference.
+
+    If the systems were the same, each query's two values could as well stand the other way round: the p-value is the
+    share of such exchanges whose mean difference is at least as large as the real one (Smucker, Allan and Carterette,
+    "A comparison of statistical significance tests for information retrieval evaluation", CIKM 2007). All exchanges
+    are looked at if they are no more than `resamples`; else so many are drawn, and the real one counts as one of
+    them (Phipson and Smyth, "Permutation p-values should never be zero", 2010).
+
+    Raises:
+        InputError: the two hold different queries, or none, or resamples is below 1.
+    """
+    differences = _differences(before, after)
+    if resamples < 1:
+        raise InputError(f"resamples is {resamples}, expected at least 1")
+    changed = differences[np.abs(differences) > SAME]  # the others add nothing, whichever way round
+    if not len(changed):
+        return 1.0
+    least = abs(float(changed.sum())) - SAME * len(changed)
+    if 2 ** min(len(changed), 62) <= resamples:
+        every = 1 - 2 * ((np.arange(2 ** len(changed))[:, None] >> np.arange(len(changed))) & 1)
+        return float((np.abs(every @ changed) >= least).mean())
+    generator = np.random.default_rng(seed)
+    extreme = 0
+    rows = max(1, _NUMBERS_AT_ONCE // len(changed))
+    for start in range(0, resamples, rows):
+        size = (min(rows, resamples - start), len(changed))
+        signs = 1.0 - 2.0 * generator.integers(2, size=size, dtype=np.int8)
+        extreme += int((np.abs(signs @ changed) >= least).sum())
+    return (extreme + 1) / (resamples + 1)
+
+
+def _differences(before: Mapping[str, float], after: Mapping[str, float]) -> NDArray[np.float64]:
+    if before.keys() != after.keys() or not before:
+        odd = sorted(before.keys() ^ after.keys())
+        what = f"{len(odd)} queries are in only one of the two, such as {odd[0]!r}" if odd else "there are no queries"
+        raise InputError(f"{what}: compare two systems on the same queries")
+    return np.array([after[query] - before[query] for query in sorted(before)])

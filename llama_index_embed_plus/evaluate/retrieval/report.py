@@ -1,0 +1,152 @@
+"""A run and its judgements -> every metric per query and in the mean, and a count of all that did not fit together.
+
+Guarantees: every measured query is in every mean, with 0 where nothing was found. Does not know: how a run was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from qdrant_tools.errors import InputError
+from qdrant_tools.metrics import mean, measure
+from qdrant_tools.records import Qrels, Query, Run
+
+PerQuery = Mapping[str, float]
+"""query id -> value."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How queries, judgements and passages fit together. Everything but `queries` is 0 where nothing is odd."""
+
+    queries: int
+    """Measured: asked and judged."""
+    without_judgement: int = 0
+    """Asked, or in the run, but not judged: left out."""
+    unknown_queries: int = 0
+    """Judged, but not among the queries that were asked: left out."""
+    unknown_passages: int = 0
+    """Judged for a measured query, but not among the passages that are searched: they count as not found."""
+    without_relevant: int = 0
+    """Measured queries whose judgements name no relevant passage: 0 in every metric of quality."""
+    without_results: int = 0
+    """Measured queries for which nothing was found: 0 in every metric."""
+
+    def notes(self) -> list[str]:
+        """One line for every count that is not 0, for people."""
+        lines = {
+            "without_judgement": "queries have no judgement and were left out",
+            "unknown_queries": "judged queries were not asked and were left out",
+            "unknown_passages": "judged passages are not among those that are searched and count as not found",
+            "without_relevant": "queries have no relevant passage in the judgements and score 0",
+            "without_results": "queries have no results and score 0",
+        }
+        return [f"{getattr(self, name)} {line}" for name, line in lines.items() if getattr(self, name)]
+
+
+@dataclass(frozen=True)
+class RetrievalReport:
+    """Quality of one system. `values` are the metrics of `qdrant_tools.metrics.METRICS` at every cutoff."""
+
+    cutoffs: tuple[int, ...]
+    values: Mapping[str, PerQuery]
+    """`"ndcg@10"` -> query id -> value, 0 to 1."""
+    run: Run
+    coverage: Coverage
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """query id -> text, as far as it is known."""
+    name: str = ""
+
+    @property
+    def k(self) -> int:
+        """The first cutoff: that of the headline."""
+        return self.cutoffs[0]
+
+    @property
+    def ndcg(self) -> PerQuery:
+        return self.values[f"ndcg@{self.k}"]
+
+    @property
+    def reciprocal_rank(self) -> PerQuery:
+        return self.values[f"mrr@{self.k}"]
+
+    @property
+    def recall(self) -> PerQuery:
+        return self.values[f"recall@{self.k}"]
+
+    def means(self) -> dict[str, float]:
+        """Return the mean over all measured queries of every metric: `"ndcg@10"`, `"mrr@10"`, ..."""
+        return {name: mean(values) for name, values in self.values.items()}
+
+    def headline(self) -> dict[str, float]:
+        """Return the three means that a summary shows; `"mrr"` is cut at `k` too."""
+        return {
+            f"ndcg@{self.k}": mean(self.ndcg),
+            "mrr": mean(self.reciprocal_rank),
+            f"recall@{self.k}": mean(self.recall),
+        }
+
+    def of_query(self, query: str) -> dict[str, float]:
+        """Return every metric of one query."""
+        return {name: values[query] for name, values in self.values.items()}
+
+    def as_row(self) -> dict[str, Any]:
+        """The report without its values per query, JSON-ready."""
+        return {"name": self.name, "means": self.means(), "counts": asdict(self.coverage)}
+
+
+def report_of(
+    run: Run,
+    qrels: Qrels,
+    *,
+    queries: Sequence[Query] | None = None,
+    k: int | Sequence[int] = 10,
+    name: str = "",
+    unknown_passages: int = 0,
+) -> RetrievalReport:
+    """Score a run, whoever made it. A judged query that the run has nothing for scores 0.
+
+    queries: what was asked; those without judgement and judgements of others are left out and counted. None:
+        everything that is judged is measured.
+    k: the cutoff, or several; the first is that of the headline.
+    Raises:
+        InputError: no query has a judgement, a query id occurs twice, a score or grade is no number, k is below 1.
+    """
+    cutoffs = tuple(dict.fromkeys([k] if isinstance(k, int) else k))
+    texts = texts_by_id(queries or ())
+    asked = dict.fromkeys([*qrels, *run], "") if queries is None else texts
+    used = {query: qrels[query] for query in (qrels if queries is None else texts) if qrels.get(query)}
+    if not used:
+        raise InputError(f"none of the {len(asked)} queries has a judgement in the {len(qrels)} qrels: check the ids")
+    kept = {query: run.get(query, {}) for query in used}
+    return RetrievalReport(
+        cutoffs,
+        measure(used, kept, cutoffs=cutoffs),
+        kept,
+        Coverage(
+            len(used),
+            without_judgement=len(asked.keys() - used.keys()),
+            unknown_queries=len(qrels.keys() - asked.keys()),
+            unknown_passages=unknown_passages,
+            without_relevant=sum(all(grade < 1 for grade in grades.values()) for grades in used.values()),
+            without_results=sum(not scores for scores in kept.values()),
+        ),
+        {query: texts[query] for query in used if query in texts},
+        name,
+    )
+
+
+def texts_by_id(queries: Sequence[Query]) -> dict[str, str]:
+    """Query texts by id.
+
+    Raises:
+        InputError: an id occurs twice.
+    """
+    texts: dict[str, str] = {}
+    for query in queries:
+        if query.id in texts:
+            raise InputError(f"the query id {query.id!r} occurs twice: every id names one query")
+        texts[query.id] = query.text
+    return texts

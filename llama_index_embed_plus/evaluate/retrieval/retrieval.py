@@ -1,0 +1,202 @@
+"""Queries, judgements, an encoder, and a collection or plain vectors -> every metric per query and in the mean.
+
+Guarantees: every judged query is in the mean, with 0 where nothing was found; what does not fit together (queries
+without judgement, judged passages that are not there) is counted in the report. Two reports over the same queries are
+compared by `compare`. Does not know: how the collection was filled or the encoder trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypedDict, Unpack, get_args
+
+from qdrant_client import models
+
+from llama_index_embed_plus.evaluate.retrieval.comparison import Comparison, QueryChange, compare
+from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors, embed_passages
+from llama_index_embed_plus.evaluate.retrieval.report import Coverage, PerQuery, RetrievalReport, report_of, texts_by_id
+from qdrant_tools.collections.collection import Collection, fetch
+from qdrant_tools.errors import InputError, SpaceMismatchError, UsageError
+from qdrant_tools.metrics import ranked
+from qdrant_tools.records import Encoder, Hit, Qrels, Query, Run
+from qdrant_tools.search.dense import checked_queries, search_batch
+from qdrant_tools.search.hybrid import Fusion, search_hybrid, search_lexical
+from qdrant_tools.search.neighbours import TIE, PointId, nearest_of, recall_at
+from qdrant_tools.search.options import PlainFilter
+from qdrant_tools.validation import checked_count
+
+__all__ = [
+    "Comparison",
+    "Coverage",
+    "PassageVectors",
+    "PerQuery",
+    "QueryChange",
+    "RetrievalReport",
+    "SearchSettings",
+    "compare",
+    "embed_passages",
+    "evaluate_retrieval",
+    "overlap",
+    "report_of",
+]
+
+Mode = Literal["dense", "hybrid", "lexical"]
+PASSAGES_AT_ONCE = 256
+
+
+class SearchArguments(TypedDict, total=False):
+    """The fields of `SearchSettings` as keyword arguments."""
+
+    mode: Mode
+    hnsw_ef: int | None
+    exact: bool
+    filter: PlainFilter | models.Filter | None
+    fusion: Fusion | None
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How a collection is searched while it is measured."""
+
+    mode: Mode = "dense"
+    hnsw_ef: int | None = None
+    """Beam width in the graph; None is what the collection keeps."""
+    exact: bool = False
+    """Compare with every vector, without HNSW."""
+    filter: PlainFilter | models.Filter | None = None
+    fusion: Fusion | None = None
+    """Of the hybrid mode."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise UsageError(f"mode is {self.mode!r}, expected one of {', '.join(get_args(Mode))}")
+        if self.mode != "dense" and (self.exact or self.hnsw_ef is not None):
+            raise UsageError(f"exact and hnsw_ef are for the mode 'dense', not for {self.mode!r}")
+        if self.mode != "hybrid" and self.fusion is not None:
+            raise UsageError(f"fusion is for the mode 'hybrid', not for {self.mode!r}")
+
+
+def evaluate_retrieval(
+    searched: Collection | PassageVectors,
+    queries: Sequence[Query],
+    qrels: Qrels,
+    encoder: Encoder | None = None,
+    *,
+    k: int | Sequence[int] = 10,
+    name: str = "",
+    **how: Unpack[SearchArguments],
+) -> RetrievalReport:
+    """Search for every judged query and score what is found against `qrels`, as trec_eval does.
+
+    searched: a collection, searched as `how` says (`SearchSettings`), or vectors, which are always searched exactly.
+    encoder: makes the query vectors; the mode "lexical" needs none.
+    k: the cutoff, or several; the first is that of the headline, the largest is how many passages are asked for.
+    name: of the system, for tables and pictures.
+    Raises:
+        InputError: no query has a judgement, a query is empty or occurs twice, a grade is no number, k is below 1.
+        UsageError: settings that contradict each other, or no encoder where one is needed.
+        SpaceMismatchError: the passages were embedded by another encoder.
+        VectorError: the encoder returned NaN, zeros, or another shape.
+        NotSupportedError: the mode needs lexical vectors and the collection has none.
+    """
+    depth = max(checked_depth(k))
+    settings = SearchSettings(**how)
+    if encoder is None and settings.mode != "lexical":
+        raise UsageError(f"the mode {settings.mode!r} needs an encoder for the queries")
+    texts = texts_by_id(queries)
+    asked = [query for query in texts if qrels.get(query)]
+    if not asked:
+        raise InputError(f"none of the {len(texts)} queries has a judgement in the {len(qrels)} qrels: check the ids")
+    checked_queries([texts[query] for query in asked])
+    if isinstance(searched, PassageVectors):
+        if settings != SearchSettings():
+            raise UsageError(f"vectors are searched exactly, without {settings}: give a collection")
+        run = _search_vectors(searched, asked, [texts[query] for query in asked], encoder, k=depth)
+    else:
+        run = _search_collection(searched, asked, [texts[query] for query in asked], encoder, settings, depth)
+    unknown = _unknown_passages(searched, sorted({p for query in asked for p in qrels[query]}))
+    return report_of(run, qrels, queries=queries, k=k, name=name, unknown_passages=unknown)
+
+
+def overlap(approximate: RetrievalReport, exact: RetrievalReport) -> float:
+    """Return recall@k of one run against an exact one: the mean share of the exact top k that was found.
+
+    A passage that is not among the exact ones counts if it scores as the last of them: it ties. Where the two runs
+    score one passage differently (compressed vectors without rescoring), scores cannot tell, and the ids alone count.
+    """
+    asked = [query for query, scores in exact.run.items() if scores]
+    if not asked:
+        return 0.0
+    runs = [(approximate.run.get(query, {}), exact.run[query]) for query in asked]
+    k = max(len(best) for _, best in runs)
+    right = [nearest_of([(each, best[each]) for each in ranked(best)], k, asked=k) for _, best in runs]
+
+    def scores(doubtful: Mapping[int, Sequence[PointId]]) -> dict[int, dict[PointId, float]]:
+        comparable = {number: ids for number, ids in doubtful.items() if _alike(*runs[number])}
+        return {number: {each: runs[number][0][str(each)] for each in ids} for number, ids in comparable.items()}
+
+    return recall_at(k, [ranked(found) for found, _ in runs], right, scores)
+
+
+def _alike(scores: Mapping[str, float], others: Mapping[str, float]) -> bool:
+    """Whether two runs give the passages that both hold the same scores, to rounding."""
+    room = TIE * max(map(abs, others.values()), default=0.0)
+    return all(abs(scores[each] - others[each]) <= room for each in scores.keys() & others.keys())
+
+
+def checked_depth(k: int | Sequence[int]) -> list[int]:
+    """The cutoffs as a list.
+
+    Raises:
+        InputError: one of them is no whole number of at least 1, or there is none.
+    """
+    cutoffs = [k] if isinstance(k, int) or not isinstance(k, Sequence) else list(k)
+    for each in cutoffs or [0]:
+        checked_count("k", each)
+    return cutoffs
+
+
+def _search_collection(
+    collection: Collection,
+    names: Sequence[str],
+    texts: Sequence[str],
+    encoder: Encoder | None,
+    how: SearchSettings,
+    k: int,
+) -> Run:
+    found: list[list[Hit]]
+    if how.mode == "lexical" or encoder is None:
+        found = search_lexical(collection, texts, k=k, filter=how.filter)
+    elif how.mode == "hybrid":
+        found = search_hybrid(collection, texts, encoder, k=k, filter=how.filter, fusion=how.fusion)
+    else:
+        found = search_batch(collection, texts, encoder, k=k, hnsw_ef=how.hnsw_ef, exact=how.exact, filter=how.filter)
+    return {name: _as_run(hits) for name, hits in zip(names, found, strict=True)}
+
+
+def _as_run(hits: Sequence[Hit]) -> dict[str, float]:
+    """The best score of every passage; in collections that others filled, several points may be one passage."""
+    scores: dict[str, float] = {}
+    for hit in hits:
+        scores.setdefault(hit.id, hit.score)
+    return scores
+
+
+def _search_vectors(
+    passages: PassageVectors, names: Sequence[str], texts: Sequence[str], encoder: Encoder | None, *, k: int
+) -> Run:
+    if encoder is None:
+        raise UsageError("vectors have no words to search by: the mode 'lexical' needs a collection")
+    if passages.space and encoder.space != passages.space:
+        raise SpaceMismatchError(
+            f"the passages are vectors of {passages.space!r}, this encoder makes {encoder.space!r}: embed them with it"
+        )
+    return passages.search(names, encoder.encode_queries(texts), k=k) if names else {}
+
+
+def _unknown_passages(searched: Collection | PassageVectors, judged: Sequence[str]) -> int:
+    if isinstance(searched, PassageVectors):
+        return sum(passage not in searched for passage in judged)
+    blocks = (judged[start : start + PASSAGES_AT_ONCE] for start in range(0, len(judged), PASSAGES_AT_ONCE))
+    return len(judged) - sum(len(fetch(searched, block)) for block in blocks)

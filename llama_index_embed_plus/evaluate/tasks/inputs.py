@@ -1,0 +1,122 @@
+"""Texts, scores and labels as a caller has them -> checked vectors and arrays, for every task of this package.
+
+Guarantees: what cannot be measured is refused with the place of the first bad value: an empty text, a score that is
+no number, a label that is missing, a vector with NaN in it. Does not know: tasks, files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llama_index_embed_plus.errors import MissingExtraError, TextError
+from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.records import Encoder, Vectors
+from qdrant_tools.validation import checked_vectors
+
+Role = Literal["query", "passage"]
+"""Whose prompt texts get that are compared with their like. Most models have a prompt for queries alone and are
+measured without it, which is `passage`; E5's authors ask for `query`."""
+
+Label = str | int
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+def needs_eval(what: str) -> None:
+    """Refuse to go on without scikit-learn and scipy.
+
+    Raises:
+        MissingExtraError: one of them is not installed.
+    """
+    if find_spec("sklearn") is None or find_spec("scipy") is None:
+        raise MissingExtraError(what, extra="eval")
+
+
+def embed(encoder: Encoder, texts: Sequence[str], *, role: Role = "passage", what: str = "texts") -> Vectors:
+    """Embed texts into (n, dimension), checked.
+
+    Raises:
+        TextError: no texts, or one that is no string or empty.
+        VectorError: the encoder returned NaN, a row of zeros, or something of another shape.
+    """
+    if role not in get_args(Role):
+        raise UsageError(f"role is {role!r}, expected one of {', '.join(get_args(Role))}")
+    if isinstance(texts, str) or not len(texts):
+        raise TextError(f"{what}: {texts!r}, expected a list of at least one text")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise TextError(f"{what}: text {index} is {text!r}, expected a non-empty string")
+    encode = encoder.encode_queries if role == "query" else encoder.encode_passages
+    return checked_vectors(
+        encode(list(texts)), dimension=encoder.dimension, count=len(texts), what=f"{what} encoded by {encoder.space!r}"
+    )
+
+
+def unit_rows(vectors: Vectors) -> Floats:
+    """The same directions with length 1, in double precision."""
+    rows = np.asarray(vectors, np.float64)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float64)
+
+
+def paired_cosine(left: Vectors, right: Vectors) -> Floats:
+    """Cosine of every row of `left` with the same row of `right`."""
+    return np.asarray((unit_rows(left) * unit_rows(right)).sum(axis=1), np.float64)
+
+
+def checked_scores(scores: Sequence[float], *, count: int, what: str = "scores") -> Floats:
+    """Numbers as float64 (count,).
+
+    Raises:
+        InputError: another count, or a value that is no finite number; text that looks like a number is none.
+    """
+    same_length(what, len(scores), count)
+    for index, score in enumerate(scores):
+        number = isinstance(score, (int, float, np.integer, np.floating)) and not isinstance(score, bool)
+        if not number or not math.isfinite(score):
+            raise InputError(f"{what}: value {index} is {score!r}, expected a finite number")
+    return np.asarray(scores, np.float64)
+
+
+def checked_labels(labels: Sequence[Label], *, count: int, what: str = "labels") -> list[Label]:
+    """Labels that are all strings or all whole numbers.
+
+    Raises:
+        InputError: another count, a label that is missing (None or empty), or of another type than the first.
+    """
+    same_length(what, len(labels), count)
+    given: Sequence[Any] = labels
+    plain = [int(label) if isinstance(label, np.integer) else label for label in given]
+    for index, label in enumerate(plain):
+        if not isinstance(label, (str, int)) or isinstance(label, bool) or label == "":
+            raise InputError(f"{what}: label {index} is {label!r}, expected a string or a whole number")
+        if type(label) is not type(plain[0]):
+            raise InputError(f"{what}: label {index} is {label!r}, label 0 is {plain[0]!r}: expected one type")
+    return plain
+
+
+def checked_binary(labels: Sequence[int], *, count: int, what: str = "labels") -> Integers:
+    """Labels 0 and 1 as an array, both of them there.
+
+    Raises:
+        InputError: another count, another label, or only one of the two.
+    """
+    known = checked_labels(labels, count=count, what=what)
+    odd = next((index for index, label in enumerate(known) if label not in (0, 1)), None)
+    if odd is not None:
+        raise InputError(f"{what}: label {odd} is {known[odd]!r}, expected 0 or 1")
+    array = np.asarray(known, np.int64)
+    if array.min() == array.max():
+        raise InputError(f"{what}: all {count} are {array[0]}, expected some of each kind")
+    return array
+
+
+def same_length(what: str, found: int, expected: int) -> None:
+    """Refuse columns that do not belong together."""
+    if found != expected:
+        raise InputError(f"{what}: {found} values for {expected} rows")

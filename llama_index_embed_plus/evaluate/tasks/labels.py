@@ -1,0 +1,223 @@
+"""Texts with labels -> how well a logistic regression on their vectors, trained on few of them, labels others.
+
+Guarantees: mteb's protocol, its draws included, so that published figures come out to the last digit: several
+experiments, each with a few random training texts per label, and the mean of their scores. Does not know: files.
+
+Texts with labels -> how much the clusters of their vectors agree with the labels.
+
+Guarantees: mteb's protocol with its seeds: mini-batch k-means on random samples, as many clusters as labels, and the
+mean V-measure. Labels are flat: of mteb's hierarchical ones this is one level. Does not know: files.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llama_index_embed_plus.evaluate.tasks.inputs import Integers, Label, Role, checked_labels, embed, needs_eval
+from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.records import Encoder, Vectors
+
+
+@dataclass(frozen=True)
+class ClassificationSettings:
+    """mteb's defaults; some of its tasks say 16 or 32 texts per label."""
+
+    samples_per_label: int = 8
+    experiments: int = 10
+    max_iter: int = 100
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name in ("samples_per_label", "experiments", "max_iter"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}, expected at least 1")
+
+
+@dataclass(frozen=True)
+class ClassificationReport:
+    """Means over the experiments. F1 is the mean over labels, `f1_weighted` weighs a label by its test texts."""
+
+    accuracy: float
+    f1: float
+    f1_weighted: float
+    ap: float | None
+    """Average precision of the predicted labels, with two labels only, as mteb computes it."""
+    accuracies: tuple[float, ...]
+    labels: int
+    train_texts: int
+    """Different training texts over all experiments."""
+    test_texts: int
+    unseen: int
+    """Test texts whose label no training text has: they count as wrong."""
+    unconverged: int
+    """Experiments in which the regression stopped at `max_iter`."""
+
+
+def classification(
+    encoder: Encoder,
+    train: tuple[Sequence[str], Sequence[Label]],
+    test: tuple[Sequence[str], Sequence[Label]],
+    *,
+    settings: ClassificationSettings | None = None,
+    role: Role = "passage",
+) -> ClassificationReport:
+    """Label test texts by logistic regression on vectors; `train` and `test` are texts and their labels.
+
+    Muennighoff et al., "MTEB: Massive Text Embedding Benchmark", 2022, section 3.2.
+
+    Raises:
+        InputError: texts and labels of different lengths, a missing label, fewer than two labels to train on.
+        TextError, VectorError: see `inputs.embed`.
+    """
+    needs_eval("classification")
+    settings = settings or ClassificationSettings()
+    train_labels = checked_labels(train[1], count=len(train[0]), what="training labels")
+    test_labels = checked_labels(test[1], count=len(test[0]), what="test labels")
+    if len(set(train_labels)) < 2:
+        raise InputError(f"training labels: only {sorted(set(train_labels))}, expected at least two different ones")
+    if type(train_labels[0]) is not type(test_labels[0]):
+        raise InputError(f"training labels such as {train_labels[0]!r}, test labels such as {test_labels[0]!r}")
+    known = {label: code for code, label in enumerate(sorted({*train_labels, *test_labels}))}
+    coded_train = np.asarray([known[label] for label in train_labels], np.int64)
+    coded_test = np.asarray([known[label] for label in test_labels], np.int64)
+    drawn = draws(train_labels, settings)
+    used = sorted(set().union(*drawn))
+    place = {index: row for row, index in enumerate(used)}
+    train_vectors = embed(encoder, [train[0][index] for index in used], role=role, what="training texts")
+    test_vectors = embed(encoder, test[0], role=role, what="test texts")
+    results = [
+        _experiment(train_vectors[[place[i] for i in each]], coded_train[each], test_vectors, coded_test, settings)
+        for each in drawn
+    ]
+    means = {name: float(np.mean([result[name] for result in results])) for name in ("accuracy", "f1", "f1_weighted")}
+    return ClassificationReport(
+        **means,
+        ap=None if results[0]["ap"] is None else float(np.mean([result["ap"] for result in results])),
+        accuracies=tuple(result["accuracy"] for result in results),
+        labels=len(set(train_labels)),
+        train_texts=len(used),
+        test_texts=len(test_labels),
+        unseen=int((~np.isin(coded_test, coded_train)).sum()),
+        unconverged=sum(result["stopped"] for result in results),
+    )
+
+
+def draws(labels: Sequence[Label], settings: ClassificationSettings) -> list[list[int]]:
+    """For each experiment, the rows to train on: the first few of every label in an order that is shuffled each time.
+
+    Each order is the one before, shuffled anew with the same seed: that is how mteb's published figures were drawn.
+    """
+    order = list(range(len(labels)))
+    found = []
+    for _ in range(settings.experiments):
+        np.random.RandomState(settings.seed).shuffle(order)
+        counts: Counter[Label] = Counter()
+        chosen = []
+        for row in order:
+            if counts[labels[row]] < settings.samples_per_label:
+                counts[labels[row]] += 1
+                chosen.append(row)
+        found.append(chosen)
+    return found
+
+
+def _experiment(
+    train: Vectors, train_labels: Integers, test: Vectors, test_labels: Integers, settings: ClassificationSettings
+) -> dict[str, Any]:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import average_precision_score, f1_score
+
+    model = LogisticRegression(max_iter=settings.max_iter, random_state=settings.seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # few texts per label are meant
+        model.fit(train, train_labels)
+    found = model.predict(test)
+    binary = len(np.unique(test_labels)) == 2
+    positive = int(test_labels.max())
+    return {
+        "accuracy": float((found == test_labels).mean()),
+        "f1": float(f1_score(test_labels, found, average="macro")),
+        "f1_weighted": float(f1_score(test_labels, found, average="weighted")),
+        "ap": float(average_precision_score(test_labels == positive, found)) if binary else None,
+        "stopped": bool(np.max(model.n_iter_) >= settings.max_iter),
+    }
+
+
+@dataclass(frozen=True)
+class ClusteringSettings:
+    """mteb's defaults. Where its tasks embed a share of a large set, give that share of the texts."""
+
+    experiments: int = 10
+    sample: int = 16_384
+    """Texts per experiment, drawn with replacement."""
+    batch_size: int = 512
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name in ("experiments", "sample", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}, expected at least 1")
+
+
+@dataclass(frozen=True)
+class ClusteringReport:
+    """V-measure, 0 to 1: the harmonic mean of homogeneity (a cluster has one label) and completeness (a label is in
+    one cluster); over the experiments."""
+
+    v_measure: float
+    deviation: float
+    """Standard deviation over the experiments."""
+    v_measures: tuple[float, ...]
+    labels: int
+    texts: int
+
+
+def clustering(
+    encoder: Encoder,
+    texts: Sequence[str],
+    labels: Sequence[Label],
+    *,
+    settings: ClusteringSettings | None = None,
+    role: Role = "passage",
+) -> ClusteringReport:
+    """Cluster the vectors of texts and compare with their labels.
+
+    Rosenberg and Hirschberg, "V-Measure: A conditional entropy-based external cluster evaluation measure", 2007.
+
+    Raises:
+        InputError: texts and labels of different lengths, a missing label, fewer than two labels or too few drawn.
+        TextError, VectorError: see `inputs.embed`.
+    """
+    needs_eval("clustering")
+    settings = settings or ClusteringSettings()
+    known = checked_labels(labels, count=len(texts))
+    kinds = {label: code for code, label in enumerate(dict.fromkeys(known))}
+    if len(kinds) < 2:
+        raise InputError(f"labels: only {list(kinds)}, expected at least two different ones")
+    if settings.sample < len(kinds):
+        raise UsageError(f"sample is {settings.sample}, expected at least one text for each of {len(kinds)} labels")
+    coded = np.asarray([kinds[label] for label in known], np.int64)
+    values = _v_measures(embed(encoder, texts, role=role), coded, len(kinds), settings)
+    return ClusteringReport(float(np.mean(values)), float(np.std(values)), tuple(values), len(kinds), len(texts))
+
+
+def _v_measures(vectors: np.ndarray, labels: np.ndarray, clusters: int, settings: ClusteringSettings) -> list[float]:
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.metrics import v_measure_score
+
+    model = MiniBatchKMeans(clusters, batch_size=settings.batch_size, n_init=1, random_state=settings.seed)
+    generator = random.Random(settings.seed)
+    found = []
+    for _ in range(settings.experiments):
+        rows = generator.choices(range(len(labels)), k=settings.sample)
+        found.append(float(v_measure_score(labels[rows], model.fit_predict(vectors[rows]))))
+    return found

@@ -1,0 +1,201 @@
+"""Pairs of texts with human scores -> how well the encoder's cosines order and fit them.
+
+Guarantees: the definition of mteb's STS tasks, whose main score is Spearman's correlation of the cosine.
+Does not know: files.
+
+Machine summaries that people have scored -> whether nearness to human summaries ranks them as people do.
+
+Guarantees: mteb's definition: a machine summary's score is its largest cosine with a human summary of the same text;
+correlations are per text, then averaged. Does not know: files.
+
+Queries with candidates of known relevance -> how well cosines put the relevant ones first.
+
+Guarantees: mteb's definition: mean average precision over each query's own candidates (its main score), MRR@10 and
+nDCG@10, as trec_eval computes them; of equal cosines the irrelevant one comes first. Does not know: files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llama_index_embed_plus.evaluate.tasks.inputs import (
+    Floats,
+    Role,
+    checked_scores,
+    embed,
+    needs_eval,
+    paired_cosine,
+    same_length,
+    unit_rows,
+)
+from qdrant_tools.errors import InputError
+from qdrant_tools.metrics import average_precision, mean, ndcg, reciprocal_rank
+from qdrant_tools.records import Encoder
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Of two rows of numbers, -1 to 1 each."""
+
+    spearman: float
+    """Of the ranks: is the order the same?"""
+    pearson: float
+    """Of the values: do they lie on a line?"""
+    pairs: int
+
+
+def semantic_similarity(
+    encoder: Encoder, left: Sequence[str], right: Sequence[str], scores: Sequence[float], *, role: Role = "passage"
+) -> Correlation:
+    """Correlate the cosines of pairs of texts with scores, on whatever scale.
+
+    Cer et al., "SemEval-2017 Task 1: Semantic Textual Similarity", 2017.
+
+    Raises:
+        InputError: columns of different lengths, a score that is no number, fewer than two pairs, or scores or
+            cosines that are all the same, for which no correlation exists.
+        TextError, VectorError: see `inputs.embed`.
+    """
+    needs_eval("semantic similarity")
+    same_length("right texts", len(right), len(left))
+    known = checked_scores(scores, count=len(left))
+    found = paired_cosine(
+        embed(encoder, left, role=role, what="left texts"), embed(encoder, right, role=role, what="right texts")
+    )
+    return correlate(found, known)
+
+
+def correlate(found: Floats, known: Floats) -> Correlation:
+    """Spearman's and Pearson's correlation of two arrays of one length.
+
+    Raises:
+        InputError: fewer than two values, or an array of equal ones.
+    """
+    from scipy.stats import pearsonr, spearmanr
+
+    if len(known) < 2:
+        raise InputError(f"{len(known)} pairs, expected at least two for a correlation")
+    for name, values in (("cosines", found), ("scores", known)):
+        if np.ptp(values) == 0:
+            raise InputError(f"all {len(values)} {name} are {values[0]:g}: there is no correlation with a constant")
+    return Correlation(float(spearmanr(found, known).statistic), float(pearsonr(found, known).statistic), len(known))
+
+
+@dataclass(frozen=True)
+class Summaries:
+    """The summaries of one text, and what people gave the machine's."""
+
+    human: tuple[str, ...]
+    machine: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SummarisationReport:
+    """Means over the texts that could be judged, -1 to 1."""
+
+    spearman: float
+    pearson: float
+    texts: int
+    skipped: int
+    """Texts whose machine summaries all have one score, or one cosine: they have no correlation."""
+
+
+def summarisation(encoder: Encoder, rows: Sequence[Summaries], *, role: Role = "passage") -> SummarisationReport:
+    """Correlate, text by text, the nearness of machine summaries to human ones with human scores.
+
+    Fabbri et al., "SummEval: Re-evaluating Summarization Evaluation", 2020.
+
+    Raises:
+        InputError: a text without human summaries or with other than one score per machine summary, or no text that
+            could be judged.
+        TextError, VectorError: see `inputs.embed`.
+    """
+    needs_eval("summarisation")
+    known = [
+        checked_scores(row.scores, count=len(row.machine), what=f"scores of text {n}") for n, row in enumerate(rows)
+    ]
+    missing = next((number for number, row in enumerate(rows) if not row.human or not row.machine), None)
+    if missing is not None:
+        raise InputError(f"text {missing} has no {'machine' if rows[missing].human else 'human'} summaries")
+    human = embed(encoder, [text for row in rows for text in row.human], role=role, what="human summaries")
+    machine = embed(encoder, [text for row in rows for text in row.machine], role=role, what="machine summaries")
+    per_text = zip(
+        np.split(unit_rows(human), np.cumsum([len(row.human) for row in rows])[:-1]),
+        np.split(unit_rows(machine), np.cumsum([len(row.machine) for row in rows])[:-1]),
+    )
+    cosines = [(theirs @ ours.T).max(axis=1) for ours, theirs in per_text]
+    pairs = [(found, scores) for found, scores in zip(cosines, known) if np.ptp(found) > 0 and np.ptp(scores) > 0]
+    if not pairs:
+        raise InputError(f"none of {len(rows)} texts has machine summaries of different score: nothing to correlate")
+    results = [correlate(found, scores) for found, scores in pairs]
+    return SummarisationReport(
+        float(np.mean([each.spearman for each in results])),
+        float(np.mean([each.pearson for each in results])),
+        len(results),
+        len(rows) - len(results),
+    )
+
+
+DEPTH = 1000
+"""Candidates of a query that average precision looks at, as mteb's `map_at_1000`."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """One query with the texts to be ordered for it."""
+
+    query: str
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RerankingReport:
+    """Means over the queries that could be judged."""
+
+    map: float
+    mrr: float
+    ndcg: float
+    queries: int
+    candidates: int
+    skipped: int
+    """Queries without a positive or without a negative: any order of their candidates is right."""
+
+
+def reranking(encoder: Encoder, rows: Sequence[Candidates]) -> RerankingReport:
+    """Order each query's candidates by the cosine with the query.
+
+    Raises:
+        InputError: no row has a positive and a negative.
+        TextError, VectorError: see `inputs.embed`.
+    """
+    judged = [row for row in rows if row.positives and row.negatives]
+    if not judged:
+        raise InputError(f"none of {len(rows)} queries has a positive and a negative: there is nothing to order")
+    counts = [len(row.positives) + len(row.negatives) for row in judged]
+    queries = embed(encoder, [row.query for row in judged], role="query", what="queries")
+    passages = embed(encoder, [text for row in judged for text in (*row.positives, *row.negatives)], what="candidates")
+    qrels, run = {}, {}
+    for number, (row, own) in enumerate(zip(judged, np.split(passages, np.cumsum(counts)[:-1]))):
+        names = list(_names(row))
+        scores = unit_rows(own) @ unit_rows(queries[number : number + 1])[0]
+        qrels[str(number)] = {name: int(name.startswith("a")) for name in names}
+        run[str(number)] = dict(zip(names, scores.tolist(), strict=True))
+    return RerankingReport(
+        mean(average_precision(qrels, run, k=DEPTH)),
+        mean(reciprocal_rank(qrels, run, k=10)),
+        mean(ndcg(qrels, run, k=10)),
+        len(judged),
+        sum(counts),
+        len(rows) - len(judged),
+    )
+
+
+def _names(row: Candidates) -> Iterator[str]:
+    """Ids of the candidates. trec_eval puts the larger id of a tie first: positives must not win by their names."""
+    yield from (f"a{index:05}" for index in range(len(row.positives)))
+    yield from (f"n{index:05}" for index in range(len(row.negatives)))

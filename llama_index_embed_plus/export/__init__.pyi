@@ -1,0 +1,3 @@
+from .export import ParityReport, Precision, export_onnx
+
+__all__ = ["ParityReport", "Precision", "export_onnx"]

@@ -1,0 +1,318 @@
+"""A checkpoint -> an artifact that serves without torch.
+
+`export_onnx` writes the graph (built from the weights for the BERT family, traced for every other model), measures how
+well it agrees with the original, and seals the folder. Guarantees: a graph outside its bound is not written unless
+forced; nothing is half-written. Does not know: how graphs are made, see `graph`, `rewrite` and `trace`.
+
+Two builds of one model and real texts -> how far apart their vectors are.
+
+Guarantees: both see the same texts; the figures say nothing about other texts than these.
+Does not know: how either computes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llama_index_embed_plus.encoders import open as self_check
+from llama_index_embed_plus.encoders.onnx_encoder import OnnxBackend
+from llama_index_embed_plus.encoders.open import Identity, identify, open_encoder
+from llama_index_embed_plus.encoders.text_encoder import TextEncoder
+from llama_index_embed_plus.errors import MissingExtraError, ParityError
+from llama_index_embed_plus.models import artifact
+from llama_index_embed_plus.models.files import is_kept_apart, onnx_files, write_json
+from llama_index_embed_plus.models.spec import Overrides
+from llama_index_embed_plus.models.weights import weight_files
+from qdrant_tools.errors import NotSupportedError, UsageError
+from qdrant_tools.records import Progress, Vectors
+
+__all__ = ["ParityReport", "Precision", "export_onnx"]
+
+Precision = Literal["fp32", "int8"]
+
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+"""In the order in which they are made."""
+
+FILES: dict[Precision, str] = {"fp32": "onnx/model.onnx", "int8": "onnx/model_int8.onnx"}
+
+
+def export_onnx(
+    model: str | Path,
+    out_folder: str | Path,
+    *,
+    precision: Precision = "fp32",
+    force: bool = False,
+    progress: Progress | None = None,
+    overrides: Overrides | None = None,
+) -> ParityReport:
+    """Write `out_folder`: the model's files, an ONNX graph (ids and mask in, vectors out), reports, the manifest.
+
+    precision: `int8` writes the fp32 graph too, for machines on which int8 does not hold.
+    force: seal the artifact even if the graph is outside its bound; the report says so.
+    Raises ParityError if it is outside and not forced, and leaves nothing behind; UsageError for an `out_folder` that
+    holds something else.
+    """
+    if precision not in get_args(Precision):
+        raise UsageError(f"precision is {precision!r}, expected one of {', '.join(get_args(Precision))}")
+    if importlib.util.find_spec("onnx") is None:
+        raise MissingExtraError("writing ONNX files", extra="train")
+    source = identify(model, backend="torch", overrides=overrides)
+    if is_kept_apart(source.folder / source.spec.transformer_path):
+        raise NotSupportedError(
+            f"{source.folder} keeps its LoRA apart from its base, and an ONNX graph has its weights inside: train with "
+            "the LoRA merged (lora.merge), or merge it with peft and save that"
+        )
+    with artifact.written_whole(Path(out_folder)) as draft:
+        artifact.copy_model(source.folder, draft, spec=source.spec)
+        if source.adapter is not None:
+            source.adapter.save(draft / artifact.ADAPTER)
+        texts = sample_texts()
+        reference = _reference(model, source, texts, overrides=overrides, progress=progress)
+        builds: dict[str, Any] = {}
+        checks: dict[str, Any] = {}
+        for name in _PRECISIONS[: _PRECISIONS.index(precision) + 1]:
+            opset = _write_graph(source, draft, name)
+            built = _open(source, draft, name)
+            reference = reference or embed(built, texts, progress=progress)  # no torch: the fp32 graph is all there is
+            report = measure(built, reference, texts, size=_size(draft / FILES[name]), progress=progress)
+            if not report.within and not force:
+                raise ParityError(f"{report.summary()}; outside {BOUNDS[name]}, nothing was written (force writes it)")
+            builds[built.build] = {"file": FILES[name], "opset": opset, "parity": asdict(report)}
+            checks[built.build] = self_check.recorded(built.backend, built.tokenizer)
+        # Last of all: the manifest makes the folder an artifact, and seals what stands beside it.
+        write_json(draft / self_check.FILE, checks)
+        artifact.write_manifest(draft, spec=source.spec, builds=builds, name=source.spec.name)
+    return report
+
+
+def _write_graph(source: Identity, draft: Path, precision: Precision) -> int:
+    """Write the graph of one precision and return its opset. int8 of a traced graph needs the fp32 one to be there."""
+    from llama_index_embed_plus.export.onnx_writer import save_model
+
+    model = _graph(source, precision, draft / FILES["fp32"])
+    (draft / FILES[precision]).parent.mkdir(exist_ok=True)
+    save_model(model, draft / FILES[precision])
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _graph(source: Identity, precision: Precision, fp32: Path) -> Any:
+    """The graph as `onnx.ModelProto`: built from the weights, else traced, else the one the folder came with."""
+    import onnx
+
+    from llama_index_embed_plus.export import graph
+
+    if _has_weights(source) and graph.supports(source.folder, source.spec):
+        return graph.build_graph(source.folder, source.spec, precision=precision)
+    if precision == "int8":
+        from llama_index_embed_plus.export.calibration import frame_of
+        from llama_index_embed_plus.export.rewrite import quantise
+
+        frame = frame_of(source.folder, source.spec)
+        return quantise(onnx.load(fp32), frame=frame)
+    existing = next(onnx_files(source.folder), None)
+    if _has_weights(source) and (_has_torch() or existing is None):
+        from llama_index_embed_plus.export.trace import trace
+
+        return trace(source.folder, source.spec)
+    return onnx.load(existing)
+
+
+def _open(source: Identity, draft: Path, precision: Precision) -> TextEncoder:
+    backend = OnnxBackend(draft / FILES[precision], draft, source.spec, build=f"onnx-{precision}")
+    encoder = TextEncoder(source.spec, source.space, draft, backend)
+    encoder.quiet = True
+    return encoder
+
+
+def _reference(
+    model: str | Path,
+    source: Identity,
+    texts: list[str],
+    *,
+    overrides: Overrides | None,
+    progress: Progress | None,
+) -> Embedded | None:
+    """What torch makes of the texts; None where there is no torch, or there are no weights for it."""
+    if not (_has_torch() and _has_weights(source)):
+        return None
+    encoder = open_encoder(model, backend="torch", device="cpu", overrides=overrides)
+    encoder.quiet = True
+    return embed(encoder, texts, progress=progress)
+
+
+def _has_weights(source: Identity) -> bool:
+    return bool(weight_files(source.folder / source.spec.transformer_path))
+
+
+def _has_torch() -> bool:
+    return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+
+
+def _size(path: Path) -> int:
+    """Bytes of a graph with the files beside it that hold its weights."""
+    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+
+
+BOUNDS = {
+    "fp32": "a largest difference of 1e-4",
+    "int8": "cosine 0.999 in the mean and 0.997 at worst, and 1e-5 between a text alone and in a batch",
+}
+
+_LONGEST = 800
+"""Characters kept of a sample text: enough for most models' whole window, without spending the time on few texts."""
+
+_MODULES = ("argparse", "asyncio", "collections", "csv", "datetime", "decimal", "email", "functools", "heapq", "io")
+_MORE_MODULES = (
+    "itertools",
+    "json",
+    "logging",
+    "os",
+    "pathlib",
+    "random",
+    "re",
+    "shutil",
+    "socket",
+    "sqlite3",
+    "zipfile",
+)
+_OTHER_LANGUAGES = (
+    "Der Zug nach München fährt heute zehn Minuten später von Gleis 7 ab.",
+    "Les résultats de la recherche sont classés par pertinence décroissante.",
+    "El informe anual describe cómo cambiaron los precios durante el año.",
+    "東京の天気は明日から雨になるでしょう。",
+    "Поиск по документам возвращает десять лучших результатов.",
+    "يعيد البحث أفضل عشرة مستندات مرتبة حسب الصلة.",
+)
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """How well `build` agrees with `reference` on `texts` texts. Cosines compare the two vectors of one text."""
+
+    build: str
+    reference: str
+    texts: int
+    cosine_mean: float
+    cosine_min: float
+    cosine_p01: float
+    cosine_p50: float
+    max_abs_difference: float
+    """Largest difference of one component, to the reference."""
+    batch_max_abs_difference: float
+    """Largest difference of one component, the same build: a text alone against the text in a batch."""
+    top10_overlap: float
+    """Share of the ten nearest texts that both builds agree on, averaged over all texts."""
+    texts_per_second: float
+    reference_texts_per_second: float
+    bytes: int
+    within: bool
+    """Whether it is inside the bound of its precision, see BOUNDS."""
+
+    def summary(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.build} against {self.reference} on {self.texts} texts: cosine {self.cosine_mean:.6f} in the mean, "
+            f"{self.cosine_min:.6f} at worst; largest difference {self.max_abs_difference:.1e}, "
+            f"{self.batch_max_abs_difference:.1e} between alone and batch; "
+            f"ten nearest agree to {self.top10_overlap:.1%}; {self.bytes / 1e6:.1f} MB"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """What one build made of the texts: its name, the vectors (n, d), and its speed."""
+
+    build: str
+    vectors: Vectors
+    texts_per_second: float
+
+
+def embed(encoder: TextEncoder, texts: list[str], *, progress: Progress | None = None) -> Embedded:
+    """Embed `texts` as passages, and time it."""
+    encoder.encode_passages(texts[:4])  # the first call opens sessions and fills caches
+    start = time.perf_counter()
+    vectors = encoder.encode_passages(texts, progress=progress)
+    return Embedded(encoder.build, vectors, len(texts) / (time.perf_counter() - start))
+
+
+def measure(
+    built: TextEncoder,
+    reference: Embedded,
+    texts: list[str],
+    *,
+    size: int = 0,
+    progress: Progress | None = None,
+) -> ParityReport:
+    """Embed `texts` and compare with what the reference made of them."""
+    embedded, expected = embed(built, texts, progress=progress), reference.vectors
+    vectors = embedded.vectors
+    cosines = np.sum(unit_rows(vectors) * unit_rows(expected), axis=1)
+    # Every eighth text again by itself: padding and neighbours must not change it.
+    alone = np.concatenate([built.encode_passages([text]) for text in texts[::8]])
+    difference, drift = _largest(vectors - expected), _largest(alone - vectors[::8])
+    if built.build.startswith("onnx-int8"):
+        within = cosines.mean() >= 0.999 and cosines.min() >= 0.997 and drift <= 1e-5
+    else:
+        within = difference <= 1e-4
+    return ParityReport(
+        build=built.build,
+        reference=reference.build,
+        texts=len(texts),
+        cosine_mean=float(cosines.mean()),
+        cosine_min=float(cosines.min()),
+        cosine_p01=float(np.percentile(cosines, 1)),
+        cosine_p50=float(np.percentile(cosines, 50)),
+        max_abs_difference=difference,
+        batch_max_abs_difference=drift,
+        top10_overlap=top_overlap(vectors, expected),
+        texts_per_second=embedded.texts_per_second,
+        reference_texts_per_second=reference.texts_per_second,
+        bytes=size,
+        within=bool(within),
+    )
+
+
+def top_overlap(vectors: Vectors, expected: Vectors, *, k: int = 10) -> float:
+    """Share of the `k` nearest other rows that the two sets of vectors (n, d) agree on, averaged over rows."""
+    k = min(k, len(vectors) - 1)
+    if k < 1:
+        return 1.0
+    near, expected_near = _nearest(vectors, k), _nearest(expected, k)
+    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(near.tolist(), expected_near.tolist())]))
+
+
+def sample_texts(limit: int = 160) -> list[str]:
+    """Real texts that every machine has: documentation of the standard library, and a few other languages."""
+    texts: dict[str, None] = {}
+    for name in _MODULES + _MORE_MODULES:
+        module = importlib.import_module(name)
+        for member in [module, *(value for _, value in sorted(vars(module).items(), key=lambda item: item[0]))]:
+            text = inspect.getdoc(member) if inspect.isroutine(member) or inspect.isclass(member) else None
+            if text and len(text) > 20:
+                texts.setdefault(text[:_LONGEST])
+    step = max(1, len(texts) // limit)
+    return [*list(texts)[::step][: limit - len(_OTHER_LANGUAGES)], *_OTHER_LANGUAGES]
+
+
+def _nearest(vectors: Vectors, k: int) -> NDArray[np.int64]:
+    scores = vectors @ vectors.T
+    np.fill_diagonal(scores, -np.inf)
+    return np.asarray(np.argpartition(-scores, k - 1, axis=1)[:, :k])
+
+
+def unit_rows(vectors: Vectors) -> Vectors:
+    """Rows scaled to unit length."""
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+
+
+def _largest(difference: Vectors) -> float:
+    return float(np.abs(difference).max(initial=0.0))

@@ -1,0 +1,262 @@
+"""One of our encoders, or a Qdrant collection with one, -> what mteb 2 takes for a model.
+
+`mteb.evaluate(mteb_encoder(encoder), tasks)` runs any of mteb's text tasks by brute force.
+`mteb.evaluate(mteb_search(collection, encoder), tasks)` runs its retrieval and reranking tasks on Qdrant: mteb's corpus
+is indexed into the collection, and its queries are answered by the collection's own HNSW.
+
+Guarantees: queries and passages get their own prompts; a text that cannot be embedded is refused or counted, never
+embedded as something else; what mteb caches of one build is not taken for the results of another.
+Does not know: tasks, scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from typing import Any, Literal, get_args
+
+import numpy as np
+from qdrant_client import models
+
+from llama_index_embed_plus.errors import MissingExtraError, TextError
+from llama_index_embed_plus.evaluate.tasks.inputs import Role, embed
+from qdrant_tools.collections.collection import Collection, point_id, stored_vectors
+from qdrant_tools.collections.status import build_index
+from qdrant_tools.errors import NotSupportedError, UsageError
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.records import Encoder, Hit, Passage, Vectors
+from qdrant_tools.search.dense import encoded, search_batch, search_vectors
+
+Empty = Literal["refuse", "zero"]
+PROBE = "what the same text gives tells builds apart"
+
+
+def mteb_encoder(encoder: Encoder, *, role: Role = "passage", empty: Empty = "refuse") -> MtebEncoder:
+    """Make an encoder a model of mteb (its `EncoderProtocol`).
+
+    role: the prompt of texts that are neither query nor passage to mteb, as in similarity, clustering, classification.
+    empty: what becomes of a text without content, of which some of mteb's sets have a few: `refuse` raises TextError,
+        `zero` gives it a vector of zeros, similar to nothing, and counts it in `empty_texts`.
+    Raises:
+        MissingExtraError: mteb is not installed.
+    """
+    _needs_mteb()
+    if empty not in get_args(Empty):
+        raise UsageError(f"empty is {empty!r}, expected one of {', '.join(get_args(Empty))}")
+    if role not in get_args(Role):
+        raise UsageError(f"role is {role!r}, expected one of {', '.join(get_args(Role))}")
+    return MtebEncoder(encoder, role, empty)
+
+
+def mteb_search(
+    collection: Collection, encoder: Encoder, *, hnsw_ef: int | None = None, exact: bool = False
+) -> MtebSearch:
+    """Make a collection a model of mteb (its `SearchProtocol`), so that Qdrant's own search is what is measured.
+
+    For each task the collection is filled with its corpus and the HNSW graph is built; what an earlier task put there
+    is removed. Start with an empty collection: one that holds anything but passages of the corpus is refused.
+
+    hnsw_ef, exact: as in `search`. On `:memory:` every search is exact.
+    Raises:
+        MissingExtraError: mteb is not installed.
+        SpaceMismatchError: the collection was filled by another encoder.
+    """
+    _needs_mteb()
+    collection.check(encoder)
+    return MtebSearch(collection, encoder, hnsw_ef=hnsw_ef, exact=exact)
+
+
+class MtebEncoder:
+    """See `mteb_encoder`."""
+
+    def __init__(self, encoder: Encoder, role: Role, empty: Empty) -> None:
+        self.encoder, self.role, self.empty = encoder, role, empty
+        self.empty_texts = 0
+        """How many texts without content got a vector of zeros."""
+        experiment = {} if role == "passage" else {"role": role}
+        self.mteb_model_meta = _meta(encoder, experiment)
+
+    def encode(
+        self,
+        inputs: Iterable[Mapping[str, Any]],
+        *,
+        task_metadata: Any,
+        hf_split: str,
+        hf_subset: str,
+        prompt_type: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        **unknown: Any,
+    ) -> Vectors:
+        """Embed mteb's batches into (n, dimension), in their order.
+
+        `batch_size` and `show_progress_bar` are mteb's to give and change nothing here: batches are planned by tokens.
+
+        Raises:
+            NotSupportedError: a batch without texts, or an option that would change the vectors, such as `precision`.
+            TextError: a text without content, unless these are to be zeros; VectorError: the encoder returned NaN.
+        """
+        if unknown:
+            raise NotSupportedError(f"{', '.join(unknown)}: an encoder of this package has no such option of mteb's")
+        texts = list(_texts(inputs, str(getattr(task_metadata, "name", "the task"))))
+        role: Role = {"query": "query", "document": "passage"}.get(str(prompt_type), self.role)  # type: ignore[assignment]
+        what = f"{getattr(task_metadata, 'name', 'texts')} ({hf_subset}, {hf_split}), {prompt_type or 'texts'}"
+        if self.empty == "refuse":
+            return embed(self.encoder, texts, role=role, what=what)
+        full = [place for place, text in enumerate(texts) if text.strip()]
+        self.empty_texts += len(texts) - len(full)
+        vectors = np.zeros((len(texts), self.encoder.dimension), np.float32)
+        if full:
+            vectors[full] = embed(self.encoder, [texts[place] for place in full], role=role, what=what)
+        return vectors
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Cosines of all with all, a torch tensor as mteb wants it."""
+        from mteb.similarity_functions import cos_sim
+
+        return cos_sim(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Cosines of rows side by side, a torch tensor as mteb wants it."""
+        from mteb.similarity_functions import pairwise_cos_sim
+
+        return pairwise_cos_sim(embeddings1, embeddings2)
+
+
+class MtebSearch:
+    """See `mteb_search`."""
+
+    def __init__(self, collection: Collection, encoder: Encoder, *, hnsw_ef: int | None, exact: bool) -> None:
+        self.collection, self.encoder = collection, encoder
+        self.hnsw_ef, self.exact = hnsw_ef, exact
+        self.skipped = 0
+        """Passages of the task that was indexed last which could not be stored, such as those without text."""
+        self._ours = False  # whether everything in the collection was put there by this object
+        experiment = {"qdrant": collection.name, "exact": exact, "hnsw_ef": hnsw_ef or collection.hnsw_ef or "default"}
+        self.mteb_model_meta = _meta(encoder, experiment)
+
+    def index(
+        self,
+        corpus: Any,
+        *,
+        task_metadata: Any,
+        hf_split: str,
+        hf_subset: str,
+        encode_kwargs: Mapping[str, Any] | None = None,
+        num_proc: int | None = None,
+        **unknown: Any,
+    ) -> None:
+        """Fill the collection with the rows of `corpus` (`id`, `text`, perhaps `title`) and build the graph.
+
+        Raises:
+            UsageError: the collection holds passages that are not of this corpus and were there before.
+        """
+        if not self._ours:
+            self._refuse_foreign(set(map(str, corpus["id"])))
+            self._ours = True
+        report = index_passages(
+            self.collection, map(_passage, corpus), self.encoder, on_bad="count", delete_missing=True
+        )
+        self.skipped = report.failed
+        build_index(self.collection)
+
+    def search(
+        self,
+        queries: Any,
+        *,
+        task_metadata: Any,
+        hf_split: str,
+        hf_subset: str,
+        top_k: int,
+        encode_kwargs: Mapping[str, Any] | None = None,
+        top_ranked: Mapping[str, list[str]] | None = None,
+        num_proc: int | None = None,
+        **unknown: Any,
+    ) -> dict[str, dict[str, float]]:
+        """Answer the rows of `queries` (`id`, `text`, perhaps `instruction`): passage ids with scores, by query id.
+
+        With `top_ranked`, which reranking tasks give, only these passages are scored, all of them.
+
+        Raises:
+            TextError: a query without text.
+        """
+        texts = {str(row["id"]): _query(row) for row in queries}
+        if top_ranked is not None:
+            return self._reranked(texts, top_ranked, top_k)
+        how: dict[str, Any] = {"k": top_k, "hnsw_ef": self.hnsw_ef, "exact": self.exact, "fields": (), "text": False}
+        found = search_batch(self.collection, list(texts.values()), self.encoder, **how)
+        return {query: _scores(hits) for query, hits in zip(texts, found, strict=True)}
+
+    def _reranked(
+        self, texts: Mapping[str, str], top_ranked: Mapping[str, list[str]], top_k: int
+    ) -> dict[str, dict[str, float]]:
+        vectors = encoded(self.collection, list(texts.values()), self.encoder)
+        results: dict[str, dict[str, float]] = {}
+        for query, vector in zip(texts, vectors, strict=True):
+            candidates = [point_id(passage) for passage in top_ranked.get(query, ())]
+            only = models.Filter(must=[models.HasIdCondition(has_id=list(candidates))])
+            k = min(top_k, max(1, len(candidates)))
+            hits = search_vectors(self.collection, vector[None], k=k, exact=True, filter=only, fields=(), text=False)
+            results[query] = _scores(hits[0])
+        return results
+
+    def _refuse_foreign(self, known: set[str]) -> None:
+        for ids, _ in stored_vectors(self.collection):
+            foreign = next((passage for passage in ids if passage not in known), None)
+            if foreign is not None:
+                raise UsageError(
+                    f"collection {self.collection.name!r} holds {foreign!r}, which is not of the task's corpus and "
+                    "would be deleted: give mteb_search an empty collection of its own"
+                )
+
+
+def _needs_mteb() -> None:
+    if find_spec("mteb") is None:
+        raise MissingExtraError("evaluation by mteb", extra="eval")
+
+
+def _meta(encoder: Encoder, experiment: Mapping[str, Any]) -> Any:
+    """mteb's description of a model. It keys mteb's cache of results: whatever changes them must be in it."""
+    from mteb.models.model_meta import ModelMeta, ScoringFunction
+
+    name, _, identity = encoder.space.partition("@")
+    # builds and adapters share a space, and one text tells them apart
+    probe = np.concatenate([encoder.encode_queries([PROBE]), encoder.encode_passages([PROBE])])
+    build = hashlib.sha256(np.asarray(probe, np.float32).tobytes()).hexdigest()[:12]
+    return ModelMeta.create_empty(
+        {
+            "name": f"llama-index-embed-plus/{name.replace('/', '_')}",
+            "revision": f"{identity or name}-{build}",
+            "embed_dim": encoder.dimension,
+            "similarity_fn_name": ScoringFunction.COSINE,
+            "experiment_kwargs": dict(experiment) or None,
+        }
+    )
+
+
+def _texts(inputs: Iterable[Mapping[str, Any]], task: str) -> Iterator[str]:
+    for batch in inputs:
+        if "text" not in batch:
+            raise NotSupportedError(f"{task} gives {', '.join(batch)}: this encoder reads text only")
+        for text in batch["text"]:
+            if not isinstance(text, str):
+                raise TextError(f"{task} gives {text!r} as a text, expected a string")
+            yield text
+
+
+def _passage(row: Mapping[str, Any]) -> Passage:
+    """`title text`, as mteb itself joins them."""
+    title, text = row.get("title") or "", row.get("text") or ""
+    return Passage(str(row["id"]), f"{title} {text}".strip())
+
+
+def _query(row: Mapping[str, Any]) -> str:
+    text = row.get("text")
+    if not isinstance(text, str) or not text.strip():
+        raise TextError(f"query {row['id']!r} is {text!r}, expected a non-empty string")
+    return " ".join(part for part in (text, row.get("instruction")) if part)
+
+
+def _scores(hits: Iterable[Hit]) -> dict[str, float]:
+    return {hit.id: float(hit.score) for hit in hits}

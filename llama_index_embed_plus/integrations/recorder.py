@@ -1,0 +1,292 @@
+"""LlamaIndex retrievals -> rows of a retrieval log, recorded beside the application and never in its way.
+
+Two lines in an existing application::
+
+    pass  # SELF
+    recorder = RetrievalRecorder("retrievals.sqlite").start()
+
+From then on every search that a retriever answers, synchronously or not, alone or inside a query engine, is written:
+query, hits with ids, ranks and scores, collection, space and time.
+
+Guarantees: the request only pays for copying ids and scores; a thread writes, a few times a second. Whatever goes wrong
+with the log (a full disk, a locked file, a queue that overflows) is counted and warned of, never raised in a request.
+A kill loses what was not written yet; an orderly exit nothing. Searches that a retriever makes on behalf of another
+retriever are not recorded: nobody saw their hits. Does not know: what is done with the log.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import queue
+import sqlite3
+import threading
+import uuid
+import weakref
+from collections.abc import Callable
+from datetime import UTC, datetime
+from inspect import BoundArguments
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.bridge.pydantic import Field
+from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
+from llama_index_instrumentation import get_dispatcher
+from llama_index_instrumentation.span_handlers.base import BaseSpanHandler
+
+from qdrant_tools.errors import UsageError
+from qdrant_tools.log.records import Feedback, LoggedHit, LoggedSearch, check_feedback
+from qdrant_tools.log.retrieval_log import RetrievalLog
+
+GATHER_SECONDS = 0.2
+MAX_BATCH = 1000
+
+logger = logging.getLogger(__name__)
+
+_Write = Callable[[RetrievalLog], object]
+_Forget = Callable[[weakref.ref[NodeWithScore]], None]
+_Retrieval = Callable[[BaseRetriever, str, list[NodeWithScore]], None]
+
+
+class RetrievalRecorder:
+    """Records what LlamaIndex's retrievers find, from `start()` to `stop()`; also usable in `with`.
+
+    `log` is a file or an open `RetrievalLog` (with a redaction rule, for example). Collection and space are read from
+    the retriever where it is an index's over Qdrant with a `PlusEmbedding`; `collection` and `space` stand in where it
+    is not. At most `capacity` entries wait to be written. `failed` counts the lost ones.
+
+    Raises `LogError` if the log cannot be opened: a wrong path is worth knowing before the first request.
+    """
+
+    def __init__(
+        self, log: str | Path | RetrievalLog, *, collection: str = "", space: str = "", capacity: int = 10_000
+    ) -> None:
+        if capacity < 1:
+            raise UsageError(f"capacity is {capacity}, expected at least 1")
+        self._owns_log = not isinstance(log, RetrievalLog)
+        self.log = log if isinstance(log, RetrievalLog) else RetrievalLog(log)
+        self.collection, self.space = collection, space
+        self.recorded = 0
+        self.failed = 0
+        self._counting = threading.Lock()
+        self._found: dict[int, _Found] = {}
+        self._waiting: queue.Queue[_Write | None] = queue.Queue(capacity)
+        self._hurry = threading.Event()
+        self._writer: threading.Thread | None = None
+        self._spans = _RetrievalSpans(self._record)
+
+    def start(self) -> RetrievalRecorder:
+        """Begin to record, for the whole process."""
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write_until_stopped, name="embed-plus-recorder", daemon=True)
+            self._writer.start()
+            atexit.register(self.stop)
+            get_dispatcher().add_span_handler(self._spans)
+        return self
+
+    def stop(self) -> None:
+        """Stop recording, write what waits, and close the log if it was opened here."""
+        if self._writer is None:
+            return
+        atexit.unregister(self.stop)
+        dispatcher = get_dispatcher()
+        dispatcher.span_handlers = [handler for handler in dispatcher.span_handlers if handler is not self._spans]
+        self._hurry.set()
+        self._waiting.put(None)
+        self._writer.join()
+        self._writer = None
+        self._write([write for write in self._at_hand(self._waiting.maxsize) if write])  # came in while stopping
+        if self._owns_log:
+            self.log.close()
+
+    def flush(self) -> None:
+        """Wait until everything recorded so far is on disk, or counted as failed."""
+        self._hurry.set()
+        self._waiting.join()
+        self._hurry.clear()
+
+    def search_id(self, hit: NodeWithScore) -> str:
+        """Return the id of the search that found `hit`: a result of a retriever, or a query engine's source node.
+
+        Keep it, with `hit_id(hit.node)`, to hang feedback on. Raises `UsageError` for what no recorded search found.
+        """
+        found = self._found.get(id(hit))
+        if found is None:
+            raise UsageError(f"node {hit.node_id!r} is no result of a recorded search: pass what a retriever returned")
+        return found.search_id
+
+    def feedback(self, search_id: str, hit_id: str, kind: str, value: float = 1.0) -> None:
+        """Record what a user did with a hit, after the search itself and never in the request's way.
+
+        Raises `InputError` for a kind or value that does not exist; that the log has no such search is only counted.
+        """
+        event = Feedback(hit_id, kind, value, datetime.now(UTC))
+        check_feedback(event)
+        self._queue(lambda log: log.feedback(search_id, hit_id, kind, value, at=event.at))
+
+    def __enter__(self) -> RetrievalRecorder:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _record(self, retriever: BaseRetriever, query: str, hits: list[NodeWithScore]) -> None:
+        """Called in the request: copies what the application may change next, and leaves the rest to the writer."""
+        search_id, at = uuid.uuid4().hex, datetime.now(UTC)
+        shown = [(hit_id(hit.node), hit.score) for hit in hits]
+        collection = _attribute(retriever, "_vector_store", "collection_name") or self.collection
+        space = _attribute(retriever, "_embed_model", "space") or self.space
+        for hit in hits:
+            found = _Found(hit, self._forget)
+            found.key, found.search_id = id(hit), search_id
+            self._found[found.key] = found
+
+        def write(log: RetrievalLog) -> None:
+            logged = tuple(LoggedHit(name, rank, _number(score)) for rank, (name, score) in enumerate(shown, start=1))
+            log.extend([LoggedSearch(search_id, at, query, collection, space, logged)])
+
+        self._queue(write)
+
+    def _forget(self, found: weakref.ref[NodeWithScore]) -> None:
+        if isinstance(found, _Found) and self._found.get(found.key) is found:
+            del self._found[found.key]
+
+    def _queue(self, write: _Write) -> None:
+        try:
+            self._waiting.put_nowait(write)
+        except queue.Full:
+            self._count_failures(1, f"more than {self._waiting.maxsize} entries wait to be written")
+
+    def _write_until_stopped(self) -> None:
+        stopped = False
+        while not stopped:
+            batch = [self._waiting.get()]
+            self._hurry.wait(GATHER_SECONDS)  # so that one commit serves many searches
+            batch += self._at_hand(MAX_BATCH - 1)
+            stopped = None in batch
+            self._write([write for write in batch if write is not None])
+            for _ in batch:
+                self._waiting.task_done()
+
+    def _at_hand(self, limit: int) -> list[_Write | None]:
+        """Take up to `limit` entries that wait."""
+        taken: list[_Write | None] = []
+        while len(taken) < limit and not self._waiting.empty():
+            taken.append(self._waiting.get())
+        return taken
+
+    def _write(self, batch: list[_Write]) -> None:
+        """Write everything in one transaction, or, if anything cannot be written, what can."""
+        try:
+            with self.log.batch():
+                for write in batch:
+                    write(self.log)
+            self.recorded += len(batch)
+        except Exception as error:  # whatever it is, the writer must go on; it is counted and warned of
+            if len(batch) == 1 or isinstance(error.__cause__, sqlite3.Error | OSError):  # of one entry, or of the file
+                self._count_failures(len(batch), str(error))
+            else:
+                for write in batch:
+                    self._write([write])
+
+    def _count_failures(self, count: int, reason: str) -> None:
+        """Warn at the first failure and whenever their number has another digit."""
+        with self._counting:
+            before, self.failed = self.failed, self.failed + count
+        if len(str(before)) < len(str(self.failed)) or not before:
+            logger.warning("%d entries of the retrieval log %s are lost: %s", self.failed, self.log.path, reason)
+
+
+def hit_id(node: BaseNode) -> str:
+    """Return the id of a node as `qdrant_tools` knows it: in a collection of ours the passage id, else its own."""
+    if "content_hash" in node.metadata and isinstance(node.metadata.get("passage_id"), str):
+        return str(node.metadata["passage_id"])
+    return node.node_id
+
+
+class _Found(weakref.ref[NodeWithScore]):
+    """Remembers, as long as the application holds a hit, which search found it."""
+
+    __slots__ = ("key", "search_id")
+
+    key: int
+    search_id: str
+
+
+class _RetrievalSpans(BaseSpanHandler[Any]):
+    """Follows LlamaIndex's spans and reports every outermost `retrieve` or `aretrieve` that succeeds."""
+
+    # Fields, because pydantic's private attributes cost a microsecond at every access.
+    report: _Retrieval | None = None
+    outermost: dict[str, BaseRetriever] = Field(default_factory=dict)
+    inside: set[str] = Field(default_factory=set)
+
+    def __init__(self, report: _Retrieval) -> None:
+        super().__init__()
+        self.report = report
+
+    def span_enter(
+        self,
+        id_: str,
+        bound_args: BoundArguments,
+        instance: Any | None = None,
+        parent_id: str | None = None,
+        tags: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if parent_id in self.inside:
+            self.inside.add(id_)
+        elif isinstance(instance, BaseRetriever) and id_.partition("-")[0].endswith((".retrieve", ".aretrieve")):
+            self.inside.add(id_)
+            self.outermost[id_] = instance
+
+    def span_exit(
+        self,
+        id_: str,
+        bound_args: BoundArguments,
+        instance: Any | None = None,
+        result: Any | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.inside.discard(id_)
+        retriever = self.outermost.pop(id_, None)
+        if retriever is None or self.report is None:
+            return
+        query = next(iter(bound_args.arguments.values()))
+        self.report(retriever, query.query_str if isinstance(query, QueryBundle) else query, list(result or ()))
+
+    def span_drop(
+        self,
+        id_: str,
+        bound_args: BoundArguments,
+        instance: Any | None = None,
+        err: BaseException | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.inside.discard(id_)
+        self.outermost.pop(id_, None)
+
+    def new_span(self, *_: Any, **__: Any) -> None:
+        """Nothing is kept per span."""
+
+    def prepare_to_exit_span(self, *_: Any, **__: Any) -> None:
+        """Nothing is kept per span."""
+
+    def prepare_to_drop_span(self, *_: Any, **__: Any) -> None:
+        """Nothing is kept per span."""
+
+
+def _number(score: float | None) -> float | None:
+    return None if score is None else float(score)  # some vector stores hand out numpy's
+
+
+def _attribute(retriever: BaseRetriever, *path: str) -> str:
+    """Return the text at `path` under a retriever, or "" where there is none."""
+    value: Any = retriever
+    for name in path:
+        value = getattr(value, name, None)
+    return value if isinstance(value, str) else ""

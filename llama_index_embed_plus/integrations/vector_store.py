@@ -1,0 +1,117 @@
+"""A collection -> LlamaIndex's `QdrantVectorStore` over the same points.
+
+Collections that LlamaIndex filled get LlamaIndex's own store. Others hold passages instead of nodes: theirs reads each
+passage as a `TextNode` (id, text, metadata), filters on the passage's metadata, and does not write, because a
+node's payload is not one of the collection's.
+
+Guarantees: the store searches the collection that was opened, with its vector's name and its `hnsw_ef`.
+Does not know: encoders; give the index the embedding that filled the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llama_index.core.schema import BaseNode, TextNode
+from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters, VectorStoreQueryResult
+from pydantic import PrivateAttr
+from qdrant_client import AsyncQdrantClient
+
+from llama_index_embed_plus.errors import MissingExtraError
+from qdrant_tools.collections.collection import Collection, plain_id
+from qdrant_tools.collections.metadata import LLAMA_INDEX, Layout
+from qdrant_tools.errors import NotSupportedError
+
+try:
+    from llama_index.vector_stores.qdrant import QdrantVectorStore
+except ImportError as error:
+    raise MissingExtraError("LlamaIndex's Qdrant store", extra="store") from error
+
+
+def as_vector_store(collection: Collection, *, aclient: AsyncQdrantClient | None = None) -> QdrantVectorStore:
+    """Return LlamaIndex's store over this collection. `aclient` (see `aconnect`) is needed for `aquery` and the like.
+
+    LlamaIndex's sparse and hybrid modes are not set up: see `qdrant_tools.search.hybrid`.
+    """
+    layout = collection.layout
+    settings = {
+        "collection_name": collection.name,
+        "client": collection.client,
+        "aclient": aclient,
+        "text_key": layout.text,
+        "dense_vector_name": layout.vector or None,
+    }
+    if layout.name == LLAMA_INDEX.name:
+        return _Searching(collection, **settings)
+    return PassageVectorStore(collection, **settings)
+
+
+class _Searching(QdrantVectorStore):  # type: ignore[misc]
+    """LlamaIndex's store, searching as the collection says unless the call says otherwise."""
+
+    _collection: Collection = PrivateAttr()
+
+    def __init__(self, collection: Collection, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._collection = collection
+
+    def query(self, query: Any, **kwargs: Any) -> VectorStoreQueryResult:
+        kwargs.setdefault("search_params", self._collection.search_params())
+        found: VectorStoreQueryResult = super().query(query, **kwargs)
+        return found
+
+    async def aquery(self, query: Any, **kwargs: Any) -> VectorStoreQueryResult:
+        kwargs.setdefault("search_params", self._collection.search_params())
+        found: VectorStoreQueryResult = await super().aquery(query, **kwargs)
+        return found
+
+
+class PassageVectorStore(_Searching):
+    """Reads the passages of a collection as nodes. Does not write: `qdrant_tools.indexing` does."""
+
+    def parse_to_query_result(self, response: list[Any]) -> VectorStoreQueryResult:
+        nodes = [self._node(point) for point in response]
+        return VectorStoreQueryResult(
+            nodes=nodes,
+            similarities=[getattr(point, "score", 1.0) for point in response],
+            ids=[node.node_id for node in nodes],
+        )
+
+    def _node(self, point: Any) -> BaseNode:
+        layout = self._collection.layout
+        passage = layout.passage(point.payload, point_id=plain_id(point.id))
+        vector = None if point.vector is None else layout.dense(point.vector)
+        return TextNode(id_=passage.id, text=passage.text, metadata=dict(passage.metadata), embedding=vector)
+
+    def _build_subfilter(self, filters: MetadataFilters) -> Any:
+        return super()._build_subfilter(_on_metadata(filters, self._collection.layout))
+
+    def add(self, nodes: Sequence[BaseNode], *args: Any, **kwargs: Any) -> list[str]:
+        raise self._read_only("add")
+
+    async def async_add(self, nodes: Sequence[BaseNode], *args: Any, **kwargs: Any) -> list[str]:
+        raise self._read_only("async_add")
+
+    def delete(self, ref_doc_id: str, **kwargs: Any) -> None:
+        raise self._read_only("delete")
+
+    async def adelete(self, ref_doc_id: str, **kwargs: Any) -> None:
+        raise self._read_only("adelete")
+
+    def _read_only(self, method: str) -> NotSupportedError:
+        return NotSupportedError(
+            f"{method}: collection {self._collection.name!r} holds passages, not nodes: fill it with "
+            "qdrant_tools.indexing.index_passages"
+        )
+
+
+def _on_metadata(filters: MetadataFilters, layout: Layout) -> MetadataFilters:
+    """The same filters with their fields as they are in the payload. Nested ones are translated where they are met."""
+
+    def moved(each: MetadataFilter | MetadataFilters) -> MetadataFilter | MetadataFilters:
+        if isinstance(each, MetadataFilters):
+            return each
+        return each.model_copy(update={"key": layout.metadata_field(each.key)})
+
+    return filters.model_copy(update={"filters": [moved(each) for each in filters.filters]})

@@ -1,0 +1,274 @@
+"""The files of a model folder -> the facts of an EncoderSpec, each with the file it comes from.
+
+Reads sentence-transformers folders of every age (modules.json, the pooling config as booleans or, since version 6, as
+one name) and plain transformers folders; where files are silent, `families`. Guarantees: files that contradict each
+other are DamagedModelError naming them; what is assumed says so in its source.
+Does not know: how anything is computed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llama_index_embed_plus.errors import DamagedModelError
+from llama_index_embed_plus.models import files as lora_files
+from llama_index_embed_plus.models.families import KNOWN_WEIGHTS, Family, family_of
+from llama_index_embed_plus.models.files import Settings, inside, modules_of, read_json, require_json, settings_of
+from llama_index_embed_plus.models.pooling import CLS, LAST, MAX, MEAN, MEAN_SQRT, POOLING_MODES, WEIGHTED, HeadStep
+from llama_index_embed_plus.models.weights import hash_weights, tensors_of, weight_files
+from qdrant_tools.errors import NotSupportedError
+
+Facts = dict[str, tuple[Any, str]]
+"""Field of EncoderSpec -> (value, the file or rule that says so)."""
+
+LEGACY_POOLING = {
+    "pooling_mode_cls_token": CLS,
+    "pooling_mode_max_tokens": MAX,
+    "pooling_mode_mean_tokens": MEAN,
+    "pooling_mode_mean_sqrt_len_tokens": MEAN_SQRT,
+    "pooling_mode_weightedmean_tokens": WEIGHTED,
+    "pooling_mode_lasttoken": LAST,
+}
+"""The booleans of sentence-transformers before 6, in the order in which several are joined."""
+
+_ACTIVATIONS = {f"torch.nn.modules.activation.{name}": name.lower() for name in ("Tanh", "ReLU", "Sigmoid", "GELU")}
+_ACTIVATIONS["torch.nn.modules.linear.Identity"] = "identity"
+_WIDTHS = ("hidden_size", "d_model", "dim", "n_embd")
+_POSITIONS_FROM_2 = {"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "longformer"}
+"""Families that number positions from pad + 1: two of `max_position_embeddings` are never used."""
+_NARROW_WORDS = ("electra", "albert")
+"""Families whose word embeddings are narrower than their layers."""
+_PLAIN_TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
+"""A text goes through the model as it is, and the last layer's states come out."""
+_UNLIMITED = 1_000_000
+"""Tokenizers write huge numbers for "no limit"."""
+
+
+def read_facts(folder: Path) -> Facts:
+    """Collect every field of EncoderSpec that the files of `folder` state or imply."""
+    modules = modules_of(folder)
+    transformer = _path_of(modules, "Transformer")
+    inner = inside(folder, transformer)
+    if lora_files.is_kept_apart(inner) and weight_files(inner):  # whose weights, and are the matrices added yet?
+        raise NotSupportedError(f"{inner} holds a LoRA adapter; merge it into its base model and save that")
+    require_json(inner, "config.json")
+    config = settings_of(inner, "config.json")
+    hidden = _hidden(config)
+    _check_reading(inner)
+    _check_weights(inner, config, hidden)
+    family = family_of(folder)
+    facts: Facts = {
+        "model_type": (config.text("model_type") or "unknown", "config.json"),
+        "transformer_path": (transformer, "modules.json"),
+        **_length(inner, family),
+        **_prompts(folder, family),
+        **_pooling(folder, modules, config, hidden=hidden, family=family),
+    }
+    if family is not None and family.appends_eos:
+        facts["append_eos"] = (True, family.source)
+    # Joined poolings lie side by side.
+    width = hidden * len(facts["pooling"][0])
+    facts["head"], facts["normalize"], width = _head(folder, modules, width)
+    facts["dimension"] = (width, "config.json" if not facts["head"][0] else "the last layer")
+    truncate = settings_of(folder, "config_sentence_transformers.json").integer("truncate_dim")
+    if truncate:
+        if not 1 <= truncate <= width:
+            raise DamagedModelError(
+                f"{folder}: truncate_dim is {truncate}, expected 1 to {width}, this model's dimension"
+            )
+        facts["truncate_dim"] = facts["dimension"] = (truncate, "config_sentence_transformers.json")
+    facts["name"] = name_of(inner)
+    return facts
+
+
+def shape_of(inner: Path) -> dict[str, Any]:
+    """What config.json adds to the weights, in a form that does not change when another version writes it again."""
+    config = read_json(inner, "config.json") or {}
+    rope = settings_of(inner, "config.json").table("rope_parameters").values
+    return {
+        "model_type": config.get("model_type"),
+        "heads": next((config[key] for key in ("num_attention_heads", "n_heads", "n_head") if key in config), None),
+        "activation": next(
+            (config[key] for key in ("hidden_act", "hidden_activation", "activation") if key in config), "gelu"
+        ),
+        "rope_theta": config.get("rope_theta", rope.get("rope_theta")),
+    }
+
+
+def _path_of(modules: list[tuple[str, str]], kind: str) -> str:
+    return next((path for name, path in modules if name == kind), "")
+
+
+def _pooling(
+    folder: Path, modules: list[tuple[str, str]], config: Settings, *, hidden: int, family: Family | None
+) -> Facts:
+    include = (family.include_prompt, family.source) if family and family.include_prompt is not None else None
+    if not any(kind == "Pooling" for kind, _ in modules):
+        facts: Facts = {"include_prompt": include} if include else {}
+        if family is not None and family.pooling is not None:
+            return {"pooling": ((family.pooling,), family.source), **facts}
+        # The rule of sentence-transformers for folders without a pooling config.
+        causal = "ForCausalLM" in str(config.values.get("architectures"))
+        mode, why = (LAST, "a causal language model") if causal else (MEAN, "an encoder")
+        source = f"assumed: no pooling config in the folder of {why}"
+        return {"pooling": ((mode,), source), **facts}
+    path = _path_of(modules, "Pooling")
+    require_json(inside(folder, path), "config.json")
+    saved = settings_of(folder / path, "config.json")
+    name = f"{path}/config.json"
+    modes = saved.values.get("pooling_mode") or [m for key, m in LEGACY_POOLING.items() if saved.flag(key)] or [MEAN]
+    modes = tuple(modes) if isinstance(modes, list) else (modes,)
+    if any(mode not in POOLING_MODES for mode in modes):
+        raise DamagedModelError(
+            f"{folder / name} asks for pooling {modes}, expected some of {', '.join(POOLING_MODES)}"
+        )
+    width = saved.integer("embedding_dimension") or saved.integer("word_embedding_dimension")
+    if width not in (None, hidden):
+        raise DamagedModelError(
+            f"{folder / name} states {width} dimensions, config.json {hidden}: one of them is wrong"
+        )
+    if include is None or saved.flag("include_prompt") is not None:
+        include = (saved.flag("include_prompt") is not False, name)
+    return {"pooling": (modes, name), "include_prompt": include}
+
+
+def _head(folder: Path, modules: list[tuple[str, str]], width: int) -> tuple[tuple[Any, str], tuple[bool, str], int]:
+    """The layers after pooling, whether the last one normalises, and the final width."""
+    steps: list[HeadStep] = []
+    for kind, path in modules:
+        if kind == "Normalize":
+            steps.append(HeadStep("normalize"))
+        elif kind == "LayerNorm":
+            steps.append(HeadStep("layer_norm", path))
+        elif kind == "Dense":
+            step, inputs, outputs = _dense(inside(folder, path), path)
+            if inputs != width:
+                raise DamagedModelError(
+                    f"{folder / path}/config.json takes {inputs} values, the layer before gives {width}"
+                )
+            steps.append(step)
+            width = outputs
+    source = "modules.json"
+    # The last normalisation is the spec's own, which a caller may switch off; one in between belongs to the layers.
+    if steps and steps[-1].kind == "normalize":
+        return (tuple(steps[:-1]), source), (True, source), width
+    return (tuple(steps), source), (True, "always: vectors are compared by their direction"), width
+
+
+def _dense(place: Path, path: str) -> tuple[HeadStep, int, int]:
+    require_json(place, "config.json")
+    saved = settings_of(place, "config.json")
+    if (saved.text("module_input_name") or "sentence_embedding") != "sentence_embedding":
+        raise NotSupportedError(
+            f"{saved.path} works on {saved.text('module_input_name')!r}, expected the pooled vector"
+        )
+    wanted = saved.text("activation_function") or "torch.nn.modules.activation.Tanh"
+    if wanted not in _ACTIVATIONS:
+        raise NotSupportedError(f"{saved.path} asks for {wanted!r}, expected one of {', '.join(_ACTIVATIONS)}")
+    step = HeadStep("dense", path, _ACTIVATIONS[wanted], bool(saved.flag("use_residual")))
+    # The weights know their own shape; what the config says about it must agree.
+    weight = next((tensors_of(file).get("linear.weight") for file in weight_files(place)), None)
+    if weight is None or len(weight.shape) != 2:
+        raise DamagedModelError(f"{place / 'model.safetensors'} holds no linear.weight; fetch it again")
+    outputs, inputs = weight.shape
+    if (saved.integer("in_features"), saved.integer("out_features")) != (inputs, outputs):
+        raise DamagedModelError(
+            f"{saved.path} states {saved.integer('in_features')} to {saved.integer('out_features')} values, "
+            f"its weights map {inputs} to {outputs}"
+        )
+    return step, inputs, outputs
+
+
+def _prompts(folder: Path, family: Family | None) -> Facts:
+    """The saved prompts; for a role that has none, the family's."""
+    file = "config_sentence_transformers.json"
+    prompts = settings_of(folder, file).table("prompts")
+    published = {"query_prompt": family.query_prompt, "passage_prompt": family.passage_prompt} if family else {}
+    facts: Facts = {}
+    # As sentence-transformers documents it: the first of these names that a model saved.
+    for field, names in (("query_prompt", ("query",)), ("passage_prompt", ("document", "passage", "corpus"))):
+        key = next((key for key in names if key in prompts.values), None)
+        if key is not None:
+            facts[field] = (prompts.text(key) or "", f"{file} ({key})")
+        elif family is not None and published[field] is not None:
+            facts[field] = (published[field], family.source)
+        else:
+            facts[field] = ("", "none: no file has one")
+    return facts
+
+
+def _length(inner: Path, family: Family | None) -> Facts:
+    """Longest input: sentence_bert_config.json, else tokenizer_config.json; never more than there are positions."""
+    bert = settings_of(inner, "sentence_bert_config.json")
+    positions = positions_of(inner)
+    stated, source = bert.integer("max_seq_length"), "sentence_bert_config.json"
+    if not stated:
+        tokenizer = settings_of(inner, "tokenizer_config.json")
+        stated, source = tokenizer.integer("model_max_length"), "tokenizer_config.json"
+    if family is not None and family.max_tokens and (not stated or stated >= _UNLIMITED):
+        stated, source = family.max_tokens, family.source
+    # A longer text would index beyond the position embeddings.
+    if not stated or stated > positions:
+        stated, source = positions, "config.json (max_position_embeddings)"
+    if stated >= _UNLIMITED:
+        stated, source = 512, "assumed: no file states a longest input"
+    return {
+        "max_tokens": (int(stated), source),
+        "lowercase": (bool(bert.flag("do_lower_case")), "sentence_bert_config.json"),
+    }
+
+
+def _check_reading(inner: Path) -> None:
+    """Refuse ways to read a text that sentence-transformers has since version 6 and this project has not."""
+    saved = settings_of(inner, "sentence_bert_config.json")
+    modalities = saved.table("modality_config").values
+    unknown = [key for key in ("query_expansion", "query_length", "document_length") if saved.values.get(key)]
+    if (saved.text("transformer_task") or "feature-extraction") != "feature-extraction":
+        unknown.append("transformer_task")
+    if "message" in modalities or modalities.get("text", _PLAIN_TEXT) != _PLAIN_TEXT:
+        unknown.append("modality_config")
+    if unknown:
+        raise NotSupportedError(
+            f"{saved.path} asks for {unknown[0]}={saved.values[unknown[0]]!r}, which is not computed here"
+        )
+
+
+def positions_of(inner: Path) -> int:
+    """How many tokens the model has positions for."""
+    config = settings_of(inner, "config.json")
+    positions = config.integer("max_position_embeddings") or config.integer("n_positions") or 0
+    if positions <= 0:  # XLNet writes -1
+        return _UNLIMITED
+    return positions - 2 if config.text("model_type") in _POSITIONS_FROM_2 else positions
+
+
+def _check_weights(inner: Path, config: Settings, hidden: int) -> None:
+    """Find a config that belongs to other weights before a library fills the gap with random numbers."""
+    for file in weight_files(inner):
+        for name, tensor in tensors_of(file).items():
+            if name.endswith("word_embeddings.weight") and len(tensor.shape) == 2:
+                narrow = config.integer("embedding_size") if config.text("model_type") in _NARROW_WORDS else None
+                expected = (config.integer("vocab_size") or tensor.shape[0], narrow or hidden)
+                if tensor.shape != expected:
+                    raise DamagedModelError(
+                        f"{file} holds {tensor.shape} word embeddings, {inner / 'config.json'} states {expected}: "
+                        "one of them belongs to another model"
+                    )
+
+
+def name_of(inner: Path) -> tuple[str, str]:
+    """What people call the model, from the contents alone: as its weights are known, else its type and width."""
+    found = weight_files(inner)
+    known = KNOWN_WEIGHTS.get(hash_weights(found)) if found else None
+    if known is not None:
+        return known, "families (known weights)"
+    config = settings_of(inner, "config.json")
+    return f"{config.text('model_type') or 'unknown'}-{_hidden(config)}", "config.json"
+
+
+def _hidden(config: Settings) -> int:
+    width = next((config.integer(key) for key in _WIDTHS if config.values.get(key) is not None), None)
+    if width is None or width < 1:
+        raise DamagedModelError(f"{config.path} states no width, expected one of {', '.join(_WIDTHS)}")
+    return width

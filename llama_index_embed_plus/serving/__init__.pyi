@@ -1,0 +1,3 @@
+from .embedding import PlusEmbedding
+
+__all__ = ["PlusEmbedding"]

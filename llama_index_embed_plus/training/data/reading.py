@@ -1,0 +1,325 @@
+"""A file of training rows -> `TrainingData`. JSONL, JSON, CSV and TSV with a header, or one text per line (.txt).
+
+What a file holds is told by the fields of its first row::
+
+    examples         query, positives, negatives, weight                    as mining writes them
+    pairs            query, positive                                        also weight
+    triplets         query, positive, negative (or negative_1, ...)         also weight
+    distillation     the same with positive_score, negative_score (or negative_score_1, ...), or margin (margin_1, ...)
+    nli              premise, hypothesis, label                             entailment, neutral, contradiction; 0, 1, 2
+    scored pairs     sentence1, sentence2, score (or label)
+    labelled texts   text, label
+    texts            text
+
+`query` may be called anchor or question, `positive` passage or answer, the two texts of a pair sentence_1 and
+sentence_2, or text1 and text2. NLI: an entailment is a positive of its premise, a contradiction a hard negative; rows
+without a gold label ("-", -1), neutral ones, and premises without an entailment are left out and counted. A JSON file
+is a list of such rows, or LlamaIndex's `EmbeddingQAFinetuneDataset`. A TSV file knows no quotes.
+
+Guarantees: every row is read or the file is refused, with its name and the line. Does not know: losses, models.
+
+The fields of one row of a file -> checked values; every error names the field. Does not know: kinds of rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from llama_index_embed_plus.training.data.records import (
+    Distilled,
+    Kind,
+    LabelledText,
+    Row,
+    ScoredPair,
+    TrainingData,
+    passage,
+    qa_examples,
+)
+from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.records import Example, ScoredText
+
+Fields = Mapping[str, Any]
+
+
+def value_of(fields: Fields, aliases: Sequence[str]) -> Any:
+    """Return the value of the first of `aliases` that is there."""
+    for name in aliases:
+        if fields.get(name) is not None:
+            return fields[name]
+    raise InputError(f"has no field {aliases[0]!r}, only {listed(fields)}")
+
+
+def text_of(fields: Fields, aliases: Sequence[str]) -> str:
+    """Return the text of the first of `aliases` that is there."""
+    return as_text(value_of(fields, aliases), aliases[0])
+
+
+def numbered(fields: Fields, name: str, check: Callable[[Any, str], Any]) -> Iterator[Any]:
+    """Yield `name`, or `name_1`, `name_2`, ... as long as there is a next one, each through `check`."""
+    if fields.get(name) is not None:
+        yield check(fields[name], name)
+        return
+    place = 1
+    while fields.get(f"{name}_{place}") is not None:
+        yield check(fields[f"{name}_{place}"], f"{name}_{place}")
+        place += 1
+
+
+def as_text(value: Any, name: str) -> str:
+    """Return `value` if it is a text that says something."""
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"the field {name!r} is {value!r}, expected a text")
+    return value
+
+
+def as_number(value: Any, name: str) -> float:
+    """Return `value` as a finite number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"the field {name!r} is {value!r}, expected a number")
+    return number
+
+
+def as_weight(value: Any) -> float:
+    """Return `value` as a number above 0."""
+    weight = as_number(value, "weight")
+    if weight <= 0:
+        raise InputError(f"the weight is {weight}, expected a number above 0")
+    return weight
+
+
+def listed(fields: Fields) -> str:
+    """Return the names of the fields, for a message."""
+    return ", ".join(map(str, fields)) if isinstance(fields, Mapping) else repr(fields)
+
+
+Lines = Iterator[tuple[int, Fields]]
+
+_QUERY, _POSITIVE = ("query", "anchor", "question"), ("positive", "passage", "answer")
+_FIRST = ("sentence1", "sentence_1", "text1", "text_1", "premise")
+_SECOND = ("sentence2", "sentence_2", "text2", "text_2", "hypothesis")
+_LABEL = ("label", "gold_label")
+_NLI = {"entailment": 0, "neutral": 1, "contradiction": 2, "-": -1}
+
+
+def read_training_data(
+    path: str | Path, *, kind: Kind | None = None, score_range: tuple[float, float] | None = None
+) -> TrainingData:
+    """Read the file `path`.
+
+    kind: what it holds, where its fields do not tell. score_range: the lowest and highest score of scored pairs, which
+    are then brought to 0 .. 1 (`(0, 5)` for STS).
+
+    Raises:
+        InputError: the file cannot be read, or a row is not what the first one promised.
+        UsageError: an ending or a kind that is unknown.
+    """
+    file = Path(path)
+    if kind is not None and kind not in get_args(Kind):
+        raise UsageError(f"kind is {kind!r}, expected one of {', '.join(get_args(Kind))}")
+    if score_range is not None and not score_range[0] < score_range[1]:
+        raise UsageError(f"score_range is {score_range}, expected the lowest and the highest score")
+    try:
+        return _read(file, kind, score_range)
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def _read(file: Path, kind: Kind | None, score_range: tuple[float, float] | None) -> TrainingData:
+    if file.suffix == ".json":
+        content = _json(file, file.read_text(encoding="utf-8-sig"))
+        if isinstance(content, Mapping) and {"queries", "corpus", "relevant_docs"} <= content.keys():
+            return _qa(file, content)
+        rows: Lines = _listed(file, content)
+    elif file.suffix in _LINES:
+        rows = _LINES[file.suffix](file)
+    else:
+        raise UsageError(f"{file} ends in {file.suffix!r}, expected one of .json, {', '.join(_LINES)}")
+    return _Reader(file, kind, score_range).read(rows)
+
+
+class _Reader:
+    """Turns rows of fields into rows of one kind; every error names the line."""
+
+    def __init__(self, file: Path, kind: Kind | None, score_range: tuple[float, float] | None) -> None:
+        self.file, self.kind, self.score_range = file, kind, score_range
+        self.classes: dict[str, int] = {}
+
+    def read(self, lines: Lines) -> TrainingData:
+        found: list[Any] = []
+        for number, fields in lines:
+            try:
+                self.kind = self.kind or kind_of(fields)
+                found.append(self._row(fields))
+            except (InputError, TypeError, AttributeError) as error:
+                raise InputError(f"{self.file}, line {number}: {error}") from error
+        if not found or self.kind is None:
+            raise InputError(f"{self.file} holds no rows")
+        if self.kind == "nli":
+            return _nli_examples(found)
+        return TrainingData(self.kind, tuple(found))
+
+    def _row(self, fields: Fields) -> Row | tuple[str, str, int]:
+        match self.kind:
+            case "examples":
+                return _example(fields)
+            case "pairs" | "triplets":
+                return self._ranked(fields)
+            case "nli":
+                return text_of(fields, _FIRST), text_of(fields, _SECOND), _nli_label(fields)
+            case "scored pairs":
+                return ScoredPair(text_of(fields, _FIRST), text_of(fields, _SECOND), self._score(fields))
+            case "distillation":
+                return _distilled(fields)
+            case "labelled texts":
+                label = self.classes.setdefault(str(value_of(fields, _LABEL)), len(self.classes))
+                return LabelledText(text_of(fields, ("text",)), label)
+            case _:
+                return text_of(fields, ("text",))
+
+    def _ranked(self, fields: Fields) -> Example:
+        negatives = tuple(passage(text) for text in numbered(fields, "negative", as_text))
+        if self.kind == "triplets" and not negatives:
+            raise InputError(f"has no field 'negative', only {listed(fields)}")
+        positive = passage(text_of(fields, _POSITIVE))
+        return Example(text_of(fields, _QUERY), (positive,), negatives, as_weight(fields.get("weight", 1.0)))
+
+    def _score(self, fields: Fields) -> float:
+        score = as_number(value_of(fields, ("score", *_LABEL)), "score")
+        if self.score_range is None:
+            return score
+        low, high = self.score_range
+        if not low <= score <= high:
+            raise InputError(f"the score {score} is outside of {low} .. {high}")
+        return (score - low) / (high - low)
+
+
+def kind_of(fields: Fields) -> Kind:
+    """Return what a row with these fields is. Raises InputError if nothing is made of them."""
+    if not isinstance(fields, Mapping):
+        raise InputError(f"is {fields!r:.60}, expected an object with fields")
+    has = {name for name in fields if fields[name] not in (None, "")}
+    if "positives" in has:
+        return "examples"
+    if has & set(_QUERY) and has & set(_POSITIVE):
+        if not any(name.startswith("negative") for name in has):
+            return "pairs"
+        taught = any(name.startswith(("margin", "negative_score")) for name in has)
+        return "distillation" if taught else "triplets"
+    if has & set(_FIRST) and has & set(_SECOND):
+        named = next((str(fields[name]).lower() for name in _LABEL if name in has), "")
+        is_nli = named and ("premise" in has or named in _NLI)
+        return "nli" if is_nli else "scored pairs"
+    if "text" in has:
+        return "labelled texts" if has & set(_LABEL) else "texts"
+    raise InputError(f"has the fields {listed(fields)}: no kind of training row has these")
+
+
+def _example(fields: Fields) -> Example:
+    example = Example.from_row(fields)
+    texts = (example.query, *(text.text for text in (*example.positives, *example.negatives)))
+    if not all(text.strip() for text in texts):
+        raise InputError("a text is empty")
+    return Example(example.query, example.positives, example.negatives, as_weight(example.weight))
+
+
+def _distilled(fields: Fields) -> Distilled:
+    negatives = tuple(numbered(fields, "negative", as_text))
+    margins = tuple(numbered(fields, "margin", as_number))
+    if not margins:
+        best = as_number(value_of(fields, ("positive_score",)), "positive_score")
+        margins = tuple(best - score for score in numbered(fields, "negative_score", as_number))
+    if not negatives or len(margins) != len(negatives):
+        raise InputError(f"has {len(negatives)} negatives and {len(margins)} scores of them")
+    return Distilled(text_of(fields, _QUERY), text_of(fields, _POSITIVE), negatives, margins)
+
+
+def _nli_label(fields: Fields) -> int:
+    value = str(value_of(fields, _LABEL)).strip().lower()
+    label = _NLI.get(value, value)
+    if label not in (-1, 0, 1, 2) and label not in ("-1", "0", "1", "2"):
+        raise InputError(f"the label is {value!r}, expected one of {', '.join(_NLI)}, or 0, 1, 2, -1")
+    return int(label)
+
+
+def _nli_examples(rows: Sequence[tuple[str, str, int]]) -> TrainingData:
+    by_premise: dict[str, dict[int, dict[str, ScoredText]]] = {}
+    for premise, hypothesis, label in rows:
+        by_premise.setdefault(premise, {0: {}, 1: {}, 2: {}, -1: {}})[label][hypothesis] = passage(hypothesis)
+    examples = tuple(
+        Example(premise, tuple(found[0].values()), tuple(found[2].values()))
+        for premise, found in by_premise.items()
+        if found[0]
+    )
+    used = sum(len(example.positives) + len(example.negatives) for example in examples)
+    return TrainingData("nli", examples, left_out=len(rows) - used)
+
+
+def _qa(file: Path, content: Mapping[str, Any]) -> TrainingData:
+    try:
+        return TrainingData(
+            "examples", tuple(qa_examples(content["queries"], content["corpus"], content["relevant_docs"]))
+        )
+    except (InputError, AttributeError, TypeError) as error:
+        raise InputError(f"{file} is not an EmbeddingQAFinetuneDataset: {error}") from error
+
+
+def _json_lines(file: Path) -> Lines:
+    with file.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, _json(f"{file}, line {number}", line)
+
+
+def _text_lines(file: Path) -> Lines:
+    with file.open(encoding="utf-8-sig") as lines:
+        yield from ((number, {"text": line.strip()}) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def _table(delimiter: str, quoting: Literal[0, 3]) -> Callable[[Path], Lines]:
+    def rows(file: Path) -> Lines:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines, delimiter=delimiter, quoting=quoting, strict=True)
+            try:
+                for fields in reader:
+                    if None in fields or None in fields.values():
+                        raise InputError(
+                            f"{file}, line {reader.line_num}: expected {len(reader.fieldnames or ())} columns"
+                        )
+                    yield reader.line_num, {name: value for name, value in fields.items() if value != ""}
+            except csv.Error as error:
+                raise InputError(f"{file}, line {reader.reader.line_num}: not a row of the table: {error}") from error
+
+    return rows
+
+
+_LINES: dict[str, Callable[[Path], Lines]] = {
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".csv": _table(",", csv.QUOTE_MINIMAL),
+    ".tsv": _table("\t", csv.QUOTE_NONE),
+    ".txt": _text_lines,
+}
+
+
+def _listed(file: Path, content: Any) -> Lines:
+    if not isinstance(content, list):
+        raise InputError(f"{file} holds no list of rows and no EmbeddingQAFinetuneDataset")
+    yield from enumerate(content, start=1)
+
+
+def _json(where: object, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON: {error}") from error

@@ -1,0 +1,198 @@
+"""The rows that training knows, as frozen values, and a set of them of one kind.
+
+Does not know: files, losses, models.
+
+Queries that no training may see, what answers them, and where the passages are.
+
+Guarantees: a `Heldout` that was made can be measured: ids are unique, and at least one query has a relevant passage.
+Does not know: encoders, collections, splits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.mining.miner import MiningResult
+from qdrant_tools.records import Example, Passage, Qrels, Query, ScoredText
+
+Kind = Literal["examples", "pairs", "triplets", "nli", "scored pairs", "distillation", "labelled texts", "texts"]
+"""What a file holds. The first four become examples: a query, its positives, its negatives."""
+
+RANKING: tuple[Kind, ...] = ("examples", "pairs", "triplets", "nli")
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """Two texts and how alike they are: a similarity, or a label 0 or 1."""
+
+    first: str
+    second: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A query, its positive, and negatives with the teacher's margins: the positive's score minus the negative's."""
+
+    query: str
+    positive: str
+    negatives: tuple[str, ...]
+    margins: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """A text and the class it belongs to."""
+
+    text: str
+    label: int
+
+
+Row = Example | ScoredPair | Distilled | LabelledText | str
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Rows of one kind. `left_out`: rows of the file without a gold label, or that say nothing by themselves."""
+
+    kind: Kind
+    rows: tuple[Row, ...]
+    left_out: int = 0
+
+    @classmethod
+    def of(cls, rows: MiningResult | Iterable[Row]) -> TrainingData:
+        """What `mine` returned, or rows of one kind: examples, pairs with scores, texts, ...
+
+        Raises:
+            UsageError: rows of several kinds.
+        """
+        found = tuple(rows.examples if isinstance(rows, MiningResult) else rows)
+        kinds = {_KINDS[type(row)] for row in found} or {"examples"}
+        if len(kinds) > 1:
+            raise UsageError(f"rows are of several kinds: {', '.join(sorted(kinds))}; give them one after the other")
+        return cls(kinds.pop(), found)
+
+    @classmethod
+    def of_qa_dataset(cls, dataset: Any) -> TrainingData:
+        """LlamaIndex's `EmbeddingQAFinetuneDataset`, or anything with its queries, corpus and relevant_docs.
+
+        Raises:
+            UsageError: a relevant document is not in the corpus.
+        """
+        return cls("examples", tuple(qa_examples(dataset.queries, dataset.corpus, dataset.relevant_docs)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """The rows as examples. Raises UsageError if they are something else."""
+        found = tuple(row for row in self.rows if isinstance(row, Example))
+        if len(found) < len(self.rows):
+            raise UsageError(f"the data is {self.kind}, expected queries with positives: {', '.join(RANKING)}")
+        return found
+
+    def unweighted(self) -> TrainingData:
+        """The same examples, each of weight 1."""
+        return replace(self, rows=tuple(replace(example, weight=1.0) for example in self.examples))
+
+    def with_negatives(self) -> TrainingData:
+        """Only the examples that have negatives; the others are counted in `left_out`."""
+        kept = tuple(example for example in self.examples if example.negatives)
+        return replace(self, rows=kept, left_out=self.left_out + len(self.rows) - len(kept))
+
+    def known(self) -> dict[str, list[str]]:
+        """Query -> the texts of all its positives, for `batches.batch_sampler`; {} if the rows have no queries."""
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            if isinstance(row, Example):
+                found.setdefault(row.query, []).extend(positive.text for positive in row.positives)
+        return found
+
+    def passage_ids(self) -> dict[str, str]:
+        """Text -> passage id, for `batches.batch_sampler`."""
+        examples = [row for row in self.rows if isinstance(row, Example)]
+        return {text.text: text.id for example in examples for text in (*example.negatives, *example.positives)}
+
+
+def passage(text: str) -> ScoredText:
+    """A passage that came without an id: its id is a hash of its text."""
+    return ScoredText(hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32], text)
+
+
+def qa_examples(
+    queries: Mapping[str, str], corpus: Mapping[str, str], relevant: Mapping[str, Iterable[str]]
+) -> Iterable[Example]:
+    """Queries, passages and which of them answer -> examples without negatives, one per query that has an answer."""
+    for query_id, text in queries.items():
+        ids = tuple(relevant.get(query_id, ()))
+        missing = [passage_id for passage_id in ids if passage_id not in corpus]
+        if missing:
+            raise UsageError(f"query {query_id!r} is answered by {missing[0]!r}, which is not in the corpus")
+        if ids:
+            yield Example(text, tuple(ScoredText(passage_id, corpus[passage_id]) for passage_id in ids))
+
+
+_KINDS: dict[type, Kind] = {
+    Example: "examples",
+    ScoredPair: "scored pairs",
+    Distilled: "distillation",
+    LabelledText: "labelled texts",
+    str: "texts",
+}
+
+
+@dataclass(frozen=True)
+class Heldout:
+    """Held-out queries, their judgements, and the passages to search.
+
+    Without `passages`, those of a collection are searched: give the collection where this is used.
+    """
+
+    queries: tuple[Query, ...]
+    qrels: Qrels
+    passages: tuple[Passage, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, ids in (("queries", [q.id for q in self.queries]), ("passages", [p.id for p in self.passages])):
+            if len(set(ids)) < len(ids):
+                twice = next(each for each in ids if ids.count(each) > 1)
+                raise InputError(f"held-out {name} contain the id {twice!r} twice: every id names one thing")
+        if not self.answerable:
+            raise InputError(
+                f"none of the {len(self.queries)} held-out queries has a relevant passage in the {len(self.qrels)} "
+                "judgements: check that query ids and judgements belong together"
+            )
+
+    @property
+    def answerable(self) -> tuple[Query, ...]:
+        """The queries that have a passage of grade 1 or more: only they can show a difference."""
+        return tuple(query for query in self.queries if any(g > 0 for g in self.qrels.get(query.id, {}).values()))
+
+    @property
+    def relevant(self) -> frozenset[str]:
+        """The ids of all passages that answer a held-out query."""
+        return frozenset(
+            passage for query in self.queries for passage, grade in self.qrels.get(query.id, {}).items() if grade > 0
+        )
+
+    @classmethod
+    def of_examples(cls, examples: Sequence[Example], *, passages: Iterable[Passage] = ()) -> Heldout:
+        """Hold examples out: their positives are the answers. Equal queries become one with the answers of all.
+
+        `passages` are searched beside the positives of the examples; with none at all, give a collection to `prove`.
+        """
+        ids: dict[str, str] = {}
+        qrels: dict[str, dict[str, int]] = {}
+        for example in examples:
+            query = ids.setdefault(example.query, f"heldout-{len(ids)}")
+            qrels.setdefault(query, {}).update({positive.id: 1 for positive in example.positives})
+        others = {passage.id: passage for passage in passages}
+        if others:
+            for example in examples:
+                others.update({p.id: Passage(p.id, p.text) for p in example.positives if p.id not in others})
+        return cls(tuple(Query(name, text) for text, name in ids.items()), qrels, tuple(others.values()))

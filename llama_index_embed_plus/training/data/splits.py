@@ -1,0 +1,331 @@
+"""Queries or training examples -> train, dev and test; and a refusal when held-out queries have leaked into train.
+
+Near-duplicates stay together: queries with the same words, queries that an encoder puts closer than a threshold, and
+queries that share a positive (unless told otherwise). A leak is the same thing across the border; see `find_leaks`.
+
+Guarantees: every item lands in exactly one part; the same items and seed give the same parts in whatever order the
+items come; a split passes `check_leak` with the settings it was made with. Does not know: how well a model does.
+
+Texts, and an encoder if there is one -> which of them are the same question, and the groups that follow.
+
+Two questions are the same if their words are (case, punctuation, spelling in Unicode and spaces aside), or if an
+encoder puts their vectors at least as close as a threshold. Sameness is passed on: a group is a connected component
+(union-find, Tarjan 1975), so that no member of one group is the same as a member of another.
+
+Guarantees: the order of the texts does not matter; memory is one block of similarities, never all pairs at once.
+Does not know: what the groups are for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+import numpy as np
+
+from llama_index_embed_plus.errors import LeakError
+from llama_index_embed_plus.training.data.records import Distilled, Heldout, LabelledText, Row, ScoredPair
+from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.records import Encoder, Example, Qrels, Query, ScoredText, Vectors
+
+Item = TypeVar("Item", Query, Example)
+
+SAME = 0.95
+"""Cosine of two query vectors from which on they are one question."""
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """How to split. Shares are of the queries; what is left is for training."""
+
+    dev: float = 0.1
+    test: float = 0.1
+    seed: int = 0
+    similarity: float = SAME
+    """Cosine of two query vectors from which on they are one question; used if an encoder is given."""
+    by_passage: bool = True
+    """Queries that share a positive stay together. Where one passage answers much of the log, few groups are left."""
+
+    def __post_init__(self) -> None:
+        if min(self.dev, self.test) < 0 or self.dev + self.test >= 1 or not 0 < self.similarity <= 1:
+            raise UsageError(f"{self}: expected shares of at least 0 that leave some for training, similarity up to 1")
+
+
+@dataclass(frozen=True)
+class Split(Generic[Item]):
+    """The parts, each in the order of the input. `groups` is how many sets of near-duplicates there were."""
+
+    train: tuple[Item, ...]
+    dev: tuple[Item, ...]
+    test: tuple[Item, ...]
+    groups: int
+
+
+def split_queries(
+    items: Sequence[Item],
+    settings: SplitSettings | None = None,
+    *,
+    qrels: Qrels | None = None,
+    encoder: Encoder | None = None,
+) -> Split[Item]:
+    """Split queries or examples into train, dev and test.
+
+    Whole groups are taken in an order that the seed decides, first for test, then for dev, as long as they fit into
+    the share; a group larger than a share is trained on. `qrels` says which passages answer a `Query`; an `Example`
+    says so itself.
+
+    Raises:
+        InputError: a share above 0 got no query: the groups are too few or too large.
+    """
+    settings = settings or SplitSettings()
+    texts = [_text(item) for item in items]
+    vectors = encoder.encode_queries(texts) if encoder is not None and texts else None
+    found = group_texts(texts, vectors, similarity=settings.similarity)
+    if settings.by_passage:
+        found.join_equal((i, key) for i, item in enumerate(items) for key in _passages_of(item, qrels or {}))
+    groups = sorted(found.members(), key=lambda members: _draw(members, texts, settings.seed))
+    part = ["train"] * len(items)
+    for name, share in (("test", settings.test), ("dev", settings.dev)):
+        wanted = max(1, round(share * len(items))) if share else 0
+        if not _fill(part, groups, name, wanted) and share:
+            raise InputError(
+                f"no query for the {name} part: {len(items)} queries are {len(groups)} groups of near-duplicates, of "
+                f"which none of up to {wanted} queries is left; raise {name}={share:g}, similarity or give more queries"
+            )
+    train, dev, test = (
+        tuple(item for item, where in zip(items, part) if where == name) for name in ("train", "dev", "test")
+    )
+    return Split(train, dev, test, len(groups))
+
+
+@dataclass(frozen=True)
+class Leak:
+    """One training example that knows a held-out query. `row` counts training examples from 0."""
+
+    kind: Literal["same query", "near query", "same passage"]
+    row: int
+    train_query: str
+    heldout_query: str
+
+
+def find_leaks(
+    train: Sequence[Example],
+    heldout: Heldout,
+    *,
+    encoder: Encoder | None = None,
+    similarity: float = SAME,
+    passages: bool = True,
+) -> list[Leak]:
+    """Find the training examples that give held-out queries away, by three rules; at most one leak per rule and row.
+
+    same query: its query has the words of a held-out one. near query: `encoder` puts the two at least `similarity`
+    close; without an encoder this rule is not applied. same passage: one of its positives, by id or by words, answers
+    a held-out query, so that it is a question about a held-out passage; `passages=False` allows that, for collections
+    where every passage answers many questions.
+    """
+    return [
+        *_same_queries(train, heldout),
+        *(_near_queries(train, heldout, encoder, similarity) if encoder is not None else ()),
+        *(_same_passages(train, heldout) if passages else ()),
+    ]
+
+
+def check_leak(
+    train: Sequence[Example],
+    heldout: Heldout,
+    *,
+    encoder: Encoder | None = None,
+    similarity: float = SAME,
+    passages: bool = True,
+) -> None:
+    """Refuse training data that gives held-out queries away; the rules are those of `find_leaks`.
+
+    Raises:
+        LeakError: with the number of leaks by rule, and examples.
+    """
+    leaks = find_leaks(train, heldout, encoder=encoder, similarity=similarity, passages=passages)
+    if not leaks:
+        return
+    counts = {kind: sum(leak.kind == kind for leak in leaks) for kind in ("same query", "near query", "same passage")}
+    told = ", ".join(f"{count} by {kind}" for kind, count in counts.items() if count)
+    shown = "; ".join(f"{leak.train_query[:80]!r} ~ {leak.heldout_query[:80]!r}" for leak in _shown(leaks))
+    raise LeakError(
+        f"{len({leak.row for leak in leaks})} of {len(train)} training examples give held-out queries away ({told}), "
+        f"such as {shown}: split with split_queries, or drop them with without_leaks"
+        + (", or allow other questions about held-out passages with passages=False" if counts["same passage"] else "")
+    )
+
+
+def as_questions(rows: Iterable[Row]) -> list[Example]:
+    """Return what `find_leaks` looks at for training rows of any kind.
+
+    A pair with a score may be asked from either side, and says that its sides belong together if the score is above 0;
+    a text without more may itself be a held-out query. `row` of a leak then counts these questions.
+    """
+    found: list[Example] = []
+    for row in rows:
+        if isinstance(row, Example):
+            found.append(row)
+        elif isinstance(row, Distilled):
+            found.append(Example(row.query, (ScoredText("", row.positive),)))
+        elif isinstance(row, ScoredPair):
+            for asked, other in ((row.first, row.second), (row.second, row.first)):
+                found.append(Example(asked, (ScoredText("", other),) if row.score > 0 else ()))
+        else:
+            found.append(Example(row.text if isinstance(row, LabelledText) else row, ()))
+    return found
+
+
+def without_leaks(
+    train: Sequence[Example],
+    heldout: Heldout,
+    *,
+    encoder: Encoder | None = None,
+    similarity: float = SAME,
+    passages: bool = True,
+) -> tuple[list[Example], list[Leak]]:
+    """Return the examples that give nothing away, and what was wrong with the others."""
+    leaks = find_leaks(train, heldout, encoder=encoder, similarity=similarity, passages=passages)
+    dropped = {leak.row for leak in leaks}
+    return [example for row, example in enumerate(train) if row not in dropped], leaks
+
+
+def _shown(leaks: Sequence[Leak]) -> list[Leak]:
+    """A few leaks, of every rule one if possible."""
+    first = {leak.kind: leak for leak in reversed(leaks)}
+    return [*reversed(first.values()), *(leak for leak in leaks if leak is not first[leak.kind])][:_SHOWN]
+
+
+def _same_queries(train: Sequence[Example], heldout: Heldout) -> Iterator[Leak]:
+    known = {normalized(query.text): query.text for query in heldout.queries}
+    for row, example in enumerate(train):
+        if (same := known.get(normalized(example.query))) is not None:
+            yield Leak("same query", row, example.query, same)
+
+
+def _near_queries(train: Sequence[Example], heldout: Heldout, encoder: Encoder, similarity: float) -> Iterator[Leak]:
+    """Those that differ in their words; the others are found without an encoder."""
+    if not train:
+        return
+    known = {normalized(query.text) for query in heldout.queries}
+    left = encoder.encode_queries([example.query for example in train])
+    right = encoder.encode_queries([query.text for query in heldout.queries])
+    last = -1
+    for row, column, _ in near_pairs(left, right, similarity=similarity):
+        if row != last and normalized(train[row].query) not in known:
+            yield Leak("near query", row, train[row].query, heldout.queries[column].text)
+        last = row
+
+
+def _same_passages(train: Sequence[Example], heldout: Heldout) -> Iterator[Leak]:
+    by_id = {
+        passage: query.text
+        for query in heldout.queries
+        for passage, grade in heldout.qrels.get(query.id, {}).items()
+        if grade > 0
+    }
+    by_text = {normalized(passage.text): by_id[passage.id] for passage in heldout.passages if passage.id in by_id}
+    for row, example in enumerate(train):
+        for positive in example.positives:
+            asked = by_id.get(positive.id) or (by_text.get(normalized(positive.text)) if positive.text else None)
+            if asked is not None:
+                yield Leak("same passage", row, example.query, asked)
+                break
+
+
+def _fill(part: list[str], groups: Sequence[Sequence[int]], name: str, wanted: int) -> int:
+    """Move whole groups from train to the part `name` while they fit into `wanted` and leave something to train on."""
+    left, taken = part.count("train"), 0
+    for members in groups:
+        if part[members[0]] == "train" and len(members) <= wanted - taken and len(members) < left - taken:
+            taken += len(members)
+            for member in members:
+                part[member] = name
+    return taken
+
+
+def _text(item: Query | Example) -> str:
+    return item.text if isinstance(item, Query) else item.query
+
+
+def _passages_of(item: Query | Example, qrels: Qrels) -> list[tuple[str, str]]:
+    """What names the passages that answer an item: their ids, and their words where these are known."""
+    if isinstance(item, Query):
+        return [("id", passage) for passage, grade in qrels.get(item.id, {}).items() if grade > 0]
+    ids = [("id", positive.id) for positive in item.positives]
+    return ids + [("text", normalized(positive.text)) for positive in item.positives if positive.text]
+
+
+def _draw(members: Sequence[int], texts: Sequence[str], seed: int) -> bytes:
+    """Where a group stands in the draw: by its words alone, so that the order of the rows is of no matter."""
+    words = min(normalized(texts[member]) for member in members)
+    return hashlib.sha256(f"{seed}\0{words}".encode(errors="surrogatepass")).digest()
+
+
+_BLOCK = 1024
+_NOT_A_WORD = re.compile(r"[\W_]+")
+
+
+def normalized(text: str) -> str:
+    """Return the words of a text in order, casefolded, in one spelling of Unicode (NFKC), with single spaces.
+
+    A text without any word keeps its signs, so that "??" and "!!" stay apart.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return _NOT_A_WORD.sub(" ", folded).strip() or " ".join(folded.split())
+
+
+class Groups:
+    """Union-find over `0 .. count - 1`."""
+
+    def __init__(self, count: int) -> None:
+        self._parent = list(range(count))
+
+    def root(self, item: int) -> int:
+        while self._parent[item] != item:
+            self._parent[item] = self._parent[self._parent[item]]
+            item = self._parent[item]
+        return item
+
+    def join(self, first: int, second: int) -> None:
+        a, b = self.root(first), self.root(second)
+        self._parent[max(a, b)] = min(a, b)
+
+    def join_equal(self, keys: Iterable[tuple[int, object]]) -> None:
+        """Join all items that come with an equal key: (item, key) pairs."""
+        seen: dict[object, int] = {}
+        for item, key in keys:
+            self.join(item, seen.setdefault(key, item))
+
+    def members(self) -> list[list[int]]:
+        """The groups, each a list of items in rising order."""
+        found: dict[int, list[int]] = {}
+        for item in range(len(self._parent)):
+            found.setdefault(self.root(item), []).append(item)
+        return list(found.values())
+
+
+def near_pairs(left: Vectors, right: Vectors, *, similarity: float) -> Iterator[tuple[int, int, float]]:
+    """Yield (row of `left`, row of `right`, cosine) of all pairs of unit vectors at least `similarity` apart.
+
+    Exact: every pair is compared, `_BLOCK` rows of `left` at a time.
+    """
+    for start in range(0, len(left), _BLOCK):
+        scores = left[start : start + _BLOCK] @ right.T
+        for row, column in zip(*np.nonzero(scores >= similarity)):
+            yield start + int(row), int(column), float(scores[row, column])
+
+
+def group_texts(texts: Sequence[str], vectors: Vectors | None = None, *, similarity: float = 0.95) -> Groups:
+    """Return the groups of texts that are the same question; `vectors` (n, dimension) are unit rows, one per text."""
+    groups = Groups(len(texts))
+    groups.join_equal(enumerate(map(normalized, texts)))
+    if vectors is not None:
+        for first, second, _ in near_pairs(vectors, vectors, similarity=similarity):
+            groups.join(first, second)
+    return groups

@@ -1,0 +1,149 @@
+"""Two encoders and something that neither was tuned for -> what the second one has forgotten.
+
+The general set is one of:
+
+- a `SimilaritySet`: pairs of texts with a score, as of STS benchmarks; measured is Spearman's correlation of the
+  cosines with the scores. The first text of a pair is embedded as a query, the second as a passage, so that a query
+  adapter is seen too.
+- a `Heldout` of another topic: nDCG over its own passages.
+- by default, known items: passages of the collection (`searched.general_passages` says which) are split after their
+  first sentence (or after their title); the sentence is the query, the rest is the one passage that answers it, and it
+  is looked for among the rests of all of them. This is the inverse cloze task (Lee, Chang and Toutanova 2019,
+  arXiv 1906.00300). It measures whether a text still lies nearest to where it comes from. It sees collapse and drift
+  of everything that was not trained on; it does not see finer skills, such as answering real questions about those
+  passages: for that, give a set.
+
+Guarantees: both encoders see the same texts; a text is at most `_MAX_CHARACTERS` long here, to bound the time.
+Does not know: what loss is tolerable; see `proof`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
+from llama_index_embed_plus.training.data.records import Heldout
+from llama_index_embed_plus.training.proof.paired import Change, change_of_correlation, change_of_means
+from qdrant_tools.errors import InputError
+from qdrant_tools.metrics import ndcg
+from qdrant_tools.records import Encoder, Passage, Query, Run
+
+_MAX_CHARACTERS = 400
+_MIN_QUERY_WORDS, _MIN_REST_WORDS = 3, 5
+_SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n\s*\n|(?<=[。！？])")
+
+
+@dataclass(frozen=True)
+class SimilaritySet:
+    """Pairs of texts and how similar people found them, on any scale: rows (first, second, score)."""
+
+    pairs: tuple[tuple[str, str, float], ...]
+
+    def __post_init__(self) -> None:
+        scores = np.array([score for *_, score in self.pairs], np.float64)
+        if len(scores) < 2 or not np.isfinite(scores).all() or len(set(scores.tolist())) < 2:
+            raise InputError(f"a similarity set of {len(scores)} pairs, expected at least 2 different, finite scores")
+
+
+@dataclass(frozen=True)
+class KnownItems:
+    """Passages to be found again by their own beginning; see `known_items`."""
+
+    heldout: Heldout
+
+
+General = SimilaritySet | Heldout | KnownItems
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """What was measured on the general set: `items` pairs or queries."""
+
+    kind: Literal["similarity", "retrieval", "known items"]
+    items: int
+    change: Change
+    trained: int = 0
+    """How many of the items are about passages that were trained on; only known for known items."""
+
+
+def measure_forgetting(before: Encoder, after: Encoder, general: General, *, k: int = 10, seed: int = 0) -> Forgetting:
+    """Measure both encoders on the general set.
+
+    Raises:
+        InputError: a retrieval set without passages.
+    """
+    if isinstance(general, SimilaritySet):
+        gold = np.array([score for *_, score in general.pairs], np.float64)
+        cosines = [_cosines(encoder, general) for encoder in (before, after)]
+        return Forgetting("similarity", len(gold), change_of_correlation(gold, *cosines, seed=seed))
+    known = isinstance(general, KnownItems)
+    heldout = general.heldout if isinstance(general, KnownItems) else general
+    if not heldout.passages:
+        raise InputError("the general retrieval set has no passages: give them, both encoders embed them anew")
+    qrels = {query.id: heldout.qrels[query.id] for query in heldout.answerable}
+    first, second = (ndcg(qrels, run, k=k) for run in _runs(before, after, heldout, k=k))
+    change = change_of_means(f"ndcg@{k}", first, second, seed=seed)
+    return Forgetting("known items" if known else "retrieval", len(qrels), change)
+
+
+def known_items(passages: Iterable[Passage], *, most: int) -> KnownItems | None:
+    """Make known items of the first `most` passages that can be split; None if none can.
+
+    A title in the metadata is the query if it has at least 3 words, else the first sentence is, else the first half of
+    the words; what follows needs at least 5 words. Equal rests or equal queries are taken once.
+    """
+    queries: dict[str, Query] = {}
+    rests: dict[str, Passage] = {}
+    for passage in passages:
+        split = _split(passage)
+        if split is None or split[0] in queries or split[1] in rests:
+            continue
+        queries[split[0]], rests[split[1]] = Query(passage.id, split[0]), Passage(passage.id, split[1])
+        if len(queries) == most:
+            break
+    if not queries:
+        return None
+    return KnownItems(
+        Heldout(tuple(queries.values()), {p.id: {p.id: 1} for p in rests.values()}, tuple(rests.values()))
+    )
+
+
+def _split(passage: Passage) -> tuple[str, str] | None:
+    """(query, rest) of one passage, the query taken out of the rest."""
+    text = passage.text.strip()
+    title = str(passage.metadata.get("title") or "").strip()
+    if len(title.split()) >= _MIN_QUERY_WORDS:
+        first, rest = title, text.removeprefix(title).strip()
+    else:
+        first, rest = ([*_SENTENCE_END.split(text, maxsplit=1), ""])[:2]
+    if len(first.split()) < _MIN_QUERY_WORDS or len(rest.split()) < _MIN_REST_WORDS:
+        words = text.split()
+        first, rest = " ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])
+    if len(first.split()) < _MIN_QUERY_WORDS or len(rest.split()) < _MIN_REST_WORDS:
+        return None
+    return first[:_MAX_CHARACTERS], rest[:_MAX_CHARACTERS]
+
+
+def _runs(before: Encoder, after: Encoder, heldout: Heldout, *, k: int) -> list[Run]:
+    ids = [passage.id for passage in heldout.passages]
+    texts = [passage.text for passage in heldout.passages]
+    queries = heldout.answerable
+    stored = {before.space: before.encode_passages(texts)}
+    if after.space not in stored:
+        stored[after.space] = after.encode_passages(texts)
+    names, asked = [query.id for query in queries], [query.text for query in queries]
+    return [
+        PassageVectors(ids, stored[each.space]).search(names, each.encode_queries(asked), k=k)
+        for each in (before, after)
+    ]
+
+
+def _cosines(encoder: Encoder, general: SimilaritySet) -> np.ndarray:
+    first = encoder.encode_queries([pair[0] for pair in general.pairs])
+    second = encoder.encode_passages([pair[1] for pair in general.pairs])
+    return np.asarray((first * second).sum(axis=1), np.float64)

@@ -1,0 +1,200 @@
+"""A training report -> the model card, README.md, that people and the Hugging Face hub read.
+
+Front matter is what sentence-transformers writes: tags, `base_model`, and a `model-index` with the measured figures.
+
+Guarantees: every figure comes from the report; what was not measured is said not to be; names of models and settings
+cannot break the front matter or a table. The queries themselves are left out, since a card is published and they may be
+personal; `train_report.json` lists them. Does not know: licences, what the data means.
+
+An artifact and a proof that was made of it -> the artifact with that proof in its report and its card.
+
+For what was trained or averaged without held-out queries at hand, or is to be measured again on others.
+
+Guarantees: the artifact is replaced whole or not at all; a proof of other vectors is refused, and so is one against
+another base than the report names. Does not know: how the proof was made.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from llama_index_embed_plus.errors import TrainingError
+from llama_index_embed_plus.models import artifact
+from llama_index_embed_plus.training.proof.forgetting import Forgetting
+from llama_index_embed_plus.training.proof.paired import Change
+from llama_index_embed_plus.training.proof.proof import Proof
+from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, read_report, write_report
+from qdrant_tools.errors import UsageError
+
+CARD = "README.md"
+_GENERAL = {
+    "similarity": "pairs of texts with a similarity score",
+    "retrieval": "queries of another topic",
+    "known items": "passages to be found again by their own first sentence",
+}
+
+
+def write_card(folder: Path, report: TrainReport) -> None:
+    """Write README.md into a folder that is not sealed yet: `artifact.write_manifest` hashes it."""
+    (folder / CARD).write_text(card(report), "utf-8")
+
+
+def card(report: TrainReport) -> str:
+    """Return the model card as Markdown with YAML front matter."""
+    base, space = _plain(report.lineage.base), _plain(report.lineage.space or report.lineage.base_space)
+    sections = [
+        f"# {space}",
+        f"A sentence-transformers model, made from `{base}` by the method `{_plain(report.method)}`: it maps a text to "
+        "a vector for search by meaning.",
+        "## Use",
+        _usage(report),
+        "## Figures",
+        *_figures(report.proof),
+        f"**Verdict:** {'may be promoted' if report.promotable else 'not to be promoted'}: {_plain(report.verdict)}.",
+        "## Data",
+        _table(("what", "how many"), report.data.items()) if report.data else "Not recorded.",
+        "## Training",
+        *_training(report),
+        "## Lineage",
+        _lineage(report.lineage),
+    ]
+    return f"---\n{_front_matter(report)}---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _front_matter(report: TrainReport) -> str:
+    """YAML, every value as JSON, which YAML contains: nothing in a name can be taken for structure."""
+    loss = report.settings.get("loss")
+    tags = ["sentence-transformers", "sentence-similarity", "feature-extraction", "dense"]
+    if "examples" in report.data:
+        tags.append(f"dataset_size:{report.data['examples']}")
+    if isinstance(loss, str):
+        tags.append(f"loss:{loss}")
+    rows: dict[str, Any] = {
+        "library_name": "sentence-transformers",
+        "pipeline_tag": "sentence-similarity",
+        "base_model": report.lineage.base,
+        "tags": tags,
+    }
+    if report.proof is not None:
+        task = {"type": "information-retrieval", "name": "Information Retrieval"}
+        dataset = {"type": "held-out", "name": f"{report.proof.queries} held-out queries"}
+        metrics = [{"type": each.metric, "value": round(each.after, 4)} for each in report.proof.changes]
+        name = report.lineage.space or report.lineage.base_space
+        rows["model-index"] = [{"name": name, "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}]
+    return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in rows.items())
+
+
+def _usage(report: TrainReport) -> str:
+    lines = ["from llama_index_embed_plus import open_encoder", 'encoder = open_encoder("this/folder")']
+    if report.method == "adapter":
+        lines.append("# Queries pass through the adapter; passages are those of the base, nothing is embedded anew.")
+    else:
+        lines += ["# or", "from sentence_transformers import SentenceTransformer"]
+        lines.append('model = SentenceTransformer("this/folder")')
+    return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _figures(proof: Proof | None) -> Iterator[str]:
+    if proof is None:
+        yield "Not measured: no held-out queries were given. Nothing is known about whether this model is better."
+        return
+    of_all = f" of {proof.passages_in_all}" if proof.passages != proof.passages_in_all else ""
+    yield (
+        f"On {proof.queries} held-out queries over {proof.passages}{of_all} passages, by exact search; 95 % intervals "
+        "by paired bootstrap."
+    )
+    yield _changes(proof.changes)
+    yield f"By nDCG@{proof.k}: {len(proof.wins)} queries better, {len(proof.losses)} worse, {proof.same} the same."
+    if proof.unanswerable:
+        yield f"{proof.unanswerable} held-out queries have no relevant passage and are not counted."
+    yield from _forgetting(proof.forgetting)
+
+
+def _forgetting(found: Forgetting | None) -> Iterator[str]:
+    if found is None:
+        yield "Forgetting was not measured."
+        return
+    yield f"Forgetting, measured on {found.items} {_GENERAL[found.kind]}:"
+    yield _changes((found.change,))
+    if found.trained:
+        yield f"{found.trained} of these passages were trained on."
+
+
+def _changes(changes: Iterable[Change]) -> str:
+    rows = (
+        (each.metric, f"{each.before:.4f}", f"{each.after:.4f}", f"{each.difference:+.4f}", _interval(each))
+        for each in changes
+    )
+    return _table(("metric", "base", "this model", "difference", "95 % interval"), rows)
+
+
+def _interval(change: Change) -> str:
+    return f"{change.low:+.4f} to {change.high:+.4f}"
+
+
+def _training(report: TrainReport) -> Iterator[str]:
+    yield f"{len(report.losses)} steps in {report.seconds:.1f} seconds, seed {report.seed}."
+    if report.losses:
+        yield f"Loss: {report.losses[0]:.4f} at the first step, {report.losses[-1]:.4f} at the last."
+    if report.settings:
+        yield _table(("setting", "value"), report.settings.items())
+    if report.stages:
+        rows = ((s.name, s.steps, f"{s.seconds:.1f}", _metrics(s.metrics)) for s in report.stages)
+        yield _table(("stage", "steps", "seconds", "measured after it"), rows)
+    if report.notes:
+        yield "\n".join(f"- {_plain(note)}" for note in report.notes)
+    if report.versions:
+        yield "Made with " + ", ".join(f"{name} {version}" for name, version in report.versions.items()) + "."
+
+
+def _metrics(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()) or "nothing"
+
+
+def _lineage(lineage: Lineage) -> str:
+    steps = [f"`{_plain(each.base)}` (`{_plain(each.base_space)}`)" for each in (*lineage.parents, lineage)]
+    return " → ".join([*steps, f"this model (`{_plain(lineage.space or lineage.base_space)}`)"])
+
+
+def _table(head: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
+
+
+def _plain(value: object) -> str:
+    """One line that cannot end a table cell or a code span."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return " ".join(text.split()).replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
+
+
+def record_proof(folder: Path, proof: Proof) -> TrainReport:
+    """Put `proof` into the report of the artifact in `folder`, and return the report.
+
+    Raises:
+        UsageError: the artifact has no report, or the proof is about another model or against another base.
+        TrainingError: the artifact cannot be written; it stays as it was.
+    """
+    manifest, report = artifact.verify(folder), read_report(folder)
+    if report is None:
+        raise UsageError(f"{folder} was not trained here: it has no {artifact.TRAIN_REPORT} to put a proof into")
+    for name, proved, expected in (
+        ("model", proof.after_space, manifest.space),
+        ("base", proof.before_space, report.lineage.base_space),
+    ):
+        if proved != expected:
+            raise UsageError(f"the proof has the {name} {proved}, the artifact {expected}: prove this artifact")
+    report = replace(report, proof=proof)
+    try:
+        with artifact.written_whole(folder) as draft:
+            shutil.copytree(folder, draft, dirs_exist_ok=True)
+            write_report(draft, report)
+            write_card(draft, report)
+            artifact.write_manifest(draft)
+    except OSError as error:
+        raise TrainingError(f"{folder} cannot be written ({error}): make room; it is as it was") from error
+    return report

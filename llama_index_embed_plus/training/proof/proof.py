@@ -1,0 +1,317 @@
+"""Two encoders and held-out queries -> whether the second one may take the place of the first.
+
+Measured are nDCG@k, MRR and recall of both over the same passages by exact search, with paired bootstrap intervals,
+and what the second has forgotten on a general set (`forgetting`). Harmless, and so promotable, is an encoder if both
+hold; a reason for each that does not is in `refusals`:
+
+1. On the held-out queries, the 95 % interval of the difference in nDCG@k lies above `-margin`. With the default
+   margin of 0 the gain has to be proved: a change that is not proved better can only cost. A margin above 0 accepts
+   what is proved not to be worse by more than that, as for a smaller or faster model. One metric decides, named
+   beforehand: to accept any of three would triple the false alarms. MRR and recall are told.
+2. On the general set, the interval of the difference lies above `-forgetting_margin`. Nothing has to be gained there,
+   but a loss of 2 points or more must be excluded.
+
+An interval that is wide because there is little data excludes nothing: too little evidence is a refusal, never a pass.
+Below `min_queries` queries no interval is believed, since a bootstrap over a handful of values is too narrow.
+
+Guarantees: queries without a relevant passage are left out and counted; the same inputs and seed give the same proof.
+Does not know: how either encoder was made, and nothing that the held-out queries do not ask about.
+
+Held-out passages or a collection -> what an encoder is measured on: ids, and the vectors of each encoder.
+
+Guarantees: every passage that answers a held-out query is among those searched; a collection's stored vectors are used
+for encoders of its space, so that nothing is embedded for a query adapter; two encoders of one space share one matrix.
+Beyond `most` passages the others are a seeded sample: a search among fewer is easier, for both encoders alike.
+Does not know: queries, metrics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection as Container
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
+from llama_index_embed_plus.training.data.records import Heldout
+from llama_index_embed_plus.training.proof.forgetting import (
+    Forgetting,
+    General,
+    KnownItems,
+    known_items,
+    measure_forgetting,
+)
+from llama_index_embed_plus.training.proof.paired import Change, change_of_means
+from llama_index_embed_plus.training.proof.plot_data import Embedded, Pictures, pictures
+from qdrant_tools.collections.collection import Collection, fetch, stored_vectors
+from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.metrics import ndcg, recall, reciprocal_rank
+from qdrant_tools.records import Encoder, Passage, Qrels, Run, Vectors
+
+__all__ = ["Heldout", "Proof", "ProofSettings", "QueryChange", "prove"]
+
+_TIE = 1e-12
+
+
+@dataclass(frozen=True)
+class ProofSettings:
+    """What to measure and what to ask for; margins are differences of means, 0.02 is 2 points."""
+
+    k: int = 10
+    margin: float = 0.0
+    forgetting_margin: float = 0.02
+    min_queries: int = 20
+    """Held-out queries, and items of the general set, below which no interval is believed."""
+    max_passages: int = 50_000
+    known_items: int = 700
+    """Size of the general set where none is given; 0: what was forgotten is not measured and not asked for. So many
+    leave an interval of about 1 point to each side, which the default margin needs: with few, nothing is excluded."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.k, self.min_queries, self.max_passages) < 1 or min(self.margin, self.forgetting_margin) < 0:
+            raise UsageError(f"{self}: expected k, min_queries and max_passages above 0, margins of at least 0")
+        if self.known_items < 0:
+            raise UsageError(f"known_items is {self.known_items}, expected a number of items, or 0 for no check")
+
+
+@dataclass(frozen=True)
+class QueryChange:
+    """nDCG@k of one query before and after."""
+
+    id: str
+    text: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was measured and what follows. `changes` are nDCG@k, MRR and recall@k, in this order."""
+
+    before_space: str
+    after_space: str
+    k: int
+    queries: int
+    unanswerable: int
+    """Held-out queries without a relevant passage: they can show nothing and are not in `queries`."""
+    passages: int
+    """How many were searched, of `passages_in_all`."""
+    passages_in_all: int
+    changes: tuple[Change, ...]
+    wins: tuple[QueryChange, ...]
+    """Queries whose nDCG@k rose, the largest gain first."""
+    losses: tuple[QueryChange, ...]
+    """Queries whose nDCG@k fell, the largest loss first."""
+    same: int
+    forgetting: Forgetting | None
+    refusals: tuple[str, ...]
+    pictures: Pictures
+
+    @property
+    def harmless(self) -> bool:
+        """Whether harm is excluded, so that the encoder may be promoted."""
+        return not self.refusals
+
+    @property
+    def verdict(self) -> str:
+        """One line: why it may be promoted, or why not."""
+        if self.refusals:
+            return "; ".join(self.refusals)
+        general = f"; {self.forgetting.kind} {self.forgetting.change}" if self.forgetting else ""
+        return f"{self.queries} held-out queries: {self.changes[0]}{general}"
+
+
+def prove(
+    before: Encoder,
+    after: Encoder,
+    heldout: Heldout,
+    settings: ProofSettings | None = None,
+    *,
+    general: General | None = None,
+    collection: Collection | None = None,
+    trained: Container[str] = (),
+) -> Proof:
+    """Measure both encoders on the held-out queries and on a general set, and decide.
+
+    collection: what is searched if `heldout` holds no passages. Its stored vectors serve the encoders of its space;
+        for another space the stored texts are embedded.
+    general: a `SimilaritySet`, or a `Heldout` of another topic; None: known items, see `forgetting`.
+    trained: ids of the passages that were trained on, to prefer others for the known items.
+
+    Raises:
+        UsageError: there are neither passages nor a collection.
+        InputError: no passage that answers a query is among those searched.
+    """
+    settings = settings or ProofSettings()
+    if not heldout.passages and collection is None:
+        raise UsageError("the held-out set has no passages to search: give them, or a collection")
+    searched = Searched(heldout, collection, most=settings.max_passages, seed=settings.seed)
+    queries = heldout.answerable
+    ids, qrels = [query.id for query in queries], {query.id: heldout.qrels[query.id] for query in queries}
+    systems = tuple(
+        Embedded(encoder.encode_queries([query.text for query in queries]), searched.vectors(encoder))
+        for encoder in (before, after)
+    )
+    first, second = (
+        PassageVectors(searched.ids, each.passages).search(ids, each.queries, k=settings.k) for each in systems
+    )
+    changes = _changes(qrels, first, second, settings)
+    per_query = [ndcg(qrels, run, k=settings.k) for run in (first, second)]
+    moved = [QueryChange(query.id, query.text, *(values[query.id] for values in per_query)) for query in queries]
+    wins = sorted((q for q in moved if q.after - q.before > _TIE), key=lambda q: q.before - q.after)
+    losses = sorted((q for q in moved if q.before - q.after > _TIE), key=lambda q: q.after - q.before)
+    forgetting = _forgetting(
+        before, after, general or _default(searched, heldout, trained, settings), trained, settings
+    )
+    return Proof(
+        before_space=before.space,
+        after_space=after.space,
+        k=settings.k,
+        queries=len(queries),
+        unanswerable=len(heldout.queries) - len(queries),
+        passages=len(searched.ids),
+        passages_in_all=searched.total,
+        changes=changes,
+        wins=tuple(wins),
+        losses=tuple(losses),
+        same=len(moved) - len(wins) - len(losses),
+        forgetting=forgetting,
+        refusals=tuple(_refusals(changes[0], len(queries), forgetting, settings)),
+        pictures=pictures(qrels, ids, searched.ids, (systems[0], systems[1]), seed=settings.seed),
+    )
+
+
+def _changes(qrels: Qrels, before: Run, after: Run, settings: ProofSettings) -> tuple[Change, ...]:
+    metrics = {f"ndcg@{settings.k}": ndcg, "mrr": reciprocal_rank, f"recall@{settings.k}": recall}
+    return tuple(
+        change_of_means(
+            name, metric(qrels, before, k=settings.k), metric(qrels, after, k=settings.k), seed=settings.seed
+        )
+        for name, metric in metrics.items()
+    )
+
+
+def _default(
+    searched: Searched, heldout: Heldout, trained: Container[str], settings: ProofSettings
+) -> KnownItems | None:
+    if not settings.known_items:
+        return None
+    return known_items(general_passages(searched, heldout, trained, seed=settings.seed), most=settings.known_items)
+
+
+def _forgetting(
+    before: Encoder, after: Encoder, general: General | None, trained: Container[str], settings: ProofSettings
+) -> Forgetting | None:
+    if general is None:
+        return None
+    found = measure_forgetting(before, after, general, k=settings.k, seed=settings.seed)
+    if not isinstance(general, KnownItems):
+        return found
+    return replace(found, trained=sum(passage.id in trained for passage in general.heldout.passages))
+
+
+def _refusals(change: Change, queries: int, forgetting: Forgetting | None, settings: ProofSettings) -> Iterator[str]:
+    """The reasons why harm is not excluded, as the module's docstring defines it."""
+    least, margin = settings.min_queries, settings.margin
+    if queries < least:
+        yield f"{queries} held-out queries are too few to exclude harm, expected at least {least}"
+    if not change.excludes_loss_of(margin):
+        if change.low == change.high == 0:
+            yield f"nothing changed on {queries} held-out queries"
+        elif change.high < 0:
+            yield f"worse on {queries} held-out queries: {change}"
+        elif margin:
+            yield f"a loss of more than {margin:g} is not excluded by {queries} held-out queries: {change}"
+        else:
+            yield f"not proved better on {queries} held-out queries: {change}"
+    if forgetting is None:
+        if settings.known_items:
+            yield "nothing to measure forgetting on: give a general set, or known_items=0 to do without"
+        return
+    if forgetting.items < least:
+        yield f"a general set of {forgetting.items} is too small to exclude forgetting, expected at least {least}"
+    if not forgetting.change.excludes_loss_of(settings.forgetting_margin):
+        yield (
+            f"forgetting of more than {settings.forgetting_margin:g} is not excluded by {forgetting.items} "
+            f"{forgetting.kind}: {forgetting.change}"
+        )
+
+
+_AT_ONCE = 256
+
+
+class Searched:
+    """The passages that are searched. `total` is how many there are in all, `ids` those that are taken."""
+
+    def __init__(self, heldout: Heldout, collection: Collection | None, *, most: int, seed: int) -> None:
+        self._texts = {passage.id: passage for passage in heldout.passages}
+        self._collection = None if self._texts else collection
+        self._by_space: dict[str, Vectors] = {}
+        if self._collection is not None:
+            self.ids, vectors, self.total = _stored(self._collection, heldout.relevant, most, seed)
+            self._by_space[self._collection.space] = vectors
+        else:
+            self.total = len(self._texts)
+            self.ids = _picked(list(self._texts), heldout.relevant, most, seed)
+        if not heldout.relevant & set(self.ids):
+            where = f"collection {collection.name!r}" if collection is not None else f"{self.total} passages"
+            raise InputError(
+                f"none of the {len(heldout.relevant)} passages that answer held-out queries is in the {where}: "
+                "give the passages that the judgements are about, by the same ids"
+            )
+
+    def vectors(self, encoder: Encoder) -> Vectors:
+        """(len(ids), dimension), computed once per space."""
+        if encoder.space not in self._by_space:
+            self._by_space[encoder.space] = encoder.encode_passages([p.text for p in self.passages(self.ids)])
+        return self._by_space[encoder.space]
+
+    def passages(self, ids: list[str]) -> Iterator[Passage]:
+        """Read passages with their texts, in the order of the ids, a few at a time."""
+        if self._collection is None:
+            yield from (self._texts[each] for each in ids)
+            return
+        for start in range(0, len(ids), _AT_ONCE):
+            found = fetch(self._collection, ids[start : start + _AT_ONCE])
+            yield from (found[each] for each in ids[start : start + _AT_ONCE])
+
+
+def general_passages(searched: Searched, heldout: Heldout, trained: Container[str], *, seed: int) -> Iterator[Passage]:
+    """The passages for known items, in a seeded order: first those that are neither trained on nor answer a held-out
+    query, then those trained on, then the rest. In a small collection there may be none of the first kind.
+    """
+    relevant = heldout.relevant
+    return searched.passages(
+        sorted(searched.ids, key=lambda each: (each in relevant, each in trained, _draw(each, seed)))
+    )
+
+
+def _stored(collection: Collection, wanted: Container[str], most: int, seed: int) -> tuple[list[str], Vectors, int]:
+    """Sweep a collection once; holds at most twice `most` vectors beside the wanted ones."""
+    kept: dict[str, np.ndarray] = {}
+    total = 0
+    for ids, vectors in stored_vectors(collection):
+        total += len(ids)
+        kept.update(zip(ids, vectors))
+        if len(kept) > 2 * most:
+            kept = {each: kept[each] for each in _picked(list(kept), wanted, most, seed)}
+    taken = _picked(list(kept), wanted, most, seed)
+    rows = np.stack([kept[each] for each in taken]) if taken else np.zeros((0, collection.dimension))
+    return taken, rows.astype(np.float32, copy=False), total
+
+
+def _picked(ids: list[str], wanted: Container[str], most: int, seed: int) -> list[str]:
+    """The wanted ids, and of the others as many as fit into `most`: those that a seeded draw puts first."""
+    if len(ids) <= most:
+        return ids
+    others = sorted((each for each in ids if each not in wanted), key=lambda each: _draw(each, seed))
+    chosen = set(others[: max(0, most - (len(ids) - len(others)))])
+    return [each for each in ids if each in wanted or each in chosen]
+
+
+def _draw(passage_id: str, seed: int) -> bytes:
+    """Where a passage stands in the draw: by its id alone, whatever else there is."""
+    return hashlib.sha256(f"{seed}\0{passage_id}".encode(errors="surrogatepass")).digest()

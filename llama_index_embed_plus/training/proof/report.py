@@ -1,0 +1,150 @@
+"""What a training run did and what came of it -> `train_report.json` in the artifact, and back.
+
+The file carries `promotable` and `verdict` beside the facts they follow from: `artifact.refusal` reads these two
+without knowing this module, and a promotion refuses an artifact that is not promotable.
+
+Guarantees: a report without a proof is not promotable, nor is one whose base is not; reading back what was written
+gives the same report; a file whose `promotable` contradicts its proof is `DamagedModelError`. Does not know: how
+training or measuring is done.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from llama_index_embed_plus.errors import DamagedModelError
+from llama_index_embed_plus.models.artifact import TRAIN_REPORT
+from llama_index_embed_plus.models.files import read_json, write_json
+from llama_index_embed_plus.training.proof.proof import Proof
+
+FORMAT = 1
+UNPROVED = "not measured on held-out queries"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the run. `steps` are optimiser steps; `metrics` what was measured after it, by name."""
+
+    name: str
+    steps: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where the weights come from. `parents` are the lineages of what was trained before, oldest first."""
+
+    base: str
+    """The model as it was named: a hub name or the last part of a path."""
+    base_space: str
+    base_build: str
+    space: str = ""
+    """The space of the result; that of the base for a query adapter."""
+    parents: tuple[Lineage, ...] = ()
+
+    def as_parents(self) -> tuple[Lineage, ...]:
+        """What a model that is trained from this one has as its `parents`: one row each, not nested."""
+        return (*self.parents, replace(self, parents=()))
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """Everything a run did. Figures that were not measured are absent, never guessed."""
+
+    method: str
+    settings: Mapping[str, Any]
+    data: Mapping[str, int]
+    """How many of what was trained on, such as examples, rows, positives, negatives, skipped."""
+    losses: tuple[float, ...]
+    """One per optimiser step."""
+    seconds: float
+    seed: int
+    lineage: Lineage
+    stages: tuple[Stage, ...] = ()
+    proof: Proof | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What a reader has to know beside the figures, such as a mini-batch that was halved for want of memory."""
+    inherited: str = ""
+    """Why the base, which the proof compares with, must not be promoted itself (`artifact.refusal`); "": it may.
+    To be better than a model that did harm is no proof that there is none."""
+
+    @property
+    def promotable(self) -> bool:
+        """Whether harm was measured and excluded, here and in the base that was measured against."""
+        return self.proof is not None and self.proof.harmless and not self.inherited
+
+    @property
+    def verdict(self) -> str:
+        """One line: what the proof says, or what stands against the base."""
+        if self.inherited:
+            return f"its base must not be promoted: {self.inherited}"
+        return self.proof.verdict if self.proof is not None else UNPROVED
+
+    def to_json(self) -> str:
+        """The report as JSON text."""
+        return json.dumps(self._as_row(), indent=2, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainReport:
+        """Read what `to_json` wrote. Raises DamagedModelError."""
+        try:
+            row = json.loads(text)
+        except ValueError as error:
+            raise DamagedModelError(f"a training report is not JSON ({error}): train again") from error
+        return _from_row(row, where="a training report")
+
+    def _as_row(self) -> dict[str, Any]:
+        return {"format": FORMAT, "promotable": self.promotable, "verdict": self.verdict, **asdict(self)}
+
+
+def write_report(folder: Path, report: TrainReport) -> None:
+    """Write `train_report.json` into a folder that is not sealed yet: `artifact.write_manifest` hashes it."""
+    write_json(folder / TRAIN_REPORT, report._as_row())
+
+
+def read_report(folder: Path) -> TrainReport | None:
+    """Read the report of an artifact, None if it has none. Raises DamagedModelError."""
+    row = read_json(folder, TRAIN_REPORT)
+    return None if row is None else _from_row(row, where=str(folder / TRAIN_REPORT))
+
+
+def _from_row(row: Any, *, where: str) -> TrainReport:
+    if not isinstance(row, dict) or row.get("format") != FORMAT:
+        found = row.get("format") if isinstance(row, dict) else type(row).__name__
+        raise DamagedModelError(f"{where} has format {found!r}, this version reads {FORMAT}")
+    try:
+        report = _built(TrainReport, row)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedModelError(f"{where} is damaged ({error}): train again") from error
+    if (row.get("promotable"), row.get("verdict")) != (report.promotable, report.verdict):
+        raise DamagedModelError(f"{where} says promotable={row.get('promotable')!r}, its proof {report.promotable}")
+    return report
+
+
+def _built(kind: type[T], row: Mapping[str, Any]) -> T:
+    """Rebuild a frozen dataclass from what `asdict` and JSON made of it; unknown keys are left aside."""
+    hints = typing.get_type_hints(kind)
+    given = {each.name: _value(hints[each.name], row[each.name]) for each in fields(kind) if each.name in row}  # type: ignore[arg-type]
+    return kind(**given)
+
+
+def _value(hint: Any, value: Any) -> Any:
+    origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _value(next(each for each in inside if each is not type(None)), value)
+    if origin is tuple:
+        kinds = inside if inside[-1] is not Ellipsis else (inside[0],) * len(value)
+        return tuple(_value(each, item) for each, item in zip(kinds, value, strict=True))
+    if is_dataclass(hint) and isinstance(hint, type):
+        return _built(hint, value)
+    return value

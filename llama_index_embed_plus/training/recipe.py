@@ -1,0 +1,266 @@
+"""A recipe file -> what to train, stage after stage, as frozen values.
+
+::
+
+    base = "all-MiniLM-L6-v2"
+    passages = "passages.jsonl"          # what is mined from, and searched for held-out queries
+    epochs = 1                           # any setting of `TrainSettings`, for every stage
+
+    [heldout]                            # decides whether the result may serve
+    queries = "queries.jsonl"
+    qrels = "qrels.tsv"
+
+    [dev]                                # picks the best stage; without it, the held-out queries do
+    queries = "dev-queries.jsonl"
+    qrels = "dev-qrels.tsv"
+
+    [[stage]]
+    name = "nli"
+    data = "nli.jsonl"                   # any file of `data.read_training_data`
+    max_tokens = 64                      # settings of this stage
+
+    [[stage]]
+    name = "similarity"
+    data = "sts.csv"
+    score_range = [0, 5]
+    loss = "cosent"
+
+    [[stage]]
+    name = "hard"
+    data = "pairs.jsonl"
+    rounds = 2                           # mine with the current model, train on what was mined; as often as this
+    mine = { negatives = 4, depth = 50 } # any setting of `MiningSettings`
+
+Paths are relative to the file. Guarantees: a key that is not known, a value of the wrong kind, or a file that is not
+there is UsageError with the file, the place and what was expected, before anything is loaded.
+Does not know: models, what is in the data.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from llama_index_embed_plus.training.data.records import Kind
+from llama_index_embed_plus.training.losses.catalogue import LossOptions
+from llama_index_embed_plus.training.proof.proof import ProofSettings
+from llama_index_embed_plus.training.settings import LoraSettings, Projection, TrainSettings
+from qdrant_tools.errors import PlusError, UsageError
+from qdrant_tools.mining.rules import MiningSettings
+
+Table = Mapping[str, Any]
+
+_TABLES = {"lora": LoraSettings, "projection": Projection, "proof": ProofSettings}
+_FORBIDDEN = {"adapter"}
+_STAGE_KEYS = ("name", "data", "kind", "score_range", "rounds", "mine")
+_RECIPE_KEYS = ("base", "passages", "heldout", "dev", "stage")
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Files of queries and of judgements about them."""
+
+    queries: Path
+    qrels: Path
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage: train on `data`; with `mining`, `rounds` times on what the model as it is then finds for its queries.
+
+    kind, score_range: how to read the file, as in `read_training_data`.
+    """
+
+    name: str
+    data: Path
+    settings: TrainSettings = TrainSettings()
+    kind: Kind | None = None
+    score_range: tuple[float, float] | None = None
+    mining: MiningSettings | None = None
+    rounds: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.name or not all(letter.isalnum() or letter in "-_" for letter in self.name):
+            raise UsageError(f"name is {self.name!r}, expected letters, digits, - and _")
+        if self.rounds < 1 or (self.rounds > 1 and self.mining is None):
+            raise UsageError(f"rounds is {self.rounds}, expected at least 1, and more only with mine = {{...}}")
+        if self.settings.method == "adapter":
+            raise UsageError("method 'adapter' trains no encoder: fit it on the result, with train")
+        if self.settings.method == "lora" and not self.settings.lora.merge:
+            raise UsageError("a LoRA that is kept apart cannot be trained further: leave lora.merge on")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Stages in order. `base` may be left to the caller."""
+
+    stages: tuple[StagePlan, ...]
+    base: str | None = None
+    passages: Path | None = None
+    heldout: Questions | None = None
+    dev: Questions | None = None
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) < len(names):
+            raise UsageError(f"the stages are {names}, expected at least one, each with a name of its own")
+        if (self.heldout or self.dev) and self.passages is None:
+            raise UsageError("held-out queries need passages to search: name the file in passages")
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Read a TOML recipe. Raises UsageError naming the file and the place of what is wrong."""
+    file = Path(path)
+    try:
+        table = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"recipe {file} cannot be read ({reason}): expected a TOML file") from error
+    return _Reader(file).recipe(table)
+
+
+class _Reader:
+    """Reads the tables of one file; every error says where in it."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def recipe(self, table: Table) -> Recipe:
+        names = {field.name for field in fields(TrainSettings)} - _FORBIDDEN
+        self.check_keys(table, "", (*_RECIPE_KEYS, *sorted(names)))
+        shared = {key: value for key, value in table.items() if key in names}
+        stages = table.get("stage", [])
+        if not isinstance(stages, list):
+            raise self.error("stage", f"is {stages!r}, expected [[stage]] tables")
+        plans = tuple(self.stage(row, f"stage {i}", shared) for i, row in enumerate(stages, start=1))
+        passages = self.existing(table, "", "passages") if "passages" in table else None
+        heldout, dev = (self.questions(table[key], key) if key in table else None for key in ("heldout", "dev"))
+        base = self.typed(table, "", "base", str) if "base" in table else None
+        with self.at(""):
+            return Recipe(plans, base, passages, heldout, dev)
+
+    def stage(self, row: Any, where: str, shared: Table) -> StagePlan:
+        if not isinstance(row, Mapping):
+            raise self.error(where, f"is {row!r}, expected a table")
+        names = {field.name for field in fields(TrainSettings)} - _FORBIDDEN
+        self.check_keys(row, where, (*_STAGE_KEYS, *sorted(names)))
+        for key in ("name", "data"):
+            if key not in row:
+                raise self.error(where, f"has no {key}")
+        settings = self.settings({**shared, **{key: value for key, value in row.items() if key in names}}, where)
+        kind = self.typed(row, where, "kind", str) if "kind" in row else None
+        if kind is not None and kind not in get_args(Kind):
+            raise self.error(f"{where}: kind", f"is {kind!r}, expected one of {', '.join(get_args(Kind))}")
+        with self.at(where):
+            return StagePlan(
+                name=self.typed(row, where, "name", str),
+                data=self.existing(row, where, "data"),
+                settings=settings,
+                kind=kind,
+                score_range=self.score_range(row, where),
+                mining=self.built(MiningSettings, row["mine"], f"{where}: mine") if "mine" in row else None,
+                rounds=self.typed(row, where, "rounds", int) if "rounds" in row else 1,
+            )
+
+    def settings(self, given: Table, where: str) -> TrainSettings:
+        values = dict(given)
+        for key, kind in _TABLES.items():
+            if key in values:
+                values[key] = self.built(kind, values[key], f"{where}: {key}")
+        settings: TrainSettings = self.built(TrainSettings, values, where)
+        with self.at(where):
+            LossOptions.of(settings.loss, settings.loss_options)
+        return settings
+
+    def built(self, kind: type[Any], values: Any, where: str) -> Any:
+        """A settings value from a table: keys and types checked against its fields, lists become tuples."""
+        if not isinstance(values, Mapping):
+            raise self.error(where, f"is {values!r}, expected a table")
+        hints = get_type_hints(kind)
+        self.check_keys(values, where, tuple(hints))
+        given = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        for key, value in given.items():
+            if not _fits(value, hints[key]):
+                raise self.error(f"{where}: {key}" if where else key, f"is {value!r}, expected {_named(hints[key])}")
+        with self.at(where):
+            return kind(**given)
+
+    def questions(self, row: Any, where: str) -> Questions:
+        if not isinstance(row, Mapping):
+            raise self.error(where, f"is {row!r}, expected a table with queries and qrels")
+        self.check_keys(row, where, ("queries", "qrels"))
+        return Questions(self.existing(row, where, "queries"), self.existing(row, where, "qrels"))
+
+    def score_range(self, row: Table, where: str) -> tuple[float, float] | None:
+        given = row.get("score_range")
+        if given is None:
+            return None
+        if not isinstance(given, list) or len(given) != 2 or not all(isinstance(each, (int, float)) for each in given):
+            raise self.error(f"{where}: score_range", f"is {given!r}, expected two numbers, the lowest and the highest")
+        return float(given[0]), float(given[1])
+
+    def existing(self, row: Table, where: str, key: str) -> Path:
+        path: Path = self.file.parent / self.typed(row, where, key, str)
+        if not path.exists():
+            raise self.error(f"{where}: {key}" if where else key, f"names {path}, which does not exist")
+        return path
+
+    def typed(self, row: Table, where: str, key: str, kind: type[Any]) -> Any:
+        value = row.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            wanted = {str: "a text", int: "a whole number"}[kind]
+            raise self.error(f"{where}: {key}" if where else key, f"is {value!r}, expected {wanted}")
+        return value
+
+    def check_keys(self, row: Table, where: str, known: tuple[str, ...]) -> None:
+        for key in row:
+            if key not in known:
+                raise self.error(where, f"has an unknown key {key!r}, expected one of {', '.join(known)}")
+
+    def error(self, where: str, what: str) -> UsageError:
+        return UsageError(f"{self.file}: {where or 'the recipe'} {what}")
+
+    def at(self, where: str) -> _Located:
+        return _Located(self, where)
+
+
+class _Located:
+    """Adds the file and the place to an error about a value."""
+
+    def __init__(self, reader: _Reader, where: str) -> None:
+        self.reader, self.where = reader, where
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, PlusError) and not str(error).startswith(str(self.reader.file)):
+            raise UsageError(f"{self.reader.file}: {self.where or 'the recipe'}: {error}") from error
+
+
+def with_base(recipe: Recipe, base: str | None) -> Recipe:
+    """The recipe for another base. Raises UsageError if none is named at all."""
+    if base is None and recipe.base is None:
+        raise UsageError('the recipe names no base: write base = "MODEL", or give one')
+    return recipe if base is None else replace(recipe, base=base)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a TOML value is of the kind that a field wants. Literals and tables check themselves."""
+    allowed = get_args(hint) if get_args(hint) and not hasattr(hint, "__origin__") else (hint,)
+    for each in allowed:
+        origin = getattr(each, "__origin__", each)
+        if origin is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return True
+        if origin is int and isinstance(value, bool):
+            continue
+        if not isinstance(origin, type) or isinstance(value, origin):
+            return True
+    return False
+
+
+def _named(hint: Any) -> str:
+    return getattr(hint, "__name__", str(hint))

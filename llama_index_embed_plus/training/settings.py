@@ -1,0 +1,159 @@
+"""How to train, as frozen values that are checked when they are made and written beside what they made.
+
+Guarantees: a value that cannot be honoured whatever the data and the device is UsageError here, before anything is
+loaded. Does not know: models, data, devices.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from llama_index_embed_plus.models.pooling import ACTIVATIONS, POOLING_MODES
+from llama_index_embed_plus.training.adapter_data import AdapterSettings
+from llama_index_embed_plus.training.data.splits import SAME
+from llama_index_embed_plus.training.losses.catalogue import facts_of
+from llama_index_embed_plus.training.proof.proof import ProofSettings
+from qdrant_tools.errors import UsageError
+
+Method = Literal["full", "lora", "adapter"]
+Precision = Literal["float32", "bfloat16", "float16"]
+Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup"]
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): `W + alpha / rank * B A`, B and A trained, W kept.
+
+    targets: names of the layers that get one; (): those that peft knows for this architecture, else every linear one.
+    merge: True adds the product to W on saving, so that the artifact is a plain checkpoint; False keeps B and A apart
+    in a folder of a few megabytes that names its base. Such a folder needs torch and peft to serve, not ONNX.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ()
+    merge: bool = True
+
+    def __post_init__(self) -> None:
+        _at_least_one("lora", rank=self.rank, alpha=self.alpha)
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"lora dropout is {self.dropout}, expected a share from 0 up to, not including, 1")
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A Dense layer on the pooled vector. With as many outputs as inputs it starts at the identity, else orthogonal."""
+
+    dimension: int
+    activation: str = "identity"
+
+    def __post_init__(self) -> None:
+        _at_least_one("projection", dimension=self.dimension)
+        if self.activation not in ACTIVATIONS:
+            raise UsageError(f"activation is {self.activation!r}, expected one of {', '.join(ACTIVATIONS)}")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train.
+
+    loss, loss_options: a name of `losses.LOSSES` and what that loss may be told (a field of `losses.LossOptions`).
+    batch_size: rows whose passages are each other's negatives, over all devices together.
+    learning_rate: None: 5e-5 for the whole encoder, 2e-4 for LoRA.
+    warmup_share: share of the steps in which the rate rises to its full value.
+    accumulation: batches per optimiser step. It adds no in-batch negatives; a larger `batch_size` does.
+    tokens_at_once: bounds the memory, not the batch: how many tokens a cached loss embeds at a time.
+    max_tokens: cuts training texts only; the checkpoint keeps its own limit for serving.
+    negatives: at most so many mined negatives per row.
+    pooling, projection: give the trained model another pooling, or a Dense layer on top; None: as the base has it.
+    checkpoint_every: optimiser steps between two checkpoints; 0: none, and an interrupted run starts anew.
+    report_to: what transformers reports to ("tensorboard", "wandb", ...); nothing by default.
+    device: of torch; None: a GPU if there is one.
+    adapter: how to fit a query adapter; of the rest only `seed` and what concerns the proof counts for that method.
+    proof: what the held-out queries have to show before the result may take the base's place.
+    passages_apart: refuse training examples whose positive answers a held-out query; False where one passage answers
+        many questions.
+    leak_similarity: cosine, by the base, from which on a training query is a held-out one in other words, and refused;
+        None: only equal words count. A base that holds everything alike needs None.
+    """
+
+    method: Method = "full"
+    loss: str = "cached_multiple_negatives"
+    loss_options: dict[str, Any] = field(default_factory=dict)
+    epochs: int = 1
+    batch_size: int = 32
+    learning_rate: float | None = None
+    warmup_share: float = 0.1
+    weight_decay: float = 0.0
+    schedule: Schedule = "linear"
+    accumulation: int = 1
+    max_gradient: float = 1.0
+    precision: Precision = "float32"
+    gradient_checkpointing: bool = False
+    tokens_at_once: int = 4096
+    max_tokens: int = 128
+    negatives: int = 3
+    seed: int = 0
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    pooling: str | tuple[str, ...] | None = None
+    projection: Projection | None = None
+    checkpoint_every: int = 200
+    report_to: tuple[str, ...] = ()
+    device: str | None = None
+    adapter: AdapterSettings = field(default_factory=AdapterSettings)
+    proof: ProofSettings = field(default_factory=ProofSettings)
+    passages_apart: bool = True
+    leak_similarity: float | None = SAME
+
+    def __post_init__(self) -> None:
+        facts_of(self.loss)
+        _one_of(method=(self.method, Method), precision=(self.precision, Precision), schedule=(self.schedule, Schedule))
+        _at_least_one(
+            "training",
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            accumulation=self.accumulation,
+            tokens_at_once=self.tokens_at_once,
+            max_tokens=self.max_tokens,
+        )
+        if self.learning_rate is not None and not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise UsageError(f"learning_rate is {self.learning_rate}, expected a number above 0")
+        if not 0 <= self.warmup_share < 1:
+            raise UsageError(f"warmup_share is {self.warmup_share}, expected a share from 0 up to, not including, 1")
+        for name in ("weight_decay", "max_gradient", "negatives", "checkpoint_every"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        unknown = [mode for mode in self.pooling_modes or () if mode not in POOLING_MODES]
+        if unknown:
+            raise UsageError(f"pooling is {unknown[0]!r}, expected one of {', '.join(POOLING_MODES)}")
+
+    @property
+    def rate(self) -> float:
+        """The learning rate that is used."""
+        return self.learning_rate or (2e-4 if self.method == "lora" else 5e-5)
+
+    @property
+    def pooling_modes(self) -> tuple[str, ...] | None:
+        """`pooling` as a tuple of modes."""
+        return (self.pooling,) if isinstance(self.pooling, str) else self.pooling
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as JSON holds them; what it cannot hold (a guide that is a model) as its text."""
+        row: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        return row
+
+
+def _one_of(**given: tuple[str, Any]) -> None:
+    for name, (value, kind) in given.items():
+        if value not in get_args(kind):
+            raise UsageError(f"{name} is {value!r}, expected one of {', '.join(get_args(kind))}")
+
+
+def _at_least_one(what: str, **values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise UsageError(f"{name} of {what} is {value}, expected at least 1")

@@ -1,0 +1,271 @@
+"""A recipe -> the encoder that its best stage made: train, mine with the new model, train again, each stage measured.
+
+Hard negatives of a round are mined in the space of the model as it is then (ANCE, Xiong et al. 2021, arXiv 2007.00808,
+at the pace of whole rounds): the passages are embedded anew beside, and mined by the rules of `qdrant_tools.mining`.
+
+Every stage leaves an artifact in a folder beside the output, under a name that follows from everything it was made of.
+Guarantees: the same call after an interruption goes on within the stage where it was; a changed recipe repeats only
+what the change touches; held-out queries are in no stage's data; the proof compares the best stage with the first base.
+Does not know: the format of a recipe.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from llama_index_embed_plus.documents import read_passages
+from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.errors import TrainingError
+from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
+from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries
+from llama_index_embed_plus.models import artifact
+from llama_index_embed_plus.models import files as checkpoints
+from llama_index_embed_plus.models.files import read_json, write_json
+from llama_index_embed_plus.training.data.reading import read_training_data
+from llama_index_embed_plus.training.data.records import Heldout, TrainingData
+from llama_index_embed_plus.training.proof.model_card import write_card
+from llama_index_embed_plus.training.proof.proof import Searched
+from llama_index_embed_plus.training.proof.report import Stage, TrainReport, read_report, write_report
+from llama_index_embed_plus.training.recipe import Questions, Recipe, StagePlan, read_recipe, with_base
+from llama_index_embed_plus.training.run import Evidence, Job, planned_steps, train
+from llama_index_embed_plus.training.trainer import setup as ranks
+from llama_index_embed_plus.training.trainer.checkpoint import fingerprint
+from llama_index_embed_plus.training.trainer.progress import tell_metric
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.errors import UsageError
+from qdrant_tools.indexing import index_passages
+from qdrant_tools.metrics import ndcg, recall, reciprocal_rank
+from qdrant_tools.mining.file import mine_to_jsonl, read_examples
+from qdrant_tools.records import Encoder, Example, Label, Passage, Progress
+
+Announce = Callable[[str], None]
+"""Told what begins: `train nli`, `mine hard-1`, `measure hard-1`."""
+
+ON_THE_HELDOUT = "the best stage was chosen on the held-out queries themselves: the gain is told a little too large"
+
+
+def run_recipe(
+    recipe: str | Path | Recipe,
+    out: Path,
+    *,
+    base: str | None = None,
+    progress: Progress | None = None,
+    announce: Announce | None = None,
+) -> TrainReport:
+    """Run the stages of a recipe, or go on with them, and write the best stage's artifact to `out`.
+
+    base: takes the place of the recipe's. progress: once per optimiser step of every stage; `planned` says how many.
+    Without held-out and dev queries nothing can be compared, and the last stage is kept.
+
+    Raises what `read_recipe` and `train` raise.
+    """
+    if ranks.count() > 1:
+        raise UsageError("a recipe runs in one process: start it without a launcher, or train its stages one by one")
+    artifact.check_out(Path(out))
+    read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    return _Run(with_base(read, base), Path(out), progress, announce or (lambda what: None)).run()
+
+
+def planned(recipe: Recipe) -> int:
+    """Return about how many optimiser steps all stages take together."""
+    return sum(stage.rounds * planned_steps(_data(stage), stage.settings) for stage in recipe.stages)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One training: a stage, or one round of it. `key` names everything that it depends on."""
+
+    name: str
+    plan: StagePlan
+    data: TrainingData
+    key: str
+
+
+class _Run:
+    """One run of a recipe. What is done lies in `work`, and is not done again."""
+
+    def __init__(self, recipe: Recipe, out: Path, progress: Progress | None, announce: Announce) -> None:
+        self.recipe, self.out, self.progress, self.announce = recipe, out, progress, announce
+        self.work = out.parent / f".{out.name}-stages"
+        self.base = checkpoints.resolve(str(recipe.base))
+        self.passages = list(read_passages(recipe.passages)) if recipe.passages is not None else []
+        self._ids = {passage.text: passage.id for passage in self.passages}
+        self.heldout = self.questions(recipe.heldout)
+        self.dev = self.questions(recipe.dev) or self.heldout
+        self.searched = Searched(self.dev, None, most=50_000, seed=0) if self.dev is not None else None
+
+    def run(self) -> TrainReport:
+        started = time.perf_counter()
+        steps = list(self.steps())
+        for step in steps:
+            self.job(step.data, step.plan).check_leak()
+        self.work.mkdir(parents=True, exist_ok=True)
+        folders, stages = [self.base], [Stage("base", 0, self.measured("base", self.base, "base"))]
+        for step in steps:
+            began = time.perf_counter()
+            folders.append(self.trained(step, folders[-1]))
+            report = read_report(folders[-1])
+            metrics = self.measured(step.name, folders[-1], step.key)
+            stages.append(Stage(step.name, len(report.losses) if report else 0, metrics, time.perf_counter() - began))
+        best = self.best(stages)
+        report = self.write(folders[1 : best + 1], stages, steps, seconds=time.perf_counter() - started)
+        shutil.rmtree(self.work, ignore_errors=True)
+        return report
+
+    def steps(self) -> Iterator[_Step]:
+        """The trainings in order, each keyed by the base, the data and settings up to it."""
+        key = open_encoder(self.base, backend="torch").space
+        for plan in self.recipe.stages:
+            data = _data(plan)
+            if plan.mining is not None:
+                data = TrainingData.of(self.with_ids(example) for example in data.examples)
+            rows = (asdict(row) if is_dataclass(row) else row for row in data.rows)
+            mining = plan.mining.as_row() if plan.mining else None
+            contents = [fingerprint(rows), plan.settings.as_dict(), mining]
+            if mining:
+                contents.append(fingerprint(passage.as_row() for passage in self.passages))
+            for number in range(1, plan.rounds + 1):
+                key = fingerprint([key, contents])
+                yield _Step(plan.name if plan.mining is None else f"{plan.name}-{number}", plan, data, key)
+
+    def trained(self, step: _Step, current: Path) -> Path:
+        """The artifact of a step; trained now if it is not there."""
+        folder = self.work / f"{step.name}-{step.key}"
+        if not artifact.is_artifact(folder):
+            data = step.data if step.plan.mining is None else self.mined(step, current)
+            self.announce(f"train {step.name}")
+            train(current, data, folder, step.plan.settings, progress=self.progress)
+        return folder
+
+    def mined(self, step: _Step, current: Path) -> TrainingData:
+        """Hard negatives for the step's queries, by the model as it is now, in its own space."""
+        assert step.plan.mining is not None
+        file = self.work / f"{step.name}-{step.key}.jsonl"
+        place = self.work / f"{step.name}-{step.key}.index"
+        if not (finished := file.with_suffix(".done")).exists():
+            self.announce(f"mine {step.name}")
+            encoder = open_encoder(current, backend="torch", device=step.plan.settings.device)
+            with closing(connect(place)) as client:
+                collection = CollectionManager(client).ensure("passages", encoder)
+                index_passages(collection, self.pool(step.data), encoder)
+                mine_to_jsonl(collection, labels_of(step.data), encoder, path=file, settings=step.plan.mining)
+            finished.touch()
+            shutil.rmtree(place, ignore_errors=True)
+        return TrainingData.of(_weighted(read_examples(file), step.data))
+
+    def pool(self, data: TrainingData) -> Iterator[Passage]:
+        """What is mined from: the recipe's passages, and what the examples bring along beside them."""
+        known = {passage.id for passage in self.passages}
+        yield from self.passages
+        for example in data.examples:
+            for text in (*example.positives, *example.negatives):
+                if text.id not in known:
+                    known.add(text.id)
+                    yield Passage(text.id, text.text)
+
+    def with_ids(self, example: Example) -> Example:
+        """Positives under the ids that the passages have, for files that hold texts only."""
+        texts = tuple(replace(text, id=self._ids.get(text.text, text.id)) for text in example.positives)
+        return replace(example, positives=texts)
+
+    def measured(self, name: str, folder: Path, key: str) -> dict[str, float]:
+        """nDCG@10, MRR and recall@10 of a stage on the dev queries, by exact search. {} without queries."""
+        if self.dev is None or self.searched is None:
+            return {}
+        place = self.work / f"{key}.metrics.json"
+        found = read_json(self.work, place.name) if place.exists() else None
+        if found is None or found.get("of") != self.questions_key():
+            self.announce(f"measure {name}")
+            found = {"of": self.questions_key(), "metrics": self.metrics(open_encoder(folder, backend="torch"))}
+            write_json(place, found)
+        metrics = {name: float(value) for name, value in found["metrics"].items()}
+        tell_metric(self.progress, f"ndcg@10 after {name}", metrics["ndcg@10"])
+        return metrics
+
+    def metrics(self, encoder: Encoder) -> dict[str, float]:
+        assert self.dev is not None and self.searched is not None
+        ids = [query.id for query in self.dev.answerable]
+        queries = encoder.encode_queries([query.text for query in self.dev.answerable])
+        run = PassageVectors(self.searched.ids, self.searched.vectors(encoder)).search(ids, queries, k=10)
+        qrels = {name: self.dev.qrels[name] for name in ids}
+        found = {"ndcg@10": ndcg, "mrr": reciprocal_rank, "recall@10": recall}
+        return {name: float(np.mean(list(metric(qrels, run, k=10).values()))) for name, metric in found.items()}
+
+    def questions_key(self) -> str:
+        assert self.dev is not None
+        return fingerprint([[asdict(query) for query in self.dev.queries], dict(self.dev.qrels), len(self.passages)])
+
+    def best(self, stages: list[Stage]) -> int:
+        """The number of the stage to keep: the best by nDCG@10, the earlier of two equals; never the base itself."""
+        if self.dev is None:
+            return len(stages) - 1
+        return max(range(1, len(stages)), key=lambda i: (stages[i].metrics["ndcg@10"], -i))
+
+    def write(self, made: list[Path], stages: list[Stage], steps: list[_Step], *, seconds: float) -> TrainReport:
+        """Copy the best stage's artifact, and say of it what the whole recipe did."""
+        best = made[-1]
+        reports = [report for folder in made if (report := read_report(folder)) is not None]
+        last = reports[-1]
+        job = self.job(steps[len(made) - 1].data, steps[len(made) - 1].plan)
+        before, after = job.open_base(), open_encoder(best, backend="torch")
+        chosen = (f"the best of {len(steps)} trainings is {steps[len(made) - 1].name}",) if self.dev else ()
+        optimistic = (ON_THE_HELDOUT,) if self.dev is not None and self.dev is self.heldout and len(steps) > 1 else ()
+        with artifact.written_whole(self.out) as draft:
+            shutil.copytree(best, draft, dirs_exist_ok=True)
+            report = job.report(
+                space=after.space,
+                base_space=before.space,
+                data=last.data,
+                losses=tuple(loss for each in reports for loss in each.losses),
+                stages=tuple(stages[1:]),
+                proof=job.proof(before, after),
+                notes=(*(note for each in reports for note in each.notes), *chosen, *optimistic),
+                seconds=seconds,
+            )
+            write_report(draft, report)
+            write_card(draft, report)
+            artifact.write_manifest(draft)
+        return report
+
+    def job(self, data: TrainingData, plan: StagePlan) -> Job:
+        """The stage as one call of `train` on the first base: for the leak check, the proof and the report."""
+        evidence = Evidence(self.heldout) if self.heldout is not None else None
+        name = Path(str(self.recipe.base)).name if self.base.exists() else str(self.recipe.base)
+        return Job(name, self.base, data, self.out, plan.settings, evidence, None)
+
+    def questions(self, files: Questions | None) -> Heldout | None:
+        if files is None:
+            return None
+        return Heldout(tuple(read_queries(files.queries)), read_qrels(files.qrels), tuple(self.passages))
+
+
+def labels_of(data: TrainingData) -> Iterator[Label]:
+    """What the miner is told: every positive of every query, with the weight of its example."""
+    for example in data.examples:
+        for positive in example.positives:
+            yield Label(example.query, positive.id, example.weight, "recipe")
+
+
+def _weighted(mined: Iterable[Example], data: TrainingData) -> Iterator[Example]:
+    """Mined examples with the weights that their queries had."""
+    weights: dict[str, float] = {}
+    for example in data.examples:
+        weights[example.query] = max(example.weight, weights.get(example.query, 0.0))
+    found = False
+    for example in mined:
+        found = True
+        yield replace(example, weight=weights.get(example.query, example.weight))
+    if not found:
+        raise TrainingError(f"nothing was mined for {len(weights)} queries: none of their positives is in the passages")
+
+
+def _data(plan: StagePlan) -> TrainingData:
+    return read_training_data(plan.data, kind=plan.kind, score_range=plan.score_range)

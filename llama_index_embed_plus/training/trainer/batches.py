@@ -1,0 +1,226 @@
+"""Rows -> the batches of an epoch, so that no row's answer is another row's negative.
+
+Losses with in-batch negatives take every text of a batch that is not a row's positive for its negative. Here two rows
+are kept apart if one holds, as its query, positive or negative, what the other has for its query or for a positive: any
+positive that is known for that query, not only the one in the row. Texts are compared by passage id where ids are
+given, else by their words' spelling (case and spaces aside). Rows that only share a negative may meet.
+
+Guarantees: every row once per epoch (with `drop_last`, in full batches only, at most once); the number of batches is
+the same in every epoch and is what `len` says; batches of an epoch are of equal size, up to one row where conflicts
+allow; the order is a function of (seed, epoch) alone, so that a run that skips what it had done goes on exactly, in
+another process too. The rows of a batch are sorted by length, which the loss does not see, for tight mini-batches.
+Does not know: models, losses' arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from sentence_transformers.base.sampler import DefaultBatchSampler, GroupByLabelBatchSampler
+
+from llama_index_embed_plus.training.losses.catalogue import facts_of
+from qdrant_tools.errors import UsageError
+
+SamplerFactory = Callable[..., DefaultBatchSampler]
+"""What `SentenceTransformerTrainingArguments(batch_sampler=...)` takes."""
+
+_ATTEMPTS = 8
+_NOT_TEXT = {"dataset_name", "label", "labels", "score", "scores"}
+
+
+def batch_sampler(
+    loss: str, *, known: Mapping[str, Collection[str]] | None = None, ids: Mapping[str, str] | None = None
+) -> SamplerFactory:
+    """Return the batch sampler that the loss wants, for `SentenceTransformerTrainingArguments(batch_sampler=...)`.
+
+    Losses with in-batch negatives get rows that do not contradict each other, batch-hard triplets get several texts of
+    several classes (rows of a class without partners are left out of an epoch), the others a shuffled order.
+
+    known: query -> its positives, where they are more than the rows of one data set show. ids: text -> passage id.
+    Raises UsageError if there is no such loss, later if the data has too few classes for batch-hard triplets.
+    """
+    facts_of(loss)
+    return _Sampling(loss, known or {}, ids or {})
+
+
+@dataclass(frozen=True)
+class _Sampling:
+    """What `batch_sampler` was told. A class, because the trainer's arguments are pickled."""
+
+    loss: str
+    known: Mapping[str, Collection[str]]
+    ids: Mapping[str, str]
+
+    def __call__(self, dataset: Dataset, **options: Any) -> DefaultBatchSampler:
+        facts = facts_of(self.loss)
+        if facts.shape == "labelled texts":
+            return _grouped(dataset, options)
+        rows = rows_of(dataset, known=self.known, ids=self.ids) if facts.in_batch else None
+        return SeededBatchSampler(dataset, rows=rows, **options)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The texts of a row as numbers. `wanted`: its query and every known positive; `shown`: all that it brings."""
+
+    wanted: frozenset[int]
+    shown: frozenset[int]
+
+    def contradicts(self, other: Row) -> bool:
+        """Whether one holds what answers the other."""
+        return not (self.wanted.isdisjoint(other.shown) and other.wanted.isdisjoint(self.shown))
+
+
+def rows_of(dataset: Dataset, *, known: Mapping[str, Collection[str]], ids: Mapping[str, str]) -> list[Row]:
+    """Return what the batches must know of each row: first column the query, second a positive, others negatives."""
+    number: dict[str, int] = {}
+
+    def numbered(text: str) -> int:
+        return number.setdefault(_key(text, ids), len(number))
+
+    columns = [[numbered(text) for text in dataset[name][:]] for name in text_columns(dataset)]
+    positives: dict[int, set[int]] = {}
+    for query, texts in known.items():
+        positives.setdefault(numbered(query), set()).update(map(numbered, texts))
+    for texts in zip(*columns[:2], strict=True):
+        positives.setdefault(texts[0], set(texts)).update(texts)
+    return [Row(frozenset(positives[shown[0]]), frozenset(shown)) for shown in zip(*columns, strict=True)]
+
+
+def text_columns(dataset: Dataset) -> list[str]:
+    """Return the columns that hold texts, in their order."""
+    return [name for name in dataset.column_names if name not in _NOT_TEXT]
+
+
+def are_all_alike(rows: Sequence[Row]) -> bool:
+    """Whether all rows share a query or a positive, so that each is alone in its batch."""
+    held = Counter(key for row in rows for key in row.wanted & row.shown)
+    return max(held.values(), default=0) == len(rows)
+
+
+class SeededBatchSampler(DefaultBatchSampler):  # type: ignore[misc]
+    """Batches as the module says; without `rows`, in shuffled order. Made by `batch_sampler`."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        drop_last: bool,
+        *,
+        rows: Sequence[Row] | None = None,
+        seed: int = 0,
+        **unused: Any,
+    ) -> None:
+        super().__init__(dataset, batch_size=batch_size, drop_last=drop_last, seed=seed)
+        self.rows = [Row(frozenset(), frozenset())] * len(dataset) if rows is None else rows
+        self.lengths = _lengths(dataset)
+        self.first = self._first()
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from self.batches(self.epoch)
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """The batches of an epoch, as row numbers."""
+        found = self.first
+        for attempt in range(_ATTEMPTS if epoch else 0):
+            packed = self._packed(self._order(epoch, attempt), len(self.first))
+            if packed is not None:
+                found = packed
+                break
+        # An order that does not fit into as many batches is rare; then those of the first epoch come in another order.
+        order = np.random.default_rng([self.seed, epoch, _ATTEMPTS]).permutation(len(found))
+        return [sorted(found[i], key=lambda row: (self.lengths[row], row)) for i in order]
+
+    def _first(self) -> list[list[int]]:
+        """The batches of epoch 0: as few as its orders allow."""
+        count = len(self.rows) // self.batch_size if self.drop_last else -(-len(self.rows) // self.batch_size)
+        if not self.drop_last:
+            held = Counter(key for row in self.rows for key in row.wanted & row.shown)
+            count = max(count, max(held.values(), default=0))
+        while count and (self.drop_last or count < len(self.rows)):
+            for attempt in range(_ATTEMPTS):
+                packed = self._packed(self._order(0, attempt), count)
+                if packed is not None:
+                    return packed
+            count += -1 if self.drop_last else max(1, count // 20)
+        return [] if self.drop_last else [[row] for row in range(len(self.rows))]
+
+    def _order(self, epoch: int, attempt: int) -> list[int]:
+        """A shuffled order in which the rows that contradict most come first, while there is room to evade."""
+        shuffled = np.random.default_rng([self.seed, epoch, attempt]).permutation(len(self.rows))
+        degrees = self._degrees()
+        return sorted((int(row) for row in shuffled), key=lambda row: -degrees[row])
+
+    def _degrees(self) -> list[int]:
+        if not hasattr(self, "_known_degrees"):
+            shown = Counter(key for row in self.rows for key in row.shown)
+            wanted = Counter(key for row in self.rows for key in row.wanted)
+            self._known_degrees = [
+                sum(shown[key] - (key in row.shown) for key in row.wanted)
+                + sum(wanted[key] - (key in row.wanted) for key in row.shown)
+                for row in self.rows
+            ]
+        return self._known_degrees
+
+    def _packed(self, order: Iterable[int], count: int) -> list[list[int]] | None:
+        """Deal the rows out to `count` batches in turn, each to the next that takes it. None if that does not work."""
+        batches = [_Batch() for _ in range(count)]
+        turn = 0
+        for row in order:
+            for step in range(count):
+                batch = batches[(turn + step) % count]
+                if len(batch.rows) < self.batch_size and batch.takes(self.rows[row]):
+                    batch.add(row, self.rows[row])
+                    turn = (turn + step + 1) % count
+                    break
+            else:
+                if not self.drop_last:
+                    return None
+        if self.drop_last and any(len(batch.rows) < self.batch_size for batch in batches):
+            return None
+        return [batch.rows for batch in batches]
+
+
+@dataclass
+class _Batch:
+    rows: list[int] = field(default_factory=list)
+    wanted: set[int] = field(default_factory=set)
+    shown: set[int] = field(default_factory=set)
+
+    def takes(self, row: Row) -> bool:
+        return self.shown.isdisjoint(row.wanted) and self.wanted.isdisjoint(row.shown)
+
+    def add(self, number: int, row: Row) -> None:
+        self.rows.append(number)
+        self.wanted |= row.wanted
+        self.shown |= row.shown
+
+
+def _key(text: str, ids: Mapping[str, str]) -> str:
+    known = ids.get(text)
+    return " ".join(text.casefold().split()) if known is None else f"\0{known}"
+
+
+def _lengths(dataset: Dataset) -> list[int]:
+    lengths = [0] * len(dataset)
+    for name in text_columns(dataset):
+        for i, text in enumerate(dataset[name][:]):
+            lengths[i] += len(text)
+    return lengths
+
+
+def _grouped(dataset: Dataset, options: Mapping[str, Any]) -> DefaultBatchSampler:
+    try:
+        return GroupByLabelBatchSampler(dataset, **options)
+    except ValueError as error:
+        raise UsageError(
+            f"batch-hard triplets need classes with several texts each, in every batch: {error}"
+        ) from error

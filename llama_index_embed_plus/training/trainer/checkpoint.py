@@ -1,0 +1,138 @@
+"""A run's state, in a folder beside its output -> the same run, going on where it was.
+
+::
+
+    .NAME-training/run.json            what the run is: hashes of base, data and settings
+    .NAME-training/checkpoint-STEP/    weights, optimizer, schedule, random states; there whole or not at all
+
+Guarantees: a checkpoint is written under another name and renamed when it is complete, and the one before is removed
+only then, so a kill or a full disk at any moment leaves the last good one; a run whose base, data or settings differ is
+refused by name; one process per folder. Does not know: what is in a checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import portalocker
+
+from llama_index_embed_plus.errors import TrainingError
+from llama_index_embed_plus.models.files import read_json, write_json
+from qdrant_tools.errors import UsageError
+
+RUN_FILE, LOCK_FILE, PREFIX, DRAFT = "run.json", ".lock", "checkpoint-", "draft"
+
+
+class Checkpoints:
+    """The checkpoints of one run. `identity`: what must be equal to go on, name -> value."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self.folder, self.identity = folder, dict(identity)
+        self._lock: IO[str] | None = None
+
+    def open(self) -> None:
+        """Take the folder. Raises UsageError if another run lives there, or another process is at it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.folder / LOCK_FILE, "a")  # noqa: SIM115  held until `close`
+        try:
+            portalocker.lock(self._lock, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+        except portalocker.exceptions.LockException as error:
+            self._lock.close()
+            self._lock = None
+            raise UsageError(f"another process trains in {self.folder}: let it finish, or give another out") from error
+        try:
+            found = read_json(self.folder, RUN_FILE)
+            if found is not None and self.latest() is not None:
+                self._refuse_another_run(found)
+            write_json(self.folder / RUN_FILE, self.identity)
+        except BaseException:
+            self._release()
+            raise
+        self.discard_draft()
+
+    def discard_draft(self) -> None:
+        """Remove what an interrupted write left."""
+        shutil.rmtree(self.folder / DRAFT, ignore_errors=True)
+
+    def latest(self) -> Path | None:
+        """The last complete checkpoint."""
+        found = [path for path in self.folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
+        return max(found, key=step_of, default=None)
+
+    def keep(self, written: Path) -> None:
+        """Make the folder `written` the last good checkpoint, and drop the ones before it."""
+        for path in sorted(written.rglob("*")):
+            if path.is_file():
+                _flush(path)
+        kept = self.folder / written.name
+        shutil.rmtree(kept, ignore_errors=True)
+        os.replace(written, kept)
+        for path in self.folder.glob(f"{PREFIX}*"):
+            if path != kept:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def close(self, *, done: bool) -> None:
+        """Give the folder up. It is removed if the run is `done`, or if there is nothing to go on from."""
+        if self._lock is not None:
+            if done or self.latest() is None:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _refuse_another_run(self, found: Mapping[str, Any]) -> None:
+        for name, value in self.identity.items():
+            if found.get(name) == value:
+                continue
+            before = found.get(name)
+            if isinstance(value, dict) and isinstance(before, dict):
+                key = next(k for k in {**before, **value} if before.get(k) != value.get(k))
+                name, before, value = f"{name}.{key}", before.get(key), value.get(key)
+            raise UsageError(
+                f"{self.folder} holds an interrupted run with another {name} ({_short(before)}, now {_short(value)}): "
+                "give the same again to go on with it, or remove that folder to start anew"
+            )
+
+
+def step_of(checkpoint: Path) -> int:
+    """How many optimiser steps a checkpoint has behind it."""
+    return int(checkpoint.name.removeprefix(PREFIX))
+
+
+def fingerprint(rows: Any) -> str:
+    """Name JSON-ready rows by their contents: 12 hex digits."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()[:12]
+
+
+def cannot_write(folder: Path, error: Exception, *, last: Path | None) -> TrainingError:
+    """The one error for a checkpoint that could not be written, whatever library noticed."""
+    reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    kept = f"the last good one is {last}" if last else "there is none yet"
+    return TrainingError(
+        f"a checkpoint cannot be written to {folder} ({reason}); {kept}: free some space, then run the same again"
+    )
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

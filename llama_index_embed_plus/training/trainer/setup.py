@@ -1,0 +1,287 @@
+"""`TrainSettings` -> the arguments of sentence-transformers' trainer, and the device to train on.
+
+Guarantees: what a device cannot do is UsageError before a model is opened. Does not know: data, losses.
+
+A model folder + how to train -> a sentence-transformers model that can be trained, and from it a folder again.
+
+Guarantees: the model reads texts as `spec.read_spec` says the folder's authors meant it (pooling, prompts, length),
+also where that hangs on facts that sentence-transformers does not know; a merged LoRA leaves a plain checkpoint; a
+Dense layer with as many outputs as inputs starts as the identity. Does not know: losses, data.
+
+Which of several training processes this is, as `torchrun` and `accelerate launch` say in the environment.
+
+Guarantees: without a launcher there is one process, and nothing waits. Does not know: devices, models.
+
+Token states and attention -> one vector per text, in training: `pooling.pool` as a sentence-transformers module.
+
+sentence-transformers has no pooling weighted by attention; this module stands in for its own while such a model is
+trained. Guarantees: the numbers of `pooling.pool`, which serving uses. Does not know: texts, files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
+from sentence_transformers.base.modules import Dense
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+
+from llama_index_embed_plus.encoders.torch_encoder import merge_lora, quiet
+from llama_index_embed_plus.errors import MissingExtraError
+from llama_index_embed_plus.models import artifact
+from llama_index_embed_plus.models import files as lora_files
+from llama_index_embed_plus.models.files import BASE_CONFIG, require_json, write_json
+from llama_index_embed_plus.models.pooling import ATTENTION, MEAN, pool
+from llama_index_embed_plus.models.spec import EncoderSpec, Overrides, read_spec
+from llama_index_embed_plus.training.settings import LoraSettings, Projection, TrainSettings
+from qdrant_tools.errors import UsageError
+
+
+def arguments_of(
+    settings: TrainSettings,
+    folder: Path,
+    prompts: Mapping[str, str],
+    *,
+    batch_sampler: Callable[..., Any],
+) -> SentenceTransformerTrainingArguments:
+    """Say to the trainer what `settings` says. Raises UsageError for a precision that the device does not have."""
+    device = device_of(settings)
+    _check_precision(settings, device)
+    devices = count()
+    if settings.batch_size % devices:
+        raise UsageError(f"batch_size {settings.batch_size} cannot be shared by {devices} devices: give a multiple")
+    return SentenceTransformerTrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=settings.epochs,
+        # With split_batches: of all devices together, each of which takes its part of every batch.
+        per_device_train_batch_size=settings.batch_size,
+        accelerator_config={"split_batches": devices > 1},
+        dataloader_drop_last=devices > 1,
+        learning_rate=settings.rate,
+        warmup_steps=settings.warmup_share,
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type=settings.schedule,
+        gradient_accumulation_steps=settings.accumulation,
+        max_grad_norm=settings.max_gradient,
+        bf16=settings.precision == "bfloat16",
+        fp16=settings.precision == "float16",
+        use_cpu=device == "cpu",
+        batch_sampler=batch_sampler,
+        prompts=dict(prompts) or None,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if settings.checkpoint_every else "no",
+        save_steps=settings.checkpoint_every or 1,
+        report_to=list(settings.report_to) or "none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        log_level="error",
+    )
+
+
+def device_of(settings: TrainSettings) -> str:
+    """The device to train on: the one asked for, else a GPU if there is one."""
+    return settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _check_precision(settings: TrainSettings, device: str) -> None:
+    """Half precision without instructions for it is emulated, and slower than float32."""
+    asked = settings.precision
+    on_gpu = device.startswith("cuda") and (asked == "float16" or torch.cuda.is_bf16_supported())
+    on_cpu = device == "cpu" and asked == "bfloat16" and _cpu_has_bfloat16()
+    if asked != "float32" and not on_gpu and not on_cpu:
+        raise UsageError(f"device {device!r} does not train in {asked}: use precision='float32'")
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices: x86 with AVX512-BF16 or AMX. If torch cannot tell, it does not."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+_ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "sigmoid": torch.nn.Sigmoid, "gelu": torch.nn.GELU}
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """The model to train, and how its folder was read. `serving_tokens`: its own limit, not that of training."""
+
+    model: SentenceTransformer
+    spec: EncoderSpec
+    serving_tokens: int
+    base: str
+    """Where the transformer's own weights are: a hub name, or a folder."""
+
+
+def open_trainable(folder: Path, copy: Path, settings: TrainSettings, *, device: str) -> Trainable:
+    """Open the model in `folder` for training, by way of a `copy` whose files state everything that its spec says."""
+    spec = read_spec(folder, Overrides(pooling=settings.pooling))
+    if lora_files.is_kept_apart(folder / spec.transformer_path):
+        raise UsageError(f"{folder} keeps its LoRA apart, and is no base to train from: merge it first")
+    if settings.projection is not None and spec.truncate_dim:
+        raise UsageError(
+            f"the base cuts its vectors to truncate_dim {spec.truncate_dim}, a projection comes before that: drop one"
+        )
+    artifact.copy_model(folder, copy, spec=spec)
+    attention = ATTENTION in spec.pooling
+    with quiet():
+        model = SentenceTransformer(
+            str(copy),
+            device=device,
+            local_files_only=True,
+            model_kwargs={"attn_implementation": "eager"} if attention else None,
+        )
+    serving_tokens = int(model.max_seq_length or spec.max_tokens)
+    model.max_seq_length = min(serving_tokens, settings.max_tokens)
+    if attention:
+        model[1] = AttentionAwarePooling(model[0], spec)
+    if settings.projection is not None:
+        _project(model, settings.projection, seed=settings.seed)
+    if settings.method == "lora":
+        add_lora(model, settings.lora, seed=settings.seed)
+    if settings.gradient_checkpointing:
+        _recompute(model[0].auto_model)
+    return Trainable(model, spec, serving_tokens, str((folder / spec.transformer_path).resolve()))
+
+
+def save_trained(trained: Trainable, draft: Path, settings: TrainSettings) -> EncoderSpec:
+    """Write the model's files into `draft`. Returns the spec of what was written, for the manifest."""
+    model = trained.model
+    model.max_seq_length = trained.serving_tokens
+    if settings.method == "lora" and settings.lora.merge:
+        merge_lora(model[0].auto_model)
+    if isinstance(model[1], AttentionAwarePooling):
+        model[1] = model[1].writable()
+    with quiet():
+        model.save(str(draft), create_model_card=False)
+    if settings.method == "lora" and not settings.lora.merge:
+        _name_base(model, draft, trained.base)
+    written = read_spec(draft)
+    shape = {name: getattr(written, name) for name in ("transformer_path", "head", "model_type")}
+    dimension = settings.projection.dimension if settings.projection else trained.spec.dimension
+    # What a family says of the base holds for its child, whose files may not repeat it.
+    return replace(trained.spec, **shape, dimension=dimension)
+
+
+def add_lora(model: SentenceTransformer, settings: LoraSettings, *, seed: int) -> None:
+    """Put low-rank matrices beside the layers that `settings` names; only those are trained from then on."""
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise MissingExtraError("LoRA", extra="train") from error
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.targets) or _known_targets(model) or "all-linear",
+        task_type="FEATURE_EXTRACTION",
+    )
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # A is drawn at random, B is zero
+            model.add_adapter(config)
+    except ValueError as error:
+        raise UsageError(f"LoRA cannot be added to {settings.targets or 'this model'}: {_line(error)}") from error
+
+
+def _name_base(model: SentenceTransformer, draft: Path, base: str) -> None:
+    """Say in the folder of a LoRA kept apart which model it belongs to, and how that is built."""
+    inner = draft if (draft / lora_files.CONFIG).is_file() else next(draft.rglob(lora_files.CONFIG)).parent
+    config = require_json(inner, lora_files.CONFIG)
+    write_json(inner / lora_files.CONFIG, {**config, "base_model_name_or_path": base})
+    model[0].auto_model.config.to_json_file(inner / BASE_CONFIG, use_diff=False)
+
+
+def _recompute(transformer: Any) -> None:
+    """Keep no activations: compute them again in the backward pass (Chen et al. 2016, arXiv 1604.06174)."""
+    # Version 5 of transformers renamed it on the way; sentence-transformers passes on the old name only.
+    name = "activation" if hasattr(transformer, "activation_checkpointing_enable") else "gradient"
+    enable = getattr(transformer, f"{name}_checkpointing_enable")
+    enable(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
+
+
+def _known_targets(model: SentenceTransformer) -> list[str]:
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
+
+    return list(KNOWN.get(model[0].auto_model.config.model_type, ()))
+
+
+def _project(model: SentenceTransformer, projection: Projection, *, seed: int) -> None:
+    inputs = int(model.get_embedding_dimension())
+    activation = _ACTIVATIONS.get(projection.activation, torch.nn.Identity)()
+    dense = Dense(inputs, projection.dimension, bias=True, activation_function=activation)
+    with torch.no_grad():
+        dense.linear.bias.zero_()
+        if inputs == projection.dimension:
+            dense.linear.weight.copy_(torch.eye(inputs))
+        else:
+            generator = torch.Generator().manual_seed(seed)
+            torch.nn.init.orthogonal_(dense.linear.weight, generator=generator)
+    place = len(model) - (1 if isinstance(model[-1], Normalize) else 0)
+    model.insert(place, dense.to(model.device))
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def count() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def wait() -> None:
+    """Return when every process has come here."""
+    if count() > 1 and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+class AttentionAwarePooling(torch.nn.Module):
+    """Pools by `spec.pooling`, `attention` included."""
+
+    def __init__(self, transformer: Any, spec: EncoderSpec) -> None:
+        super().__init__()
+        self.modes, self.include_prompt = spec.pooling, spec.include_prompt
+        self.width = int(transformer.get_embedding_dimension())
+        self._attention: torch.Tensor | None = None
+        transformer.auto_model.config.output_attentions = True
+        self._listen(transformer.auto_model)
+
+    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+        prompt = features.get("prompt_length", 0) if not self.include_prompt else 0
+        tokens = int(prompt.flatten()[0]) if isinstance(prompt, torch.Tensor) else int(prompt)
+        states, mask = features["token_embeddings"], features["attention_mask"]
+        features["sentence_embedding"] = pool(states, mask, self.modes, prompt_tokens=tokens, attention=self._attention)
+        return features
+
+    def get_embedding_dimension(self) -> int:
+        return self.width * len(self.modes)
+
+    def writable(self) -> Pooling:
+        """The nearest module that sentence-transformers can read: mean for `attention`; the manifest says more."""
+        return Pooling(
+            self.width, tuple(MEAN if mode == ATTENTION else mode for mode in self.modes), self.include_prompt
+        )
+
+    def _listen(self, model: Any) -> None:
+        """Keep the last layer's attention of every pass: sentence-transformers calls `forward` past all hooks."""
+        forward = model.forward
+
+        def listened(*args: Any, **kwargs: Any) -> Any:
+            output = forward(*args, **kwargs)
+            self._attention = output.attentions[-1]
+            return output
+
+        model.forward = listened

@@ -1,0 +1,1 @@
+"""One location -> one client, and every call to it with this project's errors."""

@@ -1,0 +1,129 @@
+"""A collection that somebody else filled -> one that knows its encoder, after a look at stored samples.
+
+A few stored texts are embedded again and compared with the stored vectors. If they agree, the encoder's space is
+written into the collection's metadata; nothing else of the collection changes.
+
+Guarantees: a collection filled by another model, or half by another model, is refused with the measured similarity;
+an empty one is taken as it is.
+Does not know: how the collection was filled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from qdrant_client import QdrantClient, models
+
+from qdrant_tools.client.gateway import engine_errors
+from qdrant_tools.collections.collection import plain_id
+from qdrant_tools.collections.metadata import OURS, Layout, detect
+from qdrant_tools.collections.settings import DISTANCES
+from qdrant_tools.errors import CollectionError, InputError, SpaceMismatchError, VectorError
+from qdrant_tools.records import Encoder
+from qdrant_tools.validation import checked_unit_vectors
+
+AGREEING_SHARE = 0.9
+"""Share of the samples that must agree: a text may have been edited since, but not every tenth one."""
+
+
+def vector_names(info: models.CollectionInfo) -> dict[str, models.VectorParams]:
+    """The dense vectors of a collection by name; "" is the unnamed one."""
+    vectors = info.config.params.vectors
+    if vectors is None:
+        return {}
+    named = dict(vectors) if isinstance(vectors, Mapping) else {"": vectors}
+    return {name: params for name, params in named.items() if params.multivector_config is None}
+
+
+def choose_vector(name: str, info: models.CollectionInfo, dimension: int, wanted: str | None) -> str:
+    """The name of the vector that an encoder of this dimension may have filled.
+
+    Raises:
+        VectorError: none has this dimension.
+        CollectionError: several have, or its distance is not a similarity.
+    """
+    vectors = vector_names(info)
+    fitting = [each for each, params in vectors.items() if params.size == dimension and wanted in (None, each)]
+    if not fitting:
+        sizes = ", ".join(f"{each!r}: {params.size}" for each, params in vectors.items()) or "none"
+        raise VectorError(f"collection {name!r} has no {dimension}-dimensional vector; its vectors: {sizes}")
+    if len(fitting) > 1:
+        raise CollectionError(
+            f"collection {name!r} has several {dimension}-dimensional vectors ({', '.join(fitting)}): give a Layout "
+            "that names the one to use"
+        )
+    distance = vectors[fitting[0]].distance
+    if distance not in DISTANCES.values():
+        raise CollectionError(f"collection {name!r} compares by {distance.value}, expected cosine or dot product")
+    return fitting[0]
+
+
+def sample(client: QdrantClient, name: str, size: int, *, vector: str | None = None) -> list[models.Record]:
+    """Random points with their payload, and with the vector of that name if one is given."""
+    with engine_errors(f"read samples of collection {name!r}"):
+        points = client.query_points(
+            name,
+            query=models.SampleQuery(sample=models.Sample.RANDOM),
+            limit=size,
+            with_payload=True,
+            with_vectors=False if vector is None else ([vector] if vector else True),
+        ).points
+    return [models.Record(id=point.id, payload=point.payload, vector=point.vector) for point in points]
+
+
+def check_samples(
+    client: QdrantClient, name: str, encoder: Encoder, layout: Layout, *, samples: int, similarity: float
+) -> Layout:
+    """The layout whose texts, embedded, give the stored vectors. An empty collection is any encoder's.
+
+    For LlamaIndex's layout the texts with and without the metadata are tried.
+
+    Raises:
+        CollectionError: the samples have no text.
+        SpaceMismatchError: the vectors differ; the message says by how much.
+    """
+    if samples < 1 or not 0 < similarity <= 1:
+        raise InputError(f"samples is {samples} and similarity {similarity}, expected at least 1 and up to 1")
+    records = sample(client, name, samples, vector=layout.vector)
+    if not records:
+        return layout  # nothing contradicts the encoder
+    found = {}
+    for candidate in {layout, replace(layout, embedded_metadata=False)}:
+        found[candidate] = _similarities(name, records, encoder, candidate)
+    best = max(found, key=lambda candidate: (float(np.mean(found[candidate])), candidate.embedded_metadata))
+    agreeing = float(np.mean(found[best] >= similarity))
+    if agreeing < AGREEING_SHARE:
+        median = float(np.median(found[best]))
+        raise SpaceMismatchError(
+            f"collection {name!r} was not filled by {encoder.space!r}: {agreeing:.0%} of {len(found[best])} sampled "
+            f"vectors agree with their texts (median cosine {median:.3f}, expected {similarity}); try the encoder that "
+            "filled it, or index its texts into a new collection"
+        )
+    return best
+
+
+def detect_layout(client: QdrantClient, name: str, vector: str) -> Layout:
+    """The layout of some sampled points; our own for a collection that is empty."""
+    payloads = [record.payload or {} for record in sample(client, name, 16)]
+    if not payloads:
+        return replace(OURS, vector=vector)
+    return detect(payloads, vector=vector)
+
+
+def _similarities(name: str, records: list[models.Record], encoder: Encoder, layout: Layout) -> Any:
+    passages = [layout.passage(record.payload, point_id=plain_id(record.id)) for record in records]
+    usable = [(p.text, r.vector) for p, r in zip(passages, records, strict=True) if p.text.strip() and r.vector]
+    if not usable:
+        raise CollectionError(f"none of {len(records)} points of {name!r} has a text in {layout.text!r}: give a Layout")
+    stored = np.array([layout.dense(vector) for _, vector in usable], dtype=np.float32)
+    embedded = checked_unit_vectors(
+        encoder.encode_passages([text for text, _ in usable]),
+        dimension=stored.shape[1],
+        count=len(usable),
+        what=f"samples encoded by {encoder.space!r}",
+    )
+    lengths = np.maximum(np.linalg.norm(stored, axis=1), 1e-12)
+    return (stored * embedded).sum(axis=1) / lengths

@@ -1,0 +1,308 @@
+"""Collections that know which encoder filled them.
+
+A collection keeps its space (the identity of its vectors) in Qdrant's collection metadata, and everything that
+brings an encoder to it is checked against that: same dimension and another model is an error here, not a silent
+loss of quality.
+
+Guarantees: `ensure` is idempotent, also when two processes call it at once; an alias resolves to its collection
+when it is opened, and a handle stays with that collection. Does not know: how texts become vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from qdrant_client import QdrantClient, models
+
+from qdrant_tools.client.connect import engine_of
+from qdrant_tools.client.gateway import engine_errors
+from qdrant_tools.collections.adopt import check_samples, choose_vector, detect_layout
+from qdrant_tools.collections.collection import Collection, StoredPassage, fetch, point_id, stored_vectors
+from qdrant_tools.collections.copying import INCOMPLETE
+from qdrant_tools.collections.metadata import UNKNOWN_SPACE, Layout, Stamp, stamp_of
+from qdrant_tools.collections.quantization import Quantization
+from qdrant_tools.collections.settings import FIXED, CollectionSettings, update_options
+from qdrant_tools.collections.status import CollectionDescription, build_index, describe
+from qdrant_tools.errors import (
+    CollectionError,
+    CollectionExistsError,
+    CollectionNotFoundError,
+    EngineError,
+    InputError,
+    NotSupportedError,
+    VectorError,
+)
+from qdrant_tools.records import Encoder
+from qdrant_tools.validation import brief, checked_text
+
+__all__ = [
+    "Collection",
+    "CollectionDescription",
+    "CollectionManager",
+    "CollectionSettings",
+    "Quantization",
+    "StoredPassage",
+    "build_index",
+    "fetch",
+    "point_id",
+    "stored_vectors",
+]
+
+LARGEST_DIMENSION = 65_536
+"""What a server accepts."""
+
+
+class CollectionManager:
+    """Creates, opens, describes and drops the collections behind one client."""
+
+    def __init__(self, client: QdrantClient) -> None:
+        self.client = client
+
+    def ensure(self, name: str, encoder: Encoder | int, *, settings: CollectionSettings | None = None) -> Collection:
+        """Open the collection, or create it for this encoder, or for vectors of so many dimensions.
+
+        A collection that was made for a dimension belongs to no encoder: vectors go in and out, texts do not. While it
+        is empty, the first encoder that comes with `ensure` makes it its own; once it holds points, `adopt` does.
+        Settings that are given and differ from those of an existing collection are changed in place.
+
+        Raises:
+            SpaceMismatchError: it is there, and another encoder filled it.
+            VectorError: it is there, and has another dimension.
+            InputError: neither an encoder nor a whole number from 1 to 65536.
+            CollectionError: a setting differs that cannot be changed in place (the distance, lexical vectors, the
+                datatype, the number of shards).
+            NotSupportedError: this engine has no such setting.
+        """
+        if isinstance(encoder, np.integer):
+            encoder = int(encoder)
+        if not isinstance(encoder, int):
+            check_encoder(encoder, "an encoder or a dimension")
+        if not isinstance(settings, CollectionSettings | None):
+            raise InputError(f"settings is {brief(settings)}, expected CollectionSettings")
+        if not self._exists(name):
+            try:
+                self._create(name, encoder, settings or CollectionSettings())
+            except (EngineError, CollectionExistsError):
+                if not self._exists(name):  # else another process was faster
+                    raise
+        collection = self.open(name) if isinstance(encoder, int) else self._claimed(name, encoder)
+        if isinstance(encoder, int) and collection.dimension != encoder:
+            raise VectorError(
+                f"collection {name!r} holds {collection.dimension}-dimensional vectors, not {encoder}-dimensional ones"
+            )
+        return collection if settings is None else self._apply(collection, settings)
+
+    def open(self, name: str, encoder: Encoder | None = None) -> Collection:
+        """Open by name or alias; with an encoder, check that it belongs here.
+
+        Raises:
+            CollectionNotFoundError: no such collection; the message lists those there are.
+            CollectionError: the collection was not made by this package.
+            SpaceMismatchError: another encoder filled it.
+        """
+        if encoder is not None:
+            check_encoder(encoder)
+        real_name = self.resolve(name)
+        with engine_errors(f"open collection {name!r}"):
+            info = self.client.get_collection(real_name)
+        stamp = stamp_of(info)
+        if stamp is None:
+            raise CollectionError(
+                f"collection {name!r} does not say which encoder filled it (written by another program?): "
+                "adopt it with the encoder that did (or, if it is empty, that will), or index its texts into a new "
+                "collection"
+            )
+        collection = Collection.of_stamp(self.client, real_name, stamp)
+        if encoder is not None:
+            collection.check(encoder)
+        return collection
+
+    def adopt(
+        self,
+        name: str,
+        encoder: Encoder,
+        *,
+        layout: Layout | None = None,
+        samples: int = 32,
+        similarity: float = 0.99,
+    ) -> Collection:
+        """Make a collection that another program filled one of ours, if this encoder made its vectors.
+
+        `samples` stored texts are embedded again; 9 of 10 must have a cosine of at least `similarity` to their stored
+        vectors. `layout` says where the vector and the text are, if that is not to be detected. The collection can
+        then be searched and mined; it is filled by whoever filled it. One that is empty has our own layout from then
+        on, and is filled by `index_passages`.
+
+        Raises:
+            InputError: `encoder` is none.
+            CollectionError: it has an encoder already, is a copy that is not whole, or no text can be found in it.
+            VectorError: none of its vectors has the encoder's dimension.
+            SpaceMismatchError: the stored vectors are not this encoder's.
+        """
+        check_encoder(encoder)
+        real_name = self.resolve(name)
+        with engine_errors(f"open collection {name!r}"):
+            info = self.client.get_collection(real_name)
+        before = stamp_of(info)
+        if before is not None and before.space != UNKNOWN_SPACE:
+            raise CollectionError(f"collection {name!r} already says which encoder filled it: open it")
+        if (info.config.metadata or {}).get(INCOMPLETE):
+            raise CollectionError(f"collection {name!r} is a copy that was interrupted: copy it again, or drop it")
+        vector = choose_vector(name, info, encoder.dimension, None if layout is None else layout.vector)
+        found = layout or detect_layout(self.client, real_name, vector)
+        found = check_samples(self.client, real_name, encoder, found, samples=samples, similarity=similarity)
+        stamp = replace(before or Stamp("", 0), space=encoder.space, dimension=encoder.dimension, layout=found)
+        with engine_errors(f"adopt collection {name!r}"):
+            self.client.update_collection(real_name, metadata=stamp.as_metadata())
+        return self.open(real_name, encoder)
+
+    def change(self, name: str, settings: CollectionSettings) -> Collection:
+        """Change the settings of a collection in place. Errors as in `ensure`."""
+        return self._apply(self.open(name), settings)
+
+    def difference(self, name: str, settings: CollectionSettings) -> dict[str, tuple[Any, Any]]:
+        """Setting -> (as it is, as wanted), for those that `ensure` would change; empty on `:memory:`, which has
+        none but the distance, `hnsw_ef` and `lexical`."""
+        current = self.describe(name).settings
+        changes = {} if current is None else current.difference(settings)
+        if engine_of(self.client) == "memory":
+            changes = {
+                field: change for field, change in changes.items() if field in ("distance", "hnsw_ef", "lexical")
+            }
+        return changes
+
+    def describe(self, name: str) -> CollectionDescription:
+        """What the engine and the metadata tell about a collection, of whatever origin."""
+        return describe(self.client, self.resolve(name), aliases=self.aliases())
+
+    def drop(self, name: str) -> None:
+        """Delete a collection and its points. One that an alias points to is refused: switch or drop the alias."""
+        if checked_text("collection name", name) in self.aliases():
+            raise CollectionError(f"{name!r} is an alias of {self.resolve(name)!r}: drop the alias or that collection")
+        real_name = self.resolve(name)
+        serving = [alias for alias, target in self.aliases().items() if target == real_name]
+        if serving:
+            raise CollectionError(f"collection {name!r} serves alias {serving[0]!r}: switch or drop the alias first")
+        with engine_errors(f"drop collection {name!r}"):
+            self.client.delete_collection(real_name)
+
+    def names(self) -> list[str]:
+        with engine_errors("list collections"):
+            return sorted(collection.name for collection in self.client.get_collections().collections)
+
+    def aliases(self) -> dict[str, str]:
+        """Alias -> collection."""
+        with engine_errors("list aliases"):
+            return {entry.alias_name: entry.collection_name for entry in self.client.get_aliases().aliases}
+
+    def switch_alias(self, alias: str, target: str) -> None:
+        """Point an alias at a collection in one atomic step; the alias is made if it is new."""
+        if checked_text("alias", alias) in self.names():
+            raise CollectionExistsError(f"{alias!r} is the name of a collection, so it cannot be an alias")
+        real_target = self.resolve(target)
+        create = models.CreateAliasOperation(
+            create_alias=models.CreateAlias(collection_name=real_target, alias_name=alias)
+        )
+        with engine_errors(f"switch alias {alias!r} to {real_target!r}"):
+            self.client.update_collection_aliases([*self._alias_removal(alias), create])
+
+    def drop_alias(self, alias: str) -> None:
+        removal = self._alias_removal(alias)
+        if not removal:
+            raise CollectionNotFoundError(f"no alias {alias!r}; aliases here: {_listed(self.aliases())}")
+        with engine_errors(f"drop alias {alias!r}"):
+            self.client.update_collection_aliases(removal)
+
+    def resolve(self, name: str) -> str:
+        """The collection's own name, for a name or an alias."""
+        checked_text("collection name", name)
+        names = self.names()
+        if name in names:
+            return name
+        aliases = self.aliases()
+        if name in aliases:
+            return aliases[name]
+        raise CollectionNotFoundError(f"no collection {name!r}; collections here: {_listed([*names, *aliases])}")
+
+    def _exists(self, name: str) -> bool:
+        checked_text("collection name", name)
+        return name in self.names() or name in self.aliases()
+
+    def _alias_removal(self, alias: str) -> list[models.DeleteAliasOperation]:
+        if alias not in self.aliases():
+            return []
+        return [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))]
+
+    def _claimed(self, name: str, encoder: Encoder) -> Collection:
+        """Open for this encoder; one that has none yet and is empty becomes this encoder's."""
+        found = self.open(name)
+        if found.space == UNKNOWN_SPACE and found.dimension == encoder.dimension:
+            with engine_errors(f"open collection {name!r}"):
+                points = self.client.count(found.name, exact=True).count
+                if not points:
+                    stamp = replace(found.stamp, space=encoder.space)
+                    self.client.update_collection(found.name, metadata=stamp.as_metadata())
+        return self.open(name, encoder)
+
+    def _create(self, name: str, encoder: Encoder | int, settings: CollectionSettings) -> None:
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(f"collection name is {name!r}, expected a non-empty string")
+        space, dimension = (UNKNOWN_SPACE, encoder) if isinstance(encoder, int) else (encoder.space, encoder.dimension)
+        if isinstance(dimension, bool) or not 1 <= dimension <= LARGEST_DIMENSION:
+            raise InputError(f"dimension is {dimension!r}, expected a whole number from 1 to {LARGEST_DIMENSION}")
+        stamp = settings.stamp(space, dimension)
+        self._refuse_unusable(settings)
+        with engine_errors(f"create collection {name!r}"):
+            self.client.create_collection(name, **settings.create_options(dimension), metadata=stamp.as_metadata())
+
+    def _refuse_unusable(self, settings: CollectionSettings) -> None:
+        if engine_of(self.client) == "memory" and settings.beyond_memory:
+            raise NotSupportedError(
+                f"':memory:' has no {', '.join(settings.beyond_memory)}: leave the default, or use a folder or a server"
+            )
+
+    def _apply(self, collection: Collection, wanted: CollectionSettings) -> Collection:
+        self._refuse_unusable(wanted)
+        changes = self.difference(collection.name, wanted)
+        for fixed in FIXED:
+            if fixed in changes:
+                raise CollectionError(
+                    f"collection {collection.name!r} was made with {fixed} {changes[fixed][0]!r}, which cannot be "
+                    f"changed to {changes[fixed][1]!r}: index into a new collection"
+                )
+        indexes = changes.pop("payload_indexes", None)
+        if changes:
+            stamp = replace(
+                collection.stamp, hnsw_ef=wanted.hnsw_ef, lexical=wanted.lexical, quantization=wanted.quantization
+            )
+            with engine_errors(f"change the settings of collection {collection.name!r}"):
+                self.client.update_collection(
+                    collection.name,
+                    **update_options(wanted, changes, vector=collection.layout.vector),
+                    metadata=stamp.as_metadata(),
+                )
+        if indexes is not None:
+            self._change_indexes(collection, *indexes)
+        return self.open(collection.name)
+
+    def _change_indexes(self, collection: Collection, present: Mapping[str, str], wanted: Mapping[str, Any]) -> None:
+        with engine_errors(f"change the payload indexes of collection {collection.name!r}"):
+            for name in present.keys() - wanted.keys():
+                self.client.delete_payload_index(collection.name, collection.layout.metadata_field(name))
+            for name, kind in wanted.items():
+                if present.get(name) != kind:
+                    field = collection.layout.metadata_field(name)
+                    self.client.create_payload_index(collection.name, field, models.PayloadSchemaType(kind))
+
+
+def check_encoder(value: object, expected: str = "an encoder") -> None:
+    """Raise `InputError` for something that is no encoder."""
+    if not isinstance(getattr(value, "space", None), str) or not isinstance(getattr(value, "dimension", None), int):
+        raise InputError(f"encoder is {brief(value)}, expected {expected}: an encoder has a space and a dimension")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

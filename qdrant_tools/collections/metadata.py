@@ -1,0 +1,245 @@
+"""What a collection's metadata says about its vectors: the stamp, as JSON in Qdrant's collection metadata.
+
+Guarantees: a stamp goes to metadata and back; one of a newer format is refused, not misread.
+Does not know: clients.
+
+Where the vector, the passage id, the text and the metadata of a point are, whoever wrote it.
+
+Known layouts: our own, LlamaIndex's `QdrantVectorStore` (the text lies in a JSON string `_node_content`), LangChain's
+(`page_content`), and plain payloads with the text in some field. `detect` tells them apart by a few payloads.
+
+Guarantees: one place reads payloads, so search, indexing and mining agree on what a passage is; a layout goes to JSON
+and back, so that a collection can keep it. Does not know: engines, encoders.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from qdrant_client import models
+
+from qdrant_tools.collections.quantization import Quantization
+from qdrant_tools.errors import CollectionError
+from qdrant_tools.records import Passage
+from qdrant_tools.search.bm25 import Bm25
+
+PayloadFields = Mapping[str, Any]
+
+NODE = "_node_content"
+"""Where LlamaIndex keeps a node as a JSON string."""
+TEXT_FIELDS = ("text", "content", "page_content", "document", "body", "chunk", "passage")
+"""Where plain payloads usually have their text, in the order in which they are tried."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of the dense vector ("" is the unnamed one) and of the payload fields.
+
+    `id` "" stands for the point's own id. `metadata` "" stands for all fields of the payload but those of `hidden`.
+    With `embedded_metadata` a LlamaIndex node's text is what LlamaIndex embeds: the node's metadata, then its text.
+    """
+
+    name: str = "embed-plus"
+    vector: str = ""
+    id: str = "passage_id"
+    text: str = "text"
+    metadata: str = "metadata"
+    hidden: tuple[str, ...] = ()
+    embedded_metadata: bool = False
+
+    def passage(self, payload: PayloadFields | None, *, point_id: str | int) -> Passage:
+        """Read a payload as a passage; a point without a passage id goes by its point id."""
+        fields = payload or {}
+        passage_id = str(fields.get(self.id, point_id) if self.id else point_id)
+        return Passage(passage_id, self._text(fields), self._metadata(fields))
+
+    def dense(self, vector: Any) -> list[float]:
+        """The dense vector of a record, whose vectors come as one list or by name."""
+        values: list[float] = vector[self.vector] if isinstance(vector, Mapping) else vector
+        return values
+
+    def has_dense(self, vector: Any) -> bool:
+        """Whether a record has the dense vector."""
+        return self.vector in vector if isinstance(vector, Mapping) else vector is not None
+
+    def metadata_field(self, name: str) -> str:
+        """Where a payload has a metadata field."""
+        return f"{self.metadata}.{name}" if self.metadata else name
+
+    def as_row(self) -> dict[str, Any]:
+        return asdict(self) | {"hidden": list(self.hidden)}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Layout:
+        return cls(**(dict(row) | {"hidden": tuple(row["hidden"])}))
+
+    def _text(self, fields: PayloadFields) -> str:
+        if self.text == NODE:
+            return _node_text(fields.get(NODE), with_metadata=self.embedded_metadata)
+        value = fields.get(self.text)
+        return value if isinstance(value, str) else ""
+
+    def _metadata(self, fields: PayloadFields) -> Mapping[str, Any]:
+        if not self.metadata:
+            return {name: value for name, value in fields.items() if name not in (self.id, self.text, *self.hidden)}
+        value = fields.get(self.metadata)
+        return value if isinstance(value, Mapping) else {}
+
+
+OURS = Layout()
+"""What `qdrant_tools.indexing` writes."""
+LLAMA_INDEX = Layout(
+    "llama-index",
+    id="",
+    text=NODE,
+    metadata="",
+    hidden=("_node_type", "document_id", "ref_doc_id"),
+    embedded_metadata=True,
+)
+LANGCHAIN = Layout("langchain", id="", text="page_content")
+
+
+def detect(payloads: Sequence[PayloadFields], *, vector: str = "") -> Layout:
+    """Tell the layout by sample payloads; `vector` is the name of the dense vector.
+
+    Raises:
+        CollectionError: no field of the payloads looks like a text, or there are no payloads.
+    """
+    every = Counter(name for payload in payloads for name in payload)
+
+    def in_all(*names: str) -> bool:
+        return bool(payloads) and all(every[name] == len(payloads) for name in names)
+
+    if in_all(OURS.id, OURS.text, "content_hash"):
+        return _named(OURS, vector)
+    if in_all(NODE):
+        return _named(LLAMA_INDEX, vector)
+    if in_all(LANGCHAIN.text) and all(isinstance(p.get("metadata") or {}, Mapping) for p in payloads):
+        return _named(LANGCHAIN, vector)
+    text = _text_field(payloads)
+    if text is None:
+        raise CollectionError(
+            f"none of the payload fields ({', '.join(sorted(every)) or 'there are none'}) looks like a text: "
+            "give a Layout that says where it is"
+        )
+    return Layout("plain", vector, id="", text=text, metadata="")
+
+
+def _named(layout: Layout, vector: str) -> Layout:
+    return Layout(**(asdict(layout) | {"vector": vector}))
+
+
+def _text_field(payloads: Sequence[PayloadFields]) -> str | None:
+    """A field with a usual name, or else the one with the longest strings, if they have several words."""
+    characters: Counter[str] = Counter()
+    spaces: Counter[str] = Counter()
+    for payload in payloads:
+        for name, value in payload.items():
+            if isinstance(value, str):
+                characters[name] += len(value)
+                spaces[name] += value.count(" ")
+    for name in TEXT_FIELDS:
+        if characters[name]:
+            return name
+    for name, _ in characters.most_common(1):
+        if spaces[name] >= 2 * len(payloads):
+            return name
+    return None
+
+
+def _node_text(content: Any, *, with_metadata: bool) -> str:
+    """The text of a LlamaIndex node, or what LlamaIndex embeds of it (`MetadataMode.EMBED`)."""
+    try:
+        node = json.loads(content)
+        text = node.get("text") or ""
+    except (TypeError, ValueError, AttributeError):
+        return ""
+    if not with_metadata:
+        return str(text)
+    try:
+        return _with_metadata(node, str(text))
+    except (KeyError, IndexError, ValueError):  # templates of somebody's own that name other fields
+        return str(text)
+
+
+def _with_metadata(node: Mapping[str, Any], text: str) -> str:
+    excluded = set(node.get("excluded_embed_metadata_keys") or ())
+    template, separator = node.get("metadata_template", "{key}: {value}"), node.get("metadata_separator", "\n")
+    shown = separator.join(
+        template.format(key=key, value=str(value))
+        for key, value in (node.get("metadata") or {}).items()
+        if key not in excluded
+    )
+    if not shown:
+        return text
+    whole = node.get("text_template", "{metadata_str}\n\n{content}").format(content=text, metadata_str=shown)
+    return str(whole).strip()
+
+
+METADATA_KEY = "embed_plus"
+METADATA_FORMAT = 1
+UNKNOWN_SPACE = ""
+"""The space of a collection that was made for a dimension, until its first encoder comes."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Which encoder filled a collection, and how it is read and searched. `space` is "" until that is known."""
+
+    space: str
+    dimension: int
+    hnsw_ef: int | None = None
+    layout: Layout = OURS
+    lexical: Bm25 | None = None
+    quantization: Quantization | None = None
+    """How a search uses the compressed vectors, if there are any."""
+    adapter: str | None = None
+    """The build of the query adapter that serves here, if one does."""
+
+    def as_metadata(self) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "format": METADATA_FORMAT,
+            "space": self.space,
+            "dimension": self.dimension,
+            "hnsw_ef": self.hnsw_ef,
+        }
+        if self.layout != OURS:
+            row["layout"] = self.layout.as_row()
+        if self.lexical is not None:
+            row["lexical"] = self.lexical.as_row()
+        if self.quantization is not None:
+            row["quantization"] = self.quantization.as_row()
+        if self.adapter is not None:
+            row["adapter"] = self.adapter
+        return {METADATA_KEY: row}
+
+
+def stamp_of(info: models.CollectionInfo) -> Stamp | None:
+    """The stamp of a collection; None if nobody stamped it.
+
+    Raises:
+        CollectionError: the stamp has a format that this version does not read.
+    """
+    row: Mapping[str, Any] | None = (info.config.metadata or {}).get(METADATA_KEY)
+    return None if row is None else stamp_from(row)
+
+
+def stamp_from(row: Mapping[str, Any]) -> Stamp:
+    """The stamp that `as_metadata` wrote under its key. Raises `CollectionError` as `stamp_of` does."""
+    if row.get("format") != METADATA_FORMAT:
+        raise CollectionError(
+            f"collection metadata has format {row.get('format')!r}, this version reads {METADATA_FORMAT}: upgrade"
+        )
+    return Stamp(
+        row["space"],
+        row["dimension"],
+        row.get("hnsw_ef"),
+        Layout.from_row(row["layout"]) if "layout" in row else OURS,
+        Bm25(**row["lexical"]) if "lexical" in row else None,
+        Quantization.from_row(row["quantization"]) if "quantization" in row else None,
+        row.get("adapter"),
+    )

@@ -1,0 +1,249 @@
+"""How a collection is built, as one frozen value, and how it differs from what an engine reports.
+
+Guarantees: validated when made; `settings_of(info)` of a collection created with settings S gives S back, on an
+engine that has an HNSW index. Does not know: clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from qdrant_client import models
+
+from qdrant_tools.collections.metadata import Layout, Stamp, stamp_of
+from qdrant_tools.collections.quantization import Quantization
+from qdrant_tools.errors import InputError
+from qdrant_tools.search.bm25 import VECTOR, Bm25
+
+QDRANT_INDEXING_THRESHOLD = 20_000  # kB; what a server that reports none works with
+
+DISTANCES: dict[str, models.Distance] = {"cosine": models.Distance.COSINE, "dot": models.Distance.DOT}
+"""Similarities: the larger the nearer. On unit vectors the two are the same."""
+
+PayloadKind = Literal["keyword", "integer", "float", "bool", "datetime", "uuid", "geo", "text"]
+Datatype = Literal["float32", "float16", "uint8"]
+
+FIXED = ("distance", "lexical", "datatype", "shards")
+"""What cannot be changed once a collection is made."""
+EVERYWHERE = ("distance", "hnsw_ef", "lexical", "m", "ef_construct", "full_scan_threshold", "indexing_threshold")
+"""What can be set on `:memory:` too. It has no graph and compares with every vector, so that a graph's settings change
+nothing there."""
+
+
+@dataclass(frozen=True)
+class CollectionSettings:
+    """The defaults build and use a real HNSW graph from some 650 vectors on.
+
+    Qdrant's own thresholds (20,000 and 10,000 kB) leave collections under some 10,000 vectors to brute force,
+    so that nothing measured on them says anything about the index.
+    """
+
+    distance: Literal["cosine", "dot"] = "cosine"
+    m: int = 16
+    """Edges per node of the graph; 0 is no graph."""
+    ef_construct: int = 100
+    """Beam width while building the graph."""
+    full_scan_threshold: int = 1000
+    """kB of vectors (1000: some 650 of 384 dimensions) below which a search scans instead of walking the graph. This
+    also holds for the points that a filter leaves, which a graph walk would miss some of; at least 10."""
+    indexing_threshold: int = 10
+    """kB of vectors in a segment from which on it gets a graph; 0 is never."""
+    hnsw_ef: int = 128
+    """Beam width while searching, unless the search says otherwise. Kept in the collection's metadata."""
+    lexical: Bm25 | None = None
+    """Keep sparse vectors for BM25 beside the dense ones; see `hybrid`."""
+    quantization: Quantization | None = None
+    """Compress the vectors for the search, which then rescores."""
+    payload_indexes: Mapping[str, PayloadKind] = field(default_factory=dict)
+    """Metadata field -> kind of index: what makes filters on it fast."""
+    payload_m: int | None = None
+    """Edges per node of the graphs that each indexed payload value gets of its own; None is as many as `m`."""
+    on_disk: bool = False
+    """Keep the vectors and the graph on the disk, and in memory only what is being read."""
+    datatype: Datatype = "float32"
+    shards: int = 1
+    replicas: int = 1
+    strict_mode: models.StrictModeConfig | None = None
+    """Limits that a server enforces on requests."""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("distance", DISTANCES), ("datatype", get_args(Datatype))):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} is {getattr(self, name)!r}, expected one of {sorted(allowed)}")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if name == "payload_m" and value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InputError(f"{name} is {value!r}, expected a whole number of at least {least}")
+        if self.payload_m == self.m:
+            object.__setattr__(self, "payload_m", None)  # one spelling of the same
+        for name, kind in self.payload_indexes.items():
+            if kind not in get_args(PayloadKind):
+                raise InputError(
+                    f"payload index on {name!r} is {kind!r}, expected one of {', '.join(get_args(PayloadKind))}"
+                )
+
+    def difference(self, other: CollectionSettings) -> dict[str, tuple[Any, Any]]:
+        """Field -> (here, there), for the fields that differ."""
+        pairs = {each.name: (getattr(self, each.name), getattr(other, each.name)) for each in fields(self)}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+    @property
+    def beyond_memory(self) -> list[str]:
+        """The settings that are not the default and mean nothing on `:memory:`."""
+        return [name for name in CollectionSettings().difference(self) if name not in EVERYWHERE]
+
+    @property
+    def hnsw(self) -> models.HnswConfigDiff:
+        return models.HnswConfigDiff(
+            m=self.m,
+            ef_construct=self.ef_construct,
+            full_scan_threshold=self.full_scan_threshold,
+            payload_m=self.payload_m,
+            on_disk=self.on_disk,
+        )
+
+    @property
+    def sparse_vectors(self) -> dict[str, models.SparseVectorParams] | None:
+        if self.lexical is None:
+            return None
+        return {VECTOR: models.SparseVectorParams(modifier=models.Modifier.IDF)}
+
+    @property
+    def optimizers(self) -> models.OptimizersConfigDiff:
+        return models.OptimizersConfigDiff(indexing_threshold=self.indexing_threshold)
+
+    def vector(self, dimension: int) -> models.VectorParams:
+        return models.VectorParams(
+            size=dimension,
+            distance=DISTANCES[self.distance],
+            on_disk=self.on_disk,
+            datatype=models.Datatype(self.datatype) if self.datatype != "float32" else None,
+        )
+
+    def create_options(self, dimension: int) -> dict[str, Any]:
+        """The arguments of `QdrantClient.create_collection`, but for the name and the metadata."""
+        options: dict[str, Any] = {
+            "vectors_config": self.vector(dimension),
+            "sparse_vectors_config": self.sparse_vectors,
+            "hnsw_config": self.hnsw,
+            "optimizers_config": self.optimizers,
+        }
+        if self.quantization is not None:
+            options["quantization_config"] = self.quantization.config
+        if self.shards != 1:
+            options["shard_number"] = self.shards
+        if self.replicas != 1:
+            options["replication_factor"] = self.replicas
+        if self.strict_mode is not None:
+            options["strict_mode_config"] = self.strict_mode
+        return options
+
+    def stamp(self, space: str, dimension: int) -> Stamp:
+        """The stamp of a collection made with these settings."""
+        return Stamp(space, dimension, self.hnsw_ef, lexical=self.lexical, quantization=self.quantization)
+
+
+def update_options(
+    wanted: CollectionSettings, changes: Mapping[str, tuple[Any, Any]], *, vector: str
+) -> dict[str, Any]:
+    """The arguments of `QdrantClient.update_collection` that bring about these changes; see `difference`."""
+    options: dict[str, Any] = {}
+    if changes.keys() & {"m", "ef_construct", "full_scan_threshold", "payload_m", "on_disk"}:
+        # no request can say "unset" once payload_m is set; `m` means the same
+        payload_m = wanted.m if wanted.payload_m is None else wanted.payload_m
+        options["hnsw_config"] = wanted.hnsw.model_copy(update={"payload_m": payload_m})
+    if "indexing_threshold" in changes:
+        options["optimizers_config"] = wanted.optimizers
+    if "on_disk" in changes:
+        options["vectors_config"] = {vector: models.VectorParamsDiff(on_disk=wanted.on_disk)}
+    if "quantization" in changes and not _only_searched_differently(*changes["quantization"]):
+        kept = wanted.quantization
+        options["quantization_config"] = models.Disabled.DISABLED if kept is None else kept.config
+    if "replicas" in changes:
+        options["collection_params"] = models.CollectionParamsDiff(replication_factor=wanted.replicas)
+    if "strict_mode" in changes:
+        options["strict_mode_config"] = wanted.strict_mode or models.StrictModeConfig(enabled=False)
+    return options
+
+
+def _only_searched_differently(now: Quantization | None, wanted: Quantization | None) -> bool:
+    return now is not None and wanted is not None and now.stored == wanted.stored
+
+
+_LEAST = {
+    "m": 0,
+    "ef_construct": 4,
+    "full_scan_threshold": 10,
+    "indexing_threshold": 0,
+    "hnsw_ef": 1,
+    "payload_m": 0,
+    "shards": 1,
+    "replicas": 1,
+}
+
+
+def dense_params(info: models.CollectionInfo, vector: str | None = None) -> models.VectorParams | None:
+    """The dense vector of that name ("" is the unnamed one), or the first one."""
+    vectors = info.config.params.vectors
+    if isinstance(vectors, Mapping):
+        return next(iter(vectors.values()), None) if vector is None else vectors.get(vector)
+    return vectors
+
+
+def settings_of(info: models.CollectionInfo) -> CollectionSettings | None:
+    """The settings that an engine reports; None for a distance that is not a similarity."""
+    stamp = stamp_of(info)
+    params = dense_params(info, None if stamp is None else stamp.layout.vector)
+    names = {distance: name for name, distance in DISTANCES.items()}
+    if params is None or params.distance not in names:
+        return None
+    hnsw, threshold = info.config.hnsw_config, info.config.optimizer_config.indexing_threshold
+    return CollectionSettings(
+        distance=names[params.distance],  # type: ignore[arg-type]
+        m=hnsw.m,
+        ef_construct=hnsw.ef_construct,
+        full_scan_threshold=hnsw.full_scan_threshold,
+        indexing_threshold=QDRANT_INDEXING_THRESHOLD if threshold is None else threshold,
+        hnsw_ef=(stamp and stamp.hnsw_ef) or CollectionSettings.hnsw_ef,
+        lexical=stamp.lexical if stamp else None,
+        quantization=_quantization(info, params, stamp),
+        payload_indexes=_payload_indexes(info, stamp.layout if stamp else None),
+        payload_m=hnsw.payload_m,
+        on_disk=bool(params.on_disk),
+        datatype=params.datatype.value if params.datatype in _DATATYPES else "float32",  # type: ignore[arg-type]
+        shards=info.config.params.shard_number or 1,
+        replicas=info.config.params.replication_factor or 1,
+        strict_mode=_strict_mode(info),
+    )
+
+
+_DATATYPES = {models.Datatype(name) for name in get_args(Datatype)}
+
+
+def _quantization(info: models.CollectionInfo, params: models.VectorParams, stamp: Stamp | None) -> Quantization | None:
+    reported = Quantization.from_config(params.quantization_config or info.config.quantization_config)
+    kept = stamp.quantization if stamp else None
+    if reported is not None and kept is not None and kept.stored == reported.stored:
+        return kept
+    return reported
+
+
+def _strict_mode(info: models.CollectionInfo) -> models.StrictModeConfig | None:
+    strict = info.config.strict_mode_config
+    if strict is None or not strict.enabled:
+        return None
+    return models.StrictModeConfig(**strict.model_dump(exclude_none=True))
+
+
+def _payload_indexes(info: models.CollectionInfo, layout: Layout | None) -> dict[str, PayloadKind]:
+    prefix = layout.metadata_field("") if layout is not None else ""
+    found: dict[str, PayloadKind] = {}
+    for name, index in (info.payload_schema or {}).items():
+        kind = index.data_type.value
+        if name.startswith(prefix):
+            found[name.removeprefix(prefix)] = kind  # type: ignore[assignment]
+    return found

@@ -1,0 +1,218 @@
+"""A collection -> one file that holds it, and back into a new collection.
+
+The embedded engine's snapshot is a tar.gz with a folder of collections that holds this one: unpacked, it is a location
+that `connect` opens. It is restored into any engine, point by point, so that the format of the files never matters to
+the receiver. A server makes and restores its own snapshots, which hold a server's files and stay with servers.
+
+Guarantees: a snapshot file is whole or not there; a damaged one is found before anything is restored; a restored
+collection has as many points as the snapshot, or is not left behind. Does not know: encoders.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import tarfile
+import zlib
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from qdrant_client import QdrantClient
+
+from qdrant_tools.client.connect import connect, engine_of
+from qdrant_tools.client.embedded import frozen_copy, room_for_restoring
+from qdrant_tools.client.gateway import engine_errors
+from qdrant_tools.collections.copying import INCOMPLETE, copy_collection
+from qdrant_tools.errors import (
+    CollectionError,
+    DamagedCollectionError,
+    InputError,
+    LocationError,
+    NotSupportedError,
+    PlusError,
+    UsageError,
+)
+from qdrant_tools.records import Progress
+from qdrant_tools.validation import brief, checked_text
+
+HEADER = "snapshot.json"
+FORMAT = "embed-plus snapshot 1"
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One snapshot. `where` is a path, or the name under which a server keeps it; `bytes` is its size."""
+
+    collection: str
+    where: str
+    bytes: int
+    points: int
+
+
+def create_snapshot(client: QdrantClient, name: str, file: Path | str | None = None) -> Snapshot:
+    """Write a collection to `file` (embedded engine), or have a server write and keep its own snapshot (no `file`).
+
+    `name` is a collection or an alias; the snapshot names the collection.
+
+    Raises:
+        InputError: `file` is no path.
+        UsageError: a file for a server, or none for the embedded engine.
+        LocationError: the file is there already, or cannot be written.
+        NotSupportedError: `:memory:` has no snapshots.
+    """
+    checked_text("collection name", name)
+    path = None if file is None else _path(file, "the file of a snapshot")
+    engine = engine_of(client)
+    if engine == "memory":
+        raise NotSupportedError("':memory:' has no snapshots: copy the collection to a folder with copy_collection")
+    with engine_errors(f"snapshot collection {name!r}"):
+        points = client.get_collection(name).points_count or 0
+    if engine == "server":
+        if path is not None:
+            raise UsageError(f"a server keeps its snapshots itself: leave out the file {str(path)!r}")
+        with engine_errors(f"snapshot collection {name!r}"):
+            aliases = {each.alias_name: each.collection_name for each in client.get_aliases().aliases}
+            name = aliases.get(name, name)
+            made = client.create_snapshot(name, wait=True)
+        if made is None:
+            raise CollectionError(f"the server made no snapshot of {name!r}: see its log")
+        return Snapshot(name, made.name, made.size, points)
+    if path is None:
+        raise UsageError("the embedded engine writes a snapshot to a file: give one")
+    return _written(client, name, path)
+
+
+def restore_snapshot(client: QdrantClient, source: Path | str, name: str, *, progress: Progress | None = None) -> int:
+    """Restore a snapshot as the new collection `name`; how many points.
+
+    `source` is a file that `create_snapshot` wrote, for any engine; or, for a server, the location (http, https or
+    file URL) of a server's snapshot, as the server sees it. `progress` receives the points that were restored. The
+    index is built by `build_index`.
+
+    Raises:
+        CollectionExistsError: there is a collection of that name.
+        NotSupportedError: a server's snapshot for another engine, or a file of another format.
+        DamagedCollectionError: the file does not hold what it says.
+    """
+    path = _path(source, "a snapshot")
+    if str(source).startswith(("http://", "https://", "file://")):
+        return _recovered(client, str(source), name)
+    with room_for_restoring(client) as folder:
+        root = folder / "root"
+        header = _unpacked(path, root)
+        held = connect(root, create=False)
+        try:
+            points = held.count(header.collection).count
+            if points != header.points:
+                raise DamagedCollectionError(f"snapshot '{source}' holds {points} points, expected {header.points}")
+            return _copied(held, header.collection, client, name, progress)
+        finally:
+            held.close()
+
+
+def _copied(held: QdrantClient, held_name: str, client: QdrantClient, name: str, progress: Progress | None) -> int:
+    """Copy; what is left of a copy that failed is dropped again."""
+    try:
+        return copy_collection(held, held_name, client, name, progress=progress)
+    except PlusError:
+        with suppress(PlusError), engine_errors(f"drop collection {name!r}"):
+            if (client.get_collection(name).config.metadata or {}).get(INCOMPLETE):
+                client.delete_collection(name)
+        raise
+
+
+def _written(client: QdrantClient, name: str, file: Path) -> Snapshot:
+    try:
+        if file.exists():
+            raise LocationError(f"snapshot file '{file}' is there already: give another name")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with frozen_copy(client, name, file) as copy:
+            points = _points(copy.root, copy.name)
+            header = Snapshot(copy.name, "", 0, points)
+            try:
+                _packed(copy.root, header, copy.draft)
+                os.replace(copy.draft, file)
+            finally:
+                copy.draft.unlink(missing_ok=True)
+        return Snapshot(copy.name, str(file), file.stat().st_size, points)
+    except OSError as error:
+        raise LocationError(f"snapshot file '{file}' cannot be written: {error.strerror}") from error
+
+
+def _packed(root: Path, header: Snapshot, draft: Path) -> None:
+    (root / HEADER).write_text(json.dumps({"format": FORMAT, **asdict(header)}))
+    # the lightest compression: it is there for the holes of preallocated files
+    with tarfile.open(draft, "w:gz", compresslevel=1) as tar:
+        tar.add(root / HEADER, HEADER)
+        left_out = (f"./{HEADER}", "./.reserve")
+        tar.add(root, ".", filter=lambda each: None if each.name in left_out else each)
+    with open(draft, "rb") as written:
+        os.fsync(written.fileno())
+
+
+def _points(root: Path, name: str) -> int:
+    """Open the copy once: it is readable, and says how much it holds."""
+    copy = connect(root, create=False)
+    try:
+        return copy.count(name).count
+    finally:
+        copy.close()
+
+
+def _unpacked(file: Path, folder: Path) -> Snapshot:
+    try:
+        _read_whole(file)
+        with tarfile.open(file) as tar:
+            first = tar.next()
+            text = tar.extractfile(first) if first is not None and first.name == HEADER else None
+            if text is None:
+                raise NotSupportedError(
+                    f"'{file}' is no snapshot of the embedded engine: a server's snapshot goes to a server by its URL; "
+                    "to bring a collection here, connect to that server and use copy_collection"
+                )
+            header = json.loads(text.read())
+            if header.pop("format") != FORMAT:
+                raise NotSupportedError(f"'{file}' has another format than {FORMAT!r}: upgrade")
+            snapshot = Snapshot(**header)
+            if not isinstance(snapshot.collection, str) or type(snapshot.points) is not int:
+                raise ValueError(f"its header is {header}")
+            tar.extractall(folder, filter="data")
+            return snapshot
+    except FileNotFoundError as error:
+        raise LocationError(f"no snapshot file '{file}'") from error
+    except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DamagedCollectionError(f"snapshot '{file}' is damaged or no snapshot ({reason}): use another") from error
+
+
+def _read_whole(file: Path) -> None:
+    """Read a compressed file to its end, where its checksum is: `tarfile` alone stops before that."""
+    with open(file, "rb") as plain:
+        if plain.read(2) != b"\x1f\x8b":
+            return
+    with gzip.open(file) as packed:
+        while packed.read(BLOCK):
+            pass
+
+
+def _path(value: Any, what: str) -> Path:
+    if isinstance(value, (str, Path)) and str(value).strip() and "\0" not in str(value):
+        with suppress(UnicodeEncodeError):
+            os.fsencode(value)
+            return Path(value)
+    raise InputError(f"{what} is {brief(value)}, expected a path")
+
+
+def _recovered(client: QdrantClient, location: str, name: str) -> int:
+    if engine_of(client) != "server":
+        raise NotSupportedError(
+            f"the snapshot at '{location}' holds a server's files, which only a server restores: connect to the server "
+            "that made it and use copy_collection"
+        )
+    with engine_errors(f"restore collection {name!r}"):
+        client.recover_snapshot(name, location, wait=True)
+        return client.get_collection(name).points_count or 0

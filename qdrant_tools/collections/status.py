@@ -1,0 +1,157 @@
+"""A collection, of whatever origin -> everything that its engine and its metadata tell about it.
+
+Guarantees: reads only; what nobody tells is None, not a guess. Does not know: encoders.
+
+Is the HNSW graph there? Building it, or waiting for it.
+
+Guarantees: on return, every vector that the engine means to index is in the graph. Does not know: what is searched.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qdrant_client import QdrantClient, models
+
+from qdrant_tools.client.connect import engine_of
+from qdrant_tools.client.embedded import disk_bytes
+from qdrant_tools.client.gateway import engine_errors
+from qdrant_tools.collections.adopt import detect_layout, vector_names
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.metadata import Layout, Stamp, stamp_of
+from qdrant_tools.collections.settings import CollectionSettings, dense_params, settings_of
+from qdrant_tools.errors import CollectionError, EngineError
+from qdrant_tools.records import Progress
+
+_WIDTH = {models.Datatype.FLOAT16: 2, models.Datatype.UINT8: 1}
+
+
+@dataclass(frozen=True)
+class CollectionDescription:
+    """What is known about one collection; `space`, `dimension`, `settings` and `layout` only where something tells."""
+
+    name: str
+    engine: str
+    points: int
+    indexed_vectors: int
+    segments: int
+    space: str | None
+    dimension: int | None
+    settings: CollectionSettings | None
+    aliases: tuple[str, ...]
+    layout: Layout | None = None
+    vectors: tuple[str, ...] = ()
+    """Names of the dense vectors; "" is the unnamed one."""
+    status: str = "green"
+    adapter: str | None = None
+    """The build of the query adapter that serves here."""
+    vector_bytes: int | None = None
+    """Points times the bytes of a dense vector: in memory, unless the settings say `on_disk`. Computed."""
+    disk_bytes: int | None = None
+    """What the files take. Measured; only the embedded engine's can be."""
+
+
+def describe(client: QdrantClient, name: str, *, aliases: Mapping[str, str]) -> CollectionDescription:
+    """Describe the collection of that name (not an alias); `aliases` are all there are, with their collections."""
+    with engine_errors(f"describe collection {name!r}"):
+        info = client.get_collection(name)
+    stamp = stamp_of(info)
+    params = dense_params(info, None if stamp is None else stamp.layout.vector)
+    points = info.points_count or 0
+    return CollectionDescription(
+        name=name,
+        engine=engine_of(client),
+        points=points,
+        indexed_vectors=info.indexed_vectors_count or 0,
+        segments=info.segments_count,
+        space=(stamp.space or None) if stamp else None,
+        dimension=params.size if params else None,
+        settings=settings_of(info),
+        aliases=tuple(sorted(alias for alias, target in aliases.items() if target == name)),
+        layout=_layout(client, name, info, stamp),
+        vectors=tuple(vector_names(info)),
+        status=info.status.value,
+        adapter=stamp.adapter if stamp else None,
+        vector_bytes=points * params.size * _WIDTH.get(params.datatype, 4) if params else None,  # type: ignore[arg-type]
+        disk_bytes=disk_bytes(client, name),
+    )
+
+
+def _layout(client: QdrantClient, name: str, info: models.CollectionInfo, stamp: Stamp | None) -> Layout | None:
+    if stamp is not None:
+        return stamp.layout
+    try:
+        return detect_layout(client, name, next(iter(vector_names(info)), ""))
+    except CollectionError:
+        return None
+
+
+def build_index(collection: Collection, *, timeout: float = 3600.0, progress: Progress | None = None) -> bool:
+    """Have the HNSW graph built now: built on the spot by the embedded engine, waited for on a server.
+
+    Returns whether there was something to build; False on `:memory:`, which has no graph. `progress` receives the
+    number of vectors that got into the graph since the last call.
+
+    Raises:
+        EngineError: a server's optimizer failed, or did not finish within `timeout` seconds.
+    """
+    engine = engine_of(collection.client)
+    if engine == "memory":
+        return False
+    if engine == "server":
+        return wait_until_indexed(collection, timeout=timeout, progress=progress)
+    before = _info(collection).indexed_vectors_count or 0
+    with engine_errors(f"build the index of collection {collection.name!r}"):
+        built = bool(collection.client.build_index(collection.name))  # type: ignore[attr-defined]
+    if progress is not None:
+        progress(max(0, (_info(collection).indexed_vectors_count or 0) - before))
+    return built
+
+
+def wait_until_indexed(
+    collection: Collection, *, timeout: float = 3600.0, progress: Progress | None = None, every: float = 0.2
+) -> bool:
+    """Wait until the engine has nothing left to index; whether there was anything to wait for.
+
+    A build that is due and not under way (status grey) is started. `progress` receives the number of vectors that got
+    into the graph since the last call; the state is asked for `every` so many seconds.
+
+    Raises:
+        EngineError: the optimizer failed, or did not finish within `timeout` seconds.
+    """
+    deadline, waited, indexed, started = time.monotonic() + timeout, False, 0, False
+    while True:
+        info = _info(collection)
+        if progress is not None and (info.indexed_vectors_count or 0) > indexed:
+            progress((info.indexed_vectors_count or 0) - indexed)
+        indexed = max(indexed, info.indexed_vectors_count or 0)
+        if info.status == models.CollectionStatus.GREEN or (info.status == models.CollectionStatus.GREY and started):
+            return waited
+        if info.status == models.CollectionStatus.RED:
+            raise EngineError(f"the optimizer of collection {collection.name!r} failed: {info.optimizer_status}")
+        if time.monotonic() > deadline:
+            raise EngineError(f"collection {collection.name!r} is still {info.status.value} after {timeout:.0f} s")
+        waited = True
+        if info.status == models.CollectionStatus.GREY:
+            started = _start(collection)
+        else:
+            time.sleep(every)
+
+
+def _start(collection: Collection) -> bool:
+    """Start the optimizer; whether it has finished on return."""
+    with engine_errors(f"build the index of collection {collection.name!r}"):
+        if engine_of(collection.client) == "qdrant-edge":
+            collection.client.build_index(collection.name)  # type: ignore[attr-defined]
+            return True
+        # any change of the collection wakes a server's optimizers, an empty one too
+        collection.client.update_collection(collection.name, optimizers_config=models.OptimizersConfigDiff())
+    time.sleep(1.0)
+    return False
+
+
+def _info(collection: Collection) -> models.CollectionInfo:
+    with engine_errors(f"ask for the state of collection {collection.name!r}"):
+        return collection.client.get_collection(collection.name)

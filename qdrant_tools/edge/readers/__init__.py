@@ -1,0 +1,1 @@
+"""Processes that answer searches from copies of the collections."""

@@ -1,0 +1,285 @@
+"""A folder of collections, open in this process.
+
+Guarantees: one process per folder; inside the process every client of a folder shares one `Engine`; a collection is
+there whole or not at all after a crash, and nothing else is ever removed (`location.py` says how).
+Does not know: qdrant-client's requests and results.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import qdrant_edge as qe
+from qdrant_client.http import models
+
+from qdrant_tools.edge.convert.checks import text
+from qdrant_tools.edge.convert.config import engine_config
+from qdrant_tools.edge.errors import EngineCall
+from qdrant_tools.edge.storage.build import BackgroundBuilds, build
+from qdrant_tools.edge.storage.disk_space import reserve_of
+from qdrant_tools.edge.storage.files import FolderLock, remove_readers_folder
+from qdrant_tools.edge.storage.location import Location, prepare_folder, resolved, settle
+from qdrant_tools.edge.storage.manifest import CollectionEntry, Manifest, settings_row
+from qdrant_tools.edge.storage.shard import SHARD_FOLDER, OpenCollection
+from qdrant_tools.errors import CollectionExistsError, CollectionNotFoundError, LocationError, NotSupportedError
+
+if TYPE_CHECKING:
+    from qdrant_tools.edge.readers.pool import ReaderPool
+
+Settings = models.CreateCollection
+
+
+class Engine:
+    """A folder of collections. Get one with `acquire()`, give it back with `release()`."""
+
+    readers: ReaderPool | None = None
+    """Processes that answer searches, if the folder was opened with any."""
+
+    def __init__(self, root: Path, *, create: bool) -> None:
+        prepare_folder(root, create=create)
+        self.root = root
+        self.users = 0
+        self.pid = os.getpid()
+        self._lock = FolderLock(root)
+        self._mutex = threading.RLock()
+        self._open: dict[str, OpenCollection] = {}
+        self.closed = False
+        self.builds = BackgroundBuilds(self.build)
+        try:
+            self._location = Location.open(root)
+            remove_readers_folder(root)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    @property
+    def _manifest(self) -> Manifest:
+        return self._location.manifest
+
+    @property
+    def mutex(self) -> threading.RLock:
+        """Held by whoever changes what the engine has."""
+        return self._mutex
+
+    # -- looking up
+
+    def names(self) -> list[str]:
+        self._alive()
+        return list(self._manifest.collections)
+
+    def aliases(self) -> dict[str, str]:
+        self._alive()
+        return dict(self._manifest.aliases)
+
+    def resolve(self, name: str) -> str:
+        """The collection behind a name or an alias. Raises `CollectionNotFoundError`."""
+        self._alive()
+        target = self._manifest.aliases.get(text(name, "collection name"), name)
+        if target not in self._manifest.collections:
+            known = ", ".join(sorted(self._manifest.collections)) or "none"
+            raise CollectionNotFoundError(f"Collection {name} not found; collections here: {known}")
+        return target
+
+    def collection(self, name: str) -> OpenCollection:
+        """The open collection behind a name or an alias. Raises `CollectionNotFoundError`, `DamagedCollectionError`."""
+        found = self._open.get(name) if isinstance(name, str) else None
+        if found is not None and not self.closed and self.pid == os.getpid():
+            return found
+        with self._mutex:
+            target = self.resolve(name)
+            if target not in self._open:
+                entry = self._manifest.collections[target]
+                settle(self._folder(entry))  # before anything is written to it
+                settings = models.CreateCollection.model_validate(entry.settings)
+                self._open[target] = OpenCollection(target, self._folder(entry), settings)
+            return self._open[target]
+
+    # -- changing
+
+    def create(self, name: str, settings: models.CreateCollection) -> None:
+        """Create a collection. Raises `CollectionExistsError` if the name is taken."""
+        with self._mutex:
+            self._alive()
+            if name in self._manifest.collections or name in self._manifest.aliases:
+                kind = "Collection" if name in self._manifest.collections else "Alias"
+                raise CollectionExistsError(f"{kind} {name} already exists: delete it first or take another name")
+            config = engine_config(settings)
+            reserve_of(self.root).require(0)
+            row = settings_row(settings)
+            folder = self._location.begin(name, row)
+            opened: OpenCollection | None = None
+            try:
+                with EngineCall(name):
+                    qe.EdgeShard.create(str(folder / SHARD_FOLDER), config).close()
+                opened = OpenCollection(name, folder, settings, fresh=True)
+                self._save_entry(name, CollectionEntry(folder.name, row))
+            except BaseException:
+                if opened is not None:
+                    opened.close(discard=True)
+                self._location.remove(folder)
+                raise
+            self._open[name] = opened
+
+    def drop(self, name: str) -> bool:
+        """Delete a collection and its aliases; False if there is none. An alias is no collection."""
+        with self._mutex:
+            self._alive()
+            if name not in self._manifest.collections:
+                return False
+            entry = self._manifest.collections[name]
+            rest = {n: e for n, e in self._manifest.collections.items() if n != name}
+            aliases = {alias: target for alias, target in self._manifest.aliases.items() if target != name}
+            reserve_of(self.root).spend()
+            self._location.save(rest, aliases)
+            opened = self._open.pop(name, None)
+            if opened is not None:
+                opened.close(discard=True)
+            self._location.remove(self._folder(entry))
+            return True
+
+    def record(self, collection: OpenCollection, change: Callable[[Settings], Settings]) -> None:
+        """Replace a collection's settings by `change(settings)`; its shard already has those that concern it."""
+        with self._mutex:
+            before = collection.settings
+            settings = change(before)
+            row = settings_row(settings)
+            collection.adopt(settings)
+            try:
+                self._replace_entry(collection, settings=row)
+            except LocationError:
+                # the shard keeps what concerns it, but it knows no metadata
+                collection.adopt(settings.model_copy(update={"metadata": before.metadata}))
+                raise
+
+    def _replace_entry(self, collection: OpenCollection, **changes: Any) -> None:
+        if self._open.get(collection.name) is not collection:
+            raise CollectionNotFoundError(f"Collection {collection.name} not found: it was deleted meanwhile")
+        self._save_entry(collection.name, replace(self._manifest.collections[collection.name], **changes))
+
+    def _save_entry(self, name: str, entry: CollectionEntry) -> None:
+        self._location.save({**self._manifest.collections, name: entry}, self._manifest.aliases)
+
+    @contextmanager
+    def scratch_folder(
+        self, collection: OpenCollection | None = None, draft_beside: Path | None = None
+    ) -> Iterator[Path]:
+        """A folder inside this one for as long as the context lasts; after a kill the next open removes it.
+
+        With it goes the draft of a file elsewhere: `location.draft_of(folder, draft_beside)`.
+        """
+        with self._mutex:
+            self._alive()
+            name = "scratch" if collection is None else collection.name
+            settings = {} if collection is None else settings_row(collection.settings)
+            folder = self._location.begin(name, settings, draft_beside=draft_beside)
+        try:
+            yield folder
+        finally:
+            self._location.remove(folder)
+
+    def build(self, collection: OpenCollection) -> bool:
+        """Build the index of a collection if that is due, beside it if it is large."""
+        return build(collection, self._folder_for_copy, self._exchange, self._location.remove)
+
+    def _folder_for_copy(self, collection: OpenCollection) -> Path:
+        with self._mutex:
+            self._alive()
+            return self._location.begin(collection.name, settings_row(collection.settings))
+
+    def _exchange(self, collection: OpenCollection, folder: Path) -> None:
+        """Let a collection serve from the copy in `folder`, and remove the one it served from."""
+        before = collection.folder
+        copy = collection.caught_up(folder)
+        try:
+            with self._mutex, collection.exchanged(copy, folder):
+                self._replace_entry(collection, folder=folder.name)
+        except BaseException:
+            self._serve_from(collection, before)
+            raise
+        self._location.remove(before)
+
+    def _serve_from(self, collection: OpenCollection, folder: Path) -> None:
+        """Let the manifest name `folder` again if an exchange was interrupted after it was saved."""
+        with self._mutex:
+            entry = self._manifest.collections.get(collection.name)
+            if entry is not None and collection.folder == folder and entry.folder != folder.name:
+                self._replace_entry(collection, folder=folder.name)
+
+    def change_aliases(self, change: Callable[[dict[str, str]], Mapping[str, str]]) -> None:
+        """Replace all aliases at once by `change(aliases)`: every reader sees the old ones or the new ones."""
+        with self._mutex:
+            self._alive()
+            self._location.save(self._manifest.collections, change(dict(self._manifest.aliases)))
+
+    # -- closing
+
+    def flush(self) -> None:
+        with self._mutex:
+            for collection in self._open.values():
+                collection.flush()
+
+    def close(self) -> None:
+        """Flush and close every collection and let the folder go."""
+        with self._mutex:
+            if self.closed or self.pid != os.getpid():
+                return
+            self.closed = True
+            if self.readers is not None:
+                self.readers.close()
+            try:
+                for collection in self._open.values():
+                    collection.close()
+            finally:
+                self._open.clear()
+                self._lock.release()
+
+    def _alive(self) -> None:
+        if self.closed:
+            raise LocationError(f"folder '{self.root}' was closed: connect to it again")
+        if self.pid != os.getpid():
+            raise NotSupportedError(
+                f"folder '{self.root}' was opened before this process was forked: an engine cannot be shared "
+                "between processes; connect after the fork, or start processes with 'spawn'"
+            )
+
+    def _folder(self, entry: CollectionEntry) -> Path:
+        return self._location.path(entry.folder)
+
+
+_engines: dict[Path, Engine] = {}
+_registry = threading.RLock()
+
+
+def acquire(root: Path, *, create: bool = True) -> Engine:
+    """The engine of a folder, opened if this process has not yet. Raises `LocationError`, `LocationBusyError`."""
+    root = resolved(root)
+    with _registry:
+        engine = _engines.get(root)
+        if engine is None or engine.closed or engine.pid != os.getpid():
+            engine = _engines[root] = Engine(root, create=create)
+        engine.users += 1
+        return engine
+
+
+def release(engine: Engine) -> None:
+    """Give an engine back; the last one to do so closes it."""
+    with _registry:
+        engine.users -= 1
+        if engine.users <= 0:
+            _engines.pop(engine.root, None)
+            engine.close()
+
+
+@atexit.register
+def _close_all() -> None:
+    with _registry:
+        for engine in list(_engines.values()):
+            engine.close()
+        _engines.clear()

@@ -1,0 +1,437 @@
+"""One collection with its shard open: the only place that holds an engine object, and the lock around it.
+
+Guarantees: calls into one shard come one after another (the binding holds the interpreter's lock anyway), so that
+closing, reloading or exchanging the shard never happens in the middle of a call; every error leaves as a
+`PlusError`. Does not know: the manifest, other collections, qdrant-client's requests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import qdrant_edge as qe
+from qdrant_client.http import models
+
+from qdrant_tools.edge.convert.checks import VectorSchema
+from qdrant_tools.edge.convert.config import engine_config, vector_schema
+from qdrant_tools.edge.errors import EngineCall, damaged_on_open
+from qdrant_tools.edge.integrity.check import Guard, Integrity
+from qdrant_tools.edge.readers.messages import Entry, Journal
+from qdrant_tools.edge.storage.child import run_worker
+from qdrant_tools.edge.storage.disk_space import (
+    DELETED,
+    MARGIN,
+    NEW_FILE,
+    Estimate,
+    Sizes,
+    fill_holes,
+    filled_by_opening,
+    in_memory,
+    reserve_of,
+    room_for_build,
+)
+from qdrant_tools.edge.storage.files import SHARD_CONFIG_FILE
+from qdrant_tools.errors import CollectionNotFoundError, DamagedCollectionError, LocationError, PlusError
+
+SHARD_FOLDER = "shard"
+REPLAYED_UNDER_LOCK = 4
+
+
+class OpenCollection:
+    """One collection, open. Raises `DamagedCollectionError` if its files cannot be what was acknowledged.
+
+    `fresh` says that this process has just created it.
+    """
+
+    def __init__(self, name: str, folder: Path, settings: models.CreateCollection, *, fresh: bool = False) -> None:
+        self.name = name
+        self.folder = folder
+        self.settings = settings
+        self.schema: VectorSchema = vector_schema(name, settings)
+        self.call = EngineCall(name)
+        self.guard = Guard(folder)
+        self.building = threading.Lock()
+        self._builder: subprocess.Popen[str] | None = None
+        self.last_write = 0.0
+        # always in this order: writing, then calling
+        self._writing = threading.RLock()
+        self._calling = threading.RLock()
+        self._record: list[tuple[qe.UpdateOperation, bool]] | None = None
+        self._replayed = 0
+        self._estimate = Estimate(folder / SHARD_FOLDER, self.schema)
+        self._journal: Journal | None = None
+        self._change = threading.local()
+        self._require_files()
+        self.reserve = reserve_of(folder.parent.parent)
+        self.reserve.look()
+        self.reserve.spend(MARGIN + filled_by_opening(folder))  # opening writes too
+        self.integrity = Integrity(name, folder, folder / SHARD_FOLDER)
+        self._shard: qe.EdgeShard | None = None
+        try:
+            self._open(fresh=fresh)
+        except BaseException:
+            self.integrity.close(sealed=False)
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        if self._shard is not None:
+            self._shard.close()
+
+    def _open(self, *, fresh: bool) -> None:
+        self.integrity.check()
+        in_order = fresh or self.integrity.closed_in_order
+        self.integrity.opening()
+        if not in_order:
+            self._try_in_child()
+        self._shard = self._load(self.folder, self.settings)
+        # after a crash the child has replayed the log and flushed
+        self.integrity.settle(unchanged=in_order)
+        self.reserve.keep()
+
+    @property
+    def closed(self) -> bool:
+        return self._shard is None
+
+    @contextmanager
+    def hold(self) -> Iterator[qe.EdgeShard]:
+        """The open shard, for this thread alone; its errors leave translated."""
+        with self._calling, self.call:
+            if self._shard is None:
+                raise CollectionNotFoundError(f"Collection {self.name} not found: it was deleted or closed meanwhile")
+            yield self._shard
+
+    def info(self) -> qe.ShardInfo:
+        with self.hold() as shard:
+            return shard.info()
+
+    def write(
+        self,
+        operation: qe.UpdateOperation,
+        *,
+        needed: int = 0,
+        upserts: Sequence[qe.Point] = (),
+        rewrites: Sequence[Any] = (),
+    ) -> None:
+        """Apply one change to points. When this returns it is in the write-ahead log.
+
+        It takes at most `needed` bytes on the disk, and upserts points or overwrites vectors in another way: those of
+        the points with the ids `rewrites`. Raises `LocationError` before anything is written if there is no room.
+        """
+        with self._writing:
+            filling = bool(upserts) and in_memory(self.folder)
+            self.reserve.require(needed + (self._filled_by_first_vectors() if filling else 0))
+            self._apply(operation, upserts, rewrites)
+            if filling:
+                fill_holes(self.folder)
+            self._estimate.wrote(needed)
+
+    def _filled_by_first_vectors(self) -> int:
+        """Bytes of the files that the first vectors of a collection make."""
+        return 0 if self.info().points_count else NEW_FILE * len(self.schema.dense)
+
+    def _apply(
+        self, operation: qe.UpdateOperation, upserts: Sequence[qe.Point] = (), rewrites: Sequence[Any] = ()
+    ) -> None:
+        applied = False
+        self.guard.before_writing()
+        if rewrites:
+            self.integrity.rewrites(rewrites)
+        try:
+            with self.hold() as shard, self.integrity.writing():
+                before = shard.info().points_count if upserts else 0
+                shard.update(operation)
+                if upserts and shard.info().points_count != before + len(upserts):
+                    self.integrity.rewrites([point.id for point in upserts])
+            applied = True
+        finally:
+            # one that failed may have changed some points before it did
+            if self._record is not None:
+                self._record.append((operation, applied))
+            self._tell_journal(applied=applied)
+            self.last_write = time.monotonic()
+
+    def delete(self, operation: qe.UpdateOperation, at_most: int) -> None:
+        """Apply a deletion of at most so many points. What is kept in reserve makes room for it."""
+        with self._writing:
+            self.reserve.spend(MARGIN + DELETED * at_most)
+            self.guard.before_removing(at_most)
+            self._apply(operation)
+            self.reserve.keep()
+
+    def upsert_bytes(self, sizes: Sizes) -> int:
+        """Bytes on the disk that an upsert takes at most."""
+        return sizes.needed(len(self.info().payload_schema))
+
+    def change_bytes(self, added: int, ids: Sequence[Any]) -> int:
+        """Bytes that a change takes at most, which adds `added` bytes of payload to each of these points."""
+        with self.hold() as shard:
+            return self._estimate.change(shard, self.reserve.free, added, ids)
+
+    def restructure(self, operation: qe.UpdateOperation, *, numbers: int = 0, indexes: int = 0) -> None:
+        """Apply one change to the indexes or vectors of all points, and make it durable.
+
+        It adds `numbers` to the vectors of each point, or `indexes` to those of the payload.
+        """
+        with self._writing:
+            with self.hold() as shard:
+                needed = self._estimate.restructuring(shard, self.reserve.free, numbers, indexes)
+            self.reserve.require(needed)
+            self.integrity.unsettle()
+            self._apply(operation)
+            self.flush()
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Nothing else is written inside the context: what was read there holds until it is changed there."""
+        with self._writing:
+            yield
+
+    def flush(self) -> None:
+        """Make everything written so far survive a power failure, not only the end of the process."""
+        with self._writing, self.hold() as shard:
+            settled = self.integrity.settled
+            self.reserve.spend()
+            if not settled:
+                self.integrity.unsettle()
+            shard.flush()
+            self.guard.flushed(shard.info().points_count)
+            if not settled:
+                self.integrity.settle()
+
+    @property
+    def optimized(self) -> bool:
+        """Whether the optimizer ran since the last write, under the present settings."""
+        return self.guard.is_optimized(self._fingerprint())
+
+    def optimize(self) -> bool:
+        """Run the engine's optimizer in this process; every Python thread waits for it."""
+        with self._writing, self.hold() as shard:
+            room_for_build(self.folder, self.reserve)
+            self.integrity.forget()
+            self._estimate.forget()
+            built = shard.optimize()
+            self._spoil_journal()
+            self.flush()
+            self.guard.optimized(self._fingerprint())
+            return built
+
+    def _fingerprint(self) -> str:
+        row = self.settings.model_dump_json(exclude={"metadata"}, exclude_none=True)
+        return hashlib.sha256(row.encode()).hexdigest()[:16]
+
+    # -- letting other processes follow what is written
+
+    @contextmanager
+    def paused(self, *, flush: bool) -> Iterator[None]:
+        """Inside the context nothing is written; with `flush`, everything written before is in the files."""
+        with self._writing:
+            if flush:
+                self.flush()
+            yield
+
+    def follow(self, journal: Journal) -> None:
+        """Add every write from now on to a journal, in place of an older one. The caller has paused the writes."""
+        self._spoil_journal()
+        self._journal = journal
+
+    @contextmanager
+    def described(self, entry: Entry) -> Iterator[None]:
+        """What this thread writes inside the context goes into the journal as `entry`, without one it spoils it.
+
+        No lock is held meanwhile: whoever writes in several operations does so inside `changing`.
+        """
+        self._change.entry, self._change.applied = entry, None
+        try:
+            yield
+        except BaseException:
+            if self._change.applied:  # a part of it, and who can say how much
+                with self._writing:
+                    self._spoil_journal()
+            raise
+        finally:
+            self._change.entry = None
+
+    def _tell_journal(self, *, applied: bool) -> None:
+        if self._journal is None:
+            return
+        entry = getattr(self._change, "entry", None)
+        if entry is None:
+            self._spoil_journal()
+        elif self._change.applied is None:  # the first operation of this change
+            self._change.applied = applied
+            self._journal.append(entry, applied=applied)
+
+    def _spoil_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.spoil()
+            self._journal = None
+
+    # -- exchanging the shard for an optimized copy of it
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Flushed and without writes inside the context; from its end on every write is recorded."""
+        with self._writing:
+            room_for_build(self.folder, self.reserve)
+            self.flush()
+            yield
+            self._record, self._replayed = [], 0
+
+    def builds_in(self, process: subprocess.Popen[str] | None) -> None:
+        """Remember the child that builds a copy, to end it when the collection is closed."""
+        self._builder = process
+
+    def nothing_due(self) -> None:
+        """The optimizer found nothing to do in the copy; remember it unless something was written meanwhile."""
+        with self._writing:
+            if not self._record:
+                self.guard.optimized(self._fingerprint())
+
+    def stop_recording(self) -> None:
+        with self._writing:
+            self._record = None
+
+    def caught_up(self, folder: Path) -> qe.EdgeShard:
+        """Open the copy in `folder` and replay most of what was recorded, while writes go on."""
+        shard = self._load(folder, self.settings)
+        while len(self._record or []) > REPLAYED_UNDER_LOCK:
+            self._replay(shard)
+        return shard
+
+    @contextmanager
+    def exchanged(self, copy: qe.EdgeShard, folder: Path) -> Iterator[None]:
+        """Serve from the copy in `folder` if the context succeeds, and close the other one.
+
+        Inside the context nothing is written and the copy holds every acknowledged write, durably.
+        """
+        with self._writing, self.hold() as old:
+            shard = copy
+            try:
+                written = self._replay(copy)
+                copy.flush()
+                guard = Guard(folder)
+                guard.flushed(copy.info().points_count)
+                integrity = Integrity(self.name, folder, folder / SHARD_FOLDER)
+                integrity.settle()
+                if not written:
+                    guard.optimized(self._fingerprint())
+                yield
+                shard, self._shard = old, copy
+                self.integrity.close(sealed=False)
+                self.folder, self.guard, self.integrity = folder, guard, integrity
+                self._estimate = Estimate(folder / SHARD_FOLDER, self.schema)
+                self._spoil_journal()
+            finally:
+                shard.close()
+
+    def _replay(self, shard: qe.EdgeShard) -> bool:
+        """Apply the recorded writes to a copy; whether there were any, ever."""
+        with self._writing:
+            operations, self._record = self._record or [], []
+        for operation, applied in operations:
+            try:
+                with self.call:
+                    shard.update(operation)
+            except PlusError:
+                if applied:
+                    raise
+        self._replayed += len(operations)
+        return self._replayed > 0
+
+    def reload(self, settings: models.CreateCollection) -> None:
+        """Open the shard again under changed settings; if the engine refuses them the old ones stay.
+
+        The caller holds `building`, so that no copy under the old settings is on its way.
+        """
+        engine_config(settings)
+        with self._writing, self.hold() as shard:
+            self.flush()
+            self.integrity.unsettle()
+            self._spoil_journal()
+            shard.close()
+            self._shard = None
+            try:
+                self._shard = self._load(self.folder, settings)
+            except PlusError:
+                self._shard = self._load(self.folder, self.settings)
+                raise
+            finally:
+                if self._shard is not None:
+                    self.integrity.settle(unchanged=True)
+            self.adopt(settings)
+
+    def adopt(self, settings: models.CreateCollection) -> None:
+        """Take over settings that the shard already has."""
+        with self._writing:
+            self._spoil_journal()
+        self.settings = settings
+        self.schema = vector_schema(self.name, settings)
+        self._estimate = Estimate(self.folder / SHARD_FOLDER, self.schema)
+
+    def close(self, *, discard: bool = False) -> None:
+        """Close the shard; `discard` skips making it durable because its folder goes next."""
+        builder = self._builder
+        if builder is not None:
+            builder.kill()
+        with self._writing, self._calling:
+            shard, flush = self._shard, not discard
+            self._spoil_journal()
+            if shard is None:
+                return
+            durable = False
+            try:
+                if flush:
+                    self.flush()
+                    durable = True
+            finally:
+                self._shard = None
+                try:
+                    with self.call:
+                        shard.close()
+                except PlusError:
+                    durable = False
+                    raise
+                finally:
+                    self.integrity.close(sealed=durable)
+                    self.reserve.keep()
+
+    def _try_in_child(self) -> None:
+        """After a crash, open the shard in a child process first: some damage ends the process that opens it."""
+        shard_folder = self.folder / SHARD_FOLDER
+        if not sys.executable:
+            return
+        outcome = run_worker("open", shard_folder)
+        if outcome.disk_full:
+            raise LocationError(
+                f"collection '{self.name}' cannot be opened: the disk of '{self.folder}' is full; free some and "
+                "connect again, what was acknowledged is kept"
+            )
+        if outcome.ended_by_signal or outcome.out_of_memory:
+            raise DamagedCollectionError(
+                f"collection '{self.name}' is damaged: opening it ends the process ({outcome.reason}); "
+                f"restore its files in '{shard_folder}' or index it again"
+            )
+
+    def _require_files(self) -> None:
+        """Raise `DamagedCollectionError` if there is no shard: the engine would silently make a new, empty one."""
+        shard_folder = self.folder / SHARD_FOLDER
+        if not (shard_folder / SHARD_CONFIG_FILE).is_file():
+            raise DamagedCollectionError(
+                f"collection '{self.name}' has lost its files in '{shard_folder}': restore them or index it again"
+            )
+
+    def _load(self, folder: Path, settings: models.CreateCollection) -> qe.EdgeShard:
+        shard_folder = folder / SHARD_FOLDER
+        with damaged_on_open(self.name, shard_folder):
+            shard = qe.EdgeShard.load(str(shard_folder), engine_config(settings))
+            self.guard.check(self.name, shard.info().points_count)
+        return shard

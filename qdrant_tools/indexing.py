@@ -1,0 +1,385 @@
+"""A stream of passages -> points of a collection.
+
+Guarantees: the same passages indexed again change nothing and are not encoded again; a changed text or metadata
+replaces the point; what was reported through `progress` is stored, so that an interrupted run loses nothing it
+reported and the next run goes on from there. Holds one batch, however long the stream. A network that fails for a
+while is waited for; an encoder that fails is not asked twice.
+
+Equal ids within one batch are merged if they are equal passages, and bad if not. Across batches the later
+passage wins and counts as updated: remembering every id would not be bounded memory.
+
+Does not know: files, models. What is no longer in the stream stays in the collection unless `delete_missing` says so.
+
+The ids of a stream of passages -> the points of a collection that were not in it, removed.
+
+The ids are kept in a temporary SQLite file, 16 bytes each, so that memory stays constant however long the stream.
+
+Guarantees: nothing is removed before `remove` is called, and that is for after the stream's end: an interrupted run
+removes nothing. `remove` may be interrupted and run again. Does not know: passages, encoders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, fields, replace
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from qdrant_client import models
+
+from qdrant_tools.client.gateway import DEFAULT_RETRY, Retry, engine_errors
+from qdrant_tools.collections.collection import Collection, plain_id, point_id, refuse_retired
+from qdrant_tools.collections.metadata import OURS
+from qdrant_tools.errors import CollectionError, InputError
+from qdrant_tools.records import Encoder, Passage, Progress, Vectors
+from qdrant_tools.search.bm25 import VECTOR
+from qdrant_tools.validation import (
+    DEEPEST_PAYLOAD,
+    LARGEST_NUMBER,
+    brief,
+    checked_count,
+    checked_unit_vectors,
+    is_unicode,
+    parts,
+    refuse_nesting,
+)
+
+BATCH_BYTES = 8_000_000
+"""A batch ends here even when it has fewer passages: servers refuse requests above 32 MB."""
+KEPT_FAILURES = 100
+
+OnBad = Literal["raise", "count"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A passage that was not stored, and why."""
+
+    passage_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What became of the passages. `merged` are repetitions of an equal passage within a batch; `failed` counts those
+    that were bad, the first hundred of them are in `failures`."""
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    merged: int = 0
+    deleted: int = 0
+    failed: int = 0
+    failures: tuple[Failure, ...] = field(default=(), repr=False)
+
+    def __add__(self, other: IndexReport) -> IndexReport:
+        counts = (each.name for each in fields(self) if each.name != "failures")
+        return IndexReport(
+            **{name: getattr(self, name) + getattr(other, name) for name in counts},
+            failures=(self.failures + other.failures)[:KEPT_FAILURES],
+        )
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A passage that can be stored, with the hash and the size of its content."""
+
+    passage: Passage
+    digest: str
+    size: int
+
+
+def index_passages(
+    collection: Collection,
+    passages: Iterable[Passage],
+    encoder: Encoder,
+    *,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+    on_bad: OnBad = "raise",
+    delete_missing: bool = False,
+) -> IndexReport:
+    """Store passages, encoding only those that are new or changed.
+
+    `progress` receives the number of passages of each batch once the engine has acknowledged them. A passage that
+    cannot be stored ends the run, or with `on_bad="count"` is reported with its reason. With `delete_missing` the
+    passages that are in the collection and not in the stream are deleted at the stream's end; nobody else should
+    write meanwhile.
+
+    Raises:
+        SpaceMismatchError: the collection was filled by another encoder.
+        CollectionError: the collection was adopted; it has the layout of another program. Or another collection
+            takes its place just now: open the alias again and index again.
+        InputError: an empty id or text, metadata that JSON cannot hold, or one id with two contents in a batch; or
+            nothing to index and `delete_missing`.
+        VectorError: the encoder returned something else than one unit vector per text.
+        UnreachableError: the server stayed silent for as long as `retry.DEFAULT_RETRY` says.
+    """
+    _checked_target(collection, encoder)
+    checked_count("batch_size", batch_size)
+    if not isinstance(on_bad, str) or on_bad not in ("raise", "count"):
+        raise InputError(f"on_bad is {brief(on_bad)}, expected 'raise' or 'count'")
+    writer = _Writer(collection, encoder, DEFAULT_RETRY)
+    report = IndexReport()
+    with seen_points() if delete_missing else nullcontext() as seen:
+        for batch in _batches(passages, batch_size):
+            report += _index_batch(writer, batch, on_bad, seen)
+            if progress is not None:
+                progress(len(batch))
+        if seen is not None:
+            report += IndexReport(deleted=remove_missing(collection, seen, retry=writer.retry))
+            refuse_retired(collection)
+    return report
+
+
+def content_hash(passage: Passage) -> str:
+    """SHA-256 over text and metadata: equal hash, equal content, whatever the order of the metadata keys.
+
+    Raises:
+        InputError: the metadata holds something that JSON cannot.
+    """
+    return hashlib.sha256(_content(passage)).hexdigest()
+
+
+def _content(passage: Passage) -> bytes:
+    # metadata is one level below the payload that holds it
+    refuse_nesting(passage.metadata, parts, DEEPEST_PAYLOAD - 1, f"passage {passage.id!r}: metadata")
+    try:
+        content = json.dumps(
+            [passage.text, dict(passage.metadata)], sort_keys=True, ensure_ascii=False, allow_nan=False
+        )
+        return content.encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"passage {passage.id!r} cannot be stored as JSON: {error}") from error
+
+
+def _checked_target(collection: Collection, encoder: Encoder) -> None:
+    collection.check(encoder)
+    if collection.layout != replace(OURS, vector=collection.layout.vector):
+        raise CollectionError(
+            f"collection {collection.name!r} has the layout of {collection.layout.name!r}: fill it with the program "
+            "that made it, or index into a new collection"
+        )
+
+
+def _batches(passages: Iterable[Passage], size: int) -> Iterator[list[_Prepared | Failure]]:
+    batch: list[_Prepared | Failure] = []
+    held = 0
+    for passage in passages:
+        prepared = _prepared(passage)
+        batch.append(prepared)
+        held += prepared.size if isinstance(prepared, _Prepared) else 0
+        if len(batch) == size or held >= BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+def _prepared(passage: Passage) -> _Prepared | Failure:
+    if not isinstance(passage.id, str) or not passage.id:
+        return Failure(brief(passage.id), f"passage id is {brief(passage.id)}, expected a non-empty string")
+    if not is_unicode(passage.id):
+        return Failure(passage.id, f"passage id {passage.id!r} holds a lone surrogate, expected Unicode text")
+    if not isinstance(passage.text, str) or not passage.text.strip():
+        found = brief(passage.text)
+        return Failure(passage.id, f"passage {passage.id!r} has the text {found}, expected a non-empty string")
+    try:
+        content = _content(passage)
+        if _has_huge_number(passage.metadata):
+            raise InputError(f"passage {passage.id!r}: metadata holds a number beyond 1.8e308, which cannot be stored")
+        return _Prepared(passage, hashlib.sha256(content).hexdigest(), len(content))
+    except InputError as error:
+        return Failure(passage.id, str(error))
+
+
+def _has_huge_number(value: Any) -> bool:
+    inside = parts(value)
+    if inside is None:
+        return isinstance(value, int) and abs(value) > LARGEST_NUMBER
+    return any(_has_huge_number(each) for _, each in inside)
+
+
+def _index_batch(
+    writer: _Writer, batch: Sequence[_Prepared | Failure], on_bad: OnBad, seen: SeenPoints | None
+) -> IndexReport:
+    passages: dict[str, _Prepared] = {}
+    failures: dict[str, list[Failure]] = {}
+    merged = 0
+    for each in batch:
+        if isinstance(each, Failure):
+            failures.setdefault(each.passage_id, []).append(each)
+            continue
+        known = passages.setdefault(each.passage.id, each)
+        merged += known is not each and known.digest == each.digest
+        if known.digest != each.digest:
+            failures.setdefault(each.passage.id, []).append(_ambiguous(each.passage.id))
+    for name in [name for name in failures if name in passages]:
+        failures[name].append(_ambiguous(name))  # which of the contents is meant cannot be told
+        del passages[name]
+    found = [failure for several in failures.values() for failure in several]
+    if found and on_bad == "raise":
+        raise InputError(found[0].reason)
+    if seen is not None:
+        # a bad passage is still wanted: what is stored under its id stays
+        seen.add(point_id(name) for name in (*passages, *failures) if is_unicode(name))
+    stored = writer.store(list(passages.values()))
+    return stored + IndexReport(merged=merged, failed=len(found), failures=tuple(found[:KEPT_FAILURES]))
+
+
+def _ambiguous(name: str) -> Failure:
+    return Failure(name, f"passage id {name!r} occurs with two different contents: give each its own id")
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Brings prepared passages into a collection, each network call as often as it takes."""
+
+    collection: Collection
+    encoder: Encoder
+    retry: Retry
+
+    def store(self, batch: Sequence[_Prepared]) -> IndexReport:
+        if not batch:
+            return IndexReport()
+        stored = self.retry(lambda: self._stored_hashes([each.passage.id for each in batch]))
+        changed = [each for each in batch if stored.get(each.passage.id) != each.digest]
+        if changed:
+            points = self._points(changed)
+            self.retry(lambda: self._upsert(points))
+        # after writing and before anything is reported: see `retirement`
+        self.retry(lambda: refuse_retired(self.collection))
+        updated = sum(each.passage.id in stored for each in changed)
+        return IndexReport(len(changed) - updated, updated, len(batch) - len(changed))
+
+    def _stored_hashes(self, passage_ids: Sequence[str]) -> dict[str, str | None]:
+        ids = {point_id(passage_id): passage_id for passage_id in passage_ids}
+        with engine_errors(f"read from collection {self.collection.name!r}"):
+            if self.collection.layout.vector:
+                records, _ = self.collection.client.scroll(
+                    self.collection.name, self._served(list(ids)), limit=len(ids), with_payload=["content_hash"]
+                )
+            else:
+                records = self.collection.client.retrieve(
+                    self.collection.name, list(ids), with_payload=["content_hash"]
+                )
+        return {ids[str(plain_id(record.id))]: (record.payload or {}).get("content_hash") for record in records}
+
+    def _served(self, points: Sequence[str]) -> models.Filter:
+        """Those of the points that have the vector that serves: after a promotion in place some may lack it."""
+        named = models.HasVectorCondition(has_vector=self.collection.layout.vector)
+        return models.Filter(must=[models.HasIdCondition(has_id=list(points)), named])
+
+    def _points(self, batch: Sequence[_Prepared]) -> list[models.PointStruct]:
+        vectors = checked_unit_vectors(
+            self.encoder.encode_passages([each.passage.text for each in batch]),
+            dimension=self.collection.dimension,
+            count=len(batch),
+            what=f"passages encoded by {self.encoder.space!r}",
+        )
+        return [self._point(each, row) for each, row in zip(batch, vectors, strict=True)]
+
+    def _point(self, each: _Prepared, row: Vectors) -> models.PointStruct:
+        passage, lexical, name = each.passage, self.collection.lexical, self.collection.layout.vector
+        vector: Any = row.tolist()
+        if name or lexical is not None:
+            vector = {name: vector} | ({} if lexical is None else {VECTOR: lexical.passage(passage.text)})
+        return models.PointStruct(
+            id=point_id(passage.id),
+            vector=vector,
+            payload={
+                "passage_id": passage.id,
+                "text": passage.text,
+                "metadata": dict(passage.metadata),
+                "content_hash": each.digest,
+            },
+        )
+
+    def _upsert(self, points: list[models.PointStruct]) -> None:
+        with engine_errors(f"write to collection {self.collection.name!r}"):
+            self.collection.client.upsert(self.collection.name, points, wait=True)
+
+
+PAGE = 1000
+"""Points per look at the collection and per removal."""
+
+
+class SeenPoints:
+    """A set of point ids, on the disk."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        database.execute("CREATE TABLE seen (id BLOB PRIMARY KEY) WITHOUT ROWID")
+
+    def add(self, points: Iterable[str]) -> None:
+        self._database.executemany(
+            "INSERT OR IGNORE INTO seen VALUES (?)", [(uuid.UUID(each).bytes,) for each in points]
+        )
+
+    def absent(self, points: Iterable[str | int]) -> list[str | int]:
+        """Those of the points that were never added; a number is no id of ours."""
+        return [each for each in points if isinstance(each, int) or not self._has(each)]
+
+    def __len__(self) -> int:
+        (count,) = self._database.execute("SELECT count(*) FROM seen").fetchone()
+        return int(count)
+
+    def _has(self, point: str) -> bool:
+        row = self._database.execute("SELECT 1 FROM seen WHERE id = ?", (uuid.UUID(point).bytes,)).fetchone()
+        return row is not None
+
+
+@contextmanager
+def seen_points() -> Iterator[SeenPoints]:
+    """An empty set that is gone with the context."""
+    with TemporaryDirectory(prefix="qdrant-tools-") as folder:
+        database = sqlite3.connect(f"{folder}/seen.sqlite", isolation_level=None)
+        try:
+            database.execute("PRAGMA synchronous = OFF")
+            database.execute("PRAGMA journal_mode = OFF")
+            yield SeenPoints(database)
+        finally:
+            database.close()
+
+
+def remove_missing(collection: Collection, seen: SeenPoints, *, retry: Retry) -> int:
+    """Delete every point of the collection that is not in `seen`; how many.
+
+    Raises:
+        InputError: nothing was seen; an empty stream is taken for a mistake, not for a wish to lose everything.
+    """
+    if not len(seen):
+        raise InputError(
+            f"no passages to index and delete_missing: this would empty collection {collection.name!r}; drop it instead"
+        )
+    removed, offset = 0, None
+    while True:
+        points, offset = retry(lambda at=offset: _page(collection, at))  # type: ignore[misc]
+        missing = seen.absent(points)
+        if missing:
+            retry(lambda ids=missing: _delete(collection, ids))  # type: ignore[misc]
+            removed += len(missing)
+        if offset is None:
+            return removed
+
+
+def _page(collection: Collection, offset: Any) -> tuple[list[str | int], Any]:
+    with engine_errors(f"read from collection {collection.name!r}"):
+        records, following = collection.client.scroll(
+            collection.name,
+            limit=PAGE,
+            offset=offset,
+            with_payload=False,
+            with_vectors=False,
+        )
+    return [plain_id(record.id) for record in records], following
+
+
+def _delete(collection: Collection, points: list[str | int]) -> None:
+    with engine_errors(f"delete from collection {collection.name!r}"):
+        collection.client.delete(collection.name, models.PointIdsList(points=list(points)), wait=True)

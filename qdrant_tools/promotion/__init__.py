@@ -1,0 +1,7 @@
+"""A new encoder takes over a collection, without a moment in which nothing serves."""
+
+from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

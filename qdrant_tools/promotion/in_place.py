@@ -1,0 +1,183 @@
+"""A collection and a new encoder -> the same collection with that encoder's vectors beside the old ones.
+
+The engine adds an empty vector under a new name to every point (Qdrant 1.18 and newer, and the engines here); the
+stored texts are embedded into it; then one update of the metadata says which name serves. An upsert replaces all
+vectors of a point, so that whatever is written meanwhile lacks the new vector and is found by that.
+
+Guarantees: the old vectors serve untouched until the switch, and until `drop_vector` there is a way back; a vector is
+stored only if its point still has the text it was made of, which the engine checks in the same operation; what is
+interrupted goes on with the points that lack a vector. Does not know: aliases. A payload that is changed without its
+vectors keeps the vector of its old text, as it keeps its old vector anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import compress
+from typing import Any
+
+from qdrant_client import models
+
+from qdrant_tools.client.gateway import DEFAULT_RETRY, engine_errors
+from qdrant_tools.collections.collection import KEY as RETIRED
+from qdrant_tools.collections.collection import Collection, Lease, fetch_points, plain_id
+from qdrant_tools.collections.copying import pages
+from qdrant_tools.collections.settings import dense_params
+from qdrant_tools.errors import CollectionError, CollectionNotFoundError, EngineError, InputError, NotSupportedError
+from qdrant_tools.promotion.plan import adapter_of
+from qdrant_tools.promotion.sync import Carried, embedded
+from qdrant_tools.records import Encoder, Progress
+
+PASSES = 10
+"""Passes after which filling stops although writes go on: the switch does the rest."""
+
+
+def vector_name(space: str) -> str:
+    """The name of the vector that an encoder of this space fills."""
+    return f"v-{space.rpartition('@')[2]}"
+
+
+def as_seen_by(collection: Collection, encoder: Encoder) -> Collection:
+    """The handle that the collection will have once this encoder's vectors serve."""
+    return replace(
+        collection,
+        space=encoder.space,
+        dimension=encoder.dimension,
+        layout=replace(collection.layout, vector=vector_name(encoder.space)),
+        adapter=adapter_of(encoder),
+    )
+
+
+def has_vector(collection: Collection) -> bool:
+    """Whether the collection has a vector of the name that the handle says."""
+    vectors = _info(collection).config.params.vectors
+    names = list(vectors) if isinstance(vectors, dict) else [""]
+    return collection.layout.vector in names
+
+
+def add_vector(source: Collection, target: Collection) -> None:
+    """Add the vector of `target` to the collection, compared and kept as that of `source`; nothing if it is there.
+
+    Raises:
+        NotSupportedError: a server older than 1.18.
+    """
+    if has_vector(target):
+        return
+    params = dense_params(_info(source), source.layout.vector)
+    if params is None:
+        raise CollectionError(f"collection {source.name!r} has no vector {source.layout.vector!r}")
+    datatype = None if params.datatype is None else models.VectorStorageDatatype(params.datatype.value)
+    dense = models.DenseVectorConfig(size=target.dimension, distance=params.distance, datatype=datatype)
+    name, vector, client = source.name, target.layout.vector, source.client
+    try:
+        with engine_errors(f"add vector {vector!r} to collection {name!r}"):
+            client.create_vector_name(name, vector, models.DenseVectorNameConfig(dense=dense), wait=True)
+    except CollectionNotFoundError as error:  # an older server knows no such request
+        raise NotSupportedError(
+            f"this server cannot add a vector to collection {name!r} (Qdrant 1.18 and newer can): promote into a new "
+            "collection instead"
+        ) from error
+    diff = models.VectorParamsDiff(
+        hnsw_config=params.hnsw_config, quantization_config=params.quantization_config, on_disk=params.on_disk
+    )
+    if diff.model_dump(exclude_none=True):
+        with engine_errors(f"set up vector {vector!r} of collection {name!r}"):
+            client.update_collection(name, vectors_config={vector: diff})
+
+
+def drop_vector(collection: Collection) -> bool:
+    """Remove the vector that the handle names, from every point; whether it was there."""
+    if not has_vector(collection):
+        return False
+    with engine_errors(f"remove vector {collection.layout.vector!r} from collection {collection.name!r}"):
+        collection.client.delete_vector_name(collection.name, collection.layout.vector, wait=True)
+    return True
+
+
+def missing(collection: Collection) -> int:
+    """How many points lack the vector that the handle names."""
+    with engine_errors(f"count the points of collection {collection.name!r}"):
+        return collection.client.count(collection.name, _lacking(collection), exact=True).count
+
+
+def fill(
+    target: Collection,
+    encoder: Encoder,
+    *,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+    alive: Callable[[], None] = lambda: None,
+) -> Carried:
+    """Embed the texts of the points that lack the vector, in passes until none is left or `PASSES` were made.
+
+    `progress` receives the points of each page once they are stored; `alive` is called for every page.
+
+    Raises:
+        SpaceMismatchError: the handle is of another space than the encoder.
+        CollectionError: a point has no text to embed; the message names it.
+    """
+    target.check(encoder)
+    before = left = missing(target)
+    for _ in range(PASSES):
+        if not left:
+            break
+        for records in pages(target.client, target.name, batch_size=batch_size, chosen=_lacking(target)):
+            alive()
+            rows = embedded(target, records, encoder).tolist()
+            DEFAULT_RETRY(lambda batch=records, vectors=rows: _store(target, batch, vectors))  # type: ignore[misc]
+            if progress is not None:
+                progress(len(records))
+        left = missing(target)
+    return Carried(written=before - left)
+
+
+def serve(target: Collection, encoder: Encoder | None, metadata: dict[str, Any]) -> Carried:
+    """Let the vector of `target` serve: `metadata`, the stamp of `target` among it, is written in one update.
+
+    With an encoder, what lacks the vector is embedded before, while `index_passages` into the collection is refused.
+    """
+    carried, lease = Carried(), Lease(target.client, target.name, successor=f"{target.name} ({target.space})")
+    while encoder is not None and not lease.held:
+        lease.take()
+        carried += fill(target, encoder, alive=lease.renew)
+    with engine_errors(f"switch collection {target.name!r} to vector {target.layout.vector!r}"):
+        target.client.update_collection(target.name, metadata={**target.stamp.as_metadata(), **metadata, RETIRED: {}})
+    return carried
+
+
+def _store(target: Collection, records: Sequence[models.Record], rows: Sequence[list[float]]) -> None:
+    if not records:
+        return
+    vectors = [
+        models.PointVectors(id=record.id, vector={target.layout.vector: row})
+        for record, row in zip(records, rows, strict=True)
+    ]
+    unchanged = models.Filter(should=[_unchanged(target, record) for record in records])
+    try:
+        with engine_errors(f"write vectors to collection {target.name!r}"):
+            target.client.update_vectors(target.name, vectors, wait=True, update_filter=unchanged)
+    except (InputError, EngineError, CollectionNotFoundError):
+        # a point that was deleted meanwhile keeps the vectors of all others out
+        left = fetch_points(target, [plain_id(record.id) for record in records])
+        kept = [plain_id(record.id) in left for record in records]
+        if all(kept):
+            raise
+        _store(target, list(compress(records, kept)), list(compress(rows, kept)))
+
+
+def _unchanged(target: Collection, record: models.Record) -> models.Filter:
+    """This point, if it still holds what was embedded. Our own passages say it by a hash, others by the text itself."""
+    payload = record.payload or {}
+    key = "content_hash" if "content_hash" in payload else target.layout.text
+    same = models.FieldCondition(key=key, match=models.MatchValue(value=payload[key]))
+    return models.Filter(must=[models.HasIdCondition(has_id=[plain_id(record.id)]), same])
+
+
+def _lacking(collection: Collection) -> models.Filter:
+    return models.Filter(must_not=[models.HasVectorCondition(has_vector=collection.layout.vector)])
+
+
+def _info(collection: Collection) -> models.CollectionInfo:
+    with engine_errors(f"open collection {collection.name!r}"):
+        return collection.client.get_collection(collection.name)

@@ -1,0 +1,183 @@
+"""A collection that was built to replace another -> checks, each with what was found and what was expected.
+
+Guarantees: reads only; the same collections give the same samples only where the engine's sampling does.
+Does not know: aliases, promotion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from qdrant_tools.collections.adopt import sample
+from qdrant_tools.collections.collection import Collection, plain_id
+from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.metrics import mean, ndcg, paired_bootstrap
+from qdrant_tools.promotion.in_place import missing
+from qdrant_tools.promotion.sync import differences
+from qdrant_tools.records import Encoder, Qrels, Vectors
+from qdrant_tools.search.dense import search_batch
+from qdrant_tools.search.neighbours import Questions, Truth, answers
+from qdrant_tools.validation import checked_count, checked_number, checked_unit_vectors
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What a new collection must reach."""
+
+    samples: int = 100
+    """Stored passages that are embedded again and searched for."""
+    similarity: float = 0.99
+    """Cosine of every sampled vector to its text's vector, at least."""
+    recall: float = 0.95
+    """Share of the exact neighbours of the samples that the graph finds, at least; of equally near ones any counts."""
+    k: int = 10
+    max_drop: float = 0.0
+    """How much worse mean nDCG@k may be on the held-out queries."""
+
+    def __post_init__(self) -> None:
+        checked_count("samples", self.samples)
+        checked_count("k", self.k)
+        checked_number("similarity", self.similarity, above=0, most=1)
+        checked_number("recall", self.recall, least=0, most=1)
+        checked_number("max_drop", self.max_drop)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Queries that no training saw, with judgements: query id -> text, and as `Qrels`."""
+
+    queries: Mapping[str, str]
+    qrels: Qrels
+    before: Encoder | None = None
+    """The encoder that serves now; without it there is nothing to compare with, and the metric is only told."""
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    passed: bool
+    found: float
+    expected: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All checks of one collection, when it held `points` points."""
+
+    collection: str
+    points: int
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    @property
+    def failed(self) -> list[str]:
+        return [
+            f"{check.name} is {check.found:.4g}, expected {check.expected}" for check in self.checks if not check.passed
+        ]
+
+    def as_row(self) -> dict[str, Any]:
+        return {**asdict(self), "checks": [asdict(check) for check in self.checks], "passed": self.passed}
+
+
+def verify_copy(
+    source: Collection, target: Collection, encoder: Encoder, gates: Gates, held_out: HeldOut | None
+) -> Verification:
+    """Check that `target` holds what `source` holds, in `encoder`'s vectors, and finds it."""
+    points = [each.client.count(each.name, exact=True).count for each in (source, target)]
+    left = differences(source, target).differences
+    checks = [
+        Check("points", points[0] == points[1], points[1], f"{points[0]}, as in {source.name!r}"),
+        Check("differing points", left == 0, left, "0"),
+    ]
+    texts, stored = _samples(target, gates.samples)
+    if texts:
+        checks += [_vectors(texts, stored, encoder, gates), _recall(target, stored, gates)]
+    if held_out is not None:
+        checks.append(_metric(source, target, encoder, gates, held_out))
+    return Verification(target.name, points[1], tuple(checks))
+
+
+def verify_in_place(
+    source: Collection, target: Collection, encoder: Encoder, gates: Gates, held_out: HeldOut | None
+) -> Verification:
+    """Check that every point of a collection has the vector that `target` names, by `encoder`, and is found by it."""
+    points, left = source.client.count(source.name, exact=True).count, missing(target)
+    checks = [Check("points without the new vector", left == 0, left, "0")]
+    if left < points:
+        texts, stored = _samples(target, gates.samples)
+        checks += [_vectors(texts, stored, encoder, gates), _recall(target, stored, gates)] if texts else []
+    if held_out is not None:
+        checks.append(_metric(source, target, encoder, gates, held_out))
+    return Verification(f"{target.name} (vector {target.layout.vector!r})", points, tuple(checks))
+
+
+def verify_queries(collection: Collection, encoder: Encoder, gates: Gates, held_out: HeldOut | None) -> Verification:
+    """Check an encoder that differs from the one that serves only in how it embeds queries.
+
+    Raises:
+        UsageError: no held-out queries; nothing else could tell.
+    """
+    if held_out is None or held_out.before is None:
+        raise UsageError(
+            "a query adapter is verified on held-out queries: give HeldOut(queries, qrels, before=encoder), on the "
+            "command line --queries, --qrels and --before"
+        )
+    points = collection.client.count(collection.name, exact=True).count
+    return Verification(collection.name, points, (_metric(collection, collection, encoder, gates, held_out),))
+
+
+def _samples(target: Collection, count: int) -> tuple[list[str], Vectors]:
+    records = sample(target.client, target.name, count, vector=target.layout.vector)
+    texts, rows = [], []
+    for record in records:
+        if not target.layout.has_dense(record.vector):
+            continue
+        texts.append(target.layout.passage(record.payload, point_id=plain_id(record.id)).text)
+        rows.append(target.layout.dense(record.vector))
+    stored = np.array(rows, dtype=np.float32).reshape(len(rows), target.dimension)
+    return texts, stored / np.maximum(np.linalg.norm(stored, axis=1, keepdims=True), 1e-12)
+
+
+def _vectors(texts: list[str], stored: Vectors, encoder: Encoder, gates: Gates) -> Check:
+    again = checked_unit_vectors(
+        encoder.encode_passages(texts), dimension=stored.shape[1], count=len(texts), what="samples encoded again"
+    )
+    worst = float((stored * again).sum(axis=1).min())
+    return Check("cosine of sampled vectors", worst >= gates.similarity, worst, f"at least {gates.similarity}")
+
+
+def _recall(target: Collection, stored: Vectors, gates: Gates) -> Check:
+    questions = Questions(stored)
+    found = answers(target, questions.requests(target, target.search_params(), gates.k))
+    recall = Truth.of(target, questions, gates.k).recall([[plain_id(point.id) for point in hits] for hits in found])
+    return Check(f"recall@{gates.k} against exact", recall >= gates.recall, recall, f"at least {gates.recall}")
+
+
+def _metric(source: Collection, target: Collection, encoder: Encoder, gates: Gates, held_out: HeldOut) -> Check:
+    after = _ndcg(target, encoder, gates.k, held_out)
+    name = f"nDCG@{gates.k} on {len(after)} held-out queries"
+    if held_out.before is None:
+        return Check(name, True, mean(after), "anything: there is no encoder to compare with")
+    before = _ndcg(source, held_out.before, gates.k, held_out)
+    interval = paired_bootstrap(before, after)
+    expected = (
+        f"at least {mean(before) - gates.max_drop:.4f} (difference {interval.difference:+.4f}, "
+        f"95 % interval {interval.low:+.4f} to {interval.high:+.4f})"
+    )
+    return Check(name, interval.difference >= -gates.max_drop, mean(after), expected)
+
+
+def _ndcg(collection: Collection, encoder: Encoder, k: int, held_out: HeldOut) -> dict[str, float]:
+    wanted = [query_id for query_id in held_out.queries if query_id in held_out.qrels]
+    if not wanted:
+        raise InputError("none of the held-out queries has a judgement: their ids differ from those of the qrels")
+    found = search_batch(collection, [held_out.queries[each] for each in wanted], encoder, k=k)
+    run = {each: {hit.id: hit.score for hit in hits} for each, hits in zip(wanted, found, strict=True)}
+    return ndcg({each: held_out.qrels[each] for each in wanted}, run, k=k)

@@ -1,0 +1,160 @@
+"""Queries -> hits of one collection.
+
+Guarantees: typed hits with text and metadata, best first; scores that differ by rounding alone are made equal (see
+`neighbours.levelled`), and equal scores come in the order of their passage ids; an encoder of another space is refused.
+Which of several equally scored points make it into the first k is the engine's choice. Does not know: how a query
+becomes a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Unpack
+
+from numpy.typing import ArrayLike
+from qdrant_client import models
+
+from qdrant_tools.client.gateway import engine_errors
+from qdrant_tools.collections.collection import Collection, plain_id
+from qdrant_tools.errors import InputError
+from qdrant_tools.records import Encoder, Hit, Vectors
+from qdrant_tools.search.neighbours import levelled
+from qdrant_tools.search.options import SearchArguments, SearchOptions
+from qdrant_tools.validation import brief, checked_count, checked_text, checked_unit_vectors, checked_vectors
+
+REQUESTS_AT_ONCE = 64
+"""Queries per round trip: enough to keep a server busy, few enough to bound the answer."""
+
+
+@dataclass(frozen=True)
+class HitGroup:
+    """The best hits that share a value of a metadata field, usually the document they come from."""
+
+    value: str | int
+    hits: tuple[Hit, ...]
+
+
+def search(collection: Collection, query: str, encoder: Encoder, **how: Unpack[SearchArguments]) -> list[Hit]:
+    """Find the k passages nearest to a query. Arguments as in `SearchOptions`, errors as in `search_batch`."""
+    return search_batch(collection, [query], encoder, **how)[0]
+
+
+def search_batch(
+    collection: Collection, queries: Sequence[str], encoder: Encoder, **how: Unpack[SearchArguments]
+) -> list[list[Hit]]:
+    """Find the k nearest passages for each query, in the order of the queries. Arguments as in `SearchOptions`.
+
+    Raises:
+        SpaceMismatchError: the collection was filled by another encoder.
+        InputError: a query that is empty or not a string, k below 1, a filter value that cannot be expressed.
+    """
+    if not checked_queries(queries):
+        return []
+    return search_vectors(collection, encoded(collection, queries, encoder), **how)
+
+
+def search_vectors(collection: Collection, vectors: ArrayLike, **how: Unpack[SearchArguments]) -> list[list[Hit]]:
+    """As `search_batch`, for query vectors (n, dimension) of the collection's space.
+
+    Raises:
+        VectorError: wrong shape, NaN, or a row of zeros.
+    """
+    options = SearchOptions(**how)
+    rows = checked_vectors(vectors, dimension=collection.dimension, what="query vectors")
+    template = options.request(collection)
+    requests = [template.model_copy(update={"query": options.query(row)}) for row in rows.tolist()]
+    return run_requests(collection, requests, ranked=options.diversity is not None)
+
+
+def search_groups(
+    collection: Collection,
+    query: str,
+    encoder: Encoder,
+    *,
+    by: str,
+    group_size: int = 3,
+    **how: Unpack[SearchArguments],
+) -> list[HitGroup]:
+    """Find the k nearest groups of passages, each with its best hits; `by` is the metadata field they share.
+
+    Groups come in the order of their best hits, equal ones by value. Passages without the field are in no group. On a
+    server the field needs a payload index of kind keyword or integer.
+
+    Raises:
+        SpaceMismatchError, InputError: as in `search_batch`; `diversity` cannot be had for groups.
+    """
+    options = SearchOptions(**how)
+    checked_count("group_size", group_size)
+    if options.diversity is not None:
+        raise InputError("diversity is for single hits: groups by a field are diverse by that field already")
+    vector = encoded(collection, checked_queries([query]), encoder)[0]
+    template = options.request(collection)
+    with engine_errors(f"search collection {collection.name!r}"):
+        found = collection.client.query_points_groups(
+            collection.name,
+            collection.layout.metadata_field(by),
+            query=vector.tolist(),
+            using=template.using,
+            query_filter=template.filter,
+            search_params=template.params,
+            score_threshold=template.score_threshold,
+            limit=options.k,
+            group_size=group_size,
+            with_payload=options.payload(collection),
+        )
+    groups = [HitGroup(group.id, tuple(_hits(collection, group.hits))) for group in found.groups if group.hits]
+    best = levelled([group.hits[0].score for group in groups]).tolist()
+    order = sorted(range(len(groups)), key=lambda at: (-best[at], isinstance(groups[at].value, str), groups[at].value))
+    return [groups[at] for at in order]
+
+
+def encoded(collection: Collection, queries: Sequence[str], encoder: Encoder) -> Vectors:
+    """The vectors of checked queries, checked to be of the collection's space."""
+    collection.check(encoder)
+    return checked_unit_vectors(
+        encoder.encode_queries(queries),
+        dimension=collection.dimension,
+        count=len(queries),
+        what=f"queries encoded by {encoder.space!r}",
+    )
+
+
+def run_requests(
+    collection: Collection, requests: Sequence[models.QueryRequest], *, ranked: bool = False
+) -> list[list[Hit]]:
+    """Send prepared requests in batches; the hits of each, in order. `ranked` keeps the engine's order of hits."""
+    results: list[list[Hit]] = []
+    for start in range(0, len(requests), REQUESTS_AT_ONCE):
+        batch = list(requests[start : start + REQUESTS_AT_ONCE])
+        with engine_errors(f"search collection {collection.name!r}"):
+            responses = collection.client.query_batch_points(collection.name, batch)
+        results.extend(_hits(collection, response.points, ranked=ranked) for response in responses)
+    return results
+
+
+def checked_queries(queries: Sequence[str]) -> Sequence[str]:
+    """Refuse what is not a list of queries that say something."""
+    if isinstance(queries, str):
+        raise InputError("queries is one string, expected a list of strings; search() takes one query")
+    if not isinstance(queries, Sequence):
+        raise InputError(f"queries is {brief(queries)}, expected a list of strings")
+    for query in queries:
+        if not isinstance(query, str) or not query.strip():
+            raise InputError(f"query is {brief(query)}, expected a non-empty string")
+        checked_text("query", query)
+    return queries
+
+
+def _hits(collection: Collection, points: Sequence[models.ScoredPoint], *, ranked: bool = False) -> list[Hit]:
+    scores = [point.score for point in points] if ranked else levelled([point.score for point in points]).tolist()
+    found = [
+        (collection.layout.passage(point.payload, point_id=plain_id(point.id)), score, plain_id(point.id))
+        for point, score in zip(points, scores, strict=True)
+    ]
+    if not ranked:
+        found.sort(key=lambda each: (-each[1], each[0].id, str(each[2])))
+    return [
+        Hit(passage.id, score, rank, passage.text, passage.metadata, point_id)
+        for rank, (passage, score, point_id) in enumerate(found, start=1)
+    ]

@@ -1,0 +1,131 @@
+"""Queries -> hits by their words (BM25), or by words and meaning together.
+
+Guarantees: as in `search`: typed hits, best first, equal scores in the order of the ids. Needs: a collection made with
+`CollectionSettings(lexical=Bm25(...))`. Does not know: how the engine fuses rankings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from qdrant_client import models
+
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.errors import InputError, NotSupportedError
+from qdrant_tools.records import Encoder, Hit
+from qdrant_tools.search.bm25 import VECTOR, Bm25
+from qdrant_tools.search.dense import checked_queries, encoded, run_requests
+from qdrant_tools.search.options import PlainFilter, as_filter
+from qdrant_tools.validation import checked_count
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How the two rankings become one.
+
+    `rrf` adds 1 / (rank_constant + rank / weight), ranks from 1 (Cormack, Clarke, Büttcher, "Reciprocal rank fusion",
+    SIGIR 2009; the weights are Qdrant's: a weight of 2 makes every rank count as half of it). `dbsf` adds scores scaled
+    by their mean and deviation, and has no weights. `depth` hits of each ranking go in, and at least as many as are
+    asked for.
+    """
+
+    method: Literal["rrf", "dbsf"] = "rrf"
+    rank_constant: int = 60
+    dense_weight: float = 1.0
+    lexical_weight: float = 1.0
+    depth: int = 100
+
+    def __post_init__(self) -> None:
+        if self.method not in ("rrf", "dbsf"):
+            raise InputError(f"method is {self.method!r}, expected 'rrf' or 'dbsf'")
+        if self.rank_constant < 1 or self.depth < 1 or min(self.dense_weight, self.lexical_weight) <= 0:
+            raise InputError(f"{self}: expected rank_constant and depth of at least 1, and weights above 0")
+        if self.method == "dbsf" and (self.dense_weight, self.lexical_weight) != (1.0, 1.0):
+            raise InputError("dbsf has no weights: use rrf, or leave them at 1")
+
+
+def search_lexical(
+    collection: Collection,
+    queries: Sequence[str],
+    *,
+    k: int = 10,
+    filter: PlainFilter | models.Filter | None = None,
+) -> list[list[Hit]]:
+    """Find the k passages of each query that share the most telling words with it; others are no hits at all.
+
+    Scores are BM25 scores: not comparable between queries. No encoder is needed.
+
+    Raises:
+        NotSupportedError: the collection has no lexical vectors.
+        InputError: a query that is empty or not a string, k below 1.
+    """
+    bm25 = lexical_of(collection)
+    checked_count("k", k)
+    template = models.QueryRequest(
+        using=VECTOR, filter=as_filter(filter, layout=collection.layout), limit=k, with_payload=True
+    )
+    requests = [template.model_copy(update={"query": bm25.query(query)}) for query in checked_queries(queries)]
+    return run_requests(collection, requests)
+
+
+def search_hybrid(
+    collection: Collection,
+    queries: Sequence[str],
+    encoder: Encoder,
+    *,
+    k: int = 10,
+    fusion: Fusion | None = None,
+    filter: PlainFilter | models.Filter | None = None,
+) -> list[list[Hit]]:
+    """Find the k best passages by the dense and the lexical ranking together. Scores are those of the fusion.
+
+    Raises:
+        NotSupportedError: the collection has no lexical vectors.
+        SpaceMismatchError, InputError: as in `search_batch`.
+    """
+    bm25 = lexical_of(collection)
+    collection.check(encoder)
+    checked_count("k", k)
+    how = fusion or Fusion()
+    texts = checked_queries(queries)
+    if not texts:
+        return []
+    vectors = encoded(collection, texts, encoder)
+    chosen = as_filter(filter, layout=collection.layout)
+    requests = []
+    for text, row in zip(texts, vectors.tolist(), strict=True):
+        depth = max(how.depth, k)
+        dense = models.Prefetch(
+            query=row,
+            using=collection.layout.vector or None,
+            filter=chosen,
+            limit=depth,
+            params=collection.search_params(),
+        )
+        lexical = models.Prefetch(query=bm25.query(text), using=VECTOR, filter=chosen, limit=depth)
+        request = models.QueryRequest(prefetch=[dense, lexical], query=_query(how), limit=k, with_payload=True)
+        requests.append(request)
+    return run_requests(collection, requests)
+
+
+def lexical_of(collection: Collection) -> Bm25:
+    """The collection's BM25.
+
+    Raises:
+        NotSupportedError: it was made without.
+    """
+    if collection.lexical is None:
+        raise NotSupportedError(
+            f"collection {collection.name!r} has no lexical vectors: make one with CollectionSettings(lexical=Bm25())"
+        )
+    return collection.lexical
+
+
+def _query(how: Fusion) -> models.RrfQuery | models.FusionQuery:
+    if how.method == "dbsf":
+        return models.FusionQuery(fusion=models.Fusion.DBSF)
+    # The engine adds 1 / (k - 1 + rank / weight), ranks from 1.
+    rrf = models.Rrf(k=how.rank_constant + 1, weights=[how.dense_weight, how.lexical_weight])
+    return models.RrfQuery(rrf=rrf)

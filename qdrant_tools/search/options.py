@@ -1,0 +1,143 @@
+"""How to search, as one frozen value: what `search`, `search_batch`, `search_vectors` and `search_groups` may be told.
+
+Guarantees: validated when made; every option reaches the engine. Does not know: queries, clients.
+
+Plain dicts -> Qdrant filters on metadata.
+
+Guarantees: every condition of the dict must hold; a value that no condition can express is refused, not dropped.
+Does not know: collections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from qdrant_client import models
+
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.metadata import Layout
+from qdrant_tools.errors import InputError
+from qdrant_tools.validation import brief, checked_count, checked_number
+
+MMR_CANDIDATES = 100
+"""Nearest passages among which `diversity` chooses, or ten times `k` if that is more."""
+
+
+class SearchArguments(TypedDict, total=False):
+    """The fields of `SearchOptions` as keyword arguments."""
+
+    k: int
+    hnsw_ef: int | None
+    exact: bool
+    filter: PlainFilter | models.Filter | None
+    score_threshold: float | None
+    diversity: float | None
+    fields: Sequence[str] | None
+    text: bool
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """`k` hits (or groups) at most."""
+
+    k: int = 10
+    hnsw_ef: int | None = None
+    """Beam width in the graph; None is what the collection keeps."""
+    exact: bool = False
+    """Compare with every vector instead, as `:memory:` always does."""
+    filter: PlainFilter | models.Filter | None = None
+    """`{"field": value or [values]}` on the metadata, or a Qdrant filter on the payload."""
+    score_threshold: float | None = None
+    """No hits that score less."""
+    diversity: float | None = None
+    """0 to 1: choose hits that are near the query and far from each other (maximal marginal relevance, Carbonell and
+    Goldstein, SIGIR 1998); 0 looks at the query alone. Hits then come in the order in which they were chosen."""
+    fields: Sequence[str] | None = None
+    """Metadata fields that the hits are to have; None is all of them."""
+    text: bool = True
+    """Whether the hits are to have their text."""
+
+    def __post_init__(self) -> None:
+        checked_count("k", self.k)
+        if self.hnsw_ef is not None:
+            checked_count("hnsw_ef", self.hnsw_ef)
+        if self.score_threshold is not None:
+            checked_number("score_threshold", self.score_threshold)
+        if self.diversity is not None:
+            checked_number("diversity", self.diversity, least=0, most=1)
+        if isinstance(self.fields, str):
+            raise InputError(f"fields is the string {self.fields!r}, expected a list of metadata fields")
+
+    def request(self, collection: Collection) -> models.QueryRequest:
+        """The engine's request, without its query."""
+        return models.QueryRequest(
+            using=collection.layout.vector or None,
+            filter=as_filter(self.filter, layout=collection.layout),
+            params=collection.search_params(hnsw_ef=self.hnsw_ef, exact=self.exact),
+            score_threshold=self.score_threshold,
+            limit=self.k,
+            with_payload=self.payload(collection),
+        )
+
+    def query(self, vector: list[float]) -> list[float] | models.NearestQuery:
+        if self.diversity is None:
+            return vector
+        candidates = max(MMR_CANDIDATES, 10 * self.k)
+        mmr = models.Mmr(diversity=self.diversity, candidates_limit=candidates)
+        return models.NearestQuery(nearest=vector, mmr=mmr)
+
+    def payload(self, collection: Collection) -> bool | list[str]:
+        """Which fields of the payload to ask for."""
+        if self.fields is None and self.text:
+            return True
+        layout = collection.layout
+        wanted = [layout.id] if layout.id else []
+        if self.text:
+            wanted.append(layout.text)
+        if self.fields is None:
+            if not layout.metadata:
+                raise InputError(f"text=False needs fields here: the layout {layout.name!r} has no field for metadata")
+            return [*wanted, layout.metadata]
+        return [*wanted, *map(layout.metadata_field, self.fields)]
+
+
+PlainFilter = Mapping[str, Any]
+"""Metadata field -> the value it must have, or a list of values of which it must have one."""
+
+
+def as_filter(conditions: PlainFilter | models.Filter | None, *, layout: Layout) -> models.Filter | None:
+    """Translate `{"field": value}` and `{"field": [values]}`; a Qdrant filter passes as it is.
+
+    Values are strings, whole numbers or booleans. Dots in a field reach into nested metadata.
+
+    Raises:
+        InputError: a field that is no name, or a value of another type, with the way to say it as a Qdrant filter.
+    """
+    if conditions is None or isinstance(conditions, models.Filter):
+        return conditions
+    if not isinstance(conditions, Mapping):
+        raise InputError(f"filter is a {type(conditions).__name__}, expected a dict or a qdrant_client Filter")
+    unnamed = [name for name in conditions if not isinstance(name, str) or not name]
+    if unnamed:
+        raise InputError(f"filter has the field {unnamed[0]!r}, expected the name of a metadata field")
+    must: list[models.Condition] = [
+        models.FieldCondition(key=layout.metadata_field(name), match=_match(name, value))
+        for name, value in conditions.items()
+    ]
+    return models.Filter(must=must) if must else None
+
+
+def _match(field: str, value: Any) -> models.MatchValue | models.MatchAny:
+    if isinstance(value, str | int):  # bool is an int
+        return models.MatchValue(value=value)
+    if isinstance(value, Sequence) and value:
+        if all(isinstance(each, str) for each in value):
+            return models.MatchAny(any=list(value))
+        if all(isinstance(each, int) and not isinstance(each, bool) for each in value):
+            return models.MatchAny(any=list(value))
+    raise InputError(
+        f"filter on {field!r} is {brief(value)}, expected a string, whole number or boolean, or a list of strings or "
+        "of whole numbers; anything else can be given as a qdrant_client Filter"
+    )

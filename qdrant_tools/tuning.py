@@ -1,0 +1,343 @@
+"""A collection and queries -> what each setting of the search costs and finds, and the cheapest one that finds enough.
+
+Every setting is measured against exact search on the same queries: recall@k (what is as near as the k-th neighbour is
+right, see `neighbours`), latency of single queries, queries per second in batches. Settings of the search (`hnsw_ef`,
+oversampling) are measured on the collection itself; settings of the index (`m`, quantisation) on a copy of its vectors
+that is built for the purpose and dropped.
+
+Guarantees: the collection is only read; stored vectors that serve as queries are left out of their own results.
+Latencies are those of this machine, at this moment, with this client. Does not know: texts.
+
+Query vectors and search parameters -> recall against exact search, latencies and throughput of one setting.
+
+Guarantees: a stored vector that asks is left out of what it finds; a first round of queries that warms caches is not
+counted. Does not know: which setting is good, or when two neighbours are equally near.
+
+A collection and other index settings -> a copy of its vectors, indexed so, for as long as a measurement takes.
+
+Guarantees: the copy is dropped with the context. For the embedded engine it lies in a temporary folder; on a server it
+is a collection whose name begins with "embed-plus-scratch-", which a kill leaves there.
+Does not know: what is measured.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from qdrant_client import QdrantClient, models
+
+from qdrant_tools.client.connect import connect, engine_of
+from qdrant_tools.client.gateway import engine_errors
+from qdrant_tools.collections.collection import Collection, plain_id
+from qdrant_tools.collections.copying import pages
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.metadata import OURS
+from qdrant_tools.collections.quantization import Quantization
+from qdrant_tools.collections.settings import CollectionSettings
+from qdrant_tools.collections.status import build_index
+from qdrant_tools.errors import CollectionError, InputError, NotSupportedError, UsageError
+from qdrant_tools.records import Progress, Vectors
+from qdrant_tools.search.neighbours import Questions, Truth, answers
+from qdrant_tools.validation import checked_count, checked_number, checked_vectors
+
+
+@dataclass(frozen=True)
+class TuningGrid:
+    """The settings to try. `m` and `quantization` None stand for what the collection has; `oversampling` concerns
+    quantised settings only."""
+
+    hnsw_ef: tuple[int, ...] = (16, 32, 64, 128, 256)
+    m: tuple[int | None, ...] = (None,)
+    quantization: tuple[Quantization | None, ...] = (None,)
+    oversampling: tuple[float, ...] = (1.0, 2.0, 4.0)
+
+    def __post_init__(self) -> None:
+        if not (self.hnsw_ef and self.m and self.quantization and self.oversampling):
+            raise InputError(f"{self}: every axis needs at least one value")
+        if min(self.hnsw_ef) < 1 or min(self.oversampling) < 1:
+            raise InputError(f"{self}: expected hnsw_ef and oversampling of at least 1")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting and what it did. `exact` compares with every vector; the other settings then say nothing."""
+
+    hnsw_ef: int
+    m: int
+    quantization: str
+    oversampling: float
+    exact: bool
+    recall: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    queries_per_second: float
+
+
+@dataclass(frozen=True)
+class TuningReport:
+    """All trials, exact search first. `chosen` is the one with the lowest median latency among those that reach the
+    target; exact search if none does, or if it is cheaper than all of them."""
+
+    collection: str
+    points: int
+    queries: int
+    k: int
+    target_recall: float
+    trials: tuple[Trial, ...]
+    chosen: Trial
+    settings: CollectionSettings
+    """Those of the collection with the chosen ones in place; see `apply`."""
+
+    @property
+    def reason(self) -> str:
+        """Why this one, in a sentence."""
+        reaching = [trial for trial in self.trials if trial.recall >= self.target_recall and not trial.exact]
+        if not self.chosen.exact:
+            return (
+                f"hnsw_ef={self.chosen.hnsw_ef} is the fastest of {len(reaching)} settings that reach "
+                f"recall@{self.k} {self.target_recall}: {self.chosen.recall:.3f} at {self.chosen.p50_ms:.3f} ms"
+            )
+        if reaching:
+            return f"exact search is cheaper than every setting that reaches recall@{self.k} {self.target_recall}"
+        best = max((trial.recall for trial in self.trials if not trial.exact), default=0.0)
+        return f"no setting reaches recall@{self.k} {self.target_recall}; the best is {best:.3f}: search exactly"
+
+    def as_row(self) -> dict[str, Any]:
+        return {
+            "collection": self.collection,
+            "points": self.points,
+            "queries": self.queries,
+            "k": self.k,
+            "target_recall": self.target_recall,
+            "chosen": asdict(self.chosen),
+            "reason": self.reason,
+            "trials": [asdict(trial) for trial in self.trials],
+        }
+
+
+def tune(
+    collection: Collection,
+    queries: ArrayLike | None = None,
+    *,
+    k: int = 10,
+    target_recall: float = 0.95,
+    grid: TuningGrid | None = None,
+    held_out: int = 200,
+    progress: Progress | None = None,
+) -> TuningReport:
+    """Measure the grid on query vectors (n, dimension), or on `held_out` stored vectors if there are none.
+
+    Stored vectors are like passages, not like queries: where queries can be had, they tell more. `progress` receives
+    the number of settings measured.
+
+    Raises:
+        CollectionError: the collection is empty, or has no index: build it first.
+        InputError: k below 1, a target that is no share.
+        NotSupportedError: `:memory:` has no index to tune.
+    """
+    checked_count("k", k)
+    checked_count("held_out", held_out)
+    checked_number("target_recall", target_recall, above=0, most=1)
+    current = _current(collection)
+    questions = _questions(collection, queries, held_out)
+    grid = grid or TuningGrid()
+    truth = Truth.of(collection, questions, k)
+    exact = measure(collection, truth, params=collection.search_params(exact=True))
+    trials = [_trial(current, exact, exact_search=True)]
+    if progress is not None:
+        progress(1)
+    candidates: dict[Trial, CollectionSettings] = {trials[0]: current}
+    for settings, measured in _measured(collection, current, grid, truth):
+        trial = _trial(settings, measured)
+        trials.append(trial)
+        candidates[trial] = settings
+        if progress is not None:
+            progress(1)
+    enough = [trial for trial in trials if trial.recall >= target_recall]
+    chosen = min(enough, key=lambda trial: (trial.p50_ms, not trial.exact), default=trials[0])
+    points = collection.client.count(collection.name).count
+    return TuningReport(
+        collection.name, points, len(questions.vectors), k, target_recall, tuple(trials), chosen, candidates[chosen]
+    )
+
+
+def apply(manager: CollectionManager, report: TuningReport) -> Collection:
+    """Store the chosen `hnsw_ef` (and index settings, which are then rebuilt) with the collection.
+
+    Raises:
+        UsageError: exact search was chosen: that is asked for with each search.
+    """
+    if report.chosen.exact:
+        raise UsageError(f"{report.reason}: there is no setting to store, search with exact=True")
+    return manager.change(report.collection, report.settings)
+
+
+def _current(collection: Collection) -> CollectionSettings:
+    if engine_of(collection.client) == "memory":
+        raise NotSupportedError("':memory:' compares with every vector: there is no index to tune")
+    described = CollectionManager(collection.client).describe(collection.name)
+    if described.settings is None:
+        raise CollectionError(f"collection {collection.name!r} has no similarity that can be tuned")
+    if not described.indexed_vectors:
+        raise CollectionError(f"collection {collection.name!r} has no index yet: call build_index first")
+    return described.settings
+
+
+def _questions(collection: Collection, queries: ArrayLike | None, held_out: int) -> Questions:
+    if queries is not None:
+        return Questions(checked_vectors(queries, dimension=collection.dimension, what="query vectors"))
+    if held_out < 1:
+        raise InputError(f"held_out is {held_out}, expected at least 1")
+    return Questions.of_stored(collection, held_out)
+
+
+def _measured(
+    collection: Collection,
+    current: CollectionSettings,
+    grid: TuningGrid,
+    truth: Truth,
+) -> Iterator[tuple[CollectionSettings, Measured]]:
+    for m in grid.m:
+        for quantization in grid.quantization:
+            built = replace(current, m=m or current.m, quantization=quantization or current.quantization)
+            if _same_index(built, current):
+                yield from _searches(collection, built, grid, truth)
+            else:
+                with scratch_copy(collection, built) as copy:
+                    yield from _searches(copy, built, grid, truth)
+
+
+def _same_index(wanted: CollectionSettings, current: CollectionSettings) -> bool:
+    kept = [each.quantization and each.quantization.stored for each in (wanted, current)]
+    return wanted.m == current.m and kept[0] == kept[1]
+
+
+def _searches(
+    collection: Collection,
+    built: CollectionSettings,
+    grid: TuningGrid,
+    truth: Truth,
+) -> Iterator[tuple[CollectionSettings, Measured]]:
+    for oversampling in grid.oversampling if built.quantization is not None else (1.0,):
+        quantization = built.quantization and replace(built.quantization, oversampling=oversampling)
+        searching = replace(collection, quantization=quantization)
+        for hnsw_ef in grid.hnsw_ef:
+            settings = replace(built, hnsw_ef=hnsw_ef, quantization=quantization)
+            params = searching.search_params(hnsw_ef=hnsw_ef)
+            yield settings, measure(searching, truth, params=params)
+
+
+def _trial(settings: CollectionSettings, measured: Measured, *, exact_search: bool = False) -> Trial:
+    quantization = settings.quantization
+    p50, p95, p99 = np.percentile(measured.latencies_ms, [50, 95, 99])
+    return Trial(
+        hnsw_ef=settings.hnsw_ef,
+        m=settings.m,
+        quantization="none" if quantization is None else quantization.label,
+        oversampling=1.0 if quantization is None else quantization.oversampling,
+        exact=exact_search,
+        recall=measured.recall,
+        p50_ms=float(p50),
+        p95_ms=float(p95),
+        p99_ms=float(p99),
+        queries_per_second=measured.queries_per_second,
+    )
+
+
+WARM_UP = 5
+
+
+@dataclass(frozen=True)
+class Measured:
+    recall: float
+    latencies_ms: tuple[float, ...]
+    queries_per_second: float
+
+
+def measure(collection: Collection, truth: Truth, *, params: models.SearchParams | None) -> Measured:
+    """Search each query alone for the latency, and all of them in batches for the throughput.
+
+    `collection` is that of `truth`, or a copy of it with another index.
+    """
+    questions, k = truth.questions, truth.k
+    limit = k + questions.extra
+    for row in questions.vectors[:WARM_UP]:
+        _single(collection, row, params, limit)
+    latencies, found = [], []
+    for number, row in enumerate(questions.vectors):
+        start = time.perf_counter()
+        points = _single(collection, row, params, limit)
+        latencies.append((time.perf_counter() - start) * 1000)
+        ids, scores = [plain_id(point.id) for point in points], [point.score for point in points]
+        found.append([name for name, _ in questions.without_own(number, ids, scores)])
+    requests = questions.requests(collection, params, k)
+    start = time.perf_counter()
+    answers(collection, requests)
+    seconds = time.perf_counter() - start
+    return Measured(truth.recall(found), tuple(latencies), len(questions.vectors) / seconds)
+
+
+def _single(
+    collection: Collection, row: Vectors, params: models.SearchParams | None, limit: int
+) -> list[models.ScoredPoint]:
+    with engine_errors(f"search collection {collection.name!r}"):
+        return collection.client.query_points(
+            collection.name,
+            query=row.tolist(),
+            using=collection.layout.vector or None,
+            search_params=params,
+            limit=limit,
+            with_payload=False,
+        ).points
+
+
+PREFIX = "embed-plus-scratch-"
+
+
+@contextmanager
+def scratch_copy(collection: Collection, settings: CollectionSettings) -> Iterator[Collection]:
+    """Copy ids and dense vectors into a new collection with these settings, and build its index."""
+    name = PREFIX + uuid.uuid4().hex[:12]
+    with _place(collection.client) as client:
+        try:
+            copy = _filled(client, name, collection, replace(settings, lexical=None, payload_indexes={}))
+            yield copy
+        finally:
+            with engine_errors(f"drop collection {name!r}"):
+                client.delete_collection(name)
+
+
+@contextmanager
+def _place(client: QdrantClient) -> Iterator[QdrantClient]:
+    if engine_of(client) == "server":
+        yield client
+        return
+    with TemporaryDirectory(prefix="qdrant-tools-") as folder:
+        beside = connect(folder)
+        try:
+            yield beside
+        finally:
+            beside.close()
+
+
+def _filled(client: QdrantClient, name: str, source: Collection, settings: CollectionSettings) -> Collection:
+    with engine_errors(f"create collection {name!r}"):
+        client.create_collection(name, **settings.create_options(source.dimension))
+    copy = Collection(client, name, source.space, source.dimension, settings.hnsw_ef, OURS, None, settings.quantization)
+    for records in pages(
+        source.client, source.name, batch_size=512, with_payload=False, with_vectors=source.vector_selector
+    ):
+        points = [models.PointStruct(id=r.id, vector=source.layout.dense(r.vector)) for r in records]
+        with engine_errors(f"write to collection {name!r}"):
+            client.upsert(name, points, wait=True)
+    build_index(copy)
+    return copy

@@ -1,0 +1,175 @@
+"""Single values that a caller gives: shown in one line, read as text, counted, measured.
+
+Guarantees: whatever the value is, at worst one `InputError` with its beginning. Does not know: what a value is for.
+
+Checks on arrays of vectors where they enter this package.
+
+Guarantees: what passes is float32, C-contiguous, finite, of the expected shape, and has a direction.
+Does not know: encoders, collections.
+
+How deep values may lie inside one another, and where one lies too deep.
+
+A payload nested 124 levels deep is acknowledged by the embedded engine, and from then on its collection cannot be
+opened; a server refuses it at 128. Long before that Python's own stack ends. So there is one limit for payloads and one
+for requests, and one error that names the path to the place. Does not know: engines, models.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from qdrant_tools.errors import InputError, VectorError
+from qdrant_tools.records import Vectors
+
+
+def brief(value: Any) -> str:
+    """The beginning of a value's repr, for a one-line message."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # whatever a stranger's __repr__ raises, a RecursionError for deep values among them
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: lone surrogates cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def checked_text(name: str, value: Any) -> str:
+    """A text that can be written as UTF-8. Raises `InputError` for others."""
+    if not isinstance(value, str):
+        raise InputError(f"{name} is {brief(value)}, expected a string")
+    if not is_unicode(value):
+        raise InputError(f"{name} {brief(value)} holds a lone surrogate, expected Unicode text")
+    return value
+
+
+def checked_count(name: str, value: Any, *, least: int = 1) -> int:
+    """A whole number of at least `least`. Raises `InputError` for others, `True` among them."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} is {brief(value)}, expected a whole number of at least {least}")
+    return int(value)
+
+
+def checked_number(
+    name: str, value: Any, *, least: float = -math.inf, most: float = math.inf, above: float = -math.inf
+) -> None:
+    """Raise `InputError` unless `value` is a finite number within these bounds."""
+    if not _is_finite_number(value) or not least <= value <= most or value <= above:
+        bounds = [
+            f"{word} {bound:g}"
+            for word, bound in (("of at least", least), ("above", above), ("of at most", most))
+            if math.isfinite(bound)
+        ]
+        raise InputError(f"{name} is {brief(value)}, expected a finite number {' and '.join(bounds)}".rstrip())
+
+
+def _is_finite_number(value: Any) -> bool:
+    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond what a float holds
+        return False
+
+
+UNIT_TOLERANCE = 1e-3
+"""How far from 1 the length of a unit vector may be; float16 arithmetic stays within it."""
+
+
+def checked_vectors(vectors: ArrayLike, *, dimension: int, count: int | None = None, what: str) -> Vectors:
+    """Return `vectors` as float32 (count, dimension).
+
+    Raises:
+        VectorError: wrong shape, not a number, or a row of zeros; `what` says whose vectors they are.
+    """
+    try:
+        array = np.ascontiguousarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise VectorError(f"{what}: not an array of numbers of shape (n, {dimension})") from error
+    expected = f"({'n' if count is None else count}, {dimension})"
+    if array.ndim != 2 or array.shape[1] != dimension or (count is not None and len(array) != count):
+        raise VectorError(f"{what}: shape {array.shape}, expected {expected}")
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        raise VectorError(f"{what}: row {int(np.argmin(finite))} holds NaN or infinity, expected finite numbers")
+    zero = ~array.any(axis=1)
+    if zero.any():
+        raise VectorError(f"{what}: row {int(np.argmax(zero))} is all zeros, expected a vector with a direction")
+    return array
+
+
+def checked_unit_vectors(vectors: ArrayLike, *, dimension: int, count: int, what: str) -> Vectors:
+    """As `checked_vectors`, and every row has length 1."""
+    array = checked_vectors(vectors, dimension=dimension, count=count, what=what)
+    lengths = np.linalg.norm(array, axis=1)
+    off = np.abs(lengths - 1.0) > UNIT_TOLERANCE
+    if off.any():
+        row = int(np.argmax(off))
+        raise VectorError(f"{what}: row {row} has length {lengths[row]:.4f}, expected unit length")
+    return array
+
+
+DEEPEST_PAYLOAD = 64
+"""Objects and lists inside one another, the payload itself among them."""
+DEEPEST_REQUEST = 30
+"""Filters, formulas or prefetches inside one another."""
+LARGEST_NUMBER = int(sys.float_info.max)
+"""Integers beyond 64 bits are stored as floats; beyond this one there are none."""
+
+
+def parts(value: Any) -> Iterable[tuple[str, Any]] | None:
+    """What is in an object or a list, by its step; None for a value that holds no others."""
+    if isinstance(value, Mapping):
+        return ((f".{key if isinstance(key, str) else type(key).__name__}", each) for key, each in value.items())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return ((f"[{place}]", each) for place, each in enumerate(value))
+    return None
+
+
+def refuse_nesting(
+    value: Any, inside_of: Callable[[Any], Iterable[tuple[str, Any]] | None], levels: int, what: str
+) -> None:
+    """Raise `InputError` with the path to the place where `value` holds more than `levels` values inside one another.
+
+    `inside_of` gives what is in a value by its step, None for one that holds no others.
+    """
+    inside = inside_of(value)
+    if inside is None:
+        return
+    # a stack of what is left to look at on each level, and the steps that led there: no recursion, cycles end too
+    levels_left, steps = [iter(inside)], [""]
+    while levels_left:
+        if len(levels_left) > levels:
+            path = "".join(steps[1:]).lstrip(".")
+            shown = path if len(path) <= 60 else f"{path[:40]}...{path[-17:]}"
+            raise InputError(f"{what} is nested more than {levels} levels deep at {shown}: make it flatter")
+        for step, each in levels_left[-1]:
+            inside = inside_of(each)
+            if inside is not None:
+                levels_left.append(iter(inside))
+                steps.append(step)
+                break
+        else:
+            levels_left.pop()
+            steps.pop()
+
+
+PATH_STEP = re.compile(r'"[^"]*"|\[[^\]]*\]|[^.\["]+')
+
+
+def path_depth(path: str) -> int:
+    """How many objects and lists lie inside one another along a payload path, for example 3 for `a.b[0]`."""
+    return len(PATH_STEP.findall(path))
