@@ -1,4 +1,8 @@
-"""What every test shares: the real checkpoint, and an environment without the caller's settings."""
+"""What every test shares: the real checkpoint, and an environment without the caller's settings.
+
+Every folder of tests is on the path, here and in child processes: programs that are to be killed import the test that
+starts them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,11 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small tensors, and as many workers as cores
 
-from llama_index_embed_plus import cli
+FOLDERS = [str(folder) for folder in sorted({file.parent for file in Path(__file__).parent.rglob("*.py")})]
+sys.path[:0] = FOLDERS
+os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), *FOLDERS])
+
+from llama_index_embed_plus import cli  # noqa: E402
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for a shell's background job: Ctrl-C is tested here too
     signal.signal(signal.SIGINT, signal.default_int_handler)

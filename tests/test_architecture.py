@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("llama_index_embed_plus", "qdrant_tools")
 
 # Library -> the only places (file or folder prefix) that may import it.

@@ -1,6 +1,6 @@
 """Hostile calls: random values from a zoo in one, two or three arguments of random methods at once.
 
-`tests/test_edge_hostile.py` tries every value in every single argument; combinations are too many for that.
+`test_edge_hostile.py` tries every value in every single argument; combinations are too many for that.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from test_edge_hostile import METHODS, NAMED, TARGET, ZOO, fill, leak, state
+from hostile import METHODS, NAMED, TARGET, ZOO, fill, leak, state
 
 from damage.children import start
 from damage.counts import Counts

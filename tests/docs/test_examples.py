@@ -1,0 +1,78 @@
+"""Every example runs as it stands, offline, and prints what it promises."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+import pytest
+from llama_index.core import Settings
+from paths import ROOT
+
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run an example as `python examples/NAME.py ARGUMENTS` in an empty folder, and return what it prints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Settings, "_embed_model", None)
+
+    def run(name: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_llamaindex_quickstart_finds_the_answer(run):
+    assert "time.sleep suspends" in run("llamaindex_quickstart").splitlines()[0]
+
+
+def test_the_qdrant_quickstart_finds_the_answer_and_adds_nothing_twice(run):
+    report, first, *_ = run("qdrant_quickstart", "folder").splitlines()
+    assert "added=3" in report and "time.sleep suspends" in first
+    assert "added=0, updated=0, unchanged=3" in run("qdrant_quickstart", "folder")
+
+
+def test_the_finetune_quickstart_mines_fits_and_measures(run):
+    queries, ndcg, gain = run("finetune_quickstart", "120").splitlines()
+    assert queries.endswith("held-out queries") and "->" in ndcg and "95 % interval" in gain
+
+
+def test_the_rag_pipeline_retrieves_prompts_and_embeds_unchanged_documents_once(run):
+    printed = run("rag", "folder")
+    assert "shutil.copytree" in printed
+    assert "Context information is below." in printed
+    assert run("rag", "folder").startswith("0 new nodes")
+
+
+def test_the_recording_example_writes_the_search_and_the_click(run):
+    search, first, second = run("record_retrievals").splitlines()
+    assert search.startswith("'how do I pause my program?' in notes, space all-MiniLM-L6-v2@")
+    assert first.endswith("click") and not second.endswith("click")
+
+
+def test_the_pictures_are_made_from_real_data_and_are_small(run, tmp_path):
+    measured, *files = run("pictures", "shown", "60").splitlines()
+    assert "ndcg@10" in measured
+    names = {
+        "before-after",
+        "map-pca",
+        "map-tsne",
+        "query-differences",
+        "recall-latency",
+        "score-histograms",
+        "similarity",
+    }
+    assert {line.split(".png: ")[0] for line in files} == names
+    for name in names:
+        content = (tmp_path / "shown" / f"{name}.png").read_bytes()
+        assert content.startswith(b"\x89PNG") and 10_000 < len(content) < 120_000
+
+
+def test_every_example_is_tested():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {
+        "finetune_quickstart", "llamaindex_quickstart", "pictures", "qdrant_quickstart", "rag", "record_retrievals",
+    }  # fmt: skip

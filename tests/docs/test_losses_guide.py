@@ -1,0 +1,52 @@
+"""The guide to losses cannot lie: its table is the registry, its Python runs, and its options exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import fields
+
+from paths import DOCS
+
+from llama_index_embed_plus.training.losses.catalogue import LOSSES, LossOptions
+
+GUIDE = (DOCS / "losses.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", GUIDE, flags=re.S | re.M)
+
+
+def test_the_table_has_every_loss_with_the_facts_of_the_registry():
+    rows = [line for line in GUIDE.splitlines() if line.startswith("| `")]
+    cells = [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+    assert [row[:4] for row in cells] == [
+        [f"`{facts.name}`", facts.formula, facts.source, f"{facts.shape}: {facts.needs}"] for facts in LOSSES.values()
+    ]
+    assert all(row[4].endswith(".") for row in cells)  # when to use it
+
+
+def test_the_blocks_run_one_after_the_other_and_say_what_the_guide_says(tmp_path):
+    done = subprocess.run([sys.executable, "-c", "\n".join(BLOCKS)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("ranking ['dim_weights', 'dims', 'gather_across_devices'")
+    assert lines[1] == "nli 2 premises, 1 rows left out"
+    assert lines[2:4] == [
+        "negatives_0 ['anchor', 'positive'] 1", "negatives_1 ['anchor', 'positive', 'negative_1'] 1",
+    ]  # fmt: skip
+    assert lines[4] == "the loss 'cosent' wants scored pairs, the data is nli"
+    assert lines[5] == "['anchor', 'positive', 'negative_1', 'label'] [0.4, 1.0, 1.6]"
+    assert lines[6:] == [
+        "True", "6 ['damaged', 'text']", "['Who makes nectar in summer?']", "['question 0', 'QUESTION 0']",
+    ]  # fmt: skip
+
+
+def test_the_options_that_the_guide_names_exist():
+    known = {field.name for field in fields(LossOptions)}
+    named = {"temperature", "scale", "margin", "dims", "dim_weights", "tokens_at_once"}
+    assert named <= known and all(f"`{name}" in GUIDE for name in named)
+    assert '{"teacher": FOLDER}' in GUIDE and "teacher" in known
+
+
+def test_the_guide_says_where_accumulation_and_unsupervised_training_do_not_help():
+    assert "Gradient accumulation does not give" in GUIDE
+    assert "**Retrieval**: hardly" in GUIDE and "**Similarity** of texts of one kind: yes" in GUIDE

@@ -1,0 +1,68 @@
+"""The README cannot lie: its Python runs, its commands exist, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+from paths import ROOT
+
+from llama_index_embed_plus.demo.pipeline import Demo
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.S | re.M)
+
+
+class Silent:
+    @contextmanager
+    def step(self, name, total):
+        yield lambda done: None
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working folder in which `make demo` has run, on a slice of the corpus."""
+    folder = tmp_path_factory.mktemp("readme")
+    Demo(folder / "demo", Silent(), limit=200).run()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("block", "printed"),
+    [
+        (BLOCKS[0], "Bees turn nectar into honey."),
+        (
+            BLOCKS[1],
+            "IndexReport(added=2, updated=0, unchanged=0, merged=0, deleted=0, failed=0)\nBees turn",
+        ),
+        (BLOCKS[2], "validation MRR "),
+    ],
+    ids=["llama-index", "qdrant", "fine-tune"],
+)
+def test_each_snippet_runs_as_it_stands(folder, block, printed):
+    done = subprocess.run([sys.executable, "-c", block], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(printed)
+
+
+def test_there_are_three_snippets():
+    assert len(BLOCKS) == 3
+
+
+def test_every_make_target_and_command_that_is_named_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    assert set(re.findall(r"make ([a-z-]+)`", README)) <= targets
+    commands = set(re.findall(r"embed-plus ([a-z]+)", README))
+    help_text = subprocess.run(
+        [sys.executable, "-c", "from llama_index_embed_plus.cli import main; main()", "--help"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert commands and all(f"  {command} " in help_text for command in commands)
+
+
+def test_every_local_link_leads_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http")]
+    assert links and all((ROOT / link).exists() for link in links)
