@@ -85,3 +85,9 @@ class LogError(PlusError):
 
 class EngineError(PlusError):
     """The engine refused a request that looked valid."""
+
+
+def first_line(error: object) -> str:
+    """Return the first line of a foreign error's message, to be quoted in one of ours. Without a message: its type."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

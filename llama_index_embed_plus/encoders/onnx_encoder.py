@@ -32,7 +32,7 @@ from llama_index_embed_plus.errors import DamagedModelError, ModelError
 from llama_index_embed_plus.models.pooling import apply_head, as_arrays, pool, unit
 from llama_index_embed_plus.models.spec import EncoderSpec
 from llama_index_embed_plus.models.weights import tensors_of, weight_files
-from qdrant_tools.errors import UsageError
+from qdrant_tools.errors import UsageError, first_line
 from qdrant_tools.records import Vectors
 
 _FAILURES = (state.Fail, state.RuntimeException, state.InvalidArgument, MemoryError)
@@ -80,8 +80,8 @@ class OnnxBackend:
         except _FAILURES as error:
             if "allocate memory" in str(error) or isinstance(error, MemoryError):
                 raise ModelError(no_memory(batch, "this machine")) from error
-            reason = str(error).splitlines()[0]
-            raise ModelError(f"{self._file} cannot be run on {batch.ids.shape} tokens ({reason})") from error
+            shape = batch.ids.shape
+            raise ModelError(f"{self._file} cannot be run on {shape} tokens ({first_line(error)})") from error
         return np.asarray(result if self._pooled else self._finish(result, batch), np.float32)
 
     def _feed(self, batch: TokenBatch) -> dict[str, Any]:
@@ -137,8 +137,9 @@ def _opened(file: Path, options: onnxruntime.SessionOptions, providers: list[Any
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=providers)
     except Exception as error:  # onnxruntime's errors share no base class
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedModelError(f"{file} cannot be opened by onnxruntime ({reason}); export it again") from error
+        raise DamagedModelError(
+            f"{file} cannot be opened by onnxruntime ({first_line(error)}); export it again"
+        ) from error
 
 
 def cores() -> int:

@@ -188,7 +188,7 @@ def _adapter(folder: Path, space: str) -> QueryAdapter | None:
     return adapter
 
 
-FILE = "onnx/json"
+FILE = "onnx/self_check.json"
 
 TEXTS = (
     "How do I sort a list of numbers?",

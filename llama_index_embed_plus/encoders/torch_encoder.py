@@ -27,7 +27,7 @@ from llama_index_embed_plus.models.files import resolve
 from llama_index_embed_plus.models.pooling import ATTENTION, apply_head, pool, unit
 from llama_index_embed_plus.models.spec import EncoderSpec
 from llama_index_embed_plus.models.weights import tensors_of, weight_files
-from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.errors import InputError, UsageError, first_line
 from qdrant_tools.mining.rules import Judge
 from qdrant_tools.records import Vectors
 
@@ -129,9 +129,7 @@ def pick_device(device: str | None) -> torch.device:
         picked = torch.device(device)
         torch.empty(0, device=picked)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"device {device!r} is not available here ({str(error).splitlines()[0]}); use 'cpu'"
-        ) from error
+        raise UsageError(f"device {device!r} is not available here ({first_line(error)}); use 'cpu'") from error
     return picked
 
 
@@ -154,8 +152,7 @@ def _load_with_lora(inner: Path, *, attention: bool, trust_remote_code: bool) ->
     except ImportError as error:
         raise MissingExtraError("running a model with its LoRA kept apart", extra="train") from error
     except (*_BAD_CONFIG, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedModelError(f"the LoRA in {inner} does not fit its base: {reason}") from error
+        raise DamagedModelError(f"the LoRA in {inner} does not fit its base: {first_line(error)}") from error
     merge_lora(model)
     return model
 
@@ -210,8 +207,7 @@ def _load(inner: Path, *, attention: bool, trust_remote_code: bool) -> Any:
             **({"attn_implementation": "eager"} if attention else {}),
         )
     except (*_BAD_CONFIG, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedModelError(f"{inner} cannot be opened by transformers: {reason}") from error
+        raise DamagedModelError(f"{inner} cannot be opened by transformers: {first_line(error)}") from error
     # The pooler is a head that nothing here reads; many checkpoints leave it out.
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing or report.get("mismatched_keys"):
@@ -264,5 +260,4 @@ def _open(folder: Path, device: str | None, max_tokens: int | None) -> CrossEnco
     try:
         return CrossEncoder(str(folder), device=device, max_length=max_tokens)
     except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise DamagedModelError(f"{folder} cannot be opened as a cross-encoder: {reason}") from error
+        raise DamagedModelError(f"{folder} cannot be opened as a cross-encoder: {first_line(error)}") from error

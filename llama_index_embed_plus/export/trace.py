@@ -20,6 +20,7 @@ from typing import Any
 
 from llama_index_embed_plus.errors import MissingExtraError, ModelError
 from llama_index_embed_plus.models.spec import EncoderSpec
+from qdrant_tools.errors import first_line
 
 try:
     import onnx
@@ -100,4 +101,4 @@ def trace(folder: Path, spec: EncoderSpec) -> Any:
             )
             return onnx.load(path)
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
-        raise ModelError(f"{folder}: torch cannot write this model as ONNX ({str(error).splitlines()[0]})") from error
+        raise ModelError(f"{folder}: torch cannot write this model as ONNX ({first_line(error)})") from error

@@ -2,7 +2,8 @@
 
 Two lines in an existing application::
 
-    pass  # SELF
+    from llama_index_embed_plus import RetrievalRecorder
+
     recorder = RetrievalRecorder("retrievals.sqlite").start()
 
 From then on every search that a retriever answers, synchronously or not, alone or inside a query engine, is written:

@@ -31,7 +31,7 @@ from typing import Any, TypeVar
 
 from llama_index_embed_plus.errors import DamagedModelError, ModelNotFoundError
 from llama_index_embed_plus.models.weights import hash_weights, weight_files
-from qdrant_tools.errors import NotSupportedError, UsageError
+from qdrant_tools.errors import NotSupportedError, UsageError, first_line
 
 T = TypeVar("T")
 
@@ -231,9 +231,8 @@ def _from_hub(name: str, revision: str | None, cache_folder: str | Path | None, 
     except LocalEntryNotFoundError as error:
         raise ModelNotFoundError(_not_here(name, revision)) from error
     except (HfHubHTTPError, HFValidationError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelNotFoundError(
-            f"the hub does not give {name!r} at revision {revision or 'main'!r} ({reason})"
+            f"the hub does not give {name!r} at revision {revision or 'main'!r} ({first_line(error)})"
         ) from error
     except (httpx.TransportError, OSError) as error:
         raise ModelNotFoundError(_not_here(name, revision)) from error

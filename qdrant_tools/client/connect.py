@@ -21,7 +21,7 @@ from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 
-from qdrant_tools.errors import LocationError, UnreachableError, UsageError
+from qdrant_tools.errors import LocationError, UnreachableError, UsageError, first_line
 from qdrant_tools.validation import brief
 
 API_KEY_VARIABLE = "QDRANT_API_KEY"
@@ -184,5 +184,5 @@ def _refusal(url: str, options: ServerOptions, error: Exception) -> str:
         return f"server '{url}' refuses access ({status if code is None else code.name}): {way_out}"
     if status is not None:
         return f"'{url}' answers {status}: is it a Qdrant server?"
-    reason = code.name if code is not None else (str(error).splitlines() or [type(error).__name__])[0]
+    reason = code.name if code is not None else first_line(error)
     return f"server '{url}' does not answer ({reason}): is it running, and is the port right?"

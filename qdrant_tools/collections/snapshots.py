@@ -34,6 +34,7 @@ from qdrant_tools.errors import (
     NotSupportedError,
     PlusError,
     UsageError,
+    first_line,
 )
 from qdrant_tools.records import Progress
 from qdrant_tools.validation import brief, checked_text
@@ -185,8 +186,9 @@ def _unpacked(file: Path, folder: Path) -> Snapshot:
     except FileNotFoundError as error:
         raise LocationError(f"no snapshot file '{file}'") from error
     except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DamagedCollectionError(f"snapshot '{file}' is damaged or no snapshot ({reason}): use another") from error
+        raise DamagedCollectionError(
+            f"snapshot '{file}' is damaged or no snapshot ({first_line(error)}): use another"
+        ) from error
 
 
 def _read_whole(file: Path) -> None:

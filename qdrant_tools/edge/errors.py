@@ -28,6 +28,7 @@ from qdrant_tools.errors import (
     PlusError,
     UsageError,
     VectorError,
+    first_line,
 )
 from qdrant_tools.validation import brief
 
@@ -79,10 +80,6 @@ def damaged_on_open(collection: str, folder: Path) -> Iterator[None]:
 def is_panic(error: BaseException) -> bool:
     """Whether the engine's Rust code panicked; the class cannot be imported."""
     return type(error).__name__ == "PanicException"
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def translate(error: BaseException, collection: str) -> PlusError:

@@ -38,7 +38,7 @@ from qdrant_tools.edge.convert.filters import datetime_text, engine_filter, engi
 from qdrant_tools.edge.convert.records import client_vector, payload_selector, vector_selector
 from qdrant_tools.edge.storage.engine import Engine
 from qdrant_tools.edge.storage.shard import OpenCollection
-from qdrant_tools.errors import InputError
+from qdrant_tools.errors import InputError, first_line
 from qdrant_tools.validation import DEEPEST_REQUEST, brief, refuse_nesting
 
 DEFAULT_LIMIT = 10
@@ -303,7 +303,7 @@ def search_params(given: Any) -> qe.SearchParams | None:
         try:
             given = models.SearchParams(**given)
         except (ValidationError, TypeError) as error:
-            raise InputError(f"{brief(given)} are no search_params: {error}".splitlines()[0]) from error
+            raise InputError(f"{brief(given)} are no search_params: {first_line(error)}") from error
     if not isinstance(given, models.SearchParams):
         raise InputError(f"search_params expects models.SearchParams, got {brief(given)}")
     acorn, idf = given.acorn, given.idf

@@ -19,7 +19,7 @@ from transformers.utils import logging
 from llama_index_embed_plus.models.files import resolve
 from llama_index_embed_plus.training.losses import weighted
 from llama_index_embed_plus.training.losses.catalogue import LossOptions
-from qdrant_tools.errors import UsageError
+from qdrant_tools.errors import UsageError, first_line
 
 _TRIPLET_DISTANCE = {
     "cosine": library.TripletDistanceMetric.COSINE,
@@ -53,7 +53,7 @@ def build_loss(name: str, model: SentenceTransformer, options: LossOptions | Non
     except (ValueError, AssertionError, OSError) as error:  # the library's ways to refuse
         if isinstance(error, UsageError):
             raise
-        raise UsageError(f"the loss {name!r} cannot train this model: {_line(error)}") from error
+        raise UsageError(f"the loss {name!r} cannot train this model: {first_line(error)}") from error
 
 
 def _matryoshka(model: SentenceTransformer, loss: torch.nn.Module, options: LossOptions) -> torch.nn.Module:
@@ -206,7 +206,3 @@ _BUILDERS: dict[str, Callable[[SentenceTransformer, LossOptions], torch.nn.Modul
 def _module(loss: Any) -> torch.nn.Module:
     module: torch.nn.Module = loss
     return module
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -24,7 +24,7 @@ import portalocker
 
 from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.models.files import read_json, write_json
-from qdrant_tools.errors import UsageError
+from qdrant_tools.errors import UsageError, first_line
 
 RUN_FILE, LOCK_FILE, PREFIX, DRAFT = "run.json", ".lock", "checkpoint-", "draft"
 
@@ -118,7 +118,7 @@ def fingerprint(rows: Any) -> str:
 
 def cannot_write(folder: Path, error: Exception, *, last: Path | None) -> TrainingError:
     """The one error for a checkpoint that could not be written, whatever library noticed."""
-    reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    reason = getattr(error, "strerror", None) or first_line(error)
     kept = f"the last good one is {last}" if last else "there is none yet"
     return TrainingError(
         f"a checkpoint cannot be written to {folder} ({reason}); {kept}: free some space, then run the same again"

@@ -41,7 +41,7 @@ from llama_index_embed_plus.models.files import read_json, write_json
 from llama_index_embed_plus.training.trainer import setup as ranks
 from llama_index_embed_plus.training.trainer.checkpoint import DRAFT, PREFIX, Checkpoints, cannot_write, step_of
 from llama_index_embed_plus.training.trainer.progress import tell_loss
-from qdrant_tools.errors import UsageError
+from qdrant_tools.errors import UsageError, first_line
 from qdrant_tools.records import Progress
 
 WEIGHTS_FILE, LOSS_FILE, EXTRA_FILE = "weights.safetensors", "loss.safetensors", "embed_plus_run.json"
@@ -85,7 +85,7 @@ def fit(
         if not arguments.report_to:
             raise
         named = ", ".join(arguments.report_to)
-        raise UsageError(f"report_to {named!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"report_to {named!r} cannot be used: {first_line(error)}") from error
     trainer.checkpoints, trainer.mini_batches = checkpoints, MiniBatches(trainer.loss.values())
     trainer.remove_callback(PrinterCallback)  # the library does not print
     last = checkpoints.latest()
@@ -288,12 +288,12 @@ class MiniBatches:
         if size is None:
             raise TrainingError(
                 f"out of memory at step {step}, and this loss takes its batch at once: use a cached loss, or a smaller "
-                f"batch_size or max_tokens ({_line(error)})"
+                f"batch_size or max_tokens ({first_line(error)[:120]})"
             ) from error
         if size <= 1:  # also of tokens: a mini-batch holds at least one text
             raise TrainingError(
                 f"out of memory at step {step} with one text at a time: use a smaller max_tokens, "
-                f"gradient_checkpointing or a smaller model ({_line(error)})"
+                f"gradient_checkpointing or a smaller model ({first_line(error)[:120]})"
             ) from error
         self.shrink_to(size // 2)
         unit = "tokens" if self._cached[0][1] == "mini_batch_num_tokens" else "texts"
@@ -305,7 +305,3 @@ class MiniBatches:
 def copied(inputs: dict[str, Any]) -> dict[str, Any]:
     """A batch that a failed attempt cannot have changed: losses take entries out, modules write into masks."""
     return {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in inputs.items()}
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -39,7 +39,7 @@ from llama_index_embed_plus.models.files import BASE_CONFIG, require_json, write
 from llama_index_embed_plus.models.pooling import ATTENTION, MEAN, pool
 from llama_index_embed_plus.models.spec import EncoderSpec, Overrides, read_spec
 from llama_index_embed_plus.training.settings import LoraSettings, Projection, TrainSettings
-from qdrant_tools.errors import UsageError
+from qdrant_tools.errors import UsageError, first_line
 
 
 def arguments_of(
@@ -188,7 +188,7 @@ def add_lora(model: SentenceTransformer, settings: LoraSettings, *, seed: int) -
             torch.manual_seed(seed)  # A is drawn at random, B is zero
             model.add_adapter(config)
     except ValueError as error:
-        raise UsageError(f"LoRA cannot be added to {settings.targets or 'this model'}: {_line(error)}") from error
+        raise UsageError(f"LoRA cannot be added to {settings.targets or 'this model'}: {first_line(error)}") from error
 
 
 def _name_base(model: SentenceTransformer, draft: Path, base: str) -> None:
@@ -226,10 +226,6 @@ def _project(model: SentenceTransformer, projection: Projection, *, seed: int) -
             torch.nn.init.orthogonal_(dense.linear.weight, generator=generator)
     place = len(model) - (1 if isinstance(model[-1], Normalize) else 0)
     model.insert(place, dense.to(model.device))
-
-
-def _line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def count() -> int:

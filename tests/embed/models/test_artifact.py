@@ -279,3 +279,8 @@ def test_when_fp32_too_is_other_there_is_an_error_with_the_way_out(sealed):
 
     with pytest.raises(ParityError, match="use backend='torch', or export it again on this machine"):
         open_encoder(sealed)
+
+
+def test_the_recorded_vectors_lie_beside_the_graphs(sealed):
+    assert self_check.FILE == "onnx/self_check.json"
+    assert self_check.FILE in artifact.read_manifest(sealed).sha256
