@@ -81,7 +81,7 @@ def through_client(client: QdrantClient, condition: models.Filter | None = None)
 
 def through_engine(client: EmbeddedClient) -> Search:
     """The engine's own call, reading what the client returns."""
-    collection = client._client.engine.collection(NAME)
+    collection = client.engine.collection(NAME)
     params = qe.SearchParams(hnsw_ef=EF)
 
     def search(query: list[float]) -> Any:

@@ -37,8 +37,8 @@ from embedded_engine import NAME, PARAMS, blocks, clustered
 from qdrant_client import models
 
 from qdrant_tools.client.connect import connect
-from qdrant_tools.client.embedded import vector_rankings
 from qdrant_tools.edge.client import EmbeddedClient
+from qdrant_tools.search.neighbours import vector_rankings
 
 K, BATCH, DEPTH, WRITTEN = 10, 256, 50, 64
 CORES = 2  # for `possible`
@@ -70,7 +70,7 @@ def until_ready(client: EmbeddedClient) -> None:
 
 def seconds_of_cpu(client: EmbeddedClient) -> float:
     """CPU seconds of this process and of the client's readers, all their threads."""
-    pool = client._client.engine.readers
+    pool = client.engine.readers
     pids = [] if pool is None else [each.process.pid for each in pool._processes if each is not None]
     spent = time.process_time()
     for pid in pids:
@@ -200,7 +200,7 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
 
 def resident(client: EmbeddedClient) -> list[float]:
     """Megabytes of each reader that are its own, mapped files not counted."""
-    pool = client._client.engine.readers
+    pool = client.engine.readers
     found = []
     for each in [] if pool is None else pool._processes:
         if each is not None:

@@ -18,6 +18,9 @@ from qdrant_tools.errors import InputError
 Vectors = NDArray[np.float32]
 """(n, dimension), float32, one vector per row."""
 
+ScoredIds = tuple[Sequence[str | int], NDArray[np.float32]]
+"""Ids and their scores (n,), best first. An engine may make an id only when it is read."""
+
 Progress = Callable[[int], None]
 """Called with the number of items finished since the last call."""
 

@@ -129,6 +129,7 @@ METHODS = {
     "build_index": {},
     "delete_collection": {"timeout": 1},
     "flush": {},
+    "rankings": {"vectors": np.ones((2, 2), np.float32), "limits": [1, 2], "using": "d", "query_filter": None},
     "readers_ready": {},
     "get_embedding_size": {"model_name": "x"},
     "migrate": {"dest_client": None, "collection_names": ["c"], "batch_size": 10},

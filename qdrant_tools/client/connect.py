@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from grpc import RpcError, StatusCode
 from qdrant_client import AsyncQdrantClient, QdrantClient
@@ -23,6 +23,9 @@ from qdrant_client.local.qdrant_local import QdrantLocal
 
 from qdrant_tools.errors import LocationError, UnreachableError, UsageError, first_line
 from qdrant_tools.validation import brief
+
+if TYPE_CHECKING:
+    from qdrant_tools.edge.client import EmbeddedClient
 
 API_KEY_VARIABLE = "QDRANT_API_KEY"
 MEMORY = ":memory:"
@@ -110,6 +113,13 @@ def engine_of(client: QdrantClient | AsyncQdrantClient) -> EngineName:
     if isinstance(client, (EmbeddedClient, AsyncEmbeddedClient)):
         return "qdrant-edge"
     return "memory" if isinstance(client._client, (QdrantLocal, AsyncQdrantLocal)) else "server"
+
+
+def embedded_client(client: QdrantClient) -> EmbeddedClient | None:
+    """The client itself if it is the embedded engine's, None otherwise."""
+    from qdrant_tools.edge.client import EmbeddedClient
+
+    return client if isinstance(client, EmbeddedClient) else None
 
 
 def server_options(

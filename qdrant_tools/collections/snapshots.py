@@ -13,17 +13,19 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import tarfile
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory, gettempdir
+from typing import TYPE_CHECKING, Any
 
 from qdrant_client import QdrantClient
 
-from qdrant_tools.client.connect import connect, engine_of
-from qdrant_tools.client.embedded import frozen_copy, room_for_restoring
+from qdrant_tools.client.connect import connect, embedded_client, engine_of
 from qdrant_tools.client.gateway import engine_errors
 from qdrant_tools.collections.copying import INCOMPLETE, copy_collection
 from qdrant_tools.errors import (
@@ -39,8 +41,12 @@ from qdrant_tools.errors import (
 from qdrant_tools.records import Progress
 from qdrant_tools.validation import brief, checked_text
 
+if TYPE_CHECKING:
+    from qdrant_tools.edge.client import EmbeddedClient
+
 HEADER = "snapshot.json"
 FORMAT = "embed-plus snapshot 1"
+RESTORING = "qdrant-tools-restoring-"
 BLOCK = 1 << 20
 
 
@@ -67,12 +73,12 @@ def create_snapshot(client: QdrantClient, name: str, file: Path | str | None = N
     """
     checked_text("collection name", name)
     path = None if file is None else _path(file, "the file of a snapshot")
-    engine = engine_of(client)
+    engine, embedded = engine_of(client), embedded_client(client)
     if engine == "memory":
         raise NotSupportedError("':memory:' has no snapshots: copy the collection to a folder with copy_collection")
     with engine_errors(f"snapshot collection {name!r}"):
         points = client.get_collection(name).points_count or 0
-    if engine == "server":
+    if embedded is None:
         if path is not None:
             raise UsageError(f"a server keeps its snapshots itself: leave out the file {str(path)!r}")
         with engine_errors(f"snapshot collection {name!r}"):
@@ -84,7 +90,7 @@ def create_snapshot(client: QdrantClient, name: str, file: Path | str | None = N
         return Snapshot(name, made.name, made.size, points)
     if path is None:
         raise UsageError("the embedded engine writes a snapshot to a file: give one")
-    return _written(client, name, path)
+    return _written(embedded, name, path)
 
 
 def restore_snapshot(client: QdrantClient, source: Path | str, name: str, *, progress: Progress | None = None) -> int:
@@ -102,7 +108,7 @@ def restore_snapshot(client: QdrantClient, source: Path | str, name: str, *, pro
     path = _path(source, "a snapshot")
     if str(source).startswith(("http://", "https://", "file://")):
         return _recovered(client, str(source), name)
-    with room_for_restoring(client) as folder:
+    with restoring_folder(client) as folder:
         root = folder / "root"
         header = _unpacked(path, root)
         held = connect(root, create=False)
@@ -126,12 +132,47 @@ def _copied(held: QdrantClient, held_name: str, client: QdrantClient, name: str,
         raise
 
 
-def _written(client: QdrantClient, name: str, file: Path) -> Snapshot:
+@contextmanager
+def restoring_folder(client: QdrantClient) -> Iterator[Path]:
+    """An empty folder for as long as the context lasts; after a kill a later call removes it.
+
+    It lies in the location of the embedded engine, which removes it when it is opened next. For other engines it is a
+    temporary folder, locked as long as its process lives, which the next call removes.
+    """
+    embedded = embedded_client(client)
+    if embedded is not None:
+        with embedded.engine.scratch_folder() as folder:
+            yield folder
+        return
+    # imported here: a client of a server needs no engine in its process
+    from qdrant_tools.edge.storage.files import FolderLock
+
+    _remove_abandoned(Path(gettempdir()))
+    with TemporaryDirectory(prefix=RESTORING) as name:
+        lock = FolderLock(Path(name))
+        try:
+            yield Path(name)
+        finally:
+            lock.release()
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the temporary folders whose process is gone: they hold a lock file that nobody holds."""
+    from qdrant_tools.edge.storage.files import LOCK_FILE, FolderLock
+
+    for folder in parent.glob(f"{RESTORING}*"):
+        if (folder / LOCK_FILE).is_file():
+            with suppress(LocationError):  # in use, or of another user
+                FolderLock(folder).release()
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _written(client: EmbeddedClient, name: str, file: Path) -> Snapshot:
     try:
         if file.exists():
             raise LocationError(f"snapshot file '{file}' is there already: give another name")
         file.parent.mkdir(parents=True, exist_ok=True)
-        with frozen_copy(client, name, file) as copy:
+        with client.engine.frozen_copy(name, file) as copy:
             points = _points(copy.root, copy.name)
             header = Snapshot(copy.name, "", 0, points)
             try:

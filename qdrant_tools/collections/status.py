@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 from qdrant_client import QdrantClient, models
 
-from qdrant_tools.client.connect import engine_of
-from qdrant_tools.client.embedded import disk_bytes
+from qdrant_tools.client.connect import embedded_client, engine_of
 from qdrant_tools.client.gateway import engine_errors
 from qdrant_tools.collections.adopt import detect_layout, vector_names
 from qdrant_tools.collections.collection import Collection
@@ -57,6 +56,7 @@ def describe(client: QdrantClient, name: str, *, aliases: Mapping[str, str]) -> 
     """Describe the collection of that name (not an alias); `aliases` are all there are, with their collections."""
     with engine_errors(f"describe collection {name!r}"):
         info = client.get_collection(name)
+    embedded = embedded_client(client)
     stamp = stamp_of(info)
     params = dense_params(info, None if stamp is None else stamp.layout.vector)
     points = info.points_count or 0
@@ -75,7 +75,7 @@ def describe(client: QdrantClient, name: str, *, aliases: Mapping[str, str]) -> 
         status=info.status.value,
         adapter=stamp.adapter if stamp else None,
         vector_bytes=points * params.size * _WIDTH.get(params.datatype, 4) if params else None,  # type: ignore[arg-type]
-        disk_bytes=disk_bytes(client, name),
+        disk_bytes=None if embedded is None else embedded.engine.disk_bytes(name),
     )
 
 

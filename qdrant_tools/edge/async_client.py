@@ -17,8 +17,9 @@ from qdrant_client.async_client_base import AsyncQdrantBase
 from qdrant_client.async_qdrant_fastembed import AsyncQdrantFastembedMixin
 from qdrant_client.embed.type_inspector import Inspector
 
-from qdrant_tools.edge.client import EdgeBackend
+from qdrant_tools.edge.backend import EdgeBackend
 from qdrant_tools.edge.errors import callers, refuse_odd_arguments
+from qdrant_tools.edge.storage.engine import Engine
 from qdrant_tools.errors import NotSupportedError
 
 
@@ -81,7 +82,12 @@ class AsyncEmbeddedClient(AsyncQdrantClient):
     @property
     def folder(self) -> Path:
         """Where the collections live."""
-        return self._client.backend.engine.root
+        return self.engine.root
+
+    @property
+    def engine(self) -> Engine:
+        """The open folder: its collections, and what this project does with their files."""
+        return self._client.backend.engine
 
     @property
     def init_options(self) -> dict[str, Any]:
@@ -103,6 +109,10 @@ class AsyncEmbeddedClient(AsyncQdrantClient):
     async def flush(self, collection_name: str) -> None:
         """Make every acknowledged write survive a power failure; it survives the end of the process anyway."""
         await asyncio.to_thread(self._client.backend.flush, collection_name)
+
+    async def readers_ready(self, collection_name: str) -> bool:
+        """Whether all readers would answer a search of this collection now; asking makes them get ready."""
+        return await asyncio.to_thread(self._client.backend.readers_ready, collection_name)
 
 
 refuse_odd_arguments(AsyncEmbeddedClient, [name for name in dir(AsyncEmbeddedClient) if not name.startswith("_")])

@@ -1,10 +1,11 @@
-"""Query vectors -> arrays of ids and scores, without a Python object for each hit, which costs more than the search.
+"""Query vectors -> arrays of ids and scores. A Python object for each hit would cost more than the search.
 
 Guarantees: the ids and scores that `query_batch_points` finds, in the same order. Does not know: payloads, processes.
 """
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from qdrant_tools.edge.queries import positive, search_params
 from qdrant_tools.edge.storage.engine import Engine
 from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import NotSupportedError
+from qdrant_tools.records import ScoredIds
 
 Ids = Sequence[str | int]
 UUID_BYTES = np.dtype("V16")
@@ -41,25 +43,25 @@ class VectorQueries:
 
 
 @dataclass(frozen=True)
-class Found:
+class Rankings:
     """The hits of all queries one after another: those of query i from `starts[i]` to `starts[i + 1]`, best first."""
 
     ids: Ids
     scores: NDArray[np.float32]
     starts: NDArray[np.int64]
 
-    def rankings(self) -> list[tuple[Ids, NDArray[np.float32]]]:
+    def of_each_query(self) -> list[ScoredIds]:
         """Ids and scores of each query."""
-        places = self.starts.tolist()
-        return [(self.ids[a:b], self.scores[a:b]) for a, b in zip(places, places[1:])]
+        bounds = self.starts.tolist()
+        return [(self.ids[start:end], self.scores[start:end]) for start, end in itertools.pairwise(bounds)]
 
-    def packed(self) -> Found:
+    def packed(self) -> Rankings:
         """The same with ids that can leave this process."""
-        return Found(PackedIds.of(self.ids), self.scores, self.starts) if isinstance(self.ids, PointIds) else self
+        return Rankings(PackedIds.of(self.ids), self.scores, self.starts) if isinstance(self.ids, PointIds) else self
 
 
 class PointIds(Sequence[str | int]):
-    """The ids of points, each made when it is asked for: making a UUID takes longer than finding its point."""
+    """The ids of points, each made when it is read: making a UUID takes longer than finding its point."""
 
     def __init__(self, points: Sequence[qe.ScoredPoint]) -> None:
         self.points = points
@@ -83,13 +85,13 @@ class PackedIds(Sequence[str | int]):
 
     @classmethod
     def of(cls, ids: PointIds) -> PackedIds:
-        plain: list[Any] = [point.id for point in ids.points]
-        kinds = set(map(type, plain))
+        engine_ids: list[Any] = [point.id for point in ids.points]
+        kinds = set(map(type, engine_ids))
         if kinds == {int}:
-            return cls(np.array(plain, dtype=np.uint64))
+            return cls(np.array(engine_ids, dtype=np.uint64))
         if kinds == {uuid.UUID}:
-            return cls(np.frombuffer(b"".join([each.bytes for each in plain]), dtype=UUID_BYTES))
-        return cls(np.array([client_id(each) for each in plain], dtype=object))
+            return cls(np.frombuffer(b"".join([point_id.bytes for point_id in engine_ids]), dtype=UUID_BYTES))
+        return cls(np.array([client_id(point_id) for point_id in engine_ids], dtype=object))
 
     @overload
     def __getitem__(self, index: int) -> str | int: ...
@@ -107,8 +109,8 @@ class PackedIds(Sequence[str | int]):
         return len(self.array)
 
 
-def engine_found(engine: Engine, name: str, queries: VectorQueries) -> Found:
-    """What the engine finds. Raises `VectorError`, `InputError`, `NotSupportedError`."""
+def engine_rankings(engine: Engine, name: str, queries: VectorQueries) -> Rankings:
+    """The rankings by the engine of this process. Raises `VectorError`, `InputError`, `NotSupportedError`."""
     collection = engine.collection(name)
     with collection.call:
         batch = qe.QueryBatchRequest(_requests(collection, queries))
@@ -116,7 +118,7 @@ def engine_found(engine: Engine, name: str, queries: VectorQueries) -> Found:
         answers = shard.query_batch(batch)
     points = [point for answer in answers for point in answer]
     scores = np.fromiter((point.score for point in points), dtype=np.float32, count=len(points))
-    return Found(PointIds(points), scores, np.cumsum([0, *map(len, answers)]))
+    return Rankings(PointIds(points), scores, np.cumsum([0, *map(len, answers)]))
 
 
 def _requests(collection: OpenCollection, queries: VectorQueries) -> list[qe.QueryRequest]:
@@ -138,8 +140,8 @@ def _requests(collection: OpenCollection, queries: VectorQueries) -> list[qe.Que
     ]
 
 
-def joined(parts: Sequence[Found]) -> Found:
-    """Several answers as one."""
+def joined(parts: Sequence[Rankings]) -> Rankings:
+    """The rankings of several parts of the queries as one."""
     if len(parts) == 1:
         return parts[0]
     arrays = [part.packed().ids.array for part in parts]  # type: ignore[attr-defined]
@@ -149,4 +151,4 @@ def joined(parts: Sequence[Found]) -> Found:
     starts, scores = [np.zeros(1, dtype=np.int64)], [part.scores for part in parts]
     for part in parts:
         starts.append(part.starts[1:] + starts[-1][-1])
-    return Found(PackedIds(np.concatenate(arrays)), np.concatenate(scores), np.concatenate(starts))
+    return Rankings(PackedIds(np.concatenate(arrays)), np.concatenate(scores), np.concatenate(starts))

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import models
 
-from qdrant_tools.client.embedded import vector_rankings
 from qdrant_tools.client.gateway import engine_errors
 from qdrant_tools.collections.collection import Collection, plain_id
 from qdrant_tools.mining.rules import Candidates, MiningSettings, ordered
 from qdrant_tools.records import Vectors
 from qdrant_tools.search.bm25 import VECTOR
 from qdrant_tools.search.hybrid import lexical_of
+from qdrant_tools.search.neighbours import vector_rankings
 from qdrant_tools.search.options import as_filter
 
 
@@ -62,7 +62,7 @@ def find_candidates(
         using = collection.layout.vector or None
         with engine_errors(f"search collection {collection.name!r}"):
             found = vector_rankings(
-                collection.client, collection.name, vectors, limits, using=using, params=params, only=only
+                collection.client, collection.name, vectors, limits, using=using, params=params, query_filter=only
             )
         return [_ranked(*ranking) for ranking in found]
     return _with_points(collection, queries, vectors, limits, params, settings)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from qdrant_tools.client.embedded import folder_of
+from qdrant_tools.client.connect import embedded_client
 from qdrant_tools.client.gateway import engine_errors
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import CollectionError, CollectionNotFoundError
@@ -71,8 +71,8 @@ def disk_need(manager: CollectionManager, name: str, dimension: int) -> DiskNeed
     if described.dimension:
         vectors = (described.vector_bytes or 0) // described.dimension * dimension
     rest = max(0, (described.disk_bytes or 0) - (described.vector_bytes or 0))
-    folder = folder_of(manager.client, name)
-    return DiskNeed(rest + vectors, vectors, None if folder is None else shutil.disk_usage(folder).free)
+    client = embedded_client(manager.client)
+    return DiskNeed(rest + vectors, vectors, None if client is None else shutil.disk_usage(client.folder).free)
 
 
 def adapter_of(encoder: Encoder) -> str | None:

@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from qdrant_client import models
+from qdrant_client import QdrantClient, models
 
-from qdrant_tools.client.embedded import Ranking, vector_rankings
+from qdrant_tools.client.connect import embedded_client
 from qdrant_tools.client.gateway import engine_errors
 from qdrant_tools.collections.adopt import sample
 from qdrant_tools.collections.collection import Collection, plain_id
 from qdrant_tools.errors import CollectionError
-from qdrant_tools.records import Vectors
+from qdrant_tools.records import ScoredIds, Vectors
 
 ROUNDING = 2e-6
 """Share of the largest score up to which scores differ by rounding: orders of summation differ by a quarter of that."""
@@ -164,10 +164,41 @@ class Truth:
         return {number: {plain_id(p.id): p.score for p in points} for number, points in zip(asked, found, strict=True)}
 
 
-def _rankings(collection: Collection, vectors: Vectors, limit: int) -> list[Ranking]:
+def vector_rankings(
+    client: QdrantClient,
+    name: str,
+    vectors: Vectors,
+    limits: Sequence[int],
+    *,
+    using: str | None = None,
+    params: models.SearchParams | None = None,
+    query_filter: models.Filter | None = None,
+) -> list[ScoredIds]:
+    """The ids and scores of the points nearest to each query vector (n, dimension), in the order of the engine.
+
+    A client of the embedded engine makes no `ScoredPoint` for that, which costs more than the search, and asks all its
+    readers at once.
+    """
+    if not len(vectors):
+        return []
+    embedded = embedded_client(client)
+    if embedded is not None:
+        return embedded.rankings(name, vectors, limits, using=using, params=params, query_filter=query_filter)
+    requests = [
+        models.QueryRequest(query=row, limit=limit, using=using, params=params, filter=query_filter, with_payload=False)
+        for row, limit in zip(vectors.tolist(), limits, strict=True)
+    ]
+    responses = [response.points for response in client.query_batch_points(name, requests)]
+    return [
+        ([plain_id(point.id) for point in points], np.array([point.score for point in points], dtype=np.float32))
+        for points in responses
+    ]
+
+
+def _rankings(collection: Collection, vectors: Vectors, limit: int) -> list[ScoredIds]:
     """Ids and scores of the points nearest to each vector (n, dimension), compared with every stored one."""
     using, params = collection.layout.vector or None, collection.search_params(exact=True)
-    found: list[Ranking] = []
+    found: list[ScoredIds] = []
     for start in range(0, len(vectors), BATCH):
         block = vectors[start : start + BATCH]
         limits = [limit] * len(block)

@@ -25,7 +25,7 @@ from qdrant_client.http import models
 
 from qdrant_tools.edge.convert.config import vector_schema
 from qdrant_tools.edge.errors import EngineCall
-from qdrant_tools.edge.rankings import Found, VectorQueries, engine_found
+from qdrant_tools.edge.rankings import Rankings, VectorQueries, engine_rankings
 from qdrant_tools.edge.readers.messages import (
     ANSWER,
     ELSEWHERE,
@@ -122,8 +122,8 @@ class CopyMethods(WriteMethods, ReadMethods):
     def _response(self, hits: Sequence[qe.ScoredPoint]) -> Any:
         return Columns.of(hits)
 
-    def found(self, collection_name: str, queries: VectorQueries) -> Found:
-        return engine_found(self.engine, collection_name, queries).packed()
+    def rankings(self, collection_name: str, queries: VectorQueries) -> Rankings:
+        return engine_rankings(self.engine, collection_name, queries).packed()
 
 
 class Served:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,16 @@ from qdrant_tools.edge.convert.config import engine_config
 from qdrant_tools.edge.errors import EngineCall
 from qdrant_tools.edge.storage.build import BackgroundBuilds, build
 from qdrant_tools.edge.storage.disk_space import reserve_of
-from qdrant_tools.edge.storage.files import FolderLock, remove_readers_folder
-from qdrant_tools.edge.storage.location import Location, prepare_folder, resolved, settle
+from qdrant_tools.edge.storage.files import FolderLock, content_bytes, copy_folder, remove_readers_folder
+from qdrant_tools.edge.storage.location import (
+    COLLECTIONS_FOLDER,
+    Location,
+    draft_of,
+    prepare_folder,
+    resolved,
+    settle,
+    write_location,
+)
 from qdrant_tools.edge.storage.manifest import CollectionEntry, Manifest, settings_row
 from qdrant_tools.edge.storage.shard import SHARD_FOLDER, OpenCollection
 from qdrant_tools.errors import CollectionExistsError, CollectionNotFoundError, LocationError, NotSupportedError
@@ -34,6 +43,15 @@ if TYPE_CHECKING:
     from qdrant_tools.edge.readers.pool import ReaderPool
 
 Settings = models.CreateCollection
+
+
+@dataclass(frozen=True)
+class FrozenCopy:
+    """A folder of collections that holds one, under its own name, and where the file made of it is drafted."""
+
+    name: str
+    root: Path
+    draft: Path
 
 
 class Engine:
@@ -183,6 +201,30 @@ class Engine:
             yield folder
         finally:
             self._location.remove(folder)
+
+    @contextmanager
+    def frozen_copy(self, name: str, file: Path) -> Iterator[FrozenCopy]:
+        """A copy of a collection at one moment, for as long as the context lasts; it holds every acknowledged write.
+
+        It is made to be written to `file`, by way of its draft. Reads go on while it is made, writes wait. After a
+        kill the next open of the folder removes copy and draft. Raises `LocationError` if the disk has no room.
+        """
+        collection = self.collection(name)
+        with self.scratch_folder(collection, draft_beside=file) as scratch:
+            root, folder = scratch / "root", uuid.uuid4().hex
+            with collection.building:
+                try:
+                    with collection.recording():
+                        copy_folder(collection.folder / SHARD_FOLDER, root / COLLECTIONS_FOLDER / folder / SHARD_FOLDER)
+                        settings = settings_row(collection.settings)
+                finally:
+                    collection.stop_recording()
+            write_location(root, collection.name, folder, settings)
+            yield FrozenCopy(collection.name, root, draft_of(scratch, file))
+
+    def disk_bytes(self, name: str) -> int:
+        """Bytes of a collection on the disk, without the holes of preallocated files."""
+        return content_bytes(self.collection(name).folder)
 
     def build(self, collection: OpenCollection) -> bool:
         """Build the index of a collection if that is due, beside it if it is large."""

@@ -193,8 +193,8 @@ def test_what_is_no_path_is_an_input_error(client, wrong):
 RESTORER = """
 import signal
 from qdrant_tools.client.connect import connect
-from qdrant_tools.client.embedded import room_for_restoring
-with room_for_restoring(connect(":memory:")) as folder:
+from qdrant_tools.collections.snapshots import restoring_folder
+with restoring_folder(connect(":memory:")) as folder:
     (folder / "unpacked").write_text("points")
     print(folder, flush=True)
     signal.pause()

@@ -138,7 +138,7 @@ def outcome(folder, held):
         assert {each.name for each in client.get_collections().collections} == set(rows)
         assert {row.alias_name: row.collection_name for row in client.get_aliases().aliases} == aliases
         for name, (config, _) in rows.items():
-            settings = client._client.engine._manifest.collections[name].settings
+            settings = client.engine._manifest.collections[name].settings
             assert settings["metadata"] == config["metadata"] and settings["vectors"]["size"] == 16
     finally:
         client.close()

@@ -19,11 +19,11 @@ import pytest
 from qdrant_client import models
 
 from qdrant_tools.client.connect import aconnect, connect
-from qdrant_tools.client.embedded import vector_rankings
 from qdrant_tools.edge.readers import messages as journal
 from qdrant_tools.edge.readers import pool as readers
 from qdrant_tools.edge.storage.files import READERS_FOLDER
 from qdrant_tools.errors import CollectionNotFoundError, InputError, PlusError, UsageError, VectorError
+from qdrant_tools.search.neighbours import vector_rankings
 
 NAME, SIZE, POINTS = "docs", 8, 400
 DEADLINE = 120  # seconds until a busy machine must have done what takes one
@@ -117,7 +117,7 @@ def until_ready(client, name: str = NAME) -> None:
 
 
 def pool_of(client) -> readers.ReaderPool:
-    pool = client._client.engine.readers
+    pool = client.engine.readers
     assert pool is not None
     return pool
 
@@ -133,7 +133,7 @@ class Asked:
         self._client = client
 
     def __getattr__(self, method: str):
-        engine = self._client._client.engine
+        engine = self._client.engine
 
         def ask(name, *arguments, **options):
             return pool_of(self._client).ask(engine.collection(name), method, arguments, options)
@@ -341,11 +341,11 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_the_journal_cannot_say_gives_new_copies(client, change):
-    old = pool_of(client)._generations[client._client.engine.collection(NAME)].number
+    old = pool_of(client)._generations[client.engine.collection(NAME)].number
     CHANGES[change](client)
     assert client.query_points(NAME, vectors(1)[0]) == Here(client).query_points(NAME, vectors(1)[0])
     until_ready(client)
-    assert pool_of(client)._generations[client._client.engine.collection(NAME)].number > old
+    assert pool_of(client)._generations[client.engine.collection(NAME)].number > old
     assert everything(Asked(client)) == everything(Here(client))
     condition = models.Filter(must=[models.FieldCondition(key="nested.flag", match=models.MatchValue(value=True))])
     assert Asked(client).count(NAME, count_filter=condition) == Here(client).count(NAME, count_filter=condition)
@@ -458,7 +458,7 @@ def test_close_ends_the_readers_and_removes_their_files(tmp_path):
 
 def test_readers_never_change_the_files_of_a_collection(client):
     """What the readers link to would change under the collection itself."""
-    collection = client._client.engine.collection(NAME)
+    collection = client.engine.collection(NAME)
     client.flush(NAME)
     linked = [path for path in collection.folder.rglob("*") if path.is_file() and path.stat().st_nlink > 1]
     assert linked, "an indexed collection has files that never change"
@@ -475,7 +475,7 @@ def test_readers_end_with_a_killed_parent_and_their_files_go_with_the_next_open(
         "import sys, time\n"
         "from qdrant_tools.client.connect import connect\n"
         f"client = connect({str(tmp_path)!r}, readers=2)\n"
-        "pool = client._client.engine.readers\n"
+        "pool = client.engine.readers\n"
         "while None in pool._processes: time.sleep(0.01)\n"
         "print(*[each.process.pid for each in pool._processes], flush=True)\n"
         "time.sleep(600)\n"

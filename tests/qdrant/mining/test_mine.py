@@ -10,7 +10,6 @@ import pytest
 from qdrant_client import models
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
-from qdrant_tools.client.embedded import vector_rankings
 from qdrant_tools.collections.collection import Collection, point_id
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.status import build_index
@@ -19,6 +18,7 @@ from qdrant_tools.indexing import index_passages
 from qdrant_tools.mining import Judge, MiningSettings, Tally, candidates, mine, positives_by_query
 from qdrant_tools.mining.rules import Candidates, Positives, drawing_order, eligible, is_copy, ordered, score_limit
 from qdrant_tools.records import Label, Passage
+from qdrant_tools.search.neighbours import vector_rankings
 
 OPEN = MiningSettings(max_share=None, duplicate_similarity=None)
 """No rule but that a known positive is no negative."""
