@@ -9,13 +9,12 @@ error with file and line. Does not know: tokens, encoders, collections.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from qdrant_tools.errors import InputError
+from qdrant_tools.files import Row, read_rows
 from qdrant_tools.records import Passage
 
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".text", ".markdown"})
@@ -52,7 +51,7 @@ def _of_folder(folder: Path) -> Iterator[Passage]:
 
 def _of_file(path: Path, root: Path) -> Iterator[Passage]:
     if path.suffix.lower() == ".jsonl":
-        yield from _of_jsonl(path)
+        yield from map(_passage, read_rows(path))
         return
     name = path.relative_to(root).as_posix()
     for number, text in enumerate(cut(_read_text(path))):
@@ -66,38 +65,18 @@ def _read_text(path: Path) -> str:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}): convert it, or move it elsewhere") from error
 
 
-def _of_jsonl(path: Path) -> Iterator[Passage]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield _row(line, f"{path}:{number}")
-
-
-def _row(line: bytes, where: str) -> Passage:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON ({error}); expected one object per line") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: a {type(row).__name__}, expected an object with 'id' and 'text'")
-    passage_id = row.get("id", row.get("_id"))
-    text = _titled(row)
-    if not isinstance(passage_id, str) or not passage_id:
-        raise InputError(f"{where}: id is {passage_id!r}, expected a non-empty string")
-    if not isinstance(text, str) or not text.strip():
-        raise InputError(f"{where}: text is {text!r}, expected a non-empty string")
-    metadata = row.get("metadata") or {}
+def _passage(row: Row) -> Passage:
+    metadata = row.values.get("metadata") or {}
     if not isinstance(metadata, dict):
-        raise InputError(f"{where}: metadata is a {type(metadata).__name__}, expected an object")
-    return Passage(passage_id, text, metadata)
+        raise InputError(f"{row.where}: metadata is a {type(metadata).__name__}, expected an object")
+    name = row.text("id" if "id" in row.values or "_id" not in row.values else "_id")
+    return Passage(name, _titled(row), metadata)
 
 
-def _titled(row: Mapping[str, Any]) -> Any:
+def _titled(row: Row) -> str:
     """BEIR keeps the title apart and every system embeds `title text`."""
-    title, text = row.get("title"), row.get("text")
-    if isinstance(title, str) and title.strip() and isinstance(text, str):
-        return f"{title} {text}".strip()
-    return text
+    title, text = row.values.get("title"), row.text("text")
+    return f"{title} {text}".strip() if isinstance(title, str) and title.strip() else text
 
 
 def cut(text: str, *, max_words: int = MAX_WORDS) -> Iterator[str]:

@@ -5,7 +5,6 @@ The bodies of `embed-plus mine` and `embed-plus audit`.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
@@ -28,6 +27,7 @@ from llama_index_embed_plus.cli.console import (
 from llama_index_embed_plus.cli.log import open_log
 from llama_index_embed_plus.cli.opened import Where
 from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.debias import (
@@ -265,18 +265,15 @@ def read_judgements(qrels: Path, queries: Path) -> list[Label]:
         InputError: a file cannot be read, or has not the columns.
     """
     try:
-        with queries.open(encoding="utf-8") as file:
-            rows = [json.loads(line) for line in file if line.strip()]
-        texts = {row["_id"]: row["text"] for row in rows}
-        with qrels.open(encoding="utf-8", newline="") as file:
-            judged = list(csv.DictReader(file, delimiter="\t"))
+        texts = {query.id: query.text for query in read_queries(queries)}
         return [
-            Label(texts[row["query-id"]], row["corpus-id"], float(row["score"]), "judged")
-            for row in judged
-            if row["query-id"] in texts
+            Label(texts[query], passage, float(grade), "judged")
+            for query, grades in read_qrels(qrels).items()
+            if query in texts
+            for passage, grade in grades.items()
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{qrels} and {queries} are no judgements with their queries: {error!r}") from error
+    except InputError as error:
+        raise InputError(f"{qrels} and {queries} are no judgements with their queries: {error}") from error
 
 
 def _show(found: Audit) -> None:

@@ -33,12 +33,12 @@ from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.files import read_lines, read_rows, write_text
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.monitor.canary import (
     CanaryReport,
     freeze_canaries,
     read_canaries,
-    replace_file,
     run_canaries,
     write_canaries,
 )
@@ -157,7 +157,7 @@ def monitor_log(collection: str, log: Path, watch: Watch, where: Where, *, out: 
             )
     row = json.dumps(report.as_row(), indent=2, ensure_ascii=False)
     written = [_suffixed(out, ".json")]
-    replace_file(written[0], row + "\n")
+    write_text(written[0], row + "\n")
     if page:
         from llama_index_embed_plus.evaluate.plots.pages import monitor_page
 
@@ -201,13 +201,11 @@ def read_query_texts(path: Path) -> list[str]:
         InputError: it cannot be read, or a row has no text.
     """
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        texts = [json.loads(line)["text"] if path.suffix == ".jsonl" else line.strip() for line in lines]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} has no queries, one per line or as .jsonl rows with a text: {error!r}") from error
-    if not all(isinstance(text, str) for text in texts):
-        raise InputError(f"{path}: a text is no string")
-    return texts
+        if path.suffix == ".jsonl":
+            return [row.text("text") for row in read_rows(path)]
+        return [line.strip() for _, line in read_lines(path)]
+    except InputError as error:
+        raise InputError(f"{path} has no queries, one per line or as .jsonl rows with a text: {error}") from error
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Any, Protocol
 
 from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, report_of, texts_by_id
 from qdrant_tools.errors import InputError, LogError
+from qdrant_tools.files import written_whole
 from qdrant_tools.log.readers import modified
 from qdrant_tools.log.records import Feedback, LoggedSearch
 from qdrant_tools.records import Example, Passage, Qrels, Query
@@ -114,12 +114,8 @@ def write_qa_dataset(path: Path, queries: Sequence[Query], qrels: Qrels, passage
     """
     texts_by_id(queries)
     data = QADataset(tuple(queries), qrels, tuple(passages))
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written_whole(path) as draft:
         draft.write_text(json.dumps(data.as_row(), indent=4, ensure_ascii=False), encoding="utf-8")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
     return data
 
 

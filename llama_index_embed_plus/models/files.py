@@ -21,7 +21,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -32,6 +31,7 @@ from typing import Any, TypeVar
 from llama_index_embed_plus.errors import DamagedModelError, ModelNotFoundError
 from llama_index_embed_plus.models.weights import hash_weights, weight_files
 from qdrant_tools.errors import NotSupportedError, UsageError, first_line
+from qdrant_tools.files import written_whole
 
 T = TypeVar("T")
 
@@ -110,9 +110,8 @@ def require_json(folder: Path, name: str) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(draft, path)
+    with written_whole(path) as draft:
+        draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def require_text(folder: Path, name: str) -> str:

@@ -38,6 +38,7 @@ from qdrant_tools.errors import (
     UsageError,
     first_line,
 )
+from qdrant_tools.files import written_whole
 from qdrant_tools.records import Progress
 from qdrant_tools.validation import brief, checked_text
 
@@ -175,11 +176,8 @@ def _written(client: EmbeddedClient, name: str, file: Path) -> Snapshot:
         with client.engine.frozen_copy(name, file) as copy:
             points = _points(copy.root, copy.name)
             header = Snapshot(copy.name, "", 0, points)
-            try:
-                _packed(copy.root, header, copy.draft)
-                os.replace(copy.draft, file)
-            finally:
-                copy.draft.unlink(missing_ok=True)
+            with written_whole(file, draft=copy.draft, durable=True) as draft:
+                _packed(copy.root, header, draft)
         return Snapshot(copy.name, str(file), file.stat().st_size, points)
     except OSError as error:
         raise LocationError(f"snapshot file '{file}' cannot be written: {error.strerror}") from error
@@ -192,8 +190,6 @@ def _packed(root: Path, header: Snapshot, draft: Path) -> None:
         tar.add(root / HEADER, HEADER)
         left_out = (f"./{HEADER}", "./.reserve")
         tar.add(root, ".", filter=lambda each: None if each.name in left_out else each)
-    with open(draft, "rb") as written:
-        os.fsync(written.fileno())
 
 
 def _points(root: Path, name: str) -> int:

@@ -4,13 +4,12 @@ Two shapes are read, from JSONL, CSV or TSV, with the names of the columns given
 hits in it (nested), or one row per hit with the search's id in each (flat).
 
 Guarantees: streams; the same file gives the same search ids, so importing it twice adds nothing; what cannot be read
-is an error with the file, the row's number and the column. Does not know: the retrieval log; give the searches to
+is an error with the file, the line and the column. Does not know: the retrieval log; give the searches to
 `RetrievalLog.extend`.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -21,11 +20,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qdrant_tools.errors import InputError, LogError
+from qdrant_tools.files import Row, read_rows
 from qdrant_tools.log.records import KINDS, Feedback, LoggedHit, LoggedSearch, as_time, check_feedback
 
-Row = Mapping[str, Any]
-
-LONGEST_FIELD = 2**31 - 1
+Fields = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -74,71 +72,52 @@ def read_log(path: str | Path, columns: LogColumns) -> Iterator[LoggedSearch]:
     file = Path(path)
     default = modified(file)
     seen: set[str] = set()
-    for number, rows in _groups(file, columns):
-        with _located(file, number):
-            search = _search(rows, columns, default, number)
+    for rows in _groups(file, columns):
+        with _errors_at(rows[0]):
+            search = _search([row.values for row in rows], columns, default, rows[0].line)
             if search.id in seen:
                 raise InputError(f"search {search.id!r} was there before: sort the rows by search")
         seen.add(search.id)
         yield search
 
 
-def _numbered_rows(path: Path) -> Iterator[tuple[int, Row]]:
+def _rows(path: Path) -> Iterator[Row]:
     if path.suffix not in (".jsonl", ".csv", ".tsv"):
         raise LogError(f"{path} has the ending {path.suffix!r}, expected .jsonl, .csv or .tsv")
-    longest = csv.field_size_limit(LONGEST_FIELD)
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            if path.suffix == ".jsonl":
-                lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
-                yield from ((number, _object(path, number, line)) for number, line in lines)
-            else:
-                yield from enumerate(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","), start=1)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LogError(f"cannot read {path}: {error}") from error
-    finally:
-        csv.field_size_limit(longest)
-
-
-def _object(path: Path, number: int, line: str) -> Row:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise LogError(f"{path}, row {number}: not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise LogError(f"{path}, row {number}: {type(row).__name__}, expected an object")
-    return row
+        yield from read_rows(path, pad=True)
+    except InputError as error:
+        raise LogError(str(error)) from error
 
 
 @contextmanager
-def _located(path: Path, number: int) -> Iterator[None]:
+def _errors_at(row: Row) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise LogError(f"{path}, row {number}: {error}") from error
+        raise LogError(f"{row.where}: {error}") from error
 
 
-def _groups(path: Path, columns: LogColumns) -> Iterator[tuple[int, list[Row]]]:
-    """The rows of one search at a time, with the number of the first: one row, if the file is nested."""
+def _groups(path: Path, columns: LogColumns) -> Iterator[list[Row]]:
+    """The rows of one search at a time: one row, if the file is nested."""
     group: list[Row] = []
-    first, current = 0, None
-    for number, row in _numbered_rows(path):
+    current = None
+    for row in _rows(path):
         if columns.hits is not None:
-            yield number, [row]
+            yield [row]
             continue
-        with _located(path, number):
-            search_id = _text(row, columns.search or "")
+        with _errors_at(row):
+            search_id = _text(row.values, columns.search or "")
         if group and search_id != current:
-            yield first, group
+            yield group
             group = []
-        if not group:
-            first, current = number, search_id
+        current = search_id
         group.append(row)
     if group:
-        yield first, group
+        yield group
 
 
-def _search(rows: list[Row], columns: LogColumns, default: datetime, number: int) -> LoggedSearch:
+def _search(rows: list[Fields], columns: LogColumns, default: datetime, number: int) -> LoggedSearch:
     row = rows[0]
     shown = rows if columns.hits is None else _list(row, columns.hits)
     events = _list(row, columns.events) if columns.events else shown
@@ -164,7 +143,7 @@ def _search(rows: list[Row], columns: LogColumns, default: datetime, number: int
     )
 
 
-def _events(entry: Row, columns: LogColumns, at: datetime) -> Iterator[Feedback]:
+def _events(entry: Fields, columns: LogColumns, at: datetime) -> Iterator[Feedback]:
     for kind, column in columns.feedback.items():
         value = _value(entry, column)
         if value is None or value == "":
@@ -183,7 +162,7 @@ def _is_true(value: Any) -> bool:
     return str(value).strip().lower() not in ("", "0", "0.0", "false", "no", "none", "null")
 
 
-def _value(row: Row, column: str) -> Any:
+def _value(row: Fields, column: str) -> Any:
     value: Any = row
     for name in column.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -191,14 +170,14 @@ def _value(row: Row, column: str) -> Any:
     return row.get(column) if value is None else value
 
 
-def _text(row: Row, column: str) -> str:
+def _text(row: Fields, column: str) -> str:
     value = _value(row, column)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise InputError(f"column {column!r} is {value!r}, expected a text or whole number; columns: {sorted(row)}")
     return str(value)
 
 
-def _number(row: Row, column: str) -> float:
+def _number(row: Fields, column: str) -> float:
     value = _value(row, column)
     try:
         return float(value)
@@ -206,14 +185,14 @@ def _number(row: Row, column: str) -> float:
         raise InputError(f"column {column!r} is {value!r}, expected a number") from error
 
 
-def _list(row: Row, column: str) -> list[Row]:
+def _list(row: Fields, column: str) -> list[Fields]:
     value = _value(row, column)
     if not isinstance(value, list) or not all(isinstance(entry, Mapping) for entry in value):
         raise InputError(f"column {column!r} is {type(value).__name__}, expected a list of objects")
     return value
 
 
-def _time(row: Row, column: str, form: str) -> datetime:
+def _time(row: Fields, column: str, form: str) -> datetime:
     if form == "iso":
         text = _text(row, column)
         try:
@@ -226,7 +205,7 @@ def _time(row: Row, column: str, form: str) -> datetime:
         raise InputError(f"column {column!r} is {_value(row, column)!r}, expected {form} since 1970") from error
 
 
-def _made_id(row: Row, number: int) -> str:
+def _made_id(row: Fields, number: int) -> str:
     return hashlib.sha256(json.dumps([number, row], sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

@@ -9,7 +9,6 @@ Does not know: what a click means (see `debias`), other systems' logs (see `read
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from qdrant_tools.errors import InputError, LogError
+from qdrant_tools.errors import InputError, LogError, UsageError
+from qdrant_tools.files import read_rows, write_rows
 from qdrant_tools.log.records import Feedback, LoggedHit, LoggedSearch, as_time, check_feedback
 from qdrant_tools.log.store import LogStats, LogStore, stats_of
 from qdrant_tools.records import Hit
@@ -110,18 +110,10 @@ class RetrievalLog:
 
     def export_jsonl(self, path: str | Path) -> int:
         """Write one JSON row per search; returns their number. The file appears whole or not at all."""
-        target = Path(path)
-        draft = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
-        count = 0
         try:
-            with self._store.errors("export"), draft.open("w", encoding="utf-8") as file:
-                for search in self.searches():
-                    file.write(json.dumps(search.as_row(), ensure_ascii=False) + "\n")
-                    count += 1
-                draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
-        return count
+            return write_rows(path, (search.as_row() for search in self.searches()))
+        except UsageError as error:
+            raise LogError(f"cannot export the retrieval log {self._store.path}: {error}") from error
 
     def import_jsonl(self, path: str | Path) -> int:
         """Add the searches of an exported file, as `extend` does.
@@ -130,7 +122,7 @@ class RetrievalLog:
             LogError: the file cannot be read, or a row is not a logged search; nothing of the file is kept then.
         """
         with self._store.errors("import into"):
-            return self.extend(_rows(Path(path)))
+            return self.extend(_rows(path))
 
     def stats(self, *, top: int = 10) -> LogStats:
         """What is in the log: counts, clicks by rank, and the `top` most frequent queries that nobody clicked on."""
@@ -228,15 +220,12 @@ class RetrievalLog:
         ]
 
 
-def _rows(path: Path) -> Iterator[LoggedSearch]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield LoggedSearch.from_row(json.loads(line))
-            except (InputError, json.JSONDecodeError) as error:
-                raise LogError(f"{path}, line {number}: not a logged search: {error}") from error
+def _rows(path: str | Path) -> Iterator[LoggedSearch]:
+    try:
+        for row in read_rows(path):
+            yield row.parse(LoggedSearch.from_row, "a logged search")
+    except InputError as error:
+        raise LogError(str(error)) from error
 
 
 def _stored_time(at: datetime) -> str:

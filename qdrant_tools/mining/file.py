@@ -13,14 +13,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.errors import UsageError
+from qdrant_tools.files import json_line, read_rows, written_whole
 from qdrant_tools.mining.miner import Miner, Tally, positives_by_query
 from qdrant_tools.mining.rules import Judge, MiningSettings
 from qdrant_tools.records import Encoder, Example, Label, Progress
@@ -68,7 +69,7 @@ def mine_to_jsonl(
     with target.open("ab") as file:
         for batch, examples in miner.batches(islice(positives.items(), resumed, None)):
             for example in examples:
-                file.write(json.dumps(example.as_row(), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+                file.write(json_line(example.as_row()))
             file.flush()
             os.fsync(file.fileno())
             state.queries += len(batch)
@@ -89,21 +90,13 @@ def read_tally(path: str | Path) -> Tally | None:
     return _read_state(place).tally if place.exists() else None
 
 
-def read_examples(path: str | Path) -> Iterable[Example]:
+def read_examples(path: str | Path) -> Iterator[Example]:
     """The examples of a JSONL file, one at a time.
 
     Raises:
         InputError: the file cannot be read, or a line is not an example.
     """
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    yield Example.from_row(json.loads(line))
-                except (json.JSONDecodeError, InputError, AttributeError, TypeError) as error:
-                    raise InputError(f"{path}, line {number}: not a training example: {error}") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+    return (row.parse(Example.from_row, "a training example") for row in read_rows(path))
 
 
 @dataclass
@@ -136,7 +129,6 @@ class _State:
 
     def save(self, target: Path) -> None:
         place = _state_path(target)
-        draft = place.with_name(place.name + ".part")
         row = {
             "format": STATE_FORMAT,
             "fingerprint": self.fingerprint,
@@ -144,8 +136,8 @@ class _State:
             "bytes": self.bytes,
             "tally": self.tally.as_row(),
         }
-        draft.write_text(json.dumps(row), encoding="utf-8")
-        draft.replace(place)
+        with written_whole(place) as draft:
+            draft.write_text(json.dumps(row), encoding="utf-8")
 
 
 def _read_state(place: Path) -> _State:

@@ -32,6 +32,7 @@ import numpy as np
 
 from qdrant_tools.collections.collection import Collection, StoredPassage
 from qdrant_tools.errors import InputError
+from qdrant_tools.files import read_rows
 from qdrant_tools.metrics import wilson
 from qdrant_tools.mining.miner import REMOVED, Draft, Miner, Tally, judged_scores, positives_by_query
 from qdrant_tools.mining.rules import Judge, MiningSettings, Positives, drawing_order, eligible
@@ -154,16 +155,12 @@ def read_sheet(path: str | Path) -> list[bool]:
     Raises:
         InputError: not a sheet, or a verdict other than 0 and 1.
     """
-    try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read the sheet {path}: {error}") from error
     verdicts = []
-    for number, row in enumerate(rows, start=1):
-        verdict = (row.get("relevant") or "").strip()
-        if "relevant" not in row or verdict not in ("", "0", "1"):
-            raise InputError(f"{path}, row {number}: relevant is {row.get('relevant')!r}, expected 0, 1 or nothing")
+    # spreadsheets leave out the empty cells at the end of a row
+    for row in read_rows(path, pad=True):
+        verdict = str(row.values.get("relevant", "no column")).strip()
+        if verdict not in ("", "0", "1"):
+            raise InputError(f"{row.where}: relevant is {row.values.get('relevant')!r}, expected 0, 1 or nothing")
         if verdict:
             verdicts.append(verdict == "1")
     return verdicts

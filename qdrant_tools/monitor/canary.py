@@ -10,15 +10,14 @@ rightly have changed. Does not know: schedules (cron does), encoders.
 
 from __future__ import annotations
 
-import json
-import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from qdrant_tools.collections.collection import Collection, fetch
-from qdrant_tools.errors import InputError, SpaceMismatchError, UsageError
+from qdrant_tools.errors import InputError, SpaceMismatchError
+from qdrant_tools.files import read_rows, write_rows
 from qdrant_tools.records import Encoder
 from qdrant_tools.search.dense import search_batch
 
@@ -139,24 +138,12 @@ def run_canaries(
 
 
 def write_canaries(path: str | Path, canaries: Sequence[Canary]) -> None:
-    """Write the file, in place of an older one."""
-    replace_file(path, "".join(json.dumps(each.as_row(), ensure_ascii=False) + "\n" for each in canaries))
-
-
-def replace_file(path: str | Path, text: str) -> None:
-    """Write a file whole or not at all.
+    """Write the file, in place of an older one.
 
     Raises:
         UsageError: it cannot be written.
     """
-    target = Path(path)
-    draft = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        draft.write_bytes(text.encode("utf-8", "backslashreplace"))
-        draft.replace(target)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise UsageError(f"cannot write {target}: {error}") from error
+    write_rows(path, (canary.as_row() for canary in canaries))
 
 
 def read_canaries(path: str | Path) -> list[Canary]:
@@ -165,25 +152,13 @@ def read_canaries(path: str | Path) -> list[Canary]:
     Raises:
         InputError: it cannot be read, holds none, or a line is no canary.
     """
-    canaries = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the canaries {path}: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                canaries.append(_canary(json.loads(line)))
-            except (json.JSONDecodeError, InputError) as error:
-                raise InputError(f"{path}, line {number}: not a canary: {error}") from error
+    canaries = [row.parse(_canary, "a canary") for row in read_rows(path)]
     if not canaries:
         raise InputError(f"{path} holds no canaries: one per line, {{'query': ..., 'expected': [passage ids]}}")
     return canaries
 
 
-def _canary(row: Any) -> Canary:
-    if not isinstance(row, dict):
-        raise InputError(f"a row is {type(row).__name__}, expected an object")
+def _canary(row: Mapping[str, Any]) -> Canary:
     query, expected, space = row.get("query"), row.get("expected"), row.get("space", "")
     if not isinstance(query, str) or not isinstance(space, str):
         raise InputError(f"query is {query!r} and space {space!r}, expected texts")

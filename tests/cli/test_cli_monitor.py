@@ -107,7 +107,7 @@ def test_mistakes_are_one_line(run, where, tmp_path):
         (["monitor", "docs", "log.sqlite", "--alpha", 2], 1, "alpha is 2"),
         (["monitor", "docs", "log.sqlite", *UNTIL, "--out", "no/folder"], 2, "cannot write no/folder.json"),
         (["monitor", "typo", "log.sqlite"], 1, "'typo'"),
-        (["canary", "run", "docs", "typo.jsonl"], 1, "cannot read the canaries typo.jsonl"),
+        (["canary", "run", "docs", "typo.jsonl"], 1, "cannot read typo.jsonl"),
         (["canary", "run", "docs", "canaries.jsonl"], 1, "freeze the canaries again"),
         (["canary", "freeze", "docs", "queries.jsonl", "x.jsonl"], 1, "queries.jsonl has no queries"),
     ]:

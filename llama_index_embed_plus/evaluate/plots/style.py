@@ -11,7 +11,6 @@ Guarantees: no pyplot, so nothing global and no display needed. Does not know: w
 from __future__ import annotations
 
 import io
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from llama_index_embed_plus.errors import MissingExtraError
+from qdrant_tools.files import written_whole
 
 INK = "#222222"
 FILLS = (("#d9d9d9", ""), ("#1f4e79", ""), ("#8a8a8a", "//"), ("#f4b183", ".."))
@@ -53,13 +53,8 @@ def page(panels: int, title: str, *, rows: int = 1, width: float = 5.5, height: 
 def finish(figure: Picture, path: Path | str | None) -> Picture:
     """Write the PNG, if there is a path, and give the figure back for a notebook or for further drawing."""
     if path is not None:
-        target = Path(path)
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            figure.savefig(beside, format="png")
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
+        with written_whole(path) as draft:
+            figure.savefig(draft, format="png")
     return figure
 
 

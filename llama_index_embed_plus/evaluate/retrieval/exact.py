@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from llama_index_embed_plus.evaluate.retrieval.files import Row, read_qrels, read_queries, read_rows
+from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries
 from llama_index_embed_plus.evaluate.tasks.inputs import embed
 from qdrant_tools.errors import InputError
+from qdrant_tools.files import Row, read_rows
 from qdrant_tools.metrics import mean, ndcg, recall, reciprocal_rank
 from qdrant_tools.records import Encoder, Passage, Run, Vectors
 from qdrant_tools.search.neighbours import ROUNDING, levelled

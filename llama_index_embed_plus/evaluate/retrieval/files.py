@@ -1,29 +1,18 @@
-"""Queries, judgements and runs <-> their files: JSONL, BEIR's TSV, TREC's qrels and run files; and values per query.
+"""Queries, judgements, runs and values per query <-> their files: JSONL, BEIR's TSV, TREC's qrels and run files.
 
-Guarantees: a line that cannot be used is an InputError with file and line; what is written can be read back, by
+Guarantees: a line that cannot be used is an InputError with file and line. What is written can be read back, by
 trec_eval too, and is written whole or not at all. Does not know: metrics.
-
-A JSONL, TSV or CSV file -> its rows, each knowing the line it comes from.
-
-TSV has a header and no quoting, as in BEIR and STS-Benchmark; CSV has a header and is quoted where it must be.
-
-Guarantees: a row or value that cannot be used is an InputError with file and line. Does not know: tasks.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport
-from llama_index_embed_plus.evaluate.tasks.inputs import Label
 from qdrant_tools.errors import InputError
+from qdrant_tools.files import read_lines, read_rows, write_rows, written_whole
 from qdrant_tools.metrics import ranked
 from qdrant_tools.records import Qrels, Query, Run
 
@@ -59,11 +48,12 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     _checked_file(path, "judgements")
     qrels: dict[str, dict[str, int]] = {}
     beir = False
-    for where, first, line in _lines(path):
-        if first and tuple(line.rstrip("\r\n").split("\t")[:3]) == BEIR_HEADER:
+    for place, (number, line) in enumerate(read_lines(path)):
+        if place == 0 and tuple(line.split("\t")[:3]) == BEIR_HEADER:
             beir = True
             continue
-        fields = line.rstrip("\r\n").split("\t") if beir else line.split()
+        where = f"{path}:{number}"
+        fields = line.split("\t") if beir else line.split()
         if len(fields) != (3 if beir else 4):
             kinds = "query-id, corpus-id, score" if beir else "query, iteration, passage, grade (or BEIR's header)"
             raise InputError(f"{where}: {len(fields)} columns, expected {kinds}")
@@ -88,7 +78,8 @@ def read_run(path: Path) -> dict[str, dict[str, float]]:
     """
     _checked_file(path, "results")
     run: dict[str, dict[str, float]] = {}
-    for where, _, line in _lines(path):
+    for number, line in read_lines(path):
+        where = f"{path}:{number}"
         fields = line.split()
         if len(fields) != 6:
             raise InputError(f"{where}: {len(fields)} columns, expected query, Q0, passage, rank, score, name")
@@ -104,7 +95,7 @@ def read_run(path: Path) -> dict[str, dict[str, float]]:
 
 def write_queries(path: Path, queries: Iterable[Query]) -> None:
     """Write JSONL rows `{"id", "text"}`."""
-    _write(path, (json.dumps(query.as_row(), ensure_ascii=False) for query in queries))
+    write_rows(path, (query.as_row() for query in queries))
 
 
 def write_qrels(path: Path, qrels: Qrels) -> None:
@@ -114,7 +105,7 @@ def write_qrels(path: Path, qrels: Qrels) -> None:
         InputError: an id with a tab or a line break in it.
     """
     rows = ((query, passage, str(grade)) for query, grades in qrels.items() for passage, grade in grades.items())
-    _write(path, ("\t".join(_without("\t\r\n", row)) for row in ((BEIR_HEADER), *rows)))
+    _write_lines(path, ("\t".join(_without("\t\r\n", row)) for row in ((BEIR_HEADER), *rows)))
 
 
 def write_run(path: Path, run: Run, *, name: str = "embed-plus") -> None:
@@ -130,7 +121,7 @@ def write_run(path: Path, run: Run, *, name: str = "embed-plus") -> None:
                 fields = (query, "Q0", passage, str(rank), repr(float(scores[passage])), name)
                 yield " ".join(_without(None, fields))
 
-    _write(path, lines())
+    _write_lines(path, lines())
 
 
 def write_values(path: Path, reports: Sequence[RetrievalReport]) -> None:
@@ -146,25 +137,12 @@ def write_values(path: Path, reports: Sequence[RetrievalReport]) -> None:
         {"query": query, "text": first.texts.get(query, ""), "values": [report.of_query(query) for report in reports]}
         for query in first.ndcg
     )
-    _write(path, (json.dumps(row, ensure_ascii=False) for row in rows))
+    write_rows(path, rows)
 
 
 def _checked_file(path: Path, what: str) -> None:
     if not path.is_file():
         raise InputError(f"{path} is not a file: expected {what}")
-
-
-def _lines(path: Path) -> Iterator[tuple[str, bool, str]]:
-    """(file:line, whether it is the first, text) of every line that is not blank."""
-    first = True
-    try:
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield f"{path}:{number}", first, line
-                    first = False
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}): convert it") from error
 
 
 def _grade(text: str, where: str) -> int:
@@ -189,136 +167,14 @@ def _score(text: str, where: str) -> float:
 
 def _without(separators: str | None, fields: Iterable[str]) -> list[str]:
     """The fields, none of which holds a separator (None: white space) or nothing."""
-    kept = list(fields)
-    for each in kept:
-        bad = each.split() != [each] if separators is None else any(mark in each for mark in separators) or not each
-        if bad:
-            raise InputError(f"{each!r} cannot be written as a column: it is empty or holds what separates columns")
-    return kept
+    columns = list(fields)
+    for text in columns:
+        holds_separator = text.split() != [text] if separators is None else any(mark in text for mark in separators)
+        if holds_separator or not text:
+            raise InputError(f"{text!r} cannot be written as a column: it is empty or holds what separates columns")
+    return columns
 
 
-def _write(path: Path, lines: Iterable[str]) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("w", encoding="utf-8", newline="\n") as out:
-            out.writelines(f"{line}\n" for line in lines)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-SUFFIXES = (".jsonl", ".tsv", ".csv")
-
-csv.field_size_limit(2**31 - 1)  # a passage may be longer than 128 KiB
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row; `where` is `file:line`."""
-
-    values: Mapping[str, Any]
-    where: str
-
-    def text(self, column: str) -> str:
-        """A non-empty string."""
-        value = self.values.get(column)
-        if not isinstance(value, str) or not value.strip():
-            raise InputError(f"{self.where}: {column} is {value!r}, expected a non-empty text")
-        return value
-
-    def texts(self, column: str) -> tuple[str, ...]:
-        """A list of non-empty strings; one string is a list of one."""
-        value = self.values.get(column)
-        found = [value] if isinstance(value, str) else value
-        if not isinstance(found, list) or not all(isinstance(each, str) and each.strip() for each in found):
-            raise InputError(f"{self.where}: {column} is {value!r}, expected a list of non-empty texts")
-        return tuple(found)
-
-    def number(self, column: str) -> float:
-        """A finite number; in TSV and CSV spelled out, in JSONL not as text."""
-        return _number(self.values.get(column), column, self.where, spelled=not self.where_is_json)
-
-    def numbers(self, column: str) -> tuple[float, ...]:
-        """A list of finite numbers."""
-        value = self.values.get(column)
-        if not isinstance(value, list):
-            raise InputError(f"{self.where}: {column} is {value!r}, expected a list of numbers")
-        return tuple(_number(each, column, self.where, spelled=False) for each in value)
-
-    def label(self, column: str) -> Label:
-        """A string or a whole number; what TSV and CSV hold are strings."""
-        value = self.values.get(column)
-        if isinstance(value, str) and value.strip():
-            return value.strip()
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        raise InputError(f"{self.where}: {column} is {value!r}, expected a label: a text or a whole number")
-
-    @property
-    def where_is_json(self) -> bool:
-        return Path(self.where.rpartition(":")[0]).suffix.lower() == ".jsonl"
-
-
-def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file, by its suffix.
-
-    Raises:
-        InputError: no UTF-8, no JSON, no object, or a row with other columns than the header.
-    """
-    try:
-        yield from _jsonl(path) if path.suffix.lower() == ".jsonl" else _table(path)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}): convert it") from error
-
-
-def columns_of(path: Path) -> frozenset[str]:
-    """The columns of the first row; none if the file is empty."""
-    return frozenset(next((row.values for row in read_rows(path)), {}))
-
-
-def _jsonl(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                values = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{where}: not JSON ({error}); expected one object per line") from error
-            if not isinstance(values, dict):
-                raise InputError(f"{where}: a {type(values).__name__}, expected an object")
-            yield Row(values, where)
-
-
-def _table(path: Path) -> Iterator[Row]:
-    dialect: dict[str, Any] = {"strict": True}
-    if path.suffix.lower() == ".tsv":
-        dialect = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.reader(lines, **dialect)
-        try:
-            header = next(reader, [])
-            for cells in reader:
-                if not any(cells):
-                    continue
-                if len(cells) != len(header):
-                    found = f"{len(cells)} columns, the header has {len(header)}: {', '.join(header)}"
-                    raise InputError(f"{path}:{reader.line_num}: {found}")
-                yield Row(dict(zip(header, cells)), f"{path}:{reader.line_num}")
-        except csv.Error as error:
-            raise InputError(f"{path}:{reader.line_num}: {error}") from error
-
-
-def _number(value: object, column: str, where: str, *, spelled: bool) -> float:
-    found = math.nan
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        found = float(value)
-    elif spelled and isinstance(value, str):
-        try:
-            found = float(value)
-        except ValueError:
-            found = math.nan
-    if not math.isfinite(found):
-        raise InputError(f"{where}: {column} is {value!r}, expected a finite number")
-    return found
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    with written_whole(path) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{line}\n" for line in lines)

@@ -39,7 +39,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from llama_index_embed_plus.evaluate.retrieval.exact import exact_retrieval, first_of, read_retrieval
-from llama_index_embed_plus.evaluate.retrieval.files import SUFFIXES, Row, columns_of, read_rows
 from llama_index_embed_plus.evaluate.tasks.inputs import Label, Role
 from llama_index_embed_plus.evaluate.tasks.labels import classification, clustering
 from llama_index_embed_plus.evaluate.tasks.pairs import bitext_mining, duplicates, pair_classification
@@ -51,6 +50,7 @@ from llama_index_embed_plus.evaluate.tasks.scores import (
     summarisation,
 )
 from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.files import Row, read_rows
 from qdrant_tools.records import Encoder
 
 __all__ = ["Skipped", "Task", "TaskOptions", "TaskResult", "find_tasks", "read_task", "run_task"]
@@ -270,6 +270,7 @@ PAIRS = (
 )
 QUERIES = ("query", "anchor")
 BEIR = ("corpus.jsonl", "queries.jsonl")
+SUFFIXES = (".jsonl", ".tsv", ".csv")
 
 
 @dataclass(frozen=True)
@@ -368,6 +369,11 @@ def _kinds(columns: frozenset[str]) -> Iterator[str]:
         yield "summarisation"
     elif query_column(columns) is not None and {"positive", "negative"} <= columns:
         yield "reranking"
+
+
+def columns_of(path: Path) -> frozenset[str]:
+    """The columns of the first row; none if the file is empty."""
+    return frozenset(next((row.values for row in read_rows(path)), {}))
 
 
 def pair_columns(columns: frozenset[str]) -> tuple[str, str] | None:

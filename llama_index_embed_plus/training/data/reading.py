@@ -23,24 +23,25 @@ The fields of one row of a file -> checked values; every error names the field. 
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from llama_index_embed_plus.training.data.records import (
     Distilled,
     Kind,
     LabelledText,
-    Row,
     ScoredPair,
     TrainingData,
     passage,
     qa_examples,
 )
+from llama_index_embed_plus.training.data.records import Row as TrainingRow
 from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.files import Row, read_lines, read_rows
 from qdrant_tools.records import Example, ScoredText
 
 Fields = Mapping[str, Any]
@@ -101,8 +102,6 @@ def listed(fields: Fields) -> str:
     return ", ".join(map(str, fields)) if isinstance(fields, Mapping) else repr(fields)
 
 
-Lines = Iterator[tuple[int, Fields]]
-
 _QUERY, _POSITIVE = ("query", "anchor", "question"), ("positive", "passage", "answer")
 _FIRST = ("sentence1", "sentence_1", "text1", "text_1", "premise")
 _SECOND = ("sentence2", "sentence_2", "text2", "text_2", "hypothesis")
@@ -127,24 +126,15 @@ def read_training_data(
         raise UsageError(f"kind is {kind!r}, expected one of {', '.join(get_args(Kind))}")
     if score_range is not None and not score_range[0] < score_range[1]:
         raise UsageError(f"score_range is {score_range}, expected the lowest and the highest score")
-    try:
-        return _read(file, kind, score_range)
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-
-
-def _read(file: Path, kind: Kind | None, score_range: tuple[float, float] | None) -> TrainingData:
     if file.suffix == ".json":
-        content = _json(file, file.read_text(encoding="utf-8-sig"))
+        content = _json(file)
         if isinstance(content, Mapping) and {"queries", "corpus", "relevant_docs"} <= content.keys():
             return _qa(file, content)
-        rows: Lines = _listed(file, content)
-    elif file.suffix in _LINES:
-        rows = _LINES[file.suffix](file)
+        rows = _listed(file, content)
+    elif file.suffix in _ROWS:
+        rows = _ROWS[file.suffix](file)
     else:
-        raise UsageError(f"{file} ends in {file.suffix!r}, expected one of .json, {', '.join(_LINES)}")
+        raise UsageError(f"{file} ends in {file.suffix!r}, expected one of .json, {', '.join(_ROWS)}")
     return _Reader(file, kind, score_range).read(rows)
 
 
@@ -155,21 +145,16 @@ class _Reader:
         self.file, self.kind, self.score_range = file, kind, score_range
         self.classes: dict[str, int] = {}
 
-    def read(self, lines: Lines) -> TrainingData:
-        found: list[Any] = []
-        for number, fields in lines:
-            try:
-                self.kind = self.kind or kind_of(fields)
-                found.append(self._row(fields))
-            except (InputError, TypeError, AttributeError) as error:
-                raise InputError(f"{self.file}, line {number}: {error}") from error
-        if not found or self.kind is None:
+    def read(self, rows: Iterator[Row]) -> TrainingData:
+        training_rows: list[Any] = [row.parse(self._row) for row in rows]
+        if not training_rows or self.kind is None:
             raise InputError(f"{self.file} holds no rows")
         if self.kind == "nli":
-            return _nli_examples(found)
-        return TrainingData(self.kind, tuple(found))
+            return _nli_examples(training_rows)
+        return TrainingData(self.kind, tuple(training_rows))
 
-    def _row(self, fields: Fields) -> Row | tuple[str, str, int]:
+    def _row(self, fields: Fields) -> TrainingRow | tuple[str, str, int]:
+        self.kind = self.kind or kind_of(fields)
         match self.kind:
             case "examples":
                 return _example(fields)
@@ -274,52 +259,37 @@ def _qa(file: Path, content: Mapping[str, Any]) -> TrainingData:
         raise InputError(f"{file} is not an EmbeddingQAFinetuneDataset: {error}") from error
 
 
-def _json_lines(file: Path) -> Lines:
-    with file.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield number, _json(f"{file}, line {number}", line)
+def _cells(file: Path) -> Iterator[Row]:
+    """The rows of a table; an empty cell is a field that is not there."""
+    for row in read_rows(file):
+        yield replace(row, values={name: cell for name, cell in row.values.items() if cell != ""})
 
 
-def _text_lines(file: Path) -> Lines:
-    with file.open(encoding="utf-8-sig") as lines:
-        yield from ((number, {"text": line.strip()}) for number, line in enumerate(lines, start=1) if line.strip())
+def _texts(file: Path) -> Iterator[Row]:
+    return (Row({"text": line.strip()}, file, number) for number, line in read_lines(file))
 
 
-def _table(delimiter: str, quoting: Literal[0, 3]) -> Callable[[Path], Lines]:
-    def rows(file: Path) -> Lines:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, delimiter=delimiter, quoting=quoting, strict=True)
-            try:
-                for fields in reader:
-                    if None in fields or None in fields.values():
-                        raise InputError(
-                            f"{file}, line {reader.line_num}: expected {len(reader.fieldnames or ())} columns"
-                        )
-                    yield reader.line_num, {name: value for name, value in fields.items() if value != ""}
-            except csv.Error as error:
-                raise InputError(f"{file}, line {reader.reader.line_num}: not a row of the table: {error}") from error
-
-    return rows
-
-
-_LINES: dict[str, Callable[[Path], Lines]] = {
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
-    ".csv": _table(",", csv.QUOTE_MINIMAL),
-    ".tsv": _table("\t", csv.QUOTE_NONE),
-    ".txt": _text_lines,
-}
-
-
-def _listed(file: Path, content: Any) -> Lines:
+def _listed(file: Path, content: Any) -> Iterator[Row]:
     if not isinstance(content, list):
         raise InputError(f"{file} holds no list of rows and no EmbeddingQAFinetuneDataset")
-    yield from enumerate(content, start=1)
+    return (Row(fields, file, number) for number, fields in enumerate(content, start=1))
 
 
-def _json(where: object, text: str) -> Any:
+def _json(file: Path) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(file.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON: {error}") from error
+        raise InputError(f"{file}: not JSON: {error}") from error
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+_ROWS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".jsonl": read_rows,
+    ".ndjson": read_rows,
+    ".csv": _cells,
+    ".tsv": _cells,
+    ".txt": _texts,
+}

@@ -55,10 +55,10 @@ from qdrant_tools.edge.storage.manifest import (
     Description,
     Manifest,
     replace_file,
-    sync_folder,
     way_out,
 )
 from qdrant_tools.errors import LocationError
+from qdrant_tools.files import sync_folder
 from qdrant_tools.validation import brief
 
 COLLECTIONS_FOLDER = "collections"

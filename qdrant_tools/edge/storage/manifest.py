@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shlex
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +26,7 @@ from pydantic import ValidationError
 from qdrant_client.http import models
 
 from qdrant_tools.errors import InputError, LocationError
+from qdrant_tools.files import written_whole
 
 MANIFEST_FILE = "manifest.json"
 PREVIOUS_FILE = "manifest.previous.json"
@@ -228,26 +227,9 @@ def _reason(error: Exception) -> str:
 
 def replace_file(path: Path, text: str) -> None:
     """Write `text` to `path` so that a crash leaves the old or the new content, on the disk and not only in memory."""
-    temporary = path.with_name(path.name + ".new")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        # a fixed name: what a killed process leaves is overwritten by the next write
+        with written_whole(path, draft=path.with_name(path.name + ".new"), durable=True) as draft:
+            draft.write_text(text, encoding="utf-8")
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise LocationError(f"'{path}' cannot be written: {error.strerror}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames, creations and deletions inside `folder` durable, where the system lets a folder be synced."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -134,7 +134,7 @@ def test_files_that_are_not_there_or_are_no_text_are_named(tmp_path):
         with pytest.raises(InputError, match="missing is not a file"):
             read(tmp_path / "missing")
     (tmp_path / "bytes").write_bytes(b"q 0 d\xff 1\n")
-    with pytest.raises(InputError, match="bytes is not UTF-8 text"):
+    with pytest.raises(InputError, match="bytes:1: this line is not UTF-8 text"):
         read_qrels(tmp_path / "bytes")
 
 

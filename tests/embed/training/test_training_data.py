@@ -69,7 +69,7 @@ def test_scored_pairs_are_brought_to_0_to_1_where_their_range_is_told(write):
         ScoredPair('A "plane"', "An air plane", 5.0), ScoredPair("A man", "A dog", 1.0),
     )  # fmt: skip
     assert [row.score for row in read_training_data(file, score_range=(0, 5)).rows] == [1.0, 0.2]
-    with pytest.raises(InputError, match=r"sts\.tsv, line 2: the score 5.0 is outside of 0 .. 4"):
+    with pytest.raises(InputError, match=r"sts\.tsv:2: the score 5.0 is outside of 0 .. 4"):
         read_training_data(file, score_range=(0, 4))
 
 
@@ -124,22 +124,22 @@ def test_llamaindex_question_answer_data_sets_as_file_and_as_object(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", '{"query": "q", "positive": "p"}\n{"query": "q"\n', "a.jsonl, line 2: not JSON"),
-        ("a.jsonl", '{"query": "q", "positive": "p"}\n\n{"query": "q"}\n', "line 3: has no field 'positive'"),
-        ("a.jsonl", '{"query": "q", "positive": ""}\n', "line 1: has the fields query, positive: no kind"),
-        ("a.jsonl", '{"query": "q", "positive": "p"}\n{"query": 7, "positive": "p"}\n', "line 2: the field 'query'"),
-        ("a.jsonl", '{"query": "q", "positive": "p", "weight": 0}\n', "line 1: the weight is 0.0, expected a"),
-        ("a.jsonl", '{"query": "q", "positive": "p", "weight": "x"}\n', "line 1: the field 'weight' is 'x'"),
-        ("a.jsonl", '["q", "p"]\n', r"line 1: is \['q', 'p'\], expected an object"),
-        ("a.jsonl", '{"query": "q", "positives": [{"id": "p", "text": " "}]}\n', "line 1: a text is empty"),
-        ("a.jsonl", '{"query": "q", "positives": [{"id": 1, "text": "x"}]}\n', "line 1: row field 'id' is 1"),
+        ("a.jsonl", '{"query": "q", "positive": "p"}\n{"query": "q"\n', "a.jsonl:2: not JSON"),
+        ("a.jsonl", '{"query": "q", "positive": "p"}\n\n{"query": "q"}\n', ":3: has no field 'positive'"),
+        ("a.jsonl", '{"query": "q", "positive": ""}\n', ":1: has the fields query, positive: no kind"),
+        ("a.jsonl", '{"query": "q", "positive": "p"}\n{"query": 7, "positive": "p"}\n', ":2: the field 'query'"),
+        ("a.jsonl", '{"query": "q", "positive": "p", "weight": 0}\n', ":1: the weight is 0.0, expected a"),
+        ("a.jsonl", '{"query": "q", "positive": "p", "weight": "x"}\n', ":1: the field 'weight' is 'x'"),
+        ("a.jsonl", '["q", "p"]\n', r"a.jsonl:1: a list, expected an object"),
+        ("a.jsonl", '{"query": "q", "positives": [{"id": "p", "text": " "}]}\n', ":1: a text is empty"),
+        ("a.jsonl", '{"query": "q", "positives": [{"id": 1, "text": "x"}]}\n', ":1: row field 'id' is 1"),
         ("a.jsonl", "", "a.jsonl holds no rows"),
-        ("a.csv", "query,positive\nq,p\nq\n", "a.csv, line 3: expected 2 columns"),
-        ("a.csv", "query,positive\nq,p,r\n", "a.csv, line 2: expected 2 columns"),
-        ("a.csv", 'query,positive\nq,"p\n', "a.csv, line 2: not a row of the table: unexpected end of data"),
-        ("a.csv", "this,that\n1,2\n", "line 2: has the fields this, that: no kind of training row has these"),
-        ("a.tsv", "sentence1\tsentence2\tscore\na\tb\tnan\n", "line 2: the field 'score' is 'nan', expected a number"),
-        ("a.tsv", "premise\thypothesis\tlabel\na\tb\tmaybe\n", "line 2: the label is 'maybe', expected one"),
+        ("a.csv", "query,positive\nq,p\nq\n", "a.csv:3: 1 columns, the header has 2"),
+        ("a.csv", "query,positive\nq,p,r\n", "a.csv:2: 3 columns, the header has 2"),
+        ("a.csv", 'query,positive\nq,"p\n', "a.csv:2: not a row of the table: unexpected end of data"),
+        ("a.csv", "this,that\n1,2\n", ":2: has the fields this, that: no kind of training row has these"),
+        ("a.tsv", "sentence1\tsentence2\tscore\na\tb\tnan\n", ":2: the field 'score' is 'nan', expected a number"),
+        ("a.tsv", "premise\thypothesis\tlabel\na\tb\tmaybe\n", ":2: the label is 'maybe', expected one"),
         ("a.json", "{}", "holds no list of rows and no EmbeddingQAFinetuneDataset"),
         ("a.json", '{"queries": {"q": "t"}, "corpus": {}, "relevant_docs": {"q": ["p"]}}', "not an EmbeddingQAFin"),
     ],

@@ -73,9 +73,9 @@ def test_what_cannot_be_asked_is_refused(collection):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 2: not a canary"),
-        ("[]", "a row is list"),
-        ('{"query": 1, "expected": ["a"]}', "query is 1"),
+        ("{", "canaries.jsonl:2: not JSON"),
+        ("[]", "canaries.jsonl:2: a list, expected an object"),
+        ('{"query": 1, "expected": ["a"]}', "canaries.jsonl:2: not a canary: query is 1"),
         ('{"query": "q", "expected": "a"}', "expected is 'a'"),
         ('{"query": "q", "expected": []}', "give a query and distinct passages"),
         ('{"query": "q", "expected": ["a", "a"]}', "distinct passages"),
@@ -92,7 +92,7 @@ def test_files_that_hold_no_canaries_or_cannot_be_written_are_errors(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(InputError, match="holds no canaries"):
         read_canaries(tmp_path / "empty.jsonl")
-    with pytest.raises(InputError, match="cannot read the canaries"):
+    with pytest.raises(InputError, match="cannot read .*typo.jsonl: No such file"):
         read_canaries(tmp_path / "typo.jsonl")
     with pytest.raises(UsageError, match="cannot write"):
         write_canaries(tmp_path / "no" / "folder.jsonl", [Canary("q", ("a",))])

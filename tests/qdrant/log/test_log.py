@@ -166,13 +166,13 @@ def test_jsonl_goes_out_and_in_again_and_twice_is_once(log, tmp_path):
 def test_a_bad_row_names_its_line_and_nothing_of_the_file_is_kept(log, tmp_path):
     good = LoggedSearch("x", NOON, "q").as_row()
     for bad, message in [
-        ("{", "line 2: not a logged search"),
-        (json.dumps(good | {"at": "yesterday"}), "line 2.*'at' is 'yesterday'"),
-        (json.dumps(good | {"query": None}), "line 2.*'query' is None"),
-        (json.dumps(good | {"hits": [{"id": "a", "rank": 0}]}), "line 2.*rank is 0"),
-        (json.dumps(good | {"hits": 5}), "line 2.*'hits' is not a list"),
-        (json.dumps(good | {"feedback": [{"id": "a", "kind": "like"}]}), "line 2.*kind is 'like'"),
-        ("[1]", "line 2.*a row is list"),
+        ("{", ":2: not JSON"),
+        (json.dumps(good | {"at": "yesterday"}), ":2:.*'at' is 'yesterday'"),
+        (json.dumps(good | {"query": None}), ":2:.*'query' is None"),
+        (json.dumps(good | {"hits": [{"id": "a", "rank": 0}]}), ":2:.*rank is 0"),
+        (json.dumps(good | {"hits": 5}), ":2:.*'hits' is not a list"),
+        (json.dumps(good | {"feedback": [{"id": "a", "kind": "like"}]}), ":2:.*kind is 'like'"),
+        ("[1]", ":2: a list, expected an object"),
     ]:
         (tmp_path / "in.jsonl").write_text(json.dumps(good) + "\n" + bad + "\n")
         with pytest.raises(LogError, match=message):

@@ -104,12 +104,12 @@ def test_a_field_of_ten_megabytes_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (nested_row(request={}), "row 2: column 'request.text' is None"),
-        (nested_row(time="noon"), "row 2: column 'time' is 'noon', expected seconds since 1970"),
-        (nested_row(time=1e30), "row 2: column 'time' is 1e.30, expected seconds since 1970"),
-        (nested_row(results={"a": 1}), "row 2: column 'results' is dict, expected a list"),
-        (nested_row(clicks=[{"doc": "a", "dwell": -2}]), "row 2: dwell is -2"),
-        ([1], "row 2: list, expected an object"),
+        (nested_row(request={}), ":2: column 'request.text' is None"),
+        (nested_row(time="noon"), ":2: column 'time' is 'noon', expected seconds since 1970"),
+        (nested_row(time=1e30), ":2: column 'time' is 1e.30, expected seconds since 1970"),
+        (nested_row(results={"a": 1}), ":2: column 'results' is dict, expected a list"),
+        (nested_row(clicks=[{"doc": "a", "dwell": -2}]), ":2: dwell is -2"),
+        ([1], ":2: a list, expected an object"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_named(tmp_path, row, message):
@@ -120,7 +120,7 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path, row, message):
 
 def test_rows_of_one_search_must_follow_each_other(tmp_path):
     (tmp_path / "log.csv").write_text(FLAT_CSV + "s1,2024-05-01T10:00:00Z,tea,d,3,1,0,\n")
-    with pytest.raises(LogError, match="row 4: search 's1' was there before: sort"):
+    with pytest.raises(LogError, match=":5: search 's1' was there before: sort"):
         list(read_log(tmp_path / "log.csv", FLAT))
 
 
@@ -130,7 +130,7 @@ def test_files_that_are_no_logs_are_refused(tmp_path):
     for name, message in [
         ("log.parquet", "ending '.parquet'"),
         ("none.csv", "cannot read"),
-        ("log.jsonl", "row 1: not JSON"),
+        ("log.jsonl", ":1: not JSON"),
     ]:
         with pytest.raises(LogError, match=message):
             list(read_log(tmp_path / name, FLAT))

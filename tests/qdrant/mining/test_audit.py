@@ -72,7 +72,7 @@ def test_a_sheet_with_other_verdicts_is_refused(tmp_path):
     (tmp_path / "sheet.csv").write_text(text.rstrip() + "maybe\n")
     with pytest.raises(InputError, match="relevant is 'maybe'"):
         read_sheet(tmp_path / "sheet.csv")
-    with pytest.raises(InputError, match="cannot read the sheet"):
+    with pytest.raises(InputError, match="cannot read .*none.csv"):
         read_sheet(tmp_path / "none.csv")
 
 

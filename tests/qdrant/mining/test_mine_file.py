@@ -150,8 +150,8 @@ def test_a_file_that_lost_its_end_is_refused(collection, encoder, tmp_path):
 
 
 def test_reading_names_the_line_that_is_no_example(tmp_path):
-    (tmp_path / "x.jsonl").write_text('{"query": "q"}\n[]\n')
-    with pytest.raises(InputError, match="line 2: not a training example"):
+    (tmp_path / "x.jsonl").write_text('{"query": "q"}\n{"q": "q"}\n')
+    with pytest.raises(InputError, match="x.jsonl:2: not a training example"):
         list(read_examples(tmp_path / "x.jsonl"))
     with pytest.raises(InputError, match="cannot read"):
         list(read_examples(tmp_path / "none.jsonl"))

@@ -1,0 +1,258 @@
+"""A JSONL, CSV or TSV file -> its rows, each with its line; and files that are written whole or not at all.
+
+The formats: JSONL has one object per line. CSV has a header and quotes where it needs them. TSV has a header and no
+quotes, as in BEIR and STS-Benchmark. All are UTF-8, with or without a byte order mark.
+
+Guarantees: rows are streamed; blank lines are skipped; what cannot be read is an `InputError` with `file:line`. A
+reader of a file that is being written sees the old content or the new, never half, and a failed write leaves nothing
+behind. Does not know: what the rows mean.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from qdrant_tools.errors import InputError, UsageError
+
+T = TypeVar("T")
+
+LONGEST_FIELD = 2**31 - 1
+"""The csv module's own limit, 128 KiB, is shorter than some passages."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a file: its fields by name, and the place it comes from."""
+
+    values: Mapping[str, Any]
+    path: Path
+    line: int
+
+    @property
+    def where(self) -> str:
+        """`file:line`, for messages."""
+        return f"{self.path}:{self.line}"
+
+    def parse(self, parser: Callable[[Mapping[str, Any]], T], what: str = "") -> T:
+        """What `parser` makes of the fields; its errors get the place, and `what` the row should have been.
+
+        Raises:
+            InputError: the parser raised it, or stumbled over a value of another type.
+        """
+        try:
+            return parser(self.values)
+        except (InputError, AttributeError, TypeError) as error:
+            expected = f"not {what}: " if what else ""
+            raise InputError(f"{self.where}: {expected}{error}") from error
+
+    def text(self, column: str) -> str:
+        """A non-empty string."""
+        value = self.values.get(column)
+        if not isinstance(value, str) or not value.strip():
+            raise InputError(f"{self.where}: {column} is {value!r}, expected a non-empty text")
+        return value
+
+    def texts(self, column: str) -> tuple[str, ...]:
+        """A list of non-empty strings; one string is a list of one."""
+        value = self.values.get(column)
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise InputError(f"{self.where}: {column} is {value!r}, expected a list of non-empty texts")
+        return tuple(texts)
+
+    def number(self, column: str) -> float:
+        """A finite number. CSV and TSV hold it as text, JSONL must not."""
+        return self._number(self.values.get(column), column, as_text=self.path.suffix.lower() in _TABLES)
+
+    def numbers(self, column: str) -> tuple[float, ...]:
+        """A list of finite numbers."""
+        value = self.values.get(column)
+        if not isinstance(value, list):
+            raise InputError(f"{self.where}: {column} is {value!r}, expected a list of numbers")
+        return tuple(self._number(number, column, as_text=False) for number in value)
+
+    def label(self, column: str) -> str | int:
+        """A non-empty string or a whole number. In CSV and TSV it is a string."""
+        value = self.values.get(column)
+        if isinstance(value, str) and value.strip():
+            return value.strip()
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        raise InputError(f"{self.where}: {column} is {value!r}, expected a label: a text or a whole number")
+
+    def _number(self, value: object, column: str, *, as_text: bool) -> float:
+        number = math.nan
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            number = float(value)
+        elif as_text and isinstance(value, str):
+            with suppress(ValueError):
+                number = float(value)
+        if not math.isfinite(number):
+            raise InputError(f"{self.where}: {column} is {value!r}, expected a finite number")
+        return number
+
+
+def read_rows(path: str | Path, *, pad: bool = False) -> Iterator[Row]:
+    """Yield the rows of a file: `.csv` and `.tsv` are tables, every other ending is read as JSONL.
+
+    pad: a row of a table that is shorter than its header ends in empty cells; otherwise it is an error.
+
+    Raises:
+        InputError: the file cannot be read, is not UTF-8, or a line is no JSON object or no row of the table.
+    """
+    file = Path(path)
+    suffix = file.suffix.lower()
+    return _table(file, _TABLES[suffix](file), pad=pad) if suffix in _TABLES else _objects(file)
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number, text without its end) for each line that is not blank.
+
+    Raises:
+        InputError: the file cannot be read, or a line is not UTF-8.
+    """
+    try:
+        # binary, so that only "\n" and "\r\n" end a line and a byte that is not UTF-8 is found in its line
+        with Path(path).open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                if text.strip():
+                    yield number, text.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}:{number}: this line is not UTF-8 text (byte {error.start}): convert it") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+@contextmanager
+def written_whole(path: str | Path, *, draft: Path | None = None, durable: bool = False) -> Iterator[Path]:
+    """Give a draft to write; when the block ends it takes the place of `path`, and when the block fails it goes.
+
+    draft: its path, on the same disk, instead of a new name beside `path`. durable: on the disk when the block is
+    left, so that a crash of the machine leaves the old content or the new as well.
+    """
+    target = Path(path)
+    draft = draft or target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield draft
+        if durable:
+            # before the rename: a file system may store the new name first, and an empty file with it
+            with draft.open("rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(draft, target)
+        if durable:
+            sync_folder(target.parent)
+    finally:
+        with suppress(OSError):  # the first error says more, and a draft that took its place is gone
+            draft.unlink(missing_ok=True)
+
+
+def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write a JSONL file, whole or not at all; returns the number of rows.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    count = 0
+    with _errors_of_writing(path), written_whole(path) as draft, draft.open("wb") as file:
+        for row in rows:
+            file.write(json_line(row))
+            count += 1
+    return count
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    with _errors_of_writing(path), written_whole(path) as draft:
+        draft.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """One row of a JSONL file. A lone surrogate, which UTF-8 cannot hold, is written as JSON's escape."""
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames, creations and deletions inside `folder` durable, where the system lets a folder be synced."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _errors_of_writing(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error}") from error
+
+
+def _objects(path: Path) -> Iterator[Row]:
+    for number, line in read_lines(path):
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}:{number}: not JSON ({error}); expected one object per line") from error
+        if not isinstance(values, dict):
+            raise InputError(f"{path}:{number}: a {type(values).__name__}, expected an object")
+        yield Row(values, path, number)
+
+
+def _table(path: Path, lines: Iterator[tuple[int, list[str]]], *, pad: bool) -> Iterator[Row]:
+    _, header = next(lines, (0, []))
+    for number, cells in lines:
+        missing = len(header) - len(cells)
+        if missing < 0 or (missing and not pad):
+            raise InputError(
+                f"{path}:{number}: {len(cells)} columns, the header has {len(header)}: {', '.join(header)}"
+            )
+        if any(cells):
+            yield Row(dict(zip(header, [*cells, *[""] * missing])), path, number)
+
+
+def _tsv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    return ((number, line.split("\t")) for number, line in read_lines(path))
+
+
+def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            while (cells := _next_cells(reader)) is not None:
+                if cells:
+                    yield reader.line_num, cells
+    except csv.Error as error:
+        raise InputError(f"{path}:{reader.line_num}: not a row of the table: {error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}): convert it") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _next_cells(reader: Any) -> list[str] | None:
+    # The limit belongs to the process, so it is raised only while a row is read.
+    limit = csv.field_size_limit(LONGEST_FIELD)
+    try:
+        return next(reader, None)
+    finally:
+        csv.field_size_limit(limit)
+
+
+_TABLES = {".csv": _csv_cells, ".tsv": _tsv_cells}
