@@ -262,7 +262,7 @@ def main() -> None:
     logging.getLogger("llama_index_embed_plus").setLevel(logging.ERROR)  # that long texts are cut is known here
     corpus = load_docstrings()
     texts = sample([passage.text for passage in corpus.passages], arguments.texts)
-    queries = sample([query.text for query in corpus.heldout.queries], arguments.queries)
+    queries = sample([query.text for query in corpus.held_out.queries], arguments.queries)
     report(measure(arguments.model, texts, queries, rounds=arguments.rounds))
 
 

@@ -94,14 +94,14 @@ def read_data(arguments: argparse.Namespace) -> Data:
 
 
 def _without_leaks(train: Mapping[str, Any], test: Mapping[str, Any]) -> dict[str, Any]:
-    from llama_index_embed_plus.training.data.records import Heldout
+
     from llama_index_embed_plus.training.data.splits import find_leaks
-    from qdrant_tools.records import Example, Query, ScoredText
+    from qdrant_tools.records import Example, HeldOut, Query, ScoredText
 
     qrels = {query: dict.fromkeys(ids, 1) for query, (_, ids) in test.items()}
-    heldout = Heldout(tuple(Query(query, text) for query, (text, _) in test.items()), qrels)
+    held_out = HeldOut(tuple(Query(query, text) for query, (text, _) in test.items()), qrels)
     rows = [Example(text, tuple(ScoredText(key, "") for key in ids)) for text, ids in train.values()]
-    dropped = {leak.row for leak in find_leaks(rows, heldout)}
+    dropped = {leak.row for leak in find_leaks(rows, held_out)}
     return {query: row for number, (query, row) in enumerate(train.items()) if number not in dropped}
 
 
@@ -129,7 +129,7 @@ def _demo() -> tuple[dict[str, str], Any, Any]:
     corpus = load_docstrings()
     splits = [
         {query.id: (query.text, tuple(split.qrels[query.id])) for query in split.queries}
-        for split in (corpus.train, corpus.heldout)
+        for split in (corpus.train, corpus.held_out)
     ]
     return {passage.id: passage.text for passage in corpus.passages}, *splits
 

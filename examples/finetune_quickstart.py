@@ -24,7 +24,7 @@ from qdrant_tools.search.dense import search_batch
 
 encoder = open_encoder("all-MiniLM-L6-v2")
 corpus = load_docstrings(limit=int(sys.argv[1]) if len(sys.argv) > 1 else 600)
-train, heldout = corpus.train, corpus.heldout
+train, held_out = corpus.train, corpus.held_out
 
 with (
     tempfile.TemporaryDirectory() as folder,
@@ -43,8 +43,8 @@ with (
     # What is new: the log becomes training data, and that a better encoder for the same collection.
     mined = mine(collection, clicked_as_positive(log.searches()), encoder)
     adapter, report = fit_adapter(collection, mined.examples, encoder)
-    before = evaluate_retrieval(collection, heldout.queries, heldout.qrels, encoder)
-    after = evaluate_retrieval(collection, heldout.queries, heldout.qrels, AdaptedEncoder(encoder, adapter))
+    before = evaluate_retrieval(collection, held_out.queries, held_out.qrels, encoder)
+    after = evaluate_retrieval(collection, held_out.queries, held_out.qrels, AdaptedEncoder(encoder, adapter))
 
 gain = compare(before, after).difference
 print(f"{len(mined.examples)} training queries, {len(before.ndcg)} held-out queries")

@@ -4,7 +4,7 @@ from .encoders.open import open_encoder
 from .encoders.text_encoder import TextEncoder
 from .errors import PlusError
 from .evaluate.retrieval.comparison import compare
-from .evaluate.retrieval.files import read_qrels, read_queries
+from .evaluate.retrieval.files import HeldOut, read_held_out, read_qrels, read_queries
 from .evaluate.retrieval.retrieval import evaluate_retrieval
 from .export.export import export_onnx
 from .integrations.recorder import RetrievalRecorder
@@ -12,7 +12,6 @@ from .integrations.vector_store import as_vector_store
 from .serving.embedding import PlusEmbedding
 from .training.adapter import fit_adapter
 from .training.adapter_data import AdapterSettings
-from .training.data.records import Heldout
 from .training.data.splits import split_queries
 from .training.run import train
 from .training.settings import TrainSettings
@@ -20,7 +19,7 @@ from .training.settings import TrainSettings
 __all__ = [
     "AdaptedEncoder",
     "AdapterSettings",
-    "Heldout",
+    "HeldOut",
     "PlusEmbedding",
     "PlusError",
     "QueryAdapter",
@@ -33,6 +32,7 @@ __all__ = [
     "export_onnx",
     "fit_adapter",
     "open_encoder",
+    "read_held_out",
     "read_passages",
     "read_qrels",
     "read_queries",

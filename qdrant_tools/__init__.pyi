@@ -9,7 +9,7 @@ from .log.retrieval_log import RetrievalLog
 from .mining.miner import mine
 from .mining.rules import MiningSettings
 from .promotion.promotion import Promotion
-from .records import Encoder, Example, Hit, Label, Passage, Query
+from .records import Encoder, Example, HeldOut, Hit, Label, Passage, Query
 from .search.bm25 import Bm25
 from .tuning import TuningGrid, tune
 
@@ -21,6 +21,7 @@ __all__ = [
     "CollectionSettings",
     "Encoder",
     "Example",
+    "HeldOut",
     "Hit",
     "IndexReport",
     "InputError",

@@ -1,4 +1,4 @@
-"""The plain values that cross module borders: passages, queries, hits, labels, training examples.
+"""The plain values that cross module borders: passages, queries, hits, labels, examples, held-out queries.
 
 Guarantees: frozen, comparable, JSON-ready through `as_row()` / `from_row()` where they have a file format.
 Does not know: engines, encoders, files.
@@ -6,7 +6,8 @@ Does not know: engines, encoders, files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -139,6 +140,62 @@ class Example:
             return tuple(ScoredText(_text(r, "id"), _text(r, "text"), r.get("score")) for r in row.get(key, ()))
 
         return cls(_text(row, "query"), texts("positives"), texts("negatives"), float(row.get("weight", 1.0)))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Queries that no training may see, their judgements, and the passages to search.
+
+    Without `passages`, those of a collection are searched: give the collection where this is used. What was made can be
+    measured: ids are unique, and at least one query has a relevant passage.
+
+    Raises:
+        InputError: an id stands twice, or no query has a relevant passage.
+    """
+
+    queries: tuple[Query, ...]
+    qrels: Qrels
+    passages: tuple[Passage, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, ids in (("queries", [q.id for q in self.queries]), ("passages", [p.id for p in self.passages])):
+            repeated = [item for item, count in Counter(ids).items() if count > 1]
+            if repeated:
+                raise InputError(f"held-out {name} contain the id {repeated[0]!r} twice: every id names one thing")
+        if not self.answerable:
+            raise InputError(
+                f"none of the {len(self.queries)} held-out queries has a relevant passage in the {len(self.qrels)} "
+                "judgements: check that query ids and judgements belong together"
+            )
+
+    @property
+    def answerable(self) -> tuple[Query, ...]:
+        """The queries that have a passage of grade 1 or more: only they can show a difference."""
+        return tuple(query for query in self.queries if any(g > 0 for g in self.qrels.get(query.id, {}).values()))
+
+    @property
+    def relevant(self) -> frozenset[str]:
+        """The ids of all passages that answer a held-out query."""
+        return frozenset(
+            passage for query in self.queries for passage, grade in self.qrels.get(query.id, {}).items() if grade > 0
+        )
+
+    @classmethod
+    def of_examples(cls, examples: Sequence[Example], *, passages: Iterable[Passage] = ()) -> HeldOut:
+        """Hold examples out: their positives are the answers. Equal queries become one with the answers of all.
+
+        `passages` are searched beside the positives of the examples. With none at all, give a collection instead.
+        """
+        ids: dict[str, str] = {}
+        qrels: dict[str, dict[str, int]] = {}
+        for example in examples:
+            query_id = ids.setdefault(example.query, f"heldout-{len(ids)}")
+            qrels.setdefault(query_id, {}).update({positive.id: 1 for positive in example.positives})
+        searched = {passage.id: passage for passage in passages}
+        if searched:
+            for example in examples:
+                searched.update({p.id: Passage(p.id, p.text) for p in example.positives if p.id not in searched})
+        return cls(tuple(Query(query_id, text) for text, query_id in ids.items()), qrels, tuple(searched.values()))
 
 
 def _text(row: Mapping[str, Any], key: str) -> str:

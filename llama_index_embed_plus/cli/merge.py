@@ -22,9 +22,8 @@ from llama_index_embed_plus.cli.console import DEFAULT_LOCATION, Location, err, 
 from llama_index_embed_plus.cli.train import say_proof, summary_of
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
-from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries
+from llama_index_embed_plus.evaluate.retrieval.files import read_held_out
 from llama_index_embed_plus.training.data.reading import read_training_data
-from llama_index_embed_plus.training.data.records import Heldout
 from llama_index_embed_plus.training.data.splits import as_questions, check_leak
 from llama_index_embed_plus.training.merge import Choice, choose_coefficient, interpolate, interpolated
 from llama_index_embed_plus.training.proof.model_card import record_proof
@@ -34,6 +33,7 @@ from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import UsageError
+from qdrant_tools.records import HeldOut
 
 app = typer.Typer()
 
@@ -98,9 +98,9 @@ class Asked:
     def _given(self) -> tuple[object, ...]:
         return self.queries, self.qrels, self.collection
 
-    def heldout(self) -> Heldout:
+    def held_out(self) -> HeldOut:
         assert self.queries is not None and self.qrels is not None
-        return Heldout(tuple(read_queries(self.queries)), read_qrels(self.qrels))
+        return read_held_out(self.queries, self.qrels)
 
     @contextmanager
     def opened(self, encoder: TextEncoder) -> Iterator[Collection]:
@@ -142,11 +142,11 @@ def prove_model(model: Path, base: str, asked: Asked, examples: Path | None, *, 
     """
     if read_report(model) is None:
         raise UsageError(f"{model} was not trained here: there is no report to put a proof into")
-    before, after, heldout = open_encoder(base), open_encoder(model), asked.heldout()
+    before, after, held_out = open_encoder(base), open_encoder(model), asked.held_out()
     if examples is not None:
-        check_leak(as_questions(read_training_data(examples).rows), heldout, encoder=before)
+        check_leak(as_questions(read_training_data(examples).rows), held_out, encoder=before)
     with asked.opened(before) as collection:
-        report = record_proof(model, prove(before, after, heldout, collection=collection))
+        report = record_proof(model, prove(before, after, held_out, collection=collection))
     if as_json:
         say(json.dumps(summary_of(model, report), ensure_ascii=False))
         return
@@ -154,7 +154,7 @@ def prove_model(model: Path, base: str, asked: Asked, examples: Path | None, *, 
 
 
 def _choose(base: str, tuned: str, asked: Asked) -> Choice:
-    dev, encoder = asked.heldout(), open_encoder(base)
+    dev, encoder = asked.held_out(), open_encoder(base)
     err.print("choose a coefficient on the dev queries", markup=False)
     with asked.opened(encoder) as collection, tempfile.TemporaryDirectory() as scratch:
         return choose_coefficient(encoder, interpolated(base, tuned, Path(scratch)), dev, collection=collection)

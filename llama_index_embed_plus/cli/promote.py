@@ -16,14 +16,15 @@ from llama_index_embed_plus.cli.console import DEFAULT_LOCATION, Backend, Consol
 from llama_index_embed_plus.cli.monitor import read_query_texts
 from llama_index_embed_plus.cli.opened import Where
 from llama_index_embed_plus.encoders.open import BackendName, open_encoder
-from llama_index_embed_plus.evaluate.retrieval import files
+from llama_index_embed_plus.evaluate.retrieval.files import read_held_out
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import CollectionError, LocationError, UsageError
 from qdrant_tools.promotion.bridge import Method, draw_sample, measure_drift
 from qdrant_tools.promotion.plan import PromotionPlan
 from qdrant_tools.promotion.promotion import Promotion
 from qdrant_tools.promotion.switch import cleanup, rollback
-from qdrant_tools.promotion.verify import Gates, HeldOut, Verification
+from qdrant_tools.promotion.verify import Gates, Verification
+from qdrant_tools.records import Encoder, HeldOut
 
 app = typer.Typer(
     name="promote",
@@ -189,8 +190,8 @@ class Judged:
     qrels: Path | None
     before: str | None
 
-    def held_out(self, where: Where) -> HeldOut | None:
-        """Read and open what was given.
+    def read(self, where: Where) -> tuple[HeldOut | None, Encoder | None]:
+        """Return the held-out queries and the encoder that serves now, as far as they were named.
 
         Raises:
             UsageError: one of the files without the other, or a model without them.
@@ -198,11 +199,10 @@ class Judged:
         """
         if self.queries is None or self.qrels is None:
             if self.queries is None and self.qrels is None and self.before is None:
-                return None
+                return None, None
             raise UsageError("--queries and --qrels go together, and --before needs both")
         before = None if self.before is None else open_encoder(self.before, backend=where.backend)
-        queries = {query.id: query.text for query in files.read_queries(self.queries)}
-        return HeldOut(queries, files.read_qrels(self.qrels), before)
+        return read_held_out(self.queries, self.qrels), before
 
 
 @contextmanager
@@ -234,7 +234,7 @@ def build_next(alias: str, where: Where, *, in_place: bool, force: bool, batch_s
 
 def verify_next(alias: str, where: Where, gates: Gates, judged: Judged, *, as_json: bool) -> None:
     with _promotion(alias, where) as promotion:
-        found = _verify(promotion, gates, judged.held_out(where))
+        found = _verify(promotion, gates, *judged.read(where))
     if as_json:
         print_json(found.as_row())
     else:
@@ -262,11 +262,11 @@ def promote(
     """All steps up to the switch; a check that fails ends it before, unless forced."""
     with _promotion(alias, where, in_place=in_place) as promotion:
         plan = promotion.plan()
-        held_out = judged.held_out(where)
+        held_out, before = judged.read(where)
         if plan.kind != "nothing":
             _build(promotion, force=force, batch_size=batch_size)
             if held_out is not None or plan.kind != "adapter" or not force:
-                found = _verify(promotion, gates, held_out)
+                found = _verify(promotion, gates, held_out, before)
                 _show(found, to_stderr=as_json)
                 if not found.passed and not force:
                     raise CollectionError(f"{alias!r} keeps its encoder: {'; '.join(found.failed)}")
@@ -339,9 +339,9 @@ def _offered(promotion: Promotion, *, force: bool) -> Promotion:
     raise LocationError(f"{short}: say --in-place, or --force to try nevertheless")
 
 
-def _verify(promotion: Promotion, gates: Gates, held_out: HeldOut | None) -> Verification:
+def _verify(promotion: Promotion, gates: Gates, held_out: HeldOut | None, before: Encoder | None) -> Verification:
     with resumable(AGAIN), ConsoleReporter().step(f"verify {promotion.alias}", None):
-        return promotion.verify(gates, held_out=held_out)
+        return promotion.verify(gates, held_out=held_out, before=before)
 
 
 def _switch(promotion: Promotion, *, force: bool, as_json: bool) -> None:

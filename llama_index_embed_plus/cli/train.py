@@ -19,10 +19,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from llama_index_embed_plus.cli.console import DEFAULT_LOCATION, Location, err, say
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
-from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries
+from llama_index_embed_plus.evaluate.retrieval.files import read_held_out
 from llama_index_embed_plus.training.adapter_data import AdapterSettings
 from llama_index_embed_plus.training.data.reading import read_training_data
-from llama_index_embed_plus.training.data.records import Heldout, TrainingData
+from llama_index_embed_plus.training.data.records import TrainingData
 from llama_index_embed_plus.training.data.splits import SplitSettings, split_queries
 from llama_index_embed_plus.training.proof.report import TrainReport
 from llama_index_embed_plus.training.recipe import read_recipe
@@ -35,6 +35,7 @@ from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import UsageError
+from qdrant_tools.records import HeldOut
 
 app = typer.Typer()
 
@@ -166,7 +167,7 @@ def run_training(job: Job, *, page: bool, as_json: bool) -> None:
         raise UsageError("a model to start from and --examples are needed: give them, or a --recipe")
     encoder = open_encoder(job.base)
     encoder.quiet = True
-    data, heldout = _data(job, job.examples, encoder)
+    data, held_out = _data(job, job.examples, encoder)
     with _opened(job, encoder) as collection:
         try:
             with _metered(f"train {job.method}", _steps(data, settings)) as meter:
@@ -175,7 +176,7 @@ def run_training(job: Job, *, page: bool, as_json: bool) -> None:
                     data,
                     job.out,
                     settings,
-                    heldout=heldout,
+                    held_out=held_out,
                     collection=collection,
                     progress=meter,
                 )
@@ -236,19 +237,19 @@ def _steps(data: TrainingData, settings: TrainSettings) -> int:
     return settings.adapter.max_epochs if settings.method == "adapter" else planned_steps(data, settings)
 
 
-def _data(job: Job, file: Path, encoder: TextEncoder) -> tuple[TrainingData, Heldout | None]:
+def _data(job: Job, file: Path, encoder: TextEncoder) -> tuple[TrainingData, HeldOut | None]:
     """What to train on, and what to measure with."""
     data, asked = read_training_data(file), job.question
     measured = asked.queries is not None or asked.share > 0
     if measured and job.collection is None:
         raise UsageError("held-out queries need passages to search: give the --collection that holds them")
     if asked.queries is not None and asked.qrels is not None:
-        return data, Heldout(tuple(read_queries(asked.queries)), read_qrels(asked.qrels))
+        return data, read_held_out(asked.queries, asked.qrels)
     if not measured:
         return data, None
     by = SplitSettings(dev=0.0, test=asked.share, seed=job.given["seed"], by_passage=not asked.shared_passages)
     split = split_queries(data.examples, by, encoder=encoder)
-    return TrainingData.of(split.train), Heldout.of_examples(split.test)
+    return TrainingData.of(split.train), HeldOut.of_examples(split.test)
 
 
 @contextmanager

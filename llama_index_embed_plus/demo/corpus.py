@@ -44,7 +44,7 @@ class DocstringCorpus:
 
     passages: tuple[Passage, ...]
     train: Split
-    heldout: Split
+    held_out: Split
 
 
 def load_docstrings(*, library: Path | None = None, limit: int | None = None) -> DocstringCorpus:

@@ -189,15 +189,15 @@ class Demo:
 
     def measure(self, step: str, collection: Collection, corpus: DocstringCorpus, encoder: Encoder) -> RetrievalReport:
         with self.step(step):
-            return evaluate_retrieval(collection, corpus.heldout.queries, corpus.heldout.qrels, encoder)
+            return evaluate_retrieval(collection, corpus.held_out.queries, corpus.held_out.qrels, encoder)
 
     def check_hnsw(
         self, collection: Collection, corpus: DocstringCorpus, encoder: Encoder, found: RetrievalReport
     ) -> float:
         """Return recall@10 of the HNSW run against exact search over the same vectors."""
         with self.step("check hnsw against exact"):
-            heldout = corpus.heldout
-            return overlap(found, evaluate_retrieval(collection, heldout.queries, heldout.qrels, encoder, exact=True))
+            held_out = corpus.held_out
+            return overlap(found, evaluate_retrieval(collection, held_out.queries, held_out.qrels, encoder, exact=True))
 
     def log(self, collection: Collection, corpus: DocstringCorpus, encoder: Encoder) -> RetrievalLog:
         """Write a log as a running system would: every train query searched, and a click on what answers it."""
@@ -256,7 +256,7 @@ class Demo:
         return {
             "documents": len(corpus.passages),
             "train_queries": len(corpus.train.queries),
-            "heldout_queries": len(corpus.heldout.queries),
+            "heldout_queries": len(corpus.held_out.queries),
             "before": systems.reports["base"].headline(),
             "after": systems.reports[after].headline(),
             "difference": _interval(systems.comparisons[after]),
@@ -326,7 +326,7 @@ def write_report(row: Mapping[str, Any], reports: Reports, path: Path, chart: Pa
 def write_data(folder: Path, corpus: DocstringCorpus, reports: Reports) -> None:
     """Passages, queries, judgements and runs, for anybody who wants to check the figures."""
     _write_rows(folder / "corpus.jsonl", (passage.as_row() for passage in corpus.passages))
-    for name, split in (("train", corpus.train), ("heldout", corpus.heldout)):
+    for name, split in (("train", corpus.train), ("heldout", corpus.held_out)):
         write_queries(folder / f"queries-{name}.jsonl", split.queries)
         write_qrels(folder / f"qrels-{name}.tsv", split.qrels)
     for name, report in reports.items():

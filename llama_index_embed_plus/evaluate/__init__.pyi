@@ -1,16 +1,27 @@
 from .retrieval.comparison import Comparison, compare
 from .retrieval.exact import PassageVectors, embed_passages
-from .retrieval.files import read_qrels, read_queries, read_run, write_qrels, write_queries, write_run
+from .retrieval.files import (
+    HeldOut,
+    read_held_out,
+    read_qrels,
+    read_queries,
+    read_run,
+    write_qrels,
+    write_queries,
+    write_run,
+)
 from .retrieval.report import RetrievalReport, report_of
 from .retrieval.retrieval import evaluate_retrieval
 
 __all__ = [
     "Comparison",
+    "HeldOut",
     "PassageVectors",
     "RetrievalReport",
     "compare",
     "embed_passages",
     "evaluate_retrieval",
+    "read_held_out",
     "read_qrels",
     "read_queries",
     "read_run",

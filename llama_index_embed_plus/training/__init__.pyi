@@ -2,7 +2,7 @@ from .adapter import AdapterReport, fit_adapter
 from .adapter_data import AdapterSettings
 from .data.columns import ColumnSettings, datasets_for, to_dataset
 from .data.reading import read_training_data
-from .data.records import Heldout, TrainingData
+from .data.records import TrainingData
 from .data.splits import SplitSettings, check_leak, find_leaks, split_queries
 from .data.unsupervised import NoiseSettings
 from .losses.build import build_loss
@@ -20,7 +20,6 @@ __all__ = [
     "AdapterSettings",
     "ColumnSettings",
     "Evidence",
-    "Heldout",
     "LOSSES",
     "LoraSettings",
     "LossOptions",

@@ -29,14 +29,13 @@ from llama_index_embed_plus.models import config as facts
 from llama_index_embed_plus.models import files as checkpoints
 from llama_index_embed_plus.models.spec import EncoderSpec, read_spec, space_of, tokenizer_hash
 from llama_index_embed_plus.models.weights import tensors_of, weight_files
-from llama_index_embed_plus.training.data.records import Heldout
 from llama_index_embed_plus.training.proof.forgetting import Forgetting, General
 from llama_index_embed_plus.training.proof.paired import Change
 from llama_index_embed_plus.training.proof.proof import ProofSettings, prove
 from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, read_report, write_report
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import UsageError
-from qdrant_tools.records import Encoder, Vectors
+from qdrant_tools.records import Encoder, HeldOut, Vectors
 
 COEFFICIENTS = (0.2, 0.4, 0.6, 0.8, 1.0)
 _CARD = "README.md"
@@ -118,7 +117,7 @@ class Choice:
 def choose_coefficient(
     base: Encoder,
     candidate: Callable[[float], Encoder],
-    dev: Heldout,
+    dev: HeldOut,
     settings: ProofSettings | None = None,
     *,
     general: General | None = None,

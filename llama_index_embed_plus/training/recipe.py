@@ -100,14 +100,14 @@ class Recipe:
     stages: tuple[StagePlan, ...]
     base: str | None = None
     passages: Path | None = None
-    heldout: Questions | None = None
+    held_out: Questions | None = None
     dev: Questions | None = None
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) < len(names):
             raise UsageError(f"the stages are {names}, expected at least one, each with a name of its own")
-        if (self.heldout or self.dev) and self.passages is None:
+        if (self.held_out or self.dev) and self.passages is None:
             raise UsageError("held-out queries need passages to search: name the file in passages")
 
 
@@ -137,10 +137,10 @@ class _Reader:
             raise self.error("stage", f"is {stages!r}, expected [[stage]] tables")
         plans = tuple(self.stage(row, f"stage {i}", shared) for i, row in enumerate(stages, start=1))
         passages = self.existing(table, "", "passages") if "passages" in table else None
-        heldout, dev = (self.questions(table[key], key) if key in table else None for key in ("heldout", "dev"))
+        held_out, dev = (self.questions(table[key], key) if key in table else None for key in ("heldout", "dev"))
         base = self.typed(table, "", "base", str) if "base" in table else None
         with self.at(""):
-            return Recipe(plans, base, passages, heldout, dev)
+            return Recipe(plans, base, passages, held_out, dev)
 
     def stage(self, row: Any, where: str, shared: Table) -> StagePlan:
         if not isinstance(row, Mapping):

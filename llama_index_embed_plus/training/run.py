@@ -34,7 +34,7 @@ from llama_index_embed_plus.models import files as checkpoints
 from llama_index_embed_plus.models.spec import EncoderSpec, read_spec, space_of
 from llama_index_embed_plus.training.adapter import fit_adapter
 from llama_index_embed_plus.training.data.columns import ColumnSettings, column_role, datasets_for
-from llama_index_embed_plus.training.data.records import Heldout, TrainingData
+from llama_index_embed_plus.training.data.records import TrainingData
 from llama_index_embed_plus.training.data.splits import SAME, as_questions, check_leak
 from llama_index_embed_plus.training.data.unsupervised import NoiseSettings
 from llama_index_embed_plus.training.losses.build import build_loss
@@ -58,7 +58,7 @@ from llama_index_embed_plus.training.trainer.setup import (
 )
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import UsageError
-from qdrant_tools.records import Encoder, Example, Progress
+from qdrant_tools.records import Encoder, Example, HeldOut, Progress
 
 __all__ = ["Evidence", "planned_steps", "train"]
 
@@ -69,13 +69,13 @@ def train(
     out: Path,
     settings: TrainSettings | None = None,
     *,
-    heldout: Heldout | Evidence | None = None,
+    held_out: HeldOut | Evidence | None = None,
     collection: Collection | None = None,
     progress: Progress | None = None,
 ) -> TrainReport:
     """Train `base` on `examples` and write an artifact, a sentence-transformers folder with a report, to `out`.
 
-    heldout: queries that decide whether the result is better; training examples that know one are refused.
+    held_out: queries that decide whether the result is better; training examples that know one are refused.
     collection: what a query adapter is fitted against, and what is searched for held-out queries without passages.
     progress: called once per optimiser step (adapter: epoch); `planned_steps` says how many there will be.
 
@@ -94,7 +94,7 @@ def train(
         data=examples if isinstance(examples, TrainingData) else TrainingData.of(examples),
         out=out,
         settings=settings or TrainSettings(),
-        evidence=Evidence(heldout) if isinstance(heldout, Heldout) else heldout,
+        evidence=Evidence(held_out) if isinstance(held_out, HeldOut) else held_out,
         collection=collection,
     )
     if ranks.is_main():
@@ -143,8 +143,8 @@ def _train_weights(job: Job, progress: Progress | None) -> TrainReport:
         ranks.wait()
         trained = open_trainable(job.folder, Path(copy), settings, device=device_of(settings))
         losses = dict.fromkeys(datasets, build_loss(settings.loss, trained.model, options))
-        heldout = job.evidence.heldout if job.evidence and ranks.is_main() else None
-        watched = looks(trained.model, heldout, spec, progress, collection=job.collection)
+        held_out = job.evidence.held_out if job.evidence and ranks.is_main() else None
+        watched = looks(trained.model, held_out, spec, progress, collection=job.collection)
         fitted = fit(trained.model, datasets, losses, arguments, checkpoints=run, progress=progress, callbacks=watched)
         if ranks.is_main():
             counts = {**job.counts, "rows": sum(map(len, datasets.values()))}
@@ -191,10 +191,10 @@ _MAY_DIFFER = ("report_to", "checkpoint_every", "device", "adapter", "proof", "p
 class Evidence:
     """What decides about a trained encoder: held-out queries, and a general set on which it must not forget.
 
-    general: a `SimilaritySet` or another `Heldout`; None: known items, drawn from the passages that are searched.
+    general: a `SimilaritySet` or another `HeldOut`; None: known items, drawn from the passages that are searched.
     """
 
-    heldout: Heldout
+    held_out: HeldOut
     general: General | None = None
 
 
@@ -230,7 +230,7 @@ class Job:
             examples = as_questions(self.data.rows)
             apart, similarity = self.settings.passages_apart, self.settings.leak_similarity
             encoder = None if similarity is None else self.open_base()
-            check_leak(examples, self.evidence.heldout, encoder=encoder, similarity=similarity or SAME, passages=apart)
+            check_leak(examples, self.evidence.held_out, encoder=encoder, similarity=similarity or SAME, passages=apart)
 
     def datasets(self) -> DatasetDict:
         """The columns that the loss reads. Raises UsageError for data of another shape, TrainingError for none."""
@@ -254,10 +254,10 @@ class Job:
         return prove(
             before,
             after,
-            self.evidence.heldout,
+            self.evidence.held_out,
             self.settings.proof,
             general=self.evidence.general,
-            collection=None if self.evidence.heldout.passages else self.collection,
+            collection=None if self.evidence.held_out.passages else self.collection,
             trained={positive.id for example in rows for positive in example.positives},
         )
 

@@ -24,12 +24,12 @@ from llama_index_embed_plus.documents import read_passages
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
-from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries
+from llama_index_embed_plus.evaluate.retrieval.files import read_held_out
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.models import files as checkpoints
 from llama_index_embed_plus.models.files import read_json, write_json
 from llama_index_embed_plus.training.data.reading import read_training_data
-from llama_index_embed_plus.training.data.records import Heldout, TrainingData
+from llama_index_embed_plus.training.data.records import TrainingData
 from llama_index_embed_plus.training.proof.model_card import write_card
 from llama_index_embed_plus.training.proof.proof import Searched
 from llama_index_embed_plus.training.proof.report import Stage, TrainReport, read_report, write_report
@@ -44,7 +44,7 @@ from qdrant_tools.errors import UsageError
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.metrics import ndcg, recall, reciprocal_rank
 from qdrant_tools.mining.file import mine_to_jsonl, read_examples
-from qdrant_tools.records import Encoder, Example, Label, Passage, Progress
+from qdrant_tools.records import Encoder, Example, HeldOut, Label, Passage, Progress
 
 Announce = Callable[[str], None]
 """Told what begins: `train nli`, `mine hard-1`, `measure hard-1`."""
@@ -98,8 +98,8 @@ class _Run:
         self.base = checkpoints.resolve(str(recipe.base))
         self.passages = list(read_passages(recipe.passages)) if recipe.passages is not None else []
         self._ids = {passage.text: passage.id for passage in self.passages}
-        self.heldout = self.questions(recipe.heldout)
-        self.dev = self.questions(recipe.dev) or self.heldout
+        self.held_out = self.questions(recipe.held_out)
+        self.dev = self.questions(recipe.dev) or self.held_out
         self.searched = Searched(self.dev, None, most=50_000, seed=0) if self.dev is not None else None
 
     def run(self) -> TrainReport:
@@ -217,7 +217,7 @@ class _Run:
         job = self.job(steps[len(made) - 1].data, steps[len(made) - 1].plan)
         before, after = job.open_base(), open_encoder(best, backend="torch")
         chosen = (f"the best of {len(steps)} trainings is {steps[len(made) - 1].name}",) if self.dev else ()
-        optimistic = (ON_THE_HELDOUT,) if self.dev is not None and self.dev is self.heldout and len(steps) > 1 else ()
+        optimistic = (ON_THE_HELDOUT,) if self.dev is not None and self.dev is self.held_out and len(steps) > 1 else ()
         with artifact.written_whole(self.out) as draft:
             shutil.copytree(best, draft, dirs_exist_ok=True)
             report = job.report(
@@ -237,14 +237,14 @@ class _Run:
 
     def job(self, data: TrainingData, plan: StagePlan) -> Job:
         """The stage as one call of `train` on the first base: for the leak check, the proof and the report."""
-        evidence = Evidence(self.heldout) if self.heldout is not None else None
+        evidence = Evidence(self.held_out) if self.held_out is not None else None
         name = Path(str(self.recipe.base)).name if self.base.exists() else str(self.recipe.base)
         return Job(name, self.base, data, self.out, plan.settings, evidence, None)
 
-    def questions(self, files: Questions | None) -> Heldout | None:
+    def questions(self, files: Questions | None) -> HeldOut | None:
         if files is None:
             return None
-        return Heldout(tuple(read_queries(files.queries)), read_qrels(files.qrels), tuple(self.passages))
+        return read_held_out(files.queries, files.qrels, passages=self.passages)
 
 
 def labels_of(data: TrainingData) -> Iterator[Label]:

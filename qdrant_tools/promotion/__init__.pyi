@@ -2,12 +2,11 @@ from .bridge import BridgedEncoder, draw_sample, measure_drift
 from .plan import PromotionPlan
 from .promotion import Promotion
 from .switch import cleanup, rollback
-from .verify import Gates, HeldOut, Verification, verify_copy
+from .verify import Gates, Verification, verify_copy
 
 __all__ = [
     "BridgedEncoder",
     "Gates",
-    "HeldOut",
     "Promotion",
     "PromotionPlan",
     "Verification",

@@ -38,8 +38,8 @@ from qdrant_tools.promotion.plan import (
 )
 from qdrant_tools.promotion.switch import cleanup, hand_over, rollback, switch_in_place, write_adapter
 from qdrant_tools.promotion.sync import Carried, carry
-from qdrant_tools.promotion.verify import Gates, HeldOut, Verification, verify_copy, verify_in_place, verify_queries
-from qdrant_tools.records import Encoder, Progress
+from qdrant_tools.promotion.verify import Gates, Verification, verify_copy, verify_in_place, verify_queries
+from qdrant_tools.records import Encoder, HeldOut, Progress
 
 __all__ = [
     "BuildReport",
@@ -150,8 +150,12 @@ class Promotion:
             self._state(plan, "built").save(self.manager)
         return BuildReport(target.name, done.written, done.deleted, passes, not last.differences)
 
-    def verify(self, gates: Gates | None = None, *, held_out: HeldOut | None = None) -> Verification:
-        """Check what was built; what `switch` asks for.
+    def verify(
+        self, gates: Gates | None = None, *, held_out: HeldOut | None = None, before: Encoder | None = None
+    ) -> Verification:
+        """Check what was built; `switch` requires it.
+
+        `held_out` queries are measured with the new encoder and with `before`, the one that serves now.
 
         Raises:
             CollectionError: nothing was built yet.
@@ -161,13 +165,15 @@ class Promotion:
         if plan.kind == "nothing":
             raise CollectionError(f"alias {self.alias!r} serves {self.encoder.space!r} already: nothing to verify")
         if plan.kind == "adapter":
-            found = verify_queries(source, self.encoder, gates, held_out)
+            found = verify_queries(source, self.encoder, gates, held_out, before)
         else:
             _refuse_unbuilt(plan)
             if plan.kind == "in-place":
-                found = verify_in_place(source, as_seen_by(source, self.encoder), self.encoder, gates, held_out)
+                target = as_seen_by(source, self.encoder)
+                found = verify_in_place(source, target, self.encoder, gates, held_out, before)
             else:
-                found = verify_copy(source, self.manager.open(plan.target), self.encoder, gates, held_out)
+                target = self.manager.open(plan.target)
+                found = verify_copy(source, target, self.encoder, gates, held_out, before)
         phase: Phase = "verified" if found.passed else "built"
         replace(self._state(plan, phase), verification=found.as_row()).save(self.manager)
         return found

@@ -6,7 +6,6 @@ Does not know: aliases, promotion.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,11 +13,11 @@ import numpy as np
 
 from qdrant_tools.collections.adopt import sample
 from qdrant_tools.collections.collection import Collection, plain_id
-from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.errors import UsageError
 from qdrant_tools.metrics import mean, ndcg, paired_bootstrap
 from qdrant_tools.promotion.in_place import missing
 from qdrant_tools.promotion.sync import differences
-from qdrant_tools.records import Encoder, Qrels, Vectors
+from qdrant_tools.records import Encoder, HeldOut, Vectors
 from qdrant_tools.search.dense import search_batch
 from qdrant_tools.search.neighbours import Questions, Truth, answers
 from qdrant_tools.validation import checked_count, checked_number, checked_unit_vectors
@@ -44,16 +43,6 @@ class Gates:
         checked_number("similarity", self.similarity, above=0, most=1)
         checked_number("recall", self.recall, least=0, most=1)
         checked_number("max_drop", self.max_drop)
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Queries that no training saw, with judgements: query id -> text, and as `Qrels`."""
-
-    queries: Mapping[str, str]
-    qrels: Qrels
-    before: Encoder | None = None
-    """The encoder that serves now; without it there is nothing to compare with, and the metric is only told."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +76,17 @@ class Verification:
 
 
 def verify_copy(
-    source: Collection, target: Collection, encoder: Encoder, gates: Gates, held_out: HeldOut | None
+    source: Collection,
+    target: Collection,
+    encoder: Encoder,
+    gates: Gates,
+    held_out: HeldOut | None = None,
+    before: Encoder | None = None,
 ) -> Verification:
-    """Check that `target` holds what `source` holds, in `encoder`'s vectors, and finds it."""
+    """Check that `target` holds what `source` holds, in `encoder`'s vectors, and finds it.
+
+    `before` is the encoder that serves now: without it the metric on `held_out` is reported and decides nothing.
+    """
     points = [each.client.count(each.name, exact=True).count for each in (source, target)]
     left = differences(source, target).differences
     checks = [
@@ -100,12 +97,17 @@ def verify_copy(
     if texts:
         checks += [_vectors(texts, stored, encoder, gates), _recall(target, stored, gates)]
     if held_out is not None:
-        checks.append(_metric(source, target, encoder, gates, held_out))
+        checks.append(_metric(source, target, encoder, gates, held_out, before))
     return Verification(target.name, points[1], tuple(checks))
 
 
 def verify_in_place(
-    source: Collection, target: Collection, encoder: Encoder, gates: Gates, held_out: HeldOut | None
+    source: Collection,
+    target: Collection,
+    encoder: Encoder,
+    gates: Gates,
+    held_out: HeldOut | None = None,
+    before: Encoder | None = None,
 ) -> Verification:
     """Check that every point of a collection has the vector that `target` names, by `encoder`, and is found by it."""
     points, left = source.client.count(source.name, exact=True).count, missing(target)
@@ -114,23 +116,30 @@ def verify_in_place(
         texts, stored = _samples(target, gates.samples)
         checks += [_vectors(texts, stored, encoder, gates), _recall(target, stored, gates)] if texts else []
     if held_out is not None:
-        checks.append(_metric(source, target, encoder, gates, held_out))
+        checks.append(_metric(source, target, encoder, gates, held_out, before))
     return Verification(f"{target.name} (vector {target.layout.vector!r})", points, tuple(checks))
 
 
-def verify_queries(collection: Collection, encoder: Encoder, gates: Gates, held_out: HeldOut | None) -> Verification:
+def verify_queries(
+    collection: Collection,
+    encoder: Encoder,
+    gates: Gates,
+    held_out: HeldOut | None = None,
+    before: Encoder | None = None,
+) -> Verification:
     """Check an encoder that differs from the one that serves only in how it embeds queries.
 
     Raises:
-        UsageError: no held-out queries; nothing else could tell.
+        UsageError: no held-out queries, or no encoder to compare with; nothing else could tell.
     """
-    if held_out is None or held_out.before is None:
+    if held_out is None or before is None:
         raise UsageError(
-            "a query adapter is verified on held-out queries: give HeldOut(queries, qrels, before=encoder), on the "
-            "command line --queries, --qrels and --before"
+            "a query adapter is verified on held-out queries: give held_out=HeldOut(queries, qrels) and "
+            "before=encoder, on the command line --queries, --qrels and --before"
         )
     points = collection.client.count(collection.name, exact=True).count
-    return Verification(collection.name, points, (_metric(collection, collection, encoder, gates, held_out),))
+    metric = _metric(collection, collection, encoder, gates, held_out, before)
+    return Verification(collection.name, points, (metric,))
 
 
 def _samples(target: Collection, count: int) -> tuple[list[str], Vectors]:
@@ -160,24 +169,30 @@ def _recall(target: Collection, stored: Vectors, gates: Gates) -> Check:
     return Check(f"recall@{gates.k} against exact", recall >= gates.recall, recall, f"at least {gates.recall}")
 
 
-def _metric(source: Collection, target: Collection, encoder: Encoder, gates: Gates, held_out: HeldOut) -> Check:
+def _metric(
+    source: Collection,
+    target: Collection,
+    encoder: Encoder,
+    gates: Gates,
+    held_out: HeldOut,
+    before: Encoder | None,
+) -> Check:
     after = _ndcg(target, encoder, gates.k, held_out)
     name = f"nDCG@{gates.k} on {len(after)} held-out queries"
-    if held_out.before is None:
+    if before is None:
         return Check(name, True, mean(after), "anything: there is no encoder to compare with")
-    before = _ndcg(source, held_out.before, gates.k, held_out)
-    interval = paired_bootstrap(before, after)
+    served = _ndcg(source, before, gates.k, held_out)
+    interval = paired_bootstrap(served, after)
     expected = (
-        f"at least {mean(before) - gates.max_drop:.4f} (difference {interval.difference:+.4f}, "
+        f"at least {mean(served) - gates.max_drop:.4f} (difference {interval.difference:+.4f}, "
         f"95 % interval {interval.low:+.4f} to {interval.high:+.4f})"
     )
     return Check(name, interval.difference >= -gates.max_drop, mean(after), expected)
 
 
 def _ndcg(collection: Collection, encoder: Encoder, k: int, held_out: HeldOut) -> dict[str, float]:
-    wanted = [query_id for query_id in held_out.queries if query_id in held_out.qrels]
-    if not wanted:
-        raise InputError("none of the held-out queries has a judgement: their ids differ from those of the qrels")
-    found = search_batch(collection, [held_out.queries[each] for each in wanted], encoder, k=k)
-    run = {each: {hit.id: hit.score for hit in hits} for each, hits in zip(wanted, found, strict=True)}
-    return ndcg({each: held_out.qrels[each] for each in wanted}, run, k=k)
+    """nDCG@k of every query that has a relevant passage."""
+    queries = held_out.answerable
+    ranked = search_batch(collection, [query.text for query in queries], encoder, k=k)
+    run = {query.id: {hit.id: hit.score for hit in hits} for query, hits in zip(queries, ranked, strict=True)}
+    return ndcg({query.id: held_out.qrels[query.id] for query in queries}, run, k=k)

@@ -48,10 +48,10 @@ def place(base, tmp_path, monkeypatch):
         for i in range(1, len(TRAIN))
     ]
     (tmp_path / "examples.jsonl").write_text("".join(json.dumps(row.as_row()) + "\n" for row in rows))
-    heldout = range(len(TRAIN), len(PAIRS))
-    queries = [{"_id": f"q{i}", "text": QUESTIONS[i]} for i in heldout]
+    held_out = range(len(TRAIN), len(PAIRS))
+    queries = [{"_id": f"q{i}", "text": QUESTIONS[i]} for i in held_out]
     (tmp_path / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))
-    qrels = "".join(f"q{i}\tp{i}\t1\n" for i in heldout)
+    qrels = "".join(f"q{i}\tp{i}\t1\n" for i in held_out)
     (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + qrels)
     return tmp_path
 

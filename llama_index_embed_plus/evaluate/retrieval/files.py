@@ -14,7 +14,8 @@ from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport
 from qdrant_tools.errors import InputError
 from qdrant_tools.files import read_lines, read_rows, write_rows, written_whole
 from qdrant_tools.metrics import ranked
-from qdrant_tools.records import Qrels, Query, Run
+from qdrant_tools.records import HeldOut as HeldOut  # the top of this package exports it from here
+from qdrant_tools.records import Passage, Qrels, Query, Run
 
 BEIR_HEADER = ("query-id", "corpus-id", "score")
 
@@ -36,6 +37,15 @@ def read_queries(path: Path) -> list[Query]:
     if not queries:
         raise InputError(f"{path} holds no queries: expected JSONL rows with 'id' (or '_id') and 'text'")
     return list(queries.values())
+
+
+def read_held_out(queries: Path, qrels: Path, *, passages: Iterable[Passage] = ()) -> HeldOut:
+    """Read held-out queries and their judgements from the two files of `read_queries` and `read_qrels`.
+
+    Raises:
+        InputError: as those two, or no query has a relevant passage.
+    """
+    return HeldOut(tuple(read_queries(queries)), read_qrels(qrels), tuple(passages))
 
 
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:

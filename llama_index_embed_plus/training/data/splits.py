@@ -28,9 +28,9 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 
 from llama_index_embed_plus.errors import LeakError
-from llama_index_embed_plus.training.data.records import Distilled, Heldout, LabelledText, Row, ScoredPair
+from llama_index_embed_plus.training.data.records import Distilled, LabelledText, Row, ScoredPair
 from qdrant_tools.errors import InputError, UsageError
-from qdrant_tools.records import Encoder, Example, Qrels, Query, ScoredText, Vectors
+from qdrant_tools.records import Encoder, Example, HeldOut, Qrels, Query, ScoredText, Vectors
 
 Item = TypeVar("Item", Query, Example)
 
@@ -110,12 +110,12 @@ class Leak:
     kind: Literal["same query", "near query", "same passage"]
     row: int
     train_query: str
-    heldout_query: str
+    held_out_query: str
 
 
 def find_leaks(
     train: Sequence[Example],
-    heldout: Heldout,
+    held_out: HeldOut,
     *,
     encoder: Encoder | None = None,
     similarity: float = SAME,
@@ -129,15 +129,15 @@ def find_leaks(
     where every passage answers many questions.
     """
     return [
-        *_same_queries(train, heldout),
-        *(_near_queries(train, heldout, encoder, similarity) if encoder is not None else ()),
-        *(_same_passages(train, heldout) if passages else ()),
+        *_same_queries(train, held_out),
+        *(_near_queries(train, held_out, encoder, similarity) if encoder is not None else ()),
+        *(_same_passages(train, held_out) if passages else ()),
     ]
 
 
 def check_leak(
     train: Sequence[Example],
-    heldout: Heldout,
+    held_out: HeldOut,
     *,
     encoder: Encoder | None = None,
     similarity: float = SAME,
@@ -148,12 +148,12 @@ def check_leak(
     Raises:
         LeakError: with the number of leaks by rule, and examples.
     """
-    leaks = find_leaks(train, heldout, encoder=encoder, similarity=similarity, passages=passages)
+    leaks = find_leaks(train, held_out, encoder=encoder, similarity=similarity, passages=passages)
     if not leaks:
         return
     counts = {kind: sum(leak.kind == kind for leak in leaks) for kind in ("same query", "near query", "same passage")}
     told = ", ".join(f"{count} by {kind}" for kind, count in counts.items() if count)
-    shown = "; ".join(f"{leak.train_query[:80]!r} ~ {leak.heldout_query[:80]!r}" for leak in _shown(leaks))
+    shown = "; ".join(f"{leak.train_query[:80]!r} ~ {leak.held_out_query[:80]!r}" for leak in _shown(leaks))
     raise LeakError(
         f"{len({leak.row for leak in leaks})} of {len(train)} training examples give held-out queries away ({told}), "
         f"such as {shown}: split with split_queries, or drop them with without_leaks"
@@ -183,14 +183,14 @@ def as_questions(rows: Iterable[Row]) -> list[Example]:
 
 def without_leaks(
     train: Sequence[Example],
-    heldout: Heldout,
+    held_out: HeldOut,
     *,
     encoder: Encoder | None = None,
     similarity: float = SAME,
     passages: bool = True,
 ) -> tuple[list[Example], list[Leak]]:
     """Return the examples that give nothing away, and what was wrong with the others."""
-    leaks = find_leaks(train, heldout, encoder=encoder, similarity=similarity, passages=passages)
+    leaks = find_leaks(train, held_out, encoder=encoder, similarity=similarity, passages=passages)
     dropped = {leak.row for leak in leaks}
     return [example for row, example in enumerate(train) if row not in dropped], leaks
 
@@ -201,35 +201,35 @@ def _shown(leaks: Sequence[Leak]) -> list[Leak]:
     return [*reversed(first.values()), *(leak for leak in leaks if leak is not first[leak.kind])][:_SHOWN]
 
 
-def _same_queries(train: Sequence[Example], heldout: Heldout) -> Iterator[Leak]:
-    known = {normalized(query.text): query.text for query in heldout.queries}
+def _same_queries(train: Sequence[Example], held_out: HeldOut) -> Iterator[Leak]:
+    known = {normalized(query.text): query.text for query in held_out.queries}
     for row, example in enumerate(train):
         if (same := known.get(normalized(example.query))) is not None:
             yield Leak("same query", row, example.query, same)
 
 
-def _near_queries(train: Sequence[Example], heldout: Heldout, encoder: Encoder, similarity: float) -> Iterator[Leak]:
+def _near_queries(train: Sequence[Example], held_out: HeldOut, encoder: Encoder, similarity: float) -> Iterator[Leak]:
     """Those that differ in their words; the others are found without an encoder."""
     if not train:
         return
-    known = {normalized(query.text) for query in heldout.queries}
+    known = {normalized(query.text) for query in held_out.queries}
     left = encoder.encode_queries([example.query for example in train])
-    right = encoder.encode_queries([query.text for query in heldout.queries])
+    right = encoder.encode_queries([query.text for query in held_out.queries])
     last = -1
     for row, column, _ in near_pairs(left, right, similarity=similarity):
         if row != last and normalized(train[row].query) not in known:
-            yield Leak("near query", row, train[row].query, heldout.queries[column].text)
+            yield Leak("near query", row, train[row].query, held_out.queries[column].text)
         last = row
 
 
-def _same_passages(train: Sequence[Example], heldout: Heldout) -> Iterator[Leak]:
+def _same_passages(train: Sequence[Example], held_out: HeldOut) -> Iterator[Leak]:
     by_id = {
         passage: query.text
-        for query in heldout.queries
-        for passage, grade in heldout.qrels.get(query.id, {}).items()
+        for query in held_out.queries
+        for passage, grade in held_out.qrels.get(query.id, {}).items()
         if grade > 0
     }
-    by_text = {normalized(passage.text): by_id[passage.id] for passage in heldout.passages if passage.id in by_id}
+    by_text = {normalized(passage.text): by_id[passage.id] for passage in held_out.passages if passage.id in by_id}
     for row, example in enumerate(train):
         for positive in example.positives:
             asked = by_id.get(positive.id) or (by_text.get(normalized(positive.text)) if positive.text else None)

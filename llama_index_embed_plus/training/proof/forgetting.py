@@ -5,7 +5,7 @@ The general set is one of:
 - a `SimilaritySet`: pairs of texts with a score, as of STS benchmarks; measured is Spearman's correlation of the
   cosines with the scores. The first text of a pair is embedded as a query, the second as a passage, so that a query
   adapter is seen too.
-- a `Heldout` of another topic: nDCG over its own passages.
+- a `HeldOut` of another topic: nDCG over its own passages.
 - by default, known items: passages of the collection (`searched.general_passages` says which) are split after their
   first sentence (or after their title); the sentence is the query, the rest is the one passage that answers it, and it
   is looked for among the rests of all of them. This is the inverse cloze task (Lee, Chang and Toutanova 2019,
@@ -27,11 +27,10 @@ from typing import Literal
 import numpy as np
 
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
-from llama_index_embed_plus.training.data.records import Heldout
 from llama_index_embed_plus.training.proof.paired import Change, change_of_correlation, change_of_means
 from qdrant_tools.errors import InputError
 from qdrant_tools.metrics import ndcg
-from qdrant_tools.records import Encoder, Passage, Query, Run
+from qdrant_tools.records import Encoder, HeldOut, Passage, Query, Run
 
 _MAX_CHARACTERS = 400
 _MIN_QUERY_WORDS, _MIN_REST_WORDS = 3, 5
@@ -54,10 +53,10 @@ class SimilaritySet:
 class KnownItems:
     """Passages to be found again by their own beginning; see `known_items`."""
 
-    heldout: Heldout
+    held_out: HeldOut
 
 
-General = SimilaritySet | Heldout | KnownItems
+General = SimilaritySet | HeldOut | KnownItems
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,11 @@ def measure_forgetting(before: Encoder, after: Encoder, general: General, *, k: 
         cosines = [_cosines(encoder, general) for encoder in (before, after)]
         return Forgetting("similarity", len(gold), change_of_correlation(gold, *cosines, seed=seed))
     known = isinstance(general, KnownItems)
-    heldout = general.heldout if isinstance(general, KnownItems) else general
-    if not heldout.passages:
+    held_out = general.held_out if isinstance(general, KnownItems) else general
+    if not held_out.passages:
         raise InputError("the general retrieval set has no passages: give them, both encoders embed them anew")
-    qrels = {query.id: heldout.qrels[query.id] for query in heldout.answerable}
-    first, second = (ndcg(qrels, run, k=k) for run in _runs(before, after, heldout, k=k))
+    qrels = {query.id: held_out.qrels[query.id] for query in held_out.answerable}
+    first, second = (ndcg(qrels, run, k=k) for run in _runs(before, after, held_out, k=k))
     change = change_of_means(f"ndcg@{k}", first, second, seed=seed)
     return Forgetting("known items" if known else "retrieval", len(qrels), change)
 
@@ -109,7 +108,7 @@ def known_items(passages: Iterable[Passage], *, most: int) -> KnownItems | None:
     if not queries:
         return None
     return KnownItems(
-        Heldout(tuple(queries.values()), {p.id: {p.id: 1} for p in rests.values()}, tuple(rests.values()))
+        HeldOut(tuple(queries.values()), {p.id: {p.id: 1} for p in rests.values()}, tuple(rests.values()))
     )
 
 
@@ -129,10 +128,10 @@ def _split(passage: Passage) -> tuple[str, str] | None:
     return first[:_MAX_CHARACTERS], rest[:_MAX_CHARACTERS]
 
 
-def _runs(before: Encoder, after: Encoder, heldout: Heldout, *, k: int) -> list[Run]:
-    ids = [passage.id for passage in heldout.passages]
-    texts = [passage.text for passage in heldout.passages]
-    queries = heldout.answerable
+def _runs(before: Encoder, after: Encoder, held_out: HeldOut, *, k: int) -> list[Run]:
+    ids = [passage.id for passage in held_out.passages]
+    texts = [passage.text for passage in held_out.passages]
+    queries = held_out.answerable
     stored = {before.space: before.encode_passages(texts)}
     if after.space not in stored:
         stored[after.space] = after.encode_passages(texts)

@@ -35,7 +35,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
-from llama_index_embed_plus.training.data.records import Heldout
 from llama_index_embed_plus.training.proof.forgetting import (
     Forgetting,
     General,
@@ -48,9 +47,9 @@ from llama_index_embed_plus.training.proof.plot_data import Embedded, Pictures, 
 from qdrant_tools.collections.collection import Collection, fetch, stored_vectors
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.metrics import ndcg, recall, reciprocal_rank
-from qdrant_tools.records import Encoder, Passage, Qrels, Run, Vectors
+from qdrant_tools.records import Encoder, HeldOut, Passage, Qrels, Run, Vectors
 
-__all__ = ["Heldout", "Proof", "ProofSettings", "QueryChange", "prove"]
+__all__ = ["HeldOut", "Proof", "ProofSettings", "QueryChange", "prove"]
 
 _TIE = 1e-12
 
@@ -127,7 +126,7 @@ class Proof:
 def prove(
     before: Encoder,
     after: Encoder,
-    heldout: Heldout,
+    held_out: HeldOut,
     settings: ProofSettings | None = None,
     *,
     general: General | None = None,
@@ -136,9 +135,9 @@ def prove(
 ) -> Proof:
     """Measure both encoders on the held-out queries and on a general set, and decide.
 
-    collection: what is searched if `heldout` holds no passages. Its stored vectors serve the encoders of its space;
+    collection: what is searched if `held_out` holds no passages. Its stored vectors serve the encoders of its space;
         for another space the stored texts are embedded.
-    general: a `SimilaritySet`, or a `Heldout` of another topic; None: known items, see `forgetting`.
+    general: a `SimilaritySet`, or a `HeldOut` of another topic; None: known items, see `forgetting`.
     trained: ids of the passages that were trained on, to prefer others for the known items.
 
     Raises:
@@ -146,11 +145,11 @@ def prove(
         InputError: no passage that answers a query is among those searched.
     """
     settings = settings or ProofSettings()
-    if not heldout.passages and collection is None:
+    if not held_out.passages and collection is None:
         raise UsageError("the held-out set has no passages to search: give them, or a collection")
-    searched = Searched(heldout, collection, most=settings.max_passages, seed=settings.seed)
-    queries = heldout.answerable
-    ids, qrels = [query.id for query in queries], {query.id: heldout.qrels[query.id] for query in queries}
+    searched = Searched(held_out, collection, most=settings.max_passages, seed=settings.seed)
+    queries = held_out.answerable
+    ids, qrels = [query.id for query in queries], {query.id: held_out.qrels[query.id] for query in queries}
     systems = tuple(
         Embedded(encoder.encode_queries([query.text for query in queries]), searched.vectors(encoder))
         for encoder in (before, after)
@@ -164,14 +163,14 @@ def prove(
     wins = sorted((q for q in moved if q.after - q.before > _TIE), key=lambda q: q.before - q.after)
     losses = sorted((q for q in moved if q.before - q.after > _TIE), key=lambda q: q.after - q.before)
     forgetting = _forgetting(
-        before, after, general or _default(searched, heldout, trained, settings), trained, settings
+        before, after, general or _default(searched, held_out, trained, settings), trained, settings
     )
     return Proof(
         before_space=before.space,
         after_space=after.space,
         k=settings.k,
         queries=len(queries),
-        unanswerable=len(heldout.queries) - len(queries),
+        unanswerable=len(held_out.queries) - len(queries),
         passages=len(searched.ids),
         passages_in_all=searched.total,
         changes=changes,
@@ -195,11 +194,11 @@ def _changes(qrels: Qrels, before: Run, after: Run, settings: ProofSettings) -> 
 
 
 def _default(
-    searched: Searched, heldout: Heldout, trained: Container[str], settings: ProofSettings
+    searched: Searched, held_out: HeldOut, trained: Container[str], settings: ProofSettings
 ) -> KnownItems | None:
     if not settings.known_items:
         return None
-    return known_items(general_passages(searched, heldout, trained, seed=settings.seed), most=settings.known_items)
+    return known_items(general_passages(searched, held_out, trained, seed=settings.seed), most=settings.known_items)
 
 
 def _forgetting(
@@ -210,7 +209,7 @@ def _forgetting(
     found = measure_forgetting(before, after, general, k=settings.k, seed=settings.seed)
     if not isinstance(general, KnownItems):
         return found
-    return replace(found, trained=sum(passage.id in trained for passage in general.heldout.passages))
+    return replace(found, trained=sum(passage.id in trained for passage in general.held_out.passages))
 
 
 def _refusals(change: Change, queries: int, forgetting: Forgetting | None, settings: ProofSettings) -> Iterator[str]:
@@ -246,20 +245,20 @@ _AT_ONCE = 256
 class Searched:
     """The passages that are searched. `total` is how many there are in all, `ids` those that are taken."""
 
-    def __init__(self, heldout: Heldout, collection: Collection | None, *, most: int, seed: int) -> None:
-        self._texts = {passage.id: passage for passage in heldout.passages}
+    def __init__(self, held_out: HeldOut, collection: Collection | None, *, most: int, seed: int) -> None:
+        self._texts = {passage.id: passage for passage in held_out.passages}
         self._collection = None if self._texts else collection
         self._by_space: dict[str, Vectors] = {}
         if self._collection is not None:
-            self.ids, vectors, self.total = _stored(self._collection, heldout.relevant, most, seed)
+            self.ids, vectors, self.total = _stored(self._collection, held_out.relevant, most, seed)
             self._by_space[self._collection.space] = vectors
         else:
             self.total = len(self._texts)
-            self.ids = _picked(list(self._texts), heldout.relevant, most, seed)
-        if not heldout.relevant & set(self.ids):
+            self.ids = _picked(list(self._texts), held_out.relevant, most, seed)
+        if not held_out.relevant & set(self.ids):
             where = f"collection {collection.name!r}" if collection is not None else f"{self.total} passages"
             raise InputError(
-                f"none of the {len(heldout.relevant)} passages that answer held-out queries is in the {where}: "
+                f"none of the {len(held_out.relevant)} passages that answer held-out queries is in the {where}: "
                 "give the passages that the judgements are about, by the same ids"
             )
 
@@ -279,11 +278,11 @@ class Searched:
             yield from (found[each] for each in ids[start : start + _AT_ONCE])
 
 
-def general_passages(searched: Searched, heldout: Heldout, trained: Container[str], *, seed: int) -> Iterator[Passage]:
+def general_passages(searched: Searched, held_out: HeldOut, trained: Container[str], *, seed: int) -> Iterator[Passage]:
     """The passages for known items, in a seeded order: first those that are neither trained on nor answer a held-out
     query, then those trained on, then the rest. In a small collection there may be none of the first kind.
     """
-    relevant = heldout.relevant
+    relevant = held_out.relevant
     return searched.passages(
         sorted(searched.ids, key=lambda each: (each in relevant, each in trained, _draw(each, seed)))
     )

@@ -28,11 +28,10 @@ from transformers import TrainerCallback
 
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
 from llama_index_embed_plus.models.spec import EncoderSpec
-from llama_index_embed_plus.training.data.records import Heldout
 from llama_index_embed_plus.training.proof.proof import Searched
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.metrics import mean, ndcg
-from qdrant_tools.records import Progress, Vectors
+from qdrant_tools.records import HeldOut, Progress, Vectors
 
 _LOSSES_AVERAGED = 20
 _STEPS_TIMED = 50
@@ -135,12 +134,12 @@ class Probe:
     """Some held-out queries and passages, embedded anew each time it is called with a model."""
 
     def __init__(
-        self, heldout: Heldout, spec: EncoderSpec, *, collection: Collection | None = None, seed: int = 0
+        self, held_out: HeldOut, spec: EncoderSpec, *, collection: Collection | None = None, seed: int = 0
     ) -> None:
-        answerable = heldout.answerable
+        answerable = held_out.answerable
         drawn = np.sort(np.random.default_rng(seed).permutation(len(answerable))[:_QUERIES])
         queries = tuple(answerable[int(i)] for i in drawn)
-        asked = Heldout(queries, {query.id: heldout.qrels[query.id] for query in queries}, heldout.passages)
+        asked = HeldOut(queries, {query.id: held_out.qrels[query.id] for query in queries}, held_out.passages)
         searched = Searched(asked, collection, most=len(asked.relevant) + _OTHER_PASSAGES, seed=seed)
         self._spec, self._qrels, self._ids = spec, asked.qrels, searched.ids
         self._queries = {query.id: query.text for query in queries}
@@ -188,13 +187,13 @@ class Looks(TrainerCallback):  # type: ignore[misc]
 
 def looks(
     model: SentenceTransformer,
-    heldout: Heldout | None,
+    held_out: HeldOut | None,
     spec: EncoderSpec,
     progress: Progress | None,
     *,
     collection: Collection | None = None,
 ) -> list[Looks]:
     """Return the callbacks that a trainer needs to show a held-out metric: none unless somebody watches."""
-    if heldout is None or not isinstance(progress, TrainingProgress) or not (heldout.passages or collection):
+    if held_out is None or not isinstance(progress, TrainingProgress) or not (held_out.passages or collection):
         return []
-    return [Looks(model, Probe(heldout, spec, collection=collection), progress)]
+    return [Looks(model, Probe(held_out, spec, collection=collection), progress)]

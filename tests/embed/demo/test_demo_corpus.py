@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from llama_index_embed_plus.demo.corpus import load_docstrings
-from llama_index_embed_plus.training.data.records import Heldout
 from llama_index_embed_plus.training.data.splits import find_leaks
 from qdrant_tools.errors import InputError
-from qdrant_tools.records import Example, ScoredText
+from qdrant_tools.records import Example, HeldOut, ScoredText
 
 
 @pytest.fixture(scope="module")
@@ -27,23 +26,23 @@ def test_ids_and_texts_are_unique(corpus):
 
 
 def test_no_query_text_stands_on_both_sides_of_the_split(corpus):
-    train, heldout = ({q.text for q in split.queries} for split in (corpus.train, corpus.heldout))
-    assert not train & heldout
-    assert 0.75 < len(train) / (len(train) + len(heldout)) < 0.85
+    train, held_out = ({q.text for q in split.queries} for split in (corpus.train, corpus.held_out))
+    assert not train & held_out
+    assert 0.75 < len(train) / (len(train) + len(held_out)) < 0.85
 
 
 def test_training_gives_no_held_out_query_away(corpus):
-    heldout = Heldout(corpus.heldout.queries, corpus.heldout.qrels)
+    held_out = HeldOut(corpus.held_out.queries, corpus.held_out.qrels)
     rows = [
         Example(query.text, tuple(ScoredText(passage, "") for passage in corpus.train.qrels[query.id]))
         for query in corpus.train.queries
     ]
-    assert find_leaks(rows, heldout) == []
+    assert find_leaks(rows, held_out) == []
 
 
 def test_every_query_has_a_judgement_and_every_judgement_names_a_passage(corpus):
     texts = {p.id: p.text for p in corpus.passages}
-    for split in (corpus.train, corpus.heldout):
+    for split in (corpus.train, corpus.held_out):
         assert {q.id for q in split.queries} == set(split.qrels)
         for query in split.queries:
             answers = split.qrels[query.id]
@@ -72,7 +71,7 @@ def short():
     (tmp_path / "queue.py").write_text(source)
     corpus = load_docstrings(library=tmp_path)
     assert [p.id for p in corpus.passages] == ["queue.first"]
-    queries = {q.text for split in (corpus.train, corpus.heldout) for q in split.queries}
+    queries = {q.text for split in (corpus.train, corpus.held_out) for q in split.queries}
     assert queries == {"Open the big door.", "Close the big door."}
 
 

@@ -82,10 +82,10 @@ def test_a_real_run_scores_as_trec_eval_scores_it():
     module = {passage.id: passage.metadata["module"] for passage in corpus.passages}
     qrels = {
         query: {other: 3 if other in grades else int(module[other] in {module[p] for p in grades}) for other in module}
-        for split in (corpus.train, corpus.heldout)
+        for split in (corpus.train, corpus.held_out)
         for query, grades in split.qrels.items()
     }
-    queries = [*corpus.train.queries, *corpus.heldout.queries]
+    queries = [*corpus.train.queries, *corpus.held_out.queries]
     passages = embed_passages(corpus.passages, encoder)
     report = evaluate_retrieval(passages, queries, qrels, encoder, k=[10, 1, 50])
     for name, outside in (

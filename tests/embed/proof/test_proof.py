@@ -15,7 +15,6 @@ from scipy import stats
 from tiny import WordEncoder
 
 from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter
-from llama_index_embed_plus.training.data.records import Heldout
 from llama_index_embed_plus.training.proof.forgetting import SimilaritySet, known_items, measure_forgetting
 from llama_index_embed_plus.training.proof.paired import Change, change_of_correlation, change_of_means, spearman
 from llama_index_embed_plus.training.proof.plot_data import BIN_EDGES, principal_plane
@@ -24,7 +23,7 @@ from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.indexing import index_passages
-from qdrant_tools.records import Passage, Query
+from qdrant_tools.records import HeldOut, Passage, Query
 
 
 class Noisy:
@@ -69,7 +68,7 @@ def _normal(text: str):
 PASSAGES = tuple(
     Passage(f"p{i}", f"w{i} opens this passage. w{i} then goes on with some more words") for i in range(150)
 )
-HELDOUT = Heldout(
+HELDOUT = HeldOut(
     tuple(Query(f"q{i}", f"w{i} asked") for i in range(80)), {f"q{i}": {f"p{i}": 1} for i in range(80)}, PASSAGES
 )
 BASE = Noisy(1.0, asked=1.0)
@@ -155,8 +154,8 @@ def test_wins_and_losses_are_listed_the_largest_first_and_all_queries_are_counte
 
 def test_queries_that_nothing_answers_are_left_out_and_counted():
     extra = (Query("nobody", "w3 asked by nobody"), Query("rejected", "w4 asked in vain"))
-    heldout = Heldout((*HELDOUT.queries, *extra), {**HELDOUT.qrels, "rejected": {"p4": 0}}, PASSAGES)
-    proof = prove(BASE, Noisy(1.0, asked=0.6), heldout)
+    held_out = HeldOut((*HELDOUT.queries, *extra), {**HELDOUT.qrels, "rejected": {"p4": 0}}, PASSAGES)
+    proof = prove(BASE, Noisy(1.0, asked=0.6), held_out)
     assert (proof.queries, proof.unanswerable) == (80, 2)
 
 
@@ -176,8 +175,8 @@ def test_a_query_adapter_is_proved_on_stored_vectors_and_nothing_is_embedded_for
     rng = np.random.default_rng(0)
     adapter = QueryAdapter((0.3 * rng.normal(size=(24, 24))).astype(np.float32), BASE.space)
     base = Noisy(1.0, asked=1.0)
-    heldout = replace(HELDOUT, passages=())
-    proof = prove(base, AdaptedEncoder(base, adapter), heldout, ProofSettings(known_items=0), collection=collection)
+    held_out = replace(HELDOUT, passages=())
+    proof = prove(base, AdaptedEncoder(base, adapter), held_out, ProofSettings(known_items=0), collection=collection)
     assert base.encoded == [] and proof.passages == proof.passages_in_all == 150
     assert proof.changes[0].before == pytest.approx(prove(base, base, HELDOUT).changes[0].before)
     assert proof.changes[0].difference < 0 and not proof.harmless
@@ -193,12 +192,12 @@ def test_another_space_is_proved_on_the_stored_texts(collection):
 
 @pytest.mark.parametrize("stored", [True, False])
 def test_of_many_passages_a_sample_is_searched_that_holds_every_answer(collection, stored):
-    heldout = replace(HELDOUT, passages=()) if stored else HELDOUT
-    searched = Searched(heldout, collection if stored else None, most=100, seed=0)
-    assert len(searched.ids) == 100 and searched.total == 150 and heldout.relevant <= set(searched.ids)
-    again = Searched(heldout, collection if stored else None, most=100, seed=0)
+    held_out = replace(HELDOUT, passages=()) if stored else HELDOUT
+    searched = Searched(held_out, collection if stored else None, most=100, seed=0)
+    assert len(searched.ids) == 100 and searched.total == 150 and held_out.relevant <= set(searched.ids)
+    again = Searched(held_out, collection if stored else None, most=100, seed=0)
     assert set(again.ids) == set(searched.ids)
-    assert len(Searched(heldout, None if not stored else collection, most=10, seed=0).ids) == 80
+    assert len(Searched(held_out, None if not stored else collection, most=10, seed=0).ids) == 80
 
 
 def test_without_passages_or_with_others_the_proof_is_refused(collection):
@@ -207,7 +206,7 @@ def test_without_passages_or_with_others_the_proof_is_refused(collection):
     with pytest.raises(
         InputError, match="none of the 1 passages that answer held-out queries is in the collection 'c'"
     ):
-        prove(BASE, BASE, Heldout((Query("a", "x"),), {"a": {"unknown": 1}}), collection=collection)
+        prove(BASE, BASE, HeldOut((Query("a", "x"),), {"a": {"unknown": 1}}), collection=collection)
     with pytest.raises(UsageError, match="margins of at least 0"):
         ProofSettings(margin=-0.1)
 
@@ -222,14 +221,14 @@ def test_known_items_take_the_query_out_of_the_passage():
     ]
     items = known_items(passages, most=10)
     assert items is not None
-    found = {q.id: (q.text, p.text) for q, p in zip(items.heldout.queries, items.heldout.passages)}
+    found = {q.id: (q.text, p.text) for q, p in zip(items.held_out.queries, items.held_out.passages)}
     assert found == {
         "sentence": ("Bees make sweet honey.", "They gather nectar from flowers all day."),
         "title": ("A guide to whales", "They sleep near the surface of the sea"),
         "halves": ("one two three four five", "six seven eight nine ten"),
     }
     assert known_items([passages[3]], most=10) is None
-    assert len(known_items(passages, most=1).heldout.queries) == 1
+    assert len(known_items(passages, most=1).held_out.queries) == 1
 
 
 def test_known_items_are_about_other_passages_first_then_those_trained_on():
@@ -268,7 +267,7 @@ def test_a_similarity_set_is_judged_by_rank_correlation_and_sees_a_query_adapter
 
 
 def test_a_general_retrieval_set_brings_its_own_passages():
-    other = Heldout(
+    other = HeldOut(
         tuple(Query(f"g{i}", f"general{i} asked") for i in range(30)),
         {f"g{i}": {f"g{i}": 1} for i in range(30)},
         tuple(Passage(f"g{i}", f"general{i} text") for i in range(30)),

@@ -19,7 +19,6 @@ from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.models import artifact
-from llama_index_embed_plus.training.data.records import Heldout
 from llama_index_embed_plus.training.proof.model_card import card, record_proof, write_card
 from llama_index_embed_plus.training.proof.proof import Proof, ProofSettings, prove
 from llama_index_embed_plus.training.proof.report import Lineage, Stage, TrainReport, read_report, write_report
@@ -29,10 +28,10 @@ from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import CollectionError, UsageError
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.promotion.promotion import Promotion
-from qdrant_tools.records import Passage, Query
+from qdrant_tools.records import HeldOut, Passage, Query
 
 PASSAGES = tuple(Passage(f"p{i}", f"topic{i} is told here. This is all there is of topic{i}") for i in range(40))
-HELDOUT = Heldout(
+HELDOUT = HeldOut(
     tuple(Query(f"q{i}", f"about topic{i} my secret is {i}") for i in range(30)),
     {f"q{i}": {f"p{i}": 1} for i in range(30)},
     PASSAGES,

@@ -13,12 +13,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from llama_index_embed_plus.errors import MissingExtraError
-from llama_index_embed_plus.training.data.records import Heldout
 from llama_index_embed_plus.training.proof.plot_data import BIN_EDGES
 from llama_index_embed_plus.training.proof.plots import training_page
 from llama_index_embed_plus.training.proof.proof import prove
 from llama_index_embed_plus.training.proof.report import Lineage, Stage, TrainReport
-from qdrant_tools.records import Passage, Query
+from qdrant_tools.records import HeldOut, Passage, Query
 
 TITLES = {
     "training loss", "metrics on held-out data", "scores before", "scores after", "queries and passages before",
@@ -48,7 +47,7 @@ class Noisy:
         return (row / np.linalg.norm(row)).astype(np.float32)
 
 
-HELDOUT = Heldout(
+HELDOUT = HeldOut(
     tuple(Query(f"q{i}", f"w{i} asked") for i in range(40)),
     {f"q{i}": {f"p{i}": 1} for i in range(40)},
     tuple(Passage(f"p{i}", f"w{i} begins this. w{i} goes on with a few more words") for i in range(80)),

@@ -67,10 +67,10 @@ def collection(encoder):
 def test_an_adapter_of_any_kind_fitted_on_some_queries_is_better_on_others(collection, encoder, kind):
     settings = AdapterSettings(kind=kind, width=DIMENSION, batch_size=8, learning_rate=3e-3)
     adapter, report = fit_adapter(collection, [example(i) for i in range(90)], encoder, settings)
-    heldout = [Query(f"q{i}", str(i)) for i in range(90, PASSAGES)]
+    held_out = [Query(f"q{i}", str(i)) for i in range(90, PASSAGES)]
     qrels = {f"q{i}": {f"p{i}": 1} for i in range(90, PASSAGES)}
-    before = evaluate_retrieval(collection, heldout, qrels, encoder)
-    after = evaluate_retrieval(collection, heldout, qrels, AdaptedEncoder(encoder, adapter))
+    before = evaluate_retrieval(collection, held_out, qrels, encoder)
+    after = evaluate_retrieval(collection, held_out, qrels, AdaptedEncoder(encoder, adapter))
     assert compare(before, after).proves_better
     assert adapter.kind == kind and report.best_epoch > 0 and report.losses[-1] < report.losses[0]
     assert report.validation_mrr[report.best_epoch] == max(report.validation_mrr)

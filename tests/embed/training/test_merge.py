@@ -30,7 +30,6 @@ from llama_index_embed_plus.encoders.adapter import (
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.errors import DamagedModelError, TrainingError
 from llama_index_embed_plus.models import artifact
-from llama_index_embed_plus.training.data.records import Heldout
 from llama_index_embed_plus.training.merge import choose_coefficient, interpolate, interpolated, scale_adapter
 from llama_index_embed_plus.training.proof.model_card import record_proof
 from llama_index_embed_plus.training.proof.proof import ProofSettings, prove
@@ -39,7 +38,7 @@ from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import UsageError
 from qdrant_tools.indexing import index_passages
-from qdrant_tools.records import Passage, Query
+from qdrant_tools.records import HeldOut, Passage, Query
 
 WEIGHTS = "model.safetensors"
 
@@ -297,7 +296,7 @@ class Line:
         return (row / np.linalg.norm(row)).astype(np.float32)
 
 
-DEV = Heldout(
+DEV = HeldOut(
     tuple(Query(f"q{i}", f"{i:03} asked") for i in range(60)),
     {f"q{i}": {f"p{i}": 1} for i in range(60)},
     tuple(Passage(f"p{i}", f"{i:03} begins here. {i:03} goes on with more words") for i in range(120)),
@@ -330,7 +329,7 @@ def test_a_coefficient_is_chosen_for_an_adapter_on_stored_vectors():
         choice = choose_coefficient(
             base,
             lambda c: AdaptedEncoder(base, scale_adapter(adapter, c)),
-            Heldout(DEV.queries, DEV.qrels),
+            HeldOut(DEV.queries, DEV.qrels),
             collection=collection,
         )
     assert choice.coefficient == 0.0  # a random map helps nobody
@@ -348,26 +347,26 @@ def test_a_deliberately_harmed_model_is_refused_and_its_undoing_is_accepted(mini
                 tensor += 1.2 * tensor.std() * torch.randn(tensor.shape, generator=generator)
 
     edit(harmed, shake)
-    heldout = things()
+    held_out = things()
     sound, broken = open_encoder(minilm, backend="torch"), open_encoder(harmed, backend="torch")
-    harm = prove(sound, broken, heldout)
+    harm = prove(sound, broken, held_out)
     assert not harm.harmless and harm.changes[0].high < 0
     assert any(reason.startswith("worse on 30 held-out queries") for reason in harm.refusals)
     assert any(reason.startswith("forgetting of more than 0.02") for reason in harm.refusals)
-    gain = prove(broken, sound, heldout)
+    gain = prove(broken, sound, held_out)
     assert gain.harmless and gain.changes[0].low > 0
     # A change too small to matter is not proved to be one.
     report = interpolate(minilm, harmed, 0.0005, tmp_path / "hardly")
-    hardly = prove(sound, open_encoder(tmp_path / "hardly", backend="torch"), heldout)
+    hardly = prove(sound, open_encoder(tmp_path / "hardly", backend="torch"), held_out)
     assert not hardly.harmless and report.lineage.space == hardly.after_space
     assert not record_proof(tmp_path / "hardly", hardly).promotable
     # The way back towards the sound model is found on the same scale.
     candidate = interpolated(harmed, minilm, tmp_path / "scratch")
-    choice = choose_coefficient(broken, candidate, heldout, coefficients=(1.0,))
+    choice = choose_coefficient(broken, candidate, held_out, coefficients=(1.0,))
     assert choice.coefficient == 1.0
 
 
-def things() -> Heldout:
+def things() -> HeldOut:
     """Thirty questions with one answer each."""
     facts = {
         "bees": "make honey", "cows": "give milk", "spiders": "weave webs", "beavers": "build dams",
@@ -384,7 +383,7 @@ def things() -> Heldout:
         for name, fact in facts.items()
     )
     queries = tuple(Query(f"q-{name}", f"Which animals {fact}?") for name, fact in facts.items())
-    return Heldout(queries, {f"q-{name}": {name: 1} for name in facts}, passages)
+    return HeldOut(queries, {f"q-{name}": {name: 1} for name in facts}, passages)
 
 
 def test_a_checkpoint_of_plain_transformers_can_be_the_base(pair, tmp_path):

@@ -13,17 +13,16 @@ from models import save_model
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.models.spec import read_spec
 from llama_index_embed_plus.training import TrainSettings, train
-from llama_index_embed_plus.training.data.records import Heldout
 from llama_index_embed_plus.training.proof.proof import ProofSettings, prove
 from llama_index_embed_plus.training.trainer.progress import METRIC, Meter, Probe, looks
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.indexing import index_passages
-from qdrant_tools.records import Example, Passage, Query, ScoredText
+from qdrant_tools.records import Example, HeldOut, Passage, Query, ScoredText
 
 WORDS = ["cat", "dog", "bird", "tree", "river", "stone", "red", "blue"]
 PASSAGES = tuple(Passage(f"{a}-{b}", f"the {a} and the {b} in the document .") for a in WORDS for b in WORDS if a != b)
-HELDOUT = Heldout(
+HELDOUT = HeldOut(
     tuple(Query(f"q{i}", f"what is the {a} ? for {b}") for i, (a, b) in enumerate(zip(WORDS, WORDS[1:]))),
     {f"q{i}": {f"{a}-{b}": 1} for i, (a, b) in enumerate(zip(WORDS, WORDS[1:]))},
     PASSAGES,
@@ -59,8 +58,8 @@ class Watcher(Meter):
 
 def test_a_watched_training_tells_the_metric_and_ends_as_an_unwatched_one(base, tmp_path):
     watcher = Watcher()
-    watched = train(base, EXAMPLES, tmp_path / "watched", SETTINGS, heldout=HELDOUT, progress=watcher)
-    alone = train(base, EXAMPLES, tmp_path / "alone", SETTINGS, heldout=HELDOUT)
+    watched = train(base, EXAMPLES, tmp_path / "watched", SETTINGS, held_out=HELDOUT, progress=watcher)
+    alone = train(base, EXAMPLES, tmp_path / "alone", SETTINGS, held_out=HELDOUT)
     assert watched.losses == alone.losses and watched.lineage.space == alone.lineage.space
     assert watcher.steps == len(watched.losses) and watcher.mean_loss is not None
     assert len(watcher.seen) >= 4 and METRIC in watcher.line()
@@ -86,9 +85,9 @@ def test_the_sample_holds_every_answer_and_not_much_else(base):
     from sentence_transformers import SentenceTransformer
 
     many = tuple(Passage(f"x{i}", "the stone and the tree") for i in range(1000))
-    heldout = Heldout(HELDOUT.queries, HELDOUT.qrels, (*PASSAGES, *many))
-    probe = Probe(heldout, read_spec(base))
-    assert len(probe._passages) == len(heldout.relevant) + 400
+    held_out = HeldOut(HELDOUT.queries, HELDOUT.qrels, (*PASSAGES, *many))
+    probe = Probe(held_out, read_spec(base))
+    assert len(probe._passages) == len(held_out.relevant) + 400
     assert 0 <= probe(SentenceTransformer(str(base), device="cpu")) <= 1
 
 
@@ -96,12 +95,12 @@ def test_passages_of_a_collection_are_embedded_anew(base):
     from sentence_transformers import SentenceTransformer
 
     encoder = open_encoder(base, backend="torch")
-    heldout = Heldout(HELDOUT.queries, HELDOUT.qrels)
+    held_out = HeldOut(HELDOUT.queries, HELDOUT.qrels)
     with closing(connect(":memory:")) as client:
         collection = CollectionManager(client).ensure("c", encoder)
         index_passages(collection, PASSAGES, encoder)
-        probe = Probe(heldout, read_spec(base), collection=collection)
-        expected = prove(encoder, encoder, heldout, ProofSettings(known_items=0), collection=collection)
+        probe = Probe(held_out, read_spec(base), collection=collection)
+        expected = prove(encoder, encoder, held_out, ProofSettings(known_items=0), collection=collection)
     found = probe(SentenceTransformer(str(base), device="cpu"))
     np.testing.assert_allclose(found, expected.changes[0].before, atol=1e-6)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny import WordEncoder
 
 from llama_index_embed_plus.errors import LeakError, TrainingError
-from llama_index_embed_plus.training.data.records import Distilled, Heldout, LabelledText, ScoredPair
+from llama_index_embed_plus.training.data.records import Distilled, LabelledText, ScoredPair
 from llama_index_embed_plus.training.data.splits import (
     Groups,
     SplitSettings,
@@ -25,7 +25,7 @@ from llama_index_embed_plus.training.data.splits import (
     without_leaks,
 )
 from qdrant_tools.errors import InputError, UsageError
-from qdrant_tools.records import Example, Passage, Query, ScoredText
+from qdrant_tools.records import Example, HeldOut, Passage, Query, ScoredText
 
 
 def example(query: str, *positives: str) -> Example:
@@ -36,7 +36,7 @@ def numbered(count: int) -> list[Query]:
     return [Query(f"q{i}", f"question number {i}") for i in range(count)]
 
 
-HELDOUT = Heldout(
+HELDOUT = HeldOut(
     (Query("h1", "How do bees make honey?"), Query("h2", "Where do whales sleep?")),
     {"h1": {"bees": 1, "wasps": 0}, "h2": {"whales": 2}},
     (Passage("bees", "Bees make honey from nectar."), Passage("whales", "Whales sleep near the surface.")),
@@ -159,7 +159,7 @@ def test_a_split_passes_the_leak_check_with_its_own_settings(by_passage, data):
         split = split_queries(items, wanted, encoder=encoder)
     except InputError:
         return
-    check_leak(split.train, Heldout.of_examples(split.test), encoder=encoder, similarity=0.9, passages=by_passage)
+    check_leak(split.train, HeldOut.of_examples(split.test), encoder=encoder, similarity=0.9, passages=by_passage)
 
 
 def test_the_same_query_in_other_spelling_is_a_leak():
@@ -185,7 +185,7 @@ def test_a_question_about_a_held_out_passage_is_a_leak_by_id_or_by_words():
     )
     judged_irrelevant = example("which insects sting", "wasps")
     leaks = find_leaks([by_id, judged_irrelevant, by_words], HELDOUT)
-    assert [(leak.kind, leak.row, leak.heldout_query) for leak in leaks] == [
+    assert [(leak.kind, leak.row, leak.held_out_query) for leak in leaks] == [
         ("same passage", 0, "How do bees make honey?"),
         ("same passage", 2, "Where do whales sleep?"),
     ]
@@ -233,16 +233,16 @@ def test_the_message_shows_one_leak_of_every_kind_and_is_one_line():
 
 def test_a_held_out_set_that_cannot_be_measured_is_refused():
     with pytest.raises(InputError, match="none of the 1 held-out queries has a relevant passage"):
-        Heldout((Query("a", "text"),), {"b": {"p": 1}, "a": {"p": 0}})
+        HeldOut((Query("a", "text"),), {"b": {"p": 1}, "a": {"p": 0}})
     with pytest.raises(InputError, match="contain the id 'a' twice"):
-        Heldout((Query("a", "text"), Query("a", "other")), {"a": {"p": 1}})
+        HeldOut((Query("a", "text"), Query("a", "other")), {"a": {"p": 1}})
 
 
 def test_examples_can_be_held_out_and_equal_queries_become_one():
-    heldout = Heldout.of_examples([example("same", "a"), example("same", "b"), example("other", "c")])
-    assert [query.text for query in heldout.queries] == ["same", "other"]
-    assert heldout.relevant == {"a", "b", "c"} and heldout.passages == ()
-    with_others = Heldout.of_examples([example("same", "a")], passages=[Passage("x", "something else")])
+    held_out = HeldOut.of_examples([example("same", "a"), example("same", "b"), example("other", "c")])
+    assert [query.text for query in held_out.queries] == ["same", "other"]
+    assert held_out.relevant == {"a", "b", "c"} and held_out.passages == ()
+    with_others = HeldOut.of_examples([example("same", "a")], passages=[Passage("x", "something else")])
     assert {passage.id for passage in with_others.passages} == {"a", "x"}
 
 

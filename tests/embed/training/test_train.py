@@ -21,7 +21,7 @@ from llama_index_embed_plus.errors import DamagedModelError, LeakError, ModelNot
 from llama_index_embed_plus.export.export import export_onnx
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.training import train
-from llama_index_embed_plus.training.data.records import Heldout, ScoredPair, TrainingData
+from llama_index_embed_plus.training.data.records import ScoredPair, TrainingData
 from llama_index_embed_plus.training.settings import LoraSettings, Projection, TrainSettings
 from llama_index_embed_plus.training.trainer import setup as arguments
 from llama_index_embed_plus.training.trainer.loop import _Trainer
@@ -29,7 +29,7 @@ from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import NotSupportedError, UsageError
 from qdrant_tools.indexing import index_passages
-from qdrant_tools.records import Example, Passage, ScoredText
+from qdrant_tools.records import Example, HeldOut, Passage, ScoredText
 
 WORDS = ("cat", "dog", "bird", "tree", "river", "stone", "red", "blue")
 QUICK = {"batch_size": 4, "max_tokens": 16, "learning_rate": 1e-3}
@@ -305,14 +305,14 @@ def test_weights_of_examples_reach_the_loss(base, tmp_path):
 
 
 def test_the_held_out_queries_decide_and_an_example_that_knows_one_is_refused(base, tmp_path):
-    heldout = Heldout.of_examples(examples()[6:], passages=[Passage(f"p{i}", text) for i, text in enumerate(TEXTS)])
+    held_out = HeldOut.of_examples(examples()[6:], passages=[Passage(f"p{i}", text) for i, text in enumerate(TEXTS)])
     settings = TrainSettings(leak_similarity=None, **QUICK)  # to a random base, every query is like every other
-    report = train(base, examples()[:6], tmp_path / "tuned", settings, heldout=heldout)
+    report = train(base, examples()[:6], tmp_path / "tuned", settings, held_out=held_out)
     assert report.proof.queries == 2 and not report.promotable and "too few" in report.verdict
     assert open_encoder(tmp_path / "tuned").refusal == report.verdict
     assert "Verdict" in (tmp_path / "tuned" / "README.md").read_text()
     with pytest.raises(LeakError, match="blue"):
-        train(base, examples(), tmp_path / "leaked", settings, heldout=heldout)
+        train(base, examples(), tmp_path / "leaked", settings, held_out=held_out)
     assert not (tmp_path / "leaked").exists()
 
 

@@ -21,8 +21,8 @@ from qdrant_tools.errors import CollectionError, CollectionExistsError, Collecti
 from qdrant_tools.indexing import IndexReport, index_passages
 from qdrant_tools.promotion.promotion import Promotion
 from qdrant_tools.promotion.switch import cleanup, rollback
-from qdrant_tools.promotion.verify import Gates, HeldOut
-from qdrant_tools.records import Passage
+from qdrant_tools.promotion.verify import Gates
+from qdrant_tools.records import HeldOut, Passage, Query
 from qdrant_tools.search.bm25 import Bm25
 from qdrant_tools.search.dense import search
 
@@ -142,17 +142,16 @@ def test_verify_finds_vectors_of_another_encoder_and_points_that_are_missing(man
 def test_held_out_queries_are_a_gate(manager, promotion):
     promotion.build()
     # each passage's own text: it alone has a cosine of 1, under both encoders, and nothing hangs on who wins a tie
-    queries = {f"q{i}": numbered(20)[i].text for i in range(20)}
-    qrels = {f"q{i}": {f"p{i}": 1} for i in range(20)}
-    held_out = HeldOut(queries, qrels, before=OLD)
-    verified = promotion.verify(held_out=held_out)
+    queries = tuple(Query(f"q{i}", numbered(20)[i].text) for i in range(20))
+    held_out = HeldOut(queries, {f"q{i}": {f"p{i}": 1} for i in range(20)})
+    verified = promotion.verify(held_out=held_out, before=OLD)
     assert verified.passed and [check.found for check in verified.checks if "nDCG" in check.name] == [1.0]
-    against = HeldOut(queries, {f"q{i}": {f"p{i}": 1} for i in range(20)}, before=Backwards("old", dimension=256))
-    assert promotion.verify(held_out=against).passed, "better than what served before"
+    better = promotion.verify(held_out=held_out, before=Backwards("old", dimension=256))
+    assert better.passed, "better than what served before"
     worse = Promotion(manager, "docs", Backwards("worse", dimension=256))
     worse.build()
-    assert [each.split(" ")[0] for each in worse.verify(held_out=held_out).failed] == ["nDCG@10"]
-    assert worse.verify(Gates(max_drop=1.0), held_out=held_out).passed
+    assert [each.split(" ")[0] for each in worse.verify(held_out=held_out, before=OLD).failed] == ["nDCG@10"]
+    assert worse.verify(Gates(max_drop=1.0), held_out=held_out, before=OLD).passed
 
 
 class Backwards(WordEncoder):
@@ -234,8 +233,10 @@ def test_a_query_adapter_is_promoted_without_embedding_anything(manager):
     assert promotion.build().written == 0
     with pytest.raises(UsageError, match="held-out queries"):
         promotion.verify()
-    held_out = HeldOut({"q": "thing17"}, {"q": {"p17": 1}}, before=OLD)
-    assert promotion.verify(held_out=held_out).passed
+    held_out = HeldOut((Query("q", "thing17"),), {"q": {"p17": 1}})
+    with pytest.raises(UsageError, match="before=encoder"):
+        promotion.verify(held_out=held_out)
+    assert promotion.verify(held_out=held_out, before=OLD).passed
     promotion.switch()
     assert manager.open("docs", encoder).adapter == "adapter@0123456789ab" == manager.describe("docs").adapter
     other = Adapted("old", dimension=256)

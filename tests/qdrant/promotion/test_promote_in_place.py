@@ -31,8 +31,8 @@ from qdrant_tools.promotion.in_place import vector_name
 from qdrant_tools.promotion.plan import DiskNeed
 from qdrant_tools.promotion.promotion import Promotion
 from qdrant_tools.promotion.switch import cleanup, rollback
-from qdrant_tools.promotion.verify import Gates, HeldOut
-from qdrant_tools.records import Passage
+from qdrant_tools.promotion.verify import Gates
+from qdrant_tools.records import HeldOut, Passage, Query
 from qdrant_tools.search.bm25 import Bm25
 from qdrant_tools.search.dense import search
 from qdrant_tools.search.hybrid import search_hybrid
@@ -84,8 +84,8 @@ def test_a_whole_promotion_in_one_collection(manager, promotion):
     report = promotion.build(batch_size=50, progress=seen.append)
     assert (report.target, report.written, report.settled, sum(seen)) == ("docs-1", 120, True, 120)
     assert search(manager.open("docs", OLD), THING17, OLD)[0].id == "p17", "the old vectors serve until the switch"
-    held_out = HeldOut({"q": THING17}, {"q": {"p17": 1}}, before=OLD)
-    verification = promotion.verify(held_out=held_out)
+    held_out = HeldOut((Query("q", THING17),), {"q": {"p17": 1}})
+    verification = promotion.verify(held_out=held_out, before=OLD)
     assert verification.passed and verification.points == 120 and len(verification.checks) == 4
     promotion.switch()
     serving = manager.open("docs", NEW)
