@@ -30,7 +30,7 @@ from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.metrics import wilson
 from qdrant_tools.mining import MiningSettings, mine
-from qdrant_tools.mining.quality import calibrate
+from qdrant_tools.mining.calibration import calibrate
 from qdrant_tools.records import Encoder, Label, Passage
 
 BARE = MiningSettings(max_share=None, duplicate_similarity=None, exact=True)

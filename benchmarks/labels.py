@@ -38,7 +38,8 @@ from qdrant_tools.indexing import index_passages
 from qdrant_tools.log.readers import LogColumns, read_log
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.mining import MiningSettings, mine
-from qdrant_tools.mining.quality import audit, calibrate, rate_of
+from qdrant_tools.mining.calibration import calibrate
+from qdrant_tools.mining.false_negatives import audit, rate_of
 from qdrant_tools.records import Label, Passage
 
 # Judgements go by query id, so the id stands for the query.
@@ -136,7 +137,7 @@ def false_negatives(data: Path, model: str) -> dict[str, dict[str, float]]:
     for name, its in settings.items():
         result = mine(collection, clicks, encoder, settings=its)
         (finding,) = audit(result.examples, judgements=judgements).false_negatives
-        found[name] = {"negatives": result.tally.counts["negatives"], **asdict(finding)}
+        found[name] = {"negatives": result.stats.counts["negatives"], **asdict(finding)}
     return found
 
 

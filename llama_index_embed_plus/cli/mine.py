@@ -43,9 +43,10 @@ from qdrant_tools.debias import (
 )
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.log.records import LoggedSearch
-from qdrant_tools.mining.file import mine_to_jsonl, read_examples, read_tally
+from qdrant_tools.mining.calibration import calibrate
+from qdrant_tools.mining.false_negatives import Audit, audit, write_sheet
+from qdrant_tools.mining.file import mine_to_jsonl, read_examples, read_stats
 from qdrant_tools.mining.miner import positives_by_query
-from qdrant_tools.mining.quality import Audit, audit, calibrate, write_sheet
 from qdrant_tools.mining.rules import Judge, MiningSettings
 from qdrant_tools.records import Label
 
@@ -191,10 +192,10 @@ def mine_log(collection: str, log: Path, target: Path, plan: Plan, where: Where)
         except KeyboardInterrupt:
             err.print(f"interrupted: run the same command again to go on with {target}", markup=False, soft_wrap=True)
             raise typer.Exit(130) from None
-    counts = report.tally.counts
+    counts = report.stats.counts
     made = f"{counts['examples']} examples with {counts['negatives']} negatives from {report.queries} queries"
     say(f"wrote {target}: {made}")
-    for name, count in report.tally.discarded().items():
+    for name, count in report.stats.discarded().items():
         say(f"  {name:<20}{count:>9}")
 
 
@@ -234,14 +235,14 @@ def audit_examples(examples: Path, sources: Sources, *, write_to: Path | None, p
     judgements = None
     if sources.qrels is not None and sources.queries is not None:
         judgements = read_judgements(sources.qrels, sources.queries)
-    tally = read_tally(examples)
+    stats = read_stats(examples)
     with ConsoleReporter().step(f"audit {examples}", None):
         found = audit(
             read_examples(examples),
             judgements=judgements,
             judge=_opened(sources.judge),
             sheet=sources.sheet,
-            tally=tally,
+            stats=stats,
         )
     _show(found)
     report = examples.with_suffix(".audit.json")

@@ -1,7 +1,7 @@
 """Labels and a collection -> training examples with hard negatives, and what those are worth.
 
-`mine` gives them at once, `mine_to_jsonl` writes them as it goes and can be resumed, `calibrate` picks how careful to
-be, and `audit` says how many of the negatives are answers after all.
+`mine` returns them, `mine_to_jsonl` writes them to a file and can be resumed. `calibrate` picks the limit between
+answers and negatives, and `audit` says how many negatives are answers after all.
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
-from .file import mine_to_jsonl, read_examples
-from .miner import Miner, MiningResult, Tally, mine, positives_by_query
-from .quality import Audit, audit, calibrate, rate_of, write_sheet
+from .calibration import Calibration, calibrate
+from .false_negatives import Audit, audit, rate_of, write_sheet
+from .file import mine_to_jsonl, read_examples, read_stats
+from .miner import Miner, MiningResult, MiningStats, mine, positives_by_query
 from .rules import Judge, MiningSettings
 
 __all__ = [
     "Audit",
+    "Calibration",
     "Judge",
     "Miner",
     "MiningResult",
     "MiningSettings",
-    "Tally",
+    "MiningStats",
     "audit",
     "calibrate",
     "mine",
@@ -17,5 +19,6 @@ __all__ = [
     "positives_by_query",
     "rate_of",
     "read_examples",
+    "read_stats",
     "write_sheet",
 ]

@@ -1,4 +1,4 @@
-"""Queries and their positives -> candidates, from the collection's own search.
+"""Queries and the numbers of their positives -> candidates, from the collection's own search.
 
 Guarantees: one round trip per batch of queries; memory is O(batch x depth), and no vector of a dense candidate travels.
 Does not know: which rules apply.
@@ -24,8 +24,8 @@ from qdrant_tools.search.neighbours import vector_rankings
 from qdrant_tools.search.options import as_filter
 
 
-class Reordered(Sequence[str | int]):
-    """Ids in another order, each read when it is asked for: an engine's ids cost more to make than to find."""
+class ReorderedIds(Sequence[str | int]):
+    """Ids in another order, each made when it is read: an engine's ids cost more to make than to find."""
 
     def __init__(self, ids: Sequence[str | int], order: Sequence[int]) -> None:
         self._ids, self._order = ids, order
@@ -35,8 +35,8 @@ class Reordered(Sequence[str | int]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[str | int]: ...
     def __getitem__(self, index: int | slice) -> str | int | Sequence[str | int]:
-        at = self._order[index]
-        return self._ids[at] if isinstance(at, int) else Reordered(self._ids, at)
+        position = self._order[index]
+        return self._ids[position] if isinstance(position, int) else ReorderedIds(self._ids, position)
 
     def __len__(self) -> int:
         return len(self._order)
@@ -58,47 +58,18 @@ def find_candidates(
     limits = [settings.depth + count for count in positives]
     params = collection.search_params(hnsw_ef=settings.hnsw_ef, exact=settings.exact)
     if settings.source == "dense" and settings.document_key is None:
-        only = as_filter(settings.filter, layout=collection.layout)
-        using = collection.layout.vector or None
         with engine_errors(f"search collection {collection.name!r}"):
-            found = vector_rankings(
-                collection.client, collection.name, vectors, limits, using=using, params=params, query_filter=only
+            rankings = vector_rankings(
+                collection.client,
+                collection.name,
+                vectors,
+                limits,
+                using=collection.layout.vector or None,
+                params=params,
+                query_filter=as_filter(settings.filter, layout=collection.layout),
             )
-        return [_ranked(*ranking) for ranking in found]
-    return _with_points(collection, queries, vectors, limits, params, settings)
-
-
-def _with_points(
-    collection: Collection,
-    queries: Sequence[str],
-    vectors: Vectors,
-    limits: Sequence[int],
-    params: models.SearchParams | None,
-    settings: MiningSettings,
-) -> list[Candidates]:
-    """Where more of a candidate is needed than its id and score."""
-    template = _request(collection, settings)
-    requests: list[models.QueryRequest] = []
-    if settings.source != "lexical":
-        dense = template.model_copy(update={"using": collection.layout.vector or None, "params": params})
-        requests += [dense.model_copy(update={"query": row}) for row in vectors.tolist()]
-    if settings.source != "dense":
-        # A BM25 score says nothing about similarity: the vectors have to come along.
-        lexical = template.model_copy(update={"using": VECTOR, "with_vector": collection.vector_selector})
-        bm25 = lexical_of(collection)
-        requests += [lexical.model_copy(update={"query": bm25.query(query)}) for query in queries]
-    for request, limit in zip(requests, cycle(limits)):
-        request.limit = limit
-    with engine_errors(f"search collection {collection.name!r}"):
-        responses = collection.client.query_batch_points(collection.name, requests)
-    found = [response.points for response in responses]
-    if settings.source == "dense":
-        return [_candidates(_by_score(points), collection, settings) for points in found]
-    by_words = [_rescored(points, row, collection) for points, row in zip(found[-len(queries) :], vectors)]
-    if settings.source == "lexical":
-        return [_candidates(points, collection, settings) for points in by_words]
-    both = zip(found[: len(queries)], by_words, strict=True)
-    return [_candidates(_in_turns(_by_score(near), words), collection, settings) for near, words in both]
+        return [_candidates_of_ranking(ids, scores) for ids, scores in rankings]
+    return _search_points(collection, queries, vectors, limits, params, settings)
 
 
 def document_of(metadata: Mapping[str, Any], settings: MiningSettings) -> object:
@@ -109,17 +80,42 @@ def document_of(metadata: Mapping[str, Any], settings: MiningSettings) -> object
     return value if isinstance(value, str | int) else None
 
 
-def _request(collection: Collection, settings: MiningSettings) -> models.QueryRequest:
+def _search_points(
+    collection: Collection,
+    queries: Sequence[str],
+    vectors: Vectors,
+    limits: Sequence[int],
+    params: models.SearchParams | None,
+    settings: MiningSettings,
+) -> list[Candidates]:
+    """Where more of a candidate is needed than its id and score."""
     layout = collection.layout
-    return models.QueryRequest(
+    template = models.QueryRequest(
         filter=as_filter(settings.filter, layout=layout),
         with_payload=False if settings.document_key is None else [layout.metadata_field(settings.document_key)],
     )
-
-
-def _ranked(ids: Sequence[str | int], scores: NDArray[np.float32]) -> Candidates:
-    order = ordered(ids, scores)
-    return Candidates(Reordered(ids, order), scores[order])
+    requests: list[models.QueryRequest] = []
+    if settings.source != "lexical":
+        dense = template.model_copy(update={"using": layout.vector or None, "params": params})
+        requests += [dense.model_copy(update={"query": row}) for row in vectors.tolist()]
+    if settings.source != "dense":
+        # A BM25 score says nothing about similarity: the vectors have to come along.
+        lexical = template.model_copy(update={"using": VECTOR, "with_vector": collection.vector_selector})
+        bm25 = lexical_of(collection)
+        requests += [lexical.model_copy(update={"query": bm25.query(query)}) for query in queries]
+    for request, limit in zip(requests, cycle(limits)):
+        request.limit = limit
+    with engine_errors(f"search collection {collection.name!r}"):
+        responses = collection.client.query_batch_points(collection.name, requests)
+    answers = [response.points for response in responses]
+    by_vector, by_words = answers[: len(queries)], answers[-len(queries) :]  # one list, unless "both" were asked
+    if settings.source == "dense":
+        return [_candidates_of_points(_by_score(points), collection, settings) for points in by_vector]
+    rescored = [_with_similarity(points, row, collection) for points, row in zip(by_words, vectors, strict=True)]
+    if settings.source == "lexical":
+        return [_candidates_of_points(points, collection, settings) for points in rescored]
+    merged = [_in_turns(_by_score(points), words) for points, words in zip(by_vector, rescored, strict=True)]
+    return [_candidates_of_points(points, collection, settings) for points in merged]
 
 
 def _by_score(points: Sequence[models.ScoredPoint]) -> list[models.ScoredPoint]:
@@ -127,10 +123,10 @@ def _by_score(points: Sequence[models.ScoredPoint]) -> list[models.ScoredPoint]:
     return [points[index] for index in order]
 
 
-def _rescored(
+def _with_similarity(
     points: Sequence[models.ScoredPoint], query: NDArray[np.float32], collection: Collection
 ) -> list[models.ScoredPoint]:
-    """In the order of BM25, with the similarity to the query vector as score."""
+    """In the order of BM25, with the similarity to the query vector (dimension,) as score."""
     by_words = _by_score(points)
     for point in by_words:
         point.score = float(np.asarray(collection.layout.dense(point.vector), dtype=np.float32) @ query)
@@ -147,13 +143,21 @@ def _in_turns(first: Sequence[models.ScoredPoint], second: Sequence[models.Score
     return list(merged.values())
 
 
-def _candidates(points: Sequence[models.ScoredPoint], collection: Collection, settings: MiningSettings) -> Candidates:
+def _candidates_of_ranking(ids: Sequence[str | int], scores: NDArray[np.float32]) -> Candidates:
+    order = ordered(ids, scores)
+    return Candidates(ReorderedIds(ids, order), scores[order])
+
+
+def _candidates_of_points(
+    points: Sequence[models.ScoredPoint], collection: Collection, settings: MiningSettings
+) -> Candidates:
     ids = [plain_id(point.id) for point in points]
     scores = np.array([point.score for point in points], dtype=np.float32)
     documents: list[object] = []
     if settings.document_key is not None:
         passages = [
-            collection.layout.passage(point.payload, point_id=each) for point, each in zip(points, ids, strict=True)
+            collection.layout.passage(point.payload, point_id=point_id)
+            for point, point_id in zip(points, ids, strict=True)
         ]
         documents = [document_of(passage.metadata, settings) for passage in passages]
     return Candidates(ids, scores, documents)

@@ -1,8 +1,8 @@
-"""Mining into a JSONL file, resumable.
+"""Mining into a JSONL file, which can be killed and resumed.
 
-The examples go to the file one batch at a time; beside it, `<file>.state.json` says how far the run has come and what
-it has counted. Killed at any moment, the next call with the same arguments goes on where the state says, and the file
-comes out as if nothing had happened.
+The examples go to the file one batch at a time. Beside it, `<file>.state.json` says how far the run has come and what
+it has counted. After a kill, the next call with the same arguments goes on where the state says, and the file comes
+out as if nothing had happened.
 
 Guarantees: no example twice, none missing; a file of other labels, settings or another collection is refused, not
 mixed. Does not know: how examples are mined.
@@ -22,11 +22,11 @@ from typing import Any
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import UsageError
 from qdrant_tools.files import json_line, read_rows, written_whole
-from qdrant_tools.mining.miner import Miner, Tally, positives_by_query
+from qdrant_tools.mining.miner import Miner, MiningStats, positives_by_query
 from qdrant_tools.mining.rules import Judge, MiningSettings
 from qdrant_tools.records import Encoder, Example, Label, Progress
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class MiningReport:
     """What is in the file. `resumed` queries were done by an earlier call."""
 
     path: Path
-    tally: Tally
+    stats: MiningStats
     queries: int
     resumed: int
 
     def as_row(self) -> dict[str, Any]:
-        return {"path": self.path.name, "queries": self.queries, "resumed": self.resumed, **self.tally.as_row()}
+        return {"path": self.path.name, "queries": self.queries, "resumed": self.resumed, **self.stats.as_row()}
 
 
 def mine_to_jsonl(
@@ -62,7 +62,7 @@ def mine_to_jsonl(
     positives = positives_by_query(labels)
     miner = Miner(collection, encoder, settings, judge)
     state = _State.open(target, _fingerprint(collection, positives, settings, judge))
-    miner.tally = state.tally
+    miner.stats = state.stats
     resumed = state.queries
     if resumed and progress is not None:
         progress(resumed)
@@ -70,6 +70,8 @@ def mine_to_jsonl(
         for batch, examples in miner.batches(islice(positives.items(), resumed, None)):
             for example in examples:
                 file.write(json_line(example.as_row()))
+            # The examples are on the disk before the state counts them: a kill in between leaves lines that the next
+            # call cuts off, never a gap.
             file.flush()
             os.fsync(file.fileno())
             state.queries += len(batch)
@@ -77,17 +79,17 @@ def mine_to_jsonl(
             state.save(target)
             if progress is not None:
                 progress(len(batch))
-    return MiningReport(target, miner.tally, len(positives), resumed)
+    return MiningReport(target, miner.stats, len(positives), resumed)
 
 
-def read_tally(path: str | Path) -> Tally | None:
-    """The account of the run that wrote a file, or None for a file without one.
+def read_stats(path: str | Path) -> MiningStats | None:
+    """What the run that wrote a file has counted; None for a file without a state beside it.
 
     Raises:
         UsageError: what is beside the file is not the state of a mining run.
     """
-    place = _state_path(Path(path))
-    return _read_state(place).tally if place.exists() else None
+    state_file = _state_file(Path(path))
+    return _read_state(state_file).stats if state_file.exists() else None
 
 
 def read_examples(path: str | Path) -> Iterator[Example]:
@@ -101,58 +103,64 @@ def read_examples(path: str | Path) -> Iterator[Example]:
 
 @dataclass
 class _State:
-    """How far a run has come: queries done, bytes of the file that count, and the account."""
+    """How far a run has come: queries done, bytes of the file that count, and what was counted."""
 
     fingerprint: str
     queries: int
     bytes: int
-    tally: Tally
+    stats: MiningStats
 
     @classmethod
     def open(cls, target: Path, fingerprint: str) -> _State:
         """Begin, or go on: what an interrupted batch had written behind the last state is cut off."""
-        place = _state_path(target)
-        if not place.exists():
+        state_file = _state_file(target)
+        if not state_file.exists():
             if target.exists() and target.stat().st_size:
                 raise UsageError(f"{target} is there and was not begun by mining: choose another file or remove it")
-            return cls(fingerprint, 0, 0, Tally())
-        state = _read_state(place)
+            return cls(fingerprint, 0, 0, MiningStats())
+        state = _read_state(state_file)
         if state.fingerprint != fingerprint:
             raise UsageError(
                 f"{target} was begun with other labels, settings, judge or vectors: choose another file, or remove it "
-                f"and {place.name}"
+                f"and {state_file.name}"
             )
         if not target.exists() or target.stat().st_size < state.bytes:
-            raise UsageError(f"{target} is shorter than {place.name} says: remove both and mine again")
+            raise UsageError(f"{target} is shorter than {state_file.name} says: remove both and mine again")
         os.truncate(target, state.bytes)
         return state
 
     def save(self, target: Path) -> None:
-        place = _state_path(target)
         row = {
             "format": STATE_FORMAT,
             "fingerprint": self.fingerprint,
             "queries": self.queries,
             "bytes": self.bytes,
-            "tally": self.tally.as_row(),
+            "stats": self.stats.as_row(),
         }
-        with written_whole(place) as draft:
+        state_file = _state_file(target)
+        # always the same name: a draft that a kill has left is written over by the next call
+        with written_whole(state_file, draft=state_file.with_name(state_file.name + ".part")) as draft:
             draft.write_text(json.dumps(row), encoding="utf-8")
 
 
-def _read_state(place: Path) -> _State:
+def _read_state(state_file: Path) -> _State:
+    state = None
     try:
-        row = json.loads(place.read_text(encoding="utf-8"))
-        state = _State(row["fingerprint"], row["queries"], row["bytes"], Tally.from_row(row["tally"]))
-        known = row["format"] == STATE_FORMAT
+        row = json.loads(state_file.read_text(encoding="utf-8"))
+        if row["format"] == STATE_FORMAT:
+            state = _State(row["fingerprint"], row["queries"], row["bytes"], MiningStats.from_row(row["stats"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{place} is not the state of a mining run: remove it and the file of examples") from error
-    if not known:
-        raise UsageError(f"{place} was written by another version: remove it and the file of examples, and mine again")
+        raise UsageError(
+            f"{state_file} is not the state of a mining run: remove it and the file of examples"
+        ) from error
+    if state is None:
+        raise UsageError(
+            f"{state_file} was written by another version: remove it and the file of examples, and mine again"
+        )
     return state
 
 
-def _state_path(target: Path) -> Path:
+def _state_file(target: Path) -> Path:
     return target.with_name(target.name + ".state.json")
 
 
@@ -163,9 +171,9 @@ def _fingerprint(
     judge: Judge | None,
 ) -> str:
     # Batches only cut the work into pieces, so their size may change from one call to the next.
-    asked: Any = {name: value for name, value in settings.as_row().items() if name != "batch_size"}
+    compared: Any = {name: value for name, value in settings.as_row().items() if name != "batch_size"}
     judged = None if judge is None else [judge.name, judge.threshold, judge.promote]
-    digest = hashlib.sha256(json.dumps([collection.name, collection.space, asked, judged], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([collection.name, collection.space, compared, judged], sort_keys=True).encode())
     for query, weights in positives.items():
         digest.update(json.dumps([query, list(weights.items())]).encode())
     return digest.hexdigest()

@@ -1,9 +1,9 @@
-"""What mining may be told: one frozen value, validated when made. Does not know: collections.
+"""Settings, and the scores of one query's candidates -> which candidates may be negatives, and in which order.
 
-Which candidates of a query may be negatives, and in which order they are drawn: pure functions over scores.
+`MiningSettings` says which rules hold. The rules are pure functions over ids and scores.
 
-Guarantees: deterministic; a candidate's luck depends on seed, query and its own id alone. Does not know: engines,
-texts.
+Guarantees: deterministic. Whether a candidate is sampled depends on the seed, the query and its own id alone.
+Does not know: engines, texts.
 """
 
 from __future__ import annotations
@@ -26,32 +26,37 @@ from qdrant_tools.validation import checked_count, checked_number
 Sampling = Literal["top", "random", "softmax"]
 Source = Literal["dense", "lexical", "both"]
 SeveralPositives = Literal["min", "mean", "each"]
+Scores = NDArray[np.float32]
+
+SAME_SCORE = 1e-3
+"""Up to this difference two scores may be those of one pair, one from the engine and one from the stored vector.
+Rounding differs by far less."""
 
 
 @dataclass(frozen=True)
 class MiningSettings:
-    """Which candidates are looked at, which are removed, and how negatives are drawn from the rest."""
+    """Which candidates are looked at, which are removed, and how negatives are sampled from the rest."""
 
     negatives: int = 4
     """Per example, at most."""
     minimum: int = 0
     """Examples with fewer negatives are left out, and counted."""
     source: Source = "dense"
-    """Where candidates come from: the nearest vectors, the best by BM25, or both in turns. Their scores, which the
-    rules look at, are similarities of vectors in any case."""
+    """Where candidates come from: the nearest vectors, the best by BM25, or both in turns. The rules always look at
+    the similarity of vectors, never at a BM25 score."""
     depth: int = 50
     """Candidates looked at per query, not counting its known positives."""
     skip: int = 0
     """Candidates passed over at the top of the ranking."""
     max_share: float | None = 0.95
-    """Share of the positive's score that a negative may reach; see `rules.score_limit`. None: no such rule."""
+    """Share of the positive's score that a negative may reach; see `score_limit`. None: no such rule."""
     margin: float | None = None
     """How far below the positive's score a negative must stay. None: no such rule."""
     several: SeveralPositives = "min"
     """Which positive the two rules above look at: the lowest-scoring one, the mean of the scores, or each in an
     example of its own."""
     duplicate_similarity: float | None = 0.95
-    """Similarity to a positive from which on a candidate counts as its copy. None: no such rule."""
+    """A candidate that is as similar to a positive counts as its copy. None: no such rule."""
     document_key: str | None = None
     """Metadata field that names the document of a passage: other passages of a positive's document are left out."""
     filter: PlainFilter | models.Filter | None = None
@@ -61,8 +66,8 @@ class MiningSettings:
     """Of softmax sampling over scores: small is close to top, large is close to random."""
     seed: int = 0
     hnsw_ef: int | None = 512
-    """How far HNSW looks: more than a search needs, because mining reads deep into the ranking and what the graph loses
-    there is lost silently. None: as the collection searches."""
+    """How far HNSW looks. Mining reads deeper into the ranking than a search does, and what the graph loses there is
+    lost silently. None: as the collection searches."""
     exact: bool = False
     batch_size: int = 64
     """Queries at a time."""
@@ -100,12 +105,12 @@ class MiningSettings:
 
 @dataclass(frozen=True)
 class Judge:
-    """A second opinion on drawn candidates: any callable that scores (query, passage text) pairs, such as a
-    cross-encoder's `predict`.
+    """A second opinion on sampled candidates. `score` is any callable that scores (query, passage text) pairs, such as
+    a cross-encoder's `predict`.
 
     A pair that scores at least `threshold` is no negative: it is dropped, or with `promote` it becomes a positive.
-    The next candidate in line takes its place and is judged too. `name` says which judge it is, so that a resumed run
-    can tell. A ready one is `llama_index_embed_plus.encoders.torch_encoder.cross_encoder_judge`.
+    The next candidate in line takes its place and is judged too. `name` says which judge it is: a resumed run compares
+    it. `cross_encoder_judge` of `llama_index_embed_plus` makes one of a cross-encoder.
     """
 
     score: Callable[[Sequence[tuple[str, str]]], Sequence[float]]
@@ -113,16 +118,26 @@ class Judge:
     promote: bool = False
     name: str = ""
 
+    def verdicts(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """Whether each pair is relevant.
 
-SAME_SCORE = 1e-3
-"""Scores of one pair from the engine and from the stored vector differ by rounding alone, which is far less."""
-
-Scores = NDArray[np.float32]
+        Raises:
+            InputError: `score` did not return one finite number per pair.
+        """
+        if not pairs:
+            return []
+        scores = np.asarray(self.score(pairs), dtype=np.float64)
+        if scores.shape != (len(pairs),) or not np.isfinite(scores).all():
+            raise InputError(
+                f"the judge returned shape {scores.shape}, expected {len(pairs)} finite scores, one per pair"
+            )
+        relevant: list[bool] = (scores >= self.threshold).tolist()
+        return relevant
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The candidates of one query, best first: ids, similarities (n,), and documents if they are asked for."""
+    """The candidates of one query, best first: point ids, similarities (n,), and documents if a rule needs them."""
 
     points: Sequence[str | int]
     scores: Scores
@@ -131,7 +146,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Positives:
-    """The known positives of one query: ids, scores (n,) and documents."""
+    """The known positives of one query: point ids, similarities (n,) and documents."""
 
     points: Sequence[str | int]
     scores: Scores
@@ -155,48 +170,51 @@ def score_limit(positive_scores: Scores, settings: MiningSettings) -> float:
 
 
 def eligible(
-    candidates: Candidates, known: Positives, positives: Positives, settings: MiningSettings
+    candidates: Candidates, known: Positives, compared: Positives, settings: MiningSettings
 ) -> tuple[NDArray[np.int64], Counter[str]]:
     """Indices of the candidates that may be negatives, best first, and how many each rule removed.
 
-    `known` are all positives of the query; `positives` those that the rules measure against. A candidate that several
-    rules would remove counts for the first: known_positive, skipped, same_document, close_to_positive.
+    `known` are all positives of the query; `compared` are those that the rules measure against. A candidate that
+    several rules would remove counts for the first: known_positive, skipped, same_document, close_to_positive.
 
     A known positive is looked for among the candidates that score as it does, to `SAME_SCORE`. An engine that answers
-    with scores of compressed vectors can hide one from that; whoever draws looks at the ids of what was drawn.
+    with scores of compressed vectors can hide one from that: check the ids of what was sampled too.
     """
-    spared = set(known.points)
-    alike = np.abs(candidates.scores[:, None] - known.scores[None, :]) <= SAME_SCORE
-    is_known = {place for place in alike.nonzero()[0].tolist() if candidates.points[place] in spared}
+    protected = set(known.points)
+    # an id of the engine is made when it is read, which costs more than comparing scores: read only likely ones
+    same_score = np.abs(candidates.scores[:, None] - known.scores[None, :]) <= SAME_SCORE
+    is_known = {index for index in same_score.nonzero()[0].tolist() if candidates.points[index] in protected}
     # a Python loop over fifty candidates takes less than the calls into numpy that it saves
-    left = [place for place in range(len(candidates.points)) if place not in is_known][: settings.depth]
-    removed = Counter(known_positive=len(is_known), candidates=len(left), skipped=len(left[: settings.skip]))
-    left = left[settings.skip :]
+    remaining = [index for index in range(len(candidates.points)) if index not in is_known][: settings.depth]
+    removed = Counter(known_positive=len(is_known), candidates=len(remaining), skipped=len(remaining[: settings.skip]))
+    remaining = remaining[settings.skip :]
     # a candidate that scores as the limit, to rounding, is below it: on every machine
-    limit = score_limit(positives.scores, settings) + TIE * float(np.abs(positives.scores).max(initial=0.0))
-    rules = {
-        "same_document": _same_document(candidates, positives),
+    limit = score_limit(compared.scores, settings) + TIE * float(np.abs(compared.scores).max(initial=0.0))
+    violations = {
+        "same_document": _same_document(candidates, compared),
         "close_to_positive": (candidates.scores > limit).tolist(),
     }
-    for rule, hit in rules.items():
-        kept = [place for place in left if not hit[place]] if hit else left
-        removed[rule] += len(left) - len(kept)
-        left = kept
-    return np.array(left, dtype=np.int64), removed
+    for rule, violates in violations.items():
+        kept = [index for index in remaining if not violates[index]] if violates else remaining
+        removed[rule] += len(remaining) - len(kept)
+        remaining = kept
+    return np.array(remaining, dtype=np.int64), removed
 
 
-def drawing_order(candidates: Candidates, left: NDArray[np.int64], settings: MiningSettings, query: str) -> list[int]:
-    """All eligible indices, in the order in which they are drawn: the first n are n draws without replacement.
+def sampling_order(
+    candidates: Candidates, indices: NDArray[np.int64], settings: MiningSettings, query: str
+) -> list[int]:
+    """All eligible indices (n,), in the order in which they are sampled: the first k are k draws without replacement.
 
-    Softmax draws by the Gumbel top-k trick (Kool, van Hoof, Welling, "Stochastic beams and where to find them", ICML
+    Softmax samples by the Gumbel top-k trick (Kool, van Hoof, Welling, "Stochastic beams and where to find them", ICML
     2019).
     """
     if settings.sampling == "top":
-        return [int(index) for index in left]
-    luck = _uniform([candidates.points[index] for index in left], settings.seed, query)
+        return [int(index) for index in indices]
+    keys = _uniform([candidates.points[index] for index in indices], settings.seed, query)
     if settings.sampling == "softmax":
-        luck = candidates.scores[left].astype(np.float64) / settings.temperature - np.log(-np.log(luck))
-    return [int(index) for index in left[np.argsort(-luck, kind="stable")]]
+        keys = candidates.scores[indices].astype(np.float64) / settings.temperature - np.log(-np.log(keys))
+    return [int(index) for index in indices[np.argsort(-keys, kind="stable")]]
 
 
 def ordered(points: Sequence[str | int], scores: Scores) -> list[int]:
@@ -215,15 +233,15 @@ def ordered(points: Sequence[str | int], scores: Scores) -> list[int]:
 
 
 def is_copy(vector: Scores, positives: Scores, similarity: float) -> bool:
-    """Whether a vector (dimension,) is as similar to one of the positives (n, dimension); the cosine decides."""
+    """Whether a vector (dimension,) has this cosine, or more, to one of the positives (n, dimension)."""
     lengths = np.linalg.norm(positives, axis=1) * np.linalg.norm(vector)
     return bool((positives @ vector >= (similarity - TIE) * lengths).any())
 
 
 def _same_document(candidates: Candidates, positives: Positives) -> list[bool]:
-    """Whether each candidate is of a positive's document; nothing where no positive has one."""
-    known = [document for document in positives.documents if document is not None]
-    return [document in known for document in candidates.documents] if known else []
+    """Whether each candidate is of a positive's document; an empty list where no positive has one."""
+    documents = [document for document in positives.documents if document is not None]
+    return [document in documents for document in candidates.documents] if documents else []
 
 
 def _uniform(points: Sequence[str | int], seed: int, query: str) -> NDArray[np.float64]:
@@ -233,5 +251,6 @@ def _uniform(points: Sequence[str | int], seed: int, query: str) -> NDArray[np.f
     for index, point in enumerate(points):
         digest = start.copy()
         digest.update(str(point).encode())
+        # the half keeps it off 0, whose logarithm is infinite
         numbers[index] = (int.from_bytes(digest.digest(), "big") + 0.5) / 2.0**64
     return numbers

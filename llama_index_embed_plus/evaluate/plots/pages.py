@@ -29,8 +29,8 @@ from numpy.typing import ArrayLike
 from llama_index_embed_plus.evaluate.plots.style import DARK, FILLS, INK, LIGHT, MARKERS, finish, label_of, page, shades
 from llama_index_embed_plus.evaluate.retrieval.comparison import Comparison
 from qdrant_tools.errors import InputError
+from qdrant_tools.mining.false_negatives import Audit
 from qdrant_tools.mining.miner import BINS_PER_UNIT
-from qdrant_tools.mining.quality import Audit
 from qdrant_tools.monitor.report import MonitorReport
 from qdrant_tools.monitor.signals import Share
 from qdrant_tools.records import Qrels, Run

@@ -16,7 +16,7 @@ from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import InputError
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.mining import MiningSettings, mine
-from qdrant_tools.mining.quality import audit
+from qdrant_tools.mining.false_negatives import audit
 from qdrant_tools.records import Label, Passage
 
 ANIMALS = ["cat sleeps", "dog runs", "bird runs fast", "cat runs", "dog sleeps", "stone river", "red stone"]

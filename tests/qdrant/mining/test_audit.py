@@ -14,7 +14,8 @@ from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import InputError
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.mining import Judge, MiningSettings, mine
-from qdrant_tools.mining.quality import SHARES, audit, calibrate, rate_of, read_sheet, write_sheet
+from qdrant_tools.mining.calibration import SHARES, calibrate
+from qdrant_tools.mining.false_negatives import audit, rate_of, read_sheet, write_sheet
 from qdrant_tools.records import Example, Label, Passage, ScoredText
 
 
@@ -145,7 +146,7 @@ def test_the_page_shows_scores_and_rules(placed, tmp_path):
     collection, encoder = placed
     labels = [Label(f"0 0 {q}", f"{q}-30") for q in range(35)]
     result = mine(collection, labels, encoder)
-    found = audit(result.examples, judgements=[Label("0 0 1", "1-45")], tally=result.tally)
+    found = audit(result.examples, judgements=[Label("0 0 1", "1-45")], stats=result.stats)
     # cos 33 / cos 30 = 0.968: one passage of each query is too close to its positive.
     assert found.removed == {"known_positive": 35, "close_to_positive": 35}
     assert found.removed_share["close_to_positive"] == pytest.approx(35 / (35 * 51))
@@ -160,5 +161,5 @@ def test_examples_that_lost_all_their_negatives_are_counted_even_when_they_were_
     labels = [Label(f"0 0 {q}", f"{q}-{a}") for q in range(35) for a in (30, 70)]
     strict = MiningSettings(depth=5, minimum=1, margin=0.9, max_share=None)
     result = mine(collection, labels, encoder, settings=strict)
-    found = audit(result.examples, tally=result.tally)
+    found = audit(result.examples, stats=result.stats)
     assert (found.examples, found.without_negatives) == (0, 35) and found.removed["close_to_positive"] > 0

@@ -15,8 +15,8 @@ from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import InputError, SpaceMismatchError
 from qdrant_tools.indexing import index_passages
-from qdrant_tools.mining import Judge, MiningSettings, Tally, candidates, mine, positives_by_query
-from qdrant_tools.mining.rules import Candidates, Positives, drawing_order, eligible, is_copy, ordered, score_limit
+from qdrant_tools.mining import Judge, MiningSettings, MiningStats, candidates, mine, positives_by_query
+from qdrant_tools.mining.rules import Candidates, Positives, eligible, is_copy, ordered, sampling_order, score_limit
 from qdrant_tools.records import Label, Passage
 from qdrant_tools.search.neighbours import vector_rankings
 
@@ -218,7 +218,7 @@ IDS = [f"p{i}" for i in range(9)]
 
 def drawn(scores, settings: MiningSettings, query: str) -> list[int]:
     candidates = Candidates(IDS[: len(scores)], scores)
-    return drawing_order(candidates, np.arange(len(scores)), settings, query)
+    return sampling_order(candidates, np.arange(len(scores)), settings, query)
 
 
 def test_softmax_draws_near_the_top_when_cold_and_evenly_when_hot():
@@ -362,13 +362,13 @@ def test_the_account_has_every_candidate_in_one_place(client, encoder):
     collection = filled(client, encoder, numbered(60))
     labels = [Label(f"passage about topic{i % 7} thing{i}", f"p{i}") for i in range(30)]
     result = mine(collection, labels, encoder, settings=MiningSettings(skip=2, negatives=50))
-    counts = result.tally.counts
+    counts = result.stats.counts
     removed = counts["skipped"] + counts["near_duplicate"] + counts["same_document"] + counts["close_to_positive"]
     assert counts["candidates"] - removed == counts["negatives"] == sum(len(e.negatives) for e in result.examples)
-    histograms = result.tally.histograms
+    histograms = result.stats.histograms
     assert histograms["negatives"].total() == counts["negatives"]
     assert histograms["positives"].total() == 30
-    assert Tally.from_row(json.loads(json.dumps(result.tally.as_row()))) == result.tally
+    assert MiningStats.from_row(json.loads(json.dumps(result.stats.as_row()))) == result.stats
 
 
 @pytest.mark.parametrize(

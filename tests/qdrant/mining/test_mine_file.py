@@ -20,7 +20,7 @@ from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.mining import Judge, MiningSettings, mine
-from qdrant_tools.mining.file import mine_to_jsonl, read_examples, read_tally
+from qdrant_tools.mining.file import mine_to_jsonl, read_examples, read_stats
 from qdrant_tools.records import Label
 
 LABELS = [Label(f"passage about topic{i % 7} thing{i}", f"p{i}") for i in range(40)] + [Label("nowhere", "gone")]
@@ -52,7 +52,7 @@ def test_the_file_has_the_examples_that_mining_gives(collection, encoder, expect
     path = tmp_path / "examples.jsonl"
     report = mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS, progress=steps.append)
     assert [e.as_row() for e in read_examples(path)] == [e.as_row() for e in expected.examples]
-    assert report.tally == expected.tally and (report.queries, report.resumed) == (41, 0)
+    assert report.stats == expected.stats and (report.queries, report.resumed) == (41, 0)
     assert steps == [4] * 10 + [1]
 
 
@@ -62,7 +62,7 @@ def test_a_finished_file_is_left_as_it_is(collection, encoder, expected, tmp_pat
     before = path.read_bytes()
     report = mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS)
     assert path.read_bytes() == before
-    assert report.resumed == 41 and report.tally == expected.tally
+    assert report.resumed == 41 and report.stats == expected.stats
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 10])
@@ -81,7 +81,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(collection, encod
     report = mine_to_jsonl(collection, LABELS, encoder, path=path, settings=MiningSettings(batch_size=7))
     assert report.resumed == 4 * stop_after
     assert [e.as_row() for e in read_examples(path)] == [e.as_row() for e in expected.examples]
-    assert report.tally == expected.tally
+    assert report.stats == expected.stats
 
 
 KILLED = """
@@ -187,13 +187,13 @@ def test_a_query_of_ten_megabytes_is_mined_like_any_other(collection, encoder, t
 
 def test_the_account_can_be_read_beside_the_file(collection, encoder, expected, tmp_path):
     path = tmp_path / "examples.jsonl"
-    assert read_tally(path) is None
+    assert read_stats(path) is None
     mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS)
-    assert read_tally(path) == expected.tally
+    assert read_stats(path) == expected.stats
     state = path.with_name("examples.jsonl.state.json")
-    state.write_text(state.read_text().replace('"format": 1', '"format": 9'))
+    state.write_text(state.read_text().replace('"format": 2', '"format": 9'))
     with pytest.raises(UsageError, match="written by another version"):
-        read_tally(path)
+        read_stats(path)
     state.write_text("[]")
     with pytest.raises(UsageError, match="not the state of a mining run"):
         mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS)

@@ -1,0 +1,142 @@
+"""Labels, a collection and its encoder -> how close to the positive a negative may score.
+
+The right limit differs from model to model: a share of 0.95 that suits one encoder discards most candidates of another
+whose scores all lie close together. There are two ways to pick it from data, and the result says which was taken:
+
+- *labelled*: queries with several positives hide all but one, and the largest share is taken at which few enough of
+  the hidden ones come out as negatives. The rate is a lower bound: answers without a label are not seen.
+- *distribution*, when too few queries have several positives: a margin relative to how far positives stand out. It is
+  a tenth of the median distance between a positive's score and those of the last candidates looked at.
+
+Guarantees: nothing is embedded but the queries; deterministic. Does not know: how the mined examples train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.errors import InputError
+from qdrant_tools.mining.miner import MinedQuery, Miner, positives_by_query
+from qdrant_tools.mining.rules import MiningSettings, Positives, eligible, sampling_order
+from qdrant_tools.records import Encoder, Label, Progress
+
+SHARES = (1.0, 0.98, 0.95, 0.92, 0.9, 0.87, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
+"""The values of `max_share` that are tried."""
+ENOUGH_QUERIES = 30
+"""Queries with several positives from which on the labels decide."""
+STANDING_OUT = 0.1
+"""The margin, as a share of how far positives stand out."""
+
+
+@dataclass(frozen=True)
+class ShareTrial:
+    """What a value of `max_share` would do. All are shares: `false_negatives` of the sampled negatives, those that are
+    hidden positives; `discarded` of the candidates, those removed as too close; `filled` of the examples, those with
+    all their negatives."""
+
+    max_share: float
+    false_negatives: float
+    discarded: float
+    filled: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The settings to mine with, and what they rest on. There are `trials` with the method "labelled" only."""
+
+    settings: MiningSettings
+    method: Literal["labelled", "distribution"]
+    queries: int
+    trials: tuple[ShareTrial, ...] = ()
+
+    def as_row(self) -> dict[str, Any]:
+        return asdict(self) | {"settings": self.settings.as_row()}
+
+
+def calibrate(
+    collection: Collection,
+    labels: Iterable[Label],
+    encoder: Encoder,
+    *,
+    settings: MiningSettings | None = None,
+    target: float = 0.05,
+    queries: int = 500,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Pick `max_share` or `margin` for this collection and encoder; the other settings stay as they are.
+
+    Labelled: the largest of `SHARES` at which at most `target` of the sampled negatives are hidden positives, or the
+    smallest of them if none is that good. At most `queries` queries are looked at, those with several positives first.
+
+    Raises:
+        InputError: no query has a positive in the collection, or `target` is not a share.
+    """
+    if not 0 <= target <= 1 or queries < 1:
+        raise InputError(f"target is {target} and queries {queries}, expected a share and at least 1")
+    settings = replace(settings or MiningSettings(), max_share=None, margin=None, several="min")
+    positives = positives_by_query(labels)
+    several = {query: weights for query, weights in positives.items() if len(weights) > 1}
+    labelled = len(several) >= ENOUGH_QUERIES
+    chosen = dict(islice((several if labelled else positives).items(), queries))
+    mined = list(_mined_queries(Miner(collection, encoder, settings), chosen, progress))
+    if not mined:
+        raise InputError(f"none of the {len(positives)} labelled queries has a positive in {collection.name!r}")
+    if not labelled:
+        return Calibration(_by_distribution(mined, settings), "distribution", len(mined))
+    trials = tuple(_trial(mined, replace(settings, max_share=share)) for share in SHARES)
+    good = [trial for trial in trials if trial.false_negatives <= target]
+    best = max(good, key=lambda trial: trial.max_share) if good else min(trials, key=lambda trial: trial.max_share)
+    return Calibration(replace(settings, max_share=best.max_share), "labelled", len(mined), trials)
+
+
+def _mined_queries(
+    miner: Miner, positives: Mapping[str, Mapping[str, float]], progress: Progress | None
+) -> Iterator[MinedQuery]:
+    queries = iter(positives.items())
+    while batch := dict(islice(queries, miner.settings.batch_size)):
+        yield from miner.mined_queries(batch)
+        if progress is not None:
+            progress(len(batch))
+
+
+def _trial(mined: Sequence[MinedQuery], settings: MiningSettings) -> ShareTrial:
+    """Take each positive of each query in turn as the only known one."""
+    sampled = hidden = candidates = discarded = filled = examples = 0
+    for query in mined:
+        if len(query.positives) < 2:
+            continue
+        for passage, score in zip(query.positives, query.positive_scores, strict=True):
+            known = Positives([passage.point_id], np.array([score], dtype=np.float32))
+            remaining, removed = eligible(query.candidates, known, known, settings)
+            order = sampling_order(query.candidates, remaining, settings, query.query)
+            negatives = [query.candidates.points[index] for index in order[: settings.negatives]]
+            others = {other.point_id for other in query.positives} - {passage.point_id}
+            hidden += sum(point in others for point in negatives)
+            sampled += len(negatives)
+            examples += 1
+            filled += len(negatives) == settings.negatives
+            candidates += removed["candidates"]
+            discarded += removed["close_to_positive"]
+    return ShareTrial(
+        max_share=settings.max_share or 1.0,
+        false_negatives=hidden / max(sampled, 1),
+        discarded=discarded / max(candidates, 1),
+        filled=filled / max(examples, 1),
+    )
+
+
+def _by_distribution(mined: Sequence[MinedQuery], settings: MiningSettings) -> MiningSettings:
+    # the second half of the candidates stands for passages that are no answers
+    distances = [
+        score - float(np.median(query.candidates.scores[len(query.candidates.scores) // 2 :]))
+        for query in mined
+        for score in query.positive_scores
+        if len(query.candidates.scores)
+    ]
+    return replace(settings, margin=round(max(0.0, STANDING_OUT * float(np.median(distances or [0.0]))), 4))
