@@ -193,7 +193,7 @@ _VERDICTS = {"better": "better than", "worse": "worse than", "not decided": "not
 
 def _named(change: QueryChange) -> str:
     text = " ".join(change.text.split())
-    return f"{change.query}  {text if len(text) <= TEXT_SHOWN else text[: TEXT_SHOWN - 3] + '...'}"
+    return f"{change.id}  {text if len(text) <= TEXT_SHOWN else text[: TEXT_SHOWN - 3] + '...'}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> None:

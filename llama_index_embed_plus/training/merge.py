@@ -24,13 +24,13 @@ from safetensors.torch import save_file
 from llama_index_embed_plus.encoders.adapter import FullMap, LowRankMap, MlpMap, OrthogonalMap, QueryAdapter, QueryMap
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.errors import DamagedModelError, TrainingError
+from llama_index_embed_plus.evaluate.retrieval.comparison import Change
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.models import config as facts
 from llama_index_embed_plus.models import files as checkpoints
 from llama_index_embed_plus.models.spec import EncoderSpec, read_spec, space_of, tokenizer_hash
 from llama_index_embed_plus.models.weights import tensors_of, weight_files
 from llama_index_embed_plus.training.proof.forgetting import Forgetting, General
-from llama_index_embed_plus.training.proof.paired import Change
 from llama_index_embed_plus.training.proof.proof import ProofSettings, prove
 from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, read_report, write_report
 from qdrant_tools.collections.collection import Collection

@@ -1,11 +1,10 @@
-"""Two reports over the same queries -> which system is better, by how much, how surely, and on which queries.
+"""The same queries under two systems -> which is better, by how much, how surely, and on which queries.
 
-Guarantees: paired; the same for a seed; nothing is compared that was measured on other queries or cutoffs.
-Does not know: what the systems are.
+`Change` is one metric before and after with its interval, and `paired_test` adds the p-value and the counts. Proofs of
+training and comparisons of reports both use these, so they print the same numbers.
 
-The same queries under two systems -> how large the difference is, and whether luck explains it.
-
-Guarantees: both tests are paired, two-sided where it applies, and the same for a seed. Does not know: metrics, runs.
+Guarantees: everything is paired by query, and the same seed gives the same figures; systems that were measured on other
+queries or cutoffs are refused. Does not know: what the systems are, how a metric is computed.
 """
 
 from __future__ import annotations
@@ -21,12 +20,49 @@ from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport
 from qdrant_tools.errors import InputError
 from qdrant_tools.metrics import Interval, mean, paired_bootstrap
 
+SAME = 1e-12
+"""Two values nearer than this are the same: the arithmetic of a metric is not exact."""
+_NUMBERS_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True)
+class Change:
+    """One metric before and after, the difference (after - before) and its 95 % interval."""
+
+    metric: str
+    before: float
+    after: float
+    difference: float
+    low: float
+    high: float
+
+    def excludes_loss_of(self, margin: float) -> bool:
+        """Whether the whole interval lies above `-margin`, so that a loss as large as that is excluded.
+
+        With margin 0 that is proof of a gain. With a margin above 0 it is a test of non-inferiority (Piaggio et al.,
+        "Reporting of noninferiority and equivalence randomized trials", JAMA 2012).
+        """
+        return self.low > -margin
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.difference:+.4f} ({self.low:+.4f} to {self.high:+.4f})"
+
+
+@dataclass(frozen=True)
+class PairedTest(Change):
+    """A change of means, the p-value of the randomisation test, and how many queries are better, worse, the same."""
+
+    p_value: float
+    better: int
+    worse: int
+    same: int
+
 
 @dataclass(frozen=True)
 class QueryChange:
-    """One query under two systems, by the comparison's metric. `text` is "" where only the id is known."""
+    """One query before and after, by one metric. `text` is "" where only the id is known."""
 
-    query: str
+    id: str
     text: str
     before: float
     after: float
@@ -34,6 +70,55 @@ class QueryChange:
     @property
     def difference(self) -> float:
         return self.after - self.before
+
+
+def mean_change(
+    metric: str, before: Mapping[str, float], after: Mapping[str, float], *, seed: int = 0, resamples: int = 10_000
+) -> Change:
+    """Compare the means of two mappings of query id -> value, by paired bootstrap over the queries.
+
+    Raises:
+        InputError: the two hold different queries, or none, or resamples is below 1.
+    """
+    interval = paired_bootstrap(before, after, seed=seed, resamples=resamples)
+    return Change(metric, mean(before), mean(after), interval.difference, interval.low, interval.high)
+
+
+def paired_test(
+    metric: str, before: Mapping[str, float], after: Mapping[str, float], *, seed: int = 0, resamples: int = 10_000
+) -> PairedTest:
+    """Do as `mean_change`, add the p-value of `paired_randomisation`, and count the queries that changed.
+
+    Raises:
+        InputError: as `mean_change`.
+    """
+    change = mean_change(metric, before, after, seed=seed, resamples=resamples)
+    differences = _differences(before, after)
+    return PairedTest(
+        **asdict(change),
+        p_value=paired_randomisation(before, after, seed=seed, resamples=resamples),
+        better=int((differences > SAME).sum()),
+        worse=int((differences < -SAME).sum()),
+        same=int((np.abs(differences) <= SAME).sum()),
+    )
+
+
+def query_changes(
+    before: Mapping[str, float], after: Mapping[str, float], *, texts: Mapping[str, str]
+) -> tuple[QueryChange, ...]:
+    """Return every query, the most improved first; equal ones stand in the order of their ids."""
+    changes = [QueryChange(query, texts.get(query, ""), before[query], after[query]) for query in sorted(before)]
+    return tuple(sorted(changes, key=lambda change: -change.difference))
+
+
+def improved(changes: Sequence[QueryChange]) -> tuple[QueryChange, ...]:
+    """Of what `query_changes` returned, the queries that got better, the most improved first."""
+    return tuple(change for change in changes if change.difference > SAME)
+
+
+def worsened(changes: Sequence[QueryChange]) -> tuple[QueryChange, ...]:
+    """Of what `query_changes` returned, the queries that got worse, the worst first."""
+    return tuple(change for change in reversed(changes) if change.difference < -SAME)
 
 
 @dataclass(frozen=True)
@@ -79,11 +164,15 @@ class Comparison:
 
     def improved(self, count: int | None = None) -> tuple[QueryChange, ...]:
         """Return the queries that got better, the most improved first."""
-        return tuple(change for change in self.changes if change.difference > SAME)[:count]
+        return improved(self.changes)[:count]
 
     def worsened(self, count: int | None = None) -> tuple[QueryChange, ...]:
         """Return the queries that got worse, the worst first."""
-        return tuple(change for change in reversed(self.changes) if change.difference < -SAME)[:count]
+        return worsened(self.changes)[:count]
+
+    def verdict(self) -> str:
+        """What the deciding metric's interval allows to say: "better", "worse" or "not decided"."""
+        return "better" if self.proves_better else "worse" if self.proves_worse else "not decided"
 
     def as_row(self, *, queries: int = 10) -> dict[str, Any]:
         """The comparison, JSON-ready, with at most so many improved and worsened queries."""
@@ -96,10 +185,6 @@ class Comparison:
             "tests": {name: asdict(test) for name, test in self.tests.items()},
             **{key: [asdict(c) | {"difference": c.difference} for c in changes] for key, changes in listed.items()},
         }
-
-    def verdict(self) -> str:
-        """What the deciding metric's interval allows to say: "better", "worse" or "not decided"."""
-        return "better" if self.proves_better else "worse" if self.proves_worse else "not decided"
 
 
 def compare(
@@ -127,65 +212,11 @@ def compare(
     if unknown or not names:
         raise InputError(f"metrics {unknown} are not in the reports, which have {', '.join(before.values)}")
     tests = {
-        name: paired_test(before.values[name], after.values[name], metric=name, seed=seed, resamples=resamples)
+        name: paired_test(name, before.values[name], after.values[name], seed=seed, resamples=resamples)
         for name in names
     }
-    first, second = before.values[names[0]], after.values[names[0]]
-    texts = {**after.texts, **before.texts}
-    changes = [QueryChange(query, texts.get(query, ""), first[query], second[query]) for query in sorted(first)]
-    changes.sort(key=lambda change: -change.difference)
-    return Comparison(names[0], tests, tuple(changes), (before.name, after.name))
-
-
-def _ks(report: RetrievalReport) -> str:
-    return ", ".join(map(str, report.cutoffs))
-
-
-_NUMBERS_AT_ONCE = 4_000_000
-SAME = 1e-12
-"""Two values nearer than this are the same: the arithmetic of a metric is not exact."""
-
-
-@dataclass(frozen=True)
-class PairedTest:
-    """One metric under two systems: means, `difference` (after - before) with its 95 % bootstrap interval, and the
-    p-value of the randomisation test; and for how many queries `after` is better, worse, or the same.
-    """
-
-    metric: str
-    before: float
-    after: float
-    difference: float
-    low: float
-    high: float
-    p_value: float
-    better: int
-    worse: int
-    same: int
-
-
-def paired_test(
-    before: Mapping[str, float], after: Mapping[str, float], *, metric: str = "", seed: int = 0, resamples: int = 10_000
-) -> PairedTest:
-    """Test two mappings of query -> value with both paired tests.
-
-    Raises:
-        InputError: the two hold different queries, or none, or resamples is below 1.
-    """
-    interval = paired_bootstrap(before, after, seed=seed, resamples=resamples)
-    differences = _differences(before, after)
-    return PairedTest(
-        metric,
-        mean(before),
-        mean(after),
-        interval.difference,
-        interval.low,
-        interval.high,
-        paired_randomisation(before, after, seed=seed, resamples=resamples),
-        better=int((differences > SAME).sum()),
-        worse=int((differences < -SAME).sum()),
-        same=int((np.abs(differences) <= SAME).sum()),
-    )
+    changes = query_changes(before.values[names[0]], after.values[names[0]], texts={**after.texts, **before.texts})
+    return Comparison(names[0], tests, changes, (before.name, after.name))
 
 
 def paired_randomisation(
@@ -228,3 +259,7 @@ def _differences(before: Mapping[str, float], after: Mapping[str, float]) -> NDA
         what = f"{len(odd)} queries are in only one of the two, such as {odd[0]!r}" if odd else "there are no queries"
         raise InputError(f"{what}: compare two systems on the same queries")
     return np.array([after[query] - before[query] for query in sorted(before)])
+
+
+def _ks(report: RetrievalReport) -> str:
+    return ", ".join(map(str, report.cutoffs))

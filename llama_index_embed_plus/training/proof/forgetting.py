@@ -25,12 +25,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from llama_index_embed_plus.evaluate.retrieval.comparison import Change, mean_change
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
-from llama_index_embed_plus.training.proof.paired import Change, change_of_correlation, change_of_means
 from qdrant_tools.errors import InputError
 from qdrant_tools.metrics import ndcg
 from qdrant_tools.records import Encoder, HeldOut, Passage, Query, Run
+
+Numbers = NDArray[np.float64]
 
 _MAX_CHARACTERS = 400
 _MIN_QUERY_WORDS, _MIN_REST_WORDS = 3, 5
@@ -79,15 +82,40 @@ def measure_forgetting(before: Encoder, after: Encoder, general: General, *, k: 
     if isinstance(general, SimilaritySet):
         gold = np.array([score for *_, score in general.pairs], np.float64)
         cosines = [_cosines(encoder, general) for encoder in (before, after)]
-        return Forgetting("similarity", len(gold), change_of_correlation(gold, *cosines, seed=seed))
+        return Forgetting("similarity", len(gold), correlation_change(gold, *cosines, seed=seed))
     known = isinstance(general, KnownItems)
     held_out = general.held_out if isinstance(general, KnownItems) else general
     if not held_out.passages:
         raise InputError("the general retrieval set has no passages: give them, both encoders embed them anew")
     qrels = {query.id: held_out.qrels[query.id] for query in held_out.answerable}
     first, second = (ndcg(qrels, run, k=k) for run in _runs(before, after, held_out, k=k))
-    change = change_of_means(f"ndcg@{k}", first, second, seed=seed)
+    change = mean_change(f"ndcg@{k}", first, second, seed=seed)
     return Forgetting("known items" if known else "retrieval", len(qrels), change)
+
+
+def correlation_change(
+    gold: Numbers, before: Numbers, after: Numbers, *, seed: int = 0, resamples: int = 2000
+) -> Change:
+    """Compare the Spearman correlations of two score columns with `gold`: paired bootstrap over the rows.
+
+    gold, before, after: (n,) each. A column of equal values has the correlation 0.
+    """
+    generator = np.random.default_rng(seed)
+    rows = np.stack([generator.integers(len(gold), size=len(gold)) for _ in range(resamples)])
+    low, high = np.percentile(spearman(gold[rows], after[rows]) - spearman(gold[rows], before[rows]), [2.5, 97.5])
+    first, second = float(spearman(gold, before)), float(spearman(gold, after))
+    return Change("spearman", first, second, second - first, float(low), float(high))
+
+
+def spearman(first: Numbers, second: Numbers) -> Numbers:
+    """Spearman's rank correlation along the last axis. Ties share their mean rank; a constant side gives 0."""
+    from scipy.stats import rankdata  # sentence-transformers brings it; only similarity sets need it
+
+    a, b = (rankdata(values, axis=-1) for values in (first, second))
+    a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
+    size = np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
+    correlation: Numbers = (a * b).sum(axis=-1) / np.where(size > 0, size, 1.0)
+    return correlation
 
 
 def known_items(passages: Iterable[Passage], *, most: int) -> KnownItems | None:

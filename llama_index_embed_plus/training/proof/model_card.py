@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from llama_index_embed_plus.errors import TrainingError
+from llama_index_embed_plus.evaluate.retrieval.comparison import Change
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.training.proof.forgetting import Forgetting
-from llama_index_embed_plus.training.proof.paired import Change
 from llama_index_embed_plus.training.proof.proof import Proof
 from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, read_report, write_report
 from qdrant_tools.errors import UsageError

@@ -34,6 +34,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from llama_index_embed_plus.evaluate.retrieval.comparison import (
+    Change,
+    QueryChange,
+    improved,
+    mean_change,
+    query_changes,
+    worsened,
+)
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
 from llama_index_embed_plus.training.proof.forgetting import (
     Forgetting,
@@ -42,7 +50,6 @@ from llama_index_embed_plus.training.proof.forgetting import (
     known_items,
     measure_forgetting,
 )
-from llama_index_embed_plus.training.proof.paired import Change, change_of_means
 from llama_index_embed_plus.training.proof.plot_data import Embedded, Pictures, pictures
 from qdrant_tools.collections.collection import Collection, fetch, stored_vectors
 from qdrant_tools.errors import InputError, UsageError
@@ -50,8 +57,6 @@ from qdrant_tools.metrics import ndcg, recall, reciprocal_rank
 from qdrant_tools.records import Encoder, HeldOut, Passage, Qrels, Run, Vectors
 
 __all__ = ["HeldOut", "Proof", "ProofSettings", "QueryChange", "prove"]
-
-_TIE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -74,16 +79,6 @@ class ProofSettings:
             raise UsageError(f"{self}: expected k, min_queries and max_passages above 0, margins of at least 0")
         if self.known_items < 0:
             raise UsageError(f"known_items is {self.known_items}, expected a number of items, or 0 for no check")
-
-
-@dataclass(frozen=True)
-class QueryChange:
-    """nDCG@k of one query before and after."""
-
-    id: str
-    text: str
-    before: float
-    after: float
 
 
 @dataclass(frozen=True)
@@ -158,10 +153,9 @@ def prove(
         PassageVectors(searched.ids, each.passages).search(ids, each.queries, k=settings.k) for each in systems
     )
     changes = _changes(qrels, first, second, settings)
-    per_query = [ndcg(qrels, run, k=settings.k) for run in (first, second)]
-    moved = [QueryChange(query.id, query.text, *(values[query.id] for values in per_query)) for query in queries]
-    wins = sorted((q for q in moved if q.after - q.before > _TIE), key=lambda q: q.before - q.after)
-    losses = sorted((q for q in moved if q.before - q.after > _TIE), key=lambda q: q.after - q.before)
+    values = (ndcg(qrels, run, k=settings.k) for run in (first, second))
+    moved = query_changes(*values, texts={query.id: query.text for query in queries})
+    wins, losses = improved(moved), worsened(moved)
     forgetting = _forgetting(
         before, after, general or _default(searched, held_out, trained, settings), trained, settings
     )
@@ -174,8 +168,8 @@ def prove(
         passages=len(searched.ids),
         passages_in_all=searched.total,
         changes=changes,
-        wins=tuple(wins),
-        losses=tuple(losses),
+        wins=wins,
+        losses=losses,
         same=len(moved) - len(wins) - len(losses),
         forgetting=forgetting,
         refusals=tuple(_refusals(changes[0], len(queries), forgetting, settings)),
@@ -186,9 +180,7 @@ def prove(
 def _changes(qrels: Qrels, before: Run, after: Run, settings: ProofSettings) -> tuple[Change, ...]:
     metrics = {f"ndcg@{settings.k}": ndcg, "mrr": reciprocal_rank, f"recall@{settings.k}": recall}
     return tuple(
-        change_of_means(
-            name, metric(qrels, before, k=settings.k), metric(qrels, after, k=settings.k), seed=settings.seed
-        )
+        mean_change(name, metric(qrels, before, k=settings.k), metric(qrels, after, k=settings.k), seed=settings.seed)
         for name, metric in metrics.items()
     )
 

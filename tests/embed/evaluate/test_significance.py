@@ -57,7 +57,7 @@ def test_the_p_value_is_never_0_and_of_equal_values_1():
 
 
 def test_both_tests_and_the_counts_come_together():
-    found = paired_test(*sides([0.5, 0.5, -0.25, 0.0]), metric="ndcg@10")
+    found = paired_test("ndcg@10", *sides([0.5, 0.5, -0.25, 0.0]))
     assert (found.metric, found.before, found.after, found.difference) == ("ndcg@10", 0.0, 0.1875, 0.1875)
     assert (found.better, found.worse, found.same) == (2, 1, 1)
     assert found.low <= found.difference <= found.high
@@ -89,8 +89,8 @@ def test_the_queries_that_got_better_and_worse_are_listed_with_their_texts():
     before = report_of(run_of([3, 1, 1, 2, 0]), QRELS, queries=QUERIES, k=3, name="old")
     after = report_of(run_of([1, 2, 1, 1, 0]), QRELS, queries=QUERIES, k=3, name="new")
     found = compare(before, after)
-    assert [(c.query, c.text) for c in found.improved()] == [("q0", "question 0"), ("q3", "question 3")]
-    assert [(c.query, c.before) for c in found.worsened()] == [("q1", 1.0)]
+    assert [(c.id, c.text) for c in found.improved()] == [("q0", "question 0"), ("q3", "question 3")]
+    assert [(c.id, c.before) for c in found.worsened()] == [("q1", 1.0)]
     assert (found.better, found.worse, found.same) == (2, 1, 2)
     assert len(found.improved(1)) == 1 and len(found.changes) == 5
     row = found.as_row(queries=1)

@@ -15,8 +15,14 @@ from scipy import stats
 from tiny import WordEncoder
 
 from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter
-from llama_index_embed_plus.training.proof.forgetting import SimilaritySet, known_items, measure_forgetting
-from llama_index_embed_plus.training.proof.paired import Change, change_of_correlation, change_of_means, spearman
+from llama_index_embed_plus.evaluate.retrieval.comparison import Change, mean_change
+from llama_index_embed_plus.training.proof.forgetting import (
+    SimilaritySet,
+    correlation_change,
+    known_items,
+    measure_forgetting,
+    spearman,
+)
 from llama_index_embed_plus.training.proof.plot_data import BIN_EDGES, principal_plane
 from llama_index_embed_plus.training.proof.proof import ProofSettings, Searched, general_passages, prove
 from qdrant_tools.client.connect import connect
@@ -294,9 +300,9 @@ def test_the_interval_of_a_correlation_covers_a_true_difference_of_zero():
     rng = np.random.default_rng(0)
     gold = rng.normal(size=200)
     before, after = gold + rng.normal(size=200), gold + rng.normal(size=200)
-    change = change_of_correlation(gold, before, after)
+    change = correlation_change(gold, before, after)
     assert change.low < 0 < change.high and change.high - change.low < 0.4
-    same = change_of_correlation(gold, before, before)
+    same = correlation_change(gold, before, before)
     assert (same.difference, same.low, same.high) == (0, 0, 0)
 
 
@@ -304,7 +310,7 @@ def test_excluding_a_loss_means_that_the_whole_interval_lies_above_it():
     change = Change("m", 0.5, 0.51, 0.01, -0.01, 0.03)
     assert not change.excludes_loss_of(0) and not change.excludes_loss_of(0.01) and change.excludes_loss_of(0.02)
     assert not Change("m", 0.5, 0.5, 0.0, 0.0, 0.0).excludes_loss_of(0)
-    means = change_of_means("m", {"a": 0.0, "b": 1.0}, {"a": 1.0, "b": 1.0})
+    means = mean_change("m", {"a": 0.0, "b": 1.0}, {"a": 1.0, "b": 1.0})
     assert (means.before, means.after, means.difference) == (0.5, 1.0, 0.5)
 
 
