@@ -21,7 +21,9 @@ from llama_index_embed_plus.evaluate.plots.pages import (
 from llama_index_embed_plus.evaluate.plots.vectors import MapSettings, map_collection, similarity_heatmap, vector_map
 from llama_index_embed_plus.evaluate.retrieval.retrieval import compare, evaluate_retrieval
 from qdrant_tools.client.connect import connect
-from qdrant_tools.collections.manager import CollectionManager, CollectionSettings, build_index
+from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.settings import CollectionSettings
+from qdrant_tools.collections.status import build_index
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.search.bm25 import Bm25
 from qdrant_tools.tuning import TuningGrid, tune

@@ -24,7 +24,7 @@ import hashlib
 import json
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from tempfile import TemporaryDirectory
@@ -32,9 +32,11 @@ from typing import Any, Literal
 
 from qdrant_client import models
 
-from qdrant_tools.client.gateway import DEFAULT_RETRY, Retry, engine_errors
-from qdrant_tools.collections.collection import Collection, plain_id, point_id, refuse_retired
+from qdrant_tools.client.gateway import DEFAULT_RETRY, Retry, engine_errors, plain_id
+from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import OURS
+from qdrant_tools.collections.points import point_id
+from qdrant_tools.collections.retirement import refuse_retired
 from qdrant_tools.errors import CollectionError, InputError
 from qdrant_tools.records import Encoder, Passage, Progress, Vectors
 from qdrant_tools.search.bm25 import VECTOR
@@ -96,7 +98,7 @@ class _Prepared:
 
 def index_passages(
     collection: Collection,
-    passages: Iterable[Passage],
+    passages: Iterable[Passage | Mapping[str, Any] | str],
     encoder: Encoder,
     *,
     batch_size: int = 256,
@@ -105,6 +107,9 @@ def index_passages(
     delete_missing: bool = False,
 ) -> IndexReport:
     """Store passages, encoding only those that are new or changed.
+
+    A passage is a `Passage`, a dict `{"id", "text", "metadata"}` (the metadata may be left out) or a string. A string
+    has a stable id made of its text: indexed again it is the same passage, and another text is another passage.
 
     `progress` receives the number of passages of each batch once the engine has acknowledged them. A passage that
     cannot be stored ends the run, or with `on_bad="count"` is reported with its reason. With `delete_missing` the
@@ -115,13 +120,15 @@ def index_passages(
         SpaceMismatchError: the collection was filled by another encoder.
         CollectionError: the collection was adopted; it has the layout of another program. Or another collection
             takes its place just now: open the alias again and index again.
-        InputError: an empty id or text, metadata that JSON cannot hold, or one id with two contents in a batch; or
-            nothing to index and `delete_missing`.
+        InputError: an empty id or text, metadata that JSON cannot hold, one id with two contents in a batch, a dict
+            with a field missing or unknown; or nothing to index and `delete_missing`.
         VectorError: the encoder returned something else than one unit vector per text.
         UnreachableError: the server stayed silent for as long as `retry.DEFAULT_RETRY` says.
     """
     _checked_target(collection, encoder)
     checked_count("batch_size", batch_size)
+    if isinstance(passages, str | bytes | Mapping | Passage) or not isinstance(passages, Iterable):
+        raise InputError(f"passages is {brief(passages)}, expected several: a list of Passage, dicts or strings")
     if not isinstance(on_bad, str) or on_bad not in ("raise", "count"):
         raise InputError(f"on_bad is {brief(on_bad)}, expected 'raise' or 'count'")
     writer = _Writer(collection, encoder, DEFAULT_RETRY)
@@ -167,7 +174,34 @@ def _checked_target(collection: Collection, encoder: Encoder) -> None:
         )
 
 
-def _batches(passages: Iterable[Passage], size: int) -> Iterator[list[_Prepared | Failure]]:
+def passage_of(item: Passage | Mapping[str, Any] | str) -> Passage:
+    """A passage for one that may be a dict `{"id", "text", "metadata"}` or a string.
+
+    Raises:
+        InputError: neither; or a dict without "id" or "text", or with a field that a passage does not have.
+    """
+    if isinstance(item, Passage):
+        return item
+    if isinstance(item, str):
+        return Passage(hashlib.sha256(item.encode("utf-8", "surrogatepass")).hexdigest()[:32], item)
+    if not isinstance(item, Mapping):
+        raise InputError(f"passage is {brief(item)}, expected a Passage, a dict with 'id' and 'text', or a string")
+    for name in ("id", "text"):
+        if name not in item:
+            raise InputError(f"passage {brief(dict(item))} has no field {name!r}, expected {_FIELDS}")
+    for name in item:
+        if name not in ("id", "text", "metadata"):
+            raise InputError(f"passage {brief(item['id'])} has the field {brief(name)}, expected {_FIELDS}")
+    metadata = item.get("metadata")
+    if not isinstance(metadata, Mapping | None):
+        raise InputError(f"passage {brief(item['id'])}: field 'metadata' is {brief(metadata)}, expected a dict")
+    return Passage(item["id"], item["text"], metadata or {})
+
+
+_FIELDS = "'id', 'text' and, for everything else, 'metadata'"
+
+
+def _batches(passages: Iterable[Passage | Mapping[str, Any] | str], size: int) -> Iterator[list[_Prepared | Failure]]:
     batch: list[_Prepared | Failure] = []
     held = 0
     for passage in passages:
@@ -181,7 +215,11 @@ def _batches(passages: Iterable[Passage], size: int) -> Iterator[list[_Prepared 
         yield batch
 
 
-def _prepared(passage: Passage) -> _Prepared | Failure:
+def _prepared(item: Passage | Mapping[str, Any] | str) -> _Prepared | Failure:
+    try:
+        passage = passage_of(item)
+    except InputError as error:
+        return Failure(brief(item.get("id", "")) if isinstance(item, Mapping) else "", str(error))
     if not isinstance(passage.id, str) or not passage.id:
         return Failure(brief(passage.id), f"passage id is {brief(passage.id)}, expected a non-empty string")
     if not is_unicode(passage.id):

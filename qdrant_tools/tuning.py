@@ -35,11 +35,10 @@ from numpy.typing import ArrayLike
 from qdrant_client import QdrantClient, models
 
 from qdrant_tools.client.connect import connect, engine_of
-from qdrant_tools.client.gateway import engine_errors
-from qdrant_tools.collections.collection import Collection, plain_id
+from qdrant_tools.client.gateway import engine_errors, plain_id
+from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.copying import pages
 from qdrant_tools.collections.manager import CollectionManager
-from qdrant_tools.collections.metadata import OURS
 from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.collections.status import build_index
@@ -229,7 +228,7 @@ def _searches(
 ) -> Iterator[tuple[CollectionSettings, Measured]]:
     for oversampling in grid.oversampling if built.quantization is not None else (1.0,):
         quantization = built.quantization and replace(built.quantization, oversampling=oversampling)
-        searching = replace(collection, quantization=quantization)
+        searching = replace(collection, metadata=replace(collection.metadata, quantization=quantization))
         for hnsw_ef in grid.hnsw_ef:
             settings = replace(built, hnsw_ef=hnsw_ef, quantization=quantization)
             params = searching.search_params(hnsw_ef=hnsw_ef)
@@ -332,7 +331,7 @@ def _place(client: QdrantClient) -> Iterator[QdrantClient]:
 def _filled(client: QdrantClient, name: str, source: Collection, settings: CollectionSettings) -> Collection:
     with engine_errors(f"create collection {name!r}"):
         client.create_collection(name, **settings.create_options(source.dimension))
-    copy = Collection(client, name, source.space, source.dimension, settings.hnsw_ef, OURS, None, settings.quantization)
+    copy = Collection(client, name, settings.metadata(source.space, source.dimension))
     for records in pages(
         source.client, source.name, batch_size=512, with_payload=False, with_vectors=source.vector_selector
     ):

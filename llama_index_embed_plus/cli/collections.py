@@ -32,7 +32,7 @@ from qdrant_tools.collections.adopt import detect_layout
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.copying import copy_collection
 from qdrant_tools.collections.manager import CollectionManager
-from qdrant_tools.collections.metadata import Layout
+from qdrant_tools.collections.metadata import CollectionMetadata, Layout
 from qdrant_tools.collections.snapshots import create_snapshot, restore_snapshot
 from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import UsageError
@@ -213,7 +213,9 @@ def wait_for_index(name: str, location: str, *, timeout: float) -> None:
     """Build or wait, then say how much is in the graph."""
     with managed(location) as manager:
         described = manager.describe(name)
-        handle = Collection(manager.client, described.name, described.space or "", described.dimension or 0)
+        handle = Collection(
+            manager.client, described.name, CollectionMetadata(described.space or "", described.dimension or 0)
+        )
         with (
             resumable("what is in the index stays there; run the same command again to go on"),
             ConsoleReporter().step(f"index {described.name}", described.points) as advance,
@@ -335,7 +337,7 @@ def print_json(row: object) -> None:
 
 def _build(manager: CollectionManager, name: str) -> None:
     with ConsoleReporter().step("build hnsw", None):
-        build_index(Collection(manager.client, name, "", 0))
+        build_index(Collection(manager.client, name, CollectionMetadata("", 0)))
 
 
 def _plain(value: object) -> Any:

@@ -21,7 +21,8 @@ from qdrant_client import models
 
 from llama_index_embed_plus.errors import MissingExtraError, TextError
 from llama_index_embed_plus.evaluate.tasks.inputs import Role, embed
-from qdrant_tools.collections.collection import Collection, point_id, stored_vectors
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.points import point_id, stored_vectors
 from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import NotSupportedError, UsageError
 from qdrant_tools.indexing import index_passages

@@ -19,7 +19,8 @@ from pydantic import PrivateAttr
 from qdrant_client import AsyncQdrantClient
 
 from llama_index_embed_plus.errors import MissingExtraError
-from qdrant_tools.collections.collection import Collection, plain_id
+from qdrant_tools.client.gateway import plain_id
+from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import LLAMA_INDEX, Layout
 from qdrant_tools.errors import NotSupportedError
 

@@ -19,7 +19,8 @@ import torch
 
 from llama_index_embed_plus.encoders.adapter import MAPS, Kind
 from llama_index_embed_plus.errors import TrainingError
-from qdrant_tools.collections.collection import Collection, stored_vectors
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.points import stored_vectors
 from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Encoder, Example, Vectors
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from qdrant_client.common.client_exceptions import QdrantException
@@ -57,6 +57,11 @@ def may_pass(error: UnreachableError) -> bool:
     if isinstance(cause, UnexpectedResponse):
         return cause.status_code not in (401, 403)
     return not (isinstance(cause, grpc.Call) and cause.code() in _NO_ACCESS)
+
+
+def plain_id(value: Any) -> str | int:
+    """The id of a point as a number or a string: some clients hand out `UUID` objects."""
+    return value if isinstance(value, int) else str(value)
 
 
 def _from_status(doing: str, error: UnexpectedResponse) -> PlusError:

@@ -1,8 +1,9 @@
 from .adopt import detect_layout
-from .collection import Collection, StoredPassage, fetch, point_id, stored_vectors
+from .collection import Collection
 from .copying import copy_collection
 from .manager import CollectionManager
 from .metadata import Layout
+from .points import StoredPassage, fetch, point_id, stored_vectors
 from .quantization import Quantization
 from .settings import CollectionSettings
 from .snapshots import create_snapshot, restore_snapshot

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from qdrant_client import QdrantClient, models
 
-from qdrant_tools.client.gateway import engine_errors
-from qdrant_tools.collections.collection import plain_id
+from qdrant_tools.client.gateway import engine_errors, plain_id
 from qdrant_tools.collections.metadata import OURS, Layout, detect
 from qdrant_tools.collections.settings import DISTANCES
 from qdrant_tools.errors import CollectionError, InputError, SpaceMismatchError, VectorError

@@ -1,85 +1,88 @@
-"""One open collection: what it holds, and reading passages and vectors back from it.
+"""One open collection: its client, what its metadata says, and the encoder it was opened with.
 
-Guarantees: reads page through the collection; nothing here holds more than one batch.
-Does not know: how collections are made, opened or filled.
+The methods are the short way to the functions of this package. Each passes the collection and its encoder on to the
+function of the same name, which says the rest: `index_passages`, `search_batch`, `search_hybrid`, `mine`, `tune`, ...
 
-The moment in which another collection takes the place of this one: writers are told, so that no write is lost.
-
-Whoever switches an alias marks the collection as retired first, then carries over what was written, then switches.
-Whoever writes looks for the mark after writing and before reporting the write as stored. If there was none, the write
-came before the mark, and the carrying-over finds it; if there was one, the writer gets an error and writes again where
-the alias points then. The mark expires, so that a switch that was killed does not stop writers for long; the switcher
-gives up its pass when its mark has expired.
-
-Guarantees: a write that was reported is in the collection that serves after the switch, if clocks of the machines agree
-to within a minute. Does not know: promotions.
+Guarantees: an encoder whose vectors cannot be compared with the stored ones is refused. Does not know: how collections
+are made or opened; see `manager`.
 """
 
 from __future__ import annotations
 
-import time
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from qdrant_client import QdrantClient, models
 
 from qdrant_tools.client.connect import engine_of
-from qdrant_tools.client.gateway import engine_errors
-from qdrant_tools.collections.metadata import OURS, UNKNOWN_SPACE, Layout, Stamp, stamp_of
+from qdrant_tools.collections.metadata import UNKNOWN_SPACE, CollectionMetadata, Layout
 from qdrant_tools.collections.quantization import Quantization
-from qdrant_tools.errors import CollectionError, SpaceMismatchError, VectorError
-from qdrant_tools.records import Encoder, Passage, Vectors
+from qdrant_tools.errors import CollectionError, SpaceMismatchError, UsageError, VectorError
+from qdrant_tools.records import Encoder, Hit, Label, Passage, Progress
 from qdrant_tools.search.bm25 import Bm25
 
-_POINT_IDS = uuid.UUID("5b0f3a52-5c5c-5d0e-9d0b-7a4f6f1c1f5e")
+if TYPE_CHECKING:  # these modules import this one
+    from qdrant_tools.collections.points import StoredPassage
+    from qdrant_tools.collections.status import CollectionDescription
+    from qdrant_tools.indexing import IndexReport, OnBad
+    from qdrant_tools.mining.miner import MiningResult
+    from qdrant_tools.mining.rules import Judge, MiningSettings
+    from qdrant_tools.search.dense import HitGroup
+    from qdrant_tools.search.hybrid import Fusion
+    from qdrant_tools.search.options import PlainFilter, SearchArguments
+    from qdrant_tools.tuning import TuningGrid, TuningReport
 
 
 @dataclass(frozen=True)
 class Collection:
-    """A handle on one collection, under its own name (never an alias)."""
+    """A handle on one collection, under its own name (never an alias). Made by `CollectionManager`."""
 
     client: QdrantClient = field(repr=False, compare=False)
     name: str
-    space: str
-    dimension: int
-    hnsw_ef: int | None = None
-    layout: Layout = OURS
-    lexical: Bm25 | None = None
-    """How the sparse vectors for lexical search are made, if the collection has any."""
-    quantization: Quantization | None = None
-    """How a search uses the compressed vectors, if the collection has any."""
-    adapter: str | None = None
-    """The build of the query adapter that serves here, if one was promoted."""
+    metadata: CollectionMetadata
+    encoder: Encoder | None = field(default=None, repr=False, compare=False)
+    """The encoder of its queries and passages; None if it was opened without one."""
+
+    @property
+    def space(self) -> str:
+        """The vector space of its encoder; "" until that is known."""
+        return self.metadata.space
+
+    @property
+    def dimension(self) -> int:
+        return self.metadata.dimension
+
+    @property
+    def hnsw_ef(self) -> int | None:
+        """The beam width of a search that gives none."""
+        return self.metadata.hnsw_ef
+
+    @property
+    def layout(self) -> Layout:
+        """Where a point has its vector, passage id, text and metadata."""
+        return self.metadata.layout
+
+    @property
+    def lexical(self) -> Bm25 | None:
+        """How the sparse vectors for lexical search are made, if the collection has any."""
+        return self.metadata.lexical
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """How a search uses the compressed vectors, if the collection has any."""
+        return self.metadata.quantization
+
+    @property
+    def adapter(self) -> str | None:
+        """The build of the query adapter that serves here, if one was promoted."""
+        return self.metadata.adapter
 
     @property
     def vector_selector(self) -> bool | list[str]:
-        """How to ask for the dense vector of a point, and for no other."""
+        """How to ask the client for the dense vector of a point, and for no other."""
         return [self.layout.vector] if self.layout.vector or self.lexical else True
-
-    @property
-    def stamp(self) -> Stamp:
-        """What the collection's metadata says."""
-        return Stamp(
-            self.space, self.dimension, self.hnsw_ef, self.layout, self.lexical, self.quantization, self.adapter
-        )
-
-    @classmethod
-    def of_stamp(cls, client: QdrantClient, name: str, stamp: Stamp) -> Collection:
-        return cls(
-            client,
-            name,
-            stamp.space,
-            stamp.dimension,
-            stamp.hnsw_ef,
-            stamp.layout,
-            stamp.lexical,
-            stamp.quantization,
-            stamp.adapter,
-        )
 
     def search_params(self, *, hnsw_ef: int | None = None, exact: bool = False) -> models.SearchParams | None:
         """What to ask the engine for; nothing on `:memory:`, which compares with every vector anyway."""
@@ -112,192 +115,138 @@ class Collection:
                 f"this encoder makes {encoder.dimension}-dimensional ones"
             )
 
+    def with_encoder(self, encoder: Encoder) -> Collection:
+        """The same collection with another encoder of its space, such as one with a query adapter.
 
-@dataclass(frozen=True)
-class StoredPassage(Passage):
-    """A passage as the collection holds it; `vector` (dimension,) only where it was asked for."""
+        Raises:
+            SpaceMismatchError, VectorError, CollectionError: as `check` does.
+        """
+        self.check(encoder)
+        return replace(self, encoder=encoder)
 
-    point_id: str | int = ""
-    vector: NDArray[np.float32] | None = field(default=None, compare=False)
+    def index(
+        self,
+        passages: Iterable[Passage | Mapping[str, Any] | str],
+        *,
+        batch_size: int = 256,
+        progress: Progress | None = None,
+        on_bad: OnBad = "raise",
+        delete_missing: bool = False,
+    ) -> IndexReport:
+        """Store passages, encoding only those that are new or changed; see `indexing.index_passages`.
 
+        A passage is a `Passage`, a dict `{"id", "text", "metadata"}` (the metadata may be left out) or a string. A
+        string has a stable id made of its text: indexed again it is the same passage, and another text is another one.
+        """
+        from qdrant_tools.indexing import index_passages
 
-def point_id(passage_id: str) -> str:
-    """The point that holds a passage: a UUID (version 5) of its id, which may be any string."""
-    return str(uuid.uuid5(_POINT_IDS, passage_id))
-
-
-def fetch(
-    collection: Collection, passage_ids: Sequence[str], *, with_vectors: bool = False
-) -> dict[str, StoredPassage]:
-    """Read passages by id. Ids that are not there are not in the result."""
-    layout = collection.layout
-    if layout.id and layout != replace(OURS, vector=layout.vector):
-        return _fetch_by_field(collection, passage_ids, with_vectors=with_vectors)
-    points = [point_id(each) if layout.id else _as_point_id(each) for each in passage_ids]
-    usable = [point for point in points if point is not None]
-    stored = fetch_points(collection, usable, with_vectors=with_vectors)
-    return {passage.id: passage for passage in stored.values()}
-
-
-def fetch_points(
-    collection: Collection, points: Sequence[str | int], *, with_vectors: bool = False
-) -> dict[str | int, StoredPassage]:
-    """Read passages by the id of their point."""
-    if not points:
-        return {}
-    with engine_errors(f"read from collection {collection.name!r}"):
-        records = collection.client.retrieve(
-            collection.name, list(points), with_payload=True, with_vectors=with_vectors and collection.vector_selector
+        return index_passages(
+            self,
+            passages,
+            self._own_encoder(),
+            batch_size=batch_size,
+            progress=progress,
+            on_bad=on_bad,
+            delete_missing=delete_missing,
         )
-    return {plain_id(record.id): _stored(collection, record) for record in records}
 
+    def search(self, query: str, **options: Unpack[SearchArguments]) -> list[Hit]:
+        """Find the `k` (10) passages nearest to a query. Options: the fields of `search.SearchOptions`."""
+        from qdrant_tools.search.dense import search
 
-def stored_vectors(collection: Collection, *, batch_size: int = 512) -> Iterator[tuple[list[str], Vectors]]:
-    """Yield (passage ids, vectors (n, dimension)) of the whole collection, `batch_size` points at a time.
+        return search(self, query, self._own_encoder(), **options)
 
-    Points without the collection's vector are left out.
-    """
-    offset: Any = None
-    while True:
-        with engine_errors(f"read the vectors of collection {collection.name!r}"):
-            records, offset = collection.client.scroll(
-                collection.name,
-                limit=batch_size,
-                offset=offset,
-                with_payload=[collection.layout.id] if collection.layout.id else False,
-                with_vectors=collection.vector_selector,
+    def search_batch(self, queries: Sequence[str], **options: Unpack[SearchArguments]) -> list[list[Hit]]:
+        """Find the `k` nearest passages of each query, in the order of the queries. Options as in `search`."""
+        from qdrant_tools.search.dense import search_batch
+
+        return search_batch(self, queries, self._own_encoder(), **options)
+
+    def search_vectors(self, vectors: ArrayLike, **options: Unpack[SearchArguments]) -> list[list[Hit]]:
+        """As `search_batch`, for query vectors (n, dimension) of the collection's space. Needs no encoder."""
+        from qdrant_tools.search.dense import search_vectors
+
+        return search_vectors(self, vectors, **options)
+
+    def search_groups(
+        self, query: str, *, by: str, group_size: int = 3, **options: Unpack[SearchArguments]
+    ) -> list[HitGroup]:
+        """Find the `k` nearest groups of passages that share the metadata field `by`; see `search.search_groups`."""
+        from qdrant_tools.search.dense import search_groups
+
+        return search_groups(self, query, self._own_encoder(), by=by, group_size=group_size, **options)
+
+    def search_lexical(
+        self, queries: Sequence[str], *, k: int = 10, filter: PlainFilter | models.Filter | None = None
+    ) -> list[list[Hit]]:
+        """Find the `k` passages of each query by their words (BM25); see `search.search_lexical`. Needs no encoder."""
+        from qdrant_tools.search.hybrid import search_lexical
+
+        return search_lexical(self, queries, k=k, filter=filter)
+
+    def search_hybrid(
+        self,
+        queries: Sequence[str],
+        *,
+        k: int = 10,
+        fusion: Fusion | None = None,
+        filter: PlainFilter | models.Filter | None = None,
+    ) -> list[list[Hit]]:
+        """Find the `k` passages of each query by words and meaning together; see `search.search_hybrid`."""
+        from qdrant_tools.search.hybrid import search_hybrid
+
+        return search_hybrid(self, queries, self._own_encoder(), k=k, fusion=fusion, filter=filter)
+
+    def fetch(self, passage_ids: Sequence[str], *, with_vectors: bool = False) -> dict[str, StoredPassage]:
+        """Read passages by id; ids that are not there are not in the result."""
+        from qdrant_tools.collections.points import fetch
+
+        return fetch(self, passage_ids, with_vectors=with_vectors)
+
+    def build_index(self, *, timeout: float = 3600.0, progress: Progress | None = None) -> bool:
+        """Have the HNSW graph built now; whether there was something to build. See `collections.build_index`."""
+        from qdrant_tools.collections.status import build_index
+
+        return build_index(self, timeout=timeout, progress=progress)
+
+    def describe(self) -> CollectionDescription:
+        """What the engine and the metadata say about the collection: points, settings, aliases, sizes."""
+        from qdrant_tools.collections.manager import CollectionManager
+
+        return CollectionManager(self.client).describe(self.name)
+
+    def mine(
+        self,
+        labels: Iterable[Label],
+        *,
+        settings: MiningSettings | None = None,
+        judge: Judge | None = None,
+        progress: Progress | None = None,
+    ) -> MiningResult:
+        """Mine hard negatives for every query that has a positive label; see `mining.mine`."""
+        from qdrant_tools.mining.miner import mine
+
+        return mine(self, labels, self._own_encoder(), settings=settings, judge=judge, progress=progress)
+
+    def tune(
+        self,
+        queries: ArrayLike | None = None,
+        *,
+        k: int = 10,
+        target_recall: float = 0.95,
+        grid: TuningGrid | None = None,
+        held_out: int = 200,
+        progress: Progress | None = None,
+    ) -> TuningReport:
+        """Measure recall and latency of search settings on query vectors, or on stored ones; see `tuning.tune`."""
+        from qdrant_tools.tuning import tune
+
+        return tune(self, queries, k=k, target_recall=target_recall, grid=grid, held_out=held_out, progress=progress)
+
+    def _own_encoder(self) -> Encoder:
+        if self.encoder is None:
+            raise UsageError(
+                f"collection {self.name!r} was opened without an encoder: open it with one, "
+                f"CollectionManager(client).open({self.name!r}, encoder), or take collection.with_encoder(encoder)"
             )
-        records = [record for record in records if collection.layout.has_dense(record.vector)]
-        if records:
-            ids = [collection.layout.passage(r.payload, point_id=plain_id(r.id)).id for r in records]
-            vectors = np.asarray([collection.layout.dense(r.vector) for r in records], dtype=np.float32)
-            yield ids, vectors
-        if offset is None:
-            return
-
-
-def _fetch_by_field(
-    collection: Collection, passage_ids: Sequence[str], *, with_vectors: bool
-) -> dict[str, StoredPassage]:
-    """Where the passage id is a field of the payload; of several points with one id, the first is taken."""
-    found: dict[str, StoredPassage] = {}
-    for start in range(0, len(passage_ids), 256):
-        wanted = list(passage_ids[start : start + 256])
-        condition = models.FieldCondition(key=collection.layout.id, match=models.MatchAny(any=wanted))
-        offset: Any = None
-        while True:
-            with engine_errors(f"read from collection {collection.name!r}"):
-                records, offset = collection.client.scroll(
-                    collection.name,
-                    scroll_filter=models.Filter(must=[condition]),
-                    limit=256,
-                    offset=offset,
-                    with_payload=True,
-                    with_vectors=with_vectors and collection.vector_selector,
-                )
-            for record in records:
-                passage = _stored(collection, record)
-                found.setdefault(passage.id, passage)
-            if offset is None:
-                break
-    return found
-
-
-def _as_point_id(passage_id: str) -> str | int | None:
-    """The point of a passage that goes by its point id; None for what no point can be called."""
-    if passage_id.isdecimal():
-        return int(passage_id)
-    try:
-        return str(uuid.UUID(passage_id))
-    except ValueError:
-        return None
-
-
-def _stored(collection: Collection, record: models.Record) -> StoredPassage:
-    passage = collection.layout.passage(record.payload, point_id=plain_id(record.id))
-    vector = None
-    if collection.layout.has_dense(record.vector):
-        vector = np.asarray(collection.layout.dense(record.vector), dtype=np.float32)
-    return StoredPassage(passage.id, passage.text, passage.metadata, plain_id(record.id), vector)
-
-
-def plain_id(value: Any) -> str | int:
-    return value if isinstance(value, int) else str(value)
-
-
-KEY = "embed_plus_retired"
-LEASE = 300.0
-"""Seconds for which a mark holds."""
-MARGIN = 60.0
-"""Seconds before its end at which the switcher no longer trusts its mark."""
-
-
-def retire(client: QdrantClient, name: str, *, successor: str) -> float:
-    """Mark a collection; the time (`time.time()`) until which the switcher may rely on it."""
-    until = time.time() + LEASE
-    _write(client, name, {"successor": successor, "until": until})
-    return until - MARGIN
-
-
-class Lease:
-    """A mark that is renewed for as long as the work takes that relies on it."""
-
-    def __init__(self, client: QdrantClient, name: str, *, successor: str) -> None:
-        self._client, self._name, self._successor = client, name, successor
-        self._until = 0.0
-        self._lapsed = True
-
-    def take(self) -> None:
-        """Mark the collection: what relies on the mark begins now."""
-        self._until = retire(self._client, self._name, successor=self._successor)
-        self._lapsed = False
-
-    def renew(self) -> None:
-        """To be called often; marks the collection again once half of the time is over."""
-        left = self._until - time.time()
-        self._lapsed = self._lapsed or left < 0
-        if left < (LEASE - MARGIN) / 2:
-            self._until = retire(self._client, self._name, successor=self._successor)
-
-    @property
-    def held(self) -> bool:
-        """Whether the mark has held without a gap since it was taken."""
-        return not self._lapsed and time.time() < self._until
-
-
-def unretire(client: QdrantClient, name: str) -> None:
-    """Take the mark away: the collection takes writes again."""
-    _write(client, name, {})
-
-
-def retire_for_good(client: QdrantClient, name: str, *, successor: str) -> None:
-    """The alias has been switched: nothing that is written here is served any more."""
-    _write(client, name, {"successor": successor, "until": None})
-
-
-def refuse_retired(collection: Collection) -> None:
-    """Raise if another collection, or another vector of this one, takes this one's place, now or already.
-
-    Raises:
-        CollectionError: with the name of the other collection and the way out.
-    """
-    with engine_errors(f"write to collection {collection.name!r}"):
-        info = collection.client.get_collection(collection.name)
-    stamp = stamp_of(info)
-    if stamp is None or (stamp.space, stamp.layout.vector) != (collection.space, collection.layout.vector):
-        serving = "nobody" if stamp is None else stamp.space
-        raise CollectionError(
-            f"collection {collection.name!r} was taken over by the encoder {serving!r}: the last batch was not "
-            "reported as stored; open the collection again, with that encoder, and index again"
-        )
-    mark = (info.config.metadata or {}).get(KEY)
-    if mark and (mark["until"] is None or mark["until"] > time.time()):
-        raise CollectionError(
-            f"collection {collection.name!r} is being replaced by {mark['successor']!r}: the last batch was not "
-            "reported as stored; open the alias again, with the encoder that serves then, and index again"
-        )
-
-
-def _write(client: QdrantClient, name: str, mark: dict[str, object]) -> None:
-    with engine_errors(f"mark collection {name!r}"):
-        client.update_collection(name, metadata={KEY: mark})
+        return self.encoder

@@ -20,9 +20,10 @@ from qdrant_client import QdrantClient, models
 from qdrant_tools.client.connect import engine_of
 from qdrant_tools.client.gateway import engine_errors
 from qdrant_tools.collections.adopt import check_samples, choose_vector, detect_layout
-from qdrant_tools.collections.collection import Collection, StoredPassage, fetch, point_id, stored_vectors
+from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.copying import INCOMPLETE
-from qdrant_tools.collections.metadata import UNKNOWN_SPACE, Layout, Stamp, stamp_of
+from qdrant_tools.collections.metadata import UNKNOWN_SPACE, CollectionMetadata, Layout, metadata_of
+from qdrant_tools.collections.points import StoredPassage, fetch, point_id, stored_vectors
 from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.collections.settings import FIXED, CollectionSettings, update_options
 from qdrant_tools.collections.status import CollectionDescription, build_index, describe
@@ -108,17 +109,15 @@ class CollectionManager:
         real_name = self.resolve(name)
         with engine_errors(f"open collection {name!r}"):
             info = self.client.get_collection(real_name)
-        stamp = stamp_of(info)
-        if stamp is None:
+        metadata = metadata_of(info)
+        if metadata is None:
             raise CollectionError(
                 f"collection {name!r} does not say which encoder filled it (written by another program?): "
                 "adopt it with the encoder that did (or, if it is empty, that will), or index its texts into a new "
                 "collection"
             )
-        collection = Collection.of_stamp(self.client, real_name, stamp)
-        if encoder is not None:
-            collection.check(encoder)
-        return collection
+        collection = Collection(self.client, real_name, metadata)
+        return collection if encoder is None else collection.with_encoder(encoder)
 
     def adopt(
         self,
@@ -146,7 +145,7 @@ class CollectionManager:
         real_name = self.resolve(name)
         with engine_errors(f"open collection {name!r}"):
             info = self.client.get_collection(real_name)
-        before = stamp_of(info)
+        before = metadata_of(info)
         if before is not None and before.space != UNKNOWN_SPACE:
             raise CollectionError(f"collection {name!r} already says which encoder filled it: open it")
         if (info.config.metadata or {}).get(INCOMPLETE):
@@ -154,9 +153,10 @@ class CollectionManager:
         vector = choose_vector(name, info, encoder.dimension, None if layout is None else layout.vector)
         found = layout or detect_layout(self.client, real_name, vector)
         found = check_samples(self.client, real_name, encoder, found, samples=samples, similarity=similarity)
-        stamp = replace(before or Stamp("", 0), space=encoder.space, dimension=encoder.dimension, layout=found)
+        unclaimed = before or CollectionMetadata(UNKNOWN_SPACE, 0)
+        metadata = replace(unclaimed, space=encoder.space, dimension=encoder.dimension, layout=found)
         with engine_errors(f"adopt collection {name!r}"):
-            self.client.update_collection(real_name, metadata=stamp.as_metadata())
+            self.client.update_collection(real_name, metadata=metadata.for_qdrant())
         return self.open(real_name, encoder)
 
     def change(self, name: str, settings: CollectionSettings) -> Collection:
@@ -243,8 +243,8 @@ class CollectionManager:
             with engine_errors(f"open collection {name!r}"):
                 points = self.client.count(found.name, exact=True).count
                 if not points:
-                    stamp = replace(found.stamp, space=encoder.space)
-                    self.client.update_collection(found.name, metadata=stamp.as_metadata())
+                    metadata = replace(found.metadata, space=encoder.space)
+                    self.client.update_collection(found.name, metadata=metadata.for_qdrant())
         return self.open(name, encoder)
 
     def _create(self, name: str, encoder: Encoder | int, settings: CollectionSettings) -> None:
@@ -253,10 +253,10 @@ class CollectionManager:
         space, dimension = (UNKNOWN_SPACE, encoder) if isinstance(encoder, int) else (encoder.space, encoder.dimension)
         if isinstance(dimension, bool) or not 1 <= dimension <= LARGEST_DIMENSION:
             raise InputError(f"dimension is {dimension!r}, expected a whole number from 1 to {LARGEST_DIMENSION}")
-        stamp = settings.stamp(space, dimension)
+        metadata = settings.metadata(space, dimension)
         self._refuse_unusable(settings)
         with engine_errors(f"create collection {name!r}"):
-            self.client.create_collection(name, **settings.create_options(dimension), metadata=stamp.as_metadata())
+            self.client.create_collection(name, **settings.create_options(dimension), metadata=metadata.for_qdrant())
 
     def _refuse_unusable(self, settings: CollectionSettings) -> None:
         if engine_of(self.client) == "memory" and settings.beyond_memory:
@@ -275,18 +275,18 @@ class CollectionManager:
                 )
         indexes = changes.pop("payload_indexes", None)
         if changes:
-            stamp = replace(
-                collection.stamp, hnsw_ef=wanted.hnsw_ef, lexical=wanted.lexical, quantization=wanted.quantization
+            metadata = replace(
+                collection.metadata, hnsw_ef=wanted.hnsw_ef, lexical=wanted.lexical, quantization=wanted.quantization
             )
             with engine_errors(f"change the settings of collection {collection.name!r}"):
                 self.client.update_collection(
                     collection.name,
                     **update_options(wanted, changes, vector=collection.layout.vector),
-                    metadata=stamp.as_metadata(),
+                    metadata=metadata.for_qdrant(),
                 )
         if indexes is not None:
             self._change_indexes(collection, *indexes)
-        return self.open(collection.name)
+        return self.open(collection.name, collection.encoder)
 
     def _change_indexes(self, collection: Collection, present: Mapping[str, str], wanted: Mapping[str, Any]) -> None:
         with engine_errors(f"change the payload indexes of collection {collection.name!r}"):

@@ -1,15 +1,11 @@
-"""What a collection's metadata says about its vectors: the stamp, as JSON in Qdrant's collection metadata.
+"""What a collection keeps about itself, as JSON in Qdrant's collection metadata: its encoder's space and its layout.
 
-Guarantees: a stamp goes to metadata and back; one of a newer format is refused, not misread.
-Does not know: clients.
-
-Where the vector, the passage id, the text and the metadata of a point are, whoever wrote it.
-
-Known layouts: our own, LlamaIndex's `QdrantVectorStore` (the text lies in a JSON string `_node_content`), LangChain's
+A layout says where the vector, the passage id, the text and the metadata of a point are, whoever wrote it. Known ones:
+our own, LlamaIndex's `QdrantVectorStore` (the text lies in a JSON string `_node_content`), LangChain's
 (`page_content`), and plain payloads with the text in some field. `detect` tells them apart by a few payloads.
 
-Guarantees: one place reads payloads, so search, indexing and mining agree on what a passage is; a layout goes to JSON
-and back, so that a collection can keep it. Does not know: engines, encoders.
+Guarantees: metadata goes to JSON and back; a newer format is refused, not misread. Only this module reads payloads, so
+that search, indexing and mining agree on what a passage is. Does not know: clients, encoders.
 """
 
 from __future__ import annotations
@@ -187,7 +183,7 @@ UNKNOWN_SPACE = ""
 
 
 @dataclass(frozen=True)
-class Stamp:
+class CollectionMetadata:
     """Which encoder filled a collection, and how it is read and searched. `space` is "" until that is known."""
 
     space: str
@@ -200,7 +196,7 @@ class Stamp:
     adapter: str | None = None
     """The build of the query adapter that serves here, if one does."""
 
-    def as_metadata(self) -> dict[str, Any]:
+    def as_row(self) -> dict[str, Any]:
         row: dict[str, Any] = {
             "format": METADATA_FORMAT,
             "space": self.space,
@@ -215,31 +211,39 @@ class Stamp:
             row["quantization"] = self.quantization.as_row()
         if self.adapter is not None:
             row["adapter"] = self.adapter
-        return {METADATA_KEY: row}
+        return row
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> CollectionMetadata:
+        """Read what `as_row` wrote.
+
+        Raises:
+            CollectionError: it has a format that this version does not read.
+        """
+        if row.get("format") != METADATA_FORMAT:
+            raise CollectionError(
+                f"collection metadata has format {row.get('format')!r}, this version reads {METADATA_FORMAT}: upgrade"
+            )
+        return cls(
+            row["space"],
+            row["dimension"],
+            row.get("hnsw_ef"),
+            Layout.from_row(row["layout"]) if "layout" in row else OURS,
+            Bm25(**row["lexical"]) if "lexical" in row else None,
+            Quantization.from_row(row["quantization"]) if "quantization" in row else None,
+            row.get("adapter"),
+        )
+
+    def for_qdrant(self) -> dict[str, Any]:
+        """The `metadata` argument of `create_collection` and `update_collection`, which merges it by key."""
+        return {METADATA_KEY: self.as_row()}
 
 
-def stamp_of(info: models.CollectionInfo) -> Stamp | None:
-    """The stamp of a collection; None if nobody stamped it.
+def metadata_of(info: models.CollectionInfo) -> CollectionMetadata | None:
+    """Our part of a collection's metadata; None if it was made by another program.
 
     Raises:
-        CollectionError: the stamp has a format that this version does not read.
+        CollectionError: it has a format that this version does not read.
     """
     row: Mapping[str, Any] | None = (info.config.metadata or {}).get(METADATA_KEY)
-    return None if row is None else stamp_from(row)
-
-
-def stamp_from(row: Mapping[str, Any]) -> Stamp:
-    """The stamp that `as_metadata` wrote under its key. Raises `CollectionError` as `stamp_of` does."""
-    if row.get("format") != METADATA_FORMAT:
-        raise CollectionError(
-            f"collection metadata has format {row.get('format')!r}, this version reads {METADATA_FORMAT}: upgrade"
-        )
-    return Stamp(
-        row["space"],
-        row["dimension"],
-        row.get("hnsw_ef"),
-        Layout.from_row(row["layout"]) if "layout" in row else OURS,
-        Bm25(**row["lexical"]) if "lexical" in row else None,
-        Quantization.from_row(row["quantization"]) if "quantization" in row else None,
-        row.get("adapter"),
-    )
+    return None if row is None else CollectionMetadata.from_row(row)

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from qdrant_client import models
 
-from qdrant_tools.collections.metadata import Layout, Stamp, stamp_of
+from qdrant_tools.collections.metadata import CollectionMetadata, Layout, metadata_of
 from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.errors import InputError
 from qdrant_tools.search.bm25 import VECTOR, Bm25
@@ -142,9 +142,9 @@ class CollectionSettings:
             options["strict_mode_config"] = self.strict_mode
         return options
 
-    def stamp(self, space: str, dimension: int) -> Stamp:
-        """The stamp of a collection made with these settings."""
-        return Stamp(space, dimension, self.hnsw_ef, lexical=self.lexical, quantization=self.quantization)
+    def metadata(self, space: str, dimension: int) -> CollectionMetadata:
+        """The metadata of a collection made with these settings."""
+        return CollectionMetadata(space, dimension, self.hnsw_ef, lexical=self.lexical, quantization=self.quantization)
 
 
 def update_options(
@@ -196,8 +196,8 @@ def dense_params(info: models.CollectionInfo, vector: str | None = None) -> mode
 
 def settings_of(info: models.CollectionInfo) -> CollectionSettings | None:
     """The settings that an engine reports; None for a distance that is not a similarity."""
-    stamp = stamp_of(info)
-    params = dense_params(info, None if stamp is None else stamp.layout.vector)
+    metadata = metadata_of(info)
+    params = dense_params(info, None if metadata is None else metadata.layout.vector)
     names = {distance: name for name, distance in DISTANCES.items()}
     if params is None or params.distance not in names:
         return None
@@ -208,10 +208,10 @@ def settings_of(info: models.CollectionInfo) -> CollectionSettings | None:
         ef_construct=hnsw.ef_construct,
         full_scan_threshold=hnsw.full_scan_threshold,
         indexing_threshold=QDRANT_INDEXING_THRESHOLD if threshold is None else threshold,
-        hnsw_ef=(stamp and stamp.hnsw_ef) or CollectionSettings.hnsw_ef,
-        lexical=stamp.lexical if stamp else None,
-        quantization=_quantization(info, params, stamp),
-        payload_indexes=_payload_indexes(info, stamp.layout if stamp else None),
+        hnsw_ef=(metadata and metadata.hnsw_ef) or CollectionSettings.hnsw_ef,
+        lexical=metadata.lexical if metadata else None,
+        quantization=_quantization(info, params, metadata),
+        payload_indexes=_payload_indexes(info, metadata.layout if metadata else None),
         payload_m=hnsw.payload_m,
         on_disk=bool(params.on_disk),
         datatype=params.datatype.value if params.datatype in _DATATYPES else "float32",  # type: ignore[arg-type]
@@ -224,9 +224,11 @@ def settings_of(info: models.CollectionInfo) -> CollectionSettings | None:
 _DATATYPES = {models.Datatype(name) for name in get_args(Datatype)}
 
 
-def _quantization(info: models.CollectionInfo, params: models.VectorParams, stamp: Stamp | None) -> Quantization | None:
+def _quantization(
+    info: models.CollectionInfo, params: models.VectorParams, metadata: CollectionMetadata | None
+) -> Quantization | None:
     reported = Quantization.from_config(params.quantization_config or info.config.quantization_config)
-    kept = stamp.quantization if stamp else None
+    kept = metadata.quantization if metadata else None
     if reported is not None and kept is not None and kept.stored == reported.stored:
         return kept
     return reported

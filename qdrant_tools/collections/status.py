@@ -19,7 +19,7 @@ from qdrant_tools.client.connect import embedded_client, engine_of
 from qdrant_tools.client.gateway import engine_errors
 from qdrant_tools.collections.adopt import detect_layout, vector_names
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.collections.metadata import Layout, Stamp, stamp_of
+from qdrant_tools.collections.metadata import CollectionMetadata, Layout, metadata_of
 from qdrant_tools.collections.settings import CollectionSettings, dense_params, settings_of
 from qdrant_tools.errors import CollectionError, EngineError
 from qdrant_tools.records import Progress
@@ -57,8 +57,8 @@ def describe(client: QdrantClient, name: str, *, aliases: Mapping[str, str]) -> 
     with engine_errors(f"describe collection {name!r}"):
         info = client.get_collection(name)
     embedded = embedded_client(client)
-    stamp = stamp_of(info)
-    params = dense_params(info, None if stamp is None else stamp.layout.vector)
+    metadata = metadata_of(info)
+    params = dense_params(info, None if metadata is None else metadata.layout.vector)
     points = info.points_count or 0
     return CollectionDescription(
         name=name,
@@ -66,22 +66,24 @@ def describe(client: QdrantClient, name: str, *, aliases: Mapping[str, str]) -> 
         points=points,
         indexed_vectors=info.indexed_vectors_count or 0,
         segments=info.segments_count,
-        space=(stamp.space or None) if stamp else None,
+        space=(metadata.space or None) if metadata else None,
         dimension=params.size if params else None,
         settings=settings_of(info),
         aliases=tuple(sorted(alias for alias, target in aliases.items() if target == name)),
-        layout=_layout(client, name, info, stamp),
+        layout=_layout(client, name, info, metadata),
         vectors=tuple(vector_names(info)),
         status=info.status.value,
-        adapter=stamp.adapter if stamp else None,
+        adapter=metadata.adapter if metadata else None,
         vector_bytes=points * params.size * _WIDTH.get(params.datatype, 4) if params else None,  # type: ignore[arg-type]
         disk_bytes=None if embedded is None else embedded.engine.disk_bytes(name),
     )
 
 
-def _layout(client: QdrantClient, name: str, info: models.CollectionInfo, stamp: Stamp | None) -> Layout | None:
-    if stamp is not None:
-        return stamp.layout
+def _layout(
+    client: QdrantClient, name: str, info: models.CollectionInfo, metadata: CollectionMetadata | None
+) -> Layout | None:
+    if metadata is not None:
+        return metadata.layout
     try:
         return detect_layout(client, name, next(iter(vector_names(info)), ""))
     except CollectionError:

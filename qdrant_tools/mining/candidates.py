@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import models
 
-from qdrant_tools.client.gateway import engine_errors
-from qdrant_tools.collections.collection import Collection, plain_id
+from qdrant_tools.client.gateway import engine_errors, plain_id
+from qdrant_tools.collections.collection import Collection
 from qdrant_tools.mining.rules import Candidates, MiningSettings, ordered
 from qdrant_tools.records import Vectors
 from qdrant_tools.search.bm25 import VECTOR

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from qdrant_tools.collections.collection import Collection, StoredPassage, fetch, fetch_points
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.points import StoredPassage, fetch, fetch_points
 from qdrant_tools.log.records import is_redacted
 from qdrant_tools.mining.candidates import document_of, find_candidates
 from qdrant_tools.mining.rules import Candidates, Judge, MiningSettings, Positives, eligible, is_copy, sampling_order

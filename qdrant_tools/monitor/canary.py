@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from qdrant_tools.collections.collection import Collection, fetch
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.points import fetch
 from qdrant_tools.errors import InputError, SpaceMismatchError
 from qdrant_tools.files import read_rows, write_rows
 from qdrant_tools.records import Encoder

@@ -26,7 +26,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_tools.collections.collection import Collection, fetch
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.points import fetch
 from qdrant_tools.debias import ClickModel, clicks, shown
 from qdrant_tools.errors import InputError, LogError
 from qdrant_tools.log.records import LoggedSearch, is_redacted

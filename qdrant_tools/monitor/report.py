@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from qdrant_tools.collections.collection import Collection, fetch
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.points import fetch
 from qdrant_tools.debias import clicks, fit_click_model, shown
 from qdrant_tools.errors import InputError, LogError
 from qdrant_tools.log.records import LoggedSearch

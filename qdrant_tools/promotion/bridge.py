@@ -19,7 +19,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qdrant_tools.collections.collection import Collection, fetch, stored_vectors
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.points import fetch, stored_vectors
 from qdrant_tools.errors import InputError, NotSupportedError, SpaceMismatchError
 from qdrant_tools.records import Encoder, Vectors
 from qdrant_tools.search.neighbours import PointId, exact_depth, nearest_of, recall_at

@@ -19,10 +19,12 @@ from typing import Any
 
 from qdrant_client import models
 
-from qdrant_tools.client.gateway import DEFAULT_RETRY, engine_errors
-from qdrant_tools.collections.collection import KEY as RETIRED
-from qdrant_tools.collections.collection import Collection, Lease, fetch_points, plain_id
+from qdrant_tools.client.gateway import DEFAULT_RETRY, engine_errors, plain_id
+from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.copying import pages
+from qdrant_tools.collections.points import fetch_points
+from qdrant_tools.collections.retirement import KEY as RETIRED
+from qdrant_tools.collections.retirement import Lease
 from qdrant_tools.collections.settings import dense_params
 from qdrant_tools.errors import CollectionError, CollectionNotFoundError, EngineError, InputError, NotSupportedError
 from qdrant_tools.promotion.plan import adapter_of
@@ -40,13 +42,14 @@ def vector_name(space: str) -> str:
 
 def as_seen_by(collection: Collection, encoder: Encoder) -> Collection:
     """The handle that the collection will have once this encoder's vectors serve."""
-    return replace(
-        collection,
+    metadata = replace(
+        collection.metadata,
         space=encoder.space,
         dimension=encoder.dimension,
         layout=replace(collection.layout, vector=vector_name(encoder.space)),
         adapter=adapter_of(encoder),
     )
+    return replace(collection, metadata=metadata, encoder=encoder)
 
 
 def has_vector(collection: Collection) -> bool:
@@ -133,7 +136,7 @@ def fill(
 
 
 def serve(target: Collection, encoder: Encoder | None, metadata: dict[str, Any]) -> Carried:
-    """Let the vector of `target` serve: `metadata`, the stamp of `target` among it, is written in one update.
+    """Let the vector of `target` serve: `metadata`, that of `target` among it, is written in one update.
 
     With an encoder, what lacks the vector is embedded before, while `index_passages` into the collection is refused.
     """
@@ -142,7 +145,7 @@ def serve(target: Collection, encoder: Encoder | None, metadata: dict[str, Any])
         lease.take()
         carried += fill(target, encoder, alive=lease.renew)
     with engine_errors(f"switch collection {target.name!r} to vector {target.layout.vector!r}"):
-        target.client.update_collection(target.name, metadata={**target.stamp.as_metadata(), **metadata, RETIRED: {}})
+        target.client.update_collection(target.name, metadata={**target.metadata.for_qdrant(), **metadata, RETIRED: {}})
     return carried
 
 

@@ -107,7 +107,7 @@ class PromotionState:
     before: str | None = None
     verification: Mapping[str, Any] = field(default_factory=dict)
     vector: str = ""
-    """In place: the name of the vector that is to serve; `former` is the stamp, as metadata, of the one that did."""
+    """In place: the name of the vector that is to serve; `former` is the metadata (a row) when another one did."""
     former: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, manager: CollectionManager) -> None:

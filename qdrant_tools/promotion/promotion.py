@@ -4,7 +4,7 @@
 alias operation) -> `rollback` or `cleanup`. What is written meanwhile goes on into the old collection and is carried
 over; see `carry` and `retirement`. Where the disk has no room for a second collection, the new vectors are kept beside
 the old ones in the collection that serves; see `in_place`. An encoder that differs only by its query adapter needs
-neither: switching writes the adapter's build into the stamp of the collection that serves.
+neither: switching writes the adapter's build into the metadata of the collection that serves.
 
 Guarantees: until `switch`, the old vectors serve untouched; each step may be killed at any moment and called again,
 from any machine, and goes on from what is stored. Does not know: how encoders are made. A writer that does not use
@@ -16,9 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from qdrant_tools.client.gateway import engine_errors
-from qdrant_tools.collections.collection import Collection, retire_for_good
+from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.copying import copy_indexes, create_like
 from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.retirement import retire_for_good
 from qdrant_tools.collections.settings import dense_params
 from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import CollectionError, CollectionExistsError, UsageError
@@ -203,7 +204,7 @@ class Promotion:
         source = self.manager.open(plan.source)
         if plan.kind == "in-place":
             target = as_seen_by(source, self.encoder)
-            return switch_in_place(target, self._state(plan, "verified"), self.encoder, source.stamp)
+            return switch_in_place(target, self._state(plan, "verified"), self.encoder, source.metadata)
         target = self.manager.open(plan.target, self.encoder)
         carried = hand_over(self.manager, self.alias, source, target, self.encoder)
         self._finish_switch(plan.target)
@@ -262,11 +263,11 @@ class Promotion:
             if params is None:
                 raise CollectionError(f"collection {plan.source!r} has no vector {source.layout.vector!r}")
             resized = params.model_copy(update={"size": self.encoder.dimension})
-            stamp = replace(
-                source.stamp, space=self.encoder.space, dimension=self.encoder.dimension, adapter=self.adapter
+            described = replace(
+                source.metadata, space=self.encoder.space, dimension=self.encoder.dimension, adapter=self.adapter
             )
             row = self._state(plan, "building")
-            metadata = {**stamp.as_metadata(), KEY: vars(row)}
+            metadata = {**described.for_qdrant(), KEY: vars(row)}
             create_like(
                 self.manager.client, plan.target, info, metadata=metadata, dense={source.layout.vector: resized}
             )

@@ -11,9 +11,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from qdrant_tools.client.gateway import engine_errors
-from qdrant_tools.collections.collection import Collection, Lease, retire_for_good, unretire
+from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
-from qdrant_tools.collections.metadata import METADATA_KEY, Stamp, stamp_from
+from qdrant_tools.collections.metadata import CollectionMetadata
+from qdrant_tools.collections.retirement import Lease, retire_for_good, unretire
 from qdrant_tools.errors import CollectionError
 from qdrant_tools.promotion.in_place import drop_vector, missing, serve
 from qdrant_tools.promotion.plan import KEY, PromotionState, read_state, source_of, states_of, write_state
@@ -98,16 +99,16 @@ def hand_over(
     return carried
 
 
-def switch_in_place(target: Collection, state: PromotionState, encoder: Encoder, former: Stamp) -> Carried:
+def switch_in_place(target: Collection, state: PromotionState, encoder: Encoder, former: CollectionMetadata) -> Carried:
     """Let the vector that was filled serve: one update of the metadata, after embedding what was written last."""
-    row = replace(state, phase="switched", former=former.as_metadata()[METADATA_KEY])
+    row = replace(state, phase="switched", former=former.as_row())
     return serve(target, encoder, {KEY: asdict(row)})
 
 
 def _roll_back_in_place(serving: Collection, state: PromotionState, encoder: Encoder | None, *, force: bool) -> Carried:
     if state.phase != "switched":
         raise CollectionError(f"{state.alias!r} was not switched to vector {state.vector!r} yet: nothing to roll back")
-    old = Collection.of_stamp(serving.client, serving.name, stamp_from(state.former))
+    old = Collection(serving.client, serving.name, CollectionMetadata.from_row(state.former))
     if encoder is not None:
         old.check(encoder)
     left = missing(old)
@@ -121,9 +122,10 @@ def _roll_back_in_place(serving: Collection, state: PromotionState, encoder: Enc
 
 def _clean_up_in_place(manager: CollectionManager, state: PromotionState) -> list[str]:
     serving = manager.open(state.target)
-    layout = serving.layout
-    vector = stamp_from(state.former).layout.vector if state.phase == "switched" else state.vector
-    dropped = drop_vector(replace(serving, layout=replace(layout, vector=vector)))
+    former = CollectionMetadata.from_row(state.former) if state.phase == "switched" else None
+    vector = state.vector if former is None else former.layout.vector
+    unused = replace(serving.metadata, layout=replace(serving.layout, vector=vector))
+    dropped = drop_vector(replace(serving, metadata=unused))
     write_state(manager, state.target, {})
     unretire(manager.client, state.target)
     return [f"{state.target} (vector {vector!r})"] if dropped else []
@@ -131,6 +133,6 @@ def _clean_up_in_place(manager: CollectionManager, state: PromotionState) -> lis
 
 def write_adapter(manager: CollectionManager, name: str, adapter: str | None, *, state: Mapping[str, Any]) -> None:
     """Name the adapter that serves and keep the state of its promotion, in one step."""
-    stamp: Stamp = replace(manager.open(name).stamp, adapter=adapter)
+    metadata = replace(manager.open(name).metadata, adapter=adapter)
     with engine_errors(f"change the adapter of collection {name!r}"):
-        manager.client.update_collection(name, metadata={**stamp.as_metadata(), KEY: dict(state)})
+        manager.client.update_collection(name, metadata={**metadata.for_qdrant(), KEY: dict(state)})

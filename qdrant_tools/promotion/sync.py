@@ -16,8 +16,8 @@ from typing import Any
 
 from qdrant_client import models
 
-from qdrant_tools.client.gateway import DEFAULT_RETRY, engine_errors
-from qdrant_tools.collections.collection import Collection, plain_id
+from qdrant_tools.client.gateway import DEFAULT_RETRY, engine_errors, plain_id
+from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.copying import pages
 from qdrant_tools.errors import CollectionError
 from qdrant_tools.records import Encoder, Progress, Vectors

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from qdrant_tools.client.gateway import plain_id
 from qdrant_tools.collections.adopt import sample
-from qdrant_tools.collections.collection import Collection, plain_id
+from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import UsageError
 from qdrant_tools.metrics import mean, ndcg, paired_bootstrap
 from qdrant_tools.promotion.in_place import missing

@@ -15,8 +15,8 @@ from typing import Unpack
 from numpy.typing import ArrayLike
 from qdrant_client import models
 
-from qdrant_tools.client.gateway import engine_errors
-from qdrant_tools.collections.collection import Collection, plain_id
+from qdrant_tools.client.gateway import engine_errors, plain_id
+from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import InputError
 from qdrant_tools.records import Encoder, Hit, Vectors
 from qdrant_tools.search.neighbours import levelled

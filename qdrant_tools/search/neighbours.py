@@ -22,9 +22,9 @@ from numpy.typing import ArrayLike, NDArray
 from qdrant_client import QdrantClient, models
 
 from qdrant_tools.client.connect import embedded_client
-from qdrant_tools.client.gateway import engine_errors
+from qdrant_tools.client.gateway import engine_errors, plain_id
 from qdrant_tools.collections.adopt import sample
-from qdrant_tools.collections.collection import Collection, plain_id
+from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import CollectionError
 from qdrant_tools.records import ScoredIds, Vectors
 

@@ -15,8 +15,8 @@ from test_judge import save_cross_encoder
 
 from llama_index_embed_plus import open_encoder
 from qdrant_tools.client.connect import connect
-from qdrant_tools.collections.collection import point_id
 from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.points import point_id
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.log import RetrievalLog
 from qdrant_tools.records import Hit, Passage

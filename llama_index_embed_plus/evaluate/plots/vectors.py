@@ -26,7 +26,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from llama_index_embed_plus.evaluate.plots.style import INK, MARKERS, finish, label_of, page, shades
 from llama_index_embed_plus.evaluate.tasks.inputs import needs_eval, unit_rows
-from qdrant_tools.collections.collection import Collection, fetch, stored_vectors
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.points import fetch, stored_vectors
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.records import Vectors
 from qdrant_tools.validation import checked_vectors

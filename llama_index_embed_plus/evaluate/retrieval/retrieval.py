@@ -16,7 +16,8 @@ from qdrant_client import models
 from llama_index_embed_plus.evaluate.retrieval.comparison import Comparison, QueryChange, compare
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors, embed_passages
 from llama_index_embed_plus.evaluate.retrieval.report import Coverage, PerQuery, RetrievalReport, report_of, texts_by_id
-from qdrant_tools.collections.collection import Collection, fetch
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.points import fetch
 from qdrant_tools.errors import InputError, SpaceMismatchError, UsageError
 from qdrant_tools.metrics import ranked
 from qdrant_tools.records import Encoder, Hit, Qrels, Query, Run

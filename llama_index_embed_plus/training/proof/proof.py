@@ -51,7 +51,8 @@ from llama_index_embed_plus.training.proof.forgetting import (
     measure_forgetting,
 )
 from llama_index_embed_plus.training.proof.plot_data import Embedded, Pictures, pictures
-from qdrant_tools.collections.collection import Collection, fetch, stored_vectors
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.points import fetch, stored_vectors
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.metrics import ndcg, recall, reciprocal_rank
 from qdrant_tools.records import Encoder, HeldOut, Passage, Qrels, Run, Vectors

@@ -19,8 +19,8 @@ from qdrant_client import models
 from tiny import WordEncoder, numbered
 
 from qdrant_tools.client.connect import connect
-from qdrant_tools.collections.collection import stored_vectors
 from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.points import stored_vectors
 from qdrant_tools.errors import InputError, LocationError, PlusError, UnreachableError, VectorError
 from qdrant_tools.indexing import IndexReport, index_passages
 from qdrant_tools.promotion.promotion import Promotion

@@ -10,10 +10,10 @@ from llama_index.vector_stores.qdrant import QdrantVectorStore
 from qdrant_client import models
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
-from qdrant_tools.collections.collection import fetch, stored_vectors
 from qdrant_tools.collections.copying import INCOMPLETE
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.metadata import LANGCHAIN, LLAMA_INDEX, OURS, Layout, detect
+from qdrant_tools.collections.points import fetch, stored_vectors
 from qdrant_tools.errors import CollectionError, InputError, SpaceMismatchError, VectorError
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.mining import MiningSettings, mine

@@ -7,8 +7,8 @@ import pytest
 from qdrant_client import QdrantClient, models
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
-from qdrant_tools.collections.collection import fetch, point_id, stored_vectors
 from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.points import fetch, point_id, stored_vectors
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import (

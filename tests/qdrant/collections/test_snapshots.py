@@ -16,9 +16,9 @@ from tiny import WordEncoder, numbered
 
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections import copying
-from qdrant_tools.collections.collection import fetch, point_id, stored_vectors
 from qdrant_tools.collections.copying import INCOMPLETE, copy_collection
 from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.points import fetch, point_id, stored_vectors
 from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.collections.snapshots import create_snapshot, restore_snapshot

@@ -8,8 +8,8 @@ import re
 import pytest
 from tiny import WordEncoder, client_of, numbered
 
-from qdrant_tools.collections.collection import point_id
 from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.points import point_id
 from qdrant_tools.errors import InputError, SpaceMismatchError, UsageError
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.monitor import Canary, freeze_canaries, read_canaries, run_canaries, write_canaries

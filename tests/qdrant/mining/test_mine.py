@@ -10,8 +10,9 @@ import pytest
 from qdrant_client import models
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
-from qdrant_tools.collections.collection import Collection, point_id
+from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.points import point_id
 from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import InputError, SpaceMismatchError
 from qdrant_tools.indexing import index_passages
@@ -81,7 +82,8 @@ def test_mining_looks_further_than_a_search_unless_told_otherwise(tmp_path, enco
 
     monkeypatch.setattr(candidates, "vector_rankings", watched)
     for client in client_of("edge", tmp_path):
-        collection = replace(filled(client, encoder, numbered(5)), hnsw_ef=77)
+        collection = filled(client, encoder, numbered(5))
+        collection = replace(collection, metadata=replace(collection.metadata, hnsw_ef=77))
         mine(collection, [Label("number one", numbered(5)[0].id)], encoder, settings=replace(OPEN, **given))
     assert asked == [looked]
 

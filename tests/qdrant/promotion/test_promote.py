@@ -14,8 +14,9 @@ from qdrant_client import models
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
 from qdrant_tools.client.connect import connect
-from qdrant_tools.collections.collection import LEASE, fetch, stored_vectors
 from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.points import fetch, stored_vectors
+from qdrant_tools.collections.retirement import LEASE
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.errors import CollectionError, CollectionExistsError, CollectionNotFoundError, UsageError
 from qdrant_tools.indexing import IndexReport, index_passages

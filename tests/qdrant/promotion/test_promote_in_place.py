@@ -15,8 +15,8 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
 from qdrant_tools.client.connect import connect
-from qdrant_tools.collections.collection import fetch, point_id, stored_vectors
 from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.points import fetch, point_id, stored_vectors
 from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.errors import (

@@ -15,8 +15,10 @@ from paths import TESTS
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
 from qdrant_tools.client.connect import connect
-from qdrant_tools.collections.collection import Collection, fetch, retire, unretire
+from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.points import fetch
+from qdrant_tools.collections.retirement import retire, unretire
 from qdrant_tools.errors import CollectionError, InputError, SpaceMismatchError, VectorError
 from qdrant_tools.indexing import Failure, IndexReport, content_hash, index_passages
 from qdrant_tools.records import Passage

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
-from qdrant_tools.collections.collection import fetch, stored_vectors
 from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.points import fetch, stored_vectors
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import CollectionError, InputError, NotSupportedError

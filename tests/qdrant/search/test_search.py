@@ -7,8 +7,9 @@ import pytest
 from qdrant_client import models
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
-from qdrant_tools.collections.collection import Collection, point_id
+from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.points import point_id
 from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import InputError, SpaceMismatchError, VectorError
 from qdrant_tools.indexing import index_passages

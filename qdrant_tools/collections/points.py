@@ -1,0 +1,131 @@
+"""Point ids of one collection -> its passages and vectors, read back.
+
+Guarantees: everything that reads points agrees on what a passage is; nothing here holds more than one page.
+Does not know: how points came into the collection.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qdrant_client import models
+
+from qdrant_tools.client.gateway import engine_errors, plain_id
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.metadata import OURS
+from qdrant_tools.records import Passage, Vectors
+
+_POINT_IDS = uuid.UUID("5b0f3a52-5c5c-5d0e-9d0b-7a4f6f1c1f5e")
+
+
+@dataclass(frozen=True)
+class StoredPassage(Passage):
+    """A passage as the collection holds it; `vector` (dimension,) only where it was asked for."""
+
+    point_id: str | int = ""
+    vector: NDArray[np.float32] | None = field(default=None, compare=False)
+
+
+def point_id(passage_id: str) -> str:
+    """The point that holds a passage: a UUID (version 5) of its id, which may be any string."""
+    return str(uuid.uuid5(_POINT_IDS, passage_id))
+
+
+def fetch(
+    collection: Collection, passage_ids: Sequence[str], *, with_vectors: bool = False
+) -> dict[str, StoredPassage]:
+    """Read passages by id. Ids that are not there are not in the result."""
+    layout = collection.layout
+    if layout.id and layout != replace(OURS, vector=layout.vector):
+        return _fetch_by_field(collection, passage_ids, with_vectors=with_vectors)
+    points = [point_id(each) if layout.id else _as_point_id(each) for each in passage_ids]
+    usable = [point for point in points if point is not None]
+    stored = fetch_points(collection, usable, with_vectors=with_vectors)
+    return {passage.id: passage for passage in stored.values()}
+
+
+def fetch_points(
+    collection: Collection, points: Sequence[str | int], *, with_vectors: bool = False
+) -> dict[str | int, StoredPassage]:
+    """Read passages by the id of their point."""
+    if not points:
+        return {}
+    with engine_errors(f"read from collection {collection.name!r}"):
+        records = collection.client.retrieve(
+            collection.name, list(points), with_payload=True, with_vectors=with_vectors and collection.vector_selector
+        )
+    return {plain_id(record.id): _stored(collection, record) for record in records}
+
+
+def stored_vectors(collection: Collection, *, batch_size: int = 512) -> Iterator[tuple[list[str], Vectors]]:
+    """Yield (passage ids, vectors (n, dimension)) of the whole collection, `batch_size` points at a time.
+
+    Points without the collection's vector are left out.
+    """
+    offset: Any = None
+    while True:
+        with engine_errors(f"read the vectors of collection {collection.name!r}"):
+            records, offset = collection.client.scroll(
+                collection.name,
+                limit=batch_size,
+                offset=offset,
+                with_payload=[collection.layout.id] if collection.layout.id else False,
+                with_vectors=collection.vector_selector,
+            )
+        records = [record for record in records if collection.layout.has_dense(record.vector)]
+        if records:
+            ids = [collection.layout.passage(r.payload, point_id=plain_id(r.id)).id for r in records]
+            vectors = np.asarray([collection.layout.dense(r.vector) for r in records], dtype=np.float32)
+            yield ids, vectors
+        if offset is None:
+            return
+
+
+def _fetch_by_field(
+    collection: Collection, passage_ids: Sequence[str], *, with_vectors: bool
+) -> dict[str, StoredPassage]:
+    """Where the passage id is a field of the payload; of several points with one id, the first is taken."""
+    found: dict[str, StoredPassage] = {}
+    for start in range(0, len(passage_ids), 256):
+        wanted = list(passage_ids[start : start + 256])
+        condition = models.FieldCondition(key=collection.layout.id, match=models.MatchAny(any=wanted))
+        offset: Any = None
+        while True:
+            with engine_errors(f"read from collection {collection.name!r}"):
+                records, offset = collection.client.scroll(
+                    collection.name,
+                    scroll_filter=models.Filter(must=[condition]),
+                    limit=256,
+                    offset=offset,
+                    with_payload=True,
+                    with_vectors=with_vectors and collection.vector_selector,
+                )
+            for record in records:
+                passage = _stored(collection, record)
+                found.setdefault(passage.id, passage)
+            if offset is None:
+                break
+    return found
+
+
+def _as_point_id(passage_id: str) -> str | int | None:
+    """The point of a passage that goes by its point id; None for what no point can be called."""
+    if passage_id.isdecimal():
+        return int(passage_id)
+    try:
+        return str(uuid.UUID(passage_id))
+    except ValueError:
+        return None
+
+
+def _stored(collection: Collection, record: models.Record) -> StoredPassage:
+    passage = collection.layout.passage(record.payload, point_id=plain_id(record.id))
+    vector = None
+    if collection.layout.has_dense(record.vector):
+        vector = np.asarray(collection.layout.dense(record.vector), dtype=np.float32)
+    return StoredPassage(passage.id, passage.text, passage.metadata, plain_id(record.id), vector)

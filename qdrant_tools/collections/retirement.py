@@ -1,0 +1,98 @@
+"""A mark on a collection that another one is about to replace: no write is lost in that moment.
+
+Whoever switches an alias marks the old collection first, then copies the last writes over, then switches. Whoever
+writes looks for the mark after each write and before reporting it as stored. Without a mark, the write came first and
+is copied over. With one, the writer gets an error and writes again where the alias points then. The mark expires, so
+that a switch that was killed does not stop writers for long. The switcher starts over when its mark has expired.
+
+Guarantees: a write that was reported as stored is in the collection that serves after the switch, if the clocks of the
+machines agree to within a minute. Does not know: promotions.
+"""
+
+from __future__ import annotations
+
+import time
+
+from qdrant_client import QdrantClient
+
+from qdrant_tools.client.gateway import engine_errors
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.metadata import metadata_of
+from qdrant_tools.errors import CollectionError
+
+KEY = "embed_plus_retired"
+LEASE = 300.0
+"""Seconds for which a mark holds."""
+MARGIN = 60.0
+"""Seconds before its end at which the switcher no longer trusts its mark."""
+
+
+def retire(client: QdrantClient, name: str, *, successor: str) -> float:
+    """Mark a collection; the time (`time.time()`) until which the switcher may rely on it."""
+    until = time.time() + LEASE
+    _write(client, name, {"successor": successor, "until": until})
+    return until - MARGIN
+
+
+class Lease:
+    """A mark that is renewed for as long as the work takes that relies on it."""
+
+    def __init__(self, client: QdrantClient, name: str, *, successor: str) -> None:
+        self._client, self._name, self._successor = client, name, successor
+        self._until = 0.0
+        self._lapsed = True
+
+    def take(self) -> None:
+        """Mark the collection: what relies on the mark begins now."""
+        self._until = retire(self._client, self._name, successor=self._successor)
+        self._lapsed = False
+
+    def renew(self) -> None:
+        """To be called often; marks the collection again once half of the time is over."""
+        left = self._until - time.time()
+        self._lapsed = self._lapsed or left < 0
+        if left < (LEASE - MARGIN) / 2:
+            self._until = retire(self._client, self._name, successor=self._successor)
+
+    @property
+    def held(self) -> bool:
+        """Whether the mark has held without a gap since it was taken."""
+        return not self._lapsed and time.time() < self._until
+
+
+def unretire(client: QdrantClient, name: str) -> None:
+    """Take the mark away: the collection takes writes again."""
+    _write(client, name, {})
+
+
+def retire_for_good(client: QdrantClient, name: str, *, successor: str) -> None:
+    """The alias has been switched: nothing that is written here is served any more."""
+    _write(client, name, {"successor": successor, "until": None})
+
+
+def refuse_retired(collection: Collection) -> None:
+    """Raise if another collection, or another vector of this one, takes this one's place, now or already.
+
+    Raises:
+        CollectionError: with the name of the other collection and the way out.
+    """
+    with engine_errors(f"write to collection {collection.name!r}"):
+        info = collection.client.get_collection(collection.name)
+    metadata = metadata_of(info)
+    if metadata is None or (metadata.space, metadata.layout.vector) != (collection.space, collection.layout.vector):
+        serving = "nobody" if metadata is None else metadata.space
+        raise CollectionError(
+            f"collection {collection.name!r} was taken over by the encoder {serving!r}: the last batch was not "
+            "reported as stored; open the collection again, with that encoder, and index again"
+        )
+    mark = (info.config.metadata or {}).get(KEY)
+    if mark and (mark["until"] is None or mark["until"] > time.time()):
+        raise CollectionError(
+            f"collection {collection.name!r} is being replaced by {mark['successor']!r}: the last batch was not "
+            "reported as stored; open the alias again, with the encoder that serves then, and index again"
+        )
+
+
+def _write(client: QdrantClient, name: str, mark: dict[str, object]) -> None:
+    with engine_errors(f"mark collection {name!r}"):
+        client.update_collection(name, metadata={KEY: mark})
