@@ -1,29 +1,24 @@
-"""Logged behaviour -> labels, by rules that know how clicks mislead.
+"""Logged searches -> labels, by rules that know how clicks mislead.
 
-`rules` look at one search at a time; `click_model` looks at all of them, to learn how likely each rank is looked at.
+Each rule is a pure function over searches, named after what it believes. It gives one vote per (search, passage):
+weight above 0 is a vote for relevance, 0 is a vote against it, and what a rule has no opinion on gets none. `aggregate`
+makes one label per (query, passage) of the votes of all searches.
 
-Logged behaviour -> labels: each rule a pure function over searches, named after what it believes.
+`inverse_propensity` looks at all searches at once. It needs a position-based click model (`fit_click_model`), which
+says P(click) = P(rank is looked at) * P(passage attracts for this query): Chuklin, Markov, de Rijke, "Click Models for
+Web Search", 2015, section 3.3. Attractions are drawn from one distribution, a histogram that is estimated along with
+the propensities by expectation maximisation of the marginal likelihood. The book fits one free attraction to each pair
+instead; a log has few impressions of most pairs, so that this would explain their clicks by themselves and flatten the
+propensities. Clicks are then weighed by the inverse propensity of their rank: Joachims, Swaminathan, Schnabel,
+"Unbiased learning to rank with biased feedback", WSDM 2017.
 
-A rule gives one vote per (search, passage); `aggregate` makes one label per (query, passage) of the votes of all
-searches. Weight above 0 is a vote for relevance, 0 is a vote against it; what a rule has no opinion on gets none.
-The position-based model, which looks at all searches at once, is in `click_model`.
+Guarantees: deterministic; votes come in the order of the searches and of the hits in them; feedback on passages that
+were not shown counts only where a position is not needed (ratings, thumbs, citations); the same feedback twice counts
+once. The most looked-at rank has propensity 1. Does not know: texts of passages, collections.
 
-Guarantees: votes come in the order of the searches and of the hits in them; feedback on passages that were not shown
-counts only where a position is not needed (ratings, thumbs, citations); the same feedback twice counts once.
-Does not know: texts of passages, collections.
-
-A position-based click model: how likely each rank is looked at, and labels that make up for it.
-
-The model says P(click) = P(rank is looked at) * P(passage attracts for this query): Chuklin, Markov, de Rijke, "Click
-Models for Web Search", 2015, section 3.3. Attractions are drawn from one distribution, a histogram that is estimated
-along with the propensities by expectation maximisation of the marginal likelihood. A log has few impressions of most
-pairs; fitting one free attraction to each, as the book does, would explain their clicks by themselves and flatten the
-propensities. These then weigh clicks (inverse propensity scoring: Joachims, Swaminathan, Schnabel, "Unbiased learning
-to rank with biased feedback", WSDM 2017).
-
-Guarantees: deterministic; the most looked-at rank has propensity 1. Only a passage that was shown at several ranks for
-one query can tell a good hit from a looked-at rank. A log of nothing else gives the click rates of the ranks, which is
-too steep where the ranking was good. `ClickModel.repeated` says how many such pairs there were.
+Limit: only a passage that was shown at several ranks for one query can tell a good hit from a looked-at rank. A log of
+nothing else gives the click rates of the ranks, which is too steep where the ranking was good. `ClickModel.repeated`
+says how many such pairs there were.
 """
 
 from __future__ import annotations
@@ -57,6 +52,13 @@ __all__ = [
 ]
 
 
+Numbers = NDArray[np.float64]
+Pair = tuple[str, str]
+
+ATTRACTIONS: Numbers = (np.arange(20) + 0.5) / 20
+"""The middles of the histogram's bins."""
+
+
 def clicked_as_positive(searches: Iterable[LoggedSearch]) -> list[Label]:
     """The naive rule for positives: whatever was clicked answers the query; the rest has no vote.
 
@@ -69,7 +71,7 @@ def clicked_as_positive(searches: Iterable[LoggedSearch]) -> list[Label]:
 def unclicked_as_negative(searches: Iterable[LoggedSearch]) -> list[Label]:
     """The naive rule in full: clicked is relevant, shown and not clicked is not.
 
-    Kept to compare with: most of what nobody clicked was never looked at.
+    It is here to compare with: most of what nobody clicked was never looked at.
     """
     return [
         _vote(search, passage, float(passage in clicked), "click" if passage in clicked else "no click")
@@ -88,7 +90,7 @@ def click_over_skip_above(searches: Iterable[LoggedSearch]) -> list[Label]:
 
 
 def last_click_over_skip_above(searches: Iterable[LoggedSearch]) -> list[Label]:
-    """The same for the last click in time alone, which ended the search. Joachims et al. 2005, strategy 2."""
+    """`click_over_skip_above` for the last click alone, which ended the search. Joachims et al. 2005, strategy 2."""
     return list(chain.from_iterable(_skip_above(search, clicks(search)[-1:]) for search in searches))
 
 
@@ -112,7 +114,7 @@ def long_dwell_as_positive(
         raise InputError(f"bounce is {bounce} s, expected between 0 and the {seconds} s of a long visit")
     votes = []
     for search in searches:
-        for passage, time in _summed(search, "dwell").items():
+        for passage, time in _totals(search, "dwell").items():
             if time >= seconds:
                 votes.append(_vote(search, passage, 1.0, "long dwell"))
             elif bounce is not None and time <= bounce:
@@ -121,11 +123,11 @@ def long_dwell_as_positive(
 
 
 def rated(searches: Iterable[LoggedSearch], *, top: float = 1.0, relevant_from: float | None = None) -> list[Label]:
-    """What users said in so many words: ratings, thumbs and citations.
+    """What users said outright: ratings, thumbs and citations.
 
     A rating of at least `relevant_from` (default: anything above 0) weighs its share of `top`, at most 1; a lower one
-    is a vote against. A thumb up or a citation weighs 1, a thumb down 0. Where one user said several things about one
-    hit, a rating goes before a thumb, a thumb before a citation, and the later word before the earlier.
+    is a vote against. A thumb up or a citation weighs 1, a thumb down 0. If one search has several of these on one
+    hit, a rating goes before a thumb, a thumb before a citation, and a later one before an earlier one.
     """
     if top <= 0:
         raise InputError(f"top is {top}, expected the highest grade of the scale")
@@ -136,8 +138,8 @@ def rated(searches: Iterable[LoggedSearch], *, top: float = 1.0, relevant_from: 
         grades = {event.id: event.value for event in search.feedback if event.kind == "rating"}
         weights = cited | thumbs | {passage: _weight(grade, top, relevant_from) for passage, grade in grades.items()}
         for passage, weight in weights.items():
-            said = "rating" if passage in grades else "thumb" if passage in thumbs else "citation"
-            votes.append(_vote(search, passage, weight, said))
+            evidence = "rating" if passage in grades else "thumb" if passage in thumbs else "citation"
+            votes.append(_vote(search, passage, weight, evidence))
     return votes
 
 
@@ -145,8 +147,8 @@ def aggregate(votes: Iterable[Label], *, minimum: int = 1, min_share: float = 0.
     """Merge the votes of repeated queries into one label per (query, passage).
 
     Queries that differ in case or white space are one; the first spelling stays. The weight is the mean of the votes.
-    Pairs with fewer than `minimum` votes give no label; those whose mean is above 0 but below `min_share` neither,
-    since the users disagree. `evidence` says which votes: "click x3, no click x1".
+    Pairs with fewer than `minimum` votes give no label. Pairs whose mean is above 0 but below `min_share` give none
+    either, since the users disagree. `evidence` says which votes: "click x3, no click x1".
     """
     if minimum < 1 or not 0 <= min_share <= 1:
         raise InputError(f"minimum is {minimum} and min_share {min_share}, expected at least 1 and a share of 0 to 1")
@@ -164,7 +166,7 @@ def aggregate(votes: Iterable[Label], *, minimum: int = 1, min_share: float = 0.
 
 
 def query_key(query: str) -> str:
-    """What two spellings of one query have in common."""
+    """The query in lower case with single spaces: equal for two spellings of one query."""
     return " ".join(query.casefold().split())
 
 
@@ -178,63 +180,6 @@ def clicks(search: LoggedSearch) -> list[str]:
     visible = {hit.id for hit in search.hits}
     clicked = [event.id for event in search.feedback if event.kind == "click" and event.id in visible]
     return list(dict.fromkeys(reversed(clicked)))[::-1]
-
-
-def _skip_above(search: LoggedSearch, winners: list[str]) -> Iterator[Label]:
-    order, clicked = shown(search), set(clicks(search))
-    skipped: set[str] = set()
-    won = set()
-    for winner in winners:
-        above = [passage for passage in order[: order.index(winner)] if passage not in clicked]
-        skipped.update(above)
-        if above:
-            won.add(winner)
-    for passage in order:
-        if passage in won:
-            yield _vote(search, passage, 1.0, "click")
-        elif passage in skipped:
-            yield _vote(search, passage, 0.0, "skipped")
-
-
-def _no_click_next(search: LoggedSearch) -> Iterator[Label]:
-    order, clicked = shown(search), set(clicks(search))
-    for passage, following in zip(order, order[1:]):
-        if passage in clicked and following not in clicked:
-            yield _vote(search, passage, 1.0, "click")
-            yield _vote(search, following, 0.0, "no click next")
-
-
-def _summed(search: LoggedSearch, kind: str) -> dict[str, float]:
-    totals: dict[str, float] = {}
-    for event in dict.fromkeys(search.feedback):
-        if event.kind == kind:
-            totals[event.id] = totals.get(event.id, 0.0) + event.value
-    return totals
-
-
-def _weight(grade: float, top: float, relevant_from: float | None) -> float:
-    relevant = grade > 0 if relevant_from is None else grade >= relevant_from
-    return min(grade / top, 1.0) if relevant else 0.0
-
-
-def _vote(search: LoggedSearch, passage: str, weight: float, evidence: str) -> Label:
-    return Label(search.query, passage, weight, evidence)
-
-
-def _evidence(votes: list[Label]) -> str:
-    counts: dict[str, int] = {}
-    for vote in votes:
-        counts[vote.evidence] = counts.get(vote.evidence, 0) + 1
-    if len(votes) == 1:
-        return votes[0].evidence
-    return ", ".join(f"{evidence} x{count}" for evidence, count in counts.items())
-
-
-Numbers = NDArray[np.float64]
-Pair = tuple[str, str]
-
-ATTRACTIONS: Numbers = (np.arange(20) + 0.5) / 20
-"""The middles of the histogram's bins."""
 
 
 @dataclass(frozen=True)
@@ -252,17 +197,6 @@ class ClickModel:
         return self.propensities[min(rank, len(self.propensities)) - 1]
 
 
-@dataclass(frozen=True)
-class _Counts:
-    """Impressions and clicks per distinct (pair, position); `pair` and `position` are indices."""
-
-    pairs: list[Pair]
-    pair: NDArray[np.int64]
-    position: NDArray[np.int64]
-    impressions: Numbers
-    clicks: Numbers
-
-
 def fit_click_model(searches: Iterable[LoggedSearch], *, iterations: int = 500, tolerance: float = 1e-4) -> ClickModel:
     """Fit propensities and attractions, until no propensity moves by more than `tolerance`.
 
@@ -275,17 +209,17 @@ def fit_click_model(searches: Iterable[LoggedSearch], *, iterations: int = 500, 
     propensity = np.linspace(1.0, 0.5, int(counts.position.max()) + 1)
     histogram = np.full(len(ATTRACTIONS), 1 / len(ATTRACTIONS))
     posterior = np.empty((0, len(ATTRACTIONS)))
-    done, moved = 0, np.inf
-    while done < iterations and moved > tolerance:
+    steps, change = 0, np.inf
+    while steps < iterations and change > tolerance:
         before = propensity
         propensity, histogram, posterior = _em_step(counts, propensity, histogram)
-        done, moved = done + 1, float(np.abs(propensity - before).max())
+        steps, change = steps + 1, float(np.abs(propensity - before).max())
     # Only the product of look and attraction is observed: the scale is fixed by the most looked-at rank.
     scale = propensity.max()
     attraction = posterior @ ATTRACTIONS * scale
     repeated = int((np.bincount(counts.pair) > 1).sum())
     return ClickModel(
-        tuple((propensity / scale).tolist()), dict(zip(counts.pairs, attraction.tolist())), done, repeated
+        tuple((propensity / scale).tolist()), dict(zip(counts.pairs, attraction.tolist())), steps, repeated
     )
 
 
@@ -312,10 +246,71 @@ def inverse_propensity(
             weights.setdefault(pair, []).append(min(1 / propensity, clip) if passage in clicked else 0.0)
             looked_at[pair] = looked_at.get(pair, 0.0) + propensity
     return [
-        Label(spelling[query], passage, sum(each) / len(each), "click / propensity" if any(each) else "examined")
-        for (query, passage), each in weights.items()
-        if any(each) or looked_at[query, passage] >= examined
+        Label(spelling[query], passage, sum(values) / len(values), "click / propensity" if any(values) else "examined")
+        for (query, passage), values in weights.items()
+        if any(values) or looked_at[query, passage] >= examined
     ]
+
+
+def _skip_above(search: LoggedSearch, winners: list[str]) -> Iterator[Label]:
+    order, clicked = shown(search), set(clicks(search))
+    skipped: set[str] = set()
+    preferred = set()
+    for winner in winners:
+        above = [passage for passage in order[: order.index(winner)] if passage not in clicked]
+        skipped.update(above)
+        if above:
+            preferred.add(winner)
+    for passage in order:
+        if passage in preferred:
+            yield _vote(search, passage, 1.0, "click")
+        elif passage in skipped:
+            yield _vote(search, passage, 0.0, "skipped")
+
+
+def _no_click_next(search: LoggedSearch) -> Iterator[Label]:
+    order, clicked = shown(search), set(clicks(search))
+    for passage, following in zip(order, order[1:]):
+        if passage in clicked and following not in clicked:
+            yield _vote(search, passage, 1.0, "click")
+            yield _vote(search, following, 0.0, "no click next")
+
+
+def _totals(search: LoggedSearch, kind: str) -> dict[str, float]:
+    totals: dict[str, float] = {}
+    for event in dict.fromkeys(search.feedback):
+        if event.kind == kind:
+            totals[event.id] = totals.get(event.id, 0.0) + event.value
+    return totals
+
+
+def _weight(grade: float, top: float, relevant_from: float | None) -> float:
+    relevant = grade > 0 if relevant_from is None else grade >= relevant_from
+    return min(grade / top, 1.0) if relevant else 0.0
+
+
+def _vote(search: LoggedSearch, passage: str, weight: float, evidence: str) -> Label:
+    return Label(search.query, passage, weight, evidence)
+
+
+def _evidence(votes: list[Label]) -> str:
+    counts: dict[str, int] = {}
+    for vote in votes:
+        counts[vote.evidence] = counts.get(vote.evidence, 0) + 1
+    if len(votes) == 1:
+        return votes[0].evidence
+    return ", ".join(f"{evidence} x{count}" for evidence, count in counts.items())
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Impressions and clicks per distinct (pair, position); `pair` and `position` are indices."""
+
+    pairs: list[Pair]
+    pair: NDArray[np.int64]
+    position: NDArray[np.int64]
+    impressions: Numbers
+    clicks: Numbers
 
 
 def _count(searches: Iterable[LoggedSearch]) -> _Counts:
@@ -341,6 +336,7 @@ def _em_step(counts: _Counts, propensity: Numbers, histogram: Numbers) -> tuple[
     evidence = counts.clicks[:, None] * np.log(clicked) + unclicked * np.log1p(-clicked)
     posterior = np.tile(np.log(histogram), (len(counts.pairs), 1))
     np.add.at(posterior, counts.pair, evidence)
+    # less the maximum of each row, which cancels: exp of a sum of many logarithms alone would be 0
     posterior = np.exp(posterior - posterior.max(axis=1, keepdims=True))
     posterior /= posterior.sum(axis=1, keepdims=True)
     # A hit without a click may have been looked at all the same: the less, the more it attracts.

@@ -43,7 +43,8 @@ from qdrant_tools.monitor.canary import (
     write_canaries,
 )
 from qdrant_tools.monitor.report import MonitorReport, MonitorSettings, monitor
-from qdrant_tools.monitor.signals import Share, recent_spans
+from qdrant_tools.monitor.signals import Share
+from qdrant_tools.monitor.windows import recent_spans
 from qdrant_tools.records import Encoder
 
 app = typer.Typer()

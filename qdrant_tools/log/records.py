@@ -1,12 +1,11 @@
 """One logged search: its query, the hits as they were shown, and what the user did with them.
 
 Row: `{"id","at","query","collection","space","hits":[{"id","rank","score"}],"feedback":[{"id","kind","value","at"}]}`
-with times in ISO 8601. Guarantees: `from_row(as_row())` is the same search; what is not one is refused with the
-field's name. Does not know: files.
+with times in ISO 8601. `dropped` and `hashed` are rules for `RetrievalLog(redact=...)` and `RetrievalLog.redact`: they
+take the personal text out of a query.
 
-Rules that take the personal text out of queries: for `RetrievalLog(redact=...)` and `RetrievalLog.redact`.
-
-Guarantees: a redacted query can be told from a text, and mining passes over it. Does not know: files.
+Guarantees: `from_row(as_row())` is the same search; a row that is none is refused with the field's name; a redacted
+query can be told from a text. Does not know: files.
 """
 
 from __future__ import annotations
@@ -20,6 +19,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from qdrant_tools.errors import InputError
+
+REDACTED = "redacted:"
+"""How a redacted query begins."""
 
 KINDS = {
     "click": "the hit was opened",
@@ -52,7 +54,7 @@ class Feedback:
 
 @dataclass(frozen=True)
 class LoggedSearch:
-    """One search. Hits in the order shown, feedback in the order of time."""
+    """One search. Hits are in the order shown, feedback is in the order of time."""
 
     id: str
     at: datetime
@@ -113,7 +115,11 @@ class LoggedSearch:
 
 
 def check_feedback(event: Feedback) -> None:
-    """Refuse kinds that do not exist, and values that say nothing."""
+    """Refuse a kind that does not exist, and a value that the kind cannot have.
+
+    Raises:
+        InputError: the message names the kind or the value.
+    """
     if event.kind not in KINDS:
         raise InputError(f"feedback kind is {event.kind!r}, expected one of {', '.join(KINDS)}")
     if not isinstance(event.value, int | float) or not math.isfinite(event.value):
@@ -123,7 +129,7 @@ def check_feedback(event: Feedback) -> None:
 
 
 def as_time(at: datetime | None) -> datetime:
-    """Now, if no time is given, in UTC.
+    """The time in UTC; now, if there is none.
 
     Raises:
         InputError: the time has no time zone, so it names no moment, or is outside of the years 1 to 9999 in UTC.
@@ -138,9 +144,39 @@ def as_time(at: datetime | None) -> datetime:
         raise InputError(f"the time {at.isoformat()} is outside of the years 1 to 9999 in UTC") from error
 
 
+def dropped(query: str) -> str:
+    """A rule: nothing remains of the query."""
+    return REDACTED
+
+
+def hashed(secret: str) -> Callable[[str], str]:
+    """A rule: queries cannot be read, and equal ones stay equal, so that they can be counted or fit a click model.
+
+    The hash is keyed: without the secret, a guessed query cannot be checked against the log either.
+
+    Raises:
+        InputError: the secret is shorter than 16 characters.
+    """
+    if len(secret) < 16:
+        raise InputError(f"the secret has {len(secret)} characters, expected at least 16 that nobody can guess")
+    key = secret.encode("utf-8")
+
+    def rule(query: str) -> str:
+        if is_redacted(query):
+            return query
+        return REDACTED + hmac.new(key, query.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
+
+    return rule
+
+
+def is_redacted(query: str) -> bool:
+    """Whether a rule has taken the text out of this query."""
+    return query.startswith(REDACTED)
+
+
 def _objects(row: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     value = row.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(each, Mapping) for each in value):
+    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
         raise InputError(f"field {key!r} is not a list of objects")
     return value
 
@@ -172,32 +208,3 @@ def _time(row: Mapping[str, Any], key: str) -> datetime:
         return as_time(datetime.fromisoformat(text))
     except ValueError as error:
         raise InputError(f"field {key!r} is {text!r}, expected a time such as 2025-01-31T12:00:00+00:00") from error
-
-
-MARK = "redacted:"
-
-
-def dropped(query: str) -> str:
-    """Nothing remains of the query."""
-    return MARK
-
-
-def hashed(secret: str) -> Callable[[str], str]:
-    """Equal queries stay equal (so they can be counted, and a click model fitted), and cannot be read.
-
-    The hash is keyed: without the secret, a guessed query cannot be checked against the log either.
-    """
-    if len(secret) < 16:
-        raise InputError(f"the secret has {len(secret)} characters, expected at least 16 that nobody can guess")
-    key = secret.encode("utf-8")
-
-    def rule(query: str) -> str:
-        if is_redacted(query):
-            return query
-        return MARK + hmac.new(key, query.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
-
-    return rule
-
-
-def is_redacted(query: str) -> bool:
-    return query.startswith(MARK)

@@ -4,7 +4,7 @@ Guarantees: what `record`, `feedback`, `extend` and `import_jsonl` have returned
 processes may write at once; reading never blocks a writer and holds a few hundred searches at a time; importing a
 file twice changes nothing. Searches come out in the order they were written, whatever the clock said.
 
-Does not know: what a click means (see `debias`), other systems' logs (see `readers`).
+Does not know: what a click means (see `debias`), and how other systems write their logs (see `log.readers`).
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from qdrant_tools.records import Hit
 
 PAGE = 256
 WAIT_SECONDS = 30.0
-_AFTER_ALL_TIMES = ":"  # sorts behind every digit
+_AFTER_ALL_TIMES = ":"
+"""Sorts behind every stored time, which begins with a digit."""
 
 
 class RetrievalLog:
     """A log file, made when it is not there. Usable from several threads; close it, or use it in `with`.
 
-    `redact` is applied to every query before it is written (see `privacy`), so that the text never reaches the
-    disk. A writer waits up to `wait` seconds for other processes that write.
+    `redact` is applied to every query before it is written, so that the text never reaches the disk; `dropped` and
+    `hashed` are such rules. A writer waits up to `wait` seconds for other processes that write.
 
     Raises:
         LogError: the file cannot be opened, is not a log, or was written by a newer version.
@@ -48,7 +49,7 @@ class RetrievalLog:
     def record(
         self, query: str, hits: Sequence[Hit], *, collection: str, space: str, at: datetime | None = None
     ) -> str:
-        """Write one search and return its id, to hang feedback on.
+        """Write one search and return its id, which `feedback` takes.
 
         Raises:
             InputError: the query is not a string, or `at` has no time zone.
@@ -96,13 +97,18 @@ class RetrievalLog:
             yield
 
     def extend(self, searches: Iterable[LoggedSearch]) -> int:
-        """Add searches from elsewhere, all or none; returns how many were new. Known ones get their new feedback."""
+        """Add searches from elsewhere, all or none; returns how many were new.
+
+        A search that is there already only gets the feedback that it lacks.
+        """
         with self._store.transaction():
             return sum(self._insert(search) for search in searches)
 
     def searches(self, *, collection: str | None = None, last: int | None = None) -> Iterator[LoggedSearch]:
-        """Searches with their hits and feedback, in the order they were written: all, those in one collection, the
-        last so many of either."""
+        """Yield searches with their hits and feedback, in the order they were written.
+
+        collection: only the searches in it. last: only so many, the last ones.
+        """
         after = 0 if last is None else self._before_last(last, collection)
         while page := self._page(after, collection):
             after = page[-1][0]
@@ -129,17 +135,17 @@ class RetrievalLog:
         return stats_of(self._store, top=top)
 
     def forget(self, *, before: datetime) -> int:
-        """Delete all searches of a time before, with their hits and feedback; returns how many."""
+        """Delete all searches of an earlier time, with their hits and feedback; returns how many."""
         with self._store.transaction():
             deleted = self._store.write("DELETE FROM searches WHERE at < ?", [_stored_time(as_time(before))])
         self._store.checkpoint()
         return deleted
 
     def redact(self, rule: Callable[[str], str], *, before: datetime | None = None) -> int:
-        """Replace the query of every search (of a time before) by what the rule makes of it; returns how many changed.
+        """Replace the query of every search by what the rule makes of it; returns how many changed.
 
-        The old text is overwritten in the file. Another process that is just reading can delay that for the
-        write-ahead log until it is done.
+        before: only searches of an earlier time. The old text is overwritten in the file; in the write-ahead log it
+        may stay until other processes have finished reading.
         """
         changed = 0
         limit = _AFTER_ALL_TIMES if before is None else _stored_time(as_time(before))
@@ -148,10 +154,10 @@ class RetrievalLog:
             sql = "SELECT seq, query FROM searches WHERE seq > ? AND at < ? ORDER BY seq LIMIT ?"
             while rows := self._store.read(sql, [last, limit, PAGE]):
                 last = rows[-1][0]
-                new = [(rule(query), seq, query) for seq, query in rows]
-                different = [(text, seq) for text, seq, query in new if text != query]
-                self._store.write_many("UPDATE searches SET query = ? WHERE seq = ?", different)
-                changed += len(different)
+                redacted = [(rule(query), seq, query) for seq, query in rows]
+                updates = [(text, seq) for text, seq, query in redacted if text != query]
+                self._store.write_many("UPDATE searches SET query = ? WHERE seq = ?", updates)
+                changed += len(updates)
         self._store.checkpoint()
         return changed
 
@@ -193,13 +199,13 @@ class RetrievalLog:
         )
 
     def _before_last(self, last: int, collection: str | None) -> int:
-        """The number after which the last so many searches begin."""
+        """The number of the search before the last so many ones; 0 if there are no more."""
         sql = "SELECT seq FROM searches WHERE ?1 IS NULL OR collection = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2"
         rows = self._store.read(sql, [collection, last])
         return int(rows[0][0]) if rows else 0
 
     def _page(self, after: int, collection: str | None) -> list[tuple[int, LoggedSearch]]:
-        """The next searches by number. The number is the order of writing."""
+        """Up to `PAGE` searches after a number, with their numbers: the order of writing."""
         sql = "SELECT * FROM searches WHERE seq > ?1 AND (?2 IS NULL OR collection = ?2) ORDER BY seq LIMIT ?3"
         rows = self._store.read(sql, [after, collection, PAGE])
         if not rows:
@@ -214,9 +220,19 @@ class RetrievalLog:
         for seq, hit_id, kind, value, at in self._store.read(sql, span):
             events.setdefault(seq, []).append(Feedback(hit_id, kind, value, datetime.fromisoformat(at)))
         return [
-            (seq, LoggedSearch(search_id, datetime.fromisoformat(at), query, collection, space, *its))
+            (
+                seq,
+                LoggedSearch(
+                    search_id,
+                    datetime.fromisoformat(at),
+                    query,
+                    collection,
+                    space,
+                    tuple(hits.get(seq, ())),
+                    tuple(events.get(seq, ())),
+                ),
+            )
             for seq, search_id, at, query, collection, space in rows
-            for its in [(tuple(hits.get(seq, ())), tuple(events.get(seq, ())))]
         ]
 
 

@@ -1,11 +1,8 @@
-"""The SQLite file under the retrieval log: its tables, its connection, its transactions.
+"""The SQLite file under the retrieval log: its tables, its connection, its transactions, and counts of what is in it.
 
 Guarantees: a committed transaction survives a crash and a power cut; writers of several threads and processes wait
-for each other instead of failing; deleted text is overwritten in the file. Does not know: what is logged.
-
-What is in a retrieval log, in numbers.
-
-Guarantees: counted by the database, so memory does not grow with the log. Does not know: what the numbers mean.
+for each other instead of failing; deleted text is overwritten in the file; counting is done by the database, so memory
+does not grow with the log. Does not know: what the rows and the numbers mean.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ from typing import Any
 
 from qdrant_tools.errors import LogError
 
-# Each entry brings the file from the version of its index to the next; entries are only ever added.
+# Entry n brings a file from version n to version n + 1. Add entries; never change one that was released.
 MIGRATIONS = (
     """
     CREATE TABLE searches (
@@ -67,9 +64,37 @@ MIGRATIONS = (
 
 Row = tuple[Any, ...]
 
+_CLICKED = "SELECT 1 FROM feedback f WHERE f.seq = s.seq AND f.kind = 'click'"
+"""SQL: the search `s` has a click."""
+
+
+@dataclass(frozen=True)
+class LogStats:
+    """What is in a log. `first` and `last` are ISO times. `shown_by_rank` and `clicks_by_rank` count hits; a hit that
+    was clicked twice counts once."""
+
+    searches: int
+    distinct_queries: int
+    without_feedback: int
+    without_click: int
+    first: str | None
+    last: str | None
+    feedback: Mapping[str, int]
+    not_shown: int
+    """Feedback on passages that the search did not show: the right answer that somebody named, or a mistake."""
+    collections: Mapping[str, int]
+    spaces: Mapping[str, int]
+    shown_by_rank: Mapping[int, int]
+    clicks_by_rank: Mapping[int, int]
+    unclicked_queries: Mapping[str, int]
+    """The most frequent queries of which no search had a click, and how often they came."""
+
+    def as_row(self) -> dict[str, Any]:
+        return asdict(self)
+
 
 class LogStore:
-    """One connection, shared by the threads of a process behind a lock. `wait` is in seconds.
+    """One connection, shared by the threads of a process behind a lock. A writer waits up to `wait` seconds for others.
 
     Raises:
         LogError: the file cannot be opened, is not a log, or was written by a newer version.
@@ -83,6 +108,7 @@ class LogStore:
             # isolation_level=None: transactions are the explicit ones below.
             self._db = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
             try:
+                # WAL: readers and writers do not wait for each other. FULL: a commit is on the disk.
                 for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
                     self._db.execute(f"PRAGMA {pragma}")
                 self._migrate()
@@ -106,6 +132,7 @@ class LogStore:
         """All writes of the block, or none. Blocks may nest; the outermost commits."""
         with self._lock, self.errors("write"):
             if self._depth == 0:
+                # IMMEDIATE takes the lock of writers now: a later upgrade of a read lock would fail, not wait
                 self._db.execute("BEGIN IMMEDIATE")
             self._depth += 1
             try:
@@ -151,44 +178,8 @@ class LogStore:
         self._db.execute("COMMIT")
 
 
-def _reason(error: Exception) -> str:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return f"{error}: another process has been writing all the time, try again"
-    if code == sqlite3.SQLITE_FULL:
-        return f"{error}: make room and try again, nothing of this was written"
-    return str(error)
-
-
-_CLICKED = "SELECT 1 FROM feedback f WHERE f.seq = s.seq AND f.kind = 'click'"
-
-
-@dataclass(frozen=True)
-class LogStats:
-    """`shown_by_rank` and `clicks_by_rank` count hits; a hit clicked twice counts once."""
-
-    searches: int
-    distinct_queries: int
-    without_feedback: int
-    without_click: int
-    first: str | None
-    last: str | None
-    feedback: Mapping[str, int]
-    not_shown: int
-    """Feedback on passages that the search did not show: the right answer that somebody named, or a mistake."""
-    collections: Mapping[str, int]
-    spaces: Mapping[str, int]
-    shown_by_rank: Mapping[int, int]
-    clicks_by_rank: Mapping[int, int]
-    unclicked_queries: Mapping[str, int]
-    """The most frequent queries of which no search had a click, and how often they came."""
-
-    def as_row(self) -> dict[str, Any]:
-        return asdict(self)
-
-
 def stats_of(store: LogStore, *, top: int) -> LogStats:
-    """Count. `first` and `last` are ISO times."""
+    """Count what is in the log, with the `top` most frequent queries that nobody clicked on."""
 
     def number(sql: str) -> int:
         return int(store.read(sql)[0][0])
@@ -225,3 +216,12 @@ def stats_of(store: LogStore, *, top: int) -> LogStats:
         ),
         unclicked_queries=dict(unclicked),
     )
+
+
+def _reason(error: Exception) -> str:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return f"{error}: another process has been writing all the time, try again"
+    if code == sqlite3.SQLITE_FULL:
+        return f"{error}: make room and try again, nothing of this was written"
+    return str(error)

@@ -1,7 +1,7 @@
 """A retrieval log and its collection -> is retrieval still as it was, and would another encoder do better?
 
-`signals` compares a reference and the present, `counterfactual` estimates another encoder from logged clicks, `canary`
-asks queries whose answers are known, `report` puts all of it on one page.
+`monitor` compares a recent window of the log with a reference window and returns one report. `run_canaries` asks
+queries whose answers are known. `estimate_candidate` estimates another encoder from logged clicks.
 """
 
 from __future__ import annotations

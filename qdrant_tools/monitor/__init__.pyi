@@ -1,7 +1,8 @@
 from .canary import Canary, CanaryReport, freeze_canaries, read_canaries, run_canaries, write_canaries
 from .counterfactual import Estimate, estimate_candidate
 from .report import MonitorReport, MonitorSettings, monitor
-from .signals import DriftTest, Span, Window, Windows, energy_test, read_windows, recent_spans
+from .signals import DriftTest, Signal, energy_test
+from .windows import Span, Window, Windows, read_windows, recent_spans
 
 __all__ = [
     "Canary",
@@ -10,6 +11,7 @@ __all__ = [
     "Estimate",
     "MonitorReport",
     "MonitorSettings",
+    "Signal",
     "Span",
     "Window",
     "Windows",

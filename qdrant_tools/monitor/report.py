@@ -23,19 +23,15 @@ from qdrant_tools.monitor.canary import CanaryReport
 from qdrant_tools.monitor.counterfactual import Estimate, estimate_candidate
 from qdrant_tools.monitor.signals import (
     FEWEST,
-    SAMPLE,
     DriftTest,
     RankClicks,
     Share,
     Signal,
-    Span,
-    Window,
-    Windows,
     click_through,
     energy_test,
-    read_windows,
     signals,
 )
+from qdrant_tools.monitor.windows import SAMPLE, Span, Window, Windows, read_windows
 from qdrant_tools.records import Encoder, Vectors
 from qdrant_tools.validation import checked_unit_vectors
 

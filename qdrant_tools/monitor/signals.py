@@ -1,200 +1,29 @@
-"""Logged searches -> two windows of time that can be compared: a reference, and the present.
+"""Two windows of a log -> what has changed: shares of searches that go badly, click-through by rank, the queries.
 
-Guarantees: one pass; memory does not grow with the log, but for one score per search; the sample of a window depends
-on the seed and the searches alone, not on their order; whatever is left out is counted. Does not know: encoders.
-
-Two windows of a log -> what share of searches goes badly now and went badly then, and click-through by rank.
-
-Guarantees: every share has its count and a 95 % interval; every p-value is exact, and of growth: that fewer searches
-go badly is no alarm. Does not know: time, texts.
-
-Two sets of query vectors -> do they come from one distribution?
-
-Guarantees: a permutation test, so that without drift the p-value is at most `a` with probability `a` at most, whatever
-the distribution and however small the sets. It takes the searches as independent: those of one user in one sitting are
-not quite, and make the test fire more often. Does not know: texts.
+Guarantees: every share has its count and a 95 % interval. Every p-value of a share is exact, and of growth: that fewer
+searches go badly is no alarm. The test of the queries is a permutation test: without drift its p-value is at most `a`
+with probability `a` at most, whatever the distribution and however small the sets. All tests take the searches as
+independent. Those of one user in one sitting are not quite, and make a test fire more often. Does not know: time,
+texts.
 """
 
 from __future__ import annotations
 
-import hashlib
-import heapq
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_tools.debias import clicks, shown
-from qdrant_tools.errors import InputError, LogError
-from qdrant_tools.log.records import LoggedSearch, as_time, is_redacted
+from qdrant_tools.errors import InputError
 from qdrant_tools.metrics import growth_p_value, order_statistic_p_value, wilson
+from qdrant_tools.monitor.windows import Window, Windows
 from qdrant_tools.records import Vectors
 from qdrant_tools.validation import checked_vectors
 
-SAMPLE = 10_000
-LONGEST = 8192
-"""Characters of a query that a sample keeps: some logs hold megabytes, no encoder looks that far."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """From `start` up to, and without, `end`."""
-
-    start: datetime
-    end: datetime
-
-    def __post_init__(self) -> None:
-        if not as_time(self.start) < as_time(self.end):
-            raise InputError(f"a window starts {self.start.isoformat()} and ends {self.end.isoformat()}, not after it")
-
-    def __contains__(self, at: datetime) -> bool:
-        return self.start <= at < self.end
-
-    def as_row(self) -> dict[str, str]:
-        return {"start": self.start.isoformat(), "end": self.end.isoformat()}
-
-
-@dataclass(frozen=True)
-class Window:
-    """The searches of a span.
-
-    `counts`: `searches`; of those `redacted` and `empty`, whose queries cannot be embedded; `without_hits`; `shown`,
-    with hits, and of those `without_click`; `feedback`, with any; `other_space`, whose scores are of other vectors, and
-    `without_score`: both have no place in `top_scores` (n,), the best score of each other search that had hits.
-    `shown_at` and `clicked_at` count hits by rank. `sample` is a random one of at most so many searches.
-    """
-
-    span: Span
-    counts: Mapping[str, int]
-    shown_at: Mapping[int, int]
-    clicked_at: Mapping[int, int]
-    top_scores: NDArray[np.float64] = field(repr=False)
-    sample: tuple[LoggedSearch, ...] = field(repr=False)
-
-    @property
-    def readable(self) -> list[LoggedSearch]:
-        """Those of the sample whose query is a text."""
-        return [search for search in self.sample if search.query.strip() and not is_redacted(search.query)]
-
-
-@dataclass(frozen=True)
-class Windows:
-    """`elsewhere` searches are in neither span: between them, before, or, by a clock that was wrong, after."""
-
-    reference: Window
-    current: Window
-    elsewhere: int
-
-
-def recent_spans(*, days: float, reference_days: float, until: datetime | None = None) -> tuple[Span, Span]:
-    """The `reference_days` before the last `days`, and those; `until` is now."""
-    if not (days > 0 and reference_days > 0):
-        raise InputError(f"days is {days:g} and reference_days {reference_days:g}, expected both above 0")
-    end = as_time(until)
-    try:
-        start = end - timedelta(days=days)
-        return Span(start - timedelta(days=reference_days), start), Span(start, end)
-    except OverflowError as error:
-        raise InputError(f"{days:g} and {reference_days:g} days reach beyond the calendar: give fewer") from error
-
-
-def read_windows(
-    searches: Iterable[LoggedSearch],
-    reference: Span,
-    current: Span,
-    *,
-    space: str,
-    sample: int = SAMPLE,
-    seed: int = 0,
-) -> Windows:
-    """Read the log once. `space` is that of the collection now: scores of another one cannot be compared.
-
-    Raises:
-        LogError: there is no search in a span.
-        InputError: the spans overlap.
-    """
-    if reference.end > current.start and current.end > reference.start:
-        raise InputError(f"the reference ends {reference.end.isoformat()}, after the current window begins")
-    first, second = _Gathering(reference, space, sample, seed), _Gathering(current, space, sample, seed)
-    elsewhere = 0
-    for search in searches:
-        at = search.at.astimezone(UTC)
-        if at in reference:
-            first.add(search)
-        elif at in current:
-            second.add(search)
-        else:
-            elsewhere += 1
-    for name, gathered in (("reference", first), ("current", second)):
-        if not gathered.counts["searches"]:
-            span = gathered.span
-            raise LogError(
-                f"the log has no searches in the {name} window {span.start.isoformat()} to {span.end.isoformat()} "
-                f"({first.counts['searches'] + second.counts['searches'] + elsewhere} in all): choose another window"
-            )
-    return Windows(first.window(), second.window(), elsewhere)
-
-
-class _Gathering:
-    """A window while it is being read."""
-
-    def __init__(self, span: Span, space: str, sample: int, seed: int) -> None:
-        self.span, self.space, self.size, self.seed = span, space, sample, seed
-        self.counts: Counter[str] = Counter()
-        self.shown_at: Counter[int] = Counter()
-        self.clicked_at: Counter[int] = Counter()
-        self.scores: list[float] = []
-        self.heap: list[tuple[int, str, LoggedSearch]] = []
-
-    def add(self, search: LoggedSearch) -> None:
-        self.counts["searches"] += 1
-        self.counts["redacted"] += is_redacted(search.query)
-        self.counts["empty"] += not search.query.strip()
-        self.counts["feedback"] += bool(search.feedback)
-        self.counts["without_hits"] += not search.hits
-        if search.hits:
-            clicked = set(clicks(search))
-            self.counts["shown"] += 1
-            self.counts["without_click"] += not clicked
-            for rank, passage in enumerate(shown(search), start=1):
-                self.shown_at[rank] += 1
-                self.clicked_at[rank] += passage in clicked
-            self._add_score(search)
-        self._sample(search)
-
-    def _add_score(self, search: LoggedSearch) -> None:
-        scores = [hit.score for hit in search.hits if hit.score is not None and np.isfinite(hit.score)]
-        if search.space and search.space != self.space:
-            self.counts["other_space"] += 1
-        elif scores:
-            self.scores.append(max(scores))
-        else:
-            self.counts["without_score"] += 1
-
-    def _sample(self, search: LoggedSearch) -> None:
-        """Keep those with the smallest hashes of their ids."""
-        digest = hashlib.blake2b(f"{self.seed}\0{search.id}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        luck = -int.from_bytes(digest, "big")
-        if len(self.heap) < self.size or luck > self.heap[0][0]:
-            entry = (luck, search.id, replace(search, query=search.query[:LONGEST]))
-            (heapq.heappush if len(self.heap) < self.size else heapq.heapreplace)(self.heap, entry)
-
-    def window(self) -> Window:
-        chosen = tuple(search for _, _, search in sorted(self.heap, key=lambda entry: (-entry[0], entry[1])))
-        names = ("searches", "redacted", "empty", "without_hits", "shown", "without_click", "feedback", "other_space")
-        counts = {name: self.counts[name] for name in (*names, "without_score")}
-        return Window(
-            self.span,
-            counts,
-            dict(sorted(self.shown_at.items())),
-            {rank: self.clicked_at[rank] for rank in sorted(self.shown_at)},
-            np.array(self.scores, dtype=np.float64),
-            chosen,
-        )
+FEWEST = 8
+"""Vectors on each side of the drift test: with fewer, hardly any drift can show."""
 
 
 @dataclass(frozen=True)
@@ -214,8 +43,8 @@ class Share:
 
 @dataclass(frozen=True)
 class Signal:
-    """One share, then and now. `p_value` is None where there is nothing to compare; `bound` is the score of a low
-    score."""
+    """One share, then and now. `p_value` is None if a window has nothing to compare. `bound` is the score below which
+    a score counts as low."""
 
     name: str
     reference: Share
@@ -239,23 +68,43 @@ class RankClicks:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class DriftTest:
+    """`p_value` is that of the energy distance `distance`. `share` is the size of the difference: 0 for one
+    distribution, 1 for two points. However small, it becomes significant in a log that is large enough: read both."""
+
+    distance: float
+    share: float
+    p_value: float
+    reference: int
+    current: int
+    permutations: int
+
+    def as_row(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 def signals(windows: Windows, *, quantile: float = 0.05) -> list[Signal]:
     """Searches with a low best score, without hits, and without a click."""
     return [low_scores(windows, quantile=quantile), _without_hits(windows), _without_click(windows)]
 
 
 def low_scores(windows: Windows, *, quantile: float = 0.05) -> Signal:
-    """The share of searches whose best score is below what only `quantile` of the reference window's were below.
+    """The share of searches with a low best score: below the score that `quantile` of the reference's are below.
 
-    The bound is the reference's order statistic of rank quantile x n, and the test is exact for whatever distribution
-    of scores: see `proportions.order_statistic_p_value`.
+    This bound is the reference's order statistic of rank quantile x n, and the test is exact for whatever distribution
+    of scores: see `metrics.order_statistic_p_value`.
+
+    Raises:
+        InputError: `quantile` is no share.
     """
     if not 0 < quantile < 1:
         raise InputError(f"quantile is {quantile}, expected a share between 0 and 1")
     reference, current = np.sort(windows.reference.top_scores), windows.current.top_scores
     if not len(reference) or not len(current):
-        nothing = Share.from_counts(0, len(reference)), Share.from_counts(0, len(current))
-        return Signal("low_score", *nothing, None)
+        return Signal(
+            "low_score", Share.from_counts(0, len(reference)), Share.from_counts(0, len(current)), p_value=None
+        )
     rank = max(1, round(quantile * len(reference)))
     bound = float(reference[rank - 1])
     below = int((current < bound).sum())
@@ -271,50 +120,8 @@ def low_scores(windows: Windows, *, quantile: float = 0.05) -> Signal:
 def click_through(windows: Windows, *, ranks: int = 10) -> Iterator[RankClicks]:
     """Click-through of the first so many ranks."""
     for rank in range(1, ranks + 1):
-        of = [each.shown_at.get(rank, 0) for each in (windows.reference, windows.current)]
-        if any(of):
-            clicked = [each.clicked_at.get(rank, 0) for each in (windows.reference, windows.current)]
-            yield RankClicks(rank, *(Share.from_counts(*pair) for pair in zip(clicked, of)))
-
-
-def _without_hits(windows: Windows) -> Signal:
-    return _signal("without_hits", windows, of="searches")
-
-
-def _without_click(windows: Windows) -> Signal:
-    """Nothing to compare where a window has no feedback at all: then nobody recorded any."""
-    found = _signal("without_click", windows, of="shown")
-    recorded = all(each.counts["feedback"] for each in (windows.reference, windows.current))
-    return found if recorded else Signal(found.name, found.reference, found.current, None)
-
-
-def _signal(name: str, windows: Windows, *, of: str) -> Signal:
-    def counts(window: Window) -> tuple[int, int]:
-        return window.counts[name], window.counts[of]
-
-    before, after = counts(windows.reference), counts(windows.current)
-    p_value = growth_p_value(before, after) if before[1] and after[1] else None
-    return Signal(name, Share.from_counts(*before), Share.from_counts(*after), p_value)
-
-
-FEWEST = 8
-"""Vectors per side: with fewer, hardly any drift can show."""
-
-
-@dataclass(frozen=True)
-class DriftTest:
-    """`share` is the size of the difference: 0 for one distribution, 1 for two points; however small, it becomes
-    significant in a log that is large enough, so look at both. `p_value` is that of the energy distance `distance`."""
-
-    distance: float
-    share: float
-    p_value: float
-    reference: int
-    current: int
-    permutations: int
-
-    def as_row(self) -> dict[str, Any]:
-        return asdict(self)
+        if any(rank in window.shown_at for window in (windows.reference, windows.current)):
+            yield RankClicks(rank, _clicked_share(windows.reference, rank), _clicked_share(windows.current, rank))
 
 
 def energy_test(reference: Vectors, current: Vectors, *, permutations: int = 999, seed: int = 0) -> DriftTest:
@@ -337,20 +144,44 @@ def energy_test(reference: Vectors, current: Vectors, *, permutations: int = 999
     second = checked_vectors(current, dimension=first.shape[1], what="current vectors")
     distances = _distances(np.concatenate([first, second]).astype(np.float64))
     weights = np.concatenate([np.full(n, 1 / n), np.full(m, -1 / m)])
-    luck = np.random.default_rng(seed)
-    shuffled = np.stack([weights, *(luck.permutation(weights) for _ in range(permutations))], axis=1)
+    rng = np.random.default_rng(seed)
+    shuffled = np.stack([weights, *(rng.permutation(weights) for _ in range(permutations))], axis=1)
     # With w = 1/n on one side and -1/m on the other, the energy distance is -w'Dw.
     energies = -np.einsum("ij,ij->j", shuffled, distances @ shuffled)
     observed = energies[0]
-    # A permutation that restores the sides gives the observed value but for rounding.
-    beyond = int((energies[1:] >= observed - 1e-12).sum())
+    # A permutation that restores the sides gives the observed value, but for rounding.
+    as_far = int((energies[1:] >= observed - 1e-12).sum())
     between = float(distances[:n, n:].mean())
     share = float(observed) / (2 * between) if between > 0 else 0.0
-    return DriftTest(float(observed), share, (1 + beyond) / (1 + permutations), n, m, permutations)
+    return DriftTest(float(observed), share, (1 + as_far) / (1 + permutations), n, m, permutations)
+
+
+def _clicked_share(window: Window, rank: int) -> Share:
+    return Share.from_counts(window.clicked_at.get(rank, 0), window.shown_at.get(rank, 0))
+
+
+def _without_hits(windows: Windows) -> Signal:
+    return _signal("without_hits", windows, of="searches")
+
+
+def _without_click(windows: Windows) -> Signal:
+    signal = _signal("without_click", windows, of="shown")
+    # a window without any feedback: nobody recorded it, and a missing click says nothing
+    recorded = all(window.counts["feedback"] for window in (windows.reference, windows.current))
+    return signal if recorded else replace(signal, p_value=None)
+
+
+def _signal(name: str, windows: Windows, *, of: str) -> Signal:
+    def counts(window: Window) -> tuple[int, int]:
+        return window.counts[name], window.counts[of]
+
+    before, after = counts(windows.reference), counts(windows.current)
+    p_value = growth_p_value(before, after) if before[1] and after[1] else None
+    return Signal(name, Share.from_counts(*before), Share.from_counts(*after), p_value)
 
 
 def _distances(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Euclidean, (n, n)."""
+    """Euclidean distances (n, n) of the vectors (n, dimension)."""
     squares = (vectors**2).sum(axis=1)
     distances: NDArray[np.float64] = np.sqrt(
         np.maximum(squares[:, None] + squares[None, :] - 2 * vectors @ vectors.T, 0.0)

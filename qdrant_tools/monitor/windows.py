@@ -1,0 +1,193 @@
+"""Logged searches -> two windows of time that can be compared: a reference, and the present.
+
+Guarantees: one pass over the log; memory does not grow with it, but for one score per search; the sample of a window
+depends on the seed and the searches alone, not on their order; whatever is left out is counted. Does not know:
+encoders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_tools.debias import clicks, shown
+from qdrant_tools.errors import InputError, LogError
+from qdrant_tools.log.records import LoggedSearch, as_time, is_redacted
+
+SAMPLE = 10_000
+"""Searches of each window that are kept."""
+LONGEST_QUERY = 8192
+"""Characters of a query that a sample keeps: some logs hold megabytes, and no encoder looks that far."""
+COUNTS = (
+    "searches",
+    "redacted",
+    "empty",
+    "without_hits",
+    "shown",
+    "without_click",
+    "feedback",
+    "other_space",
+    "without_score",
+)
+
+
+@dataclass(frozen=True)
+class Span:
+    """From `start` up to, and without, `end`."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        if not as_time(self.start) < as_time(self.end):
+            raise InputError(f"a window starts {self.start.isoformat()} and ends {self.end.isoformat()}, not after it")
+
+    def __contains__(self, at: datetime) -> bool:
+        return self.start <= at < self.end
+
+    def as_row(self) -> dict[str, str]:
+        return {"start": self.start.isoformat(), "end": self.end.isoformat()}
+
+
+@dataclass(frozen=True)
+class Window:
+    """The searches of a span.
+
+    `counts` has: all `searches`; those whose queries cannot be embedded, `redacted` and `empty`; those `without_hits`,
+    and those with hits, `shown`; of the latter, those `without_click`; those with any `feedback`. `top_scores` (n,)
+    holds the best score of each search with hits, but for two kinds: `other_space`, whose scores are of other vectors,
+    and `without_score`. `shown_at` and `clicked_at` count hits by rank. `sample` holds random searches.
+    """
+
+    span: Span
+    counts: Mapping[str, int]
+    shown_at: Mapping[int, int]
+    clicked_at: Mapping[int, int]
+    top_scores: NDArray[np.float64] = field(repr=False)
+    sample: tuple[LoggedSearch, ...] = field(repr=False)
+
+    @property
+    def readable(self) -> list[LoggedSearch]:
+        """The searches of the sample whose query is a text."""
+        return [search for search in self.sample if search.query.strip() and not is_redacted(search.query)]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Both windows. `elsewhere` searches are in neither span: between them, before, or (by a wrong clock) after."""
+
+    reference: Window
+    current: Window
+    elsewhere: int
+
+
+def recent_spans(*, days: float, reference_days: float, until: datetime | None = None) -> tuple[Span, Span]:
+    """The reference: `reference_days` that end when the last `days` begin; and those last days, up to `until` (now)."""
+    if not (days > 0 and reference_days > 0):
+        raise InputError(f"days is {days:g} and reference_days {reference_days:g}, expected both above 0")
+    end = as_time(until)
+    try:
+        start = end - timedelta(days=days)
+        return Span(start - timedelta(days=reference_days), start), Span(start, end)
+    except OverflowError as error:
+        raise InputError(f"{days:g} and {reference_days:g} days reach beyond the calendar: give fewer") from error
+
+
+def read_windows(
+    searches: Iterable[LoggedSearch],
+    reference: Span,
+    current: Span,
+    *,
+    space: str,
+    sample: int = SAMPLE,
+    seed: int = 0,
+) -> Windows:
+    """Read the log once. `space` is that of the collection now: scores of another one cannot be compared.
+
+    Raises:
+        LogError: there is no search in a span.
+        InputError: the spans overlap.
+    """
+    if reference.end > current.start and current.end > reference.start:
+        raise InputError(f"the reference ends {reference.end.isoformat()}, after the current window begins")
+    first, second = _WindowReader(reference, space, sample, seed), _WindowReader(current, space, sample, seed)
+    elsewhere = 0
+    for search in searches:
+        at = search.at.astimezone(UTC)
+        if at in reference:
+            first.add(search)
+        elif at in current:
+            second.add(search)
+        else:
+            elsewhere += 1
+    for name, window in (("reference", first), ("current", second)):
+        if not window.counts["searches"]:
+            span = window.span
+            raise LogError(
+                f"the log has no searches in the {name} window {span.start.isoformat()} to {span.end.isoformat()} "
+                f"({first.counts['searches'] + second.counts['searches'] + elsewhere} in all): choose another window"
+            )
+    return Windows(first.window(), second.window(), elsewhere)
+
+
+class _WindowReader:
+    """A window while the log is being read."""
+
+    def __init__(self, span: Span, space: str, sample: int, seed: int) -> None:
+        self.span, self.space, self.size, self.seed = span, space, sample, seed
+        self.counts: Counter[str] = Counter()
+        self.shown_at: Counter[int] = Counter()
+        self.clicked_at: Counter[int] = Counter()
+        self.scores: list[float] = []
+        self.heap: list[tuple[int, str, LoggedSearch]] = []
+
+    def add(self, search: LoggedSearch) -> None:
+        self.counts["searches"] += 1
+        self.counts["redacted"] += is_redacted(search.query)
+        self.counts["empty"] += not search.query.strip()
+        self.counts["feedback"] += bool(search.feedback)
+        self.counts["without_hits"] += not search.hits
+        if search.hits:
+            clicked = set(clicks(search))
+            self.counts["shown"] += 1
+            self.counts["without_click"] += not clicked
+            for rank, passage in enumerate(shown(search), start=1):
+                self.shown_at[rank] += 1
+                self.clicked_at[rank] += passage in clicked
+            self._add_score(search)
+        self._sample(search)
+
+    def _add_score(self, search: LoggedSearch) -> None:
+        scores = [hit.score for hit in search.hits if hit.score is not None and np.isfinite(hit.score)]
+        if search.space and search.space != self.space:
+            self.counts["other_space"] += 1
+        elif scores:
+            self.scores.append(max(scores))
+        else:
+            self.counts["without_score"] += 1
+
+    def _sample(self, search: LoggedSearch) -> None:
+        """Keep the searches with the smallest hashes of their ids: a random sample, whatever their order."""
+        digest = hashlib.blake2b(f"{self.seed}\0{search.id}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        key = -int.from_bytes(digest, "big")  # negative: heapq keeps the smallest in front, which is the one to drop
+        if len(self.heap) < self.size or key > self.heap[0][0]:
+            entry = (key, search.id, replace(search, query=search.query[:LONGEST_QUERY]))
+            (heapq.heappush if len(self.heap) < self.size else heapq.heapreplace)(self.heap, entry)
+
+    def window(self) -> Window:
+        sample = sorted(self.heap, key=lambda entry: (-entry[0], entry[1]))
+        return Window(
+            span=self.span,
+            counts={name: self.counts[name] for name in COUNTS},
+            shown_at=dict(sorted(self.shown_at.items())),
+            clicked_at={rank: self.clicked_at[rank] for rank in sorted(self.shown_at)},
+            top_scores=np.array(self.scores, dtype=np.float64),
+            sample=tuple(search for _, _, search in sample),
+        )
