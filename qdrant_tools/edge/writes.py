@@ -217,7 +217,7 @@ class WriteMethods(QdrantBase):
                     operation = Operation.update_vectors(kept)
                 ids = [point.id for point in kept]
                 needed = Sizes(0, dense, sparse).needed(0) + collection.change_bytes(0, ids)
-                collection.write(operation, needed=needed, rewrites=ids)
+                collection.write(operation, needed=needed, overwrites=ids)
         return DONE
 
     @journaled
@@ -238,7 +238,7 @@ class WriteMethods(QdrantBase):
             for ids in blocks_of_ids:
                 with collection.call:
                     update = make(ids, *arguments)
-                collection.write(update, needed=needed, rewrites=ids if operation == "delete_vectors" else ())
+                collection.write(update, needed=needed, overwrites=ids if operation == "delete_vectors" else ())
                 needed = 0  # there was room for all of them
         return DONE
 

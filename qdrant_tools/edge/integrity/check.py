@@ -1,21 +1,12 @@
-"""Is a collection's shard what was acknowledged? Seal, progress and log, taken together.
+"""Is a collection's shard what was acknowledged? Number of points, checksums and write-ahead log, taken together.
 
-On opening: compare, as far as the way the last process ended allows. While open: keep the notes that the next opening
-compares. The order of steps matters: notes never promise more than the files hold at any moment.
+A damaged shard can open without an error and with fewer points, down to none, or with other content. So notes are kept
+beside it while it is open, and compared when it is opened again, as far as the end of the last process allows.
+
+Guarantees: at no moment do the notes promise more than the files hold, so that a kill raises no false alarm. Each
+method says what is about to happen, or has just happened; `shard.py` calls them in that order.
 
 Does not know: the engine's process; the manifest.
-
-What must be true of a collection's shard when it is opened again, kept beside it.
-
-A damaged shard can open without an error and with fewer points, down to none. The guard catches it: on open the
-engine's count must not be below the number on file. The number is a lower bound, so that it never raises a false
-alarm after a kill: it is exact when the collection is flushed or closed, additions need not touch it, and a
-deletion lowers it *before* the engine deletes anything. To spare a file write per deletion it is lowered by a
-tenth ahead.
-
-It also remembers that nothing was written since the optimizer last ran, so that it need not run again.
-
-Does not know: the engine.
 """
 
 from __future__ import annotations
@@ -30,189 +21,206 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qdrant_tools.edge.integrity.checksums import SEAL_FILE, Extent, Seal, check_seal, read_seal, taken_seal, write_seal
-from qdrant_tools.edge.integrity.oplog import LogEnd, first_needed
-from qdrant_tools.edge.integrity.progress import Progress, ProgressFile, State, boot_id
-from qdrant_tools.edge.storage.files import LOG_FOLDER
-from qdrant_tools.edge.storage.manifest import replace_file
+from qdrant_tools.edge.integrity.acknowledged import Acknowledged, AcknowledgedFile, Dirty, boot_id
+from qdrant_tools.edge.integrity.checksums import (
+    CHECKSUMS_FILE,
+    Checksums,
+    WrittenSince,
+    read_checksums,
+    take_checksums,
+    verify_checksums,
+    write_checksums,
+)
+from qdrant_tools.edge.integrity.wal import WalEnd, first_unflushed
+from qdrant_tools.edge.storage.files import LOG_FOLDER, checksummed_json, json_checksum, replace_file
 from qdrant_tools.errors import DamagedCollectionError
+
+POINT_COUNT_FILE = "guard.json"
 
 logger = logging.getLogger(__name__)
 
 
 class Integrity:
-    """The notes of one collection. Raises `DamagedCollectionError` if its files are not what was acknowledged."""
+    """Checksums and log of one collection. `closed_cleanly` says whether the last process closed it after a flush."""
 
     def __init__(self, collection: str, folder: Path, files: Path) -> None:
         self._collection = collection
         self._folder = folder
         self._files = files
-        self._progress = ProgressFile(folder)
-        self._seal: Seal | None = None
-        self._log: LogEnd | None = None
-        self.closed_in_order = False
+        self._acknowledged = AcknowledgedFile(folder)
+        self._checksums: Checksums | None = None
+        self._log: WalEnd | None = None
+        self.closed_cleanly = False
 
     # -- opening
 
-    def check(self) -> None:
-        """Compare the files with the notes of the last process."""
-        seal = read_seal(self._collection, self._folder)
-        self.closed_in_order = seal is not None and seal.closed
-        further = False
-        if not self.closed_in_order:
-            further = self._progress.check_log(self._collection, self._files / LOG_FOLDER)
-        if seal is not None:
-            extent, touched = self._extent(further), self._progress.touched_ids()
-            if extent is Extent.WRITTEN and touched is None:
-                extent = Extent.REWRITTEN
-            check_seal(self._collection, self._files, seal, extent, touched or frozenset())
-        self._seal = seal
+    def verify(self) -> None:
+        """Compare the files with the notes of the last process.
 
-    def _extent(self, further: bool) -> Extent:
-        """How much of the seal holds. `further` says that the log goes on behind the last acknowledged operation."""
-        row = self._progress.row
-        if self.closed_in_order:
-            return Extent.ALL
-        if not self._progress.known or not self._progress.same_boot or row.state is State.UNSETTLED:
-            return Extent.FIXED
-        if further or row.rewrites:
-            return Extent.REWRITTEN
-        return Extent.ALL if row.state is State.SETTLED else Extent.WRITTEN
+        Raises `DamagedCollectionError` if they are not what was acknowledged.
+        """
+        checksums = read_checksums(self._collection, self._folder)
+        self.closed_cleanly = checksums is not None and checksums.closed
+        further_operations = False
+        if not self.closed_cleanly:
+            further_operations = self._acknowledged.verify_log(self._collection, self._files / LOG_FOLDER)
+        if checksums is not None:
+            written, overwritten = self._written_since(further_operations), self._acknowledged.overwritten_ids()
+            if written is WrittenSince.POINTS and overwritten is None:
+                written = WrittenSince.VECTORS
+            verify_checksums(self._collection, self._files, checksums, written, overwritten or frozenset())
+        self._checksums = checksums
 
-    def opening(self) -> None:
+    def _written_since(self, further_operations: bool) -> WrittenSince:
+        """What was written since the checksums were taken. Operations behind the acknowledged ones may be any."""
+        row = self._acknowledged.row
+        if self.closed_cleanly:
+            return WrittenSince.NOTHING
+        if not self._acknowledged.exists or not self._acknowledged.same_boot or row.dirty is Dirty.ANYTHING:
+            return WrittenSince.ANYTHING
+        if further_operations or row.vectors_overwritten:
+            return WrittenSince.VECTORS
+        return WrittenSince.NOTHING if row.dirty is Dirty.CLEAN else WrittenSince.POINTS
+
+    def before_opening(self) -> None:
         """The engine is about to open the files, which changes them."""
-        if self._progress.known:
-            self.unsettle()
-        if self._seal is not None and self._seal.closed:
-            self._seal = replace(self._seal, closed=False)
-            write_seal(self._folder, self._seal)
+        # both notes before the engine touches a file
+        if self._acknowledged.exists:
+            self.before_any_change()
+        if self._checksums is not None and self._checksums.closed:
+            self._checksums = replace(self._checksums, closed=False)
+            write_checksums(self._folder, self._checksums)
 
     # -- while it is open
 
-    def settle(self, *, unchanged: bool = False) -> None:
-        """The engine has flushed: seal the files. `unchanged` says that no points were written since the last seal."""
-        self._seal = taken_seal(self._files, self._seal, closed=False, unchanged=unchanged)
-        write_seal(self._folder, self._seal)
+    def flushed(self, *, unchanged: bool = False) -> None:
+        """The engine has flushed: take checksums. `unchanged` says that no points were written since the last ones."""
+        # the checksums before the clean row: after a kill in between only what never changes is compared with them
+        self._checksums = take_checksums(self._files, self._checksums, closed=False, unchanged=unchanged)
+        write_checksums(self._folder, self._checksums)
         if os.name == "nt":  # an open file cannot be renamed there, which the engine does with its log
             return
         if self._log is None:
-            row = self._progress.row
-            known = row.end if self._progress.known else None
-            self._log = LogEnd(self._files / LOG_FOLDER, known, self._progress.closed)
+            noted = self._acknowledged.row.end if self._acknowledged.exists else None
+            self._log = WalEnd(self._files / LOG_FOLDER, noted, self._acknowledged.closed)
         log = self._log
-        log.dropped()
-        needed = first_needed(self._files / LOG_FOLDER)
-        row = Progress(
+        log.drop_removed()
+        first = first_unflushed(self._files / LOG_FOLDER)
+        row = Acknowledged(
             boot_id(),
-            State.SETTLED,
+            Dirty.CLEAN,
             False,
             log.operations,
-            -1 if needed is None else needed,
+            -1 if first is None else first,
             log.start,
             log.end,
             log.end,
         )
-        self._progress.note(row, log.closed)
-        self._progress.sync()
+        self._acknowledged.note(row, log.closed)
+        self._acknowledged.sync()
 
     @property
-    def settled(self) -> bool:
-        """Whether nothing was written since the seal was taken."""
-        return self._progress.known and self._progress.row.state is State.SETTLED
+    def clean(self) -> bool:
+        """Whether nothing was written since the checksums were taken."""
+        return self._acknowledged.exists and self._acknowledged.row.dirty is Dirty.CLEAN
 
-    def unsettle(self) -> None:
+    def before_any_change(self) -> None:
         """More than point operations is about to change the files: a flush, an index, a vector, another opening."""
-        if self._progress.row.state is not State.UNSETTLED:
-            self._progress.note(replace(self._progress.row, state=State.UNSETTLED))
+        if self._acknowledged.row.dirty is not Dirty.ANYTHING:
+            self._acknowledged.note(replace(self._acknowledged.row, dirty=Dirty.ANYTHING))
 
-    def forget(self) -> None:
-        """The optimizer is about to exchange segments in place."""
-        self.unsettle()
-        self._seal = None
-        (self._folder / SEAL_FILE).unlink(missing_ok=True)
+    def before_optimizing(self) -> None:
+        """The optimizer is about to exchange segments in place: no checksum will hold."""
+        self.before_any_change()
+        self._checksums = None
+        (self._folder / CHECKSUMS_FILE).unlink(missing_ok=True)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """The engine applies one operation on points."""
-        if self._progress.row.state is State.SETTLED:
-            self._progress.note(replace(self._progress.row, state=State.WRITING))
+        """Inside the context the engine applies one operation on points."""
+        if self._acknowledged.row.dirty is Dirty.CLEAN:
+            self._acknowledged.note(replace(self._acknowledged.row, dirty=Dirty.POINTS))
         if self._log is None:
             yield
             return
         try:
             yield
         except BaseException:
-            self._follow(self._log, failed=True)
+            self._note_log_end(self._log, failed=True)
             raise
-        self._follow(self._log, failed=False)
+        self._note_log_end(self._log, failed=False)
 
-    def rewrites(self, ids: Sequence[Any]) -> None:
+    def overwrites_vectors(self, ids: Sequence[Any]) -> None:
         """An operation overwrites vectors of these points, or may have done so."""
-        self._progress.touch(ids)
+        self._acknowledged.note_overwritten(ids)
 
-    def _follow(self, log: LogEnd, *, failed: bool) -> None:
-        """Note where the log ends after an operation; nothing from now on if it is not what was expected."""
+    def _note_log_end(self, log: WalEnd, *, failed: bool) -> None:
+        """Note where the log ends after an operation. If it is not what was expected, note nothing from now on."""
         try:
             if failed:
-                log.advance_perhaps()
+                log.advance_if_written()
             else:
                 log.advance()
         except (OSError, struct.error, IndexError) as error:
             logger.warning("collection '%s': its log cannot be followed (%s)", self._collection, error)
             log.close()
             self._log = None
-            self._progress.give_up()
+            self._acknowledged.give_up()
             return
-        row = self._progress.row
+        row = self._acknowledged.row
         closed = log.closed if len(log.closed) != row.closed else None
         # by position, because every write comes here: `replace` takes several times as long
-        end = Progress(
+        after = Acknowledged(
             row.boot,
-            row.state,
-            row.rewrites,
+            row.dirty,
+            row.vectors_overwritten,
             log.operations,
-            row.needed,
+            row.first_unflushed,
             log.start,
             log.end,
             row.flushed,
             row.closed,
-            row.touched,
+            row.overwritten,
         )
-        self._progress.note(end, closed)
+        self._acknowledged.note(after, closed)
 
     # -- closing
 
-    def close(self, *, sealed: bool) -> None:
-        """The engine has closed the files; `sealed` says in order, after a flush."""
+    def close(self, *, clean: bool) -> None:
+        """The engine has closed the files; `clean` says that it flushed them before."""
         if self._log is not None:
             self._log.close()
             self._log = None
-        if sealed:
-            write_seal(self._folder, taken_seal(self._files, self._seal, closed=True, unchanged=self.settled))
-        self._progress.close()
-
-
-GUARD_FILE = "guard.json"
+        if clean:
+            # what is clean is what the last flush read: files that writes change need not be read again
+            checksums = take_checksums(self._files, self._checksums, closed=True, unchanged=self.clean)
+            write_checksums(self._folder, checksums)
+        self._acknowledged.close()
 
 
 @dataclass(frozen=True)
-class Guarded:
-    """The file. `optimized` is the fingerprint of the settings under which the optimizer left nothing to do."""
+class _StoredCount:
+    """The file of a `PointCount`."""
 
     at_least: int = 0
     optimized: str | None = None
+    """Fingerprint of the settings under which the optimizer left nothing to do."""
 
 
-class Guard:
-    """The lower bound of one collection's number of points, and whether it is optimized."""
+class PointCount:
+    """A lower bound of one collection's number of points, and whether the collection is optimized.
+
+    The bound is exact when the collection is flushed or closed. Additions need not touch it. A deletion lowers it
+    BEFORE the engine deletes anything, by a tenth ahead, so that few deletions write a file.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / GUARD_FILE
+        self._path = folder / POINT_COUNT_FILE
         self._stored = self._read()
         self._bound = self._stored.at_least
 
-    def check(self, collection: str, points: int) -> None:
-        """Raise `DamagedCollectionError` if the engine found fewer points than must be there."""
+    def verify(self, collection: str, points: int) -> None:
+        """Raise `DamagedCollectionError` if the engine found fewer points than there must be."""
         if points < self._stored.at_least:
             raise DamagedCollectionError(
                 f"collection '{collection}' holds {points} points, at least {self._stored.at_least} were acknowledged: "
@@ -225,7 +233,7 @@ class Guard:
         self._write(replace(self._stored, at_least=points))
 
     def optimized(self, settings: str) -> None:
-        """The optimizer has just run under these settings."""
+        """The optimizer has just run under the settings with this fingerprint."""
         self._write(replace(self._stored, optimized=settings))
 
     def is_optimized(self, settings: str) -> bool:
@@ -236,24 +244,27 @@ class Guard:
         if self._stored.optimized is not None:
             self._write(replace(self._stored, optimized=None))
 
-    def before_removing(self, points: int) -> None:
+    def before_deleting(self, points: int) -> None:
         """At most `points` points are about to be deleted."""
         self._bound = max(0, self._bound - points)
         if self._bound < self._stored.at_least:
             self._write(replace(self._stored, at_least=self._bound - self._bound // 10))
 
-    def _read(self) -> Guarded:
+    def _read(self) -> _StoredCount:
         try:
             row = json.loads(self._path.read_text(encoding="utf-8"))
-            return Guarded(int(row["at_least"]), row["optimized"])
+            checksum = row.pop("checksum", None)  # files of earlier releases have none
+            if checksum is not None and checksum != json_checksum(row):
+                raise ValueError("its checksum is not that of its content")
+            return _StoredCount(int(row["at_least"]), row["optimized"])
         except FileNotFoundError:
-            return Guarded()
-        except (ValueError, KeyError, TypeError, OSError) as error:
+            return _StoredCount()
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise DamagedCollectionError(
                 f"'{self._path}' is damaged ({error}): delete it to open the collection without its check"
             ) from error
 
-    def _write(self, guarded: Guarded) -> None:
-        if guarded != self._stored:
-            replace_file(self._path, json.dumps(asdict(guarded)))
-            self._stored = guarded
+    def _write(self, stored: _StoredCount) -> None:
+        if stored != self._stored:
+            replace_file(self._path, checksummed_json(asdict(stored)))
+            self._stored = stored

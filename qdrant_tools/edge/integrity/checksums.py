@@ -1,24 +1,20 @@
-"""Checksums of a shard's files: what was written is what is opened.
+"""Checksums of a shard's files: what is opened is what was written.
 
-The engine's own files carry none, and some damage it opens without a word: wrong payloads, points that are gone,
-in the worst case the end of the process. So a collection is sealed whenever it is flushed and when it is closed, and
-the seal is compared when it is opened again. How much can be compared after a crash depends on what was written
-since (`Extent`); what the engine's files do between two flushes is in `Change`, as measured:
+The engine's own files carry none, and some damage it opens without an error: wrong payloads, points that are gone, in
+the worst case the end of the process. So checksums are taken whenever a collection is flushed and when it is closed,
+and compared when it is opened again. After a crash, how much can be compared depends on what was written since
+(`WrittenSince`). As measured, between two flushes the engine changes this (`ChangedBy`):
 
 - in a segment that an optimizer wrote (it has a finished table of ids) most files never change again;
-- writes change only the payload pages, vector chunks and tables of free blocks of the other segments, and these
-  only where nothing was in use at the last flush, unless a vector is overwritten;
+- writes change only the payload pages, vector chunks and tables of free blocks of the other segments, and these only
+  where nothing was in use at the last flush, unless a vector is overwritten;
 - everything else changes in a flush, or with the collection's indexes and vectors.
 
+The engine preallocates its files: what lies beyond the part in use may change or be a hole. So payload pages count by
+the blocks that their table names, files of vectors by the vectors in them, one by one where these are few, and any
+other file by its blocks that are not zero.
+
 Does not know: the engine's process; what an operation is.
-
-Files of the engine's segments -> checksums of what in them is in use.
-
-The engine preallocates its files, and what lies beyond what is in use may change or be a hole. So payload pages count
-by the blocks that their table names, files of vectors by the vectors that are there, one by one where few change, and
-any other file by its blocks that are not zero.
-
-Does not know: when a file may change.
 """
 
 from __future__ import annotations
@@ -32,249 +28,277 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from qdrant_tools.edge.storage.files import LOG_FOLDER, content_size
-from qdrant_tools.edge.storage.manifest import replace_file
+from qdrant_tools.edge.storage.files import LOG_FOLDER, content_size, replace_file
 from qdrant_tools.errors import DamagedCollectionError
 
-SEAL_FILE = "seal.json"
-BUDGET = 256 << 20  # bytes read to check a collection; the largest files beyond it are checked by size only
+CHECKSUMS_FILE = "seal.json"
+READ_BUDGET = 256 << 20  # bytes read to check a collection; the largest files beyond it are checked by size only
 FINISHED_IDS = "id_tracker.mappings"
 MUTABLE_IDS = "mutable_id_tracker.mappings"
-FIXED = re.compile(
+NEVER_CHANGED = re.compile(
     r"id_tracker\.mappings|matrix\.dat|chunk_\d+\.mmap|page_\d+\.dat|graph\.bin|links\w*\.bin|quantized\..*"
     r"|inverted_index\.dat|point_to_values\.bin|values_to_points\.bin|data\.bin|data_block_index\.bin"
     r"|histogram_borders\.bin|postings\.dat|vocab\.dat|point_to_tokens_count\.dat|hnsw_config\.json"
 )
-LOOSE = re.compile(r"page_(\d+)\.dat|chunk_(\d+)\.mmap|bitmask\.dat|gaps\.dat")
+"""Files of a segment that an optimizer wrote."""
+CHANGED_BY_WRITES = re.compile(r"page_(\d+)\.dat|chunk_(\d+)\.mmap|bitmask\.dat|gaps\.dat")
+"""Files of other segments: payload pages, chunks of vectors, tables of used and of free blocks."""
+BLOCK_TABLE = "bitmask.dat"
+FREE_BLOCKS = "gaps.dat"
+BLOCK = 1 << 16
+ZEROS = bytes(BLOCK)
+MOST_VECTORS = 200_000  # vectors of a file whose checksums are kept one by one
+VECTORS_AT_ONCE = 4096
 
 
-class Change(Enum):
-    """When a file may change."""
+FIELD_OF_KEY = {"change": "changed_by", "kept": "length", "used": "block_table", "rows": "vectors"}
+"""Names on the disk that older releases gave, and what they are called here."""
 
-    NEVER = "never"
-    BY_FLUSH = "flush"
-    BY_WRITE = "write"
+
+class ChangedBy(Enum):
+    """What may change a file. The values are on the disk."""
+
+    NOTHING = "never"
+    FLUSH = "flush"
+    WRITE = "write"
     LOG = "log"
 
 
-class Extent(Enum):
-    """What a seal still says about the files."""
+class WrittenSince(Enum):
+    """What was written since the checksums were taken."""
 
-    ALL = "all"  # nothing was written since
-    WRITTEN = "written"  # points were added, deleted, given payloads
-    REWRITTEN = "rewritten"  # vectors were overwritten as well
-    FIXED = "fixed"  # anything may have happened
+    NOTHING = "nothing"
+    POINTS = "points"  # points were added, deleted, given payloads
+    VECTORS = "vectors"  # vectors were overwritten as well
+    ANYTHING = "anything"  # indexes, settings, an interrupted flush, or nobody knows what
 
 
 @dataclass(frozen=True)
-class Fingerprint:
-    """One file: its size and the checksum of what it holds, None if only the size is checked.
-
-    `kept` says how much of it counts, for a file of vectors, and `rows` has a checksum of each; `used` says which
-    blocks are in use, for a table of blocks.
-    """
+class FileChecksum:
+    """One file: its size, and the checksum of what it holds; None if only the size is checked."""
 
     size: int
     checksum: int | None
-    change: str = Change.BY_FLUSH.value
-    kept: int | None = None
-    used: str | None = None
-    rows: str | None = None
+    changed_by: ChangedBy = ChangedBy.FLUSH
+    length: int | None = None
+    """For a chunk of vectors: how many bytes from the beginning count."""
+    block_table: str | None = None
+    """For a table of blocks: which blocks are in use."""
+    vectors: str | None = None
+    """For a chunk of vectors: a checksum of each vector."""
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> FileChecksum:
+        values = {FIELD_OF_KEY.get(key, key): value for key, value in row.items()}
+        return cls(**{**values, "changed_by": ChangedBy(values.get("changed_by", ChangedBy.FLUSH))})
+
+    def as_row(self) -> dict[str, object]:
+        values = {**vars(self), "changed_by": self.changed_by.value}
+        row = {name: values[FIELD_OF_KEY.get(name, name)] for name in ("size", "checksum", *FIELD_OF_KEY)}
+        return {name: value for name, value in row.items() if value is not None or name == "checksum"}
 
 
 @dataclass(frozen=True)
-class Seal:
-    """All files. `closed` says that no process has opened them since."""
+class Checksums:
+    """All files of a shard by name. `closed` says that no process has opened them since."""
 
-    files: Mapping[str, Fingerprint]
+    files: Mapping[str, FileChecksum]
     closed: bool
 
 
-def read_seal(collection: str, folder: Path) -> Seal | None:
-    """The seal in `folder`, None if there is none. Raises `DamagedCollectionError` if it cannot be read."""
-    path = folder / SEAL_FILE
+# -- the file of checksums
+
+
+def read_checksums(collection: str, folder: Path) -> Checksums | None:
+    """The checksums in `folder`, None if there are none. Raises `DamagedCollectionError` if they cannot be read."""
+    path = folder / CHECKSUMS_FILE
     if not path.is_file():
         return None
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if "files" not in document:  # of an earlier release, written on closing
-            return Seal({name: Fingerprint(**row) for name, row in document.items()}, closed=True)
-        if document["checksum"] != _checksum(document["files"]):
+            return Checksums({name: FileChecksum.from_row(row) for name, row in document.items()}, closed=True)
+        if document["checksum"] != _rows_checksum(document["files"]):
             raise ValueError("its own checksum is wrong")
-        files = {name: Fingerprint(**row) for name, row in document["files"].items()}
-        return Seal(files, closed=bool(document["closed"]))
+        files = {name: FileChecksum.from_row(row) for name, row in document["files"].items()}
+        return Checksums(files, closed=bool(document["closed"]))
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise _damaged(collection, path, "cannot be read") from error
 
 
-def write_seal(folder: Path, seal: Seal) -> None:
-    rows = {name: _row(fingerprint) for name, fingerprint in seal.files.items()}
-    document = {"closed": seal.closed, "checksum": _checksum(rows), "files": rows}
-    replace_file(folder / SEAL_FILE, json.dumps(document))
+def write_checksums(folder: Path, checksums: Checksums) -> None:
+    rows = {name: file.as_row() for name, file in checksums.files.items()}
+    document = {"closed": checksums.closed, "checksum": _rows_checksum(rows), "files": rows}
+    replace_file(folder / CHECKSUMS_FILE, json.dumps(document))
 
 
-def _row(fingerprint: Fingerprint) -> dict[str, object]:
-    return {name: value for name, value in vars(fingerprint).items() if value is not None or name == "checksum"}
-
-
-def _checksum(rows: object) -> int:
+def _rows_checksum(rows: object) -> int:
     return zlib.crc32(json.dumps(rows, sort_keys=True).encode())
 
 
-def check_seal(
-    collection: str, files: Path, seal: Seal, extent: Extent, touched: frozenset[bytes] = frozenset()
+# -- taking checksums
+
+
+def take_checksums(
+    files: Path, earlier: Checksums | None = None, *, closed: bool, unchanged: bool = False
+) -> Checksums:
+    """The checksums of all files below `files`, which the engine has flushed.
+
+    Files are read again, because modification times say nothing about files that are written through memory maps.
+    Only those that never change keep what `earlier` says, and with `unchanged` those that writes change too.
+    """
+    earlier_files = earlier.files if earlier else {}
+    finished = {path.parent.name for path in files.glob(f"segments/*/{FINISHED_IDS}")}
+    reusable = {ChangedBy.NOTHING, ChangedBy.WRITE} if unchanged else {ChangedBy.NOTHING}
+    rows: dict[str, FileChecksum] = {}
+    budget = READ_BUDGET
+    for file in sorted((path for path in files.rglob("*") if path.is_file()), key=content_size):
+        name = file.relative_to(files).as_posix()
+        changed_by = _changed_by(name, finished)
+        if changed_by is ChangedBy.LOG and not closed:
+            continue
+        budget -= content_size(file)
+        known = earlier_files.get(name)
+        if known and changed_by is known.changed_by in reusable and known.size == file.stat().st_size:
+            rows[name] = known
+        else:
+            rows[name] = _take_checksum(file, changed_by, whole=budget >= 0)
+    return Checksums(rows, closed)
+
+
+def _changed_by(name: str, finished: set[str]) -> ChangedBy:
+    path = PurePosixPath(name)
+    if path.parts[0] == LOG_FOLDER:
+        return ChangedBy.LOG
+    if path.parts[0] != "segments":
+        return ChangedBy.FLUSH
+    if path.parts[1] in finished:
+        return ChangedBy.NOTHING if NEVER_CHANGED.fullmatch(path.name) else ChangedBy.FLUSH
+    # the offsets of multi-vectors are chunks too, but written by a flush
+    written = CHANGED_BY_WRITES.fullmatch(path.name) and path.parent.name != "offsets"
+    return ChangedBy.WRITE if written else ChangedBy.FLUSH
+
+
+def _take_checksum(file: Path, changed_by: ChangedBy, *, whole: bool) -> FileChecksum:
+    size = file.stat().st_size
+    if not whole:
+        return FileChecksum(size, None, changed_by)
+    match = CHANGED_BY_WRITES.fullmatch(file.name) if changed_by is ChangedBy.WRITE else None
+    if match and match[1] and (file.parent / BLOCK_TABLE).is_file():
+        table = np.fromfile(file.parent / BLOCK_TABLE, np.uint8)
+        return FileChecksum(size, checksum_of_blocks(file, int(match[1]), table), changed_by)
+    if match and match[2]:
+        length = bytes_in_use(file, int(match[2]), size)
+        vectors = checksums_of_vectors(file, length)
+        packed = base64.b64encode(vectors.tobytes()).decode() if vectors is not None else None
+        return FileChecksum(size, checksum_of_beginning(file, length), changed_by, length, vectors=packed)
+    if match and file.name == BLOCK_TABLE:
+        return FileChecksum(size, checksum_of_file(file), changed_by, block_table=_packed_table(file))
+    return FileChecksum(size, checksum_of_file(file), changed_by)
+
+
+# -- comparing
+
+
+def verify_checksums(
+    collection: str,
+    files: Path,
+    checksums: Checksums,
+    written: WrittenSince,
+    overwritten: frozenset[bytes] = frozenset(),
 ) -> None:
     """Raise `DamagedCollectionError` naming the first file below `files` that is missing or changed.
 
-    `touched` are the ids of points whose vectors may have been overwritten, as the engine's table of ids has them.
+    `overwritten` are the ids of points whose vectors may have been overwritten, as the engine's table of ids has them.
     """
-    for name, expected in seal.files.items():
-        if not _counts(name, expected, extent):
+    for name, expected in checksums.files.items():
+        if not _is_comparable(name, expected, written):
             continue
         file = files / name
         if not file.is_file():
             raise _damaged(collection, file, "is missing")
         try:
-            overwritten = extent is Extent.REWRITTEN or (extent is Extent.WRITTEN and touched)
-            if overwritten and expected.kept is not None and expected.change == Change.BY_WRITE.value:
+            vectors_changed = written is WrittenSince.VECTORS or (written is WrittenSince.POINTS and overwritten)
+            if vectors_changed and expected.length is not None and expected.changed_by is ChangedBy.WRITE:
                 same = file.stat().st_size == expected.size
-                if same and expected.rows is not None and extent is Extent.WRITTEN:
-                    same = _rows_as_sealed(file, expected, touched)
+                if same and expected.vectors is not None and written is WrittenSince.POINTS:
+                    same = _other_vectors_match(file, expected, overwritten)
             else:
-                same = _as_sealed(file, name, expected, seal, grown=extent is not Extent.ALL)
+                same = _matches(file, name, expected, checksums, grown=written is not WrittenSince.NOTHING)
         except (OSError, ValueError, KeyError, TypeError, ArithmeticError, zlib.error) as error:
             raise _damaged(collection, file, f"cannot be read ({error})") from error
         if not same:
             raise _damaged(collection, file, "is not what was written")
 
 
-def _counts(name: str, expected: Fingerprint, extent: Extent) -> bool:
-    change = Change(expected.change)
-    if extent is Extent.ALL:
+def _is_comparable(name: str, expected: FileChecksum, written: WrittenSince) -> bool:
+    if written is WrittenSince.NOTHING:
         return True
-    if extent is Extent.FIXED or change is Change.NEVER:
-        return change is Change.NEVER
-    if change is Change.BY_WRITE:
-        return not name.endswith("gaps.dat")
-    return change is Change.BY_FLUSH
+    if written is WrittenSince.ANYTHING or expected.changed_by is ChangedBy.NOTHING:
+        return expected.changed_by is ChangedBy.NOTHING
+    if expected.changed_by is ChangedBy.WRITE:
+        return not name.endswith(FREE_BLOCKS)
+    return expected.changed_by is ChangedBy.FLUSH
 
 
-def _as_sealed(file: Path, name: str, expected: Fingerprint, seal: Seal, *, grown: bool) -> bool:
-    if expected.used is not None and grown:  # blocks in use stay in use until the next flush; pages are added
-        before, now = unpacked_table(expected.used), np.frombuffer(file.read_bytes(), np.uint8)[: expected.size]
+def _matches(file: Path, name: str, expected: FileChecksum, checksums: Checksums, *, grown: bool) -> bool:
+    if expected.block_table is not None and grown:  # blocks in use stay in use until the next flush; pages are added
+        before = _unpacked_table(expected.block_table)
+        now = np.frombuffer(file.read_bytes(), np.uint8)[: expected.size]
         return len(now) == len(before) and bool(np.array_equal(before & now, before))
     if file.stat().st_size != expected.size:
         return False
     if expected.checksum is None:
         return True
-    table = seal.files.get(_table_of(name)) if expected.change == Change.BY_WRITE.value else None
-    if table is not None and table.used is not None and (found := LOOSE.fullmatch(file.name)) and found[1]:
-        return checksum_of_blocks(file, int(found[1]), unpacked_table(table.used)) == expected.checksum
-    if expected.kept is not None:
-        return checksum_of_beginning(file, expected.kept) == expected.checksum
+    table_name = str(PurePosixPath(name).with_name(BLOCK_TABLE))
+    table = checksums.files.get(table_name) if expected.changed_by is ChangedBy.WRITE else None
+    match = CHANGED_BY_WRITES.fullmatch(file.name)
+    if table is not None and table.block_table is not None and match and match[1]:
+        # the blocks that were in use then: others may have been written since
+        return checksum_of_blocks(file, int(match[1]), _unpacked_table(table.block_table)) == expected.checksum
+    if expected.length is not None:
+        return checksum_of_beginning(file, expected.length) == expected.checksum
     return checksum_of_file(file) == expected.checksum
 
 
-def taken_seal(files: Path, before: Seal | None = None, *, closed: bool, unchanged: bool = False) -> Seal:
-    """The seal of all files below `files`, which the engine has flushed.
-
-    Files are read again, because modification times say nothing about files that are written through memory maps;
-    but those that never change keep what `before` says, and what `unchanged` says holds for all that writes change.
-    """
-    known = before.files if before else {}
-    finished = {path.parent.name for path in files.glob(f"segments/*/{FINISHED_IDS}")}
-    kept_changes = {Change.NEVER.value, Change.BY_WRITE.value} if unchanged else {Change.NEVER.value}
-    rows: dict[str, Fingerprint] = {}
-    left = BUDGET
-    for file in sorted((path for path in files.rglob("*") if path.is_file()), key=content_size):
-        name = file.relative_to(files).as_posix()
-        change = _change(name, finished)
-        if change is Change.LOG and not closed:
-            continue
-        left -= content_size(file)
-        earlier = known.get(name)
-        if earlier and change.value == earlier.change in kept_changes and earlier.size == file.stat().st_size:
-            rows[name] = earlier
-        else:
-            rows[name] = _taken(file, change, whole=left >= 0)
-    return Seal(rows, closed)
-
-
-def _taken(file: Path, change: Change, *, whole: bool) -> Fingerprint:
-    size = file.stat().st_size
-    if not whole:
-        return Fingerprint(size, None, change.value)
-    found = LOOSE.fullmatch(file.name) if change is Change.BY_WRITE else None
-    if found and found[1] and (file.parent / "bitmask.dat").is_file():
-        table = np.fromfile(file.parent / "bitmask.dat", np.uint8)
-        return Fingerprint(size, checksum_of_blocks(file, int(found[1]), table), change.value)
-    if found and found[2]:
-        kept = bytes_in_use(file, int(found[2]), size)
-        rows = checksums_of_rows(file, kept)
-        packed = base64.b64encode(rows.tobytes()).decode() if rows is not None else None
-        return Fingerprint(size, checksum_of_beginning(file, kept), change.value, kept, rows=packed)
-    if found and file.name == "bitmask.dat":
-        return Fingerprint(size, checksum_of_file(file), change.value, used=packed_table(file))
-    return Fingerprint(size, checksum_of_file(file), change.value)
-
-
-def _change(name: str, finished: set[str]) -> Change:
-    path = PurePosixPath(name)
-    if path.parts[0] == LOG_FOLDER:
-        return Change.LOG
-    if path.parts[0] != "segments":
-        return Change.BY_FLUSH
-    if path.parts[1] in finished:
-        return Change.NEVER if FIXED.fullmatch(path.name) else Change.BY_FLUSH
-    # the offsets of multi-vectors are chunks too, but written by a flush
-    return Change.BY_WRITE if LOOSE.fullmatch(path.name) and path.parent.name != "offsets" else Change.BY_FLUSH
-
-
-def _table_of(name: str) -> str:
-    return str(PurePosixPath(name).with_name("bitmask.dat"))
-
-
-def _rows_as_sealed(chunk: Path, expected: Fingerprint, touched: frozenset[bytes]) -> bool:
-    """Whether every vector is what it was, but those of the points in `touched`."""
-    now = checksums_of_rows(chunk, expected.kept or 0)
-    before = np.frombuffer(base64.b64decode(expected.rows or ""), np.uint32)
+def _other_vectors_match(chunk: Path, expected: FileChecksum, overwritten: frozenset[bytes]) -> bool:
+    """Whether every vector is what it was, except those of the points in `overwritten`."""
+    now = checksums_of_vectors(chunk, expected.length or 0)
+    before = np.frombuffer(base64.b64decode(expected.vectors or ""), np.uint32)
     if now is None or len(now) != len(before):
         return False
     changed = np.flatnonzero(now != before)
     if not len(changed):
         return True
     settings = json.loads((chunk.parent / "config.json").read_bytes())
-    found = LOOSE.fullmatch(chunk.name)
-    first = int(found[2]) * int(settings["chunk_size_vectors"]) if found else 0
-    allowed = rows_of_points(chunk.parents[2] / MUTABLE_IDS, touched)
+    match = CHANGED_BY_WRITES.fullmatch(chunk.name)
+    first = int(match[2]) * int(settings["chunk_size_vectors"]) if match else 0
+    allowed = rows_of_points(chunk.parents[2] / MUTABLE_IDS, overwritten)
     return all(int(row) + first in allowed for row in changed)
 
 
-def _damaged(collection: str, file: Path, what: str) -> DamagedCollectionError:
+def _damaged(collection: str, file: Path, problem: str) -> DamagedCollectionError:
     return DamagedCollectionError(
-        f"collection '{collection}' is damaged: '{file}' {what}; restore the collection's folder or index it again "
-        f"(without its {SEAL_FILE} it opens unchecked)"
+        f"collection '{collection}' is damaged: '{file}' {problem}; restore the collection's folder or index it again "
+        f"(without its {CHECKSUMS_FILE} it opens unchecked)"
     )
 
 
-BLOCK = 1 << 16
-ZEROS = bytes(BLOCK)
-MOST_ROWS = 200_000  # vectors of a file whose checksums are kept one by one
-ROWS_AT_ONCE = 4096
+# -- what is in use in the engine's files
 
 
-def packed_table(file: Path) -> str:
-    """A table of blocks as text."""
+def _packed_table(file: Path) -> str:
+    """A table of blocks as text. Each bit says whether a block is in use."""
     return base64.b64encode(zlib.compress(file.read_bytes(), 1)).decode()
 
 
-def unpacked_table(used: str) -> npt.NDArray[np.uint8]:
-    """The bytes of a table of blocks that `packed_table` has made text of; each bit says whether a block is in use."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(used)), np.uint8)
+def _unpacked_table(packed: str) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8)
 
 
 def checksum_of_blocks(page: Path, number: int, table: npt.NDArray[np.uint8]) -> int:
@@ -290,7 +314,7 @@ def checksum_of_blocks(page: Path, number: int, table: npt.NDArray[np.uint8]) ->
 
 
 def bytes_in_use(chunk: Path, number: int, size: int) -> int:
-    """How much of a file of vectors holds any; their number and size lie beside it."""
+    """How many bytes of a chunk of vectors hold any. Their number and size lie beside it."""
     try:
         settings = json.loads((chunk.parent / "config.json").read_bytes())
         vectors = int.from_bytes((chunk.parent / "status.dat").read_bytes()[:8], "little")
@@ -301,7 +325,7 @@ def bytes_in_use(chunk: Path, number: int, size: int) -> int:
         return size
 
 
-def checksums_of_rows(chunk: Path, size: int) -> npt.NDArray[np.uint32] | None:
+def checksums_of_vectors(chunk: Path, size: int) -> npt.NDArray[np.uint32] | None:
     """A checksum of each vector in the first `size` bytes; None for multi-vectors, and where there are too many."""
     if (chunk.parent.parent / "offsets").is_dir():
         return None
@@ -310,19 +334,20 @@ def checksums_of_rows(chunk: Path, size: int) -> npt.NDArray[np.uint32] | None:
         width = int(settings["chunk_size_bytes"] // settings["chunk_size_vectors"])
     except (OSError, ValueError, KeyError, TypeError, ArithmeticError):
         return None
-    if not width or size // width > MOST_ROWS:
+    if not width or size // width > MOST_VECTORS:
         return None
+    # a sum with odd, hence invertible weights: numpy computes it for many vectors at once, zlib one by one
     words = np.uint32 if width % 4 == 0 else np.uint8
     weights = np.arange(1, width + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) | np.uint64(1)
     sums = []
-    for start in range(0, size // width, ROWS_AT_ONCE):
-        count = min(ROWS_AT_ONCE, size // width - start) * width
+    for start in range(0, size // width, VECTORS_AT_ONCE):
+        count = min(VECTORS_AT_ONCE, size // width - start) * width
         block = (
             np.fromfile(chunk, np.uint8, count, offset=start * width).view(words).reshape(-1, width // words().nbytes)
         )
         sums.append(block.astype(np.uint64) @ weights[: block.shape[1]])
-    whole = np.concatenate(sums) if sums else np.zeros(0, np.uint64)
-    return (whole ^ whole >> np.uint64(32)).astype(np.uint32)
+    joined = np.concatenate(sums) if sums else np.zeros(0, np.uint64)
+    return (joined ^ joined >> np.uint64(32)).astype(np.uint32)
 
 
 def rows_of_points(table: Path, ids: frozenset[bytes]) -> set[int]:
@@ -344,15 +369,15 @@ def rows_of_points(table: Path, ids: frozenset[bytes]) -> set[int]:
 
 def checksum_of_beginning(file: Path, size: int) -> int:
     checksum = 0
-    with open(file, "rb") as read:
-        while size > 0 and (block := read.read(min(size, 16 * BLOCK))):
+    with open(file, "rb") as opened:
+        while size > 0 and (block := opened.read(min(size, 16 * BLOCK))):
             checksum = zlib.crc32(block, checksum)
             size -= len(block)
     return checksum
 
 
 def checksum_of_file(file: Path) -> int:
-    """The checksum of a whole file. Blocks of zeros count as the holes that they may be."""
+    """The checksum of a whole file. A block of zeros counts as a hole, because copying may turn one into the other."""
     checksum = 0
     for offset, block in _blocks(file, file.stat().st_size):
         if block != ZEROS[: len(block)]:
@@ -362,11 +387,11 @@ def checksum_of_file(file: Path) -> int:
 
 def _blocks(file: Path, size: int) -> Iterator[tuple[int, bytes]]:
     """Offset and content of every aligned block that may hold something else than zeros."""
-    with open(file, "rb") as read:
-        offset = 0
+    with open(file, "rb") as opened:
+        descriptor, offset = opened.fileno(), 0
         while offset < size:
-            offset = max(offset, _next_data(read.fileno(), offset, size) // BLOCK * BLOCK)
-            block = os.pread(read.fileno(), BLOCK, offset) if hasattr(os, "pread") else _read_at(read.fileno(), offset)
+            offset = max(offset, _next_data(descriptor, offset, size) // BLOCK * BLOCK)
+            block = os.pread(descriptor, BLOCK, offset) if hasattr(os, "pread") else _read_at(descriptor, offset)
             if not block:
                 return
             yield offset, block

@@ -49,8 +49,13 @@ from qdrant_tools.edge.readers.messages import (
     unpacked,
 )
 from qdrant_tools.edge.storage.engine import Engine
-from qdrant_tools.edge.storage.files import copied_bytes, link_or_copy_shard, prepare_readers_folder
-from qdrant_tools.edge.storage.shard import SHARD_FOLDER, OpenCollection
+from qdrant_tools.edge.storage.files import (
+    SHARD_FOLDER,
+    copied_bytes,
+    link_or_copy_shard,
+    prepare_readers_folder,
+)
+from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import InputError, LocationError, PlusError
 from qdrant_tools.validation import brief
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from qdrant_tools.edge.convert.config import vector_params
 from qdrant_tools.edge.convert.info import index_due
 from qdrant_tools.edge.storage.child import run_worker
-from qdrant_tools.edge.storage.files import copy_folder
-from qdrant_tools.edge.storage.shard import SHARD_FOLDER, OpenCollection
+from qdrant_tools.edge.storage.files import SHARD_FOLDER, copy_folder
+from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import EngineError, LocationError, PlusError
 
 SMALL = 1 << 20  # bytes of vectors that are indexed in a tenth of a second, less than a child takes to start
@@ -57,7 +57,7 @@ def _build_beside(collection: OpenCollection, new_folder: Path, exchange: Exchan
         if built:
             exchange(collection, new_folder)
         else:
-            collection.nothing_due()
+            collection.mark_optimized()
         return built
     except OSError as error:
         raise EngineError(
@@ -71,7 +71,7 @@ def _build_beside(collection: OpenCollection, new_folder: Path, exchange: Exchan
 
 def _optimized(collection: OpenCollection, shard_folder: Path) -> bool:
     """Optimize a closed shard in a child process; True if something was built. Raises `EngineError`."""
-    outcome = run_worker("optimize", shard_folder, collection.builds_in)
+    outcome = run_worker("optimize", shard_folder, collection.set_builder)
     if outcome.disk_full:
         raise LocationError(
             f"collection '{collection.name}': the index cannot be built, the disk of '{shard_folder}' is full; "

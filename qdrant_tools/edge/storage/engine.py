@@ -24,19 +24,18 @@ from qdrant_tools.edge.convert.checks import text
 from qdrant_tools.edge.convert.config import engine_config
 from qdrant_tools.edge.errors import EngineCall
 from qdrant_tools.edge.storage.build import BackgroundBuilds, build
+from qdrant_tools.edge.storage.collection_folder import COLLECTIONS_FOLDER, clear_mark, draft_of
 from qdrant_tools.edge.storage.disk_space import reserve_of
-from qdrant_tools.edge.storage.files import FolderLock, content_bytes, copy_folder, remove_readers_folder
-from qdrant_tools.edge.storage.location import (
-    COLLECTIONS_FOLDER,
-    Location,
-    draft_of,
-    prepare_folder,
-    resolved,
-    settle,
-    write_location,
+from qdrant_tools.edge.storage.files import (
+    SHARD_FOLDER,
+    FolderLock,
+    content_bytes,
+    copy_folder,
+    remove_readers_folder,
 )
+from qdrant_tools.edge.storage.location import Location, prepare_folder, resolved, write_location
 from qdrant_tools.edge.storage.manifest import CollectionEntry, Manifest, settings_row
-from qdrant_tools.edge.storage.shard import SHARD_FOLDER, OpenCollection
+from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import CollectionExistsError, CollectionNotFoundError, LocationError, NotSupportedError
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ class Engine:
             target = self.resolve(name)
             if target not in self._open:
                 entry = self._manifest.collections[target]
-                settle(self._folder(entry))  # before anything is written to it
+                clear_mark(self._folder(entry))  # before anything is written to it
                 settings = models.CreateCollection.model_validate(entry.settings)
                 self._open[target] = OpenCollection(target, self._folder(entry), settings)
             return self._open[target]
@@ -238,7 +237,7 @@ class Engine:
     def _exchange(self, collection: OpenCollection, folder: Path) -> None:
         """Let a collection serve from the copy in `folder`, and remove the one it served from."""
         before = collection.folder
-        copy = collection.caught_up(folder)
+        copy = collection.open_copy(folder)
         try:
             with self._mutex, collection.exchanged(copy, folder):
                 self._replace_entry(collection, folder=folder.name)

@@ -1,10 +1,10 @@
 """A folder of collections whose manifest is lost, damaged or old -> a new manifest, made from the collections' folders.
 
-Every folder describes itself; aliases come from the newest manifest that can be read, and from the descriptions that
-are newer. Of two folders that claim one name the newer gets it, the other comes back under a free one.
+Every folder describes itself. Aliases come from the newest readable manifest, and from the descriptions that are newer.
+Of two folders that claim one name, the newer one gets it; the other one gets a free name.
 
-Guarantees: no collection's files are changed or removed; what is left out is named with the reason; a second run
-changes nothing. Does not know: the engine; whether the points of a collection are whole, which opening it tells.
+Guarantees: no collection's files are changed or removed; folders that are left out are named with the reason; a second
+run changes nothing. Does not know: the engine; whether a collection's points are whole, which opening it shows.
 """
 
 from __future__ import annotations
@@ -16,29 +16,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qdrant_tools.edge.storage.files import FolderLock
-from qdrant_tools.edge.storage.location import (
+from qdrant_tools.edge.storage.collection_folder import (
     COLLECTIONS_FOLDER,
-    REPLACED_FILE,
-    FoundFolder,
-    State,
-    describe,
-    refuse_lost_manifest,
-    refuse_older,
-    resolved,
-    settle,
-    survey,
+    CollectionFolder,
+    Mark,
+    clear_mark,
+    list_folders,
+    write_description,
 )
+from qdrant_tools.edge.storage.files import SHARD_CONFIG_FILE, SHARD_FOLDER, FolderLock
+from qdrant_tools.edge.storage.location import refuse_lost_manifest, refuse_older_manifest, resolved
 from qdrant_tools.edge.storage.manifest import MANIFEST_FILE, PREVIOUS_FILE, CollectionEntry, Description, Manifest
 from qdrant_tools.errors import LocationError
 
-SHARD_MARK = Path("shard", "edge_config.json")
-"""A file that every shard has."""
+REPLACED_FILE = "manifest.replaced.json"
+"""Where the manifest that could not be used is kept."""
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """One collection that the new manifest names. `formerly`: the name it had, if another folder has that now."""
+    """One collection of the new manifest. `formerly` is the name it had, if another folder has that name now."""
 
     name: str
     folder: Path
@@ -49,7 +46,7 @@ class Recovered:
 
 @dataclass(frozen=True)
 class Recovery:
-    """What `recover` found. `reason`: why the manifest cannot be used; None if nothing is wrong with it."""
+    """The result of `recover`. `reason` says why the manifest cannot be used; None if nothing is wrong with it."""
 
     reason: str | None
     collections: tuple[Recovered, ...]
@@ -63,14 +60,14 @@ class Recovery:
 
 @dataclass(frozen=True)
 class _Claim:
-    """A folder that says it is a collection of this name. `surely`: it was not being deleted."""
+    """A folder that says it is a collection of this name. A claim is `certain` unless the folder was being deleted."""
 
     name: str
     path: Path
     generation: int
     settings: Mapping[str, Any]
     aliases: tuple[str, ...]
-    surely: bool = True
+    certain: bool = True
 
 
 def recover(root: Path | str, *, dry_run: bool = False) -> Recovery:
@@ -81,7 +78,7 @@ def recover(root: Path | str, *, dry_run: bool = False) -> Recovery:
         LocationBusyError: another process holds the folder.
     """
     root = resolved(root)
-    if not any((root / name).exists() for name in (MANIFEST_FILE, PREVIOUS_FILE)) and not survey(root):
+    if not any((root / name).exists() for name in (MANIFEST_FILE, PREVIOUS_FILE)) and not list_folders(root):
         raise LocationError(f"no collections at '{root}': check the location")
     lock = FolderLock(root)
     try:
@@ -95,150 +92,164 @@ def recover(root: Path | str, *, dry_run: bool = False) -> Recovery:
 
 
 class _Plan:
-    """The manifest that the files of a folder amount to."""
+    """The manifest that the files of a folder amount to.
+
+    `current` is the manifest if it can be used, `base` the newest one that can be read.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.found = survey(root)
+        self.folders = list_folders(root)
         self.reason, self.current = self._current()
         self.base = self.current or self._newest_readable()
         self.left: dict[Path, str] = {}
-        self.names: dict[str, _Claim] = {}
+        self.claims: dict[str, _Claim] = {}
         self.formerly: dict[str, str] = {}
-        self._assign(self._claims())
+        self._assign_names(self._valid_claims())
         self.aliases, self.lost_aliases = self._aliases()
 
     def recovery(self) -> Recovery:
-        known = {} if self.current is None else self.current.collections
-        kept = {name: self._folder_of(entry) for name, entry in known.items() if name not in self.names}
+        listed = {} if self.current is None else self.current.collections
+        unclaimed = {name: self._path_of(entry) for name, entry in listed.items() if name not in self.claims}
         rows = [
             *(
-                Recovered(name, claim.path, self.formerly.get(name), added=name not in known)
-                for name, claim in self.names.items()
+                Recovered(name, claim.path, self.formerly.get(name), added=name not in listed)
+                for name, claim in self.claims.items()
             ),
-            *(Recovered(name, folder) for name, folder in kept.items()),
+            *(Recovered(name, path) for name, path in unclaimed.items()),
         ]
         changed = self.current is None or any(row.added for row in rows)
         rows.sort(key=lambda row: row.name)
         return Recovery(self.reason, tuple(rows), self.aliases, self.left, self.lost_aliases, changed)
 
     def carry_out(self, recovery: Recovery) -> None:
-        """Write the descriptions first: a crash in between leaves a manifest that is refused, and all to do again."""
         manifest = self._manifest()
-        for name, claim in self.names.items():
+        # descriptions first: a crash in between leaves an old manifest, which is refused, so that all is done again
+        for name, claim in self.claims.items():
             if manifest.collections[name].generation == manifest.generation:
-                settle(claim.path)
-                describe(claim.path, manifest.describe(name))
+                clear_mark(claim.path)
+                write_description(claim.path, manifest.describe(name))
         if recovery.reason is not None:
             with suppress(FileNotFoundError):
                 os.replace(self.root / MANIFEST_FILE, self.root / REPLACED_FILE)
         manifest.save(self.root)
 
+    # -- the manifests that are there
+
     def _current(self) -> tuple[str | None, Manifest | None]:
         """Why the manifest cannot be used, and the manifest if it can."""
         try:
             if not (self.root / MANIFEST_FILE).exists():
-                refuse_lost_manifest(self.root, self.found)
+                refuse_lost_manifest(self.root, self.folders)
                 return None, Manifest()
             manifest = Manifest.load(self.root)
-            refuse_older(self.root, manifest, self.found)
+            refuse_older_manifest(self.root, manifest, self.folders)
             return None, manifest
         except LocationError as error:
             return str(error).split("; nothing was changed")[0], None
 
     def _newest_readable(self) -> Manifest | None:
-        readable = []
+        return max(self._readable(), key=lambda manifest: manifest.generation, default=None)
+
+    def _readable(self) -> list[Manifest]:
+        manifests = []
         for file in (MANIFEST_FILE, PREVIOUS_FILE):
             with suppress(LocationError):
-                readable.append(Manifest.load(self.root, file))
-        return max(readable, key=lambda manifest: manifest.generation, default=None)
+                manifests.append(Manifest.load(self.root, file))
+        return manifests
 
-    def _claims(self) -> list[_Claim]:
+    # -- which folder is which collection
+
+    def _valid_claims(self) -> list[_Claim]:
         claims = []
-        for each in self.found:
-            claim, reason = self._claim(each)
-            if claim is not None and (each.path / SHARD_MARK).is_file():
+        for folder in self.folders:
+            claim, reason = self._claim(folder)
+            if claim is not None and (folder.path / SHARD_FOLDER / SHARD_CONFIG_FILE).is_file():
                 claims.append(claim)
             else:
-                self.left[each.path] = reason or "has lost its files"
+                self.left[folder.path] = reason or "has lost its files"
         return claims
 
-    def _claim(self, found: FoundFolder) -> tuple[_Claim | None, str]:
-        """What a folder claims to be, or why nothing."""
-        named = None if self.base is None else self.base.named_folders().get(found.path.name)
-        description = found.description
+    def _claim(self, folder: CollectionFolder) -> tuple[_Claim | None, str]:
+        """The collection that a folder claims to be; or None and the reason."""
+        name_in_base = None if self.base is None else self.base.named_folders().get(folder.path.name)
+        description = folder.description
         if description is None:
-            if self.base is None or named is None:
-                return None, found.problem
-            return _claim_of(found.path, self.base.describe(named)), ""
-        since = self.base is not None and self.base.generation >= description.generation
-        if found.state is State.REMOVING:
+            if self.base is None or name_in_base is None:
+                return None, folder.problem
+            return _claim_of(folder.path, self.base.describe(name_in_base)), ""
+        # whether the base is new enough to know how the folder's last change ended
+        base_knows = self.base is not None and self.base.generation >= description.generation
+        if folder.mark is Mark.REMOVING:
             return None, f"collection '{description.name}' was being removed"
-        if found.state is State.CREATING and not (since and named):
+        if folder.mark is Mark.CREATING and not (base_knows and name_in_base):
             return None, f"collection '{description.name}' was being created"
-        if found.state is State.DELETING and since and not named:
+        if folder.mark is Mark.DELETING and base_knows and not name_in_base:
             return None, f"collection '{description.name}' was being deleted"
-        if self.base is not None and named is not None:
-            by_manifest = self.base.describe(named)
-            if by_manifest.generation > description.generation:  # the folder is from a backup
-                description = by_manifest
-        surely = found.state is not State.DELETING or (since and named is not None)
-        return _claim_of(found.path, description, surely=surely), ""
+        if self.base is not None and name_in_base is not None:
+            described_by_base = self.base.describe(name_in_base)
+            if described_by_base.generation > description.generation:  # the folder is from a backup
+                description = described_by_base
+        certain = folder.mark is not Mark.DELETING or (base_knows and name_in_base is not None)
+        return _claim_of(folder.path, description, certain=certain), ""
 
-    def _assign(self, claims: list[_Claim]) -> None:
+    def _assign_names(self, claims: list[_Claim]) -> None:
         """Give every claim a name: the newest one the name that it claims."""
         named = {} if self.current is None else self.current.named_folders()
         taken = set() if self.current is None else {*self.current.collections, *self.current.aliases}
         for claim in sorted(claims, key=lambda claim: (-claim.generation, claim.path.name)):
             if claim.path.name in named:
-                self.names[named[claim.path.name]] = claim
-            elif claim.name not in taken and claim.surely:
-                self.names[claim.name] = claim
+                self.claims[named[claim.path.name]] = claim
+            elif claim.name not in taken and claim.certain:
+                self.claims[claim.name] = claim
                 taken.add(claim.name)
-        placed = {claim.path for claim in self.names.values()}
+        placed = {claim.path for claim in self.claims.values()}
         for claim in (claim for claim in claims if claim.path not in placed):
-            if not claim.surely and any(each.name == claim.name for each in claims if each is not claim):
+            if not claim.certain and any(other.name == claim.name for other in claims if other is not claim):
                 self.left[claim.path] = f"collection '{claim.name}' is in another folder, this one was being deleted"
                 continue
             free = _free_name(claim.name, taken)
-            self.names[free] = claim
+            self.claims[free] = claim
             if free != claim.name:
                 self.formerly[free] = claim.name
             taken.add(free)
 
+    # -- the new manifest
+
     def _aliases(self) -> tuple[dict[str, str], dict[str, str]]:
-        """The aliases that name a collection that is there, and those that do not."""
+        """The aliases of collections that are there, and the aliases of others."""
         if self.current is not None:
             return dict(self.current.aliases), {}
         aliases = {} if self.base is None else dict(self.base.aliases)
-        since = -1 if self.base is None else self.base.generation
-        for name, claim in sorted(self.names.items(), key=lambda item: item[1].generation):
-            if claim.generation > since and name not in self.formerly:
+        base_generation = -1 if self.base is None else self.base.generation
+        for name, claim in sorted(self.claims.items(), key=lambda item: item[1].generation):
+            if claim.generation > base_generation and name not in self.formerly:
                 aliases = {alias: target for alias, target in aliases.items() if target != name}
                 aliases.update(dict.fromkeys(claim.aliases, name))
-        held = {alias: target for alias, target in aliases.items() if target in self.names and alias not in self.names}
-        return held, {alias: target for alias, target in aliases.items() if alias not in held}
+        kept = {
+            alias: target for alias, target in aliases.items() if target in self.claims and alias not in self.claims
+        }
+        return kept, {alias: target for alias, target in aliases.items() if alias not in kept}
 
     def _manifest(self) -> Manifest:
-        """The new manifest, newer than everything that is there."""
-        seen = [each.description.generation for each in self.found if each.description is not None]
-        seen += [self.base.generation] if self.base is not None else []
-        for file in (MANIFEST_FILE, PREVIOUS_FILE):
-            with suppress(LocationError):
-                seen.append(Manifest.load(self.root, file).generation)
-        generation = max(seen, default=0) + 1
+        """The new manifest, of a newer generation than everything that is there."""
+        generations = [folder.description.generation for folder in self.folders if folder.description is not None]
+        generations += [manifest.generation for manifest in self._readable()]
+        if self.base is not None:
+            generations.append(self.base.generation)
+        generation = max(generations, default=0) + 1
         entries: dict[str, CollectionEntry] = {} if self.current is None else dict(self.current.collections)
-        for name, claim in self.names.items():
+        for name, claim in self.claims.items():
             if name not in entries:
                 entries[name] = CollectionEntry(claim.path.name, claim.settings, generation)
         return replace(Manifest(entries, self.aliases), generation=generation)
 
-    def _folder_of(self, entry: CollectionEntry) -> Path:
+    def _path_of(self, entry: CollectionEntry) -> Path:
         return self.root / COLLECTIONS_FOLDER / entry.folder
 
 
-def _claim_of(path: Path, description: Description, *, surely: bool = True) -> _Claim:
-    return _Claim(description.name, path, description.generation, description.settings, description.aliases, surely)
+def _claim_of(path: Path, description: Description, *, certain: bool = True) -> _Claim:
+    return _Claim(description.name, path, description.generation, description.settings, description.aliases, certain)
 
 
 def _free_name(name: str, taken: set[str]) -> str:

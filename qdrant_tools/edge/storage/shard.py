@@ -1,8 +1,8 @@
 """One collection with its shard open: the only place that holds an engine object, and the lock around it.
 
 Guarantees: calls into one shard come one after another (the binding holds the interpreter's lock anyway), so that
-closing, reloading or exchanging the shard never happens in the middle of a call; every error leaves as a
-`PlusError`. Does not know: the manifest, other collections, qdrant-client's requests.
+closing, reloading or exchanging the shard never happens in the middle of a call. Every error leaves as a `PlusError`.
+Does not know: the manifest, other collections, qdrant-client's requests.
 """
 
 from __future__ import annotations
@@ -23,26 +23,25 @@ from qdrant_client.http import models
 from qdrant_tools.edge.convert.checks import VectorSchema
 from qdrant_tools.edge.convert.config import engine_config, vector_schema
 from qdrant_tools.edge.errors import EngineCall, damaged_on_open
-from qdrant_tools.edge.integrity.check import Guard, Integrity
+from qdrant_tools.edge.integrity.check import Integrity, PointCount
 from qdrant_tools.edge.readers.messages import Entry, Journal
 from qdrant_tools.edge.storage.child import run_worker
 from qdrant_tools.edge.storage.disk_space import (
     DELETED,
     MARGIN,
     NEW_FILE,
-    Estimate,
+    ChangeEstimate,
     Sizes,
     fill_holes,
-    filled_by_opening,
-    in_memory,
+    is_memory_filesystem,
+    opening_bytes,
+    require_room_for_build,
     reserve_of,
-    room_for_build,
 )
-from qdrant_tools.edge.storage.files import SHARD_CONFIG_FILE
+from qdrant_tools.edge.storage.files import SHARD_CONFIG_FILE, SHARD_FOLDER
 from qdrant_tools.errors import CollectionNotFoundError, DamagedCollectionError, LocationError, PlusError
 
-SHARD_FOLDER = "shard"
-REPLAYED_UNDER_LOCK = 4
+REPLAYED_UNDER_LOCK = 4  # recorded writes that a copy may lack when writes begin to wait for its exchange
 
 
 class OpenCollection:
@@ -57,7 +56,7 @@ class OpenCollection:
         self.settings = settings
         self.schema: VectorSchema = vector_schema(name, settings)
         self.call = EngineCall(name)
-        self.guard = Guard(folder)
+        self.point_count = PointCount(folder)
         self.building = threading.Lock()
         self._builder: subprocess.Popen[str] | None = None
         self.last_write = 0.0
@@ -66,36 +65,73 @@ class OpenCollection:
         self._calling = threading.RLock()
         self._record: list[tuple[qe.UpdateOperation, bool]] | None = None
         self._replayed = 0
-        self._estimate = Estimate(folder / SHARD_FOLDER, self.schema)
+        self._estimate = ChangeEstimate(folder / SHARD_FOLDER, self.schema)
         self._journal: Journal | None = None
         self._change = threading.local()
         self._require_files()
         self.reserve = reserve_of(folder.parent.parent)
-        self.reserve.look()
-        self.reserve.spend(MARGIN + filled_by_opening(folder))  # opening writes too
+        self.reserve.refresh()
+        self.reserve.spend(MARGIN + opening_bytes(folder))  # opening writes too
         self.integrity = Integrity(name, folder, folder / SHARD_FOLDER)
         self._shard: qe.EdgeShard | None = None
         try:
             self._open(fresh=fresh)
         except BaseException:
-            self.integrity.close(sealed=False)
-            self._abandon()
+            self.integrity.close(clean=False)
+            self._close_shard()
             raise
 
-    def _abandon(self) -> None:
+    # -- opening
+
+    def _open(self, *, fresh: bool) -> None:
+        self.integrity.verify()
+        clean = fresh or self.integrity.closed_cleanly
+        self.integrity.before_opening()
+        if not clean:
+            self._open_in_child()
+        self._shard = self._load(self.folder, self.settings)
+        # after a crash the child has replayed the log and flushed
+        self.integrity.flushed(unchanged=clean)
+        self.reserve.refill()
+
+    def _close_shard(self) -> None:
         if self._shard is not None:
             self._shard.close()
 
-    def _open(self, *, fresh: bool) -> None:
-        self.integrity.check()
-        in_order = fresh or self.integrity.closed_in_order
-        self.integrity.opening()
-        if not in_order:
-            self._try_in_child()
-        self._shard = self._load(self.folder, self.settings)
-        # after a crash the child has replayed the log and flushed
-        self.integrity.settle(unchanged=in_order)
-        self.reserve.keep()
+    def _require_files(self) -> None:
+        """Raise `DamagedCollectionError` if there is no shard: the engine would silently make a new, empty one."""
+        shard_folder = self.folder / SHARD_FOLDER
+        if not (shard_folder / SHARD_CONFIG_FILE).is_file():
+            raise DamagedCollectionError(
+                f"collection '{self.name}' has lost its files in '{shard_folder}': restore them or index it again"
+            )
+
+    def _open_in_child(self) -> None:
+        """After a crash, open the shard in a child process first: some damage ends the process that opens it."""
+        shard_folder = self.folder / SHARD_FOLDER
+        if not sys.executable:
+            return
+        outcome = run_worker("open", shard_folder)
+        if outcome.disk_full:
+            raise LocationError(
+                f"collection '{self.name}' cannot be opened: the disk of '{self.folder}' is full; free some and "
+                "connect again, what was acknowledged is kept"
+            )
+        # an error that ends the child in order is left to the opening here, which raises it with its text
+        if outcome.ended_by_signal or outcome.out_of_memory:
+            raise DamagedCollectionError(
+                f"collection '{self.name}' is damaged: opening it ends the process ({outcome.reason}); "
+                f"restore its files in '{shard_folder}' or index it again"
+            )
+
+    def _load(self, folder: Path, settings: models.CreateCollection) -> qe.EdgeShard:
+        shard_folder = folder / SHARD_FOLDER
+        with damaged_on_open(self.name, shard_folder):
+            shard = qe.EdgeShard.load(str(shard_folder), engine_config(settings))
+            self.point_count.verify(self.name, shard.info().points_count)
+        return shard
+
+    # -- reading
 
     @property
     def closed(self) -> bool:
@@ -113,68 +149,56 @@ class OpenCollection:
         with self.hold() as shard:
             return shard.info()
 
-    def write(
-        self,
-        operation: qe.UpdateOperation,
-        *,
-        needed: int = 0,
-        upserts: Sequence[qe.Point] = (),
-        rewrites: Sequence[Any] = (),
-    ) -> None:
-        """Apply one change to points. When this returns it is in the write-ahead log.
-
-        It takes at most `needed` bytes on the disk, and upserts points or overwrites vectors in another way: those of
-        the points with the ids `rewrites`. Raises `LocationError` before anything is written if there is no room.
-        """
-        with self._writing:
-            filling = bool(upserts) and in_memory(self.folder)
-            self.reserve.require(needed + (self._filled_by_first_vectors() if filling else 0))
-            self._apply(operation, upserts, rewrites)
-            if filling:
-                fill_holes(self.folder)
-            self._estimate.wrote(needed)
-
-    def _filled_by_first_vectors(self) -> int:
-        """Bytes of the files that the first vectors of a collection make."""
-        return 0 if self.info().points_count else NEW_FILE * len(self.schema.dense)
-
-    def _apply(
-        self, operation: qe.UpdateOperation, upserts: Sequence[qe.Point] = (), rewrites: Sequence[Any] = ()
-    ) -> None:
-        applied = False
-        self.guard.before_writing()
-        if rewrites:
-            self.integrity.rewrites(rewrites)
-        try:
-            with self.hold() as shard, self.integrity.writing():
-                before = shard.info().points_count if upserts else 0
-                shard.update(operation)
-                if upserts and shard.info().points_count != before + len(upserts):
-                    self.integrity.rewrites([point.id for point in upserts])
-            applied = True
-        finally:
-            # one that failed may have changed some points before it did
-            if self._record is not None:
-                self._record.append((operation, applied))
-            self._tell_journal(applied=applied)
-            self.last_write = time.monotonic()
-
-    def delete(self, operation: qe.UpdateOperation, at_most: int) -> None:
-        """Apply a deletion of at most so many points. What is kept in reserve makes room for it."""
-        with self._writing:
-            self.reserve.spend(MARGIN + DELETED * at_most)
-            self.guard.before_removing(at_most)
-            self._apply(operation)
-            self.reserve.keep()
+    # -- writing
 
     def upsert_bytes(self, sizes: Sizes) -> int:
         """Bytes on the disk that an upsert takes at most."""
         return sizes.needed(len(self.info().payload_schema))
 
     def change_bytes(self, added: int, ids: Sequence[Any]) -> int:
-        """Bytes that a change takes at most, which adds `added` bytes of payload to each of these points."""
+        """Bytes on the disk that adding `added` bytes of payload to each of these points takes at most."""
         with self.hold() as shard:
             return self._estimate.change(shard, self.reserve.free, added, ids)
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Nothing else is written inside the context: what was read there holds until it is changed there."""
+        with self._writing:
+            yield
+
+    def write(
+        self,
+        operation: qe.UpdateOperation,
+        *,
+        needed: int = 0,
+        upserts: Sequence[qe.Point] = (),
+        overwrites: Sequence[Any] = (),
+    ) -> None:
+        """Apply one change to points. When this returns it is in the write-ahead log.
+
+        `needed` is how many bytes on the disk it takes at most. `upserts` are the points of an upsert, `overwrites`
+        the ids of the points whose vectors another change overwrites. Raises `LocationError` before anything is
+        written if there is no room.
+        """
+        with self._writing:
+            fills_holes = bool(upserts) and is_memory_filesystem(self.folder)
+            self.reserve.require(needed + (self._new_file_bytes() if fills_holes else 0))
+            self._apply(operation, upserts, overwrites)
+            if fills_holes:
+                fill_holes(self.folder)
+            self._estimate.add(needed)
+
+    def _new_file_bytes(self) -> int:
+        """Bytes of the files that the first vectors of a collection make."""
+        return 0 if self.info().points_count else NEW_FILE * len(self.schema.dense)
+
+    def delete(self, operation: qe.UpdateOperation, at_most: int) -> None:
+        """Apply a deletion of at most that many points. The reserve makes room for it."""
+        with self._writing:
+            self.reserve.spend(MARGIN + DELETED * at_most)
+            self.point_count.before_deleting(at_most)
+            self._apply(operation)
+            self.reserve.refill()
 
     def restructure(self, operation: qe.UpdateOperation, *, numbers: int = 0, indexes: int = 0) -> None:
         """Apply one change to the indexes or vectors of all points, and make it durable.
@@ -183,52 +207,73 @@ class OpenCollection:
         """
         with self._writing:
             with self.hold() as shard:
-                needed = self._estimate.restructuring(shard, self.reserve.free, numbers, indexes)
+                needed = self._estimate.schema_change(shard, self.reserve.free, numbers, indexes)
             self.reserve.require(needed)
-            self.integrity.unsettle()
+            self.integrity.before_any_change()
             self._apply(operation)
             self.flush()
 
-    @contextmanager
-    def changing(self) -> Iterator[None]:
-        """Nothing else is written inside the context: what was read there holds until it is changed there."""
-        with self._writing:
-            yield
+    def _apply(
+        self, operation: qe.UpdateOperation, upserts: Sequence[qe.Point] = (), overwrites: Sequence[Any] = ()
+    ) -> None:
+        applied = False
+        # every note that makes the next opening expect less comes before the engine writes
+        self.point_count.before_writing()
+        if overwrites:
+            self.integrity.overwrites_vectors(overwrites)
+        try:
+            with self.hold() as shard, self.integrity.writing():
+                before = shard.info().points_count if upserts else 0
+                shard.update(operation)
+                # some points existed: their vectors were overwritten. A kill before this note leaves a log that goes on
+                # behind its noted end, which counts as overwritten vectors too
+                if upserts and shard.info().points_count != before + len(upserts):
+                    self.integrity.overwrites_vectors([point.id for point in upserts])
+            applied = True
+        finally:
+            # one that failed may have changed some points before it did
+            if self._record is not None:
+                self._record.append((operation, applied))
+            self._append_to_journal(applied=applied)
+            self.last_write = time.monotonic()
+
+    # -- durability
 
     def flush(self) -> None:
         """Make everything written so far survive a power failure, not only the end of the process."""
         with self._writing, self.hold() as shard:
-            settled = self.integrity.settled
+            clean = self.integrity.clean
             self.reserve.spend()
-            if not settled:
-                self.integrity.unsettle()
+            if not clean:
+                self.integrity.before_any_change()
             shard.flush()
-            self.guard.flushed(shard.info().points_count)
-            if not settled:
-                self.integrity.settle()
+            # only now is this number of points on the disk
+            self.point_count.flushed(shard.info().points_count)
+            if not clean:
+                self.integrity.flushed()
 
     @property
     def optimized(self) -> bool:
         """Whether the optimizer ran since the last write, under the present settings."""
-        return self.guard.is_optimized(self._fingerprint())
+        return self.point_count.is_optimized(self._settings_fingerprint())
 
     def optimize(self) -> bool:
         """Run the engine's optimizer in this process; every Python thread waits for it."""
         with self._writing, self.hold() as shard:
-            room_for_build(self.folder, self.reserve)
-            self.integrity.forget()
+            require_room_for_build(self.folder, self.reserve)
+            self.integrity.before_optimizing()
             self._estimate.forget()
             built = shard.optimize()
             self._spoil_journal()
             self.flush()
-            self.guard.optimized(self._fingerprint())
+            self.point_count.optimized(self._settings_fingerprint())
             return built
 
-    def _fingerprint(self) -> str:
+    def _settings_fingerprint(self) -> str:
         row = self.settings.model_dump_json(exclude={"metadata"}, exclude_none=True)
         return hashlib.sha256(row.encode()).hexdigest()[:16]
 
-    # -- letting other processes follow what is written
+    # -- letting readers follow what is written
 
     @contextmanager
     def paused(self, *, flush: bool) -> Iterator[None]:
@@ -245,22 +290,22 @@ class OpenCollection:
 
     @contextmanager
     def described(self, entry: Entry) -> Iterator[None]:
-        """What this thread writes inside the context goes into the journal as `entry`, without one it spoils it.
+        """What this thread writes inside the context goes into the journal as `entry`; other writes spoil it.
 
-        No lock is held meanwhile: whoever writes in several operations does so inside `changing`.
+        No lock is held meanwhile: a caller that writes in several operations does so inside `changing`.
         """
         self._change.entry, self._change.applied = entry, None
         try:
             yield
         except BaseException:
-            if self._change.applied:  # a part of it, and who can say how much
+            if self._change.applied:  # a part of the change is written, and nobody knows how much
                 with self._writing:
                     self._spoil_journal()
             raise
         finally:
             self._change.entry = None
 
-    def _tell_journal(self, *, applied: bool) -> None:
+    def _append_to_journal(self, *, applied: bool) -> None:
         if self._journal is None:
             return
         entry = getattr(self._change, "entry", None)
@@ -281,26 +326,26 @@ class OpenCollection:
     def recording(self) -> Iterator[None]:
         """Flushed and without writes inside the context; from its end on every write is recorded."""
         with self._writing:
-            room_for_build(self.folder, self.reserve)
+            require_room_for_build(self.folder, self.reserve)
             self.flush()
             yield
             self._record, self._replayed = [], 0
 
-    def builds_in(self, process: subprocess.Popen[str] | None) -> None:
+    def set_builder(self, process: subprocess.Popen[str] | None) -> None:
         """Remember the child that builds a copy, to end it when the collection is closed."""
         self._builder = process
 
-    def nothing_due(self) -> None:
-        """The optimizer found nothing to do in the copy; remember it unless something was written meanwhile."""
+    def mark_optimized(self) -> None:
+        """The optimizer found nothing to do in the copy: remember it, unless something was written meanwhile."""
         with self._writing:
             if not self._record:
-                self.guard.optimized(self._fingerprint())
+                self.point_count.optimized(self._settings_fingerprint())
 
     def stop_recording(self) -> None:
         with self._writing:
             self._record = None
 
-    def caught_up(self, folder: Path) -> qe.EdgeShard:
+    def open_copy(self, folder: Path) -> qe.EdgeShard:
         """Open the copy in `folder` and replay most of what was recorded, while writes go on."""
         shard = self._load(folder, self.settings)
         while len(self._record or []) > REPLAYED_UNDER_LOCK:
@@ -314,27 +359,28 @@ class OpenCollection:
         Inside the context nothing is written and the copy holds every acknowledged write, durably.
         """
         with self._writing, self.hold() as old:
-            shard = copy
+            unused = copy
             try:
                 written = self._replay(copy)
                 copy.flush()
-                guard = Guard(folder)
-                guard.flushed(copy.info().points_count)
+                # the copy's notes are complete before the manifest names its folder, which the caller does inside
+                point_count = PointCount(folder)
+                point_count.flushed(copy.info().points_count)
                 integrity = Integrity(self.name, folder, folder / SHARD_FOLDER)
-                integrity.settle()
+                integrity.flushed()
                 if not written:
-                    guard.optimized(self._fingerprint())
+                    point_count.optimized(self._settings_fingerprint())
                 yield
-                shard, self._shard = old, copy
-                self.integrity.close(sealed=False)
-                self.folder, self.guard, self.integrity = folder, guard, integrity
-                self._estimate = Estimate(folder / SHARD_FOLDER, self.schema)
+                unused, self._shard = old, copy
+                self.integrity.close(clean=False)
+                self.folder, self.point_count, self.integrity = folder, point_count, integrity
+                self._estimate = ChangeEstimate(folder / SHARD_FOLDER, self.schema)
                 self._spoil_journal()
             finally:
-                shard.close()
+                unused.close()
 
     def _replay(self, shard: qe.EdgeShard) -> bool:
-        """Apply the recorded writes to a copy; whether there were any, ever."""
+        """Apply the recorded writes to a copy. True if any were recorded since the copy was made."""
         with self._writing:
             operations, self._record = self._record or [], []
         for operation, applied in operations:
@@ -342,10 +388,12 @@ class OpenCollection:
                 with self.call:
                     shard.update(operation)
             except PlusError:
-                if applied:
+                if applied:  # one that the original refused is refused by the copy too
                     raise
         self._replayed += len(operations)
         return self._replayed > 0
+
+    # -- changing settings, closing
 
     def reload(self, settings: models.CreateCollection) -> None:
         """Open the shard again under changed settings; if the engine refuses them the old ones stay.
@@ -355,7 +403,7 @@ class OpenCollection:
         engine_config(settings)
         with self._writing, self.hold() as shard:
             self.flush()
-            self.integrity.unsettle()
+            self.integrity.before_any_change()
             self._spoil_journal()
             shard.close()
             self._shard = None
@@ -366,7 +414,7 @@ class OpenCollection:
                 raise
             finally:
                 if self._shard is not None:
-                    self.integrity.settle(unchanged=True)
+                    self.integrity.flushed(unchanged=True)
             self.adopt(settings)
 
     def adopt(self, settings: models.CreateCollection) -> None:
@@ -375,10 +423,10 @@ class OpenCollection:
             self._spoil_journal()
         self.settings = settings
         self.schema = vector_schema(self.name, settings)
-        self._estimate = Estimate(self.folder / SHARD_FOLDER, self.schema)
+        self._estimate = ChangeEstimate(self.folder / SHARD_FOLDER, self.schema)
 
     def close(self, *, discard: bool = False) -> None:
-        """Close the shard; `discard` skips making it durable because its folder goes next."""
+        """Close the shard; `discard` skips making it durable because its folder is removed next."""
         builder = self._builder
         if builder is not None:
             builder.kill()
@@ -401,37 +449,6 @@ class OpenCollection:
                     durable = False
                     raise
                 finally:
-                    self.integrity.close(sealed=durable)
-                    self.reserve.keep()
-
-    def _try_in_child(self) -> None:
-        """After a crash, open the shard in a child process first: some damage ends the process that opens it."""
-        shard_folder = self.folder / SHARD_FOLDER
-        if not sys.executable:
-            return
-        outcome = run_worker("open", shard_folder)
-        if outcome.disk_full:
-            raise LocationError(
-                f"collection '{self.name}' cannot be opened: the disk of '{self.folder}' is full; free some and "
-                "connect again, what was acknowledged is kept"
-            )
-        if outcome.ended_by_signal or outcome.out_of_memory:
-            raise DamagedCollectionError(
-                f"collection '{self.name}' is damaged: opening it ends the process ({outcome.reason}); "
-                f"restore its files in '{shard_folder}' or index it again"
-            )
-
-    def _require_files(self) -> None:
-        """Raise `DamagedCollectionError` if there is no shard: the engine would silently make a new, empty one."""
-        shard_folder = self.folder / SHARD_FOLDER
-        if not (shard_folder / SHARD_CONFIG_FILE).is_file():
-            raise DamagedCollectionError(
-                f"collection '{self.name}' has lost its files in '{shard_folder}': restore them or index it again"
-            )
-
-    def _load(self, folder: Path, settings: models.CreateCollection) -> qe.EdgeShard:
-        shard_folder = folder / SHARD_FOLDER
-        with damaged_on_open(self.name, shard_folder):
-            shard = qe.EdgeShard.load(str(shard_folder), engine_config(settings))
-            self.guard.check(self.name, shard.info().points_count)
-        return shard
+                    # clean only if the flush AND the engine's closing went well
+                    self.integrity.close(clean=durable)
+                    self.reserve.refill()

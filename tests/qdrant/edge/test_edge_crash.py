@@ -16,7 +16,7 @@ from paths import TESTS
 from qdrant_client import models
 
 from qdrant_tools.client.connect import connect
-from qdrant_tools.edge.integrity.check import Guard
+from qdrant_tools.edge.integrity.check import PointCount
 from qdrant_tools.edge.storage import disk_space as space
 from qdrant_tools.edge.storage.files import copy_folder
 from qdrant_tools.errors import DamagedCollectionError, LocationBusyError, LocationError
@@ -182,17 +182,17 @@ def test_a_folder_is_free_after_its_holder_was_killed(tmp_path):
 
 
 def test_the_guard_is_a_lower_bound_that_few_deletions_rewrite(tmp_path):
-    guard = Guard(tmp_path)
+    guard = PointCount(tmp_path)
     guard.flushed(1000)
     writes = set()
     for _ in range(100):
-        guard.before_removing(1)
+        guard.before_deleting(1)
         writes.add((tmp_path / "guard.json").read_text())
     assert json.loads((tmp_path / "guard.json").read_text())["at_least"] <= 900
     assert len(writes) <= 2
-    Guard(tmp_path).check("docs", 900)
+    PointCount(tmp_path).verify("docs", 900)
     with pytest.raises(DamagedCollectionError, match="holds 3 points"):
-        Guard(tmp_path).check("docs", 3)
+        PointCount(tmp_path).verify("docs", 3)
 
 
 def flip(path):

@@ -18,8 +18,8 @@ import pytest
 from qdrant_client import models
 
 from qdrant_tools.client.connect import connect
-from qdrant_tools.edge.integrity import progress
-from qdrant_tools.edge.integrity.oplog import crc32c, open_segments, segment_end
+from qdrant_tools.edge.integrity import acknowledged
+from qdrant_tools.edge.integrity.wal import crc32c, open_segments, segment_end
 from qdrant_tools.edge.storage.child import Limits, run_worker
 from qdrant_tools.edge.storage.files import copy_folder
 from qdrant_tools.errors import DamagedCollectionError
@@ -175,7 +175,7 @@ def test_after_a_power_failure_a_log_that_ends_earlier_is_no_damage(tmp_path, mo
         folder = tmp_path / boot
         copy_folder(tmp_path / "copy", folder)
         if boot == "other":
-            monkeypatch.setattr(progress, "boot_id", lambda: b"another boot....")
+            monkeypatch.setattr(acknowledged, "boot_id", lambda: b"another boot....")
             with closing(connect(folder)) as client:
                 assert state(client).keys() >= flushed.keys()
         else:

@@ -293,7 +293,7 @@ def test_a_replaced_file_that_finds_no_room_leaves_no_draft(disk):
     run(
         disk,
         """
-from qdrant_tools.edge.storage.manifest import replace_file
+from qdrant_tools.edge.storage.files import replace_file
 (disk / "one").write_text("old")
 leave(0)
 try:

@@ -17,8 +17,8 @@ from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.copying import INCOMPLETE
 from qdrant_tools.collections.snapshots import create_snapshot, restore_snapshot
 from qdrant_tools.edge.storage import build
+from qdrant_tools.edge.storage.collection_folder import Mark
 from qdrant_tools.edge.storage.files import FolderLock, copy_folder
-from qdrant_tools.edge.storage.location import State
 from qdrant_tools.edge.storage.manifest import Manifest
 from qdrant_tools.edge.storage.recover import recover
 from qdrant_tools.errors import CollectionNotFoundError, InputError, LocationError
@@ -171,9 +171,9 @@ def test_a_flipped_bit_in_what_the_manifest_can_do_without_changes_nothing(folde
 
 def reseal(document):
     """The checksum of a document, as if its values had been written so."""
-    from qdrant_tools.edge.storage.manifest import sealed_text
+    from qdrant_tools.edge.storage.files import checksummed_json
 
-    return sealed_text({name: value for name, value in document.items() if name != "checksum"})
+    return checksummed_json({name: value for name, value in document.items() if name != "checksum"})
 
 
 def edited(change):
@@ -361,7 +361,7 @@ def test_a_folder_whose_description_is_gone_or_damaged_is_left_alone_and_named(f
     (stray / "points").write_text("points")
     marked = folder / "collections" / uuid.uuid4().hex
     marked.mkdir()
-    (marked / State.DELETING.value).write_text('{"damaged')
+    (marked / Mark.DELETING.value).write_text('{"damaged')
     assert opened_state(folder) == held
     found = recover(folder)
     assert set(found.left) == {stray, marked} and not found.changed
