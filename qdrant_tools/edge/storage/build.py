@@ -1,9 +1,9 @@
 """Index builds that do not stop the process: in a child process, on a copy of the shard, then exchanged for it.
 
-The engine's optimizer holds the interpreter's lock from its first to its last second. So: copy the flushed shard,
-let a child process optimize the copy while this process goes on serving the original, replay on the copy what was
-written meanwhile, and exchange the two in one replacement of the manifest. A crash before the exchange leaves the
-original, with every acknowledged write, and a folder marked as being created, which the next open removes.
+The engine's optimizer holds the interpreter's lock from its first to its last second. So the flushed shard is copied,
+and a child process optimizes the copy while this process goes on serving the original. What was written meanwhile is
+replayed on the copy. Then one replacement of the manifest exchanges the two. A crash before the exchange leaves the
+original with every acknowledged write, and a folder marked as being created, which the next open removes.
 
 Does not know: queries, qdrant-client's methods.
 """
@@ -24,10 +24,10 @@ from qdrant_tools.edge.storage.files import SHARD_FOLDER, copy_folder
 from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import EngineError, LocationError, PlusError
 
-SMALL = 1 << 20  # bytes of vectors that are indexed in a tenth of a second, less than a child takes to start
-GROWTH = 0.25  # part of a collection that may lie outside the index before it is built again unasked
-QUIET = 1.0  # seconds without a write after which a load counts as finished
-PATIENCE = 10.0  # seconds after which a build starts although writes go on
+IN_PROCESS_BYTES = 1 << 20  # of vectors: indexed in a tenth of a second, less than a child takes to start
+GROWTH = 0.25  # part of a collection that may lie outside the index before it is built again in the background
+QUIET_SECONDS = 1.0  # without a write, after which a load counts as finished
+LONGEST_WAIT_SECONDS = 10.0  # after which a build starts although writes go on
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def build(collection: OpenCollection, make_folder: MakeFolder, exchange: Exchang
             return False
         points = collection.info().points_count
         size = sum(params.size for params in vector_params(collection.settings).values())
-        if points * size * 4 <= SMALL or not sys.executable:
+        if points * size * 4 <= IN_PROCESS_BYTES or not sys.executable:
             return collection.optimize()
         return _build_beside(collection, make_folder(collection), exchange, remove)
 
@@ -51,9 +51,9 @@ def build(collection: OpenCollection, make_folder: MakeFolder, exchange: Exchang
 def _build_beside(collection: OpenCollection, new_folder: Path, exchange: Exchange, remove: Remove) -> bool:
     try:
         with collection.recording():
-            # while no write can happen; reads go on
+            # no write can happen here, and from the end of the context on every one is recorded: none is missed
             copy_folder(collection.folder / SHARD_FOLDER, new_folder / SHARD_FOLDER)
-        built = not collection.closed and _optimized(collection, new_folder / SHARD_FOLDER)
+        built = not collection.closed and _optimize_copy(collection, new_folder / SHARD_FOLDER)
         if built:
             exchange(collection, new_folder)
         else:
@@ -65,11 +65,11 @@ def _build_beside(collection: OpenCollection, new_folder: Path, exchange: Exchan
         ) from error
     finally:
         collection.stop_recording()
-        if collection.folder != new_folder:
+        if collection.folder != new_folder:  # not exchanged
             remove(new_folder)
 
 
-def _optimized(collection: OpenCollection, shard_folder: Path) -> bool:
+def _optimize_copy(collection: OpenCollection, shard_folder: Path) -> bool:
     """Optimize a closed shard in a child process; True if something was built. Raises `EngineError`."""
     outcome = run_worker("optimize", shard_folder, collection.set_builder)
     if outcome.disk_full:
@@ -85,7 +85,7 @@ def _optimized(collection: OpenCollection, shard_folder: Path) -> bool:
 
 
 class BackgroundBuilds:
-    """Builds the indexes that a server would have built by itself, once a load has come to rest."""
+    """Builds the indexes that a server would have built by itself, once no more writes come."""
 
     def __init__(self, build_now: Callable[[OpenCollection], bool]) -> None:
         self._build = build_now
@@ -93,10 +93,10 @@ class BackgroundBuilds:
         self._mutex = threading.Lock()
 
     def wrote(self, collection: OpenCollection) -> None:
-        """Points were added: start a build if one is due and none is under way."""
+        """Points were added: start a build if one is due and none is running."""
         if collection in self._threads or not self._due(collection):
             return
-        with self._mutex:
+        with self._mutex:  # and again: two writers may come here at once
             if collection not in self._threads:
                 thread = threading.Thread(target=self._run, args=(collection,), name="index-build", daemon=True)
                 self._threads[collection] = thread
@@ -106,20 +106,20 @@ class BackgroundBuilds:
         return collection in self._threads
 
     def _due(self, collection: OpenCollection) -> bool:
-        found = collection.info()
+        info = collection.info()
         vectors = vector_params(collection.settings).values()
-        outside = found.points_count * max(1, len(vectors)) - found.indexed_vectors_count
+        unindexed = info.points_count * max(1, len(vectors)) - info.indexed_vectors_count
         size = max((params.size for params in vectors), default=0)
-        enough = outside * size * 4 > SMALL and outside > GROWTH * found.indexed_vectors_count
-        return enough and index_due(collection, found)
+        enough = unindexed * size * 4 > IN_PROCESS_BYTES and unindexed > GROWTH * info.indexed_vectors_count
+        return enough and index_due(collection, info)
 
     def _run(self, collection: OpenCollection) -> None:
         try:
             start = time.monotonic()
-            while not collection.closed and time.monotonic() - start < PATIENCE:
-                if time.monotonic() - collection.last_write > QUIET:
+            while not collection.closed and time.monotonic() - start < LONGEST_WAIT_SECONDS:
+                if time.monotonic() - collection.last_write > QUIET_SECONDS:
                     break
-                time.sleep(QUIET / 10)
+                time.sleep(QUIET_SECONDS / 10)
             if not collection.closed and self._due(collection):
                 self._build(collection)
         except PlusError as error:

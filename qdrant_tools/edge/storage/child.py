@@ -1,7 +1,7 @@
 """Runs `worker.py` in a child process: for what would stop, or end, this one.
 
-Guarantees: a child ends. It may take memory and time in proportion to the files it opens, far more than an honest
-one needs: some damage makes the engine allocate without end. Does not know: collections.
+Guarantees: a child ends. Its limits of memory and time grow with the files it opens and are far above what undamaged
+files need, because some damage makes the engine allocate without end. Does not know: collections.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from qdrant_tools.edge.storage.files import content_bytes
 
 WORKER = Path(__file__).with_name("worker.py")
 GIGABYTE = 1 << 30
-NO_MEMORY = "memory allocation of"  # what the engine says before it ends for want of memory
+OUT_OF_MEMORY = "memory allocation of"  # the engine's last words when an allocation has failed
 
 Task = Literal["open", "optimize"]
 
@@ -36,7 +36,7 @@ class Limits:
     @classmethod
     def of(cls, task: Task, content: int) -> Limits:
         """The limits for a shard with this many bytes in its files."""
-        threads = (16 << 20) * (os.cpu_count() or 1)  # the stacks of the engine's, and their share of the heap
+        threads = (16 << 20) * (os.cpu_count() or 1)  # stacks of the engine's threads, and their share of the heap
         if task == "open":
             return cls(GIGABYTE // 2 + threads + 8 * content, 30 + content / 500_000)
         return cls(2 * GIGABYTE + threads + 16 * content, 3600 + content / 2_000)
@@ -44,7 +44,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a child ended: its exit code (negative for a signal), the last line it printed, the last error."""
+    """How a child ended: exit code (negative for a signal), the last line of its output, its error."""
 
     code: int
     result: str
@@ -58,7 +58,7 @@ class Outcome:
 
     @property
     def out_of_memory(self) -> bool:
-        return NO_MEMORY in self.error or "MemoryError" in self.error
+        return OUT_OF_MEMORY in self.error or "MemoryError" in self.error
 
     @property
     def disk_full(self) -> bool:
@@ -82,6 +82,7 @@ def run_worker(
 ) -> Outcome:
     """Run a task on a closed shard and wait for it. `started` gets the process, and None when it has ended."""
     limits = Limits.of(task, content_bytes(shard_folder))
+    # -P: not the worker's own folder, whose module names could hide others
     command = [sys.executable, "-P", str(WORKER), task, str(shard_folder), str(limits.memory)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.Popen(
@@ -102,17 +103,17 @@ def run_worker(
             process.kill()
             process.wait()
     reader.join()
-    with process.stdout or io.StringIO() as written:
-        output = written.read()
-    return Outcome(process.returncode, _last_line(output), _error(errors), limits, timed_out)
+    with process.stdout or io.StringIO() as stream:
+        output = stream.read()
+    return Outcome(process.returncode, _last_line(output), _error_line(errors), limits, timed_out)
 
 
 def _follow_errors(process: subprocess.Popen[str], lines: list[str]) -> None:
-    """Collect what a child says, and end it when its memory has run out: it may hang instead of ending itself."""
+    """Collect a child's errors, and end it when its memory has run out: it may hang instead of ending itself."""
     with process.stderr or io.StringIO() as stream:
         for line in stream:
             lines.append(line)
-            if NO_MEMORY in line:
+            if OUT_OF_MEMORY in line:
                 process.kill()
 
 
@@ -120,7 +121,7 @@ def _last_line(text: str) -> str:
     return (text.strip().splitlines() or [""])[-1]
 
 
-def _error(lines: list[str]) -> str:
+def _error_line(lines: list[str]) -> str:
     """The line that says what went wrong: a failed allocation may be followed by a backtrace."""
-    failed = [line.strip() for line in lines if NO_MEMORY in line]
-    return failed[0] if failed else _last_line("".join(lines))
+    allocations = [line.strip() for line in lines if OUT_OF_MEMORY in line]
+    return allocations[0] if allocations else _last_line("".join(lines))

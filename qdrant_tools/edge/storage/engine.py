@@ -1,7 +1,7 @@
 """A folder of collections, open in this process.
 
 Guarantees: one process per folder; inside the process every client of a folder shares one `Engine`; a collection is
-there whole or not at all after a crash, and nothing else is ever removed (`location.py` says how).
+there whole or not at all after a crash, and nothing else is ever removed (see `location.py`).
 Does not know: qdrant-client's requests and results.
 """
 
@@ -100,20 +100,21 @@ class Engine:
         self._alive()
         target = self._manifest.aliases.get(text(name, "collection name"), name)
         if target not in self._manifest.collections:
-            known = ", ".join(sorted(self._manifest.collections)) or "none"
-            raise CollectionNotFoundError(f"Collection {name} not found; collections here: {known}")
+            names = ", ".join(sorted(self._manifest.collections)) or "none"
+            raise CollectionNotFoundError(f"Collection {name} not found; collections here: {names}")
         return target
 
     def collection(self, name: str) -> OpenCollection:
         """The open collection behind a name or an alias. Raises `CollectionNotFoundError`, `DamagedCollectionError`."""
-        found = self._open.get(name) if isinstance(name, str) else None
-        if found is not None and not self.closed and self.pid == os.getpid():
-            return found
+        # without the lock, because every call of a client comes here
+        opened = self._open.get(name) if isinstance(name, str) else None
+        if opened is not None and not self.closed and self.pid == os.getpid():
+            return opened
         with self._mutex:
             target = self.resolve(name)
             if target not in self._open:
                 entry = self._manifest.collections[target]
-                clear_mark(self._folder(entry))  # before anything is written to it
+                clear_mark(self._folder(entry))  # before anything is written to it: a marked folder may be removed
                 settings = models.CreateCollection.model_validate(entry.settings)
                 self._open[target] = OpenCollection(target, self._folder(entry), settings)
             return self._open[target]
@@ -151,10 +152,10 @@ class Engine:
             if name not in self._manifest.collections:
                 return False
             entry = self._manifest.collections[name]
-            rest = {n: e for n, e in self._manifest.collections.items() if n != name}
+            others = {other: row for other, row in self._manifest.collections.items() if other != name}
             aliases = {alias: target for alias, target in self._manifest.aliases.items() if target != name}
             reserve_of(self.root).spend()
-            self._location.save(rest, aliases)
+            self._location.save(others, aliases)
             opened = self._open.pop(name, None)
             if opened is not None:
                 opened.close(discard=True)
@@ -189,7 +190,7 @@ class Engine:
     ) -> Iterator[Path]:
         """A folder inside this one for as long as the context lasts; after a kill the next open removes it.
 
-        With it goes the draft of a file elsewhere: `location.draft_of(folder, draft_beside)`.
+        The draft of a file elsewhere, `draft_of(folder, draft_beside)`, is removed with it.
         """
         with self._mutex:
             self._alive()

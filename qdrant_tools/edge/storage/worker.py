@@ -1,6 +1,6 @@
-"""The child process: opens one shard folder, runs the engine's optimizer if asked to, closes it.
+"""The child process: opens one shard folder, optimizes it if that is its task, flushes and closes it.
 
-Run as a file with a task (open, optimize), the folder and the bytes of memory it may take; prints 1 if something was
+Run as a file with a task (open, optimize), the folder, and the bytes of memory it may take. Prints 1 if an index was
 built, else 0. It imports nothing but the engine, so that it starts at once.
 """
 
@@ -16,24 +16,24 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
-    """Have the kernel end this process with its parent: nobody would want its result. Linux only."""
+    """Let the kernel end this process with its parent, which alone needs the result. Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def limit_memory(most: int) -> None:
-    """Have allocations fail beyond `most` bytes; files mapped into memory do not count. Linux only."""
+def limit_memory(limit: int) -> None:
+    """Let allocations fail beyond `limit` bytes; files mapped into memory do not count. Linux only."""
     if sys.platform == "linux":
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        if hard == resource.RLIM_INFINITY or most <= hard:
-            resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+        if hard == resource.RLIM_INFINITY or limit <= hard:
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
-def main(task: str, shard_folder: str, most_memory: str) -> None:
+def main(task: str, shard_folder: str, memory_limit: str) -> None:
     end_with_parent()
-    limit_memory(int(most_memory))
+    limit_memory(int(memory_limit))
     shard = qe.EdgeShard.load(shard_folder)
     built = task == "optimize" and shard.optimize()
     shard.flush()

@@ -65,8 +65,8 @@ def build_under_way(client, gate):
 
 @pytest.fixture
 def client(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "QUIET", 3600.0)  # no build unasked
-    monkeypatch.setattr(build, "PATIENCE", 3600.0)
+    monkeypatch.setattr(build, "QUIET_SECONDS", 3600.0)  # no build unasked
+    monkeypatch.setattr(build, "LONGEST_WAIT_SECONDS", 3600.0)
     client = connect(tmp_path)
     create(client)
     yield client
@@ -151,7 +151,7 @@ def test_a_collection_can_be_dropped_while_its_index_is_built(client, gate):
 
 
 def test_points_that_cross_the_threshold_are_indexed_unasked(tmp_path, gate, monkeypatch):
-    monkeypatch.setattr(build, "QUIET", 0.05)
+    monkeypatch.setattr(build, "QUIET_SECONDS", 0.05)
     client = connect(tmp_path)
     create(client)
     upsert(client, matrix(ROWS), batch=ROWS)  # one write: a pause between two would be a load that has come to rest
@@ -164,7 +164,7 @@ def test_points_that_cross_the_threshold_are_indexed_unasked(tmp_path, gate, mon
 
 
 def test_closing_ends_a_build_under_way(tmp_path, gate, monkeypatch):
-    monkeypatch.setattr(build, "QUIET", 0.0)
+    monkeypatch.setattr(build, "QUIET_SECONDS", 0.0)
     client = connect(tmp_path)
     create(client)
     upsert(client, matrix(ROWS))

@@ -311,7 +311,7 @@ def test_the_manifest_of_a_first_release_put_back_is_refused(folder):
 
 
 def test_a_change_that_cannot_be_saved_changes_nothing(folder, held, monkeypatch):
-    monkeypatch.setattr(build, "SMALL", -1)  # beside the collection, however small it is
+    monkeypatch.setattr(build, "IN_PROCESS_BYTES", -1)  # beside the collection, however small it is
     client = connect(folder)
     assert state(client) == held
     (folder / "manifest.json.new").mkdir()  # no file can be written in its place
@@ -430,7 +430,7 @@ from qdrant_tools.edge.storage import build
 from qdrant_tools.edge.client import EmbeddedClient
 from qdrant_tools.collections.snapshots import (create_snapshot, restore_snapshot)
 
-build.SMALL = -1
+build.IN_PROCESS_BYTES = -1
 VECTOR = models.VectorParams(size=4, distance=models.Distance.DOT)
 ALIAS = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name="ünï code", alias_name="live"))
 EVENTS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")
