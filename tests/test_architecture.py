@@ -25,7 +25,7 @@ DOORS = {
         "llama_index_embed_plus/training/",
     ),
     "sentence_transformers": (
-        "llama_index_embed_plus/encoders/torch_",
+        "llama_index_embed_plus/encoders/cross_encoder.py",
         "llama_index_embed_plus/export/",
         "llama_index_embed_plus/training/",
     ),

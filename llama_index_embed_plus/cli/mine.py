@@ -292,7 +292,7 @@ def _show(found: Audit) -> None:
 def _opened(judge: CrossEncoderJudge | None) -> Judge | None:
     if judge is None:
         return None
-    from llama_index_embed_plus.encoders.torch_encoder import cross_encoder_judge
+    from llama_index_embed_plus.encoders.cross_encoder import cross_encoder_judge
 
     model, threshold, promote = judge
     return cross_encoder_judge(model, threshold=threshold, promote=promote)

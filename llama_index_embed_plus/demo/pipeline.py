@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from llama_index_embed_plus.demo.corpus import DocstringCorpus, load_docstrings
-from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter, attach
+from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter, attach_adapter
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.evaluate.plots.pages import before_after
 from llama_index_embed_plus.evaluate.retrieval.comparison import Comparison, compare
@@ -245,7 +245,7 @@ class Demo:
             self.manager.switch_alias(ALIAS, f"{ALIAS}-full")
             return "full"
         if systems.comparisons["adapter"].proves_better:
-            attach(self.folder / "base-model", adapter, self.folder / "model")
+            attach_adapter(self.folder / "base-model", adapter, self.folder / "model")
             return "adapter"
         return "base"
 

@@ -1,7 +1,7 @@
 from .adapter import AdaptedEncoder, QueryAdapter
+from .cross_encoder import cross_encoder_judge
 from .open import BackendName, Description, Identity, describe, identify, open_encoder
 from .text_encoder import Runtime, TextEncoder
-from .torch_encoder import cross_encoder_judge
 
 __all__ = [
     "AdaptedEncoder",

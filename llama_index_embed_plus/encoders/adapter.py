@@ -1,26 +1,19 @@
-"""A query adapter: query vectors -> better query vectors of the same space, document vectors untouched.
+"""A query adapter: query vectors -> better query vectors of the same space. Document vectors stay as they are.
 
-The map is one of four kinds (`maps`), each the identity before training: an unfitted adapter changes nothing. What
-comes out of it is brought back to unit length. Serving needs numpy only.
-
-Guarantees: output is unit length and float32; a saved adapter remembers the space it was fitted in and is refused
-in any other. Does not know: texts, torch, collections. Fitting is `llama_index_embed_plus.training.adapter`.
-
-Query vectors -> query vectors: the kinds of maps that a query adapter may be, in numpy.
-
-Each is residual in the sense that it starts at the identity; q is a row, (n, dimension). The length of what comes out
-is the adapter's business.
+The map of an adapter is one of four kinds. Each starts as the identity, so an adapter that is not fitted changes
+nothing. q is a row of (n, dimension):
 
     full         q + q W                        W (dimension, dimension), 0 at the start
     low_rank     q + q A B                      A (dimension, rank), B (rank, dimension), B = 0 at the start
     orthogonal   q R                            R (dimension, dimension), R Rᵀ = 1 to 1e-5, R = 1 at the start
     mlp          q + tanh(q A + b) B            A (dimension, hidden), b (hidden,), B (hidden, dimension), B = 0
 
-An orthogonal map turns the queries' space and keeps every angle between queries; a low-rank one moves queries in few
-directions only; tanh keeps the step of an mlp bounded however far a query lies from those it was fitted on.
+An orthogonal map turns the queries' space and keeps every angle between queries. A low-rank one moves queries in a few
+directions only. In an mlp, tanh bounds the step of a query, however far it lies from those it was fitted on.
 
-Guarantees: weights of impossible shapes, not finite, or not orthogonal where they should be, never become a map.
-Does not know: spaces, files, torch.
+Guarantees: results have unit length and are float32; weights of impossible shapes, not finite, or not orthogonal where
+they should be, never become a map; a saved adapter remembers its space and is refused in any other. Needs numpy only.
+Does not know: texts, collections, how adapters are fitted (see `training.adapter`).
 """
 
 from __future__ import annotations
@@ -42,13 +35,152 @@ from numpy.typing import NDArray
 
 from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.models import artifact
-from llama_index_embed_plus.models import files as checkpoints
+from llama_index_embed_plus.models.files import resolve
 from llama_index_embed_plus.models.spec import read_spec, space_of
 from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Encoder, Vectors
 
+AdapterKind = Literal["full", "low_rank", "orthogonal", "mlp"]
+Array = NDArray[np.float32]
+ORTHOGONAL_TO = 1e-5
+"""How far R Rᵀ may be from 1, in any entry."""
+
+
+@dataclass(frozen=True, eq=False)
+class QueryMap:
+    """A map on query vectors. Its fields are float32 arrays, which are checked when it is made."""
+
+    kind: ClassVar[AdapterKind]
+
+    def __post_init__(self) -> None:
+        for name, array in self.arrays().items():
+            if array.dtype != np.float32 or not np.isfinite(array).all():
+                raise UsageError(f"{name} of a {self.kind} map is not all finite float32 numbers ({array.dtype})")
+        self.check()
+
+    def check(self) -> None:
+        """Raise UsageError unless the arrays fit each other."""
+        raise NotImplementedError
+
+    def __call__(self, query_vectors: Vectors) -> Vectors:
+        """Map (n, dimension) to (n, dimension), not normalised."""
+        raise NotImplementedError
+
+    @property
+    def dimension(self) -> int:
+        return int(next(iter(self.arrays().values())).shape[0])
+
+    def arrays(self) -> dict[str, Array]:
+        """Return name -> array in the order of the fields, as a file holds them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Any]) -> Self:
+        """Make a map from arrays by name. KeyError if one is missing, UsageError if one does not fit."""
+        return cls(*(np.asarray(arrays[field.name], np.float32) for field in fields(cls)))
+
+
+@dataclass(frozen=True, eq=False)
+class FullMap(QueryMap):
+    """`q + q W` with `weight` W."""
+
+    kind: ClassVar[AdapterKind] = "full"
+    weight: Array
+
+    def check(self) -> None:
+        _square(self.kind, "weight", self.weight)
+
+    def __call__(self, query_vectors: Vectors) -> Vectors:
+        return np.asarray(query_vectors + query_vectors @ self.weight, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankMap(QueryMap):
+    """`q + q A B` with `down` A and `up` B."""
+
+    kind: ClassVar[AdapterKind] = "low_rank"
+    down: Array
+    up: Array
+
+    def check(self) -> None:
+        _bottleneck(self.kind, self.down, self.up)
+
+    def __call__(self, query_vectors: Vectors) -> Vectors:
+        return np.asarray(query_vectors + (query_vectors @ self.down) @ self.up, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class OrthogonalMap(QueryMap):
+    """`q R` with `rotation` R."""
+
+    kind: ClassVar[AdapterKind] = "orthogonal"
+    rotation: Array
+
+    def check(self) -> None:
+        _square(self.kind, "rotation", self.rotation)
+        off = float(np.abs(self.rotation @ self.rotation.T - np.eye(self.dimension, dtype=np.float32)).max())
+        if off > ORTHOGONAL_TO:
+            raise UsageError(f"rotation times its transpose is {off:.1e} away from 1, expected at most {ORTHOGONAL_TO}")
+
+    def __call__(self, query_vectors: Vectors) -> Vectors:
+        return np.asarray(query_vectors @ self.rotation, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class MlpMap(QueryMap):
+    """`q + tanh(q A + b) B` with `down` A, `up` B and `bias` b."""
+
+    kind: ClassVar[AdapterKind] = "mlp"
+    down: Array
+    up: Array
+    bias: Array
+
+    def check(self) -> None:
+        _bottleneck(self.kind, self.down, self.up)
+        if self.bias.shape != self.down.shape[1:]:
+            raise UsageError(f"bias of a mlp map has shape {self.bias.shape}, expected {self.down.shape[1:]}")
+
+    def __call__(self, query_vectors: Vectors) -> Vectors:
+        hidden = np.tanh(query_vectors @ self.down + self.bias)
+        return np.asarray(query_vectors + hidden @ self.up, np.float32)
+
+
+MAPS: Mapping[str, type[QueryMap]] = {cls.kind: cls for cls in (FullMap, LowRankMap, OrthogonalMap, MlpMap)}
+
+
+def unfitted(kind: str, dimension: int, *, width: int = 32, seed: int = 0) -> QueryMap:
+    """Return the map of a kind that changes nothing. `width` is the rank of low_rank, the hidden units of mlp.
+
+    Raises UsageError for an unknown kind or a width below 1.
+    """
+    if kind not in MAPS:
+        raise UsageError(f"adapter kind is {kind!r}, expected one of {', '.join(MAPS)}")
+    if width < 1:
+        raise UsageError(f"width is {width}, expected at least 1")
+    if kind == "full":
+        return FullMap(np.zeros((dimension, dimension), np.float32))
+    if kind == "orthogonal":
+        return OrthogonalMap(np.eye(dimension, dtype=np.float32))
+    # With one side random and the other 0 the product is 0, and still has a gradient.
+    random = np.random.default_rng(seed).standard_normal((dimension, width)) / np.sqrt(dimension)
+    down, up = random.astype(np.float32), np.zeros((width, dimension), np.float32)
+    return LowRankMap(down, up) if kind == "low_rank" else MlpMap(down, up, np.zeros(width, np.float32))
+
+
+def _square(kind: str, name: str, array: Array) -> None:
+    if array.ndim != 2 or array.shape[0] != array.shape[1] or not array.size:
+        raise UsageError(f"{name} of a {kind} map has shape {array.shape}, expected a square")
+
+
+def _bottleneck(kind: str, down: Array, up: Array) -> None:
+    if down.ndim != 2 or up.shape != down.shape[::-1] or not down.size:
+        raise UsageError(
+            f"down and up of a {kind} map have shapes {down.shape} and {up.shape}, expected (d, r) and (r, d)"
+        )
+
+
 WEIGHTS_FILE, CONFIG_FILE = "adapter.npz", "adapter.json"
-_ALSO_CALLED = {"residual-linear": "full"}
+_FORMER_NAMES = {"residual-linear": "full"}
 """Kinds under the names that earlier versions wrote."""
 
 
@@ -85,8 +217,8 @@ class QueryAdapter:
 
     @property
     def build(self) -> str:
-        """Name this adapter's weights, for the `build` of the encoder that carries it."""
-        # A full adapter is named by its weight alone, as it always was.
+        """Name of this adapter's weights, which becomes part of the `build` of an encoder that carries it."""
+        # Adapters saved before there were kinds are full ones, named by their weight alone.
         digest = hashlib.sha256(b"" if self.kind == "full" else self.kind.encode())
         for array in self.map.arrays().values():
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -116,7 +248,7 @@ class QueryAdapter:
             kind, space, expected = config["kind"], config["space"], config["build"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DamagedModelError(f"{folder / CONFIG_FILE} cannot be read ({error!r}): fit it again") from error
-        kind = _ALSO_CALLED.get(str(kind), str(kind))
+        kind = _FORMER_NAMES.get(str(kind), str(kind))
         if kind not in MAPS:
             raise DamagedModelError(
                 f"{folder / CONFIG_FILE} has kind {kind!r}, this version knows {', '.join(MAPS)}: "
@@ -125,7 +257,7 @@ class QueryAdapter:
         try:
             with (folder / WEIGHTS_FILE).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 adapter = cls(MAPS[kind].of(arrays), str(space))
-        # A zip archive that is cut off or garbled raises any of these.
+        # A zip archive that is cut short or garbled raises any of these.
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, UsageError) as error:
             raise DamagedModelError(f"{folder / WEIGHTS_FILE} cannot be read ({error}): fit it again") from error
         if adapter.build != expected:
@@ -133,19 +265,19 @@ class QueryAdapter:
         return adapter
 
 
-def attach(model: str | Path, adapter: QueryAdapter, out: Path) -> None:
+def attach_adapter(model: str | Path, adapter: QueryAdapter, out: Path) -> None:
     """Write to `out` a copy of `model` that carries `adapter`: the artifact to serve with.
 
     Raises `UsageError` if the adapter was fitted for another model, or `out` holds something else.
     """
-    with attached(model, adapter, out):
+    with attaching_adapter(model, adapter, out):
         pass
 
 
 @contextmanager
-def attached(model: str | Path, adapter: QueryAdapter, out: Path) -> Iterator[Path]:
-    """As `attach`, with a moment in which more files (a report, a card) may be written into the draft it gives."""
-    base = checkpoints.resolve(model)
+def attaching_adapter(model: str | Path, adapter: QueryAdapter, out: Path) -> Iterator[Path]:
+    """Like `attach_adapter`. More files, such as a report, may be written into the folder before it is sealed."""
+    base = resolve(model)
     space = space_of(base, read_spec(base))
     if adapter.space != space:
         raise UsageError(
@@ -163,7 +295,7 @@ def attached(model: str | Path, adapter: QueryAdapter, out: Path) -> Iterator[Pa
 
 
 def without_adapter(encoder: Encoder) -> Encoder:
-    """Return the encoder that an adapter of its is fitted for: the same, with query vectors as the model makes them."""
+    """Return the encoder with query vectors as the model makes them, as fitting an adapter needs it."""
     if isinstance(encoder, AdaptedEncoder):
         return encoder.base
     if getattr(encoder, "adapter", None) is None:
@@ -174,9 +306,9 @@ def without_adapter(encoder: Encoder) -> Encoder:
 
 
 class AdaptedEncoder:
-    """An encoder whose queries pass through an adapter. Its space is its base's: the collection stays as it is.
+    """An encoder whose queries pass through an adapter. It has the space of its base: collections stay as they are.
 
-    An adapter that `base` carries already is replaced, not followed by this one.
+    If `base` carries an adapter already, this one replaces it.
     """
 
     def __init__(self, base: Encoder, adapter: QueryAdapter) -> None:
@@ -201,7 +333,7 @@ class AdaptedEncoder:
 
     @property
     def refusal(self) -> str | None:
-        """Why the base must not be promoted, if there is a reason; see `artifact`."""
+        """Why the base must not be promoted, if there is a reason; see `models.artifact`."""
         return getattr(self.base, "refusal", None)
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
@@ -209,142 +341,3 @@ class AdaptedEncoder:
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         return self.base.encode_passages(texts)
-
-
-Kind = Literal["full", "low_rank", "orthogonal", "mlp"]
-Array = NDArray[np.float32]
-ORTHOGONAL_TO = 1e-5
-"""How far R Rᵀ may be from 1, in any entry."""
-
-
-@dataclass(frozen=True, eq=False)
-class QueryMap:
-    """What the kinds have in common: float32 arrays as fields, checked when made."""
-
-    kind: ClassVar[Kind]
-
-    def __post_init__(self) -> None:
-        for name, array in self.arrays().items():
-            if array.dtype != np.float32 or not np.isfinite(array).all():
-                raise UsageError(f"{name} of a {self.kind} map is not all finite float32 numbers ({array.dtype})")
-        self.check()
-
-    def check(self) -> None:
-        """Raise UsageError unless the arrays fit each other."""
-        raise NotImplementedError
-
-    def __call__(self, query_vectors: Vectors) -> Vectors:
-        """Map (n, dimension) to (n, dimension), not normalised."""
-        raise NotImplementedError
-
-    @property
-    def dimension(self) -> int:
-        return int(next(iter(self.arrays().values())).shape[0])
-
-    def arrays(self) -> dict[str, Array]:
-        """Name -> array, in the order of the fields: what a file holds."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def of(cls, arrays: Mapping[str, Any]) -> Self:
-        """Make the map of arrays by name. KeyError if one is missing, UsageError if one does not fit."""
-        return cls(*(np.asarray(arrays[field.name], np.float32) for field in fields(cls)))
-
-
-@dataclass(frozen=True, eq=False)
-class FullMap(QueryMap):
-    """`q + q W` with `weight` W."""
-
-    kind: ClassVar[Kind] = "full"
-    weight: Array
-
-    def check(self) -> None:
-        _square(self.kind, "weight", self.weight)
-
-    def __call__(self, query_vectors: Vectors) -> Vectors:
-        return np.asarray(query_vectors + query_vectors @ self.weight, np.float32)
-
-
-@dataclass(frozen=True, eq=False)
-class LowRankMap(QueryMap):
-    """`q + q A B` with `down` A and `up` B."""
-
-    kind: ClassVar[Kind] = "low_rank"
-    down: Array
-    up: Array
-
-    def check(self) -> None:
-        _bottleneck(self.kind, self.down, self.up)
-
-    def __call__(self, query_vectors: Vectors) -> Vectors:
-        return np.asarray(query_vectors + (query_vectors @ self.down) @ self.up, np.float32)
-
-
-@dataclass(frozen=True, eq=False)
-class OrthogonalMap(QueryMap):
-    """`q R` with `rotation` R."""
-
-    kind: ClassVar[Kind] = "orthogonal"
-    rotation: Array
-
-    def check(self) -> None:
-        _square(self.kind, "rotation", self.rotation)
-        off = float(np.abs(self.rotation @ self.rotation.T - np.eye(self.dimension, dtype=np.float32)).max())
-        if off > ORTHOGONAL_TO:
-            raise UsageError(f"rotation times its transpose is {off:.1e} away from 1, expected at most {ORTHOGONAL_TO}")
-
-    def __call__(self, query_vectors: Vectors) -> Vectors:
-        return np.asarray(query_vectors @ self.rotation, np.float32)
-
-
-@dataclass(frozen=True, eq=False)
-class MlpMap(QueryMap):
-    """`q + tanh(q A + b) B` with `down` A, `up` B and `bias` b."""
-
-    kind: ClassVar[Kind] = "mlp"
-    down: Array
-    up: Array
-    bias: Array
-
-    def check(self) -> None:
-        _bottleneck(self.kind, self.down, self.up)
-        if self.bias.shape != self.down.shape[1:]:
-            raise UsageError(f"bias of a mlp map has shape {self.bias.shape}, expected {self.down.shape[1:]}")
-
-    def __call__(self, query_vectors: Vectors) -> Vectors:
-        hidden = np.tanh(query_vectors @ self.down + self.bias)
-        return np.asarray(query_vectors + hidden @ self.up, np.float32)
-
-
-MAPS: Mapping[str, type[QueryMap]] = {cls.kind: cls for cls in (FullMap, LowRankMap, OrthogonalMap, MlpMap)}
-
-
-def unfitted(kind: str, dimension: int, *, width: int = 32, seed: int = 0) -> QueryMap:
-    """Return the map of a kind that changes nothing. `width` is the rank of low_rank, the hidden units of mlp.
-
-    Raises UsageError for an unknown kind or a width below 1.
-    """
-    if kind not in MAPS:
-        raise UsageError(f"adapter kind is {kind!r}, expected one of {', '.join(MAPS)}")
-    if width < 1:
-        raise UsageError(f"width is {width}, expected at least 1")
-    if kind == "full":
-        return FullMap(np.zeros((dimension, dimension), np.float32))
-    if kind == "orthogonal":
-        return OrthogonalMap(np.eye(dimension, dtype=np.float32))
-    # One side random, the other 0: the product is 0, and yet has a gradient.
-    random = np.random.default_rng(seed).standard_normal((dimension, width)) / np.sqrt(dimension)
-    down, up = random.astype(np.float32), np.zeros((width, dimension), np.float32)
-    return LowRankMap(down, up) if kind == "low_rank" else MlpMap(down, up, np.zeros(width, np.float32))
-
-
-def _square(kind: str, name: str, array: Array) -> None:
-    if array.ndim != 2 or array.shape[0] != array.shape[1] or not array.size:
-        raise UsageError(f"{name} of a {kind} map has shape {array.shape}, expected a square")
-
-
-def _bottleneck(kind: str, down: Array, up: Array) -> None:
-    if down.ndim != 2 or up.shape != down.shape[::-1] or not down.size:
-        raise UsageError(
-            f"down and up of a {kind} map have shapes {down.shape} and {up.shape}, expected (d, r) and (r, d)"
-        )

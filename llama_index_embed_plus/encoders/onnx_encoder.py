@@ -1,16 +1,13 @@
-"""An ONNX build run by onnxruntime. Needs no torch.
+"""An ONNX graph, run by onnxruntime: token batches -> vectors. Needs no torch.
 
-Threads follow the work: one batch alone gets a session that uses all cores; many batches go to one single-threaded
-session that is called from one thread per core, which has fewer barriers and is faster.
-Guarantees: the same vectors either way up to rounding. Does not know: texts.
+Threads follow the work. A single batch gets a session that uses all cores. Many batches go to a single-threaded session
+that is called from one thread per core, which is faster because threads rarely wait for each other.
 
-A precision -> how onnxruntime is to open a graph of it, so that int8 products are exact on every processor.
+x86 processors without VNNI add products of bytes in 16-bit sums that saturate, so an int8 graph would give other
+vectors there. On such a processor the session multiplies unsigned weights instead: exact everywhere, but slower.
 
-x86 processors without VNNI multiply bytes in 16-bit sums that saturate: the vectors of an int8 build would be other
-ones there. onnxruntime can multiply unsigned weights instead, which is exact everywhere and slower than VNNI; the
-rewriting that it takes belongs to its second level of optimisation.
-
-Guarantees: what is measured is the processor, not its name. Does not know: graphs.
+Guarantees: both sessions give the same vectors up to rounding; saturation is measured, not guessed from the processor's
+name. Does not know: texts.
 """
 
 from __future__ import annotations
@@ -91,7 +88,7 @@ class OnnxBackend:
             "token_type_ids": np.zeros_like(batch.ids),
             "prompt_tokens": np.asarray(batch.prompt_tokens, np.int64),
         }
-        # Graphs of hubs take token types, ours do not; only what a graph names is given.
+        # Graphs from a hub read token types, ours do not. A session refuses inputs that it does not know.
         return {name: values[name] for name in self._inputs}
 
     def _finish(self, states: Any, batch: TokenBatch) -> Any:
@@ -101,7 +98,7 @@ class OnnxBackend:
 
     def _session(self, threads: int) -> Any:
         """The session with that many threads, opened at its first use."""
-        # Opened late: a server of single queries never needs the bulk session, an indexer never the other.
+        # A server of single queries never needs the bulk session, and an indexer never the other one.
         with self._lock:
             if threads not in self._sessions:
                 self._sessions[threads] = open_session(
@@ -129,7 +126,7 @@ def open_session(file: Path, threads: int, *, providers: list[Any], int8: bool) 
     except DamagedModelError:
         if not int8:
             raise
-        # onnxruntime fails to make a weight unsigned that two products read; what that changes, the self-check finds
+        # onnxruntime cannot make a weight unsigned that two products read. If vectors differ, the self-check finds it.
         return _opened(file, session_options(threads, int8=False), providers)
 
 
@@ -151,7 +148,7 @@ def cores() -> int:
 
 
 def _output(session: Any, file: Path) -> tuple[str, bool]:
-    """(name of the output to read, whether it is pooled already)."""
+    """Return the name of the output to read, and whether it is pooled already."""
     outputs = {node.name: node for node in session.get_outputs()}
     known = {"input_ids", "attention_mask", "token_type_ids", "prompt_tokens"}
     unknown = [node.name for node in session.get_inputs() if node.name not in known]
@@ -166,21 +163,21 @@ def _output(session: Any, file: Path) -> tuple[str, bool]:
 
 
 # One MatMulInteger of unsigned "a" and signed "b", both of any shape: opset 10, IR version 5.
-PRODUCT = base64.b64decode(
+_PRODUCT = base64.b64decode(
     "CAU6UAoYCgFhCgFiEgF5Ig1NYXRNdWxJbnRlZ2VyEgFnWg8KAWESCgoICAISBAoACgBaDwoBYhIKCggIAxIECgAKAGIPCgF5EgoKCAgGEgQKAAoA"
     "QgQKABAK"
 )
-DEPTH = 64
+_DEPTH = 64
 
 
 def session_options(threads: int, *, int8: bool) -> onnxruntime.SessionOptions:
-    """The options under which a graph is opened for serving."""
+    """Return the options with which a graph is opened for serving."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     # Higher levels fuse Add and LayerNormalization into a kernel that is slower on a CPU.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    if int8 and products_saturate():
+    if int8 and products_saturate():  # the rewriting to unsigned weights belongs to the second level
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
@@ -189,6 +186,6 @@ def session_options(threads: int, *, int8: bool) -> onnxruntime.SessionOptions:
 @cache
 def products_saturate() -> bool:
     """Whether sums of the largest products of unsigned and signed bytes come out too small on this processor."""
-    session = onnxruntime.InferenceSession(PRODUCT, providers=["CPUExecutionProvider"])
-    largest = {"a": np.full((4, DEPTH), 255, np.uint8), "b": np.full((DEPTH, 16), 127, np.int8)}
-    return bool((session.run(None, largest)[0] != 255 * 127 * DEPTH).any())
+    session = onnxruntime.InferenceSession(_PRODUCT, providers=["CPUExecutionProvider"])
+    largest = {"a": np.full((4, _DEPTH), 255, np.uint8), "b": np.full((_DEPTH, 16), 127, np.int8)}
+    return bool((session.run(None, largest)[0] != 255 * 127 * _DEPTH).any())

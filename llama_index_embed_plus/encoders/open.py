@@ -1,34 +1,23 @@
-"""A model's name or folder -> a TextEncoder. The door behind which torch and onnxruntime wait.
+"""A model's name or folder -> a `TextEncoder`, without importing torch or onnxruntime before they are needed.
 
-`identify` says what `open_encoder` would open, without importing either of them.
+`open_encoder` opens a model. `identify` says what would be opened, and `describe` says where each fact about it comes
+from. All three take the same arguments with the same meaning (`ModelArguments`), and the last two only read files.
 
-A few texts with the vectors a build gave where it was made -> whether it gives them here.
-
-int8 products saturate on some processors, and another onnxruntime may compute otherwise: nothing fails then, the
-vectors are just other ones. Comparing eight of them when a model is opened costs milliseconds and finds it.
-Guarantees: the bound is on the cosine of each text's vector to the recorded one.
-Does not know: how vectors are computed.
-
-A model -> everything that decides its vectors, each fact with the file or rule it comes from.
-
-Guarantees: nothing is computed and no heavy library is imported; what is assumed says so.
-Does not know: how to print it.
+Guarantees: an artifact's files are what its manifest says; an adapter fits its model; what is assumed is reported.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
-
-import numpy as np
+from typing import Any, Literal, TypedDict, get_args
 
 from llama_index_embed_plus.encoders.adapter import QueryAdapter
+from llama_index_embed_plus.encoders.self_check import find_mismatch
 from llama_index_embed_plus.encoders.text_encoder import Backend, Runtime, TextEncoder
-from llama_index_embed_plus.encoders.tokens import Ids, TokenBatch, Tokenizer
 from llama_index_embed_plus.errors import DamagedModelError, ParityError
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.models.families import family_of
@@ -36,25 +25,32 @@ from llama_index_embed_plus.models.files import read_json, resolve
 from llama_index_embed_plus.models.spec import EncoderSpec, Overrides, read_spec, space_of
 from llama_index_embed_plus.models.weights import weight_files
 from qdrant_tools.errors import UsageError
-from qdrant_tools.records import Vectors
-
-__all__ = ["BackendName", "Identity", "Overrides", "Runtime", "TextEncoder", "identify", "open_encoder"]
 
 logger = logging.getLogger(__name__)
 
 BackendName = Literal["auto", "torch", "onnx", "onnx-fp32", "onnx-int8"]
 
 
+class ModelArguments(TypedDict, total=False):
+    """The keywords that `identify` and `open_encoder` share: everything that decides which vectors a model gives."""
+
+    backend: BackendName
+    revision: str | None
+    cache_folder: str | Path | None
+    overrides: Overrides | None
+    runtime: Runtime | None
+
+
 @dataclass(frozen=True)
 class Identity:
-    """What a name or folder stands for. `build` tells how its vectors are computed, `space` which they are."""
+    """The model behind a name or folder. `space` names its vectors, `build` says how they are computed."""
 
     folder: Path
     spec: EncoderSpec
     space: str
     build: str
     onnx_file: Path | None
-    """The graph that is run; None: torch runs the weights."""
+    """The graph to run. None: torch runs the weights."""
     adapter: QueryAdapter | None
 
 
@@ -65,9 +61,12 @@ def identify(
     revision: str | None = None,
     cache_folder: str | Path | None = None,
     overrides: Overrides | None = None,
-    trust_remote_code: bool = False,
+    runtime: Runtime | None = None,
 ) -> Identity:
-    """Say what `open_encoder` with the same arguments would open. Reads files, imports no heavy library."""
+    """Say what `open_encoder` with the same arguments would open. Reads files; imports neither torch nor onnxruntime.
+
+    Raises the errors of `open_encoder` that are about names and files.
+    """
     if backend not in get_args(BackendName):
         raise UsageError(f"backend is {backend!r}, expected one of {', '.join(get_args(BackendName))}")
     folder = resolve(
@@ -75,18 +74,18 @@ def identify(
         revision=revision,
         cache_folder=cache_folder,
         graphs=backend != "torch",
-        trust_remote_code=trust_remote_code,
+        trust_remote_code=runtime is not None and runtime.trust_remote_code,
     )
     manifest = artifact.verify_small_files(folder) if artifact.is_artifact(folder) else None
     spec = read_spec(folder, overrides)
     graph = _pick_graph(folder, manifest, spec, backend)
-    # A graph's own hash was checked: the weights it was made from need not be there, nor be read again.
+    # The hash of a graph was checked already. Its weights need not be read again, and may have been left out.
     space = space_of(folder, spec, weights=manifest.weights if manifest and graph else None)
     if manifest is not None and spec == manifest.spec and manifest.space != space:
         raise DamagedModelError(
             f"{folder} was sealed as {manifest.space} but holds {space}: a file was exchanged; export it again"
         )
-    # Only now: an adapter belongs to one space.
+    # An adapter belongs to one space, which is known only now.
     adapter = _adapter(folder, space)
     build = (graph.build if graph else "torch-fp32") + ("+adapter" if adapter else "")
     return Identity(folder, spec, space, build, graph.file if graph else None, adapter)
@@ -104,66 +103,67 @@ def open_encoder(
 ) -> TextEncoder:
     """Open a hub name, a model folder, an ONNX folder or an artifact as its authors meant it.
 
-    backend: `auto` takes an artifact's ONNX build (int8 before fp32), of other folders the weights, or the ONNX file
-    where there are no weights or no torch.
-    device: of torch, such as "cpu" or "cuda:0"; None: a GPU if there is one. Of ONNX: "cpu" (None), "cuda", "openvino".
-    revision, cache_folder: of a hub name, as in huggingface_hub.
-    Raises ModelNotFoundError, DamagedModelError, UsageError, NotSupportedError, MissingExtraError, ParityError.
+    Args:
+        backend: `auto` takes an artifact's ONNX build, int8 before fp32. Of other folders it takes the weights, or the
+            ONNX file if there are no weights or no torch.
+        device: For torch "cpu", "cuda:0" and so on; None takes a GPU if there is one. For ONNX "cpu" (None), "cuda" or
+            "openvino".
+        revision: Branch, tag or commit of a hub name.
+        cache_folder: Where models from the hub are kept, as in huggingface_hub.
+        overrides: What is to differ from the model's own files. Each override changes the space.
+        runtime: How the model is run. Nothing in it changes the space.
+
+    Raises:
+        ModelNotFoundError: No such model, or it is not here and the hub cannot be reached.
+        DamagedModelError: A file is missing, damaged, or contradicts another.
+        UsageError, NotSupportedError: An argument, or something the model asks for, cannot be honoured.
+        MissingExtraError: The library that runs the model is not installed.
+        ParityError: The build gives other vectors on this machine, and there is no other build.
     """
     runtime = runtime or Runtime()
-    found = identify(
-        model,
-        backend=backend,
-        revision=revision,
-        cache_folder=cache_folder,
-        overrides=overrides,
-        trust_remote_code=runtime.trust_remote_code,
+    identity = identify(
+        model, backend=backend, revision=revision, cache_folder=cache_folder, overrides=overrides, runtime=runtime
     )
-    for name, source in found.spec.sources.items():
-        if source.startswith("assumed") and not artifact.is_artifact(found.folder):
-            logger.warning("%s: %s=%r is %s", found.folder, name, getattr(found.spec, name), source)
-    engine = _backend(found, device, runtime)
-    if found.onnx_file is not None:
-        engine = _checked(engine, found, device, runtime)
-    refusal = artifact.refusal(found.folder)
-    return TextEncoder(found.spec, found.space, found.folder, engine, adapter=found.adapter, refusal=refusal)
+    folder, spec = identity.folder, identity.spec
+    for name, source in spec.sources.items():
+        if source.startswith("assumed") and not artifact.is_artifact(folder):
+            logger.warning("%s: %s=%r is %s", folder, name, getattr(spec, name), source)
+    engine = _open_backend(identity, device, runtime)
+    refusal = artifact.refusal(folder)
+    return TextEncoder(spec, identity.space, folder, engine, adapter=identity.adapter, refusal=refusal)
 
 
-def _backend(found: Identity, device: str | None, runtime: Runtime) -> Backend:
-    if found.onnx_file is not None:
-        from llama_index_embed_plus.encoders.onnx_encoder import OnnxBackend
+def _open_backend(identity: Identity, device: str | None, runtime: Runtime) -> Backend:
+    """Open the graph or the weights. A graph that gives other vectors here is replaced by the fp32 build."""
+    if identity.onnx_file is None:
+        from llama_index_embed_plus.encoders.torch_encoder import TorchBackend
 
-        build = found.build.removesuffix("+adapter")
-        return OnnxBackend(found.onnx_file, found.folder, found.spec, build=build, device=device, runtime=runtime)
-    from llama_index_embed_plus.encoders.torch_encoder import TorchBackend
+        return TorchBackend(identity.folder, identity.spec, device=device, runtime=runtime)
+    from llama_index_embed_plus.encoders.onnx_encoder import OnnxBackend
 
-    return TorchBackend(found.folder, found.spec, device=device, runtime=runtime)
-
-
-def _checked(backend: Backend, found: Identity, device: str | None, runtime: Runtime) -> Backend:
-    """Compare a few vectors with those from where the build was made; give the fp32 build if they are others."""
-    mismatch = fault(backend, found.folder)
+    folder, spec, build = identity.folder, identity.spec, identity.build.removesuffix("+adapter")
+    backend = OnnxBackend(identity.onnx_file, folder, spec, build=build, device=device, runtime=runtime)
+    mismatch = find_mismatch(backend, folder)
     if mismatch is None:
         return backend
-    fallback = artifact.onnx_build(found.folder, artifact.read_manifest(found.folder), found.spec, build="onnx-fp32")
-    if runtime.on_mismatch == "error" or fallback is None or fallback.file == found.onnx_file:
-        raise ParityError(f"{found.folder}: {mismatch}; use backend='torch', or export it again on this machine")
-    logger.warning("%s: %s; the fp32 build is used instead", found.folder, mismatch)
-    build = found.build.replace("onnx-int8", "onnx-fp32")
-    other = replace(found, onnx_file=fallback.file, build=build)
-    return _checked(_backend(other, device, runtime), other, device, runtime)
+    fallback = artifact.onnx_build(folder, artifact.read_manifest(folder), spec, build="onnx-fp32")
+    if runtime.on_mismatch == "error" or fallback is None or fallback.file == identity.onnx_file:
+        raise ParityError(f"{folder}: {mismatch}; use backend='torch', or export it again on this machine")
+    logger.warning("%s: %s; the fp32 build is used instead", folder, mismatch)
+    build = identity.build.replace("onnx-int8", "onnx-fp32")
+    return _open_backend(replace(identity, onnx_file=fallback.file, build=build), device, runtime)
 
 
 def _pick_graph(
     folder: Path, manifest: artifact.Manifest | None, spec: EncoderSpec, backend: BackendName
 ) -> artifact.Build | None:
-    """The graph to run; None: torch is to run the weights."""
+    """Return the graph to run. None: torch is to run the weights."""
     if backend == "torch":
         return None
     if backend == "auto" and manifest is None and _torch_can_run(folder, spec):
         return None
     if backend == "auto" and manifest is not None and not artifact.fits(manifest, spec):
-        return None  # the graph has another pooling inside; the weights can do both
+        return None  # the graph has another pooling or dimension built in; the weights can do both
     build = backend if backend in ("onnx-fp32", "onnx-int8") else None
     graph = artifact.onnx_build(folder, manifest, spec, build=build)
     if graph is None and backend != "auto":
@@ -188,65 +188,7 @@ def _adapter(folder: Path, space: str) -> QueryAdapter | None:
     return adapter
 
 
-FILE = "onnx/self_check.json"
-
-TEXTS = (
-    "How do I sort a list of numbers?",
-    "Return the median of a sequence; raise an error if it is empty.",
-    "The train to Munich leaves ten minutes late from platform 7.",
-    "x",
-    "Les résultats sont classés par pertinence décroissante.",
-    "SELECT name, count(*) FROM visits GROUP BY name HAVING count(*) > 3",
-    "----+----+----+----+----+----+----+----",
-    "東京の天気は明日から雨になるでしょう。",
-)
-
-BOUNDS = {"onnx-int8": 0.9995, "onnx-fp32": 0.99999}
-"""Lowest cosine. An int8 build that rounds a few values otherwise stays above; one that saturates does not."""
-
-
-class Runs(Protocol):
-    """What is needed of a backend here."""
-
-    build: str
-
-    def __call__(self, batch: TokenBatch, *, alone: bool) -> Vectors: ...
-
-
-def recorded(backend: Runs, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What to keep of a build: the token ids of TEXTS and their vectors, text by text."""
-    sequences = tokenizer.cut(TEXTS).ids
-    vectors = _run(backend, sequences)
-    return {
-        "ids": [ids.tolist() for ids in sequences],
-        "vectors": [[round(value, 6) for value in row] for row in vectors.tolist()],
-    }
-
-
-def fault(backend: Runs, folder: Path) -> str | None:
-    """What is wrong with the build on this machine; None: nothing, or nothing was recorded."""
-    saved = (read_json(folder, FILE) or {}).get(backend.build)
-    if saved is None:
-        return None
-    try:
-        expected = np.asarray(saved["vectors"], np.float32)
-        vectors = _run(backend, [np.asarray(ids, np.int32) for ids in saved["ids"]])
-        lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(expected, axis=1)
-        lowest = float((np.sum(vectors * expected, axis=1) / np.maximum(lengths, 1e-12)).min())
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedModelError(f"{folder / FILE} does not fit the {backend.build} build ({error})") from error
-    if lowest >= BOUNDS[backend.build]:
-        return None
-    return f"the {backend.build} build gives other vectors here than where it was made (cosine {lowest:.4f} at worst)"
-
-
-def _run(backend: Runs, sequences: Sequence[Ids]) -> Vectors:
-    """One text at a time: no padding, so nothing but the arithmetic is compared."""
-    batches = [TokenBatch(ids[None].astype(np.int64), np.ones((1, len(ids)), np.int64)) for ids in sequences]
-    return np.concatenate([backend(batch, alone=True) for batch in batches])
-
-
-_SHOWN = (
+_DESCRIBED = (
     *("model_type", "dimension", "max_tokens", "long_text", "pooling", "include_prompt", "head", "normalize"),
     *("query_prompt", "passage_prompt", "lowercase", "append_eos", "truncate_dim"),
 )
@@ -254,8 +196,8 @@ _BY_DEFAULT = "default of this project"
 
 
 @dataclass(frozen=True)
-class Fact:
-    """One property of the encoder. `source`: a file of the folder, a published page, the caller, or a default."""
+class ModelFact:
+    """One property of a model. `source`: a file of the folder, a published page, the caller, or a default."""
 
     name: str
     value: Any
@@ -264,18 +206,18 @@ class Fact:
 
 @dataclass(frozen=True)
 class Description:
-    """What `describe` found."""
+    """Everything that decides the vectors of a model, see `describe`."""
 
     folder: Path
     space: str
     build: str
-    """What `open_encoder` would run."""
+    """The build that `open_encoder` would run."""
     spec: EncoderSpec
-    facts: tuple[Fact, ...]
+    facts: tuple[ModelFact, ...]
     builds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The builds of an artifact, with the parity report of each."""
     notes: tuple[str, ...] = ()
-    """What a user should know and no file says."""
+    """What a user should know and no single fact says."""
 
 
 def describe(
@@ -285,14 +227,12 @@ def describe(
     cache_folder: str | Path | None = None,
     overrides: Overrides | None = None,
 ) -> Description:
-    """Describe what `open_encoder` with the same arguments would open. Raises what it would raise about files."""
-    found = identify(model, revision=revision, cache_folder=cache_folder, overrides=overrides)
-    sources = found.spec.sources
-    facts = tuple(Fact(name, getattr(found.spec, name), sources.get(name, _BY_DEFAULT)) for name in _SHOWN)
-    builds = artifact.read_manifest(found.folder).builds if artifact.is_artifact(found.folder) else {}
-    return Description(
-        found.folder, found.space, found.build, found.spec, facts, builds, _notes(found.folder, found.spec)
-    )
+    """Describe what `open_encoder` with the same arguments would open. Raises the errors of `identify`."""
+    identity = identify(model, revision=revision, cache_folder=cache_folder, overrides=overrides)
+    folder, spec = identity.folder, identity.spec
+    facts = tuple(ModelFact(name, getattr(spec, name), spec.sources.get(name, _BY_DEFAULT)) for name in _DESCRIBED)
+    builds = artifact.read_manifest(folder).builds if artifact.is_artifact(folder) else {}
+    return Description(folder, identity.space, identity.build, spec, facts, builds, _notes(folder, spec))
 
 
 def _notes(folder: Path, spec: EncoderSpec) -> tuple[str, ...]:

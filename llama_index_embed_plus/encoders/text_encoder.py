@@ -1,12 +1,10 @@
-"""Texts -> unit vectors, whatever computes them. Owns the checks, the prompts, the tokenizer, the batches, the order.
+"""Texts -> unit vectors, whatever library computes them: checks, prompts, tokens, batches, and the order of rows.
 
-Guarantees: a text that cannot be embedded is refused before anything is computed, naming it; equal texts are computed
-once; rows are in the order of the texts; safe from many threads.
-Does not know: torch, onnxruntime.
+`TextEncoder` is what `open_encoder` returns; `Runtime` says how it is run, which is no part of the vector space.
 
-How an encoder is run, apart from what it computes. Nothing here is part of the vector space.
-
-Does not know: models.
+Guarantees: a text that cannot be embedded is refused, with its position, before anything is computed; equal texts are
+computed once; rows are in the order of the texts; safe from many threads. This is the only place that checks texts and
+the only one that leaves out duplicates. Does not know: torch, onnxruntime.
 """
 
 from __future__ import annotations
@@ -33,6 +31,37 @@ from qdrant_tools.records import Progress, Vectors
 logger = logging.getLogger(__name__)
 
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+OnMismatch = Literal["fallback", "error"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How an encoder is run: settings of `open_encoder` that most callers leave alone."""
+
+    trust_remote_code: bool = False
+    """Run code that lies in the model's own repository. Read it first."""
+    dtype: Dtype = "float32"
+    """Numbers torch computes with up to the pooling; the shorter ones halve the memory of a large decoder."""
+    threads: int | None = None
+    """Cores an ONNX build may use; None: all that this process has. Torch has its own setting for all models."""
+    batch_tokens: int | None = None
+    """Padded tokens per batch; None: what suits the backend."""
+    on_mismatch: OnMismatch = "fallback"
+    """What to do if a build gives other vectors on this machine than where it was made. `fallback` uses the fp32 build
+    and warns; `error` raises ParityError."""
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "batch_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}, expected at least 1")
+        if self.dtype not in get_args(Dtype):
+            raise UsageError(f"dtype is {self.dtype!r}, expected one of {', '.join(get_args(Dtype))}")
+        if self.on_mismatch not in get_args(OnMismatch):
+            raise UsageError(f"on_mismatch is {self.on_mismatch!r}, expected one of {', '.join(get_args(OnMismatch))}")
+
+
 class Backend(Protocol):
     """Token batches -> vectors. `workers` threads may call it at once, with batches of at most `budget` tokens."""
 
@@ -43,6 +72,37 @@ class Backend(Protocol):
     def __call__(self, batch: TokenBatch, *, alone: bool) -> Vectors:
         """Embed (n, t) tokens into (n, dimension) rows as the spec says. alone: no other batch runs beside it."""
         ...
+
+
+class CheckedTexts(tuple[str, ...]):
+    """Texts of which each can be embedded. Made by `check_texts`; a part of them may be made without it."""
+
+
+def check_texts(texts: Sequence[str]) -> CheckedTexts:
+    """Refuse what cannot be embedded: not a string, nothing but whitespace, or not Unicode text.
+
+    Texts are checked where they come in. Handing the result on costs nothing: checked texts are not checked again.
+
+    Raises:
+        TextError: naming the first bad text and its position.
+    """
+    if isinstance(texts, CheckedTexts):
+        return texts
+    if isinstance(texts, str):
+        raise TextError(f"a single string was given, {shown(texts)}; expected a list of strings")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TextError(f"text {index} is {shown(text)}, a {type(text).__name__}; expected a string")
+        if not text or text.isspace():
+            raise TextError(f"text {index} is {shown(text)}; expected something to embed, leave empty texts out")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise TextError(
+                f"text {index} holds half a surrogate pair at position {error.start} in {shown(text)}; "
+                "decode it properly or replace it"
+            ) from error
+    return CheckedTexts(texts)
 
 
 class TextEncoder:
@@ -61,18 +121,18 @@ class TextEncoder:
         self.spec, self.space, self.folder = spec, space, folder
         self.backend, self.adapter = backend, adapter
         self.refusal = refusal
-        """Why a promotion must not let this encoder serve; None: nothing is known against it."""
+        """Why this encoder must not be promoted. None: no reason is known."""
         self.tokenizer = Tokenizer(
             folder / spec.transformer_path,
             spec.max_tokens,
             lowercase=spec.lowercase,
             append_eos=spec.append_eos,
         )
-        # However many threads call: more batches at once than the backend has workers only cost memory.
+        # More batches at once than the backend has workers would only cost memory, however many threads call.
         self._slots = threading.BoundedSemaphore(backend.workers)
         self._warning = threading.Lock()
         self.quiet = False
-        """True: texts that are cut are counted and not warned of."""
+        """True: no warning about texts that are cut; they are only counted."""
         self.truncated = 0
         """How many texts were cut at `max_tokens` since this encoder was opened."""
 
@@ -101,43 +161,43 @@ class TextEncoder:
         return self._encode(texts, self.spec.passage_prompt, progress)
 
     def _encode(self, texts: Sequence[str], prompt: str, progress: Progress | None) -> Vectors:
-        check_texts(texts)
+        texts = check_texts(texts)
         distinct: dict[str, int] = {}
         rows = np.fromiter((distinct.setdefault(text, len(distinct)) for text in texts), np.int64, len(texts))
         sequences = self._sequences(list(distinct), prompt, texts)
         self._check_tokens(sequences, list(distinct), texts)
         skipped = 0 if self.spec.include_prompt else self.tokenizer.prompt_length(prompt)
         vectors = np.empty((len(sequences.ids), self.dimension), np.float32)
-        report = _Counter(progress, sequences.owner, np.bincount(rows, minlength=len(distinct)))
+        report = _ProgressCounter(progress, sequences.owner, np.bincount(rows, minlength=len(distinct)))
         for batch, embedded in self._embed(sequences.ids, skipped):
             vectors[batch] = embedded
             report(batch)
-        # More sequences than texts: some were split into windows.
+        # There are more sequences than texts if long texts were split into windows.
         if len(sequences.ids) != len(distinct):
             vectors = average(vectors, sequences, len(distinct))
         return vectors if len(distinct) == len(texts) else vectors[rows]
 
-    def _sequences(self, distinct: list[str], prompt: str, texts: Sequence[str]) -> Sequences:
-        """Tokenise, and do with a text that does not fit what `long_text` says."""
+    def _sequences(self, distinct: list[str], prompt: str, texts: CheckedTexts) -> Sequences:
+        """Tokenise the texts. `long_text` of the spec decides about those that do not fit."""
         if self.spec.long_text == "mean":
             return self.tokenizer.windows(distinct, prompt=prompt)
         sequences = self.tokenizer.cut(distinct, prompt=prompt)
         if sequences.over and self.spec.long_text == "error":
             row, tokens = min(sequences.over.items())
-            index = list(texts).index(distinct[row])
+            text = distinct[row]
             raise TextError(
-                f"text {index} {shown(distinct[row])} has at least {tokens} tokens with its prompt, "
+                f"text {texts.index(text)} {shown(text)} has at least {tokens} tokens with its prompt, "
                 f"{self.tokenizer.room} fit; split it, or let long_text be 'mean' or 'truncate'"
             )
         self._note_truncation(len(distinct), sequences.over)
         return sequences
 
-    def _check_tokens(self, sequences: Sequences, distinct: list[str], texts: Sequence[str]) -> None:
-        """Refuse a text of which nothing is left. With opening or closing tokens there is: the vector is theirs."""
+    def _check_tokens(self, sequences: Sequences, distinct: list[str], texts: CheckedTexts) -> None:
+        """Refuse a text without any token. Where the model adds opening or closing tokens, no text is without."""
         empty = next((row for row, ids in zip(sequences.owner, sequences.ids) if not len(ids)), None)
         if empty is not None:
             text = distinct[int(empty)]
-            raise TextError(f"text {list(texts).index(text)} is {shown(text)}, which has no token this model knows")
+            raise TextError(f"text {texts.index(text)} is {shown(text)}, which has no token this model knows")
 
     def _embed(self, sequences: Sequence[Ids], prompt_tokens: int) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
         """Yield (rows, their vectors), batch by batch."""
@@ -155,7 +215,7 @@ class TextEncoder:
         pool = ThreadPoolExecutor(self.backend.workers)
         try:
             yield from zip(plan, pool.map(run, plan))
-        finally:  # also after an error or Ctrl-C: what has not begun must not be waited for
+        finally:  # after an error or Ctrl-C too: batches that have not begun must not be waited for
             pool.shutdown(cancel_futures=True)
 
     def _note_truncation(self, texts: int, cut: dict[int, int]) -> None:
@@ -171,87 +231,38 @@ class TextEncoder:
             )
 
 
-class _Counter:
-    """Tells `progress` of texts as their sequences are done; a text of several windows counts with its last one."""
+class _ProgressCounter:
+    """Calls `progress` as texts are finished. A text is finished with its last window, and counts with its copies."""
 
     def __init__(self, progress: Progress | None, owner: NDArray[np.int64], copies: NDArray[np.int64]) -> None:
         self._progress, self._owner, self._copies = progress, owner, copies
-        self._left = np.bincount(owner, minlength=len(copies))
+        self._remaining = np.bincount(owner, minlength=len(copies))
 
     def __call__(self, done: NDArray[np.int64]) -> None:
         if self._progress is None:
             return
         owners, counts = np.unique(self._owner[done], return_counts=True)
-        self._left[owners] -= counts
-        finished = int(self._copies[owners[self._left[owners] == 0]].sum())
+        self._remaining[owners] -= counts
+        finished = int(self._copies[owners[self._remaining[owners] == 0]].sum())
         if finished:
             self._progress(finished)
 
 
 def average(vectors: Vectors, sequences: Sequences, texts: int) -> Vectors:
-    """One unit vector per text: the mean of its windows' vectors, each weighted with its number of tokens."""
+    """Return one unit vector per text: the mean of its windows' vectors, weighted by their numbers of tokens."""
     total = np.zeros((texts, vectors.shape[1]), np.float32)
     np.add.at(total, sequences.owner, vectors * sequences.weight[:, None])
     return np.asarray(unit(total), np.float32)
 
 
-def check_texts(texts: Sequence[str]) -> None:
-    """Refuse what cannot be embedded: not a string, nothing but whitespace, or not Unicode text. Raises TextError."""
-    if isinstance(texts, str):
-        raise TextError(f"a single string was given, {shown(texts)}; expected a list of strings")
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TextError(f"text {index} is {shown(text)}, a {type(text).__name__}; expected a string")
-        if not text or text.isspace():
-            raise TextError(f"text {index} is {shown(text)}; expected something to embed, leave empty texts out")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise TextError(
-                f"text {index} holds half a surrogate pair at position {error.start} in {shown(text)}; "
-                "decode it properly or replace it"
-            ) from error
-
-
 def shown(value: object) -> str:
-    """A short repr."""
+    """Return a short repr for a message."""
     text = repr(value[:60]) if isinstance(value, str) else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-Dtype = Literal["float32", "bfloat16", "float16"]
-OnMismatch = Literal["fallback", "error"]
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """Settings of `open_encoder` that most callers leave alone."""
-
-    trust_remote_code: bool = False
-    """Run code that lies in the model's own repository. Read it first."""
-    dtype: Dtype = "float32"
-    """Numbers torch computes with up to the pooling; the shorter ones halve the memory of a large decoder."""
-    threads: int | None = None
-    """Cores an ONNX build may use; None: all that this process has. Torch has its own setting for all models."""
-    batch_tokens: int | None = None
-    """Padded tokens per batch; None: what suits the backend."""
-    on_mismatch: OnMismatch = "fallback"
-    """When a build does not give the vectors on this machine that it gave where it was made: use the fp32 build and
-    say so once, or raise ParityError."""
-
-    def __post_init__(self) -> None:
-        for name in ("threads", "batch_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} is {value}, expected at least 1")
-        if self.dtype not in get_args(Dtype):
-            raise UsageError(f"dtype is {self.dtype!r}, expected one of {', '.join(get_args(Dtype))}")
-        if self.on_mismatch not in get_args(OnMismatch):
-            raise UsageError(f"on_mismatch is {self.on_mismatch!r}, expected one of {', '.join(get_args(OnMismatch))}")
-
-
 def no_memory(batch: TokenBatch, device: str) -> str:
-    """The message for a batch that does not fit into memory."""
+    """Return the message for a batch that does not fit into memory."""
     texts, tokens = batch.ids.shape
     return (
         f"no memory on {device} for a batch of {texts} texts of {tokens} tokens; "

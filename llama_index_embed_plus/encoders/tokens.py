@@ -1,10 +1,11 @@
 """Texts -> token sequences -> batches of about equal size.
 
-A sequence is what the model reads: its opening tokens, the prompt and the text cut to fit, its closing tokens. Batches
-are cut from all sequences of one call, sorted by length, so that little is padded; each holds at most so many padded
-tokens. Guarantees: every sequence in exactly one batch; the tokens of a text do not depend on the others; safe from
-many threads (the tokenizer is set up once and only read afterwards); memory follows the texts, also for one text of
-many megabytes. Does not know: models, vectors.
+A sequence is what the model reads: opening tokens, the prompt and the text cut to fit, closing tokens. Batches are made
+from all sequences of one call, sorted by length, so that little is padded. Each holds a limited number of tokens,
+padding included.
+
+Guarantees: every sequence is in exactly one batch; the tokens of a text do not depend on the other texts; safe from
+many threads; one text of many megabytes takes no more memory than many short ones. Does not know: models, vectors.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ Ids = NDArray[np.int32]
 """(t,) token ids."""
 
 _WORDPIECE_FAMILIES = ("bert", "distilbert", "electra")
-"""Families whose old folders hold vocab.txt and no tokenizer.json; the one can be made from the other."""
+"""Model types whose old folders hold vocab.txt and no tokenizer.json. One can be made from the other."""
 _CHUNK = 4096
-"""Texts tokenised at a time: the library's own objects are large, what is kept of them is not."""
+"""Texts tokenised at a time. The library's own objects are large; only the ids are kept."""
 _PIECE = 50_000
-"""Characters of one text tokenised at a time, for the same reason. Longer texts are split at a space."""
+"""Characters of one text tokenised at a time, for the same reason. A longer text is split at a space."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class TokenBatch:
 class Sequences:
     """The sequences of some texts. Sequence i belongs to text `owner[i]` and holds `weight[i]` of its tokens.
 
-    `over`: text -> how many tokens it has (at least), for every text that does not fit into one sequence.
+    `over`: text -> its number of tokens (at least), for every text that does not fit into one sequence.
     """
 
     ids: list[Ids]
@@ -69,9 +70,8 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         if lowercase:
-            own = self._tokenizer.normalizer
-            lower = normalizers.Lowercase()
-            self._tokenizer.normalizer = normalizers.Sequence([lower, own]) if own else lower
+            normalizer, lower = self._tokenizer.normalizer, normalizers.Lowercase()
+            self._tokenizer.normalizer = normalizers.Sequence([lower, normalizer]) if normalizer else lower
         self.opening, self.closing = _frame(self._tokenizer, settings, append_eos)
         self.max_tokens = max_tokens
         self.room = max_tokens - len(self.opening) - len(self.closing)
@@ -85,7 +85,7 @@ class Tokenizer:
         self._keep_end = settings.text("truncation_side") == "left"
 
     def cut(self, texts: Sequence[str], *, prompt: str = "") -> Sequences:
-        """One sequence per text; what does not fit is cut off, at the end unless the model's files say otherwise."""
+        """Make one sequence per text, cut off at the end, unless the model's files say that it is cut at the start."""
         bodies = self._bodies([prompt + text for text in texts], None if self._keep_end else self.room)
         kept = [body[-self.room :] if self._keep_end else body[: self.room] for body in bodies]
         over = {row: len(body) for row, body in enumerate(bodies) if len(body) > self.room}
@@ -93,7 +93,7 @@ class Tokenizer:
         return Sequences([self._framed(body) for body in kept], np.arange(len(kept)), weights, over)
 
     def windows(self, texts: Sequence[str], *, prompt: str = "") -> Sequences:
-        """As many sequences per text as it needs, each with the prompt; neighbours share an eighth of their tokens."""
+        """Make as many sequences per text as it needs, each with the prompt. Neighbours overlap by an eighth."""
         lead = np.asarray(self._tokenizer.encode(prompt, add_special_tokens=False).ids, np.int32) if prompt else _EMPTY
         ids: list[Ids] = []
         owner: list[int] = []
@@ -111,17 +111,17 @@ class Tokenizer:
         return Sequences(ids, np.asarray(owner, np.int64), np.asarray(weight, np.float32), over)
 
     def prompt_length(self, prompt: str) -> int:
-        """How many leading tokens of a sequence are the prompt's or come before it.
+        """Return how many leading tokens of a sequence belong to the prompt or come before it.
 
-        The rule of sentence-transformers: the prompt is tokenised alone, its closing token is not counted.
+        As in sentence-transformers, the prompt is tokenised alone and its closing token is not counted.
         """
         return len(self.opening) + len(self._tokenizer.encode(prompt, add_special_tokens=False).ids) if prompt else 0
 
     def batch(self, sequences: Sequence[Ids], *, prompt_tokens: int = 0) -> TokenBatch:
         """Pad `sequences` to the longest among them.
 
-        Always on the right, also for models that were saved with left padding: there the first token keeps position 0,
-        so a text gets the vector it has alone. On the left, absolute positions would shift with the longest neighbour.
+        Padding is on the right, also for models that were saved with left padding: the first token keeps position 0,
+        and a text gets the vector it has alone. Left padding would shift positions with the longest neighbour.
         """
         longest = max(map(len, sequences))
         ids = np.full((len(sequences), longest), self._pad_id, np.int64)
@@ -131,9 +131,9 @@ class Tokenizer:
             mask[row, : len(sequence)] = 1
         return TokenBatch(ids, mask, prompt_tokens)
 
-    def _bodies(self, texts: Sequence[str], wanted: int | None) -> list[Ids]:
-        """The tokens of each text without opening and closing ones; `wanted`: how many are enough."""
-        if len(texts) == 1 and len(texts[0]) <= _PIECE:  # the way of a single query, without the batch's threads
+    def _bodies(self, texts: Sequence[str], limit: int | None) -> list[Ids]:
+        """Return the tokens of each text without opening and closing ones; of a very long text about `limit`."""
+        if len(texts) == 1 and len(texts[0]) <= _PIECE:  # a single query needs no threads, which cost more than it
             return [np.asarray(self._tokenizer.encode(texts[0], add_special_tokens=False).ids, np.int32)]
         bodies: list[Ids] = []
         for start in range(0, len(texts), _CHUNK):
@@ -142,22 +142,22 @@ class Tokenizer:
             encoded = self._tokenizer.encode_batch_fast(short, add_special_tokens=False)
             for text, encoding in zip(chunk, encoded, strict=True):
                 long = len(text) > _PIECE
-                bodies.append(self._long_body(text, wanted) if long else np.asarray(encoding.ids, np.int32))
+                bodies.append(self._long_body(text, limit) if long else np.asarray(encoding.ids, np.int32))
         return bodies
 
-    def _long_body(self, text: str, wanted: int | None) -> Ids:
-        found: list[Ids] = []
+    def _long_body(self, text: str, limit: int | None) -> Ids:
+        parts: list[Ids] = []
         for piece in _pieces(text):
-            found.append(np.asarray(self._tokenizer.encode(piece, add_special_tokens=False).ids, np.int32))
-            if wanted is not None and sum(map(len, found)) > wanted:
+            parts.append(np.asarray(self._tokenizer.encode(piece, add_special_tokens=False).ids, np.int32))
+            if limit is not None and sum(map(len, parts)) > limit:
                 break
-        return np.concatenate(found)
+        return np.concatenate(parts)
 
-    def _slide(self, body: Ids, taken: int) -> Iterator[Ids]:
-        """Windows over `body` that leave room for `taken` prompt tokens; the last one ends where the body ends."""
-        width = self.room - taken
+    def _slide(self, body: Ids, prompt_tokens: int) -> Iterator[Ids]:
+        """Yield windows over `body` that leave room for the prompt. The last one ends where the body ends."""
+        width = self.room - prompt_tokens
         if width < 1:
-            raise TextError(f"the prompt has {taken} tokens, which leaves none of {self.max_tokens} for a text")
+            raise TextError(f"the prompt has {prompt_tokens} tokens, which leaves none of {self.max_tokens} for a text")
         step = max(1, width - width // 8)
         last = max(0, len(body) - width)
         for start in range(0, last, step):
@@ -171,8 +171,8 @@ class Tokenizer:
 def plan_batches(lengths: Sequence[int], budget: int) -> list[NDArray[np.int64]]:
     """Cut sequences into batches of at most `budget` padded tokens (one sequence may exceed it), longest first.
 
-    Returns index arrays into `lengths`; together they hold every index once. Longest first, so that what is left
-    for the end of a run, when some workers are already idle, is small.
+    Returns index arrays into `lengths`, which together hold every index once. The longest come first: at the end of a
+    run, when some workers are idle, only small batches are left.
     """
     order = np.argsort(np.negative(np.asarray(lengths, np.int64)), kind="stable")
     batches: list[NDArray[np.int64]] = []
@@ -188,7 +188,7 @@ _EMPTY = np.zeros(0, np.int32)
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Parts of a long text, cut before a space if there is one; their tokens are those of the whole text."""
+    """Yield parts of a long text, cut before a space if there is one. Their tokens are those of the whole text."""
     start = 0
     while start < len(text):
         stop = start + _PIECE
@@ -205,9 +205,9 @@ def _load(folder: Path, config: Settings, settings: Settings) -> HfTokenizer:
             return HfTokenizer.from_file(str(path))
         if vocabulary.is_file() and config.text("model_type") in _WORDPIECE_FAMILIES:
             lower = settings.flag("do_lower_case") is not False
-            made: HfTokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=lower)._tokenizer
-            return made
-    except Exception as error:  # the library raises bare Exception
+            from_vocabulary: HfTokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=lower)._tokenizer
+            return from_vocabulary
+    except Exception as error:  # the tokenizers library raises bare Exception
         raise DamagedModelError(
             f"{path if path.is_file() else vocabulary} cannot be read ({error}); fetch it again"
         ) from error
@@ -217,15 +217,15 @@ def _load(folder: Path, config: Settings, settings: Settings) -> HfTokenizer:
 
 
 def _frame(tokenizer: HfTokenizer, settings: Settings, append_eos: bool) -> tuple[Ids, Ids]:
-    """The tokens before and after every text: the tokenizer's own, and those its settings ask for.
+    """Return the tokens before and after every text: the tokenizer's own, and those its settings ask for.
 
-    Decoders are often saved with `add_eos_token` and a tokenizer.json that does not add one.
+    Decoders are often saved with `add_eos_token` and a tokenizer.json that adds no such token.
     """
     probe = tokenizer.encode("a")
     if any(probe.type_ids):
         raise NotSupportedError(f"the tokenizer gives token types {probe.type_ids}, expected 0 for a single text")
-    own = [i for i, special in enumerate(probe.special_tokens_mask) if not special]
-    first, last = (own[0], own[-1] + 1) if own else (len(probe.ids), len(probe.ids))
+    text = [i for i, special in enumerate(probe.special_tokens_mask) if not special]
+    first, last = (text[0], text[-1] + 1) if text else (len(probe.ids), len(probe.ids))
     opening, closing = probe.ids[:first], probe.ids[last:]
     bos = _id_of(tokenizer, settings.values.get("bos_token")) if settings.flag("add_bos_token") else None
     eos = _id_of(tokenizer, settings.values.get("eos_token")) if append_eos or settings.flag("add_eos_token") else None
@@ -237,13 +237,13 @@ def _frame(tokenizer: HfTokenizer, settings: Settings, append_eos: bool) -> tupl
 
 
 def _pad_id(tokenizer: HfTokenizer, settings: Settings, config: Settings) -> int:
-    """Id that fills up a batch. It is masked, so any valid id will do where no file names one."""
-    found = _id_of(tokenizer, settings.values.get("pad_token"))
-    return found if found is not None else config.integer("pad_token_id") or 0
+    """Return the id that fills up a batch. It is masked, so any valid id will do if no file names one."""
+    pad = _id_of(tokenizer, settings.values.get("pad_token"))
+    return pad if pad is not None else config.integer("pad_token_id") or 0
 
 
 def _id_of(tokenizer: HfTokenizer, token: Any) -> int | None:
-    """Id of a token as tokenizer_config.json writes it: its text, or an object with `content`."""
+    """Return the id of a token as tokenizer_config.json writes it: its text, or an object with `content`."""
     content = token.get("content") if isinstance(token, dict) else token
-    found: int | None = tokenizer.token_to_id(content) if isinstance(content, str) else None
-    return found
+    token_id: int | None = tokenizer.token_to_id(content) if isinstance(content, str) else None
+    return token_id

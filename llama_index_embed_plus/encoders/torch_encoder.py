@@ -1,34 +1,30 @@
-"""A checkpoint run by torch: transformers computes the token states, `pooling` and `head` the rest.
+"""A model folder, run by torch: token batches -> vectors.
 
-Guarantees: safetensors only; no code of a model folder is run; float32; no weight is left random
-(a checkpoint that lacks one is DamagedModelError). Does not know: texts.
+transformers computes the token states; `models.pooling` does the rest. A LoRA that is kept apart from its base is added
+to the base's weights when the model is loaded.
 
-A cross-encoder -> the judge that mining and audits ask for a second opinion.
-
-Guarantees: pairs come back in their order; nothing is printed. Does not know: what is mined.
+Guarantees: weights come from safetensors only; code of a model folder runs only if the caller trusts it; a checkpoint
+that lacks a weight is DamagedModelError, so no weight is left random. Does not know: texts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sentence_transformers import CrossEncoder
 
 from llama_index_embed_plus.encoders.text_encoder import Runtime, no_memory
 from llama_index_embed_plus.encoders.tokens import TokenBatch
 from llama_index_embed_plus.errors import DamagedModelError, MissingExtraError, ModelError
-from llama_index_embed_plus.models import files as lora_files
 from llama_index_embed_plus.models.families import family_of
-from llama_index_embed_plus.models.files import resolve
+from llama_index_embed_plus.models.files import has_lora, lora_base
 from llama_index_embed_plus.models.pooling import ATTENTION, apply_head, pool, unit
 from llama_index_embed_plus.models.spec import EncoderSpec
 from llama_index_embed_plus.models.weights import tensors_of, weight_files
-from qdrant_tools.errors import InputError, UsageError, first_line
-from qdrant_tools.mining.rules import Judge
+from qdrant_tools.errors import UsageError, first_line
 from qdrant_tools.records import Vectors
 
 try:
@@ -40,13 +36,13 @@ except ImportError as error:
 
 _BUILDS = {"float32": "torch-fp32", "bfloat16": "torch-bf16", "float16": "torch-fp16"}
 _BAD_CONFIG = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, StrictDataclassError)
-"""What a config with odd values ends in: it is checked nowhere but where each value is used."""
+"""What transformers raises for a config with odd values. It checks each value only where it is used."""
 _ENCODER_HALVES = ("t5", "mt5", "umt5", "t5gemma")
 """Encoder-decoder families of which only the encoder embeds texts, as in sentence-transformers."""
 
 
 class PooledEncoder(torch.nn.Module):
-    """(ids, mask) -> vectors: transformer, pooling, head, truncation, normalisation. This is what is exported."""
+    """(ids, mask) -> vectors: transformer, pooling, head, truncation, normalisation. `export.trace` records it."""
 
     def __init__(self, folder: Path, spec: EncoderSpec, *, trust_remote_code: bool = False) -> None:
         super().__init__()
@@ -64,7 +60,7 @@ class PooledEncoder(torch.nn.Module):
         for step in spec.head:
             files = weight_files(folder / step.path) if step.path else []
             tensors = {name: t for file in files for name, t in tensors_of(file).items()}
-            # Buffers, so that they move to a device with the rest and are written into a traced graph.
+            # As buffers they move to the device with the rest, and are written into a traced graph.
             holder = torch.nn.Module()
             for name, tensor in tensors.items():
                 holder.register_buffer(name.replace(".", "_"), torch.from_numpy(tensor.read()))
@@ -77,7 +73,7 @@ class PooledEncoder(torch.nn.Module):
             input_ids=ids, attention_mask=mask, **({"output_attentions": True} if attention else {})
         )
         weights = output.attentions[-1] if attention else None
-        states = output.last_hidden_state.float()  # sums over many tokens need the precision
+        states = output.last_hidden_state.float()  # sums over many tokens need float32
         vectors = pool(states, mask, self.spec.pooling, prompt_tokens=prompt_tokens, attention=weights)
         vectors = apply_head(vectors, self.spec.head, [_named(holder) for holder in self.head])
         if self.spec.truncate_dim:
@@ -86,7 +82,7 @@ class PooledEncoder(torch.nn.Module):
 
 
 class TorchBackend:
-    """Token batches -> vectors on one device. Safe from many threads: the module is never changed after loading."""
+    """Token batches -> vectors on one device. Safe from many threads: the module does not change after loading."""
 
     workers = 1
 
@@ -105,7 +101,7 @@ class TorchBackend:
         self.budget = runtime.batch_tokens or (1024 if self.device.type == "cpu" else 32_768)
 
     def __call__(self, batch: TokenBatch, *, alone: bool) -> Vectors:
-        if batch.ids.size and int(batch.ids.max()) >= self._words:  # on a GPU this would end the process
+        if batch.ids.size and int(batch.ids.max()) >= self._words:  # a GPU would end the whole process
             raise DamagedModelError(
                 f"the tokenizer gives word {batch.ids.max()}, the model has {self._words}: it belongs to another model"
             )
@@ -114,7 +110,7 @@ class TorchBackend:
             with torch.inference_mode():
                 vectors = self.module(ids.to(self.device), mask.to(self.device), batch.prompt_tokens)
             return np.asarray(vectors.cpu().numpy(), np.float32)
-        except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU only the message tells
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU only the message says it
             if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
                 raise ModelError(no_memory(batch, str(self.device))) from error
             raise
@@ -135,7 +131,7 @@ def pick_device(device: str | None) -> torch.device:
 
 def load_transformer(inner: Path, *, attention: bool = False, trust_remote_code: bool = False) -> Any:
     """Load the transformer of a folder in float32. Raises DamagedModelError naming what does not fit."""
-    if lora_files.is_kept_apart(inner):
+    if has_lora(inner):
         return _load_with_lora(inner, attention=attention, trust_remote_code=trust_remote_code)
     if not weight_files(inner):
         raise DamagedModelError(f"{inner / 'model.safetensors'} is missing; only safetensors weights are read")
@@ -144,8 +140,8 @@ def load_transformer(inner: Path, *, attention: bool = False, trust_remote_code:
 
 
 def _load_with_lora(inner: Path, *, attention: bool, trust_remote_code: bool) -> Any:
-    """The base, with the matrices added to its weights: the same numbers, and nothing more to compute."""
-    model = load_transformer(lora_files.base_of(inner), attention=attention, trust_remote_code=trust_remote_code)
+    """Load the base and add the matrices to its weights: the same vectors, and nothing more to compute."""
+    model = load_transformer(lora_base(inner), attention=attention, trust_remote_code=trust_remote_code)
     try:
         with quiet():
             model.load_adapter(str(inner), adapter_kwargs={"local_files_only": True})
@@ -158,7 +154,7 @@ def _load_with_lora(inner: Path, *, attention: bool, trust_remote_code: bool) ->
 
 
 def merge_lora(transformer: Any) -> None:
-    """Add each low-rank product to the weight beside it, and take the matrices away."""
+    """Add each low-rank product to its weight and remove the matrices."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [(name, layer) for name, layer in transformer.named_modules() if isinstance(layer, BaseTunerLayer)]
@@ -166,14 +162,14 @@ def merge_lora(transformer: Any) -> None:
         layer.merge(safe_merge=True)
         parent, _, child = name.rpartition(".")
         setattr(transformer.get_submodule(parent), child, layer.get_base_layer())
-    transformer._hf_peft_config_loaded = False  # what transformers asks before it saves weights or matrices
+    transformer._hf_peft_config_loaded = False  # else transformers would save matrices instead of weights
     for parameter in transformer.parameters():
         parameter.requires_grad_(True)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No bars and tables while a model loads; afterwards transformers talks as it did before."""
+    """Keep transformers from printing bars and tables while a model loads."""
     settings = transformers.utils.logging
     level, bars = settings.get_verbosity(), settings.is_progress_bar_enabled()
     settings.set_verbosity_error()
@@ -188,11 +184,10 @@ def quiet() -> Iterator[None]:
 
 def _load(inner: Path, *, attention: bool, trust_remote_code: bool) -> Any:
     try:
-        # A decoder would keep the keys and values of every token, for a next one that never comes.
         config = transformers.AutoConfig.from_pretrained(
             inner, local_files_only=True, trust_remote_code=trust_remote_code
         )
-        config.use_cache = False
+        config.use_cache = False  # a decoder would keep keys and values for a next token that never comes
         loader = (
             transformers.AutoModelForTextEncoding if config.model_type in _ENCODER_HALVES else transformers.AutoModel
         )
@@ -208,7 +203,7 @@ def _load(inner: Path, *, attention: bool, trust_remote_code: bool) -> Any:
         )
     except (*_BAD_CONFIG, OSError) as error:
         raise DamagedModelError(f"{inner} cannot be opened by transformers: {first_line(error)}") from error
-    # The pooler is a head that nothing here reads; many checkpoints leave it out.
+    # Nothing here reads the pooler, and many checkpoints leave it out.
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing or report.get("mismatched_keys"):
         what = missing[0] if missing else sorted(map(str, report["mismatched_keys"]))[0]
@@ -221,43 +216,3 @@ def _load(inner: Path, *, attention: bool, trust_remote_code: bool) -> Any:
 def _named(holder: torch.nn.Module) -> dict[str, Any]:
     """Tensors of a head layer under the names its file has: `linear.weight`."""
     return {name.replace("_", ".", 1): tensor for name, tensor in holder.named_buffers()}
-
-
-def cross_encoder_judge(
-    model: str | Path | CrossEncoder,
-    *,
-    threshold: float,
-    promote: bool = False,
-    device: str | None = None,
-    batch_size: int = 32,
-    max_tokens: int | None = None,
-) -> Judge:
-    """Return a judge that scores (query, passage) pairs with a cross-encoder of sentence-transformers.
-
-    `model` is a folder, a hub name, or a model that is already open. Scores are what its `predict` gives: probabilities
-    between 0 and 1, unless the model's own configuration says otherwise; look at a few before choosing `threshold`.
-    Texts are cut at `max_tokens`, or at the model's own limit.
-
-    Raises:
-        ModelNotFoundError: no such model.
-        DamagedModelError: the folder does not hold a model.
-        InputError: the model gives several numbers per pair, so that none of them is a score.
-    """
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}, expected at least 1")
-    encoder = model if isinstance(model, CrossEncoder) else _open(resolve(model), device, max_tokens)
-    if encoder.num_labels != 1:
-        raise InputError(f"{model} gives {encoder.num_labels} numbers per pair, expected a reranker that gives one")
-
-    def score(pairs: Sequence[tuple[str, str]]) -> Sequence[float]:
-        scores: list[float] = encoder.predict(list(pairs), batch_size=batch_size, show_progress_bar=False).tolist()
-        return scores
-
-    return Judge(score, threshold, promote, name="" if isinstance(model, CrossEncoder) else str(model))
-
-
-def _open(folder: Path, device: str | None, max_tokens: int | None) -> CrossEncoder:
-    try:
-        return CrossEncoder(str(folder), device=device, max_length=max_tokens)
-    except (OSError, ValueError, KeyError) as error:
-        raise DamagedModelError(f"{folder} cannot be opened as a cross-encoder: {first_line(error)}") from error

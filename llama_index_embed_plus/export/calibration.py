@@ -1,18 +1,13 @@
-"""The fp32 network of a BERT-family model -> the static scale and smoothing of every quantised activation.
-
-Guarantees: ranges hold what made-up sequences reach (observe.py), with room to spare where text reaches further.
-Does not know: pooling, the int8 graph.
-
-A graph and made-up token sequences -> how large each channel gets, and the smoothing that follows.
+"""The fp32 network of an encoder -> the scale and smoothing of every tap, measured on made-up token sequences.
 
 No text is needed: the largest magnitude of a channel behind a normalisation or inside the attention hardly depends on
-what the text says. Three kinds of sequences reach it: random words at every length, one word repeated, and the words
+what a text says. Three kinds of sequences reach it: random words at every length, one word repeated, and the words
 whose embeddings are extreme in some channel. The last are often the most frequent ones (in all-MiniLM-L6-v2 the full
 stop and the comma), which random words miss. Nothing is clipped: special tokens carry outliers that a percentile would
 cut off, with large errors in every vector.
 
-Guarantees: the same model gives the same figures (fixed seed, one sequence at a time).
-Does not know: layers, quantisation.
+Guarantees: the same model gives the same figures (fixed seed, one sequence at a time); ranges have room above what was
+measured where text reaches further. Does not know: pooling, the int8 graph.
 """
 
 from __future__ import annotations
@@ -30,18 +25,22 @@ from numpy.typing import NDArray
 
 from llama_index_embed_plus.encoders.tokens import Tokenizer
 from llama_index_embed_plus.errors import ModelError
-from llama_index_embed_plus.export.network import IDS, MASK, Float32, Network, Place, Range, Site
+from llama_index_embed_plus.export.network import IDS, MASK, Float32, Network, Range, Tap, TapKind
 from llama_index_embed_plus.export.onnx_writer import GraphWriter, save_model
 from llama_index_embed_plus.export.weights import Array, EncoderWeights, Linear
 from llama_index_embed_plus.models.spec import EncoderSpec
 
-_ALPHA: Mapping[Site, float] = {"qkv": 1.0, "context": 0.75, "up": 0.75, "projection": 0.75}
+_ALPHA: Mapping[TapKind, float] = {"qkv": 1.0, "context": 0.75, "up": 0.75, "projection": 0.75}
 # Room above the measured range. Attention over random tokens is flatter than over text, so its context is smaller.
-_HEADROOM: Mapping[Site, float] = {"context": 1.5}
+_HEADROOM: Mapping[TapKind, float] = {"context": 1.5}
+LONGEST = 200
+"""Words in the longest random sequence, if the model takes as many."""
+
+_CHUNK = 8192
 
 
-def calibrate(weights: EncoderWeights, frame: Frame) -> dict[Place, Range]:
-    """Measure the ranges of folded `weights`, with the model's special tokens around made-up sequences."""
+def calibrate(weights: EncoderWeights, frame: Frame) -> dict[Tap, Range]:
+    """Measure the range at every tap of folded `weights`, with the model's special tokens around made-up sequences."""
     padding = weights.padding_id or 0
     words = np.setdiff1d(common_words(len(weights.words)), [padding])
     extremes = np.setdiff1d(extreme_words(weights.words, lambda table: embedded(weights, table)), [padding])
@@ -55,11 +54,11 @@ def calibrate(weights: EncoderWeights, frame: Frame) -> dict[Place, Range]:
     tapped = graph.model(dict.fromkeys(names), inputs=(IDS, MASK))
     texts = sequences(words, extremes, frame)
     largest = peaks(tapped, names, texts, _channel_peak)
-    return {place: _range(largest[name], _readers(weights, place), place[1]) for place, name in arithmetic.taps.items()}
+    return {tap: _range(largest[name], _readers(weights, tap), tap[1]) for tap, name in arithmetic.taps.items()}
 
 
 def embedded(weights: EncoderWeights, table: Array) -> Array:
-    """Word embeddings [n, width] as the first layer reads them, at an average position."""
+    """Return word embeddings [n, width] as the first layer reads them, at an average position."""
     states, norm = table + weights.positions.mean(axis=0), weights.embedding_norm
     states = states - states.mean(axis=1, keepdims=True)
     deviation = np.sqrt((states * states).mean(axis=1, keepdims=True) + norm.epsilon)
@@ -72,30 +71,24 @@ def _channel_peak(tensor: Array) -> Array:
     return np.asarray(np.abs(tensor).max(axis=axes).reshape(-1), np.float32)
 
 
-def _readers(weights: EncoderWeights, place: Place) -> list[Linear]:
-    """The products that read the activation at `place`."""
-    number, site = place
-    if site == "projection":
+def _readers(weights: EncoderWeights, tap: Tap) -> list[Linear]:
+    """Return the products that read the activation at `tap`."""
+    number, kind = tap
+    if kind == "projection":
         return [] if weights.projection is None else [weights.projection]
     layer = weights.layers[number]
-    return {"qkv": [layer.query, layer.key, layer.value], "context": [layer.output], "up": [layer.up]}[site]
+    return {"qkv": [layer.query, layer.key, layer.value], "context": [layer.output], "up": [layer.up]}[kind]
 
 
-def _range(peak: Array, readers: list[Linear], site: Site) -> Range:
-    divisor = smoothing(peak, [linear.weight for linear in readers], alpha=_ALPHA[site])
-    scale = float((np.maximum(peak, 1e-3) / divisor).max()) * _HEADROOM.get(site, 1.0) / 127
+def _range(peak: Array, readers: list[Linear], kind: TapKind) -> Range:
+    divisor = smoothing(peak, [linear.weight for linear in readers], alpha=_ALPHA[kind])
+    scale = float((np.maximum(peak, 1e-3) / divisor).max()) * _HEADROOM.get(kind, 1.0) / 127
     return Range(scale, divisor)
-
-
-LONGEST = 200
-"""Words in the longest random sequence, if the model takes as many."""
-
-_CHUNK = 8192
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What stands around the words: special token ids `before` and `after`, and the `room` for words between them."""
+    """The special token ids `before` and `after` the words, and the `room` for words between them."""
 
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
@@ -103,7 +96,7 @@ class Frame:
 
 
 def frame_of(folder: Path, spec: EncoderSpec) -> Frame:
-    """The frame that the model's tokenizer puts around a text; an empty one if the folder has no tokenizer."""
+    """Return the frame that the model's tokenizer puts around a text. It is empty if the folder has no tokenizer."""
     inner = folder / spec.transformer_path
     if not any((inner / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
         return Frame(room=spec.max_tokens)
@@ -112,7 +105,7 @@ def frame_of(folder: Path, spec: EncoderSpec) -> Frame:
 
 
 def sequences(words: NDArray[np.int64], extremes: NDArray[np.int64], frame: Frame) -> Iterator[NDArray[np.int64]]:
-    """Made-up sequences [1, length] from the ids in `words` and `extremes`."""
+    """Yield made-up sequences [1, length] from the ids in `words` and `extremes`."""
     for ids in _bodies(np.random.default_rng(0), words, extremes, longest=min(LONGEST, frame.room)):
         sequence = np.array([[*frame.before, *ids[: frame.room], *frame.after]], dtype=np.int64)
         if sequence.size:
@@ -132,40 +125,40 @@ def _bodies(
 
 
 def common_words(vocabulary: int) -> NDArray[np.int64]:
-    """Ids to draw random words from: without the first ones, which are special or were never trained."""
+    """Return ids to draw random words from, without the first ones: they are special or were never trained."""
     return np.arange(min(1000, vocabulary // 2), vocabulary)
 
 
-def extreme_words(table: Array, as_seen: Callable[[Array], Array]) -> NDArray[np.int64]:
-    """The words [n, width] whose embedding is the largest in some channel, once `as_seen` by the first layer."""
-    found = np.arange(0)
+def extreme_words(table: Array, embed: Callable[[Array], Array]) -> NDArray[np.int64]:
+    """Return the words whose embedding, as `embed` turns table rows [n, width] into it, is largest in some channel."""
+    words = np.arange(0)
     for start in range(0, len(table), _CHUNK):
-        found = np.concatenate([found, start + _largest(as_seen(table[start : start + _CHUNK]))])
-    return np.unique(found[_largest(as_seen(table[found]))])
+        words = np.concatenate([words, start + _largest(embed(table[start : start + _CHUNK]))])
+    return np.unique(words[_largest(embed(table[words]))])
 
 
 def _largest(states: Array) -> NDArray[np.int64]:
-    """The rows that hold the largest magnitude of some column."""
+    """Return the rows that hold the largest magnitude of some column."""
     return np.unique(np.abs(states).argmax(axis=0))
 
 
 def peaks(
     model: Any, names: Sequence[str], texts: Iterable[NDArray[np.int64]], reduce: Callable[[Array], Array]
 ) -> dict[str, Array]:
-    """Run `model` over `texts`; for each of its outputs `names`, the maximum of `reduce(output)` over all texts."""
-    found: dict[str, Array] = {}
-    with TemporaryDirectory() as folder:  # a file, because a graph in memory may not pass 2 GB
+    """Run `model` over `texts` and return, for each of its outputs `names`, the maximum of `reduce(output)`."""
+    maxima: dict[str, Array] = {}
+    with TemporaryDirectory() as folder:  # through a file, because a graph in memory cannot be larger than 2 GB
         session = _open(save_model(model, Path(folder) / "model.onnx")[0])
         inputs = [node.name for node in session.get_inputs()]
         for ids in texts:
             for name, tensor in zip(names, session.run(names, _feed(inputs, ids)), strict=True):
                 peak = reduce(tensor)
-                found[name] = np.maximum(found[name], peak) if name in found else peak
-    return found
+                maxima[name] = np.maximum(maxima[name], peak) if name in maxima else peak
+    return maxima
 
 
 def smoothing(peak: Array, weights: Sequence[Array], *, alpha: float) -> Array:
-    """The per-channel divisor [channels] of an activation that `weights` [channels, outputs] read; geometric mean 1.
+    """Return the divisor [channels] of an activation that `weights` [channels, outputs] read. Its geometric mean is 1.
 
     SmoothQuant (Xiao et al. 2023), equation 4: activation^alpha / weight^(1 - alpha), of the largest magnitudes.
     alpha 1 moves all of the unevenness between channels into the weights, 0 none of it.
@@ -176,16 +169,16 @@ def smoothing(peak: Array, weights: Sequence[Array], *, alpha: float) -> Array:
 
 
 def _feed(inputs: Sequence[str], ids: NDArray[np.int64]) -> dict[str, Any]:
-    known = {
+    values = {
         "input_ids": ids,
         "attention_mask": np.ones_like(ids),
         "token_type_ids": np.zeros_like(ids),
         "prompt_tokens": np.array(0, np.int64),
     }
-    unknown = [name for name in inputs if name not in known]
+    unknown = [name for name in inputs if name not in values]
     if unknown:
-        raise ModelError(f"the graph has the input {unknown[0]!r}, expected {', '.join(known)}; export it again")
-    return {name: known[name] for name in inputs}
+        raise ModelError(f"the graph has the input {unknown[0]!r}, expected {', '.join(values)}; export it again")
+    return {name: values[name] for name in inputs}
 
 
 def _open(path: Path) -> Any:

@@ -1,13 +1,11 @@
-"""A checkpoint -> an artifact that serves without torch.
+"""A checkpoint -> an artifact that serves without torch, with a report of how well it agrees with the original.
 
-`export_onnx` writes the graph (built from the weights for the BERT family, traced for every other model), measures how
-well it agrees with the original, and seals the folder. Guarantees: a graph outside its bound is not written unless
-forced; nothing is half-written. Does not know: how graphs are made, see `graph`, `rewrite` and `trace`.
+`export_onnx` writes the graph (built from the weights for the BERT family, traced for every other model), measures it
+on real texts against the original, and seals the folder.
 
-Two builds of one model and real texts -> how far apart their vectors are.
-
-Guarantees: both see the same texts; the figures say nothing about other texts than these.
-Does not know: how either computes.
+Guarantees: a graph outside its bound is not written unless forced; nothing is half-written; both builds embed the same
+texts, and the figures say nothing about other texts than these. Does not know: how graphs are made (`graph`, `rewrite`,
+`trace`).
 """
 
 from __future__ import annotations
@@ -23,13 +21,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from llama_index_embed_plus.encoders import open as self_check
+from llama_index_embed_plus.encoders import self_check
 from llama_index_embed_plus.encoders.onnx_encoder import OnnxBackend
 from llama_index_embed_plus.encoders.open import Identity, identify, open_encoder
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
 from llama_index_embed_plus.errors import MissingExtraError, ParityError
 from llama_index_embed_plus.models import artifact
-from llama_index_embed_plus.models.files import is_kept_apart, onnx_files, write_json
+from llama_index_embed_plus.models.files import has_lora, onnx_files, write_json
+from llama_index_embed_plus.models.pooling import unit
 from llama_index_embed_plus.models.spec import Overrides
 from llama_index_embed_plus.models.weights import weight_files
 from qdrant_tools.errors import NotSupportedError, UsageError
@@ -44,131 +43,13 @@ _PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 
 FILES: dict[Precision, str] = {"fp32": "onnx/model.onnx", "int8": "onnx/model_int8.onnx"}
 
-
-def export_onnx(
-    model: str | Path,
-    out_folder: str | Path,
-    *,
-    precision: Precision = "fp32",
-    force: bool = False,
-    progress: Progress | None = None,
-    overrides: Overrides | None = None,
-) -> ParityReport:
-    """Write `out_folder`: the model's files, an ONNX graph (ids and mask in, vectors out), reports, the manifest.
-
-    precision: `int8` writes the fp32 graph too, for machines on which int8 does not hold.
-    force: seal the artifact even if the graph is outside its bound; the report says so.
-    Raises ParityError if it is outside and not forced, and leaves nothing behind; UsageError for an `out_folder` that
-    holds something else.
-    """
-    if precision not in get_args(Precision):
-        raise UsageError(f"precision is {precision!r}, expected one of {', '.join(get_args(Precision))}")
-    if importlib.util.find_spec("onnx") is None:
-        raise MissingExtraError("writing ONNX files", extra="train")
-    source = identify(model, backend="torch", overrides=overrides)
-    if is_kept_apart(source.folder / source.spec.transformer_path):
-        raise NotSupportedError(
-            f"{source.folder} keeps its LoRA apart from its base, and an ONNX graph has its weights inside: train with "
-            "the LoRA merged (lora.merge), or merge it with peft and save that"
-        )
-    with artifact.written_whole(Path(out_folder)) as draft:
-        artifact.copy_model(source.folder, draft, spec=source.spec)
-        if source.adapter is not None:
-            source.adapter.save(draft / artifact.ADAPTER)
-        texts = sample_texts()
-        reference = _reference(model, source, texts, overrides=overrides, progress=progress)
-        builds: dict[str, Any] = {}
-        checks: dict[str, Any] = {}
-        for name in _PRECISIONS[: _PRECISIONS.index(precision) + 1]:
-            opset = _write_graph(source, draft, name)
-            built = _open(source, draft, name)
-            reference = reference or embed(built, texts, progress=progress)  # no torch: the fp32 graph is all there is
-            report = measure(built, reference, texts, size=_size(draft / FILES[name]), progress=progress)
-            if not report.within and not force:
-                raise ParityError(f"{report.summary()}; outside {BOUNDS[name]}, nothing was written (force writes it)")
-            builds[built.build] = {"file": FILES[name], "opset": opset, "parity": asdict(report)}
-            checks[built.build] = self_check.recorded(built.backend, built.tokenizer)
-        # Last of all: the manifest makes the folder an artifact, and seals what stands beside it.
-        write_json(draft / self_check.FILE, checks)
-        artifact.write_manifest(draft, spec=source.spec, builds=builds, name=source.spec.name)
-    return report
-
-
-def _write_graph(source: Identity, draft: Path, precision: Precision) -> int:
-    """Write the graph of one precision and return its opset. int8 of a traced graph needs the fp32 one to be there."""
-    from llama_index_embed_plus.export.onnx_writer import save_model
-
-    model = _graph(source, precision, draft / FILES["fp32"])
-    (draft / FILES[precision]).parent.mkdir(exist_ok=True)
-    save_model(model, draft / FILES[precision])
-    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-
-
-def _graph(source: Identity, precision: Precision, fp32: Path) -> Any:
-    """The graph as `onnx.ModelProto`: built from the weights, else traced, else the one the folder came with."""
-    import onnx
-
-    from llama_index_embed_plus.export import graph
-
-    if _has_weights(source) and graph.supports(source.folder, source.spec):
-        return graph.build_graph(source.folder, source.spec, precision=precision)
-    if precision == "int8":
-        from llama_index_embed_plus.export.calibration import frame_of
-        from llama_index_embed_plus.export.rewrite import quantise
-
-        frame = frame_of(source.folder, source.spec)
-        return quantise(onnx.load(fp32), frame=frame)
-    existing = next(onnx_files(source.folder), None)
-    if _has_weights(source) and (_has_torch() or existing is None):
-        from llama_index_embed_plus.export.trace import trace
-
-        return trace(source.folder, source.spec)
-    return onnx.load(existing)
-
-
-def _open(source: Identity, draft: Path, precision: Precision) -> TextEncoder:
-    backend = OnnxBackend(draft / FILES[precision], draft, source.spec, build=f"onnx-{precision}")
-    encoder = TextEncoder(source.spec, source.space, draft, backend)
-    encoder.quiet = True
-    return encoder
-
-
-def _reference(
-    model: str | Path,
-    source: Identity,
-    texts: list[str],
-    *,
-    overrides: Overrides | None,
-    progress: Progress | None,
-) -> Embedded | None:
-    """What torch makes of the texts; None where there is no torch, or there are no weights for it."""
-    if not (_has_torch() and _has_weights(source)):
-        return None
-    encoder = open_encoder(model, backend="torch", device="cpu", overrides=overrides)
-    encoder.quiet = True
-    return embed(encoder, texts, progress=progress)
-
-
-def _has_weights(source: Identity) -> bool:
-    return bool(weight_files(source.folder / source.spec.transformer_path))
-
-
-def _has_torch() -> bool:
-    return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
-
-
-def _size(path: Path) -> int:
-    """Bytes of a graph with the files beside it that hold its weights."""
-    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
-
-
 BOUNDS = {
     "fp32": "a largest difference of 1e-4",
     "int8": "cosine 0.999 in the mean and 0.997 at worst, and 1e-5 between a text alone and in a batch",
 }
 
 _LONGEST = 800
-"""Characters kept of a sample text: enough for most models' whole window, without spending the time on few texts."""
+"""Characters kept of a sample text. They fill the whole window of most models, and more would only take time."""
 
 _MODULES = ("argparse", "asyncio", "collections", "csv", "datetime", "decimal", "email", "functools", "heapq", "io")
 _MORE_MODULES = (
@@ -227,9 +108,129 @@ class ParityReport:
         )
 
 
+def export_onnx(
+    model: str | Path,
+    out_folder: str | Path,
+    *,
+    precision: Precision = "fp32",
+    force: bool = False,
+    progress: Progress | None = None,
+    overrides: Overrides | None = None,
+) -> ParityReport:
+    """Write `out_folder`: the model's files, an ONNX graph (ids and mask in, vectors out), reports, the manifest.
+
+    Args:
+        precision: `int8` writes the fp32 graph too, for machines on which int8 gives other vectors.
+        force: Seal the artifact even if the graph is outside its bound. The report says so.
+
+    Raises:
+        ParityError: The graph is outside its bound and not forced. Nothing is left behind.
+        UsageError: `out_folder` holds something else than an artifact.
+        MissingExtraError: A library that writes the graph is not installed.
+    """
+    if precision not in get_args(Precision):
+        raise UsageError(f"precision is {precision!r}, expected one of {', '.join(get_args(Precision))}")
+    if importlib.util.find_spec("onnx") is None:
+        raise MissingExtraError("writing ONNX files", extra="train")
+    source = identify(model, backend="torch", overrides=overrides)
+    if has_lora(source.folder / source.spec.transformer_path):
+        raise NotSupportedError(
+            f"{source.folder} keeps its LoRA apart from its base, and an ONNX graph has its weights inside: train with "
+            "the LoRA merged (lora.merge), or merge it with peft and save that"
+        )
+    with artifact.written_whole(Path(out_folder)) as draft:
+        artifact.copy_model(source.folder, draft, spec=source.spec)
+        if source.adapter is not None:
+            source.adapter.save(draft / artifact.ADAPTER)
+        texts = sample_texts()
+        reference = _reference(model, source, texts, overrides=overrides, progress=progress)
+        builds: dict[str, Any] = {}
+        checks: dict[str, Any] = {}
+        for name in _PRECISIONS[: _PRECISIONS.index(precision) + 1]:
+            opset = _write_graph(source, draft, name)
+            built = _open(source, draft, name)
+            reference = reference or embed(built, texts, progress=progress)  # no torch: fp32 is the reference
+            report = measure(built, reference, texts, size=_size(draft / FILES[name]), progress=progress)
+            if not report.within and not force:
+                raise ParityError(f"{report.summary()}; outside {BOUNDS[name]}, nothing was written (force writes it)")
+            builds[built.build] = {"file": FILES[name], "opset": opset, "parity": asdict(report)}
+            checks[built.build] = self_check.record(built.backend, built.tokenizer)
+        # The manifest comes last: it makes the folder an artifact and seals the other files.
+        write_json(draft / self_check.FILE, checks)
+        artifact.write_manifest(draft, spec=source.spec, builds=builds, name=source.spec.name)
+    return report
+
+
+def _write_graph(source: Identity, draft: Path, precision: Precision) -> int:
+    """Write the graph of one precision and return its opset. A traced graph becomes int8 from its fp32 file."""
+    from llama_index_embed_plus.export.onnx_writer import save_model
+
+    model = _graph(source, precision, draft / FILES["fp32"])
+    (draft / FILES[precision]).parent.mkdir(exist_ok=True)
+    save_model(model, draft / FILES[precision])
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _graph(source: Identity, precision: Precision, fp32: Path) -> Any:
+    """Return the graph as `onnx.ModelProto`: built from the weights, else traced, else the one in the folder."""
+    import onnx
+
+    from llama_index_embed_plus.export import graph
+
+    if _has_weights(source) and graph.supports(source.folder, source.spec):
+        return graph.build_graph(source.folder, source.spec, precision=precision)
+    if precision == "int8":
+        from llama_index_embed_plus.export.calibration import frame_of
+        from llama_index_embed_plus.export.rewrite import quantise
+
+        return quantise(onnx.load(fp32), frame=frame_of(source.folder, source.spec))
+    existing = next(onnx_files(source.folder), None)
+    if _has_weights(source) and (_has_torch() or existing is None):
+        from llama_index_embed_plus.export.trace import trace
+
+        return trace(source.folder, source.spec)
+    return onnx.load(existing)
+
+
+def _open(source: Identity, draft: Path, precision: Precision) -> TextEncoder:
+    backend = OnnxBackend(draft / FILES[precision], draft, source.spec, build=f"onnx-{precision}")
+    encoder = TextEncoder(source.spec, source.space, draft, backend)
+    encoder.quiet = True
+    return encoder
+
+
+def _reference(
+    model: str | Path,
+    source: Identity,
+    texts: list[str],
+    *,
+    overrides: Overrides | None,
+    progress: Progress | None,
+) -> Embedded | None:
+    """Embed the texts with torch. None: there is no torch, or there are no weights for it."""
+    if not (_has_torch() and _has_weights(source)):
+        return None
+    encoder = open_encoder(model, backend="torch", device="cpu", overrides=overrides)
+    encoder.quiet = True
+    return embed(encoder, texts, progress=progress)
+
+
+def _has_weights(source: Identity) -> bool:
+    return bool(weight_files(source.folder / source.spec.transformer_path))
+
+
+def _has_torch() -> bool:
+    return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a graph, with the files beside it that hold its weights."""
+    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+
+
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """What one build made of the texts: its name, the vectors (n, d), and its speed."""
+    """The vectors (n, d) of the texts by one build, with its name and speed."""
 
     build: str
     vectors: Vectors
@@ -252,11 +253,11 @@ def measure(
     size: int = 0,
     progress: Progress | None = None,
 ) -> ParityReport:
-    """Embed `texts` and compare with what the reference made of them."""
+    """Embed `texts` and compare the vectors with those of the reference."""
     embedded, expected = embed(built, texts, progress=progress), reference.vectors
     vectors = embedded.vectors
-    cosines = np.sum(unit_rows(vectors) * unit_rows(expected), axis=1)
-    # Every eighth text again by itself: padding and neighbours must not change it.
+    cosines = np.sum(unit(vectors) * unit(expected), axis=1)
+    # Every eighth text again, alone: padding and neighbours must not change its vector.
     alone = np.concatenate([built.encode_passages([text]) for text in texts[::8]])
     difference, drift = _largest(vectors - expected), _largest(alone - vectors[::8])
     if built.build.startswith("onnx-int8"):
@@ -282,7 +283,7 @@ def measure(
 
 
 def top_overlap(vectors: Vectors, expected: Vectors, *, k: int = 10) -> float:
-    """Share of the `k` nearest other rows that the two sets of vectors (n, d) agree on, averaged over rows."""
+    """Return the share of the `k` nearest other rows on which both sets of vectors (n, d) agree, averaged over rows."""
     k = min(k, len(vectors) - 1)
     if k < 1:
         return 1.0
@@ -291,7 +292,7 @@ def top_overlap(vectors: Vectors, expected: Vectors, *, k: int = 10) -> float:
 
 
 def sample_texts(limit: int = 160) -> list[str]:
-    """Real texts that every machine has: documentation of the standard library, and a few other languages."""
+    """Return real texts that every machine has: documentation of the standard library, and other languages."""
     texts: dict[str, None] = {}
     for name in _MODULES + _MORE_MODULES:
         module = importlib.import_module(name)
@@ -307,11 +308,6 @@ def _nearest(vectors: Vectors, k: int) -> NDArray[np.int64]:
     scores = vectors @ vectors.T
     np.fill_diagonal(scores, -np.inf)
     return np.asarray(np.argpartition(-scores, k - 1, axis=1)[:, :k])
-
-
-def unit_rows(vectors: Vectors) -> Vectors:
-    """Rows scaled to unit length."""
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
 
 
 def _largest(difference: Vectors) -> float:

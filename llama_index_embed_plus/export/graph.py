@@ -2,34 +2,23 @@
 
 `build_graph(folder, spec, precision="fp32" | "int8")` needs numpy, onnx and, for int8, onnxruntime; no torch and no
 calibration text. The graph reads `input_ids` and `attention_mask` [batch, sequence] int64, padded on the right, and,
-if the pooling leaves the prompt out, `prompt_tokens` (int64 scalar); it gives `embedding` [batch, dimension] float32,
-pooled, projected, truncated and normalised as the spec says.
+if the pooling leaves the prompt out, `prompt_tokens` (int64 scalar). It gives `embedding` [batch, dimension] float32:
+pooled, projected, truncated and normalised as the spec says. `models.pooling` defines what that means.
 
-Guarantees: fp32 agrees with the original to 1e-5. int8: a text has the same vector alone, padded, in any batch, order
-and number of threads, because no scale depends on another row and no reduction order on padding.
-Does not know: prompts, texts, sessions at serving time.
-
-Load the graph with ORT_ENABLE_BASIC: it is fused by hand already, and higher levels may create SkipLayerNormalization,
-whose CPU kernel is several times slower than Add + LayerNormalization.
-
-Encoder weights -> weights that give the same vectors with fewer operations.
-
-Four identities, each exact in real arithmetic:
+Weights are folded first, by four identities that are exact in real arithmetic:
 
 - scores are divided by sqrt(head size): divide the query weights instead;
 - the key bias adds the same number to a whole row of scores, which softmax ignores: drop it;
 - attention rows sum to 1, so the value bias passes through: add (value bias) @ (output weight) to the output bias;
-- the second feed-forward bias joins the residual: add it to the shift of the norm before, and take (bias @ up weight)
-  from the first bias, so that the first product still sees what it saw.
+- the second feed-forward bias joins the residual: add it to the shift of the norm before, and subtract
+  (bias @ up weight) from the first bias, so that the first product still sees what it saw.
 
-Guarantees: vectors change by rounding only. Does not know: ONNX, quantisation.
+Load the graph with ORT_ENABLE_BASIC. It is fused by hand already, and higher levels may create SkipLayerNormalization,
+whose CPU kernel is several times slower than Add + LayerNormalization.
 
-Token states -> finished vectors, as ONNX nodes: pooling, layers on top, truncation, normalisation.
-
-The same modes and layers as `pooling.py` and `head.py`, which define them; tests hold the two together.
-
-Guarantees: padded states are multiplied by 0 or masked, so they count for nothing. Texts are padded on the right.
-Does not know: the transformer before it.
+Guarantees: fp32 agrees with the original to 1e-5; padded states count for nothing. int8: a text has the same vector
+alone, padded, in any batch, order and number of threads, because no scale depends on another row and no reduction order
+on padding. Does not know: prompts, texts, sessions at serving time.
 """
 
 from __future__ import annotations
@@ -51,10 +40,10 @@ from llama_index_embed_plus.export.weights import (
     Layer,
     Linear,
     activation_name,
-    read_config,
     read_weights,
-    why_not,
+    unsupported_reason,
 )
+from llama_index_embed_plus.models.files import require_json
 from llama_index_embed_plus.models.pooling import ATTENTION, CLS, LAST, MAX, MEAN_SQRT, WEIGHTED, HeadStep
 from llama_index_embed_plus.models.spec import EncoderSpec
 from llama_index_embed_plus.models.weights import tensors_of, weight_files
@@ -63,8 +52,8 @@ Precision = Literal["fp32", "int8"]
 
 
 def supports(folder: Path, spec: EncoderSpec) -> bool:
-    """True if `build_graph` can build this model; other models are exported by tracing them."""
-    return _why_not(folder / spec.transformer_path) is None
+    """Whether `build_graph` can build this model. Other models are exported by tracing them."""
+    return _unsupported_reason(folder / spec.transformer_path) is None
 
 
 def build_graph(folder: Path, spec: EncoderSpec, *, precision: Precision = "fp32") -> Any:
@@ -73,7 +62,7 @@ def build_graph(folder: Path, spec: EncoderSpec, *, precision: Precision = "fp32
     Raises ModelError where `supports` says no, DamagedModelError for a missing or contradicting file.
     """
     inner = folder / spec.transformer_path
-    reason = _why_not(inner)
+    reason = _unsupported_reason(inner)
     if reason is not None:
         raise ModelError(f"{folder}: {reason}; no graph can be built from its weights, export it by tracing instead")
     weights, graph = fold(read_weights(inner)), GraphWriter()
@@ -82,22 +71,22 @@ def build_graph(folder: Path, spec: EncoderSpec, *, precision: Precision = "fp32
         arithmetic = Int8(graph, calibrate(weights, frame_of(folder, spec)))
     network = Network(weights, arithmetic)
     states = network.states(first_only=reads_first_only(spec))
-    vectors = HeadWriter(graph, states, MASK, shares=network.shares).write(folder, spec)
+    vectors = HeadWriter(graph, states, MASK, attention=network.attention).write(folder, spec)
     scalars = () if spec.include_prompt else (PROMPT_TOKENS,)
     return graph.model({vectors: ["batch", spec.dimension]}, inputs=(IDS, MASK), scalars=scalars)
 
 
-def _why_not(inner: Path) -> str | None:
-    """None if the network in `inner` can be built, else the reason."""
-    config = read_config(inner)
+def _unsupported_reason(inner: Path) -> str | None:
+    """Say why the network in `inner` cannot be built. None: it can."""
+    config = require_json(inner, "config.json")
     activation = activation_name(config)
-    if activation not in ACTIVATIONS and why_not(config) is None:
+    if activation not in ACTIVATIONS and unsupported_reason(config) is None:
         return f"activation {activation!r} is not one of {', '.join(sorted(ACTIVATIONS))}"
-    return why_not(config)
+    return unsupported_reason(config)
 
 
 def fold(weights: EncoderWeights) -> EncoderWeights:
-    """Apply the four identities to every layer."""
+    """Apply the four identities to every layer. Vectors change by rounding only."""
     head_size = weights.hidden_size // weights.heads
     return replace(weights, layers=tuple(_fold_layer(layer, head_size) for layer in weights.layers))
 
@@ -122,7 +111,7 @@ def _bias(linear: Linear) -> Array:
 
 
 PROMPT_TOKENS = "prompt_tokens"
-"""Scalar int64 input of graphs whose pooling leaves the prompt out: how many tokens that are."""
+"""Scalar int64 input of graphs whose pooling leaves the prompt out: the number of its tokens."""
 
 _SHORTEST = np.float32(1e-12)
 _FEWEST = np.float32(1e-9)
@@ -130,21 +119,21 @@ _LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's
 
 
 def reads_first_only(spec: EncoderSpec) -> bool:
-    """True if the pooling looks at nothing but the first token's state."""
+    """Whether the pooling reads nothing but the state of the first token."""
     return spec.pooling == (CLS,) and spec.include_prompt
 
 
 class HeadWriter:
     """Writes the head of one spec behind `states` [S, B, H] under `mask` [B, S].
 
-    `shares` [B, heads, S, S]: the last layer's attention, for pooling mode `attention`.
+    `attention` [B, heads, S, S]: that of the last layer, for the pooling mode `attention`.
     """
 
-    def __init__(self, graph: GraphWriter, states: str, mask: str, *, shares: str = "") -> None:
-        self.graph, self.states, self.shares, self.mask = graph, states, shares, mask
+    def __init__(self, graph: GraphWriter, states: str, mask: str, *, attention: str = "") -> None:
+        self.graph, self.states, self.attention, self.mask = graph, states, attention, mask
 
     def write(self, folder: Path, spec: EncoderSpec) -> str:
-        """Write everything; returns the name of the vectors [B, spec.dimension], "embedding"."""
+        """Write everything and return the name of the vectors [B, spec.dimension], "embedding"."""
         graph = self.graph
         if reads_first_only(spec):
             vectors = graph("Squeeze", self.states, int64(0))
@@ -185,23 +174,23 @@ class HeadWriter:
         return graph("Div", self._sum(weight), graph("Sqrt", total) if mode == MEAN_SQRT else total)
 
     def _weight(self, mode: str) -> str:
-        """Weight of each token in a weighted mean, [B, S]."""
+        """Return the weight of each token in a weighted mean, [B, S]."""
         graph = self.graph
         if mode == WEIGHTED:
             return graph("Mul", self.kept, self.position)
         if mode == ATTENTION:
-            # Received from every head and every real token; the number of heads cancels in the mean.
+            # Attention received from every head and real token. The number of heads cancels in the mean.
             attending = graph("Unsqueeze", self.tokens, int64(1, 3))
-            received = graph("ReduceSum", graph("Mul", self.shares, attending), int64(1, 2), keepdims=0)
+            received = graph("ReduceSum", graph("Mul", self.attention, attending), int64(1, 2), keepdims=0)
             return graph("Mul", self.kept, received)
         return self.kept
 
     def _only(self, position: str | np.float32) -> str:
-        """Weight 1 on the kept token at `position`, 0 elsewhere."""
+        """Return weight 1 on the kept token at `position`, 0 elsewhere."""
         return self.graph("Mul", self.kept, self.graph.to_float(self.graph("Equal", self.position, position)))
 
     def _sum(self, weight: str) -> str:
-        """Sum of the states [S, B, H] under weights [B, S]: [B, H]."""
+        """Return the sum [B, H] of the states [S, B, H] under weights [B, S]."""
         return self.graph("ReduceSum", self.graph("Mul", self.states, self._column(weight)), int64(0), keepdims=0)
 
     def _column(self, weight: str) -> str:
@@ -239,7 +228,7 @@ class HeadWriter:
 
 
 def _read(folder: Path) -> dict[str, Array]:
-    """The tensors of one layer by name."""
+    """Return the tensors of one layer by name."""
     files = weight_files(folder)
     if not files:
         raise DamagedModelError(f"{folder / 'model.safetensors'} is missing; modules.json names this layer")

@@ -1,8 +1,8 @@
-"""Operator calls -> an ONNX model: the one place that knows how nodes, constants and versions are spelled.
+"""Operator calls -> an ONNX model. Only this module knows how nodes, constants and versions are written.
 
-Guarantees: equal small constants are stored once; names are unique; the model states its opset and IR version, and
-keeps weights apart (`save_model`) where protobuf's 2 GB limit demands it.
-Does not know: transformers, quantisation, files other than the one it is told to write.
+Guarantees: equal small constants are stored once; names are unique; the model states its opset and IR version;
+`save_model` writes weights to a file of their own if protobuf's limit of 2 GB demands it. Does not know: transformers,
+quantisation.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ class GraphWriter:
     """Collects the nodes and constants of one graph. Each method returns the name of the tensor it made."""
 
     def __init__(self) -> None:
-        # Written straight into the model: a list beside it would hold every weight twice.
+        # Nodes go straight into the model: a list beside it would hold every weight twice.
         self._model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="llama-index-embed-plus")
         self._graph = self._model.graph
-        self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._count: Counter[str] = Counter()
 
     def constant(self, value: NDArray[Any] | np.generic, name: str | None = None) -> str:
-        """Store an array. `name` is a wish: it keeps the large weights recognisable in a viewer."""
+        """Store an array. `name` becomes part of its name, so that a viewer shows which weight it is."""
         array = np.asarray(value)
         if array.ndim:
             array = np.ascontiguousarray(array)
         key = (array.dtype.str, array.shape, array.tobytes()) if array.size < _SHARED_CONSTANT else None
-        if key in self._known:
-            return self._known[key]
+        if key in self._constants:
+            return self._constants[key]
         name = self._unique(name or "constant")
         self._graph.initializer.append(numpy_helper.from_array(array, name))
         if key is not None:
-            self._known[key] = name
+            self._constants[key] = name
         return name
 
     def __call__(
         self, operator: str, *inputs: Input, domain: str = "", output: str | None = None, **attributes: Any
     ) -> str:
-        """Append one node with one output. An empty string stands for an optional input that is left out."""
+        """Append one node with one output. An empty string leaves an optional input out."""
         names = [value if isinstance(value, str) else self.constant(value) for value in inputs]
         output = output or self._unique(operator)
         self._graph.node.append(helper.make_node(operator, names, [output], domain=domain, **attributes))
@@ -76,11 +76,11 @@ class GraphWriter:
         return self("Reshape", tensor, int64(*shape))
 
     def first(self, tensor: str, *, axis: int) -> str:
-        """Position 0 along `axis`; the axis stays, with length 1."""
+        """Return position 0 along `axis`. The axis stays, with length 1."""
         return self("Slice", tensor, int64(0), int64(1), int64(axis))
 
     def filled(self, shape: str, value: np.uint8) -> str:
-        """A tensor of the shape held in `shape`, every element `value`."""
+        """Return a tensor of the shape held in `shape`, every element `value`."""
         return self("ConstantOfShape", shape, value=numpy_helper.from_array(np.array([value])))
 
     def to_float(self, tensor: str) -> str:
@@ -111,9 +111,9 @@ class GraphWriter:
         self._model.opset_import.extend([helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)])
         return self._model
 
-    def _unique(self, wish: str) -> str:
-        self._count[wish] += 1
-        return f"{wish}_{self._count[wish]}"
+    def _unique(self, name: str) -> str:
+        self._count[name] += 1
+        return f"{name}_{self._count[name]}"
 
 
 def int64(*values: int) -> NDArray[np.int64]:
@@ -121,7 +121,7 @@ def int64(*values: int) -> NDArray[np.int64]:
 
 
 def save_model(model: Any, path: Path) -> list[Path]:
-    """Write `model` to `path`; weights that would pass 2 GB go to `path` + ".data" beside it.
+    """Write `model` to `path`. Weights beyond 2 GB go to `path` + ".data" beside it.
 
     Returns the files written, the model file first. The data file must stay beside the model file.
     """
@@ -134,5 +134,5 @@ def save_model(model: Any, path: Path) -> list[Path]:
 
 
 def _bytes_of(tensor: Any) -> int:
-    """Size of a weight. Counted, because protobuf cannot be asked for the size of anything beyond 2 GB."""
+    """Return the size of a weight. protobuf cannot say the size of anything beyond 2 GB."""
     return int(math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)

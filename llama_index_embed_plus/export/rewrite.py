@@ -1,13 +1,12 @@
 """Any fp32 ONNX encoder -> the same graph with int8 weights and one activation scale per token.
 
-The general path to int8, for graphs that were recorded from torch or came from a hub. Each product with constant
-weights (MatMul, Gemm) reads its input through one symmetric scale per row, after SmoothQuant's per-channel smoothing,
-and its weights through one scale per column; the table of word embeddings gets one scale per word. Everything else
-stays as it is.
+This is the general path to int8, for graphs that were traced from torch or came from a hub. Each product with constant
+weights (MatMul, Gemm) gets one symmetric scale per row of its input, after SmoothQuant's per-channel smoothing, and one
+per column of its weights. The table of word embeddings gets one scale per word. Everything else stays as it is.
 
-Guarantees: no scale depends on another row, and integer products are exact in any order, so what did not depend on
-the batch or the padding before does not afterwards. The given model is not changed.
-Does not know: what the graph computes. How faithful the result is has to be measured (parity.py).
+Guarantees: no scale depends on another row, and integer products are exact in any order, so vectors that did not depend
+on the batch or the padding still do not. The model that is passed is not changed. Does not know: what the graph
+computes. How faithful the result is has to be measured (`export.measure`).
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ _MOVES_ONLY = ("Identity", "Reshape", "Cast", "Squeeze", "Unsqueeze", "Transpose
 def quantise(model: Any, *, frame: Frame | None = None) -> Any:
     """Rewrite `onnx.ModelProto` to int8. Weights kept in other files must have been loaded into it.
 
-    frame: the model's special tokens and its longest text, with which the smoothing is measured (by running the fp32
-    graph over made-up sequences, once); None leaves the smoothing out, which takes seconds and is less faithful.
+    frame: The model's special tokens and its longest text. The fp32 graph is run once over made-up sequences in this
+    frame to measure the smoothing. None leaves the smoothing out, which is faster and less faithful.
     Raises ModelError for a graph without constant-weight products, or of an opset before 13.
     """
     opsets = {entry.domain: entry.version for entry in model.opset_import}
@@ -60,9 +59,9 @@ def _smoothing(model: Any, frame: Frame) -> dict[str, Array]:
     readers: dict[str, list[Array]] = {}
     table = None
     for node in model.graph.node:
-        found = _product_of(node, sources)
-        if found is not None:
-            readers.setdefault(node.input[0], []).append(found.weight)
+        product = _product_of(node, sources)
+        if product is not None:
+            readers.setdefault(node.input[0], []).append(product.weight)
         elif _reads_words(node, sources, ids):
             table = numpy_helper.to_array(sources[node.input[0]])
     if table is None:
@@ -71,18 +70,18 @@ def _smoothing(model: Any, frame: Frame) -> dict[str, Array]:
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
     tapped = _assemble(model, model.graph.node, outputs, model.graph.initializer)
     texts = sequences(common_words(len(table)), extreme_words(table, _standardised), frame)
-    found_peaks = peaks(tapped, names, texts, lambda rows: np.abs(rows).reshape(-1, rows.shape[-1]).max(axis=0))
-    return {name: smoothing(found_peaks[name], readers[name], alpha=_ALPHA) for name in names}
+    largest = peaks(tapped, names, texts, lambda rows: np.abs(rows).reshape(-1, rows.shape[-1]).max(axis=0))
+    return {name: smoothing(largest[name], readers[name], alpha=_ALPHA) for name in names}
 
 
 def _standardised(table: Array) -> Array:
-    """Embeddings behind a normalisation, which nearly every network has first or second."""
+    """Return embeddings as a normalisation leaves them, which is the first or second step of nearly every network."""
     centred = table - table.mean(axis=1, keepdims=True)
     return np.asarray(centred / (table.std(axis=1, keepdims=True) + _TINY), np.float32)
 
 
 def _assemble(model: Any, nodes: Iterable[Any], outputs: Iterable[Any], constants: Iterable[Any]) -> Any:
-    """`model` with other nodes, outputs and constants; constants that nobody reads are left out."""
+    """Return `model` with other nodes, outputs and constants. Constants that no node reads are left out."""
     graph = helper.make_graph(nodes, model.graph.name, model.graph.input, outputs)
     read = {name for node in graph.node for name in _reads(node)} | {output.name for output in graph.output}
     graph.initializer.extend(tensor for tensor in constants if tensor.name in read)
@@ -97,7 +96,7 @@ def _assemble(model: Any, nodes: Iterable[Any], outputs: Iterable[Any], constant
 
 @dataclass(frozen=True)
 class _Product:
-    """x @ weight [inputs, outputs] (+ bias); `key` names the weight as it lies in the product."""
+    """x @ weight [inputs, outputs] (+ bias). `key` names the weight in this orientation."""
 
     key: str
     weight: Array
@@ -105,7 +104,7 @@ class _Product:
 
 
 class _Rewriter:
-    """Rewrites one graph node by node; what several products share is written once."""
+    """Rewrites one graph node by node. What several products share is written once."""
 
     def __init__(self, graph: Any, smoothing: Mapping[str, Array], *, axes_as_input: bool) -> None:
         self.constants: list[Any] = []
@@ -114,11 +113,11 @@ class _Rewriter:
         self._smoothing = smoothing
         self._sources, self._ids = _constants(graph), _moved_from(IDS, graph)
         self._rows: dict[str, tuple[str, str]] = {}
-        self._known: set[str] = set()
+        self._names: set[str] = set()
         self._nodes: list[Any] = []
 
     def rewrite(self, node: Any) -> list[Any]:
-        """The nodes that take this node's place."""
+        """Return the nodes that take the place of `node`."""
         self._nodes = []
         product = _product_of(node, self._sources)
         if product is not None:
@@ -135,18 +134,18 @@ class _Rewriter:
         steps, row_scale = self._quantised(tensor)
         divisor = self._smoothing.get(tensor)
         weights, scales = quantise_columns(product.weight if divisor is None else product.weight * divisor[:, None])
-        # A weight may be read behind several smoothings, so its name alone does not tell what is stored.
+        # A weight may be read behind several smoothings, so its name alone is not unique.
         name = product.key if divisor is None else f"{product.key}/{tensor}"
-        read = [steps, self._constant(name, weights), self._constant("one", np.float32(1))]
-        read += [self._constant(f"{name}.scales", scales), self._constant("centre", _CENTRE)]
-        result = self._add("MatMulIntegerToFloat", *read, domain=MICROSOFT)
+        inputs = [steps, self._constant(name, weights), self._constant("one", np.float32(1))]
+        inputs += [self._constant(f"{name}.scales", scales), self._constant("centre", _CENTRE)]
+        result = self._add("MatMulIntegerToFloat", *inputs, domain=MICROSOFT)
         if product.bias is None:
             self._add("Mul", result, row_scale, output=output)
         else:
             self._add("Add", self._add("Mul", result, row_scale), product.bias, output=output)
 
     def _quantised(self, tensor: str) -> tuple[str, str]:
-        """(uint8 steps, scale [..., 1]) of a tensor, by row. Written before its first reader."""
+        """Return (uint8 steps, scale [..., 1]) of a tensor, by row. They are written before its first reader."""
         if tensor not in self._rows:
             smooth = tensor
             if tensor in self._smoothing:
@@ -173,33 +172,33 @@ class _Rewriter:
 
     def _constant(self, name: str, value: Any) -> str:
         name = _PREFIX + name
-        if name not in self._known:
-            self._known.add(name)
+        if name not in self._names:
+            self._names.add(name)
             self.constants.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
     def _add(self, operator: str, *inputs: str, output: str = "", domain: str = "", **attributes: Any) -> str:
-        output = output or f"{_PREFIX}{operator}_{len(self._known)}"
-        self._known.add(output)
+        output = output or f"{_PREFIX}{operator}_{len(self._names)}"
+        self._names.add(output)
         self._nodes.append(helper.make_node(operator, inputs, [output], domain=domain, **attributes))
         return output
 
 
 def _constants(graph: Any) -> dict[str, Any]:
-    """Name -> TensorProto of every constant: initialisers, Constant nodes, and aliases of both."""
-    found = {tensor.name: tensor for tensor in graph.initializer}
+    """Return name -> TensorProto of every constant: initialisers, Constant nodes, and aliases of both."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
             values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             if "value" in values:
-                found[node.output[0]] = values["value"]
-        elif node.op_type == "Identity" and node.input[0] in found:
-            found[node.output[0]] = found[node.input[0]]
-    return found
+                constants[node.output[0]] = values["value"]
+        elif node.op_type == "Identity" and node.input[0] in constants:
+            constants[node.output[0]] = constants[node.input[0]]
+    return constants
 
 
 def _moved_from(name: str, graph: Any) -> set[str]:
-    """`name` and every tensor that holds its values unchanged, in another shape or type."""
+    """Return `name` and every tensor that holds its values unchanged, in another shape or type."""
     same = {name}
     for node in graph.node:
         if node.op_type in _MOVES_ONLY and node.input[0] in same:
@@ -208,7 +207,7 @@ def _moved_from(name: str, graph: Any) -> set[str]:
 
 
 def _product_of(node: Any, sources: Mapping[str, Any]) -> _Product | None:
-    """The node as a product with constant weights, if it is one."""
+    """Return the node as a product with constant weights, if it is one."""
     if node.op_type not in ("MatMul", "Gemm") or not _is_matrix(sources.get(node.input[1])):
         return None
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
@@ -231,7 +230,7 @@ def _is_matrix(tensor: Any) -> bool:
 
 
 def _reads(node: Any) -> Iterable[str]:
-    """Every tensor a node reads, inside its subgraphs too."""
+    """Yield every tensor that a node reads, inside its subgraphs too."""
     yield from node.input
     for attribute in node.attribute:
         for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
@@ -240,7 +239,7 @@ def _reads(node: Any) -> Iterable[str]:
 
 
 def _needed(nodes: list[Any], graph: Any) -> list[Any]:
-    """The nodes, without those whose outputs nobody reads any more (aliases of weights, mostly)."""
+    """Return the nodes without those whose outputs are not read any more, mostly aliases of weights."""
     read = {output.name for output in graph.output}
     kept = []
     for node in reversed(nodes):

@@ -1,12 +1,12 @@
-"""Any checkpoint that torch can run -> an ONNX file, by recording one run of it.
+"""Any checkpoint that torch can run -> an ONNX graph, by tracing one run of it.
 
-What is recorded is `PooledEncoder`: transformer, pooling, layers on top, truncation and normalisation, with any number
-of texts and tokens. Guarantees: inputs `input_ids`, `attention_mask` (n, t) int64, and `prompt_tokens` (0-d int64) if
-the prompt is left out of the pooling; output `embedding` (n, dimension).
-Does not know: whether the graph is right for other lengths; `parity` finds out.
+`PooledEncoder` is traced: transformer, pooling, layers on top, truncation and normalisation, for any number of texts
+and tokens. torch's tracing exporter is used and not its successor, which needs another package (onnxscript). Tracing is
+enough for encoders: once the mask is given, they have no branches that depend on data.
 
-torch's recording exporter is used and not its successor, because that needs another package (onnxscript); recording is
-enough for encoders, which have no data-dependent branches once the mask is given.
+Guarantees: inputs `input_ids`, `attention_mask` (n, t) int64, and `prompt_tokens` (0-d int64) if the prompt is left out
+of the pooling; output `embedding` (n, dimension). Does not know: whether the graph is right for other lengths. The
+parity report of an export tells.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OPSET = 17
 
 @contextmanager
 def _masks_by_index() -> Iterator[None]:
-    """Have transformers build attention masks by broadcasting indices: its other way, vmap, cannot be recorded."""
+    """Have transformers build attention masks by broadcasting indices. Its other way, vmap, cannot be traced."""
     expand = getattr(masking_utils, "_non_vmap_expansion_sdpa", None)
 
     def by_index(function: Any) -> Any:
@@ -47,7 +47,7 @@ def _masks_by_index() -> Iterator[None]:
         "TransformGetItemToIndex": nullcontext,
     }
     originals = {name: getattr(masking_utils, name, None) for name in replaced}
-    if expand is None or None in originals.values():  # another version of transformers: record what it does
+    if expand is None or None in originals.values():  # another version of transformers: trace what it does
         yield
         return
     try:
@@ -59,8 +59,8 @@ def _masks_by_index() -> Iterator[None]:
             setattr(masking_utils, name, original)
 
 
-class _Recorded(torch.nn.Module):
-    """A PooledEncoder that takes no more arguments than it is given."""
+class _Traced(torch.nn.Module):
+    """A PooledEncoder without default arguments, which would become inputs of the graph."""
 
     def __init__(self, encoder: PooledEncoder) -> None:
         super().__init__()
@@ -71,13 +71,13 @@ class _Recorded(torch.nn.Module):
 
 
 def trace(folder: Path, spec: EncoderSpec) -> Any:
-    """Record the model in `folder` as `onnx.ModelProto`. Raises ModelError if torch cannot express it in ONNX."""
-    module = _Recorded(PooledEncoder(folder, spec)).eval()
+    """Trace the model in `folder` as `onnx.ModelProto`. Raises ModelError if torch cannot express it in ONNX."""
+    module = _Traced(PooledEncoder(folder, spec)).eval()
     ids = torch.ones(2, 7, dtype=torch.int64)
     mask = torch.ones(2, 7, dtype=torch.int64)
-    mask[1, 5:] = 0  # a batch without padding could be recorded as one that never has any
+    mask[1, 5:] = 0  # traced without padding, a graph might never expect any
     names, inputs = ["input_ids", "attention_mask"], [ids, mask]
-    if not spec.include_prompt:  # else the forward has no such argument: a default would become an input too
+    if not spec.include_prompt:
         names.append("prompt_tokens")
         inputs.append(torch.tensor(1))
     axes = {
@@ -87,7 +87,7 @@ def trace(folder: Path, spec: EncoderSpec) -> Any:
     }
     try:
         with warnings.catch_warnings(), torch.inference_mode(), _masks_by_index(), TemporaryDirectory() as scratch:
-            warnings.simplefilter("ignore")  # that it records, and which branches it took
+            warnings.simplefilter("ignore")  # tracing warns of every branch
             path = Path(scratch) / "model.onnx"  # weights beyond 2 GB come as many files beside it
             torch.onnx.export(
                 module,

@@ -1,22 +1,16 @@
 """A checkpoint folder of the BERT family -> its weights as numpy arrays under one set of names.
 
-BERT, RoBERTa, XLM-RoBERTa, CamemBERT, MPNet, DistilBERT and ELECTRA are the same network with other tensor names and
-four differences: how positions are numbered, a relative position bias (MPNet), a projection after the embeddings
-(ELECTRA), and the activation. `read_weights` turns each into `EncoderWeights`, in which only these are left.
+BERT, RoBERTa, XLM-RoBERTa, CamemBERT, MPNet, DistilBERT and ELECTRA are the same network with other tensor names
+(`TENSOR_NAMES`, from transformers' modelling files) and four differences: how positions are numbered, a relative
+position bias (MPNet), a projection after the embeddings (ELECTRA), and the activation. In `EncoderWeights` only these
+are left.
 
-Guarantees: safetensors only (no pickle is read); float32; every tensor has the shape the config states, or
-DamagedModelError names it.
-Does not know: ONNX, pooling, quantisation.
-
-A model type of the BERT family -> where its checkpoints keep their tensors and its config keeps its facts.
-
-Names are those of transformers' modelling files of the same model type.
-Does not know: tensors.
+Guarantees: safetensors only, no pickle is read; float32; every tensor has the shape that the config states, or
+DamagedModelError names it. Does not know: ONNX, pooling, quantisation.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,9 +20,75 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama_index_embed_plus.errors import DamagedModelError, ModelError
+from llama_index_embed_plus.models.files import require_json
 from llama_index_embed_plus.models.weights import tensors_of, weight_files
 
 Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TensorNames:
+    """Where one model type keeps its tensors. `{}` is the layer number."""
+
+    prefix: str
+    layer: str = "encoder.layer.{}."
+    query: str = "attention.self.query"
+    key: str = "attention.self.key"
+    value: str = "attention.self.value"
+    output: str = "attention.output.dense"
+    attention_norm: str = "attention.output.LayerNorm"
+    up: str = "intermediate.dense"
+    down: str = "output.dense"
+    output_norm: str = "output.LayerNorm"
+    token_types: bool = True
+    padded_positions: bool = False
+    padding_id: int | None = None  # None: it is in config.json
+    relative: bool = False
+
+
+_BERT = TensorNames("bert.")
+_ROBERTA = TensorNames("roberta.", padded_positions=True)
+TENSOR_NAMES: Mapping[str, TensorNames] = {
+    "bert": _BERT,
+    "electra": replace(_BERT, prefix="electra."),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "mpnet": TensorNames(
+        "mpnet.",
+        query="attention.attn.q",
+        key="attention.attn.k",
+        value="attention.attn.v",
+        output="attention.attn.o",
+        attention_norm="attention.LayerNorm",
+        token_types=False,
+        padded_positions=True,
+        padding_id=1,
+        relative=True,
+    ),
+    "distilbert": TensorNames(
+        "distilbert.",
+        layer="transformer.layer.{}.",
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
+        output="attention.out_lin",
+        attention_norm="sa_layer_norm",
+        up="ffn.lin1",
+        down="ffn.lin2",
+        output_norm="output_layer_norm",
+        token_types=False,
+    ),
+}
+
+# DistilBERT has other keys for the same settings.
+SYNONYMS = {
+    "hidden_size": ("hidden_size", "dim"),
+    "num_attention_heads": ("num_attention_heads", "n_heads"),
+    "num_hidden_layers": ("num_hidden_layers", "n_layers"),
+    "intermediate_size": ("intermediate_size", "hidden_dim"),
+    "hidden_act": ("hidden_act", "activation"),
+}
 
 
 @dataclass(frozen=True)
@@ -92,19 +152,19 @@ def read_weights(folder: Path) -> EncoderWeights:
 
     Raises ModelError for another architecture, DamagedModelError for a missing, damaged or contradicting file.
     """
-    config = read_config(folder)
-    reason = why_not(config)
+    config = require_json(folder, "config.json")
+    reason = unsupported_reason(config)
     if reason is not None:
         raise ModelError(f"{folder}: {reason}; this model is exported by tracing it")
     return _Reader(folder, config).read()
 
 
 class _Reader:
-    """Reads one checkpoint: tensor names by family, shapes by config."""
+    """Reads one checkpoint: tensor names by model type, shapes by config."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self.folder, self.config = folder, config
-        self.family = FAMILIES[config["model_type"]]
+        self.names = TENSOR_NAMES[config["model_type"]]
         files = weight_files(folder)
         if not files:
             raise DamagedModelError(f"{folder / 'model.safetensors'} is missing; expected the weights as safetensors")
@@ -120,7 +180,7 @@ class _Reader:
         words = self._tensor("embeddings.word_embeddings.weight", None, None)
         width = words.shape[1]
         positions = self._tensor("embeddings.position_embeddings.weight", None, width)
-        if self.family.token_types:
+        if self.names.token_types:
             positions = positions + self._tensor("embeddings.token_type_embeddings.weight", None, width)[0]
         layers = tuple(self._layer(number) for number in range(self._number("num_hidden_layers")))
         self._refuse_more_layers(len(layers))
@@ -130,28 +190,28 @@ class _Reader:
             padding_id=self._padding_id(),
             embedding_norm=self._norm("embeddings.LayerNorm", width),
             projection=None if width == self.hidden else self._linear("embeddings_project", width, self.hidden),
-            relative_bias=self._relative_bias(heads, len(positions)) if self.family.relative else None,
+            relative_bias=self._relative_bias(heads, len(positions)) if self.names.relative else None,
             layers=layers,
             heads=heads,
             activation=str(self._value("hidden_act")),
         )
 
     def _refuse_more_layers(self, layers: int) -> None:
-        stem = self.family.layer.partition("{}")[0]
+        stem = self.names.layer.partition("{}")[0]
         extra = sorted(name for name in self.unread if name.startswith(stem))
         if extra:
             raise DamagedModelError(
-                f"{self.folder}: the weights hold {self.family.prefix}{extra[0]}, "
+                f"{self.folder}: the weights hold {self.names.prefix}{extra[0]}, "
                 f"which a {self.config['model_type']} of {layers} layers, as config.json states, does not have"
             )
 
     def _padding_id(self) -> int | None:
-        if not self.family.padded_positions:
+        if not self.names.padded_positions:
             return None
-        return int(self.config.get("pad_token_id", 1)) if self.family.padding_id is None else self.family.padding_id
+        return int(self.config.get("pad_token_id", 1)) if self.names.padding_id is None else self.names.padding_id
 
     def _layer(self, number: int) -> Layer:
-        names, at, hidden = self.family, self.family.layer.format(number), self.hidden
+        names, at, hidden = self.names, self.names.layer.format(number), self.hidden
         return Layer(
             query=self._linear(at + names.query, hidden, hidden),
             key=self._linear(at + names.key, hidden, hidden),
@@ -164,7 +224,7 @@ class _Reader:
         )
 
     def _relative_bias(self, heads: int, maximum: int) -> Array:
-        """MPNet's buckets (those of T5, both directions) looked up for every distance once."""
+        """Look up MPNet's buckets (those of T5, in both directions) once for every distance."""
         table = self._tensor("encoder.relative_attention_bias.weight", None, heads)
         distance = np.arange(-(maximum - 1), maximum)
         return np.ascontiguousarray(table[_bucket(distance, buckets=len(table))].T)
@@ -178,22 +238,22 @@ class _Reader:
 
     def _tensor(self, name: str, *shape: int | None) -> Array:
         if name not in self.tensors:
-            raise DamagedModelError(
-                f"{self.folder}: the weights lack {self.family.prefix}{name}; fetch the model again"
-            )
+            raise DamagedModelError(f"{self.folder}: the weights lack {self.names.prefix}{name}; fetch the model again")
         tensor = self.tensors[name].read()
         self.unread.discard(name)
-        if len(tensor.shape) != len(shape) or any(want not in (None, got) for want, got in zip(shape, tensor.shape)):
-            wanted = " x ".join("any" if size is None else str(size) for size in shape)
+        if len(tensor.shape) != len(shape) or any(
+            size not in (None, actual) for size, actual in zip(shape, tensor.shape)
+        ):
+            expected = " x ".join("any" if size is None else str(size) for size in shape)
             raise DamagedModelError(
-                f"{self.folder}: {self.family.prefix}{name} has shape {tensor.shape}, "
-                f"config.json implies {wanted}; fetch the model again"
+                f"{self.folder}: {self.names.prefix}{name} has shape {tensor.shape}, "
+                f"config.json implies {expected}; fetch the model again"
             )
         return tensor
 
     def _plain(self, name: str) -> str:
-        """The tensor's name without the model prefix, and old BERT's gamma and beta by their present names."""
-        name = name.removeprefix(self.family.prefix)
+        """Return the name without the model prefix, and with present names for gamma and beta of old BERT files."""
+        name = name.removeprefix(self.names.prefix)
         return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
     def _value(self, key: str) -> Any:
@@ -210,7 +270,7 @@ class _Reader:
 
 
 def _bucket(distance: NDArray[np.int64], *, buckets: int, maximum: int = 128) -> NDArray[np.int64]:
-    """Relative position key - query -> bucket; half of the buckets for each direction, logarithmic from a quarter on.
+    """Return the bucket of a relative position key - query: half for each direction, logarithmic from a quarter on.
 
     Source: Raffel et al. 2020 (T5), section 2.1; MPNet (Song et al. 2020) uses 32 buckets up to distance 128.
     """
@@ -223,90 +283,11 @@ def _bucket(distance: NDArray[np.int64], *, buckets: int, maximum: int = 128) ->
     return np.where(distance > 0, half, 0) + np.where(far < exact, far, np.minimum(logarithmic, half - 1))
 
 
-@dataclass(frozen=True)
-class Family:
-    """Where one model type keeps its tensors; `{}` is the layer number."""
-
-    prefix: str
-    layer: str = "encoder.layer.{}."
-    query: str = "attention.self.query"
-    key: str = "attention.self.key"
-    value: str = "attention.self.value"
-    output: str = "attention.output.dense"
-    attention_norm: str = "attention.output.LayerNorm"
-    up: str = "intermediate.dense"
-    down: str = "output.dense"
-    output_norm: str = "output.LayerNorm"
-    token_types: bool = True
-    padded_positions: bool = False
-    padding_id: int | None = None  # None: config.json says it
-    relative: bool = False
-
-
-_BERT = Family("bert.")
-_ROBERTA = Family("roberta.", padded_positions=True)
-FAMILIES: Mapping[str, Family] = {
-    "bert": _BERT,
-    "electra": replace(_BERT, prefix="electra."),
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-    "camembert": _ROBERTA,
-    "mpnet": Family(
-        "mpnet.",
-        query="attention.attn.q",
-        key="attention.attn.k",
-        value="attention.attn.v",
-        output="attention.attn.o",
-        attention_norm="attention.LayerNorm",
-        token_types=False,
-        padded_positions=True,
-        padding_id=1,
-        relative=True,
-    ),
-    "distilbert": Family(
-        "distilbert.",
-        layer="transformer.layer.{}.",
-        query="attention.q_lin",
-        key="attention.k_lin",
-        value="attention.v_lin",
-        output="attention.out_lin",
-        attention_norm="sa_layer_norm",
-        up="ffn.lin1",
-        down="ffn.lin2",
-        output_norm="output_layer_norm",
-        token_types=False,
-    ),
-}
-
-# DistilBERT has names of its own for the same facts.
-SYNONYMS = {
-    "hidden_size": ("hidden_size", "dim"),
-    "num_attention_heads": ("num_attention_heads", "n_heads"),
-    "num_hidden_layers": ("num_hidden_layers", "n_layers"),
-    "intermediate_size": ("intermediate_size", "hidden_dim"),
-    "hidden_act": ("hidden_act", "activation"),
-}
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's config.json."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DamagedModelError(f"{path} is missing; expected a transformers model folder") from error
-    except (OSError, ValueError) as error:
-        raise DamagedModelError(f"{path} cannot be read as JSON: {error}; fetch the model again") from error
-    if not isinstance(config, dict):
-        raise DamagedModelError(f"{path} holds {type(config).__name__}, expected a JSON object; fetch the model again")
-    return config
-
-
-def why_not(config: Mapping[str, Any]) -> str | None:
-    """None if `read_weights` can read a model with this config, else the reason, fit for an error message."""
+def unsupported_reason(config: Mapping[str, Any]) -> str | None:
+    """Say, for an error message, why `read_weights` cannot read a model with this config. None: it can."""
     model_type = config.get("model_type")
-    if model_type not in FAMILIES:
-        return f"model type {model_type!r} is not one of {', '.join(sorted(FAMILIES))}"
+    if model_type not in TENSOR_NAMES:
+        return f"model type {model_type!r} is not one of {', '.join(sorted(TENSOR_NAMES))}"
     if config.get("position_embedding_type", "absolute") != "absolute":
         return f"position_embedding_type {config['position_embedding_type']!r} is not 'absolute'"
     if config.get("auto_map"):
@@ -317,5 +298,5 @@ def why_not(config: Mapping[str, Any]) -> str | None:
 
 
 def activation_name(config: Mapping[str, Any]) -> str:
-    """transformers' name of the activation function; "" if the config does not say."""
+    """Return transformers' name of the activation function, "" if the config has none."""
     return str(next((config[key] for key in SYNONYMS["hidden_act"] if key in config), ""))

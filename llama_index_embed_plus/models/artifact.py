@@ -6,27 +6,17 @@
     onnx/model.onnx          the graph: ids and mask in, vectors out
     onnx/parity.json         how well it agrees with the weights
     adapter/                 a map on query vectors, if one was kept
-    train_report.json        how it was trained, and whether that is proved to do no harm; if it was trained here
-    embed_plus.json          format, spec, space, builds, sha256 of every file; written last
+    train_report.json        if it was trained here: how, and whether the training is proved to do no harm
+    embed_plus.json          the manifest: format, spec, space, builds, sha256 of every file; written last
 
-Guarantees: a folder without embed_plus.json is not an artifact, so half of one never passes for a whole; a file that
-is not what was sealed is DamagedModelError naming it; no path in the manifest leads out of the folder.
-Does not know: what is in the files.
-
-An EncoderSpec -> the sentence-transformers files that say the same, so that every other tool reads it too.
-
-Needed where a spec does not come from the folder's files alone: facts from `families`, a caller's overrides, a plain
-transformers folder. The pooling config is written in a form that every reader knows: the booleans of old versions and
-the single name of new ones. Guarantees: reading the folder back gives the spec; files that already say so are left
-alone. Does not know: weights. sentence-transformers has no attention-weighted pooling and no windows over long texts:
-it reads such a folder without them.
+Guarantees: a folder without a manifest is not an artifact, so an unfinished one is never taken for a whole one; a file
+that changed since the manifest was written is DamagedModelError naming it; no path in the manifest leads out of the
+folder. Does not know: what is in the other files.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 import os
 import shutil
 import tempfile
@@ -37,17 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from llama_index_embed_plus.errors import DamagedModelError
-from llama_index_embed_plus.models.config import LEGACY_POOLING, name_of, read_facts
-from llama_index_embed_plus.models.files import (
-    MANIFEST,
-    Settings,
-    inside,
-    modules_of,
-    onnx_files,
-    read_json,
-    write_json,
-)
-from llama_index_embed_plus.models.pooling import ATTENTION
+from llama_index_embed_plus.models.config import name_of
+from llama_index_embed_plus.models.config_writer import write_config
+from llama_index_embed_plus.models.files import MANIFEST, Settings, inside, onnx_files, read_json, write_json
 from llama_index_embed_plus.models.spec import EncoderSpec, read_spec, space_of, weights_of
 from qdrant_tools.errors import UsageError
 
@@ -68,12 +50,12 @@ class Build:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What embed_plus.json says. `builds`: name -> {"file", ...}; `sha256`: path -> hex, of every other file."""
+    """The contents of embed_plus.json. `builds`: name -> {"file", ...}. `sha256`: path -> hex, for every other file."""
 
     spec: EncoderSpec
     space: str
     weights: str
-    """`spec.weights_of`: names the weights that every build was made from, also where they were left out."""
+    """Hash of the weights that every build was made from (`spec.weights_of`). The weights may have been left out."""
     builds: Mapping[str, Mapping[str, Any]]
     sha256: Mapping[str, str]
     made_by: Mapping[str, str] = field(default_factory=dict)
@@ -107,7 +89,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verify(folder: Path, files: Iterable[str] | None = None) -> Manifest:
-    """Compare files, all or those named, with what was sealed. DamagedModelError names the first that differs."""
+    """Compare the named files, or all, with the manifest. DamagedModelError names the first that differs."""
     manifest = read_manifest(folder)
     for name in sorted(manifest.sha256) if files is None else files:
         path = inside(folder, name)
@@ -115,7 +97,7 @@ def verify(folder: Path, files: Iterable[str] | None = None) -> Manifest:
             raise DamagedModelError(f"{path} is not part of the artifact: {MANIFEST} does not list it")
         if not path.is_file():
             raise DamagedModelError(f"{path} is missing; copy the artifact again")
-        # A link inside a folder that was sent to somebody could read any file of theirs.
+        # A link in a folder from somebody else could point at any file of this machine.
         if not path.resolve().is_relative_to(folder.resolve()):
             raise DamagedModelError(f"{path} leads out of the artifact; copy the artifact again without links")
         if hash_file(path) != manifest.sha256[name]:
@@ -130,11 +112,12 @@ def write_manifest(
     builds: Mapping[str, Mapping[str, Any]] | None = None,
     name: str = "",
 ) -> Manifest:
-    """Seal `folder` as it is: read its spec, name its space, hash every file, write embed_plus.json as the last one.
+    """Seal `folder` as it is: read its spec, name its space, hash every file, and write embed_plus.json last.
 
-    spec: how to read the folder, which its files are made to say; None: as they say.
-    builds: what to record beside those of an earlier manifest; `torch-fp32` is always there.
-    name: what people call this model; "": as before, or after the weights if a `spec` is given.
+    Args:
+        spec: How to read the folder. Its files are changed to say so. None: as they say.
+        builds: What to record beside the builds of an earlier manifest. `torch-fp32` is always there.
+        name: What people call this model. "": the name it had, or the one of its weights if a `spec` is given.
     """
     before = read_manifest(folder) if is_artifact(folder) else None
     if spec is None:
@@ -142,9 +125,9 @@ def write_manifest(
     elif not name:
         name, _ = name_of(folder / spec.transformer_path)
     spec = replace(spec, name=name or spec.name)
-    write_spec_files(folder, spec)
+    write_config(folder, spec)
     recorded = {"torch-fp32": {"file": ""}, **(before.builds if before else {}), **(builds or {})}
-    # After every other file is in place: what is hashed here is what will be opened.
+    # Hashes come after every other file is in place: what is hashed is what will be opened.
     hashes = {path: hash_file(folder / path) for path in _files(folder)}
     weights = weights_of(folder, spec)
     manifest = Manifest(spec, space_of(folder, spec, weights=weights), weights, recorded, hashes, versions())
@@ -153,19 +136,19 @@ def write_manifest(
 
 
 def verify_small_files(folder: Path) -> Manifest:
-    """Verify everything but weights and graphs: those are hashed when they are used. Reads a megabyte or two."""
+    """Verify all files but weights and graphs, which are hashed when they are used. Reads a megabyte or two."""
     heavy = (".safetensors", ".onnx", ".data")
     manifest = read_manifest(folder)
     return verify(folder, [name for name in sorted(manifest.sha256) if not name.endswith(heavy)])
 
 
 def fits(manifest: Manifest, spec: EncoderSpec) -> bool:
-    """Whether the graphs of an artifact compute what `spec` asks for. Prompts and lengths lie outside of a graph."""
+    """Whether the graphs of an artifact compute what `spec` says. Prompts and lengths are not part of a graph."""
     return all(getattr(spec, name) == getattr(manifest.spec, name) for name in _IN_THE_GRAPH)
 
 
 def onnx_build(folder: Path, manifest: Manifest | None, spec: EncoderSpec, *, build: str | None = None) -> Build | None:
-    """The ONNX graph to run, its hash checked: `build`, or int8 before fp32. Of a hub folder: the one it carries."""
+    """Return the ONNX graph to run, with its hash checked: `build`, or int8 before fp32. A hub folder has one graph."""
     if manifest is None:
         file = next(onnx_files(folder), None)
         return Build("onnx-fp32", file) if file and build in (None, "onnx-fp32") else None
@@ -181,9 +164,9 @@ def onnx_build(folder: Path, manifest: Manifest | None, spec: EncoderSpec, *, bu
 
 
 def refusal(folder: Path) -> str | None:
-    """Why the artifact must not be promoted, one line; None if it may, or was not trained here.
+    """Say in one line why the artifact must not be promoted. None: it may be, or it was not trained here.
 
-    It is what `promotable` and `verdict` of train_report.json say. Raises DamagedModelError if they say nothing.
+    train_report.json decides, by `promotable` and `verdict`. Raises DamagedModelError if they are missing.
     """
     saved = read_json(folder, TRAIN_REPORT)
     if saved is None:
@@ -198,7 +181,7 @@ def refusal(folder: Path) -> str | None:
 def copy_model(source: Path, target: Path, *, spec: EncoderSpec | None = None) -> None:
     """Copy the files of a model folder that this project reads: no pickle, no code, no other runtime's files.
 
-    The copy's files state what `spec` says (None: as `source` is read), also facts that hung on the folder's name.
+    The copy's files say what `spec` says, also what was known only by the folder's name. None: as `source` is read.
     """
     left_out = {"onnx", "openvino", ADAPTER}
     for path in sorted(source.rglob("*")):
@@ -211,7 +194,7 @@ def copy_model(source: Path, target: Path, *, spec: EncoderSpec | None = None) -
         ):
             (target / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / relative)
-    write_spec_files(target, spec or read_spec(source))
+    write_config(target, spec or read_spec(source))
 
 
 def check_out(out: Path) -> None:
@@ -222,9 +205,9 @@ def check_out(out: Path) -> None:
 
 @contextmanager
 def written_whole(out: Path) -> Iterator[Path]:
-    """Give a folder to write into beside `out`; rename it to `out` if all went well, else leave nothing behind.
+    """Give a folder to write into, beside `out`. It becomes `out` if all went well; else nothing is left behind.
 
-    An `out` that holds something other than an artifact is refused with UsageError.
+    Raises UsageError for an `out` that holds something other than an artifact.
     """
     check_out(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -245,105 +228,25 @@ def written_whole(out: Path) -> Iterator[Path]:
 
 
 def hash_file(path: Path) -> str:
-    """sha256 of a file."""
+    """Return the sha256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """The versions that matter to what was written."""
+    """Return the versions of the packages that matter to what was written."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {}
-    ours = ("llama-index-embed-plus", "onnx", "onnxruntime", "tokenizers", "torch", "transformers")
-    for name in (*ours, "sentence-transformers", "accelerate", "peft"):
+    installed = {}
+    packages = ("llama-index-embed-plus", "onnx", "onnxruntime", "tokenizers", "torch", "transformers")
+    for name in (*packages, "sentence-transformers", "accelerate", "peft"):
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def _files(folder: Path) -> list[str]:
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(path.as_posix() for path in paths if path.name != MANIFEST and not path.name.startswith("."))
-
-
-logger = logging.getLogger(__name__)
-
-_TYPE = "sentence_transformers.models."
-"""Module types as every version of sentence-transformers since 2 understands them."""
-
-
-def write_spec_files(folder: Path, spec: EncoderSpec) -> None:
-    """Make the files of `folder` say what `spec` says."""
-    _modules(folder, spec)
-    stated = {name: value for name, (value, _) in read_facts(folder).items()}
-    _pooling(folder, spec)
-    _prompts(folder, spec, stated)
-    inner = folder / spec.transformer_path
-    if (spec.max_tokens, spec.lowercase) != (stated["max_tokens"], stated["lowercase"]):
-        limits = {"max_seq_length": spec.max_tokens, "do_lower_case": spec.lowercase}
-        _update(inner / "sentence_bert_config.json", limits)
-    if spec.append_eos and not stated.get("append_eos"):
-        _update(inner / "tokenizer_config.json", {"add_eos_token": True})
-    if ATTENTION in spec.pooling or spec.long_text == "mean":
-        logger.warning("%s: sentence-transformers reads this folder without attention pooling and windows", folder)
-
-
-def _modules(folder: Path, spec: EncoderSpec) -> None:
-    """modules.json: written if missing, and ending in Normalize if the vectors are normalised."""
-    path = folder / "modules.json"
-    rows = json.loads(path.read_text("utf-8")) if path.is_file() else []
-    kinds = [kind for kind, _ in modules_of(folder)]
-    # A plain transformers folder becomes one of sentence-transformers.
-    if not rows:
-        rows = [{"path": "", "type": _TYPE + "Transformer"}]
-    if "Pooling" not in kinds:
-        rows.insert(1, {"path": "1_Pooling", "type": _TYPE + "Pooling"})
-    ends_normalised = kinds[-1] == "Normalize"
-    if spec.normalize and not ends_normalised:
-        rows.append({"path": f"{len(rows)}_Normalize", "type": _TYPE + "Normalize"})
-    elif not spec.normalize and ends_normalised:
-        rows.pop()
-    numbered = [{"idx": i, "name": str(i), "path": row["path"], "type": row["type"]} for i, row in enumerate(rows)]
-    if numbered != (json.loads(path.read_text("utf-8")) if path.is_file() else None):
-        write_json(path, numbered)
-    for kind, place in modules_of(folder):
-        if kind == "Pooling":
-            (inside(folder, place)).mkdir(exist_ok=True)
-            if not (folder / place / "config.json").is_file():
-                write_json(folder / place / "config.json", {"pooling_mode": "mean"})
-
-
-def _pooling(folder: Path, spec: EncoderSpec) -> None:
-    place = next(place for kind, place in modules_of(folder) if kind == "Pooling")
-    path = folder / place / "config.json"
-    saved = read_json(folder / place, "config.json") or {}
-    modes = [mode for mode in spec.pooling if mode != ATTENTION] or ["mean"]
-    config = read_json(folder / spec.transformer_path, "config.json") or {}
-    width = saved.get("word_embedding_dimension", saved.get("embedding_dimension"))
-    wanted = {
-        "word_embedding_dimension": width or config.get("hidden_size") or config.get("d_model") or config.get("dim"),
-        **{key: mode in modes for key, mode in LEGACY_POOLING.items()},
-        "include_prompt": spec.include_prompt,
-        "pooling_mode": modes[0] if len(modes) == 1 else modes,
-    }
-    if saved != wanted:
-        write_json(path, wanted)
-
-
-def _prompts(folder: Path, spec: EncoderSpec, stated: dict[str, Any]) -> None:
-    wanted = {"query": spec.query_prompt, "document": spec.passage_prompt}
-    changes: dict[str, Any] = {}
-    if (spec.query_prompt, spec.passage_prompt) != (stated["query_prompt"], stated["passage_prompt"]):
-        saved = read_json(folder, "config_sentence_transformers.json") or {}
-        changes["prompts"] = {**(saved.get("prompts") or {}), **wanted}
-    if spec.truncate_dim != stated.get("truncate_dim"):
-        changes["truncate_dim"] = spec.truncate_dim
-    if changes:
-        _update(folder / "config_sentence_transformers.json", changes)
-
-
-def _update(path: Path, changes: dict[str, Any]) -> None:
-    write_json(path, {**(read_json(path.parent, path.name) or {}), **changes})

@@ -1,9 +1,10 @@
-"""The files of a model folder -> the facts of an EncoderSpec, each with the file it comes from.
+"""The files of a model folder -> the fields of an EncoderSpec, each with the file it comes from.
 
-Reads sentence-transformers folders of every age (modules.json, the pooling config as booleans or, since version 6, as
-one name) and plain transformers folders; where files are silent, `families`. Guarantees: files that contradict each
-other are DamagedModelError naming them; what is assumed says so in its source.
-Does not know: how anything is computed.
+Reads sentence-transformers folders of every age (modules.json; the pooling config as booleans or, since version 6, as
+one name) and plain transformers folders. Where the files say nothing, `families` may. `config_writer` is the way back.
+
+Guarantees: files that contradict each other are DamagedModelError naming them; the source of an assumption says that it
+is one. Does not know: how anything is computed.
 """
 
 from __future__ import annotations
@@ -12,15 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from llama_index_embed_plus.errors import DamagedModelError
-from llama_index_embed_plus.models import files as lora_files
 from llama_index_embed_plus.models.families import KNOWN_WEIGHTS, Family, family_of
-from llama_index_embed_plus.models.files import Settings, inside, modules_of, read_json, require_json, settings_of
+from llama_index_embed_plus.models.files import (
+    Settings,
+    has_lora,
+    inside,
+    modules_of,
+    read_json,
+    require_json,
+    settings_of,
+)
 from llama_index_embed_plus.models.pooling import CLS, LAST, MAX, MEAN, MEAN_SQRT, POOLING_MODES, WEIGHTED, HeadStep
 from llama_index_embed_plus.models.weights import hash_weights, tensors_of, weight_files
 from qdrant_tools.errors import NotSupportedError
 
-Facts = dict[str, tuple[Any, str]]
-"""Field of EncoderSpec -> (value, the file or rule that says so)."""
+SourcedFields = dict[str, tuple[Any, str]]
+"""Field of EncoderSpec -> (value, the file or rule it comes from)."""
 
 LEGACY_POOLING = {
     "pooling_mode_cls_token": CLS,
@@ -45,12 +53,12 @@ _UNLIMITED = 1_000_000
 """Tokenizers write huge numbers for "no limit"."""
 
 
-def read_facts(folder: Path) -> Facts:
-    """Collect every field of EncoderSpec that the files of `folder` state or imply."""
+def read_config(folder: Path) -> SourcedFields:
+    """Return every field of EncoderSpec that the files of `folder` state or imply."""
     modules = modules_of(folder)
     transformer = _path_of(modules, "Transformer")
     inner = inside(folder, transformer)
-    if lora_files.is_kept_apart(inner) and weight_files(inner):  # whose weights, and are the matrices added yet?
+    if has_lora(inner) and weight_files(inner):  # are these the base's weights, or are the matrices added already?
         raise NotSupportedError(f"{inner} holds a LoRA adapter; merge it into its base model and save that")
     require_json(inner, "config.json")
     config = settings_of(inner, "config.json")
@@ -58,7 +66,7 @@ def read_facts(folder: Path) -> Facts:
     _check_reading(inner)
     _check_weights(inner, config, hidden)
     family = family_of(folder)
-    facts: Facts = {
+    fields: SourcedFields = {
         "model_type": (config.text("model_type") or "unknown", "config.json"),
         "transformer_path": (transformer, "modules.json"),
         **_length(inner, family),
@@ -66,24 +74,24 @@ def read_facts(folder: Path) -> Facts:
         **_pooling(folder, modules, config, hidden=hidden, family=family),
     }
     if family is not None and family.appends_eos:
-        facts["append_eos"] = (True, family.source)
+        fields["append_eos"] = (True, family.source)
     # Joined poolings lie side by side.
-    width = hidden * len(facts["pooling"][0])
-    facts["head"], facts["normalize"], width = _head(folder, modules, width)
-    facts["dimension"] = (width, "config.json" if not facts["head"][0] else "the last layer")
+    width = hidden * len(fields["pooling"][0])
+    fields["head"], fields["normalize"], width = _head(folder, modules, width)
+    fields["dimension"] = (width, "config.json" if not fields["head"][0] else "the last layer")
     truncate = settings_of(folder, "config_sentence_transformers.json").integer("truncate_dim")
     if truncate:
         if not 1 <= truncate <= width:
             raise DamagedModelError(
                 f"{folder}: truncate_dim is {truncate}, expected 1 to {width}, this model's dimension"
             )
-        facts["truncate_dim"] = facts["dimension"] = (truncate, "config_sentence_transformers.json")
-    facts["name"] = name_of(inner)
-    return facts
+        fields["truncate_dim"] = fields["dimension"] = (truncate, "config_sentence_transformers.json")
+    fields["name"] = name_of(inner)
+    return fields
 
 
-def shape_of(inner: Path) -> dict[str, Any]:
-    """What config.json adds to the weights, in a form that does not change when another version writes it again."""
+def architecture_of(inner: Path) -> dict[str, Any]:
+    """Return what config.json adds to the weights: the same, whichever version of transformers wrote the file."""
     config = read_json(inner, "config.json") or {}
     rope = settings_of(inner, "config.json").table("rope_parameters").values
     return {
@@ -102,17 +110,17 @@ def _path_of(modules: list[tuple[str, str]], kind: str) -> str:
 
 def _pooling(
     folder: Path, modules: list[tuple[str, str]], config: Settings, *, hidden: int, family: Family | None
-) -> Facts:
+) -> SourcedFields:
     include = (family.include_prompt, family.source) if family and family.include_prompt is not None else None
     if not any(kind == "Pooling" for kind, _ in modules):
-        facts: Facts = {"include_prompt": include} if include else {}
+        fields: SourcedFields = {"include_prompt": include} if include else {}
         if family is not None and family.pooling is not None:
-            return {"pooling": ((family.pooling,), family.source), **facts}
-        # The rule of sentence-transformers for folders without a pooling config.
+            return {"pooling": ((family.pooling,), family.source), **fields}
+        # sentence-transformers has the same rule for folders without a pooling config.
         causal = "ForCausalLM" in str(config.values.get("architectures"))
         mode, why = (LAST, "a causal language model") if causal else (MEAN, "an encoder")
         source = f"assumed: no pooling config in the folder of {why}"
-        return {"pooling": ((mode,), source), **facts}
+        return {"pooling": ((mode,), source), **fields}
     path = _path_of(modules, "Pooling")
     require_json(inside(folder, path), "config.json")
     saved = settings_of(folder / path, "config.json")
@@ -134,7 +142,7 @@ def _pooling(
 
 
 def _head(folder: Path, modules: list[tuple[str, str]], width: int) -> tuple[tuple[Any, str], tuple[bool, str], int]:
-    """The layers after pooling, whether the last one normalises, and the final width."""
+    """Return the layers after pooling, whether the last one normalises, and the final width."""
     steps: list[HeadStep] = []
     for kind, path in modules:
         if kind == "Normalize":
@@ -150,7 +158,7 @@ def _head(folder: Path, modules: list[tuple[str, str]], width: int) -> tuple[tup
             steps.append(step)
             width = outputs
     source = "modules.json"
-    # The last normalisation is the spec's own, which a caller may switch off; one in between belongs to the layers.
+    # The last normalisation is a field of the spec, which a caller may switch off. One in between is a layer.
     if steps and steps[-1].kind == "normalize":
         return (tuple(steps[:-1]), source), (True, source), width
     return (tuple(steps), source), (True, "always: vectors are compared by their direction"), width
@@ -163,10 +171,10 @@ def _dense(place: Path, path: str) -> tuple[HeadStep, int, int]:
         raise NotSupportedError(
             f"{saved.path} works on {saved.text('module_input_name')!r}, expected the pooled vector"
         )
-    wanted = saved.text("activation_function") or "torch.nn.modules.activation.Tanh"
-    if wanted not in _ACTIVATIONS:
-        raise NotSupportedError(f"{saved.path} asks for {wanted!r}, expected one of {', '.join(_ACTIVATIONS)}")
-    step = HeadStep("dense", path, _ACTIVATIONS[wanted], bool(saved.flag("use_residual")))
+    activation = saved.text("activation_function") or "torch.nn.modules.activation.Tanh"
+    if activation not in _ACTIVATIONS:
+        raise NotSupportedError(f"{saved.path} asks for {activation!r}, expected one of {', '.join(_ACTIVATIONS)}")
+    step = HeadStep("dense", path, _ACTIVATIONS[activation], bool(saved.flag("use_residual")))
     # The weights know their own shape; what the config says about it must agree.
     weight = next((tensors_of(file).get("linear.weight") for file in weight_files(place)), None)
     if weight is None or len(weight.shape) != 2:
@@ -180,26 +188,26 @@ def _dense(place: Path, path: str) -> tuple[HeadStep, int, int]:
     return step, inputs, outputs
 
 
-def _prompts(folder: Path, family: Family | None) -> Facts:
-    """The saved prompts; for a role that has none, the family's."""
+def _prompts(folder: Path, family: Family | None) -> SourcedFields:
+    """Return the saved prompts. A role without one gets the family's."""
     file = "config_sentence_transformers.json"
     prompts = settings_of(folder, file).table("prompts")
     published = {"query_prompt": family.query_prompt, "passage_prompt": family.passage_prompt} if family else {}
-    facts: Facts = {}
-    # As sentence-transformers documents it: the first of these names that a model saved.
-    for field, names in (("query_prompt", ("query",)), ("passage_prompt", ("document", "passage", "corpus"))):
+    fields: SourcedFields = {}
+    # sentence-transformers takes the first of these names that a model saved.
+    for role, names in (("query_prompt", ("query",)), ("passage_prompt", ("document", "passage", "corpus"))):
         key = next((key for key in names if key in prompts.values), None)
         if key is not None:
-            facts[field] = (prompts.text(key) or "", f"{file} ({key})")
-        elif family is not None and published[field] is not None:
-            facts[field] = (published[field], family.source)
+            fields[role] = (prompts.text(key) or "", f"{file} ({key})")
+        elif family is not None and published[role] is not None:
+            fields[role] = (published[role], family.source)
         else:
-            facts[field] = ("", "none: no file has one")
-    return facts
+            fields[role] = ("", "none: no file has one")
+    return fields
 
 
-def _length(inner: Path, family: Family | None) -> Facts:
-    """Longest input: sentence_bert_config.json, else tokenizer_config.json; never more than there are positions."""
+def _length(inner: Path, family: Family | None) -> SourcedFields:
+    """Return the longest input: of sentence_bert_config.json, else tokenizer_config.json, within the positions."""
     bert = settings_of(inner, "sentence_bert_config.json")
     positions = positions_of(inner)
     stated, source = bert.integer("max_seq_length"), "sentence_bert_config.json"
@@ -220,7 +228,7 @@ def _length(inner: Path, family: Family | None) -> Facts:
 
 
 def _check_reading(inner: Path) -> None:
-    """Refuse ways to read a text that sentence-transformers has since version 6 and this project has not."""
+    """Refuse ways of reading a text that sentence-transformers has since version 6 and this project has not."""
     saved = settings_of(inner, "sentence_bert_config.json")
     modalities = saved.table("modality_config").values
     unknown = [key for key in ("query_expansion", "query_length", "document_length") if saved.values.get(key)]
@@ -235,7 +243,7 @@ def _check_reading(inner: Path) -> None:
 
 
 def positions_of(inner: Path) -> int:
-    """How many tokens the model has positions for."""
+    """Return the number of tokens that the model has positions for."""
     config = settings_of(inner, "config.json")
     positions = config.integer("max_position_embeddings") or config.integer("n_positions") or 0
     if positions <= 0:  # XLNet writes -1
@@ -244,7 +252,7 @@ def positions_of(inner: Path) -> int:
 
 
 def _check_weights(inner: Path, config: Settings, hidden: int) -> None:
-    """Find a config that belongs to other weights before a library fills the gap with random numbers."""
+    """Refuse a config that belongs to other weights, before a library fills the gap with random numbers."""
     for file in weight_files(inner):
         for name, tensor in tensors_of(file).items():
             if name.endswith("word_embeddings.weight") and len(tensor.shape) == 2:
@@ -258,11 +266,11 @@ def _check_weights(inner: Path, config: Settings, hidden: int) -> None:
 
 
 def name_of(inner: Path) -> tuple[str, str]:
-    """What people call the model, from the contents alone: as its weights are known, else its type and width."""
-    found = weight_files(inner)
-    known = KNOWN_WEIGHTS.get(hash_weights(found)) if found else None
-    if known is not None:
-        return known, "families (known weights)"
+    """Return what people call the model, and why. It follows from the contents: known weights, or type and width."""
+    files = weight_files(inner)
+    name = KNOWN_WEIGHTS.get(hash_weights(files)) if files else None
+    if name is not None:
+        return name, "families (known weights)"
     config = settings_of(inner, "config.json")
     return f"{config.text('model_type') or 'unknown'}-{_hidden(config)}", "config.json"
 

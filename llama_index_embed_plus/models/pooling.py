@@ -1,15 +1,10 @@
-"""Token states and a mask -> one vector per text: the one definition that torch, ONNX and the tests share.
+"""Token states and a mask -> one vector per text: pooling, the layers that some checkpoints put on top, unit length.
 
-Guarantees: the same lines run on numpy arrays and on torch tensors (traced or not), because only operations
-that both libraries spell alike are used. Results do not depend on padding: not on its side, nor on its amount,
-nor on what the padded states hold (finite or not). Equal to `sentence_transformers` Pooling, mode by mode.
-Does not know: models, tokenizers, files.
+torch, the ONNX backend and the tests share this one definition. Only operations that numpy and torch spell alike are
+used, so the same lines run on arrays and on tensors, traced or not.
 
-The small layers that some checkpoints put on the pooled vector: Dense, LayerNorm, and a normalisation in between.
-
-Guarantees: as in `pooling`, the same lines run on numpy arrays and on torch tensors. Equal to the
-sentence-transformers modules of the same names.
-Does not know: where the weights come from.
+Guarantees: results are equal to the sentence-transformers modules Pooling, Dense and LayerNorm; they do not depend on
+padding: not on its side, its amount, or what the padded states hold. Does not know: models, tokenizers, files.
 """
 
 from __future__ import annotations
@@ -58,10 +53,10 @@ def pool(
 
 def _pool_one(mode: str, states: Array, kept: Array, position: Array, weights: Array | None) -> Array:
     xp = namespace(states)
-    # `where` and not a product: under padding there may be anything, also what is no number.
+    # `where` and not a product, because padded states may hold NaN.
     if mode == MAX:
         return xp.amax(xp.where(kept[..., None], states, -xp.inf), 1)
-    # One token is picked by a sum over a mask, which records well; picking by index does not.
+    # A token is picked by a sum over a mask: unlike an index, that can be traced for any batch.
     if mode == CLS:
         return _sum(xp.where((kept & (position == _first(xp, kept, position)))[..., None], states, 0.0))
     if mode == LAST:
@@ -75,7 +70,7 @@ def _pool_one(mode: str, states: Array, kept: Array, position: Array, weights: A
         weight = xp.where(kept, weights, 0.0)
     else:
         raise UsageError(f"pooling mode is {mode!r}, expected one of {', '.join(POOLING_MODES)}")
-    # Never zero: a text of which every token is left out gets zeros, as in sentence-transformers.
+    # If every token of a text is left out, its vector is zero, as in sentence-transformers.
     total = xp.clip(weight.sum(1), 1e-9, None)[:, None]
     summed = _sum(xp.where(kept[..., None], states, 0.0) * weight[..., None])
     return summed / (xp.sqrt(total) if mode == MEAN_SQRT else total)
@@ -86,7 +81,7 @@ def _cast(array: Array, like: Array) -> Array:
 
 
 def _first(xp: Any, kept: Array, position: Array) -> Array:
-    """(n, 1) position of the first kept token; beyond every position where none is kept."""
+    """Return (n, 1): the position of the first kept token, beyond every position if none is kept."""
     return xp.amin(xp.where(kept, position, 2**31 - 1), 1)[:, None]
 
 
@@ -95,10 +90,9 @@ def _sum(states: Array) -> Array:
 
 
 def _weights(xp: Any, mode: str, attention: Array | None, tokens: Array) -> Array | None:
-    """(n, t) attention that each token receives, averaged over heads and over the real tokens that attend.
+    """Return (n, t): the attention that each token receives, averaged over heads and over the real tokens that attend.
 
-    The idea of weighting tokens by the attention they get in the last layer is that of "attention pooling without
-    parameters"; with uniform attention it is the mean.
+    This is attention pooling without parameters. With uniform attention it is the mean.
     """
     if mode != ATTENTION:
         return None
@@ -111,7 +105,7 @@ def _weights(xp: Any, mode: str, attention: Array | None, tokens: Array) -> Arra
 
 
 def unit(vectors: Array) -> Array:
-    """Rows scaled to unit length; a row of zeros stays one (torch's `normalize`: length at least 1e-12)."""
+    """Scale rows to unit length, like torch's `normalize`. A row of zeros stays zero."""
     xp = namespace(vectors)
     length = xp.sqrt((vectors * vectors).sum(1))[:, None]
     return vectors / xp.clip(length, 1e-12, None)
@@ -122,7 +116,7 @@ ACTIVATIONS = ("identity", "tanh", "relu", "sigmoid", "gelu")
 
 @dataclass(frozen=True)
 class HeadStep:
-    """One layer. `path`: its folder inside the model folder; "" for `normalize`, which has no weights."""
+    """One layer on top of the pooling. `path`: its folder in the model folder; "" for `normalize`."""
 
     kind: Literal["dense", "layer_norm", "normalize"]
     path: str = ""
@@ -165,7 +159,7 @@ def _activate(vectors: Array, name: str) -> Array:
     if name == "sigmoid":
         return 1.0 / (1.0 + xp.exp(-vectors))
     if name == "gelu":
-        # numpy has no erf; pooled vectors are few, so a slow one will do.
+        # numpy has no erf. There are few pooled vectors, so a slow one will do.
         erf = xp.erf if hasattr(xp, "erf") else np.vectorize(math.erf, otypes=[np.float32])
         return 0.5 * vectors * (1.0 + erf(vectors / math.sqrt(2.0)))
     return vectors

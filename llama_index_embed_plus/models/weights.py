@@ -1,9 +1,10 @@
 """A safetensors file -> named numpy arrays, and one hash of what they hold.
 
-Written out here because serving reads a few small tensors and hashes the rest, and neither needs another library.
-Guarantees: nothing but numbers is ever read (no pickle); a header that does not fit its file, or a tensor outside it,
-is DamagedModelError naming the file. Format: https://github.com/huggingface/safetensors#format
-Does not know: what the tensors mean.
+Written out here because serving only reads a few small tensors and hashes the rest, which needs no other library.
+Format: https://github.com/huggingface/safetensors#format
+
+Guarantees: nothing but numbers is read (no pickle); a header that does not fit its file, or a tensor outside it, is
+DamagedModelError naming the file. Does not know: what the tensors mean.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Tensor:
 
 
 def tensors_of(file: Path) -> dict[str, Tensor]:
-    """Every tensor of one safetensors file by name, from its header."""
+    """Return every tensor of one safetensors file by name, from its header."""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -69,7 +70,7 @@ def tensors_of(file: Path) -> dict[str, Tensor]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint folder: `model.safetensors`, or the shards that its index names."""
+    """Return the safetensors files of a checkpoint folder: `model.safetensors`, or the shards that its index names."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file() or not index.is_file():
         return [single] if single.is_file() else []
@@ -77,7 +78,7 @@ def weight_files(folder: Path) -> list[Path]:
         shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, OSError) as error:
         raise DamagedModelError(f"{index} is damaged: no weight_map in it; fetch it again") from error
-    # An index is a file like any other: it must not name one elsewhere.
+    # A damaged or hostile index must not name a file elsewhere.
     for shard in shards:
         if Path(shard).name != shard:
             raise DamagedModelError(f"{index} names {shard!r}, expected a file beside it")
@@ -87,19 +88,19 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def hash_weights(files: list[Path]) -> str:
-    """sha256 over all floating-point tensors in order of name: name, type, shape, bytes.
+    """Return the sha256 over all floating-point tensors in order of name: name, type, shape, bytes.
 
-    The same whatever file, order or shard they lie in. Integer tensors (position counters that some versions
-    store and others do not) are no weights and are left out.
+    It does not depend on the file, order or shard they lie in. Integer tensors are left out: they are position
+    counters, which some versions of transformers store and others do not.
     """
     return _hash(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 
 
 @lru_cache(maxsize=64)
-def _hash(stamped: tuple[tuple[Path, int, int], ...]) -> str:
-    """Size and time of change are in the key only: a file that changed is read again."""
+def _hash(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Hash (file, size, time of change). The last two only key the cache: a file that changed is read again."""
     digest = hashlib.sha256()
-    tensors = {name: tensor for file, _, _ in stamped for name, tensor in tensors_of(file).items()}
+    tensors = {name: tensor for file, _, _ in files for name, tensor in tensors_of(file).items()}
     for name in sorted(tensors):
         tensor = tensors[name]
         if tensor.dtype not in _FLOATS:
@@ -125,7 +126,7 @@ def _tensor(file: Path, name: str, entry: Any, base: int, size: int) -> Tensor:
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedModelError(f"{file} is damaged: the entry of tensor {name!r} is malformed") from error
     expected = math.prod(shape) * _WIDTH.get(dtype, 0)
-    # Types that are not known here (8-bit floats) have no width to compare with; their bytes are hashed all the same.
+    # Unknown types (8-bit floats) have no width to compare with. Their bytes are hashed all the same.
     if not base <= start <= stop <= size or (dtype in _WIDTH and stop - start != expected):
         raise DamagedModelError(f"{file} is cut short or damaged at tensor {name!r}; fetch it again")
     return Tensor(file, name, dtype, shape, start, stop)

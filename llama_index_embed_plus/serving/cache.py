@@ -1,8 +1,10 @@
-"""(space, build, role, text) -> vector, kept in a SQLite file or in a key-value store.
+"""Key -> vector, kept in a SQLite file (`VectorCache`) or in a key-value store (`StoreCache`).
 
-Guarantees: a query never gets a passage's vector, nor one model or precision another's, because all four parts are
-in the key; vectors come back bit for bit; several processes may share a file; texts are not stored, only their
-hashes. Does not know: encoders, LlamaIndex. It never forgets: delete the file to empty it.
+Both use the keys of `KeySpace`, made of space, build, role and text.
+
+Guarantees: a query never gets a passage's vector, and no model or precision gets another's; vectors come back bit for
+bit; several processes may share a file; texts are not stored, only their hashes. A cache never forgets: delete the file
+to empty it. Does not know: encoders, LlamaIndex.
 """
 
 from __future__ import annotations
@@ -31,14 +33,14 @@ KEYS_PER_QUERY = 500  # SQLite's oldest limit on bound values is 999
 
 @dataclass(frozen=True)
 class KeySpace:
-    """Everything besides the text that decides which vector a text gets."""
+    """All that decides the vector of a text, besides the text itself."""
 
     space: str
     build: str
     role: Role
 
     def key(self, text: str) -> str:
-        """Name the vector of `text`: readable parts and the text's SHA-256, a few dozen bytes for any text."""
+        """Return the key of the vector of `text`: readable parts and the text's SHA-256."""
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         return f"{self.space}/{self.build}/{self.role}/{digest}"
 
@@ -52,7 +54,7 @@ class VectorCache:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
-        with self._translated("opened"):
+        with self._errors_translated("opened"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(
                 self.path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None
@@ -60,24 +62,24 @@ class VectorCache:
             self._prepare()
 
     def get(self, keys: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """Return the known vectors among `keys`, each of shape (dimension,)."""
-        found: dict[str, NDArray[np.float32]] = {}
-        with self._lock, self._translated("read"):
+        """Return the stored vectors among `keys`, each of shape (dimension,)."""
+        stored: dict[str, NDArray[np.float32]] = {}
+        with self._lock, self._errors_translated("read"):
             for start in range(0, len(keys), KEYS_PER_QUERY):
                 part = keys[start : start + KEYS_PER_QUERY]
-                marks = ",".join("?" * len(part))
-                rows = self._database.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", part)
-                found.update((key, np.frombuffer(blob, np.float32)) for key, blob in rows)
-        return found
+                places = ",".join("?" * len(part))
+                rows = self._database.execute(f"SELECT key, vector FROM vectors WHERE key IN ({places})", part)
+                stored.update((key, np.frombuffer(blob, np.float32)) for key, blob in rows)
+        return stored
 
     def put(self, vectors: Mapping[str, NDArray[np.float32]]) -> None:
         """Store vectors under their keys, in one transaction; a key that is already there keeps its vector."""
         rows = [(key, np.ascontiguousarray(vector, np.float32).tobytes()) for key, vector in vectors.items()]
-        with self._lock, self._translated("written"), self._transaction():
+        with self._lock, self._errors_translated("written"), self._transaction():
             self._database.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
 
     def __len__(self) -> int:
-        with self._lock, self._translated("read"):
+        with self._lock, self._errors_translated("read"):
             return int(self._database.execute("SELECT count(*) FROM vectors").fetchone()[0])
 
     def close(self) -> None:
@@ -102,11 +104,13 @@ class VectorCache:
                     f"vector cache {self.path} is {what}, expected format {FORMAT}: delete it, or name another file"
                 )
         self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = NORMAL")  # a lost tail is recomputed, never wrong
+        self._database.execute(
+            "PRAGMA synchronous = NORMAL"
+        )  # power loss may lose the last vectors, which are computed again
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
+        self._database.execute("BEGIN IMMEDIATE")  # takes the write lock now: a later upgrade could not wait
         try:
             yield
         except BaseException:
@@ -115,12 +119,12 @@ class VectorCache:
         self._database.execute("COMMIT")
 
     @contextmanager
-    def _translated(self, done: str) -> Iterator[None]:
+    def _errors_translated(self, action: str) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
             raise CacheError(
-                f"vector cache {self.path} cannot be {done} ({error}): delete it, or name another file"
+                f"vector cache {self.path} cannot be {action} ({error}): delete it, or name another file"
             ) from error
 
 
@@ -136,41 +140,40 @@ class KeyValueStore(Protocol):
     async def aput(self, key: str, val: dict[str, Any], collection: str = ...) -> None: ...
 
 
-STORE_COLLECTION = "embeddings"  # where LlamaIndex keeps them too; its keys are bare texts, ours never look like one
-
-Known = dict[str, list[float]]
-"""text -> vector"""
+STORE_COLLECTION = "embeddings"  # LlamaIndex keeps vectors there too, but under bare texts, which no key of ours is
 
 
 @dataclass(frozen=True)
 class StoreCache:
-    """Vectors of one key space in a key-value store, as lists of floats."""
+    """The same cache in a key-value store, which keeps vectors as lists of floats.
+
+    Reading raises `CacheError` for a row under one of our keys that holds no vector.
+    """
 
     store: KeyValueStore
-    keyspace: KeySpace
 
-    def get(self, texts: Iterable[str]) -> Known:
-        """Return the known vectors among `texts`. Raises `CacheError` for a row that is not one of ours."""
-        keys = {text: self.keyspace.key(text) for text in texts}
-        rows = {text: self.store.get(key, collection=STORE_COLLECTION) for text, key in keys.items()}
-        return {text: _vector(row, keys[text]) for text, row in rows.items() if row is not None}
+    def get(self, keys: Iterable[str]) -> dict[str, list[float]]:
+        """Return the stored vectors among `keys`."""
+        rows = {key: self.store.get(key, collection=STORE_COLLECTION) for key in keys}
+        return {key: _vector(key, row) for key, row in rows.items() if row is not None}
 
-    def put(self, vectors: Known) -> None:
-        for text, vector in vectors.items():
-            self.store.put(self.keyspace.key(text), {"vector": vector}, collection=STORE_COLLECTION)
+    def put(self, vectors: Mapping[str, list[float]]) -> None:
+        """Store vectors under their keys."""
+        for key, vector in vectors.items():
+            self.store.put(key, {"vector": vector}, collection=STORE_COLLECTION)
 
-    async def aget(self, texts: Iterable[str]) -> Known:
-        """Like `get`."""
-        keys = {text: self.keyspace.key(text) for text in texts}
-        rows = {text: await self.store.aget(key, collection=STORE_COLLECTION) for text, key in keys.items()}
-        return {text: _vector(row, keys[text]) for text, row in rows.items() if row is not None}
+    async def aget(self, keys: Iterable[str]) -> dict[str, list[float]]:
+        """Return the stored vectors among `keys`."""
+        rows = {key: await self.store.aget(key, collection=STORE_COLLECTION) for key in keys}
+        return {key: _vector(key, row) for key, row in rows.items() if row is not None}
 
-    async def aput(self, vectors: Known) -> None:
-        for text, vector in vectors.items():
-            await self.store.aput(self.keyspace.key(text), {"vector": vector}, collection=STORE_COLLECTION)
+    async def aput(self, vectors: Mapping[str, list[float]]) -> None:
+        """Store vectors under their keys."""
+        for key, vector in vectors.items():
+            await self.store.aput(key, {"vector": vector}, collection=STORE_COLLECTION)
 
 
-def _vector(row: dict[str, Any], key: str) -> list[float]:
+def _vector(key: str, row: dict[str, Any]) -> list[float]:
     vector = row.get("vector")
     if not isinstance(vector, list):
         raise CacheError(f"key {key!r} of the embeddings cache holds no vector but {str(row)[:40]!r}: delete it")

@@ -1,10 +1,9 @@
-"""LlamaIndex's `BaseEmbedding` over one of our encoders: its whole contract, and none of its base's surprises.
+"""Texts -> lists of floats, and nodes -> nodes with an embedding: LlamaIndex's `BaseEmbedding` over our encoders.
 
-What it turns into what: texts -> lists of floats, nodes -> nodes that carry an embedding. Guarantees: queries and
-passages each get their own prompt and are never exchanged by a cache; texts are sorted by length over everything
-passed; a bad text fails at once; `from_dict(to_dict())`, pickling and spawned workers give the same vectors or an
-error, never others; the identity Fields (`space`, `build`, `dimension`) make LlamaIndex's ingestion cache notice
-another model, precision, pooling, prompt or dimension. The only module that knows LlamaIndex besides `events`.
+Guarantees: queries and passages each get their own prompt, and no cache exchanges them; a bad text fails before it is
+reported, looked up or computed; `from_dict(to_dict())`, pickling and spawned workers give the same vectors or an
+error; the identity Fields (`space`, `build`, `dimension`) make LlamaIndex's ingestion cache notice another model,
+precision, pooling, prompt or dimension. Does not know: how vectors are computed and shared among callers (`service`).
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
@@ -29,18 +28,17 @@ from llama_index_instrumentation import get_dispatcher
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from llama_index_embed_plus.encoders.open import BackendName, open_encoder
-from llama_index_embed_plus.encoders.text_encoder import OnMismatch, TextEncoder, check_texts
+from llama_index_embed_plus.encoders.text_encoder import CheckedTexts, OnMismatch, TextEncoder, check_texts
 from llama_index_embed_plus.errors import ModelError
 from llama_index_embed_plus.models.spec import LongText
-from llama_index_embed_plus.serving.cache import KeySpace, Known, Role, StoreCache, VectorCache
+from llama_index_embed_plus.serving.cache import Role, StoreCache, VectorCache
 from llama_index_embed_plus.serving.identity import (
     DEFAULT_MODEL,
-    Stale,
-    attach,
+    StaleNode,
     base_build,
-    overrides_of,
-    runtime_of,
-    settle,
+    model_arguments,
+    resolve_fields,
+    set_embeddings,
     stale_nodes,
 )
 from llama_index_embed_plus.serving.service import EncoderService
@@ -49,24 +47,26 @@ from qdrant_tools.records import Progress
 dispatcher = get_dispatcher(__name__)
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 def _fixed(default: Any, description: str) -> Any:
-    """A Field that is part of what the embedding is: to change it, make another embedding."""
+    """Return a Field that is part of what the embedding is. To change it, make another embedding."""
     return Field(default=default, description=description, frozen=True)
 
 
 class PlusEmbedding(BaseEmbedding):
     """An embedding for `Settings.embed_model`, `VectorStoreIndex` and `IngestionPipeline`.
 
-    `PlusEmbedding("all-MiniLM-L6-v2")`, or a folder; every Field below is a keyword argument. An unknown model is an
-    error at once; opening it (torch or onnxruntime) waits for the first text. Fields left out show what the model's
-    own files say: pooling, prompts and so on. `space`, `build` and `dimension` are found out too; when they are
-    given, as `from_dict` and unpickling do, a model that no longer has this space raises `ModelError`.
+    `PlusEmbedding("all-MiniLM-L6-v2")`, or a folder. Every Field below is a keyword argument. An unknown model is an
+    error at once; the model is opened, with torch or onnxruntime, at the first text. Fields that are left out take the
+    values of the model's own files: pooling, prompts and so on. `space`, `build` and `dimension` come from there, too.
+    If they are given, as `from_dict` and unpickling do, a model that no longer has this space raises `ModelError`.
 
-    Two caches, both keyed by space, build, role and text: `vector_cache`, a SQLite file of ours, and
-    `embeddings_cache`, any LlamaIndex key-value store. `embed_batch_size` counts the texts per acquisition of
-    `rate_limiter`; the encoder's own batches follow the texts' lengths. `num_workers` limits how many asynchronous
-    bulk calls are computed at a time (default 2); single calls share batches instead.
+    There are two caches with the same keys, made of space, build, role and text: `vector_cache`, a SQLite file of ours,
+    and `embeddings_cache`, any LlamaIndex key-value store. `rate_limiter` is acquired once per `embed_batch_size` texts
+    to be computed; the encoder's own batches follow the lengths of texts. `num_workers` limits how many asynchronous
+    bulk calls are computed at a time (default 2). Single calls share batches instead.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -101,14 +101,14 @@ class PlusEmbedding(BaseEmbedding):
     _opening: Any = PrivateAttr(default_factory=threading.Lock)
 
     def __init__(self, model: str | Path | None = None, **fields: Any) -> None:
-        super().__init__(**settle(model, fields))
+        super().__init__(**resolve_fields(model, fields))
 
     @classmethod
     def class_name(cls) -> str:
         return "PlusEmbedding"
 
     def to_payload(self) -> dict[str, Any]:
-        """What events and callbacks show of this embedding. No credentials are known here."""
+        """Return what events and callbacks show of this embedding. It holds no credentials."""
         return {**super().to_payload(), "space": self.space, "build": self.build, "dimension": self.dimension}
 
     def get_query_embedding(self, query: str) -> Embedding:
@@ -140,40 +140,38 @@ class PlusEmbedding(BaseEmbedding):
     # The hooks that the base class demands: the same vectors without events, limits and `embeddings_cache`.
 
     def _get_query_embedding(self, query: str) -> Embedding:
-        return self._compute("query", [query])[query]
+        return self._served().encode("query", [query])[0]
 
     async def _aget_query_embedding(self, query: str) -> Embedding:
-        return (await self._acompute("query", [query]))[query]
+        return (await self._served().aencode("query", [query]))[0]
 
     def _get_text_embedding(self, text: str) -> Embedding:
-        return self._compute("passage", [text])[text]
+        return self._served().encode("passage", [text])[0]
 
     async def _aget_text_embedding(self, text: str) -> Embedding:
-        return (await self._acompute("passage", [text]))[text]
+        return (await self._served().aencode("passage", [text]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        known = self._compute("passage", texts)
-        return [known[text] for text in texts]
+        return self._served().encode("passage", texts)
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        known = await self._acompute("passage", texts)
-        return [known[text] for text in texts]
+        return await self._served().aencode("passage", texts)
 
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Give every node an embedding; nodes that carry one of this space for their present text keep it."""
         stale = self._stale(nodes)
-        attach(stale, self.get_text_embedding_batch([each.text for each in stale], **kwargs))
+        set_embeddings(stale, self.get_text_embedding_batch([node.text for node in stale], **kwargs))
         return nodes
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Give every node an embedding; nodes that carry one of this space for their present text keep it."""
         stale = await asyncio.to_thread(self._stale, nodes)
-        embeddings = await self.aget_text_embedding_batch([each.text for each in stale], **kwargs)
-        await asyncio.to_thread(attach, stale, embeddings)
+        embeddings = await self.aget_text_embedding_batch([node.text for node in stale], **kwargs)
+        await asyncio.to_thread(set_embeddings, stale, embeddings)
         return nodes
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the Fields; the encoder is opened anew. What `to_dict` leaves out belongs to this process."""
+        """Pickle the Fields. The encoder is opened anew, and what `to_dict` leaves out belongs to this process."""
         fields = {name: getattr(self, name) for name, info in type(self).model_fields.items() if not info.exclude}
         return _rebuild, (type(self), fields)
 
@@ -192,15 +190,7 @@ class PlusEmbedding(BaseEmbedding):
             return self._service
 
     def _open(self) -> TextEncoder:
-        encoder = open_encoder(
-            self.model,
-            backend=self.backend,
-            device=self.device,
-            revision=self.revision,
-            cache_folder=self.cache_folder,
-            overrides=overrides_of(self.__dict__),
-            runtime=runtime_of(self.__dict__),
-        )
+        encoder = open_encoder(self.model, device=self.device, **model_arguments(self.__dict__))
         if encoder.space != self.space:
             raise ModelError(
                 f"model {self.model} is now of space {encoder.space}, this embedding was made for {self.space}: "
@@ -208,73 +198,48 @@ class PlusEmbedding(BaseEmbedding):
             )
         if (build := base_build(encoder.build)) != self.build:
             logger.warning("%s is computed by build %s instead of %s", self.model, build, self.build)
-            self.build = build  # of one space, so interchangeable within the parity bound
+            self.build = build  # builds of one space are interchangeable within the parity bound
         return encoder
 
     def _embed(self, role: Role, texts: Sequence[str], show_progress: bool = False) -> list[Embedding]:
-        check_texts(texts)
-        if not texts:
-            return []
-        with self._observed(texts) as embeddings:
-            store = self._store(self._served().keyspace(role)) if self._has_store else None
-            known = store.get(texts) if store else {}
-            missing = [text for text in dict.fromkeys(texts) if text not in known]
-            for limiter in self._turns(missing):
-                limiter.acquire()
-            with _progress_bar(len(missing), show_progress) as progress:
-                fresh = self._compute(role, missing, progress)
-            if store:
-                store.put(fresh)
-            known |= fresh
-            embeddings += _in_order(known, texts)
-        return embeddings
+        return _run(self._embed_with(_call, role, check_texts(texts), show_progress))
 
     async def _aembed(self, role: Role, texts: Sequence[str], show_progress: bool = False) -> list[Embedding]:
-        check_texts(texts) if len(texts) == 1 else await asyncio.to_thread(check_texts, texts)
+        checked = check_texts(texts) if len(texts) == 1 else await asyncio.to_thread(check_texts, texts)
+        return await self._embed_with(_await, role, checked, show_progress)
+
+    async def _embed_with(self, call: _Caller, role: Role, texts: CheckedTexts, show_progress: bool) -> list[Embedding]:
+        """The way of every text, synchronous or not: `call` takes a method and its twin, and calls one of them."""
         if not texts:
             return []
         with self._observed(texts) as embeddings:
-            store = self._store(await self._served().akeyspace(role)) if self._has_store else None
-            known = await store.aget(texts) if store else {}
-            missing = [text for text in dict.fromkeys(texts) if text not in known]
-            for limiter in self._turns(missing):
-                await limiter.async_acquire()
-            with _progress_bar(len(missing), show_progress) as progress:
-                fresh = await self._acompute(role, missing, progress)
-            if store:
-                await store.aput(fresh)
-            known |= fresh
-            embeddings += _in_order(known, texts)
+            if self.embeddings_cache is None:  # an empty store is false, so `not` would be wrong
+                embeddings += await self._compute(call, role, texts, show_progress)
+                return embeddings
+            store: Any = self.embeddings_cache
+            cache, service = StoreCache(store), self._served()
+            keyspace = await call(service.keyspace, service.akeyspace, role)
+            keys = list(map(keyspace.key, texts))
+            stored = await call(cache.get, cache.aget, dict.fromkeys(keys))
+            missing = {key: text for key, text in zip(keys, texts) if key not in stored}
+            computed = await self._compute(call, role, CheckedTexts(missing.values()), show_progress)
+            fresh = dict(zip(missing, computed))
+            await call(cache.put, cache.aput, fresh)
+            stored |= fresh
+            embeddings += [list(stored[key]) for key in keys]  # equal texts get lists of their own
         return embeddings
 
-    def _compute(self, role: Role, texts: list[str], progress: Progress | None = None) -> Known:
-        service = self._served()
-        if len(texts) == 1:
-            return {texts[0]: service.encode_one(role, texts[0]).tolist()}
-        # Row by row, so that other threads, an event loop's among them, get a turn.
-        return {text: row.tolist() for text, row in zip(texts, service.encode(role, texts, progress))} if texts else {}
-
-    async def _acompute(self, role: Role, texts: list[str], progress: Progress | None = None) -> Known:
-        service = self._served()
-        if len(texts) == 1:
-            return {texts[0]: (await service.aencode_one(role, texts[0])).tolist()}
-        return await service.arun(self._compute, role, texts, progress)
-
-    def _store(self, keyspace: KeySpace) -> StoreCache:
-        store: Any = self.embeddings_cache
-        return StoreCache(store, keyspace)
-
-    @property
-    def _has_store(self) -> bool:
-        return self.embeddings_cache is not None  # an empty store may well be false
-
-    def _turns(self, missing: list[str]) -> list[Any]:
-        """Name the rate limiter as often as it must be asked: once per `embed_batch_size` texts to be computed."""
-        return [self.rate_limiter] * math.ceil(len(missing) / self.embed_batch_size) if self.rate_limiter else []
+    async def _compute(self, call: _Caller, role: Role, texts: CheckedTexts, show_progress: bool) -> list[Embedding]:
+        service, limiter = self._served(), self.rate_limiter
+        if limiter is not None:
+            for _ in range(math.ceil(len(set(texts)) / self.embed_batch_size)):
+                await call(limiter.acquire, limiter.async_acquire)
+        with _progress_bar(len(texts), show_progress) as progress:
+            return await call(service.encode, service.aencode, role, texts, progress)
 
     @contextmanager
     def _observed(self, texts: Sequence[str]) -> Iterator[list[Embedding]]:
-        """Report one call to LlamaIndex's instrumentation and callbacks; the caller fills in the embeddings."""
+        """Report one call to LlamaIndex's instrumentation and callbacks. The caller fills in the embeddings."""
         payload = self.to_payload()
         chunks = list(texts)
         embeddings: list[Embedding] = []
@@ -284,10 +249,10 @@ class PlusEmbedding(BaseEmbedding):
             yield embeddings
             event.on_end(payload={EventPayload.CHUNKS: chunks, EventPayload.EMBEDDINGS: embeddings})
         end = EmbeddingEndEvent(chunks=chunks, embeddings=[])
-        end.embeddings = embeddings  # not through the constructor, which copies every vector
+        end.embeddings = embeddings  # the constructor would copy every vector
         dispatcher.event(end)
 
-    def _stale(self, nodes: Sequence[BaseNode]) -> list[Stale]:
+    def _stale(self, nodes: Sequence[BaseNode]) -> list[StaleNode]:
         return stale_nodes(nodes, (node.get_content(MetadataMode.EMBED) for node in nodes), self.space)
 
 
@@ -295,15 +260,35 @@ def _rebuild(kind: type[PlusEmbedding], fields: dict[str, Any]) -> PlusEmbedding
     return kind(**fields)
 
 
-def _in_order(known: Known, texts: Sequence[str]) -> list[Embedding]:
-    """Return one list per text; equal texts get lists of their own."""
-    distinct = len(known) == len(texts)
-    return [known[text] if distinct else list(known[text]) for text in texts]
+class _Caller(Protocol):
+    """Calls a blocking function, or awaits its twin."""
+
+    async def __call__(
+        self, function: Callable[..., T], twin: Callable[..., Awaitable[T]], /, *arguments: Any
+    ) -> T: ...
+
+
+async def _call(function: Callable[..., T], twin: Callable[..., Awaitable[T]], /, *arguments: Any) -> T:
+    return function(*arguments)
+
+
+async def _await(function: Callable[..., T], twin: Callable[..., Awaitable[T]], /, *arguments: Any) -> T:
+    return await twin(*arguments)
+
+
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that only awaits `_call`. It never suspends, so it needs no event loop and ends at once."""
+    try:
+        coroutine.send(None)
+    except StopIteration as finished:
+        result: T = finished.value
+        return result
+    raise RuntimeError("a blocking call was suspended")
 
 
 @contextmanager
-def _progress_bar(total: int, wanted: bool) -> Iterator[Progress | None]:
-    if not wanted:
+def _progress_bar(total: int, show: bool) -> Iterator[Progress | None]:
+    if not show:
         yield None
         return
     with tqdm(total=total, desc="Generating embeddings") as bar:

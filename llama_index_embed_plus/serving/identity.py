@@ -1,88 +1,86 @@
-"""The arguments of an embedding -> the same with everything filled in that the model's own files say.
+"""Which model an embedding is of: said by its Fields, and written on the nodes that it embeds.
 
-Guarantees: nothing heavy is imported and no model is opened; what was passed is kept; passing the result again gives
-the same result. Does not know: LlamaIndex.
+`resolve_fields` fills in the Fields of `PlusEmbedding` from the model's own files. On a node, the fingerprint
+`embedding_space=<space>:<hash of the embedded text>` is kept among `excluded_embed_metadata_keys`. LlamaIndex saves
+that list with the node everywhere (docstores, caches, vector stores, pickles), but it enters neither the node's texts
+nor its hash, so document stores still recognise the node.
 
-What a LlamaIndex node's embedding was made of, written on the node itself.
-
-The mark is `embedding_space=<space>:<hash of the embedded text>`, kept among the node's
-`excluded_embed_metadata_keys`. That list is saved with the node everywhere (docstores, caches, vector stores, pickles)
-and enters neither the node's texts nor its hash, so document stores still recognise a marked node.
-Guarantees: an embedding of another model, or of a text that has changed since, is not taken for a present one.
-Does not know: how embeddings are computed.
+Guarantees: no model is opened; fields that were given are kept, and resolving twice changes nothing; an embedding of
+another model, or of a text that has changed since, is never taken for a present one. Does not know: how embeddings are
+computed.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from llama_index_embed_plus.encoders.open import identify
+from llama_index_embed_plus.encoders.open import ModelArguments, identify
 from llama_index_embed_plus.encoders.text_encoder import Runtime
 from llama_index_embed_plus.models.spec import Overrides
 from qdrant_tools.errors import UsageError
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
-OVERRIDES = tuple(field.name for field in dataclasses.fields(Overrides))
-RUNTIME = tuple(field.name for field in dataclasses.fields(Runtime))
-_FOUND_OUT = ("space", "build", "dimension")
+
+_OVERRIDES = tuple(field.name for field in dataclasses.fields(Overrides))
+_RUNTIME = tuple(field.name for field in dataclasses.fields(Runtime))
+_IDENTITY = ("space", "build", "dimension")
+_FINGERPRINT = "embedding_space="
 
 
-def settle(model: str | Path | None, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Fill in name, spec, space, build and dimension.
+def resolve_fields(model: str | Path | None, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in the model's name, spec, space, build and dimension.
 
-    When `space`, `build` and `dimension` are given, as by `from_dict`, the files are not read: whoever opens the model
-    compares. Raises what `identify` raises, and `UsageError` for two different names.
+    If `space`, `build` and `dimension` are given, as by `from_dict`, no file is read. They are compared when the model
+    is opened.
+
+    Raises:
+        UsageError: Two different names, a setting that cannot be honoured, or an identity that the model does not have.
+        PlusError: As `identify` raises it.
     """
-    name = _one_name(model, arguments.get("model_name"))
-    settled: dict[str, Any] = {
-        key: str(value) if isinstance(value, Path) else value for key, value in arguments.items()
-    }
-    settled |= {"model": name, "model_name": name}
-    runtime_of(settled)
-    if all(arguments.get(key) for key in _FOUND_OUT):
-        return settled
-    asked: dict[str, Any] = {
-        key: settled[key] for key in ("backend", "revision", "cache_folder", "trust_remote_code") if settled.get(key)
-    }
-    found = identify(name, **asked, overrides=overrides_of(settled))
-    spec = {key: getattr(found.spec, key) for key in OVERRIDES}
-    pooling = found.spec.pooling[0] if len(found.spec.pooling) == 1 else found.spec.pooling
-    identity = {"space": found.space, "build": base_build(found.build), "dimension": found.spec.dimension}
+    name = _one_name(model, fields.get("model_name"))
+    resolved = {key: str(value) if isinstance(value, Path) else value for key, value in fields.items()}
+    resolved |= {"model": name, "model_name": name}
+    arguments = model_arguments(resolved)
+    if all(fields.get(key) for key in _IDENTITY):
+        return resolved
+    model_identity = identify(name, **arguments)
+    spec = model_identity.spec
+    identity = {"space": model_identity.space, "build": base_build(model_identity.build), "dimension": spec.dimension}
     for key, value in identity.items():
-        if arguments.get(key, value) != value:
-            raise UsageError(f"{key} is {arguments[key]!r}, but model {name!r} has {value!r}: leave {key} out")
-    return settled | spec | {"pooling": pooling} | identity
+        if fields.get(key, value) != value:
+            raise UsageError(f"{key} is {fields[key]!r}, but model {name!r} has {value!r}: leave {key} out")
+    pooling = spec.pooling[0] if len(spec.pooling) == 1 else spec.pooling
+    return resolved | {key: getattr(spec, key) for key in _OVERRIDES} | {"pooling": pooling} | identity
 
 
-def overrides_of(arguments: dict[str, Any]) -> Overrides | None:
-    """Return what is asked for otherwise than the model's files say, or None."""
-    wanted = {key: arguments[key] for key in OVERRIDES if arguments.get(key) is not None}
-    return Overrides(**wanted) if wanted else None
-
-
-def runtime_of(arguments: dict[str, Any]) -> Runtime:
-    """Return how the encoder is to be run. Raises `UsageError` for a setting that cannot be honoured."""
-    return Runtime(**{key: arguments[key] for key in RUNTIME if key in arguments})
+def model_arguments(fields: Mapping[str, Any]) -> ModelArguments:
+    """Return what `identify` and `open_encoder` are called with. Raises `UsageError` for an impossible setting."""
+    overrides = {key: fields[key] for key in _OVERRIDES if fields.get(key) is not None}
+    arguments: ModelArguments = {
+        "backend": fields.get("backend") or "auto",
+        "revision": fields.get("revision"),
+        "cache_folder": fields.get("cache_folder"),
+        "overrides": Overrides(**overrides) if overrides else None,
+        "runtime": Runtime(**{key: fields[key] for key in _RUNTIME if key in fields}),
+    }
+    return arguments
 
 
 def base_build(build: str) -> str:
-    """Return the build of passages: an adapter maps queries only, and a new one must not make passages look stale."""
+    """Return the build of passages. An adapter maps queries only, and a new one must not make passages look stale."""
     return build.partition("+")[0]
 
 
 def _one_name(model: str | Path | None, model_name: str | None) -> str:
-    """Accept LlamaIndex's name for the argument too; both at once must agree."""
+    """Accept LlamaIndex's name for the argument too. If both are given, they must agree."""
     names = {str(name) for name in (model, model_name) if name is not None}
     if len(names) > 1:
         raise UsageError(f"model is {str(model)!r} and model_name {model_name!r}: give one of them")
     return names.pop() if names else DEFAULT_MODEL
-
-
-PREFIX = "embedding_space="
 
 
 class Node(Protocol):
@@ -92,29 +90,31 @@ class Node(Protocol):
     excluded_embed_metadata_keys: list[str]
 
 
-class Stale(NamedTuple):
-    """A node to be embedded, the text to embed, and the mark of the embedding to come."""
+class StaleNode(NamedTuple):
+    """A node to be embedded, the text to embed, and the fingerprint of the embedding to come."""
 
     node: Node
     text: str
-    mark: str
+    fingerprint: str
 
 
-def stale_nodes(nodes: Iterable[Node], texts: Iterable[str], space: str) -> list[Stale]:
+def stale_nodes(nodes: Iterable[Node], texts: Iterable[str], space: str) -> list[StaleNode]:
     """Return the nodes that carry no embedding of `space` for their text."""
-    every = (Stale(node, text, _mark(space, text)) for node, text in zip(nodes, texts))
+    candidates = (StaleNode(node, text, _fingerprint(space, text)) for node, text in zip(nodes, texts))
     return [
-        each for each in every if each.node.embedding is None or each.mark not in each.node.excluded_embed_metadata_keys
+        stale
+        for stale in candidates
+        if stale.node.embedding is None or stale.fingerprint not in stale.node.excluded_embed_metadata_keys
     ]
 
 
-def attach(stale: Sequence[Stale], embeddings: Sequence[list[float]]) -> None:
-    """Give every node its embedding, and its mark in place of an older one."""
-    for each, embedding in zip(stale, embeddings, strict=True):
-        others = [key for key in each.node.excluded_embed_metadata_keys if not key.startswith(PREFIX)]
-        each.node.embedding = embedding
-        each.node.excluded_embed_metadata_keys = [*others, each.mark]
+def set_embeddings(stale: Sequence[StaleNode], embeddings: Sequence[list[float]]) -> None:
+    """Give every node its embedding and fingerprint. An older fingerprint is replaced."""
+    for (node, _, fingerprint), embedding in zip(stale, embeddings, strict=True):
+        others = [key for key in node.excluded_embed_metadata_keys if not key.startswith(_FINGERPRINT)]
+        node.embedding = embedding
+        node.excluded_embed_metadata_keys = [*others, fingerprint]
 
 
-def _mark(space: str, text: str) -> str:
-    return f"{PREFIX}{space}:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+def _fingerprint(space: str, text: str) -> str:
+    return f"{_FINGERPRINT}{space}:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"

@@ -1,17 +1,11 @@
-"""An encoder that is opened when first needed, behind a cache and a queue: what a server or a pipeline asks.
+"""Texts of many callers -> vectors: an encoder that is opened when first needed, behind a queue and a cache.
 
-Guarantees: the encoder is opened once, whoever asks first; equal texts in one call are computed once; vectors come
-back in input order; single texts from concurrent callers share batches; asynchronous callers never block their
-event loop and at most `workers` of their bulk calls run at a time. Does not know: LlamaIndex, files of models.
+Single texts of concurrent callers share batches (`Coalescer`); longer lists are computed in slabs, each stored in the
+cache at once.
 
-Many callers with one text each -> few batches: what arrives while a batch is being computed shares the next one.
-
-A lone caller computes in its own thread and waits for nobody. A caller who finds a computation under way queues,
-and everything queued becomes the next batch. After a shared batch the worker waits up to `WINDOW_SECONDS` for as
-many callers as there were last time, because callers in a loop come back together.
-
-Guarantees: each caller gets the row of its own text; an error reaches only the callers whose text caused it; safe
-from any number of threads and event loops; an event loop is never blocked. Does not know: models, texts, caches.
+Guarantees: the encoder is opened once, whoever asks first; vectors are in the order of the texts; a bad text fails
+before anything is computed or stored; an event loop is never blocked, and at most `workers` of its bulk calls are
+computed at a time; safe from any number of threads and event loops. Does not know: LlamaIndex, files of models.
 """
 
 from __future__ import annotations
@@ -28,7 +22,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from llama_index_embed_plus.encoders.text_encoder import TextEncoder, check_texts
+from llama_index_embed_plus.encoders.text_encoder import CheckedTexts, TextEncoder, check_texts
 from llama_index_embed_plus.errors import CacheError
 from llama_index_embed_plus.serving.cache import KeySpace, Role, VectorCache
 from llama_index_embed_plus.serving.identity import base_build
@@ -36,10 +30,12 @@ from qdrant_tools.records import Progress, Vectors
 
 SLAB = 4096  # texts computed between two writes to the cache; sorting more of them by length gains nothing
 DEFAULT_WORKERS = 2  # a small bulk call can overtake a large one; the encoder itself uses every core
-
+WINDOW_SECONDS = 0.005
+MAX_BATCH = 512
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Row = NDArray[np.float32]
 
 
 class EncoderService:
@@ -56,7 +52,7 @@ class EncoderService:
         self._encoder: TextEncoder | None = None
         self._cache: VectorCache | None = None
         self._opening = threading.Lock()
-        self._singles = {role: Coalescer(partial(self.encode, role)) for role in ("query", "passage")}
+        self._singles = {role: Coalescer(partial(self._encode_singles, role)) for role in ("query", "passage")}
         self._workers = ThreadPoolExecutor(workers or DEFAULT_WORKERS, thread_name_prefix="embed-plus-bulk")
 
     @property
@@ -70,7 +66,7 @@ class EncoderService:
         return self._encoder
 
     def keyspace(self, role: Role) -> KeySpace:
-        """Name what decides a vector besides its text: for queries, the very adapter that maps them too."""
+        """Return what decides a vector besides its text. For queries that includes the adapter that maps them."""
         encoder = self.encoder
         build = base_build(encoder.build)
         if role == "query" and encoder.adapter is not None:
@@ -78,72 +74,77 @@ class EncoderService:
         return KeySpace(encoder.space, build, role)
 
     async def akeyspace(self, role: Role) -> KeySpace:
-        """Like `keyspace`; opens the encoder, if it must, in a worker thread."""
-        return self.keyspace(role) if self._encoder is not None else await self.arun(self.keyspace, role)
+        """Like `keyspace`. If the encoder must be opened, a worker thread does it."""
+        return self.keyspace(role) if self._encoder is not None else await self._in_worker(self.keyspace, role)
 
-    def encode(self, role: Role, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
-        """Return one unit row for each text, (n, dimension) float32. `progress` counts texts, duplicates too."""
-        if not texts:
-            return np.empty((0, self.encoder.dimension), np.float32)
-        position = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-        unique = list(position)
-        if progress and len(unique) < len(texts):
-            progress(len(texts) - len(unique))
-        vectors = (self._compute if self._open_cache is None else self._cached)(role, unique, progress)
-        return vectors if len(unique) == len(texts) else vectors[[position[text] for text in texts]]
+    def encode(self, role: Role, texts: Sequence[str], progress: Progress | None = None) -> list[list[float]]:
+        """Return one unit vector for each text. A single text shares a batch with those of concurrent callers.
 
-    def encode_one(self, role: Role, text: str) -> Row:
-        """Return the vector of one text, (dimension,). Concurrent callers share batches."""
-        check_texts([text])
-        return self._singles[role].encode(text)
+        Raises:
+            TextError: A text cannot be embedded.
+            CacheError: The cache cannot be used.
+        """
+        texts = check_texts(texts)
+        if len(texts) != 1:
+            return self._encode_lists(role, texts, progress)
+        return _single(self._singles[role].encode(texts[0]), progress)
 
-    async def arun(self, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-        """Call `work` in a worker thread, when one is free, and wait for it without blocking the event loop."""
+    async def aencode(self, role: Role, texts: Sequence[str], progress: Progress | None = None) -> list[list[float]]:
+        """Like `encode`, in a worker thread."""
+        if len(texts) != 1:
+            return await self._in_worker(self._encode_lists, role, texts, progress)
+        (text,) = check_texts(texts)
+        return _single(await self._singles[role].aencode(text), progress)
+
+    async def _in_worker(self, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._workers, partial(work, *arguments, **options))
 
-    async def aencode(self, role: Role, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
-        """Like `encode`, in one of the worker threads."""
-        return await self.arun(self.encode, role, texts, progress)
+    def _encode_lists(self, role: Role, texts: Sequence[str], progress: Progress | None) -> list[list[float]]:
+        if not texts:
+            return []
+        # Row by row, so that other threads, an event loop's among them, get a turn.
+        return [row.tolist() for row in self._encode(role, check_texts(texts), progress)]
 
-    async def aencode_one(self, role: Role, text: str) -> Row:
-        """Like `encode_one`, in the thread that serves the queue."""
-        check_texts([text])
-        return await self._singles[role].aencode(text)
+    def _encode_singles(self, role: Role, texts: list[str]) -> Vectors:
+        return self._encode(role, CheckedTexts(texts), None)
 
-    def _compute(self, role: Role, texts: list[str], progress: Progress | None) -> Vectors:
+    def _encode(self, role: Role, texts: CheckedTexts, progress: Progress | None) -> Vectors:
         encoder = self.encoder
-        encode = encoder.encode_queries if role == "query" else encoder.encode_passages
-        return encode(texts, progress=progress)
-
-    def _cached(self, role: Role, texts: list[str], progress: Progress | None) -> Vectors:
-        """Look up, compute what is missing in slabs, and store each slab at once: a crash loses one slab at most."""
-        keyspace, dimension, cache = self.keyspace(role), self.encoder.dimension, self._cache
-        assert cache is not None  # opened with the encoder
-        keys = {text: keyspace.key(text) for text in texts}
-        known = cache.get(list(keys.values()))
-        if wrong := {row.size for row in known.values()} - {dimension}:
+        if self._cache is None:
+            return _compute(encoder, role, texts, progress)
+        keys = list(map(self.keyspace(role).key, texts))
+        stored = self._cache.get(list(dict.fromkeys(keys)))
+        if wrong := {row.size for row in stored.values()} - {encoder.dimension}:
             raise CacheError(
-                f"vector cache {cache.path} holds vectors of {wrong.pop()}, expected {dimension}: delete it"
+                f"vector cache {self._cache.path} holds vectors of {wrong.pop()}, expected {encoder.dimension}: "
+                "delete it"
             )
-        missing = [text for text in texts if keys[text] not in known]
-        if progress and known:
-            progress(len(known))
-        for start in range(0, len(missing), SLAB):
-            slab = missing[start : start + SLAB]
-            fresh = {keys[text]: row for text, row in zip(slab, self._compute(role, slab, progress))}
-            cache.put(fresh)
-            known.update(fresh)
-        return np.stack([known[keys[text]] for text in texts])
+        missing = {key: text for key, text in zip(keys, texts) if key not in stored}
+        if progress and len(missing) < len(texts):
+            progress(len(texts) - len(missing))
+        # Every slab is stored at once: a crash loses one slab at most.
+        items = list(missing.items())
+        for start in range(0, len(items), SLAB):
+            slab = dict(items[start : start + SLAB])
+            rows = dict(zip(slab, _compute(encoder, role, CheckedTexts(slab.values()), progress)))
+            self._cache.put(rows)
+            stored |= rows
+        return np.stack([stored[key] for key in keys])
 
 
-WINDOW_SECONDS = 0.005
-MAX_BATCH = 512
+def _compute(encoder: TextEncoder, role: Role, texts: CheckedTexts, progress: Progress | None) -> Vectors:
+    encode = encoder.encode_queries if role == "query" else encoder.encode_passages
+    return encode(texts, progress=progress)
 
-Row = NDArray[np.float32]
+
+def _single(row: Row, progress: Progress | None) -> list[list[float]]:
+    if progress:
+        progress(1)
+    return [row.tolist()]
 
 
 class _Request(NamedTuple):
-    """A text, and where its answer goes: a thread's future (`loop` is None) or one of an event loop."""
+    """A text and the future for its row, which belongs to a thread (`loop` is None) or to an event loop."""
 
     text: str
     future: Future[Row] | asyncio.Future[Row]
@@ -154,7 +155,14 @@ _Answer = tuple[_Request, "Row | BaseException"]
 
 
 class Coalescer:
-    """Answers single texts through `encode`, which takes a list of texts and returns one row for each."""
+    """Answers single texts through `encode`, which takes a list of texts and returns one row for each.
+
+    A lone caller computes in its own thread and waits for nobody. A caller who comes during a computation queues, and
+    everything queued becomes the next batch. After a shared batch the worker waits up to `WINDOW_SECONDS` for as many
+    callers as there were last time, because callers in a loop come back together.
+
+    An error reaches only the callers whose text caused it.
+    """
 
     def __init__(self, encode: Callable[[list[str]], Vectors]) -> None:
         self._encode = encode
@@ -184,7 +192,7 @@ class Coalescer:
         return await future
 
     def _enqueue(self, request: _Request, *, unless_idle: bool = False) -> bool:
-        """Queue a request, but not `unless_idle`. Return whether nobody was computing: now it is the caller's turn."""
+        """Queue a request. Return whether nobody was computing; then, with `unless_idle`, it is not queued."""
         with self._changed:
             idle, self._busy = not self._busy, True
             if not (idle and unless_idle):
@@ -193,7 +201,7 @@ class Coalescer:
             return idle
 
     def _hand_over(self) -> None:
-        """Leave the queue to the worker, or to the next caller if nobody waits."""
+        """Leave the queue to the worker. If nobody waits, the next caller will compute itself."""
         with self._changed:
             self._busy = bool(self._waiting)
             if not self._busy:
@@ -205,7 +213,7 @@ class Coalescer:
             self._answer(batch)
 
     def _next_batch(self) -> list[_Request]:
-        """Take what is queued, after a short wait for the company of last time; an empty list ends the drain."""
+        """Take what is queued, after a short wait for as many callers as last time. An empty list ends the drain."""
         with self._changed:
             if self._last_size > 1:
                 self._changed.wait_for(lambda: len(self._waiting) >= self._last_size, WINDOW_SECONDS)
@@ -215,18 +223,18 @@ class Coalescer:
             return batch
 
     def _answer(self, batch: list[_Request]) -> None:
-        wanted = [request for request in batch if not request.future.cancelled()]
-        if not wanted:
+        waiting = [request for request in batch if not request.future.cancelled()]
+        if not waiting:
             return
         try:
-            rows = self._encode([request.text for request in wanted])
+            rows = self._encode([request.text for request in waiting])
         except BaseException as error:  # forwarded: a caller must never wait for an answer that cannot come
-            _deliver([(wanted[0], error)] if len(wanted) == 1 else [self._alone(request) for request in wanted])
+            _deliver([(waiting[0], error)] if len(waiting) == 1 else [self._alone(request) for request in waiting])
             return
-        _deliver(list(zip(wanted, rows, strict=True)))
+        _deliver(list(zip(waiting, rows, strict=True)))
 
     def _alone(self, request: _Request) -> _Answer:
-        """Compute a text of a failed batch by itself, to find out whose text it was."""
+        """Compute a text of a failed batch alone, to find out whose text was the cause."""
         try:
             return request, self._encode([request.text])[0]
         except BaseException as error:  # forwarded to the caller whose text it is
@@ -234,21 +242,21 @@ class Coalescer:
 
 
 def _deliver(answers: list[_Answer]) -> None:
-    """Hand over the answers; an event loop is woken once for all of its own."""
+    """Hand over the answers. Each event loop is woken once, with all answers for it."""
     by_loop: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
     for request, answer in answers:
         if request.loop is None:
-            _settle([(request, answer)])
+            _resolve([(request, answer)])
         else:
             by_loop.setdefault(request.loop, []).append((request, answer))
-    for loop, its in by_loop.items():
-        with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits there any more
-            loop.call_soon_threadsafe(_settle, its)
+    for loop, loop_answers in by_loop.items():
+        with suppress(RuntimeError):  # the loop was closed, so nobody waits there any more
+            loop.call_soon_threadsafe(_resolve, loop_answers)
 
 
-def _settle(answers: list[_Answer]) -> None:
+def _resolve(answers: list[_Answer]) -> None:
     for request, answer in answers:
-        if request.future.done():  # given up
+        if request.future.done():  # the caller gave up
             continue
         if isinstance(answer, BaseException):
             request.future.set_exception(answer)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from llama_index_embed_plus.encoders.adapter import MAPS, Kind
+from llama_index_embed_plus.encoders.adapter import MAPS, AdapterKind
 from llama_index_embed_plus.errors import TrainingError
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import stored_vectors
@@ -45,7 +45,7 @@ class AdapterSettings:
         without a better one.
     """
 
-    kind: Kind = "full"
+    kind: AdapterKind = "full"
     width: int = 32
     temperature: float = 0.05
     learning_rate: float | None = None

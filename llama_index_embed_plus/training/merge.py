@@ -26,8 +26,8 @@ from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.errors import DamagedModelError, TrainingError
 from llama_index_embed_plus.evaluate.retrieval.comparison import Change
 from llama_index_embed_plus.models import artifact
-from llama_index_embed_plus.models import config as facts
 from llama_index_embed_plus.models import files as checkpoints
+from llama_index_embed_plus.models.config import architecture_of, name_of
 from llama_index_embed_plus.models.spec import EncoderSpec, read_spec, space_of, tokenizer_hash
 from llama_index_embed_plus.models.weights import tensors_of, weight_files
 from llama_index_embed_plus.training.proof.forgetting import Forgetting, General
@@ -192,7 +192,7 @@ def _check_same_kind(base: Path, tuned: Path, first: EncoderSpec, second: Encode
     if [replace(step, path="") for step in first.head] != [replace(step, path="") for step in second.head]:
         differing.append("head")
     inner = base / first.transformer_path, tuned / second.transformer_path
-    if facts.shape_of(inner[0]) != facts.shape_of(inner[1]):
+    if architecture_of(inner[0]) != architecture_of(inner[1]):
         differing.append("config.json")
     if tokenizer_hash(inner[0]) != tokenizer_hash(inner[1]):
         differing.append("tokenizer")
@@ -257,7 +257,7 @@ def _report(base: str, folder: Path, draft: Path, tuned: TrainReport | None, coe
         base=base,
         base_space=space_of(folder, read_spec(folder)),
         base_build="torch-fp32",
-        space=space_of(draft, replace(spec, name=facts.name_of(draft / spec.transformer_path)[0])),
+        space=space_of(draft, replace(spec, name=name_of(draft / spec.transformer_path)[0])),
         parents=tuned.lineage.as_parents() if tuned else (),
     )
     return TrainReport(

@@ -25,10 +25,10 @@ from typing import Any
 
 from datasets import DatasetDict
 
-from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, attached
+from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, attaching_adapter
+from llama_index_embed_plus.encoders.cross_encoder import cross_encoder_judge
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
-from llama_index_embed_plus.encoders.torch_encoder import cross_encoder_judge
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.models import files as checkpoints
 from llama_index_embed_plus.models.spec import EncoderSpec, read_spec, space_of
@@ -114,7 +114,7 @@ def _fit_adapter(job: Job, progress: Progress | None) -> TrainReport:
         raise UsageError("method 'adapter' is fitted against stored vectors: give the collection")
     started, before = time.perf_counter(), job.open_base()
     adapter, fitted = fit_adapter(job.collection, job.data.examples, before, job.settings.adapter, progress=progress)
-    with attached(job.folder, adapter, job.out) as draft:
+    with attaching_adapter(job.folder, adapter, job.out) as draft:
         report = job.report(
             space=before.space,
             base_space=before.space,

@@ -14,7 +14,7 @@ from models import save_model
 from test_cli_collection import TEXTS, error_line
 
 from llama_index_embed_plus import open_encoder
-from llama_index_embed_plus.encoders.adapter import QueryAdapter, attach
+from llama_index_embed_plus.encoders.adapter import QueryAdapter, attach_adapter
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.indexing import index_passages
@@ -123,7 +123,7 @@ def test_a_model_whose_training_says_no_is_refused_before_anything_is_embedded(r
 def test_a_query_adapter_is_promoted_by_the_same_command(run, at, encoders, tmp_path):
     old = encoders[0]
     adapter = QueryAdapter.identity(old.dimension, old.space)
-    attach(old.folder, adapter, tmp_path / "adapted")
+    attach_adapter(old.folder, adapter, tmp_path / "adapted")
     there = [*at[:-1], "adapted"]
     assert "nothing is embedded" in run("promote", "plan", "docs", *there)[1]
     given = judged(tmp_path, [(TEXTS[i], f"p{i}") for i in range(5)])

@@ -35,7 +35,7 @@ from qdrant_tools.mining.miner import MiningResult
 from qdrant_tools.records import Example
 
 Teacher = Callable[[Sequence[tuple[str, str]]], Sequence[float]]
-"""(query, passage) pairs -> their scores, such as `judge.cross_encoder_judge(...).score`."""
+"""(query, passage) pairs -> their scores, such as `encoders.cross_encoder_judge(...).score`."""
 
 _ASKED_AT_ONCE = 64
 _QUERY_COLUMNS = ("anchor", "sentence_1", "sentence_2")

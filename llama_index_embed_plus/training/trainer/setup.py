@@ -34,8 +34,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from llama_index_embed_plus.encoders.torch_encoder import merge_lora, quiet
 from llama_index_embed_plus.errors import MissingExtraError
 from llama_index_embed_plus.models import artifact
-from llama_index_embed_plus.models import files as lora_files
-from llama_index_embed_plus.models.files import BASE_CONFIG, require_json, write_json
+from llama_index_embed_plus.models.files import BASE_CONFIG, LORA_CONFIG, has_lora, require_json, write_json
 from llama_index_embed_plus.models.pooling import ATTENTION, MEAN, pool
 from llama_index_embed_plus.models.spec import EncoderSpec, Overrides, read_spec
 from llama_index_embed_plus.training.settings import LoraSettings, Projection, TrainSettings
@@ -123,7 +122,7 @@ class Trainable:
 def open_trainable(folder: Path, copy: Path, settings: TrainSettings, *, device: str) -> Trainable:
     """Open the model in `folder` for training, by way of a `copy` whose files state everything that its spec says."""
     spec = read_spec(folder, Overrides(pooling=settings.pooling))
-    if lora_files.is_kept_apart(folder / spec.transformer_path):
+    if has_lora(folder / spec.transformer_path):
         raise UsageError(f"{folder} keeps its LoRA apart, and is no base to train from: merge it first")
     if settings.projection is not None and spec.truncate_dim:
         raise UsageError(
@@ -193,9 +192,9 @@ def add_lora(model: SentenceTransformer, settings: LoraSettings, *, seed: int) -
 
 def _name_base(model: SentenceTransformer, draft: Path, base: str) -> None:
     """Say in the folder of a LoRA kept apart which model it belongs to, and how that is built."""
-    inner = draft if (draft / lora_files.CONFIG).is_file() else next(draft.rglob(lora_files.CONFIG)).parent
-    config = require_json(inner, lora_files.CONFIG)
-    write_json(inner / lora_files.CONFIG, {**config, "base_model_name_or_path": base})
+    inner = draft if (draft / LORA_CONFIG).is_file() else next(draft.rglob(LORA_CONFIG)).parent
+    config = require_json(inner, LORA_CONFIG)
+    write_json(inner / LORA_CONFIG, {**config, "base_model_name_or_path": base})
     model[0].auto_model.config.to_json_file(inner / BASE_CONFIG, use_diff=False)
 
 

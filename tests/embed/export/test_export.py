@@ -25,7 +25,7 @@ from llama_index_embed_plus.export import graph, onnx_writer
 from llama_index_embed_plus.export.export import export_onnx
 from llama_index_embed_plus.export.trace import trace
 from llama_index_embed_plus.models import artifact
-from llama_index_embed_plus.models.pooling import POOLING_MODES
+from llama_index_embed_plus.models.pooling import POOLING_MODES, unit
 from llama_index_embed_plus.models.spec import Overrides
 from qdrant_tools.errors import UsageError
 
@@ -191,7 +191,7 @@ def test_a_hubs_onnx_file_can_be_sealed_into_an_artifact_and_made_int8(tmp_path)
 
 
 def test_the_report_measures_what_it_says():
-    expected = parity.unit_rows(np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32))
+    expected = unit(np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32))
 
     assert parity.top_overlap(expected, expected) == 1.0
     assert parity.top_overlap(expected, expected[::-1].copy()) < 1.0

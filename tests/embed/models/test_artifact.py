@@ -11,14 +11,14 @@ import pytest
 from models import TEXTS, save_model, save_transformer
 from sentence_transformers import SentenceTransformer
 
-from llama_index_embed_plus.encoders import open as self_check
+from llama_index_embed_plus.encoders import self_check
 from llama_index_embed_plus.encoders.adapter import QueryAdapter
 from llama_index_embed_plus.encoders.open import identify, open_encoder
 from llama_index_embed_plus.encoders.text_encoder import Runtime
 from llama_index_embed_plus.errors import DamagedModelError, ParityError
 from llama_index_embed_plus.export.export import export_onnx
 from llama_index_embed_plus.models import artifact
-from llama_index_embed_plus.models.artifact import write_spec_files
+from llama_index_embed_plus.models.config_writer import write_config
 from llama_index_embed_plus.models.files import write_json
 from llama_index_embed_plus.models.spec import Overrides, read_spec
 from qdrant_tools.errors import UsageError
@@ -162,7 +162,7 @@ def test_files_that_already_say_so_are_left_alone(made, tmp_path):
     copy = shutil.copytree(made, tmp_path / "copy")
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()}
 
-    write_spec_files(copy, read_spec(copy))
+    write_config(copy, read_spec(copy))
 
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()} == before
 

@@ -15,7 +15,7 @@ from models import save_model
 from sentence_transformers import SentenceTransformer
 from tiny import WordEncoder
 
-from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter, attach
+from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter, attach_adapter
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.models import artifact
@@ -136,7 +136,7 @@ def test_neither_an_export_nor_an_adapter_on_top_loses_the_verdict(sealed, tmp_p
     export_onnx(sealed, tmp_path / "exported")
     assert open_encoder(tmp_path / "exported").refusal == "not measured on held-out queries"
     space = open_encoder(sealed, backend="torch").space
-    attach(sealed, QueryAdapter.identity(32, space), tmp_path / "adapted")
+    attach_adapter(sealed, QueryAdapter.identity(32, space), tmp_path / "adapted")
     assert open_encoder(tmp_path / "adapted", backend="torch").refusal == "not measured on held-out queries"
 
 

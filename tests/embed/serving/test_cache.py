@@ -104,16 +104,17 @@ def test_a_folder_in_place_of_the_file_is_one_clear_error(tmp_path):
         VectorCache(tmp_path)
 
 
-async def test_a_key_value_store_keeps_lists_by_key_space():
+async def test_a_key_value_store_keeps_lists_under_the_same_keys():
     store = SimpleKVStore()
-    StoreCache(store, HERE).put({"text": [1.0, 2.0]})
-    await StoreCache(store, KeySpace(HERE.space, HERE.build, "query")).aput({"text": [3.0, 4.0]})
-    assert StoreCache(store, HERE).get(["text", "other"]) == {"text": [1.0, 2.0]}
-    assert await StoreCache(store, KeySpace(HERE.space, HERE.build, "query")).aget(["text"]) == {"text": [3.0, 4.0]}
+    cache, passage, query = StoreCache(store), HERE.key("text"), KeySpace(HERE.space, HERE.build, "query").key("text")
+    cache.put({passage: [1.0, 2.0]})
+    await cache.aput({query: [3.0, 4.0]})
+    assert cache.get([passage, HERE.key("other")]) == {passage: [1.0, 2.0]}
+    assert await cache.aget([query]) == {query: [3.0, 4.0]}
 
 
 def test_a_row_of_the_store_that_is_no_vector_is_an_error_with_its_key():
     store = SimpleKVStore()
     store.put(HERE.key("text"), {"something": "else"}, collection="embeddings")
     with pytest.raises(CacheError, match="holds no vector"):
-        StoreCache(store, HERE).get(["text"])
+        StoreCache(store).get([HERE.key("text")])

@@ -33,7 +33,7 @@ from models import TEXTS, save_model
 from pydantic import ValidationError
 
 from llama_index_embed_plus import PlusEmbedding
-from llama_index_embed_plus.encoders.adapter import QueryAdapter, attach
+from llama_index_embed_plus.encoders.adapter import QueryAdapter, attach_adapter
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.errors import ModelError, ModelNotFoundError, TextError
 from llama_index_embed_plus.export.export import export_onnx
@@ -440,7 +440,7 @@ def test_a_new_adapter_changes_cached_queries_but_leaves_passages_and_ingestion_
     queries = [bare.get_query_embedding("a dog")]
     for seed in (0, 1):
         weight = np.random.default_rng(seed).standard_normal((32, 32)).astype(np.float32)
-        attach(models / "base", QueryAdapter(weight, reference.space), tmp_path / f"adapted-{seed}")
+        attach_adapter(models / "base", QueryAdapter(weight, reference.space), tmp_path / f"adapted-{seed}")
         adapted = PlusEmbedding(tmp_path / f"adapted-{seed}", backend="torch", vector_cache=tmp_path / "vectors.sqlite")
         queries.append(adapted.get_query_embedding("a dog"))
         assert (adapted.space, adapted.build) == (bare.space, bare.build)

@@ -67,15 +67,26 @@ def test_the_encoder_is_opened_by_the_first_text_and_only_once(encoder):
     assert opened == [1]
 
 
-def test_equal_texts_are_computed_once_and_rows_come_back_in_order(encoder):
-    rows = EncoderService(lambda: encoder).encode("passage", ["a dog", "fast", "a dog", "a cat"])
+def test_equal_texts_are_cached_once_and_vectors_come_back_in_order(encoder, open_cache):
+    service = EncoderService(lambda: encoder, open_cache=open_cache)
+    rows = service.encode("passage", ["a dog", "fast", "a dog", "a cat"])
     assert encoder.asked == [["a dog", "fast", "a cat"]]
     expected = encoder.encoder.encode_passages(["a dog", "fast", "a dog", "a cat"])
     np.testing.assert_array_equal(rows, expected)
 
 
-def test_no_text_gives_no_row(encoder):
-    assert EncoderService(lambda: encoder).encode("passage", []).shape == (0, encoder.dimension)
+async def test_no_text_gives_no_vector_and_opens_nothing():
+    service = EncoderService(lambda: pytest.fail("opened"))
+    assert service.encode("passage", []) == await service.aencode("passage", []) == []
+
+
+async def test_a_bad_text_is_refused_before_any_other_is_computed_or_cached(encoder, open_cache):
+    service = EncoderService(lambda: encoder, open_cache=open_cache)
+    with pytest.raises(TextError, match="text 5 is ' '"):
+        service.encode("passage", [*TEXTS[:5], " "])
+    with pytest.raises(TextError, match="text 1 is None"):
+        await service.aencode("query", ["a dog", None])
+    assert encoder.asked == [] and len(open_cache()) == 0
 
 
 def test_progress_counts_every_text_once_whatever_is_cached_or_repeated(encoder, open_cache):
@@ -89,8 +100,8 @@ def test_progress_counts_every_text_once_whatever_is_cached_or_repeated(encoder,
 def test_a_cached_text_is_not_computed_again_in_any_process(encoder, open_cache):
     first = EncoderService(lambda: encoder, open_cache=open_cache).encode("passage", TEXTS)
     second = EncoderService(lambda: encoder, open_cache=open_cache)
-    np.testing.assert_array_equal(second.encode("passage", [*TEXTS, "new"])[:-1], first)
-    np.testing.assert_array_equal(second.encode_one("passage", TEXTS[0]), first[0])
+    assert second.encode("passage", [*TEXTS, "new"])[:-1] == first
+    assert second.encode("passage", TEXTS[:1]) == first[:1]
     assert encoder.asked == [TEXTS, ["new"]]
 
 
@@ -113,14 +124,14 @@ async def test_the_event_loop_goes_on_while_texts_are_embedded(encoder):
     encoder.gate.clear()
     service = EncoderService(lambda: encoder)
     bulk = asyncio.ensure_future(service.aencode("passage", TEXTS))
-    single = asyncio.ensure_future(service.aencode_one("query", "a dog"))
+    single = asyncio.ensure_future(service.aencode("query", ["a dog"]))
     while len(encoder.asked) < 2:
         await asyncio.sleep(0)
     for _ in range(100):
         await asyncio.sleep(0)
     assert not bulk.done() and not single.done()
     encoder.gate.set()
-    assert (await bulk).shape == (len(TEXTS), 32) and (await single).shape == (32,)
+    assert np.shape(await bulk) == (len(TEXTS), 32) and np.shape(await single) == (1, 32)
 
 
 async def test_bulk_calls_are_computed_a_few_at_a_time(encoder):
@@ -132,15 +143,15 @@ async def test_bulk_calls_are_computed_a_few_at_a_time(encoder):
 async def test_a_bad_text_fails_alone_among_concurrent_callers(encoder):
     service = EncoderService(lambda: encoder)
     answers = await asyncio.gather(
-        *(service.aencode_one("query", text) for text in ["a dog", "  ", "a cat"]), return_exceptions=True
+        *(service.aencode("query", [text]) for text in ["a dog", "  ", "a cat"]), return_exceptions=True
     )
-    assert [type(answer) for answer in answers] == [np.ndarray, TextError, np.ndarray]
+    assert [type(answer) for answer in answers] == [list, TextError, list]
 
 
 def test_threads_get_the_vectors_that_the_encoder_gives_alone(encoder):
     service = EncoderService(lambda: encoder)
     texts = [f"{word} {i % 50}" for i, word in enumerate(["cat", "dog", "tree", "stone"] * 50)]
     with ThreadPoolExecutor(200) as pool:
-        rows = np.stack(list(pool.map(lambda text: service.encode_one("passage", text), texts)))
+        rows = np.stack(list(pool.map(lambda text: service.encode("passage", [text])[0], texts)))
     alone = np.concatenate([encoder.encoder.encode_passages([text]) for text in texts])
     assert np.abs(rows - alone).max() < 1e-6

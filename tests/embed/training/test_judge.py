@@ -9,7 +9,7 @@ from models import SIZES, word_tokenizer
 from sentence_transformers import CrossEncoder
 from tiny import WordEncoder
 
-from llama_index_embed_plus.encoders.torch_encoder import cross_encoder_judge
+from llama_index_embed_plus.encoders.cross_encoder import cross_encoder_judge
 from llama_index_embed_plus.errors import DamagedModelError, ModelNotFoundError
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager

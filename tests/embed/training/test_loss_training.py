@@ -16,7 +16,7 @@ from paths import TESTS
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from test_judge import save_cross_encoder
 
-from llama_index_embed_plus.encoders.torch_encoder import cross_encoder_judge
+from llama_index_embed_plus.encoders.cross_encoder import cross_encoder_judge
 from llama_index_embed_plus.training import train
 from llama_index_embed_plus.training.data.columns import ColumnSettings, datasets_for
 from llama_index_embed_plus.training.data.records import Distilled, LabelledText, ScoredPair, TrainingData

@@ -1,0 +1,59 @@
+"""A cross-encoder of sentence-transformers -> the judge that mining, audits and distillation ask for scores.
+
+Guarantees: scores are in the order of the pairs; nothing is printed. Does not know: what is mined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from llama_index_embed_plus.errors import DamagedModelError, MissingExtraError
+from llama_index_embed_plus.models.files import resolve
+from qdrant_tools.errors import InputError, first_line
+from qdrant_tools.mining.rules import Judge
+
+try:
+    from sentence_transformers import CrossEncoder
+except ImportError as error:
+    raise MissingExtraError("judging with a cross-encoder", extra="train") from error
+
+
+def cross_encoder_judge(
+    model: str | Path | CrossEncoder,
+    *,
+    threshold: float,
+    promote: bool = False,
+    device: str | None = None,
+    batch_size: int = 32,
+    max_tokens: int | None = None,
+) -> Judge:
+    """Return a judge that scores (query, passage) pairs with a cross-encoder of sentence-transformers.
+
+    `model` is a folder, a hub name, or a model that is already open. Scores are what its `predict` gives: probabilities
+    between 0 and 1, unless the model's own configuration says otherwise; look at a few before choosing `threshold`.
+    Texts are cut at `max_tokens`, or at the model's own limit.
+
+    Raises:
+        ModelNotFoundError: no such model.
+        DamagedModelError: the folder does not hold a model.
+        InputError: the model gives several numbers per pair, so that none of them is a score.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}, expected at least 1")
+    encoder = model if isinstance(model, CrossEncoder) else _open(resolve(model), device, max_tokens)
+    if encoder.num_labels != 1:
+        raise InputError(f"{model} gives {encoder.num_labels} numbers per pair, expected a reranker that gives one")
+
+    def score(pairs: Sequence[tuple[str, str]]) -> Sequence[float]:
+        scores: list[float] = encoder.predict(list(pairs), batch_size=batch_size, show_progress_bar=False).tolist()
+        return scores
+
+    return Judge(score, threshold, promote, name="" if isinstance(model, CrossEncoder) else str(model))
+
+
+def _open(folder: Path, device: str | None, max_tokens: int | None) -> CrossEncoder:
+    try:
+        return CrossEncoder(str(folder), device=device, max_length=max_tokens)
+    except (OSError, ValueError, KeyError) as error:
+        raise DamagedModelError(f"{folder} cannot be opened as a cross-encoder: {first_line(error)}") from error
