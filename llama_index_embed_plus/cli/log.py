@@ -15,9 +15,9 @@ import typer
 from rich.table import Table
 
 from llama_index_embed_plus.cli.console import ConsoleReporter, out, say
-from llama_index_embed_plus.integrations.qa_dataset import read_qa_searches
+from llama_index_embed_plus.integrations.qa_dataset import read_qa_dataset
 from qdrant_tools.errors import LogError, UsageError
-from qdrant_tools.log.readers import LogColumns, read_log
+from qdrant_tools.log.readers import LogColumns, modified, read_log
 from qdrant_tools.log.records import LoggedSearch, dropped, hashed
 from qdrant_tools.log.retrieval_log import RetrievalLog
 from qdrant_tools.log.store import LogStats
@@ -133,7 +133,7 @@ def import_searches(path: Path, source: Path, *, columns: str | None) -> None:
             if named is not None:
                 added = log.extend(read_log(source, named))
             elif source.suffix == ".json":
-                added = log.extend(read_qa_searches(source))
+                added = log.extend(read_qa_dataset(source).searches(modified(source)))
             elif source.suffix == ".jsonl":
                 added = log.import_jsonl(source)
             else:

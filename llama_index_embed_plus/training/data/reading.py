@@ -30,6 +30,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from llama_index_embed_plus.integrations.qa_dataset import from_qa_dataset
 from llama_index_embed_plus.training.data.records import (
     Distilled,
     Kind,
@@ -37,7 +38,6 @@ from llama_index_embed_plus.training.data.records import (
     ScoredPair,
     TrainingData,
     passage,
-    qa_examples,
 )
 from llama_index_embed_plus.training.data.records import Row as TrainingRow
 from qdrant_tools.errors import InputError, UsageError
@@ -252,10 +252,8 @@ def _nli_examples(rows: Sequence[tuple[str, str, int]]) -> TrainingData:
 
 def _qa(file: Path, content: Mapping[str, Any]) -> TrainingData:
     try:
-        return TrainingData(
-            "examples", tuple(qa_examples(content["queries"], content["corpus"], content["relevant_docs"]))
-        )
-    except (InputError, AttributeError, TypeError) as error:
+        return TrainingData("examples", tuple(from_qa_dataset(content).examples()))
+    except InputError as error:
         raise InputError(f"{file} is not an EmbeddingQAFinetuneDataset: {error}") from error
 
 

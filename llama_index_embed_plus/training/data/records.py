@@ -6,9 +6,9 @@ Does not know: files, losses, models.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from qdrant_tools.errors import UsageError
 from qdrant_tools.mining.miner import MiningResult
@@ -71,15 +71,6 @@ class TrainingData:
             raise UsageError(f"rows are of several kinds: {', '.join(sorted(kinds))}; give them one after the other")
         return cls(kinds.pop(), found)
 
-    @classmethod
-    def of_qa_dataset(cls, dataset: Any) -> TrainingData:
-        """LlamaIndex's `EmbeddingQAFinetuneDataset`, or anything with its queries, corpus and relevant_docs.
-
-        Raises:
-            UsageError: a relevant document is not in the corpus.
-        """
-        return cls("examples", tuple(qa_examples(dataset.queries, dataset.corpus, dataset.relevant_docs)))
-
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -117,19 +108,6 @@ class TrainingData:
 def passage(text: str) -> ScoredText:
     """A passage that came without an id: its id is a hash of its text."""
     return ScoredText(hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32], text)
-
-
-def qa_examples(
-    queries: Mapping[str, str], corpus: Mapping[str, str], relevant: Mapping[str, Iterable[str]]
-) -> Iterable[Example]:
-    """Queries, passages and which of them answer -> examples without negatives, one per query that has an answer."""
-    for query_id, text in queries.items():
-        ids = tuple(relevant.get(query_id, ()))
-        missing = [passage_id for passage_id in ids if passage_id not in corpus]
-        if missing:
-            raise UsageError(f"query {query_id!r} is answered by {missing[0]!r}, which is not in the corpus")
-        if ids:
-            yield Example(text, tuple(ScoredText(passage_id, corpus[passage_id]) for passage_id in ids))
 
 
 _KINDS: dict[type, Kind] = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +17,7 @@ from tiny import DirectionEncoder, numbered
 
 from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval
 from llama_index_embed_plus.integrations.qa_dataset import (
+    QADataset,
     evaluate_retriever,
     from_qa_dataset,
     read_qa_dataset,
@@ -24,9 +27,10 @@ from llama_index_embed_plus.integrations.vector_store import as_vector_store
 from qdrant_tools.client.connect import aconnect, connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.status import build_index
+from qdrant_tools.debias import rated
 from qdrant_tools.errors import InputError
 from qdrant_tools.indexing import index_passages
-from qdrant_tools.records import Passage, Query
+from qdrant_tools.records import Example, Passage, Query, ScoredText
 
 
 class Words(BaseEmbedding):
@@ -106,14 +110,31 @@ def test_a_data_set_goes_to_its_file_and_back(tmp_path):
     data = read_qa_dataset(tmp_path / "qa.json")
     assert data.queries == (Query("q", "Who makes honey?"),) and data.qrels == {"q": {"a": 1}}
     assert data.passages == (Passage("a", "Bees make honey."), Passage("b", "Cats sleep."))
-    assert [each.name for each in tmp_path.iterdir()] == ["qa.json"]
+    assert [file.name for file in tmp_path.iterdir()] == ["qa.json"]
+
+
+def test_a_data_set_becomes_searches_whose_relevant_passages_are_rated():
+    qrels = {"q1": {"a": 1, "b": 1, "c": 0}}
+    data = QADataset((Query("q1", "tea?"), Query("q2", "coffee?")), qrels, (Passage("a", "Tea."), Passage("b", "Pot.")))
+    searches = list(data.searches(datetime.now(UTC)))
+    labels = rated(searches)
+    assert [search.query for search in searches] == ["tea?", "coffee?"]
+    assert [(label.query, label.passage_id, label.weight) for label in labels] == [("tea?", "a", 1), ("tea?", "b", 1)]
+
+
+def test_a_data_set_becomes_examples_of_the_queries_that_have_an_answer():
+    qrels = {"q1": {"a": 1, "b": 2}}
+    data = QADataset((Query("q1", "tea?"), Query("q2", "coffee?")), qrels, (Passage("a", "Tea."), Passage("b", "Pot.")))
+    assert list(data.examples()) == [Example("tea?", (ScoredText("a", "Tea."), ScoredText("b", "Pot.")))]
+    with pytest.raises(InputError, match="'q1' is answered by 'a', which is not in the corpus"):
+        list(replace(data, passages=()).examples())
 
 
 def test_the_object_itself_is_read_too_and_unknown_ids_are_counted():
-    given = SimpleNamespace(queries={"q": "?"}, corpus={"a": "A"}, relevant_docs={"q": ["a", "gone"]}, mode="text")
-    data = from_qa_dataset(given)
+    dataset = SimpleNamespace(queries={"q": "?"}, corpus={"a": "A"}, relevant_docs={"q": ["a", "gone"]}, mode="text")
+    data = from_qa_dataset(dataset)
     assert data.unknown_passages == 1 and data.qrels == {"q": {"a": 1, "gone": 1}}
-    assert data.as_row() == vars(given)
+    assert data.as_row() == vars(dataset)
 
 
 @pytest.mark.parametrize(

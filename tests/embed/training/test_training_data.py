@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
 from llama_index_embed_plus.errors import TrainingError
-from llama_index_embed_plus.integrations.qa_dataset import write_qa_dataset
 from llama_index_embed_plus.training.data.columns import ColumnSettings, column_role, datasets_for
 from llama_index_embed_plus.training.data.reading import read_training_data
 from llama_index_embed_plus.training.data.records import Distilled, LabelledText, ScoredPair, TrainingData
@@ -108,17 +106,13 @@ def test_the_other_kinds_of_files(write):
     assert read_training_data(write("bom.csv", "\ufefftext\nhello\n")).rows == ("hello",)
 
 
-def test_llamaindex_question_answer_data_sets_as_file_and_as_object(tmp_path):
-    write_qa_dataset([example(1), example(2)], tmp_path / "qa.json")
-    data = read_training_data(tmp_path / "qa.json")
-    assert [(e.query, e.positives[0].id, e.positives[0].text) for e in data.examples] == [
-        ("query 1", "p1", "positive 1"), ("query 2", "p2", "positive 2"),
-    ]  # fmt: skip
-    content = SimpleNamespace(**json.loads((tmp_path / "qa.json").read_text()))
-    assert TrainingData.of_qa_dataset(content) == data
-    content.corpus = {}
-    with pytest.raises(UsageError, match="is answered by 'p1', which is not in the corpus"):
-        TrainingData.of_qa_dataset(content)
+def test_a_llamaindex_question_answer_data_set_is_read_as_examples(write):
+    content = {"queries": {"q": "Tea?"}, "corpus": {"a": "Tea."}, "relevant_docs": {"q": ["a"]}, "mode": "text"}
+    data = read_training_data(write("qa.json", json.dumps(content)))
+    assert data.examples == (Example("Tea?", (ScoredText("a", "Tea."),)),)
+    broken = write("broken.json", json.dumps(content | {"corpus": {}}))
+    with pytest.raises(InputError, match=r"broken.json .*'q' is answered by 'a', which is not in the corpus"):
+        read_training_data(broken)
 
 
 @pytest.mark.parametrize(

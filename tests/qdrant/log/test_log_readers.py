@@ -8,12 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from llama_index_embed_plus.integrations.qa_dataset import read_qa_dataset, read_qa_passages, write_qa_dataset
-from qdrant_tools.debias import clicked_as_positive, rated
+from qdrant_tools.debias import clicked_as_positive
 from qdrant_tools.errors import InputError, LogError
 from qdrant_tools.log import RetrievalLog
 from qdrant_tools.log.readers import LogColumns, read_log
-from qdrant_tools.records import Example, Passage, ScoredText
 
 NESTED = LogColumns(
     query="request.text",
@@ -143,31 +141,3 @@ def test_columns_that_cannot_work_are_refused_when_named():
         LogColumns(search="id", feedback={"like": "x"})
     with pytest.raises(InputError, match="give `hits`"):
         LogColumns(search="id", events="clicks")
-
-
-def test_a_llama_index_finetuning_dataset_becomes_rated_searches_and_passages(tmp_path):
-    data = {
-        "queries": {"q1": "tea?", "q2": "coffee?"},
-        "corpus": {"a": "Tea.", "b": "Coffee."},
-        "relevant_docs": {"q1": ["a", "b"]},
-        "mode": "text",
-    }
-    path = tmp_path / "qa.json"
-    path.write_text(json.dumps(data))
-    labels = rated(read_qa_dataset(path))
-    assert [(label.query, label.passage_id, label.weight) for label in labels] == [("tea?", "a", 1), ("tea?", "b", 1)]
-    assert list(read_qa_passages(path)) == [Passage("a", "Tea."), Passage("b", "Coffee.")]
-    path.write_text("[]")
-    with pytest.raises(LogError, match="not an EmbeddingQAFinetuneDataset"):
-        list(read_qa_dataset(path))
-
-
-def test_examples_become_a_finetuning_dataset_and_can_be_read_back(tmp_path):
-    tea, coffee = ScoredText("a", "Tea."), ScoredText("b", "Coffee.")
-    examples = [Example("hot?", (tea,), (coffee,)), Example("hot?", (tea, coffee)), Example("cold?", (coffee,))]
-    assert write_qa_dataset(examples, tmp_path / "qa.json") == 2
-    data = json.loads((tmp_path / "qa.json").read_text())
-    assert list(data) == ["queries", "corpus", "relevant_docs", "mode"] and data["mode"] == "text"
-    assert data["queries"].keys() == data["relevant_docs"].keys() and data["corpus"] == {"a": "Tea.", "b": "Coffee."}
-    labels = rated(read_qa_dataset(tmp_path / "qa.json"))
-    assert {(label.query, label.passage_id) for label in labels} == {("hot?", "a"), ("hot?", "b"), ("cold?", "b")}
