@@ -1,7 +1,7 @@
 """A folder of text files, or a JSONL file -> passages.
 
-A text file is cut at blank lines into passages of at most `MAX_WORDS` words, `path#n`; a JSONL row is one passage as
-it is: `{"id", "text", "metadata"}`, or BEIR's `{"_id", "title", "text"}`.
+A text file is cut at blank lines into passages of at most `MAX_WORDS` words, with ids `path#n`. A JSONL row is one
+passage: `{"id", "text", "metadata"}`, or BEIR's `{"_id", "title", "text"}`.
 
 Guarantees: the same files give the same passages in the same order, streamed, never all in memory; a bad row is an
 error with file and line. Does not know: tokens, encoders, collections.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from qdrant_tools.errors import InputError
@@ -35,11 +36,7 @@ def read_passages(source: Path) -> Iterator[Passage]:
         kinds = " ".join(sorted(TEXT_SUFFIXES | {".jsonl"}))
         raise InputError(f"{source} holds no text to index: expected files with text in them, ending in {kinds}")
 
-    def everything() -> Iterator[Passage]:
-        yield first
-        yield from passages
-
-    return everything()
+    return chain([first], passages)
 
 
 def _of_folder(folder: Path) -> Iterator[Passage]:
@@ -74,27 +71,27 @@ def _passage(row: Row) -> Passage:
 
 
 def _titled(row: Row) -> str:
-    """BEIR keeps the title apart and every system embeds `title text`."""
+    """Return `title text`, as every system embeds BEIR's passages."""
     title, text = row.values.get("title"), row.text("text")
     return f"{title} {text}".strip() if isinstance(title, str) and title.strip() else text
 
 
 def cut(text: str, *, max_words: int = MAX_WORDS) -> Iterator[str]:
-    """Cut a text at blank lines into parts of at most `max_words` words; a longer paragraph is cut between words."""
-    held: list[str] = []
-    held_words = 0
+    """Cut a text at blank lines into parts of at most `max_words` words. A longer paragraph is cut between words."""
+    part: list[str] = []
+    part_words = 0
     for paragraph in re.split(r"\n\s*\n", text):
         words = paragraph.split()
         if not words:
             continue
-        if held and held_words + len(words) > max_words:
-            yield "\n\n".join(held)
-            held, held_words = [], 0
+        if part and part_words + len(words) > max_words:
+            yield "\n\n".join(part)
+            part, part_words = [], 0
         if len(words) > max_words:
             for start in range(0, len(words), max_words):
                 yield " ".join(words[start : start + max_words])
             continue
-        held.append(paragraph.strip())
-        held_words += len(words)
-    if held:
-        yield "\n\n".join(held)
+        part.append(paragraph.strip())
+        part_words += len(words)
+    if part:
+        yield "\n\n".join(part)

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import torch
 import transformers
+from models import randomise
 
 from llama_index_embed_plus.encoders.onnx_encoder import session_options
 
@@ -41,12 +42,10 @@ CONFIGS: dict[str, Any] = {
 
 
 def random_model(config: Any, folder: Path, *, seed: int = 0) -> Any:
-    """Save a model whose every parameter is random (biases and norms too, which start as 0 and 1) into `folder`."""
+    """Save a model whose every parameter is random into `folder`."""
     torch.manual_seed(seed)
     model = transformers.AutoModel.from_config(config, attn_implementation="eager").eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.normal_(1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0, 0.15)
+    randomise(model)
     model.save_pretrained(folder)
     return model
 

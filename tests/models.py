@@ -85,14 +85,19 @@ def word_tokenizer(*, padding_side: str = "right", cls: bool = True) -> transfor
     )
 
 
+def randomise(model: torch.nn.Module) -> None:
+    """Make every parameter random: biases and norms too, which start as 0 and 1 and would hide errors."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0, 0.15)
+
+
 def save_transformer(folder: Path, *, family: str = "bert", padding_side: str = "right", seed: int = 0) -> Path:
     """A plain transformers folder of `family` whose every parameter is random."""
     torch.manual_seed(seed)
     config = CONFIGS[family]()
     model = transformers.AutoModel.from_config(config).eval() if family != "t5" else transformers.T5EncoderModel(config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.normal_(1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0, 0.15)
+    randomise(model)
     model.save_pretrained(folder)
     word_tokenizer(padding_side=padding_side, cls=family not in DECODERS).save_pretrained(folder)
     return folder

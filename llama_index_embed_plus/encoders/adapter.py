@@ -283,7 +283,7 @@ def attaching_adapter(model: str | Path, adapter: QueryAdapter, out: Path) -> It
         raise UsageError(
             f"adapter was fitted in space {adapter.space}, {str(model)!r} has {space}: give the base model"
         )
-    with artifact.written_whole(out) as draft:
+    with artifact.draft_folder(out) as draft:
         if artifact.is_artifact(base):
             artifact.verify(base)
             shutil.copytree(base, draft, dirs_exist_ok=True)

@@ -138,7 +138,7 @@ def export_onnx(
             f"{source.folder} keeps its LoRA apart from its base, and an ONNX graph has its weights inside: train with "
             "the LoRA merged (lora.merge), or merge it with peft and save that"
         )
-    with artifact.written_whole(Path(out_folder)) as draft:
+    with artifact.draft_folder(Path(out_folder)) as draft:
         artifact.copy_model(source.folder, draft, spec=source.spec)
         if source.adapter is not None:
             source.adapter.save(draft / artifact.ADAPTER)

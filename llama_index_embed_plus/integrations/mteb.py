@@ -1,12 +1,12 @@
-"""One of our encoders, or a Qdrant collection with one, -> what mteb 2 takes for a model.
+"""An encoder, or a Qdrant collection with one -> a model of mteb 2.
 
 `mteb.evaluate(mteb_encoder(encoder), tasks)` runs any of mteb's text tasks by brute force.
 `mteb.evaluate(mteb_search(collection, encoder), tasks)` runs its retrieval and reranking tasks on Qdrant: mteb's corpus
-is indexed into the collection, and its queries are answered by the collection's own HNSW.
+is indexed into the collection, and the collection's own HNSW answers the queries.
 
 Guarantees: queries and passages get their own prompts; a text that cannot be embedded is refused or counted, never
-embedded as something else; what mteb caches of one build is not taken for the results of another.
-Does not know: tasks, scores.
+embedded as something else; mteb never takes its cached results of one build for those of another. Does not know: tasks,
+scores.
 """
 
 from __future__ import annotations
@@ -30,15 +30,18 @@ from qdrant_tools.records import Encoder, Hit, Passage, Vectors
 from qdrant_tools.search.dense import encoded, search_batch, search_vectors
 
 Empty = Literal["refuse", "zero"]
-PROBE = "what the same text gives tells builds apart"
+_PROBE = "what the same text gives tells builds apart"
+"""Part of the revision of a model in mteb's cache: another text would make cached results stale."""
 
 
 def mteb_encoder(encoder: Encoder, *, role: Role = "passage", empty: Empty = "refuse") -> MtebEncoder:
     """Make an encoder a model of mteb (its `EncoderProtocol`).
 
-    role: the prompt of texts that are neither query nor passage to mteb, as in similarity, clustering, classification.
-    empty: what becomes of a text without content, of which some of mteb's sets have a few: `refuse` raises TextError,
-        `zero` gives it a vector of zeros, similar to nothing, and counts it in `empty_texts`.
+    Args:
+        role: The prompt of texts that are neither query nor passage to mteb, as in similarity and classification.
+        empty: What to do with a text without content, of which some of mteb's sets have a few. `refuse` raises
+            TextError. `zero` gives it a vector of zeros, similar to nothing, and counts it in `empty_texts`.
+
     Raises:
         MissingExtraError: mteb is not installed.
     """
@@ -55,10 +58,12 @@ def mteb_search(
 ) -> MtebSearch:
     """Make a collection a model of mteb (its `SearchProtocol`), so that Qdrant's own search is what is measured.
 
-    For each task the collection is filled with its corpus and the HNSW graph is built; what an earlier task put there
-    is removed. Start with an empty collection: one that holds anything but passages of the corpus is refused.
+    For each task the collection is filled with its corpus and the HNSW graph is built. Passages of an earlier task are
+    removed. Start with an empty collection: one that holds anything but passages of the corpus is refused.
 
-    hnsw_ef, exact: as in `search`. On `:memory:` every search is exact.
+    Args:
+        hnsw_ef, exact: As in `search`. On `:memory:` every search is exact.
+
     Raises:
         MissingExtraError: mteb is not installed.
         SpaceMismatchError: the collection was filled by another encoder.
@@ -92,7 +97,7 @@ class MtebEncoder:
     ) -> Vectors:
         """Embed mteb's batches into (n, dimension), in their order.
 
-        `batch_size` and `show_progress_bar` are mteb's to give and change nothing here: batches are planned by tokens.
+        `batch_size` and `show_progress_bar` change nothing: batches are planned by tokens.
 
         Raises:
             NotSupportedError: a batch without texts, or an option that would change the vectors, such as `precision`.
@@ -105,21 +110,21 @@ class MtebEncoder:
         what = f"{getattr(task_metadata, 'name', 'texts')} ({hf_subset}, {hf_split}), {prompt_type or 'texts'}"
         if self.empty == "refuse":
             return embed(self.encoder, texts, role=role, what=what)
-        full = [place for place, text in enumerate(texts) if text.strip()]
-        self.empty_texts += len(texts) - len(full)
+        filled = [row for row, text in enumerate(texts) if text.strip()]
+        self.empty_texts += len(texts) - len(filled)
         vectors = np.zeros((len(texts), self.encoder.dimension), np.float32)
-        if full:
-            vectors[full] = embed(self.encoder, [texts[place] for place in full], role=role, what=what)
+        if filled:
+            vectors[filled] = embed(self.encoder, [texts[row] for row in filled], role=role, what=what)
         return vectors
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Cosines of all with all, a torch tensor as mteb wants it."""
+        """Return the cosines of all with all, as a torch tensor."""
         from mteb.similarity_functions import cos_sim
 
         return cos_sim(embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Cosines of rows side by side, a torch tensor as mteb wants it."""
+        """Return the cosines of rows side by side, as a torch tensor."""
         from mteb.similarity_functions import pairwise_cos_sim
 
         return pairwise_cos_sim(embeddings1, embeddings2)
@@ -132,8 +137,8 @@ class MtebSearch:
         self.collection, self.encoder = collection, encoder
         self.hnsw_ef, self.exact = hnsw_ef, exact
         self.skipped = 0
-        """Passages of the task that was indexed last which could not be stored, such as those without text."""
-        self._ours = False  # whether everything in the collection was put there by this object
+        """Number of passages of the last task that could not be stored, such as those without text."""
+        self._filled = False  # whether this object put everything into the collection
         experiment = {"qdrant": collection.name, "exact": exact, "hnsw_ef": hnsw_ef or collection.hnsw_ef or "default"}
         self.mteb_model_meta = _meta(encoder, experiment)
 
@@ -153,9 +158,9 @@ class MtebSearch:
         Raises:
             UsageError: the collection holds passages that are not of this corpus and were there before.
         """
-        if not self._ours:
+        if not self._filled:
             self._refuse_foreign(set(map(str, corpus["id"])))
-            self._ours = True
+            self._filled = True
         report = index_passages(
             self.collection, map(_passage, corpus), self.encoder, on_bad="count", delete_missing=True
         )
@@ -177,7 +182,7 @@ class MtebSearch:
     ) -> dict[str, dict[str, float]]:
         """Answer the rows of `queries` (`id`, `text`, perhaps `instruction`): passage ids with scores, by query id.
 
-        With `top_ranked`, which reranking tasks give, only these passages are scored, all of them.
+        Reranking tasks give `top_ranked`. Then only these passages are scored, all of them.
 
         Raises:
             TextError: a query without text.
@@ -185,9 +190,17 @@ class MtebSearch:
         texts = {str(row["id"]): _query(row) for row in queries}
         if top_ranked is not None:
             return self._reranked(texts, top_ranked, top_k)
-        how: dict[str, Any] = {"k": top_k, "hnsw_ef": self.hnsw_ef, "exact": self.exact, "fields": (), "text": False}
-        found = search_batch(self.collection, list(texts.values()), self.encoder, **how)
-        return {query: _scores(hits) for query, hits in zip(texts, found, strict=True)}
+        results = search_batch(
+            self.collection,
+            list(texts.values()),
+            self.encoder,
+            k=top_k,
+            hnsw_ef=self.hnsw_ef,
+            exact=self.exact,
+            fields=(),
+            text=False,
+        )
+        return {query: _scores(hits) for query, hits in zip(texts, results, strict=True)}
 
     def _reranked(
         self, texts: Mapping[str, str], top_ranked: Mapping[str, list[str]], top_k: int
@@ -202,9 +215,9 @@ class MtebSearch:
             results[query] = _scores(hits[0])
         return results
 
-    def _refuse_foreign(self, known: set[str]) -> None:
+    def _refuse_foreign(self, corpus: set[str]) -> None:
         for ids, _ in stored_vectors(self.collection):
-            foreign = next((passage for passage in ids if passage not in known), None)
+            foreign = next((passage for passage in ids if passage not in corpus), None)
             if foreign is not None:
                 raise UsageError(
                     f"collection {self.collection.name!r} holds {foreign!r}, which is not of the task's corpus and "
@@ -218,12 +231,12 @@ def _needs_mteb() -> None:
 
 
 def _meta(encoder: Encoder, experiment: Mapping[str, Any]) -> Any:
-    """mteb's description of a model. It keys mteb's cache of results: whatever changes them must be in it."""
+    """Return mteb's description of a model. It keys mteb's cache of results, so all that changes them must be in it."""
     from mteb.models.model_meta import ModelMeta, ScoringFunction
 
     name, _, identity = encoder.space.partition("@")
-    # builds and adapters share a space, and one text tells them apart
-    probe = np.concatenate([encoder.encode_queries([PROBE]), encoder.encode_passages([PROBE])])
+    # Builds and adapters share a space. The vectors of one text tell them apart.
+    probe = np.concatenate([encoder.encode_queries([_PROBE]), encoder.encode_passages([_PROBE])])
     build = hashlib.sha256(np.asarray(probe, np.float32).tobytes()).hexdigest()[:12]
     return ModelMeta.create_empty(
         {
@@ -247,7 +260,7 @@ def _texts(inputs: Iterable[Mapping[str, Any]], task: str) -> Iterator[str]:
 
 
 def _passage(row: Mapping[str, Any]) -> Passage:
-    """`title text`, as mteb itself joins them."""
+    """Join title and text as mteb does."""
     title, text = row.get("title") or "", row.get("text") or ""
     return Passage(str(row["id"]), f"{title} {text}".strip())
 

@@ -1,4 +1,4 @@
-"""LlamaIndex retrievals -> rows of a retrieval log, recorded beside the application and never in its way.
+"""LlamaIndex retrievals -> rows of a retrieval log, written by a thread beside the application.
 
 Two lines in an existing application::
 
@@ -6,13 +6,13 @@ Two lines in an existing application::
 
     recorder = RetrievalRecorder("retrievals.sqlite").start()
 
-From then on every search that a retriever answers, synchronously or not, alone or inside a query engine, is written:
-query, hits with ids, ranks and scores, collection, space and time.
+From then on every search that a retriever answers is recorded, synchronous or not, alone or inside a query engine:
+query, hits with ids, ranks and scores, collection, space and time. A search that a retriever makes for another
+retriever is not recorded, because nobody saw its hits.
 
-Guarantees: the request only pays for copying ids and scores; a thread writes, a few times a second. Whatever goes wrong
-with the log (a full disk, a locked file, a queue that overflows) is counted and warned of, never raised in a request.
-A kill loses what was not written yet; an orderly exit nothing. Searches that a retriever makes on behalf of another
-retriever are not recorded: nobody saw their hits. Does not know: what is done with the log.
+Guarantees: a request only pays for copying ids and scores; whatever goes wrong with the log (a full disk, a locked
+file, an overflowing queue) is counted and warned of, never raised in a request; an orderly exit loses nothing, and a
+kill only what was not written yet. Does not know: what is done with the log.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ _Retrieval = Callable[[BaseRetriever, str, list[NodeWithScore]], None]
 class RetrievalRecorder:
     """Records what LlamaIndex's retrievers find, from `start()` to `stop()`; also usable in `with`.
 
-    `log` is a file or an open `RetrievalLog` (with a redaction rule, for example). Collection and space are read from
-    the retriever where it is an index's over Qdrant with a `PlusEmbedding`; `collection` and `space` stand in where it
-    is not. At most `capacity` entries wait to be written. `failed` counts the lost ones.
+    `log` is a file or an open `RetrievalLog`, which may have a redaction rule. Collection and space are read from a
+    retriever over Qdrant with a `PlusEmbedding`; for other retrievers, `collection` and `space` are recorded. At most
+    `capacity` entries wait to be written. `failed` counts the lost ones.
 
     Raises `LogError` if the log cannot be opened: a wrong path is worth knowing before the first request.
     """
@@ -72,9 +72,9 @@ class RetrievalRecorder:
         self.recorded = 0
         self.failed = 0
         self._counting = threading.Lock()
-        self._found: dict[int, _Found] = {}
+        self._recorded_hits: dict[int, _RecordedHit] = {}
         self._waiting: queue.Queue[_Write | None] = queue.Queue(capacity)
-        self._hurry = threading.Event()
+        self._write_now = threading.Event()
         self._writer: threading.Thread | None = None
         self._spans = _RetrievalSpans(self._record)
 
@@ -94,34 +94,34 @@ class RetrievalRecorder:
         atexit.unregister(self.stop)
         dispatcher = get_dispatcher()
         dispatcher.span_handlers = [handler for handler in dispatcher.span_handlers if handler is not self._spans]
-        self._hurry.set()
+        self._write_now.set()
         self._waiting.put(None)
         self._writer.join()
         self._writer = None
-        self._write([write for write in self._at_hand(self._waiting.maxsize) if write])  # came in while stopping
+        self._write([write for write in self._take_waiting(self._waiting.maxsize) if write])  # came in while stopping
         if self._owns_log:
             self.log.close()
 
     def flush(self) -> None:
         """Wait until everything recorded so far is on disk, or counted as failed."""
-        self._hurry.set()
+        self._write_now.set()
         self._waiting.join()
-        self._hurry.clear()
+        self._write_now.clear()
 
     def search_id(self, hit: NodeWithScore) -> str:
-        """Return the id of the search that found `hit`: a result of a retriever, or a query engine's source node.
+        """Return the id of the search that returned `hit`, a result of a retriever or a source node of a query engine.
 
-        Keep it, with `hit_id(hit.node)`, to hang feedback on. Raises `UsageError` for what no recorded search found.
+        `feedback` needs it, with `hit_id(hit.node)`. Raises `UsageError` for a hit of no recorded search.
         """
-        found = self._found.get(id(hit))
-        if found is None:
+        recorded = self._recorded_hits.get(id(hit))
+        if recorded is None:
             raise UsageError(f"node {hit.node_id!r} is no result of a recorded search: pass what a retriever returned")
-        return found.search_id
+        return recorded.search_id
 
     def feedback(self, search_id: str, hit_id: str, kind: str, value: float = 1.0) -> None:
-        """Record what a user did with a hit, after the search itself and never in the request's way.
+        """Record what a user did with a hit. The writer does it after the search itself.
 
-        Raises `InputError` for a kind or value that does not exist; that the log has no such search is only counted.
+        Raises `InputError` for an unknown kind or value. If the log has no such search, it is counted in `failed`.
         """
         event = Feedback(hit_id, kind, value, datetime.now(UTC))
         check_feedback(event)
@@ -136,25 +136,26 @@ class RetrievalRecorder:
         self.stop()
 
     def _record(self, retriever: BaseRetriever, query: str, hits: list[NodeWithScore]) -> None:
-        """Called in the request: copies what the application may change next, and leaves the rest to the writer."""
+        """Called in the request: copy what the application may change next, and leave the rest to the writer."""
         search_id, at = uuid.uuid4().hex, datetime.now(UTC)
-        shown = [(hit_id(hit.node), hit.score) for hit in hits]
+        scores = [(hit_id(hit.node), hit.score) for hit in hits]
         collection = _attribute(retriever, "_vector_store", "collection_name") or self.collection
         space = _attribute(retriever, "_embed_model", "space") or self.space
         for hit in hits:
-            found = _Found(hit, self._forget)
-            found.key, found.search_id = id(hit), search_id
-            self._found[found.key] = found
+            recorded = _RecordedHit(hit, self._forget)
+            recorded.key, recorded.search_id = id(hit), search_id
+            self._recorded_hits[recorded.key] = recorded
 
         def write(log: RetrievalLog) -> None:
-            logged = tuple(LoggedHit(name, rank, _number(score)) for rank, (name, score) in enumerate(shown, start=1))
+            logged = tuple(LoggedHit(name, rank, _number(score)) for rank, (name, score) in enumerate(scores, start=1))
             log.extend([LoggedSearch(search_id, at, query, collection, space, logged)])
 
         self._queue(write)
 
-    def _forget(self, found: weakref.ref[NodeWithScore]) -> None:
-        if isinstance(found, _Found) and self._found.get(found.key) is found:
-            del self._found[found.key]
+    def _forget(self, recorded: weakref.ref[NodeWithScore]) -> None:
+        # Another hit may have got the same id() meanwhile.
+        if isinstance(recorded, _RecordedHit) and self._recorded_hits.get(recorded.key) is recorded:
+            del self._recorded_hits[recorded.key]
 
     def _queue(self, write: _Write) -> None:
         try:
@@ -166,14 +167,14 @@ class RetrievalRecorder:
         stopped = False
         while not stopped:
             batch = [self._waiting.get()]
-            self._hurry.wait(GATHER_SECONDS)  # so that one commit serves many searches
-            batch += self._at_hand(MAX_BATCH - 1)
+            self._write_now.wait(GATHER_SECONDS)  # so that one commit serves many searches
+            batch += self._take_waiting(MAX_BATCH - 1)
             stopped = None in batch
             self._write([write for write in batch if write is not None])
             for _ in batch:
                 self._waiting.task_done()
 
-    def _at_hand(self, limit: int) -> list[_Write | None]:
+    def _take_waiting(self, limit: int) -> list[_Write | None]:
         """Take up to `limit` entries that wait."""
         taken: list[_Write | None] = []
         while len(taken) < limit and not self._waiting.empty():
@@ -187,8 +188,9 @@ class RetrievalRecorder:
                 for write in batch:
                     write(self.log)
             self.recorded += len(batch)
-        except Exception as error:  # whatever it is, the writer must go on; it is counted and warned of
-            if len(batch) == 1 or isinstance(error.__cause__, sqlite3.Error | OSError):  # of one entry, or of the file
+        except Exception as error:  # the writer must go on whatever happens; it counts and warns
+            # An error of the only entry, or of the file, is final. Else the other entries may still be written.
+            if len(batch) == 1 or isinstance(error.__cause__, sqlite3.Error | OSError):
                 self._count_failures(len(batch), str(error))
             else:
                 for write in batch:
@@ -203,14 +205,14 @@ class RetrievalRecorder:
 
 
 def hit_id(node: BaseNode) -> str:
-    """Return the id of a node as `qdrant_tools` knows it: in a collection of ours the passage id, else its own."""
+    """Return the id under which `qdrant_tools` knows a node: the passage id in a collection of ours, else its own."""
     if "content_hash" in node.metadata and isinstance(node.metadata.get("passage_id"), str):
         return str(node.metadata["passage_id"])
     return node.node_id
 
 
-class _Found(weakref.ref[NodeWithScore]):
-    """Remembers, as long as the application holds a hit, which search found it."""
+class _RecordedHit(weakref.ref[NodeWithScore]):
+    """The search that returned a hit, known as long as the application holds the hit."""
 
     __slots__ = ("key", "search_id")
 
@@ -221,7 +223,7 @@ class _Found(weakref.ref[NodeWithScore]):
 class _RetrievalSpans(BaseSpanHandler[Any]):
     """Follows LlamaIndex's spans and reports every outermost `retrieve` or `aretrieve` that succeeds."""
 
-    # Fields, because pydantic's private attributes cost a microsecond at every access.
+    # Fields: pydantic's private attributes cost a microsecond at every access.
     report: _Retrieval | None = None
     outermost: dict[str, BaseRetriever] = Field(default_factory=dict)
     inside: set[str] = Field(default_factory=set)
@@ -272,13 +274,13 @@ class _RetrievalSpans(BaseSpanHandler[Any]):
         self.outermost.pop(id_, None)
 
     def new_span(self, *_: Any, **__: Any) -> None:
-        """Nothing is kept per span."""
+        """Do nothing: no state is kept per span."""
 
     def prepare_to_exit_span(self, *_: Any, **__: Any) -> None:
-        """Nothing is kept per span."""
+        """Do nothing: no state is kept per span."""
 
     def prepare_to_drop_span(self, *_: Any, **__: Any) -> None:
-        """Nothing is kept per span."""
+        """Do nothing: no state is kept per span."""
 
 
 def _number(score: float | None) -> float | None:

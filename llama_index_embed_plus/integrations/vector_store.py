@@ -1,11 +1,11 @@
 """A collection -> LlamaIndex's `QdrantVectorStore` over the same points.
 
-Collections that LlamaIndex filled get LlamaIndex's own store. Others hold passages instead of nodes: theirs reads each
-passage as a `TextNode` (id, text, metadata), filters on the passage's metadata, and does not write, because a
-node's payload is not one of the collection's.
+Collections that LlamaIndex filled get LlamaIndex's own store. Others hold passages instead of nodes. Their store reads
+each passage as a `TextNode` (id, text, metadata) and filters on the passage's metadata. It does not write, because the
+payload of a node is not one of the collection's.
 
-Guarantees: the store searches the collection that was opened, with its vector's name and its `hnsw_ef`.
-Does not know: encoders; give the index the embedding that filled the collection.
+Guarantees: the store searches the collection that was opened, with its vector name and its `hnsw_ef`. Does not know:
+encoders. Give the index the embedding that filled the collection.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ except ImportError as error:
 
 
 def as_vector_store(collection: Collection, *, aclient: AsyncQdrantClient | None = None) -> QdrantVectorStore:
-    """Return LlamaIndex's store over this collection. `aclient` (see `aconnect`) is needed for `aquery` and the like.
+    """Return LlamaIndex's store over this collection. Asynchronous methods need `aclient`, see `aconnect`.
 
-    LlamaIndex's sparse and hybrid modes are not set up: see `qdrant_tools.search.hybrid`.
+    LlamaIndex's sparse and hybrid modes are not set up; see `search_hybrid` of `qdrant_tools.search`.
     """
     layout = collection.layout
     settings = {
@@ -44,11 +44,11 @@ def as_vector_store(collection: Collection, *, aclient: AsyncQdrantClient | None
         "dense_vector_name": layout.vector or None,
     }
     if layout.name == LLAMA_INDEX.name:
-        return _Searching(collection, **settings)
+        return _CollectionStore(collection, **settings)
     return PassageVectorStore(collection, **settings)
 
 
-class _Searching(QdrantVectorStore):  # type: ignore[misc]
+class _CollectionStore(QdrantVectorStore):  # type: ignore[misc]
     """LlamaIndex's store, searching as the collection says unless the call says otherwise."""
 
     _collection: Collection = PrivateAttr()
@@ -59,16 +59,16 @@ class _Searching(QdrantVectorStore):  # type: ignore[misc]
 
     def query(self, query: Any, **kwargs: Any) -> VectorStoreQueryResult:
         kwargs.setdefault("search_params", self._collection.search_params())
-        found: VectorStoreQueryResult = super().query(query, **kwargs)
-        return found
+        result: VectorStoreQueryResult = super().query(query, **kwargs)
+        return result
 
     async def aquery(self, query: Any, **kwargs: Any) -> VectorStoreQueryResult:
         kwargs.setdefault("search_params", self._collection.search_params())
-        found: VectorStoreQueryResult = await super().aquery(query, **kwargs)
-        return found
+        result: VectorStoreQueryResult = await super().aquery(query, **kwargs)
+        return result
 
 
-class PassageVectorStore(_Searching):
+class PassageVectorStore(_CollectionStore):
     """Reads the passages of a collection as nodes. Does not write: `qdrant_tools.indexing` does."""
 
     def parse_to_query_result(self, response: list[Any]) -> VectorStoreQueryResult:
@@ -108,11 +108,11 @@ class PassageVectorStore(_Searching):
 
 
 def _on_metadata(filters: MetadataFilters, layout: Layout) -> MetadataFilters:
-    """The same filters with their fields as they are in the payload. Nested ones are translated where they are met."""
+    """Return the filters with field names of the payload. The store translates nested filters by calling this again."""
 
-    def moved(each: MetadataFilter | MetadataFilters) -> MetadataFilter | MetadataFilters:
-        if isinstance(each, MetadataFilters):
-            return each
-        return each.model_copy(update={"key": layout.metadata_field(each.key)})
+    def translated(filter: MetadataFilter | MetadataFilters) -> MetadataFilter | MetadataFilters:
+        if isinstance(filter, MetadataFilters):
+            return filter
+        return filter.model_copy(update={"key": layout.metadata_field(filter.key)})
 
-    return filters.model_copy(update={"filters": [moved(each) for each in filters.filters]})
+    return filters.model_copy(update={"filters": list(map(translated, filters.filters))})

@@ -204,7 +204,7 @@ def check_out(out: Path) -> None:
 
 
 @contextmanager
-def written_whole(out: Path) -> Iterator[Path]:
+def draft_folder(out: Path) -> Iterator[Path]:
     """Give a folder to write into, beside `out`. It becomes `out` if all went well; else nothing is left behind.
 
     Raises UsageError for an `out` that holds something other than an artifact.

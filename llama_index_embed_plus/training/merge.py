@@ -62,7 +62,7 @@ def interpolate(base: str | Path, tuned: str | Path, coefficient: float, out: Pa
     _check_same_kind(first, second, *specs)
     pairs = list(_weight_files(first, second, *specs))
     try:
-        with artifact.written_whole(out) as draft:
+        with artifact.draft_folder(out) as draft:
             artifact.copy_model(second, draft)
             (draft / _CARD).unlink(missing_ok=True)  # its figures are another model's
             for of_base, file in pairs:

@@ -157,7 +157,7 @@ def _train_weights(job: Job, progress: Progress | None) -> TrainReport:
 
 def _write(job: Job, trained: Trainable, **figures: Any) -> None:
     """Save the model, seal it, measure what was sealed, and seal it again with the report."""
-    with artifact.written_whole(job.out) as draft:
+    with artifact.draft_folder(job.out) as draft:
         final = save_trained(trained, draft, job.settings)
         sealed = artifact.write_manifest(draft, spec=final)
         before = job.open_base()

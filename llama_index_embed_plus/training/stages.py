@@ -218,7 +218,7 @@ class _Run:
         before, after = job.open_base(), open_encoder(best, backend="torch")
         chosen = (f"the best of {len(steps)} trainings is {steps[len(made) - 1].name}",) if self.dev else ()
         optimistic = (ON_THE_HELDOUT,) if self.dev is not None and self.dev is self.held_out and len(steps) > 1 else ()
-        with artifact.written_whole(self.out) as draft:
+        with artifact.draft_folder(self.out) as draft:
             shutil.copytree(best, draft, dirs_exist_ok=True)
             report = job.report(
                 space=after.space,

@@ -190,7 +190,7 @@ def record_proof(folder: Path, proof: Proof) -> TrainReport:
             raise UsageError(f"the proof has the {name} {proved}, the artifact {expected}: prove this artifact")
     report = replace(report, proof=proof)
     try:
-        with artifact.written_whole(folder) as draft:
+        with artifact.draft_folder(folder) as draft:
             shutil.copytree(folder, draft, dirs_exist_ok=True)
             write_report(draft, report)
             write_card(draft, report)

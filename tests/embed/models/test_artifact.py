@@ -184,7 +184,7 @@ def test_a_copy_leaves_out_pickles_code_and_other_runtimes(tmp_path):
 def test_a_failure_half_way_leaves_nothing_and_the_old_artifact_as_it_was(sealed):
     before = artifact.read_manifest(sealed)
 
-    with pytest.raises(RuntimeError), artifact.written_whole(sealed) as draft:
+    with pytest.raises(RuntimeError), artifact.draft_folder(sealed) as draft:
         (draft / "config.json").write_text("{}")
         raise RuntimeError
 
@@ -193,7 +193,7 @@ def test_a_failure_half_way_leaves_nothing_and_the_old_artifact_as_it_was(sealed
 
 
 def test_an_artifact_is_replaced_in_one_step(sealed):
-    with artifact.written_whole(sealed) as draft:
+    with artifact.draft_folder(sealed) as draft:
         (draft / "new.txt").write_text("new")
 
     assert [path.name for path in sealed.iterdir()] == ["new.txt"]
@@ -206,7 +206,7 @@ def test_a_folder_that_holds_something_else_is_not_overwritten(tmp_path):
 
     with (
         pytest.raises(UsageError, match="photos' exists and is no artifact; give a new folder"),
-        artifact.written_whole(tmp_path / "photos"),
+        artifact.draft_folder(tmp_path / "photos"),
     ):
         pass
 

@@ -111,7 +111,7 @@ def sealed(tmp_path):
     """An artifact that is not proved, as `train` writes it without held-out queries."""
     save_model(tmp_path / "model")
     folder = tmp_path / "artifact"
-    with artifact.written_whole(folder) as draft:
+    with artifact.draft_folder(folder) as draft:
         artifact.copy_model(tmp_path / "model", draft)
         write_report(draft, report())
         write_card(draft, report())
@@ -123,7 +123,7 @@ def test_an_encoder_says_why_its_artifact_must_not_be_promoted(sealed, proofs):
     encoder = open_encoder(sealed, backend="torch")
     assert encoder.refusal == "not measured on held-out queries"
     assert AdaptedEncoder(encoder, QueryAdapter.identity(32, encoder.space)).refusal == encoder.refusal
-    with artifact.written_whole(sealed) as draft:
+    with artifact.draft_folder(sealed) as draft:
         shutil.copytree(sealed, draft, dirs_exist_ok=True)
         write_report(draft, report(proofs[0]))
         artifact.write_manifest(draft)

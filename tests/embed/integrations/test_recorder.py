@@ -230,7 +230,7 @@ def test_results_that_are_forgotten_leave_nothing_behind(recorder):
     for i in range(100):
         Fixed(node("a")).retrieve(f"question {i}")
     recorder.flush()
-    assert len(recorder._found) <= 1
+    assert len(recorder._recorded_hits) <= 1
     assert not recorder._spans.inside and not recorder._spans.outermost
 
 
