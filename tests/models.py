@@ -103,6 +103,19 @@ def save_transformer(folder: Path, *, family: str = "bert", padding_side: str = 
     return folder
 
 
+def save_cross_encoder(folder: Path, *, labels: int = 1) -> Path:
+    """A real cross-encoder with random weights."""
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**SIZES, num_labels=labels)
+    model = transformers.BertForSequenceClassification(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.3)
+    model.save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return folder
+
+
 def save_model(
     folder: Path,
     *,

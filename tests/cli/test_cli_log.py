@@ -9,9 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from models import SENTENCE, save_model
+from models import SENTENCE, save_cross_encoder, save_model
 from sentence_transformers import CrossEncoder
-from test_judge import save_cross_encoder
 
 from llama_index_embed_plus import open_encoder
 from qdrant_tools.client.connect import connect

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import torch
-import transformers
-from models import SIZES, word_tokenizer
+from models import save_cross_encoder
 from sentence_transformers import CrossEncoder
 from tiny import WordEncoder
 
@@ -20,19 +18,6 @@ from qdrant_tools.mining.false_negatives import audit
 from qdrant_tools.records import Label, Passage
 
 ANIMALS = ["cat sleeps", "dog runs", "bird runs fast", "cat runs", "dog sleeps", "stone river", "red stone"]
-
-
-def save_cross_encoder(folder, *, labels: int = 1):
-    """A real cross-encoder with random weights."""
-    torch.manual_seed(0)
-    config = transformers.BertConfig(**SIZES, num_labels=labels)
-    model = transformers.BertForSequenceClassification(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(0.0, 0.3)
-    model.save_pretrained(folder)
-    word_tokenizer().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models import SENTENCE, save_model
+from models import SENTENCE, save_cross_encoder, save_model
 from paths import TESTS
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from test_judge import save_cross_encoder
 
 from llama_index_embed_plus.encoders.cross_encoder import cross_encoder_judge
 from llama_index_embed_plus.training import train
