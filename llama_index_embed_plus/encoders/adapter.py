@@ -237,6 +237,7 @@ class QueryAdapter:
         drafts = folder / f".{os.getpid()}.npz", folder / f".{os.getpid()}.json"
         np.savez(drafts[0], **self.map.arrays())  # type: ignore[arg-type]
         drafts[1].write_text(json.dumps(config, indent=2) + "\n")
+        # Weights first. Interrupted in between, the old config names another build than they have.
         for draft, name in zip(drafts, (WEIGHTS_FILE, CONFIG_FILE)):
             draft.replace(folder / name)
 

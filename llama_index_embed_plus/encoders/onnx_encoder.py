@@ -150,10 +150,10 @@ def cores() -> int:
 def _output(session: Any, file: Path) -> tuple[str, bool]:
     """Return the name of the output to read, and whether it is pooled already."""
     outputs = {node.name: node for node in session.get_outputs()}
-    known = {"input_ids", "attention_mask", "token_type_ids", "prompt_tokens"}
-    unknown = [node.name for node in session.get_inputs() if node.name not in known]
+    inputs = {"input_ids", "attention_mask", "token_type_ids", "prompt_tokens"}
+    unknown = [node.name for node in session.get_inputs() if node.name not in inputs]
     if unknown:
-        raise DamagedModelError(f"{file} expects the inputs {unknown}, this project gives {sorted(known)}")
+        raise DamagedModelError(f"{file} expects the inputs {unknown}, this project gives {sorted(inputs)}")
     if "embedding" in outputs:
         return "embedding", True
     for name in ("last_hidden_state", "token_embeddings"):
@@ -174,7 +174,7 @@ def session_options(threads: int, *, int8: bool) -> onnxruntime.SessionOptions:
     """Return the options with which a graph is opened for serving."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors only
     # Higher levels fuse Add and LayerNormalization into a kernel that is slower on a CPU.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     if int8 and products_saturate():  # the rewriting to unsigned weights belongs to the second level

@@ -76,6 +76,7 @@ def identify(
         graphs=backend != "torch",
         trust_remote_code=runtime is not None and runtime.trust_remote_code,
     )
+    # Weights and graphs are hashed where they are used: hashing them here would take seconds.
     manifest = artifact.verify_small_files(folder) if artifact.is_artifact(folder) else None
     spec = read_spec(folder, overrides)
     graph = _pick_graph(folder, manifest, spec, backend)
@@ -179,12 +180,12 @@ def _torch_can_run(folder: Path, spec: EncoderSpec) -> bool:
 
 
 def _adapter(folder: Path, space: str) -> QueryAdapter | None:
-    place = folder / artifact.ADAPTER
-    if not place.is_dir():
+    path = folder / artifact.ADAPTER
+    if not path.is_dir():
         return None
-    adapter = QueryAdapter.load(place)
+    adapter = QueryAdapter.load(path)
     if adapter.space != space:
-        raise DamagedModelError(f"{place} was fitted in {adapter.space}, this model is {space}: fit it again")
+        raise DamagedModelError(f"{path} was fitted in {adapter.space}, this model is {space}: fit it again")
     return adapter
 
 

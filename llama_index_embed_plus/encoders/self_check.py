@@ -47,10 +47,12 @@ class Runnable(Protocol):
 
 def record(backend: Runnable, tokenizer: Tokenizer) -> dict[str, Any]:
     """Return what to keep of a build: the token ids of TEXTS and their vectors, as JSON."""
+    # Ids and not texts are compared later: another version of the tokenizer must not look like another processor.
     sequences = tokenizer.cut(TEXTS).ids
     vectors = _run(backend, sequences)
     return {
         "ids": [ids.tolist() for ids in sequences],
+        # Six digits are far below the bounds and keep the file small.
         "vectors": [[round(value, 6) for value in row] for row in vectors.tolist()],
     }
 

@@ -89,17 +89,17 @@ def check_texts(texts: Sequence[str]) -> CheckedTexts:
     if isinstance(texts, CheckedTexts):
         return texts
     if isinstance(texts, str):
-        raise TextError(f"a single string was given, {shown(texts)}; expected a list of strings")
+        raise TextError(f"a single string was given, {short_repr(texts)}; expected a list of strings")
     for index, text in enumerate(texts):
         if not isinstance(text, str):
-            raise TextError(f"text {index} is {shown(text)}, a {type(text).__name__}; expected a string")
+            raise TextError(f"text {index} is {short_repr(text)}, a {type(text).__name__}; expected a string")
         if not text or text.isspace():
-            raise TextError(f"text {index} is {shown(text)}; expected something to embed, leave empty texts out")
+            raise TextError(f"text {index} is {short_repr(text)}; expected something to embed, leave empty texts out")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise TextError(
-                f"text {index} holds half a surrogate pair at position {error.start} in {shown(text)}; "
+                f"text {index} holds half a surrogate pair at position {error.start} in {short_repr(text)}; "
                 "decode it properly or replace it"
             ) from error
     return CheckedTexts(texts)
@@ -162,7 +162,7 @@ class TextEncoder:
 
     def _encode(self, texts: Sequence[str], prompt: str, progress: Progress | None) -> Vectors:
         texts = check_texts(texts)
-        distinct: dict[str, int] = {}
+        distinct: dict[str, int] = {}  # text -> its row among the distinct ones
         rows = np.fromiter((distinct.setdefault(text, len(distinct)) for text in texts), np.int64, len(texts))
         sequences = self._sequences(list(distinct), prompt, texts)
         self._check_tokens(sequences, list(distinct), texts)
@@ -186,7 +186,7 @@ class TextEncoder:
             row, tokens = min(sequences.over.items())
             text = distinct[row]
             raise TextError(
-                f"text {texts.index(text)} {shown(text)} has at least {tokens} tokens with its prompt, "
+                f"text {texts.index(text)} {short_repr(text)} has at least {tokens} tokens with its prompt, "
                 f"{self.tokenizer.room} fit; split it, or let long_text be 'mean' or 'truncate'"
             )
         self._note_truncation(len(distinct), sequences.over)
@@ -197,7 +197,7 @@ class TextEncoder:
         empty = next((row for row, ids in zip(sequences.owner, sequences.ids) if not len(ids)), None)
         if empty is not None:
             text = distinct[int(empty)]
-            raise TextError(f"text {texts.index(text)} is {shown(text)}, which has no token this model knows")
+            raise TextError(f"text {texts.index(text)} is {short_repr(text)}, which has no token this model knows")
 
     def _embed(self, sequences: Sequence[Ids], prompt_tokens: int) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
         """Yield (rows, their vectors), batch by batch."""
@@ -251,11 +251,12 @@ class _ProgressCounter:
 def average(vectors: Vectors, sequences: Sequences, texts: int) -> Vectors:
     """Return one unit vector per text: the mean of its windows' vectors, weighted by their numbers of tokens."""
     total = np.zeros((texts, vectors.shape[1]), np.float32)
+    # add.at adds every window of a text; indexed += would keep only the last one.
     np.add.at(total, sequences.owner, vectors * sequences.weight[:, None])
     return np.asarray(unit(total), np.float32)
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """Return a short repr for a message."""
     text = repr(value[:60]) if isinstance(value, str) else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

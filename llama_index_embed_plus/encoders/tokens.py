@@ -69,7 +69,7 @@ class Tokenizer:
         self._tokenizer = _load(folder, config, settings)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        if lowercase:
+        if lowercase:  # before the tokenizer's own normalizer, as sentence-transformers lower-cases the text itself
             normalizer, lower = self._tokenizer.normalizer, normalizers.Lowercase()
             self._tokenizer.normalizer = normalizers.Sequence([lower, normalizer]) if normalizer else lower
         self.opening, self.closing = _frame(self._tokenizer, settings, append_eos)
@@ -221,7 +221,7 @@ def _frame(tokenizer: HfTokenizer, settings: Settings, append_eos: bool) -> tupl
 
     Decoders are often saved with `add_eos_token` and a tokenizer.json that adds no such token.
     """
-    probe = tokenizer.encode("a")
+    probe = tokenizer.encode("a")  # any text with a token shows what is put around it
     if any(probe.type_ids):
         raise NotSupportedError(f"the tokenizer gives token types {probe.type_ids}, expected 0 for a single text")
     text = [i for i, special in enumerate(probe.special_tokens_mask) if not special]

@@ -164,6 +164,7 @@ def smoothing(peak: Array, weights: Sequence[Array], *, alpha: float) -> Array:
     alpha 1 moves all of the unevenness between channels into the weights, 0 none of it.
     """
     weight = np.max([np.abs(matrix).max(axis=1) for matrix in weights], axis=0)
+    # The lower limits keep channels that are always 0 from dividing by 0.
     divisor = np.maximum(peak, 1e-3) ** alpha / np.maximum(weight, 1e-5) ** (1 - alpha)
     return np.asarray(divisor / np.exp(np.log(divisor).mean()), np.float32)
 

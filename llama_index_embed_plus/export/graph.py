@@ -70,6 +70,7 @@ def build_graph(folder: Path, spec: EncoderSpec, *, precision: Precision = "fp32
     if precision == "int8":
         arithmetic = Int8(graph, calibrate(weights, frame_of(folder, spec)))
     network = Network(weights, arithmetic)
+    # With first-token pooling, the last layer computes one token instead of all.
     states = network.states(first_only=reads_first_only(spec))
     vectors = HeadWriter(graph, states, MASK, attention=network.attention).write(folder, spec)
     scalars = () if spec.include_prompt else (PROMPT_TOKENS,)

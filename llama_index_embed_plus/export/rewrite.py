@@ -241,9 +241,10 @@ def _reads(node: Any) -> Iterable[str]:
 def _needed(nodes: list[Any], graph: Any) -> list[Any]:
     """Return the nodes without those whose outputs are not read any more, mostly aliases of weights."""
     read = {output.name for output in graph.output}
-    kept = []
+    needed = []
+    # Backwards, because ONNX nodes are in order: all readers of an output come after the node that makes it.
     for node in reversed(nodes):
         if not read.isdisjoint(node.output):
             read.update(_reads(node))
-            kept.append(node)
-    return kept[::-1]
+            needed.append(node)
+    return needed[::-1]

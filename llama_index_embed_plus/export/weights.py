@@ -277,6 +277,7 @@ def _bucket(distance: NDArray[np.int64], *, buckets: int, maximum: int = 128) ->
     half = buckets // 2
     exact = half // 2
     far = np.abs(distance)
+    # In float32, as transformers computes it: rounding decides the bucket of some distances.
     with np.errstate(divide="ignore"):
         steps = np.log(np.float32(far) / np.float32(exact)) / np.float32(np.log(maximum / exact)) * (half - exact)
     logarithmic = exact + np.where(far < exact, 0, steps).astype(np.int64)

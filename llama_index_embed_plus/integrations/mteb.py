@@ -210,7 +210,7 @@ class MtebSearch:
         for query, vector in zip(texts, vectors, strict=True):
             candidates = [point_id(passage) for passage in top_ranked.get(query, ())]
             only = models.Filter(must=[models.HasIdCondition(has_id=list(candidates))])
-            k = min(top_k, max(1, len(candidates)))
+            k = min(top_k, max(1, len(candidates)))  # Qdrant refuses a limit of 0
             hits = search_vectors(self.collection, vector[None], k=k, exact=True, filter=only, fields=(), text=False)
             results[query] = _scores(hits[0])
         return results

@@ -176,10 +176,10 @@ class RetrievalRecorder:
 
     def _take_waiting(self, limit: int) -> list[_Write | None]:
         """Take up to `limit` entries that wait."""
-        taken: list[_Write | None] = []
-        while len(taken) < limit and not self._waiting.empty():
-            taken.append(self._waiting.get())
-        return taken
+        entries: list[_Write | None] = []
+        while len(entries) < limit and not self._waiting.empty():
+            entries.append(self._waiting.get())
+        return entries
 
     def _write(self, batch: list[_Write]) -> None:
         """Write everything in one transaction, or, if anything cannot be written, what can."""

@@ -158,6 +158,7 @@ def onnx_build(folder: Path, manifest: Manifest | None, spec: EncoderSpec, *, bu
         if not fits(manifest, spec):
             raise UsageError(f"{folder}: its graph has other {', '.join(_IN_THE_GRAPH)} inside; use backend='torch'")
         graph = str(manifest.builds[name].get("file") or "")
+        # Weights of a graph beyond 2 GB lie in a second file beside it.
         verify(folder, [path for path in manifest.sha256 if path in (graph, f"{graph}.data")] or [graph])
         return Build(name, inside(folder, graph))
     return None

@@ -164,9 +164,9 @@ def _head(folder: Path, modules: list[tuple[str, str]], width: int) -> tuple[tup
     return (tuple(steps), source), (True, "always: vectors are compared by their direction"), width
 
 
-def _dense(place: Path, path: str) -> tuple[HeadStep, int, int]:
-    require_json(place, "config.json")
-    saved = settings_of(place, "config.json")
+def _dense(folder: Path, path: str) -> tuple[HeadStep, int, int]:
+    require_json(folder, "config.json")
+    saved = settings_of(folder, "config.json")
     if (saved.text("module_input_name") or "sentence_embedding") != "sentence_embedding":
         raise NotSupportedError(
             f"{saved.path} works on {saved.text('module_input_name')!r}, expected the pooled vector"
@@ -176,9 +176,9 @@ def _dense(place: Path, path: str) -> tuple[HeadStep, int, int]:
         raise NotSupportedError(f"{saved.path} asks for {activation!r}, expected one of {', '.join(_ACTIVATIONS)}")
     step = HeadStep("dense", path, _ACTIVATIONS[activation], bool(saved.flag("use_residual")))
     # The weights know their own shape; what the config says about it must agree.
-    weight = next((tensors_of(file).get("linear.weight") for file in weight_files(place)), None)
+    weight = next((tensors_of(file).get("linear.weight") for file in weight_files(folder)), None)
     if weight is None or len(weight.shape) != 2:
-        raise DamagedModelError(f"{place / 'model.safetensors'} holds no linear.weight; fetch it again")
+        raise DamagedModelError(f"{folder / 'model.safetensors'} holds no linear.weight; fetch it again")
     outputs, inputs = weight.shape
     if (saved.integer("in_features"), saved.integer("out_features")) != (inputs, outputs):
         raise DamagedModelError(

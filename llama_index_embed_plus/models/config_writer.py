@@ -38,6 +38,7 @@ def write_config(folder: Path, spec: EncoderSpec) -> None:
     if (spec.max_tokens, spec.lowercase) != (stated["max_tokens"], stated["lowercase"]):
         limits = {"max_seq_length": spec.max_tokens, "do_lower_case": spec.lowercase}
         _update(inner / "sentence_bert_config.json", limits)
+    # Only what the files do not say already is written: a file that another tool wrote stays as it is.
     if spec.append_eos and not stated.get("append_eos"):
         _update(inner / "tokenizer_config.json", {"add_eos_token": True})
     if ATTENTION in spec.pooling or spec.long_text == "mean":
@@ -61,17 +62,18 @@ def _write_modules(folder: Path, spec: EncoderSpec) -> None:
     numbered = [{"idx": i, "name": str(i), "path": row["path"], "type": row["type"]} for i, row in enumerate(rows)]
     if numbered != (json.loads(path.read_text("utf-8")) if path.is_file() else None):
         write_json(path, numbered)
-    for kind, place in modules_of(folder):
+    for kind, name in modules_of(folder):
         if kind == "Pooling":
-            (inside(folder, place)).mkdir(exist_ok=True)
-            if not (folder / place / "config.json").is_file():
-                write_json(folder / place / "config.json", {"pooling_mode": "mean"})
+            pooling = inside(folder, name)
+            pooling.mkdir(exist_ok=True)
+            if not (pooling / "config.json").is_file():
+                write_json(pooling / "config.json", {"pooling_mode": "mean"})
 
 
 def _write_pooling(folder: Path, spec: EncoderSpec) -> None:
-    place = next(place for kind, place in modules_of(folder) if kind == "Pooling")
-    path = folder / place / "config.json"
-    saved = read_json(folder / place, "config.json") or {}
+    path = folder / next(name for kind, name in modules_of(folder) if kind == "Pooling") / "config.json"
+    saved = read_json(path.parent, path.name) or {}
+    # With uniform attention, attention pooling is the mean: the nearest that sentence-transformers can read.
     modes = [mode for mode in spec.pooling if mode != ATTENTION] or ["mean"]
     transformer = read_json(folder / spec.transformer_path, "config.json") or {}
     width = saved.get("word_embedding_dimension", saved.get("embedding_dimension"))

@@ -41,6 +41,7 @@ _MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropou
 def read_json(folder: Path, name: str) -> dict[str, Any] | None:
     """Read a JSON object, None if there is no such file."""
     path = folder / name
+    # A folder with LoRA matrices keeps the config of its base under another name, see BASE_CONFIG.
     if name == "config.json" and (folder / "adapter_config.json").is_file() and not path.is_file():
         path = folder / BASE_CONFIG
     try:

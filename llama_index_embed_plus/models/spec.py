@@ -76,8 +76,7 @@ class EncoderSpec:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> EncoderSpec:
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(row) - known):
+        if unknown := sorted(set(row) - {field.name for field in fields(cls)}):
             raise DamagedModelError(f"the spec has unknown fields {unknown}; it was written by a newer version")
         try:
             head = tuple(HeadStep(**step) for step in row.get("head", ()))
@@ -139,6 +138,7 @@ def space_of(folder: Path, spec: EncoderSpec, *, weights: str | None = None) -> 
     inner = folder / spec.transformer_path
     identity = {
         "weights": weights or weights_of(folder, spec),
+        # File names do not count, neither here nor anywhere below.
         "head": [asdict(replace(step, path="")) for step in spec.head],
         "tokenizer": tokenizer_hash(inner),
         "config": architecture_of(inner),
@@ -146,6 +146,7 @@ def space_of(folder: Path, spec: EncoderSpec, *, weights: str | None = None) -> 
         **{name: getattr(spec, name) for name in ("include_prompt", "normalize", "query_prompt", "passage_prompt")},
         **{name: getattr(spec, name) for name in ("lowercase", "append_eos", "max_tokens", "long_text", "dimension")},
     }
+    # Collections store this name: the text that is hashed must be the same on every machine and in every version.
     text = json.dumps(identity, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return f"{spec.name}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
@@ -201,8 +202,8 @@ def tokenizer_hash(inner: Path) -> str:
     tokenizer = files.read_json(inner, "tokenizer.json")
     if tokenizer is None:
         vocabulary = files.require_text(inner, "vocab.txt")
-        kept: dict[str, Any] = {"vocab.txt": vocabulary, "lowercase": settings.get("do_lower_case", True)}
+        content: dict[str, Any] = {"vocab.txt": vocabulary, "lowercase": settings.get("do_lower_case", True)}
     else:
-        ours = ("truncation", "padding", "version")
-        kept = {key: value for key, value in tokenizer.items() if key not in ours and value is not None}
-    return hashlib.sha256(json.dumps([kept, flags], sort_keys=True).encode()).hexdigest()
+        left_out = ("truncation", "padding", "version")
+        content = {key: value for key, value in tokenizer.items() if key not in left_out and value is not None}
+    return hashlib.sha256(json.dumps([content, flags], sort_keys=True).encode()).hexdigest()

@@ -209,29 +209,33 @@ class PlusEmbedding(BaseEmbedding):
         return await self._embed_with(_await, role, checked, show_progress)
 
     async def _embed_with(self, call: _Caller, role: Role, texts: CheckedTexts, show_progress: bool) -> list[Embedding]:
-        """The way of every text, synchronous or not: `call` takes a method and its twin, and calls one of them."""
+        """Embed texts, synchronously or not: `call` takes a method and its asynchronous twin, and calls one of them."""
         if not texts:
             return []
         with self._observed(texts) as embeddings:
-            if self.embeddings_cache is None:  # an empty store is false, so `not` would be wrong
-                embeddings += await self._compute(call, role, texts, show_progress)
-                return embeddings
-            store: Any = self.embeddings_cache
-            cache, service = StoreCache(store), self._served()
-            keyspace = await call(service.keyspace, service.akeyspace, role)
-            keys = list(map(keyspace.key, texts))
-            stored = await call(cache.get, cache.aget, dict.fromkeys(keys))
-            missing = {key: text for key, text in zip(keys, texts) if key not in stored}
-            computed = await self._compute(call, role, CheckedTexts(missing.values()), show_progress)
-            fresh = dict(zip(missing, computed))
-            await call(cache.put, cache.aput, fresh)
-            stored |= fresh
-            embeddings += [list(stored[key]) for key in keys]  # equal texts get lists of their own
+            # An empty store counts as false, so only None means that there is none.
+            compute = self._compute if self.embeddings_cache is None else self._look_up
+            embeddings += await compute(call, role, texts, show_progress)
         return embeddings
+
+    async def _look_up(self, call: _Caller, role: Role, texts: CheckedTexts, show_progress: bool) -> list[Embedding]:
+        """Take what `embeddings_cache` has, compute the rest and store it."""
+        store: Any = self.embeddings_cache
+        cache, service = StoreCache(store), self._served()
+        keyspace = await call(service.keyspace, service.akeyspace, role)
+        keys = list(map(keyspace.key, texts))
+        stored = await call(cache.get, cache.aget, dict.fromkeys(keys))
+        missing = {key: text for key, text in zip(keys, texts) if key not in stored}
+        computed = await self._compute(call, role, CheckedTexts(missing.values()), show_progress)
+        fresh = dict(zip(missing, computed))
+        await call(cache.put, cache.aput, fresh)
+        stored |= fresh
+        return [list(stored[key]) for key in keys]  # equal texts get lists of their own
 
     async def _compute(self, call: _Caller, role: Role, texts: CheckedTexts, show_progress: bool) -> list[Embedding]:
         service, limiter = self._served(), self.rate_limiter
         if limiter is not None:
+            # Equal texts are computed once, so they count once.
             for _ in range(math.ceil(len(set(texts)) / self.embed_batch_size)):
                 await call(limiter.acquire, limiter.async_acquire)
         with _progress_bar(len(texts), show_progress) as progress:

@@ -45,7 +45,7 @@ def resolve_fields(model: str | Path | None, fields: Mapping[str, Any]) -> dict[
     resolved = {key: str(value) if isinstance(value, Path) else value for key, value in fields.items()}
     resolved |= {"model": name, "model_name": name}
     arguments = model_arguments(resolved)
-    if all(fields.get(key) for key in _IDENTITY):
+    if all(fields.get(key) for key in _IDENTITY):  # a worker process or a copy: nothing to find out
         return resolved
     model_identity = identify(name, **arguments)
     spec = model_identity.spec
@@ -117,4 +117,5 @@ def set_embeddings(stale: Sequence[StaleNode], embeddings: Sequence[list[float]]
 
 
 def _fingerprint(space: str, text: str) -> str:
+    # Half a surrogate pair is refused by the encoder, with a better message than that of encode().
     return f"{_FINGERPRINT}{space}:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
