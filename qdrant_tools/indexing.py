@@ -32,7 +32,7 @@ from typing import Any, Literal
 
 from qdrant_client import models
 
-from qdrant_tools.client.gateway import DEFAULT_RETRY, Retry, engine_errors, plain_id
+from qdrant_tools.client.gateway import plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import OURS
 from qdrant_tools.collections.points import point_id
@@ -123,7 +123,7 @@ def index_passages(
         InputError: an empty id or text, metadata that JSON cannot hold, one id with two contents in a batch, a dict
             with a field missing or unknown; or nothing to index and `delete_missing`.
         VectorError: the encoder returned something else than one unit vector per text.
-        UnreachableError: the server stayed silent for as long as `retry.DEFAULT_RETRY` says.
+        UnreachableError: the server stayed silent for as long as `gateway.DEFAULT_RETRY` says.
     """
     _checked_target(collection, encoder)
     checked_count("batch_size", batch_size)
@@ -131,7 +131,7 @@ def index_passages(
         raise InputError(f"passages is {brief(passages)}, expected several: a list of Passage, dicts or strings")
     if not isinstance(on_bad, str) or on_bad not in ("raise", "count"):
         raise InputError(f"on_bad is {brief(on_bad)}, expected 'raise' or 'count'")
-    writer = _Writer(collection, encoder, DEFAULT_RETRY)
+    writer = _Writer(collection, encoder)
     report = IndexReport()
     with seen_points() if delete_missing else nullcontext() as seen:
         for batch in _batches(passages, batch_size):
@@ -139,7 +139,7 @@ def index_passages(
             if progress is not None:
                 progress(len(batch))
         if seen is not None:
-            report += IndexReport(deleted=remove_missing(collection, seen, retry=writer.retry))
+            report += IndexReport(deleted=remove_missing(collection, seen))
             refuse_retired(collection)
     return report
 
@@ -276,36 +276,31 @@ def _ambiguous(name: str) -> Failure:
 
 @dataclass(frozen=True)
 class _Writer:
-    """Brings prepared passages into a collection, each network call as often as it takes."""
+    """Brings prepared passages into a collection."""
 
     collection: Collection
     encoder: Encoder
-    retry: Retry
 
     def store(self, batch: Sequence[_Prepared]) -> IndexReport:
         if not batch:
             return IndexReport()
-        stored = self.retry(lambda: self._stored_hashes([each.passage.id for each in batch]))
+        stored = self._stored_hashes([each.passage.id for each in batch])
         changed = [each for each in batch if stored.get(each.passage.id) != each.digest]
         if changed:
-            points = self._points(changed)
-            self.retry(lambda: self._upsert(points))
+            self.collection.gateway.upsert(self._points(changed))
         # after writing and before anything is reported: see `retirement`
-        self.retry(lambda: refuse_retired(self.collection))
+        refuse_retired(self.collection)
         updated = sum(each.passage.id in stored for each in changed)
         return IndexReport(len(changed) - updated, updated, len(batch) - len(changed))
 
     def _stored_hashes(self, passage_ids: Sequence[str]) -> dict[str, str | None]:
         ids = {point_id(passage_id): passage_id for passage_id in passage_ids}
-        with engine_errors(f"read from collection {self.collection.name!r}"):
-            if self.collection.layout.vector:
-                records, _ = self.collection.client.scroll(
-                    self.collection.name, self._served(list(ids)), limit=len(ids), with_payload=["content_hash"]
-                )
-            else:
-                records = self.collection.client.retrieve(
-                    self.collection.name, list(ids), with_payload=["content_hash"]
-                )
+        gateway, fields = self.collection.gateway, ["content_hash"]
+        if self.collection.layout.vector:
+            pages = gateway.pages(batch_size=len(ids), with_payload=fields, scroll_filter=self._served(list(ids)))
+            records = [record for page in pages for record in page]
+        else:
+            records = gateway.retrieve(list(ids), with_payload=fields)
         return {ids[str(plain_id(record.id))]: (record.payload or {}).get("content_hash") for record in records}
 
     def _served(self, points: Sequence[str]) -> models.Filter:
@@ -337,10 +332,6 @@ class _Writer:
                 "content_hash": each.digest,
             },
         )
-
-    def _upsert(self, points: list[models.PointStruct]) -> None:
-        with engine_errors(f"write to collection {self.collection.name!r}"):
-            self.collection.client.upsert(self.collection.name, points, wait=True)
 
 
 PAGE = 1000
@@ -385,7 +376,7 @@ def seen_points() -> Iterator[SeenPoints]:
             database.close()
 
 
-def remove_missing(collection: Collection, seen: SeenPoints, *, retry: Retry) -> int:
+def remove_missing(collection: Collection, seen: SeenPoints) -> int:
     """Delete every point of the collection that is not in `seen`; how many.
 
     Raises:
@@ -395,29 +386,10 @@ def remove_missing(collection: Collection, seen: SeenPoints, *, retry: Retry) ->
         raise InputError(
             f"no passages to index and delete_missing: this would empty collection {collection.name!r}; drop it instead"
         )
-    removed, offset = 0, None
-    while True:
-        points, offset = retry(lambda at=offset: _page(collection, at))  # type: ignore[misc]
-        missing = seen.absent(points)
+    removed = 0
+    for records in collection.gateway.pages(batch_size=PAGE, with_payload=False):
+        missing = seen.absent(plain_id(record.id) for record in records)
         if missing:
-            retry(lambda ids=missing: _delete(collection, ids))  # type: ignore[misc]
+            collection.gateway.delete(missing)
             removed += len(missing)
-        if offset is None:
-            return removed
-
-
-def _page(collection: Collection, offset: Any) -> tuple[list[str | int], Any]:
-    with engine_errors(f"read from collection {collection.name!r}"):
-        records, following = collection.client.scroll(
-            collection.name,
-            limit=PAGE,
-            offset=offset,
-            with_payload=False,
-            with_vectors=False,
-        )
-    return [plain_id(record.id) for record in records], following
-
-
-def _delete(collection: Collection, points: list[str | int]) -> None:
-    with engine_errors(f"delete from collection {collection.name!r}"):
-        collection.client.delete(collection.name, models.PointIdsList(points=list(points)), wait=True)
+    return removed

@@ -35,16 +35,15 @@ from numpy.typing import ArrayLike
 from qdrant_client import QdrantClient, models
 
 from qdrant_tools.client.connect import connect, engine_of
-from qdrant_tools.client.gateway import engine_errors, plain_id
+from qdrant_tools.client.gateway import Gateway, plain_id
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.collections.copying import pages
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import CollectionError, InputError, NotSupportedError, UsageError
 from qdrant_tools.records import Progress, Vectors
-from qdrant_tools.search.neighbours import Questions, Truth, answers
+from qdrant_tools.search.neighbours import Questions, Truth
 from qdrant_tools.validation import checked_count, checked_number, checked_vectors
 
 
@@ -163,7 +162,7 @@ def tune(
             progress(1)
     enough = [trial for trial in trials if trial.recall >= target_recall]
     chosen = min(enough, key=lambda trial: (trial.p50_ms, not trial.exact), default=trials[0])
-    points = collection.client.count(collection.name).count
+    points = collection.gateway.count()
     return TuningReport(
         collection.name, points, len(questions.vectors), k, target_recall, tuple(trials), chosen, candidates[chosen]
     )
@@ -280,7 +279,7 @@ def measure(collection: Collection, truth: Truth, *, params: models.SearchParams
         found.append([name for name, _ in questions.without_own(number, ids, scores)])
     requests = questions.requests(collection, params, k)
     start = time.perf_counter()
-    answers(collection, requests)
+    collection.gateway.query_batch(requests)
     seconds = time.perf_counter() - start
     return Measured(truth.recall(found), tuple(latencies), len(questions.vectors) / seconds)
 
@@ -288,15 +287,8 @@ def measure(collection: Collection, truth: Truth, *, params: models.SearchParams
 def _single(
     collection: Collection, row: Vectors, params: models.SearchParams | None, limit: int
 ) -> list[models.ScoredPoint]:
-    with engine_errors(f"search collection {collection.name!r}"):
-        return collection.client.query_points(
-            collection.name,
-            query=row.tolist(),
-            using=collection.layout.vector or None,
-            search_params=params,
-            limit=limit,
-            with_payload=False,
-        ).points
+    using = collection.layout.vector or None
+    return collection.gateway.query(row.tolist(), using=using, search_params=params, limit=limit, with_payload=False)
 
 
 PREFIX = "embed-plus-scratch-"
@@ -311,8 +303,7 @@ def scratch_copy(collection: Collection, settings: CollectionSettings) -> Iterat
             copy = _filled(client, name, collection, replace(settings, lexical=None, payload_indexes={}))
             yield copy
         finally:
-            with engine_errors(f"drop collection {name!r}"):
-                client.delete_collection(name)
+            Gateway(client, name).drop()
 
 
 @contextmanager
@@ -329,14 +320,11 @@ def _place(client: QdrantClient) -> Iterator[QdrantClient]:
 
 
 def _filled(client: QdrantClient, name: str, source: Collection, settings: CollectionSettings) -> Collection:
-    with engine_errors(f"create collection {name!r}"):
-        client.create_collection(name, **settings.create_options(source.dimension))
     copy = Collection(client, name, settings.metadata(source.space, source.dimension))
-    for records in pages(
-        source.client, source.name, batch_size=512, with_payload=False, with_vectors=source.vector_selector
-    ):
-        points = [models.PointStruct(id=r.id, vector=source.layout.dense(r.vector)) for r in records]
-        with engine_errors(f"write to collection {name!r}"):
-            client.upsert(name, points, wait=True)
+    copy.gateway.create(**settings.create_options(source.dimension))
+    for records in source.gateway.pages(batch_size=512, with_payload=False, with_vectors=source.vector_selector):
+        copy.gateway.upsert(
+            [models.PointStruct(id=record.id, vector=source.layout.dense(record.vector)) for record in records]
+        )
     build_index(copy)
     return copy

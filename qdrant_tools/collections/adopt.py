@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from qdrant_client import QdrantClient, models
 
-from qdrant_tools.client.gateway import engine_errors, plain_id
+from qdrant_tools.client.gateway import Gateway, plain_id
 from qdrant_tools.collections.metadata import OURS, Layout, detect
 from qdrant_tools.collections.settings import DISTANCES
 from qdrant_tools.errors import CollectionError, InputError, SpaceMismatchError, VectorError
@@ -62,15 +62,8 @@ def choose_vector(name: str, info: models.CollectionInfo, dimension: int, wanted
 
 def sample(client: QdrantClient, name: str, size: int, *, vector: str | None = None) -> list[models.Record]:
     """Random points with their payload, and with the vector of that name if one is given."""
-    with engine_errors(f"read samples of collection {name!r}"):
-        points = client.query_points(
-            name,
-            query=models.SampleQuery(sample=models.Sample.RANDOM),
-            limit=size,
-            with_payload=True,
-            with_vectors=False if vector is None else ([vector] if vector else True),
-        ).points
-    return [models.Record(id=point.id, payload=point.payload, vector=point.vector) for point in points]
+    with_vectors = False if vector is None else ([vector] if vector else True)
+    return Gateway(client, name).sample(size, with_vectors=with_vectors)
 
 
 def check_samples(

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from qdrant_client import QdrantClient, models
 
 from qdrant_tools.client.connect import engine_of
+from qdrant_tools.client.gateway import Gateway
 from qdrant_tools.collections.metadata import UNKNOWN_SPACE, CollectionMetadata, Layout
 from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.errors import CollectionError, SpaceMismatchError, UsageError, VectorError
@@ -78,6 +79,11 @@ class Collection:
     def adapter(self) -> str | None:
         """The build of the query adapter that serves here, if one was promoted."""
         return self.metadata.adapter
+
+    @property
+    def gateway(self) -> Gateway:
+        """The calls to this collection, with errors of ours; they know points and no passages."""
+        return Gateway(self.client, self.name)
 
     @property
     def vector_selector(self) -> bool | list[str]:

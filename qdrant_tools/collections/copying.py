@@ -1,19 +1,19 @@
 """A collection -> another one like it, on the same client or on another.
 
-Guarantees: ids, payloads and all vectors are copied as they are, and the settings and indexes with them; a copy that
-was interrupted says so in its metadata and is begun again, never served half. Holds one page.
-Does not know: encoders. What is written to the source meanwhile may be missing: see `carry` for a source in use.
+Guarantees: ids, payloads and all vectors are copied as they are, and the settings and indexes with them. A copy that
+was interrupted says so in its metadata, and is begun again. Holds one page. Does not know: encoders. What is written to
+the source meanwhile may be missing: `promotion.sync` copies a source in use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from qdrant_client import QdrantClient, models
 
 from qdrant_tools.client.connect import engine_of
-from qdrant_tools.client.gateway import DEFAULT_RETRY, engine_errors
+from qdrant_tools.client.gateway import Gateway, aliases_of, metadata_in
 from qdrant_tools.errors import CollectionExistsError, NotSupportedError
 from qdrant_tools.records import Progress
 
@@ -44,19 +44,17 @@ def copy_collection(
         CollectionExistsError: the new name is taken, by something else than an unfinished copy.
         NotSupportedError: the target's engine lacks something that the collection has.
     """
-    info = _info(source, name)
+    from_, to = Gateway(source, name), Gateway(target, new_name)
+    info = from_.info()
     _make_room(target, new_name)
-    metadata = dict(info.config.metadata or {})
     create_like(target, new_name, info, metadata={INCOMPLETE: {"of": name}})
     copied = 0
-    for records in pages(source, name, batch_size=batch_size, with_vectors=True):
-        points = [models.PointStruct(id=r.id, vector=r.vector or {}, payload=r.payload) for r in records]  # type: ignore[arg-type]
-        DEFAULT_RETRY(lambda batch=points: _upsert(target, new_name, batch))  # type: ignore[misc]
+    for records in from_.pages(batch_size=batch_size, with_vectors=True):
+        to.upsert([models.PointStruct(id=r.id, vector=r.vector or {}, payload=r.payload) for r in records])  # type: ignore[arg-type]
         copied += len(records)
         if progress is not None:
             progress(len(records))
-    with engine_errors(f"finish collection {new_name!r}"):
-        target.update_collection(new_name, metadata={**metadata, INCOMPLETE: {}})
+    to.update(metadata={**metadata_in(info), INCOMPLETE: {}})
     return copied
 
 
@@ -73,8 +71,7 @@ def create_like(
     for vector, params in (dense or {}).items():
         named = isinstance(options["vectors_config"], Mapping)
         options["vectors_config"] = {**options["vectors_config"], vector: params} if named else params
-    with engine_errors(f"create collection {name!r}"):
-        client.create_collection(name, **options, metadata=dict(metadata))
+    Gateway(client, name).create(**options, metadata=dict(metadata))
     copy_indexes(client, name, info)
 
 
@@ -82,57 +79,27 @@ def copy_indexes(client: QdrantClient, name: str, info: models.CollectionInfo) -
     """Give a collection the payload indexes of another that it lacks."""
     if not info.payload_schema:
         return
-    with engine_errors(f"index the payload of collection {name!r}"):
-        present = client.get_collection(name).payload_schema or {}
-        for field, index in info.payload_schema.items():
-            if field not in present:
-                client.create_payload_index(name, field, index.params or index.data_type)
-
-
-def pages(
-    client: QdrantClient,
-    name: str,
-    *,
-    batch_size: int,
-    with_payload: bool = True,
-    with_vectors: Any = False,
-    chosen: models.Filter | None = None,
-) -> Iterator[list[models.Record]]:
-    """Every point of a collection, or those that a filter chooses, in pages in the order of the ids."""
-    what = {"limit": batch_size, "with_payload": with_payload, "with_vectors": with_vectors, "scroll_filter": chosen}
-    offset: Any = None
-    while True:
-        records, offset = DEFAULT_RETRY(lambda at=offset: _page(client, name, at, what))  # type: ignore[misc]
-        if records:
-            yield records
-        if offset is None:
-            return
-
-
-def _page(client: QdrantClient, name: str, offset: Any, what: Mapping[str, Any]) -> tuple[list[models.Record], Any]:
-    with engine_errors(f"read from collection {name!r}"):
-        return client.scroll(name, offset=offset, **what)
-
-
-def _upsert(client: QdrantClient, name: str, points: list[models.PointStruct]) -> None:
-    with engine_errors(f"write to collection {name!r}"):
-        client.upsert(name, points, wait=True)
+    gateway = Gateway(client, name)
+    present = gateway.info().payload_schema or {}
+    for field, index in info.payload_schema.items():
+        if field not in present:
+            gateway.index_payload(field, index.params or index.data_type)
 
 
 def _make_room(client: QdrantClient, name: str) -> None:
-    with engine_errors(f"create collection {name!r}"):
-        aliases = {alias.alias_name for alias in client.get_aliases().aliases}
-        if name not in aliases and not client.collection_exists(name):
-            return
-        unfinished = name not in aliases and (client.get_collection(name).config.metadata or {}).get(INCOMPLETE)
-        if not unfinished:
-            raise CollectionExistsError(f"{name!r} is there already: give another name, or drop it first")
-        client.delete_collection(name)
+    """Drop an unfinished copy of that name. Raises `CollectionExistsError` for anything else of that name."""
+    if name not in aliases_of(client) and (not Gateway(client, name).exists() or drop_unfinished(client, name)):
+        return
+    raise CollectionExistsError(f"{name!r} is there already: give another name, or drop it first")
 
 
-def _info(client: QdrantClient, name: str) -> models.CollectionInfo:
-    with engine_errors(f"open collection {name!r}"):
-        return client.get_collection(name)
+def drop_unfinished(client: QdrantClient, name: str) -> bool:
+    """Drop a collection if it is a copy that was interrupted; whether it was."""
+    gateway = Gateway(client, name)
+    if not metadata_in(gateway.info()).get(INCOMPLETE):
+        return False
+    gateway.drop()
+    return True
 
 
 def _options(client: QdrantClient, info: models.CollectionInfo) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 
 from qdrant_tools.client.connect import engine_of
-from qdrant_tools.client.gateway import engine_errors
+from qdrant_tools.client.gateway import Gateway, aliases_of, engine_errors, metadata_in
 from qdrant_tools.collections.adopt import check_samples, choose_vector, detect_layout
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.copying import INCOMPLETE
@@ -107,8 +107,7 @@ class CollectionManager:
         if encoder is not None:
             check_encoder(encoder)
         real_name = self.resolve(name)
-        with engine_errors(f"open collection {name!r}"):
-            info = self.client.get_collection(real_name)
+        info = Gateway(self.client, real_name).info()
         metadata = metadata_of(info)
         if metadata is None:
             raise CollectionError(
@@ -143,20 +142,18 @@ class CollectionManager:
         """
         check_encoder(encoder)
         real_name = self.resolve(name)
-        with engine_errors(f"open collection {name!r}"):
-            info = self.client.get_collection(real_name)
+        info = Gateway(self.client, real_name).info()
         before = metadata_of(info)
         if before is not None and before.space != UNKNOWN_SPACE:
             raise CollectionError(f"collection {name!r} already says which encoder filled it: open it")
-        if (info.config.metadata or {}).get(INCOMPLETE):
+        if metadata_in(info).get(INCOMPLETE):
             raise CollectionError(f"collection {name!r} is a copy that was interrupted: copy it again, or drop it")
         vector = choose_vector(name, info, encoder.dimension, None if layout is None else layout.vector)
         found = layout or detect_layout(self.client, real_name, vector)
         found = check_samples(self.client, real_name, encoder, found, samples=samples, similarity=similarity)
         unclaimed = before or CollectionMetadata(UNKNOWN_SPACE, 0)
         metadata = replace(unclaimed, space=encoder.space, dimension=encoder.dimension, layout=found)
-        with engine_errors(f"adopt collection {name!r}"):
-            self.client.update_collection(real_name, metadata=metadata.for_qdrant())
+        Gateway(self.client, real_name).update(metadata=metadata.for_qdrant())
         return self.open(real_name, encoder)
 
     def change(self, name: str, settings: CollectionSettings) -> Collection:
@@ -186,8 +183,7 @@ class CollectionManager:
         serving = [alias for alias, target in self.aliases().items() if target == real_name]
         if serving:
             raise CollectionError(f"collection {name!r} serves alias {serving[0]!r}: switch or drop the alias first")
-        with engine_errors(f"drop collection {name!r}"):
-            self.client.delete_collection(real_name)
+        Gateway(self.client, real_name).drop()
 
     def names(self) -> list[str]:
         with engine_errors("list collections"):
@@ -195,8 +191,7 @@ class CollectionManager:
 
     def aliases(self) -> dict[str, str]:
         """Alias -> collection."""
-        with engine_errors("list aliases"):
-            return {entry.alias_name: entry.collection_name for entry in self.client.get_aliases().aliases}
+        return aliases_of(self.client)
 
     def switch_alias(self, alias: str, target: str) -> None:
         """Point an alias at a collection in one atomic step; the alias is made if it is new."""
@@ -238,13 +233,10 @@ class CollectionManager:
 
     def _claimed(self, name: str, encoder: Encoder) -> Collection:
         """Open for this encoder; one that has none yet and is empty becomes this encoder's."""
-        found = self.open(name)
-        if found.space == UNKNOWN_SPACE and found.dimension == encoder.dimension:
-            with engine_errors(f"open collection {name!r}"):
-                points = self.client.count(found.name, exact=True).count
-                if not points:
-                    metadata = replace(found.metadata, space=encoder.space)
-                    self.client.update_collection(found.name, metadata=metadata.for_qdrant())
+        collection = self.open(name)
+        unclaimed = collection.space == UNKNOWN_SPACE and collection.dimension == encoder.dimension
+        if unclaimed and not collection.gateway.count():
+            collection.gateway.update(metadata=replace(collection.metadata, space=encoder.space).for_qdrant())
         return self.open(name, encoder)
 
     def _create(self, name: str, encoder: Encoder | int, settings: CollectionSettings) -> None:
@@ -255,8 +247,8 @@ class CollectionManager:
             raise InputError(f"dimension is {dimension!r}, expected a whole number from 1 to {LARGEST_DIMENSION}")
         metadata = settings.metadata(space, dimension)
         self._refuse_unusable(settings)
-        with engine_errors(f"create collection {name!r}"):
-            self.client.create_collection(name, **settings.create_options(dimension), metadata=metadata.for_qdrant())
+        options = settings.create_options(dimension)
+        Gateway(self.client, name).create(**options, metadata=metadata.for_qdrant())
 
     def _refuse_unusable(self, settings: CollectionSettings) -> None:
         if engine_of(self.client) == "memory" and settings.beyond_memory:
@@ -278,24 +270,19 @@ class CollectionManager:
             metadata = replace(
                 collection.metadata, hnsw_ef=wanted.hnsw_ef, lexical=wanted.lexical, quantization=wanted.quantization
             )
-            with engine_errors(f"change the settings of collection {collection.name!r}"):
-                self.client.update_collection(
-                    collection.name,
-                    **update_options(wanted, changes, vector=collection.layout.vector),
-                    metadata=metadata.for_qdrant(),
-                )
+            options = update_options(wanted, changes, vector=collection.layout.vector)
+            collection.gateway.update(**options, metadata=metadata.for_qdrant())
         if indexes is not None:
             self._change_indexes(collection, *indexes)
         return self.open(collection.name, collection.encoder)
 
     def _change_indexes(self, collection: Collection, present: Mapping[str, str], wanted: Mapping[str, Any]) -> None:
-        with engine_errors(f"change the payload indexes of collection {collection.name!r}"):
-            for name in present.keys() - wanted.keys():
-                self.client.delete_payload_index(collection.name, collection.layout.metadata_field(name))
-            for name, kind in wanted.items():
-                if present.get(name) != kind:
-                    field = collection.layout.metadata_field(name)
-                    self.client.create_payload_index(collection.name, field, models.PayloadSchemaType(kind))
+        for name in present.keys() - wanted.keys():
+            collection.gateway.drop_payload_index(collection.layout.metadata_field(name))
+        for name, kind in wanted.items():
+            if present.get(name) != kind:
+                field = collection.layout.metadata_field(name)
+                collection.gateway.index_payload(field, models.PayloadSchemaType(kind))
 
 
 def check_encoder(value: object, expected: str = "an encoder") -> None:

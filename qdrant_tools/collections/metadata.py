@@ -18,6 +18,7 @@ from typing import Any
 
 from qdrant_client import models
 
+from qdrant_tools.client.gateway import metadata_in
 from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.errors import CollectionError
 from qdrant_tools.records import Passage
@@ -245,5 +246,5 @@ def metadata_of(info: models.CollectionInfo) -> CollectionMetadata | None:
     Raises:
         CollectionError: it has a format that this version does not read.
     """
-    row: Mapping[str, Any] | None = (info.config.metadata or {}).get(METADATA_KEY)
+    row: Mapping[str, Any] | None = metadata_in(info).get(METADATA_KEY)
     return None if row is None else CollectionMetadata.from_row(row)

@@ -9,16 +9,18 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import models
 
-from qdrant_tools.client.gateway import engine_errors, plain_id
+from qdrant_tools.client.gateway import plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import OURS
 from qdrant_tools.records import Passage, Vectors
+
+IDS_AT_ONCE = 256
+"""Passage ids per filter, where the id is a field of the payload."""
 
 _POINT_IDS = uuid.UUID("5b0f3a52-5c5c-5d0e-9d0b-7a4f6f1c1f5e")
 
@@ -53,12 +55,7 @@ def fetch_points(
     collection: Collection, points: Sequence[str | int], *, with_vectors: bool = False
 ) -> dict[str | int, StoredPassage]:
     """Read passages by the id of their point."""
-    if not points:
-        return {}
-    with engine_errors(f"read from collection {collection.name!r}"):
-        records = collection.client.retrieve(
-            collection.name, list(points), with_payload=True, with_vectors=with_vectors and collection.vector_selector
-        )
+    records = collection.gateway.retrieve(points, with_vectors=with_vectors and collection.vector_selector)
     return {plain_id(record.id): _stored(collection, record) for record in records}
 
 
@@ -67,50 +64,35 @@ def stored_vectors(collection: Collection, *, batch_size: int = 512) -> Iterator
 
     Points without the collection's vector are left out.
     """
-    offset: Any = None
-    while True:
-        with engine_errors(f"read the vectors of collection {collection.name!r}"):
-            records, offset = collection.client.scroll(
-                collection.name,
-                limit=batch_size,
-                offset=offset,
-                with_payload=[collection.layout.id] if collection.layout.id else False,
-                with_vectors=collection.vector_selector,
-            )
-        records = [record for record in records if collection.layout.has_dense(record.vector)]
+    layout = collection.layout
+    for page in collection.gateway.pages(
+        batch_size=batch_size,
+        with_payload=[layout.id] if layout.id else False,
+        with_vectors=collection.vector_selector,
+    ):
+        records = [record for record in page if layout.has_dense(record.vector)]
         if records:
-            ids = [collection.layout.passage(r.payload, point_id=plain_id(r.id)).id for r in records]
-            vectors = np.asarray([collection.layout.dense(r.vector) for r in records], dtype=np.float32)
-            yield ids, vectors
-        if offset is None:
-            return
+            ids = [layout.passage(record.payload, point_id=plain_id(record.id)).id for record in records]
+            yield ids, np.asarray([layout.dense(record.vector) for record in records], dtype=np.float32)
 
 
 def _fetch_by_field(
     collection: Collection, passage_ids: Sequence[str], *, with_vectors: bool
 ) -> dict[str, StoredPassage]:
     """Where the passage id is a field of the payload; of several points with one id, the first is taken."""
-    found: dict[str, StoredPassage] = {}
-    for start in range(0, len(passage_ids), 256):
-        wanted = list(passage_ids[start : start + 256])
-        condition = models.FieldCondition(key=collection.layout.id, match=models.MatchAny(any=wanted))
-        offset: Any = None
-        while True:
-            with engine_errors(f"read from collection {collection.name!r}"):
-                records, offset = collection.client.scroll(
-                    collection.name,
-                    scroll_filter=models.Filter(must=[condition]),
-                    limit=256,
-                    offset=offset,
-                    with_payload=True,
-                    with_vectors=with_vectors and collection.vector_selector,
-                )
+    stored: dict[str, StoredPassage] = {}
+    for start in range(0, len(passage_ids), IDS_AT_ONCE):
+        block = list(passage_ids[start : start + IDS_AT_ONCE])
+        condition = models.FieldCondition(key=collection.layout.id, match=models.MatchAny(any=block))
+        for records in collection.gateway.pages(
+            batch_size=IDS_AT_ONCE,
+            with_vectors=with_vectors and collection.vector_selector,
+            scroll_filter=models.Filter(must=[condition]),
+        ):
             for record in records:
                 passage = _stored(collection, record)
-                found.setdefault(passage.id, passage)
-            if offset is None:
-                break
-    return found
+                stored.setdefault(passage.id, passage)
+    return stored
 
 
 def _as_point_id(passage_id: str) -> str | int | None:

@@ -15,7 +15,7 @@ import time
 
 from qdrant_client import QdrantClient
 
-from qdrant_tools.client.gateway import engine_errors
+from qdrant_tools.client.gateway import Gateway, metadata_in
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import metadata_of
 from qdrant_tools.errors import CollectionError
@@ -76,8 +76,7 @@ def refuse_retired(collection: Collection) -> None:
     Raises:
         CollectionError: with the name of the other collection and the way out.
     """
-    with engine_errors(f"write to collection {collection.name!r}"):
-        info = collection.client.get_collection(collection.name)
+    info = collection.gateway.info()
     metadata = metadata_of(info)
     if metadata is None or (metadata.space, metadata.layout.vector) != (collection.space, collection.layout.vector):
         serving = "nobody" if metadata is None else metadata.space
@@ -85,7 +84,7 @@ def refuse_retired(collection: Collection) -> None:
             f"collection {collection.name!r} was taken over by the encoder {serving!r}: the last batch was not "
             "reported as stored; open the collection again, with that encoder, and index again"
         )
-    mark = (info.config.metadata or {}).get(KEY)
+    mark = metadata_in(info).get(KEY)
     if mark and (mark["until"] is None or mark["until"] > time.time()):
         raise CollectionError(
             f"collection {collection.name!r} is being replaced by {mark['successor']!r}: the last batch was not "
@@ -94,5 +93,4 @@ def refuse_retired(collection: Collection) -> None:
 
 
 def _write(client: QdrantClient, name: str, mark: dict[str, object]) -> None:
-    with engine_errors(f"mark collection {name!r}"):
-        client.update_collection(name, metadata={KEY: mark})
+    Gateway(client, name).update(metadata={KEY: mark})

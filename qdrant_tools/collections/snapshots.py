@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 from qdrant_client import QdrantClient
 
 from qdrant_tools.client.connect import connect, embedded_client, engine_of
-from qdrant_tools.client.gateway import engine_errors
-from qdrant_tools.collections.copying import INCOMPLETE, copy_collection
+from qdrant_tools.client.gateway import Gateway, aliases_of, engine_errors
+from qdrant_tools.collections.copying import copy_collection, drop_unfinished
 from qdrant_tools.errors import (
     CollectionError,
     DamagedCollectionError,
@@ -77,14 +77,12 @@ def create_snapshot(client: QdrantClient, name: str, file: Path | str | None = N
     engine, embedded = engine_of(client), embedded_client(client)
     if engine == "memory":
         raise NotSupportedError("':memory:' has no snapshots: copy the collection to a folder with copy_collection")
-    with engine_errors(f"snapshot collection {name!r}"):
-        points = client.get_collection(name).points_count or 0
+    points = Gateway(client, name).info().points_count or 0
     if embedded is None:
         if path is not None:
             raise UsageError(f"a server keeps its snapshots itself: leave out the file {str(path)!r}")
+        name = aliases_of(client).get(name, name)
         with engine_errors(f"snapshot collection {name!r}"):
-            aliases = {each.alias_name: each.collection_name for each in client.get_aliases().aliases}
-            name = aliases.get(name, name)
             made = client.create_snapshot(name, wait=True)
         if made is None:
             raise CollectionError(f"the server made no snapshot of {name!r}: see its log")
@@ -127,9 +125,8 @@ def _copied(held: QdrantClient, held_name: str, client: QdrantClient, name: str,
     try:
         return copy_collection(held, held_name, client, name, progress=progress)
     except PlusError:
-        with suppress(PlusError), engine_errors(f"drop collection {name!r}"):
-            if (client.get_collection(name).config.metadata or {}).get(INCOMPLETE):
-                client.delete_collection(name)
+        with suppress(PlusError):
+            drop_unfinished(client, name)
         raise
 
 
@@ -254,4 +251,4 @@ def _recovered(client: QdrantClient, location: str, name: str) -> int:
         )
     with engine_errors(f"restore collection {name!r}"):
         client.recover_snapshot(name, location, wait=True)
-        return client.get_collection(name).points_count or 0
+    return Gateway(client, name).info().points_count or 0

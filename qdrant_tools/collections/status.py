@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from qdrant_client import QdrantClient, models
 
 from qdrant_tools.client.connect import embedded_client, engine_of
-from qdrant_tools.client.gateway import engine_errors
+from qdrant_tools.client.gateway import Gateway, engine_errors
 from qdrant_tools.collections.adopt import detect_layout, vector_names
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import CollectionMetadata, Layout, metadata_of
@@ -54,8 +54,7 @@ class CollectionDescription:
 
 def describe(client: QdrantClient, name: str, *, aliases: Mapping[str, str]) -> CollectionDescription:
     """Describe the collection of that name (not an alias); `aliases` are all there are, with their collections."""
-    with engine_errors(f"describe collection {name!r}"):
-        info = client.get_collection(name)
+    info = Gateway(client, name).info()
     embedded = embedded_client(client)
     metadata = metadata_of(info)
     params = dense_params(info, None if metadata is None else metadata.layout.vector)
@@ -104,11 +103,11 @@ def build_index(collection: Collection, *, timeout: float = 3600.0, progress: Pr
         return False
     if engine == "server":
         return wait_until_indexed(collection, timeout=timeout, progress=progress)
-    before = _info(collection).indexed_vectors_count or 0
+    before = collection.gateway.info().indexed_vectors_count or 0
     with engine_errors(f"build the index of collection {collection.name!r}"):
         built = bool(collection.client.build_index(collection.name))  # type: ignore[attr-defined]
     if progress is not None:
-        progress(max(0, (_info(collection).indexed_vectors_count or 0) - before))
+        progress(max(0, (collection.gateway.info().indexed_vectors_count or 0) - before))
     return built
 
 
@@ -125,7 +124,7 @@ def wait_until_indexed(
     """
     deadline, waited, indexed, started = time.monotonic() + timeout, False, 0, False
     while True:
-        info = _info(collection)
+        info = collection.gateway.info()
         if progress is not None and (info.indexed_vectors_count or 0) > indexed:
             progress((info.indexed_vectors_count or 0) - indexed)
         indexed = max(indexed, info.indexed_vectors_count or 0)
@@ -148,12 +147,7 @@ def _start(collection: Collection) -> bool:
         if engine_of(collection.client) == "qdrant-edge":
             collection.client.build_index(collection.name)  # type: ignore[attr-defined]
             return True
-        # any change of the collection wakes a server's optimizers, an empty one too
-        collection.client.update_collection(collection.name, optimizers_config=models.OptimizersConfigDiff())
+    # any change of the collection wakes a server's optimizers, an empty one too
+    collection.gateway.update(optimizers_config=models.OptimizersConfigDiff())
     time.sleep(1.0)
     return False
-
-
-def _info(collection: Collection) -> models.CollectionInfo:
-    with engine_errors(f"ask for the state of collection {collection.name!r}"):
-        return collection.client.get_collection(collection.name)

@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import models
 
-from qdrant_tools.client.gateway import engine_errors, plain_id
+from qdrant_tools.client.gateway import plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.mining.rules import Candidates, MiningSettings, ordered
 from qdrant_tools.records import Vectors
 from qdrant_tools.search.bm25 import VECTOR
 from qdrant_tools.search.hybrid import lexical_of
-from qdrant_tools.search.neighbours import vector_rankings
 from qdrant_tools.search.options import as_filter
 
 
@@ -58,16 +57,13 @@ def find_candidates(
     limits = [settings.depth + count for count in positives]
     params = collection.search_params(hnsw_ef=settings.hnsw_ef, exact=settings.exact)
     if settings.source == "dense" and settings.document_key is None:
-        with engine_errors(f"search collection {collection.name!r}"):
-            rankings = vector_rankings(
-                collection.client,
-                collection.name,
-                vectors,
-                limits,
-                using=collection.layout.vector or None,
-                params=params,
-                query_filter=as_filter(settings.filter, layout=collection.layout),
-            )
+        rankings = collection.gateway.rankings(
+            vectors,
+            limits,
+            using=collection.layout.vector or None,
+            params=params,
+            query_filter=as_filter(settings.filter, layout=collection.layout),
+        )
         return [_candidates_of_ranking(ids, scores) for ids, scores in rankings]
     return _search_points(collection, queries, vectors, limits, params, settings)
 
@@ -105,9 +101,7 @@ def _search_points(
         requests += [lexical.model_copy(update={"query": bm25.query(query)}) for query in queries]
     for request, limit in zip(requests, cycle(limits)):
         request.limit = limit
-    with engine_errors(f"search collection {collection.name!r}"):
-        responses = collection.client.query_batch_points(collection.name, requests)
-    answers = [response.points for response in responses]
+    answers = collection.gateway.query_batch(requests)
     by_vector, by_words = answers[: len(queries)], answers[-len(queries) :]  # one list, unless "both" were asked
     if settings.source == "dense":
         return [_candidates_of_points(_by_score(points), collection, settings) for points in by_vector]

@@ -120,7 +120,7 @@ def draw_sample(collection: Collection, encoder: Encoder, *, size: int = 2000, s
     Raises:
         InputError: fewer than two texts.
     """
-    points = collection.client.count(collection.name, exact=True).count
+    points = collection.gateway.count()
     chosen = set(np.random.default_rng(seed).permutation(points)[:size].tolist())
     ids: list[str] = []
     rows: list[Vectors] = []

@@ -19,9 +19,8 @@ from typing import Any
 
 from qdrant_client import models
 
-from qdrant_tools.client.gateway import DEFAULT_RETRY, engine_errors, plain_id
+from qdrant_tools.client.gateway import engine_errors, plain_id
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.collections.copying import pages
 from qdrant_tools.collections.points import fetch_points
 from qdrant_tools.collections.retirement import KEY as RETIRED
 from qdrant_tools.collections.retirement import Lease
@@ -54,7 +53,7 @@ def as_seen_by(collection: Collection, encoder: Encoder) -> Collection:
 
 def has_vector(collection: Collection) -> bool:
     """Whether the collection has a vector of the name that the handle says."""
-    vectors = _info(collection).config.params.vectors
+    vectors = collection.gateway.info().config.params.vectors
     names = list(vectors) if isinstance(vectors, dict) else [""]
     return collection.layout.vector in names
 
@@ -67,15 +66,15 @@ def add_vector(source: Collection, target: Collection) -> None:
     """
     if has_vector(target):
         return
-    params = dense_params(_info(source), source.layout.vector)
+    params = dense_params(source.gateway.info(), source.layout.vector)
     if params is None:
         raise CollectionError(f"collection {source.name!r} has no vector {source.layout.vector!r}")
     datatype = None if params.datatype is None else models.VectorStorageDatatype(params.datatype.value)
     dense = models.DenseVectorConfig(size=target.dimension, distance=params.distance, datatype=datatype)
-    name, vector, client = source.name, target.layout.vector, source.client
+    name, vector = source.name, target.layout.vector
     try:
         with engine_errors(f"add vector {vector!r} to collection {name!r}"):
-            client.create_vector_name(name, vector, models.DenseVectorNameConfig(dense=dense), wait=True)
+            source.client.create_vector_name(name, vector, models.DenseVectorNameConfig(dense=dense), wait=True)
     except CollectionNotFoundError as error:  # an older server knows no such request
         raise NotSupportedError(
             f"this server cannot add a vector to collection {name!r} (Qdrant 1.18 and newer can): promote into a new "
@@ -85,8 +84,7 @@ def add_vector(source: Collection, target: Collection) -> None:
         hnsw_config=params.hnsw_config, quantization_config=params.quantization_config, on_disk=params.on_disk
     )
     if diff.model_dump(exclude_none=True):
-        with engine_errors(f"set up vector {vector!r} of collection {name!r}"):
-            client.update_collection(name, vectors_config={vector: diff})
+        source.gateway.update(vectors_config={vector: diff})
 
 
 def drop_vector(collection: Collection) -> bool:
@@ -100,8 +98,7 @@ def drop_vector(collection: Collection) -> bool:
 
 def missing(collection: Collection) -> int:
     """How many points lack the vector that the handle names."""
-    with engine_errors(f"count the points of collection {collection.name!r}"):
-        return collection.client.count(collection.name, _lacking(collection), exact=True).count
+    return collection.gateway.count(_lacking(collection))
 
 
 def fill(
@@ -125,10 +122,9 @@ def fill(
     for _ in range(PASSES):
         if not left:
             break
-        for records in pages(target.client, target.name, batch_size=batch_size, chosen=_lacking(target)):
+        for records in target.gateway.pages(batch_size=batch_size, scroll_filter=_lacking(target)):
             alive()
-            rows = embedded(target, records, encoder).tolist()
-            DEFAULT_RETRY(lambda batch=records, vectors=rows: _store(target, batch, vectors))  # type: ignore[misc]
+            _store(target, records, embedded(target, records, encoder).tolist())
             if progress is not None:
                 progress(len(records))
         left = missing(target)
@@ -144,8 +140,7 @@ def serve(target: Collection, encoder: Encoder | None, metadata: dict[str, Any])
     while encoder is not None and not lease.held:
         lease.take()
         carried += fill(target, encoder, alive=lease.renew)
-    with engine_errors(f"switch collection {target.name!r} to vector {target.layout.vector!r}"):
-        target.client.update_collection(target.name, metadata={**target.metadata.for_qdrant(), **metadata, RETIRED: {}})
+    target.gateway.update(metadata={**target.metadata.for_qdrant(), **metadata, RETIRED: {}})
     return carried
 
 
@@ -158,8 +153,7 @@ def _store(target: Collection, records: Sequence[models.Record], rows: Sequence[
     ]
     unchanged = models.Filter(should=[_unchanged(target, record) for record in records])
     try:
-        with engine_errors(f"write vectors to collection {target.name!r}"):
-            target.client.update_vectors(target.name, vectors, wait=True, update_filter=unchanged)
+        target.gateway.update_vectors(vectors, update_filter=unchanged)
     except (InputError, EngineError, CollectionNotFoundError):
         # a point that was deleted meanwhile keeps the vectors of all others out
         left = fetch_points(target, [plain_id(record.id) for record in records])
@@ -179,8 +173,3 @@ def _unchanged(target: Collection, record: models.Record) -> models.Filter:
 
 def _lacking(collection: Collection) -> models.Filter:
     return models.Filter(must_not=[models.HasVectorCondition(has_vector=collection.layout.vector)])
-
-
-def _info(collection: Collection) -> models.CollectionInfo:
-    with engine_errors(f"open collection {collection.name!r}"):
-        return collection.client.get_collection(collection.name)

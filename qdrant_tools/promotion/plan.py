@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from qdrant_tools.client.connect import embedded_client
-from qdrant_tools.client.gateway import engine_errors
+from qdrant_tools.client.gateway import Gateway, metadata_in
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import CollectionError, CollectionNotFoundError
 from qdrant_tools.records import Encoder
@@ -115,14 +115,12 @@ class PromotionState:
 
 
 def write_state(manager: CollectionManager, name: str, row: dict[str, Any]) -> None:
-    with engine_errors(f"keep the state of the promotion in collection {name!r}"):
-        manager.client.update_collection(name, metadata={KEY: row})
+    Gateway(manager.client, name).update(metadata={KEY: row})
 
 
 def read_state(manager: CollectionManager, name: str) -> PromotionState | None:
     """The promotion in which a collection is the target, if there is one."""
-    with engine_errors(f"open collection {name!r}"):
-        row = (manager.client.get_collection(name).config.metadata or {}).get(KEY)
+    row = metadata_in(Gateway(manager.client, name).info()).get(KEY)
     return PromotionState(**row) if row else None
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from qdrant_tools.client.gateway import engine_errors
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.copying import copy_indexes, create_like
 from qdrant_tools.collections.manager import CollectionManager
@@ -256,8 +255,7 @@ class Promotion:
     def _begun(self, plan: PromotionPlan) -> Collection:
         """The target, made if it is not there. A target that is not built yet says so from its first moment."""
         source = self.manager.open(plan.source)
-        with engine_errors(f"open collection {plan.source!r}"):
-            info = self.manager.client.get_collection(plan.source)
+        info = source.gateway.info()
         if plan.phase is None:
             params = dense_params(info, source.layout.vector)
             if params is None:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from qdrant_tools.client.gateway import engine_errors
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.metadata import CollectionMetadata
@@ -133,6 +132,6 @@ def _clean_up_in_place(manager: CollectionManager, state: PromotionState) -> lis
 
 def write_adapter(manager: CollectionManager, name: str, adapter: str | None, *, state: Mapping[str, Any]) -> None:
     """Name the adapter that serves and keep the state of its promotion, in one step."""
-    metadata = replace(manager.open(name).metadata, adapter=adapter)
-    with engine_errors(f"change the adapter of collection {name!r}"):
-        manager.client.update_collection(name, metadata={**metadata.for_qdrant(), KEY: dict(state)})
+    collection = manager.open(name)
+    metadata = replace(collection.metadata, adapter=adapter)
+    collection.gateway.update(metadata={**metadata.for_qdrant(), KEY: dict(state)})

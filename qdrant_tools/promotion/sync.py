@@ -16,9 +16,8 @@ from typing import Any
 
 from qdrant_client import models
 
-from qdrant_tools.client.gateway import DEFAULT_RETRY, engine_errors, plain_id
+from qdrant_tools.client.gateway import plain_id
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.collections.copying import pages
 from qdrant_tools.errors import CollectionError
 from qdrant_tools.records import Encoder, Progress, Vectors
 from qdrant_tools.validation import checked_unit_vectors
@@ -58,12 +57,11 @@ def carry(
     """
     target.check(encoder)
     done, several = Carried(), _has_other_vectors(source)
-    for records in pages(source.client, source.name, batch_size=batch_size):
+    for records in source.gateway.pages(batch_size=batch_size):
         alive()
         changed = _different(records, target)
         if changed:
-            points = _points(source, changed, encoder, several=several)
-            DEFAULT_RETRY(lambda batch=points: _upsert(target, batch))  # type: ignore[misc]
+            target.gateway.upsert(_points(source, changed, encoder, several=several))
         done += Carried(written=len(changed), unchanged=len(records) - len(changed))
         if progress is not None:
             progress(len(records))
@@ -71,7 +69,7 @@ def carry(
         alive()
         if not ids:
             continue
-        DEFAULT_RETRY(lambda batch=ids: _delete(target, batch))  # type: ignore[misc]
+        target.gateway.delete(ids)
         done += Carried(deleted=len(ids))
     return done
 
@@ -79,22 +77,23 @@ def carry(
 def differences(source: Collection, target: Collection, *, batch_size: int = 256) -> Carried:
     """What a pass would do, without doing it."""
     found = Carried()
-    for records in pages(source.client, source.name, batch_size=batch_size):
+    for records in source.gateway.pages(batch_size=batch_size):
         changed = len(_different(records, target))
         found += Carried(written=changed, unchanged=len(records) - changed)
     return found + Carried(deleted=sum(len(ids) for ids in _gone(source, target, batch_size)))
 
 
 def _different(records: Sequence[models.Record], target: Collection) -> list[models.Record]:
-    there = _retrieve(target, [record.id for record in records], with_payload=True)
+    there = target.gateway.retrieve([record.id for record in records])
     payloads = {plain_id(record.id): record.payload or {} for record in there}
     return [record for record in records if payloads.get(plain_id(record.id)) != (record.payload or {})]
 
 
 def _gone(source: Collection, target: Collection, batch_size: int) -> Iterator[list[Any]]:
     """For each page of the target, the points that the source does not have."""
-    for records in pages(target.client, target.name, batch_size=batch_size, with_payload=False):
-        here = {plain_id(record.id) for record in _retrieve(source, [record.id for record in records])}
+    for records in target.gateway.pages(batch_size=batch_size, with_payload=False):
+        ids = [record.id for record in records]
+        here = {plain_id(record.id) for record in source.gateway.retrieve(ids, with_payload=False)}
         yield [record.id for record in records if plain_id(record.id) not in here]
 
 
@@ -140,8 +139,7 @@ def _vector(source: Collection, row: Vectors, others: dict[str, Any] | None) -> 
 
 
 def _has_other_vectors(collection: Collection) -> bool:
-    with engine_errors(f"open collection {collection.name!r}"):
-        params = collection.client.get_collection(collection.name).config.params
+    params = collection.gateway.info().config.params
     dense = len(params.vectors) if isinstance(params.vectors, Mapping) else 1
     return dense + len(params.sparse_vectors or {}) > 1
 
@@ -149,27 +147,7 @@ def _has_other_vectors(collection: Collection) -> bool:
 def _other_vectors(source: Collection, points: Sequence[Any]) -> dict[Any, dict[str, Any]]:
     """Point -> its vectors by name but for the one that is made anew."""
     found = {}
-    for record in _retrieve(source, points, with_vectors=True):
+    for record in source.gateway.retrieve(points, with_payload=False, with_vectors=True):
         if isinstance(record.vector, dict):
             found[plain_id(record.id)] = {k: v for k, v in record.vector.items() if k != source.layout.vector}
     return found
-
-
-def _retrieve(collection: Collection, points: Sequence[Any], **what: Any) -> list[models.Record]:
-    options = {"with_payload": False, "with_vectors": False} | what
-
-    def read() -> list[models.Record]:
-        with engine_errors(f"read from collection {collection.name!r}"):
-            return collection.client.retrieve(collection.name, list(points), **options)
-
-    return DEFAULT_RETRY(read)
-
-
-def _upsert(target: Collection, points: list[models.PointStruct]) -> None:
-    with engine_errors(f"write to collection {target.name!r}"):
-        target.client.upsert(target.name, points, wait=True)
-
-
-def _delete(target: Collection, points: list[Any]) -> None:
-    with engine_errors(f"delete from collection {target.name!r}"):
-        target.client.delete(target.name, models.PointIdsList(points=points), wait=True)

@@ -20,7 +20,7 @@ from qdrant_tools.promotion.in_place import missing
 from qdrant_tools.promotion.sync import differences
 from qdrant_tools.records import Encoder, HeldOut, Vectors
 from qdrant_tools.search.dense import search_batch
-from qdrant_tools.search.neighbours import Questions, Truth, answers
+from qdrant_tools.search.neighbours import Questions, Truth
 from qdrant_tools.validation import checked_count, checked_number, checked_unit_vectors
 
 
@@ -88,7 +88,7 @@ def verify_copy(
 
     `before` is the encoder that serves now: without it the metric on `held_out` is reported and decides nothing.
     """
-    points = [each.client.count(each.name, exact=True).count for each in (source, target)]
+    points = [each.gateway.count() for each in (source, target)]
     left = differences(source, target).differences
     checks = [
         Check("points", points[0] == points[1], points[1], f"{points[0]}, as in {source.name!r}"),
@@ -111,7 +111,7 @@ def verify_in_place(
     before: Encoder | None = None,
 ) -> Verification:
     """Check that every point of a collection has the vector that `target` names, by `encoder`, and is found by it."""
-    points, left = source.client.count(source.name, exact=True).count, missing(target)
+    points, left = source.gateway.count(), missing(target)
     checks = [Check("points without the new vector", left == 0, left, "0")]
     if left < points:
         texts, stored = _samples(target, gates.samples)
@@ -138,7 +138,7 @@ def verify_queries(
             "a query adapter is verified on held-out queries: give held_out=HeldOut(queries, qrels) and "
             "before=encoder, on the command line --queries, --qrels and --before"
         )
-    points = collection.client.count(collection.name, exact=True).count
+    points = collection.gateway.count()
     metric = _metric(collection, collection, encoder, gates, held_out, before)
     return Verification(collection.name, points, (metric,))
 
@@ -165,7 +165,7 @@ def _vectors(texts: list[str], stored: Vectors, encoder: Encoder, gates: Gates) 
 
 def _recall(target: Collection, stored: Vectors, gates: Gates) -> Check:
     questions = Questions(stored)
-    found = answers(target, questions.requests(target, target.search_params(), gates.k))
+    found = target.gateway.query_batch(questions.requests(target, target.search_params(), gates.k))
     recall = Truth.of(target, questions, gates.k).recall([[plain_id(point.id) for point in hits] for hits in found])
     return Check(f"recall@{gates.k} against exact", recall >= gates.recall, recall, f"at least {gates.recall}")
 

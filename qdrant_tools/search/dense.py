@@ -15,16 +15,13 @@ from typing import Unpack
 from numpy.typing import ArrayLike
 from qdrant_client import models
 
-from qdrant_tools.client.gateway import engine_errors, plain_id
+from qdrant_tools.client.gateway import plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import InputError
 from qdrant_tools.records import Encoder, Hit, Vectors
 from qdrant_tools.search.neighbours import levelled
 from qdrant_tools.search.options import SearchArguments, SearchOptions
 from qdrant_tools.validation import brief, checked_count, checked_text, checked_unit_vectors, checked_vectors
-
-REQUESTS_AT_ONCE = 64
-"""Queries per round trip: enough to keep a server busy, few enough to bound the answer."""
 
 
 @dataclass(frozen=True)
@@ -90,20 +87,18 @@ def search_groups(
         raise InputError("diversity is for single hits: groups by a field are diverse by that field already")
     vector = encoded(collection, checked_queries([query]), encoder)[0]
     template = options.request(collection)
-    with engine_errors(f"search collection {collection.name!r}"):
-        found = collection.client.query_points_groups(
-            collection.name,
-            collection.layout.metadata_field(by),
-            query=vector.tolist(),
-            using=template.using,
-            query_filter=template.filter,
-            search_params=template.params,
-            score_threshold=template.score_threshold,
-            limit=options.k,
-            group_size=group_size,
-            with_payload=options.payload(collection),
-        )
-    groups = [HitGroup(group.id, tuple(_hits(collection, group.hits))) for group in found.groups if group.hits]
+    groups_found = collection.gateway.query_groups(
+        collection.layout.metadata_field(by),
+        query=vector.tolist(),
+        using=template.using,
+        query_filter=template.filter,
+        search_params=template.params,
+        score_threshold=template.score_threshold,
+        limit=options.k,
+        group_size=group_size,
+        with_payload=options.payload(collection),
+    )
+    groups = [HitGroup(group.id, tuple(_hits(collection, group.hits))) for group in groups_found if group.hits]
     best = levelled([group.hits[0].score for group in groups]).tolist()
     order = sorted(range(len(groups)), key=lambda at: (-best[at], isinstance(groups[at].value, str), groups[at].value))
     return [groups[at] for at in order]
@@ -123,14 +118,8 @@ def encoded(collection: Collection, queries: Sequence[str], encoder: Encoder) ->
 def run_requests(
     collection: Collection, requests: Sequence[models.QueryRequest], *, ranked: bool = False
 ) -> list[list[Hit]]:
-    """Send prepared requests in batches; the hits of each, in order. `ranked` keeps the engine's order of hits."""
-    results: list[list[Hit]] = []
-    for start in range(0, len(requests), REQUESTS_AT_ONCE):
-        batch = list(requests[start : start + REQUESTS_AT_ONCE])
-        with engine_errors(f"search collection {collection.name!r}"):
-            responses = collection.client.query_batch_points(collection.name, batch)
-        results.extend(_hits(collection, response.points, ranked=ranked) for response in responses)
-    return results
+    """Send prepared requests; the hits of each, in order. `ranked` keeps the engine's order of hits."""
+    return [_hits(collection, points, ranked=ranked) for points in collection.gateway.query_batch(requests)]
 
 
 def checked_queries(queries: Sequence[str]) -> Sequence[str]:

@@ -19,20 +19,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
 
-from qdrant_tools.client.connect import embedded_client
-from qdrant_tools.client.gateway import engine_errors, plain_id
+from qdrant_tools.client.gateway import plain_id
 from qdrant_tools.collections.adopt import sample
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import CollectionError
-from qdrant_tools.records import ScoredIds, Vectors
+from qdrant_tools.records import Vectors
 
 ROUNDING = 2e-6
 """Share of the largest score up to which scores differ by rounding: orders of summation differ by a quarter of that."""
 TIE = 1e-5
 """The same for recall, where a wrong "as near" costs a user nothing and a wrong "farther" is a false alarm."""
-BATCH = 64
 
 PointId = str | int
 ExactScores = Callable[[Mapping[int, Sequence[PointId]]], Mapping[int, Mapping[PointId, float]]]
@@ -146,7 +144,12 @@ class Truth:
     def of(cls, collection: Collection, questions: Questions, k: int) -> Truth:
         """Ask the collection, comparing with every vector."""
         depth = exact_depth(k)
-        found = _rankings(collection, questions.vectors, depth + questions.extra)
+        found = collection.gateway.rankings(
+            questions.vectors,
+            [depth + questions.extra] * len(questions.vectors),
+            using=collection.layout.vector or None,
+            params=collection.search_params(exact=True),
+        )
         exact = [questions.without_own(number, ids, scores) for number, (ids, scores) in enumerate(found)]
         return cls(collection, questions, k, tuple(nearest_of(each, k, asked=depth) for each in exact))
 
@@ -160,61 +163,8 @@ class Truth:
             requests[number].model_copy(update={"filter": _only(ids), "limit": len(ids)})
             for number, ids in asked.items()
         ]
-        found = answers(self.collection, chosen)
+        found = self.collection.gateway.query_batch(chosen)
         return {number: {plain_id(p.id): p.score for p in points} for number, points in zip(asked, found, strict=True)}
-
-
-def vector_rankings(
-    client: QdrantClient,
-    name: str,
-    vectors: Vectors,
-    limits: Sequence[int],
-    *,
-    using: str | None = None,
-    params: models.SearchParams | None = None,
-    query_filter: models.Filter | None = None,
-) -> list[ScoredIds]:
-    """The ids and scores of the points nearest to each query vector (n, dimension), in the order of the engine.
-
-    A client of the embedded engine makes no `ScoredPoint` for that, which costs more than the search, and asks all its
-    readers at once.
-    """
-    if not len(vectors):
-        return []
-    embedded = embedded_client(client)
-    if embedded is not None:
-        return embedded.rankings(name, vectors, limits, using=using, params=params, query_filter=query_filter)
-    requests = [
-        models.QueryRequest(query=row, limit=limit, using=using, params=params, filter=query_filter, with_payload=False)
-        for row, limit in zip(vectors.tolist(), limits, strict=True)
-    ]
-    responses = [response.points for response in client.query_batch_points(name, requests)]
-    return [
-        ([plain_id(point.id) for point in points], np.array([point.score for point in points], dtype=np.float32))
-        for points in responses
-    ]
-
-
-def _rankings(collection: Collection, vectors: Vectors, limit: int) -> list[ScoredIds]:
-    """Ids and scores of the points nearest to each vector (n, dimension), compared with every stored one."""
-    using, params = collection.layout.vector or None, collection.search_params(exact=True)
-    found: list[ScoredIds] = []
-    for start in range(0, len(vectors), BATCH):
-        block = vectors[start : start + BATCH]
-        limits = [limit] * len(block)
-        with engine_errors(f"search collection {collection.name!r}"):
-            found += vector_rankings(collection.client, collection.name, block, limits, using=using, params=params)
-    return found
-
-
-def answers(collection: Collection, requests: Sequence[models.QueryRequest]) -> list[list[models.ScoredPoint]]:
-    """What the engine answers to each request; they are sent `BATCH` at a time."""
-    found: list[list[models.ScoredPoint]] = []
-    for start in range(0, len(requests), BATCH):
-        with engine_errors(f"search collection {collection.name!r}"):
-            responses = collection.client.query_batch_points(collection.name, requests[start : start + BATCH])
-        found.extend(response.points for response in responses)
-    return found
 
 
 def _only(ids: Sequence[PointId]) -> models.Filter:

@@ -15,7 +15,7 @@ import pytest
 from tiny import WordEncoder, numbered
 
 from qdrant_tools.client.connect import connect
-from qdrant_tools.collections import copying
+from qdrant_tools.client.gateway import Gateway
 from qdrant_tools.collections.copying import INCOMPLETE, copy_collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.points import fetch, point_id, stored_vectors
@@ -161,7 +161,7 @@ def test_a_snapshot_whose_points_cannot_be_read_leaves_no_half_collection(client
     def fail(*arguments, **options):
         raise EngineError("no more pages")
 
-    monkeypatch.setattr(copying, "pages", fail)
+    monkeypatch.setattr(Gateway, "pages", fail)
     with pytest.raises(EngineError, match="no more pages"):
         restore_snapshot(client, tmp_path / "one", "back")
     assert CollectionManager(client).names() == ["docs"]

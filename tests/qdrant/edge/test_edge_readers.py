@@ -19,11 +19,11 @@ import pytest
 from qdrant_client import models
 
 from qdrant_tools.client.connect import aconnect, connect
+from qdrant_tools.client.gateway import Gateway
 from qdrant_tools.edge.readers import messages as journal
 from qdrant_tools.edge.readers import pool as readers
 from qdrant_tools.edge.storage.files import READERS_FOLDER
 from qdrant_tools.errors import CollectionNotFoundError, InputError, PlusError, UsageError, VectorError
-from qdrant_tools.search.neighbours import vector_rankings
 
 NAME, SIZE, POINTS = "docs", 8, 400
 DEADLINE = 120  # seconds until a busy machine must have done what takes one
@@ -211,7 +211,7 @@ def test_a_reader_answers_what_this_process_answers(unchanged, method, arguments
 def test_rankings_come_from_all_readers_in_the_order_of_the_queries(unchanged):
     asked = np.array(vectors(300, 3), dtype=np.float32)
     limits = [1 + i % 13 for i in range(len(asked))]
-    found = vector_rankings(unchanged, NAME, asked, limits)
+    found = Gateway(unchanged, NAME).rankings(asked, limits)
     for row, limit, (ids, scores) in zip(asked.tolist(), limits, found, strict=True):
         hits = Here(unchanged).query_points(NAME, query=row, limit=limit).points
         assert list(ids) == [hit.id for hit in hits]
@@ -225,7 +225,7 @@ def test_ids_of_every_kind_travel(client):
         NAME, [models.PointStruct(id=i, vector=row) for i, row in zip([*uuids, 2**64 - 1], rows, strict=True)]
     )
     asked = np.array([rows[i % 3] for i in range(200)], dtype=np.float32)
-    assert {ids[0] for ids, _ in vector_rankings(client, NAME, asked, [1] * len(asked))} == {*uuids, 2**64 - 1}
+    assert {ids[0] for ids, _ in Gateway(client, NAME).rankings(asked, [1] * len(asked))} == {*uuids, 2**64 - 1}
 
 
 WRITES = [

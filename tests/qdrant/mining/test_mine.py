@@ -10,16 +10,16 @@ import pytest
 from qdrant_client import models
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
+from qdrant_tools.client.gateway import Gateway
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.points import point_id
 from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import InputError, SpaceMismatchError
 from qdrant_tools.indexing import index_passages
-from qdrant_tools.mining import Judge, MiningSettings, MiningStats, candidates, mine, positives_by_query
+from qdrant_tools.mining import Judge, MiningSettings, MiningStats, mine, positives_by_query
 from qdrant_tools.mining.rules import Candidates, Positives, eligible, is_copy, ordered, sampling_order, score_limit
 from qdrant_tools.records import Label, Passage
-from qdrant_tools.search.neighbours import vector_rankings
 
 OPEN = MiningSettings(max_share=None, duplicate_similarity=None)
 """No rule but that a known positive is no negative."""
@@ -76,11 +76,13 @@ def test_negatives_are_the_nearest_passages_that_no_rule_removes(client, encoder
 def test_mining_looks_further_than_a_search_unless_told_otherwise(tmp_path, encoder, monkeypatch, given, looked):
     asked: list[int | None] = []
 
-    def watched(client, name, vectors, limits, **how):
-        asked.extend(how["params"].hnsw_ef for _ in limits)
-        return vector_rankings(client, name, vectors, limits, **how)
+    rankings = Gateway.rankings
 
-    monkeypatch.setattr(candidates, "vector_rankings", watched)
+    def watched(gateway, vectors, limits, **how):
+        asked.extend(how["params"].hnsw_ef for _ in limits)
+        return rankings(gateway, vectors, limits, **how)
+
+    monkeypatch.setattr(Gateway, "rankings", watched)
     for client in client_of("edge", tmp_path):
         collection = filled(client, encoder, numbered(5))
         collection = replace(collection, metadata=replace(collection.metadata, hnsw_ef=77))
@@ -399,7 +401,7 @@ def test_rankings_are_what_the_client_finds(client, encoder):
     requests = [models.QueryRequest(query=row, limit=k) for row, k in zip(vectors.tolist(), limits, strict=True)]
     found = [response.points for response in client.query_batch_points(collection.name, requests)]
     expected = [([point.id for point in points], [point.score for point in points]) for points in found]
-    rankings = vector_rankings(client, collection.name, vectors, limits)
+    rankings = collection.gateway.rankings(vectors, limits)
     assert [list(ids) for ids, _ in rankings] == [ids for ids, _ in expected]
     for (_, scores), (_, wanted) in zip(rankings, expected, strict=True):
         assert scores == pytest.approx(wanted)

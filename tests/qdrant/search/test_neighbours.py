@@ -18,7 +18,6 @@ from qdrant_tools.search.neighbours import (
     ROUNDING,
     Questions,
     Truth,
-    answers,
     exact_depth,
     levelled,
     nearest_of,
@@ -118,7 +117,7 @@ def test_scores_of_compressed_vectors_are_not_taken_for_exact_ones(tmp_path):
     settings = CollectionSettings(quantization=Quantization("binary", rescore=False), full_scan_threshold=10)
     collection = filled(client, rows, settings=settings)
     questions = Questions(rows[:20])
-    found = [[p.id for p in each] for each in answers(collection, questions.requests(collection, None, 10))]
+    found = [[p.id for p in each] for each in collection.gateway.query_batch(questions.requests(collection, None, 10))]
     by_hand = np.argsort(-(rows[:20] @ rows.T), axis=1)[:, :10]
     plain = float(np.mean([len(set(ids) & set(line.tolist())) / 10 for ids, line in zip(found, by_hand)]))
     assert Truth.of(collection, questions, 10).recall(found) == pytest.approx(plain, abs=1e-9)
