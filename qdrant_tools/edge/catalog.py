@@ -11,9 +11,9 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.conversions import common_types as types
 from qdrant_client.http import models
 
-from qdrant_tools.edge.convert.checks import DONE, check_options, json_payload
-from qdrant_tools.edge.convert.config import LARGEST_VECTOR, member, merged_settings, with_vectors
-from qdrant_tools.edge.convert.info import collection_info, engine_schema
+from qdrant_tools.edge.convert.checks import DONE, check_options, json_payload, member
+from qdrant_tools.edge.convert.config import LARGEST_VECTOR, collection_info, merged_settings, with_vectors
+from qdrant_tools.edge.convert.payload_index import engine_index
 from qdrant_tools.edge.storage.engine import Engine
 from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import CollectionExistsError, CollectionNotFoundError, InputError, NotSupportedError
@@ -94,7 +94,8 @@ class CatalogMethods(QdrantBase):
     def get_collection(self, collection_name: str, **options: Any) -> types.CollectionInfo:
         check_options(options)
         collection = self.engine.collection(collection_name)
-        return collection_info(collection, building=self.engine.builds.running(collection))
+        building = self.engine.builds.running(collection)
+        return collection_info(collection.settings, collection.info(), building=building)
 
     # -- aliases
 
@@ -158,7 +159,7 @@ class CatalogMethods(QdrantBase):
             raise InputError(f"field_schema is needed to index '{field_name}', for example 'keyword'")
         collection = self.engine.collection(collection_name)
         with collection.call:
-            operation = qe.UpdateOperation.create_field_index(field_name, engine_schema(wanted))
+            operation = qe.UpdateOperation.create_field_index(field_name, engine_index(wanted))
         collection.restructure(operation, indexes=1)
         return DONE
 
@@ -195,7 +196,7 @@ class CatalogMethods(QdrantBase):
     def delete_vector_name(self, collection_name: str, vector_name: str, **options: Any) -> types.UpdateResult:
         check_options(options)
         collection = self.engine.collection(collection_name)
-        collection.schema.knows(vector_name)
+        collection.schema.require(vector_name)
         if len(collection.schema.dense) + len(collection.schema.sparse) == 1:
             raise NotSupportedError(f"'{vector_name}' is the last vector of '{collection.name}': one must remain")
         with collection.call:

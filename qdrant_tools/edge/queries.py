@@ -30,10 +30,10 @@ from qdrant_tools.edge.convert.checks import (
     engine_id,
     finite,
     maybe_finite,
+    member,
     text,
     whole,
 )
-from qdrant_tools.edge.convert.config import member
 from qdrant_tools.edge.convert.filters import datetime_text, engine_filter, engine_formula, without_ids
 from qdrant_tools.edge.convert.records import client_vector, payload_selector, vector_selector
 from qdrant_tools.edge.storage.engine import Engine
@@ -182,7 +182,7 @@ class Translation:
         name = self.using or DEFAULT_VECTOR
         if lookup is not None and lookup.vector is not None:
             name = lookup.vector
-        source.schema.knows(name)
+        source.schema.require(name)
         with source.hold() as shard:
             records = shard.retrieve([point_id], False, [name])
         if not records:

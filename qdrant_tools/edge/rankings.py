@@ -124,7 +124,7 @@ def engine_rankings(engine: Engine, name: str, queries: VectorQueries) -> Rankin
 def _requests(collection: OpenCollection, queries: VectorQueries) -> list[qe.QueryRequest]:
     name = queries.using or DEFAULT_VECTOR
     schema = collection.schema
-    schema.knows(name)
+    schema.require(name)
     if name not in schema.dense or schema.dense[name].multi:
         raise NotSupportedError(f"{schema.where(name)}: rankings are of dense vectors, one for each point")
     params, condition = search_params(queries.params), engine_filter(queries.filter)

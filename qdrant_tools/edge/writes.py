@@ -32,11 +32,11 @@ from qdrant_tools.edge.convert.checks import (
     json_payload,
     text,
     texts,
-    unknown,
+    unsupported,
     whole,
 )
+from qdrant_tools.edge.convert.config import index_due
 from qdrant_tools.edge.convert.filters import engine_filter
-from qdrant_tools.edge.convert.info import index_due
 from qdrant_tools.edge.convert.records import blocks, engine_points, rows_of
 from qdrant_tools.edge.readers.messages import Entry
 from qdrant_tools.edge.storage.disk_space import Sizes, payload_bytes, point_sizes, vector_numbers
@@ -191,7 +191,7 @@ class WriteMethods(QdrantBase):
     ) -> types.UpdateResult:
         names = texts(vectors, "vectors")
         for name in names:
-            self.engine.collection(collection_name).schema.knows(name)
+            self.engine.collection(collection_name).schema.require(name)
         return self._change(collection_name, "delete_vectors", points, names, **options)
 
     @journaled
@@ -269,7 +269,7 @@ class WriteMethods(QdrantBase):
             return self.update_vectors(name, operation.update_vectors.points, operation.update_vectors.update_filter)
         if isinstance(operation, models.DeleteVectorsOperation):
             return self.delete_vectors(name, operation.delete_vectors.vector, chosen(operation.delete_vectors))
-        raise unknown(operation, "operation")
+        raise unsupported(operation, "operation")
 
     # -- index and durability
 
@@ -285,7 +285,7 @@ class WriteMethods(QdrantBase):
         self.engine.collection(collection_name).flush()
 
     def _settle(self, collection: OpenCollection) -> None:
-        if index_due(collection, collection.info()):
+        if index_due(collection.settings, collection.info()):
             self.build_index(collection.name)
         else:
             collection.flush()

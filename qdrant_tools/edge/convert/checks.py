@@ -1,10 +1,10 @@
-"""Point ids, vectors, payloads and numbers, checked before the engine sees them, and brought into the form it takes.
+"""The single values of a call, checked before the engine sees them: vectors, ids, payloads, numbers, options.
 
-The engine stores a vector with NaN without a word and never finds it again; it takes `True` for the id 1; a payload
-nested 124 levels deep is acknowledged, and from then on the collection cannot be opened. All are refused here, each
-with one error that names the value and the way out. Does not know: shards, requests.
+The engine stores a vector with NaN without a word and never finds it again. It takes `True` for the id 1. It accepts a
+payload nested 124 levels deep and can never open the collection again. All are refused here.
 
-Call options that mean something only to a cluster: accepted where they hold anyway, refused where they do not.
+Guarantees: what is returned has the form that the engine takes; each error names the value and the way out.
+Does not know: requests, shards.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import repeat
 from typing import Any
 
@@ -29,11 +30,18 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 LARGEST_ID = 2**64 - 1
 LARGEST_COUNT = 2**63 - 1
 DEFAULT_VECTOR = ""
-TEXT = {str}
-PLAIN = {str, int, bool, type(None)}
+JSON_KEY = {str}
+JSON_SCALARS = {str, int, bool, type(None)}
 
 EngineVector = list[float] | list[list[float]] | qe.SparseVector
-EngineId = int | uuid.UUID | str  # what the engine's stub calls a PointId
+EngineId = int | uuid.UUID | str  # the engine's own PointId
+
+DONE = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
+"""The answer to every write: it is applied when the call returns."""
+# One copy in one process: every read is consistent, every write is ordered and applied before the call returns. A call
+# that waits for nobody needs no timeout.
+ALWAYS_HONOURED = {"wait", "ordering", "consistency", "timeout", "method", "parallel", "max_retries"}
+SHARD_OPTIONS = {"shard_key_selector", "shard_key"}
 
 
 @dataclass(frozen=True)
@@ -60,18 +68,18 @@ class VectorSchema:
     def where(self, name: str) -> str:
         return f"collection '{self.collection}'" + (f", vector '{name}'" if name else "")
 
-    def knows(self, name: str) -> None:
+    def require(self, name: str) -> None:
         """Raise `InputError` if there is no vector of this name."""
         if name in self.dense or name in self.sparse:
             return
-        named = sorted(n for n in (*self.dense, *self.sparse) if n)
-        expected = f"its vectors are {named}" if named else "its vector has no name" if self.dense else "it has none"
-        wanted = f"vector named {text(name, 'vector name')!r}" if name else "unnamed vector"
-        raise InputError(f"collection '{self.collection}' has no {wanted} (Not existing vector name): {expected}")
+        names = sorted(existing for existing in (*self.dense, *self.sparse) if existing)
+        expected = f"its vectors are {names}" if names else "its vector has no name" if self.dense else "it has none"
+        missing = f"vector named {text(name, 'vector name')!r}" if name else "unnamed vector"
+        raise InputError(f"collection '{self.collection}' has no {missing} (Not existing vector name): {expected}")
 
     def check(self, name: str, vector: Any) -> EngineVector:
         """Return `vector` as the engine takes it. Raises `VectorError`, `InputError`, `NotSupportedError`."""
-        self.knows(name)
+        self.require(name)
         if name in self.sparse:
             return sparse_vector(vector, self.where(name))
         shape = self.dense[name]
@@ -81,11 +89,11 @@ class VectorSchema:
             vector = vector.tolist()
         if not isinstance(vector, Sequence) or isinstance(vector, (str, bytes)):
             raise unknown_vector(vector, self.where(name))
-        rows = len(vector) > 0 and isinstance(vector[0], Sequence | np.ndarray)
-        if rows != shape.multi:
+        is_multi = len(vector) > 0 and isinstance(vector[0], Sequence | np.ndarray)
+        if is_multi != shape.multi:
             expected = "a list of vectors" if shape.multi else "one vector"
             raise VectorError(f"{self.where(name)} expects {expected} of {shape.size} numbers, got {brief(vector)}")
-        if not rows:
+        if not is_multi:
             return dense_vector(vector, shape.size, self.where(name))
         return [dense_vector(row, shape.size, self.where(name)) for row in vector]
 
@@ -145,11 +153,11 @@ def unknown_vector(vector: Any, where: str) -> InputError | NotSupportedError:
     return VectorError(f"{where} expects a vector, got {brief(vector)}")
 
 
-def unknown(given: Any, kind: str) -> InputError | NotSupportedError:
-    """The error for a request's part of no known type: qdrant-client's own, or something else altogether."""
-    if isinstance(given, BaseModel):
-        return NotSupportedError(f"the embedded engine has no {kind} {type(given).__name__}")
-    return InputError(f"{brief(given)} is no {kind}, expected one of qdrant_client.models")
+def unsupported(part: Any, kind: str) -> InputError | NotSupportedError:
+    """The error for a part of a request that cannot be converted: a model of qdrant-client, or no model at all."""
+    if isinstance(part, BaseModel):
+        return NotSupportedError(f"the embedded engine has no {kind} {type(part).__name__}")
+    return InputError(f"{brief(part)} is no {kind}, expected one of qdrant_client.models")
 
 
 def whole(value: Any, name: str, *, least: int = 1, most: int = LARGEST_COUNT) -> int:
@@ -186,7 +194,24 @@ def texts(values: Any, name: str) -> list[str]:
     """Return a list of texts. Raises `InputError`; a bare text is not taken for a list of letters."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise InputError(f"{name} expects a list of texts, got {brief(values)}")
-    return [text(each, name) for each in values]
+    return [text(value, name) for value in values]
+
+
+@cache
+def _members(kind: type) -> dict[str, Any]:
+    """The engine's enum members under names without case and underscores; its enums cannot be iterated."""
+    return {name.lower().replace("_", ""): getattr(kind, name) for name in dir(kind) if name[:1].isupper()}
+
+
+def member(kind: type, value: Any) -> Any:
+    """The member of the engine's enum that means the same as one of qdrant-client's (or its text), None for None."""
+    if value is None:
+        return None
+    name = str(getattr(value, "value", value))
+    engine_member = _members(kind).get(name.lower().replace("_", ""))
+    if engine_member is None:
+        raise NotSupportedError(f"the embedded engine has no {kind.__name__} {name!r}")
+    return engine_member
 
 
 def engine_id(point_id: Any) -> EngineId:
@@ -214,21 +239,21 @@ def engine_ids(point_ids: Any) -> list[EngineId]:
 
 
 def client_id(point_id: Any) -> int | str:
-    """Return a point id of the engine as qdrant-client gives it: an integer or a UUID's text."""
+    """Return a point id of the engine in qdrant-client's form: an integer or a UUID's text."""
     return point_id if isinstance(point_id, int) else str(point_id)
 
 
 def json_payload(payload: Any, *, levels: int = DEEPEST_PAYLOAD) -> dict[str, Any]:
     """Return a payload as JSON values, as a server would store it: datetimes and UUIDs as text, NaN refused.
 
-    Raises `InputError` for something that JSON cannot hold, and for more than `levels` objects and lists inside
-    one another, with the path to the place.
+    Raises `InputError` for something that JSON cannot hold. For more than `levels` objects and lists inside one another
+    it names the path.
     """
     if payload is None:
         return {}
     if not isinstance(payload, Mapping):
         raise InputError(f"payload must be a mapping of names to JSON values, got {brief(payload)}")
-    if type(payload) is dict and _is_json(payload, levels):
+    if type(payload) is dict and _is_json(payload, levels):  # the usual case, without a copy
         return payload
     refuse_nesting(payload, parts, levels, "payload")
     try:
@@ -246,7 +271,7 @@ def json_payload(payload: Any, *, levels: int = DEEPEST_PAYLOAD) -> dict[str, An
 
 def _is_json(value: Any, levels: int) -> bool:
     kind = type(value)
-    if kind in PLAIN:
+    if kind in JSON_SCALARS:
         return kind is not int or -LARGEST_NUMBER <= value <= LARGEST_NUMBER
     if kind is float:
         return math.isfinite(value)
@@ -254,7 +279,7 @@ def _is_json(value: Any, levels: int) -> bool:
         return False
     if kind is list:
         return all(map(_is_json, value, repeat(levels - 1)))
-    return kind is dict and set(map(type, value)) <= TEXT and all(map(_is_json, value.values(), repeat(levels - 1)))
+    return kind is dict and set(map(type, value)) <= JSON_KEY and all(map(_is_json, value.values(), repeat(levels - 1)))
 
 
 def _numpy_to_python(value: Any) -> Any:
@@ -263,19 +288,11 @@ def _numpy_to_python(value: Any) -> Any:
     raise ValueError(f"{type(value).__name__} is not JSON")
 
 
-# one copy in one process: every read is consistent, every write is ordered and applied before the call returns,
-# and a call that waits for nobody needs no timeout
-HOLD_ANYWAY = {"wait", "ordering", "consistency", "timeout", "method", "parallel", "max_retries"}
-REFUSED = {"shard_key_selector", "shard_key"}
-
-DONE = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
-
-
 def check_options(options: dict[str, Any]) -> None:
     """Raise `NotSupportedError` for options that cannot be honoured, `UsageError` for unknown ones."""
     for name, value in options.items():
-        if name in HOLD_ANYWAY or (name in REFUSED and value is None):
+        if name in ALWAYS_HONOURED or (name in SHARD_OPTIONS and value is None):
             continue
-        if name in REFUSED:
+        if name in SHARD_OPTIONS:
             raise NotSupportedError(f"{name}={value!r}: the embedded engine has one shard; drop it or use a server")
         raise UsageError(f"unknown argument {name}={value!r}")

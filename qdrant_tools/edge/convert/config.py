@@ -1,28 +1,31 @@
-"""A collection's settings (qdrant-client's `CreateCollection`) -> the engine's configuration.
+"""A collection's settings, kept as qdrant-client's `CreateCollection`: given to the engine, changed, and reported.
 
 Guarantees: every setting reaches the engine or is refused with `NotSupportedError`; defaults are a server's.
 Does not know: files, shards.
-
-Changed settings of a collection: qdrant-client's differences merged into `CreateCollection`.
-
-Does not know: the engine, files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import qdrant_edge as qe
 from qdrant_client.http import models
 
-from qdrant_tools.edge.convert.checks import DEFAULT_VECTOR, VectorSchema, VectorShape, json_payload, maybe_finite
+from qdrant_tools.edge.convert.checks import (
+    DEFAULT_VECTOR,
+    VectorSchema,
+    VectorShape,
+    json_payload,
+    maybe_finite,
+    member,
+)
+from qdrant_tools.edge.convert.payload_index import client_index
 from qdrant_tools.errors import InputError, NotSupportedError
 from qdrant_tools.validation import brief
 
 LARGEST_VECTOR = 65_536  # what a server's REST layer accepts
-NO_VECTORS = "no-vectors"  # the engine wants a vector; no point has this one
+NO_VECTORS = "no-vectors"  # the engine needs a vector; no point has this one
 HNSW_DEFAULTS = models.HnswConfig(m=16, ef_construct=100, full_scan_threshold=10_000, max_indexing_threads=0)
 OPTIMIZER_DEFAULTS = models.OptimizersConfig(
     deleted_threshold=0.2,
@@ -31,23 +34,6 @@ OPTIMIZER_DEFAULTS = models.OptimizersConfig(
     indexing_threshold=10_000,
     flush_interval_sec=5,
 )
-
-
-@cache
-def _members(kind: type) -> dict[str, Any]:
-    """The engine's enum members under names without case and underscores; its enums cannot be iterated."""
-    return {name.lower().replace("_", ""): getattr(kind, name) for name in dir(kind) if name[:1].isupper()}
-
-
-def member(kind: type, value: Any) -> Any:
-    """The member of the engine's enum that means the same as one of qdrant-client's (or its text), None for None."""
-    if value is None:
-        return None
-    text = str(getattr(value, "value", value))
-    found = _members(kind).get(text.lower().replace("_", ""))
-    if found is None:
-        raise NotSupportedError(f"the embedded engine has no {kind.__name__} {text!r}")
-    return found
 
 
 def vector_params(settings: models.CreateCollection) -> dict[str, models.VectorParams]:
@@ -196,7 +182,9 @@ def _sparse(params: models.SparseVectorParams) -> qe.EdgeSparseVectorParams:
     )
 
 
-EXPECTED: dict[str, tuple[type, ...]] = {
+# -- changes
+
+CHANGE_TYPES: dict[str, tuple[type, ...]] = {
     "metadata": (Mapping,),
     "hnsw_config": (models.HnswConfigDiff,),
     "optimizers_config": (models.OptimizersConfigDiff,),
@@ -219,46 +207,46 @@ def merged_settings(
     """Return `settings` with the arguments of `update_collection` applied. Raises `InputError`, `NotSupportedError`."""
     merged: dict[str, Any] = {}
     for name, change in changes.items():
-        if name in EXPECTED and not isinstance(change, EXPECTED[name]):
-            kinds = " or ".join(kind.__name__ for kind in EXPECTED[name])
-            raise InputError(f"{name} expects {kinds}, got {brief(change)}")
+        if name in CHANGE_TYPES and not isinstance(change, CHANGE_TYPES[name]):
+            expected = " or ".join(kind.__name__ for kind in CHANGE_TYPES[name])
+            raise InputError(f"{name} expects {expected}, got {brief(change)}")
         if name == "metadata":
             merged["metadata"] = {**(settings.metadata or {}), **json_payload(change)}
         elif name in ("hnsw_config", "optimizers_config"):
-            merged[name] = _over(getattr(settings, name), change)
+            merged[name] = _merged(getattr(settings, name), change)
         elif name == "quantization_config":
             merged[name] = None if isinstance(change, models.Disabled) else change
         elif name == "vectors_config":
-            merged["vectors"] = _vectors(settings, change, collection)
+            merged["vectors"] = _merged_vectors(settings, change, collection)
         elif name == "sparse_vectors_config":
             merged["sparse_vectors"] = _merged_sparse(settings, change, collection)
         elif name == "collection_params":
-            merged.update(_params(change))
+            merged.update(_merged_params(change))
         else:
             raise NotSupportedError(f"update_collection({name}=...): the embedded engine has no such setting")
     return settings.model_copy(update=merged)
 
 
-def _over(base: Any, change: Any) -> Any:
+def _merged(base: Any, change: Any) -> Any:
     return change if base is None else base.model_copy(update=change.model_dump(exclude_none=True))
 
 
-def _vectors(settings: models.CreateCollection, changes: Any, collection: str) -> Any:
-    """The dense vectors with their differences; the unnamed one is '' in `changes`."""
+def _merged_vectors(settings: models.CreateCollection, changes: Any, collection: str) -> Any:
+    """The dense vectors with their changes; the unnamed one is '' in `changes`."""
     vectors = vector_params(settings)
     for name, change in changes.items():
         if name not in vectors:
             raise InputError(f"collection '{collection}' has no vector named {name!r}: Not existing vector name")
         if not isinstance(change, models.VectorParamsDiff):
             raise InputError(f"vectors_config {name!r} expects VectorParamsDiff, got {brief(change)}")
-        vectors[name] = _vector(vectors[name], change)
+        vectors[name] = _merged_vector(vectors[name], change)
     return vectors if isinstance(settings.vectors, Mapping) else vectors[""]
 
 
-def _vector(params: models.VectorParams, change: models.VectorParamsDiff) -> models.VectorParams:
+def _merged_vector(params: models.VectorParams, change: models.VectorParamsDiff) -> models.VectorParams:
     update: dict[str, Any] = {}
     if change.hnsw_config is not None:
-        update["hnsw_config"] = _over(params.hnsw_config, change.hnsw_config)
+        update["hnsw_config"] = _merged(params.hnsw_config, change.hnsw_config)
     if change.quantization_config is not None:
         disabled = isinstance(change.quantization_config, models.Disabled)
         update["quantization_config"] = None if disabled else change.quantization_config
@@ -275,17 +263,17 @@ def _merged_sparse(settings: models.CreateCollection, changes: Mapping[str, Any]
             raise InputError(f"Vector {name} does not exist in the collection '{collection}'")
         if not isinstance(change, models.SparseVectorParams):
             raise InputError(f"sparse_vectors_config {name!r} expects SparseVectorParams, got {brief(change)}")
-        sparse[name] = _over(sparse[name], change)
+        sparse[name] = _merged(sparse[name], change)
     return sparse
 
 
-def _params(change: models.CollectionParamsDiff) -> dict[str, Any]:
-    given = {name: getattr(change, name) for name in type(change).model_fields if getattr(change, name) is not None}
+def _merged_params(change: models.CollectionParamsDiff) -> dict[str, Any]:
+    params = {name: getattr(change, name) for name in type(change).model_fields if getattr(change, name) is not None}
     local = {"on_disk_payload", "payload", "id_tracker"}
-    for name in given.keys() - local:
-        if given[name] != 1:
-            raise NotSupportedError(f"collection_params.{name}={given[name]}: the embedded engine keeps one copy")
-    return {name: given[name] for name in given.keys() & local}
+    for name in params.keys() - local:
+        if params[name] != 1:
+            raise NotSupportedError(f"collection_params.{name}={params[name]}: the embedded engine keeps one copy")
+    return {name: params[name] for name in params.keys() & local}
 
 
 def with_vectors(settings: models.CreateCollection, changes: Mapping[str, Any]) -> models.CreateCollection:
@@ -300,3 +288,54 @@ def with_vectors(settings: models.CreateCollection, changes: Mapping[str, Any]) 
         elif params is not None:
             sparse[name] = params
     return settings.model_copy(update={"vectors": dense or None, "sparse_vectors": sparse or None})
+
+
+# -- reports
+
+
+def collection_info(
+    settings: models.CreateCollection, shard: qe.ShardInfo, *, building: bool = False
+) -> models.CollectionInfo:
+    """Return what a server's `get_collection` returns. Yellow: an index is being built; grey: a build is due."""
+    status = models.CollectionStatus.GREY if index_due(settings, shard) else models.CollectionStatus.GREEN
+    return models.CollectionInfo(
+        status=models.CollectionStatus.YELLOW if building else status,
+        optimizer_status=models.OptimizersStatusOneOf.OK,
+        indexed_vectors_count=shard.indexed_vectors_count,
+        points_count=shard.points_count,
+        segments_count=shard.segments_count,
+        config=models.CollectionConfig(
+            params=collection_params(settings),
+            hnsw_config=merged_hnsw(settings.hnsw_config),
+            optimizer_config=optimizer_settings(settings),
+            wal_config=models.WalConfig(wal_capacity_mb=32, wal_segments_ahead=0),
+            quantization_config=settings.quantization_config,
+            metadata=settings.metadata,
+        ),
+        payload_schema={name: client_index(index) for name, index in shard.payload_schema.items()},
+    )
+
+
+def collection_params(settings: models.CreateCollection) -> models.CollectionParams:
+    return models.CollectionParams(
+        vectors=settings.vectors if settings.vectors is not None else {},
+        on_disk_payload=settings.on_disk_payload if settings.on_disk_payload is not None else True,
+        payload=settings.payload,
+        id_tracker=settings.id_tracker,
+        sparse_vectors=settings.sparse_vectors,
+    )
+
+
+def optimizer_settings(settings: models.CreateCollection) -> models.OptimizersConfig:
+    diff = settings.optimizers_config
+    return OPTIMIZER_DEFAULTS.model_copy(update=diff.model_dump(exclude_none=True) if diff is not None else {})
+
+
+def index_due(settings: models.CreateCollection, shard: qe.ShardInfo) -> bool:
+    """Whether a server would build an index now: vectors outside one exceed `indexing_threshold` kilobytes."""
+    threshold = optimizer_settings(settings).indexing_threshold
+    dense = vector_params(settings).values()
+    if not threshold or not dense:
+        return False
+    unindexed = max(0, shard.points_count * len(dense) - shard.indexed_vectors_count) / len(dense)
+    return unindexed * max(params.size for params in dense) * 4 > threshold * 1024

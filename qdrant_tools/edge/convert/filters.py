@@ -1,12 +1,10 @@
-"""qdrant-client's filters -> the engine's filters.
+"""qdrant-client's filters and score formulas -> the engine's: the two parts of a request that are trees.
 
-Three things differ from a one-to-one mapping: the engine's binding takes a Python bool for an integer (a boolean
-match would find nothing), datetimes must be text, and an infinite bound of a range becomes the largest number, which
-selects the same. Guarantees: NaN and deep nesting are refused. Does not know: shards, queries.
+A formula may contain the conditions of a filter. Most nodes map one to one. Three things do not: the engine's binding
+takes a Python bool for an integer (a boolean match would find nothing), datetimes must be text, and an infinite bound
+of a range becomes the largest number, which selects the same.
 
-qdrant-client's score formulas -> the engine's expressions.
-
-Guarantees: numbers are finite, nesting has a limit. Does not know: queries, shards.
+Guarantees: NaN is refused, in formulas infinity too; nesting has a limit. Does not know: shards, queries.
 """
 
 from __future__ import annotations
@@ -22,11 +20,19 @@ import qdrant_edge as qe
 from pydantic import ValidationError
 from qdrant_client.http import models
 
-from qdrant_tools.edge.convert.checks import EngineId, engine_ids, finite, json_payload, maybe_finite, unknown, whole
+from qdrant_tools.edge.convert.checks import (
+    EngineId,
+    engine_ids,
+    finite,
+    json_payload,
+    maybe_finite,
+    unsupported,
+    whole,
+)
 from qdrant_tools.errors import InputError
 from qdrant_tools.validation import DEEPEST_REQUEST, brief, parts, refuse_nesting
 
-WRITTEN = 4  # objects and lists that one nested filter takes: condition, nested, filter, clause
+LEVELS_PER_FILTER = 4  # objects and lists that one nested filter takes as JSON: condition, nested, filter, clause
 
 
 def engine_filter(filter_: Any) -> qe.Filter | None:
@@ -35,56 +41,56 @@ def engine_filter(filter_: Any) -> qe.Filter | None:
     return None if filter_ is None else _filter(filter_, DEEPEST_REQUEST, filter_)
 
 
-def _filter(filter_: models.Filter, levels: int, whole_filter: Any) -> qe.Filter:
-    """One filter of a tree; `levels` more may be inside one another."""
+def as_filter(value: Any) -> models.Filter | None:
+    """Return a `models.Filter` for one or for a dict of that shape, None for None. Raises `InputError`."""
+    if value is None or isinstance(value, models.Filter):
+        return value
+    if not isinstance(value, dict):
+        raise InputError(f"expected models.Filter, got {brief(value)}")
+    refuse_nesting(value, parts, LEVELS_PER_FILTER * DEEPEST_REQUEST, "filter")
+    try:
+        return models.Filter.model_validate(value)
+    except ValidationError as error:
+        raise InputError(f"{brief(value)} is not a filter: {error.errors()[0]['msg']}") from error
+
+
+def _filter(filter_: models.Filter, levels: int, root: Any) -> qe.Filter:
+    """One filter of the tree `root`; `levels` more may be inside one another."""
     if levels == 0:
-        refuse_nesting(whole_filter, _filters_inside, DEEPEST_REQUEST, "filter")
-    at_least = filter_.min_should
-    must = conditions(filter_.must, levels - 1, whole_filter)
-    if at_least is not None and not at_least.conditions:
-        # none of no conditions holds; the engine would forget to ask
+        refuse_nesting(root, _filters_inside, DEEPEST_REQUEST, "filter")
+    min_should = filter_.min_should
+    must = engine_conditions(filter_.must, levels - 1, root)
+    if min_should is not None and not min_should.conditions:
+        # none of no conditions holds, but the engine ignores an empty min_should: no id is in the empty set
         must = [*(must or []), qe.HasIdCondition(set())]
     return qe.Filter(
         must=must,
-        should=conditions(filter_.should, levels - 1, whole_filter),
-        must_not=conditions(filter_.must_not, levels - 1, whole_filter),
-        min_should=_min_should(at_least, levels - 1, whole_filter) if at_least is not None else None,
+        should=engine_conditions(filter_.should, levels - 1, root),
+        must_not=engine_conditions(filter_.must_not, levels - 1, root),
+        min_should=_min_should(min_should, levels - 1, root) if min_should is not None else None,
     )
 
 
-def _min_should(given: models.MinShould, levels: int, whole_filter: Any) -> qe.MinShould:
-    least = whole(given.min_count, "min_count")
-    return qe.MinShould(conditions(given.conditions, levels, whole_filter) or [], least)
+def _min_should(min_should: models.MinShould, levels: int, root: Any) -> qe.MinShould:
+    count = whole(min_should.min_count, "min_count")
+    return qe.MinShould(engine_conditions(min_should.conditions, levels, root) or [], count)
 
 
-def _filters_inside(given: Any) -> Iterable[tuple[str, Any]] | None:
+def _filters_inside(node: Any) -> Iterable[tuple[str, Any]] | None:
     """The filters and nested conditions directly inside a filter, by their step; None for another condition."""
-    if isinstance(given, models.NestedCondition):
-        return _filters_inside(given.nested.filter)
-    if not isinstance(given, models.Filter):
+    if isinstance(node, models.NestedCondition):
+        return _filters_inside(node.nested.filter)
+    if not isinstance(node, models.Filter):
         return None
-    clauses = {name: getattr(given, name) for name in ("must", "should", "must_not")}
-    if given.min_should is not None:
-        clauses["min_should"] = given.min_should.conditions
+    clauses = {name: getattr(node, name) for name in ("must", "should", "must_not")}
+    if node.min_should is not None:
+        clauses["min_should"] = node.min_should.conditions
     return (
-        (f".{name}[{place}]", each)
+        (f".{name}[{index}]", condition)
         for name, clause in clauses.items()
         if clause is not None
-        for place, each in enumerate(listed(clause))
+        for index, condition in enumerate(listed(clause))
     )
-
-
-def as_filter(given: Any) -> models.Filter | None:
-    """Return a `models.Filter` for one or for a dict of that shape, None for None. Raises `InputError`."""
-    if given is None or isinstance(given, models.Filter):
-        return given
-    if not isinstance(given, dict):
-        raise InputError(f"expected models.Filter, got {brief(given)}")
-    refuse_nesting(given, parts, WRITTEN * DEEPEST_REQUEST, "filter")
-    try:
-        return models.Filter.model_validate(given)
-    except ValidationError as error:
-        raise InputError(f"{brief(given)} is not a filter: {error.errors()[0]['msg']}") from error
 
 
 def listed(clause: Any) -> list[Any]:
@@ -102,91 +108,90 @@ def without_ids(filter_: qe.Filter | None, point_ids: Iterable[EngineId]) -> qe.
     return qe.Filter(must=[filter_] if filter_ is not None else None, must_not=[qe.HasIdCondition(ids)])
 
 
-def conditions(given: Any, levels: int, whole_filter: Any) -> list[Any] | None:
+def engine_conditions(clause: Any, levels: int, root: Any) -> list[Any] | None:
     """Return the engine's conditions for one condition, a list of them, or None; no conditions are None."""
-    # the engine takes an empty list inside a nested filter for one that nothing fulfils
-    return [condition(item, levels, whole_filter) for item in listed(given)] or None
+    # inside a nested filter the engine takes an empty list for a clause that nothing fulfils
+    return [engine_condition(condition, levels, root) for condition in listed(clause)] or None
 
 
-def condition(given: Any, levels: int = DEEPEST_REQUEST, whole_filter: Any = None) -> Any:
+def engine_condition(condition: Any, levels: int = DEEPEST_REQUEST, root: Any = None) -> Any:
     """Return the engine's condition for one of qdrant-client's."""
-    if isinstance(given, models.Filter):
-        return _filter(given, levels, given if whole_filter is None else whole_filter)
-    if isinstance(given, models.FieldCondition):
-        return _field(given)
-    if isinstance(given, models.IsEmptyCondition):
-        return qe.IsEmptyCondition(given.is_empty.key)
-    if isinstance(given, models.IsNullCondition):
-        return qe.IsNullCondition(given.is_null.key)
-    if isinstance(given, models.HasIdCondition):
-        return qe.HasIdCondition(set(engine_ids(given.has_id)))
-    if isinstance(given, models.HasVectorCondition):
-        return qe.HasVectorCondition(given.has_vector)
-    if isinstance(given, models.SliceCondition):
-        total = whole(given.slice.total, "slice total", most=2**32 - 1)
-        index = whole(given.slice.index, "slice index", least=0, most=total - 1)
+    if isinstance(condition, models.Filter):
+        return _filter(condition, levels, condition if root is None else root)
+    if isinstance(condition, models.FieldCondition):
+        return _field(condition)
+    if isinstance(condition, models.IsEmptyCondition):
+        return qe.IsEmptyCondition(condition.is_empty.key)
+    if isinstance(condition, models.IsNullCondition):
+        return qe.IsNullCondition(condition.is_null.key)
+    if isinstance(condition, models.HasIdCondition):
+        return qe.HasIdCondition(set(engine_ids(condition.has_id)))
+    if isinstance(condition, models.HasVectorCondition):
+        return qe.HasVectorCondition(condition.has_vector)
+    if isinstance(condition, models.SliceCondition):
+        total = whole(condition.slice.total, "slice total", most=2**32 - 1)
+        index = whole(condition.slice.index, "slice index", least=0, most=total - 1)
         return qe.SliceCondition(total, index)  # type: ignore[attr-defined]  # its stub does not know it
-    if isinstance(given, models.NestedCondition):
-        nested = as_filter(given.nested.filter) or models.Filter()
-        return qe.NestedCondition(
-            given.nested.key, _filter(nested, levels, given if whole_filter is None else whole_filter)
-        )
-    raise unknown(given, "filter condition")
+    if isinstance(condition, models.NestedCondition):
+        nested = as_filter(condition.nested.filter) or models.Filter()
+        return qe.NestedCondition(condition.nested.key, _filter(nested, levels, condition if root is None else root))
+    raise unsupported(condition, "filter condition")
 
 
-def _field(given: models.FieldCondition) -> qe.FieldCondition:
-    radius, box, polygon, count = given.geo_radius, given.geo_bounding_box, given.geo_polygon, given.values_count
+def _field(condition: models.FieldCondition) -> qe.FieldCondition:
+    radius, box, polygon = condition.geo_radius, condition.geo_bounding_box, condition.geo_polygon
+    count = condition.values_count
     return qe.FieldCondition(
-        given.key,
-        match=_match(given.match) if given.match is not None else None,
-        range=_range(given.range) if given.range is not None else None,
+        condition.key,
+        match=_match(condition.match) if condition.match is not None else None,
+        range=_range(condition.range) if condition.range is not None else None,
         geo_radius=qe.GeoRadius(_geo(radius.center), finite(radius.radius, "radius")) if radius else None,
         geo_bounding_box=qe.GeoBoundingBox(_geo(box.top_left), _geo(box.bottom_right)) if box else None,
         geo_polygon=_polygon(polygon) if polygon else None,
         values_count=qe.ValuesCount(lt=count.lt, gt=count.gt, lte=count.lte, gte=count.gte) if count else None,
-        is_empty=given.is_empty,
-        is_null=given.is_null,
+        is_empty=condition.is_empty,
+        is_null=condition.is_null,
     )
 
 
-def _match_value(given: models.MatchValue) -> qe.MatchValue:
+def _match_value(match: models.MatchValue) -> qe.MatchValue:
     # the binding reads a Python bool as the integer 1 or 0; numpy's is read as a bool
-    value: Any = np.bool_(given.value) if isinstance(given.value, bool) else given.value
+    value: Any = np.bool_(match.value) if isinstance(match.value, bool) else match.value
     return qe.MatchValue(value)
 
 
 MATCHES: dict[type, Callable[[Any], Any]] = {
     models.MatchValue: _match_value,
-    models.MatchText: lambda given: qe.MatchText(given.text),
-    models.MatchTextAny: lambda given: qe.MatchTextAny(given.text_any),
-    models.MatchPhrase: lambda given: qe.MatchPhrase(given.phrase),
-    models.MatchPrefix: lambda given: qe.MatchPrefix(given.prefix),
-    models.MatchSubstring: lambda given: qe.MatchSubstring(given.substring),
-    models.MatchAny: lambda given: qe.MatchAny(list(given.any)),
-    models.MatchExcept: lambda given: qe.MatchExcept(list(given.except_)),
+    models.MatchText: lambda match: qe.MatchText(match.text),
+    models.MatchTextAny: lambda match: qe.MatchTextAny(match.text_any),
+    models.MatchPhrase: lambda match: qe.MatchPhrase(match.phrase),
+    models.MatchPrefix: lambda match: qe.MatchPrefix(match.prefix),
+    models.MatchSubstring: lambda match: qe.MatchSubstring(match.substring),
+    models.MatchAny: lambda match: qe.MatchAny(list(match.any)),
+    models.MatchExcept: lambda match: qe.MatchExcept(list(match.except_)),
 }
 
 
-def _match(given: Any) -> Any:
-    if type(given) not in MATCHES:
-        raise unknown(given, "match")
-    return MATCHES[type(given)](given)
+def _match(match: Any) -> Any:
+    if type(match) not in MATCHES:
+        raise unsupported(match, "match")
+    return MATCHES[type(match)](match)
 
 
-def _range(given: models.Range | models.DatetimeRange) -> qe.RangeFloat | qe.RangeDateTime:
-    if isinstance(given, models.DatetimeRange):
+def _range(range_: models.Range | models.DatetimeRange) -> qe.RangeFloat | qe.RangeDateTime:
+    if isinstance(range_, models.DatetimeRange):
         return qe.RangeDateTime(
-            gte=datetime_text(given.gte),
-            gt=datetime_text(given.gt),
-            lte=datetime_text(given.lte),
-            lt=datetime_text(given.lt),
+            gte=datetime_text(range_.gte),
+            gt=datetime_text(range_.gt),
+            lte=datetime_text(range_.lte),
+            lt=datetime_text(range_.lt),
         )
-    return qe.RangeFloat(**_bounds(given))
+    return qe.RangeFloat(**_bounds(range_))
 
 
-def _bounds(given: models.Range) -> dict[str, float | None]:
+def _bounds(range_: models.Range) -> dict[str, float | None]:
     """The bounds of a range, all finite: no payload value lies beyond the largest number or before the least."""
-    bounds = {name: getattr(given, name) for name in ("gte", "gt", "lte", "lt")}
+    bounds = {name: getattr(range_, name) for name in ("gte", "gt", "lte", "lt")}
     for name, bound in bounds.items():
         if bound is not None and math.isnan(bound):
             raise InputError(f"range {name} value nan is invalid, expected a number: none lies above or below NaN")
@@ -195,7 +200,7 @@ def _bounds(given: models.Range) -> dict[str, float | None]:
     for name, bound in infinite.items():
         side, last = name[:2], math.copysign(sys.float_info.max, bound)
         if (bound > 0) == (side == "gt"):
-            bounds[side] = last  # nothing lies there
+            bounds[side] = last  # no number lies beyond
         elif bounds[f"{side}e"] is None:
             bounds[f"{side}e"] = last  # every number does
     return bounds
@@ -219,6 +224,8 @@ def _polygon(polygon: models.GeoPolygon) -> qe.GeoPolygon:
     return qe.GeoPolygon([_geo(point) for point in polygon.exterior.points], interiors or None)
 
 
+# -- formulas
+
 E = qe.Expression
 
 DECAYS: dict[type, tuple[str, qe.DecayKind]] = {
@@ -241,78 +248,78 @@ PARAMETERS = (models.DivParams, models.PowParams, models.DecayParamsExpression)
 
 def engine_formula(query: models.FormulaQuery) -> qe.Formula:
     """Return the engine's formula. Raises `InputError`; `NotSupportedError` for an expression it lacks."""
-    refuse_nesting(query.formula, _parts, DEEPEST_REQUEST, "formula")
-    return qe.Formula(expression(query.formula), json_payload(query.defaults))
+    refuse_nesting(query.formula, _expressions_inside, DEEPEST_REQUEST, "formula")
+    return qe.Formula(engine_expression(query.formula), json_payload(query.defaults))
 
 
-def _parts(given: Any) -> Iterable[tuple[str, Any]] | None:
+def _expressions_inside(node: Any) -> Iterable[tuple[str, Any]] | None:
     """The expressions directly inside one, by their step; None for a number, a key or a condition."""
-    if type(given) not in OPERATIONS and type(given) not in DECAYS:
+    if type(node) not in OPERATIONS and type(node) not in DECAYS:
         return None
     inside: list[tuple[str, Any]] = []
-    for name, value in given:
+    for name, value in node:
         if isinstance(value, list):
-            inside += [(f".{name}[{place}]", each) for place, each in enumerate(value)]
+            inside += [(f".{name}[{index}]", part) for index, part in enumerate(value)]
         elif isinstance(value, PARAMETERS):
-            inside += [(f".{name}.{part}", each) for part, each in value]
+            inside += [(f".{name}.{field}", part) for field, part in value]
         else:
             inside.append((f".{name}", value))
     return inside
 
 
-def expression(given: Any) -> Any:
+def engine_expression(expression: Any) -> Any:
     """Return the engine's expression for a number, a payload key or `$score`, a condition, or an operation."""
-    if isinstance(given, (int, float)) and not isinstance(given, bool):
-        return E.Constant(finite(given, "formula constant"))
-    if isinstance(given, str):
-        return E.Variable(given)
-    if isinstance(given, CONDITIONS):
-        return E.Condition(condition(given))
-    if type(given) in OPERATIONS:
-        return OPERATIONS[type(given)](given)
-    if type(given) in DECAYS:
-        return _decay(given)
-    raise unknown(given, "formula expression")
+    if isinstance(expression, (int, float)) and not isinstance(expression, bool):
+        return E.Constant(finite(expression, "formula constant"))
+    if isinstance(expression, str):
+        return E.Variable(expression)
+    if isinstance(expression, CONDITIONS):
+        return E.Condition(engine_condition(expression))
+    if type(expression) in OPERATIONS:
+        return OPERATIONS[type(expression)](expression)
+    if type(expression) in DECAYS:
+        return _decay(expression)
+    raise unsupported(expression, "formula expression")
 
 
-def _all(given: list[Any]) -> list[Any]:
-    return [expression(item) for item in given]
+def _all(expressions: list[Any]) -> list[Any]:
+    return [engine_expression(expression) for expression in expressions]
 
 
-def _div(given: models.DivExpression) -> Any:
-    div = given.div
+def _div(expression: models.DivExpression) -> Any:
+    div = expression.div
     by_zero = maybe_finite(div.by_zero_default, "by_zero_default")
-    return E.Div(expression(div.left), expression(div.right), by_zero)
+    return E.Div(engine_expression(div.left), engine_expression(div.right), by_zero)
 
 
-def _decay(given: Any) -> Any:
-    name, kind = DECAYS[type(given)]
-    params: models.DecayParamsExpression = getattr(given, name)
-    target = expression(params.target) if params.target is not None else None
+def _decay(expression: Any) -> Any:
+    name, kind = DECAYS[type(expression)]
+    params: models.DecayParamsExpression = getattr(expression, name)
+    target = engine_expression(params.target) if params.target is not None else None
     midpoint, scale = maybe_finite(params.midpoint, "midpoint"), maybe_finite(params.scale, "scale")
-    return E.Decay(kind, expression(params.x), target, midpoint, scale)
+    return E.Decay(kind, engine_expression(params.x), target, midpoint, scale)
 
 
-def _geo_distance(given: models.GeoDistance) -> Any:
-    origin = given.geo_distance.origin
-    return E.GeoDistance(qe.GeoPoint(origin.lon, origin.lat), given.geo_distance.to)
+def _geo_distance(expression: models.GeoDistance) -> Any:
+    origin = expression.geo_distance.origin
+    return E.GeoDistance(qe.GeoPoint(origin.lon, origin.lat), expression.geo_distance.to)
 
 
 OPERATIONS: dict[type, Callable[[Any], Any]] = {
     models.GeoDistance: _geo_distance,
-    models.DatetimeExpression: lambda given: E.Datetime(given.datetime),
-    models.DatetimeKeyExpression: lambda given: E.DatetimeKey(given.datetime_key),
-    models.MultExpression: lambda given: E.Mult(_all(given.mult)),
-    models.SumExpression: lambda given: E.Sum(_all(given.sum)),
-    models.MaxExpression: lambda given: E.Max(_all(given.max)),
-    models.MinExpression: lambda given: E.Min(_all(given.min)),
-    models.NegExpression: lambda given: E.Neg(expression(given.neg)),
-    models.AbsExpression: lambda given: E.Abs(expression(given.abs)),
+    models.DatetimeExpression: lambda e: E.Datetime(e.datetime),
+    models.DatetimeKeyExpression: lambda e: E.DatetimeKey(e.datetime_key),
+    models.MultExpression: lambda e: E.Mult(_all(e.mult)),
+    models.SumExpression: lambda e: E.Sum(_all(e.sum)),
+    models.MaxExpression: lambda e: E.Max(_all(e.max)),
+    models.MinExpression: lambda e: E.Min(_all(e.min)),
+    models.NegExpression: lambda e: E.Neg(engine_expression(e.neg)),
+    models.AbsExpression: lambda e: E.Abs(engine_expression(e.abs)),
     models.DivExpression: _div,
-    models.SqrtExpression: lambda given: E.Sqrt(expression(given.sqrt)),
-    models.PowExpression: lambda given: E.Pow(expression(given.pow.base), expression(given.pow.exponent)),
-    models.ExpExpression: lambda given: E.Exp(expression(given.exp)),
-    models.Log10Expression: lambda given: E.Log10(expression(given.log10)),
-    models.LnExpression: lambda given: E.Ln(expression(given.ln)),
-    models.AcoshExpression: lambda given: E.Acosh(expression(given.acosh)),
+    models.SqrtExpression: lambda e: E.Sqrt(engine_expression(e.sqrt)),
+    models.PowExpression: lambda e: E.Pow(engine_expression(e.pow.base), engine_expression(e.pow.exponent)),
+    models.ExpExpression: lambda e: E.Exp(engine_expression(e.exp)),
+    models.Log10Expression: lambda e: E.Log10(engine_expression(e.log10)),
+    models.LnExpression: lambda e: E.Ln(engine_expression(e.ln)),
+    models.AcoshExpression: lambda e: E.Acosh(engine_expression(e.acosh)),
 }

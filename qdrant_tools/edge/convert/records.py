@@ -1,8 +1,9 @@
-"""Points in, records and scored points out.
+"""Points in, records and scored points out: qdrant-client's -> the engine's, and back.
 
-Results are built without validation (as by `model_construct`): the engine's values already have the types of the
-models, and validating ten hits with payloads costs several times the search itself.
-Does not know: shards, queries.
+Results are built without validation, as by `model_construct`. The engine's values already have the types of the models,
+and validating ten hits with payloads costs several times the search itself.
+
+Guarantees: points are checked as in `checks.py`. Does not know: shards, queries.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ def engine_point(point: Any, schema: VectorSchema) -> qe.Point:
 def batch_points(batch: models.Batch, schema: VectorSchema) -> list[qe.Point]:
     ids, vectors, payloads = batch.ids, rows_of(batch.vectors), batch.payloads
     if len(vectors) != len(ids) or (payloads is not None and len(payloads) != len(ids)):
-        found = f"{len(ids)} ids, {len(vectors)} vectors, {len(payloads) if payloads else 0} payloads"
-        raise InputError(f"a batch needs as many vectors and payloads as ids, got {found}")
-    filled: Sequence[Any] = payloads if payloads is not None else [None] * len(ids)
+        counts = f"{len(ids)} ids, {len(vectors)} vectors, {len(payloads) if payloads else 0} payloads"
+        raise InputError(f"a batch needs as many vectors and payloads as ids, got {counts}")
+    payload_column: Sequence[Any] = payloads if payloads is not None else [None] * len(ids)
     return [
         qe.Point(engine_id(point_id), schema.check_all(vector), json_payload(payload))
-        for point_id, vector, payload in zip(ids, vectors, filled, strict=True)
+        for point_id, vector, payload in zip(ids, vectors, payload_column, strict=True)
     ]
 
 
@@ -86,34 +87,34 @@ def blocks(points: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield block
 
 
-def payload_selector(given: Any) -> Any:
-    """What of the payload to return, as the engine takes it."""
-    if isinstance(given, models.PayloadSelectorInclude):
-        return qe.PayloadSelector.Include(texts(given.include, "with_payload"))
-    if isinstance(given, models.PayloadSelectorExclude):
-        return qe.PayloadSelector.Exclude(texts(given.exclude, "with_payload"))
-    return _selected(given, "with_payload")
+def payload_selector(with_payload: Any) -> Any:
+    """The engine's choice of payload keys to return."""
+    if isinstance(with_payload, models.PayloadSelectorInclude):
+        return qe.PayloadSelector.Include(texts(with_payload.include, "with_payload"))
+    if isinstance(with_payload, models.PayloadSelectorExclude):
+        return qe.PayloadSelector.Exclude(texts(with_payload.exclude, "with_payload"))
+    return _all_none_or_names(with_payload, "with_payload")
 
 
-def vector_selector(given: Any) -> bool | list[str]:
-    """Which vectors to return, as the engine takes it."""
-    return _selected(given, "with_vectors")
+def vector_selector(with_vectors: Any) -> bool | list[str]:
+    """The engine's choice of vectors to return."""
+    return _all_none_or_names(with_vectors, "with_vectors")
 
 
-def _selected(given: Any, name: str) -> bool | list[str]:
-    if given is None or isinstance(given, bool):
-        return bool(given)
-    if isinstance(given, (list, tuple)):
-        return texts(given, name)
-    raise InputError(f"{name} expects True, False or a list of names, got {brief(given)}")
+def _all_none_or_names(selector: Any, argument: str) -> bool | list[str]:
+    if selector is None or isinstance(selector, bool):
+        return bool(selector)
+    if isinstance(selector, (list, tuple)):
+        return texts(selector, argument)
+    raise InputError(f"{argument} expects True, False or a list of names, got {brief(selector)}")
 
 
 def client_vector(vector: Any) -> Any:
-    """A vector of the engine as qdrant-client gives it."""
+    """A vector of the engine in qdrant-client's form."""
     if isinstance(vector, qe.SparseVector):
         return models.SparseVector.model_construct(indices=vector.indices, values=vector.values)
     if isinstance(vector, dict):
-        return {name: client_vector(each) for name, each in vector.items()}
+        return {name: client_vector(part) for name, part in vector.items()}
     return vector
 
 
@@ -143,12 +144,13 @@ def scored_point(point: qe.ScoredPoint) -> models.ScoredPoint:
 
 def unvalidated(kind: type[Model], fields: dict[str, Any]) -> Model:
     """`kind.model_construct(**fields)` for a model without aliases, all fields given, in a third of its time."""
-    made = kind.__new__(kind)
-    _set(made, "__dict__", fields)
-    _set(made, "__pydantic_fields_set__", set(fields))
-    _set(made, "__pydantic_extra__", None)
-    _set(made, "__pydantic_private__", None)
-    return made
+    model = kind.__new__(kind)
+    # pydantic's own __setattr__ would look each name up among the fields
+    _setattr(model, "__dict__", fields)
+    _setattr(model, "__pydantic_fields_set__", set(fields))
+    _setattr(model, "__pydantic_extra__", None)
+    _setattr(model, "__pydantic_private__", None)
+    return model
 
 
-_set = object.__setattr__
+_setattr = object.__setattr__

@@ -17,8 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from qdrant_tools.edge.convert.config import vector_params
-from qdrant_tools.edge.convert.info import index_due
+from qdrant_tools.edge.convert.config import index_due, vector_params
 from qdrant_tools.edge.storage.child import run_worker
 from qdrant_tools.edge.storage.files import SHARD_FOLDER, copy_folder
 from qdrant_tools.edge.storage.shard import OpenCollection
@@ -111,7 +110,7 @@ class BackgroundBuilds:
         unindexed = info.points_count * max(1, len(vectors)) - info.indexed_vectors_count
         size = max((params.size for params in vectors), default=0)
         enough = unindexed * size * 4 > IN_PROCESS_BYTES and unindexed > GROWTH * info.indexed_vectors_count
-        return enough and index_due(collection, info)
+        return enough and index_due(collection.settings, info)
 
     def _run(self, collection: OpenCollection) -> None:
         try:
