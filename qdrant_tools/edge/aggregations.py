@@ -1,15 +1,13 @@
-"""Search results grouped by a payload value, which the engine's binding lacks.
+"""Groups and distance matrices, which the engine's binding lacks: computed from several searches.
 
-As on a server: a point with several values is in several groups, a point with a value that is neither text nor
-an integer is in none, and groups are ordered by their best hit. Prefetches fetch `group_size` times as much, and
-enough to take a small collection whole, as local mode does; a server asks up to ten times, each time for others.
-Does not know: the engine; it asks through `QdrantBase`'s own methods.
+Groups are as on a server. A point with several values is in several groups; a point with a value that is neither text
+nor an integer is in none; groups are ordered by their best hit. Prefetches fetch `group_size` times as much, and enough
+to take a small collection whole, as local mode does. (A server searches up to ten times, each time for other groups.)
 
-Distances between sampled points, which the engine's binding lacks.
+Matrices are as on a server too. Points are drawn at random among those that pass the filter and have the vector. Each
+is compared with the others, and the sample is ordered by id.
 
-As on a server: points are drawn at random among those that pass the filter and have the vector; each is compared
-with the others; the sample is ordered by id.
-Does not know: the engine; it asks through `QdrantBase`'s own methods.
+Does not know: the engine; it uses the methods of `QdrantBase`.
 """
 
 from __future__ import annotations
@@ -24,12 +22,12 @@ from qdrant_client.local.payload_value_extractor import value_by_key
 
 from qdrant_tools.edge.convert.checks import DEFAULT_VECTOR, LARGEST_COUNT, text, whole
 from qdrant_tools.edge.convert.filters import as_filter, listed
-from qdrant_tools.edge.queries import check_prefetches, positive
+from qdrant_tools.edge.queries import check_prefetches, checked_limit
 from qdrant_tools.errors import InputError
 from qdrant_tools.validation import brief
 
-GROWTH = 4
-PREFETCHED = 5_000  # points that a prefetch below groups fetches at least
+GROWTH = 4  # how much deeper each search for groups goes
+LEAST_PREFETCH = 5_000  # points that a prefetch below groups fetches at least
 
 GroupKey = tuple[bool, str | int]  # whether it is text, and the value: 1 and "1" are two groups
 
@@ -44,17 +42,17 @@ class Grouping:
 
     def __post_init__(self) -> None:
         text(self.key, "group_by")
-        positive(self.groups, "limit")
-        positive(self.size, "group_size")
+        checked_limit(self.groups, "limit")
+        checked_limit(self.size, "group_size")
 
 
-def grouped(client: QdrantBase, name: str, grouping: Grouping, query: dict[str, Any]) -> list[models.PointGroup]:
+def find_groups(client: QdrantBase, name: str, grouping: Grouping, query: dict[str, Any]) -> list[models.PointGroup]:
     """Return the groups, hits without payload and vectors. `query` holds the arguments of `query_points`.
 
     The search goes deeper until the groups are full or the collection is exhausted.
     """
     check_prefetches(query.get("prefetch"))
-    query = {**query, "prefetch": deeper(query.get("prefetch"), grouping.size)}
+    query = {**query, "prefetch": deeper_prefetch(query.get("prefetch"), grouping.size)}
     query["query_filter"] = with_key(query.get("query_filter"), grouping.key)
     root = grouping.key.removesuffix("[]")
     depth = min(grouping.groups * grouping.size * GROWTH, LARGEST_COUNT)
@@ -62,7 +60,7 @@ def grouped(client: QdrantBase, name: str, grouping: Grouping, query: dict[str, 
         hits = client.query_points(name, limit=depth, with_payload=[root], with_vectors=False, **query).points
         groups = collect(hits, grouping)
         if len(hits) < depth or full(groups, grouping):
-            return [models.PointGroup(id=key[1], hits=found) for key, found in groups.items()]
+            return [models.PointGroup(id=value, hits=group) for (_, value), group in groups.items()]
         depth = min(depth * GROWTH, LARGEST_COUNT)
 
 
@@ -91,53 +89,56 @@ def group_keys(payload: dict[str, Any], path: str) -> list[GroupKey]:
     return list(dict.fromkeys((type(value) is str, value) for value in values))
 
 
-def with_key(given: Any, key: str) -> models.Filter:
-    """`given`, and the payload has `key`."""
+def with_key(query_filter: Any, key: str) -> models.Filter:
+    """`query_filter`, and the payload has `key`."""
     absent = models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
-    filter_ = as_filter(given) or models.Filter()
+    filter_ = as_filter(query_filter) or models.Filter()
     return filter_.model_copy(update={"must_not": [*listed(filter_.must_not), absent]})
 
 
-def deeper(prefetch: Any, factor: int) -> Any:
-    """The prefetches with their limits multiplied, nested ones too, and no limit below `PREFETCHED`."""
+def deeper_prefetch(prefetch: Any, factor: int) -> Any:
+    """The prefetches with their limits multiplied, nested ones too, and no limit below `LEAST_PREFETCH`."""
     if prefetch is None:
         return None
     if isinstance(prefetch, list):
-        return [deeper(each, factor) for each in prefetch]
-    limit = min(positive(prefetch.limit, "prefetch limit") * factor, LARGEST_COUNT)
+        return [deeper_prefetch(part, factor) for part in prefetch]
+    limit = min(checked_limit(prefetch.limit, "prefetch limit") * factor, LARGEST_COUNT)
     if not isinstance(prefetch.query, models.NearestQuery) or prefetch.query.mmr is None:
-        limit = max(limit, PREFETCHED)  # but MMR compares every point with every other
-    return prefetch.model_copy(update={"limit": limit, "prefetch": deeper(prefetch.prefetch, factor)})
+        limit = max(limit, LEAST_PREFETCH)  # but MMR compares every point with every other
+    return prefetch.model_copy(update={"limit": limit, "prefetch": deeper_prefetch(prefetch.prefetch, factor)})
 
 
-def fill(
+def add_contents(
     client: QdrantBase, name: str, groups: Sequence[models.PointGroup], with_payload: Any, with_vectors: Any
 ) -> None:
-    """Give every hit the payload and vectors that were asked for."""
-    wanted = list({hit.id for group in groups for hit in group.hits})
-    records = {record.id: record for record in client.retrieve(name, wanted, with_payload, with_vectors)}
+    """Give every hit its payload and vectors, as requested."""
+    ids = list({hit.id for group in groups for hit in group.hits})
+    records = {record.id: record for record in client.retrieve(name, ids, with_payload, with_vectors)}
     for group in groups:
         for hit in group.hits:
             record = records.get(hit.id)
             hit.payload, hit.vector = (record.payload, record.vector) if record is not None else (None, None)
 
 
-def look_up(client: QdrantBase, groups: Sequence[models.PointGroup], given: Any) -> None:
+def add_lookups(client: QdrantBase, groups: Sequence[models.PointGroup], with_lookup: Any) -> None:
     """Give every group the record of another collection that its id names, None where it names none."""
-    lookup = models.WithLookup(collection=given) if isinstance(given, str) else given
+    lookup = models.WithLookup(collection=with_lookup) if isinstance(with_lookup, str) else with_lookup
     if not isinstance(lookup, models.WithLookup):
-        raise InputError(f"with_lookup expects a collection name or models.WithLookup, got {brief(given)}")
+        raise InputError(f"with_lookup expects a collection name or models.WithLookup, got {brief(with_lookup)}")
     payload = True if lookup.with_payload is None else lookup.with_payload
     for group in groups:
         try:
-            found = client.retrieve(lookup.collection, [group.id], payload, lookup.with_vectors or False)
-        except InputError:  # the group's name is no point id
-            found = []
-        group.lookup = found[0] if found else None
+            records = client.retrieve(lookup.collection, [group.id], payload, lookup.with_vectors or False)
+        except InputError:  # the group's value is no point id
+            records = []
+        group.lookup = records[0] if records else None
+
+
+# -- distance matrices
 
 
 @dataclass(frozen=True)
-class Sampling:
+class MatrixSettings:
     """How many points to draw, how many neighbours to report for each, by which vector."""
 
     sample: int
@@ -145,55 +146,55 @@ class Sampling:
     using: str
 
     @classmethod
-    def of(cls, sample: int, limit: int, using: str | None) -> Sampling:
-        return cls(whole(sample, "sample", least=2), positive(limit, "limit"), using or DEFAULT_VECTOR)
+    def of(cls, sample: int, limit: int, using: str | None) -> MatrixSettings:
+        return cls(whole(sample, "sample", least=2), checked_limit(limit, "limit"), using or DEFAULT_VECTOR)
 
 
-def neighbours(
-    client: QdrantBase, name: str, sampling: Sampling, query_filter: Any
+def sampled_neighbours(
+    client: QdrantBase, name: str, settings: MatrixSettings, query_filter: Any
 ) -> tuple[list[models.ExtendedPointId], list[list[models.ScoredPoint]]]:
     """Return the sampled ids in order, and for each its nearest among the others, best first."""
-    vector = sampling.using
-    given = as_filter(query_filter) or models.Filter()
-    there = models.HasVectorCondition(has_vector=vector)
-    drawn = client.query_points(
+    vector = settings.using
+    filter_ = as_filter(query_filter) or models.Filter()
+    has_vector = models.HasVectorCondition(has_vector=vector)
+    sample = client.query_points(
         name,
         query=models.SampleQuery(sample=models.Sample.RANDOM),
-        query_filter=given.model_copy(update={"must": [*listed(given.must), there]}),
-        limit=sampling.sample,
+        query_filter=filter_.model_copy(update={"must": [*listed(filter_.must), has_vector]}),
+        limit=settings.sample,
         with_payload=False,
         with_vectors=[vector],
     ).points
-    if len(drawn) < 2:
+    if len(sample) < 2:
         return [], []
-    drawn = sorted(drawn, key=lambda point: (isinstance(point.id, str), point.id))
-    ids = [point.id for point in drawn]
+    sample = sorted(sample, key=lambda point: (isinstance(point.id, str), point.id))
+    ids = [point.id for point in sample]
     requests = [
         models.QueryRequest.model_construct(
             query=models.NearestQuery.model_construct(nearest=_vector(point, vector), mmr=None),
             using=vector or None,
             filter=models.Filter(must=[models.HasIdCondition(has_id=[other for other in ids if other != point.id])]),
-            limit=sampling.limit,
+            limit=settings.limit,
             with_payload=False,
             with_vector=False,
         )
-        for point in drawn
+        for point in sample
     ]
     return ids, [answer.points for answer in client.query_batch_points(name, requests)]
 
 
-def pairs(ids: list[Any], found: list[list[models.ScoredPoint]]) -> models.SearchMatrixPairsResponse:
+def pairs_response(ids: list[Any], neighbours: list[list[models.ScoredPoint]]) -> models.SearchMatrixPairsResponse:
     rows = [
         models.SearchMatrixPair(a=point_id, b=hit.id, score=hit.score)
-        for point_id, hits in zip(ids, found, strict=True)
+        for point_id, hits in zip(ids, neighbours, strict=True)
         for hit in hits
     ]
     return models.SearchMatrixPairsResponse(pairs=rows)
 
 
-def offsets(ids: list[Any], found: list[list[models.ScoredPoint]]) -> models.SearchMatrixOffsetsResponse:
+def offsets_response(ids: list[Any], neighbours: list[list[models.ScoredPoint]]) -> models.SearchMatrixOffsetsResponse:
     column = {point_id: index for index, point_id in enumerate(ids)}
-    cells = [(row, column[hit.id], hit.score) for row, hits in enumerate(found) for hit in hits]
+    cells = [(row, column[hit.id], hit.score) for row, hits in enumerate(neighbours) for hit in hits]
     return models.SearchMatrixOffsetsResponse(
         offsets_row=[row for row, _, _ in cells],
         offsets_col=[col for _, col, _ in cells],

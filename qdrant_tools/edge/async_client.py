@@ -18,7 +18,7 @@ from qdrant_client.async_qdrant_fastembed import AsyncQdrantFastembedMixin
 from qdrant_client.embed.type_inspector import Inspector
 
 from qdrant_tools.edge.backend import EdgeBackend
-from qdrant_tools.edge.errors import callers, refuse_odd_arguments
+from qdrant_tools.edge.errors import passing_errors, translate_argument_errors
 from qdrant_tools.edge.storage.engine import Engine
 from qdrant_tools.errors import NotSupportedError
 
@@ -95,12 +95,13 @@ class AsyncEmbeddedClient(AsyncQdrantClient):
         raise NotSupportedError("an embedded client has no init_options: use connect() or aconnect() on its folder")
 
     def upload_points(self, collection_name: str, points: Any, *args: Any, **kwargs: Any) -> None:
-        super().upload_points(collection_name, callers(points), *args, **kwargs)
+        super().upload_points(collection_name, passing_errors(points), *args, **kwargs)
 
     def upload_collection(
         self, collection_name: str, vectors: Any, payload: Any = None, ids: Any = None, *args: Any, **kwargs: Any
     ) -> None:
-        super().upload_collection(collection_name, callers(vectors), callers(payload), callers(ids), *args, **kwargs)
+        columns = map(passing_errors, (vectors, payload, ids))
+        super().upload_collection(collection_name, *columns, *args, **kwargs)
 
     async def build_index(self, collection_name: str) -> bool:
         """Build what is due now: HNSW, quantisation, removal of deleted points. False if nothing was due."""
@@ -115,4 +116,4 @@ class AsyncEmbeddedClient(AsyncQdrantClient):
         return await asyncio.to_thread(self._client.backend.readers_ready, collection_name)
 
 
-refuse_odd_arguments(AsyncEmbeddedClient, [name for name in dir(AsyncEmbeddedClient) if not name.startswith("_")])
+translate_argument_errors(AsyncEmbeddedClient, [name for name in dir(AsyncEmbeddedClient) if not name.startswith("_")])

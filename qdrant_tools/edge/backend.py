@@ -20,7 +20,7 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.http import models
 
 from qdrant_tools.edge.catalog import CatalogMethods
-from qdrant_tools.edge.errors import refuse_odd_arguments
+from qdrant_tools.edge.errors import translate_argument_errors
 from qdrant_tools.edge.rankings import Rankings, VectorQueries, engine_rankings, joined
 from qdrant_tools.edge.readers.pool import NotAnsweredError, checked_readers, start_readers
 from qdrant_tools.edge.reads import ReadMethods
@@ -59,14 +59,14 @@ def routed(
     if pool is None:
         return answer_here()
     collection = engine.collection(name)
-    if method != RANKINGS and not pool.helps(collection):
+    if method != RANKINGS and not pool.is_worthwhile(collection):
         return answer_here()
     try:
-        return pool.ask(collection, method, arguments, options)
+        return pool.request(collection, method, arguments, options)
     except NotAnsweredError as refusal:
         answer = answer_here()
         if refusal.reason:  # the reader failed where this process does not
-            pool.disagreed(collection, refusal.reason)
+            pool.report_failure(collection, refusal.reason)
         return answer
 
 
@@ -156,4 +156,4 @@ def _refuse_the_rest() -> None:
 
 
 _refuse_the_rest()
-refuse_odd_arguments(EdgeBackend, [name for name in dir(QdrantBase) if not name.startswith("_")])
+translate_argument_errors(EdgeBackend, [name for name in dir(QdrantBase) if not name.startswith("_")])

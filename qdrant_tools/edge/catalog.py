@@ -1,4 +1,8 @@
-"""The client's methods on collections, aliases and indexes, over an `Engine`."""
+"""The client's methods on collections, aliases, indexes and named vectors, over an `Engine`.
+
+Guarantees: names and settings are checked as on a server before anything changes; alias operations are applied all or
+none. Does not know: points, files.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ INVALID_NAME_CHARACTERS = '<>:"/\\|?*\0\x1f'
 
 
 class CatalogMethods(QdrantBase):
-    """Collections, aliases and indexes."""
+    """The methods of `QdrantBase` on a collection as a whole."""
 
     engine: Engine
 
@@ -42,7 +46,7 @@ class CatalogMethods(QdrantBase):
             raise InputError("a sparse vector needs a name: '' is the unnamed dense vector")
         settings.pop("timeout", None)  # nothing to wait for
         try:
-            wanted = models.CreateCollection(
+            config = models.CreateCollection(
                 vectors=vectors_config,  # type: ignore[arg-type]
                 sparse_vectors=dict(sparse_vectors_config) if sparse_vectors_config else None,
                 metadata=json_payload(metadata) if metadata is not None else None,
@@ -51,7 +55,7 @@ class CatalogMethods(QdrantBase):
         except ValidationError as error:
             first = error.errors()[0]
             raise InputError(f"collection settings: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-        self.engine.create(collection_name, wanted)
+        self.engine.create(collection_name, config)
         return True
 
     def recreate_collection(self, collection_name: str, *args: Any, **settings: Any) -> bool:
@@ -134,8 +138,8 @@ class CatalogMethods(QdrantBase):
 
     def get_aliases(self, **options: Any) -> types.CollectionsAliasesResponse:
         check_options(options)
-        found = self.engine.aliases().items()
-        rows = [models.AliasDescription(alias_name=alias, collection_name=target) for alias, target in found]
+        aliases = self.engine.aliases().items()
+        rows = [models.AliasDescription(alias_name=alias, collection_name=target) for alias, target in aliases]
         return models.CollectionsAliasesResponse(aliases=rows)
 
     def get_collection_aliases(self, collection_name: str, **options: Any) -> types.CollectionsAliasesResponse:
@@ -154,12 +158,12 @@ class CatalogMethods(QdrantBase):
         **options: Any,
     ) -> types.UpdateResult:
         check_options(options)
-        wanted = field_schema if field_schema is not None else field_type
-        if wanted is None:
+        schema = field_schema if field_schema is not None else field_type
+        if schema is None:
             raise InputError(f"field_schema is needed to index '{field_name}', for example 'keyword'")
         collection = self.engine.collection(collection_name)
         with collection.call:
-            operation = qe.UpdateOperation.create_field_index(field_name, engine_index(wanted))
+            operation = qe.UpdateOperation.create_field_index(field_name, engine_index(schema))
         collection.restructure(operation, indexes=1)
         return DONE
 

@@ -18,7 +18,7 @@ from qdrant_client.http import models
 from qdrant_client.qdrant_fastembed import QdrantFastembedMixin
 
 from qdrant_tools.edge.backend import EdgeBackend
-from qdrant_tools.edge.errors import callers, refuse_odd_arguments
+from qdrant_tools.edge.errors import passing_errors, translate_argument_errors
 from qdrant_tools.edge.rankings import VectorQueries
 from qdrant_tools.edge.storage.engine import Engine
 from qdrant_tools.errors import NotSupportedError
@@ -80,12 +80,13 @@ class EmbeddedClient(QdrantClient):
         return self._client.query_batch_points(collection_name, requests, **kwargs)
 
     def upload_points(self, collection_name: str, points: Any, *args: Any, **kwargs: Any) -> None:
-        super().upload_points(collection_name, callers(points), *args, **kwargs)
+        super().upload_points(collection_name, passing_errors(points), *args, **kwargs)
 
     def upload_collection(
         self, collection_name: str, vectors: Any, payload: Any = None, ids: Any = None, *args: Any, **kwargs: Any
     ) -> None:
-        super().upload_collection(collection_name, callers(vectors), callers(payload), callers(ids), *args, **kwargs)
+        columns = map(passing_errors, (vectors, payload, ids))
+        super().upload_collection(collection_name, *columns, *args, **kwargs)
 
     def rankings(
         self,
@@ -132,4 +133,4 @@ def _is_plain_point(point: Any) -> bool:
     return type(point) is models.PointStruct and _is_plain_vector(point.vector)
 
 
-refuse_odd_arguments(EmbeddedClient, [name for name in dir(EmbeddedClient) if not name.startswith("_")])
+translate_argument_errors(EmbeddedClient, [name for name in dir(EmbeddedClient) if not name.startswith("_")])

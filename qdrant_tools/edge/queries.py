@@ -1,12 +1,9 @@
 """qdrant-client's queries -> the engine's: point ids become their vectors, defaults become a server's.
 
-As on a server, a point that a query names as an example is not among its results, the rank constant of RRF is 2
-when not given and ranks start at 0, and MMR takes as many candidates as results are asked for.
+As on a server, the results do not contain a point that the query names as an example. The default rank constant of RRF
+is 2 and ranks start at 0. MMR takes as many candidates as results are requested.
+
 Guarantees: every number is finite, nesting has a limit. Does not know: how results are read.
-
-The query vector of a recommendation by average: what the examples have in common.
-
-Does not know: the engine's queries, points.
 """
 
 from __future__ import annotations
@@ -48,21 +45,21 @@ MMR_DIVERSITY = 0.5
 
 def engine_request(engine: Engine, collection: OpenCollection, request: models.QueryRequest) -> qe.QueryRequest:
     """Return the engine's request for one query. Raises `InputError`, `VectorError`, `NotSupportedError`."""
-    limit, offset = positive(request.limit, "limit"), skipped(request.offset)
+    limit, offset = checked_limit(request.limit, "limit"), checked_offset(request.offset)
     check_prefetches(request.prefetch)
     check_combination(request, has_prefetch=bool(request.prefetch))
-    translation = Translation(engine, collection, request.using, request.lookup_from, limit)
-    prefetches = _prefetches(engine, collection, request.prefetch)
-    query = translation.query(request.query)
+    converter = QueryConverter(engine, collection, request.using, request.lookup_from, limit)
+    prefetches = _engine_prefetches(engine, collection, request.prefetch)
+    query = converter.query(request.query)
     return qe.QueryRequest(
         limit=limit,
-        # a random sample after the first ones is a random sample; the engine would return fewer
+        # the engine would return fewer points; a random sample needs no offset to be random
         offset=0 if isinstance(request.query, models.SampleQuery) else offset,
         query=query,
         prefetches=prefetches,
         with_payload=payload_selector(request.with_payload),
         with_vector=vector_selector(request.with_vector),
-        filter=without_ids(engine_filter(request.filter), translation.mentioned),
+        filter=without_ids(engine_filter(request.filter), converter.example_ids),
         score_threshold=maybe_finite(request.score_threshold, "score_threshold"),
         params=search_params(request.params),
     )
@@ -86,97 +83,100 @@ def check_combination(request: models.QueryRequest | models.Prefetch, *, has_pre
         raise InputError(f"a fusion query uses no vector of its own: drop using={request.using!r}")
 
 
-def _prefetches(engine: Engine, collection: OpenCollection, given: Any) -> list[qe.Prefetch]:
-    if given is None:
+def listed_prefetches(prefetch: Any) -> list[models.Prefetch]:
+    """The prefetches of a request, which may be one, a list, or None."""
+    if prefetch is None:
         return []
-    return [_prefetch(engine, collection, item) for item in (given if isinstance(given, list) else [given])]
+    return list(prefetch) if isinstance(prefetch, list) else [prefetch]
 
 
-def _prefetch(engine: Engine, collection: OpenCollection, given: models.Prefetch) -> qe.Prefetch:
-    limit = positive(given.limit, "prefetch limit")
-    check_combination(given, has_prefetch=bool(given.prefetch))
-    translation = Translation(engine, collection, given.using, given.lookup_from, limit)
-    nested = _prefetches(engine, collection, given.prefetch)
-    query = translation.query(given.query)
+def _engine_prefetches(engine: Engine, collection: OpenCollection, prefetch: Any) -> list[qe.Prefetch]:
+    return [_engine_prefetch(engine, collection, part) for part in listed_prefetches(prefetch)]
+
+
+def _engine_prefetch(engine: Engine, collection: OpenCollection, prefetch: models.Prefetch) -> qe.Prefetch:
+    limit = checked_limit(prefetch.limit, "prefetch limit")
+    check_combination(prefetch, has_prefetch=bool(prefetch.prefetch))
+    converter = QueryConverter(engine, collection, prefetch.using, prefetch.lookup_from, limit)
+    nested = _engine_prefetches(engine, collection, prefetch.prefetch)
+    query = converter.query(prefetch.query)
     return qe.Prefetch(
         limit=limit,
         query=query,
         prefetches=nested,
-        params=search_params(given.params),
-        filter=without_ids(engine_filter(given.filter), translation.mentioned),
-        score_threshold=maybe_finite(given.score_threshold, "score_threshold"),
+        params=search_params(prefetch.params),
+        filter=without_ids(engine_filter(prefetch.filter), converter.example_ids),
+        score_threshold=maybe_finite(prefetch.score_threshold, "score_threshold"),
     )
 
 
-def check_prefetches(given: Any) -> None:
+def check_prefetches(prefetch: Any) -> None:
     """Raise `InputError` for prefetches nested too deep, and for what is no prefetch."""
-    refuse_nesting(given, _prefetches_inside, DEEPEST_REQUEST, "prefetch")
+    refuse_nesting(prefetch, _prefetches_inside, DEEPEST_REQUEST, "prefetch")
 
 
-def _prefetches_inside(given: Any) -> Iterable[tuple[str, Any]] | None:
-    if given is None:
+def _prefetches_inside(prefetch: Any) -> Iterable[tuple[str, Any]] | None:
+    if prefetch is None:
         return None
-    if isinstance(given, list):  # not a level of its own: what is in it stands where it stands
-        return ((f".prefetch[{place}]", _known(each).prefetch) for place, each in enumerate(given))
-    return [(".prefetch", _known(given).prefetch)]
+    if isinstance(prefetch, list):  # a list is no level of its own
+        return ((f".prefetch[{index}]", _checked(part).prefetch) for index, part in enumerate(prefetch))
+    return [(".prefetch", _checked(prefetch).prefetch)]
 
 
-def _known(given: Any) -> models.Prefetch:
-    if not isinstance(given, models.Prefetch):
-        raise InputError(f"prefetch expects models.Prefetch or a list of them, got {brief(given)}")
-    return given
+def _checked(prefetch: Any) -> models.Prefetch:
+    if not isinstance(prefetch, models.Prefetch):
+        raise InputError(f"prefetch expects models.Prefetch or a list of them, got {brief(prefetch)}")
+    return prefetch
 
 
-def positive(value: Any, name: str) -> int:
+def checked_limit(value: Any, name: str) -> int:
     """`value`, or 10 for None. Raises `InputError` below 1 and for what is no whole number."""
     return DEFAULT_LIMIT if value is None else whole(value, name)
 
 
-def skipped(offset: Any) -> int:
+def checked_offset(offset: Any) -> int:
     """`offset`, or 0 for None. Raises `InputError` below 0 and for what is no whole number."""
     return 0 if offset is None else whole(offset, "offset", least=0)
 
 
 @dataclass
-class Translation:
-    """One query being translated; collects the ids it mentions, which its results must not contain."""
+class QueryConverter:
+    """Converts one query; collects the ids of its examples, which its results must not contain."""
 
     engine: Engine
     collection: OpenCollection
     using: str | None
     lookup: models.LookupLocation | None
     limit: int
-    mentioned: set[EngineId] = field(default_factory=set)
+    example_ids: set[EngineId] = field(default_factory=set)
 
-    def query(self, given: Any) -> Any:
+    def query(self, query: Any) -> Any:
         """Return the engine's query, None for None."""
-        if given is None:
+        if query is None:
             return None
-        if isinstance(given, models.NearestQuery):
-            return self._nearest(given)
-        if isinstance(given, models.RecommendQuery):
-            return self._recommend(given.recommend)
-        if isinstance(given, models.DiscoverQuery):
-            discover = given.discover
-            query = qe.DiscoverQuery(self.vector(discover.target), self._pairs(discover.context))
-            return qe.Query.Discover(query, using=self.using)
-        if isinstance(given, models.ContextQuery):
-            return qe.Query.Context(qe.ContextQuery(self._pairs(given.context)), using=self.using)
-        if isinstance(given, models.RelevanceFeedbackQuery):
-            return self._feedback(given.relevance_feedback)
-        if isinstance(given, models.TextQuery):
-            return self._text(given)
-        if isinstance(given, MERGING):
-            return merging_query(given)
-        return qe.Query.Nearest(self.vector(given), using=self.using)
+        if isinstance(query, models.NearestQuery):
+            return self._nearest(query)
+        if isinstance(query, models.RecommendQuery):
+            return self._recommend(query.recommend)
+        if isinstance(query, models.DiscoverQuery):
+            target, pairs = self.vector(query.discover.target), self._pairs(query.discover.context)
+            return qe.Query.Discover(qe.DiscoverQuery(target, pairs), using=self.using)
+        if isinstance(query, models.ContextQuery):
+            return qe.Query.Context(qe.ContextQuery(self._pairs(query.context)), using=self.using)
+        if isinstance(query, models.RelevanceFeedbackQuery):
+            return self._feedback(query.relevance_feedback)
+        if isinstance(query, models.TextQuery):
+            return self._text(query)
+        if isinstance(query, WITHOUT_VECTOR):
+            return query_without_vector(query)
+        return qe.Query.Nearest(self.vector(query), using=self.using)
 
-    def vector(self, given: Any) -> EngineVector:
-        """Return the vector itself, or the stored one of the point that `given` names."""
-        if is_point_id(given):
-            given = self._stored(engine_id(given))
-        return self.collection.schema.check(self.using or DEFAULT_VECTOR, given)
+    def vector(self, example: Any) -> EngineVector:
+        """Return the vector itself, or the stored one of the point that `example` names."""
+        vector = self._stored_vector(engine_id(example)) if is_point_id(example) else example
+        return self.collection.schema.check(self.using or DEFAULT_VECTOR, vector)
 
-    def _stored(self, point_id: EngineId) -> Any:
+    def _stored_vector(self, point_id: EngineId) -> Any:
         lookup = self.lookup
         source = self.collection if lookup is None else self.engine.collection(lookup.collection)
         name = self.using or DEFAULT_VECTOR
@@ -193,28 +193,28 @@ class Translation:
                 raise InputError(f"point {point_id} of collection '{source.name}' has no vector {name!r} (not found)")
             vector = vector[name]
         if source is self.collection:
-            self.mentioned.add(client_id(records[0].id))
+            self.example_ids.add(client_id(records[0].id))
         return client_vector(vector)
 
-    def _nearest(self, given: models.NearestQuery) -> Any:
-        vector = self.vector(given.nearest)
-        if given.mmr is None:
+    def _nearest(self, query: models.NearestQuery) -> Any:
+        vector = self.vector(query.nearest)
+        if query.mmr is None:
             return qe.Query.Nearest(vector, using=self.using)
-        diversity, candidates = mmr_settings(given.mmr, self.limit)
+        diversity, candidates = mmr_settings(query.mmr, self.limit)
         return qe.Mmr(vector, 1.0 - diversity, candidates, using=self.using)
 
-    def _pairs(self, given: Any) -> list[qe.ContextPair]:
-        pairs = [] if given is None else given if isinstance(given, list) else [given]
+    def _pairs(self, context: Any) -> list[qe.ContextPair]:
+        pairs = [] if context is None else context if isinstance(context, list) else [context]
         return [qe.ContextPair(self.vector(pair.positive), self.vector(pair.negative)) for pair in pairs]
 
-    def _recommend(self, given: models.RecommendInput) -> Any:
-        positives = [self.vector(example) for example in given.positive or []]
-        negatives = [self.vector(example) for example in given.negative or []]
-        strategy = given.strategy or models.RecommendStrategy.AVERAGE_VECTOR
+    def _recommend(self, examples: models.RecommendInput) -> Any:
+        positives = [self.vector(example) for example in examples.positive or []]
+        negatives = [self.vector(example) for example in examples.negative or []]
+        strategy = examples.strategy or models.RecommendStrategy.AVERAGE_VECTOR
         if strategy == models.RecommendStrategy.AVERAGE_VECTOR:
             if not positives:
                 raise InputError("recommend by average_vector needs at least one positive example")
-            return qe.Query.Nearest(average(positives, negatives), using=self.using)
+            return qe.Query.Nearest(average_vector(positives, negatives), using=self.using)
         if not positives and not negatives:
             raise InputError(f"recommend by {strategy.value} needs at least one positive or negative example")
         query = qe.RecommendQuery(positives, negatives)
@@ -222,35 +222,36 @@ class Translation:
             return qe.Query.RecommendBestScore(query, using=self.using)
         return qe.Query.RecommendSumScores(query, using=self.using)
 
-    def _feedback(self, given: models.RelevanceFeedbackInput) -> Any:
-        naive = given.strategy.naive
+    def _feedback(self, settings: models.RelevanceFeedbackInput) -> Any:
+        naive = settings.strategy.naive
         a, b, c = (finite(getattr(naive, name), f"relevance feedback {name}") for name in "abc")
         if b < 0:
             raise InputError(f"relevance feedback b value {b} is invalid, expected 0 or more")
         items = [
-            qe.FeedbackItem(self.vector(item.example), finite(item.score, "feedback score")) for item in given.feedback
+            qe.FeedbackItem(self.vector(item.example), finite(item.score, "feedback score"))
+            for item in settings.feedback
         ]
         strategy = qe.NaiveFeedbackStrategy(a, b, c)
         return qe.Query.FeedbackNaive(
-            qe.FeedbackNaiveQuery(self.vector(given.target), items, strategy), using=self.using
+            qe.FeedbackNaiveQuery(self.vector(settings.target), items, strategy), using=self.using
         )
 
-    def _text(self, given: models.TextQuery) -> qe.TextQuery:
+    def _text(self, query: models.TextQuery) -> qe.TextQuery:
         if not self.using:
             raise InputError("a text query needs `using`, the payload field with a scoring text index")
-        if isinstance(given.text, str):
-            return qe.TextQuery(self.using, given.text)
-        bm25 = given.text.scoring.bm25 if given.text.scoring is not None else models.Bm25Params()
+        if isinstance(query.text, str):
+            return qe.TextQuery(self.using, query.text)
+        bm25 = query.text.scoring.bm25 if query.text.scoring is not None else models.Bm25Params()
         k, b = maybe_finite(bm25.k, "bm25 k"), maybe_finite(bm25.b, "bm25 b")
-        return qe.TextQuery(self.using, given.text.query, qe.Bm25Params(k, b))
+        return qe.TextQuery(self.using, query.text.query, qe.Bm25Params(k, b))
 
 
-def mmr_settings(given: models.Mmr, limit: int) -> tuple[float, int]:
+def mmr_settings(mmr: models.Mmr, limit: int) -> tuple[float, int]:
     """Diversity and number of candidates, with a server's defaults. Raises `InputError`."""
-    diversity = MMR_DIVERSITY if given.diversity is None else given.diversity
+    diversity = MMR_DIVERSITY if mmr.diversity is None else mmr.diversity
     if not 0 <= diversity <= 1:
         raise InputError(f"mmr diversity {diversity} is invalid, expected 0 to 1")
-    candidates = limit if given.candidates_limit is None else given.candidates_limit
+    candidates = limit if mmr.candidates_limit is None else mmr.candidates_limit
     return diversity, whole(candidates, "mmr candidates_limit", least=0, most=16_384)
 
 
@@ -258,74 +259,77 @@ def is_point_id(value: Any) -> bool:
     return isinstance(value, (int, str, uuid.UUID, np.integer)) and not isinstance(value, bool)
 
 
-MERGING = (models.FusionQuery, models.RrfQuery, models.FormulaQuery, models.OrderByQuery, models.SampleQuery)
+WITHOUT_VECTOR = (models.FusionQuery, models.RrfQuery, models.FormulaQuery, models.OrderByQuery, models.SampleQuery)
 
 
-def merging_query(given: Any) -> Any:
-    """Return the engine's query for those that use no vector: fusion, formula, order by, sample."""
-    if isinstance(given, models.FusionQuery):
-        return qe.Fusion.Rrf(k=RRF_K) if given.fusion == models.Fusion.RRF else qe.Fusion.Dbsf()
-    if isinstance(given, models.RrfQuery):
-        k, weights = rrf_settings(given.rrf)
+def query_without_vector(query: Any) -> Any:
+    """Return the engine's fusion, formula, order or sample."""
+    if isinstance(query, models.FusionQuery):
+        return qe.Fusion.Rrf(k=RRF_K) if query.fusion == models.Fusion.RRF else qe.Fusion.Dbsf()
+    if isinstance(query, models.RrfQuery):
+        k, weights = rrf_settings(query.rrf)
         return qe.Fusion.Rrf(k=k, weights=weights)
-    if isinstance(given, models.FormulaQuery):
-        return engine_formula(given)
-    if isinstance(given, models.OrderByQuery):
-        return order_by(given.order_by)
+    if isinstance(query, models.FormulaQuery):
+        return engine_formula(query)
+    if isinstance(query, models.OrderByQuery):
+        return order_by(query.order_by)
     return qe.Sample.Random
 
 
-def rrf_settings(given: models.Rrf) -> tuple[int, list[float] | None]:
+def rrf_settings(rrf: models.Rrf) -> tuple[int, list[float] | None]:
     """Rank constant and weights, with a server's default. Raises `InputError`."""
-    k = RRF_K if given.k is None else whole(given.k, "rrf k", most=2**32 - 1)
-    return k, None if given.weights is None else [finite(weight, "rrf weight") for weight in given.weights]
+    k = RRF_K if rrf.k is None else whole(rrf.k, "rrf k", most=2**32 - 1)
+    return k, None if rrf.weights is None else [finite(weight, "rrf weight") for weight in rrf.weights]
 
 
-def order_by(given: Any) -> qe.OrderBy:
+def order_by(order: Any) -> qe.OrderBy:
     """Return the engine's order for a payload key or a `models.OrderBy`."""
-    if isinstance(given, str):
-        return qe.OrderBy(given)
-    if not isinstance(given, models.OrderBy):
-        raise InputError(f"order_by expects a payload key or models.OrderBy, got {brief(given)}")
-    start: Any = given.start_from
+    if isinstance(order, str):
+        return qe.OrderBy(order)
+    if not isinstance(order, models.OrderBy):
+        raise InputError(f"order_by expects a payload key or models.OrderBy, got {brief(order)}")
+    start: Any = order.start_from
     if isinstance(start, float):
         start = finite(start, "order_by start_from")
     elif start is not None and not isinstance(start, int):
         start = datetime_text(start)
-    return qe.OrderBy(given.key, direction=member(qe.Direction, given.direction), start_from=start)
+    return qe.OrderBy(order.key, direction=member(qe.Direction, order.direction), start_from=start)
 
 
-def search_params(given: Any) -> qe.SearchParams | None:
+def search_params(params: Any) -> qe.SearchParams | None:
     """Return the engine's search parameters for `models.SearchParams` or a dict of that shape. Raises `InputError`."""
-    if given is None:
+    if params is None:
         return None
-    if isinstance(given, dict):
+    if isinstance(params, dict):
         try:
-            given = models.SearchParams(**given)
+            params = models.SearchParams(**params)
         except (ValidationError, TypeError) as error:
-            raise InputError(f"{brief(given)} are no search_params: {first_line(error)}") from error
-    if not isinstance(given, models.SearchParams):
-        raise InputError(f"search_params expects models.SearchParams, got {brief(given)}")
-    acorn, idf = given.acorn, given.idf
+            raise InputError(f"{brief(params)} are no search_params: {first_line(error)}") from error
+    if not isinstance(params, models.SearchParams):
+        raise InputError(f"search_params expects models.SearchParams, got {brief(params)}")
+    acorn, idf = params.acorn, params.idf
     selectivity = maybe_finite(acorn.max_selectivity, "acorn max_selectivity") if acorn is not None else None
     return qe.SearchParams(
-        hnsw_ef=given.hnsw_ef if given.hnsw_ef is None else whole(given.hnsw_ef, "hnsw_ef", least=0),
-        exact=bool(given.exact),
-        indexed_only=bool(given.indexed_only),
-        quantization=_quantization(given.quantization),
+        hnsw_ef=params.hnsw_ef if params.hnsw_ef is None else whole(params.hnsw_ef, "hnsw_ef", least=0),
+        exact=bool(params.exact),
+        indexed_only=bool(params.indexed_only),
+        quantization=_quantization(params.quantization),
         acorn=qe.AcornSearchParams(bool(acorn.enable), selectivity) if acorn is not None else None,
         idf=qe.IdfParams(engine_filter(idf.corpus)) if isinstance(idf, models.IdfCorpusParams) else None,
     )
 
 
-def _quantization(given: models.QuantizationSearchParams | None) -> qe.QuantizationSearchParams | None:
-    if given is None:
+def _quantization(params: models.QuantizationSearchParams | None) -> qe.QuantizationSearchParams | None:
+    if params is None:
         return None
-    oversampling = maybe_finite(given.oversampling, "quantization oversampling")
-    return qe.QuantizationSearchParams(bool(given.ignore), given.rescore, oversampling)
+    oversampling = maybe_finite(params.oversampling, "quantization oversampling")
+    return qe.QuantizationSearchParams(bool(params.ignore), params.rescore, oversampling)
 
 
-def average(positives: Sequence[Any], negatives: Sequence[Any]) -> Any:
+# -- recommendation by average
+
+
+def average_vector(positives: Sequence[Any], negatives: Sequence[Any]) -> Any:
     """The query vector of `average_vector`: mean of positives, plus its difference from the mean of negatives.
 
     Multi-vectors have no mean: the query is all positive vectors and the negated negative ones.

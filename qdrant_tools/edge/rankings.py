@@ -18,7 +18,7 @@ from qdrant_client.http import models
 
 from qdrant_tools.edge.convert.checks import DEFAULT_VECTOR, client_id
 from qdrant_tools.edge.convert.filters import engine_filter
-from qdrant_tools.edge.queries import positive, search_params
+from qdrant_tools.edge.queries import checked_limit, search_params
 from qdrant_tools.edge.storage.engine import Engine
 from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import NotSupportedError
@@ -131,7 +131,7 @@ def _requests(collection: OpenCollection, queries: VectorQueries) -> list[qe.Que
     rows = [schema.check(name, row) for row in queries.vectors.tolist()]
     return [
         qe.QueryRequest(
-            limit=positive(limit, "limit"),
+            limit=checked_limit(limit, "limit"),
             query=qe.Query.Nearest(row, using=queries.using),
             filter=condition,
             params=params,

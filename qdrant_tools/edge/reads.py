@@ -1,4 +1,8 @@
-"""The client's methods that read points, over an `Engine`."""
+"""The client's methods that read points, over an `Engine`: by id, by filter, by similarity; counts and facets.
+
+Guarantees: results are a server's, ties included where the engine itself would leave them to chance.
+Does not know: reader processes.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +14,30 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.conversions import common_types as types
 from qdrant_client.http import models
 
-from qdrant_tools.edge.aggregations import Grouping, Sampling, fill, grouped, look_up, neighbours, offsets, pairs
+from qdrant_tools.edge.aggregations import (
+    Grouping,
+    MatrixSettings,
+    add_contents,
+    add_lookups,
+    find_groups,
+    offsets_response,
+    pairs_response,
+    sampled_neighbours,
+)
 from qdrant_tools.edge.convert.checks import LARGEST_COUNT, check_options, client_id, engine_id, engine_ids, text
 from qdrant_tools.edge.convert.filters import engine_filter
 from qdrant_tools.edge.convert.records import client_record, payload_selector, scored_point, vector_selector
-from qdrant_tools.edge.merging import answer, merged_here
-from qdrant_tools.edge.queries import engine_request, order_by, positive
+from qdrant_tools.edge.merging import is_merged_here, merged_hits
+from qdrant_tools.edge.queries import checked_limit, engine_request, order_by
 from qdrant_tools.edge.storage.engine import Engine
 from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import InputError
 
-FACETS_AHEAD = 100
+EXTRA_FACETS = 100
 
 
 class ReadMethods(QdrantBase):
-    """Records by id, by filter, by similarity; counts and facets."""
+    """The reading methods of `QdrantBase`, answered by the engine of this process."""
 
     engine: Engine
 
@@ -38,14 +51,14 @@ class ReadMethods(QdrantBase):
     ) -> list[types.Record]:
         check_options(options)
         collection = self.engine.collection(collection_name)
-        wanted = engine_ids(ids)
+        point_ids = engine_ids(ids)
         with collection.hold() as shard:
-            found = shard.retrieve(wanted, payload_selector(with_payload), vector_selector(with_vectors))
-            records = [client_record(record) for record in found]
-        if len(set(wanted)) == len(wanted):
+            stored = shard.retrieve(point_ids, payload_selector(with_payload), vector_selector(with_vectors))
+            records = [client_record(record) for record in stored]
+        if len(set(point_ids)) == len(point_ids):
             return records
-        by_id = {engine_id(record.id): record for record in records}  # an id that was asked for twice is there twice
-        return [by_id[each] for each in wanted if each in by_id]
+        by_id = {engine_id(record.id): record for record in records}  # the engine returns a repeated id once
+        return [by_id[point_id] for point_id in point_ids if point_id in by_id]
 
     def scroll(
         self,
@@ -87,11 +100,11 @@ class ReadMethods(QdrantBase):
     ) -> types.FacetResponse:
         check_options(options)
         collection = self.engine.collection(collection_name)
-        asked = positive(limit, "limit")
+        limit = checked_limit(limit, "limit")
         with collection.call:
-            named, condition = text(key, "key"), engine_filter(facet_filter)
+            key, condition = text(key, "key"), engine_filter(facet_filter)
         with collection.hold() as shard:
-            return models.FacetResponse(hits=most_frequent(shard, named, condition, asked, exact=bool(exact)))
+            return models.FacetResponse(hits=most_frequent(shard, key, condition, limit, exact=bool(exact)))
 
     def query_points(
         self,
@@ -125,8 +138,8 @@ class ReadMethods(QdrantBase):
         )
         collection = self.engine.collection(collection_name)
         with collection.call:
-            if merged_here(collection, request):
-                return models.QueryResponse.model_construct(points=answer(self.engine, collection, request))
+            if is_merged_here(collection, request):
+                return models.QueryResponse.model_construct(points=merged_hits(self.engine, collection, request))
             engine_query = engine_request(self.engine, collection, request)
         with collection.hold() as shard:
             return self._response(shard.query(engine_query))
@@ -137,7 +150,7 @@ class ReadMethods(QdrantBase):
         check_options(options)
         collection = self.engine.collection(collection_name)
         with collection.call:
-            if any(merged_here(collection, request) for request in requests):
+            if any(is_merged_here(collection, request) for request in requests):
                 return [self._answer(collection, request) for request in requests]
             for request in requests:
                 check_options({"shard_key": request.shard_key})
@@ -149,8 +162,8 @@ class ReadMethods(QdrantBase):
     def _answer(self, collection: OpenCollection, request: models.QueryRequest) -> types.QueryResponse:
         """One request of a batch of which not all can go to the engine."""
         check_options({"shard_key": request.shard_key})
-        if merged_here(collection, request):
-            return models.QueryResponse.model_construct(points=answer(self.engine, collection, request))
+        if is_merged_here(collection, request):
+            return models.QueryResponse.model_construct(points=merged_hits(self.engine, collection, request))
         with collection.hold() as shard:
             return self._response(shard.query(engine_request(self.engine, collection, request)))
 
@@ -187,10 +200,10 @@ class ReadMethods(QdrantBase):
             "score_threshold": score_threshold,
             "lookup_from": lookup_from,
         }
-        groups = grouped(self, collection_name, Grouping(group_by, limit, group_size), arguments)
-        fill(self, collection_name, groups, with_payload, with_vectors)
+        groups = find_groups(self, collection_name, Grouping(group_by, limit, group_size), arguments)
+        add_contents(self, collection_name, groups, with_payload, with_vectors)
         if with_lookup is not None:
-            look_up(self, groups, with_lookup)
+            add_lookups(self, groups, with_lookup)
         return models.GroupsResult(groups=groups)
 
     def search_matrix_pairs(
@@ -203,7 +216,8 @@ class ReadMethods(QdrantBase):
         **options: Any,
     ) -> types.SearchMatrixPairsResponse:
         check_options(options)
-        return pairs(*neighbours(self, collection_name, Sampling.of(sample, limit, using), query_filter))
+        settings = MatrixSettings.of(sample, limit, using)
+        return pairs_response(*sampled_neighbours(self, collection_name, settings, query_filter))
 
     def search_matrix_offsets(
         self,
@@ -215,7 +229,8 @@ class ReadMethods(QdrantBase):
         **options: Any,
     ) -> types.SearchMatrixOffsetsResponse:
         check_options(options)
-        return offsets(*neighbours(self, collection_name, Sampling.of(sample, limit, using), query_filter))
+        settings = MatrixSettings.of(sample, limit, using)
+        return offsets_response(*sampled_neighbours(self, collection_name, settings, query_filter))
 
 
 def scroll_request(
@@ -225,7 +240,7 @@ def scroll_request(
         raise InputError("scroll by order_by goes on with order_by.start_from, not with offset: drop offset")
     return qe.ScrollRequest(
         offset=None if offset is None else engine_id(offset),
-        limit=positive(limit, "limit"),
+        limit=checked_limit(limit, "limit"),
         filter=engine_filter(filter_),
         with_payload=payload_selector(with_payload),
         with_vector=vector_selector(with_vectors),
@@ -238,18 +253,18 @@ def most_frequent(
 ) -> list[models.FacetValueHit]:
     """The first values, the most frequent first, equally frequent ones in their own order.
 
-    The engine cuts anywhere among values that occur equally often, so it is asked for more until the cut lies beyond.
+    The engine cuts anywhere among values that occur equally often. Its limit is raised until the cut lies beyond them.
     """
-    asked = 2 * limit + FACETS_AHEAD
+    engine_limit = 2 * limit + EXTRA_FACETS
     while True:
-        asked = min(asked, LARGEST_COUNT)
-        found = shard.facet(qe.FacetRequest(key, limit=asked, exact=exact, filter=condition)).hits
-        if len(found) < asked or asked == LARGEST_COUNT or found[-1].count < found[limit - 1].count:
+        engine_limit = min(engine_limit, LARGEST_COUNT)
+        counted = shard.facet(qe.FacetRequest(key, limit=engine_limit, exact=exact, filter=condition)).hits
+        if len(counted) < engine_limit or engine_limit == LARGEST_COUNT or counted[-1].count < counted[limit - 1].count:
             break
-        asked *= 8
-    hits = [models.FacetValueHit(value=_value(hit.value), count=hit.count) for hit in found]
+        engine_limit *= 8
+    hits = [models.FacetValueHit(value=_client_value(hit.value), count=hit.count) for hit in counted]
     return sorted(hits, key=lambda hit: (-hit.count, hit.value))[:limit]
 
 
-def _value(value: Any) -> Any:
+def _client_value(value: Any) -> Any:
     return value if isinstance(value, (str, int, bool)) else str(value)

@@ -1,11 +1,10 @@
-"""The client's methods that change points, over an `Engine`.
+"""The client's methods that change points, over an `Engine`: upserts, deletions, payloads, vectors, bulk loads.
 
-When one returns, the change is in the engine's write-ahead log: it survives the end of the process, however that
-comes. `flush` makes it survive a power failure too.
-
-Guarantees: the log holds no filter. A filter is answered first and the write is logged with the ids of its points,
-because the engine evaluates logged filters again when it opens a collection, when they may select others: its log
-stores a bound of infinity as no bound, and a vector or an index that a filter speaks of may be gone by then.
+Guarantees: when a method returns, the change is in the engine's write-ahead log and survives the end of the process,
+however it ends; `flush` makes it survive a power failure too. The log contains no filter: a filter is answered first,
+and the write is logged with the ids of its points. The engine would evaluate a logged filter again when it opens the
+collection, and might select other points: the log stores a bound of infinity as no bound, and a vector or an index that
+the filter names may be gone by then. Does not know: files, reader processes.
 """
 
 from __future__ import annotations
@@ -50,26 +49,26 @@ R = TypeVar("R")
 
 Operation = qe.UpdateOperation
 UPLOAD_BATCH = 256  # the engine's best between call overhead and memory
-SELECTED = 50_000  # points of one logged operation that a filter selected
+POINTS_PER_OPERATION = 50_000  # that a filter selected
 
 
 def journaled(method: Callable[P, R]) -> Callable[P, R]:
-    """Let processes that follow a collection repeat this change: its arguments go into the journal."""
+    """Write the call of a method into the collection's journal, for the reader processes to repeat it."""
 
     @wraps(method)
-    def described(*given: P.args, **options: P.kwargs) -> R:
-        self, *arguments = given
+    def journaling(*args: P.args, **options: P.kwargs) -> R:
+        self, *arguments = args
         name: Any = arguments.pop(0) if arguments else options["collection_name"]
         rest = {key: value for key, value in options.items() if key != "collection_name"}
         collection = self.engine.collection(name)  # type: ignore[attr-defined]
         with collection.described(Entry(method.__name__, tuple(arguments), rest)):
-            return method(*given, **options)
+            return method(*args, **options)
 
-    return described
+    return journaling
 
 
 class WriteMethods(QdrantBase):
-    """Upserts, deletions, changes of payloads and vectors, bulk loads, index builds."""
+    """The writing methods of `QdrantBase`; also `build_index` and `flush`."""
 
     engine: Engine
 
@@ -118,7 +117,11 @@ class WriteMethods(QdrantBase):
         whole(batch_size, "batch_size")
         for block in blocks(points, batch_size):
             self.upsert(collection_name, block, update_filter=update_filter, update_mode=update_mode)
-        self._settle(self.engine.collection(collection_name))
+        collection = self.engine.collection(collection_name)
+        if index_due(collection.settings, collection.info()):
+            self.build_index(collection.name)
+        else:
+            collection.flush()
 
     def upload_collection(
         self,
@@ -129,13 +132,15 @@ class WriteMethods(QdrantBase):
         batch_size: int = UPLOAD_BATCH,
         **options: Any,
     ) -> None:
-        """Upsert vectors given column-wise; ids are random UUIDs if not given."""
+        """Upsert columns of ids, vectors and payloads; the default ids are random UUIDs."""
         whole(batch_size, "batch_size")
-        given_ids = ids if ids is not None else (str(uuid.uuid4()) for _ in itertools.count())
-        payloads: Iterable[Any] = payload if payload is not None else itertools.repeat(None)
+        id_column = ids if ids is not None else (str(uuid.uuid4()) for _ in itertools.count())
+        payload_column: Iterable[Any] = payload if payload is not None else itertools.repeat(None)
         points = (
-            models.PointStruct.model_construct(id=point_id, vector=vector, payload=each)
-            for point_id, vector, each in zip(given_ids, rows(vectors, batch_size), payloads, strict=False)
+            models.PointStruct.model_construct(id=point_id, vector=vector, payload=point_payload)
+            for point_id, vector, point_payload in zip(
+                id_column, rows(vectors, batch_size), payload_column, strict=False
+            )
         )
         self.upload_points(collection_name, points, batch_size, **options)
 
@@ -144,13 +149,13 @@ class WriteMethods(QdrantBase):
         check_options(options)
         collection = self.engine.collection(collection_name)
         with collection.call:
-            selected = selection(points_selector)
+            selector = engine_selector(points_selector)
         with collection.changing():
-            for ids in selected_ids(collection, selected):
+            for ids in selected_ids(collection, selector):
                 collection.delete(Operation.delete_points(ids), len(ids))
         return DONE
 
-    # -- payloads and vectors of points that are there
+    # -- payloads and vectors of stored points
 
     def set_payload(
         self,
@@ -170,11 +175,11 @@ class WriteMethods(QdrantBase):
     def _set(
         self, collection_name: str, operation: str, payload: Any, points: Any, key: Any, **options: Any
     ) -> types.UpdateResult:
-        above = 0 if key is None else path_depth(text(key, "key"))
-        if above >= DEEPEST_PAYLOAD:
-            raise InputError(f"key {brief(key)} is {above} levels deep, expected fewer than {DEEPEST_PAYLOAD}")
-        plain = json_payload(payload, levels=DEEPEST_PAYLOAD - above)
-        return self._change(collection_name, operation, points, plain, key, **options)
+        depth = 0 if key is None else path_depth(text(key, "key"))
+        if depth >= DEEPEST_PAYLOAD:
+            raise InputError(f"key {brief(key)} is {depth} levels deep, expected fewer than {DEEPEST_PAYLOAD}")
+        json_values = json_payload(payload, levels=DEEPEST_PAYLOAD - depth)
+        return self._change(collection_name, operation, points, json_values, key, **options)
 
     def delete_payload(
         self, collection_name: str, keys: Sequence[str], points: types.PointsSelector, **options: Any
@@ -206,7 +211,7 @@ class WriteMethods(QdrantBase):
         collection = self.engine.collection(collection_name)
         schema = collection.schema
         with collection.call:
-            changed = [engine_vectors(given, schema) for given in points]
+            changed = [engine_vectors(point, schema) for point in points]
             condition = engine_filter(update_filter)
         dense, sparse = vector_numbers(point.vector for point in points)
         with collection.changing():
@@ -229,17 +234,17 @@ class WriteMethods(QdrantBase):
         collection = self.engine.collection(collection_name)
         make = getattr(Operation, operation)
         with collection.call:
-            selected = selection(points)
+            selector = engine_selector(points)
             make([], *arguments)  # refuses what the engine cannot take, before anything is changed
         added = payload_bytes(arguments)
         with collection.changing():
-            blocks_of_ids = list(selected_ids(collection, selected))
-            needed = sum(collection.change_bytes(added, ids) for ids in blocks_of_ids)
-            for ids in blocks_of_ids:
+            id_blocks = list(selected_ids(collection, selector))
+            needed = sum(collection.change_bytes(added, ids) for ids in id_blocks)
+            for ids in id_blocks:
                 with collection.call:
                     update = make(ids, *arguments)
                 collection.write(update, needed=needed, overwrites=ids if operation == "delete_vectors" else ())
-                needed = 0  # there was room for all of them
+                needed = 0  # the first write has required the room for all of them
         return DONE
 
     def batch_update_points(
@@ -259,16 +264,16 @@ class WriteMethods(QdrantBase):
             return self.clear_payload(name, operation.clear_payload)
         if isinstance(operation, models.SetPayloadOperation):
             change = operation.set_payload
-            return self.set_payload(name, change.payload, chosen(change), change.key)
+            return self.set_payload(name, change.payload, points_of(change), change.key)
         if isinstance(operation, models.OverwritePayloadOperation):
             change = operation.overwrite_payload
-            return self._set(name, "overwrite_payload", change.payload, chosen(change), change.key)
+            return self._set(name, "overwrite_payload", change.payload, points_of(change), change.key)
         if isinstance(operation, models.DeletePayloadOperation):
-            return self.delete_payload(name, operation.delete_payload.keys, chosen(operation.delete_payload))
+            return self.delete_payload(name, operation.delete_payload.keys, points_of(operation.delete_payload))
         if isinstance(operation, models.UpdateVectorsOperation):
             return self.update_vectors(name, operation.update_vectors.points, operation.update_vectors.update_filter)
         if isinstance(operation, models.DeleteVectorsOperation):
-            return self.delete_vectors(name, operation.delete_vectors.vector, chosen(operation.delete_vectors))
+            return self.delete_vectors(name, operation.delete_vectors.vector, points_of(operation.delete_vectors))
         raise unsupported(operation, "operation")
 
     # -- index and durability
@@ -284,12 +289,6 @@ class WriteMethods(QdrantBase):
         """Make every acknowledged write survive a power failure."""
         self.engine.collection(collection_name).flush()
 
-    def _settle(self, collection: OpenCollection) -> None:
-        if index_due(collection.settings, collection.info()):
-            self.build_index(collection.name)
-        else:
-            collection.flush()
-
 
 def rows(vectors: Any, block: int) -> Iterator[Any]:
     """Vectors row by row from a matrix, a mapping of names to matrices, or an iterable; a block at a time."""
@@ -302,20 +301,20 @@ def rows(vectors: Any, block: int) -> Iterator[Any]:
         yield from vectors
 
 
-def chosen(change: Any) -> Any:
+def points_of(change: Any) -> Any:
     """The points of one operation of a batch: its ids or its filter."""
     if change.points is None and change.filter is None:
         raise InputError("an operation on points needs points or a filter")
     return change.points if change.points is not None else change.filter
 
 
-def engine_vectors(given: Any, schema: VectorSchema) -> qe.PointVectors:
-    if not isinstance(given, models.PointVectors):
-        raise InputError(f"expected a PointVectors, got {brief(given)}")
-    return qe.PointVectors(engine_id(given.id), schema.check_all(given.vector))
+def engine_vectors(point: Any, schema: VectorSchema) -> qe.PointVectors:
+    if not isinstance(point, models.PointVectors):
+        raise InputError(f"expected a PointVectors, got {brief(point)}")
+    return qe.PointVectors(engine_id(point.id), schema.check_all(point.vector))
 
 
-def selection(selector: Any) -> list[EngineId] | qe.Filter:
+def engine_selector(selector: Any) -> list[EngineId] | qe.Filter:
     """Point ids, or the filter that selects them. Raises `InputError`."""
     if isinstance(selector, models.PointIdsList | models.FilterSelector) and selector.shard_key is not None:
         raise NotSupportedError("shard_key: the embedded engine has one shard; drop it or use a server")
@@ -332,17 +331,18 @@ def selection(selector: Any) -> list[EngineId] | qe.Filter:
     raise InputError(f"expected point ids or a filter, got {brief(selector)}")
 
 
-def selected_ids(collection: OpenCollection, selected: list[EngineId] | qe.Filter) -> Iterator[list[EngineId]]:
-    """The ids themselves, or those of the points that the filter selects, in blocks; no block for none.
+def selected_ids(collection: OpenCollection, selector: list[EngineId] | qe.Filter) -> Iterator[list[EngineId]]:
+    """The ids themselves, or those of the points that the filter selects, in blocks; no block if there are none.
 
-    What happens to one block must not decide whether a later one is selected, as is so for every operation here.
+    A change of one block must not decide whether the filter selects a point of a later one. No operation here does.
     """
-    if isinstance(selected, list):
-        yield from [selected] if selected else []
+    if isinstance(selector, list):
+        if selector:
+            yield selector
         return
     offset: EngineId | None = None
     while True:
-        ids, offset = matching_ids(collection, selected, SELECTED, offset)
+        ids, offset = matching_ids(collection, selector, POINTS_PER_OPERATION, offset)
         if ids:
             yield ids
         if offset is None:
@@ -359,27 +359,27 @@ def matching_ids(
         return [record.id for record in records], following
 
 
-def upsert_mode(given: Any) -> models.UpdateMode:
+def upsert_mode(name: Any) -> models.UpdateMode:
     """The mode of that name. Raises `InputError`."""
     try:
-        return models.UpdateMode(text(given, "update_mode"))
+        return models.UpdateMode(text(name, "update_mode"))
     except ValueError as error:
         expected = ", ".join(mode.value for mode in models.UpdateMode)
-        raise InputError(f"update_mode {brief(given)} is invalid, expected one of {expected}") from error
+        raise InputError(f"update_mode {brief(name)} is invalid, expected one of {expected}") from error
 
 
 def refused_ids(
     collection: OpenCollection, ids: set[EngineId], mode: models.UpdateMode, condition: qe.Filter | None
 ) -> set[EngineId]:
-    """The points that an upsert must leave alone, by its mode and its filter; a point that is not there passes it."""
+    """The points that an upsert must leave alone, by its mode and its filter. A new point passes every filter."""
     if mode == models.UpdateMode.UPSERT and condition is None:
         return set()
     with collection.hold() as shard:
-        there = {record.id for record in shard.retrieve(list(ids), False, False)}
+        stored = {record.id for record in shard.retrieve(list(ids), False, False)}
     if mode == models.UpdateMode.INSERT_ONLY:
-        return there
+        return stored
     refused = set[EngineId]()
-    if condition is not None and there:
-        both = qe.Filter(must=[condition, qe.HasIdCondition(there)])
-        refused = there - set(matching_ids(collection, both, len(there))[0])
-    return refused if mode == models.UpdateMode.UPSERT else refused | (ids - there)
+    if condition is not None and stored:
+        both = qe.Filter(must=[condition, qe.HasIdCondition(stored)])
+        refused = stored - set(matching_ids(collection, both, len(stored))[0])
+    return refused if mode == models.UpdateMode.UPSERT else refused | (ids - stored)

@@ -1,17 +1,14 @@
-"""Questions to reader processes and their answers, as bytes over a socket between two processes of one program.
+"""What travels between this process and its readers: requests and responses over sockets, writes through a file.
 
-Points travel as columns of their fields: pickling models takes several times as long.
+Requests and responses are pickles, one at a time on a socket. Points travel as columns of their fields, because
+pickling models takes several times as long.
 
-Guarantees: what comes out is equal to what went in. Does not know: who asks, collections.
+Writes are appended to the journal of their collection once the engine has applied them. Readers apply them to their own
+copies and publish how far they have come. The journal lives as long as the copies. It makes nothing durable: the
+engine's own log does.
 
-The writes of one collection, in order, in a file that other processes follow.
-
-The process that owns a collection appends each write once the engine has taken it; readers apply them to copies of
-their own and say how far they have come. The file lives as long as the copies and is no record of anything: what makes
-a write durable is the engine's own log.
-
-Guarantees: a write that returned lies below `size`; a reader sees whole entries only, in the order in which they were
-applied. Does not know: what a write does, who reads.
+Guarantees: an unpacked response is equal to the packed one; a write that returned lies below the journal's `size`; a
+reader sees whole entries only, in the order in which they were applied. Does not know: collections, what a write does.
 """
 
 from __future__ import annotations
@@ -32,17 +29,17 @@ from qdrant_client.http import models
 from qdrant_tools.edge.convert.checks import client_id
 from qdrant_tools.edge.convert.records import client_vector, unvalidated
 
-QUESTION = struct.Struct("<QQ")
-"""What stands before a question: the number of the copy, and up to where its journal must have been applied."""
+REQUEST = struct.Struct("<QQ")
+"""The head of a request: the number of the copy, and up to where its journal must have been applied."""
 HEADER = struct.Struct("<cQ")
-ENOUGH, MOST = 1 << 15, 1 << 20  # bytes to read at first, and at once
-ANSWER, REFUSAL, ELSEWHERE = b"a", b"r", b"e"
-"""What came out; the text of an error; "ask another": the collection is not here, or its copy is of no use."""
+FIRST_READ, LARGEST_READ = 1 << 15, 1 << 20  # bytes
+RESULT, ERROR, UNAVAILABLE = b"a", b"r", b"e"
+"""Kinds of a response: a result, the text of an error, and nothing because the copy is missing or of no use."""
 
 
 @dataclass(frozen=True)
-class Copy:
-    """What a reader is told of a copy: its number, the collection, and where shard, journal and progress are."""
+class CopyInfo:
+    """A reader's copy: its number, its collection, and where shard, journal and progress are."""
 
     number: int
     name: str
@@ -52,37 +49,35 @@ class Copy:
     progress: Path
 
 
-def send(channel: socket.socket, content: bytes, kind: bytes = ANSWER) -> None:
+def send(channel: socket.socket, content: bytes, kind: bytes = RESULT) -> None:
     channel.sendall(HEADER.pack(kind, len(content)) + content)
 
 
 def receive(channel: socket.socket) -> tuple[bytes, bytes]:
-    """Kind and content. Raises `EOFError` when the other end is gone.
-
-    One message is under way at a time, so that what is there belongs to it: mostly one call reads all of it.
-    """
-    content = bytearray(channel.recv(ENOUGH))
-    while len(content) < HEADER.size:
-        content += _more(channel, HEADER.size)
-    kind, length = HEADER.unpack_from(content)
-    while len(content) < HEADER.size + length:
-        content += _more(channel, min(MOST, HEADER.size + length - len(content)))
-    return kind, bytes(content[HEADER.size :])
+    """Kind and content of a message. Raises `EOFError` when the other end is gone."""
+    # only one message is under way on a socket, so that the first read may take more than the header: mostly all of it
+    message = bytearray(channel.recv(FIRST_READ))
+    while len(message) < HEADER.size:
+        message += _received(channel, HEADER.size)
+    kind, length = HEADER.unpack_from(message)
+    while len(message) < HEADER.size + length:
+        message += _received(channel, min(LARGEST_READ, HEADER.size + length - len(message)))
+    return kind, bytes(message[HEADER.size :])
 
 
-def _more(channel: socket.socket, length: int) -> bytes:
+def _received(channel: socket.socket, length: int) -> bytes:
     part = channel.recv(length)
     if not part:
         raise EOFError("the other end of the socket is gone")
     return part
 
 
-class Columns(tuple[Any, ...]):
-    """The points of one response, field by field: what a reader makes instead of `QueryResponse`."""
+class PointColumns(tuple[Any, ...]):
+    """The points of one response, field by field: a reader's replacement of `QueryResponse`."""
 
     @classmethod
-    def of(cls, points: Sequence[models.ScoredPoint | qe.ScoredPoint]) -> Columns:
-        plain = [
+    def of(cls, points: Sequence[models.ScoredPoint | qe.ScoredPoint]) -> PointColumns:
+        columns = [
             [client_id(point.id) for point in points],
             [point.version for point in points],
             [point.score for point in points],
@@ -90,8 +85,8 @@ class Columns(tuple[Any, ...]):
         ]
         vectors = [client_vector(point.vector) for point in points]
         orders = [point.order_value for point in points]
-        rare = [column if any(value is not None for value in column) else None for column in (vectors, orders)]
-        return cls([*plain, *rare])
+        optional = [column if any(value is not None for value in column) else None for column in (vectors, orders)]
+        return cls([*columns, *optional])
 
     @property
     def points(self) -> list[models.ScoredPoint]:
@@ -100,27 +95,27 @@ class Columns(tuple[Any, ...]):
 
 
 def packed(value: Any) -> bytes:
-    """An answer as bytes. Raises what pickle raises."""
+    """A result as bytes. Raises what pickle raises."""
     if isinstance(value, models.QueryResponse):
-        value = Columns.of(value.points)
+        value = PointColumns.of(value.points)
     elif isinstance(value, list):
-        value = [Columns.of(each.points) if isinstance(each, models.QueryResponse) else each for each in value]
+        value = [PointColumns.of(item.points) if isinstance(item, models.QueryResponse) else item for item in value]
     return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
 
 
 def unpacked(content: bytes) -> Any:
     value = pickle.loads(content)
-    if type(value) is Columns:
+    if type(value) is PointColumns:
         return _response(value)
     if type(value) is list:
-        return [_response(each) if type(each) is Columns else each for each in value]
+        return [_response(item) if type(item) is PointColumns else item for item in value]
     return value
 
 
-def _response(columns: Columns) -> models.QueryResponse:
-    *plain, vectors, orders = columns
-    count = len(plain[0])
-    rows = zip(*plain, vectors or [None] * count, orders or [None] * count, strict=True)
+def _response(point_columns: PointColumns) -> models.QueryResponse:
+    *columns, vectors, orders = point_columns
+    count = len(columns[0])
+    rows = zip(*columns, vectors or [None] * count, orders or [None] * count, strict=True)
     return models.QueryResponse.model_construct(
         points=[
             unvalidated(
@@ -140,10 +135,12 @@ def _response(columns: Columns) -> models.QueryResponse:
     )
 
 
-LONGEST = 64 << 20  # bytes after which new copies cost less than to keep the journal
-FURTHEST_BEHIND = 8 << 20  # bytes of writes that readers may owe: a bulk load need not be done by each of them
+# -- the journal
+
+LARGEST_JOURNAL = 64 << 20  # bytes after which new copies cost less than to keep the journal
+LARGEST_LAG = 8 << 20  # bytes of writes that a reader may lag behind: not each of them should repeat a bulk load
 LENGTH = struct.Struct("<Q")
-PLACE = struct.Struct("<Q")
+OFFSET = struct.Struct("<Q")
 
 UNPICKLABLE = (pickle.PicklingError, TypeError, AttributeError, ValueError, RecursionError, OSError)
 
@@ -159,16 +156,19 @@ class Entry(NamedTuple):
 class Journal:
     """The writer's end. Its methods are called while nothing else writes to the collection."""
 
-    def __init__(self, path: Path, progress: Sequence[Progress], spoilt: Callable[[], None]) -> None:
+    def __init__(self, path: Path, progress: Sequence[ReaderProgress], on_invalid: Callable[[], None]) -> None:
         self._file = path.open("xb", buffering=0)
         self._progress = progress
-        self._when_spoilt = spoilt
+        self._on_invalid = on_invalid
         self.size = 0
-        self.spoilt = False
+        self.valid = True
 
     def append(self, entry: Entry, *, applied: bool) -> None:
-        """Add a write; `applied` is whether the engine took it whole. One that cannot be kept spoils the journal."""
-        if self.spoilt:
+        """Add a write; `applied` tells whether the engine applied it whole.
+
+        An entry that cannot be written ends the journal.
+        """
+        if not self.valid:
             return
         try:
             content = pickle.dumps((entry, applied), pickle.HIGHEST_PROTOCOL)
@@ -176,63 +176,64 @@ class Journal:
             if self._file.write(frame) != len(frame):
                 raise OSError("the disk is full")
         except UNPICKLABLE:
-            self.spoil()
+            self.invalidate()
             return
         self.size += len(frame)
-        behind = self.size - min((each.place for each in self._progress), default=self.size)
-        if self.size > LONGEST or behind > FURTHEST_BEHIND:
-            self.spoil()
+        lag = self.size - min((progress.offset for progress in self._progress), default=self.size)
+        if self.size > LARGEST_JOURNAL or lag > LARGEST_LAG:
+            self.invalidate()
 
-    def spoil(self) -> None:
-        """The copies no longer hold what the collection holds; new ones are needed."""
-        if not self.spoilt:
-            self.spoilt = True
+    def invalidate(self) -> None:
+        """End the journal: from now on the copies differ from the collection, and new ones are needed."""
+        if self.valid:
+            self.valid = False
             self._file.close()
-            self._when_spoilt()
+            self._on_invalid()
 
 
-class Progress:
-    """How far one reader has come, in eight bytes of a file that both processes map."""
+class ReaderProgress:
+    """Up to where one reader has applied the journal: eight bytes of a file that both processes map."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
-            path.write_bytes(bytes(PLACE.size))
+            path.write_bytes(bytes(OFFSET.size))
         with path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), PLACE.size)
+            self._map = mmap.mmap(file.fileno(), OFFSET.size)
 
     @property
-    def place(self) -> int:
-        place: int = PLACE.unpack_from(self._map)[0]
-        return place
+    def offset(self) -> int:
+        offset: int = OFFSET.unpack_from(self._map)[0]
+        return offset
 
-    @place.setter
-    def place(self, value: int) -> None:
-        PLACE.pack_into(self._map, 0, value)
+    @offset.setter
+    def offset(self, value: int) -> None:
+        OFFSET.pack_into(self._map, 0, value)
 
 
 class Follower:
     """A reader's end."""
 
-    def __init__(self, path: Path, progress: Progress) -> None:
+    def __init__(self, path: Path, progress: ReaderProgress) -> None:
         self._file = path.open("rb", buffering=0)
         self._progress = progress
 
     @property
     def behind(self) -> bool:
-        return os.fstat(self._file.fileno()).st_size > self._progress.place
+        return os.fstat(self._file.fileno()).st_size > self._progress.offset
 
     def take(self, until: int | None = None) -> tuple[Entry, bool] | None:
-        """The next entry, below a place in the file or of those that are there now, and whether the engine took it
-        whole; None if there is no other. It counts as applied: apply it now.
+        """The next entry below an offset (default: of all that there are), and whether the engine applied it whole.
+
+        None if there is no other. The entry counts as applied: apply it now.
         """
-        # nothing but what the owner of the collection has written is unpickled here
+        # safe to unpickle: only the process that owns the collection writes to this file
         end = os.fstat(self._file.fileno()).st_size if until is None else until
-        start = self._progress.place + LENGTH.size
+        start = self._progress.offset + LENGTH.size
         if start > end:
             return None
         following = start + LENGTH.unpack(os.pread(self._file.fileno(), LENGTH.size, start - LENGTH.size))[0]
         if following > end:
             return None  # the rest of it is still being written
-        found: tuple[Entry, bool] = pickle.loads(os.pread(self._file.fileno(), following - start, start))
-        self._progress.place = following
-        return found
+        entry: tuple[Entry, bool] = pickle.loads(os.pread(self._file.fileno(), following - start, start))
+        self._progress.offset = following
+        return entry

@@ -1,15 +1,15 @@
-"""Processes that answer searches from copies of the collections, because threads of one process cannot: the engine's
-binding holds the interpreter's lock during a call.
+"""A pool of processes that answer searches from copies of the collections.
 
-A large collection that is searched gets a copy for each reader: the files that never change are hard links, the others
-are copied. Every write is in the collection's journal when it returns, and a reader applies the journal before it
-answers, so that a search sees what was written before it. What the journal cannot say (an index exchanged, changed
-settings, a load that readers would only do again) makes the copies useless; new ones follow when the writes have come
-to rest. Whatever a reader does not answer, this process does: a copy not ready, a reader too far behind, an error.
+Threads cannot: the engine's binding holds the interpreter's lock during a call. A large collection that is searched
+gets a copy for each reader. Files that never change are hard links, the others are copied. Every write is in the
+collection's journal when it returns. A reader applies the journal before it answers, so that a search sees what was
+written before it. Some changes cannot be journaled: an exchanged index, changed settings, a load that each reader would
+repeat. They invalidate the copies, and new ones are made when the writes have come to rest. This process answers
+whatever the readers do not: a copy is not ready, a reader is too far behind, an error.
 
 Guarantees: results are those of this process; no reader writes to a file of a collection; readers end with this
-process, and their files with the engine, at the latest when the folder is opened again.
-Does not know: the manifest, what is asked.
+process; their files go with the engine, at the latest when the folder is opened again.
+Does not know: the manifest, what a request means.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from weakref import WeakKeyDictionary
 
 from qdrant_tools.edge.convert.config import vector_params
 from qdrant_tools.edge.readers.messages import (
-    ANSWER,
-    QUESTION,
-    REFUSAL,
+    ERROR,
+    REQUEST,
+    RESULT,
     UNPICKLABLE,
-    Copy,
+    CopyInfo,
     Journal,
-    Progress,
+    ReaderProgress,
     receive,
     send,
     unpacked,
@@ -59,25 +59,25 @@ from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import InputError, LocationError, PlusError
 from qdrant_tools.validation import brief
 
-READER = Path(__file__).with_name("process.py")
+READER_PROGRAM = Path(__file__).with_name("process.py")
 
-SMALLEST = 4 << 20  # bytes of vectors; below, a search takes less than to ask another process
-AT_ONCE = 2  # questions that a reader is given: the second waits there while it answers the first
-QUESTION_BYTES = 64 << 10  # of writes that a question may have to wait for; with more, this process answers
-PATIENCE = 1.0  # seconds that a search waits for a reader before this process answers
-LONGEST_ANSWER = 600  # seconds after which a reader counts as dead
-QUIET, RESTLESS = 1.0, 10.0  # seconds without a write, and of writes, after which copies are made anew
-LOOK_AGAIN, TRY_AGAIN = 5.0, 60.0  # seconds after a collection was too small, or copies could not be made
-WATCH = 0.5  # seconds between two looks at whether all readers live
-IN_A_ROW = 16  # searches of one thread after which it counts as the only one
-ENDS = 3  # deaths within a minute after which no reader is started again
-SPARE = 256 << 20  # bytes of disk that copies leave to the collections: the journal needs some too
+SMALLEST = 4 << 20  # bytes of vectors; a smaller collection is searched in less time than a request takes
+REQUESTS_PER_READER = 2  # at once: the second waits in the socket while the first is answered
+LARGEST_CATCH_UP = 64 << 10  # bytes of writes that a reader may apply before an answer
+READER_WAIT = 1.0  # seconds that a search waits for a reader before this process answers
+RESPONSE_TIMEOUT = 600  # seconds after which a reader counts as dead
+QUIET, LONGEST_LOAD = 1.0, 10.0  # seconds without a write, and of writes, after which copies are made anew
+SMALL_PAUSE, FAILURE_PAUSE = 5.0, 60.0  # seconds without copies, of a small collection and after a failure
+POLL_SECONDS = 0.5  # between two looks at whether all readers live
+SEARCHES_IN_A_ROW = 16  # of one thread, after which it counts as the only one
+MOST_ENDS = 3  # within a minute; after more, no reader is started again
+SPARE_DISK = 256 << 20  # bytes that copies leave to the collections: the journal needs some too
 
 logger = logging.getLogger(__name__)
 
 
 class NotAnsweredError(Exception):
-    """No reader answers this: ask the engine of this process. `reason` is an error that one ran into."""
+    """No reader answers: the engine of this process must. `reason` is the error of a reader, if it raised one."""
 
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)
@@ -93,7 +93,7 @@ class Generation:
     journal: Journal
     settings: str
     name: str
-    progress: list[Progress]
+    progress: list[ReaderProgress]
     ready: set[int] = field(default_factory=set)
     """The numbers of the readers that have opened theirs."""
 
@@ -101,39 +101,41 @@ class Generation:
     def base(self) -> Path:
         return self.folder / "base" / SHARD_FOLDER
 
-    def copy(self, reader: int) -> Copy:
+    def copy(self, reader: int) -> CopyInfo:
         shard = self.folder / str(reader) / SHARD_FOLDER
-        return Copy(self.number, self.name, self.settings, shard, self.folder / "journal", self._place(reader))
+        return CopyInfo(
+            self.number, self.name, self.settings, shard, self.folder / "journal", self._progress_file(reader)
+        )
 
-    def _place(self, reader: int) -> Path:
-        return self.folder / f"{reader}.place"
+    def _progress_file(self, reader: int) -> Path:
+        return self.folder / f"{reader}.progress"
 
     def renew(self, reader: int) -> None:
         """Give a reader a new copy, which holds nothing of the journal yet."""
         shutil.rmtree(self.folder / str(reader), ignore_errors=True)
         threads = max(1, (os.cpu_count() or 1) // len(self.progress))
         link_or_copy_shard(self.base, self.folder / str(reader) / SHARD_FOLDER, threads)
-        self.progress[reader].place = 0
+        self.progress[reader].offset = 0
 
 
 class _Process:
-    """One reader process with its sockets: one for orders, the others for questions."""
+    """One reader process with its sockets: one for orders, the others for requests."""
 
     def __init__(self) -> None:
-        pairs = [socket.socketpair() for _ in range(1 + AT_ONCE)]
-        theirs = [their for _, their in pairs]
-        for own, _ in pairs:
-            limit = struct.pack("ll", LONGEST_ANSWER, 0)
-            own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        self.orders, *self.questions = [own for own, _ in pairs]
-        numbers = [their.fileno() for their in theirs]
-        command = [sys.executable, "-P", str(READER), *map(str, numbers)]
+        pairs = [socket.socketpair() for _ in range(1 + REQUESTS_PER_READER)]
+        reader_ends = [reader_end for _, reader_end in pairs]
+        for own_end, _ in pairs:
+            limit = struct.pack("ll", RESPONSE_TIMEOUT, 0)
+            own_end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self.orders, *self.requests = [own_end for own_end, _ in pairs]
+        numbers = [end.fileno() for end in reader_ends]
+        command = [sys.executable, "-P", str(READER_PROGRAM), *map(str, numbers)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment, pass_fds=numbers
         )
-        for their in theirs:
-            their.close()
+        for end in reader_ends:
+            end.close()
         self.started = False
 
     def order(self, name: str, value: Any) -> None:
@@ -143,23 +145,23 @@ class _Process:
             self.started = True
         send(self.orders, pickle.dumps((name, value)))
         kind, content = receive(self.orders)
-        if kind != ANSWER:
+        if kind != RESULT:
             raise NotAnsweredError(content.decode())
 
     def end(self) -> str:
-        """End it, without a chance to object: it holds nothing that is not elsewhere. How it ended."""
+        """Kill it, since it owns nothing, and return how it ended."""
         self.process.kill()
         code = self.process.wait()
-        for channel in (self.orders, *self.questions):
+        for channel in (self.orders, *self.requests):
             channel.close()
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 class _Slot:
-    """The right to ask one reader one question."""
+    """The right to send one request to one reader, over one of its sockets."""
 
-    def __init__(self, reader: int, place: int) -> None:
-        self.reader, self.place = reader, place
+    def __init__(self, reader: int, channel: int) -> None:
+        self.reader, self.channel = reader, channel
 
 
 class ReaderPool:
@@ -169,173 +171,178 @@ class ReaderPool:
         self._folder = prepare_readers_folder(root)
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         self._processes: list[_Process | None] = [None] * count
-        self._deaths: list[float] = []
-        self._caller = self._calls = 0
+        self._ends: list[float] = []
+        self._last_thread = self._searches_in_a_row = 0
         self._leftovers: list[Path] = []
         self._generations: dict[OpenCollection, Generation] = {}
-        self._wanted: set[OpenCollection] = set()
+        self._scheduled: set[OpenCollection] = set()
         self._not_before: WeakKeyDictionary[OpenCollection, float] = WeakKeyDictionary()
         self._numbers = itertools.count(1)
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.off = False
         self.parts = ThreadPoolExecutor(max(2, count), thread_name_prefix="reader-parts")
-        for place in range(AT_ONCE):
+        for channel in range(REQUESTS_PER_READER):
             for reader in range(count):
-                self._slots.put(_Slot(reader, place))
+                self._slots.put(_Slot(reader, channel))
         # the kernel ends a reader with the thread that started it: this one lives as long as the pool
-        self._keeper = threading.Thread(target=self._keep, name="readers", daemon=True)
-        self._keeper.start()
+        self._thread = threading.Thread(target=self._run_tasks, name="readers", daemon=True)
+        self._thread.start()
         for reader in range(count):
-            self._later(lambda reader=reader: self._start(reader))  # type: ignore[misc]
+            self._enqueue(lambda reader=reader: self._start(reader))  # type: ignore[misc]
 
     @property
     def size(self) -> int:
         return len(self._processes)
 
-    # -- asking
+    # -- requests
 
-    def helps(self, collection: OpenCollection) -> bool:
-        """Whether another process is worth its detour. It is not for the searches of a single thread, between writes:
-        this one would only wait, and waking processes takes as long as a search."""
+    def is_worthwhile(self, collection: OpenCollection) -> bool:
+        """Whether a request to another process is worth the detour.
+
+        It is not for the searches of a single thread between writes: this process would only wait meanwhile, and waking
+        another one takes as long as a search.
+        """
         thread = threading.get_ident()
-        if thread != self._caller:
-            self._caller, self._calls = thread, 0
-        self._calls += 1
-        return self._calls <= IN_A_ROW or time.monotonic() - collection.last_write < QUIET
+        if thread != self._last_thread:
+            self._last_thread, self._searches_in_a_row = thread, 0
+        self._searches_in_a_row += 1
+        return self._searches_in_a_row <= SEARCHES_IN_A_ROW or time.monotonic() - collection.last_write < QUIET
 
-    def ask(self, collection: OpenCollection, method: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """What a reader answers. Raises `NotAnsweredError`."""
+    def request(
+        self, collection: OpenCollection, method: str, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> Any:
+        """The result of a reader. Raises `NotAnsweredError`."""
         generation = self._generations.get(collection)
-        if generation is None or generation.journal.spoilt:
-            self._want(collection)
+        if generation is None or not generation.journal.valid:
+            self._schedule_copies(collection)
             raise NotAnsweredError
         try:
-            question = pickle.dumps((method, arguments, options), pickle.HIGHEST_PROTOCOL)
+            content = pickle.dumps((method, arguments, options), pickle.HIGHEST_PROTOCOL)
         except UNPICKLABLE:
             raise NotAnsweredError from None
         try:
-            slot = self._slots.get(timeout=PATIENCE)
+            slot = self._slots.get(timeout=READER_WAIT)
         except queue.Empty:
             raise NotAnsweredError from None
         try:
-            kind, content = self._asked(slot, generation, question)
+            kind, response = self._response(slot, generation, content)
         finally:
             self._slots.put(slot)
-        if kind == ANSWER:
-            return unpacked(content)
-        raise NotAnsweredError(content.decode() if kind == REFUSAL else "")
+        if kind == RESULT:
+            return unpacked(response)
+        raise NotAnsweredError(response.decode() if kind == ERROR else "")
 
-    def _asked(self, slot: _Slot, generation: Generation, question: bytes) -> tuple[bytes, bytes]:
+    def _response(self, slot: _Slot, generation: Generation, content: bytes) -> tuple[bytes, bytes]:
         process = self._processes[slot.reader]
-        until = generation.journal.size
+        journaled = generation.journal.size
         if process is None or slot.reader not in generation.ready:
             raise NotAnsweredError
-        if until - generation.progress[slot.reader].place > QUESTION_BYTES:
+        if journaled - generation.progress[slot.reader].offset > LARGEST_CATCH_UP:
             raise NotAnsweredError
         try:
-            channel = process.questions[slot.place]
-            send(channel, QUESTION.pack(generation.number, until) + question)
+            channel = process.requests[slot.channel]
+            send(channel, REQUEST.pack(generation.number, journaled) + content)
             return receive(channel)
         except (EOFError, OSError):
-            self._later(lambda: self._died(slot.reader, process))
+            self._enqueue(lambda: self._restart(slot.reader, process))
             raise NotAnsweredError from None
 
     def ready(self, collection: OpenCollection) -> bool:
-        """Whether every reader would answer a search of this collection; if not, they are made to."""
+        """Whether every reader would answer a search of this collection; if not, copies are scheduled."""
         generation = self._generations.get(collection)
-        if generation is None or generation.journal.spoilt:
-            self._want(collection)
+        if generation is None or not generation.journal.valid:
+            self._schedule_copies(collection)
         return (
             generation is not None
-            and not generation.journal.spoilt
+            and generation.journal.valid
             and len(generation.ready) == self.size
             and None not in self._processes
         )
 
-    def disagreed(self, collection: OpenCollection, reason: str) -> None:
-        """A reader ran into an error where this process does not: its copies are not what they should be."""
+    def report_failure(self, collection: OpenCollection, reason: str) -> None:
+        """A reader raised an error where this process does not: the copies must be wrong, and new ones are made."""
         logger.warning("readers of collection '%s' are given new copies: one failed with %s", collection.name, reason)
         generation = self._generations.get(collection)
         if generation is not None:
             with collection.paused(flush=False):
-                generation.journal.spoil()
-            self._want(collection)
+                generation.journal.invalidate()
+            self._schedule_copies(collection)
 
-    # -- the keeper's work
+    # -- the work of the pool's own thread
 
-    def _later(self, task: Callable[[], None]) -> None:
+    def _enqueue(self, task: Callable[[], None]) -> None:
         self._tasks.put(task)
 
-    def _want(self, collection: OpenCollection) -> None:
-        if collection in self._wanted or self.off or time.monotonic() < self._not_before.get(collection, 0.0):
+    def _schedule_copies(self, collection: OpenCollection) -> None:
+        if collection in self._scheduled or self.off or time.monotonic() < self._not_before.get(collection, 0.0):
             return
-        self._wanted.add(collection)
-        self._later(lambda: self._copy(collection, time.monotonic()))
+        self._scheduled.add(collection)
+        self._enqueue(lambda: self._copy(collection, time.monotonic()))
 
-    def _keep(self) -> None:
+    def _run_tasks(self) -> None:
         while True:
             try:
-                task = self._tasks.get(timeout=WATCH)
+                task = self._tasks.get(timeout=POLL_SECONDS)
                 if task is None:
                     return
                 task()
             except queue.Empty:
-                self._watch()
+                self._check_processes()
             except (PlusError, OSError, EOFError, NotAnsweredError) as error:
                 if not self.off:
                     logger.warning("readers: %s; searches are answered without them", error)
 
-    def _watch(self) -> None:
+    def _check_processes(self) -> None:
         """See whether a reader has ended that nobody has asked since, and tidy up."""
         leftovers, self._leftovers = self._leftovers, []
         for folder in leftovers:
             self._remove(folder)
         for reader, process in enumerate(self._processes):
             if process is not None and process.process.poll() is not None:
-                self._died(reader, process)
+                self._restart(reader, process)
 
     def _start(self, reader: int) -> None:
         if not self.off:
             self._processes[reader] = _Process()
 
-    def _died(self, reader: int, process: _Process) -> None:
+    def _restart(self, reader: int, process: _Process) -> None:
         if self._processes[reader] is not process:
-            return  # somebody else saw it too
+            return  # another thread noticed it too
         self._processes[reader] = None
         for generation in self._generations.values():
             generation.ready.discard(reader)
         how, now = process.end(), time.monotonic()
-        self._deaths = [each for each in self._deaths if now - each < 60] + [now]
+        self._ends = [each for each in self._ends if now - each < 60] + [now]
         if self.off:
             return
-        if len(self._deaths) > ENDS:
+        if len(self._ends) > MOST_ENDS:
             logger.warning("readers end again and again (%s): no more are started, this process answers", how)
             return
         logger.warning("a reader ended (%s): its searches are answered here until it is started again", how)
         self._start(reader)
         for generation in list(self._generations.values()):
-            if not generation.journal.spoilt:
+            if generation.journal.valid:
                 self._open(generation, reader)
 
     def _copy(self, collection: OpenCollection, since: float) -> None:
         """Make new copies of a collection, once its writes have come to rest."""
         now = time.monotonic()
         if self.off or collection.closed or _small(collection):
-            self._not_before[collection] = now + LOOK_AGAIN
-            self._wanted.discard(collection)
+            self._not_before[collection] = now + SMALL_PAUSE
+            self._scheduled.discard(collection)
             return
-        if now - collection.last_write < QUIET and now - since < RESTLESS:
+        if now - collection.last_write < QUIET and now - since < LONGEST_LOAD:
             time.sleep(QUIET / 20)
-            self._later(lambda: self._copy(collection, since))
+            self._enqueue(lambda: self._copy(collection, since))
             return
         self._retire(collection)
         try:
             generation = self._copied(collection)
         except BaseException:
-            self._not_before[collection] = now + TRY_AGAIN
+            self._not_before[collection] = now + FAILURE_PAUSE
             raise
         finally:
-            self._wanted.discard(collection)
+            self._scheduled.discard(collection)
         self._generations[collection] = generation
         for reader in range(self.size):
             self._open(generation, reader)
@@ -347,9 +354,9 @@ class ReaderPool:
             with collection.paused(flush=True):
                 self._require_room(collection)
                 link_or_copy_shard(collection.folder / SHARD_FOLDER, folder / "base" / SHARD_FOLDER, 1)
-                progress = [Progress(folder / f"{reader}.place") for reader in range(self.size)]
+                progress = [ReaderProgress(folder / f"{reader}.progress") for reader in range(self.size)]
                 journal = Journal(
-                    folder / "journal", progress, lambda: self._later(lambda: self._retire(collection, journal))
+                    folder / "journal", progress, lambda: self._enqueue(lambda: self._retire(collection, journal))
                 )
                 settings = collection.settings.model_dump_json(exclude_none=True)
                 collection.follow(journal)
@@ -359,7 +366,7 @@ class ReaderPool:
         return Generation(next(self._numbers), folder, journal, settings, collection.name, progress)
 
     def _require_room(self, collection: OpenCollection) -> None:
-        needed = SPARE + (1 + self.size) * copied_bytes(collection.folder / SHARD_FOLDER)
+        needed = SPARE_DISK + (1 + self.size) * copied_bytes(collection.folder / SHARD_FOLDER)
         free = shutil.disk_usage(self._folder).free
         if free < needed:
             raise LocationError(
@@ -369,7 +376,7 @@ class ReaderPool:
 
     def _open(self, generation: Generation, reader: int) -> None:
         process = self._processes[reader]
-        if process is None or generation.journal.spoilt:
+        if process is None or not generation.journal.valid:
             return
         try:
             generation.renew(reader)
@@ -378,7 +385,7 @@ class ReaderPool:
         except (EOFError, OSError) as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise
-            self._later(lambda: self._died(reader, process))
+            self._enqueue(lambda: self._restart(reader, process))
 
     def _retire(self, collection: OpenCollection, journal: Journal | None = None) -> None:
         """Have the copies of a collection dropped; with `journal`, if they are those that follow it."""
@@ -391,7 +398,7 @@ class ReaderPool:
                 try:
                     process.order("drop", generation.number)
                 except (EOFError, OSError):
-                    self._died(reader, process)
+                    self._restart(reader, process)
         self._remove(generation.folder)
 
     def _remove(self, folder: Path) -> None:
@@ -411,7 +418,7 @@ class ReaderPool:
             if process is not None:
                 process.process.kill()
         self._tasks.put(None)
-        self._keeper.join()
+        self._thread.join()
         for process in self._processes:
             if process is not None:
                 process.end()

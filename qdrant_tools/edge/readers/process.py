@@ -1,10 +1,10 @@
-"""The reader process: opens copies of collections and answers searches over sockets.
+"""The program of a reader process: opens copies of collections and answers searches over sockets.
 
-Run as a file with the numbers of its sockets; the first one brings orders (open, drop), the others questions. Before it
-answers it applies the writes that the question must see, and while nobody asks it applies what comes.
+Its arguments are the numbers of its sockets. The first one brings orders (open, drop), the others requests. Before it
+answers, it applies the writes that the request must see; while it waits, it applies those that come.
 
-Guarantees: it writes into its own copies only; it ends with its parent. Errors are not told apart here: whoever asked
-asks the engine of the parent, which raises what is to be raised. Does not know: the manifest, locks, durability.
+Guarantees: it writes to its own copies only; it ends with its parent. An error is only a text here: the parent repeats
+the request with its own engine, which raises the right one. Does not know: the manifest, locks, durability.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from qdrant_tools.edge.convert.config import vector_schema
 from qdrant_tools.edge.errors import EngineCall
 from qdrant_tools.edge.rankings import Rankings, VectorQueries, engine_rankings
 from qdrant_tools.edge.readers.messages import (
-    ANSWER,
-    ELSEWHERE,
-    QUESTION,
-    REFUSAL,
-    Columns,
-    Copy,
+    ERROR,
+    REQUEST,
+    RESULT,
+    UNAVAILABLE,
+    CopyInfo,
     Follower,
-    Progress,
+    PointColumns,
+    ReaderProgress,
     packed,
     receive,
     send,
@@ -47,14 +47,14 @@ from qdrant_tools.edge.storage.worker import end_with_parent
 from qdrant_tools.edge.writes import WriteMethods
 from qdrant_tools.errors import CollectionNotFoundError, PlusError
 
-SOON, LATER = 0.002, 0.05  # seconds without a question after which a reader looks for writes: fewer while some come
-TURN = 0.005  # seconds that it applies writes before it looks for questions again
+SHORT_WAIT, LONG_WAIT = 0.002, 0.05  # seconds without a request between two looks for writes: short while some come
+CATCH_UP_SECONDS = 0.005  # applying writes, before it looks for requests again
 
 
 class CopiedCollection(OpenCollection):
-    """A copy of a collection: written without guard, log and seal, because nothing is lost with it."""
+    """A copy of a collection, written without log and checksums, because nothing is lost with it."""
 
-    def __init__(self, copy: Copy) -> None:
+    def __init__(self, copy: CopyInfo) -> None:
         settings = models.CreateCollection.model_validate_json(copy.settings)
         self.name, self.folder, self.settings = copy.name, copy.shard.parent, settings
         self.schema = vector_schema(copy.name, settings)
@@ -80,7 +80,7 @@ class CopiedCollection(OpenCollection):
         self.write(operation)
 
     def upsert_bytes(self, *_: Any, **__: Any) -> int:
-        """Room on the disk was asked for before the copy was made."""
+        """The pool has required the room before the copy was made."""
         return 0
 
     def change_bytes(self, *_: Any, **__: Any) -> int:
@@ -100,7 +100,7 @@ class _NoBuilds:
 
 
 class CopiedEngine(Engine):
-    """The one collection that a question is about."""
+    """An engine with one collection, for the methods of the client."""
 
     def __init__(self, collection: OpenCollection) -> None:
         self._collection = collection
@@ -113,47 +113,47 @@ class CopiedEngine(Engine):
 
 
 class CopyMethods(WriteMethods, ReadMethods):
-    """The methods that are asked for, and those that are in the journal."""
+    """The methods of requests and of the journal's entries."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__()
         self.engine = engine
 
     def _response(self, hits: Sequence[qe.ScoredPoint]) -> Any:
-        return Columns.of(hits)
+        return PointColumns.of(hits)
 
     def rankings(self, collection_name: str, queries: VectorQueries) -> Rankings:
         return engine_rankings(self.engine, collection_name, queries).packed()
 
 
-class Served:
-    """One open copy, and the writes that it follows."""
+class ServedCopy:
+    """One open copy, and the journal that it follows."""
 
-    def __init__(self, copy: Copy) -> None:
-        self.copied = CopiedCollection(copy)
-        self._methods = CopyMethods(CopiedEngine(self.copied))
-        self._follower = Follower(copy.journal, Progress(copy.progress))
+    def __init__(self, copy: CopyInfo) -> None:
+        self.collection = CopiedCollection(copy)
+        self._methods = CopyMethods(CopiedEngine(self.collection))
+        self._follower = Follower(copy.journal, ReaderProgress(copy.progress))
         self.broken = False
 
     def answer(self, until: int, method: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         self._apply(until, math.inf)
-        return getattr(self._methods, method)(self.copied.name, *arguments, **options)
+        return getattr(self._methods, method)(self.collection.name, *arguments, **options)
 
     def catch_up(self) -> bool:
         """Apply writes for a while; whether there were any."""
         if self.broken or not self._follower.behind:
             return False
-        self._apply(None, time.monotonic() + TURN)
+        self._apply(None, time.monotonic() + CATCH_UP_SECONDS)
         return True
 
     def _apply(self, until: int | None, deadline: float) -> None:
-        while time.monotonic() < deadline and (taken := self._follower.take(until)) is not None:
-            entry, applied = taken
+        while time.monotonic() < deadline and (next_entry := self._follower.take(until)) is not None:
+            entry, applied = next_entry
             try:
-                getattr(self._methods, entry.method)(self.copied.name, *entry.arguments, **entry.options)
+                getattr(self._methods, entry.method)(self.collection.name, *entry.arguments, **entry.options)
                 self.broken = self.broken or not applied
             except PlusError:
-                self.broken = self.broken or applied  # what failed there fails here
+                self.broken = self.broken or applied  # a write that failed in the parent fails here too
             except BaseException:
                 self.broken = True
                 raise
@@ -162,67 +162,67 @@ class Served:
 class Reader:
     """All open copies by their numbers."""
 
-    def __init__(self, orders: socket.socket, questions: list[socket.socket]) -> None:
-        self._orders, self._sockets = orders, [orders, *questions]
-        self._copies: dict[int, Served] = {}
-        self._dropped: list[Served] = []
+    def __init__(self, orders: socket.socket, requests: list[socket.socket]) -> None:
+        self._orders, self._sockets = orders, [orders, *requests]
+        self._copies: dict[int, ServedCopy] = {}
+        self._dropped: list[ServedCopy] = []
 
     def serve(self) -> None:
         """Serve until the other end is closed."""
-        wait = LATER
+        wait = LONG_WAIT
         while True:
             ready, _, _ = select.select(self._sockets, [], [], wait if self._copies or self._dropped else None)
             if not ready:
-                if self._dropped:  # closing takes a while, and nobody must wait for it
+                if self._dropped:  # closing takes a while, and no request must wait for it
                     with suppress(BaseException):  # its files may be gone already; a panic is no Exception
-                        self._dropped.pop().copied.drop()
-                came = [served.catch_up() for served in self._copies.values()]
-                wait = SOON if any(came) else min(2 * wait, LATER)
+                        self._dropped.pop().collection.drop()
+                wrote = [served.catch_up() for served in self._copies.values()]
+                wait = SHORT_WAIT if any(wrote) else min(2 * wait, LONG_WAIT)
             for channel in ready:
                 try:
                     _, content = receive(channel)
                 except (EOFError, OSError):
                     return
                 if channel is self._orders:
-                    send(channel, *self._ordered(content))
+                    send(channel, *self._carry_out(content))
                 else:
-                    send(channel, *self._answered(content))
+                    send(channel, *self._answer(content))
 
-    def _ordered(self, content: bytes) -> tuple[bytes, bytes]:
+    def _carry_out(self, content: bytes) -> tuple[bytes, bytes]:
         order, value = pickle.loads(content)
         try:
             if order == "open":
-                self._copies[value.number] = Served(value)
+                self._copies[value.number] = ServedCopy(value)
             elif value in self._copies:
                 self._dropped.append(self._copies.pop(value))
         except BaseException as error:  # a panic of the engine is no Exception
-            return _told(error), REFUSAL
-        return b"", ANSWER
+            return _error_text(error), ERROR
+        return b"", RESULT
 
-    def _answered(self, content: bytes) -> tuple[bytes, bytes]:
+    def _answer(self, content: bytes) -> tuple[bytes, bytes]:
         try:
-            number, until = QUESTION.unpack_from(content)
-            method, arguments, options = pickle.loads(memoryview(content)[QUESTION.size :])
+            number, until = REQUEST.unpack_from(content)
+            method, arguments, options = pickle.loads(memoryview(content)[REQUEST.size :])
             served = self._copies.get(number)
             if served is None or served.broken:
-                return b"", ELSEWHERE
-            answer = packed(served.answer(until, method, arguments, options))
-            return (b"", ELSEWHERE) if served.broken else (answer, ANSWER)
+                return b"", UNAVAILABLE
+            result = packed(served.answer(until, method, arguments, options))
+            return (b"", UNAVAILABLE) if served.broken else (result, RESULT)
         except CollectionNotFoundError:  # another collection than the copied one
-            return b"", ELSEWHERE
+            return b"", UNAVAILABLE
         except BaseException as error:
-            return _told(error), REFUSAL
+            return _error_text(error), ERROR
 
 
-def _told(error: BaseException) -> bytes:
+def _error_text(error: BaseException) -> bytes:
     return f"{type(error).__name__}: {error}".encode("utf-8", "replace")
 
 
 def main(numbers: list[int]) -> None:
     end_with_parent()
-    orders, *questions = [socket.socket(fileno=number) for number in numbers]
+    orders, *requests = [socket.socket(fileno=number) for number in numbers]
     send(orders, b"ready")
-    Reader(orders, questions).serve()
+    Reader(orders, requests).serve()
 
 
 if __name__ == "__main__":

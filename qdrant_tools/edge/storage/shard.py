@@ -317,7 +317,7 @@ class OpenCollection:
 
     def _spoil_journal(self) -> None:
         if self._journal is not None:
-            self._journal.spoil()
+            self._journal.invalidate()
             self._journal = None
 
     # -- exchanging the shard for an optimized copy of it
