@@ -38,7 +38,6 @@ from qdrant_client import models
 
 from qdrant_tools.client.connect import connect
 from qdrant_tools.edge.client import EmbeddedClient
-from qdrant_tools.search.neighbours import vector_rankings
 
 K, BATCH, DEPTH, WRITTEN = 10, 256, 50, 64
 CORES = 2  # for `possible`
@@ -71,9 +70,8 @@ def until_ready(client: EmbeddedClient) -> None:
 def seconds_of_cpu(client: EmbeddedClient) -> float:
     """CPU seconds of this process and of the client's readers, all their threads."""
     pool = client.engine.readers
-    pids = [] if pool is None else [each.process.pid for each in pool._processes if each is not None]
     spent = time.process_time()
-    for pid in pids:
+    for pid in [] if pool is None else pool.process_ids:
         for task in Path(f"/proc/{pid}/task").iterdir():
             spent += int((task / "schedstat").read_text().split()[0]) / 1e9
     return spent
@@ -108,7 +106,7 @@ def rate(client: EmbeddedClient, queries: list[list[float]], threads: int, secon
 def batch_rate(client: EmbeddedClient, queries: list[list[float]]) -> dict[str, float]:
     vectors = np.array((queries * (1 + BATCH // len(queries)))[:BATCH], dtype=np.float32)
     start, cpu = time.monotonic(), seconds_of_cpu(client)
-    vector_rankings(client, NAME, vectors, [DEPTH] * BATCH, params=PARAMS)
+    client.rankings(NAME, vectors, [DEPTH] * BATCH, params=PARAMS)
     spent, cpu = time.monotonic() - start, seconds_of_cpu(client) - cpu
     return {"per_second": BATCH / spent, "cpu_ms": 1000 * cpu / BATCH}
 
@@ -201,12 +199,11 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
 def resident(client: EmbeddedClient) -> list[float]:
     """Megabytes of each reader that are its own, mapped files not counted."""
     pool = client.engine.readers
-    found = []
-    for each in [] if pool is None else pool._processes:
-        if each is not None:
-            lines = Path(f"/proc/{each.process.pid}/status").read_text().splitlines()
-            found += [int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")]
-    return [round(value, 1) for value in found]
+    sizes = []
+    for pid in [] if pool is None else pool.process_ids:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        sizes += [int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")]
+    return [round(size, 1) for size in sizes]
 
 
 def main() -> None:

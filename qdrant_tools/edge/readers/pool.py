@@ -102,13 +102,8 @@ class Generation:
         return self.folder / "base" / SHARD_FOLDER
 
     def copy(self, reader: int) -> CopyInfo:
-        shard = self.folder / str(reader) / SHARD_FOLDER
-        return CopyInfo(
-            self.number, self.name, self.settings, shard, self.folder / "journal", self._progress_file(reader)
-        )
-
-    def _progress_file(self, reader: int) -> Path:
-        return self.folder / f"{reader}.progress"
+        shard, progress = self.folder / str(reader) / SHARD_FOLDER, self.folder / f"{reader}.progress"
+        return CopyInfo(self.number, self.name, self.settings, shard, self.folder / "journal", progress)
 
     def renew(self, reader: int) -> None:
         """Give a reader a new copy, which holds nothing of the journal yet."""
@@ -193,6 +188,11 @@ class ReaderPool:
     @property
     def size(self) -> int:
         return len(self._processes)
+
+    @property
+    def process_ids(self) -> list[int]:
+        """Those of the readers that run."""
+        return [process.process.pid for process in self._processes if process is not None]
 
     # -- requests
 
@@ -293,7 +293,7 @@ class ReaderPool:
                     logger.warning("readers: %s; searches are answered without them", error)
 
     def _check_processes(self) -> None:
-        """See whether a reader has ended that nobody has asked since, and tidy up."""
+        """Restart readers that ended between two requests, and remove leftover folders."""
         leftovers, self._leftovers = self._leftovers, []
         for folder in leftovers:
             self._remove(folder)
@@ -312,7 +312,7 @@ class ReaderPool:
         for generation in self._generations.values():
             generation.ready.discard(reader)
         how, now = process.end(), time.monotonic()
-        self._ends = [each for each in self._ends if now - each < 60] + [now]
+        self._ends = [moment for moment in self._ends if now - moment < 60] + [now]
         if self.off:
             return
         if len(self._ends) > MOST_ENDS:

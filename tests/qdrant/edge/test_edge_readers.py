@@ -19,9 +19,8 @@ import pytest
 from qdrant_client import models
 
 from qdrant_tools.client.connect import aconnect, connect
-from qdrant_tools.client.gateway import Gateway
-from qdrant_tools.edge.readers import messages as journal
-from qdrant_tools.edge.readers import pool as readers
+from qdrant_tools.edge.readers import messages, pool
+from qdrant_tools.edge.reads import ReadMethods
 from qdrant_tools.edge.storage.files import READERS_FOLDER
 from qdrant_tools.errors import CollectionNotFoundError, InputError, PlusError, UsageError, VectorError
 
@@ -32,8 +31,8 @@ DEADLINE = 120  # seconds until a busy machine must have done what takes one
 @pytest.fixture(autouse=True, scope="module")
 def small_collections_count():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "SMALLEST", 0)
-        patch.setattr(readers, "QUIET", 0.01)
+        patch.setattr(pool, "SMALLEST", 0)
+        patch.setattr(pool, "QUIET", 0.01)
         yield
 
 
@@ -116,47 +115,44 @@ def until_ready(client, name: str = NAME) -> None:
     until(lambda: client.readers_ready(name), "the readers are ready")
 
 
-def pool_of(client) -> readers.ReaderPool:
-    pool = client.engine.readers
-    assert pool is not None
-    return pool
+def pool_of(client) -> pool.ReaderPool:
+    readers = client.engine.readers
+    assert readers is not None
+    return readers
 
 
 def processes(client) -> list[int]:
-    return [each.process.pid for each in pool_of(client)._processes if each is not None]
+    return pool_of(client).process_ids
 
 
-class Asked:
-    """The client's methods, answered by a reader or not at all."""
-
-    def __init__(self, client) -> None:
-        self._client = client
-
-    def __getattr__(self, method: str):
-        engine = self._client.engine
-
-        def ask(name, *arguments, **options):
-            return pool_of(self._client).ask(engine.collection(name), method, arguments, options)
-
-        return ask
-
-
-class Here:
-    """The client's methods, answered by this process."""
+class ByReader:
+    """The client's reading methods, answered by a reader or not at all."""
 
     def __init__(self, client) -> None:
-        self._client = client
+        self.client = client
 
     def __getattr__(self, method: str):
-        from qdrant_tools.edge.reads import ReadMethods
+        def request(name, *arguments, **options):
+            return pool_of(self.client).request(self.client.engine.collection(name), method, arguments, options)
 
-        return lambda name, *arguments, **options: getattr(ReadMethods, method)(
-            self._client._client, name, *arguments, **options
-        )
+        return request
+
+
+class ByThisProcess(ReadMethods):
+    """The client's reading methods, answered by the engine of this process."""
+
+    def __init__(self, client) -> None:
+        super().__init__()
+        self.engine = client.engine
 
 
 def part(value: str) -> models.Filter:
     return models.Filter(must=[models.FieldCondition(key="part", match=models.MatchValue(value=value))])
+
+
+def copies_of(client) -> set[str]:
+    """The folders with copies of collections: new copies get a new one."""
+    return {path.name for path in (client.folder / READERS_FOLDER).iterdir() if path.is_dir()}
 
 
 CALLS = [
@@ -170,9 +166,7 @@ CALLS = [
         (),
         {
             "query": vectors(1, 7)[0],
-            "query_filter": models.Filter(
-                must=[models.FieldCondition(key="part", match=models.MatchValue(value="p3"))]
-            ),
+            "query_filter": part("p3"),
             "search_params": models.SearchParams(hnsw_ef=20),
         },
     ),
@@ -203,17 +197,17 @@ CALLS = [
 
 @pytest.mark.parametrize(("method", "arguments", "options"), CALLS)
 def test_a_reader_answers_what_this_process_answers(unchanged, method, arguments, options):
-    by_reader = getattr(Asked(unchanged), method)(NAME, *arguments, **options)
-    assert by_reader == getattr(Here(unchanged), method)(NAME, *arguments, **options)
+    by_reader = getattr(ByReader(unchanged), method)(NAME, *arguments, **options)
+    assert by_reader == getattr(ByThisProcess(unchanged), method)(NAME, *arguments, **options)
     assert by_reader == getattr(unchanged, method)(NAME, *arguments, **options)
 
 
 def test_rankings_come_from_all_readers_in_the_order_of_the_queries(unchanged):
-    asked = np.array(vectors(300, 3), dtype=np.float32)
-    limits = [1 + i % 13 for i in range(len(asked))]
-    found = Gateway(unchanged, NAME).rankings(asked, limits)
-    for row, limit, (ids, scores) in zip(asked.tolist(), limits, found, strict=True):
-        hits = Here(unchanged).query_points(NAME, query=row, limit=limit).points
+    queries = np.array(vectors(300, 3), dtype=np.float32)
+    limits = [1 + i % 13 for i in range(len(queries))]
+    rankings = unchanged.rankings(NAME, queries, limits)
+    for row, limit, (ids, scores) in zip(queries.tolist(), limits, rankings, strict=True):
+        hits = ByThisProcess(unchanged).query_points(NAME, query=row, limit=limit).points
         assert list(ids) == [hit.id for hit in hits]
         assert scores.tolist() == [hit.score for hit in hits]
 
@@ -224,8 +218,8 @@ def test_ids_of_every_kind_travel(client):
     client.upsert(
         NAME, [models.PointStruct(id=i, vector=row) for i, row in zip([*uuids, 2**64 - 1], rows, strict=True)]
     )
-    asked = np.array([rows[i % 3] for i in range(200)], dtype=np.float32)
-    assert {ids[0] for ids, _ in Gateway(client, NAME).rankings(asked, [1] * len(asked))} == {*uuids, 2**64 - 1}
+    queries = np.array([rows[i % 3] for i in range(200)], dtype=np.float32)
+    assert {ids[0] for ids, _ in client.rankings(NAME, queries, [1] * len(queries))} == {*uuids, 2**64 - 1}
 
 
 WRITES = [
@@ -241,7 +235,7 @@ WRITES = [
     ("delete", ([11, 12],), {}),
     (
         "delete",
-        (models.Filter(must=[models.FieldCondition(key="part", match=models.MatchValue(value="p4"))]),),
+        (part("p4"),),
         {},
     ),
     (
@@ -267,15 +261,15 @@ def everything(client) -> list[object]:
 def test_every_kind_of_write_is_in_the_next_search(client):
     for method, arguments, options in WRITES:
         getattr(client, method)(NAME, *arguments, **options)
-        by_readers = [everything(Asked(client)) for _ in range(4)]  # both of them
-        assert all(each == everything(Here(client)) for each in by_readers), method
+        by_readers = [everything(ByReader(client)) for _ in range(4)]  # both of them
+        assert all(each == everything(ByThisProcess(client)) for each in by_readers), method
 
 
 def test_a_write_that_fails_leaves_the_readers_as_it_leaves_this_process(client):
     with pytest.raises(InputError):
         client.set_payload(NAME, {"a": 1}, [1, 999_999])
     client.set_payload(NAME, {"b": 1}, [2])
-    assert everything(Asked(client)) == everything(Here(client))
+    assert everything(ByReader(client)) == everything(ByThisProcess(client))
 
 
 def test_random_writes_and_searches_agree(client):
@@ -295,7 +289,9 @@ def test_random_writes_and_searches_agree(client):
                 client.upsert(NAME, points(1, first=one, seed=step))
         query = rng.normal(size=SIZE).tolist()
         how = {"limit": 20, "with_vectors": True, "query_filter": models.Filter(must_not=[near(one)])}
-        assert Asked(client).query_points(NAME, query, **how) == Here(client).query_points(NAME, query, **how)
+        assert ByReader(client).query_points(NAME, query, **how) == ByThisProcess(client).query_points(
+            NAME, query, **how
+        )
 
 
 def near(number: int) -> models.FieldCondition:
@@ -314,22 +310,25 @@ def test_errors_are_those_of_this_process(unchanged):
         with pytest.raises(kind) as by_readers:
             call(unchanged)
         with pytest.raises(kind) as here:
-            call(Here(unchanged))
+            call(ByThisProcess(unchanged))
         assert str(by_readers.value) == str(here.value)
     assert unchanged.readers_ready(NAME), "a caller's mistake must not cost the readers their copies"
 
 
 def test_a_lookup_in_another_collection_is_answered(client):
     fill(client, "second")
-    found = client.query_points(NAME, 3, lookup_from=models.LookupLocation(collection="second"), limit=4)
-    assert found == Here(client).query_points(NAME, 3, lookup_from=models.LookupLocation(collection="second"), limit=4)
+    lookup = models.LookupLocation(collection="second")
+    response = client.query_points(NAME, 3, lookup_from=lookup, limit=4)
+    assert response == ByThisProcess(client).query_points(NAME, 3, lookup_from=lookup, limit=4)
 
 
 def test_an_alias_is_answered_by_readers(unchanged):
     unchanged.update_collection_aliases(
         [models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=NAME, alias_name="current"))]
     )
-    assert unchanged.query_points("current", vectors(1, 3)[0]) == Here(unchanged).query_points(NAME, vectors(1, 3)[0])
+    assert unchanged.query_points("current", vectors(1, 3)[0]) == ByThisProcess(unchanged).query_points(
+        NAME, vectors(1, 3)[0]
+    )
 
 
 CHANGES = {
@@ -341,14 +340,16 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_the_journal_cannot_say_gives_new_copies(client, change):
-    old = pool_of(client)._generations[client.engine.collection(NAME)].number
+    before = copies_of(client)
     CHANGES[change](client)
-    assert client.query_points(NAME, vectors(1)[0]) == Here(client).query_points(NAME, vectors(1)[0])
+    assert client.query_points(NAME, vectors(1)[0]) == ByThisProcess(client).query_points(NAME, vectors(1)[0])
     until_ready(client)
-    assert pool_of(client)._generations[client.engine.collection(NAME)].number > old
-    assert everything(Asked(client)) == everything(Here(client))
+    assert copies_of(client).isdisjoint(before)
+    assert everything(ByReader(client)) == everything(ByThisProcess(client))
     condition = models.Filter(must=[models.FieldCondition(key="nested.flag", match=models.MatchValue(value=True))])
-    assert Asked(client).count(NAME, count_filter=condition) == Here(client).count(NAME, count_filter=condition)
+    assert ByReader(client).count(NAME, count_filter=condition) == ByThisProcess(client).count(
+        NAME, count_filter=condition
+    )
 
 
 def test_a_collection_made_anew_under_its_old_name_is_another(client):
@@ -359,18 +360,18 @@ def test_a_collection_made_anew_under_its_old_name_is_another(client):
     client.upsert(NAME, [models.PointStruct(id=1, vector=[1.0, 0.0, 0.0])])
     assert [hit.id for hit in client.query_points(NAME, [1.0, 1.0, 0.0]).points] == [1]
     until_ready(client)
-    assert [hit.id for hit in Asked(client).query_points(NAME, [1.0, 1.0, 0.0]).points] == [1]
+    assert [hit.id for hit in ByReader(client).query_points(NAME, [1.0, 1.0, 0.0]).points] == [1]
     copies = client.folder / READERS_FOLDER
     until(lambda: sum(each.is_dir() for each in copies.iterdir()) == 1, "the copies of the deleted collection are gone")
 
 
 def test_a_load_larger_than_readers_should_repeat_gives_new_copies(client, monkeypatch):
-    monkeypatch.setattr(journal, "FURTHEST_BEHIND", 10_000)
-    monkeypatch.setattr(journal, "LONGEST", 10_000)
+    monkeypatch.setattr(messages, "LARGEST_LAG", 10_000)
+    monkeypatch.setattr(messages, "LARGEST_JOURNAL", 10_000)
     client.upload_points(NAME, points(500, first=2000, seed=40))
     assert client.count(NAME).count == POINTS + 500
     until_ready(client)
-    assert everything(Asked(client)) == everything(Here(client))
+    assert everything(ByReader(client)) == everything(ByThisProcess(client))
 
 
 def test_writes_by_an_alias_never_wait_for_a_change_that_waits_for_them(client):
@@ -386,8 +387,8 @@ def test_writes_by_an_alias_never_wait_for_a_change_that_waits_for_them(client):
         for step in range(50):
             client.update_collection(NAME, metadata={"step": step})
 
-    with ThreadPoolExecutor(3) as pool:
-        running = [pool.submit(write), pool.submit(write), pool.submit(change)]
+    with ThreadPoolExecutor(3) as threads:
+        running = [threads.submit(write), threads.submit(write), threads.submit(change)]
         assert [each.result(timeout=DEADLINE) for each in running] == [None] * 3
 
 
@@ -401,13 +402,13 @@ def test_many_threads_see_what_they_wrote(client):
             client.delete(NAME, [point_id])
             assert client.query_points(NAME, vector, limit=1).points[0].id != point_id
 
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(work, range(6)))
-    assert everything(Asked(client)) == everything(Here(client))
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(work, range(6)))
+    assert everything(ByReader(client)) == everything(ByThisProcess(client))
 
 
 def test_searches_go_on_while_a_reader_is_killed_and_it_comes_again(client, caplog):
-    query, expected = vectors(1, 3)[0], Here(client).query_points(NAME, vectors(1, 3)[0])
+    query, expected = vectors(1, 3)[0], ByThisProcess(client).query_points(NAME, vectors(1, 3)[0])
     stop = threading.Event()
 
     def search() -> int:
@@ -418,8 +419,8 @@ def test_searches_go_on_while_a_reader_is_killed_and_it_comes_again(client, capl
         return count
 
     before = processes(client)
-    with caplog.at_level(logging.WARNING), ThreadPoolExecutor(4) as pool:
-        running = [pool.submit(search) for _ in range(4)]
+    with caplog.at_level(logging.WARNING), ThreadPoolExecutor(4) as threads:
+        running = [threads.submit(search) for _ in range(4)]
         os.kill(before[0], signal.SIGKILL)
         until(lambda: before[0] not in processes(client), "the end is noticed")
         until_ready(client)
@@ -428,11 +429,11 @@ def test_searches_go_on_while_a_reader_is_killed_and_it_comes_again(client, capl
     assert processes(client)[1:] == before[1:]
     assert [r.message for r in caplog.records if "a reader ended (signal 9)" in r.message]
     assert len(caplog.records) == 1
-    assert Asked(client).query_points(NAME, query) == expected
+    assert ByReader(client).query_points(NAME, query) == expected
 
 
 def test_a_reader_that_ends_again_and_again_is_given_up(own, caplog, monkeypatch):
-    monkeypatch.setattr(readers, "ENDS", 1)
+    monkeypatch.setattr(pool, "MOST_ENDS", 1)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             until_ready(own)
@@ -440,7 +441,7 @@ def test_a_reader_that_ends_again_and_again_is_given_up(own, caplog, monkeypatch
             pid = processes(own)[0]
             until(lambda pid=pid: (own.query_points(NAME, 1), pid not in processes(own))[1], "it is noticed")
     until(lambda: "again and again" in caplog.text, "it is given up")
-    assert own.query_points(NAME, 1) == Here(own).query_points(NAME, 1)
+    assert own.query_points(NAME, 1) == ByThisProcess(own).query_points(NAME, 1)
 
 
 def test_close_ends_the_readers_and_removes_their_files(tmp_path):
@@ -465,7 +466,7 @@ def test_readers_never_change_the_files_of_a_collection(client):
     before = {path: path.read_bytes() for path in linked}
     for method, arguments, options in WRITES:
         getattr(client, method)(NAME, *arguments, **options)
-        everything(Asked(client))
+        everything(ByReader(client))
     assert {path: path.read_bytes() for path in linked} == before
 
 
@@ -476,8 +477,8 @@ def test_readers_end_with_a_killed_parent_and_their_files_go_with_the_next_open(
         "from qdrant_tools.client.connect import connect\n"
         f"client = connect({str(tmp_path)!r}, readers=2)\n"
         "pool = client.engine.readers\n"
-        "while None in pool._processes: time.sleep(0.01)\n"
-        "print(*[each.process.pid for each in pool._processes], flush=True)\n"
+        "while len(pool.process_ids) < 2: time.sleep(0.01)\n"
+        "print(*pool.process_ids, flush=True)\n"
         "time.sleep(600)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -508,18 +509,17 @@ def test_clients_that_await_are_answered_by_readers(tmp_path):
         client = aconnect(tmp_path, readers=1)
         await client.create_collection(NAME, models.VectorParams(size=SIZE, distance=models.Distance.COSINE))
         await client.upsert(NAME, [models.PointStruct(id=i, vector=row) for i, row in enumerate(vectors(50))])
-        backend = client._client.backend
-        while not backend.readers_ready(NAME):
+        while not await client.readers_ready(NAME):
             await asyncio.sleep(0.01)
-        found = await asyncio.gather(*[client.query_points(NAME, row, limit=1) for row in vectors(50)])
-        assert [each.points[0].id for each in found] == list(range(50))
+        responses = await asyncio.gather(*[client.query_points(NAME, row, limit=1) for row in vectors(50)])
+        assert [response.points[0].id for response in responses] == list(range(50))
         await client.close()
 
     asyncio.run(run())
 
 
 def test_small_collections_are_answered_here(client, monkeypatch):
-    monkeypatch.setattr(readers, "SMALLEST", 1 << 30)
+    monkeypatch.setattr(pool, "SMALLEST", 1 << 30)
     fill(client, "small")
     assert not client.readers_ready("small")
     assert client.query_points("small", 1).points
@@ -540,20 +540,20 @@ def test_readers_are_for_folders(tmp_path):
 
 
 def test_a_disk_without_room_for_copies_costs_nothing_but_the_readers(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(readers, "SPARE", 1 << 60)
+    monkeypatch.setattr(pool, "SPARE_DISK", 1 << 60)
     with closing(connect(tmp_path, readers=1)) as client, caplog.at_level(logging.WARNING):
         fill(client)
         client.query_points(NAME, 1)
         until(lambda: "no space left for copies" in caplog.text, "the warning")
         for _ in range(50):
-            assert client.query_points(NAME, 1) == Here(client).query_points(NAME, 1)
+            assert client.query_points(NAME, 1) == ByThisProcess(client).query_points(NAME, 1)
         assert len(caplog.records) == 1, "it is said once, not at every search"
         assert not client.readers_ready(NAME)
 
 
 def test_every_error_of_a_pool_is_one_of_ours(own):
     pool_of(own).close()
-    assert own.query_points(NAME, 1) == Here(own).query_points(NAME, 1)
+    assert own.query_points(NAME, 1) == ByThisProcess(own).query_points(NAME, 1)
     with pytest.raises(PlusError):
         own.query_points(NAME, [1.0])
 
