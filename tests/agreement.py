@@ -259,13 +259,13 @@ def outcome(call):
         return error
 
 
-def assert_same_hits(found, expected, *, whole=False):
+def assert_same_hits(hits, expected, *, whole=False):
     """The same scores in the same order, and the same points but for ties; `whole` if nothing was cut off."""
-    if isinstance(found, Exception) or isinstance(expected, Exception):
-        assert isinstance(found, Exception) and isinstance(expected, Exception), (found, expected)
+    if isinstance(hits, Exception) or isinstance(expected, Exception):
+        assert isinstance(hits, Exception) and isinstance(expected, Exception), (hits, expected)
         return
     scores = np.array([hit.score for hit in expected])
-    np.testing.assert_allclose([hit.score for hit in found], scores, rtol=1e-3, atol=2e-4)
+    np.testing.assert_allclose([hit.score for hit in hits], scores, rtol=1e-3, atol=2e-4)
     start = 0
     for end in range(1, len(scores) + 1):
         tied = end < len(scores) and abs(scores[end] - scores[end - 1]) <= 1e-3 + 2e-3 * abs(scores[end])
@@ -273,5 +273,5 @@ def assert_same_hits(found, expected, *, whole=False):
         if tied:
             continue
         if not (cut and end - start > 1) and not (end == len(scores) and not whole):
-            assert {str(hit.id) for hit in found[start:end]} == {str(hit.id) for hit in expected[start:end]}
+            assert {str(hit.id) for hit in hits[start:end]} == {str(hit.id) for hit in expected[start:end]}
         start = end

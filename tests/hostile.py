@@ -24,8 +24,8 @@ def nested(levels, wrap=lambda inner: {"a": inner}, core=None):
 
 
 def cyclic():
-    value = {"a": 1}
-    value["self"] = [value]
+    value = {"a": []}
+    value["a"].append(value)
     return value
 
 
@@ -85,7 +85,7 @@ ZOO = {
     "surrogates": [SURROGATE],
     "lists of lists": [[[[]]]],
     "set": {1, 2},
-    "generator": (each for each in ()),
+    "generator": (value for value in ()),
     "queue": deque([1.0, 2.0]),
     "array of objects": np.array([None, "x"], dtype=object),
     "array without dimensions": np.array(1.0),
@@ -210,9 +210,10 @@ def fill(client):
     client.create_payload_index("c", "k", "keyword")
 
 
-def state(client):
-    records, _ = client.scroll("c", limit=1000, with_vectors=True)
-    return [(record.id, record.payload, record.vector) for record in records], client.count("c").count
+def state(client, name="c"):
+    """All points of a collection, and their count."""
+    records, _ = client.scroll(name, limit=1000, with_vectors=True)
+    return [(record.id, record.payload, record.vector) for record in records], client.count(name).count
 
 
 def hostile_calls():

@@ -11,6 +11,7 @@ import uuid
 
 import agreement as make
 import pytest
+from hostile import state
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
@@ -182,7 +183,7 @@ named = st.fixed_dictionaries({}, optional={"d": small, "o": small, "s": sparse}
 
 def call(name, *arguments, **named_arguments):
     return st.builds(
-        lambda given, named_given: (name, given, named_given),
+        lambda values, named_values: (name, values, named_values),
         st.tuples(*arguments),
         st.fixed_dictionaries({}, optional=named_arguments),
     )
@@ -219,11 +220,6 @@ writes = st.one_of(
     call("update_vectors", point_vectors, update_filter=matching),
     call("batch_update_points", st.lists(operations, min_size=1, max_size=3)),
 )
-
-
-def state(client, name):
-    records, _ = client.scroll(name, limit=100, with_vectors=True)
-    return [(record.id, record.payload, record.vector) for record in records]
 
 
 @settings(relaxed, max_examples=max(1, relaxed.max_examples // 4))

@@ -7,12 +7,11 @@ import inspect
 
 import numpy as np
 import pytest
-from moments import Gate, until
+from moments import until
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.async_client_base import AsyncQdrantBase
 
 from qdrant_tools.client.connect import aconnect, connect, engine_of
-from qdrant_tools.edge.storage import child
 from qdrant_tools.errors import CollectionNotFoundError, LocationError, NotSupportedError, UnreachableError, VectorError
 
 VECTOR = models.VectorParams(size=64, distance=models.Distance.COSINE)
@@ -50,9 +49,7 @@ async def test_its_errors_are_the_same(aclient):
         await aclient.count("docs")
 
 
-async def test_searches_and_the_event_loop_go_on_while_an_index_is_built(aclient, tmp_path_factory, monkeypatch):
-    gate = Gate(tmp_path_factory.mktemp("gate") / "build")
-    monkeypatch.setattr(child, "WORKER", gate.worker)
+async def test_searches_and_the_event_loop_go_on_while_an_index_is_built(aclient, gate):
     await aclient.create_collection("docs", VECTOR, optimizers_config=EAGER)
     matrix = np.random.default_rng(0).normal(size=(6000, 64)).astype(np.float32)
     await aclient.upsert("docs", models.Batch(ids=list(range(6000)), vectors=matrix.tolist()))
@@ -71,8 +68,8 @@ async def test_many_calls_at_once_all_answer(aclient):
     await aclient.create_collection("docs", VECTOR)
     points = [models.PointStruct(id=i, vector=np.eye(64)[i].tolist()) for i in range(64)]
     await asyncio.gather(*(aclient.upsert("docs", [point]) for point in points))
-    found = await asyncio.gather(*(aclient.query_points("docs", point.vector, limit=1) for point in points))
-    assert [answer.points[0].id for answer in found] == list(range(64))
+    responses = await asyncio.gather(*(aclient.query_points("docs", point.vector, limit=1) for point in points))
+    assert [response.points[0].id for response in responses] == list(range(64))
     await aclient.close()
 
 

@@ -23,13 +23,6 @@ EAGER = models.OptimizersConfigDiff(indexing_threshold=10)
 SMALL_GRAPH = models.HnswConfigDiff(m=8, ef_construct=32, full_scan_threshold=10)
 
 
-@pytest.fixture
-def client(tmp_path):
-    client = connect(tmp_path / "collections")
-    yield client
-    client.close()
-
-
 def reopened(client):
     client.close()
     return connect(client.folder, create=False)
@@ -267,24 +260,26 @@ def test_a_manifest_of_a_newer_release_is_refused(client):
 @pytest.mark.parametrize("vectors", [None, {}])
 def test_a_collection_may_hold_payloads_alone(tmp_path, vectors):
     client, local = connect(tmp_path), QdrantClient(":memory:")
-    for each in (client, local):
-        each.create_collection("c", vectors)
-        each.upsert("c", [models.PointStruct(id=i, vector={}, payload={"n": i, "k": "xyz"[i % 3]}) for i in range(9)])
-        each.upload_points("c", [models.PointStruct(id=9, vector=[], payload={"n": 9})], wait=True)
-        each.delete("c", [0])
-        each.set_payload("c", {"z": 1}, models.Filter(must=[models.FieldCondition(key="n", range=models.Range(gt=5))]))
+    for engine in (client, local):
+        engine.create_collection("c", vectors)
+        engine.upsert("c", [models.PointStruct(id=i, vector={}, payload={"n": i, "k": "xyz"[i % 3]}) for i in range(9)])
+        engine.upload_points("c", [models.PointStruct(id=9, vector=[], payload={"n": 9})], wait=True)
+        engine.delete("c", [0])
+        engine.set_payload(
+            "c", {"z": 1}, models.Filter(must=[models.FieldCondition(key="n", range=models.Range(gt=5))])
+        )
 
     client.create_payload_index("c", "k", "keyword")
     client.create_payload_index("c", "n", "integer")
 
-    def state(each):
-        params = each.get_collection("c").config.params
-        groups = each.query_points_groups("c", "k", limit=3, group_size=2).groups
+    def state(engine):
+        params = engine.get_collection("c").config.params
+        groups = engine.query_points_groups("c", "k", limit=3, group_size=2).groups
         return (
-            each.scroll("c", limit=4),
-            each.scroll("c", order_by=models.OrderBy(key="n", direction=models.Direction.DESC)),
-            each.count("c", models.Filter(must_not=[models.IsEmptyCondition(is_empty={"key": "z"})])),
-            each.facet("c", "k"),
+            engine.scroll("c", limit=4),
+            engine.scroll("c", order_by=models.OrderBy(key="n", direction=models.Direction.DESC)),
+            engine.count("c", models.Filter(must_not=[models.IsEmptyCondition(is_empty={"key": "z"})])),
+            engine.facet("c", "k"),
             [(group.id, [hit.id for hit in group.hits]) for group in groups],
             params.vectors,
             params.sparse_vectors,

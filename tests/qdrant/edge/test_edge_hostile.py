@@ -25,9 +25,9 @@ def test_no_value_in_any_argument_of_any_method_raises_a_foreign_error_or_harms_
     leaks, calls = {}, 0
     for method, argument, label, arguments in hostile_calls():
         calls += 1
-        found = leak(lambda method=method, arguments=arguments: getattr(client, method)(**arguments))
-        if found is not None:
-            leaks[method, argument, label] = found
+        error = leak(lambda method=method, arguments=arguments: getattr(client, method)(**arguments))
+        if error is not None:
+            leaks[method, argument, label] = error
     assert not leaks, f"{len(leaks)} of {calls} calls: {dict(list(leaks.items())[:10])}"
     before = state(client)
     client.close()
@@ -40,19 +40,19 @@ def test_every_other_method_is_one_that_no_embedded_engine_has(tmp_path):
     with closing(connect(tmp_path)) as client:
         for name in methods - set(METHODS) - WITHOUT_ARGUMENTS:
             method = getattr(client, name)
-            needed = [each for each in inspect.signature(method).parameters.values() if each.default is each.empty]
-            arguments = {each.name: "x" for each in needed if each.kind is not each.VAR_KEYWORD}
+            parameters = inspect.signature(method).parameters.values()
+            required = [parameter for parameter in parameters if parameter.default is parameter.empty]
+            arguments = {parameter.name: "x" for parameter in required if parameter.kind is not parameter.VAR_KEYWORD}
             with pytest.raises(NotSupportedError, match="no such operation"):
                 method(**arguments)
 
 
-def test_a_wrong_call_is_pythons_own_error_and_an_unknown_argument_is_named(tmp_path):
-    with closing(connect(tmp_path)) as client:
-        fill(client)
-        with pytest.raises(TypeError, match="missing 1 required positional argument"):
-            client.count()
-        with pytest.raises(UsageError, match="Unknown arguments: .'colour'"):
-            client.count("c", colour="red")
+def test_a_wrong_call_is_pythons_own_error_and_an_unknown_argument_is_named(client):
+    fill(client)
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        client.count()
+    with pytest.raises(UsageError, match="Unknown arguments: .'colour'"):
+        client.count("c", colour="red")
 
 
 def test_what_a_callers_own_iterator_raises_reaches_the_caller_as_it_is(tmp_path):

@@ -28,7 +28,7 @@ WORDS = ["red apple", "green apple", "red wine", "white wine", "green tea"]
 def sparse(texts):
     """Words as sparse vectors: one dimension per word."""
     words = [sorted(set(text.split())) for text in texts]
-    return [[zlib.crc32(word.encode()) for word in found] for found in words], [[1.0] * len(found) for found in words]
+    return [[zlib.crc32(word.encode()) for word in row] for row in words], [[1.0] * len(row) for row in words]
 
 
 def nodes():
@@ -176,7 +176,7 @@ def outcome(call):
         return type(error)
 
 
-def found(result):
+def results(result):
     if isinstance(result, type):
         return result
     pairs = sorted((node.node_id, node.get_content()) for node in result.nodes)
@@ -205,11 +205,11 @@ def test_every_filter_operator_means_the_same(pair, condition):
         filters = MetadataFilters(
             filters=[MetadataFilter(key=key, value=value, operator=operator), other], condition=condition
         )
-        asked = VectorStoreQuery(query_embedding=[1.0, 4.0, 0.0], similarity_top_k=5, filters=filters)
-        ours, theirs = (found(outcome(partial(store.query, asked))) for store in pair)
+        store_query = VectorStoreQuery(query_embedding=[1.0, 4.0, 0.0], similarity_top_k=5, filters=filters)
+        ours, theirs = (results(outcome(partial(store.query, store_query))) for store in pair)
         assert ours == theirs, (condition, operator, key, value)
         nodes = [outcome(partial(store.get_nodes, filters=filters)) for store in pair]
-        ids = [each if isinstance(each, type) else sorted(n.node_id for n in each) for each in nodes]
+        ids = [result if isinstance(result, type) else sorted(node.node_id for node in result) for result in nodes]
         assert ids[0] == ids[1], (condition, operator, key, value)
 
 
@@ -221,26 +221,28 @@ def test_nested_filters_mean_the_same(pair):
     outer = MetadataFilters(
         filters=[inner, MetadataFilter(key="rank", value=5, operator=FilterOperator.LT)], condition=FilterCondition.AND
     )
-    ours, theirs = (found(store.query(query(filters=outer))) for store in pair)
+    ours, theirs = (results(store.query(query(filters=outer))) for store in pair)
     assert ours == theirs and len(ours[0]) == 2
 
 
 @pytest.mark.parametrize("mode", list(VectorStoreQueryMode))
 @pytest.mark.parametrize("alpha", [None, 0.0, 1.0])
 def test_every_mode_of_a_query_means_the_same(pair, mode, alpha):
-    asked = query(mode=mode, query_str="red apple", sparse_top_k=3, hybrid_top_k=4, alpha=alpha, mmr_threshold=0.4)
-    ours, theirs = (found(outcome(partial(store.query, asked))) for store in pair)
+    store_query = query(
+        mode=mode, query_str="red apple", sparse_top_k=3, hybrid_top_k=4, alpha=alpha, mmr_threshold=0.4
+    )
+    ours, theirs = (results(outcome(partial(store.query, store_query))) for store in pair)
     assert ours == theirs
 
 
 def test_queries_among_nodes_and_documents_mean_the_same(pair):
     names = [node.node_id for node in rich_nodes()]
-    for asked in (
+    for store_query in (
         query(node_ids=names[:2]),
         query(doc_ids=["doc-1"]),
         query(node_ids=names[:3], doc_ids=["doc-0"], filters=only("author", "Ada")),
     ):
-        ours, theirs = (found(store.query(asked)) for store in pair)
+        ours, theirs = (results(store.query(store_query)) for store in pair)
         assert ours == theirs and ours[0]
 
 
@@ -272,13 +274,13 @@ async def test_the_async_methods_mean_the_same(tmp_path):
     stores = [QdrantVectorStore(collection_name="docs", aclient=client, **hybrid) for client in clients]
     for store in stores:
         await store.async_add(rich_nodes())
-    asks = [query(filters=only("rank", 2, FilterOperator.GT)), query(doc_ids=["doc-1"])]
-    asks += [
+    queries = [query(filters=only("rank", 2, FilterOperator.GT)), query(doc_ids=["doc-1"])]
+    queries += [
         query(mode=mode, query_str="red apple", sparse_top_k=3, hybrid_top_k=4)
         for mode in (VectorStoreQueryMode.HYBRID, VectorStoreQueryMode.SPARSE)
     ]
-    for asked in asks:
-        ours, theirs = [found(await store.aquery(asked)) for store in stores]
+    for store_query in queries:
+        ours, theirs = [results(await store.aquery(store_query)) for store in stores]
         assert ours == theirs
     for store in stores:
         await store.adelete("doc-1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 import pytest
+from hostile import cyclic, nested
 from qdrant_client import models
 
 from qdrant_tools.client.connect import connect
@@ -16,52 +17,31 @@ DEEP = ".".join("a" * DEEPEST_PAYLOAD)
 
 
 def objects(levels):
-    value = {"end": 1}
-    for _ in range(levels - 1):
-        value = {"a": value}
-    return value
+    return nested(levels - 1, core={"end": 1})
 
 
 def lists(levels):
-    value = [1]
-    for _ in range(levels - 2):
-        value = [value]
-    return {"a": value}
+    return {"a": nested(levels - 2, lambda inner: [inner], [1])}
 
 
 def filters(levels, wrap=lambda inner: models.Filter(must=[inner])):
-    condition = models.IsEmptyCondition(is_empty=models.PayloadField(key="absent"))
-    for _ in range(levels):
-        condition = wrap(condition)
-    return condition
+    return nested(levels, wrap, models.IsEmptyCondition(is_empty=models.PayloadField(key="absent")))
 
 
 def formulas(levels):
-    expression = "$score"
-    for _ in range(levels):
-        expression = models.NegExpression(neg=expression)
-    return models.FormulaQuery(formula=expression)
+    return models.FormulaQuery(formula=nested(levels, lambda inner: models.NegExpression(neg=inner), "$score"))
 
 
 def prefetches(levels):
-    prefetch = models.Prefetch(query=[1.0, 0.0])
-    for _ in range(levels - 1):
-        prefetch = models.Prefetch(prefetch=[prefetch], query=[1.0, 0.0])
-    return prefetch
-
-
-def cyclic():
-    value = {"a": []}
-    value["a"].append(value)
-    return value
+    leaf = models.Prefetch(query=[1.0, 0.0])
+    return nested(levels - 1, lambda inner: models.Prefetch(prefetch=[inner], query=[1.0, 0.0]), leaf)
 
 
 @pytest.fixture
-def client(tmp_path):
-    with closing(connect(tmp_path / "live")) as client:
-        client.create_collection("c", models.VectorParams(size=2, distance=models.Distance.DOT))
-        client.upsert("c", [point(i) for i in range(3)])
-        yield client
+def client(client):
+    client.create_collection("c", models.VectorParams(size=2, distance=models.Distance.DOT))
+    client.upsert("c", [point(i) for i in range(3)])
+    return client
 
 
 def point(key, payload=None):
@@ -134,14 +114,14 @@ def test_writes_at_deeper_and_deeper_keys_cannot_go_beyond_the_limit(client, tmp
 
 
 def test_the_deepest_filter_selects_in_reads_and_in_writes(client, tmp_path):
-    nested = filters(DEEPEST_REQUEST)
-    assert client.count("c", nested).count == 3
-    assert len(client.query_points("c", [1.0, 0.0], query_filter=nested).points) == 3
+    deepest = filters(DEEPEST_REQUEST)
+    assert client.count("c", deepest).count == 3
+    assert len(client.query_points("c", [1.0, 0.0], query_filter=deepest).points) == 3
     assert client.query_points("c", [1.0, 0.0], query_filter=filters(DEEPEST_REQUEST - 1).model_dump()).points
-    client.set_payload("c", {"g": 1}, nested)
-    assert client.query_points_groups("c", "g", [1.0, 0.0], query_filter=nested, limit=1).groups[0].id == 1
-    assert client.search_matrix_pairs("c", nested, sample=3).pairs
-    client.delete("c", models.FilterSelector(filter=nested))
+    client.set_payload("c", {"g": 1}, deepest)
+    assert client.query_points_groups("c", "g", [1.0, 0.0], query_filter=deepest, limit=1).groups[0].id == 1
+    assert client.search_matrix_pairs("c", deepest, sample=3).pairs
+    client.delete("c", models.FilterSelector(filter=deepest))
     copy_folder(tmp_path / "live", tmp_path / "killed")
     client.close()
     for folder in ("killed", "live"):
@@ -179,9 +159,7 @@ def test_a_deeper_filter_is_refused_with_the_path_to_it(client, clause, levels):
 
 def test_a_filter_given_as_an_object_is_held_to_the_same_limit(client):
     for levels in (DEEPEST_REQUEST + 1, 400):
-        deep = {"is_null": {"key": "a"}}
-        for _ in range(levels):
-            deep = {"must": [deep]}
+        deep = nested(levels, lambda inner: {"must": [inner]}, {"is_null": {"key": "a"}})
         with pytest.raises(InputError, match="nested more than"):
             client.count("c", deep)
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from qdrant_client import models
 
-from qdrant_tools.client.connect import connect
 from qdrant_tools.errors import InputError, NotSupportedError, VectorError
 
 POINT = models.PointStruct
@@ -18,11 +17,9 @@ MATCH = models.MatchValue
 
 
 @pytest.fixture
-def client(tmp_path):
-    client = connect(tmp_path)
+def client(client):
     client.create_collection("docs", models.VectorParams(size=4, distance=models.Distance.DOT))
-    yield client
-    client.close()
+    return client
 
 
 @pytest.fixture

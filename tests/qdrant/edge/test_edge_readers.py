@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from moments import PATIENCE, until
 from qdrant_client import models
 
 from qdrant_tools.client.connect import aconnect, connect
@@ -25,7 +25,6 @@ from qdrant_tools.edge.storage.files import READERS_FOLDER
 from qdrant_tools.errors import CollectionNotFoundError, InputError, PlusError, UsageError, VectorError
 
 NAME, SIZE, POINTS = "docs", 8, 400
-DEADLINE = 120  # seconds until a busy machine must have done what takes one
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -104,15 +103,8 @@ def fill(client, name: str = NAME) -> None:
     client.build_index(name)
 
 
-def until(true, what: str) -> None:
-    end = time.monotonic() + DEADLINE
-    while not true():
-        assert time.monotonic() < end, f"not within {DEADLINE} s: {what}"
-        time.sleep(0.01)
-
-
 def until_ready(client, name: str = NAME) -> None:
-    until(lambda: client.readers_ready(name), "the readers are ready")
+    until(lambda: client.readers_ready(name))
 
 
 def pool_of(client) -> pool.ReaderPool:
@@ -138,7 +130,7 @@ class ByReader:
         return request
 
 
-class ByThisProcess(ReadMethods):
+class InProcess(ReadMethods):
     """The client's reading methods, answered by the engine of this process."""
 
     def __init__(self, client) -> None:
@@ -198,7 +190,7 @@ CALLS = [
 @pytest.mark.parametrize(("method", "arguments", "options"), CALLS)
 def test_a_reader_answers_what_this_process_answers(unchanged, method, arguments, options):
     by_reader = getattr(ByReader(unchanged), method)(NAME, *arguments, **options)
-    assert by_reader == getattr(ByThisProcess(unchanged), method)(NAME, *arguments, **options)
+    assert by_reader == getattr(InProcess(unchanged), method)(NAME, *arguments, **options)
     assert by_reader == getattr(unchanged, method)(NAME, *arguments, **options)
 
 
@@ -207,7 +199,7 @@ def test_rankings_come_from_all_readers_in_the_order_of_the_queries(unchanged):
     limits = [1 + i % 13 for i in range(len(queries))]
     rankings = unchanged.rankings(NAME, queries, limits)
     for row, limit, (ids, scores) in zip(queries.tolist(), limits, rankings, strict=True):
-        hits = ByThisProcess(unchanged).query_points(NAME, query=row, limit=limit).points
+        hits = InProcess(unchanged).query_points(NAME, query=row, limit=limit).points
         assert list(ids) == [hit.id for hit in hits]
         assert scores.tolist() == [hit.score for hit in hits]
 
@@ -262,14 +254,14 @@ def test_every_kind_of_write_is_in_the_next_search(client):
     for method, arguments, options in WRITES:
         getattr(client, method)(NAME, *arguments, **options)
         by_readers = [everything(ByReader(client)) for _ in range(4)]  # both of them
-        assert all(each == everything(ByThisProcess(client)) for each in by_readers), method
+        assert all(points == everything(InProcess(client)) for points in by_readers), method
 
 
 def test_a_write_that_fails_leaves_the_readers_as_it_leaves_this_process(client):
     with pytest.raises(InputError):
         client.set_payload(NAME, {"a": 1}, [1, 999_999])
     client.set_payload(NAME, {"b": 1}, [2])
-    assert everything(ByReader(client)) == everything(ByThisProcess(client))
+    assert everything(ByReader(client)) == everything(InProcess(client))
 
 
 def test_random_writes_and_searches_agree(client):
@@ -289,9 +281,7 @@ def test_random_writes_and_searches_agree(client):
                 client.upsert(NAME, points(1, first=one, seed=step))
         query = rng.normal(size=SIZE).tolist()
         how = {"limit": 20, "with_vectors": True, "query_filter": models.Filter(must_not=[near(one)])}
-        assert ByReader(client).query_points(NAME, query, **how) == ByThisProcess(client).query_points(
-            NAME, query, **how
-        )
+        assert ByReader(client).query_points(NAME, query, **how) == InProcess(client).query_points(NAME, query, **how)
 
 
 def near(number: int) -> models.FieldCondition:
@@ -310,7 +300,7 @@ def test_errors_are_those_of_this_process(unchanged):
         with pytest.raises(kind) as by_readers:
             call(unchanged)
         with pytest.raises(kind) as here:
-            call(ByThisProcess(unchanged))
+            call(InProcess(unchanged))
         assert str(by_readers.value) == str(here.value)
     assert unchanged.readers_ready(NAME), "a caller's mistake must not cost the readers their copies"
 
@@ -319,14 +309,14 @@ def test_a_lookup_in_another_collection_is_answered(client):
     fill(client, "second")
     lookup = models.LookupLocation(collection="second")
     response = client.query_points(NAME, 3, lookup_from=lookup, limit=4)
-    assert response == ByThisProcess(client).query_points(NAME, 3, lookup_from=lookup, limit=4)
+    assert response == InProcess(client).query_points(NAME, 3, lookup_from=lookup, limit=4)
 
 
 def test_an_alias_is_answered_by_readers(unchanged):
     unchanged.update_collection_aliases(
         [models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=NAME, alias_name="current"))]
     )
-    assert unchanged.query_points("current", vectors(1, 3)[0]) == ByThisProcess(unchanged).query_points(
+    assert unchanged.query_points("current", vectors(1, 3)[0]) == InProcess(unchanged).query_points(
         NAME, vectors(1, 3)[0]
     )
 
@@ -342,14 +332,12 @@ CHANGES = {
 def test_what_the_journal_cannot_say_gives_new_copies(client, change):
     before = copies_of(client)
     CHANGES[change](client)
-    assert client.query_points(NAME, vectors(1)[0]) == ByThisProcess(client).query_points(NAME, vectors(1)[0])
+    assert client.query_points(NAME, vectors(1)[0]) == InProcess(client).query_points(NAME, vectors(1)[0])
     until_ready(client)
-    assert copies_of(client).isdisjoint(before)
-    assert everything(ByReader(client)) == everything(ByThisProcess(client))
+    assert copies_of(client) - before
+    assert everything(ByReader(client)) == everything(InProcess(client))
     condition = models.Filter(must=[models.FieldCondition(key="nested.flag", match=models.MatchValue(value=True))])
-    assert ByReader(client).count(NAME, count_filter=condition) == ByThisProcess(client).count(
-        NAME, count_filter=condition
-    )
+    assert ByReader(client).count(NAME, count_filter=condition) == InProcess(client).count(NAME, count_filter=condition)
 
 
 def test_a_collection_made_anew_under_its_old_name_is_another(client):
@@ -361,8 +349,7 @@ def test_a_collection_made_anew_under_its_old_name_is_another(client):
     assert [hit.id for hit in client.query_points(NAME, [1.0, 1.0, 0.0]).points] == [1]
     until_ready(client)
     assert [hit.id for hit in ByReader(client).query_points(NAME, [1.0, 1.0, 0.0]).points] == [1]
-    copies = client.folder / READERS_FOLDER
-    until(lambda: sum(each.is_dir() for each in copies.iterdir()) == 1, "the copies of the deleted collection are gone")
+    until(lambda: len(copies_of(client)) == 1)
 
 
 def test_a_load_larger_than_readers_should_repeat_gives_new_copies(client, monkeypatch):
@@ -371,7 +358,7 @@ def test_a_load_larger_than_readers_should_repeat_gives_new_copies(client, monke
     client.upload_points(NAME, points(500, first=2000, seed=40))
     assert client.count(NAME).count == POINTS + 500
     until_ready(client)
-    assert everything(ByReader(client)) == everything(ByThisProcess(client))
+    assert everything(ByReader(client)) == everything(InProcess(client))
 
 
 def test_writes_by_an_alias_never_wait_for_a_change_that_waits_for_them(client):
@@ -389,7 +376,7 @@ def test_writes_by_an_alias_never_wait_for_a_change_that_waits_for_them(client):
 
     with ThreadPoolExecutor(3) as threads:
         running = [threads.submit(write), threads.submit(write), threads.submit(change)]
-        assert [each.result(timeout=DEADLINE) for each in running] == [None] * 3
+        assert [call.result(timeout=PATIENCE) for call in running] == [None] * 3
 
 
 def test_many_threads_see_what_they_wrote(client):
@@ -404,11 +391,11 @@ def test_many_threads_see_what_they_wrote(client):
 
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(work, range(6)))
-    assert everything(ByReader(client)) == everything(ByThisProcess(client))
+    assert everything(ByReader(client)) == everything(InProcess(client))
 
 
 def test_searches_go_on_while_a_reader_is_killed_and_it_comes_again(client, caplog):
-    query, expected = vectors(1, 3)[0], ByThisProcess(client).query_points(NAME, vectors(1, 3)[0])
+    query, expected = vectors(1, 3)[0], InProcess(client).query_points(NAME, vectors(1, 3)[0])
     stop = threading.Event()
 
     def search() -> int:
@@ -422,10 +409,10 @@ def test_searches_go_on_while_a_reader_is_killed_and_it_comes_again(client, capl
     with caplog.at_level(logging.WARNING), ThreadPoolExecutor(4) as threads:
         running = [threads.submit(search) for _ in range(4)]
         os.kill(before[0], signal.SIGKILL)
-        until(lambda: before[0] not in processes(client), "the end is noticed")
+        until(lambda: before[0] not in processes(client))
         until_ready(client)
         stop.set()
-        assert all(each.result() for each in running)
+        assert all(call.result() for call in running)
     assert processes(client)[1:] == before[1:]
     assert [r.message for r in caplog.records if "a reader ended (signal 9)" in r.message]
     assert len(caplog.records) == 1
@@ -439,9 +426,9 @@ def test_a_reader_that_ends_again_and_again_is_given_up(own, caplog, monkeypatch
             until_ready(own)
             os.kill(processes(own)[0], signal.SIGKILL)
             pid = processes(own)[0]
-            until(lambda pid=pid: (own.query_points(NAME, 1), pid not in processes(own))[1], "it is noticed")
-    until(lambda: "again and again" in caplog.text, "it is given up")
-    assert own.query_points(NAME, 1) == ByThisProcess(own).query_points(NAME, 1)
+            until(lambda pid=pid: (own.query_points(NAME, 1), pid not in processes(own))[1])
+    until(lambda: "again and again" in caplog.text)
+    assert own.query_points(NAME, 1) == InProcess(own).query_points(NAME, 1)
 
 
 def test_close_ends_the_readers_and_removes_their_files(tmp_path):
@@ -489,7 +476,7 @@ def test_readers_end_with_a_killed_parent_and_their_files_go_with_the_next_open(
         parent.kill()
         parent.communicate()
     assert len(pids) == 2
-    until(lambda: not any(alive(pid) for pid in pids), "the readers end")
+    until(lambda: not any(alive(pid) for pid in pids))
     assert (tmp_path / READERS_FOLDER).exists()
     with closing(connect(tmp_path)):
         assert not (tmp_path / READERS_FOLDER).exists()
@@ -544,16 +531,16 @@ def test_a_disk_without_room_for_copies_costs_nothing_but_the_readers(tmp_path, 
     with closing(connect(tmp_path, readers=1)) as client, caplog.at_level(logging.WARNING):
         fill(client)
         client.query_points(NAME, 1)
-        until(lambda: "no space left for copies" in caplog.text, "the warning")
+        until(lambda: "no space left for copies" in caplog.text)
         for _ in range(50):
-            assert client.query_points(NAME, 1) == ByThisProcess(client).query_points(NAME, 1)
+            assert client.query_points(NAME, 1) == InProcess(client).query_points(NAME, 1)
         assert len(caplog.records) == 1, "it is said once, not at every search"
         assert not client.readers_ready(NAME)
 
 
 def test_every_error_of_a_pool_is_one_of_ours(own):
     pool_of(own).close()
-    assert own.query_points(NAME, 1) == ByThisProcess(own).query_points(NAME, 1)
+    assert own.query_points(NAME, 1) == InProcess(own).query_points(NAME, 1)
     with pytest.raises(PlusError):
         own.query_points(NAME, [1.0])
 

@@ -44,22 +44,15 @@ def indexed(tmp_path_factory):
     client.close()
 
 
-@pytest.fixture
-def client(tmp_path):
-    client = connect(tmp_path)
-    yield client
-    client.close()
-
-
 def recall(client, name, params, condition=None):
     """Mean recall@10 against exact search, over 100 queries."""
-    found = 0
+    hits_in_common = 0
     for query in clustered(100, 2):
         arguments = {"limit": 10, "with_payload": False, "query_filter": condition}
         exact = client.query_points("plain", query, search_params=models.SearchParams(exact=True), **arguments).points
         hits = client.query_points(name, query, search_params=params, **arguments).points
-        found += len({hit.id for hit in hits} & {hit.id for hit in exact})
-    return found / 1000
+        hits_in_common += len({hit.id for hit in hits} & {hit.id for hit in exact})
+    return hits_in_common / 1000
 
 
 def test_hnsw_finds_nearly_what_exact_search_finds(indexed):
@@ -80,8 +73,8 @@ def test_filtered_search_uses_the_index_and_stays_right(indexed):
 
 def test_search_parameters_may_be_a_dict(indexed):
     query = clustered(1, 3)[0]
-    given = indexed.query_points("plain", query, search_params={"exact": True}).points
-    assert given == indexed.query_points("plain", query, search_params=models.SearchParams(exact=True)).points
+    hits = indexed.query_points("plain", query, search_params={"exact": True}).points
+    assert hits == indexed.query_points("plain", query, search_params=models.SearchParams(exact=True)).points
 
 
 def test_a_batch_of_queries_answers_as_the_single_ones_do(indexed):
@@ -138,8 +131,8 @@ def test_distribution_based_fusion_adds_normalised_scores(four):
 
 def test_a_formula_computes_scores(four):
     formula = models.SumExpression(sum=["$score", models.MultExpression(mult=[0.5, "n"])])
-    found = four.query_points("four", models.FormulaQuery(formula=formula), prefetch=prefetch("a", 4))
-    assert scores(found) == {1: 4.5, 2: 4.0, 3: 3.5, 4: 3.0}
+    response = four.query_points("four", models.FormulaQuery(formula=formula), prefetch=prefetch("a", 4))
+    assert scores(response) == {1: 4.5, 2: 4.0, 3: 3.5, 4: 3.0}
 
 
 def test_a_formula_over_text_is_an_error_that_says_so(four):
@@ -237,8 +230,7 @@ def test_whole_numbers_of_numpy_and_the_largest_integer_are_counts(four):
     assert len(four.query_points_groups("four", "n", [1.0, 0.0], using="a", limit=sys.maxsize).groups) == 4
 
 
-def test_facets_with_a_limit_are_the_beginning_of_all_facets(tmp_path):
-    client = connect(tmp_path)
+def test_facets_with_a_limit_are_the_beginning_of_all_facets(client):
     client.create_collection("c", models.VectorParams(size=1, distance=models.Distance.DOT))
     words = [f"w{i % 700:03}" for i in range(1500)]  # 100 words occur three times, the others twice
     client.upsert("c", [models.PointStruct(id=i, vector=[1.0], payload={"w": w, "n": i}) for i, w in enumerate(words)])
@@ -248,11 +240,9 @@ def test_facets_with_a_limit_are_the_beginning_of_all_facets(tmp_path):
     for limit in (1, 7, 100, 101, 150, 699, 700, 5000):
         assert [hit.value for hit in client.facet("c", "w", limit=limit).hits] == everything[:limit]
     assert [hit.value for hit in client.facet("c", "n", limit=5, exact=True).hits] == [0, 1, 2, 3, 4]
-    client.close()
 
 
-def test_a_field_name_with_spaces_or_dots_is_quoted(tmp_path):
-    client = connect(tmp_path)
+def test_a_field_name_with_spaces_or_dots_is_quoted(client):
     client.create_collection("c", models.VectorParams(size=1, distance=models.Distance.DOT))
     payloads = [{"two words": {"a.b": i}} for i in range(3)]
     client.upsert("c", [models.PointStruct(id=i, vector=[1.0], payload=p) for i, p in enumerate(payloads)])
@@ -282,15 +272,13 @@ def test_a_field_name_with_spaces_or_dots_is_quoted(tmp_path):
         for call in calls:
             with pytest.raises(InputError, match="is no payload path: expected names joined by dots"):
                 call(key)
-    client.close()
 
 
-def test_a_collection_of_sparse_vectors_alone_reports_no_dense_ones(tmp_path):
-    client, local = connect(tmp_path), QdrantClient(":memory:")
-    for each in (client, local):
-        each.create_collection("c", sparse_vectors_config={"s": models.SparseVectorParams()})
+def test_a_collection_of_sparse_vectors_alone_reports_no_dense_ones(client):
+    local = QdrantClient(":memory:")
+    for engine in (client, local):
+        engine.create_collection("c", sparse_vectors_config={"s": models.SparseVectorParams()})
     assert client.get_collection("c").config.params.vectors == local.get_collection("c").config.params.vectors == {}
-    client.close()
 
 
 def test_a_point_as_a_query_is_not_its_own_answer(four):
@@ -306,8 +294,8 @@ def test_a_vector_can_be_looked_up_in_another_collection(four):
     four.create_collection("other", models.VectorParams(size=2, distance=models.Distance.DOT))
     four.upsert("other", [POINT(id=1, vector=[-1.0, 0.0])])
     where = models.LookupLocation(collection="other", vector="")
-    found = four.query_points("four", 1, using="a", lookup_from=where).points
-    assert [p.id for p in found] == [4, 3, 2, 1]
+    hits = four.query_points("four", 1, using="a", lookup_from=where).points
+    assert [p.id for p in hits] == [4, 3, 2, 1]
     with pytest.raises(InputError, match="'other' has no point 2"):
         four.query_points("four", 2, using="a", lookup_from=where)
     with pytest.raises(CollectionNotFoundError):
@@ -360,13 +348,13 @@ def test_queries_that_make_no_sense_are_refused(four, arguments, message):
 
 def test_mmr_may_be_a_prefetch_but_not_under_a_formula(four):
     mmr = models.NearestQuery(nearest=[1.0, 0.0], mmr=models.Mmr(diversity=0.9))
-    (alone, *_) = found = four.query_points("four", mmr, using="a").points
-    assert len(found) == 4 and alone.vector is None, "vectors that nobody asked for stay where they are"
+    hits = four.query_points("four", mmr, using="a").points
+    assert len(hits) == 4 and hits[0].vector is None, "vectors that nobody asked for stay where they are"
     prefetch = models.Prefetch(query=mmr, using="a")
     fused = four.query_points("four", models.FusionQuery(fusion=models.Fusion.RRF), prefetch=prefetch).points
-    assert [hit.id for hit in fused] == [hit.id for hit in found]
+    assert [hit.id for hit in fused] == [hit.id for hit in hits]
     batch = [models.QueryRequest(query=[1.0, 0.0], using="a"), models.QueryRequest(query=mmr, using="a", limit=2)]
-    assert [len(each.points) for each in four.query_batch_points("four", batch)] == [4, 2]
+    assert [len(response.points) for response in four.query_batch_points("four", batch)] == [4, 2]
     with pytest.raises(NotSupportedError, match="a formula over a prefetch with mmr"):
         four.query_points("four", models.FormulaQuery(formula="$score"), prefetch=prefetch)
 
