@@ -90,7 +90,7 @@ class RoutedReads(QdrantBase):
 
         if pool is None or parts == 1:
             return answer(queries)
-        return joined(list(pool.parts.map(answer, itertools.starmap(queries.part, itertools.pairwise(bounds)))))
+        return joined(list(pool.executor.map(answer, itertools.starmap(queries.part, itertools.pairwise(bounds)))))
 
 
 def _routed_method(name: str) -> Callable[..., Any]:

@@ -32,7 +32,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from qdrant_tools.edge.convert.config import vector_params
@@ -136,7 +136,7 @@ class _Process:
     def order(self, name: str, value: Any) -> None:
         """Give an order and wait until it is carried out. Raises `EOFError`, `OSError`, `NotAnsweredError`."""
         if not self.started:
-            receive(self.orders)
+            receive(self.orders)  # its "ready"
             self.started = True
         send(self.orders, pickle.dumps((name, value)))
         kind, content = receive(self.orders)
@@ -152,11 +152,11 @@ class _Process:
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-class _Slot:
+class _Slot(NamedTuple):
     """The right to send one request to one reader, over one of its sockets."""
 
-    def __init__(self, reader: int, channel: int) -> None:
-        self.reader, self.channel = reader, channel
+    reader: int
+    channel: int
 
 
 class ReaderPool:
@@ -174,8 +174,8 @@ class ReaderPool:
         self._not_before: WeakKeyDictionary[OpenCollection, float] = WeakKeyDictionary()
         self._numbers = itertools.count(1)
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self.off = False
-        self.parts = ThreadPoolExecutor(max(2, count), thread_name_prefix="reader-parts")
+        self.closed = False
+        self.executor = ThreadPoolExecutor(max(2, count), thread_name_prefix="reader-parts")
         for channel in range(REQUESTS_PER_READER):
             for reader in range(count):
                 self._slots.put(_Slot(reader, channel))
@@ -274,10 +274,10 @@ class ReaderPool:
         self._tasks.put(task)
 
     def _schedule_copies(self, collection: OpenCollection) -> None:
-        if collection in self._scheduled or self.off or time.monotonic() < self._not_before.get(collection, 0.0):
+        if collection in self._scheduled or self.closed or time.monotonic() < self._not_before.get(collection, 0.0):
             return
         self._scheduled.add(collection)
-        self._enqueue(lambda: self._copy(collection, time.monotonic()))
+        self._enqueue(lambda: self._make_copies(collection, time.monotonic()))
 
     def _run_tasks(self) -> None:
         while True:
@@ -289,7 +289,7 @@ class ReaderPool:
             except queue.Empty:
                 self._check_processes()
             except (PlusError, OSError, EOFError, NotAnsweredError) as error:
-                if not self.off:
+                if not self.closed:
                     logger.warning("readers: %s; searches are answered without them", error)
 
     def _check_processes(self) -> None:
@@ -302,7 +302,7 @@ class ReaderPool:
                 self._restart(reader, process)
 
     def _start(self, reader: int) -> None:
-        if not self.off:
+        if not self.closed:
             self._processes[reader] = _Process()
 
     def _restart(self, reader: int, process: _Process) -> None:
@@ -311,33 +311,33 @@ class ReaderPool:
         self._processes[reader] = None
         for generation in self._generations.values():
             generation.ready.discard(reader)
-        how, now = process.end(), time.monotonic()
+        ending, now = process.end(), time.monotonic()
         self._ends = [moment for moment in self._ends if now - moment < 60] + [now]
-        if self.off:
+        if self.closed:
             return
         if len(self._ends) > MOST_ENDS:
-            logger.warning("readers end again and again (%s): no more are started, this process answers", how)
+            logger.warning("readers end again and again (%s): no more are started, this process answers", ending)
             return
-        logger.warning("a reader ended (%s): its searches are answered here until it is started again", how)
+        logger.warning("a reader ended (%s): its searches are answered here until it is started again", ending)
         self._start(reader)
         for generation in list(self._generations.values()):
             if generation.journal.valid:
                 self._open(generation, reader)
 
-    def _copy(self, collection: OpenCollection, since: float) -> None:
+    def _make_copies(self, collection: OpenCollection, since: float) -> None:
         """Make new copies of a collection, once its writes have come to rest."""
         now = time.monotonic()
-        if self.off or collection.closed or _small(collection):
+        if self.closed or collection.closed or _small(collection):
             self._not_before[collection] = now + SMALL_PAUSE
             self._scheduled.discard(collection)
             return
         if now - collection.last_write < QUIET and now - since < LONGEST_LOAD:
             time.sleep(QUIET / 20)
-            self._enqueue(lambda: self._copy(collection, since))
+            self._enqueue(lambda: self._make_copies(collection, since))
             return
         self._retire(collection)
         try:
-            generation = self._copied(collection)
+            generation = self._new_generation(collection)
         except BaseException:
             self._not_before[collection] = now + FAILURE_PAUSE
             raise
@@ -347,12 +347,13 @@ class ReaderPool:
         for reader in range(self.size):
             self._open(generation, reader)
 
-    def _copied(self, collection: OpenCollection) -> Generation:
+    def _new_generation(self, collection: OpenCollection) -> Generation:
         """The base copy, made while nothing is written, and the journal from that moment on."""
         folder = self._folder / uuid.uuid4().hex
         try:
             with collection.paused(flush=True):
                 self._require_room(collection)
+                # the readers' copies are made of this one later, while writes go on
                 link_or_copy_shard(collection.folder / SHARD_FOLDER, folder / "base" / SHARD_FOLDER, 1)
                 progress = [ReaderProgress(folder / f"{reader}.progress") for reader in range(self.size)]
                 journal = Journal(
@@ -388,7 +389,7 @@ class ReaderPool:
             self._enqueue(lambda: self._restart(reader, process))
 
     def _retire(self, collection: OpenCollection, journal: Journal | None = None) -> None:
-        """Have the copies of a collection dropped; with `journal`, if they are those that follow it."""
+        """Drop the copies of a collection; with `journal`, only if they follow that one."""
         generation = self._generations.get(collection)
         if generation is None or (journal is not None and generation.journal is not journal):
             return
@@ -402,7 +403,7 @@ class ReaderPool:
         self._remove(generation.folder)
 
     def _remove(self, folder: Path) -> None:
-        """Remove the folder of a generation, later if a reader is still closing its files."""
+        """Remove the folder of a generation; later, if a reader is still closing its files."""
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
             self._leftovers.append(folder)
@@ -411,9 +412,9 @@ class ReaderPool:
 
     def close(self) -> None:
         """End all readers and remove their files."""
-        if self.off:
+        if self.closed:
             return
-        self.off = True
+        self.closed = True
         for process in self._processes:
             if process is not None:
                 process.process.kill()
@@ -422,7 +423,7 @@ class ReaderPool:
         for process in self._processes:
             if process is not None:
                 process.end()
-        self.parts.shutdown(wait=False, cancel_futures=True)
+        self.executor.shutdown(wait=False, cancel_futures=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
