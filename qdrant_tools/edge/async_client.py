@@ -49,6 +49,7 @@ def _awaited(name: str) -> Callable[..., Any]:
 
 
 def _await_the_rest() -> None:
+    """Give every coroutine of `AsyncQdrantBase` the backend's method of the same name."""
     for name, member in inspect.getmembers(AsyncQdrantBase, inspect.iscoroutinefunction):
         if getattr(AsyncEdgeBackend, name) is member:
             setattr(AsyncEdgeBackend, name, _awaited(name))
@@ -75,6 +76,7 @@ class AsyncEmbeddedClient(AsyncQdrantClient):
     def __repr__(self) -> str:
         return f"AsyncEmbeddedClient({str(self.folder)!r})"
 
+    # closing needs an event loop; a client that is only dropped must not keep the folder locked
     def __del__(self) -> None:
         if hasattr(self, "_client"):
             self._client.backend.close()

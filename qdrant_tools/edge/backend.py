@@ -104,6 +104,7 @@ def _routed_method(name: str) -> Callable[..., Any]:
     return method
 
 
+# real methods of the class, so that `super()` finds those of `ReadMethods` behind them
 for _name in ROUTED:
     setattr(RoutedReads, _name, _routed_method(_name))
 

@@ -59,7 +59,7 @@ class CatalogMethods(QdrantBase):
         return True
 
     def recreate_collection(self, collection_name: str, *args: Any, **settings: Any) -> bool:
-        self.engine.drop(collection_name)
+        self.engine.drop(collection_name)  # False if there is none: nothing to do
         return self.create_collection(collection_name, *args, **settings)
 
     def update_collection(self, collection_name: str, **changes: Any) -> bool:
@@ -70,7 +70,7 @@ class CatalogMethods(QdrantBase):
         def change(settings: models.CreateCollection) -> models.CreateCollection:
             return merged_settings(settings, changes, collection.name)
 
-        if changes.keys() - {"metadata"}:
+        if changes.keys() - {"metadata"}:  # the engine does not know the metadata: only other settings need a reload
             with collection.building:
                 collection.reload(change(collection.settings))
                 self.engine.record(collection, change)

@@ -116,6 +116,7 @@ def engine_rankings(engine: Engine, name: str, queries: VectorQueries) -> Rankin
         batch = qe.QueryBatchRequest(_requests(collection, queries))
     with collection.hold() as shard:
         answers = shard.query_batch(batch)
+    # the engine's own objects are kept: an id is made when it is read, and most never are
     points = [point for answer in answers for point in answer]
     scores = np.fromiter((point.score for point in points), dtype=np.float32, count=len(points))
     return Rankings(PointIds(points), scores, np.cumsum([0, *map(len, answers)]))
@@ -146,6 +147,7 @@ def joined(parts: Sequence[Rankings]) -> Rankings:
         return parts[0]
     arrays = [part.packed().ids.array for part in parts]  # type: ignore[attr-defined]
     if len({array.dtype for array in arrays if len(array)}) > 1:
+        # integers in one part, UUIDs in another: no array holds both, except as Python objects
         arrays = [np.array(list(PackedIds(array)), dtype=object) for array in arrays]
     arrays = [array for array in arrays if len(array)] or arrays[:1]
     starts, scores = [np.zeros(1, dtype=np.int64)], [part.scores for part in parts]

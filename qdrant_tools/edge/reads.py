@@ -168,6 +168,7 @@ class ReadMethods(QdrantBase):
             return self._response(shard.query(engine_request(self.engine, collection, request)))
 
     def _response(self, hits: Sequence[qe.ScoredPoint]) -> types.QueryResponse:
+        """The response to one query; a reader process returns columns instead."""
         return models.QueryResponse.model_construct(points=[scored_point(hit) for hit in hits])
 
     # -- what the binding lacks
