@@ -7,11 +7,10 @@ import itertools
 import os
 import signal
 import subprocess
-import sys
 import tracemalloc
 
 import pytest
-from paths import TESTS
+from mined import LABELS, SETTINGS, mining_command
 from tiny import WordEncoder, numbered
 
 from qdrant_tools.client.connect import connect
@@ -22,9 +21,6 @@ from qdrant_tools.indexing import index_passages
 from qdrant_tools.mining import Judge, MiningSettings, mine
 from qdrant_tools.mining.file import mine_to_jsonl, read_examples, read_stats
 from qdrant_tools.records import Label
-
-LABELS = [Label(f"passage about topic{i % 7} thing{i}", f"p{i}") for i in range(40)] + [Label("nowhere", "gone")]
-SETTINGS = MiningSettings(batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -84,25 +80,9 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(collection, encod
     assert report.stats == expected.stats
 
 
-KILLED = """
-import sys
-import tracemalloc
-sys.path.insert(0, sys.argv[1])
-from test_mine_file import *
-encoder = WordEncoder(dimension=512)
-client = connect(sys.argv[2])
-collection = CollectionManager(client).ensure("docs", encoder)
-index_passages(collection, numbered(60), encoder)
-def progress(n):
-    sys.stdout.write("batch\\n")
-    sys.stdout.flush()
-mine_to_jsonl(collection, LABELS, encoder, path=sys.argv[3], settings=SETTINGS, progress=progress)
-"""
-
-
 def test_a_killed_run_is_finished_by_the_next_process(expected, encoder, tmp_path):
     path = tmp_path / "examples.jsonl"
-    command = [sys.executable, "-c", KILLED, str(TESTS), str(tmp_path / "qdrant"), str(path)]
+    command = mining_command(tmp_path / "qdrant", path)
     first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     for _ in range(3):
         first.stdout.readline()

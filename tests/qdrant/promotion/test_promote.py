@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
-from paths import TESTS
+from promoted import NEW, OLD, THING17, promote_and_die
 from qdrant_client import models
 from tiny import ENGINES, WordEncoder, client_of, numbered
 
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.points import fetch, stored_vectors
-from qdrant_tools.collections.retirement import LEASE
+from qdrant_tools.collections.retirement import LOCK_SECONDS
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.errors import CollectionError, CollectionExistsError, CollectionNotFoundError, UsageError
 from qdrant_tools.indexing import IndexReport, index_passages
@@ -27,22 +24,7 @@ from qdrant_tools.records import HeldOut, Passage, Query
 from qdrant_tools.search.bm25 import Bm25
 from qdrant_tools.search.dense import search
 
-OLD, NEW = WordEncoder("old", dimension=256), WordEncoder("new", dimension=384)
 TARGET = f"docs-{NEW.space.partition('@')[2]}"
-
-
-@pytest.fixture(params=ENGINES)
-def client(request, tmp_path):
-    yield from client_of(request.param, tmp_path)
-
-
-@pytest.fixture
-def manager(client):
-    manager = CollectionManager(client)
-    settings = CollectionSettings(lexical=Bm25(), hnsw_ef=99)
-    index_passages(manager.ensure("docs-1", OLD, settings=settings), numbered(120), OLD)
-    manager.switch_alias("docs", "docs-1")
-    return manager
 
 
 @pytest.fixture
@@ -67,7 +49,7 @@ def test_the_plan_says_what_will_be_done_and_changes_nothing(manager, promotion)
 def test_a_whole_promotion(manager, promotion):
     seen: list[int] = []
     report = promotion.build(batch_size=50, progress=seen.append)
-    assert (report.written, report.deleted, report.settled, report.passes) == (120, 0, True, 2)
+    assert (report.written, report.deleted, report.complete, report.passes) == (120, 0, True, 2)
     assert sum(seen) == 240, "two passes over everything"
     assert manager.open("docs").name == "docs-1", "the old collection serves until the switch"
     verification = promotion.verify()
@@ -132,8 +114,8 @@ def test_verify_finds_vectors_of_another_encoder_and_points_that_are_missing(man
     vectors = [models.PointVectors(id=each.point_id, vector={"": wrong}) for each in some]
     client.update_vectors(TARGET, vectors)
     # of 120 points 100 are equal by now: whichever ten of them a search returns, it has lost nothing
-    found = promotion.verify(Gates(samples=60, recall=1.0))
-    assert [check.name for check in found.checks if not check.passed] == ["cosine of sampled vectors"]
+    verification = promotion.verify(Gates(samples=60, recall=1.0))
+    assert [check.name for check in verification.checks if not check.passed] == ["cosine of sampled vectors"]
     with pytest.raises(CollectionError, match="cosine of sampled vectors is"):
         promotion.switch()
     client.delete(TARGET, [each.point_id for each in some])
@@ -146,7 +128,7 @@ def test_held_out_queries_are_a_gate(manager, promotion):
     queries = tuple(Query(f"q{i}", numbered(20)[i].text) for i in range(20))
     held_out = HeldOut(queries, {f"q{i}": {f"p{i}": 1} for i in range(20)})
     verified = promotion.verify(held_out=held_out, before=OLD)
-    assert verified.passed and [check.found for check in verified.checks if "nDCG" in check.name] == [1.0]
+    assert verified.passed and [check.value for check in verified.checks if "nDCG" in check.name] == [1.0]
     better = promotion.verify(held_out=held_out, before=Backwards("old", dimension=256))
     assert better.passed, "better than what served before"
     worse = Promotion(manager, "docs", Backwards("worse", dimension=256))
@@ -290,14 +272,14 @@ def test_all_other_vectors_are_copied_as_they_are(client):
     assert client.retrieve("live", [1], with_vectors=True)[0].vector["own"] == words
 
 
-def test_a_mark_that_lapsed_makes_the_last_pass_again(manager, promotion, monkeypatch):
+def test_a_lock_that_lapsed_makes_the_last_pass_again(manager, promotion, monkeypatch):
     promotion.build()
     promotion.verify()
     clock, pages = [time.time()], []
     scroll = type(manager.client).scroll
 
     def slow_at_first(self, *args, **kwargs):
-        clock[0] += 0 if pages else LEASE
+        clock[0] += 0 if pages else LOCK_SECONDS
         pages.append(args)
         return scroll(self, *args, **kwargs)
 
@@ -307,29 +289,6 @@ def test_a_mark_that_lapsed_makes_the_last_pass_again(manager, promotion, monkey
     assert len(pages) == 2 * 2, "a page of each collection, twice"
     assert manager.open("docs").name == TARGET
 
-
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, sys.argv[1])
-from test_promote import *
-client = connect(sys.argv[2])
-method, moment = sys.argv[3], sys.argv[4]
-left, call = int(sys.argv[5]), getattr(client, method)
-def dying(*args, **kwargs):
-    global left
-    left -= 1
-    if left == 0 and moment == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    result = call(*args, **kwargs)
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
-setattr(client, method, dying)
-promotion = Promotion(CollectionManager(client), "docs", NEW)
-promotion.build(batch_size=50)
-promotion.verify(Gates(samples=10))
-promotion.switch()
-"""
 
 KILLS = [
     ("create_collection", "after", 1, "docs-1"),
@@ -349,13 +308,12 @@ def test_killed_at_any_step_the_alias_serves_and_the_next_run_goes_on(tmp_path):
     manager.switch_alias("docs", "docs-1")
     client.close()
     for method, moment, nth, serving in KILLS:
-        command = [sys.executable, "-c", KILLED, str(TESTS), str(location), method, moment, str(nth)]
-        assert subprocess.run(command).returncode == -signal.SIGKILL, f"{method} was not reached {nth} times"
+        promote_and_die(location, method, moment, nth, in_place=False)
         client = connect(location)
         collection = CollectionManager(client).open("docs", OLD if serving == "docs-1" else NEW)
         assert collection.name == serving and client.count("docs").count == 300
         encoder = OLD if serving == "docs-1" else NEW
-        assert search(collection, numbered(18)[17].text, encoder, k=1)[0].id == "p17"
+        assert search(collection, THING17, encoder, k=1)[0].id == "p17"
         client.close()
     client = connect(location)
     manager = CollectionManager(client)
@@ -379,5 +337,5 @@ def test_a_switch_that_was_killed_does_not_stop_writers_for_long(manager, promot
     with pytest.raises(CollectionError, match="being replaced"):
         index_passages(writer, [Passage("meanwhile", "text")], OLD)
     now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + LEASE + 1)
+    monkeypatch.setattr(time, "time", lambda: now + LOCK_SECONDS + 1)
     assert index_passages(writer, [Passage("meanwhile", "text")], OLD).unchanged == 1

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from httpx import Headers
-from paths import TESTS
+from promoted import NEW, OLD, THING17, promote_and_die
 from qdrant_client import models
 from qdrant_client.http.exceptions import UnexpectedResponse
 from tiny import ENGINES, WordEncoder, client_of, numbered
@@ -27,8 +23,7 @@ from qdrant_tools.errors import (
     UsageError,
 )
 from qdrant_tools.indexing import IndexReport, index_passages
-from qdrant_tools.promotion.in_place import vector_name
-from qdrant_tools.promotion.plan import DiskNeed
+from qdrant_tools.promotion.plan import DiskNeed, vector_name
 from qdrant_tools.promotion.promotion import Promotion
 from qdrant_tools.promotion.switch import cleanup, rollback
 from qdrant_tools.promotion.verify import Gates
@@ -37,23 +32,7 @@ from qdrant_tools.search.bm25 import Bm25
 from qdrant_tools.search.dense import search
 from qdrant_tools.search.hybrid import search_hybrid
 
-OLD, NEW = WordEncoder("old", dimension=256), WordEncoder("new", dimension=384)
 VECTOR = vector_name(NEW.space)
-THING17 = numbered(18)[17].text
-
-
-@pytest.fixture(params=ENGINES)
-def client(request, tmp_path):
-    yield from client_of(request.param, tmp_path)
-
-
-@pytest.fixture
-def manager(client):
-    manager = CollectionManager(client)
-    settings = CollectionSettings(lexical=Bm25(), hnsw_ef=99)
-    index_passages(manager.ensure("docs-1", OLD, settings=settings), numbered(120), OLD)
-    manager.switch_alias("docs", "docs-1")
-    return manager
 
 
 @pytest.fixture
@@ -82,7 +61,7 @@ def test_a_second_collection_that_does_not_fit_is_no_offer():
 def test_a_whole_promotion_in_one_collection(manager, promotion):
     seen: list[int] = []
     report = promotion.build(batch_size=50, progress=seen.append)
-    assert (report.target, report.written, report.settled, sum(seen)) == ("docs-1", 120, True, 120)
+    assert (report.target, report.written, report.complete, sum(seen)) == ("docs-1", 120, True, 120)
     assert search(manager.open("docs", OLD), THING17, OLD)[0].id == "p17", "the old vectors serve until the switch"
     held_out = HeldOut((Query("q", THING17),), {"q": {"p17": 1}})
     verification = promotion.verify(held_out=held_out, before=OLD)
@@ -156,7 +135,7 @@ def test_a_text_that_changes_while_it_is_embedded_gets_no_vector_of_the_old_text
             return super().encode_passages(texts)
 
     slow = Slow("new", dimension=384)
-    assert Promotion(manager, "docs", slow, in_place=True).build().settled
+    assert Promotion(manager, "docs", slow, in_place=True).build().complete
     assert slow.encoded.count("another text by now") == 1
     assert promotion.verify(Gates(samples=119)).passed
     promotion.switch()
@@ -176,7 +155,7 @@ def test_rolling_back_embeds_what_was_written_since(manager, promotion):
     assert search(manager.open("docs", OLD), "written since then", OLD)[0].id == "since"
     with pytest.raises(CollectionError, match="was not switched"):
         rollback(manager, "docs", encoder=OLD)
-    assert promotion.build().settled and promotion.verify().passed
+    assert promotion.build().complete and promotion.verify().passed
     promotion.switch()
     rollback(manager, "docs", force=True)
     assert manager.open("docs").space == OLD.space
@@ -198,8 +177,8 @@ def test_verify_finds_points_without_and_with_wrong_vectors(manager, promotion, 
     client.delete_vectors("docs-1", [VECTOR], [point_id("p3")], wait=True)
     wrong = models.PointVectors(id=point_id("p4"), vector={VECTOR: NEW.encode_queries(["nonsense"])[0].tolist()})
     client.update_vectors("docs-1", [wrong], wait=True)
-    found = promotion.verify(Gates(samples=120))
-    assert {check.name for check in found.checks if not check.passed} == {
+    verification = promotion.verify(Gates(samples=120))
+    assert {check.name for check in verification.checks if not check.passed} == {
         "points without the new vector",
         "cosine of sampled vectors",
     }
@@ -290,38 +269,12 @@ def test_an_encoder_that_its_training_refuses_is_promoted_by_force_only(manager,
     assert manager.open("docs").space == NEW.space
 
 
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, sys.argv[1])
-from test_promote_in_place import *
-client = connect(sys.argv[2])
-method, moment = sys.argv[3], sys.argv[4]
-left, call = int(sys.argv[5]), getattr(client, method)
-def dying(*args, **kwargs):
-    global left
-    left -= 1
-    if left == 0 and moment == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    result = call(*args, **kwargs)
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
-setattr(client, method, dying)
-manager = CollectionManager(client)
-promotion = Promotion(manager, "docs", NEW, in_place=True)
-promotion.build(batch_size=50)
-if promotion.plan().kind != "nothing":
-    promotion.verify(Gates(samples=10))
-promotion.switch()
-cleanup(manager, "docs")
-"""
-
 KILLS = [
     ("create_vector_name", "before", 1, OLD),
     ("create_vector_name", "after", 1, OLD),
     ("update_vectors", "after", 2, OLD),
     ("update_collection", "before", 1, OLD),  # built, not yet written down
-    ("update_collection", "after", 3, OLD),  # the lease of the switch is taken
+    ("update_collection", "after", 3, OLD),  # the lock of the switch is taken
     ("update_collection", "before", 3, OLD),  # all but the switch itself
     ("update_collection", "after", 3, NEW),  # switched
     ("delete_vector_name", "after", 1, NEW),
@@ -336,12 +289,11 @@ def test_killed_at_any_step_the_collection_serves_and_the_next_run_goes_on(tmp_p
     manager.switch_alias("docs", "docs-1")
     client.close()
     for method, moment, nth, serving in KILLS:
-        command = [sys.executable, "-c", KILLED, str(TESTS), str(location), method, moment, str(nth)]
-        assert subprocess.run(command).returncode == -signal.SIGKILL, f"{method} was not reached {nth} times"
+        promote_and_die(location, method, moment, nth, in_place=True)
         client = connect(location)
         collection = CollectionManager(client).open("docs", serving)
         assert client.count("docs").count == 300
-        assert search(collection, numbered(18)[17].text, serving, k=1)[0].id == "p17"
+        assert search(collection, THING17, serving, k=1)[0].id == "p17"
         assert sum(len(ids) for ids, _ in stored_vectors(collection)) == 300
         client.close()
     client = connect(location)

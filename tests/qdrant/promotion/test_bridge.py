@@ -9,7 +9,7 @@ from tiny import ENGINES, WordEncoder, client_of, numbered
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import InputError, NotSupportedError, SpaceMismatchError
 from qdrant_tools.indexing import index_passages
-from qdrant_tools.promotion.bridge import BridgedEncoder, DriftSample, draw_sample, fit_drift, measure_drift
+from qdrant_tools.promotion.bridge import BridgedEncoder, BridgeSample, draw_sample, fit_bridge, measure_bridge
 from qdrant_tools.search.dense import search
 
 OLD = WordEncoder("old", dimension=64)
@@ -48,20 +48,20 @@ def collection(request, tmp_path):
 @pytest.mark.parametrize("dimension", [64, 80])
 def test_a_turned_space_is_turned_back_exactly_also_from_another_dimension(collection, dimension):
     new = Turned(dimension=dimension)
-    drift = fit_drift(draw_sample(collection, new))
-    assert drift.weight.shape == (dimension, 64)
+    bridge = fit_bridge(draw_sample(collection, new))
+    assert bridge.weight.shape == (dimension, 64)
     queries = [passage.text for passage in numbered(20)]
-    np.testing.assert_allclose(drift(new.encode_queries(queries)), OLD.encode_queries(queries), atol=2e-2)
-    hit = search(collection, numbered(18)[17].text, BridgedEncoder(new, drift), k=1)[0]
+    np.testing.assert_allclose(bridge(new.encode_queries(queries)), OLD.encode_queries(queries), atol=2e-2)
+    hit = search(collection, numbered(18)[17].text, BridgedEncoder(new, bridge), k=1)[0]
     assert hit.id == "p17"
 
 
 def test_the_recall_against_a_full_reembedding_is_measured(collection):
     queries = [f"about topic{i % 7} and thing{i}" for i in range(30)]
     sample = draw_sample(collection, Turned())
-    _, report = measure_drift(sample, queries, Turned(), old=OLD, k=5)
+    _, report = measure_bridge(sample, queries, Turned(), old=OLD, k=5)
     assert report.bridged > 0.95 and report.unbridged > 0.99
-    _, noisy = measure_drift(draw_sample(collection, Turned(noise=0.7)), queries, Turned(noise=0.7), k=5)
+    _, noisy = measure_bridge(draw_sample(collection, Turned(noise=0.7)), queries, Turned(noise=0.7), k=5)
     assert noisy.bridged < report.bridged and noisy.unbridged is None
     assert noisy.as_row()["bridged"] == noisy.bridged and (noisy.fitted_on, noisy.sample) == (200, 200)
 
@@ -72,10 +72,10 @@ def test_a_low_rank_map_follows_what_is_stretched_which_an_orthogonal_one_cannot
     old /= np.linalg.norm(old, axis=1, keepdims=True)
     new = (old * np.linspace(1, 6, 16) + 0.1).astype(np.float32)
     new /= np.linalg.norm(new, axis=1, keepdims=True)
-    sample = DriftSample(("",) * 2000, old, new, "old", "new")
+    sample = BridgeSample(("",) * 2000, old, new, "old", "new")
 
     def error(**how):
-        return float((1 - (fit_drift(sample, **how)(new) * old).sum(axis=1)).mean())
+        return float((1 - (fit_bridge(sample, **how)(new) * old).sum(axis=1)).mean())
 
     assert error(method="low-rank", rank=16, ridge=1e-6) < error(method="procrustes") / 2
     assert error(method="low-rank", rank=4) > error(method="low-rank", rank=12)
@@ -90,14 +90,14 @@ def test_the_sample_is_drawn_from_the_whole_collection(collection):
 
 
 def test_a_bridge_is_for_queries_of_the_encoder_it_was_fitted_for(collection):
-    drift = fit_drift(draw_sample(collection, Turned(), size=50))
+    bridge = fit_bridge(draw_sample(collection, Turned(), size=50))
     with pytest.raises(SpaceMismatchError, match="fit it again"):
-        BridgedEncoder(WordEncoder("other"), drift)
+        BridgedEncoder(WordEncoder("other"), bridge)
     with pytest.raises(NotSupportedError, match="for queries"):
-        index_passages(collection, numbered(1, start=1000), BridgedEncoder(Turned(), drift))
+        index_passages(collection, numbered(1, start=1000), BridgedEncoder(Turned(), bridge))
 
 
 @pytest.mark.parametrize("wrong", [{"method": "mlp"}, {"rank": 3}, {"method": "low-rank", "rank": 999}])
 def test_what_cannot_be_fitted_is_refused(collection, wrong):
     with pytest.raises(InputError, match="expected|leave it out"):
-        fit_drift(draw_sample(collection, Turned(), size=20), **wrong)
+        fit_bridge(draw_sample(collection, Turned(), size=20), **wrong)
