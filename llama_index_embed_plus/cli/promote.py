@@ -19,10 +19,11 @@ from llama_index_embed_plus.encoders.open import BackendName, open_encoder
 from llama_index_embed_plus.evaluate.retrieval.files import read_held_out
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import CollectionError, LocationError, UsageError
-from qdrant_tools.promotion.bridge import Method, draw_sample, measure_drift
+from qdrant_tools.promotion.bridge import BridgeMethod, draw_sample, measure_bridge
 from qdrant_tools.promotion.plan import PromotionPlan
 from qdrant_tools.promotion.promotion import Promotion
 from qdrant_tools.promotion.switch import cleanup, rollback
+from qdrant_tools.promotion.sync import SyncReport
 from qdrant_tools.promotion.verify import Gates, Verification
 from qdrant_tools.records import Encoder, HeldOut
 
@@ -153,7 +154,7 @@ def bridge(
     """Measure what the new model's queries find among the old vectors through a map, before anything is embedded."""
 
     where = Where(location, model, backend)
-    measure_bridge(alias, where, queries, sample=sample, k=k, before=before, as_json=as_json)
+    show_bridge(alias, where, queries, sample=sample, k=k, before=before, as_json=as_json)
 
 
 @app.command("rollback")
@@ -217,7 +218,8 @@ def show_plan(alias: str, where: Where, *, in_place: bool, as_json: bool) -> Non
     with _promotion(alias, where, in_place=in_place) as promotion:
         plan = promotion.plan()
     if as_json:
-        print_json(asdict(plan) | {"scarce": plan.disk is not None and plan.disk.scarce})
+        scarce = plan.disk is not None and plan.disk.scarce
+        print_json(asdict(plan) | {"next_step": plan.next_step, "scarce": scarce})
         return
     for line in _lines(plan):
         say(line)
@@ -225,7 +227,7 @@ def show_plan(alias: str, where: Where, *, in_place: bool, as_json: bool) -> Non
 
 def build_next(alias: str, where: Where, *, in_place: bool, force: bool, batch_size: int, as_json: bool) -> None:
     with _promotion(alias, where, in_place=in_place) as promotion:
-        built = _build(promotion, force=force, batch_size=batch_size)
+        built = _build(promotion, promotion.plan(), force=force, batch_size=batch_size)
     if as_json:
         print_json(built)
     else:
@@ -234,12 +236,12 @@ def build_next(alias: str, where: Where, *, in_place: bool, force: bool, batch_s
 
 def verify_next(alias: str, where: Where, gates: Gates, judged: Judged, *, as_json: bool) -> None:
     with _promotion(alias, where) as promotion:
-        found = _verify(promotion, gates, *judged.read(where))
+        verification = _verify(promotion, gates, *judged.read(where))
     if as_json:
-        print_json(found.as_row())
+        print_json(verification.as_row())
     else:
-        _show(found)
-    if not found.passed:
+        _show(verification)
+    if not verification.passed:
         raise typer.Exit(1)
 
 
@@ -264,30 +266,32 @@ def promote(
         plan = promotion.plan()
         held_out, before = judged.read(where)
         if plan.kind != "nothing":
-            _build(promotion, force=force, batch_size=batch_size)
+            _build(promotion, plan, force=force, batch_size=batch_size)
             if held_out is not None or plan.kind != "adapter" or not force:
-                found = _verify(promotion, gates, held_out, before)
-                _show(found, to_stderr=as_json)
-                if not found.passed and not force:
-                    raise CollectionError(f"{alias!r} keeps its encoder: {'; '.join(found.failed)}")
+                verification = _verify(promotion, gates, held_out, before)
+                _show(verification, to_stderr=as_json)
+                if not verification.passed and not force:
+                    raise CollectionError(f"{alias!r} keeps its encoder: {'; '.join(verification.failed)}")
         _switch(promotion, force=force, as_json=as_json)
 
 
-def measure_bridge(
+def show_bridge(
     alias: str, where: Where, queries: Path, *, sample: int, k: int, before: str | None, as_json: bool
 ) -> None:
     """Fit both maps on half of a sample and print what they find of what a full re-embedding of the rest would."""
-    asked = read_query_texts(queries)
+    texts = read_query_texts(queries)
     with _promotion(alias, where) as promotion, ConsoleReporter().step(f"bridge {alias}", None):
         source = promotion.manager.open(alias)
         drawn = draw_sample(source, promotion.encoder, size=sample)
         old = None if before is None else open_encoder(before, backend=where.backend)
-        new = promotion.encoder
-        reports = [measure_drift(drawn, asked, new, old=old, k=k, method=each)[1] for each in get_args(Method)]
+        reports = [
+            measure_bridge(drawn, texts, promotion.encoder, old=old, k=k, method=method)[1]
+            for method in get_args(BridgeMethod)
+        ]
     if as_json:
         print_json({"alias": alias, "bridges": [report.as_row() for report in reports]})
         return
-    say(f"recall@{k} against re-embedding {reports[0].sample} texts, {len(asked)} queries")
+    say(f"recall@{k} against re-embedding {reports[0].sample} texts, {len(texts)} queries")
     for report in reports:
         say(f"  {report.method:<12}{report.bridged:.3f}")
     if reports[0].unbridged is not None:
@@ -301,8 +305,8 @@ def roll_back(
         manager.resolve(alias)
         encoder = None if model is None else open_encoder(model, backend=backend)
         with resumable("run the same command again to go on"):
-            carried = rollback(manager, alias, encoder=encoder, force=force)
-        _tell_serving(manager, alias, {"carried": carried.differences}, as_json=as_json)
+            report = rollback(manager, alias, encoder=encoder, force=force)
+        _show_serving(manager, alias, report, as_json=as_json)
 
 
 def clean_up(alias: str, location: str, *, as_json: bool) -> None:
@@ -314,20 +318,19 @@ def clean_up(alias: str, location: str, *, as_json: bool) -> None:
         say(f"dropped {', '.join(dropped)}" if dropped else "nothing to drop")
 
 
-def _build(promotion: Promotion, *, force: bool, batch_size: int) -> dict[str, object]:
-    promotion = _offered(promotion, force=force)
+def _build(promotion: Promotion, plan: PromotionPlan, *, force: bool, batch_size: int) -> dict[str, object]:
+    promotion = _offer_in_place(promotion, plan, force=force)
     with resumable(AGAIN), ConsoleReporter().step(f"embed {promotion.alias}", None) as advance:
-        built = promotion.build(batch_size=batch_size, progress=advance, force=force)
-    return asdict(built)
+        report = promotion.build(batch_size=batch_size, progress=advance, force=force)
+    return asdict(report)
 
 
-def _offered(promotion: Promotion, *, force: bool) -> Promotion:
+def _offer_in_place(promotion: Promotion, plan: PromotionPlan, *, force: bool) -> Promotion:
     """The promotion, or the one in place if a second collection does not fit and a person takes that instead.
 
     Raises:
         LocationError: nobody to ask; the message says both ways out.
     """
-    plan = promotion.plan()
     if plan.kind != "re-embed" or plan.phase is not None or force or plan.disk is None or not plan.disk.scarce:
         return promotion
     short = (
@@ -346,43 +349,43 @@ def _verify(promotion: Promotion, gates: Gates, held_out: HeldOut | None, before
 
 def _switch(promotion: Promotion, *, force: bool, as_json: bool) -> None:
     with resumable("run the same command again: it finishes the switch, or says that it is done"):
-        carried = promotion.switch(force=force)
-    _tell_serving(promotion.manager, promotion.alias, {"carried": carried.differences}, as_json=as_json)
+        report = promotion.switch(force=force)
+    _show_serving(promotion.manager, promotion.alias, report, as_json=as_json)
 
 
-def _tell_serving(manager: CollectionManager, alias: str, row: dict[str, object], *, as_json: bool) -> None:
+def _show_serving(manager: CollectionManager, alias: str, report: SyncReport, *, as_json: bool) -> None:
     serving = manager.open(alias)
     if as_json:
-        found = {"alias": alias, "collection": serving.name, "space": serving.space, "adapter": serving.adapter}
-        print_json(found | row)
+        row = {"alias": alias, "collection": serving.name, "space": serving.space, "adapter": serving.adapter}
+        print_json(row | {"synced": report.differences})
         return
     adapter = f" with {serving.adapter}" if serving.adapter else ""
     say(f"{alias} serves {serving.space}{adapter} from {serving.name}")
 
 
 def _lines(plan: PromotionPlan) -> Iterator[str]:
-    what = {
+    work = {
         "re-embed": f"embed {plan.points} points of {plan.source} into the new collection {plan.target}",
         "in-place": f"embed {plan.points} points of {plan.source} into its new vector {plan.vector!r}",
         "adapter": f"let the query adapter {plan.adapter} serve {plan.source}: nothing is embedded",
         "nothing": f"nothing: {plan.source} serves it already",
     }[plan.kind]
     yield f"{plan.alias}: {plan.from_space} -> {plan.to_space}"
-    yield what
+    yield work
     if plan.disk is not None:
         free = "unknown" if plan.disk.free is None else _size(plan.disk.free)
         yield f"disk: {_size(plan.disk.beside)} beside, {_size(plan.disk.in_place)} in place, {free} free"
     if plan.disk is not None and plan.disk.scarce and plan.kind == "re-embed":
         yield "a second collection does not fit: say --in-place"
     if plan.phase is not None:
-        yield f"an earlier run came to: {plan.phase}"
+        yield f"an earlier run came to: {plan.phase}; the next step is: {plan.next_step}"
     if plan.refusal is not None:
         yield f"its training says no: {plan.refusal}"
 
 
-def _show(found: Verification, *, to_stderr: bool = False) -> None:
-    for check in found.checks:
-        line = f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.found:.4g}, expected {check.expected}"
+def _show(verification: Verification, *, to_stderr: bool = False) -> None:
+    for check in verification.checks:
+        line = f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.value:.4g}, expected {check.expected}"
         (err if to_stderr else out).print(line, markup=False, soft_wrap=True)
 
 

@@ -20,21 +20,15 @@ from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import metadata_of
 from qdrant_tools.errors import CollectionError
 
-KEY = "embed_plus_retired"
-LEASE = 300.0
-"""Seconds for which a mark holds."""
-MARGIN = 60.0
-"""Seconds before its end at which the switcher no longer trusts its mark."""
+RETIRED_KEY = "embed_plus_retired"
+"""The metadata key of the mark: `{"successor", "until"}`, where `until` is None if the successor serves for good."""
+LOCK_SECONDS = 300.0
+"""How long a mark holds."""
+MARGIN_SECONDS = 60.0
+"""How long before its end the switcher no longer trusts its mark: clocks of machines differ."""
 
 
-def retire(client: QdrantClient, name: str, *, successor: str) -> float:
-    """Mark a collection; the time (`time.time()`) until which the switcher may rely on it."""
-    until = time.time() + LEASE
-    _write(client, name, {"successor": successor, "until": until})
-    return until - MARGIN
-
-
-class Lease:
+class WriteLock:
     """A mark that is renewed for as long as the work takes that relies on it."""
 
     def __init__(self, client: QdrantClient, name: str, *, successor: str) -> None:
@@ -42,31 +36,37 @@ class Lease:
         self._until = 0.0
         self._lapsed = True
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """Mark the collection: what relies on the mark begins now."""
-        self._until = retire(self._client, self._name, successor=self._successor)
+        self._mark()
         self._lapsed = False
 
     def renew(self) -> None:
         """To be called often; marks the collection again once half of the time is over."""
         left = self._until - time.time()
+        # Once lapsed, always lapsed: marking again does not take back a write that came in between.
         self._lapsed = self._lapsed or left < 0
-        if left < (LEASE - MARGIN) / 2:
-            self._until = retire(self._client, self._name, successor=self._successor)
+        if left < (LOCK_SECONDS - MARGIN_SECONDS) / 2:
+            self._mark()
 
     @property
     def held(self) -> bool:
-        """Whether the mark has held without a gap since it was taken."""
+        """Whether the mark has held without a gap since it was acquired."""
         return not self._lapsed and time.time() < self._until
 
+    def _mark(self) -> None:
+        until = time.time() + LOCK_SECONDS
+        _write(self._client, self._name, {"successor": self._successor, "until": until})
+        self._until = until - MARGIN_SECONDS
 
-def unretire(client: QdrantClient, name: str) -> None:
+
+def accept_writes(client: QdrantClient, name: str) -> None:
     """Take the mark away: the collection takes writes again."""
     _write(client, name, {})
 
 
-def retire_for_good(client: QdrantClient, name: str, *, successor: str) -> None:
-    """The alias has been switched: nothing that is written here is served any more."""
+def mark_retired(client: QdrantClient, name: str, *, successor: str) -> None:
+    """Mark a collection for good: the alias was switched, and nothing that is written here is served any more."""
     _write(client, name, {"successor": successor, "until": None})
 
 
@@ -84,7 +84,7 @@ def refuse_retired(collection: Collection) -> None:
             f"collection {collection.name!r} was taken over by the encoder {serving!r}: the last batch was not "
             "reported as stored; open the collection again, with that encoder, and index again"
         )
-    mark = metadata_in(info).get(KEY)
+    mark = metadata_in(info).get(RETIRED_KEY)
     if mark and (mark["until"] is None or mark["until"] > time.time()):
         raise CollectionError(
             f"collection {collection.name!r} is being replaced by {mark['successor']!r}: the last batch was not "
@@ -93,4 +93,4 @@ def refuse_retired(collection: Collection) -> None:
 
 
 def _write(client: QdrantClient, name: str, mark: dict[str, object]) -> None:
-    Gateway(client, name).update(metadata={KEY: mark})
+    Gateway(client, name).update(metadata={RETIRED_KEY: mark})

@@ -1,13 +1,14 @@
 """A collection and a new encoder -> the same collection with that encoder's vectors beside the old ones.
 
-The engine adds an empty vector under a new name to every point (Qdrant 1.18 and newer, and the engines here); the
-stored texts are embedded into it; then one update of the metadata says which name serves. An upsert replaces all
-vectors of a point, so that whatever is written meanwhile lacks the new vector and is found by that.
+The engine adds an empty vector under a new name to every point (Qdrant 1.18 and newer, and the engines here), and the
+stored texts are embedded into it. Then one update of the metadata says which name serves. An upsert replaces all
+vectors of a point: whatever is written meanwhile lacks the new vector, and is found by that.
 
-Guarantees: the old vectors serve untouched until the switch, and until `drop_vector` there is a way back; a vector is
-stored only if its point still has the text it was made of, which the engine checks in the same operation; what is
-interrupted goes on with the points that lack a vector. Does not know: aliases. A payload that is changed without its
-vectors keeps the vector of its old text, as it keeps its old vector anyway.
+Guarantees: the old vectors serve untouched until the switch, and until `drop_vector` there is a way back. A vector is
+stored only if its point still has the text it was made of; the engine checks that in the same operation. What is
+interrupted goes on with the points that lack a vector. Does not know: aliases.
+
+Limit: a payload that is changed without its vectors keeps the vector of its old text, as it keeps its old vector.
 """
 
 from __future__ import annotations
@@ -15,32 +16,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import compress
-from typing import Any
 
 from qdrant_client import models
 
 from qdrant_tools.client.gateway import engine_errors, plain_id
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.collections.points import fetch_points
-from qdrant_tools.collections.retirement import KEY as RETIRED
-from qdrant_tools.collections.retirement import Lease
 from qdrant_tools.collections.settings import dense_params
 from qdrant_tools.errors import CollectionError, CollectionNotFoundError, EngineError, InputError, NotSupportedError
-from qdrant_tools.promotion.plan import adapter_of
-from qdrant_tools.promotion.sync import Carried, embedded
+from qdrant_tools.promotion.plan import adapter_of, vector_name
+from qdrant_tools.promotion.sync import SyncReport, embed_records
 from qdrant_tools.records import Encoder, Progress
 
 PASSES = 10
 """Passes after which filling stops although writes go on: the switch does the rest."""
 
 
-def vector_name(space: str) -> str:
-    """The name of the vector that an encoder of this space fills."""
-    return f"v-{space.rpartition('@')[2]}"
-
-
-def as_seen_by(collection: Collection, encoder: Encoder) -> Collection:
-    """The handle that the collection will have once this encoder's vectors serve."""
+def with_vector_of(collection: Collection, encoder: Encoder) -> Collection:
+    """The collection as it will be once this encoder's vectors serve."""
     metadata = replace(
         collection.metadata,
         space=encoder.space,
@@ -52,7 +44,7 @@ def as_seen_by(collection: Collection, encoder: Encoder) -> Collection:
 
 
 def has_vector(collection: Collection) -> bool:
-    """Whether the collection has a vector of the name that the handle says."""
+    """Whether there is a vector of the name that the collection's layout says."""
     vectors = collection.gateway.info().config.params.vectors
     names = list(vectors) if isinstance(vectors, dict) else [""]
     return collection.layout.vector in names
@@ -71,10 +63,10 @@ def add_vector(source: Collection, target: Collection) -> None:
         raise CollectionError(f"collection {source.name!r} has no vector {source.layout.vector!r}")
     datatype = None if params.datatype is None else models.VectorStorageDatatype(params.datatype.value)
     dense = models.DenseVectorConfig(size=target.dimension, distance=params.distance, datatype=datatype)
-    name, vector = source.name, target.layout.vector
+    name, vector, client = source.name, target.layout.vector, source.client
     try:
         with engine_errors(f"add vector {vector!r} to collection {name!r}"):
-            source.client.create_vector_name(name, vector, models.DenseVectorNameConfig(dense=dense), wait=True)
+            client.create_vector_name(name, vector, models.DenseVectorNameConfig(dense=dense), wait=True)
     except CollectionNotFoundError as error:  # an older server knows no such request
         raise NotSupportedError(
             f"this server cannot add a vector to collection {name!r} (Qdrant 1.18 and newer can): promote into a new "
@@ -88,7 +80,7 @@ def add_vector(source: Collection, target: Collection) -> None:
 
 
 def drop_vector(collection: Collection) -> bool:
-    """Remove the vector that the handle names, from every point; whether it was there."""
+    """Remove the vector that the collection's layout names, from every point; whether it was there."""
     if not has_vector(collection):
         return False
     with engine_errors(f"remove vector {collection.layout.vector!r} from collection {collection.name!r}"):
@@ -96,9 +88,9 @@ def drop_vector(collection: Collection) -> bool:
     return True
 
 
-def missing(collection: Collection) -> int:
-    """How many points lack the vector that the handle names."""
-    return collection.gateway.count(_lacking(collection))
+def count_missing(collection: Collection) -> int:
+    """How many points lack the vector that the collection's layout names."""
+    return collection.gateway.count(_missing(collection))
 
 
 def fill(
@@ -107,60 +99,48 @@ def fill(
     *,
     batch_size: int = 256,
     progress: Progress | None = None,
-    alive: Callable[[], None] = lambda: None,
-) -> Carried:
+    heartbeat: Callable[[], None] = lambda: None,
+) -> SyncReport:
     """Embed the texts of the points that lack the vector, in passes until none is left or `PASSES` were made.
 
-    `progress` receives the points of each page once they are stored; `alive` is called for every page.
+    `progress` receives the points of each page once they are stored; `heartbeat` is called for every page.
 
     Raises:
-        SpaceMismatchError: the handle is of another space than the encoder.
+        SpaceMismatchError: the target is of another space than the encoder.
         CollectionError: a point has no text to embed; the message names it.
     """
     target.check(encoder)
-    before = left = missing(target)
+    before = missing = count_missing(target)
     for _ in range(PASSES):
-        if not left:
+        if not missing:
             break
-        for records in target.gateway.pages(batch_size=batch_size, scroll_filter=_lacking(target)):
-            alive()
-            _store(target, records, embedded(target, records, encoder).tolist())
+        for records in target.gateway.pages(batch_size=batch_size, scroll_filter=_missing(target)):
+            heartbeat()
+            _store(target, records, embed_records(target, records, encoder).tolist())
             if progress is not None:
                 progress(len(records))
-        left = missing(target)
-    return Carried(written=before - left)
-
-
-def serve(target: Collection, encoder: Encoder | None, metadata: dict[str, Any]) -> Carried:
-    """Let the vector of `target` serve: `metadata`, that of `target` among it, is written in one update.
-
-    With an encoder, what lacks the vector is embedded before, while `index_passages` into the collection is refused.
-    """
-    carried, lease = Carried(), Lease(target.client, target.name, successor=f"{target.name} ({target.space})")
-    while encoder is not None and not lease.held:
-        lease.take()
-        carried += fill(target, encoder, alive=lease.renew)
-    target.gateway.update(metadata={**target.metadata.for_qdrant(), **metadata, RETIRED: {}})
-    return carried
+        missing = count_missing(target)
+    return SyncReport(written=before - missing)
 
 
 def _store(target: Collection, records: Sequence[models.Record], rows: Sequence[list[float]]) -> None:
     if not records:
         return
+    ids = [plain_id(record.id) for record in records]
     vectors = [
-        models.PointVectors(id=record.id, vector={target.layout.vector: row})
-        for record, row in zip(records, rows, strict=True)
+        models.PointVectors(id=point_id, vector={target.layout.vector: row})
+        for point_id, row in zip(ids, rows, strict=True)
     ]
     unchanged = models.Filter(should=[_unchanged(target, record) for record in records])
     try:
         target.gateway.update_vectors(vectors, update_filter=unchanged)
     except (InputError, EngineError, CollectionNotFoundError):
-        # a point that was deleted meanwhile keeps the vectors of all others out
-        left = fetch_points(target, [plain_id(record.id) for record in records])
-        kept = [plain_id(record.id) in left for record in records]
-        if all(kept):
+        # The engine refuses the whole batch for one point that was deleted meanwhile: write the others again.
+        stored = {plain_id(record.id) for record in target.gateway.retrieve(ids, with_payload=False)}
+        present = [point_id in stored for point_id in ids]
+        if all(present):
             raise
-        _store(target, list(compress(records, kept)), list(compress(rows, kept)))
+        _store(target, list(compress(records, present)), list(compress(rows, present)))
 
 
 def _unchanged(target: Collection, record: models.Record) -> models.Filter:
@@ -171,5 +151,5 @@ def _unchanged(target: Collection, record: models.Record) -> models.Filter:
     return models.Filter(must=[models.HasIdCondition(has_id=[plain_id(record.id)]), same])
 
 
-def _lacking(collection: Collection) -> models.Filter:
+def _missing(collection: Collection) -> models.Filter:
     return models.Filter(must_not=[models.HasVectorCondition(has_vector=collection.layout.vector)])

@@ -1,11 +1,10 @@
-"""What a promotion would do and what it would take, said before anything is done.
+"""How far a promotion is and what its next step is: read from the collections, kept in their metadata.
 
-Guarantees: reads only; sizes are computed from counts, dimensions and files, and None where nobody tells.
+`PromotionPlan` is what a promotion will do and what it takes. `PromotionState` is what was done, in the metadata of the
+collection that is to take over, so that any machine that reaches the collections can go on with it or undo it.
+
+Guarantees: planning only reads. Sizes are computed from counts, dimensions and files; missing figures are None.
 Does not know: how the steps are done.
-
-How far a promotion is, in the metadata of the collection that is to take over.
-
-Guarantees: any machine that reaches the collections can go on with a promotion or undo it. Does not know: encoders.
 """
 
 from __future__ import annotations
@@ -17,9 +16,43 @@ from typing import Any, Literal
 
 from qdrant_tools.client.connect import embedded_client
 from qdrant_tools.client.gateway import Gateway, metadata_in
+from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
-from qdrant_tools.errors import CollectionError, CollectionNotFoundError
+from qdrant_tools.collections.status import CollectionDescription
+from qdrant_tools.errors import CollectionError, CollectionExistsError, CollectionNotFoundError
 from qdrant_tools.records import Encoder
+
+KEY = "embed_plus_promotion"
+"""The metadata key of a collection that holds the state of its promotion."""
+
+Kind = Literal["re-embed", "in-place", "adapter", "nothing"]
+Phase = Literal["building", "built", "verified", "switched"]
+Step = Literal["build", "verify", "switch", "done"]
+
+NEXT_STEP: Mapping[Kind, Mapping[Phase | None, Step]] = {
+    # phase:     nothing done     build was begun      build has ended    verify has passed     switched back by hand
+    "re-embed": {None: "build", "building": "build", "built": "verify", "verified": "switch", "switched": "verify"},
+    "in-place": {None: "build", "building": "build", "built": "verify", "verified": "switch", "switched": "verify"},
+    "adapter": {None: "verify", "building": "verify", "built": "verify", "verified": "switch", "switched": "verify"},
+    "nothing": {None: "done", "building": "done", "built": "done", "verified": "done", "switched": "done"},
+}
+
+
+@dataclass(frozen=True)
+class Transition:
+    """What takes over from what: `source` serves (or served) `alias`, and `target` is to.
+
+    `kind` is "re-embed" (into the new collection `target`), "in-place" (into the new vector `vector` of the collection
+    that serves), "adapter" (nothing is embedded) or "nothing". `target` is another collection than `source` for
+    "re-embed" only. `adapter` is the build of the encoder's query adapter, if it has one.
+    """
+
+    alias: str
+    source: str
+    target: str
+    kind: Kind
+    adapter: str | None = None
+    vector: str = ""
 
 
 @dataclass(frozen=True)
@@ -27,8 +60,8 @@ class DiskNeed:
     """Bytes that each way to re-embed adds, without the copy that an index build makes of what it builds.
 
     `beside` is a second collection: the files of the first, with vectors of the new size. `in_place` is the new vectors
-    alone. `free` is what the disk has, of the embedded engine's folder; a server tells neither files nor disk, so
-    that `beside` counts vectors alone there.
+    alone. `free` is what the disk of the embedded engine's folder has. A server tells neither files nor disk: there
+    `beside` counts vectors alone, and `free` is None.
     """
 
     beside: int
@@ -41,38 +74,161 @@ class DiskNeed:
         return self.free is not None and self.beside > self.free
 
 
-@dataclass(frozen=True)
-class PromotionPlan:
+@dataclass(frozen=True, kw_only=True)
+class PromotionPlan(Transition):
     """What a promotion will do. `phase` is how far an earlier run came, None if there was none.
 
-    `kind` is "re-embed" (into the new collection `target`), "in-place" (into the new vector `vector` of the collection
-    that serves), "adapter" (nothing is embedded) or "nothing". `refusal` is why the encoder should not serve, if
-    whoever trained it says so.
+    `refusal` is why the encoder should not serve, if whoever trained it says so. `disk` is None where nothing is
+    embedded.
     """
 
-    alias: str
-    source: str
-    target: str
-    kind: Kind
     from_space: str
     to_space: str
-    adapter: str | None
     points: int
     phase: Phase | None
-    vector: str = ""
     refusal: str | None = None
     disk: DiskNeed | None = None
 
+    @property
+    def next_step(self) -> Step:
+        return NEXT_STEP[self.kind][self.phase]
 
-def disk_need(manager: CollectionManager, name: str, dimension: int) -> DiskNeed:
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionState(Transition):
+    """What was done. `verification` are the checks of the last `verify`.
+
+    `before` is the adapter that served, of the kind "adapter". `former` is the metadata of the collection (a row) while
+    its old vector served, of the kind "in-place" after the switch.
+    """
+
+    phase: Phase
+    before: str | None = None
+    verification: Mapping[str, Any] = field(default_factory=dict)
+    former: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def failed_checks(self) -> str:
+        """The checks that did not pass, for a message."""
+        if not self.verification:
+            return "it was not called"
+        return "; ".join(
+            f"{check['name']} is {check['value']:.4g}" for check in self.verification["checks"] if not check["passed"]
+        )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The collections of a promotion as they are now: read once per step, so that a step decides on one picture."""
+
+    plan: PromotionPlan
+    source: Collection
+    state: PromotionState | None
+    """What is kept of a promotion into `plan.target`, of this encoder's or of another one."""
+
+    def state_at(self, phase: Phase, *, verification: Mapping[str, Any] | None = None) -> PromotionState:
+        """The state to keep when the promotion has come to a phase."""
+        plan = self.plan
+        return PromotionState(
+            alias=plan.alias,
+            source=plan.source,
+            target=plan.target,
+            kind=plan.kind,
+            adapter=plan.adapter,
+            vector=plan.vector,
+            phase=phase,
+            before=self.source.adapter if plan.kind == "adapter" else None,
+            verification=verification or {},
+        )
+
+
+def read_snapshot(manager: CollectionManager, alias: str, encoder: Encoder, *, target: str, in_place: bool) -> Snapshot:
+    """Read what serves the alias, how far its promotion to this encoder is, and what it takes.
+
+    Raises:
+        CollectionError: the name is a collection and no alias, the target's name is taken, or another promotion of
+            this collection is not cleaned up.
+        CollectionNotFoundError: there is no such alias.
+    """
+    source = manager.open(serving_collection(manager, alias, in_place=in_place))
+    state = read_state(manager, source.name)
+    kind = _kind(source, encoder, state, in_place=in_place)
+    vector = vector_name(encoder.space) if kind == "in-place" else ""
+    _refuse_another_promotion(alias, kind, vector, state)
+    if kind == "re-embed":
+        state = read_state(manager, target) if target in manager.names() else None
+        if (state is None or state.alias != alias) and (target in manager.names() or target in manager.aliases()):
+            raise CollectionExistsError(
+                f"{target!r} is there already and not part of this promotion: drop it, or give another target"
+            )
+    description = manager.describe(source.name)
+    plan = PromotionPlan(
+        alias=alias,
+        source=source.name,
+        target=target if kind == "re-embed" else source.name,
+        kind=kind,
+        adapter=adapter_of(encoder),
+        vector=vector,
+        from_space=source.space,
+        to_space=encoder.space,
+        points=description.points,
+        phase=_phase(alias, kind, adapter_of(encoder), state),
+        refusal=refusal_of(encoder),
+        disk=disk_need(source, description, encoder.dimension) if kind in ("re-embed", "in-place") else None,
+    )
+    return Snapshot(plan, source, state)
+
+
+def serving_collection(manager: CollectionManager, alias: str, *, in_place: bool = False) -> str:
+    """The collection that serves an alias. In place a collection is promoted under its own name as well.
+
+    Raises:
+        CollectionError: the name is a collection's own; the message says what to do once.
+        CollectionNotFoundError: there is no such alias.
+    """
+    aliases = manager.aliases()
+    if alias in aliases:
+        return aliases[alias]
+    if alias in manager.names():
+        state = read_state(manager, alias)
+        if in_place or (state is not None and state.kind == "in-place" and state.alias == alias):
+            return alias
+        raise CollectionError(
+            f"{alias!r} is a collection, and only an alias can be switched: once, call switch_alias('{alias}-live', "
+            f"'{alias}'), let every application open '{alias}-live', and promote '{alias}-live'; or promote in place"
+        )
+    raise CollectionNotFoundError(f"no alias {alias!r}; aliases here: {', '.join(sorted(aliases)) or 'none'}")
+
+
+def read_state(manager: CollectionManager, name: str) -> PromotionState | None:
+    """The promotion in which a collection is the target, if there is one."""
+    row = metadata_in(Gateway(manager.client, name).info()).get(KEY)
+    return PromotionState(**row) if row else None
+
+
+def save_state(manager: CollectionManager, state: PromotionState) -> None:
+    """Keep the state in the metadata of its target."""
+    Gateway(manager.client, state.target).update(metadata={KEY: asdict(state)})
+
+
+def remove_state(manager: CollectionManager, name: str) -> None:
+    """End the promotion in which a collection is the target: there is no way back any more."""
+    Gateway(manager.client, name).update(metadata={KEY: {}})
+
+
+def disk_need(source: Collection, description: CollectionDescription, dimension: int) -> DiskNeed:
     """What re-embedding a collection into so many dimensions takes."""
-    described = manager.describe(name)
     vectors = 0
-    if described.dimension:
-        vectors = (described.vector_bytes or 0) // described.dimension * dimension
-    rest = max(0, (described.disk_bytes or 0) - (described.vector_bytes or 0))
-    client = embedded_client(manager.client)
+    if description.dimension:
+        vectors = (description.vector_bytes or 0) // description.dimension * dimension
+    rest = max(0, (description.disk_bytes or 0) - (description.vector_bytes or 0))
+    client = embedded_client(source.client)
     return DiskNeed(rest + vectors, vectors, None if client is None else shutil.disk_usage(client.folder).free)
+
+
+def vector_name(space: str) -> str:
+    """The name of the vector that an encoder of this space fills in place."""
+    return f"v-{space.rpartition('@')[2]}"
 
 
 def adapter_of(encoder: Encoder) -> str | None:
@@ -87,66 +243,34 @@ def refusal_of(encoder: Encoder) -> str | None:
     return refusal if isinstance(refusal, str) and refusal else None
 
 
-KEY = "embed_plus_promotion"
-
-Phase = Literal["building", "built", "verified", "switched"]
-Kind = Literal["re-embed", "in-place", "adapter", "nothing"]
-
-
-@dataclass(frozen=True)
-class PromotionState:
-    """`source` serves (or served) `alias`, and `target` is to. For an adapter, and in place, the two are one."""
-
-    alias: str
-    source: str
-    target: str
-    kind: Kind
-    phase: Phase
-    adapter: str | None = None
-    """The adapter's build that is to serve, of the kind "adapter"; `before` is the one that did."""
-    before: str | None = None
-    verification: Mapping[str, Any] = field(default_factory=dict)
-    vector: str = ""
-    """In place: the name of the vector that is to serve; `former` is the metadata (a row) when another one did."""
-    former: Mapping[str, Any] = field(default_factory=dict)
-
-    def save(self, manager: CollectionManager) -> None:
-        write_state(manager, self.target, asdict(self))
+def _kind(source: Collection, encoder: Encoder, state: PromotionState | None, *, in_place: bool) -> Kind:
+    if source.space == encoder.space:
+        return "nothing" if source.adapter == adapter_of(encoder) else "adapter"
+    # what was begun in place goes on in place, whatever the caller says now
+    begun = state is not None and state.kind == "in-place" and state.phase != "switched"
+    return "in-place" if in_place or begun else "re-embed"
 
 
-def write_state(manager: CollectionManager, name: str, row: dict[str, Any]) -> None:
-    Gateway(manager.client, name).update(metadata={KEY: row})
+def _phase(alias: str, kind: Kind, adapter: str | None, state: PromotionState | None) -> Phase | None:
+    if state is None or state.alias != alias:
+        return None
+    if state.adapter == adapter:
+        return state.phase
+    # The same model with another query adapter: the vectors that were built serve it as well, but it is not verified.
+    if kind == "adapter":
+        return None
+    return "built" if state.phase == "verified" else state.phase
 
 
-def read_state(manager: CollectionManager, name: str) -> PromotionState | None:
-    """The promotion in which a collection is the target, if there is one."""
-    row = metadata_in(Gateway(manager.client, name).info()).get(KEY)
-    return PromotionState(**row) if row else None
-
-
-def states_of(manager: CollectionManager, alias: str) -> list[PromotionState]:
-    """Every promotion of an alias that was begun and not cleaned up."""
-    found = (read_state(manager, name) for name in manager.names())
-    return [state for state in found if state is not None and state.alias == alias]
-
-
-def source_of(manager: CollectionManager, alias: str, *, in_place: bool = False) -> str:
-    """The collection that serves an alias. In place a collection is promoted under its own name as well.
-
-    Raises:
-        CollectionError: the name is a collection's own; the message says what to do once.
-        CollectionNotFoundError: there is no such alias.
-    """
-    aliases = manager.aliases()
-    if alias in aliases:
-        return aliases[alias]
-    names = manager.names()
-    if alias in names:
-        state = read_state(manager, alias)
-        if in_place or (state is not None and state.kind == "in-place" and state.alias == alias):
-            return alias
+def _refuse_another_promotion(alias: str, kind: Kind, vector: str, state: PromotionState | None) -> None:
+    """One promotion at a time: the state of another one must not be written over."""
+    if state is None or kind == "nothing" or state.kind == kind == "adapter":
+        return
+    same = state.kind == kind == "in-place" and state.vector == vector and state.phase != "switched"
+    # After a switch to a new collection its state says which one to roll back to. An adapter would write it over.
+    loses_way_back = state.kind == "re-embed" and kind == "adapter"
+    if loses_way_back or ("in-place" in (state.kind, kind) and not same):
         raise CollectionError(
-            f"{alias!r} is a collection, and only an alias can be switched: once, call switch_alias('{alias}-live', "
-            f"'{alias}'), let every application open '{alias}-live', and promote '{alias}-live'; or promote in place"
+            f"collection {state.target!r} is in another promotion of {state.alias!r} ({state.kind}, {state.phase}): "
+            f"end that one with cleanup, or undo it with rollback, before {alias!r} gets another encoder"
         )
-    raise CollectionNotFoundError(f"no alias {alias!r}; aliases here: {', '.join(sorted(aliases)) or 'none'}")

@@ -1,70 +1,54 @@
-"""An alias, and a new encoder -> the alias serves the new encoder's vectors, without a moment in which it serves none.
+"""An alias and a new encoder -> the alias serves the new encoder's vectors, without a moment in which it serves none.
 
 `plan` -> `build` (embed the stored texts into a new collection beside the old one) -> `verify` -> `switch` (one atomic
-alias operation) -> `rollback` or `cleanup`. What is written meanwhile goes on into the old collection and is carried
-over; see `carry` and `retirement`. Where the disk has no room for a second collection, the new vectors are kept beside
-the old ones in the collection that serves; see `in_place`. An encoder that differs only by its query adapter needs
-neither: switching writes the adapter's build into the metadata of the collection that serves.
+alias operation) -> `rollback` or `cleanup`. What is written meanwhile goes into the old collection, and `sync` copies
+it. Where the disk has no room for a second collection, the new vectors are kept beside the old ones in the collection
+that serves; see `in_place`. An encoder that differs only by its query adapter needs neither: switching writes the
+adapter's build into the metadata of the collection that serves.
 
-Guarantees: until `switch`, the old vectors serve untouched; each step may be killed at any moment and called again,
+Guarantees: until `switch`, the old vectors serve untouched. Each step may be killed at any moment and called again,
 from any machine, and goes on from what is stored. Does not know: how encoders are made. A writer that does not use
 `index_passages` must be stopped for `switch`, or its last writes may stay behind.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.copying import copy_indexes, create_like
 from qdrant_tools.collections.manager import CollectionManager
-from qdrant_tools.collections.retirement import retire_for_good
 from qdrant_tools.collections.settings import dense_params
 from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import CollectionError, CollectionExistsError, UsageError
-from qdrant_tools.promotion.in_place import add_vector, as_seen_by, fill, has_vector, missing, vector_name
+from qdrant_tools.promotion.in_place import add_vector, count_missing, fill, has_vector, with_vector_of
 from qdrant_tools.promotion.plan import (
     KEY,
-    DiskNeed,
-    Kind,
     Phase,
     PromotionPlan,
-    PromotionState,
+    Snapshot,
     adapter_of,
-    disk_need,
-    read_state,
-    refusal_of,
-    source_of,
+    read_snapshot,
+    save_state,
 )
-from qdrant_tools.promotion.switch import cleanup, hand_over, rollback, switch_in_place, write_adapter
-from qdrant_tools.promotion.sync import Carried, carry
+from qdrant_tools.promotion.switch import finish_switch, switch_adapter, switch_collection, switch_vector
+from qdrant_tools.promotion.sync import SyncReport, sync
 from qdrant_tools.promotion.verify import Gates, Verification, verify_copy, verify_in_place, verify_queries
 from qdrant_tools.records import Encoder, HeldOut, Progress
 
-__all__ = [
-    "BuildReport",
-    "DiskNeed",
-    "Promotion",
-    "PromotionPlan",
-    "adapter_of",
-    "cleanup",
-    "hand_over",
-    "rollback",
-]
-
 PASSES = 10
-"""Passes after which `build` stops although writes go on: `switch` carries over the rest."""
+"""Passes after which `build` stops although writes go on: `switch` copies the rest."""
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What `build` did. `settled` says that its last pass found nothing left to do."""
+    """What `build` did. `complete` says that its last pass found nothing left to do."""
 
     target: str
     written: int
     deleted: int
     passes: int
-    settled: bool
+    complete: bool
 
 
 class Promotion:
@@ -79,8 +63,11 @@ class Promotion:
         target: str | None = None,
         in_place: bool = False,
     ) -> None:
-        """With `in_place` the collection that serves gets a second vector, and `alias` may be its own name; what was
-        begun so goes on so. Otherwise `target` names the new collection."""
+        """`target` names the new collection; by default its name is made of the alias and the encoder's space.
+
+        With `in_place` the collection that serves gets a second vector instead, and `alias` may be its own name. What
+        was begun in place goes on in place, also without `in_place`.
+        """
         if in_place and target is not None:
             raise UsageError(
                 f"target is {target!r}, but a promotion in place makes no collection: leave one of them out"
@@ -89,8 +76,6 @@ class Promotion:
         self.alias = alias
         self.encoder = encoder
         self.in_place = in_place
-        self.adapter = adapter_of(encoder)
-        self.refusal = refusal_of(encoder)
         self.target = target or f"{alias}-{encoder.space.rpartition('@')[2]}"
 
     def plan(self) -> PromotionPlan:
@@ -100,30 +85,7 @@ class Promotion:
             CollectionError: the name is a collection and no alias, the target's name is taken, or another promotion of
                 this collection is not cleaned up.
         """
-        source = self.manager.open(source_of(self.manager, self.alias, in_place=self.in_place))
-        own = read_state(self.manager, source.name)
-        kind = self._kind(source, own)
-        target = source.name if kind != "re-embed" else self.target
-        _refuse_pending(self.alias, kind, vector_name(self.encoder.space), own)
-        state = own
-        if kind == "re-embed":
-            state = read_state(self.manager, target) if target in self.manager.names() else None
-            self._refuse_taken(state)
-        re_embeds = kind in ("re-embed", "in-place")
-        return PromotionPlan(
-            alias=self.alias,
-            source=source.name,
-            target=target,
-            kind=kind,
-            from_space=source.space,
-            to_space=self.encoder.space,
-            adapter=self.adapter,
-            points=self.manager.describe(source.name).points,
-            phase=self._phase(kind, state),
-            vector=vector_name(self.encoder.space) if kind == "in-place" else "",
-            refusal=self.refusal,
-            disk=disk_need(self.manager, source.name, self.encoder.dimension) if re_embeds else None,
-        )
+        return self._read().plan
 
     def build(self, *, batch_size: int = 256, progress: Progress | None = None, force: bool = False) -> BuildReport:
         """Embed what is not yet embedded, until a pass finds nothing left, and build the index.
@@ -134,21 +96,23 @@ class Promotion:
             CollectionError: the encoder says that it should not serve; `force` builds nevertheless.
             NotSupportedError: in place, on a server older than 1.18.
         """
-        plan = self.plan()
-        self._refuse_unfit(plan, force=force)
-        if plan.kind == "in-place":
-            return self._build_in_place(plan, batch_size=batch_size, progress=progress)
-        if plan.kind != "re-embed":
-            return BuildReport(plan.target, 0, 0, 0, True)
-        source, target = self.manager.open(plan.source), self._begun(plan)
-        done, passes, last = Carried(), 0, Carried(written=1)
-        while last.differences and passes < PASSES:
-            last = carry(source, target, self.encoder, batch_size=batch_size, progress=progress)
-            done, passes = done + last, passes + 1
+        snapshot = self._read()
+        self._refuse_unfit(snapshot.plan, force=force)
+        if snapshot.plan.kind == "re-embed":
+            target = self._begin_copy(snapshot)
+            report = self._sync_copy(snapshot.source, target, batch_size=batch_size, progress=progress)
+        elif snapshot.plan.kind == "in-place":
+            target = self._begin_vector(snapshot)
+            filled = fill(target, self.encoder, batch_size=batch_size, progress=progress)
+            report = BuildReport(target.name, filled.written, 0, 1, not count_missing(target))
+        else:
+            return BuildReport(snapshot.plan.target, 0, 0, 0, True)
         build_index(target)
-        if plan.phase != "verified" or done.differences:
-            self._state(plan, "built").save(self.manager)
-        return BuildReport(target.name, done.written, done.deleted, passes, not last.differences)
+        # Only now "built": a kill before this line leaves "building", and the next call finds little to do.
+        # What was verified stays so if nothing has changed since.
+        if snapshot.plan.phase != "verified" or report.written or report.deleted:
+            save_state(self.manager, snapshot.state_at("built"))
+        return report
 
     def verify(
         self, gates: Gates | None = None, *, held_out: HeldOut | None = None, before: Encoder | None = None
@@ -160,26 +124,25 @@ class Promotion:
         Raises:
             CollectionError: nothing was built yet.
         """
-        plan, gates = self.plan(), gates or Gates()
-        source = self.manager.open(plan.source)
+        snapshot, gates = self._read(), gates or Gates()
+        plan, source = snapshot.plan, snapshot.source
         if plan.kind == "nothing":
             raise CollectionError(f"alias {self.alias!r} serves {self.encoder.space!r} already: nothing to verify")
+        _refuse_unbuilt(plan)
         if plan.kind == "adapter":
-            found = verify_queries(source, self.encoder, gates, held_out, before)
+            verification = verify_queries(source, self.encoder, gates, held_out, before)
+        elif plan.kind == "in-place":
+            target = with_vector_of(source, self.encoder)
+            verification = verify_in_place(source, target, self.encoder, gates, held_out, before)
         else:
-            _refuse_unbuilt(plan)
-            if plan.kind == "in-place":
-                target = as_seen_by(source, self.encoder)
-                found = verify_in_place(source, target, self.encoder, gates, held_out, before)
-            else:
-                target = self.manager.open(plan.target)
-                found = verify_copy(source, target, self.encoder, gates, held_out, before)
-        phase: Phase = "verified" if found.passed else "built"
-        replace(self._state(plan, phase), verification=found.as_row()).save(self.manager)
-        return found
+            target = self.manager.open(plan.target)
+            verification = verify_copy(source, target, self.encoder, gates, held_out, before)
+        phase: Phase = "verified" if verification.passed else "built"
+        save_state(self.manager, snapshot.state_at(phase, verification=verification.as_row()))
+        return verification
 
-    def switch(self, *, force: bool = False) -> Carried:
-        """Let the alias serve the new encoder: one atomic operation, after carrying over the last writes.
+    def switch(self, *, force: bool = False) -> SyncReport:
+        """Let the alias serve the new encoder: copy the last writes, then one atomic operation.
 
         Switching again is no error. `force` switches what did not pass `verify`, or what its training says should not
         serve, but never what was not built.
@@ -187,57 +150,81 @@ class Promotion:
         Raises:
             CollectionError: not built, not verified, or refused by the encoder itself.
         """
-        plan = self.plan()
+        snapshot = self._read()
+        plan, source = snapshot.plan, snapshot.source
         if plan.kind == "nothing":
-            self._finish_switch(plan.source)
-            return Carried()
-        if plan.kind != "adapter":
-            _refuse_unbuilt(plan)
+            finish_switch(self.manager, plan.source)
+            return SyncReport()
+        _refuse_unbuilt(plan)
         self._refuse_unfit(plan, force=force)
-        if plan.phase != "verified" and not force:
-            failed = self._failed_checks(plan.target)
+        if plan.next_step != "switch" and not force:
+            failed = "it was not called" if snapshot.state is None else snapshot.state.failed_checks
             raise CollectionError(f"collection {plan.target!r} has not passed verify() ({failed}): fix that, or force")
         if plan.kind == "adapter":
-            write_adapter(self.manager, plan.source, self.adapter, state=vars(self._state(plan, "switched")))
-            return Carried()
-        source = self.manager.open(plan.source)
+            switch_adapter(source, plan.adapter, snapshot.state_at("switched"))
+            return SyncReport()
         if plan.kind == "in-place":
-            target = as_seen_by(source, self.encoder)
-            return switch_in_place(target, self._state(plan, "verified"), self.encoder, source.metadata)
+            former = source.metadata.as_row()
+            target = with_vector_of(source, self.encoder)
+            return switch_vector(target, self.encoder, replace(snapshot.state_at("switched"), former=former))
         target = self.manager.open(plan.target, self.encoder)
-        carried = hand_over(self.manager, self.alias, source, target, self.encoder)
-        self._finish_switch(plan.target)
-        return carried
+        report = switch_collection(self.manager, self.alias, source, target, self.encoder)
+        finish_switch(self.manager, plan.target)
+        return report
 
-    def _kind(self, source: Collection, state: PromotionState | None) -> Kind:
-        if source.space == self.encoder.space:
-            return "nothing" if source.adapter == self.adapter else "adapter"
-        begun = state is not None and state.kind == "in-place" and state.phase != "switched"
-        return "in-place" if self.in_place or begun else "re-embed"
+    def _read(self) -> Snapshot:
+        return read_snapshot(self.manager, self.alias, self.encoder, target=self.target, in_place=self.in_place)
 
-    def _phase(self, kind: Kind, state: PromotionState | None) -> Phase | None:
-        """How far this promotion is; what was verified with another adapter is not."""
-        if state is None or state.alias != self.alias:
-            return None
-        if state.adapter != self.adapter:
-            return None if kind == "adapter" else "built" if state.phase == "verified" else state.phase
-        return state.phase
+    def _begin_copy(self, snapshot: Snapshot) -> Collection:
+        """The new collection, made if it is not there."""
+        plan, source = snapshot.plan, snapshot.source
+        info = source.gateway.info()
+        if plan.phase is not None:
+            copy_indexes(self.manager.client, plan.target, info)
+            return self.manager.open(plan.target, self.encoder)
+        params = dense_params(info, source.layout.vector)
+        if params is None:
+            raise CollectionError(f"collection {plan.source!r} has no vector {source.layout.vector!r}")
+        resized = params.model_copy(update={"size": self.encoder.dimension})
+        metadata = replace(
+            source.metadata,
+            space=self.encoder.space,
+            dimension=self.encoder.dimension,
+            adapter=adapter_of(self.encoder),
+        )
+        # "building" is in the metadata from the first moment: a half-filled collection is never taken for a whole one
+        state = {KEY: asdict(snapshot.state_at("building"))}
+        create_like(
+            self.manager.client,
+            plan.target,
+            info,
+            metadata={**metadata.for_qdrant(), **state},
+            dense={source.layout.vector: resized},
+        )
+        return self.manager.open(plan.target, self.encoder)
 
-    def _build_in_place(self, plan: PromotionPlan, *, batch_size: int, progress: Progress | None) -> BuildReport:
-        source = self.manager.open(plan.source)
-        target = as_seen_by(source, self.encoder)
+    def _sync_copy(
+        self, source: Collection, target: Collection, *, batch_size: int, progress: Progress | None
+    ) -> BuildReport:
+        total, passes, last = SyncReport(), 0, SyncReport(written=1)
+        while last.differences and passes < PASSES:
+            last = sync(source, target, self.encoder, batch_size=batch_size, progress=progress)
+            total, passes = total + last, passes + 1
+        return BuildReport(target.name, total.written, total.deleted, passes, not last.differences)
+
+    def _begin_vector(self, snapshot: Snapshot) -> Collection:
+        """The collection that serves with the new vector as its own, which is added if it is not there."""
+        plan, source = snapshot.plan, snapshot.source
+        target = with_vector_of(source, self.encoder)
         if plan.phase is None:
             if has_vector(target):
                 raise CollectionExistsError(
                     f"collection {source.name!r} has a vector {plan.vector!r} that is not part of this promotion"
                 )
-            self._state(plan, "building").save(self.manager)
+            # before the vector is there: after a kill in between, the next call knows that the vector is ours
+            save_state(self.manager, snapshot.state_at("building"))
         add_vector(source, target)
-        done = fill(target, self.encoder, batch_size=batch_size, progress=progress)
-        build_index(target)
-        if plan.phase != "verified" or done.differences:
-            self._state(plan, "built").save(self.manager)
-        return BuildReport(target.name, done.written, 0, 1, not missing(target))
+        return target
 
     def _refuse_unfit(self, plan: PromotionPlan, *, force: bool) -> None:
         if plan.refusal is not None and plan.kind != "nothing" and not force:
@@ -245,71 +232,8 @@ class Promotion:
                 f"{self.alias!r} keeps its encoder: {plan.refusal}; promote something better, or force"
             )
 
-    def _refuse_taken(self, state: PromotionState | None) -> None:
-        taken = self.target in self.manager.names() or self.target in self.manager.aliases()
-        if taken and (state is None or state.alias != self.alias):
-            raise CollectionExistsError(
-                f"{self.target!r} is there already and not part of this promotion: drop it, or give another target"
-            )
-
-    def _begun(self, plan: PromotionPlan) -> Collection:
-        """The target, made if it is not there. A target that is not built yet says so from its first moment."""
-        source = self.manager.open(plan.source)
-        info = source.gateway.info()
-        if plan.phase is None:
-            params = dense_params(info, source.layout.vector)
-            if params is None:
-                raise CollectionError(f"collection {plan.source!r} has no vector {source.layout.vector!r}")
-            resized = params.model_copy(update={"size": self.encoder.dimension})
-            described = replace(
-                source.metadata, space=self.encoder.space, dimension=self.encoder.dimension, adapter=self.adapter
-            )
-            row = self._state(plan, "building")
-            metadata = {**described.for_qdrant(), KEY: vars(row)}
-            create_like(
-                self.manager.client, plan.target, info, metadata=metadata, dense={source.layout.vector: resized}
-            )
-        else:
-            copy_indexes(self.manager.client, plan.target, info)
-        return self.manager.open(plan.target, self.encoder)
-
-    def _state(self, plan: PromotionPlan, phase: Phase) -> PromotionState:
-        before = self.manager.open(plan.source).adapter if plan.kind == "adapter" else None
-        return PromotionState(
-            self.alias, plan.source, plan.target, plan.kind, phase, self.adapter, before, vector=plan.vector
-        )
-
-    def _failed_checks(self, target: str) -> str:
-        state = read_state(self.manager, target)
-        if state is None or not state.verification:
-            return "it was not called"
-        return "; ".join(
-            f"{each['name']} is {each['found']:.4g}" for each in state.verification["checks"] if not each["passed"]
-        )
-
-    def _finish_switch(self, serving: str) -> None:
-        """What a run that was killed right after the alias was switched has left undone."""
-        state = read_state(self.manager, serving)
-        if state is not None and state.kind == "re-embed" and state.phase != "switched":
-            if state.source in self.manager.names():
-                retire_for_good(self.manager.client, state.source, successor=serving)
-            replace(state, phase="switched").save(self.manager)
-
 
 def _refuse_unbuilt(plan: PromotionPlan) -> None:
-    if plan.phase in (None, "building"):
-        what = f"vector {plan.vector!r} of collection" if plan.kind == "in-place" else "collection"
-        raise CollectionError(f"{what} {plan.target!r} is not built yet: call build() first")
-
-
-def _refuse_pending(alias: str, kind: Kind, vector: str, state: PromotionState | None) -> None:
-    """One promotion at a time: the state of another one must not be written over."""
-    if state is None or kind == "nothing" or state.kind == kind == "adapter":
-        return
-    same = state.kind == kind == "in-place" and state.vector == vector and state.phase != "switched"
-    left_behind = state.kind == "re-embed" and kind == "adapter"
-    if left_behind or ("in-place" in (state.kind, kind) and not same):
-        raise CollectionError(
-            f"collection {state.target!r} is in another promotion of {state.alias!r} ({state.kind}, {state.phase}): "
-            f"end that one with cleanup, or undo it with rollback, before {alias!r} gets another encoder"
-        )
+    if plan.next_step == "build":
+        subject = f"vector {plan.vector!r} of collection" if plan.kind == "in-place" else "collection"
+        raise CollectionError(f"{subject} {plan.target!r} is not built yet: call build() first")

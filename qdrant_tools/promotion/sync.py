@@ -1,10 +1,10 @@
-"""Two collections, one encoder -> the second holds what the first holds, embedded by that encoder.
+"""Two collections and an encoder -> the second holds what the first holds, embedded by that encoder.
 
 A pass walks the first collection, compares every payload with the second's, embeds the texts of those that differ and
-writes them; then it walks the second and removes what the first no longer has. Payloads, ids and all other vectors are
+writes them. Then it walks the second and removes what the first no longer has. Payloads, ids and all other vectors are
 copied as they are, whoever wrote them.
 
-Guarantees: a pass that was interrupted loses nothing, and the next one embeds only what is still different; a pass that
+Guarantees: a pass that was interrupted loses nothing, and the next one embeds only what is still different. A pass that
 finds no difference has seen every write that was stored before it began. Holds one page. Does not know: aliases.
 """
 
@@ -24,8 +24,8 @@ from qdrant_tools.validation import checked_unit_vectors
 
 
 @dataclass(frozen=True)
-class Carried:
-    """What a pass did."""
+class SyncReport:
+    """What a pass did: points of the target that were written, deleted, and found as they should be."""
 
     written: int = 0
     deleted: int = 0
@@ -35,20 +35,20 @@ class Carried:
     def differences(self) -> int:
         return self.written + self.deleted
 
-    def __add__(self, other: Carried) -> Carried:
-        return Carried(self.written + other.written, self.deleted + other.deleted, self.unchanged + other.unchanged)
+    def __add__(self, other: SyncReport) -> SyncReport:
+        return SyncReport(self.written + other.written, self.deleted + other.deleted, self.unchanged + other.unchanged)
 
 
-def carry(
+def sync(
     source: Collection,
     target: Collection,
     encoder: Encoder,
     *,
     batch_size: int = 256,
     progress: Progress | None = None,
-    alive: Callable[[], None] = lambda: None,
-) -> Carried:
-    """Make one pass. `progress` receives the points of each page once they are stored; `alive` is called for every
+    heartbeat: Callable[[], None] = lambda: None,
+) -> SyncReport:
+    """Make one pass. `progress` receives the points of each page once they are stored; `heartbeat` is called for every
     page that is looked at.
 
     Raises:
@@ -56,48 +56,33 @@ def carry(
         CollectionError: a point of the source has no text to embed; the message names it.
     """
     target.check(encoder)
-    done, several = Carried(), _has_other_vectors(source)
+    report, other_vectors = SyncReport(), _has_other_vectors(source)
     for records in source.gateway.pages(batch_size=batch_size):
-        alive()
+        heartbeat()
         changed = _different(records, target)
         if changed:
-            target.gateway.upsert(_points(source, changed, encoder, several=several))
-        done += Carried(written=len(changed), unchanged=len(records) - len(changed))
+            target.gateway.upsert(_points(source, changed, encoder, other_vectors=other_vectors))
+        report += SyncReport(written=len(changed), unchanged=len(records) - len(changed))
         if progress is not None:
             progress(len(records))
-    for ids in _gone(source, target, batch_size):
-        alive()
-        if not ids:
-            continue
-        target.gateway.delete(ids)
-        done += Carried(deleted=len(ids))
-    return done
+    for ids in _removed(source, target, batch_size):
+        heartbeat()
+        if ids:
+            target.gateway.delete(ids)
+            report += SyncReport(deleted=len(ids))
+    return report
 
 
-def differences(source: Collection, target: Collection, *, batch_size: int = 256) -> Carried:
+def differences(source: Collection, target: Collection, *, batch_size: int = 256) -> SyncReport:
     """What a pass would do, without doing it."""
-    found = Carried()
+    report = SyncReport()
     for records in source.gateway.pages(batch_size=batch_size):
         changed = len(_different(records, target))
-        found += Carried(written=changed, unchanged=len(records) - changed)
-    return found + Carried(deleted=sum(len(ids) for ids in _gone(source, target, batch_size)))
+        report += SyncReport(written=changed, unchanged=len(records) - changed)
+    return report + SyncReport(deleted=sum(len(ids) for ids in _removed(source, target, batch_size)))
 
 
-def _different(records: Sequence[models.Record], target: Collection) -> list[models.Record]:
-    there = target.gateway.retrieve([record.id for record in records])
-    payloads = {plain_id(record.id): record.payload or {} for record in there}
-    return [record for record in records if payloads.get(plain_id(record.id)) != (record.payload or {})]
-
-
-def _gone(source: Collection, target: Collection, batch_size: int) -> Iterator[list[Any]]:
-    """For each page of the target, the points that the source does not have."""
-    for records in target.gateway.pages(batch_size=batch_size, with_payload=False):
-        ids = [record.id for record in records]
-        here = {plain_id(record.id) for record in source.gateway.retrieve(ids, with_payload=False)}
-        yield [record.id for record in records if plain_id(record.id) not in here]
-
-
-def embedded(source: Collection, records: Sequence[models.Record], encoder: Encoder) -> Vectors:
+def embed_records(source: Collection, records: Sequence[models.Record], encoder: Encoder) -> Vectors:
     """The vectors (n, dimension) of the texts of stored points.
 
     Raises:
@@ -120,22 +105,34 @@ def embedded(source: Collection, records: Sequence[models.Record], encoder: Enco
     )
 
 
+def _different(records: Sequence[models.Record], target: Collection) -> list[models.Record]:
+    """The points that the target lacks or has with another payload."""
+    stored = target.gateway.retrieve([plain_id(record.id) for record in records])
+    payloads = {plain_id(record.id): record.payload or {} for record in stored}
+    return [record for record in records if payloads.get(plain_id(record.id)) != (record.payload or {})]
+
+
+def _removed(source: Collection, target: Collection, batch_size: int) -> Iterator[list[str | int]]:
+    """For each page of the target, the points that the source does not have."""
+    for records in target.gateway.pages(batch_size=batch_size, with_payload=False):
+        ids = [plain_id(record.id) for record in records]
+        stored = {plain_id(record.id) for record in source.gateway.retrieve(ids, with_payload=False)}
+        yield [point_id for point_id in ids if point_id not in stored]
+
+
 def _points(
-    source: Collection, records: Sequence[models.Record], encoder: Encoder, *, several: bool
+    source: Collection, records: Sequence[models.Record], encoder: Encoder, *, other_vectors: bool
 ) -> list[models.PointStruct]:
-    vectors = embedded(source, records, encoder)
-    others = _other_vectors(source, [record.id for record in records]) if several else {}
-    return [
-        models.PointStruct(
-            id=record.id, vector=_vector(source, row, others.get(plain_id(record.id))), payload=record.payload
-        )
-        for record, row in zip(records, vectors, strict=True)
-    ]
-
-
-def _vector(source: Collection, row: Vectors, others: dict[str, Any] | None) -> Any:
+    vectors = embed_records(source, records, encoder)
+    others = _other_vectors(source, [plain_id(record.id) for record in records]) if other_vectors else {}
     name = source.layout.vector
-    return {**(others or {}), name: row.tolist()} if others or name else row.tolist()
+    points = []
+    for record, row in zip(records, vectors.tolist(), strict=True):
+        named = others.get(plain_id(record.id), {})
+        # the one unnamed vector of a collection is a plain list, several are named, "" among them
+        vector = {**named, name: row} if named or name else row
+        points.append(models.PointStruct(id=record.id, vector=vector, payload=record.payload))
+    return points
 
 
 def _has_other_vectors(collection: Collection) -> bool:
@@ -144,10 +141,10 @@ def _has_other_vectors(collection: Collection) -> bool:
     return dense + len(params.sparse_vectors or {}) > 1
 
 
-def _other_vectors(source: Collection, points: Sequence[Any]) -> dict[Any, dict[str, Any]]:
-    """Point -> its vectors by name but for the one that is made anew."""
-    found = {}
-    for record in source.gateway.retrieve(points, with_payload=False, with_vectors=True):
-        if isinstance(record.vector, dict):
-            found[plain_id(record.id)] = {k: v for k, v in record.vector.items() if k != source.layout.vector}
-    return found
+def _other_vectors(source: Collection, ids: Sequence[str | int]) -> dict[str | int, dict[str, Any]]:
+    """Point -> its vectors by name, but for the one that is made anew."""
+    return {
+        plain_id(record.id): {name: vector for name, vector in record.vector.items() if name != source.layout.vector}
+        for record in source.gateway.retrieve(ids, with_payload=False, with_vectors=True)
+        if isinstance(record.vector, dict)
+    }

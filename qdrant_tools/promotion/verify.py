@@ -1,6 +1,6 @@
-"""A collection that was built to replace another -> checks, each with what was found and what was expected.
+"""What was built to replace something that serves -> checks, each with what was measured and what was expected.
 
-Guarantees: reads only; the same collections give the same samples only where the engine's sampling does.
+Guarantees: reads only. The same collections give the same samples only where the engine's sampling does.
 Does not know: aliases, promotion.
 """
 
@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from qdrant_tools.client.gateway import plain_id
-from qdrant_tools.collections.adopt import sample
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import UsageError
 from qdrant_tools.metrics import mean, ndcg, paired_bootstrap
-from qdrant_tools.promotion.in_place import missing
+from qdrant_tools.promotion.in_place import count_missing
 from qdrant_tools.promotion.sync import differences
 from qdrant_tools.records import Encoder, HeldOut, Vectors
 from qdrant_tools.search.dense import search_batch
@@ -26,7 +25,7 @@ from qdrant_tools.validation import checked_count, checked_number, checked_unit_
 
 @dataclass(frozen=True)
 class Gates:
-    """What a new collection must reach."""
+    """What must be reached before an alias is switched."""
 
     samples: int = 100
     """Stored passages that are embedded again and searched for."""
@@ -48,9 +47,11 @@ class Gates:
 
 @dataclass(frozen=True)
 class Check:
+    """One figure: its measured `value`, and what was expected in words."""
+
     name: str
     passed: bool
-    found: float
+    value: float
     expected: str
 
 
@@ -69,7 +70,7 @@ class Verification:
     @property
     def failed(self) -> list[str]:
         return [
-            f"{check.name} is {check.found:.4g}, expected {check.expected}" for check in self.checks if not check.passed
+            f"{check.name} is {check.value:.4g}, expected {check.expected}" for check in self.checks if not check.passed
         ]
 
     def as_row(self) -> dict[str, Any]:
@@ -88,18 +89,16 @@ def verify_copy(
 
     `before` is the encoder that serves now: without it the metric on `held_out` is reported and decides nothing.
     """
-    points = [each.gateway.count() for each in (source, target)]
-    left = differences(source, target).differences
+    expected, points = source.gateway.count(), target.gateway.count()
+    differing = differences(source, target).differences
     checks = [
-        Check("points", points[0] == points[1], points[1], f"{points[0]}, as in {source.name!r}"),
-        Check("differing points", left == 0, left, "0"),
+        Check("points", points == expected, points, f"{expected}, as in {source.name!r}"),
+        Check("differing points", differing == 0, differing, "0"),
+        *_check_samples(target, encoder, gates),
     ]
-    texts, stored = _samples(target, gates.samples)
-    if texts:
-        checks += [_vectors(texts, stored, encoder, gates), _recall(target, stored, gates)]
     if held_out is not None:
-        checks.append(_metric(source, target, encoder, gates, held_out, before))
-    return Verification(target.name, points[1], tuple(checks))
+        checks.append(_check_metric(source, target, encoder, gates, held_out, before))
+    return Verification(target.name, points, tuple(checks))
 
 
 def verify_in_place(
@@ -111,13 +110,12 @@ def verify_in_place(
     before: Encoder | None = None,
 ) -> Verification:
     """Check that every point of a collection has the vector that `target` names, by `encoder`, and is found by it."""
-    points, left = source.gateway.count(), missing(target)
-    checks = [Check("points without the new vector", left == 0, left, "0")]
-    if left < points:
-        texts, stored = _samples(target, gates.samples)
-        checks += [_vectors(texts, stored, encoder, gates), _recall(target, stored, gates)] if texts else []
+    points, missing = source.gateway.count(), count_missing(target)
+    checks = [Check("points without the new vector", missing == 0, missing, "0")]
+    if missing < points:
+        checks += _check_samples(target, encoder, gates)
     if held_out is not None:
-        checks.append(_metric(source, target, encoder, gates, held_out, before))
+        checks.append(_check_metric(source, target, encoder, gates, held_out, before))
     return Verification(f"{target.name} (vector {target.layout.vector!r})", points, tuple(checks))
 
 
@@ -138,24 +136,25 @@ def verify_queries(
             "a query adapter is verified on held-out queries: give held_out=HeldOut(queries, qrels) and "
             "before=encoder, on the command line --queries, --qrels and --before"
         )
-    points = collection.gateway.count()
-    metric = _metric(collection, collection, encoder, gates, held_out, before)
-    return Verification(collection.name, points, (metric,))
+    metric = _check_metric(collection, collection, encoder, gates, held_out, before)
+    return Verification(collection.name, collection.gateway.count(), (metric,))
 
 
-def _samples(target: Collection, count: int) -> tuple[list[str], Vectors]:
-    records = sample(target.client, target.name, count, vector=target.layout.vector)
-    texts, rows = [], []
-    for record in records:
-        if not target.layout.has_dense(record.vector):
-            continue
-        texts.append(target.layout.passage(record.payload, point_id=plain_id(record.id)).text)
-        rows.append(target.layout.dense(record.vector))
-    stored = np.array(rows, dtype=np.float32).reshape(len(rows), target.dimension)
-    return texts, stored / np.maximum(np.linalg.norm(stored, axis=1, keepdims=True), 1e-12)
+def _check_samples(target: Collection, encoder: Encoder, gates: Gates) -> list[Check]:
+    """Two checks on random stored passages; none if the collection has no vectors."""
+    layout = target.layout
+    records = target.gateway.sample(gates.samples, with_vectors=[layout.vector] if layout.vector else True)
+    records = [record for record in records if layout.has_dense(record.vector)]
+    if not records:
+        return []
+    texts = [layout.passage(record.payload, point_id=plain_id(record.id)).text for record in records]
+    stored = np.array([layout.dense(record.vector) for record in records], dtype=np.float32)
+    # an engine with compressed or float16 vectors gives them back with other lengths
+    stored /= np.maximum(np.linalg.norm(stored, axis=1, keepdims=True), 1e-12)
+    return [_check_cosine(texts, stored, encoder, gates), _check_recall(target, stored, gates)]
 
 
-def _vectors(texts: list[str], stored: Vectors, encoder: Encoder, gates: Gates) -> Check:
+def _check_cosine(texts: list[str], stored: Vectors, encoder: Encoder, gates: Gates) -> Check:
     again = checked_unit_vectors(
         encoder.encode_passages(texts), dimension=stored.shape[1], count=len(texts), what="samples encoded again"
     )
@@ -163,14 +162,15 @@ def _vectors(texts: list[str], stored: Vectors, encoder: Encoder, gates: Gates) 
     return Check("cosine of sampled vectors", worst >= gates.similarity, worst, f"at least {gates.similarity}")
 
 
-def _recall(target: Collection, stored: Vectors, gates: Gates) -> Check:
+def _check_recall(target: Collection, stored: Vectors, gates: Gates) -> Check:
     questions = Questions(stored)
-    found = target.gateway.query_batch(questions.requests(target, target.search_params(), gates.k))
-    recall = Truth.of(target, questions, gates.k).recall([[plain_id(point.id) for point in hits] for hits in found])
+    hits = target.gateway.query_batch(questions.requests(target, target.search_params(), gates.k))
+    truth = Truth.of(target, questions, gates.k)
+    recall = truth.recall([[plain_id(point.id) for point in points] for points in hits])
     return Check(f"recall@{gates.k} against exact", recall >= gates.recall, recall, f"at least {gates.recall}")
 
 
-def _metric(
+def _check_metric(
     source: Collection,
     target: Collection,
     encoder: Encoder,

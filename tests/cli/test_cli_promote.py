@@ -144,7 +144,7 @@ def test_a_bridge_is_measured_before_it_is_built(run, at, encoders, tmp_path):
 
 def test_when_the_disk_is_scarce_the_way_in_place_is_offered(run, at, encoders, tmp_path, monkeypatch):
     scarce = DiskNeed(beside=2_000_000_000, in_place=500_000_000, free=1_000_000_000)
-    monkeypatch.setattr("qdrant_tools.promotion.promotion.disk_need", lambda *_: scarce)
+    monkeypatch.setattr("qdrant_tools.promotion.plan.disk_need", lambda *_: scarce)
     assert "a second collection does not fit: say --in-place" in run("promote", "plan", "docs", *at)[1]
     code, _, err = run("promote", "run", "docs", *at)
     assert code == 1

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from promoted import NEW, OLD, THING17, promote_and_die
 from qdrant_client import models
-from tiny import ENGINES, WordEncoder, client_of, numbered
+from tiny import WordEncoder, numbered
 
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.points import fetch, stored_vectors
 from qdrant_tools.collections.retirement import LOCK_SECONDS
-from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.errors import CollectionError, CollectionExistsError, CollectionNotFoundError, UsageError
 from qdrant_tools.indexing import IndexReport, index_passages
 from qdrant_tools.promotion.promotion import Promotion

@@ -8,7 +8,7 @@ from httpx import Headers
 from promoted import NEW, OLD, THING17, promote_and_die
 from qdrant_client import models
 from qdrant_client.http.exceptions import UnexpectedResponse
-from tiny import ENGINES, WordEncoder, client_of, numbered
+from tiny import WordEncoder, numbered
 
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
@@ -28,7 +28,6 @@ from qdrant_tools.promotion.promotion import Promotion
 from qdrant_tools.promotion.switch import cleanup, rollback
 from qdrant_tools.promotion.verify import Gates
 from qdrant_tools.records import HeldOut, Passage, Query
-from qdrant_tools.search.bm25 import Bm25
 from qdrant_tools.search.dense import search
 from qdrant_tools.search.hybrid import search_hybrid
 

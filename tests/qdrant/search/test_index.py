@@ -18,7 +18,7 @@ from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.points import fetch
-from qdrant_tools.collections.retirement import retire, unretire
+from qdrant_tools.collections.retirement import WriteLock, accept_writes
 from qdrant_tools.errors import CollectionError, InputError, SpaceMismatchError, VectorError
 from qdrant_tools.indexing import Failure, IndexReport, content_hash, index_passages
 from qdrant_tools.records import Passage
@@ -284,9 +284,9 @@ def test_an_empty_stream_does_not_empty_the_collection(collection, encoder):
 
 def test_a_batch_written_while_another_collection_takes_over_is_not_reported(collection, encoder):
     reported: list[int] = []
-    retire(collection.client, "docs", successor="docs-2")
+    WriteLock(collection.client, "docs", successor="docs-2").acquire()
     with pytest.raises(CollectionError, match="'docs' is being replaced by 'docs-2'.*open the alias again"):
         index_passages(collection, numbered(3), encoder, progress=reported.append)
     assert reported == []
-    unretire(collection.client, "docs")
+    accept_writes(collection.client, "docs")
     assert index_passages(collection, numbered(3), encoder) == IndexReport(unchanged=3)
