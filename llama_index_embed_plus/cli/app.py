@@ -17,10 +17,10 @@ from typer.core import TyperGroup
 from qdrant_tools.errors import PlusError, UsageError
 
 COMMANDS = {
-    "index": ("passages", "Embed passages and add them to a collection."),
-    "search": ("passages", "Search a collection and print the hits."),
+    "index": ("search", "Embed passages and add them to a collection."),
+    "search": ("search", "Search a collection and print the hits."),
     "collection": ("collections", "Look at collections, copy them, adopt them."),
-    "tune": ("tune", "Measure recall and latency of index settings, and name the cheapest that finds enough."),
+    "tune": ("search", "Measure recall and latency of index settings, and name the cheapest that finds enough."),
     "promote": ("promote", "Change the encoder of an alias without downtime."),
     "describe": ("models", "Show everything that decides a model's vectors."),
     "export": ("models", "Write a model folder with an ONNX build, which serves without torch."),

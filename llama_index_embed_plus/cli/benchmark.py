@@ -1,24 +1,21 @@
-"""`embed-plus benchmark`: its options.
-
-The body of `embed-plus benchmark`: find the tasks, read them all, run them one by one, print a table.
-"""
+"""`embed-plus benchmark`: find the tasks of a folder, read them all, run them one by one, print a table."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from llama_index_embed_plus.cli.console import DEFAULT_MODEL, Backend, ConsoleReporter, Model, say
-from llama_index_embed_plus.encoders.open import BackendName, open_encoder
+from llama_index_embed_plus.cli.console import ConsoleReporter, say
+from llama_index_embed_plus.cli.opened import DEFAULT_MODEL, Backend, Model
+from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
-from llama_index_embed_plus.evaluate.tasks.inputs import needs_eval
+from llama_index_embed_plus.evaluate.tasks.inputs import Role, needs_eval
 from llama_index_embed_plus.evaluate.tasks.run import (
-    Job,
     Skipped,
     Task,
     TaskOptions,
@@ -32,6 +29,14 @@ from qdrant_tools.records import Progress, Vectors
 
 app = typer.Typer()
 
+COUNTS = ("passages", "pairs", "test_texts", "texts", "candidates", "queries")
+"""The first of these that a report has says how large the task is."""
+PROBLEMS = (
+    *("unknown_queries", "unknown_passages", "without_relevant", "empty_passages"),
+    *("left_out", "skipped", "unseen", "unconverged", "beyond"),
+)
+"""Counts that a reader must see when they are not 0."""
+
 
 @app.command()
 def benchmark(
@@ -43,68 +48,43 @@ def benchmark(
     ] = None,
     split: Annotated[str, typer.Option(help="Which part of the data is measured.")] = "test",
     limit: Annotated[int | None, typer.Option(help="Only so many rows of each task: for a quick look.")] = None,
-    role: Annotated[
-        Literal["query", "passage"], typer.Option(help="The prompt for texts that are compared with their like.")
-    ] = "passage",
+    role: Annotated[Role, typer.Option(help="The prompt for texts that are compared with their like.")] = "passage",
     titles: Annotated[bool, typer.Option(help="Embed passages with their titles.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per task.")] = False,
 ) -> None:
     """Run every task that a folder of data holds and print one figure for each."""
-    from llama_index_embed_plus.evaluate.tasks.run import TaskOptions
-
-    wanted = Wanted(folder, split, tuple(task or ()), TaskOptions(limit, role, titles))
-    run_benchmark(wanted, model, backend, as_json=as_json)
-
-
-COUNTS = ("passages", "pairs", "test_texts", "texts", "candidates", "queries")
-"""The first of these that a report has says how large the task is."""
-TROUBLES = (
-    *("unknown_queries", "unknown_passages", "without_relevant", "empty_passages"),
-    *("left_out", "skipped", "unseen", "unconverged", "beyond"),
-)
-"""Counts that a reader must see when they are not 0."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which tasks are to be run, and how."""
-
-    folder: Path
-    split: str
-    names: tuple[str, ...]
-    options: TaskOptions
-
-
-def run_benchmark(wanted: Wanted, model: str, backend: BackendName, *, as_json: bool) -> None:
-    """Print one row per task as soon as it is measured, and the folders that were skipped.
-
-    Raises:
-        UsageError: no task of the names that were given, or none at all.
-    """
-    tasks, skipped = _chosen(wanted)
-    if any(task.kind != "retrieval" for task in tasks):
+    options = TaskOptions(limit, role, titles)
+    tasks, skipped = _chosen(folder, split, set(task or ()))
+    if any(each.kind != "retrieval" for each in tasks):
         needs_eval("the benchmark")
     reporter = ConsoleReporter()
-    with reporter.step(f"read {wanted.folder}", len(tasks)) as advance:
-        jobs = [(task, _read(task, wanted.options, advance)) for task in tasks]
+    with reporter.step(f"read {folder}", len(tasks)) as advance:
+        runs = []
+        for each in tasks:
+            runs.append((each, read_task(each, options)))
+            advance(1)
     encoder = open_encoder(model, backend=backend)
     encoder.quiet = True  # how many texts were cut is told at the end
-    width = max(len(name) for name in [*(task.name for task in tasks), *(each.name for each in skipped)])
+    width = max(map(len, [*(each.name for each in tasks), *(each.name for each in skipped)]))
     if not as_json:
         say(f"{encoder.space} ({encoder.build})")
-    for task, job in jobs:
-        with reporter.step(task.name, None) as advance:
-            result = run_task(task, job, _Watched(encoder, advance))
-        _show(result, encoder, wanted.options, as_json=as_json, width=width)
-    for each in skipped:
-        row = {"task": each.name, "metric": None, "value": None, "skipped": each.reason}
-        say(json.dumps(row) if as_json else f"{each.name:<{width}}  skipped: {each.reason}")
+    for each, run in runs:
+        with reporter.step(each.name, None) as advance:
+            result = run_task(each, run, _WithProgress(encoder, advance))
+        if as_json:
+            row = {**result.as_row(), "space": encoder.space, "build": encoder.build, "options": asdict(options)}
+            say(json.dumps(row, ensure_ascii=False, allow_nan=False))
+        else:
+            say(_line(result, options, width))
+    for other in skipped:
+        row = {"task": other.name, "metric": None, "value": None, "skipped": other.reason}
+        say(json.dumps(row) if as_json else f"{other.name:<{width}}  skipped: {other.reason}")
     if encoder.truncated and not as_json:
         say(f"{encoder.truncated} texts were cut at {encoder.spec.max_tokens} tokens")
 
 
-class _Watched:
-    """An encoder that tells a progress bar of the texts it has done."""
+class _WithProgress:
+    """An encoder that moves a progress bar on with every text."""
 
     def __init__(self, encoder: TextEncoder, progress: Progress) -> None:
         self._encoder, self._progress = encoder, progress
@@ -117,18 +97,23 @@ class _Watched:
         return self._encoder.encode_passages(texts, progress=self._progress)
 
 
-def _chosen(wanted: Wanted) -> tuple[list[Task], list[Skipped]]:
-    tasks, skipped = find_tasks(wanted.folder, split=wanted.split)
-    known = {name for task in tasks for name in _names(task)}
-    odd = next((name for name in wanted.names if name not in known), None)
-    if odd is not None:
-        raise UsageError(f"{wanted.folder} has no task {odd!r}, but {', '.join(task.name for task in tasks) or 'none'}")
+def _chosen(folder: Path, split: str, names: set[str]) -> tuple[list[Task], list[Skipped]]:
+    """The tasks of these names, or all with the folders that are none.
+
+    Raises:
+        UsageError: no task of a name.
+        InputError: no task at all.
+    """
+    tasks, skipped = find_tasks(folder, split=split)
+    unknown = sorted(names - {name for task in tasks for name in _names(task)})
+    if unknown:
+        raise UsageError(f"{folder} has no task {unknown[0]!r}, but {', '.join(task.name for task in tasks) or 'none'}")
     if not tasks:
         reasons = "; ".join(f"{each.name}: {each.reason}" for each in skipped)
-        raise InputError(f"{wanted.folder} holds no task: {reasons}")
-    if not wanted.names:
+        raise InputError(f"{folder} holds no task: {reasons}")
+    if not names:
         return tasks, skipped
-    return [task for task in tasks if _names(task) & set(wanted.names)], []
+    return [task for task in tasks if _names(task) & names], []
 
 
 def _names(task: Task) -> set[str]:
@@ -136,20 +121,10 @@ def _names(task: Task) -> set[str]:
     return {task.name, task.name.rpartition("/")[0], task.kind}
 
 
-def _read(task: Task, options: TaskOptions, advance: Progress) -> Job:
-    job = read_task(task, options)
-    advance(1)
-    return job
-
-
-def _show(result: TaskResult, encoder: TextEncoder, options: TaskOptions, *, as_json: bool, width: int) -> None:
-    if as_json:
-        row = {**result.as_row(), "space": encoder.space, "build": encoder.build, "options": asdict(options)}
-        say(json.dumps(row, ensure_ascii=False, allow_nan=False))
-        return
-    size = next(f"{result.details[name]} {name.replace('_', ' ')}" for name in COUNTS if name in result.details)
-    notes = [f"{result.details[name]} {name.replace('_', ' ')}" for name in TROUBLES if result.details.get(name)]
+def _line(result: TaskResult, options: TaskOptions, width: int) -> str:
+    details = result.details
+    size = next(f"{details[name]} {name.replace('_', ' ')}" for name in COUNTS if name in details)
+    notes = [f"{details[name]} {name.replace('_', ' ')}" for name in PROBLEMS if details.get(name)]
     if options.limit is not None:
         notes.append(f"limited to {options.limit}")
-    line = f"{result.task:<{width}}  {result.metric:<9} {result.value:7.4f}  {size}"
-    say(", ".join([line, *notes]))
+    return ", ".join([f"{result.task:<{width}}  {result.metric:<9} {result.value:7.4f}  {size}", *notes])

@@ -1,18 +1,18 @@
-"""What a person sees while something runs: progress bars, tables, one line per error.
+"""What a person sees: lines and JSON on stdout, progress bars and notes on stderr.
 
 Guarantees: stdout carries results only. Does not know: what the steps are.
-
-Options that several commands share: where collections live, and which encoder. Imports nothing heavy.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Literal
+from typing import Any
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
@@ -28,6 +28,31 @@ def say(text: str, *, style: str | None = None) -> None:
     out.print(text, style=style, markup=False, soft_wrap=True)
 
 
+def note(text: str) -> None:
+    """Print one line to stderr, as it is."""
+    err.print(text, markup=False, soft_wrap=True)
+
+
+def print_json(row: object) -> None:
+    """Print one JSON object as one line."""
+    print(json.dumps(row, ensure_ascii=False, default=_json_ready))
+
+
+def shortened(text: str, width: int) -> str:
+    """A text as one line of at most `width` characters."""
+    line = " ".join(text[: 4 * width].split())  # some queries are megabytes long
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def show_hits(question: str, hits: Sequence[Hit]) -> None:
+    """Print a question and its hits, one line each: rank, score, id, and as much of the text as fits."""
+    out.print(question, style="bold", markup=False)
+    for hit in hits:
+        text = " ".join(hit.text.removeprefix(hit.id).split())
+        line = f"{hit.rank:>3}  {hit.score:.3f}  {hit.id}  {text}"
+        out.print(line, markup=False, no_wrap=True, overflow="ellipsis")
+
+
 class ConsoleReporter:
     """One line per step: a bar while it runs, its duration when it is done."""
 
@@ -38,6 +63,16 @@ class ConsoleReporter:
             task = bar.add_task(name, total=total)
             yield lambda done: bar.advance(task, done)
         err.print(f"[green]done[/] {name} [dim]{time.perf_counter() - started:.1f} s[/]")
+
+
+@contextmanager
+def resumable(message: str) -> Iterator[None]:
+    """Ctrl-C inside the block prints one line that says how to go on, and ends with exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(f"interrupted: {message}")
+        raise typer.Exit(130) from None
 
 
 def _bar() -> Progress:
@@ -53,27 +88,7 @@ def _bar() -> Progress:
     )
 
 
-def show_hits(question: str, hits: Sequence[Hit]) -> None:
-    """Print a question and its hits, one line each: rank, score, id, and as much of the text as fits."""
-    out.print(question, style="bold", markup=False)
-    for hit in hits:
-        text = " ".join(hit.text.removeprefix(hit.id).split())
-        line = f"{hit.rank:>3}  {hit.score:.3f}  {hit.id}  {text}"
-        out.print(line, markup=False, no_wrap=True, overflow="ellipsis")
-
-
-Location = Annotated[
-    str,
-    typer.Option(
-        envvar="EMBED_PLUS_LOCATION",
-        help="Where collections live: a folder, a server URL (key from QDRANT_API_KEY), or ':memory:'.",
-    ),
-]
-Model = Annotated[str, typer.Option(envvar="EMBED_PLUS_MODEL", help="A model name or folder.")]
-Backend = Annotated[
-    Literal["auto", "torch", "onnx", "onnx-fp32", "onnx-int8"],
-    typer.Option(help="What computes the vectors; auto takes ONNX where there is one."),
-]
-
-DEFAULT_LOCATION = "embed-plus-data"
-DEFAULT_MODEL = "all-MiniLM-L6-v2"
+def _json_ready(value: object) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_none=True)
+    raise TypeError(f"{type(value).__name__} is not JSON")

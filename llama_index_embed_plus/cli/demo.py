@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from llama_index_embed_plus.cli.console import DEFAULT_MODEL, ConsoleReporter, Model, out, show_hits
+from llama_index_embed_plus.cli.console import ConsoleReporter, out, show_hits
+from llama_index_embed_plus.cli.opened import DEFAULT_MODEL, Model
 from llama_index_embed_plus.demo.pipeline import Demo, DemoReport, write_report
 
 app = typer.Typer()
+
+REPORT, CHART = Path("demo-report.json"), Path("demo-report.png")
 
 
 @app.command()
@@ -24,15 +27,6 @@ def demo(
     limit: Annotated[int | None, typer.Option(help="Use only so many passages: for a quick look.")] = None,
 ) -> None:
     """Run the whole loop on Python's own documentation and write demo-report.json and demo-report.png."""
-
-    run_demo(folder, model=model, full=full, limit=limit)
-
-
-REPORT, CHART = Path("demo-report.json"), Path("demo-report.png")
-
-
-def run_demo(folder: Path, *, model: str, full: bool, limit: int | None) -> None:
-    """Run every step, print what was found and measured, write the report and the chart."""
     report = Demo(folder, ConsoleReporter(), model=model, limit=limit).run(full=full)
     write_report(report.as_row(), report.systems.reports, REPORT, CHART)
     for answer in report.answers:

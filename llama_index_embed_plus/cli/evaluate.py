@@ -1,8 +1,6 @@
-"""`embed-plus evaluate`: its options.
+"""`embed-plus evaluate`: measure one or two systems on judged queries, print tables, write files.
 
-The body of `embed-plus evaluate`: read the files, measure one or two systems, print tables, write what is asked.
-
-Options of `embed-plus evaluate`, and what `--against` changes in them -> systems that can be measured.
+A system is what is searched and how; `--against` says what is different in a second one.
 
 Guarantees: clients and encoders that two systems share are opened once; an option that a system cannot honour is
 refused. Does not know: metrics.
@@ -11,25 +9,17 @@ refused. Does not know: metrics.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 import typer
-from qdrant_client import QdrantClient
 
-from llama_index_embed_plus.cli.console import (
-    DEFAULT_LOCATION,
-    DEFAULT_MODEL,
-    Backend,
-    ConsoleReporter,
-    Location,
-    Model,
-    say,
-)
+from llama_index_embed_plus.cli.console import ConsoleReporter, print_json, say, shortened
+from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, DEFAULT_MODEL, Backend, Location, Model, managed
 from llama_index_embed_plus.documents import read_passages
 from llama_index_embed_plus.encoders.open import BackendName, open_encoder
 from llama_index_embed_plus.evaluate.retrieval.comparison import Comparison, QueryChange, compare
@@ -37,12 +27,15 @@ from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors, embe
 from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries, read_run, write_run, write_values
 from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, report_of
 from llama_index_embed_plus.evaluate.retrieval.retrieval import Mode, evaluate_retrieval
-from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Encoder, Qrels, Query
 
 app = typer.Typer()
+
+SOURCES = ("collection", "passages", "run")
+TEXT_WIDTH = 70
+"""Characters of a query's text in a list."""
 
 
 @app.command()
@@ -54,9 +47,7 @@ def evaluate(
         Path | None, typer.Option(help="Search these (folder, text or JSONL) exactly instead of a collection.")
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Measure this TREC run instead of searching.")] = None,
-    mode: Annotated[Literal["dense", "hybrid", "lexical"], typer.Option(help="How a collection is searched.")] = (
-        "dense"
-    ),
+    mode: Annotated[Mode, typer.Option(help="How a collection is searched.")] = "dense",
     exact: Annotated[bool, typer.Option(help="Compare with every vector instead of HNSW.")] = False,
     hnsw_ef: Annotated[int | None, typer.Option(help="Beam width in the graph; else the collection's.")] = None,
     filter: Annotated[str | None, typer.Option(help="On metadata, as JSON: '{\"field\": value}'.")] = None,
@@ -71,8 +62,9 @@ def evaluate(
     k: Annotated[list[int] | None, typer.Option("-k", help="Cutoff; may be repeated, the first decides. [10]")] = None,
     seed: Annotated[int, typer.Option(help="Of the paired tests.")] = 0,
     show: Annotated[int, typer.Option(min=0, help="How many improved and worsened queries to list.")] = 5,
-    write_run: Annotated[
-        Path | None, typer.Option(help="Write what was found as a TREC run; the other system's as NAME.against.")
+    run_file: Annotated[
+        Path | None,
+        typer.Option("--write-run", help="Write what was found as a TREC run; the other system's as NAME.against."),
     ] = None,
     per_query: Annotated[Path | None, typer.Option(help="Write every metric of every query as JSONL.")] = None,
     plot: Annotated[
@@ -84,126 +76,90 @@ def evaluate(
     backend: Backend = "auto",
 ) -> None:
     """Measure retrieval on judged queries, and whether another system is better than this one."""
-
     system = System(
         collection, passages, run, location, model, backend, mode, exact, hnsw_ef, filter_of(filter, "--filter")
     )
-    other = changed(system, against) if against else None
-    output = Output(tuple(k or [10]), seed, show, write_run, per_query, plot, as_json)
-    evaluate_systems((queries, qrels), system, other, output)
-
-
-TEXT_SHOWN = 70
-"""Characters of a query's text in a list."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """At which cutoffs to measure, and what to print and write."""
-
-    cutoffs: tuple[int, ...]
-    seed: int
-    show: int
-    run: Path | None
-    per_query: Path | None
-    plot: Path | None
-    as_json: bool
-
-
-def evaluate_systems(files: tuple[Path, Path], system: System, other: System | None, output: Output) -> None:
-    """Measure, compare, print and write. `files` are those of the queries and the judgements."""
-    queries, qrels = read_queries(files[0]), read_qrels(files[1])
-    reporter = ConsoleReporter()
+    systems = [system, changed(system, against)] if against else [system]
+    judged_queries, judgements = read_queries(queries), read_qrels(qrels)
     reports: list[RetrievalReport] = []
-    with Opened() as opened:
-        for each in (system, other):
-            if each is not None:
-                with reporter.step(f"measure {each.title}", None):
-                    reports.append(opened.measure(each, queries, qrels, output.cutoffs))
-    comparison = compare(*reports, seed=output.seed) if len(reports) == 2 else None
-    written = _write(reports, comparison, qrels, output)
-    if output.as_json:
-        say(json.dumps(_row(reports, comparison, output.show), ensure_ascii=False))
+    with Systems() as opened:
+        for each in systems:
+            with ConsoleReporter().step(f"measure {each.title}", None):
+                reports.append(opened.measure(each, judged_queries, judgements, k or [10]))
+    comparison = compare(*reports, seed=seed) if len(reports) == 2 else None
+    written = [*_write_runs(run_file, reports)]
+    if per_query is not None:
+        write_values(per_query, reports)
+        written.append(per_query)
+    if plot is not None:
+        _draw(plot, reports[0], comparison, judgements)
+        written.append(plot)
+    if as_json:
+        row: dict[str, Any] = {"systems": [report.as_row() for report in reports]}
+        print_json(row if comparison is None else row | {"comparison": comparison.as_row(queries=show)})
         return
     _show_counts(reports)
     if comparison is None:
-        _table([["", reports[0].name], *([name, f"{mean:.4f}"] for name, mean in reports[0].means().items())])
+        _show_table([["", reports[0].name], *([name, f"{mean:.4f}"] for name, mean in reports[0].means().items())])
     else:
-        _show_comparison(comparison, output.show)
+        _show_comparison(comparison, show)
     if written:
         say(f"wrote {', '.join(map(str, written))}")
 
 
-def _write(
-    reports: Sequence[RetrievalReport], comparison: Comparison | None, qrels: Qrels, output: Output
-) -> list[Path]:
-    written: list[Path] = []
-    if output.run is not None:
-        against = output.run.with_suffix(f".against{output.run.suffix}")
-        for path, report in zip((output.run, against), reports):
-            write_run(path, report.run)
-            written.append(path)
-    if output.per_query is not None:
-        write_values(output.per_query, reports)
-        written.append(output.per_query)
-    if output.plot is not None:
-        from llama_index_embed_plus.evaluate.plots.pages import query_differences, score_histograms, scores_by_relevance
-
-        if comparison is None:
-            score_histograms(output.plot, *scores_by_relevance(reports[0].run, qrels), title=reports[0].name)
-        else:
-            query_differences(output.plot, comparison)
-        written.append(output.plot)
-    return written
+def _write_runs(path: Path | None, reports: Sequence[RetrievalReport]) -> Iterator[Path]:
+    """Write what each system found; the second one's beside the first one's, as NAME.against."""
+    if path is not None:
+        for target, report in zip((path, path.with_suffix(f".against{path.suffix}")), reports):
+            write_run(target, report.run)
+            yield target
 
 
-def _row(reports: Sequence[RetrievalReport], comparison: Comparison | None, show: int) -> dict[str, Any]:
-    row: dict[str, Any] = {"systems": [report.as_row() for report in reports]}
-    if comparison is not None:
-        row["comparison"] = comparison.as_row(queries=show)
-    return row
+def _draw(path: Path, report: RetrievalReport, comparison: Comparison | None, qrels: Qrels) -> None:
+    from llama_index_embed_plus.evaluate.plots.pages import query_differences, score_histograms, scores_by_relevance
+
+    if comparison is None:
+        score_histograms(path, *scores_by_relevance(report.run, qrels), title=report.name)
+    else:
+        query_differences(path, comparison)
 
 
 def _show_counts(reports: Sequence[RetrievalReport]) -> None:
     say(f"{reports[0].coverage.queries} queries measured")
-    told = [report.coverage.notes() for report in reports]
-    for note in dict.fromkeys(note for notes in told for note in notes):
-        where = [report.name for report, notes in zip(reports, told) if note in notes]
-        say(f"  {note}" if len(where) == len(reports) else f"  {note} ({where[0]})")
+    notes = {report.name: report.coverage.notes() for report in reports}
+    for note in dict.fromkeys(note for of_system in notes.values() for note in of_system):
+        names = [name for name, of_system in notes.items() if note in of_system]
+        say(f"  {note}" if len(names) == len(reports) else f"  {note} ({names[0]})")
 
 
-def _show_comparison(found: Comparison, show: int) -> None:
-    first, second = found.names
+def _show_comparison(comparison: Comparison, show: int) -> None:
+    first, second = comparison.names
     rows = [["", first, second, "difference", "95 % interval", "p", "better", "worse", "same"]]
-    for name, test in found.tests.items():
+    for name, test in comparison.tests.items():
         interval = f"{test.low:+.4f} to {test.high:+.4f}"
         means = [f"{test.before:.4f}", f"{test.after:.4f}", f"{test.difference:+.4f}", interval, f"{test.p_value:.4f}"]
         rows.append([name, *means, str(test.better), str(test.worse), str(test.same)])
-    _table(rows)
-    say(f"by {found.metric}, {second} is {_VERDICTS[found.verdict()]} {first}")
-    for title, changes in (("better", found.improved(show)), ("worse", found.worsened(show))):
+    _show_table(rows)
+    say(f"by {comparison.metric}, {second} is {_VERDICTS[comparison.verdict()]} {first}")
+    for title, changes in (("better", comparison.improved(show)), ("worse", comparison.worsened(show))):
         if changes:
             say(f"{title} with {second}:")
         for change in changes:
-            say(f"  {change.difference:+.3f}  {change.before:.3f} -> {change.after:.3f}  {_named(change)}")
+            say(f"  {change.difference:+.3f}  {change.before:.3f} -> {change.after:.3f}  {_label(change)}")
 
 
 _VERDICTS = {"better": "better than", "worse": "worse than", "not decided": "not proved different from"}
 
 
-def _named(change: QueryChange) -> str:
-    text = " ".join(change.text.split())
-    return f"{change.id}  {text if len(text) <= TEXT_SHOWN else text[: TEXT_SHOWN - 3] + '...'}"
+def _label(change: QueryChange) -> str:
+    return f"{change.id}  {shortened(change.text, TEXT_WIDTH)}"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> None:
+def _show_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
         say("  ".join(cells).rstrip())
-
-
-SOURCES = ("collection", "passages", "run")
 
 
 @dataclass(frozen=True)
@@ -223,13 +179,13 @@ class System:
     name: str = ""
 
     def __post_init__(self) -> None:
-        given = [source for source in SOURCES if getattr(self, source) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) or "none"
-            raise UsageError(f"expected one of a collection, passages and a run to measure, found {found}")
-        how = self.mode != "dense" or self.exact or self.hnsw_ef is not None or self.filter is not None
-        if how and self.collection is None:
-            raise UsageError(f"mode, exact, hnsw-ef and filter are for a collection, not for {given[0]}")
+        sources = [source for source in SOURCES if getattr(self, source) is not None]
+        if len(sources) != 1:
+            listed = " and ".join(sources) or "none"
+            raise UsageError(f"expected one of a collection, passages and a run to measure, found {listed}")
+        is_special = self.mode != "dense" or self.exact or self.hnsw_ef is not None or self.filter is not None
+        if is_special and self.collection is None:
+            raise UsageError(f"mode, exact, hnsw-ef and filter are for a collection, not for {sources[0]}")
 
     @property
     def title(self) -> str:
@@ -255,7 +211,7 @@ def changed(system: System, settings: Sequence[str]) -> System:
     sources = [key for key in values if key in SOURCES]
     if sources:
         values = dict.fromkeys(SOURCES) | values
-        if sources != ["collection"]:  # what else has no such settings
+        if sources != ["collection"]:  # passages and runs have no such settings
             values = {"mode": "dense", "exact": False, "hnsw_ef": None, "filter": None} | values
     other = replace(system, **values, name=" ".join(settings))
     _check_effect(other, values)
@@ -289,16 +245,16 @@ def filter_of(text: str | None, where: str) -> dict[str, Any] | None:
     return value
 
 
-class Opened:
-    """Opens what systems need, once, and closes it in the end."""
+class Systems:
+    """Measures systems. What several of them need is opened once, and closed in the end."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._clients: dict[str, QdrantClient] = {}
+        self._managers: dict[str, CollectionManager] = {}
         self._encoders: dict[tuple[str, str], Encoder] = {}
         self._vectors: dict[tuple[Path, str, str], PassageVectors] = {}
 
-    def __enter__(self) -> Opened:
+    def __enter__(self) -> Systems:
         return self
 
     def __exit__(
@@ -320,14 +276,24 @@ class Opened:
             vectors = self._passages(system.passages, system)
             return evaluate_retrieval(vectors, queries, qrels, self._encoder(system), k=cutoffs, name=system.title)
         encoder = None if system.mode == "lexical" else self._encoder(system)
-        collection = CollectionManager(self._client(system.location)).open(str(system.collection), encoder)
-        how = {"mode": system.mode, "exact": system.exact, "hnsw_ef": system.hnsw_ef, "filter": system.filter}
-        return evaluate_retrieval(collection, queries, qrels, encoder, k=cutoffs, name=system.title, **how)  # type: ignore[arg-type]
+        collection = self._manager(system.location).open(str(system.collection), encoder)
+        return evaluate_retrieval(
+            collection,
+            queries,
+            qrels,
+            encoder,
+            k=cutoffs,
+            name=system.title,
+            mode=system.mode,
+            exact=system.exact,
+            hnsw_ef=system.hnsw_ef,
+            filter=system.filter,
+        )
 
-    def _client(self, location: str) -> QdrantClient:
-        if location not in self._clients:
-            self._clients[location] = self._stack.enter_context(closing(connect(location, create=False)))
-        return self._clients[location]
+    def _manager(self, location: str) -> CollectionManager:
+        if location not in self._managers:
+            self._managers[location] = self._stack.enter_context(managed(location))
+        return self._managers[location]
 
     def _encoder(self, system: System) -> Encoder:
         key = (system.model, system.backend)

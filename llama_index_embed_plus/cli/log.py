@@ -1,7 +1,4 @@
-"""`embed-plus log ...`: the commands on a retrieval log and their options.
-
-The bodies of `embed-plus log ...`: open the log, call it, print what came back.
-"""
+"""`embed-plus log ...`: open the retrieval log, call it, print what came back."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from llama_index_embed_plus.cli.console import ConsoleReporter, out, say
+from llama_index_embed_plus.cli.console import ConsoleReporter, out, print_json, say, shortened
 from llama_index_embed_plus.integrations.qa_dataset import read_qa_dataset
 from qdrant_tools.errors import LogError, UsageError
 from qdrant_tools.log.readers import LogColumns, modified, read_log
@@ -30,6 +27,9 @@ Log = Annotated[Path, typer.Argument(help="The log file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Days = Annotated[float | None, typer.Option(help="Only searches older than so many days.")]
 
+WIDTH = 100
+"""Characters of a query that are printed."""
+
 
 @app.command()
 def show(
@@ -39,8 +39,12 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print the latest searches: hits as they were shown, and what the user did with them."""
-
-    show_searches(log, last=last, collection=collection, as_json=as_json)
+    with open_log(log) as opened:
+        for search in opened.searches(collection=collection, last=last):
+            if as_json:
+                print_json(search.as_row())
+            else:
+                _show(search)
 
 
 @app.command("import")
@@ -53,15 +57,27 @@ def import_(
     ] = None,
 ) -> None:
     """Add searches to a log, which is made if it is not there. Importing a file twice adds nothing."""
-
-    import_searches(log, source, columns=columns)
+    log_columns = None if columns is None else read_columns(columns)
+    if not source.is_file():
+        raise LogError(f"cannot read {source}: there is no such file")
+    with RetrievalLog(log) as opened:
+        with ConsoleReporter().step(f"import {source}", None):
+            if log_columns is not None:
+                added = opened.extend(read_log(source, log_columns))
+            elif source.suffix == ".json":
+                added = opened.extend(read_qa_dataset(source).searches(modified(source)))
+            elif source.suffix == ".jsonl":
+                added = opened.import_jsonl(source)
+            else:
+                raise UsageError(f"{source} is another system's log: say with --columns which column is what")
+        say(f"{log}: {added} searches added, {len(opened)} in all")
 
 
 @app.command()
 def export(log: Log, target: Annotated[Path, typer.Argument(help="The .jsonl file to write.")]) -> None:
     """Write a log as JSONL, one row per search."""
-
-    export_searches(log, target)
+    with open_log(log) as opened:
+        say(f"wrote {opened.export_jsonl(target)} searches to {target}")
 
 
 @app.command()
@@ -71,15 +87,26 @@ def stats(
     as_json: AsJson = False,
 ) -> None:
     """Count what is in a log: feedback, clicks by rank, queries that nobody clicked on."""
-
-    show_stats(log, top=top, as_json=as_json)
+    with open_log(log) as opened:
+        counts = opened.stats(top=top)
+    if as_json:
+        print_json(counts.as_row())
+        return
+    for name, value in _lines(counts):
+        say(f"{name:<24}{value}")
+    if counts.shown_by_rank:
+        out.print(_ranks(counts))
+    if counts.unclicked_queries:
+        say("most frequent queries without a click")
+        for query, times in counts.unclicked_queries.items():
+            say(f"{times:>7}  {shortened(query, WIDTH)}")
 
 
 @app.command()
 def forget(log: Log, days: Annotated[float, typer.Option(min=0, help="Searches older than so many days.")]) -> None:
     """Delete old searches with all that hangs on them."""
-
-    forget_searches(log, days=days)
+    with open_log(log) as opened:
+        say(f"{opened.forget(before=_before(days))} searches deleted, {len(opened)} left")
 
 
 @app.command()
@@ -94,12 +121,10 @@ def redact(
     ] = None,
 ) -> None:
     """Take the text out of the queries, for good. Equal queries stay equal under a secret."""
-
-    redact_searches(log, days=days, secret=secret)
-
-
-WIDTH = 100
-"""Characters of a query that are printed: some are megabytes long."""
+    rule = dropped if secret is None else hashed(secret)
+    with open_log(log) as opened:
+        changed = opened.redact(rule, before=None if days is None else _before(days))
+    say(f"{changed} queries redacted")
 
 
 def open_log(path: Path) -> RetrievalLog:
@@ -113,71 +138,6 @@ def open_log(path: Path) -> RetrievalLog:
     return RetrievalLog(path)
 
 
-def show_searches(path: Path, *, last: int, collection: str | None, as_json: bool) -> None:
-    """Print the latest searches, oldest first."""
-    with open_log(path) as log:
-        for search in log.searches(collection=collection, last=last):
-            if as_json:
-                print(json.dumps(search.as_row(), ensure_ascii=False))
-            else:
-                _show(search)
-
-
-def import_searches(path: Path, source: Path, *, columns: str | None) -> None:
-    """Add what a file holds: our export, a finetuning data set of LlamaIndex (.json), or by its columns any log."""
-    named = None if columns is None else read_columns(columns)
-    if not source.is_file():
-        raise LogError(f"cannot read {source}: there is no such file")
-    with RetrievalLog(path) as log:
-        with ConsoleReporter().step(f"import {source}", None):
-            if named is not None:
-                added = log.extend(read_log(source, named))
-            elif source.suffix == ".json":
-                added = log.extend(read_qa_dataset(source).searches(modified(source)))
-            elif source.suffix == ".jsonl":
-                added = log.import_jsonl(source)
-            else:
-                raise UsageError(f"{source} is another system's log: say with --columns which column is what")
-        say(f"{path}: {added} searches added, {len(log)} in all")
-
-
-def export_searches(path: Path, target: Path) -> None:
-    """Write the log as JSONL."""
-    with open_log(path) as log:
-        say(f"wrote {log.export_jsonl(target)} searches to {target}")
-
-
-def show_stats(path: Path, *, top: int, as_json: bool) -> None:
-    """Print the counts as a table, or as JSON."""
-    with open_log(path) as log:
-        stats = log.stats(top=top)
-    if as_json:
-        print(json.dumps(stats.as_row(), ensure_ascii=False))
-        return
-    for name, value in _lines(stats):
-        say(f"{name:<24}{value}")
-    if stats.shown_by_rank:
-        out.print(_ranks(stats))
-    if stats.unclicked_queries:
-        say("most frequent queries without a click")
-        for query, times in stats.unclicked_queries.items():
-            say(f"{times:>7}  {_cut(query)}")
-
-
-def forget_searches(path: Path, *, days: float) -> None:
-    """Delete searches older than so many days."""
-    with open_log(path) as log:
-        say(f"{log.forget(before=_before(days))} searches deleted, {len(log)} left")
-
-
-def redact_searches(path: Path, *, days: float | None, secret: str | None) -> None:
-    """Replace the texts of searches, all or older ones."""
-    rule = dropped if secret is None else hashed(secret)
-    with open_log(path) as log:
-        changed = log.redact(rule, before=None if days is None else _before(days))
-    say(f"{changed} queries redacted")
-
-
 def read_columns(text: str) -> LogColumns:
     """Read the names of columns from JSON, or from a file of JSON.
 
@@ -187,24 +147,25 @@ def read_columns(text: str) -> LogColumns:
     try:
         row: Any = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"--columns is {_cut(text)!r}, expected JSON or a file of JSON: {error}") from error
-    known = {each.name for each in fields(LogColumns)}
-    if not isinstance(row, dict) or row.keys() - known:
-        raise UsageError(f"--columns has {sorted(row)}, expected an object with some of {sorted(known)}")
+        raise UsageError(
+            f"--columns is {shortened(text, WIDTH)!r}, expected JSON or a file of JSON: {error}"
+        ) from error
+    names = {field.name for field in fields(LogColumns)}
+    if not isinstance(row, dict) or row.keys() - names:
+        raise UsageError(f"--columns has {sorted(row)}, expected an object with some of {sorted(names)}")
     return LogColumns(**row)
 
 
 def _show(search: LoggedSearch) -> None:
-    say(f"{search.at:%Y-%m-%d %H:%M:%S}  {_cut(search.query)}", style="bold")
-    said: dict[str, list[str]] = {}
+    say(f"{search.at:%Y-%m-%d %H:%M:%S}  {shortened(search.query, WIDTH)}", style="bold")
+    feedback: dict[str, list[str]] = {}
     for event in search.feedback:
-        said.setdefault(event.id, []).append(
-            f"{event.kind} {event.value:g}" if event.kind in ("dwell", "rating") else event.kind
-        )
+        value = f" {event.value:g}" if event.kind in ("dwell", "rating") else ""
+        feedback.setdefault(event.id, []).append(f"{event.kind}{value}")
     for hit in search.hits:
         score = "" if hit.score is None else f"{hit.score:.3f}"
-        say(f"{hit.rank:>3}  {score:>6}  {hit.id}  {', '.join(said.pop(hit.id, []))}".rstrip())
-    for passage, events in said.items():
+        say(f"{hit.rank:>3}  {score:>6}  {hit.id}  {', '.join(feedback.pop(hit.id, []))}".rstrip())
+    for passage, events in feedback.items():
         say(f"  -          {passage}  {', '.join(events)} (not shown)")
 
 
@@ -242,8 +203,3 @@ def _before(days: float) -> datetime:
         return datetime.now(UTC) - timedelta(days=days)
     except OverflowError as error:
         raise UsageError(f"--days is {days:g}, expected a number of days that the calendar has") from error
-
-
-def _cut(text: str) -> str:
-    line = " ".join(text[: 4 * WIDTH].split())
-    return line if len(line) <= WIDTH else line[: WIDTH - 3] + "..."

@@ -1,6 +1,4 @@
-"""`embed-plus merge` and `embed-plus prove`: their options.
-
-The bodies of `embed-plus merge` and `embed-plus prove`: open models and collection, measure, print.
+"""`embed-plus merge` and `embed-plus prove`: what comes after training.
 
 Guarantees: nothing is written before everything asked for has been checked and measured. Does not know: how a model was
 trained.
@@ -8,20 +6,17 @@ trained.
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from llama_index_embed_plus.cli.console import DEFAULT_LOCATION, Location, err, say
+from llama_index_embed_plus.cli.console import note, print_json, say
+from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, Location, managed
 from llama_index_embed_plus.cli.train import say_proof, summary_of
 from llama_index_embed_plus.encoders.open import open_encoder
-from llama_index_embed_plus.encoders.text_encoder import TextEncoder
 from llama_index_embed_plus.evaluate.retrieval.files import read_held_out
 from llama_index_embed_plus.training.data.reading import read_training_data
 from llama_index_embed_plus.training.data.splits import as_questions, check_leak
@@ -29,9 +24,6 @@ from llama_index_embed_plus.training.merge import Choice, choose_coefficient, in
 from llama_index_embed_plus.training.proof.model_card import record_proof
 from llama_index_embed_plus.training.proof.proof import prove
 from llama_index_embed_plus.training.proof.report import read_report
-from qdrant_tools.client.connect import connect
-from qdrant_tools.collections.collection import Collection
-from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import UsageError
 from qdrant_tools.records import HeldOut
 
@@ -55,8 +47,27 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Average a model with the one it was trained from: old skills come back, most of the new ones stay."""
-
-    merge_models(base, tuned, out, coefficient, Asked(queries, qrels, collection, location), as_json=as_json)
+    by_queries = (queries, qrels, collection)
+    complete, empty = None not in by_queries, by_queries == (None, None, None)
+    if (coefficient is None) != complete or (coefficient is not None and not empty):
+        raise UsageError("give either --coefficient, or --queries, --qrels and --collection to choose it by")
+    choice = None
+    if queries is not None and qrels is not None and collection is not None:
+        choice = _choose(base, tuned, read_held_out(queries, qrels), collection, location)
+        coefficient = choice.coefficient
+        if coefficient == 0:
+            raise UsageError(f"no mixture is better than {base!r} on the dev queries without forgetting: keep the base")
+    assert coefficient is not None
+    report = interpolate(base, tuned, coefficient, out)
+    trials = choice.trials if choice is not None else ()
+    if as_json:
+        rows = [asdict(trial) for trial in trials]
+        print_json({**summary_of(out, report), "coefficient": coefficient, "trials": rows})
+        return
+    for trial in trials:
+        say(f"  {trial.coefficient:g}  {trial.change}{'' if trial.allowed else '  forgets too much'}")
+    say(f"wrote {out}: {coefficient:g} of {tuned}, the rest of {base}")
+    say("not measured yet: `embed-plus prove` does that, with queries that did not choose")
 
 
 @app.command("prove")
@@ -73,88 +84,23 @@ def prove_command(
     as_json: AsJson = False,
 ) -> None:
     """Measure a trained model on held-out queries, and write into it whether it may be promoted."""
-
-    prove_model(model, base, Asked(queries, qrels, collection, location), examples, as_json=as_json)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The questions to measure by, and the collection that holds their answers."""
-
-    queries: Path | None
-    qrels: Path | None
-    collection: str | None
-    location: str
-
-    @property
-    def complete(self) -> bool:
-        return None not in self._given
-
-    @property
-    def empty(self) -> bool:
-        return self._given == (None, None, None)
-
-    @property
-    def _given(self) -> tuple[object, ...]:
-        return self.queries, self.qrels, self.collection
-
-    def held_out(self) -> HeldOut:
-        assert self.queries is not None and self.qrels is not None
-        return read_held_out(self.queries, self.qrels)
-
-    @contextmanager
-    def opened(self, encoder: TextEncoder) -> Iterator[Collection]:
-        """The collection, which must hold vectors of `encoder`."""
-        assert self.collection is not None
-        with closing(connect(self.location, create=False)) as client:
-            yield CollectionManager(client).open(self.collection, encoder)
-
-
-def merge_models(base: str, tuned: str, out: Path, coefficient: float | None, asked: Asked, *, as_json: bool) -> None:
-    """Write the model at `coefficient`, or at the one that the dev queries choose.
-
-    Raises:
-        UsageError: both or neither of a coefficient and dev queries, or no coefficient keeps what the base can do.
-    """
-    if (coefficient is None) != asked.complete or (coefficient is not None and not asked.empty):
-        raise UsageError("give either --coefficient, or --queries, --qrels and --collection to choose it by")
-    choice = None if coefficient is not None else _choose(base, tuned, asked)
-    if choice is not None and choice.coefficient == 0:
-        raise UsageError(f"no mixture is better than {base!r} on the dev queries without forgetting: keep the base")
-    between = coefficient if choice is None else choice.coefficient
-    assert between is not None
-    report = interpolate(base, tuned, between, out)
-    if as_json:
-        trials = [] if choice is None else [asdict(trial) for trial in choice.trials]
-        say(json.dumps({**summary_of(out, report), "coefficient": between, "trials": trials}, ensure_ascii=False))
-        return
-    for trial in () if choice is None else choice.trials:
-        say(f"  {trial.coefficient:g}  {trial.change}{'' if trial.allowed else '  forgets too much'}")
-    say(f"wrote {out}: {between:g} of {tuned}, the rest of {base}")
-    say("not measured yet: `embed-plus prove` does that, with queries that did not choose")
-
-
-def prove_model(model: Path, base: str, asked: Asked, examples: Path | None, *, as_json: bool) -> None:
-    """Measure a model against its base, and write the proof into its report.
-
-    Raises:
-        LeakError: `examples`, what it was trained on, give a query away; then nothing is measured.
-    """
     if read_report(model) is None:
         raise UsageError(f"{model} was not trained here: there is no report to put a proof into")
-    before, after, held_out = open_encoder(base), open_encoder(model), asked.held_out()
+    before, after, held_out = open_encoder(base), open_encoder(model), read_held_out(queries, qrels)
     if examples is not None:
         check_leak(as_questions(read_training_data(examples).rows), held_out, encoder=before)
-    with asked.opened(before) as collection:
-        report = record_proof(model, prove(before, after, held_out, collection=collection))
+    with managed(location) as manager:
+        proof = prove(before, after, held_out, collection=manager.open(collection, before))
+        report = record_proof(model, proof)
     if as_json:
-        say(json.dumps(summary_of(model, report), ensure_ascii=False))
+        print_json(summary_of(model, report))
         return
     say_proof(report)
 
 
-def _choose(base: str, tuned: str, asked: Asked) -> Choice:
-    dev, encoder = asked.held_out(), open_encoder(base)
-    err.print("choose a coefficient on the dev queries", markup=False)
-    with asked.opened(encoder) as collection, tempfile.TemporaryDirectory() as scratch:
-        return choose_coefficient(encoder, interpolated(base, tuned, Path(scratch)), dev, collection=collection)
+def _choose(base: str, tuned: str, dev: HeldOut, collection: str, location: str) -> Choice:
+    encoder = open_encoder(base)
+    note("choose a coefficient on the dev queries")
+    with managed(location) as manager, tempfile.TemporaryDirectory() as scratch:
+        searched = manager.open(collection, encoder)
+        return choose_coefficient(encoder, interpolated(base, tuned, Path(scratch)), dev, collection=searched)

@@ -1,35 +1,18 @@
-"""`embed-plus mine` and `embed-plus audit`: their options.
-
-The bodies of `embed-plus mine` and `embed-plus audit`.
-"""
+"""`embed-plus mine` and `embed-plus audit`: a log and its collection -> training examples, and how good they are."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from llama_index_embed_plus.cli.console import (
-    DEFAULT_LOCATION,
-    DEFAULT_MODEL,
-    Backend,
-    ConsoleReporter,
-    Location,
-    Model,
-    err,
-    say,
-)
+from llama_index_embed_plus.cli.console import ConsoleReporter, resumable, say
 from llama_index_embed_plus.cli.log import open_log
-from llama_index_embed_plus.cli.opened import Where
-from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, DEFAULT_MODEL, Backend, Location, Model, opened
 from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries
-from qdrant_tools.client.connect import connect
-from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.debias import (
     aggregate,
     click_over_no_click_next,
@@ -42,6 +25,7 @@ from qdrant_tools.debias import (
     rated,
 )
 from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.files import write_text
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.mining.calibration import calibrate
 from qdrant_tools.mining.false_negatives import Audit, audit, write_sheet
@@ -84,7 +68,9 @@ def mine_command(
         str | None,
         typer.Option(help="Metadata field that names a passage's document: its other passages are left out."),
     ] = None,
-    calibrate: Annotated[bool, typer.Option(help="Pick that share, or a margin, from the labels.")] = False,
+    pick: Annotated[
+        bool, typer.Option("--calibrate/--no-calibrate", help="Pick that share, or a margin, from the labels.")
+    ] = False,
     source: Annotated[Literal["dense", "lexical", "both"], typer.Option(help="Nearest vectors, BM25, or both.")] = (
         "dense"
     ),
@@ -100,7 +86,6 @@ def mine_command(
     backend: Backend = "auto",
 ) -> None:
     """Make training examples with hard negatives of a log and the collection that it searched. Can be interrupted."""
-
     if promote and judge is None:
         raise UsageError("--promote is about what a judge finds: give --judge too")
     settings = MiningSettings(
@@ -117,8 +102,34 @@ def mine_command(
         sampling=sampling,
         seed=seed,
     )
-    plan = Plan(rule, settings, calibrate, None if judge is None else (judge, threshold, promote))
-    mine_log(collection, log, out, plan, Where(location, model, backend))
+    reporter = ConsoleReporter()
+    with opened(collection, location, model, backend) as (docs, encoder):
+        labels = labels_of(log, (collection, docs.name), rule)
+        if pick:
+            with reporter.step("calibrate", None) as advance:
+                calibration = calibrate(docs, labels, encoder, settings=settings, progress=advance)
+            settings = calibration.settings
+            limit = f"max_share {settings.max_share}" if settings.margin is None else f"margin {settings.margin}"
+            say(f"calibrated ({calibration.method}, {calibration.queries} queries): {limit}")
+        with (
+            resumable(f"run the same command again to go on with {out}"),
+            reporter.step(f"mine {collection}", len(positives_by_query(labels))) as advance,
+        ):
+            report = mine_to_jsonl(
+                docs,
+                labels,
+                encoder,
+                path=out,
+                settings=settings,
+                judge=_cross_encoder(judge, threshold, promote=promote),
+                progress=advance,
+            )
+    counts = report.stats.counts
+    say(
+        f"wrote {out}: {counts['examples']} examples with {counts['negatives']} negatives from {report.queries} queries"
+    )
+    for name, count in report.stats.discarded().items():
+        say(f"  {name:<20}{count:>9}")
 
 
 @app.command("audit")
@@ -130,23 +141,42 @@ def audit_command(
     ),
     judge: JudgeModel = None,
     threshold: Threshold = 0.5,
-    write_sheet: Annotated[Path | None, typer.Option(help="Write a sample of negatives as CSV, to fill in.")] = None,
+    new_sheet: Annotated[
+        Path | None, typer.Option("--write-sheet", help="Write a sample of negatives as CSV, to fill in.")
+    ] = None,
     sheet: Annotated[Path | None, typer.Option(help="Such a CSV, filled in.")] = None,
     page: Annotated[bool, typer.Option(help="Draw the page; needs the extra 'plot'.")] = True,
 ) -> None:
     """Say how many negatives are probably answers. Writes EXAMPLES.audit.json and EXAMPLES.audit.png."""
+    if (qrels is None) != (queries is None):
+        raise UsageError("--qrels and --queries go together: examples know the texts of queries, qrels their ids")
+    judgements = None if qrels is None or queries is None else read_judgements(qrels, queries)
+    stats = read_stats(examples)
+    with ConsoleReporter().step(f"audit {examples}", None):
+        report = audit(
+            read_examples(examples),
+            judgements=judgements,
+            judge=_cross_encoder(judge, threshold),
+            sheet=sheet,
+            stats=stats,
+        )
+    _show(report)
+    written = [examples.with_suffix(".audit.json")]
+    write_text(written[0], json.dumps(report.as_row(), indent=2))
+    if new_sheet is not None:
+        write_sheet(read_examples(examples), new_sheet)
+        written.append(new_sheet)
+    if page:
+        from llama_index_embed_plus.evaluate.plots.pages import audit_page
 
-    judged = None if judge is None else (judge, threshold, False)
-    audit_examples(examples, Sources(qrels, queries, judged, sheet), write_to=write_sheet, page=page)
-
-
-CrossEncoderJudge = tuple[str, float, bool]
-"""Folder or name of a cross-encoder, its threshold, and whether what it finds becomes a positive."""
+        written.append(examples.with_suffix(".audit.png"))
+        audit_page(written[-1], report, title=examples.name)
+    say(f"wrote {', '.join(map(str, written))}")
 
 
 def _propensity(searches: Iterable[LoggedSearch]) -> list[Label]:
-    seen = list(searches)
-    return inverse_propensity(seen, fit_click_model(seen))
+    listed = list(searches)
+    return inverse_propensity(listed, fit_click_model(listed))
 
 
 RULES: Mapping[str, Callable[[Iterable[LoggedSearch]], list[Label]]] = {
@@ -160,45 +190,6 @@ RULES: Mapping[str, Callable[[Iterable[LoggedSearch]], list[Label]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How labels are made of the log, and negatives of the collection."""
-
-    rule: str
-    settings: MiningSettings
-    calibrate: bool = False
-    judge: CrossEncoderJudge | None = None
-
-
-def mine_log(collection: str, log: Path, target: Path, plan: Plan, where: Where) -> None:
-    """Mine into a file and print the account. The same command goes on with an interrupted file."""
-    with closing(connect(where.location, create=False)) as client:
-        encoder = open_encoder(where.model, backend=where.backend)
-        source = CollectionManager(client).open(collection, encoder)
-        labels = labels_of(log, (collection, source.name), plan.rule)
-        reporter = ConsoleReporter()
-        settings = plan.settings
-        if plan.calibrate:
-            with reporter.step("calibrate", None) as advance:
-                found = calibrate(source, labels, encoder, settings=settings, progress=advance)
-            settings = found.settings
-            limit = f"max_share {settings.max_share}" if settings.margin is None else f"margin {settings.margin}"
-            say(f"calibrated ({found.method}, {found.queries} queries): {limit}")
-        try:
-            with reporter.step(f"mine {collection}", len(positives_by_query(labels))) as advance:
-                report = mine_to_jsonl(
-                    source, labels, encoder, path=target, settings=settings, judge=_opened(plan.judge), progress=advance
-                )
-        except KeyboardInterrupt:
-            err.print(f"interrupted: run the same command again to go on with {target}", markup=False, soft_wrap=True)
-            raise typer.Exit(130) from None
-    counts = report.stats.counts
-    made = f"{counts['examples']} examples with {counts['negatives']} negatives from {report.queries} queries"
-    say(f"wrote {target}: {made}")
-    for name, count in report.stats.discarded().items():
-        say(f"  {name:<20}{count:>9}")
-
-
 def labels_of(log: Path, collections: tuple[str, ...], rule: str) -> list[Label]:
     """The labels that a rule makes of the searches in one collection, which may be known by several names.
 
@@ -207,56 +198,17 @@ def labels_of(log: Path, collections: tuple[str, ...], rule: str) -> list[Label]
     Raises:
         UsageError: the log has no such search, or the rule finds no positive.
     """
-    with open_log(log) as opened:
-        known = opened.stats(top=0).collections
-        if not {*collections, ""} & known.keys():
-            raise UsageError(f"{log} has no searches in {collections[0]!r}, but in {', '.join(known) or 'none at all'}")
-        wanted = {*collections, ""}
-        labels = aggregate(RULES[rule](search for search in opened.searches() if search.collection in wanted))
+    names = {*collections, ""}
+    with open_log(log) as retrievals:
+        logged = retrievals.stats(top=0).collections
+        if not names & logged.keys():
+            raise UsageError(
+                f"{log} has no searches in {collections[0]!r}, but in {', '.join(logged) or 'none at all'}"
+            )
+        labels = aggregate(RULES[rule](search for search in retrievals.searches() if search.collection in names))
     if not any(label.weight > 0 for label in labels):
         raise UsageError(f"the rule {rule!r} finds no positive in {log}: it has not the feedback that the rule needs")
     return labels
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Who may say that a negative is an answer."""
-
-    qrels: Path | None = None
-    queries: Path | None = None
-    judge: CrossEncoderJudge | None = None
-    sheet: Path | None = None
-
-
-def audit_examples(examples: Path, sources: Sources, *, write_to: Path | None, page: bool) -> None:
-    """Audit, print, and write the findings beside the examples as JSON and as a page."""
-    if (sources.qrels is None) != (sources.queries is None):
-        raise UsageError("--qrels and --queries go together: examples know the texts of queries, qrels their ids")
-    judgements = None
-    if sources.qrels is not None and sources.queries is not None:
-        judgements = read_judgements(sources.qrels, sources.queries)
-    stats = read_stats(examples)
-    with ConsoleReporter().step(f"audit {examples}", None):
-        found = audit(
-            read_examples(examples),
-            judgements=judgements,
-            judge=_opened(sources.judge),
-            sheet=sources.sheet,
-            stats=stats,
-        )
-    _show(found)
-    report = examples.with_suffix(".audit.json")
-    report.write_text(json.dumps(found.as_row(), indent=2), encoding="utf-8")
-    written = [report]
-    if write_to is not None:
-        write_sheet(read_examples(examples), write_to)
-        written.append(write_to)
-    if page:
-        from llama_index_embed_plus.evaluate.plots.pages import audit_page
-
-        written.append(examples.with_suffix(".audit.png"))
-        audit_page(written[-1], found, title=examples.name)
-    say(f"wrote {', '.join(map(str, written))}")
 
 
 def read_judgements(qrels: Path, queries: Path) -> list[Label]:
@@ -277,22 +229,21 @@ def read_judgements(qrels: Path, queries: Path) -> list[Label]:
         raise InputError(f"{qrels} and {queries} are no judgements with their queries: {error}") from error
 
 
-def _show(found: Audit) -> None:
-    say(f"{found.examples} examples, {found.negatives} negatives, {found.distinct_negatives} distinct ones")
-    say(f"{found.without_negatives} examples lost all their negatives")
-    for finding in found.false_negatives:
+def _show(report: Audit) -> None:
+    say(f"{report.examples} examples, {report.negatives} negatives, {report.distinct_negatives} distinct ones")
+    say(f"{report.without_negatives} examples lost all their negatives")
+    for finding in report.false_negatives:
         share = f"{finding.rate:.1%}, 95 % interval {finding.low:.1%} to {finding.high:.1%}"
         say(f"{finding.relevant} of {finding.looked_at} negatives are answers by {finding.source} ({share})")
-    if not found.false_negatives:
+    if not report.false_negatives:
         say("nobody said which negatives are answers: give --qrels, --judge or --sheet")
-    for rule, removed in found.removed.items():
-        say(f"  {rule:<20}{removed:>9}  {found.removed_share[rule]:6.1%} of the candidates")
+    for rule, removed in report.removed.items():
+        say(f"  {rule:<20}{removed:>9}  {report.removed_share[rule]:6.1%} of the candidates")
 
 
-def _opened(judge: CrossEncoderJudge | None) -> Judge | None:
+def _cross_encoder(judge: str | None, threshold: float, *, promote: bool = False) -> Judge | None:
     if judge is None:
         return None
     from llama_index_embed_plus.encoders.cross_encoder import cross_encoder_judge
 
-    model, threshold, promote = judge
-    return cross_encoder_judge(model, threshold=threshold, promote=promote)
+    return cross_encoder_judge(judge, threshold=threshold, promote=promote)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from llama_index_embed_plus.cli.console import ConsoleReporter, out
+from llama_index_embed_plus.cli.console import ConsoleReporter, out, say
 from llama_index_embed_plus.encoders.open import Description, describe
 from llama_index_embed_plus.export.export import export_onnx
 
@@ -24,62 +24,51 @@ def describe_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show everything that decides a model's vectors, and where each fact comes from."""
-
-    show_model(model, as_json=as_json)
+    description = describe(model)
+    if as_json:
+        print(json.dumps(_row(description), ensure_ascii=False, default=str))
+        return
+    say(f"{description.space}  ({description.build}), {description.folder}")
+    table = Table("fact", "value", "from")
+    for fact in description.facts:
+        table.add_row(fact.name, _plain(fact.value), fact.source)
+    out.print(table, markup=False)
+    for build, report in description.builds.items():
+        parity = report.get("parity")
+        if isinstance(parity, dict):
+            agreement = f"cosine {parity['cosine_mean']:.5f} in the mean, {parity['cosine_min']:.5f} at worst"
+            say(f"build {build}: {agreement}, against {parity['reference']}")
+    for note in description.notes:
+        say(f"note: {note}")
 
 
 @app.command()
 def export(
     model: Annotated[str, typer.Argument(help="A model name or folder.")],
-    out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
+    folder: Annotated[Path, typer.Argument(metavar="out", help="The folder to write; it must not exist.")],
     precision: Precision = "fp32",
     force: Annotated[bool, typer.Option(help="Write the model even if it does not agree with its original.")] = False,
 ) -> None:
     """Write a model folder with an ONNX build, which serves without torch, and print how well it agrees."""
-    export_model(model, out, precision=precision, force=force)
-
-
-def export_model(model: str, folder: Path, *, precision: Literal["fp32", "int8"], force: bool) -> None:
-    """Export and print the parity report."""
     with ConsoleReporter().step(f"export {model}", None):
         parity = export_onnx(model, folder, precision=precision, force=force)
     out.print(f"wrote {folder} ({precision})")
     out.print(parity.summary())
 
 
-def show_model(model: str, *, as_json: bool) -> None:
-    """Describe a model as a table, or as one JSON object."""
-    found = describe(model)
-    if as_json:
-        print(json.dumps(_row(found), ensure_ascii=False, default=str))
-        return
-    out.print(f"{found.space}  ({found.build}), {found.folder}", markup=False, soft_wrap=True)
-    table = Table("fact", "value", "from")
-    for fact in found.facts:
-        table.add_row(fact.name, _shown(fact.value), fact.source)
-    out.print(table, markup=False)
-    for build, report in found.builds.items():
-        parity = report.get("parity")
-        if isinstance(parity, dict):
-            agreement = f"cosine {parity['cosine_mean']:.5f} in the mean, {parity['cosine_min']:.5f} at worst"
-            out.print(f"build {build}: {agreement}, against {parity['reference']}", markup=False, soft_wrap=True)
-    for note in found.notes:
-        out.print(f"note: {note}", markup=False, soft_wrap=True)
-
-
-def _row(found: Description) -> dict[str, Any]:
-    facts = {fact.name: {"value": fact.value, "source": fact.source} for fact in found.facts}
+def _row(description: Description) -> dict[str, Any]:
+    facts = {fact.name: {"value": fact.value, "source": fact.source} for fact in description.facts}
     return {
-        "space": found.space,
-        "build": found.build,
-        "folder": str(found.folder),
+        "space": description.space,
+        "build": description.build,
+        "folder": str(description.folder),
         "facts": facts,
-        "builds": {name: dict(report) for name, report in found.builds.items()},
-        "notes": list(found.notes),
+        "builds": {name: dict(report) for name, report in description.builds.items()},
+        "notes": list(description.notes),
     }
 
 
-def _shown(value: Any) -> str:
+def _plain(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     return "none" if value in ("", None) else repr(value) if isinstance(value, str) else str(value)

@@ -1,16 +1,51 @@
-"""Where a command looks and with what: the location, the model and the backend, as its options say."""
+"""The options that say where collections live and which encoder serves, and what they open.
+
+Guarantees: every client that is opened is closed. Does not know: what a command does with it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Annotated
 
-from llama_index_embed_plus.encoders.open import BackendName
+import typer
+
+from llama_index_embed_plus.encoders.open import BackendName, open_encoder
+from llama_index_embed_plus.encoders.text_encoder import TextEncoder
+from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.manager import CollectionManager
+
+Location = Annotated[
+    str,
+    typer.Option(
+        envvar="EMBED_PLUS_LOCATION",
+        help="Where collections live: a folder, a server URL (key from QDRANT_API_KEY), or ':memory:'.",
+    ),
+]
+Model = Annotated[str, typer.Option(envvar="EMBED_PLUS_MODEL", help="A model name or folder.")]
+Backend = Annotated[
+    BackendName,
+    typer.Option(help="What computes the vectors; auto takes ONNX where there is one."),
+]
+
+DEFAULT_LOCATION = "embed-plus-data"
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
 
-@dataclass(frozen=True)
-class Where:
-    """Which collections, and which encoder."""
+@contextmanager
+def managed(location: str, *, create: bool = False) -> Iterator[CollectionManager]:
+    """The collections of a location. It must be there, unless `create`."""
+    with closing(connect(location, create=create)) as client:
+        yield CollectionManager(client)
 
-    location: str
-    model: str
-    backend: BackendName
+
+@contextmanager
+def opened(
+    name: str, location: str, model: str, backend: BackendName = "auto"
+) -> Iterator[tuple[Collection, TextEncoder]]:
+    """A collection or alias that must be there, and the encoder that filled it."""
+    with managed(location) as manager:
+        encoder = open_encoder(model, backend=backend)
+        yield manager.open(name, encoder), encoder

@@ -5,18 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
-from llama_index_embed_plus.cli.collections import managed, print_json, resumable
-from llama_index_embed_plus.cli.console import DEFAULT_LOCATION, Backend, ConsoleReporter, Location, err, out, say
-from llama_index_embed_plus.cli.monitor import read_query_texts
-from llama_index_embed_plus.cli.opened import Where
+from llama_index_embed_plus.cli.console import ConsoleReporter, note, print_json, resumable, say
+from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, Backend, Location, managed
 from llama_index_embed_plus.encoders.open import BackendName, open_encoder
-from llama_index_embed_plus.evaluate.retrieval.files import read_held_out
+from llama_index_embed_plus.evaluate.retrieval.files import read_held_out, read_query_texts
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import CollectionError, LocationError, UsageError
 from qdrant_tools.promotion.bridge import BridgeMethod, draw_sample, measure_bridge
@@ -50,6 +48,9 @@ MaxDrop = Annotated[float, typer.Option(help="How much worse nDCG may be on the 
 BatchSize = Annotated[int, typer.Option(min=1, help="Passages embedded and stored at a time.")]
 
 
+AGAIN = "the old model serves; run the same command again to go on"
+
+
 @app.command()
 def plan(
     alias: Alias,
@@ -60,8 +61,14 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what would be done and what it takes; change nothing."""
-
-    show_plan(alias, Where(location, model, backend), in_place=in_place, as_json=as_json)
+    with _promotion(alias, location, model, backend, in_place=in_place) as promotion:
+        steps = promotion.plan()
+    if as_json:
+        scarce = steps.disk is not None and steps.disk.scarce
+        print_json(asdict(steps) | {"next_step": steps.next_step, "scarce": scarce})
+        return
+    for line in _lines(steps):
+        say(line)
 
 
 @app.command()
@@ -76,9 +83,12 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Embed the stored texts by the new model while the old one serves. Can be interrupted and run again."""
-
-    where = Where(location, model, backend)
-    build_next(alias, where, in_place=in_place, force=force, batch_size=batch_size, as_json=as_json)
+    with _promotion(alias, location, model, backend, in_place=in_place) as promotion:
+        report = _build(promotion, promotion.plan(), force=force, batch_size=batch_size)
+    if as_json:
+        print_json(report)
+    else:
+        say("{target}: {written} embedded, {deleted} removed".format(**report))
 
 
 @app.command()
@@ -96,9 +106,15 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check what was built. Exit code 1 if it does not pass."""
-
     gates = Gates(samples=samples, recall=recall, max_drop=max_drop)
-    verify_next(alias, Where(location, model, backend), gates, Judged(queries, qrels, before), as_json=as_json)
+    with _promotion(alias, location, model, backend) as promotion:
+        verification = _verify(promotion, gates, *_held_out(queries, qrels, before, backend))
+    if as_json:
+        print_json(verification.as_row())
+    else:
+        _show(verification)
+    if not verification.passed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -111,8 +127,8 @@ def switch(
     as_json: AsJson = False,
 ) -> None:
     """Let the alias serve the new model, in one atomic step."""
-
-    switch_to(alias, Where(location, model, backend), force=force, as_json=as_json)
+    with _promotion(alias, location, model, backend) as promotion:
+        _switch(promotion, force=force, as_json=as_json)
 
 
 @app.command()
@@ -133,10 +149,19 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Build, verify, and switch if every check passes. Can be interrupted and run again."""
-
-    gates, judged = Gates(samples=samples, recall=recall, max_drop=max_drop), Judged(queries, qrels, before)
-    where = Where(location, model, backend)
-    promote(alias, where, gates, judged, in_place=in_place, force=force, batch_size=batch_size, as_json=as_json)
+    gates = Gates(samples=samples, recall=recall, max_drop=max_drop)
+    with _promotion(alias, location, model, backend, in_place=in_place) as promotion:
+        steps = promotion.plan()
+        held_out, serving = _held_out(queries, qrels, before, backend)
+        if steps.kind != "nothing":
+            _build(promotion, steps, force=force, batch_size=batch_size)
+            # an adapter embeds nothing: forced and without queries there is nothing to check
+            if held_out is not None or steps.kind != "adapter" or not force:
+                verification = _verify(promotion, gates, held_out, serving)
+                _show(verification, to_stderr=as_json)
+                if not verification.passed and not force:
+                    raise CollectionError(f"{alias!r} keeps its encoder: {'; '.join(verification.failed)}")
+        _switch(promotion, force=force, as_json=as_json)
 
 
 @app.command()
@@ -152,9 +177,22 @@ def bridge(
     as_json: AsJson = False,
 ) -> None:
     """Measure what the new model's queries find among the old vectors through a map, before anything is embedded."""
-
-    where = Where(location, model, backend)
-    show_bridge(alias, where, queries, sample=sample, k=k, before=before, as_json=as_json)
+    texts = read_query_texts(queries)
+    with _promotion(alias, location, model, backend) as promotion, ConsoleReporter().step(f"bridge {alias}", None):
+        stored = draw_sample(promotion.manager.open(alias), promotion.encoder, size=sample)
+        old = None if before is None else open_encoder(before, backend=backend)
+        reports = [
+            measure_bridge(stored, texts, promotion.encoder, old=old, k=k, method=method)[1]
+            for method in get_args(BridgeMethod)
+        ]
+    if as_json:
+        print_json({"alias": alias, "bridges": [report.as_row() for report in reports]})
+        return
+    say(f"recall@{k} against re-embedding {reports[0].sample} texts, {len(texts)} queries")
+    for report in reports:
+        say(f"  {report.method:<12}{report.bridged:.3f}")
+    if reports[0].unbridged is not None:
+        say(f"  {'the old model':<12}{reports[0].unbridged:.3f}")
 
 
 @app.command("rollback")
@@ -169,153 +207,50 @@ def rollback_command(
     as_json: AsJson = False,
 ) -> None:
     """Let the alias serve again what it served before the last switch."""
-
-    roll_back(alias, location, model, backend, force=force, as_json=as_json)
-
-
-@app.command("cleanup")
-def cleanup_command(alias: Alias, location: Location = DEFAULT_LOCATION, as_json: AsJson = False) -> None:
-    """Drop what does not serve any more: after a switch the old vectors, before one the new ones."""
-
-    clean_up(alias, location, as_json=as_json)
-
-
-AGAIN = "the old model serves; run the same command again to go on"
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Held-out queries with judgements, and the model that serves now."""
-
-    queries: Path | None
-    qrels: Path | None
-    before: str | None
-
-    def read(self, where: Where) -> tuple[HeldOut | None, Encoder | None]:
-        """Return the held-out queries and the encoder that serves now, as far as they were named.
-
-        Raises:
-            UsageError: one of the files without the other, or a model without them.
-            InputError: a row without the columns.
-        """
-        if self.queries is None or self.qrels is None:
-            if self.queries is None and self.qrels is None and self.before is None:
-                return None, None
-            raise UsageError("--queries and --qrels go together, and --before needs both")
-        before = None if self.before is None else open_encoder(self.before, backend=where.backend)
-        return read_held_out(self.queries, self.qrels), before
-
-
-@contextmanager
-def _promotion(alias: str, where: Where, *, in_place: bool = False) -> Iterator[Promotion]:
-    with managed(where.location) as manager:
-        manager.resolve(alias)  # before a model is opened for nothing
-        encoder = open_encoder(where.model, backend=where.backend)
-        yield Promotion(manager, alias, encoder, in_place=in_place)
-
-
-def show_plan(alias: str, where: Where, *, in_place: bool, as_json: bool) -> None:
-    with _promotion(alias, where, in_place=in_place) as promotion:
-        plan = promotion.plan()
-    if as_json:
-        scarce = plan.disk is not None and plan.disk.scarce
-        print_json(asdict(plan) | {"next_step": plan.next_step, "scarce": scarce})
-        return
-    for line in _lines(plan):
-        say(line)
-
-
-def build_next(alias: str, where: Where, *, in_place: bool, force: bool, batch_size: int, as_json: bool) -> None:
-    with _promotion(alias, where, in_place=in_place) as promotion:
-        built = _build(promotion, promotion.plan(), force=force, batch_size=batch_size)
-    if as_json:
-        print_json(built)
-    else:
-        say("{target}: {written} embedded, {deleted} removed".format(**built))
-
-
-def verify_next(alias: str, where: Where, gates: Gates, judged: Judged, *, as_json: bool) -> None:
-    with _promotion(alias, where) as promotion:
-        verification = _verify(promotion, gates, *judged.read(where))
-    if as_json:
-        print_json(verification.as_row())
-    else:
-        _show(verification)
-    if not verification.passed:
-        raise typer.Exit(1)
-
-
-def switch_to(alias: str, where: Where, *, force: bool, as_json: bool) -> None:
-    with _promotion(alias, where) as promotion:
-        _switch(promotion, force=force, as_json=as_json)
-
-
-def promote(
-    alias: str,
-    where: Where,
-    gates: Gates,
-    judged: Judged,
-    *,
-    in_place: bool,
-    force: bool,
-    batch_size: int,
-    as_json: bool,
-) -> None:
-    """All steps up to the switch; a check that fails ends it before, unless forced."""
-    with _promotion(alias, where, in_place=in_place) as promotion:
-        plan = promotion.plan()
-        held_out, before = judged.read(where)
-        if plan.kind != "nothing":
-            _build(promotion, plan, force=force, batch_size=batch_size)
-            if held_out is not None or plan.kind != "adapter" or not force:
-                verification = _verify(promotion, gates, held_out, before)
-                _show(verification, to_stderr=as_json)
-                if not verification.passed and not force:
-                    raise CollectionError(f"{alias!r} keeps its encoder: {'; '.join(verification.failed)}")
-        _switch(promotion, force=force, as_json=as_json)
-
-
-def show_bridge(
-    alias: str, where: Where, queries: Path, *, sample: int, k: int, before: str | None, as_json: bool
-) -> None:
-    """Fit both maps on half of a sample and print what they find of what a full re-embedding of the rest would."""
-    texts = read_query_texts(queries)
-    with _promotion(alias, where) as promotion, ConsoleReporter().step(f"bridge {alias}", None):
-        source = promotion.manager.open(alias)
-        drawn = draw_sample(source, promotion.encoder, size=sample)
-        old = None if before is None else open_encoder(before, backend=where.backend)
-        reports = [
-            measure_bridge(drawn, texts, promotion.encoder, old=old, k=k, method=method)[1]
-            for method in get_args(BridgeMethod)
-        ]
-    if as_json:
-        print_json({"alias": alias, "bridges": [report.as_row() for report in reports]})
-        return
-    say(f"recall@{k} against re-embedding {reports[0].sample} texts, {len(texts)} queries")
-    for report in reports:
-        say(f"  {report.method:<12}{report.bridged:.3f}")
-    if reports[0].unbridged is not None:
-        say(f"  {'the old model':<12}{reports[0].unbridged:.3f}")
-
-
-def roll_back(
-    alias: str, location: str, model: str | None, backend: BackendName, *, force: bool, as_json: bool
-) -> None:
     with managed(location) as manager:
-        manager.resolve(alias)
+        manager.resolve(alias)  # before a model is opened for nothing
         encoder = None if model is None else open_encoder(model, backend=backend)
         with resumable("run the same command again to go on"):
             report = rollback(manager, alias, encoder=encoder, force=force)
         _show_serving(manager, alias, report, as_json=as_json)
 
 
-def clean_up(alias: str, location: str, *, as_json: bool) -> None:
+@app.command("cleanup")
+def cleanup_command(alias: Alias, location: Location = DEFAULT_LOCATION, as_json: AsJson = False) -> None:
+    """Drop what does not serve any more: after a switch the old vectors, before one the new ones."""
     with managed(location) as manager, resumable("run the same command again to go on"):
         dropped = cleanup(manager, alias)
     if as_json:
         print_json({"dropped": dropped})
     else:
         say(f"dropped {', '.join(dropped)}" if dropped else "nothing to drop")
+
+
+@contextmanager
+def _promotion(
+    alias: str, location: str, model: str, backend: BackendName, *, in_place: bool = False
+) -> Iterator[Promotion]:
+    with managed(location) as manager:
+        manager.resolve(alias)  # before a model is opened for nothing
+        encoder = open_encoder(model, backend=backend)
+        yield Promotion(manager, alias, encoder, in_place=in_place)
+
+
+def _held_out(
+    queries: Path | None, qrels: Path | None, before: str | None, backend: BackendName
+) -> tuple[HeldOut | None, Encoder | None]:
+    """The held-out queries, and the encoder that serves now, as far as the options name them.
+
+    Raises:
+        UsageError: one of the files without the other, or a model without them.
+        InputError: a row without the columns.
+    """
+    if queries is None or qrels is None:
+        if queries is None and qrels is None and before is None:
+            return None, None
+        raise UsageError("--queries and --qrels go together, and --before needs both")
+    serving = None if before is None else open_encoder(before, backend=backend)
+    return read_held_out(queries, qrels), serving
 
 
 def _build(promotion: Promotion, plan: PromotionPlan, *, force: bool, batch_size: int) -> dict[str, object]:
@@ -386,7 +321,7 @@ def _lines(plan: PromotionPlan) -> Iterator[str]:
 def _show(verification: Verification, *, to_stderr: bool = False) -> None:
     for check in verification.checks:
         line = f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.value:.4g}, expected {check.expected}"
-        (err if to_stderr else out).print(line, markup=False, soft_wrap=True)
+        (note if to_stderr else say)(line)
 
 
 def _size(amount: float) -> str:

@@ -206,7 +206,7 @@ def test_ctrl_c_keeps_what_was_reported(tmp_path):
     rows = [{"id": f"row {i}", "text": f"passage number {i}"} for i in range(60_000)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     script = (
-        "import llama_index_embed_plus.cli.opened as c\nindex = c.index_passages\n"
+        "import qdrant_tools.indexing as c\nindex = c.index_passages\n"
         "def telling(*a, progress, **k):\n"
         "    return index(*a, progress=lambda n: (progress(n), print('batch', flush=True)), **k)\n"
         "c.index_passages = telling\nfrom llama_index_embed_plus.cli import main; main()"

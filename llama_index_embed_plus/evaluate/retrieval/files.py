@@ -48,6 +48,20 @@ def read_held_out(queries: Path, qrels: Path, *, passages: Iterable[Passage] = (
     return HeldOut(tuple(read_queries(queries)), read_qrels(qrels), tuple(passages))
 
 
+def read_query_texts(path: Path) -> list[str]:
+    """Read queries without ids: the lines of a text, or the field `text` of `.jsonl` rows.
+
+    Raises:
+        InputError: no such file, or a row without a text.
+    """
+    try:
+        if path.suffix == ".jsonl":
+            return [row.text("text") for row in read_rows(path)]
+        return [line.strip() for _, line in read_lines(path)]
+    except InputError as error:
+        raise InputError(f"{path} has no queries, one per line or as .jsonl rows with a text: {error}") from error
+
+
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     """Read judgements: BEIR's TSV (header `query-id corpus-id score`), or TREC's `query iteration passage grade`.
 

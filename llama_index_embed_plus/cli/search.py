@@ -1,0 +1,176 @@
+"""`embed-plus index`, `search` and `tune`: files -> a collection, a question -> hits, index settings -> figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llama_index_embed_plus.cli.console import ConsoleReporter, err, out, print_json, say, show_hits
+from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, DEFAULT_MODEL, Backend, Location, Model, managed, opened
+from llama_index_embed_plus.documents import read_passages
+from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.evaluate.retrieval.files import read_query_texts
+from qdrant_tools.collections.quantization import Quantization
+from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.tuning import Trial, TuningGrid, TuningReport, apply
+
+app = typer.Typer()
+
+Numbers = Annotated[str | None, typer.Option(help="Values to try, with commas.")]
+
+
+@app.command("index")
+def index_command(
+    source: Annotated[Path, typer.Argument(help="A folder of text files, a text file, or a .jsonl file.")],
+    collection: Annotated[str, typer.Option(help="The collection to fill; made if it is not there.")],
+    location: Location = DEFAULT_LOCATION,
+    model: Model = DEFAULT_MODEL,
+    backend: Backend = "auto",
+) -> None:
+    """Embed passages and add them to a collection. Unchanged passages are skipped."""
+    passages = read_passages(source)
+    encoder = open_encoder(model, backend=backend)
+    reporter = ConsoleReporter()
+    stored = 0
+    with managed(location, create=True) as manager:
+        target = manager.ensure(collection, encoder)
+        try:
+            with reporter.step(f"index {source}", None) as advance:
+
+                def progress(done: int) -> None:
+                    nonlocal stored
+                    stored += done
+                    advance(done)
+
+                report = target.index(passages, progress=progress)
+        except KeyboardInterrupt:
+            err.print(f"interrupted: {stored} passages are indexed; run the same command again to go on")
+            raise typer.Exit(130) from None
+        with reporter.step("build hnsw", None):
+            target.build_index()
+    out.print(f"{collection}: {report.added} added, {report.updated} updated, {report.unchanged} unchanged")
+    if not report.added and not report.updated:
+        out.print("nothing to do: every passage was already indexed")
+
+
+@app.command("search")
+def search_command(
+    collection: Annotated[str, typer.Argument(help="The collection or alias to search.")],
+    question: Annotated[str, typer.Argument(help="What to look for.")],
+    location: Location = DEFAULT_LOCATION,
+    model: Model = DEFAULT_MODEL,
+    backend: Backend = "auto",
+    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 5,
+    exact: Annotated[bool, typer.Option(help="Search every vector instead of HNSW.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON lines.")] = False,
+) -> None:
+    """Search a collection and print the hits."""
+    with opened(collection, location, model, backend) as (docs, _):
+        hits = docs.search(question, k=k, exact=exact)
+    if not as_json:
+        show_hits(question, hits)
+        return
+    for hit in hits:
+        print_json(
+            {"rank": hit.rank, "score": hit.score, "id": hit.id, "text": hit.text, "metadata": dict(hit.metadata)}
+        )
+
+
+@app.command("tune")
+def tune_command(
+    collection: Annotated[str, typer.Argument(help="A collection or alias.")],
+    target_recall: Annotated[float, typer.Option(help="Share of the exact neighbours to be found.")] = 0.95,
+    k: Annotated[int, typer.Option("-k", help="Among how many hits.")] = 10,
+    queries: Annotated[
+        Path | None, typer.Option(help="Real queries (text lines, or .jsonl with a text); else stored vectors ask.")
+    ] = None,
+    held_out: Annotated[int, typer.Option(help="How many stored vectors ask.")] = 200,
+    hnsw_ef: Numbers = None,
+    m: Numbers = None,
+    quantization: Annotated[str | None, typer.Option(help="int8, binary, product, turbo; with commas.")] = None,
+    oversampling: Numbers = None,
+    keep: Annotated[bool, typer.Option("--apply/--no-apply", help="Keep the chosen setting with the collection.")] = (
+        False
+    ),
+    plot: Annotated[Path | None, typer.Option(help="Draw recall against latency; needs the extra 'plot'.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    location: Location = DEFAULT_LOCATION,
+    model: Model = DEFAULT_MODEL,
+    backend: Backend = "auto",
+) -> None:
+    """Measure recall and latency of index settings against exact search, and name the cheapest that finds enough."""
+    grid = grid_of(hnsw_ef, m, quantization, oversampling)
+    reporter = ConsoleReporter()
+    with managed(location) as manager:
+        docs = manager.open(collection)
+        vectors = None
+        if queries is not None:
+            encoder = open_encoder(model, backend=backend)
+            docs.check(encoder)
+            vectors = encoder.encode_queries(read_query_texts(queries))
+        with reporter.step(f"tune {collection}", None) as advance:
+            report = docs.tune(
+                vectors, k=k, target_recall=target_recall, grid=grid, held_out=held_out, progress=advance
+            )
+        applied = keep and not report.chosen.exact
+        if applied:
+            with reporter.step("apply", None):
+                apply(manager, report)
+    if plot is not None:
+        from llama_index_embed_plus.evaluate.plots.pages import recall_latency
+
+        recall_latency(plot, report)
+    if as_json:
+        print_json({**report.as_row(), "applied": applied})
+        return
+    _show(report)
+    if plot is not None:
+        say(f"wrote {plot}")
+    if keep:
+        say(f"kept with {report.collection}" if applied else "nothing to keep: search with exact=True")
+
+
+def grid_of(hnsw_ef: str | None, m: str | None, quantization: str | None, oversampling: str | None) -> TuningGrid:
+    """The grid that the options say; what they leave out is the usual one.
+
+    Raises:
+        UsageError: a value that is no number, or no kind of quantization.
+    """
+    values: dict[str, Any] = {}
+    if hnsw_ef is not None:
+        values["hnsw_ef"] = _values("--hnsw-ef", hnsw_ef, int)
+    if m is not None:
+        values["m"] = _values("--m", m, int)
+    if quantization is not None:
+        values["quantization"] = (None, *_values("--quantization", quantization, Quantization))  # type: ignore[arg-type]
+    if oversampling is not None:
+        values["oversampling"] = _values("--oversampling", oversampling, float)
+    return replace(TuningGrid(), **values)
+
+
+def _values(option: str, text: str, parse: Callable[[str], Any]) -> tuple[Any, ...]:
+    try:
+        return tuple(parse(value.strip()) for value in text.split(","))
+    except (ValueError, InputError) as error:
+        raise UsageError(f"{option} is {text!r}: {error}") from error
+
+
+def _show(report: TuningReport) -> None:
+    say(f"{report.collection}: {report.points} points, {report.queries} queries")
+    say(f"{'setting':<34}{'recall@' + str(report.k):>10}{'p50 ms':>10}{'p95 ms':>10}{'queries/s':>11}")
+    for trial in report.trials:
+        mark = " *" if trial == report.chosen else ""
+        figures = f"{trial.recall:>10.3f}{trial.p50_ms:>10.3f}{trial.p95_ms:>10.3f}{trial.queries_per_second:>11.0f}"
+        say(f"{_label(trial):<34}{figures}{mark}")
+    say(report.reason)
+
+
+def _label(trial: Trial) -> str:
+    if trial.exact:
+        return "exact"
+    quantized = "" if trial.quantization == "none" else f" {trial.quantization} x{trial.oversampling:g}"
+    return f"hnsw_ef={trial.hnsw_ef} m={trial.m}{quantized}"
