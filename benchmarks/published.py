@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from llama_index_embed_plus.encoders.open import BackendName, open_encoder
-from llama_index_embed_plus.evaluate.tasks.run import TaskResult, find_tasks, read_task, run_task
+from llama_index_embed_plus.evaluate.tasks import TaskResult, find_tasks, read_task, run_task
 from llama_index_embed_plus.export.export import export_onnx
 
 PUBLISHED = {

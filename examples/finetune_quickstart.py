@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llama_index_embed_plus import AdaptedEncoder, open_encoder
 from llama_index_embed_plus.demo.corpus import load_docstrings
-from llama_index_embed_plus.evaluate.retrieval.retrieval import compare, evaluate_retrieval
+from llama_index_embed_plus.evaluate import compare, evaluate_retrieval
 from llama_index_embed_plus.training.adapter import fit_adapter
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager

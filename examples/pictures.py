@@ -11,6 +11,7 @@ from pathlib import Path
 
 from llama_index_embed_plus import open_encoder
 from llama_index_embed_plus.demo.corpus import load_docstrings
+from llama_index_embed_plus.evaluate import compare, evaluate_retrieval
 from llama_index_embed_plus.evaluate.plots.pages import (
     before_after,
     query_differences,
@@ -19,7 +20,6 @@ from llama_index_embed_plus.evaluate.plots.pages import (
     scores_by_relevance,
 )
 from llama_index_embed_plus.evaluate.plots.vectors import MapSettings, map_collection, similarity_heatmap, vector_map
-from llama_index_embed_plus.evaluate.retrieval.retrieval import compare, evaluate_retrieval
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.settings import CollectionSettings

@@ -15,15 +15,8 @@ from llama_index_embed_plus.cli.opened import DEFAULT_MODEL, Backend, Model
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
 from llama_index_embed_plus.evaluate.tasks.inputs import Role, needs_eval
-from llama_index_embed_plus.evaluate.tasks.run import (
-    Skipped,
-    Task,
-    TaskOptions,
-    TaskResult,
-    find_tasks,
-    read_task,
-    run_task,
-)
+from llama_index_embed_plus.evaluate.tasks.layouts import Skipped, Task, find_tasks
+from llama_index_embed_plus.evaluate.tasks.run import TaskOptions, TaskResult, read_task, run_task
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.records import Progress, Vectors
 

@@ -13,9 +13,8 @@ from typing import Literal, TypedDict, Unpack, get_args
 
 from qdrant_client import models
 
-from llama_index_embed_plus.evaluate.retrieval.comparison import Comparison, QueryChange, compare
-from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors, embed_passages
-from llama_index_embed_plus.evaluate.retrieval.report import Coverage, PerQuery, RetrievalReport, report_of, texts_by_id
+from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
+from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, report_of, texts_by_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import fetch
 from qdrant_tools.errors import InputError, SpaceMismatchError, UsageError
@@ -27,26 +26,11 @@ from qdrant_tools.search.neighbours import TIE, PointId, nearest_of, recall_at
 from qdrant_tools.search.options import PlainFilter
 from qdrant_tools.validation import checked_count
 
-__all__ = [
-    "Comparison",
-    "Coverage",
-    "PassageVectors",
-    "PerQuery",
-    "QueryChange",
-    "RetrievalReport",
-    "SearchSettings",
-    "compare",
-    "embed_passages",
-    "evaluate_retrieval",
-    "overlap",
-    "report_of",
-]
-
 Mode = Literal["dense", "hybrid", "lexical"]
 PASSAGES_AT_ONCE = 256
 
 
-class SearchArguments(TypedDict, total=False):
+class EvaluationArguments(TypedDict, total=False):
     """The fields of `SearchSettings` as keyword arguments."""
 
     mode: Mode
@@ -86,14 +70,15 @@ def evaluate_retrieval(
     *,
     k: int | Sequence[int] = 10,
     name: str = "",
-    **how: Unpack[SearchArguments],
+    **settings: Unpack[EvaluationArguments],
 ) -> RetrievalReport:
     """Search for every judged query and score what is found against `qrels`, as trec_eval does.
 
-    searched: a collection, searched as `how` says (`SearchSettings`), or vectors, which are always searched exactly.
-    encoder: makes the query vectors; the mode "lexical" needs none.
+    searched: a collection, or vectors, which are always searched exactly.
+    encoder: makes the query vectors. None: that of the collection; the mode "lexical" needs none.
     k: the cutoff, or several; the first is that of the headline, the largest is how many passages are asked for.
     name: of the system, for tables and pictures.
+    settings: how a collection is searched, the fields of `SearchSettings`.
     Raises:
         InputError: no query has a judgement, a query is empty or occurs twice, a grade is no number, k is below 1.
         UsageError: settings that contradict each other, or no encoder where one is needed.
@@ -102,21 +87,23 @@ def evaluate_retrieval(
         NotSupportedError: the mode needs lexical vectors and the collection has none.
     """
     depth = max(checked_depth(k))
-    settings = SearchSettings(**how)
-    if encoder is None and settings.mode != "lexical":
-        raise UsageError(f"the mode {settings.mode!r} needs an encoder for the queries")
+    how = SearchSettings(**settings)
+    if encoder is None and how.mode != "lexical" and isinstance(searched, Collection):
+        encoder = searched.encoder
+    if encoder is None and how.mode != "lexical":
+        raise UsageError(f"the mode {how.mode!r} needs an encoder for the queries")
     texts = texts_by_id(queries)
-    asked = [query for query in texts if qrels.get(query)]
-    if not asked:
+    judged = [query for query in texts if qrels.get(query)]
+    if not judged:
         raise InputError(f"none of the {len(texts)} queries has a judgement in the {len(qrels)} qrels: check the ids")
-    checked_queries([texts[query] for query in asked])
+    checked_queries([texts[query] for query in judged])
     if isinstance(searched, PassageVectors):
-        if settings != SearchSettings():
-            raise UsageError(f"vectors are searched exactly, without {settings}: give a collection")
-        run = _search_vectors(searched, asked, [texts[query] for query in asked], encoder, k=depth)
+        if how != SearchSettings():
+            raise UsageError(f"vectors are searched exactly, without {how}: give a collection")
+        run = _search_vectors(searched, judged, [texts[query] for query in judged], encoder, k=depth)
     else:
-        run = _search_collection(searched, asked, [texts[query] for query in asked], encoder, settings, depth)
-    unknown = _unknown_passages(searched, sorted({p for query in asked for p in qrels[query]}))
+        run = _search_collection(searched, judged, [texts[query] for query in judged], encoder, how, depth)
+    unknown = _unknown_passages(searched, sorted({passage for query in judged for passage in qrels[query]}))
     return report_of(run, qrels, queries=queries, k=k, name=name, unknown_passages=unknown)
 
 
@@ -126,18 +113,18 @@ def overlap(approximate: RetrievalReport, exact: RetrievalReport) -> float:
     A passage that is not among the exact ones counts if it scores as the last of them: it ties. Where the two runs
     score one passage differently (compressed vectors without rescoring), scores cannot tell, and the ids alone count.
     """
-    asked = [query for query, scores in exact.run.items() if scores]
-    if not asked:
+    queries = [query for query, scores in exact.run.items() if scores]
+    if not queries:
         return 0.0
-    runs = [(approximate.run.get(query, {}), exact.run[query]) for query in asked]
+    runs = [(approximate.run.get(query, {}), exact.run[query]) for query in queries]
     k = max(len(best) for _, best in runs)
-    right = [nearest_of([(each, best[each]) for each in ranked(best)], k, asked=k) for _, best in runs]
+    right = [nearest_of([(passage, best[passage]) for passage in ranked(best)], k, asked=k) for _, best in runs]
 
     def scores(doubtful: Mapping[int, Sequence[PointId]]) -> dict[int, dict[PointId, float]]:
         comparable = {number: ids for number, ids in doubtful.items() if _alike(*runs[number])}
         return {number: {each: runs[number][0][str(each)] for each in ids} for number, ids in comparable.items()}
 
-    return recall_at(k, [ranked(found) for found, _ in runs], right, scores)
+    return recall_at(k, [ranked(scored) for scored, _ in runs], right, scores)
 
 
 def _alike(scores: Mapping[str, float], others: Mapping[str, float]) -> bool:
@@ -153,8 +140,8 @@ def checked_depth(k: int | Sequence[int]) -> list[int]:
         InputError: one of them is no whole number of at least 1, or there is none.
     """
     cutoffs = [k] if isinstance(k, int) or not isinstance(k, Sequence) else list(k)
-    for each in cutoffs or [0]:
-        checked_count("k", each)
+    for cutoff in cutoffs or [0]:
+        checked_count("k", cutoff)
     return cutoffs
 
 
@@ -166,14 +153,16 @@ def _search_collection(
     how: SearchSettings,
     k: int,
 ) -> Run:
-    found: list[list[Hit]]
+    hits_of_queries: list[list[Hit]]
     if how.mode == "lexical" or encoder is None:
-        found = search_lexical(collection, texts, k=k, filter=how.filter)
+        hits_of_queries = search_lexical(collection, texts, k=k, filter=how.filter)
     elif how.mode == "hybrid":
-        found = search_hybrid(collection, texts, encoder, k=k, filter=how.filter, fusion=how.fusion)
+        hits_of_queries = search_hybrid(collection, texts, encoder, k=k, filter=how.filter, fusion=how.fusion)
     else:
-        found = search_batch(collection, texts, encoder, k=k, hnsw_ef=how.hnsw_ef, exact=how.exact, filter=how.filter)
-    return {name: _as_run(hits) for name, hits in zip(names, found, strict=True)}
+        hits_of_queries = search_batch(
+            collection, texts, encoder, k=k, hnsw_ef=how.hnsw_ef, exact=how.exact, filter=how.filter
+        )
+    return {name: _as_run(hits) for name, hits in zip(names, hits_of_queries, strict=True)}
 
 
 def _as_run(hits: Sequence[Hit]) -> dict[str, float]:

@@ -1,12 +1,14 @@
 from .labels import ClassificationSettings, ClusteringSettings, classification, clustering
+from .layouts import Skipped, Task, find_tasks
 from .pairs import bitext_mining, duplicates, pair_classification
-from .run import Skipped, Task, TaskOptions, TaskResult, find_tasks, read_task, run_task
-from .scores import Candidates, Summaries, reranking, semantic_similarity, summarisation
+from .run import LoadedTask, TaskOptions, TaskResult, read_task, run_task
+from .scores import RerankingQuery, Summaries, reranking, semantic_similarity, summarisation
 
 __all__ = [
-    "Candidates",
     "ClassificationSettings",
     "ClusteringSettings",
+    "LoadedTask",
+    "RerankingQuery",
     "Skipped",
     "Summaries",
     "Task",

@@ -77,8 +77,8 @@ def checked_scores(scores: Sequence[float], *, count: int, what: str = "scores")
     """
     same_length(what, len(scores), count)
     for index, score in enumerate(scores):
-        number = isinstance(score, (int, float, np.integer, np.floating)) and not isinstance(score, bool)
-        if not number or not math.isfinite(score):
+        is_number = isinstance(score, (int, float, np.integer, np.floating)) and not isinstance(score, bool)
+        if not is_number or not math.isfinite(score):
             raise InputError(f"{what}: value {index} is {score!r}, expected a finite number")
     return np.asarray(scores, np.float64)
 
@@ -90,8 +90,8 @@ def checked_labels(labels: Sequence[Label], *, count: int, what: str = "labels")
         InputError: another count, a label that is missing (None or empty), or of another type than the first.
     """
     same_length(what, len(labels), count)
-    given: Sequence[Any] = labels
-    plain = [int(label) if isinstance(label, np.integer) else label for label in given]
+    values: Sequence[Any] = labels
+    plain = [int(label) if isinstance(label, np.integer) else label for label in values]
     for index, label in enumerate(plain):
         if not isinstance(label, (str, int)) or isinstance(label, bool) or label == "":
             raise InputError(f"{what}: label {index} is {label!r}, expected a string or a whole number")
@@ -106,17 +106,17 @@ def checked_binary(labels: Sequence[int], *, count: int, what: str = "labels") -
     Raises:
         InputError: another count, another label, or only one of the two.
     """
-    known = checked_labels(labels, count=count, what=what)
-    odd = next((index for index, label in enumerate(known) if label not in (0, 1)), None)
-    if odd is not None:
-        raise InputError(f"{what}: label {odd} is {known[odd]!r}, expected 0 or 1")
-    array = np.asarray(known, np.int64)
+    checked = checked_labels(labels, count=count, what=what)
+    other = next((index for index, label in enumerate(checked) if label not in (0, 1)), None)
+    if other is not None:
+        raise InputError(f"{what}: label {other} is {checked[other]!r}, expected 0 or 1")
+    array = np.asarray(checked, np.int64)
     if array.min() == array.max():
         raise InputError(f"{what}: all {count} are {array[0]}, expected some of each kind")
     return array
 
 
-def same_length(what: str, found: int, expected: int) -> None:
+def same_length(what: str, count: int, expected: int) -> None:
     """Refuse columns that do not belong together."""
-    if found != expected:
-        raise InputError(f"{what}: {found} values for {expected} rows")
+    if count != expected:
+        raise InputError(f"{what}: {count} values for {expected} rows")

@@ -1,12 +1,11 @@
-"""Texts with labels -> how well a logistic regression on their vectors, trained on few of them, labels others.
+"""Texts with labels -> how well vectors tell the labels apart: by a classifier, and by clusters.
 
-Guarantees: mteb's protocol, its draws included, so that published figures come out to the last digit: several
-experiments, each with a few random training texts per label, and the mean of their scores. Does not know: files.
+Classification: a logistic regression learns from a few random texts per label and labels the test texts; the mean over
+several experiments. Clustering: mini-batch k-means on random samples, with as many clusters as labels; the mean
+V-measure. Labels are flat: of mteb's hierarchical ones this is one level.
 
-Texts with labels -> how much the clusters of their vectors agree with the labels.
-
-Guarantees: mteb's protocol with its seeds: mini-batch k-means on random samples, as many clusters as labels, and the
-mean V-measure. Labels are flat: of mteb's hierarchical ones this is one level. Does not know: files.
+Guarantees: mteb's protocols with their seeds and draws, so that published figures come out to the last digit.
+Does not know: files.
 """
 
 from __future__ import annotations
@@ -84,17 +83,17 @@ def classification(
         raise InputError(f"training labels: only {sorted(set(train_labels))}, expected at least two different ones")
     if type(train_labels[0]) is not type(test_labels[0]):
         raise InputError(f"training labels such as {train_labels[0]!r}, test labels such as {test_labels[0]!r}")
-    known = {label: code for code, label in enumerate(sorted({*train_labels, *test_labels}))}
-    coded_train = np.asarray([known[label] for label in train_labels], np.int64)
-    coded_test = np.asarray([known[label] for label in test_labels], np.int64)
-    drawn = draws(train_labels, settings)
-    used = sorted(set().union(*drawn))
-    place = {index: row for row, index in enumerate(used)}
+    codes = {label: code for code, label in enumerate(sorted({*train_labels, *test_labels}))}
+    coded_train = np.asarray([codes[label] for label in train_labels], np.int64)
+    coded_test = np.asarray([codes[label] for label in test_labels], np.int64)
+    experiments = draws(train_labels, settings)
+    used = sorted(set().union(*experiments))
+    row_of = {index: row for row, index in enumerate(used)}
     train_vectors = embed(encoder, [train[0][index] for index in used], role=role, what="training texts")
     test_vectors = embed(encoder, test[0], role=role, what="test texts")
     results = [
-        _experiment(train_vectors[[place[i] for i in each]], coded_train[each], test_vectors, coded_test, settings)
-        for each in drawn
+        _experiment(train_vectors[[row_of[i] for i in rows]], coded_train[rows], test_vectors, coded_test, settings)
+        for rows in experiments
     ]
     means = {name: float(np.mean([result[name] for result in results])) for name in ("accuracy", "f1", "f1_weighted")}
     return ClassificationReport(
@@ -115,7 +114,7 @@ def draws(labels: Sequence[Label], settings: ClassificationSettings) -> list[lis
     Each order is the one before, shuffled anew with the same seed: that is how mteb's published figures were drawn.
     """
     order = list(range(len(labels)))
-    found = []
+    experiments = []
     for _ in range(settings.experiments):
         np.random.RandomState(settings.seed).shuffle(order)
         counts: Counter[Label] = Counter()
@@ -124,8 +123,8 @@ def draws(labels: Sequence[Label], settings: ClassificationSettings) -> list[lis
             if counts[labels[row]] < settings.samples_per_label:
                 counts[labels[row]] += 1
                 chosen.append(row)
-        found.append(chosen)
-    return found
+        experiments.append(chosen)
+    return experiments
 
 
 def _experiment(
@@ -140,14 +139,14 @@ def _experiment(
         warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # few texts per label are meant
         model.fit(train, train_labels)
-    found = model.predict(test)
+    predicted = model.predict(test)
     binary = len(np.unique(test_labels)) == 2
     positive = int(test_labels.max())
     return {
-        "accuracy": float((found == test_labels).mean()),
-        "f1": float(f1_score(test_labels, found, average="macro")),
-        "f1_weighted": float(f1_score(test_labels, found, average="weighted")),
-        "ap": float(average_precision_score(test_labels == positive, found)) if binary else None,
+        "accuracy": float((predicted == test_labels).mean()),
+        "f1": float(f1_score(test_labels, predicted, average="macro")),
+        "f1_weighted": float(f1_score(test_labels, predicted, average="weighted")),
+        "ap": float(average_precision_score(test_labels == positive, predicted)) if binary else None,
         "stopped": bool(np.max(model.n_iter_) >= settings.max_iter),
     }
 
@@ -199,15 +198,15 @@ def clustering(
     """
     needs_eval("clustering")
     settings = settings or ClusteringSettings()
-    known = checked_labels(labels, count=len(texts))
-    kinds = {label: code for code, label in enumerate(dict.fromkeys(known))}
-    if len(kinds) < 2:
-        raise InputError(f"labels: only {list(kinds)}, expected at least two different ones")
-    if settings.sample < len(kinds):
-        raise UsageError(f"sample is {settings.sample}, expected at least one text for each of {len(kinds)} labels")
-    coded = np.asarray([kinds[label] for label in known], np.int64)
-    values = _v_measures(embed(encoder, texts, role=role), coded, len(kinds), settings)
-    return ClusteringReport(float(np.mean(values)), float(np.std(values)), tuple(values), len(kinds), len(texts))
+    checked = checked_labels(labels, count=len(texts))
+    codes = {label: code for code, label in enumerate(dict.fromkeys(checked))}
+    if len(codes) < 2:
+        raise InputError(f"labels: only {list(codes)}, expected at least two different ones")
+    if settings.sample < len(codes):
+        raise UsageError(f"sample is {settings.sample}, expected at least one text for each of {len(codes)} labels")
+    coded = np.asarray([codes[label] for label in checked], np.int64)
+    values = _v_measures(embed(encoder, texts, role=role), coded, len(codes), settings)
+    return ClusteringReport(float(np.mean(values)), float(np.std(values)), tuple(values), len(codes), len(texts))
 
 
 def _v_measures(vectors: np.ndarray, labels: np.ndarray, clusters: int, settings: ClusteringSettings) -> list[float]:
@@ -216,8 +215,8 @@ def _v_measures(vectors: np.ndarray, labels: np.ndarray, clusters: int, settings
 
     model = MiniBatchKMeans(clusters, batch_size=settings.batch_size, n_init=1, random_state=settings.seed)
     generator = random.Random(settings.seed)
-    found = []
+    values = []
     for _ in range(settings.experiments):
         rows = generator.choices(range(len(labels)), k=settings.sample)
-        found.append(float(v_measure_score(labels[rows], model.fit_predict(vectors[rows]))))
-    return found
+        values.append(float(v_measure_score(labels[rows], model.fit_predict(vectors[rows]))))
+    return values

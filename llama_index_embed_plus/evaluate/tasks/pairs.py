@@ -1,21 +1,16 @@
-"""Pairs of texts that mean the same or not -> how well one threshold on the cosine tells them apart.
+"""Texts that say the same, or not -> how well cosines find that out.
 
-Guarantees: mteb's definitions: average precision, and the best F1 and accuracy over all thresholds that lie between
-two different cosines. Does not know: files.
+Pair classification: one threshold on the cosine tells pairs with label 1 from those with 0. Average precision, and the
+best F1 and accuracy over all thresholds that lie between two different cosines, as mteb defines them.
 
-Texts of which some say the same -> how well the largest cosines find them.
+Duplicates: of all pairs of a list, best first, how many say the same (paraphrase mining, as sentence-transformers'
+`ParaphraseMiningEvaluator` measures it)? And are a text's duplicates its nearest texts (Hoogeveen, Verspoor and
+Baldwin, "CQADupStack", 2015)? Pairs of equal cosine are judged together.
 
-Two questions are answered. Of all pairs, best first, how many are duplicates (paraphrase mining)? And for one text
-that has duplicates, are they its nearest (duplicate retrieval, as in Hoogeveen, Verspoor and Baldwin, "CQADupStack",
-2015)?
+Bitext mining: for each sentence the nearest one of another language, and the F1 of the predicted places, weighted by
+how often a place is right, as in mteb.
 
-Guarantees: average precision over pairs as in sentence-transformers' `ParaphraseMiningEvaluator`, but pairs of equal
-cosine are judged together. Does not know: files.
-
-Sentences in one language and their translations -> how often the nearest sentence is the translation.
-
-Guarantees: mteb's definition: for each sentence of the first list the nearest of the second, and the F1 of the
-predicted places, weighted by how often a place is right. Does not know: files.
+Does not know: files.
 """
 
 from __future__ import annotations
@@ -41,6 +36,9 @@ from llama_index_embed_plus.evaluate.tasks.inputs import (
 )
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.records import Encoder, Vectors
+
+ROWS_AT_ONCE = 512
+"""Bounds the matrix of cosines."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +68,11 @@ def pair_classification(
     """
     needs_eval("pair classification")
     same_length("right texts", len(right), len(left))
-    known = checked_binary(labels, count=len(left))
+    checked = checked_binary(labels, count=len(left))
     cosines = paired_cosine(
         embed(encoder, left, role=role, what="left texts"), embed(encoder, right, role=role, what="right texts")
     )
-    return judge_pairs(cosines, known)
+    return judge_pairs(cosines, checked)
 
 
 def judge_pairs(scores: Floats, labels: Integers) -> PairReport:
@@ -117,10 +115,6 @@ def _between(ranked: Floats, cuts: Integers, best: int | None) -> float | None:
     return None if best is None else float(ranked[cuts[best]] + ranked[cuts[best] + 1]) / 2
 
 
-ROWS_AT_ONCE = 512
-"""Bounds the matrix of cosines."""
-
-
 @dataclass(frozen=True)
 class DuplicatesReport:
     """`ap`, `f1` and `threshold` are about pairs; `map` and `mrr` about texts that have duplicates."""
@@ -152,16 +146,16 @@ def duplicates(
     """
     if top_k < 1:
         raise UsageError(f"top_k is {top_k}, expected at least 1")
-    known = checked_labels(groups, count=len(texts), what="groups")
-    sizes = Counter(known)
+    checked = checked_labels(groups, count=len(texts), what="groups")
+    sizes = Counter(checked)
     pairs = sum(size * (size - 1) // 2 for size in sizes.values())
     if not pairs:
         raise InputError(f"no two of the {len(texts)} texts are in one group: there are no duplicates to find")
     codes = {group: code for code, group in enumerate(sizes)}
-    coded = np.asarray([codes[group] for group in known], np.int64)
+    coded = np.asarray([codes[group] for group in checked], np.int64)
     rows, columns, cosines = _neighbours(unit_rows(embed(encoder, texts, role=role)), top_k)
     same = coded[rows] == coded[columns]
-    averages, ranks = _per_text(rows, cosines, same, np.asarray([sizes[group] - 1 for group in known]))
+    averages, ranks = _per_text(rows, cosines, same, np.asarray([sizes[group] - 1 for group in checked]))
     low, high = np.minimum(rows, columns), np.maximum(rows, columns)
     _, once = np.unique(low * len(texts) + high, return_index=True)
     ap, f1, threshold = _over_pairs(cosines[once], same[once], pairs)
@@ -184,15 +178,15 @@ def _neighbours(vectors: Floats, top_k: int) -> tuple[Integers, Integers, Floats
     return np.repeat(np.arange(len(vectors)), k), np.concatenate(columns), np.concatenate(cosines)
 
 
-def _per_text(rows: Integers, cosines: Floats, same: np.ndarray, wanted: Integers) -> tuple[float, float]:
+def _per_text(rows: Integers, cosines: Floats, same: np.ndarray, duplicates_of: Integers) -> tuple[float, float]:
     """Mean average precision and mean reciprocal rank over the texts that have duplicates."""
     order = np.lexsort((same, -cosines, rows))
     rows, same = rows[order], same[order]
-    k = len(rows) // len(wanted)
-    correct = same.reshape(-1, k)[wanted > 0]
+    k = len(rows) // len(duplicates_of)
+    correct = same.reshape(-1, k)[duplicates_of > 0]
     ranks = np.arange(1, k + 1)
     precision = np.cumsum(correct, axis=1) / ranks
-    average = (precision * correct).sum(axis=1) / wanted[wanted > 0]
+    average = (precision * correct).sum(axis=1) / duplicates_of[duplicates_of > 0]
     first = np.where(correct.any(axis=1), 1 / (correct.argmax(axis=1) + 1), 0.0)
     return float(average.mean()), float(first.mean())
 
@@ -200,17 +194,13 @@ def _per_text(rows: Integers, cosines: Floats, same: np.ndarray, wanted: Integer
 def _over_pairs(cosines: Floats, same: np.ndarray, total: int) -> tuple[float, float, float | None]:
     """Average precision, best F1 and its threshold, where `total` pairs were to be found."""
     order = np.argsort(-cosines, kind="stable")
-    ranked, found = cosines[order], np.cumsum(same[order])
+    ranked, cumulated = cosines[order], np.cumsum(same[order])
     ends = np.flatnonzero(np.append(ranked[:-1] != ranked[1:], True))  # of each group of equal cosines
-    hits, above = found[ends], ends + 1
+    hits, above = cumulated[ends], ends + 1
     ap = float((np.diff(hits, prepend=0) * hits / above).sum() / total)
     f1 = 2 * hits / (above + total)
     best = int(f1.argmax())
     return ap, float(f1[best]), float(ranked[ends[best]]) if hits[best] else None
-
-
-SENTENCES_AT_ONCE = 512
-"""Bounds the matrix of cosines."""
 
 
 @dataclass(frozen=True)
@@ -246,25 +236,23 @@ def bitext_mining(
         same_length("translations", len(targets), len(sources))
         gold = range(len(sources))
     same_length("gold", len(gold), len(sources))
-    odd = next((row for row in gold if not 0 <= row < len(targets)), None)
-    if odd is not None:
-        raise InputError(f"gold: row {odd}, but there are {len(targets)} targets, counted from 0")
-    found = nearest(embed(encoder, sources, role=role, what="sources"), embed(encoder, targets, role=role))
-    known = np.asarray(gold)
+    missing = next((row for row in gold if not 0 <= row < len(targets)), None)
+    if missing is not None:
+        raise InputError(f"gold: row {missing}, but there are {len(targets)} targets, counted from 0")
+    predicted = nearest(embed(encoder, sources, role=role, what="sources"), embed(encoder, targets, role=role))
+    right = np.asarray(gold)
     weighted = {"average": "weighted", "zero_division": 0}
     return BitextReport(
-        float(f1_score(known, found, **weighted)),
-        float(precision_score(known, found, **weighted)),
-        float(recall_score(known, found, **weighted)),
-        float((known == found).mean()),
-        len(known),
+        float(f1_score(right, predicted, **weighted)),
+        float(precision_score(right, predicted, **weighted)),
+        float(recall_score(right, predicted, **weighted)),
+        float((right == predicted).mean()),
+        len(right),
     )
 
 
 def nearest(queries: Vectors, passages: Vectors) -> np.ndarray:
     """For each row of `queries` the row of `passages` with the largest cosine, the first of equal ones."""
     left, right = unit_rows(queries), unit_rows(passages)
-    best = [
-        (left[at : at + SENTENCES_AT_ONCE] @ right.T).argmax(axis=1) for at in range(0, len(left), SENTENCES_AT_ONCE)
-    ]
+    best = [(left[at : at + ROWS_AT_ONCE] @ right.T).argmax(axis=1) for at in range(0, len(left), ROWS_AT_ONCE)]
     return np.concatenate(best)

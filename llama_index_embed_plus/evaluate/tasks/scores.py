@@ -1,17 +1,11 @@
-"""Pairs of texts with human scores -> how well the encoder's cosines order and fit them.
+"""Texts that people have scored or judged -> how well the encoder's cosines agree with them.
 
-Guarantees: the definition of mteb's STS tasks, whose main score is Spearman's correlation of the cosine.
+Three tasks of mteb, by its definitions. Semantic similarity: Spearman's correlation of the cosines of pairs with their
+scores. Summarisation: a machine summary's score is its largest cosine with a human summary of the same text, and the
+correlations are per text, then averaged. Reranking: mean average precision over each query's own candidates, MRR@10 and
+nDCG@10, as trec_eval computes them; of equal cosines the irrelevant candidate comes first.
+
 Does not know: files.
-
-Machine summaries that people have scored -> whether nearness to human summaries ranks them as people do.
-
-Guarantees: mteb's definition: a machine summary's score is its largest cosine with a human summary of the same text;
-correlations are per text, then averaged. Does not know: files.
-
-Queries with candidates of known relevance -> how well cosines put the relevant ones first.
-
-Guarantees: mteb's definition: mean average precision over each query's own candidates (its main score), MRR@10 and
-nDCG@10, as trec_eval computes them; of equal cosines the irrelevant one comes first. Does not know: files.
 """
 
 from __future__ import annotations
@@ -61,14 +55,14 @@ def semantic_similarity(
     """
     needs_eval("semantic similarity")
     same_length("right texts", len(right), len(left))
-    known = checked_scores(scores, count=len(left))
-    found = paired_cosine(
+    human = checked_scores(scores, count=len(left))
+    cosines = paired_cosine(
         embed(encoder, left, role=role, what="left texts"), embed(encoder, right, role=role, what="right texts")
     )
-    return correlate(found, known)
+    return correlate(cosines, human)
 
 
-def correlate(found: Floats, known: Floats) -> Correlation:
+def correlate(cosines: Floats, scores: Floats) -> Correlation:
     """Spearman's and Pearson's correlation of two arrays of one length.
 
     Raises:
@@ -76,12 +70,13 @@ def correlate(found: Floats, known: Floats) -> Correlation:
     """
     from scipy.stats import pearsonr, spearmanr
 
-    if len(known) < 2:
-        raise InputError(f"{len(known)} pairs, expected at least two for a correlation")
-    for name, values in (("cosines", found), ("scores", known)):
+    if len(scores) < 2:
+        raise InputError(f"{len(scores)} pairs, expected at least two for a correlation")
+    for name, values in (("cosines", cosines), ("scores", scores)):
         if np.ptp(values) == 0:
             raise InputError(f"all {len(values)} {name} are {values[0]:g}: there is no correlation with a constant")
-    return Correlation(float(spearmanr(found, known).statistic), float(pearsonr(found, known).statistic), len(known))
+    spearman, pearson = spearmanr(cosines, scores).statistic, pearsonr(cosines, scores).statistic
+    return Correlation(float(spearman), float(pearson), len(scores))
 
 
 @dataclass(frozen=True)
@@ -115,7 +110,7 @@ def summarisation(encoder: Encoder, rows: Sequence[Summaries], *, role: Role = "
         TextError, VectorError: see `inputs.embed`.
     """
     needs_eval("summarisation")
-    known = [
+    scores = [
         checked_scores(row.scores, count=len(row.machine), what=f"scores of text {n}") for n, row in enumerate(rows)
     ]
     missing = next((number for number, row in enumerate(rows) if not row.human or not row.machine), None)
@@ -128,13 +123,13 @@ def summarisation(encoder: Encoder, rows: Sequence[Summaries], *, role: Role = "
         np.split(unit_rows(machine), np.cumsum([len(row.machine) for row in rows])[:-1]),
     )
     cosines = [(theirs @ ours.T).max(axis=1) for ours, theirs in per_text]
-    pairs = [(found, scores) for found, scores in zip(cosines, known) if np.ptp(found) > 0 and np.ptp(scores) > 0]
+    pairs = [pair for pair in zip(cosines, scores) if np.ptp(pair[0]) > 0 and np.ptp(pair[1]) > 0]
     if not pairs:
         raise InputError(f"none of {len(rows)} texts has machine summaries of different score: nothing to correlate")
-    results = [correlate(found, scores) for found, scores in pairs]
+    results = [correlate(*pair) for pair in pairs]
     return SummarisationReport(
-        float(np.mean([each.spearman for each in results])),
-        float(np.mean([each.pearson for each in results])),
+        float(np.mean([result.spearman for result in results])),
+        float(np.mean([result.pearson for result in results])),
         len(results),
         len(rows) - len(results),
     )
@@ -145,7 +140,7 @@ DEPTH = 1000
 
 
 @dataclass(frozen=True)
-class Candidates:
+class RerankingQuery:
     """One query with the texts to be ordered for it."""
 
     query: str
@@ -166,7 +161,7 @@ class RerankingReport:
     """Queries without a positive or without a negative: any order of their candidates is right."""
 
 
-def reranking(encoder: Encoder, rows: Sequence[Candidates]) -> RerankingReport:
+def reranking(encoder: Encoder, rows: Sequence[RerankingQuery]) -> RerankingReport:
     """Order each query's candidates by the cosine with the query.
 
     Raises:
@@ -195,7 +190,7 @@ def reranking(encoder: Encoder, rows: Sequence[Candidates]) -> RerankingReport:
     )
 
 
-def _names(row: Candidates) -> Iterator[str]:
+def _names(row: RerankingQuery) -> Iterator[str]:
     """Ids of the candidates. trec_eval puts the larger id of a tie first: positives must not win by their names."""
     yield from (f"a{index:05}" for index in range(len(row.positives)))
     yield from (f"n{index:05}" for index in range(len(row.negatives)))

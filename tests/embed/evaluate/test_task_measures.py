@@ -22,7 +22,7 @@ from llama_index_embed_plus.evaluate.tasks.labels import (
 )
 from llama_index_embed_plus.evaluate.tasks.pairs import bitext_mining, duplicates, judge_pairs, pair_classification
 from llama_index_embed_plus.evaluate.tasks.scores import (
-    Candidates,
+    RerankingQuery,
     Summaries,
     reranking,
     semantic_similarity,
@@ -119,7 +119,7 @@ def test_clustering_of_texts_that_lie_far_apart_finds_their_labels():
 
 def test_reranking_is_average_precision_per_query_and_skips_what_cannot_be_ordered(encoder):
     texts, _ = sentences(40, seed=9)
-    rows = [Candidates(texts[n], tuple(texts[n + 1 : n + 4]), tuple(texts[n + 4 : n + 9])) for n in range(0, 27, 9)]
+    rows = [RerankingQuery(texts[n], tuple(texts[n + 1 : n + 4]), tuple(texts[n + 4 : n + 9])) for n in range(0, 27, 9)]
     labels = [1] * 3 + [0] * 5
     wanted, gains = [], []
     for row in rows:
@@ -128,14 +128,14 @@ def test_reranking_is_average_precision_per_query_and_skips_what_cannot_be_order
         )
         wanted.append(average_precision_score(labels, cosines[0]))
         gains.append(ndcg_score([labels], cosines, k=10))
-    found = reranking(encoder, [*rows, Candidates("q", ("only",), ()), Candidates("q", (), ("none",))])
+    found = reranking(encoder, [*rows, RerankingQuery("q", ("only",), ()), RerankingQuery("q", (), ("none",))])
     assert found.map == pytest.approx(np.mean(wanted)) and found.ndcg == pytest.approx(np.mean(gains))
     assert (found.queries, found.candidates, found.skipped) == (3, 24, 2)
 
 
 def test_of_equal_cosines_the_irrelevant_one_is_first():
     encoder = TableEncoder(q=(1, 0), good=(0.6, 0.8), bad=(0.6, 0.8))
-    assert reranking(encoder, [Candidates("q", ("good",), ("bad",))]).map == 0.5
+    assert reranking(encoder, [RerankingQuery("q", ("good",), ("bad",))]).map == 0.5
 
 
 def test_bitext_mining_with_gold_rows_and_more_targets_than_sources():
@@ -235,7 +235,7 @@ LEFT, RIGHT = ["a b", "c d"], ["a c", "b d"]
         (lambda e: clustering(e, LEFT, ["x", "y"], settings=ClusteringSettings(sample=1)), "sample is 1"),
         (lambda e: ClusteringSettings(experiments=0), "experiments is 0"),
         (lambda e: ClassificationSettings(max_iter=0), "max_iter is 0"),
-        (lambda e: reranking(e, [Candidates("q", ("a",), ())]), "none of 1 queries has a positive and a negative"),
+        (lambda e: reranking(e, [RerankingQuery("q", ("a",), ())]), "none of 1 queries has a positive and a negative"),
         (lambda e: bitext_mining(e, LEFT, RIGHT[:1]), "1 values for 2 rows"),
         (lambda e: duplicates(e, LEFT, [1, 2]), "no two of the 2 texts are in one group"),
         (lambda e: duplicates(e, LEFT, [1, 1], top_k=0), "top_k is 0"),

@@ -11,7 +11,8 @@ import pytest
 from mteb_tasks import MixedEncoder, sentences
 
 from llama_index_embed_plus import cli
-from llama_index_embed_plus.evaluate.tasks.run import TaskOptions, find_tasks, read_task, run_task
+from llama_index_embed_plus.evaluate.tasks.layouts import find_tasks
+from llama_index_embed_plus.evaluate.tasks.run import TaskOptions, read_task, run_task
 from qdrant_tools.errors import InputError, UsageError
 
 TEXTS, TOPICS = sentences(40, seed=1)

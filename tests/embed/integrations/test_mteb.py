@@ -22,7 +22,6 @@ from tiny import client_of
 
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.errors import TextError
-from llama_index_embed_plus.evaluate.retrieval.exact import RetrievalSet, exact_retrieval
 from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval
 from llama_index_embed_plus.evaluate.tasks.labels import (
     ClassificationSettings,
@@ -31,8 +30,9 @@ from llama_index_embed_plus.evaluate.tasks.labels import (
     clustering,
 )
 from llama_index_embed_plus.evaluate.tasks.pairs import bitext_mining, pair_classification
+from llama_index_embed_plus.evaluate.tasks.retrieval import RetrievalSet, exact_retrieval
 from llama_index_embed_plus.evaluate.tasks.scores import (
-    Candidates,
+    RerankingQuery,
     Summaries,
     reranking,
     semantic_similarity,
@@ -194,7 +194,7 @@ def test_retrieval_is_mtebs_with_the_prompt_of_each_role(encoder, model):
 
 def test_reranking_is_mtebs(encoder, model):
     texts, topics = sentences(80, seed=9)
-    rows = [Candidates(texts[n], tuple(texts[n + 1 : n + 3]), tuple(texts[n + 3 : n + 9])) for n in range(0, 70, 9)]
+    rows = [RerankingQuery(texts[n], tuple(texts[n + 1 : n + 3]), tuple(texts[n + 3 : n + 9])) for n in range(0, 70, 9)]
     names = {f"{n}-{'a' if i < 2 else 'n'}{i}": text for n, row in enumerate(rows) for i, text in
              enumerate((*row.positives, *row.negatives))}  # fmt: skip
     ranked = {str(n): [name for name in names if name.startswith(f"{n}-")] for n in range(len(rows))}

@@ -1,0 +1,136 @@
+"""A folder in BEIR's layout -> nDCG@10 of an encoder by exact search over all its passages.
+
+Guarantees: every judged query counts. What does not fit together in the files (unknown ids, queries without a relevant
+passage) is counted and reported. A row that cannot be used is an InputError with file and line.
+Does not know: collections, HNSW; for those see `evaluate_retrieval`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
+from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries
+from llama_index_embed_plus.evaluate.tasks.inputs import embed
+from qdrant_tools.errors import InputError
+from qdrant_tools.files import Row, read_rows
+from qdrant_tools.metrics import mean, ndcg, recall, reciprocal_rank
+from qdrant_tools.records import Encoder
+
+
+@dataclass(frozen=True)
+class RetrievalSet:
+    """Texts by id, and grades by query id and passage id. Only queries with a relevant passage are in it."""
+
+    passages: Mapping[str, str]
+    queries: Mapping[str, str]
+    qrels: Mapping[str, Mapping[str, int]]
+    unknown_queries: int = 0
+    """Judged queries that have no text."""
+    unknown_passages: int = 0
+    """Judgements of passages that have no text; nothing can find them, but they count as missed."""
+    without_relevant: int = 0
+    """Judged queries without a relevant passage: nothing can be right about them, and mteb leaves them out too."""
+    empty_passages: int = 0
+    """Passages of neither title nor text, which cannot be embedded and so are not found."""
+
+
+def read_retrieval(qrels: Path, *, titles: bool = True) -> RetrievalSet:
+    """Read `corpus.jsonl` and `queries.jsonl` from the folder above that of the judgements.
+
+    titles: embed `title text`, as BEIR and mteb do.
+    Raises:
+        InputError: with file and line, a row without id or text, an id that occurs twice, a grade that is no whole
+            number; or no judged query is known.
+    """
+    folder = qrels.parent.parent
+    corpus = _corpus(folder / "corpus.jsonl", titles=titles)
+    passages = {name: text for name, text in corpus.items() if text}
+    queries = {query.id: query.text for query in read_queries(folder / "queries.jsonl")}
+    grades = read_qrels(qrels)
+    with_text = {query: judged for query, judged in grades.items() if query in queries}
+    answerable = {query: judged for query, judged in with_text.items() if any(grade > 0 for grade in judged.values())}
+    if not answerable:
+        raise InputError(f"{qrels}: none of {len(grades)} queries is in queries.jsonl and has a relevant passage")
+    return RetrievalSet(
+        passages,
+        {query: queries[query] for query in answerable},
+        answerable,
+        unknown_queries=len(grades) - len(with_text),
+        unknown_passages=sum(passage not in passages for judged in answerable.values() for passage in judged),
+        without_relevant=len(with_text) - len(answerable),
+        empty_passages=len(corpus) - len(passages),
+    )
+
+
+def first_of(data: RetrievalSet, limit: int) -> RetrievalSet:
+    """At most `limit` random queries, all they are judged on, and random passages up to `limit`: for a quick look."""
+    draw = random.Random(0)
+    queries = sorted(draw.sample(sorted(data.queries), min(limit, len(data.queries))))
+    qrels = {query: data.qrels[query] for query in queries}
+    judged = {passage for grades in qrels.values() for passage in grades if passage in data.passages}
+    others = sorted(data.passages.keys() - judged)
+    kept = judged.union(draw.sample(others, min(max(0, limit - len(judged)), len(others))))
+    return replace(
+        data,
+        passages={passage: text for passage, text in data.passages.items() if passage in kept},
+        queries={query: data.queries[query] for query in queries},
+        qrels=qrels,
+        unknown_passages=sum(passage not in data.passages for grades in qrels.values() for passage in grades),
+    )
+
+
+@dataclass(frozen=True)
+class ExactReport:
+    """Means over the judged queries."""
+
+    ndcg: float
+    mrr: float
+    recall: float
+    """Of the relevant passages, the share among the first 100; `ndcg` and `mrr` look at the first 10."""
+    queries: int
+    passages: int
+    unknown_queries: int
+    unknown_passages: int
+    without_relevant: int
+    empty_passages: int
+
+
+def exact_retrieval(encoder: Encoder, data: RetrievalSet) -> ExactReport:
+    """Embed everything, search exactly, and score as trec_eval does."""
+    passages = embed(encoder, list(data.passages.values()), what="passages")
+    queries = embed(encoder, list(data.queries.values()), role="query", what="queries")
+    run = PassageVectors(list(data.passages), passages).search(list(data.queries), queries, k=100)
+    return ExactReport(
+        mean(ndcg(data.qrels, run, k=10)),
+        mean(reciprocal_rank(data.qrels, run, k=10)),
+        mean(recall(data.qrels, run, k=100)),
+        len(data.queries),
+        len(data.passages),
+        data.unknown_queries,
+        data.unknown_passages,
+        data.without_relevant,
+        data.empty_passages,
+    )
+
+
+def _corpus(path: Path, *, titles: bool) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for row in read_rows(path):
+        name = row.text("_id")
+        if name in texts:
+            raise InputError(f"{row.where}: the id {name!r} occurs twice")
+        texts[name] = _passage(row, titles=titles)
+    return texts
+
+
+def _passage(row: Row, *, titles: bool) -> str:
+    """`title text`, either of which may be empty or missing."""
+    parts = [row.values.get(name) for name in (("title", "text") if titles else ("text",))]
+    other = next((part for part in parts if not isinstance(part, str) and part is not None), None)
+    if other is not None:
+        raise InputError(f"{row.where}: a title or text is {other!r}, expected a text")
+    return " ".join(part for part in parts if part).strip()
