@@ -203,8 +203,8 @@ def changed(system: System, settings: Sequence[str]) -> System:
         key, equals, text = setting.partition("=")
         key = key.strip().replace("-", "_")
         if not equals or key not in _PARSERS:
-            known = ", ".join(_PARSERS).replace("_", "-")
-            raise UsageError(f"--against {setting!r}: expected KEY=VALUE with one of the keys {known}")
+            keys = ", ".join(_PARSERS).replace("_", "-")
+            raise UsageError(f"--against {setting!r}: expected KEY=VALUE with one of the keys {keys}")
         if key in values:
             raise UsageError(f"--against names {key!r} twice")
         values[key] = _PARSERS[key](text, f"--against {setting!r}")

@@ -31,7 +31,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s|\n\s*\n")
 
 
 @dataclass(frozen=True)
-class Split:
+class JudgedQueries:
     """Queries with their judgements: `qrels[query id][passage id] = 1`."""
 
     queries: tuple[Query, ...]
@@ -43,8 +43,8 @@ class DocstringCorpus:
     """Passages, and two splits of the queries that share neither a text nor an answer."""
 
     passages: tuple[Passage, ...]
-    train: Split
-    held_out: Split
+    train: JudgedQueries
+    held_out: JudgedQueries
 
 
 def load_docstrings(*, library: Path | None = None, limit: int | None = None) -> DocstringCorpus:
@@ -62,9 +62,9 @@ def load_docstrings(*, library: Path | None = None, limit: int | None = None) ->
         query, rest = split
         text = f"{name}\n{rest}"
         same = passages.setdefault(rest, Passage(name, text, {"module": name.split(".")[0]}))
-        known = answers.setdefault(query, [])
-        if same.id not in known:
-            known.append(same.id)
+        ids = answers.setdefault(query, [])
+        if same.id not in ids:
+            ids.append(same.id)
         if limit is not None and len(passages) >= limit:
             break
     if not answers:
@@ -129,7 +129,7 @@ def _in_train(query: str) -> bool:
     return int.from_bytes(hashlib.sha256(query.encode()).digest()[:4]) < TRAIN_SHARE * 2**32
 
 
-def _split(answers: dict[str, list[str]]) -> Split:
+def _split(answers: dict[str, list[str]]) -> JudgedQueries:
     ids = {text: hashlib.sha256(text.encode()).hexdigest()[:12] for text in answers}
     qrels = {ids[text]: dict.fromkeys(passages, 1) for text, passages in answers.items()}
-    return Split(tuple(Query(name, text) for text, name in ids.items()), qrels)
+    return JudgedQueries(tuple(Query(name, text) for text, name in ids.items()), qrels)

@@ -2,14 +2,9 @@
 
 Turns the docstring corpus and one checkpoint into a folder (collection, log, data set, runs, model) and a `DemoReport`.
 
-Guarantees: every figure in the report was measured in this run; the adapter is kept only if the interval of its gain
-on held-out queries lies above zero; the runs and judgements are written in TREC form, so that any outside program can
+Guarantees: every figure in the report was measured in this run. The adapter is kept only if the interval of its gain
+on held-out queries lies above zero. Runs and judgements are TREC and BEIR files, so that any outside program can
 compute the same figures. Does not know: how progress is shown.
-
-What a run of the demo leaves behind: a report, a chart, and the data set with its runs.
-
-Guarantees: the runs and judgements are TREC and BEIR files, so that any outside program can compute the same figures.
-Does not know: how anything was measured.
 """
 
 from __future__ import annotations
@@ -17,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,14 +34,12 @@ from llama_index_embed_plus.training.adapter_data import AdapterSettings
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
-from qdrant_tools.collections.status import build_index
 from qdrant_tools.debias import clicked_as_positive
 from qdrant_tools.errors import UsageError
-from qdrant_tools.indexing import index_passages
+from qdrant_tools.files import write_rows, write_text
 from qdrant_tools.log.retrieval_log import RetrievalLog
-from qdrant_tools.mining.miner import MiningResult, mine
+from qdrant_tools.mining.miner import MiningResult
 from qdrant_tools.records import Encoder, Example, Hit, Progress, Vectors
-from qdrant_tools.search.dense import search, search_batch
 
 if TYPE_CHECKING:
     from llama_index_embed_plus.training.finetune import FinetuneSettings
@@ -99,18 +92,18 @@ class DemoReport:
         return self.row
 
 
-class Remembering:
+class CachedQueries:
     """An encoder that embeds a query once: the log, the miner, the fit and the measurements ask for the same ones."""
 
     def __init__(self, base: Encoder) -> None:
         self.base, self.dimension, self.space = base, base.dimension, base.space
-        self._known: dict[str, Vectors] = {}
+        self._vectors: dict[str, Vectors] = {}
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
         if new:
-            self._known.update(zip(new, self.base.encode_queries(new)))
-        return np.stack([self._known[text] for text in texts])
+            self._vectors.update(zip(new, self.base.encode_queries(new)))
+        return np.stack([self._vectors[text] for text in texts])
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         return self.base.encode_passages(texts)
@@ -141,11 +134,11 @@ class Demo:
             self.manager = CollectionManager(client)
             collection = self.index("embed and index", f"{ALIAS}-base", corpus, encoder)
             self.manager.switch_alias(ALIAS, collection.name)
-            answers = self.ask(collection, encoder)
+            answers = self.ask(collection)
             reports = {"base": self.measure("measure base", collection, corpus, encoder)}
-            recall = self.check_hnsw(collection, corpus, encoder, reports["base"])
-            log = self.log(collection, corpus, encoder)
-            mined = self.mine(collection, log, encoder)
+            recall = self.check_hnsw(collection, corpus, reports["base"])
+            log = self.log(collection, corpus)
+            mined = self.mine(collection, log)
             adapter, fitted = self.fit(collection, mined.examples, encoder)
             adapted = AdaptedEncoder(encoder, adapter)
             reports["adapter"] = self.measure("measure adapter", collection, corpus, adapted)
@@ -173,53 +166,52 @@ class Demo:
         with self.step("export to onnx"):
             export_onnx(model, self.folder / out)
         with self.step("load model"):
-            return Remembering(open_encoder(self.folder / out))
+            return CachedQueries(open_encoder(self.folder / out))
 
     def index(self, step: str, name: str, corpus: DocstringCorpus, encoder: Encoder) -> Collection:
         collection = self.manager.ensure(name, encoder)
         with self.step(step, len(corpus.passages)) as progress:
-            index_passages(collection, corpus.passages, encoder, progress=progress)
+            collection.index(corpus.passages, progress=progress)
         with self.step("build hnsw" if step == "embed and index" else f"build hnsw ({step})"):
-            build_index(collection)
+            collection.build_index()
         return collection
 
-    def ask(self, collection: Collection, encoder: Encoder) -> list[Answer]:
+    def ask(self, collection: Collection) -> list[Answer]:
         with self.step("ask questions"):
-            return [Answer(text, tuple(search(collection, text, encoder, k=3))) for text in QUESTIONS]
+            return [Answer(text, tuple(collection.search(text, k=3))) for text in QUESTIONS]
 
     def measure(self, step: str, collection: Collection, corpus: DocstringCorpus, encoder: Encoder) -> RetrievalReport:
         with self.step(step):
             return evaluate_retrieval(collection, corpus.held_out.queries, corpus.held_out.qrels, encoder)
 
-    def check_hnsw(
-        self, collection: Collection, corpus: DocstringCorpus, encoder: Encoder, found: RetrievalReport
-    ) -> float:
+    def check_hnsw(self, collection: Collection, corpus: DocstringCorpus, report: RetrievalReport) -> float:
         """Return recall@10 of the HNSW run against exact search over the same vectors."""
         with self.step("check hnsw against exact"):
             held_out = corpus.held_out
-            return overlap(found, evaluate_retrieval(collection, held_out.queries, held_out.qrels, encoder, exact=True))
+            exact = evaluate_retrieval(collection, held_out.queries, held_out.qrels, exact=True)
+            return overlap(report, exact)
 
-    def log(self, collection: Collection, corpus: DocstringCorpus, encoder: Encoder) -> RetrievalLog:
+    def log(self, collection: Collection, corpus: DocstringCorpus) -> RetrievalLog:
         """Write a log as a running system would: every train query searched, and a click on what answers it."""
         log = RetrievalLog(self.folder / "log.sqlite")
         queries, qrels = corpus.train.queries, corpus.train.qrels
         with self.step("write retrieval log", len(queries)) as progress:
             for start in range(0, len(queries), 256):
                 batch = queries[start : start + 256]
-                found = search_batch(collection, [query.text for query in batch], encoder, k=SHOWN_HITS)
+                results = collection.search_batch([query.text for query in batch], k=SHOWN_HITS)
                 with log.batch():
-                    for query, hits in zip(batch, found):
-                        search_id = log.record(query.text, hits, collection=collection.name, space=encoder.space)
+                    for query, hits in zip(batch, results):
+                        search_id = log.record(query.text, hits, collection=collection.name, space=collection.space)
                         for hit in hits:
                             if hit.id in qrels[query.id]:
                                 log.feedback(search_id, hit.id, "click")
                 progress(len(batch))
         return log
 
-    def mine(self, collection: Collection, log: RetrievalLog, encoder: Encoder) -> MiningResult:
+    def mine(self, collection: Collection, log: RetrievalLog) -> MiningResult:
         labels = clicked_as_positive(log.searches())
         with self.step("mine hard negatives", len({label.query for label in labels})) as progress:
-            return mine(collection, labels, encoder, progress=progress)
+            return collection.mine(labels, progress=progress)
 
     def fit(
         self, collection: Collection, examples: Sequence[Example], encoder: Encoder
@@ -298,7 +290,7 @@ def _interval(comparison: Comparison) -> dict[str, float]:
 
 
 def _fresh(folder: Path) -> None:
-    """Empty the folder of an earlier demo; never touch one that is not ours."""
+    """Empty the folder of an earlier demo, and refuse any other folder that holds something."""
     marker = folder / _MARKER
     if folder.exists() and any(folder.iterdir()):
         if not marker.exists():
@@ -313,7 +305,7 @@ Reports = Mapping[str, RetrievalReport]
 
 def write_report(row: Mapping[str, Any], reports: Reports, path: Path, chart: Path) -> None:
     """Write the figures as JSON and the chart as PNG."""
-    path.write_text(json.dumps(row, indent=2) + "\n")
+    write_text(path, json.dumps(row, indent=2) + "\n")
     base, last = reports["base"], list(reports.values())[-1]
     before_after(
         chart,
@@ -325,14 +317,9 @@ def write_report(row: Mapping[str, Any], reports: Reports, path: Path, chart: Pa
 
 def write_data(folder: Path, corpus: DocstringCorpus, reports: Reports) -> None:
     """Passages, queries, judgements and runs, for anybody who wants to check the figures."""
-    _write_rows(folder / "corpus.jsonl", (passage.as_row() for passage in corpus.passages))
+    write_rows(folder / "corpus.jsonl", (passage.as_row() for passage in corpus.passages))
     for name, split in (("train", corpus.train), ("heldout", corpus.held_out)):
         write_queries(folder / f"queries-{name}.jsonl", split.queries)
         write_qrels(folder / f"qrels-{name}.tsv", split.qrels)
     for name, report in reports.items():
         write_run(folder / f"run-{name}.trec", report.run, name=name)
-
-
-def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    with path.open("w") as out:
-        out.writelines(json.dumps(row) + "\n" for row in rows)

@@ -11,7 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
+from command_line import error_line
 
+from llama_index_embed_plus.cli import app as app_module
+from llama_index_embed_plus.cli.app import COMMANDS, app
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 
@@ -24,13 +28,6 @@ def animals(tmp_path) -> Path:
     (folder / "cats.txt").write_text("A cat sleeps most of the day and hunts mice at night.")
     (folder / "whales.md").write_text("Whales are the largest mammals and live in the ocean.")
     return folder
-
-
-def error_line(stderr: str) -> str:
-    lines = [line for line in stderr.splitlines() if line.strip() and not line.startswith("done ")]
-    assert len(lines) == 1, f"expected one line, got: {stderr}"
-    assert lines[0].startswith("error: ")
-    return lines[0]
 
 
 def test_index_then_search_finds_what_a_person_would_expect(run, animals):
@@ -222,6 +219,16 @@ def test_ctrl_c_keeps_what_was_reported(tmp_path):
     reported = int(message.split()[1])
     with closing(connect(tmp_path / "embed-plus-data")) as client:
         assert client.count("docs").count >= reported > 0
+
+
+def test_every_line_of_the_table_of_commands_belongs_to_a_command():
+    group = typer.main.get_command(app)
+    for name in COMMANDS:
+        command = group.get_command(typer.Context(group), name)
+        assert command.name == name and command.help, name
+    files = Path(app_module.__file__).parent.glob("*.py")
+    with_commands = {file.stem for file in files if "Typer(" in file.read_text()}
+    assert {module for module, _ in COMMANDS.values()} == with_commands - {"app"}
 
 
 def test_help_names_every_command(run):

@@ -9,6 +9,7 @@ import sys
 from contextlib import closing
 
 import pytest
+from command_line import error_line
 from models import SENTENCE, save_model
 from qdrant_client import models
 
@@ -28,13 +29,6 @@ def encoder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny") / "model"
     save_model(folder)
     return open_encoder(folder, device="cpu")
-
-
-def error_line(stderr: str) -> str:
-    lines = [line for line in stderr.splitlines() if line.strip() and not line.startswith("done ")]
-    assert len(lines) == 1, f"expected one line, got: {stderr}"
-    assert lines[0].startswith("error: ")
-    return lines[0]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import ir_measures
 import pytest
+from command_line import error_line
 from models import SENTENCE, save_model
 
 from llama_index_embed_plus import open_encoder
@@ -70,12 +71,6 @@ def evaluate(run, judged, location, models):
         return run("evaluate", *collection, *judged, "--location", location, "--model", models / "one", *args)
 
     return evaluate
-
-
-def error_line(stderr: str) -> str:
-    lines = [line for line in stderr.splitlines() if line.strip() and not line.startswith("done ")]
-    assert len(lines) == 1 and lines[0].startswith("error: "), stderr
-    return lines[0]
 
 
 def test_the_printed_means_are_those_of_an_outside_implementation_on_the_written_run(evaluate, tmp_path):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from command_line import error_line
 from models import SENTENCE, save_cross_encoder, save_model
 from sentence_transformers import CrossEncoder
 
@@ -22,13 +23,6 @@ from qdrant_tools.records import Hit, Passage
 from qdrant_tools.search.dense import search
 
 WORDS = SENTENCE.split()[6:26]
-
-
-def error_line(stderr: str) -> str:
-    lines = [line for line in stderr.splitlines() if line.strip() and not line.startswith("done ")]
-    assert len(lines) == 1, f"expected one line, got: {stderr}"
-    assert lines[0].startswith("error: ")
-    return lines[0]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from command_line import error_line
 from models import SENTENCE, save_model
 
 from llama_index_embed_plus import open_encoder
@@ -112,6 +113,5 @@ def test_mistakes_are_one_line(run, where, tmp_path):
         (["canary", "freeze", "docs", "queries.jsonl", "x.jsonl"], 1, "queries.jsonl has no queries"),
     ]:
         found, out, err = run(*arguments, *where)
-        lines = [line for line in err.splitlines() if line.strip() and not line.startswith("done ")]
-        assert (found, len(lines)) == (code, 1) and message in lines[0] and lines[0].startswith("error: "), err
+        assert (found, message in error_line(err)) == (code, True), err
     assert not (tmp_path / "monitor.json").exists()

@@ -57,21 +57,13 @@ def place(base, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(place, base, monkeypatch, capsys):
+def run(run, place, base):
     """Run `embed-plus train BASE --examples examples.jsonl ARGS`; returns (exit code, stdout, stderr)."""
 
-    def run(*args: object, examples: str = "examples.jsonl") -> tuple[int, str, str]:
-        argv = ["embed-plus", "train", base, "--examples", examples, "--no-page", *args]
-        monkeypatch.setattr(sys, "argv", list(map(str, argv)))
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+    def run_training(*args: object, examples: str = "examples.jsonl") -> tuple[int, str, str]:
+        return run("train", base, "--examples", examples, "--no-page", *args)
 
-    return run
+    return run_training
 
 
 IN_DOCS = ("--collection", "docs", "--location", "here")

@@ -1,18 +1,8 @@
-"""Measurements -> one PNG page each. Needs the extra `plot`.
+"""Measurements -> one PNG page each: quality, tuning, mining, monitoring. Needs the extra `plot`.
 
 Every function takes the path first, None to write no file, and returns the figure, which a notebook shows.
 
 Guarantees: the style of `style`; axes labelled with units. Does not know: how it was measured.
-
-Scores, and the differences of two systems -> pictures of where they come from. Needs the extra `plot`.
-
-Every function takes the path first, None to write no file, and returns the figure, which a notebook shows.
-
-Guarantees: the style of `style`; axes labelled with units. Does not know: how it was measured.
-
-A monitoring report -> one PNG page. Needs the extra `plot`.
-
-Guarantees and style as in `style`. Does not know: how it was measured.
 """
 
 from __future__ import annotations
@@ -38,6 +28,11 @@ from qdrant_tools.tuning import Trial, TuningReport
 
 if TYPE_CHECKING:
     from llama_index_embed_plus.evaluate.plots.style import Picture
+
+BINS = 40
+TEXTS_SHOWN = 3
+MOST_EDGES = 60
+"""Of more bars, the edges would be all that is seen."""
 
 
 def before_after(
@@ -67,67 +62,6 @@ def before_after(
     right.set_xlabel("held-out queries, most improved first")
     right.set_ylabel(f"nDCG@10 of {list(systems)[-1]} minus {next(iter(systems))}")
     return finish(figure, path)
-
-
-def audit_page(path: Path | None, found: Audit, *, title: str = "Mined negatives") -> Picture:
-    """Write two panels: how positives and negatives score, and what share of the candidates each rule removed.
-
-    The title adds what the audit found of negatives that are relevant.
-    """
-    for finding in (each for each in found.false_negatives if each.looked_at):
-        title += f"\n{finding.relevant} of {finding.looked_at} relevant by {finding.source}"
-        title += f" ({finding.rate:.1%}, 95 % interval {finding.low:.1%} to {finding.high:.1%})"
-    figure, (left, right) = page(2, title)
-    for (colour, hatch), name in zip(FILLS, ("negatives", "positives")):
-        bins = found.histograms.get(name, {})
-        heights = np.array(list(bins.values())) / max(1, sum(bins.values()))
-        places = np.array(list(bins)) / BINS_PER_UNIT
-        label = f"{name} ({sum(bins.values())})"
-        width = 1 / BINS_PER_UNIT
-        left.bar(places, heights, width, align="edge", color=colour, hatch=hatch, edgecolor=INK, alpha=0.7, label=label)
-    left.set_xlabel("similarity to the query")
-    left.set_ylabel("share of the passages")
-    left.legend(frameon=False)
-    rules = list(found.removed_share)[::-1]
-    bars = right.barh(rules, [found.removed_share[rule] for rule in rules], color=DARK)
-    right.bar_label(bars, fmt="{:.1%}", fontsize=8, padding=2)
-    right.set_xlim(0, 1)
-    right.set_xlabel("share of the candidates that the rule removed")
-    return finish(figure, path)
-
-
-def recall_latency(path: Path | None, found: TuningReport) -> Picture:
-    """Write one panel: every setting that was tried by its recall and its median latency, the chosen one marked."""
-    reason = textwrap.fill(found.reason, 60)
-    figure, axis = page(1, f"{found.collection}: {found.points} points, {found.queries} queries\n{reason}")
-    families: dict[str, list[Trial]] = {}
-    for trial in found.trials:
-        quantized = "" if trial.quantization == "none" else f", {trial.quantization} x{trial.oversampling:g}"
-        families.setdefault("exact" if trial.exact else f"m={trial.m}{quantized}", []).append(trial)
-    for (name, trials), marker, shade in zip(families.items(), itertools.cycle(MARKERS), shades(len(families))):
-        ordered = sorted(trials, key=lambda trial: trial.recall)
-        x, y = [trial.recall for trial in ordered], [trial.p50_ms for trial in ordered]
-        axis.plot(x, y, "-", marker=marker, markersize=5, linewidth=0.8, label=name, color=shade, markeredgecolor=INK)
-        for trial in ordered if name != "exact" and len(families) <= 4 else ():
-            axis.annotate(
-                f"ef {trial.hnsw_ef}", (trial.recall, trial.p50_ms), (4, 4), "data", "offset points", fontsize=7
-            )
-    axis.plot([found.chosen.recall], [found.chosen.p50_ms], "o", markersize=14, fillstyle="none", color=INK)
-    axis.axvline(found.target_recall, color=INK, linewidth=0.8, linestyle="--")
-    axis.set_xlabel(f"recall@{found.k} against exact search (0 to 1)")
-    axis.set_ylabel("median latency of a query (ms)")
-    latencies = [trial.p50_ms for trial in found.trials]
-    if max(latencies) > 10 * min(latencies):
-        axis.set_yscale("log")
-        axis.yaxis.set_major_formatter("{x:g}")
-    axis.legend(frameon=False, fontsize=8)
-    return finish(figure, path)
-
-
-BINS = 40
-TEXTS_SHOWN = 3
-MOST_EDGES = 60
-"""Bars; the edges of more would be all that is seen."""
 
 
 def scores_by_relevance(run: Run, qrels: Qrels) -> tuple[list[float], list[float]]:
@@ -178,40 +112,40 @@ def score_histograms(
     return finish(figure, path)
 
 
-def query_differences(path: Path | None, found: Comparison, *, title: str = "") -> Picture:
+def query_differences(path: Path | None, comparison: Comparison, *, title: str = "") -> Picture:
     """Draw two panels: the difference of every query, most improved first, and each query before against after.
 
     The left panel names the most improved and the most worsened queries, where their texts are known.
     """
-    first, second = (name or default for name, default in zip(found.names, ("before", "after")))
-    test = found.deciding
+    first, second = (name or default for name, default in zip(comparison.names, ("before", "after")))
+    test = comparison.deciding
     interval = f"{test.difference:+.3f} ({test.low:+.3f} to {test.high:+.3f}), p {test.p_value:.4f}"
-    figure, (left, right) = page(2, title or f"{second} minus {first}: {found.metric} {interval}")
-    differences = np.array([change.difference for change in found.changes])
+    figure, (left, right) = page(2, title or f"{second} minus {first}: {comparison.metric} {interval}")
+    differences = np.array([change.difference for change in comparison.changes])
     colours = np.where(differences >= 0, DARK, LIGHT)
     edge = 0.3 if len(differences) <= MOST_EDGES else 0.0
     left.bar(np.arange(len(differences)), differences, 1.0, color=colours, edgecolor=INK, linewidth=edge)
     left.axhline(0, color=INK, linewidth=0.8)
     left.set_ylim(-1.05, 1.05)
     left.set_xlabel(f"queries, most improved first ({test.better} better, {test.same} same, {test.worse} worse)")
-    left.set_ylabel(f"difference in {found.metric} (-1 to 1)")
-    improved = [change.text for change in found.improved(TEXTS_SHOWN)]
-    worsened = [change.text for change in found.worsened(TEXTS_SHOWN)]
+    left.set_ylabel(f"difference in {comparison.metric} (-1 to 1)")
+    improved = [change.text for change in comparison.improved(TEXTS_SHOWN)]
+    worsened = [change.text for change in comparison.worsened(TEXTS_SHOWN)]
     for place, side, texts in (((0.98, 0.97), "top", improved), ((0.02, 0.03), "bottom", worsened)):
         sign = "+" if side == "top" else "\N{MINUS SIGN}"
         lines = "\n".join(f"{sign} {label_of(text)}" for text in texts if text)
         align = "right" if side == "top" else "left"
         left.text(*place, lines, transform=left.transAxes, ha=align, va=side, fontsize=7, color=INK)
-    _cloud(right, found)
-    right.set_xlabel(f"{found.metric} of {first} (0 to 1)")
-    right.set_ylabel(f"{found.metric} of {second} (0 to 1)")
+    _scatter(right, comparison)
+    right.set_xlabel(f"{comparison.metric} of {first} (0 to 1)")
+    right.set_ylabel(f"{comparison.metric} of {second} (0 to 1)")
     return finish(figure, path)
 
 
-def _cloud(axis: Any, found: Comparison) -> None:
+def _scatter(axis: Any, comparison: Comparison) -> None:
     """One circle per pair of values, its area the number of queries that have it."""
     pairs, counts = np.unique(
-        np.round([(change.before, change.after) for change in found.changes], 3), axis=0, return_counts=True
+        np.round([(change.before, change.after) for change in comparison.changes], 3), axis=0, return_counts=True
     )
     axis.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
     colours = np.where(pairs[:, 1] >= pairs[:, 0], DARK, LIGHT)
@@ -220,7 +154,62 @@ def _cloud(axis: Any, found: Comparison) -> None:
     axis.set_ylim(-0.05, 1.05)
 
 
-def monitor_page(path: Path, report: MonitorReport) -> None:
+def recall_latency(path: Path | None, report: TuningReport) -> Picture:
+    """Write one panel: every setting that was tried by its recall and its median latency, the chosen one marked."""
+    reason = textwrap.fill(report.reason, 60)
+    figure, axis = page(1, f"{report.collection}: {report.points} points, {report.queries} queries\n{reason}")
+    families: dict[str, list[Trial]] = {}
+    for trial in report.trials:
+        quantized = "" if trial.quantization == "none" else f", {trial.quantization} x{trial.oversampling:g}"
+        families.setdefault("exact" if trial.exact else f"m={trial.m}{quantized}", []).append(trial)
+    for (name, trials), marker, shade in zip(families.items(), itertools.cycle(MARKERS), shades(len(families))):
+        ordered = sorted(trials, key=lambda trial: trial.recall)
+        x, y = [trial.recall for trial in ordered], [trial.p50_ms for trial in ordered]
+        axis.plot(x, y, "-", marker=marker, markersize=5, linewidth=0.8, label=name, color=shade, markeredgecolor=INK)
+        for trial in ordered if name != "exact" and len(families) <= 4 else ():
+            axis.annotate(
+                f"ef {trial.hnsw_ef}", (trial.recall, trial.p50_ms), (4, 4), "data", "offset points", fontsize=7
+            )
+    axis.plot([report.chosen.recall], [report.chosen.p50_ms], "o", markersize=14, fillstyle="none", color=INK)
+    axis.axvline(report.target_recall, color=INK, linewidth=0.8, linestyle="--")
+    axis.set_xlabel(f"recall@{report.k} against exact search (0 to 1)")
+    axis.set_ylabel("median latency of a query (ms)")
+    latencies = [trial.p50_ms for trial in report.trials]
+    if max(latencies) > 10 * min(latencies):
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
+    axis.legend(frameon=False, fontsize=8)
+    return finish(figure, path)
+
+
+def audit_page(path: Path | None, report: Audit, *, title: str = "Mined negatives") -> Picture:
+    """Write two panels: how positives and negatives score, and what share of the candidates each rule removed.
+
+    The title adds what the audit found of negatives that are relevant.
+    """
+    for finding in (finding for finding in report.false_negatives if finding.looked_at):
+        title += f"\n{finding.relevant} of {finding.looked_at} relevant by {finding.source}"
+        title += f" ({finding.rate:.1%}, 95 % interval {finding.low:.1%} to {finding.high:.1%})"
+    figure, (left, right) = page(2, title)
+    for (colour, hatch), name in zip(FILLS, ("negatives", "positives")):
+        bins = report.histograms.get(name, {})
+        heights = np.array(list(bins.values())) / max(1, sum(bins.values()))
+        places = np.array(list(bins)) / BINS_PER_UNIT
+        label = f"{name} ({sum(bins.values())})"
+        width = 1 / BINS_PER_UNIT
+        left.bar(places, heights, width, align="edge", color=colour, hatch=hatch, edgecolor=INK, alpha=0.7, label=label)
+    left.set_xlabel("similarity to the query")
+    left.set_ylabel("share of the passages")
+    left.legend(frameon=False)
+    rules = list(report.removed_share)[::-1]
+    bars = right.barh(rules, [report.removed_share[rule] for rule in rules], color=DARK)
+    right.bar_label(bars, fmt="{:.1%}", fontsize=8, padding=2)
+    right.set_xlim(0, 1)
+    right.set_xlabel("share of the candidates that the rule removed")
+    return finish(figure, path)
+
+
+def monitor_page(path: Path | None, report: MonitorReport) -> Picture:
     """Write two panels: the share of searches that went badly, and click-through by rank; then and now, each with its
     95 % interval. The title says what is an alarm."""
     alarms = f"ALARM: {', '.join(report.alarms)}" if report.alarms else "no alarm"
@@ -233,22 +222,22 @@ def monitor_page(path: Path, report: MonitorReport) -> None:
         state = "passed" if report.canaries.passed else "failed"
         lines.append(f"canaries {state}: {report.canaries.mean:.1%} found")
     if report.estimate is not None:
-        its = report.estimate
-        lines.append(f"candidate {its.difference:+.3f} [{its.low:+.3f}, {its.high:+.3f}] gain: {its.verdict}")
+        gain = report.estimate
+        lines.append(f"candidate {gain.difference:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] gain: {gain.verdict}")
     figure, (left, right) = page(2, "\n".join(lines))
-    _pairs(left, [(each.reference, each.current) for each in report.signals])
-    left.set_xticks(range(len(report.signals)), [each.name.replace("_", " ") for each in report.signals])
+    _bars(left, [(signal.reference, signal.current) for signal in report.signals])
+    left.set_xticks(range(len(report.signals)), [signal.name.replace("_", " ") for signal in report.signals])
     left.set_ylabel("share of the searches (0 to 1)")
     left.legend(frameon=False)
     ranks = report.click_through
-    _pairs(right, [(each.reference, each.current) for each in ranks])
-    right.set_xticks(range(len(ranks)), [str(each.rank) for each in ranks])
+    _bars(right, [(rate.reference, rate.current) for rate in ranks])
+    right.set_xticks(range(len(ranks)), [str(rate.rank) for rate in ranks])
     right.set_xlabel("rank of the hit")
     right.set_ylabel("share of hits that were clicked (0 to 1)")
-    figure.savefig(path, dpi=120)
+    return finish(figure, path)
 
 
-def _pairs(axis: Any, pairs: Sequence[tuple[Share, Share]]) -> None:
+def _bars(axis: Any, pairs: Sequence[tuple[Share, Share]]) -> None:
     """Two bars per place with their intervals."""
     for side, ((colour, hatch), name) in enumerate(zip(FILLS, ("reference window", "current window"))):
         shares = [pair[side] for pair in pairs]

@@ -1,11 +1,7 @@
 """How every picture of this project looks: one size of panel, one ink, fills that differ in lightness too.
 
-Guarantees: readable in greyscale, no display needed, a PNG is written whole or not at all. Needs the extra `plot`,
-once a picture is asked for. Does not know: what is drawn.
-
-A matplotlib figure that a notebook shows by itself. Imports matplotlib: reach it through `style`.
-
-Guarantees: no pyplot, so nothing global and no display needed. Does not know: what is drawn.
+Guarantees: readable in greyscale; no pyplot, so nothing global and no display needed; a PNG is written whole or not at
+all. Needs the extra `plot`. Does not know: what is drawn.
 """
 
 from __future__ import annotations
@@ -31,6 +27,15 @@ MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
 LIGHT, DARK = FILLS[0][0], FILLS[1][0]
 
 
+class Picture(Figure):
+    """A `Figure` whose PNG is its representation in a notebook."""
+
+    def _repr_png_(self) -> bytes:
+        data = io.BytesIO()
+        self.savefig(data, format="png")
+        return data.getvalue()
+
+
 def page(panels: int, title: str, *, rows: int = 1, width: float = 5.5, height: float = 4.0) -> tuple[Picture, Any]:
     """Return a figure and its axes, `panels` in each of `rows`, as `matplotlib.figure.Figure.subplots` gives them.
 
@@ -41,8 +46,8 @@ def page(panels: int, title: str, *, rows: int = 1, width: float = 5.5, height: 
     """
     if find_spec("matplotlib") is None:
         raise MissingExtraError("drawing", extra="plot")
-
-    figure = new_picture(width * panels, height * rows)
+    figure = Picture(figsize=(width * panels, height * rows), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
     figure.suptitle(title)
     axes = figure.subplots(rows, panels)
     for axis in np.ravel(axes):
@@ -66,24 +71,7 @@ def label_of(text: str, *, length: int = 46) -> str:
 
 def shades(count: int) -> list[tuple[float, float, float, float]]:
     """Colours whose lightness rises evenly, so that they differ in grey too."""
-
     return [cividis(place) for place in np.linspace(0.05, 0.95, count)]
-
-
-class Picture(Figure):
-    """A `Figure` whose PNG is its representation in a notebook."""
-
-    def _repr_png_(self) -> bytes:
-        data = io.BytesIO()
-        self.savefig(data, format="png")
-        return data.getvalue()
-
-
-def new_picture(width: float, height: float) -> Picture:
-    """An empty figure of so many inches."""
-    figure = Picture(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def cividis(place: float) -> tuple[float, float, float, float]:

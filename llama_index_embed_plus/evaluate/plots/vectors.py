@@ -1,14 +1,10 @@
-"""A map of vectors, or a few texts with their vectors -> pictures of what is near what. Needs the extra `plot`.
+"""Vectors, or a sample of a collection -> a plane of points with named clusters, and pictures of what is near what.
 
-Every function takes the path first, None to write no file, and returns the figure, which a notebook shows.
-
-Guarantees: the style of `style`; clusters differ in shape and lightness; axes labelled with units.
-Does not know: encoders, collections; `mapping` makes the maps.
-
-Vectors, or a sample of a collection -> a plane of points with named clusters, to be drawn by `plots_vectors`.
+`map_vectors` and `map_collection` compute a `VectorMap`; `vector_map` draws it. Both draw functions take the path
+first, None to write no file, and return the figure, which a notebook shows.
 
 Guarantees: the same for a seed; never more than `sample` vectors are held, drawn so that each is as likely as any
-other. Needs the extra `eval`. Does not know: how it is drawn.
+other; clusters differ in shape and lightness. Needs the extras `eval` and `plot`. Does not know: encoders.
 """
 
 from __future__ import annotations
@@ -35,77 +31,12 @@ from qdrant_tools.validation import checked_vectors
 if TYPE_CHECKING:
     from llama_index_embed_plus.evaluate.plots.style import Picture
 
-
-MOST_TEXTS = 30
-"""More do not fit on a heat map that can be read."""
-
-
-def vector_map(path: Path | None, found: VectorMap, *, title: str = "") -> Picture:
-    """Draw the points of a map, a shape and a shade per cluster, each cluster's name at the median of its points."""
-    sampled = f"{len(found.points)} of {found.total} vectors" if found.total > len(found.points) else ""
-    heading = title or f"{len(found.points)} vectors"
-    figure, axis = page(1, f"{heading} ({sampled})" if sampled and title else sampled or heading, width=7.5, height=5.5)
-    for cluster, (name, colour) in enumerate(zip(found.names, shades(len(found.names)))):
-        points = found.points[found.clusters == cluster]
-        marker = MARKERS[cluster % len(MARKERS)]
-        label = f"{label_of(name, length=34)} ({len(points)})"
-        axis.scatter(
-            points[:, 0], points[:, 1], s=20, marker=marker, color=colour, edgecolors=INK, linewidths=0.2, label=label
-        )
-        box = {"facecolor": "white", "edgecolor": INK, "linewidth": 0.4, "alpha": 0.8, "pad": 1.5}
-        axis.text(*np.median(points, axis=0), str(cluster + 1), fontsize=9, ha="center", va="center", bbox=box)
-    handles, labels = axis.get_legend_handles_labels()
-    numbered = [f"{number} {label}" for number, label in enumerate(labels, start=1)]
-    axis.legend(
-        handles, numbered, frameon=False, fontsize=8, markerscale=1.6, loc="upper left", bbox_to_anchor=(1.0, 1.0)
-    )
-    if found.explained is None:
-        names = [f"t-SNE dimension {number} (no unit)" for number in (1, 2)]
-    else:
-        names = [
-            f"principal component {number} ({s:.1%} of the variance)" for number, s in enumerate(found.explained, 1)
-        ]
-    axis.set_xlabel(names[0])
-    axis.set_ylabel(names[1])
-    return finish(figure, path)
-
-
-def similarity_heatmap(
-    path: Path | None, texts: Sequence[str], vectors: ArrayLike, *, title: str = "Similarity of texts"
-) -> Picture:
-    """Draw the cosine of every text with every other; `vectors` is (n, dimension), a row per text.
-
-    Raises:
-        InputError: no texts, or more than `MOST_TEXTS`.
-        VectorError: NaN, a row of zeros, or another number of vectors than of texts.
-    """
-    if isinstance(texts, str) or not 1 <= len(texts) <= MOST_TEXTS:
-        raise InputError(f"{len(texts)} texts, expected a list of 1 to {MOST_TEXTS}")
-    array = np.asarray(vectors)
-    rows = unit_rows(
-        checked_vectors(array, dimension=array.shape[-1] if array.ndim else 0, count=len(texts), what="vectors")
-    )
-    cosines = rows @ rows.T
-    least = min(0.0, float(cosines.min()))
-    size = max(4.5, 0.45 * len(texts) + 3)
-    figure, axis = page(1, title, width=size + 1.5, height=size)
-    image = axis.imshow(cosines, cmap="Greys", vmin=least, vmax=1.0)
-    labels = [label_of(text, length=38) for text in texts]
-    axis.set_xticks(np.arange(len(texts)), labels, rotation=45, ha="right", fontsize=8)
-    axis.set_yticks(np.arange(len(texts)), labels, fontsize=8)
-    for row, column in np.ndindex(cosines.shape):
-        cosine = float(cosines[row, column])
-        colour = "white" if (cosine - least) / (1 - least) > 0.55 else INK
-        value = f"{round(cosine, 2) + 0.0:.2f}"  # no minus before zero
-        axis.text(column, row, value, ha="center", va="center", fontsize=7, color=colour)
-    figure.colorbar(image, ax=axis, label="cosine similarity (-1 to 1)", shrink=0.8)
-    return finish(figure, path)
-
-
 Method = Literal["pca", "tsne"]
 _WORD = re.compile(r"[^\W\d_]{3,}")
-_TELLING_WORDS = 3
+_WORDS_PER_NAME = 3
 _AT_ONCE = 256
+MOST_TEXTS = 30
+"""More do not fit on a heat map that can be read."""
 
 
 @dataclass(frozen=True)
@@ -164,14 +95,13 @@ def map_vectors(
     array = np.asarray(vectors)
     if array.ndim != 2 or len(array) < 4:
         raise InputError(f"vectors of shape {array.shape}, expected (n, dimension) with n of at least 4")
-    for what, given in (("texts", texts), ("labels", labels)):
-        if given is not None and len(given) != len(array):
-            raise InputError(f"{len(given)} {what} for {len(array)} vectors")
-    draw = np.random.default_rng(settings.seed).permutation(len(array))[: settings.sample]
-    kept = np.sort(draw)
-    some_texts = None if texts is None else [texts[place] for place in kept]
-    some_labels = None if labels is None else [labels[place] for place in kept]
-    return _map(array[kept], some_texts, some_labels, settings, len(array))
+    for what, column in (("texts", texts), ("labels", labels)):
+        if column is not None and len(column) != len(array):
+            raise InputError(f"{len(column)} {what} for {len(array)} vectors")
+    sample = np.sort(np.random.default_rng(settings.seed).permutation(len(array))[: settings.sample])
+    sampled_texts = None if texts is None else [texts[row] for row in sample]
+    sampled_labels = None if labels is None else [labels[row] for row in sample]
+    return _map(array[sample], sampled_texts, sampled_labels, settings, len(array))
 
 
 def map_collection(
@@ -201,7 +131,7 @@ def map_collection(
 
 
 def _sample(collection: Collection, settings: MapSettings) -> tuple[list[str], Vectors, int]:
-    """Every vector draws a number; the smallest ones stay."""
+    """A uniform sample in one pass: every vector draws a number, and those with the smallest ones stay."""
     generator = np.random.default_rng(settings.seed)
     draws = np.empty(0)
     ids: list[str] = []
@@ -231,11 +161,11 @@ def _map(
     clusters = np.asarray(KMeans(count, n_init=4, random_state=settings.seed).fit_predict(rows), np.int64)
     points, explained = _plane(rows, settings)
     if labels is not None:
-        names = [Counter(np.array(labels)[clusters == each]).most_common(1)[0][0] for each in range(count)]
+        names = [Counter(np.array(labels)[clusters == cluster]).most_common(1)[0][0] for cluster in range(count)]
     elif texts is not None:
-        names = telling_words(texts, clusters)
+        names = distinctive_words(texts, clusters)
     else:
-        names = [f"cluster {each + 1}" for each in range(count)]
+        names = [f"cluster {cluster + 1}" for cluster in range(count)]
     return VectorMap(points, clusters, tuple(map(str, names)), settings.method, explained, total)
 
 
@@ -243,33 +173,94 @@ def _plane(rows: NDArray[np.float64], settings: MapSettings) -> tuple[NDArray[np
     if settings.method == "pca":
         from sklearn.decomposition import PCA
 
-        found = PCA(2, svd_solver="full")
-        points = found.fit_transform(rows)
-        first, second = np.nan_to_num(found.explained_variance_ratio_)
+        pca = PCA(2, svd_solver="full")
+        points = pca.fit_transform(rows)
+        first, second = np.nan_to_num(pca.explained_variance_ratio_)
         return np.asarray(points, np.float64), (float(first), float(second))
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, (len(rows) - 1) / 3)
-    found = TSNE(2, perplexity=perplexity, init="pca", random_state=settings.seed)
-    return np.asarray(found.fit_transform(rows), np.float64), None
+    tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=settings.seed)
+    return np.asarray(tsne.fit_transform(rows), np.float64), None
 
 
-def telling_words(texts: Sequence[str], clusters: NDArray[np.int64]) -> list[str]:
+def distinctive_words(texts: Sequence[str], clusters: NDArray[np.int64]) -> list[str]:
     """Name each cluster by the words that are in more of its texts than of all texts.
 
     The score of a word is p log(p / q): p is the share of the cluster's texts that have it, q that of all texts (its
     part of the Kullback-Leibler divergence).
     """
     words = [set(_WORD.findall(text.lower())) for text in texts]
-    everywhere = Counter(word for each in words for word in each)
+    overall = Counter(word for of_text in words for word in of_text)
     names = []
     for cluster in range(int(clusters.max()) + 1):
-        members = [each for each, number in zip(words, clusters) if number == cluster]
-        inside = Counter(word for each in members for word in each)
+        members = [of_text for of_text, number in zip(words, clusters) if number == cluster]
+        inside = Counter(word for of_text in members for word in of_text)
         score = {
-            word: count / len(members) * math.log(count / len(members) * len(texts) / everywhere[word])
+            word: count / len(members) * math.log(count / len(members) * len(texts) / overall[word])
             for word, count in inside.items()
         }
-        best = sorted(score, key=lambda word: (-score[word], word))[:_TELLING_WORDS]
+        best = sorted(score, key=lambda word: (-score[word], word))[:_WORDS_PER_NAME]
         names.append(", ".join(best) or f"cluster {cluster + 1}")
     return names
+
+
+def vector_map(path: Path | None, plane: VectorMap, *, title: str = "") -> Picture:
+    """Draw the points of a map, a shape and a shade per cluster, each cluster's name at the median of its points."""
+    sampled = f"{len(plane.points)} of {plane.total} vectors" if plane.total > len(plane.points) else ""
+    heading = title or f"{len(plane.points)} vectors"
+    figure, axis = page(1, f"{heading} ({sampled})" if sampled and title else sampled or heading, width=7.5, height=5.5)
+    for cluster, (name, colour) in enumerate(zip(plane.names, shades(len(plane.names)))):
+        points = plane.points[plane.clusters == cluster]
+        marker = MARKERS[cluster % len(MARKERS)]
+        label = f"{label_of(name, length=34)} ({len(points)})"
+        axis.scatter(
+            points[:, 0], points[:, 1], s=20, marker=marker, color=colour, edgecolors=INK, linewidths=0.2, label=label
+        )
+        box = {"facecolor": "white", "edgecolor": INK, "linewidth": 0.4, "alpha": 0.8, "pad": 1.5}
+        axis.text(*np.median(points, axis=0), str(cluster + 1), fontsize=9, ha="center", va="center", bbox=box)
+    handles, labels = axis.get_legend_handles_labels()
+    numbered = [f"{number} {label}" for number, label in enumerate(labels, start=1)]
+    axis.legend(
+        handles, numbered, frameon=False, fontsize=8, markerscale=1.6, loc="upper left", bbox_to_anchor=(1.0, 1.0)
+    )
+    if plane.explained is None:
+        names = [f"t-SNE dimension {number} (no unit)" for number in (1, 2)]
+    else:
+        shares = enumerate(plane.explained, start=1)
+        names = [f"principal component {number} ({share:.1%} of the variance)" for number, share in shares]
+    axis.set_xlabel(names[0])
+    axis.set_ylabel(names[1])
+    return finish(figure, path)
+
+
+def similarity_heatmap(
+    path: Path | None, texts: Sequence[str], vectors: ArrayLike, *, title: str = "Similarity of texts"
+) -> Picture:
+    """Draw the cosine of every text with every other; `vectors` is (n, dimension), a row per text.
+
+    Raises:
+        InputError: no texts, or more than `MOST_TEXTS`.
+        VectorError: NaN, a row of zeros, or another number of vectors than of texts.
+    """
+    if isinstance(texts, str) or not 1 <= len(texts) <= MOST_TEXTS:
+        raise InputError(f"{len(texts)} texts, expected a list of 1 to {MOST_TEXTS}")
+    array = np.asarray(vectors)
+    rows = unit_rows(
+        checked_vectors(array, dimension=array.shape[-1] if array.ndim else 0, count=len(texts), what="vectors")
+    )
+    cosines = rows @ rows.T
+    least = min(0.0, float(cosines.min()))
+    size = max(4.5, 0.45 * len(texts) + 3)
+    figure, axis = page(1, title, width=size + 1.5, height=size)
+    image = axis.imshow(cosines, cmap="Greys", vmin=least, vmax=1.0)
+    labels = [label_of(text, length=38) for text in texts]
+    axis.set_xticks(np.arange(len(texts)), labels, rotation=45, ha="right", fontsize=8)
+    axis.set_yticks(np.arange(len(texts)), labels, fontsize=8)
+    for row, column in np.ndindex(cosines.shape):
+        cosine = float(cosines[row, column])
+        colour = "white" if (cosine - least) / (1 - least) > 0.55 else INK
+        value = f"{round(cosine, 2) + 0.0:.2f}"  # no minus before zero
+        axis.text(column, row, value, ha="center", va="center", fontsize=7, color=colour)
+    figure.colorbar(image, ax=axis, label="cosine similarity (-1 to 1)", shrink=0.8)
+    return finish(figure, path)

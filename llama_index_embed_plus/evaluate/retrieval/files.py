@@ -86,8 +86,8 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
             raise InputError(f"{where}: an empty id, expected the ids of a query and a passage")
         grade = _grade(text, where)
         if qrels.setdefault(query, {}).setdefault(passage, grade) != grade:
-            known = qrels[query][passage]
-            raise InputError(f"{where}: query {query!r} and passage {passage!r} have grade {grade}, earlier {known}")
+            earlier = qrels[query][passage]
+            raise InputError(f"{where}: query {query!r} and passage {passage!r} have grade {grade}, earlier {earlier}")
     if not qrels:
         raise InputError(f"{path} holds no judgements")
     return qrels

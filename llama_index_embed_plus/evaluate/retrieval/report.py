@@ -116,10 +116,10 @@ def report_of(
     """
     cutoffs = tuple(dict.fromkeys([k] if isinstance(k, int) else k))
     texts = texts_by_id(queries or ())
-    asked = dict.fromkeys([*qrels, *run], "") if queries is None else texts
+    names = dict.fromkeys([*qrels, *run], "") if queries is None else texts
     used = {query: qrels[query] for query in (qrels if queries is None else texts) if qrels.get(query)}
     if not used:
-        raise InputError(f"none of the {len(asked)} queries has a judgement in the {len(qrels)} qrels: check the ids")
+        raise InputError(f"none of the {len(names)} queries has a judgement in the {len(qrels)} qrels: check the ids")
     kept = {query: run.get(query, {}) for query in used}
     return RetrievalReport(
         cutoffs,
@@ -127,8 +127,8 @@ def report_of(
         kept,
         Coverage(
             len(used),
-            without_judgement=len(asked.keys() - used.keys()),
-            unknown_queries=len(qrels.keys() - asked.keys()),
+            without_judgement=len(names.keys() - used.keys()),
+            unknown_queries=len(qrels.keys() - names.keys()),
             unknown_passages=unknown_passages,
             without_relevant=sum(all(grade < 1 for grade in grades.values()) for grades in used.values()),
             without_results=sum(not scores for scores in kept.values()),

@@ -122,7 +122,7 @@ def overlap(approximate: RetrievalReport, exact: RetrievalReport) -> float:
 
     def scores(doubtful: Mapping[int, Sequence[PointId]]) -> dict[int, dict[PointId, float]]:
         comparable = {number: ids for number, ids in doubtful.items() if _alike(*runs[number])}
-        return {number: {each: runs[number][0][str(each)] for each in ids} for number, ids in comparable.items()}
+        return {number: {name: runs[number][0][str(name)] for name in ids} for number, ids in comparable.items()}
 
     return recall_at(k, [ranked(scored) for scored, _ in runs], right, scores)
 
@@ -130,7 +130,7 @@ def overlap(approximate: RetrievalReport, exact: RetrievalReport) -> float:
 def _alike(scores: Mapping[str, float], others: Mapping[str, float]) -> bool:
     """Whether two runs give the passages that both hold the same scores, to rounding."""
     room = TIE * max(map(abs, others.values()), default=0.0)
-    return all(abs(scores[each] - others[each]) <= room for each in scores.keys() & others.keys())
+    return all(abs(scores[name] - others[name]) <= room for name in scores.keys() & others.keys())
 
 
 def checked_depth(k: int | Sequence[int]) -> list[int]:

@@ -20,10 +20,10 @@ from llama_index_embed_plus.evaluate.plots.pages import (
 )
 from llama_index_embed_plus.evaluate.plots.vectors import (
     MapSettings,
+    distinctive_words,
     map_collection,
     map_vectors,
     similarity_heatmap,
-    telling_words,
     vector_map,
 )
 from llama_index_embed_plus.evaluate.retrieval.comparison import compare
@@ -182,10 +182,10 @@ def test_a_collection_is_mapped_by_a_sample_of_it(tmp_path):
     assert "100 of 700 vectors" in vector_map(None, some).get_suptitle()
 
 
-def test_telling_words_are_those_that_others_do_not_have():
+def test_distinctive_words_are_those_that_others_do_not_have():
     texts = ["the red tea", "the red cup", "the blue sea", "the blue sky"]
-    assert telling_words(texts, np.array([0, 0, 1, 1])) == ["red, cup, tea", "blue, sea, sky"]
-    assert telling_words(["a", "b"], np.array([0, 1])) == ["cluster 1", "cluster 2"]
+    assert distinctive_words(texts, np.array([0, 0, 1, 1])) == ["red, cup, tea", "blue, sea, sky"]
+    assert distinctive_words(["a", "b"], np.array([0, 1])) == ["cluster 1", "cluster 2"]
 
 
 def test_the_heat_map_shows_every_cosine(tmp_path):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 from mteb_tasks import MixedEncoder, sentences
 
-from llama_index_embed_plus import cli
 from llama_index_embed_plus.evaluate.tasks.layouts import find_tasks
 from llama_index_embed_plus.evaluate.tasks.run import TaskOptions, read_task, run_task
 from qdrant_tools.errors import InputError, UsageError
@@ -265,18 +263,9 @@ def test_judgements_of_other_queries_are_refused(data):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, minilm):
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["embed-plus", "benchmark", *map(str, args), "--model", str(minilm)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+def run(run, minilm):
+    """Run `embed-plus benchmark ARGS` with the real model; returns (exit code, stdout, stderr)."""
+    return lambda *args: run("benchmark", *args, "--model", minilm)
 
 
 def test_the_command_prints_one_row_per_task_and_what_was_skipped(run, data):
