@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import os
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,13 @@ _FAILURES = (state.Fail, state.RuntimeException, state.InvalidArgument, MemoryEr
 
 BATCH_TOKENS = 512
 """Padded tokens per batch. More does not run faster on a CPU, and pads more."""
+
+_INPUTS: Mapping[str, Callable[[TokenBatch], Any]] = {
+    "input_ids": lambda batch: batch.ids,
+    "attention_mask": lambda batch: batch.mask,
+    "token_type_ids": lambda batch: np.zeros_like(batch.ids),
+    "prompt_tokens": lambda batch: np.asarray(batch.prompt_tokens, np.int64),
+}
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "openvino": "OpenVINOExecutionProvider"}
 
@@ -63,7 +71,7 @@ class OnnxBackend:
         self._lock = threading.Lock()
         self._sessions: dict[int, Any] = {}
         session = self._session(self.workers)
-        self._inputs = [node.name for node in session.get_inputs()]
+        self._inputs = input_names(session, file)
         self._output, self._pooled = _output(session, file)
         self._head = [
             as_arrays({k: v for f in weight_files(folder / step.path) for k, v in tensors_of(f).items()})
@@ -73,23 +81,13 @@ class OnnxBackend:
     def __call__(self, batch: TokenBatch, *, alone: bool) -> Vectors:
         session = self._session(self.workers if alone else 1)
         try:
-            result = session.run([self._output], self._feed(batch))[0]
+            result = session.run([self._output], feed(self._inputs, batch))[0]
         except _FAILURES as error:
             if "allocate memory" in str(error) or isinstance(error, MemoryError):
                 raise ModelError(no_memory(batch, "this machine")) from error
             shape = batch.ids.shape
             raise ModelError(f"{self._file} cannot be run on {shape} tokens ({first_line(error)})") from error
         return np.asarray(result if self._pooled else self._finish(result, batch), np.float32)
-
-    def _feed(self, batch: TokenBatch) -> dict[str, Any]:
-        values = {
-            "input_ids": batch.ids,
-            "attention_mask": batch.mask,
-            "token_type_ids": np.zeros_like(batch.ids),
-            "prompt_tokens": np.asarray(batch.prompt_tokens, np.int64),
-        }
-        # Graphs from a hub read token types, ours do not. A session refuses inputs that it does not know.
-        return {name: values[name] for name in self._inputs}
 
     def _finish(self, states: Any, batch: TokenBatch) -> Any:
         vectors = pool(states, batch.mask, self._spec.pooling, prompt_tokens=batch.prompt_tokens)
@@ -139,6 +137,21 @@ def _opened(file: Path, options: onnxruntime.SessionOptions, providers: list[Any
         ) from error
 
 
+def input_names(session: Any, graph: object) -> list[str]:
+    """Return the inputs of a graph. Raises DamagedModelError, naming `graph`, for one that `feed` does not have."""
+    names = [node.name for node in session.get_inputs()]
+    unknown = [name for name in names if name not in _INPUTS]
+    if unknown:
+        raise DamagedModelError(f"{graph} expects the inputs {unknown}, this project gives {sorted(_INPUTS)}")
+    return names
+
+
+def feed(inputs: Sequence[str], batch: TokenBatch) -> dict[str, Any]:
+    """Return the values of the inputs of a graph for one batch."""
+    # Graphs from a hub read token types, ours do not. A session refuses inputs that it does not know.
+    return {name: _INPUTS[name](batch) for name in inputs}
+
+
 def cores() -> int:
     """Cores this process may use."""
     try:
@@ -150,10 +163,6 @@ def cores() -> int:
 def _output(session: Any, file: Path) -> tuple[str, bool]:
     """Return the name of the output to read, and whether it is pooled already."""
     outputs = {node.name: node for node in session.get_outputs()}
-    inputs = {"input_ids", "attention_mask", "token_type_ids", "prompt_tokens"}
-    unknown = [node.name for node in session.get_inputs() if node.name not in inputs]
-    if unknown:
-        raise DamagedModelError(f"{file} expects the inputs {unknown}, this project gives {sorted(inputs)}")
     if "embedding" in outputs:
         return "embedding", True
     for name in ("last_hidden_state", "token_embeddings"):

@@ -76,7 +76,7 @@ def identify(
         graphs=backend != "torch",
         trust_remote_code=runtime is not None and runtime.trust_remote_code,
     )
-    # Weights and graphs are hashed where they are used: hashing them here would take seconds.
+    # All files but weights and graphs, which may be gigabytes. Of these, only what is used is hashed, further down.
     manifest = artifact.verify_small_files(folder) if artifact.is_artifact(folder) else None
     spec = read_spec(folder, overrides)
     graph = _pick_graph(folder, manifest, spec, backend)

@@ -20,11 +20,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from llama_index_embed_plus.encoders.tokens import Tokenizer
-from llama_index_embed_plus.errors import ModelError
+from llama_index_embed_plus.encoders.onnx_encoder import cores, feed, input_names, open_session, providers
+from llama_index_embed_plus.encoders.tokens import TokenBatch, Tokenizer
 from llama_index_embed_plus.export.network import IDS, MASK, Float32, Network, Range, Tap, TapKind
 from llama_index_embed_plus.export.onnx_writer import GraphWriter, save_model
 from llama_index_embed_plus.export.weights import Array, EncoderWeights, Linear
@@ -148,10 +147,12 @@ def peaks(
     """Run `model` over `texts` and return, for each of its outputs `names`, the maximum of `reduce(output)`."""
     maxima: dict[str, Array] = {}
     with TemporaryDirectory() as folder:  # through a file, because a graph in memory cannot be larger than 2 GB
-        session = _open(save_model(model, Path(folder) / "model.onnx")[0])
-        inputs = [node.name for node in session.get_inputs()]
+        path = save_model(model, Path(folder) / "model.onnx")[0]
+        session = open_session(path, cores(), providers=providers(None), int8=False)
+        inputs = input_names(session, "the graph")
         for ids in texts:
-            for name, tensor in zip(names, session.run(names, _feed(inputs, ids)), strict=True):
+            batch = TokenBatch(ids, np.ones_like(ids))
+            for name, tensor in zip(names, session.run(names, feed(inputs, batch)), strict=True):
                 peak = reduce(tensor)
                 maxima[name] = np.maximum(maxima[name], peak) if name in maxima else peak
     return maxima
@@ -167,23 +168,3 @@ def smoothing(peak: Array, weights: Sequence[Array], *, alpha: float) -> Array:
     # The lower limits keep channels that are always 0 from dividing by 0.
     divisor = np.maximum(peak, 1e-3) ** alpha / np.maximum(weight, 1e-5) ** (1 - alpha)
     return np.asarray(divisor / np.exp(np.log(divisor).mean()), np.float32)
-
-
-def _feed(inputs: Sequence[str], ids: NDArray[np.int64]) -> dict[str, Any]:
-    values = {
-        "input_ids": ids,
-        "attention_mask": np.ones_like(ids),
-        "token_type_ids": np.zeros_like(ids),
-        "prompt_tokens": np.array(0, np.int64),
-    }
-    unknown = [name for name in inputs if name not in values]
-    if unknown:
-        raise ModelError(f"the graph has the input {unknown[0]!r}, expected {', '.join(values)}; export it again")
-    return {name: values[name] for name in inputs}
-
-
-def _open(path: Path) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

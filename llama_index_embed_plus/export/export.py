@@ -51,19 +51,9 @@ BOUNDS = {
 _LONGEST = 800
 """Characters kept of a sample text. They fill the whole window of most models, and more would only take time."""
 
-_MODULES = ("argparse", "asyncio", "collections", "csv", "datetime", "decimal", "email", "functools", "heapq", "io")
-_MORE_MODULES = (
-    "itertools",
-    "json",
-    "logging",
-    "os",
-    "pathlib",
-    "random",
-    "re",
-    "shutil",
-    "socket",
-    "sqlite3",
-    "zipfile",
+_MODULES = (
+    *("argparse", "asyncio", "collections", "csv", "datetime", "decimal", "email", "functools", "heapq", "io"),
+    *("itertools", "json", "logging", "os", "pathlib", "random", "re", "shutil", "socket", "sqlite3", "zipfile"),
 )
 _OTHER_LANGUAGES = (
     "Der Zug nach München fährt heute zehn Minuten später von Gleis 7 ab.",
@@ -294,7 +284,7 @@ def top_overlap(vectors: Vectors, expected: Vectors, *, k: int = 10) -> float:
 def sample_texts(limit: int = 160) -> list[str]:
     """Return real texts that every machine has: documentation of the standard library, and other languages."""
     texts: dict[str, None] = {}
-    for name in _MODULES + _MORE_MODULES:
+    for name in _MODULES:
         module = importlib.import_module(name)
         for member in [module, *(value for _, value in sorted(vars(module).items(), key=lambda item: item[0]))]:
             text = inspect.getdoc(member) if inspect.isroutine(member) or inspect.isclass(member) else None

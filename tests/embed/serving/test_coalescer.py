@@ -61,7 +61,7 @@ async def test_coroutines_of_one_loop_share_batches_and_never_block_it():
     coalescer = Coalescer(encode)
     asking = asyncio.gather(*(coalescer.aencode(text) for text in texts(64)))
     while not encode.batches:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
     encode.gate.set()  # reached only because the loop still runs while the batch is being computed
     assert [row[0] for row in await asking] == list(range(1, 65))
     assert len(encode.batches) <= 2
@@ -92,7 +92,7 @@ async def test_a_caller_who_gives_up_takes_nobody_along():
     coalescer = Coalescer(encode)
     first = asyncio.ensure_future(coalescer.aencode("first"))
     while not encode.batches:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
     second, third = (asyncio.ensure_future(coalescer.aencode(text)) for text in ("second", "third"))
     await asyncio.sleep(0)
     second.cancel()

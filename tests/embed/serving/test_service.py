@@ -126,7 +126,7 @@ async def test_the_event_loop_goes_on_while_texts_are_embedded(encoder):
     bulk = asyncio.ensure_future(service.aencode("passage", TEXTS))
     single = asyncio.ensure_future(service.aencode("query", ["a dog"]))
     while len(encoder.asked) < 2:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
     for _ in range(100):
         await asyncio.sleep(0)
     assert not bulk.done() and not single.done()
