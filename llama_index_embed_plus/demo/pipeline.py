@@ -42,7 +42,7 @@ from qdrant_tools.mining.miner import MiningResult
 from qdrant_tools.records import Encoder, Example, Hit, Progress, Vectors
 
 if TYPE_CHECKING:
-    from llama_index_embed_plus.training.finetune import FinetuneSettings
+    from llama_index_embed_plus.training.settings import TrainSettings
 
 
 ALIAS = "docstrings"
@@ -119,10 +119,10 @@ class Demo:
         *,
         model: str = "all-MiniLM-L6-v2",
         limit: int | None = None,
-        finetuning: FinetuneSettings | None = None,
+        training: TrainSettings | None = None,
     ) -> None:
         self.folder, self.reporter, self.model, self.limit = folder, reporter, model, limit
-        self.finetuning = finetuning
+        self.training = training
         self.seconds: dict[str, float] = {}
 
     def run(self, *, full: bool = False) -> DemoReport:
@@ -222,11 +222,12 @@ class Demo:
 
     def full(self, corpus: DocstringCorpus, examples: Sequence[Example]) -> RetrievalReport:
         """Fine-tune the whole encoder, embed everything again beside the old collection, switch the alias if better."""
-        from llama_index_embed_plus.training.finetune import FinetuneSettings, finetune, planned_steps
+        from llama_index_embed_plus.training.run import planned_steps, train
+        from llama_index_embed_plus.training.settings import TrainSettings
 
-        settings, out = self.finetuning or FinetuneSettings(), self.folder / "checkpoint"
+        settings, out = self.training or TrainSettings(), self.folder / "checkpoint"
         with self.step("fine-tune", planned_steps(examples, settings)) as progress:
-            finetune(self.model, examples, out, settings, progress=progress)
+            train(self.model, examples, out, settings, progress=progress)
         tuned = self.open(out, "model-full")
         collection = self.index("re-embed", f"{ALIAS}-full", corpus, tuned)
         return self.measure("measure full", collection, corpus, tuned)

@@ -1,6 +1,7 @@
 from .adapter import AdapterReport, fit_adapter
 from .adapter_data import AdapterSettings
-from .data.columns import ColumnSettings, datasets_for, to_dataset
+from .data.augmentation import CropWords, DeleteWords, QueryAugmentation
+from .data.columns import ColumnSettings, datasets_for
 from .data.reading import read_training_data
 from .data.records import TrainingData
 from .data.splits import SplitSettings, check_leak, find_leaks, split_queries
@@ -19,6 +20,8 @@ __all__ = [
     "AdapterReport",
     "AdapterSettings",
     "ColumnSettings",
+    "CropWords",
+    "DeleteWords",
     "Evidence",
     "LOSSES",
     "LoraSettings",
@@ -27,6 +30,7 @@ __all__ = [
     "Projection",
     "Proof",
     "ProofSettings",
+    "QueryAugmentation",
     "Recipe",
     "SplitSettings",
     "StagePlan",
@@ -48,6 +52,5 @@ __all__ = [
     "run_recipe",
     "scale_adapter",
     "split_queries",
-    "to_dataset",
     "train",
 ]

@@ -31,14 +31,14 @@ from llama_index_embed_plus.models.config import architecture_of, name_of
 from llama_index_embed_plus.models.spec import EncoderSpec, read_spec, space_of, tokenizer_hash
 from llama_index_embed_plus.models.weights import tensors_of, weight_files
 from llama_index_embed_plus.training.proof.forgetting import Forgetting, General
+from llama_index_embed_plus.training.proof.model_card import CARD
 from llama_index_embed_plus.training.proof.proof import ProofSettings, prove
-from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, read_report, write_report
+from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, read_report, write_report_file
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Encoder, HeldOut, Vectors
 
 COEFFICIENTS = (0.2, 0.4, 0.6, 0.8, 1.0)
-_CARD = "README.md"
 _MUST_AGREE = (
     *("model_type", "dimension", "pooling", "include_prompt", "normalize", "query_prompt", "passage_prompt"),
     *("lowercase", "append_eos", "truncate_dim"),
@@ -64,11 +64,11 @@ def interpolate(base: str | Path, tuned: str | Path, coefficient: float, out: Pa
     try:
         with artifact.draft_folder(out) as draft:
             artifact.copy_model(second, draft)
-            (draft / _CARD).unlink(missing_ok=True)  # its figures are another model's
+            (draft / CARD).unlink(missing_ok=True)  # its figures are another model's
             for of_base, file in pairs:
                 _write_between(of_base, file, coefficient, draft / file.relative_to(second))
             report = _report(Path(base).name, first, draft, read_report(second), coefficient)
-            write_report(draft, report)
+            write_report_file(draft, report)
             artifact.write_manifest(draft, spec=specs[1])
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{out} cannot be written ({error}): make room, or give another folder") from error

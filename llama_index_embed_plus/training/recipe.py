@@ -30,6 +30,7 @@
     data = "pairs.jsonl"
     rounds = 2                           # mine with the current model, train on what was mined; as often as this
     mine = { negatives = 4, depth = 50 } # any setting of `MiningSettings`
+    augment = { words = "crop", share = 0.3 }   # further queries; any setting of `QueryAugmentation`
 
 Paths are relative to the file. Guarantees: a key that is not known, a value of the wrong kind, or a file that is not
 there is UsageError with the file, the place and what was expected, before anything is loaded.
@@ -44,6 +45,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from llama_index_embed_plus.training.data.augmentation import QueryAugmentation
 from llama_index_embed_plus.training.data.records import Kind
 from llama_index_embed_plus.training.losses.catalogue import LossOptions
 from llama_index_embed_plus.training.proof.proof import ProofSettings
@@ -55,7 +57,7 @@ Table = Mapping[str, Any]
 
 _TABLES = {"lora": LoraSettings, "projection": Projection, "proof": ProofSettings}
 _FORBIDDEN = {"adapter"}
-_STAGE_KEYS = ("name", "data", "kind", "score_range", "rounds", "mine")
+_STAGE_KEYS = ("name", "data", "kind", "score_range", "rounds", "mine", "augment")
 _RECIPE_KEYS = ("base", "passages", "heldout", "dev", "stage")
 
 
@@ -71,7 +73,7 @@ class Questions:
 class StagePlan:
     """One stage: train on `data`; with `mining`, `rounds` times on what the model as it is then finds for its queries.
 
-    kind, score_range: how to read the file, as in `read_training_data`.
+    kind, score_range: how to read the file, as in `read_training_data`. augmentation: adds examples with other queries.
     """
 
     name: str
@@ -81,6 +83,7 @@ class StagePlan:
     score_range: tuple[float, float] | None = None
     mining: MiningSettings | None = None
     rounds: int = 1
+    augmentation: QueryAugmentation | None = None
 
     def __post_init__(self) -> None:
         if not self.name or not all(letter.isalnum() or letter in "-_" for letter in self.name):
@@ -163,6 +166,9 @@ class _Reader:
                 score_range=self.score_range(row, where),
                 mining=self.built(MiningSettings, row["mine"], f"{where}: mine") if "mine" in row else None,
                 rounds=self.typed(row, where, "rounds", int) if "rounds" in row else 1,
+                augmentation=(
+                    self.built(QueryAugmentation, row["augment"], f"{where}: augment") if "augment" in row else None
+                ),
             )
 
     def settings(self, given: Table, where: str) -> TrainSettings:

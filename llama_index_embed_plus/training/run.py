@@ -38,11 +38,11 @@ from llama_index_embed_plus.training.data.records import TrainingData
 from llama_index_embed_plus.training.data.splits import SAME, as_questions, check_leak
 from llama_index_embed_plus.training.data.unsupervised import NoiseSettings
 from llama_index_embed_plus.training.losses.build import build_loss
-from llama_index_embed_plus.training.losses.catalogue import LossOptions, facts_of
+from llama_index_embed_plus.training.losses.catalogue import LossOptions, loss_spec
 from llama_index_embed_plus.training.proof.forgetting import General
-from llama_index_embed_plus.training.proof.model_card import write_card
+from llama_index_embed_plus.training.proof.model_card import write_report
 from llama_index_embed_plus.training.proof.proof import Proof, prove
-from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, read_report, write_report
+from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, read_report
 from llama_index_embed_plus.training.settings import TrainSettings
 from llama_index_embed_plus.training.trainer import setup as ranks
 from llama_index_embed_plus.training.trainer.batches import batch_sampler
@@ -124,7 +124,6 @@ def _fit_adapter(job: Job, progress: Progress | None) -> TrainReport:
             seconds=time.perf_counter() - started,
         )
         write_report(draft, report)
-        write_card(draft, report)
     return report
 
 
@@ -164,7 +163,6 @@ def _write(job: Job, trained: Trainable, **figures: Any) -> None:
         proof = job.proof(before, open_encoder(draft, backend="torch", device=job.settings.device))
         report = job.report(space=sealed.space, base_space=before.space, proof=proof, **figures)
         write_report(draft, report)
-        write_card(draft, report)
         artifact.write_manifest(draft)
 
 
@@ -235,7 +233,7 @@ class Job:
     def datasets(self) -> DatasetDict:
         """The columns that the loss reads. Raises UsageError for data of another shape, TrainingError for none."""
         options, noise = self.settings.loss_options, NoiseSettings(seed=self.settings.seed)
-        named = facts_of(self.settings.loss).shape == "distillation" and options.get("teacher")
+        named = loss_spec(self.settings.loss).shape == "distillation" and options.get("teacher")
         teacher = cross_encoder_judge(str(options["teacher"]), threshold=0.0).score if named else None
         return datasets_for(self.settings.loss, self.data, ColumnSettings(self.settings.negatives, teacher, noise))
 

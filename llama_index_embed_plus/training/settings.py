@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from llama_index_embed_plus.models.pooling import ACTIVATIONS, POOLING_MODES
 from llama_index_embed_plus.training.adapter_data import AdapterSettings
 from llama_index_embed_plus.training.data.splits import SAME
-from llama_index_embed_plus.training.losses.catalogue import facts_of
+from llama_index_embed_plus.training.losses.catalogue import loss_spec
 from llama_index_embed_plus.training.proof.proof import ProofSettings
 from qdrant_tools.errors import UsageError
 
@@ -110,7 +110,7 @@ class TrainSettings:
     leak_similarity: float | None = SAME
 
     def __post_init__(self) -> None:
-        facts_of(self.loss)
+        loss_spec(self.loss)
         _one_of(method=(self.method, Method), precision=(self.precision, Precision), schedule=(self.schedule, Schedule))
         _at_least_one(
             "training",

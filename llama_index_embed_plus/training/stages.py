@@ -30,9 +30,9 @@ from llama_index_embed_plus.models import files as checkpoints
 from llama_index_embed_plus.models.files import read_json, write_json
 from llama_index_embed_plus.training.data.reading import read_training_data
 from llama_index_embed_plus.training.data.records import TrainingData
-from llama_index_embed_plus.training.proof.model_card import write_card
+from llama_index_embed_plus.training.proof.model_card import write_report
 from llama_index_embed_plus.training.proof.proof import Searched
-from llama_index_embed_plus.training.proof.report import Stage, TrainReport, read_report, write_report
+from llama_index_embed_plus.training.proof.report import Stage, TrainReport, read_report
 from llama_index_embed_plus.training.recipe import Questions, Recipe, StagePlan, read_recipe, with_base
 from llama_index_embed_plus.training.run import Evidence, Job, planned_steps, train
 from llama_index_embed_plus.training.trainer import setup as ranks
@@ -231,7 +231,6 @@ class _Run:
                 seconds=seconds,
             )
             write_report(draft, report)
-            write_card(draft, report)
             artifact.write_manifest(draft)
         return report
 
@@ -268,4 +267,8 @@ def _weighted(mined: Iterable[Example], data: TrainingData) -> Iterator[Example]
 
 
 def _data(plan: StagePlan) -> TrainingData:
-    return read_training_data(plan.data, kind=plan.kind, score_range=plan.score_range)
+    """The rows of a stage, with the queries that its augmentation adds. Raises UsageError if they have no queries."""
+    data = read_training_data(plan.data, kind=plan.kind, score_range=plan.score_range)
+    if plan.augmentation is None:
+        return data
+    return replace(data, rows=tuple(plan.augmentation.apply(data.examples)))

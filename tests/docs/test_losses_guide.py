@@ -15,11 +15,11 @@ GUIDE = (DOCS / "losses.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", GUIDE, flags=re.S | re.M)
 
 
-def test_the_table_has_every_loss_with_the_facts_of_the_registry():
+def test_the_table_has_every_loss_as_the_registry_has_it():
     rows = [line for line in GUIDE.splitlines() if line.startswith("| `")]
     cells = [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
     assert [row[:4] for row in cells] == [
-        [f"`{facts.name}`", facts.formula, facts.source, f"{facts.shape}: {facts.needs}"] for facts in LOSSES.values()
+        [f"`{spec.name}`", spec.formula, spec.source, f"{spec.shape}: {spec.needs}"] for spec in LOSSES.values()
     ]
     assert all(row[4].endswith(".") for row in cells)  # when to use it
 
@@ -35,9 +35,7 @@ def test_the_blocks_run_one_after_the_other_and_say_what_the_guide_says(tmp_path
     ]  # fmt: skip
     assert lines[4] == "the loss 'cosent' wants scored pairs, the data is nli"
     assert lines[5] == "['anchor', 'positive', 'negative_1', 'label'] [0.4, 1.0, 1.6]"
-    assert lines[6:] == [
-        "True", "6 ['damaged', 'text']", "['Who makes nectar in summer?']", "['question 0', 'QUESTION 0']",
-    ]  # fmt: skip
+    assert lines[6:] == ["True", "6 ['damaged', 'text']", "question 0 0.2", "question 0.2"]
 
 
 def test_the_options_that_the_guide_names_exist():

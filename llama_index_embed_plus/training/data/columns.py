@@ -1,17 +1,10 @@
 """Training data and the name of a loss -> the columns that this loss reads, as sentence-transformers wants them.
 
-Guarantees: data of a shape that the loss cannot use is refused with the shape that it wants; weights that the loss
-would not see, and negatives that it would not use, are refused too; rows with different numbers of negatives land in
-different data sets, because a column cannot be empty. Does not know: models, files.
-
-Training examples -> the columns that sentence-transformers trains on.
-
-`to_dataset` gives one data set of one shape for a trainer of one's own, as n-tuples or triplets; `to_datasets` keeps
-every example, in a data set per number of negatives.
-
-Guarantees: `to_datasets` has one row per (query, positive), with as many negatives as the example has, at most
-`negatives`. Rows with different numbers of negatives land in different data sets, because a column cannot be empty and
-filling it at random would train on made-up judgements. Does not know: models, losses.
+Guarantees: data of a shape that the loss cannot use is refused with the shape that it wants, and so are weights that
+the loss would not see and negatives that it would not use. Every (query, positive) of an example is one row, with as
+many negatives as the example has, at most `negatives`. Rows with different numbers of negatives land in different data
+sets: a column cannot be empty, and filling it at random would train on made-up judgements.
+Does not know: models, files.
 """
 
 from __future__ import annotations
@@ -28,16 +21,15 @@ from datasets import Dataset, DatasetDict
 from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.training.data import unsupervised
 from llama_index_embed_plus.training.data.records import Distilled, LabelledText, ScoredPair, TrainingData
-from llama_index_embed_plus.training.losses.catalogue import LossFacts, facts_of
+from llama_index_embed_plus.training.losses.catalogue import LossSpec, loss_spec
 from llama_index_embed_plus.training.trainer.batches import are_all_alike, rows_of
 from qdrant_tools.errors import UsageError
-from qdrant_tools.mining.miner import MiningResult
 from qdrant_tools.records import Example
 
 Teacher = Callable[[Sequence[tuple[str, str]]], Sequence[float]]
-"""(query, passage) pairs -> their scores, such as `encoders.cross_encoder_judge(...).score`."""
+"""(query, passage) pairs -> their scores, such as `cross_encoder_judge(...).score`."""
 
-_ASKED_AT_ONCE = 64
+_EXAMPLES_AT_ONCE = 64
 _QUERY_COLUMNS = ("anchor", "sentence_1", "sentence_2")
 
 
@@ -63,13 +55,13 @@ def datasets_for(loss: str, data: TrainingData, settings: ColumnSettings | None 
         UsageError: the loss wants another shape, takes no weights, or would not use some of what is there.
         TrainingError: nothing to train on, or nothing that the loss could tell apart.
     """
-    facts, settings = facts_of(loss), settings or ColumnSettings()
+    spec, settings = loss_spec(loss), settings or ColumnSettings()
     if not len(data):
         raise TrainingError("there are no rows to train on")
-    datasets = _MAKERS[facts.shape](facts, data, settings)
+    datasets = _MAKERS[spec.shape](spec, data, settings)
     if not any(map(len, datasets.values())):
         raise TrainingError(f"none of the {len(data)} examples has a positive: nothing to train on")
-    if facts.in_batch:
+    if spec.in_batch:
         _check_contrast(loss, datasets, data)
     return datasets
 
@@ -82,18 +74,37 @@ def column_role(column: str) -> Literal["query", "passage"]:
     return "query" if column in _QUERY_COLUMNS else "passage"
 
 
-def _ranking(facts: LossFacts, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
-    examples = _examples(facts, data, "examples, pairs, triplets or nli")
-    allowed = {"ntxent": 0, "guided": 1}.get(facts.name, settings.negatives)
+def _ranking(spec: LossSpec, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
+    examples = _examples(spec, data, "examples, pairs, triplets or nli")
+    allowed = {"ntxent": 0, "guided": 1}.get(spec.name, settings.negatives)
     used = min(settings.negatives, max((len(example.negatives) for example in examples), default=0))
     if used > allowed:
-        instead = "or use cached_guided" if facts.name == "guided" else "or use multiple_negatives"
-        raise UsageError(f"the loss {facts.name!r} takes at most {allowed} negatives per row: set negatives, {instead}")
-    return to_datasets(examples, negatives=settings.negatives, weights=_differ(examples))
+        instead = "or use cached_guided" if spec.name == "guided" else "or use multiple_negatives"
+        raise UsageError(f"the loss {spec.name!r} takes at most {allowed} negatives per row: set negatives, {instead}")
+    return _by_negatives(examples, negatives=settings.negatives, weights=_differ(examples))
 
 
-def _triplets(facts: LossFacts, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
-    examples = _all_with_negatives(facts, _examples(facts, data, "triplets, nli, or examples with negatives"))
+def _by_negatives(examples: Iterable[Example], *, negatives: int, weights: bool) -> DatasetDict:
+    """Data sets `negatives_N`: one row per (query, positive) with the first N negatives of its example.
+
+    weights: also a column `label` with the examples' weights, which the ranking losses of `losses` read as such.
+    """
+    columns: dict[int, dict[str, list[str | float]]] = defaultdict(lambda: defaultdict(list))
+    for example in examples:
+        chosen = example.negatives[:negatives]
+        rows = columns[len(chosen)]
+        for positive in example.positives:
+            rows["anchor"].append(example.query)
+            rows["positive"].append(positive.text)
+            for i, negative in enumerate(chosen, start=1):
+                rows[f"negative_{i}"].append(negative.text)
+            if weights:
+                rows["label"].append(example.weight)
+    return DatasetDict({f"negatives_{n}": Dataset.from_dict(dict(rows)) for n, rows in sorted(columns.items())})
+
+
+def _triplets(spec: LossSpec, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
+    examples = _all_with_negatives(spec, _examples(spec, data, "triplets, nli, or examples with negatives"))
     rows = [
         (example.query, positive.text, negative.text, example.weight)
         for example in examples
@@ -104,13 +115,13 @@ def _triplets(facts: LossFacts, data: TrainingData, settings: ColumnSettings) ->
     return _one("triplets", names, rows)
 
 
-def _labelled_pairs(facts: LossFacts, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
+def _labelled_pairs(spec: LossSpec, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
     if data.kind == "scored pairs":
         pairs = _of(ScoredPair, data)
         if {pair.score for pair in pairs} <= {0.0, 1.0}:
             return _pairs(pairs)
-        raise UsageError(f"the loss {facts.name!r} wants labels 0 or 1, the scores are others: use cosent")
-    examples = _all_with_negatives(facts, _examples(facts, data, "scored pairs labelled 0 or 1, or examples"))
+        raise UsageError(f"the loss {spec.name!r} wants labels 0 or 1, the scores are others: use cosent")
+    examples = _all_with_negatives(spec, _examples(spec, data, "scored pairs labelled 0 or 1, or examples"))
     rows = [
         (example.query, text.text, label)
         for example in examples
@@ -120,12 +131,12 @@ def _labelled_pairs(facts: LossFacts, data: TrainingData, settings: ColumnSettin
     return _one("labelled_pairs", ("anchor", "passage", "label"), rows)
 
 
-def _scored_pairs(facts: LossFacts, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
+def _scored_pairs(spec: LossSpec, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
     if data.kind != "scored pairs":
-        raise _another_shape(facts, data, "scored pairs")
+        raise _another_shape(spec, data, "scored pairs")
     pairs = _of(ScoredPair, data)
     scores = [pair.score for pair in pairs]
-    if facts.name == "cosine_similarity" and not -1 <= min(scores) <= max(scores) <= 1:
+    if spec.name == "cosine_similarity" and not -1 <= min(scores) <= max(scores) <= 1:
         raise UsageError(
             f"cosine_similarity wants scores from -1 to 1, these are from {min(scores)} to {max(scores)}: read them "
             "with a score_range, or use cosent"
@@ -133,16 +144,16 @@ def _scored_pairs(facts: LossFacts, data: TrainingData, settings: ColumnSettings
     return _pairs(pairs)
 
 
-def _distillation(facts: LossFacts, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
+def _distillation(spec: LossSpec, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
     if data.kind == "distillation":
         rows = _of(Distilled, data)
     else:
-        examples = _examples(facts, data, "distillation, or examples with negatives and a teacher")
+        examples = _examples(spec, data, "distillation, or examples with negatives and a teacher")
         if settings.teacher is None:
             raise UsageError(
-                f"the loss {facts.name!r} learns a teacher's scores, and these examples have none: name one"
+                f"the loss {spec.name!r} learns a teacher's scores, and these examples have none: name one"
             )
-        rows = list(distil(_all_with_negatives(facts, examples), settings.teacher, negatives=settings.negatives))
+        rows = list(distil(_all_with_negatives(spec, examples), settings.teacher, negatives=settings.negatives))
     found: dict[int, list[tuple[Any, ...]]] = {}
     for row in rows:
         found.setdefault(len(row.negatives), []).append((row.query, row.positive, *row.negatives, list(row.margins)))
@@ -162,8 +173,8 @@ def distil(examples: Sequence[Example], teacher: Teacher, *, negatives: int) -> 
     Raises:
         TrainingError: the teacher gave another number of scores than it was asked for, or one that is no number.
     """
-    for start in range(0, len(examples), _ASKED_AT_ONCE):
-        asked = [(example, example.negatives[:negatives]) for example in examples[start : start + _ASKED_AT_ONCE]]
+    for start in range(0, len(examples), _EXAMPLES_AT_ONCE):
+        asked = [(example, example.negatives[:negatives]) for example in examples[start : start + _EXAMPLES_AT_ONCE]]
         pairs = [(e.query, text.text) for e, chosen in asked for text in (*e.positives, *chosen)]
         given = [float(score) for score in teacher(pairs)]
         if len(given) != len(pairs) or not all(map(math.isfinite, given)):
@@ -179,19 +190,19 @@ def distil(examples: Sequence[Example], teacher: Teacher, *, negatives: int) -> 
                 yield Distilled(example.query, positive.text, texts, tuple(score - other for other in others))
 
 
-def _labelled_texts(facts: LossFacts, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
+def _labelled_texts(spec: LossSpec, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
     if data.kind != "labelled texts":
-        raise _another_shape(facts, data, "labelled texts")
+        raise _another_shape(spec, data, "labelled texts")
     return _one("texts", ("text", "label"), [(row.text, row.label) for row in _of(LabelledText, data)])
 
 
-def _texts(facts: LossFacts, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
+def _texts(spec: LossSpec, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
     if data.kind != "texts":
-        raise _another_shape(facts, data, "texts")
-    return DatasetDict({"texts": unsupervised.to_dataset(facts.name, _of(str, data), settings.noise)})
+        raise _another_shape(spec, data, "texts")
+    return DatasetDict({"texts": unsupervised.unsupervised_rows(spec.name, _of(str, data), settings.noise)})
 
 
-_MAKERS: dict[str, Callable[[LossFacts, TrainingData, ColumnSettings], DatasetDict]] = {
+_MAKERS: dict[str, Callable[[LossSpec, TrainingData, ColumnSettings], DatasetDict]] = {
     "ranking": _ranking,
     "triplets": _triplets,
     "labelled pairs": _labelled_pairs,
@@ -202,30 +213,30 @@ _MAKERS: dict[str, Callable[[LossFacts, TrainingData, ColumnSettings], DatasetDi
 }
 
 
-def _examples(facts: LossFacts, data: TrainingData, wanted: str) -> Sequence[Example]:
+def _examples(spec: LossSpec, data: TrainingData, wanted: str) -> Sequence[Example]:
     try:
         examples = data.examples
     except UsageError as error:
-        raise _another_shape(facts, data, wanted) from error
-    if _differ(examples) and not facts.weighted:
+        raise _another_shape(spec, data, wanted) from error
+    if _differ(examples) and not spec.weighted:
         raise UsageError(
-            f"the loss {facts.name!r} takes no weights, and these examples have some: use data.unweighted()"
+            f"the loss {spec.name!r} takes no weights, and these examples have some: use data.unweighted()"
         )
     return examples
 
 
-def _all_with_negatives(facts: LossFacts, examples: Sequence[Example]) -> Sequence[Example]:
+def _all_with_negatives(spec: LossSpec, examples: Sequence[Example]) -> Sequence[Example]:
     without = sum(not example.negatives for example in examples)
     if without:
         raise UsageError(
-            f"{without} of {len(examples)} examples have no negatives, and the loss {facts.name!r} needs them: mine "
+            f"{without} of {len(examples)} examples have no negatives, and the loss {spec.name!r} needs them: mine "
             "some, leave those out with data.with_negatives(), or use multiple_negatives"
         )
     return examples
 
 
-def _another_shape(facts: LossFacts, data: TrainingData, wanted: str) -> UsageError:
-    return UsageError(f"the loss {facts.name!r} wants {wanted}, the data is {data.kind}")
+def _another_shape(spec: LossSpec, data: TrainingData, wanted: str) -> UsageError:
+    return UsageError(f"the loss {spec.name!r} wants {wanted}, the data is {data.kind}")
 
 
 def _check_contrast(loss: str, datasets: DatasetDict, data: TrainingData) -> None:
@@ -259,72 +270,3 @@ def _one(name: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> 
 
 def _columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Dataset:
     return Dataset.from_dict({name: [row[i] for row in rows] for i, name in enumerate(names)})
-
-
-def to_dataset(
-    mined: MiningResult | Iterable[Example],
-    *,
-    shape: Literal["tuples", "triplets"] = "tuples",
-    negatives: int | None = None,
-) -> Dataset:
-    """Turn what `mine` returned, or examples from a file, into a data set that `SentenceTransformerTrainer` takes.
-
-    `tuples` are rows (anchor, positive, negative_1 .. negative_N), for MultipleNegativesRankingLoss and its kin; N is
-    `negatives`, or as many as the fullest example has; examples with fewer are left out. `triplets` are rows (anchor,
-    positive, negative), one per pair of a positive and a negative of an example. Weights have no place in either.
-
-    Raises:
-        UsageError: no such shape, or a number of negatives for triplets.
-    """
-    examples = list(mined.examples if isinstance(mined, MiningResult) else mined)
-    if shape == "triplets" and negatives is None:
-        return to_triplets(examples)
-    if shape != "tuples":
-        raise UsageError(f"shape is {shape!r} with negatives {negatives!r}, expected 'tuples', or 'triplets' alone")
-    fullest = max((len(example.negatives) for example in examples), default=0)
-    return to_tuples(examples, negatives=fullest if negatives is None else negatives)
-
-
-def to_datasets(examples: Iterable[Example], *, negatives: int = 3, weights: bool = False) -> DatasetDict:
-    """Return data sets named `negatives_N`, columns `anchor`, `positive`, `negative_1` .. `negative_N`.
-
-    weights: also a column `label` with the examples' weights, which the ranking losses of `losses` read as such.
-    """
-    columns: dict[int, dict[str, list[str | float]]] = defaultdict(lambda: defaultdict(list))
-    for example in examples:
-        chosen = example.negatives[:negatives]
-        rows = columns[len(chosen)]
-        for positive in example.positives:
-            rows["anchor"].append(example.query)
-            rows["positive"].append(positive.text)
-            for i, negative in enumerate(chosen, start=1):
-                rows[f"negative_{i}"].append(negative.text)
-            if weights:
-                rows["label"].append(example.weight)
-    return DatasetDict({f"negatives_{n}": Dataset.from_dict(dict(rows)) for n, rows in sorted(columns.items())})
-
-
-def to_tuples(examples: Iterable[Example], *, negatives: int) -> Dataset:
-    """Return `anchor`, `positive`, `negative_1` .. `negative_N`: one row per positive of an example.
-
-    Examples with fewer negatives are left out; those with more give the first N.
-    """
-    complete = [example for example in examples if len(example.negatives) >= negatives]
-    names = ["anchor", "positive", *(f"negative_{i}" for i in range(1, negatives + 1))]
-    rows = [
-        (example.query, positive.text, *(negative.text for negative in example.negatives[:negatives]))
-        for example in complete
-        for positive in example.positives
-    ]
-    return Dataset.from_dict({name: [row[i] for row in rows] for i, name in enumerate(names)})
-
-
-def to_triplets(examples: Iterable[Example]) -> Dataset:
-    """Return `anchor`, `positive`, `negative`: one row per pair of a positive and a negative of an example."""
-    rows = [
-        (example.query, positive.text, negative.text)
-        for example in examples
-        for positive in example.positives
-        for negative in example.negatives
-    ]
-    return Dataset.from_dict({n: [row[i] for row in rows] for i, n in enumerate(("anchor", "positive", "negative"))})

@@ -31,7 +31,7 @@ labelled texts: `text`, `label`, a class as a whole number. texts: raw texts, of
 
 
 @dataclass(frozen=True)
-class LossFacts:
+class LossSpec:
     """What is known about one loss.
 
     takes: the fields of `LossOptions` that it can be told. weighted: rows may carry weights, in the column `label`.
@@ -64,16 +64,16 @@ _GUIDED_FORMULA = (
 _TRIPLET_FORMULA = "d(a,p) = 1 - cos(a,p), or the Euclidean distance"
 
 
-def _table(*facts: LossFacts) -> Mapping[str, LossFacts]:
-    return {fact.name: fact for fact in facts}
+def _table(*specs: LossSpec) -> Mapping[str, LossSpec]:
+    return {spec.name: spec for spec in specs}
 
 
 def _takes(*names: str, dims: bool = True) -> frozenset[str]:
     return frozenset((*names, *(_DIMS if dims else ())))
 
 
-LOSSES: Mapping[str, LossFacts] = _table(
-    LossFacts(
+LOSSES: Mapping[str, LossSpec] = _table(
+    LossSpec(
         "multiple_negatives",
         _MNRL_FORMULA,
         "Henderson et al. 2017, arXiv 1705.00652",
@@ -83,7 +83,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         weighted=True,
         in_batch=True,
     ),
-    LossFacts(
+    LossSpec(
         "cached_multiple_negatives",
         "that of multiple_negatives, computed a few texts at a time with the gradient of the whole batch",
         _GRADCACHE,
@@ -94,7 +94,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         in_batch=True,
         cached=True,
     ),
-    LossFacts(
+    LossSpec(
         "infonce",
         _MNRL_FORMULA,
         "van den Oord et al. 2018, arXiv 1807.03748",
@@ -104,7 +104,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         weighted=True,
         in_batch=True,
     ),
-    LossFacts(
+    LossSpec(
         "ntxent",
         "mean over i and both sides of -log( exp(cos(q_i,p_i)/t) / sum_k exp(cos(q_i,z_k)/t) ), z: every text in the "
         "batch but q_i itself",
@@ -115,7 +115,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         weighted=True,
         in_batch=True,
     ),
-    LossFacts(
+    LossSpec(
         "guided",
         _GUIDED_FORMULA,
         "Solatorio 2024, arXiv 2402.16829",
@@ -125,7 +125,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         weighted=True,
         in_batch=True,
     ),
-    LossFacts(
+    LossSpec(
         "cached_guided",
         "that of guided, computed a few texts at a time with the gradient of the whole batch",
         f"Solatorio 2024, arXiv 2402.16829; {_GRADCACHE}",
@@ -136,7 +136,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         in_batch=True,
         cached=True,
     ),
-    LossFacts(
+    LossSpec(
         "triplet",
         f"mean_i max(0, d(q_i,p_i) - d(q_i,n_i) + m), {_TRIPLET_FORMULA}",
         "Schroff et al. 2015, arXiv 1503.03832",
@@ -145,7 +145,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         _takes("margin", "distance"),
         weighted=True,
     ),
-    LossFacts(
+    LossSpec(
         "batch_hard_triplet",
         "mean_i max(0, max_p d(x_i,x_p) - min_n d(x_i,x_n) + m), p of the same class, n of another, "
         f"{_TRIPLET_FORMULA}",
@@ -154,7 +154,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         "classes with several texts each",
         _takes("margin", "distance"),
     ),
-    LossFacts(
+    LossSpec(
         "batch_hard_soft_margin_triplet",
         f"mean_i log(1 + exp(max_p d(x_i,x_p) - min_n d(x_i,x_n))), {_TRIPLET_FORMULA}",
         "Hermans et al. 2017, arXiv 1703.07737",
@@ -162,7 +162,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         "classes with several texts each",
         _takes("distance"),
     ),
-    LossFacts(
+    LossSpec(
         "batch_semi_hard_triplet",
         "mean over (i,p) of max(0, d(x_i,x_p) - d(x_i,x_n) + m), n: the nearest of another class that is farther than "
         f"p, else the farthest, {_TRIPLET_FORMULA}",
@@ -171,7 +171,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         "classes with several texts each",
         _takes("margin", "distance"),
     ),
-    LossFacts(
+    LossSpec(
         "batch_all_triplet",
         f"mean over the (i,p,n) of a batch with a loss above 0 of d(x_i,x_p) - d(x_i,x_n) + m, {_TRIPLET_FORMULA}",
         "Hermans et al. 2017, arXiv 1703.07737",
@@ -179,7 +179,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         "classes with several texts each",
         _takes("margin", "distance"),
     ),
-    LossFacts(
+    LossSpec(
         "contrastive",
         "mean_i 1/2 (y_i d_i^2 + (1 - y_i) max(0, m - d_i)^2), d_i = 1 - cos(a_i,b_i), or the Euclidean distance",
         "Hadsell et al. 2006, doi 10.1109/CVPR.2006.100",
@@ -187,7 +187,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         "pairs labelled 1 (alike) or 0",
         _takes("margin", "distance"),
     ),
-    LossFacts(
+    LossSpec(
         "cosine_similarity",
         "mean_i (cos(a_i,b_i) - y_i)^2",
         "Reimers and Gurevych 2019, arXiv 1908.10084",
@@ -195,7 +195,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         "similarities from -1 to 1",
         _takes(),
     ),
-    LossFacts(
+    LossSpec(
         "cosent",
         "log(1 + sum over y_i > y_j of exp((cos(a_j,b_j) - cos(a_i,b_i))/t))",
         "Huang et al. 2024, doi 10.1109/TASLP.2024.3402087",
@@ -203,7 +203,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         "scores of any scale: only their order counts",
         _takes("temperature", "scale"),
     ),
-    LossFacts(
+    LossSpec(
         "margin_mse",
         "mean over i and negatives of (s (q_i.p_i - q_i.n_i) - (T(q_i,p_i) - T(q_i,n_i)))^2, T: the teacher's score, "
         "s: scale",
@@ -212,7 +212,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         "scores of a cross-encoder, in the file or from `teacher`",
         _takes("scale", "teacher"),
     ),
-    LossFacts(
+    LossSpec(
         "simcse",
         "multiple_negatives with each text as its own positive, apart by dropout alone",
         "Gao et al. 2021, arXiv 2104.08821",
@@ -221,7 +221,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         _takes("temperature", "scale", "gather_across_devices"),
         in_batch=True,
     ),
-    LossFacts(
+    LossSpec(
         "contrastive_tension",
         "sum_i of the binary cross-entropy of sigmoid(f(a_i).g(b_i)) and y_i = [a_i = b_i]; f, g: two copies of the "
         "model",
@@ -231,7 +231,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         _takes(dims=False),
         matryoshka=False,
     ),
-    LossFacts(
+    LossSpec(
         "contrastive_tension_in_batch",
         "mean of both directions of -log( exp(cos(f_i,g_i) s) / sum_j exp(cos(f_i,g_j) s) ), s starts as scale and is "
         "learned; f, g: two copies of the model",
@@ -242,7 +242,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         in_batch=True,
         matryoshka=False,
     ),
-    LossFacts(
+    LossSpec(
         "tsdae",
         "-mean over tokens of log P(token | tokens before it, vector of the damaged text)",
         "Wang et al. 2021, arXiv 2104.06979",
@@ -252,7 +252,7 @@ LOSSES: Mapping[str, LossFacts] = _table(
         matryoshka=False,
     ),
 )
-"""Name -> facts, in the order of the documentation."""
+"""Name -> spec, in the order of the documentation."""
 
 
 Distance = Literal["cosine", "euclidean"]
@@ -323,17 +323,17 @@ class LossOptions:
         unknown = sorted(set(given) - {field.name for field in fields(cls)})
         if unknown:
             raise UsageError(f"loss option {unknown[0]!r} is unknown, expected one of {', '.join(_names(cls))}")
-        taken = facts_of(name).takes
+        taken = loss_spec(name).takes
         options = cls(**{**{key: value for key, value in run.items() if key in taken}, **given})
         options.check(name)
         return options
 
     def check(self, name: str) -> None:
         """Raise UsageError for an option that the loss `name` cannot honour."""
-        facts = facts_of(name)
+        spec = loss_spec(name)
         for field in _names(type(self)):
-            if getattr(self, field) not in (None, False) and field not in facts.takes:
-                known = ", ".join(sorted(facts.takes)) or "none"
+            if getattr(self, field) not in (None, False) and field not in spec.takes:
+                known = ", ".join(sorted(spec.takes)) or "none"
                 raise UsageError(f"the loss {name!r} takes no option {field!r}, only: {known}")
 
     def scale_or(self, default: float) -> float:
@@ -343,7 +343,7 @@ class LossOptions:
         return default if self.scale is None else self.scale
 
 
-def facts_of(name: str) -> LossFacts:
+def loss_spec(name: str) -> LossSpec:
     """Return what is known about the loss `name`. Raises UsageError if there is none."""
     if name not in LOSSES:
         raise UsageError(f"loss is {name!r}, expected one of {', '.join(LOSSES)}")

@@ -28,7 +28,7 @@ from llama_index_embed_plus.evaluate.retrieval.comparison import Change
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.training.proof.forgetting import Forgetting
 from llama_index_embed_plus.training.proof.proof import Proof
-from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, read_report, write_report
+from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, read_report, write_report_file
 from qdrant_tools.errors import UsageError
 
 CARD = "README.md"
@@ -39,12 +39,16 @@ _GENERAL = {
 }
 
 
-def write_card(folder: Path, report: TrainReport) -> None:
-    """Write README.md into a folder that is not sealed yet: `artifact.write_manifest` hashes it."""
-    (folder / CARD).write_text(card(report), "utf-8")
+def write_report(folder: Path, report: TrainReport) -> None:
+    """Write `train_report.json` and `README.md` into a folder that has no manifest yet.
+
+    `artifact.write_manifest` hashes both, so call it afterwards.
+    """
+    write_report_file(folder, report)
+    (folder / CARD).write_text(model_card(report), "utf-8")
 
 
-def card(report: TrainReport) -> str:
+def model_card(report: TrainReport) -> str:
     """Return the model card as Markdown with YAML front matter."""
     base, space = _plain(report.lineage.base), _plain(report.lineage.space or report.lineage.base_space)
     sections = [
@@ -193,7 +197,6 @@ def record_proof(folder: Path, proof: Proof) -> TrainReport:
         with artifact.draft_folder(folder) as draft:
             shutil.copytree(folder, draft, dirs_exist_ok=True)
             write_report(draft, report)
-            write_card(draft, report)
             artifact.write_manifest(draft)
     except OSError as error:
         raise TrainingError(f"{folder} cannot be written ({error}): make room; it is as it was") from error

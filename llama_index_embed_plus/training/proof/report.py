@@ -10,7 +10,6 @@ training or measuring is done.
 
 from __future__ import annotations
 
-import json
 import types
 import typing
 from collections.abc import Mapping
@@ -90,26 +89,14 @@ class TrainReport:
             return f"its base must not be promoted: {self.inherited}"
         return self.proof.verdict if self.proof is not None else UNPROVED
 
-    def to_json(self) -> str:
-        """The report as JSON text."""
-        return json.dumps(self._as_row(), indent=2, ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> TrainReport:
-        """Read what `to_json` wrote. Raises DamagedModelError."""
-        try:
-            row = json.loads(text)
-        except ValueError as error:
-            raise DamagedModelError(f"a training report is not JSON ({error}): train again") from error
-        return _from_row(row, where="a training report")
-
-    def _as_row(self) -> dict[str, Any]:
+    def as_row(self) -> dict[str, Any]:
+        """The report, JSON-ready."""
         return {"format": FORMAT, "promotable": self.promotable, "verdict": self.verdict, **asdict(self)}
 
 
-def write_report(folder: Path, report: TrainReport) -> None:
-    """Write `train_report.json` into a folder that is not sealed yet: `artifact.write_manifest` hashes it."""
-    write_json(folder / TRAIN_REPORT, report._as_row())
+def write_report_file(folder: Path, report: TrainReport) -> None:
+    """Write `train_report.json` alone into a folder without a manifest; `model_card.write_report` adds the card."""
+    write_json(folder / TRAIN_REPORT, report.as_row())
 
 
 def read_report(folder: Path) -> TrainReport | None:

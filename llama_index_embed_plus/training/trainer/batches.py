@@ -23,7 +23,7 @@ import numpy as np
 from datasets import Dataset
 from sentence_transformers.base.sampler import DefaultBatchSampler, GroupByLabelBatchSampler
 
-from llama_index_embed_plus.training.losses.catalogue import facts_of
+from llama_index_embed_plus.training.losses.catalogue import loss_spec
 from qdrant_tools.errors import UsageError
 
 SamplerFactory = Callable[..., DefaultBatchSampler]
@@ -44,7 +44,7 @@ def batch_sampler(
     known: query -> its positives, where they are more than the rows of one data set show. ids: text -> passage id.
     Raises UsageError if there is no such loss, later if the data has too few classes for batch-hard triplets.
     """
-    facts_of(loss)
+    loss_spec(loss)
     return _Sampling(loss, known or {}, ids or {})
 
 
@@ -57,10 +57,10 @@ class _Sampling:
     ids: Mapping[str, str]
 
     def __call__(self, dataset: Dataset, **options: Any) -> DefaultBatchSampler:
-        facts = facts_of(self.loss)
-        if facts.shape == "labelled texts":
+        spec = loss_spec(self.loss)
+        if spec.shape == "labelled texts":
             return _grouped(dataset, options)
-        rows = rows_of(dataset, known=self.known, ids=self.ids) if facts.in_batch else None
+        rows = rows_of(dataset, known=self.known, ids=self.ids) if spec.in_batch else None
         return SeededBatchSampler(dataset, rows=rows, **options)
 
 
@@ -70,10 +70,6 @@ class Row:
 
     wanted: frozenset[int]
     shown: frozenset[int]
-
-    def contradicts(self, other: Row) -> bool:
-        """Whether one holds what answers the other."""
-        return not (self.wanted.isdisjoint(other.shown) and other.wanted.isdisjoint(self.shown))
 
 
 def rows_of(dataset: Dataset, *, known: Mapping[str, Collection[str]], ids: Mapping[str, str]) -> list[Row]:

@@ -39,7 +39,7 @@ from transformers import PrinterCallback, TrainerCallback
 from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.models.files import read_json, write_json
 from llama_index_embed_plus.training.trainer import setup as ranks
-from llama_index_embed_plus.training.trainer.checkpoint import DRAFT, PREFIX, Checkpoints, cannot_write, step_of
+from llama_index_embed_plus.training.trainer.checkpoint import DRAFT, PREFIX, Checkpoints, cannot_write
 from llama_index_embed_plus.training.trainer.progress import tell_loss
 from qdrant_tools.errors import UsageError, first_line
 from qdrant_tools.records import Progress
@@ -56,8 +56,6 @@ class Fitted:
 
     losses: tuple[float, ...]
     seconds: float
-    resumed_from: int
-    """The step of the checkpoint that the run went on from; 0: it was not interrupted."""
     notes: tuple[str, ...]
 
 
@@ -97,8 +95,7 @@ def fit(
             f"{sum(map(len, datasets.values()))} rows gave not one batch on {arguments.world_size} devices: "
             "give more examples, or a smaller batch_size"
         )
-    seconds = time.perf_counter() - started
-    return Fitted(history, seconds, step_of(last) if last else 0, tuple(trainer.mini_batches.notes))
+    return Fitted(history, time.perf_counter() - started, tuple(trainer.mini_batches.notes))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 
 from llama_index_embed_plus.demo.pipeline import ALIAS, Demo, write_report
 from llama_index_embed_plus.encoders.open import open_encoder
-from llama_index_embed_plus.training.finetune import FinetuneSettings
+from llama_index_embed_plus.training.settings import TrainSettings
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import UsageError
@@ -82,8 +82,8 @@ def test_what_was_kept_serves_from_the_same_collection(demo):
 
 
 def test_the_full_loop_switches_the_alias_only_to_what_is_proved_better(tmp_path):
-    quick = FinetuneSettings(max_tokens=24, negatives=1, learning_rate=2e-5)
-    report = Demo(tmp_path / "run", Silent(), limit=120, finetuning=quick).run(full=True)
+    quick = TrainSettings(max_tokens=24, negatives=1, learning_rate=2e-5)
+    report = Demo(tmp_path / "run", Silent(), limit=120, training=quick).run(full=True)
     full = report.systems.comparisons["full"]
     assert (report.kept == "full") == full.proves_better
     with closing(connect(tmp_path / "run" / "qdrant", create=False)) as client:

@@ -19,9 +19,9 @@ from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.models import artifact
-from llama_index_embed_plus.training.proof.model_card import card, record_proof, write_card
+from llama_index_embed_plus.training.proof.model_card import model_card, record_proof, write_report
 from llama_index_embed_plus.training.proof.proof import Proof, ProofSettings, prove
-from llama_index_embed_plus.training.proof.report import Lineage, Stage, TrainReport, read_report, write_report
+from llama_index_embed_plus.training.proof.report import Lineage, Stage, TrainReport, read_report
 from llama_index_embed_plus.training.trainer.progress import Meter, clock_time, tell_loss, tell_metric
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
@@ -72,9 +72,10 @@ def report(proof: Proof | None = None, **changes) -> TrainReport:
     return replace(made, **changes)
 
 
-def test_what_was_written_is_what_is_read(proofs):
+def test_what_was_written_is_what_is_read(proofs, tmp_path):
     for made in (report(), report(proofs[0]), report(proofs[1], inherited="bad base")):
-        assert TrainReport.from_json(made.to_json()) == made
+        write_report(tmp_path, made)
+        assert read_report(tmp_path) == made
 
 
 def test_only_a_proof_that_excludes_harm_makes_promotable(proofs):
@@ -87,7 +88,8 @@ def test_only_a_proof_that_excludes_harm_makes_promotable(proofs):
 
 
 def test_a_report_that_contradicts_its_proof_or_is_damaged_is_no_report(proofs, tmp_path):
-    row = json.loads(report(proofs[1]).to_json())
+    row = report(proofs[1]).as_row()
+    file = tmp_path / "train_report.json"
     for changes, message in (
         ({"promotable": True}, "says promotable=True"),
         ({"format": 99}, "format 99, this version reads 1"),
@@ -95,11 +97,14 @@ def test_a_report_that_contradicts_its_proof_or_is_damaged_is_no_report(proofs, 
         ({"proof": {"k": 1}}, "is damaged"),
     ):
         with pytest.raises(DamagedModelError, match=message):
-            TrainReport.from_json(json.dumps(row | changes))
-    with pytest.raises(DamagedModelError, match="not JSON"):
-        TrainReport.from_json("{")
+            file.write_text(json.dumps(row | changes))
+            read_report(tmp_path)
+    file.write_text("{")
+    with pytest.raises(DamagedModelError, match="is damaged, expected JSON"):
+        read_report(tmp_path)
+    file.unlink()
     assert read_report(tmp_path) is None
-    (tmp_path / "train_report.json").write_text("{}")
+    file.write_text("{}")
     with pytest.raises(DamagedModelError, match=re.escape(str(tmp_path))):
         read_report(tmp_path)
     with pytest.raises(DamagedModelError, match="has no verdict"):
@@ -114,7 +119,6 @@ def sealed(tmp_path):
     with artifact.draft_folder(folder) as draft:
         artifact.copy_model(tmp_path / "model", draft)
         write_report(draft, report())
-        write_card(draft, report())
         artifact.write_manifest(draft)
     return folder
 
@@ -192,7 +196,7 @@ def test_an_artifact_that_was_not_trained_here_takes_no_proof(tmp_path, proofs):
 
 
 def test_the_card_is_read_by_the_hub_and_has_the_figures(proofs):
-    text = card(report(proofs[0]))
+    text = model_card(report(proofs[0]))
     data = ModelCard(text).data
     assert data.library_name == "sentence-transformers" and data.base_model == "all-MiniLM-L6-v2"
     assert {"sentence-transformers", "dataset_size:120", "loss:multiple_negatives"} <= set(data.tags)
@@ -205,20 +209,20 @@ def test_the_card_is_read_by_the_hub_and_has_the_figures(proofs):
 
 
 def test_the_card_says_when_nothing_was_measured():
-    text = card(report())
+    text = model_card(report())
     assert "Not measured: no held-out queries were given." in text and "not to be promoted" in text
     assert ModelCard(text).data.eval_results is None
     assert "ndcg@10 0.7500" in text  # what a stage measured is told as that of the stage
 
 
 def test_the_card_does_not_publish_the_queries(proofs):
-    assert "secret" in report(proofs[0]).to_json()
-    assert "secret" not in card(report(proofs[0]))
+    assert "secret" in json.dumps(report(proofs[0]).as_row())
+    assert "secret" not in model_card(report(proofs[0]))
 
 
 def test_names_cannot_break_the_card():
     odd = 'evil: "x"\n---\n| a | `b` <script>'
-    text = card(report(lineage=Lineage(odd, odd, odd), settings={odd: odd, "loss": odd}, notes=(odd,)))
+    text = model_card(report(lineage=Lineage(odd, odd, odd), settings={odd: odd, "loss": odd}, notes=(odd,)))
     assert ModelCard(text).data.base_model == odd
     assert text.count("\n---\n") == 1 and "<script>" not in text.split("\n---\n")[1]
 

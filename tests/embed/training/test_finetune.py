@@ -7,8 +7,7 @@ import pytest
 
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.errors import TrainingError
-from llama_index_embed_plus.training.data.columns import to_datasets
-from llama_index_embed_plus.training.finetune import FinetuneSettings, finetune
+from llama_index_embed_plus.training import ColumnSettings, TrainingData, TrainSettings, datasets_for, train
 from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Example, ScoredText
 
@@ -28,7 +27,7 @@ def examples(negatives: int = 1) -> list[Example]:
 
 def test_rows_with_different_numbers_of_negatives_become_different_data_sets():
     mixed = [*examples(2)[:3], *examples(0)[:1], *examples(5)[:1]]
-    datasets = to_datasets(mixed, negatives=3)
+    datasets = datasets_for("multiple_negatives", TrainingData.of(mixed), ColumnSettings(negatives=3))
     assert {name: len(rows) for name, rows in datasets.items()} == {
         "negatives_0": 1,
         "negatives_2": 3,
@@ -39,14 +38,17 @@ def test_rows_with_different_numbers_of_negatives_become_different_data_sets():
 
 def test_a_query_with_two_positives_becomes_two_rows():
     two = Example("q", (ScoredText("a", "first"), ScoredText("b", "second")))
-    assert to_datasets([two])["negatives_0"]["positive"][:] == ["first", "second"]
+    assert datasets_for("multiple_negatives", TrainingData.of([two, *examples()]))["negatives_0"]["positive"][:] == [
+        "first",
+        "second",
+    ]
 
 
 def test_fine_tuning_moves_queries_towards_their_positives_and_prints_nothing(minilm, tmp_path, capsys):
     steps: list[int] = []
-    settings = FinetuneSettings(batch_size=4, epochs=2, max_tokens=32)
-    report = finetune(minilm, examples(), tmp_path / "tuned", settings, progress=steps.append)
-    assert (report.rows, len(report.losses), sum(steps)) == (8, 4, 4)
+    settings = TrainSettings(batch_size=4, epochs=2, max_tokens=32)
+    report = train(minilm, examples(), tmp_path / "tuned", settings, progress=steps.append)
+    assert (report.data["rows"], len(report.losses), sum(steps)) == (8, 4, 4)
     assert capsys.readouterr().out == ""
     before, after = open_encoder(minilm), open_encoder(tmp_path / "tuned")
     assert before.space != after.space
@@ -64,7 +66,7 @@ def test_fine_tuning_moves_queries_towards_their_positives_and_prints_nothing(mi
 
 def test_the_loss_does_not_depend_on_how_many_texts_fit_in_memory_at_once(minilm, tmp_path):
     first, second = (
-        finetune(minilm, examples(), tmp_path / str(tokens), FinetuneSettings(batch_size=4, tokens_at_once=tokens))
+        train(minilm, examples(), tmp_path / str(tokens), TrainSettings(batch_size=4, tokens_at_once=tokens))
         for tokens in (40, 4000)
     )
     np.testing.assert_allclose(first.losses[0], second.losses[0], atol=0.02)  # dropout draws differ, the batch does not
@@ -72,10 +74,10 @@ def test_the_loss_does_not_depend_on_how_many_texts_fit_in_memory_at_once(minilm
 
 def test_nothing_to_train_on_and_an_existing_folder_are_errors(minilm, tmp_path):
     with pytest.raises(TrainingError, match="none of the 1 examples has a positive"):
-        finetune(minilm, [Example("q", ())], tmp_path / "tuned")
+        train(minilm, [Example("q", ())], tmp_path / "tuned")
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "precious").touch()
     with pytest.raises(UsageError, match="is no artifact"):
-        finetune(minilm, examples(), tmp_path / "there")
-    with pytest.raises(UsageError, match="above 0"):
-        FinetuneSettings(epochs=0)
+        train(minilm, examples(), tmp_path / "there")
+    with pytest.raises(UsageError, match="epochs of training is 0"):
+        TrainSettings(epochs=0)

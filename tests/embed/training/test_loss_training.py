@@ -17,9 +17,10 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 
 from llama_index_embed_plus.encoders.cross_encoder import cross_encoder_judge
 from llama_index_embed_plus.training import train
+from llama_index_embed_plus.training.data.augmentation import DeleteWords
 from llama_index_embed_plus.training.data.columns import ColumnSettings, datasets_for
 from llama_index_embed_plus.training.data.records import Distilled, LabelledText, ScoredPair, TrainingData
-from llama_index_embed_plus.training.data.unsupervised import DeleteWords, NoiseSettings
+from llama_index_embed_plus.training.data.unsupervised import NoiseSettings
 from llama_index_embed_plus.training.losses.build import build_loss
 from llama_index_embed_plus.training.losses.catalogue import LOSSES, LossOptions
 from llama_index_embed_plus.training.settings import TrainSettings

@@ -11,7 +11,7 @@ from models import save_model
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.errors import LeakError
 from llama_index_embed_plus.models import artifact
-from llama_index_embed_plus.training import read_recipe, run_recipe, stages
+from llama_index_embed_plus.training import QueryAugmentation, read_recipe, run_recipe, stages
 from llama_index_embed_plus.training.proof.report import read_report
 from qdrant_tools.errors import UsageError
 from qdrant_tools.mining.file import mine_to_jsonl
@@ -174,6 +174,27 @@ def test_a_changed_stage_repeats_only_itself_and_what_follows(folder, tmp_path):
     assert told[0] == "train pairs"
 
 
+def test_a_stage_adds_queries_of_other_words(folder, tmp_path):
+    text = (
+        (folder / "recipe.toml")
+        .read_text()
+        .replace("epochs = 2", 'augment = { words = "crop", share = 0.5, copies = 2 }')
+    )
+    text = text.replace("rounds = 2", "rounds = 1")
+    (folder / "augmented.toml").write_text(text)
+    plain, augmented, mined = read_recipe(folder / "augmented.toml").stages
+    assert augmented.augmentation == QueryAugmentation("crop", 0.5, copies=2) and mined.augmentation is None
+    report = run(folder, tmp_path / "tuned", text)
+    steps = {stage.name: stage.steps for stage in report.stages}
+    assert steps["pairs"] > 2, "8 pairs alone are 2 batches of 4"
+
+
+def test_scored_pairs_have_no_queries_to_change(folder, tmp_path):
+    text = (folder / "recipe.toml").read_text().replace('loss = "cosent"', 'loss = "cosent"\naugment = {}')
+    with pytest.raises(UsageError, match="the data is scored pairs, expected queries with positives"):
+        run(folder, tmp_path / "tuned", text)
+
+
 def test_without_held_out_queries_the_last_stage_is_kept_and_nothing_is_claimed(folder, tmp_path):
     text = (folder / "recipe.toml").read_text().replace("[heldout]\n", "").replace('queries = "queries.jsonl"\n', "")
     text = text.replace('qrels = "qrels.tsv"\n', "").replace("rounds = 2", "rounds = 1")
@@ -203,6 +224,8 @@ def test_held_out_queries_in_a_stages_data_are_refused_before_anything_is_traine
         ("batch_size = 4", "batchsize = 4", "the recipe has an unknown key 'batchsize'"),
         ("batch_size = 4", 'batch_size = "four"', "stage 1: batch_size is 'four', expected int"),
         ("batch_size = 4", "batch_size = 0", "stage 1: batch_size of training is 0, expected at least 1"),
+        ("epochs = 2", "augment = { least = 1 }", "stage 2: augment has an unknown key 'least'"),
+        ("epochs = 2", "augment = { share = 2.0 }", "stage 2: augment: share is 2.0, expected a share between 0 and 1"),
         ("depth = 8", "deep = 8", "stage 3: mine has an unknown key 'deep'"),
         ("depth = 8", "depth = 0", "stage 3: mine: depth is 0, expected a whole number of at least 1"),
         ("rank = 2", "rang = 2", "stage 3: lora has an unknown key 'rang'"),
