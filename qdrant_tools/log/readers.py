@@ -1,11 +1,11 @@
-"""Logs that other systems wrote -> logged searches.
+"""Logs that other systems wrote, and the names of their columns -> logged searches.
 
-Two shapes are read, from JSONL, CSV or TSV, with the names of the columns given: one row per search with a list of
-hits in it (nested), or one row per hit with the search's id in each (flat).
+Two shapes are read, from JSONL, CSV or TSV: one row per search with a list of hits in it (nested), or one row per hit
+with the search's id in each (flat).
 
-Guarantees: streams; the same file gives the same search ids, so importing it twice adds nothing; what cannot be read
-is an error with the file, the line and the column. Does not know: the retrieval log; give the searches to
-`RetrievalLog.extend`.
+Guarantees: streams; the same file gives the same search ids, so that importing it twice adds nothing; what cannot be
+read is an error with the file, the line and the column. Does not know: the retrieval log, whose `extend` takes the
+searches.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """A few queries whose answers are known, asked again and again: does the collection still find them?
 
-File: JSONL, one canary per line, `{"query", "expected": [passage ids], "space"}`. Written by hand, with the passages
-that must be found and no space; or by `freeze_canaries`, with what was found on a day when all was well, and the space
-it was found in.
+File: JSONL, one canary per line, `{"query", "expected": [passage ids], "space"}`. Canaries that a person writes name
+the passages that must be found, and no space. Those of `freeze_canaries` name what was found on a good day, and the
+space in which it was found.
 
-Guarantees: the file appears whole or not at all; a canary of another space is refused, for then every answer may
+Guarantees: the file appears whole or not at all. A canary of another space is refused, because every answer may
 rightly have changed. Does not know: schedules (cron does), encoders.
 """
 
@@ -22,7 +22,8 @@ from qdrant_tools.files import read_rows, write_rows
 from qdrant_tools.records import Encoder
 from qdrant_tools.search.dense import search_batch
 
-K = 10
+DEFAULT_K = 10
+"""First hits among which the expected passages must be."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Canary:
 
 @dataclass(frozen=True)
 class CanaryResult:
-    """`recall` is the share of the expected passages that were found. `missing` were not; of those, `gone` are no
-    longer in the collection."""
+    """`recall` is the share of the expected passages that were found. `missing` were not found; those of them that are
+    no longer in the collection are `gone`."""
 
     query: str
     recall: float
@@ -78,7 +79,9 @@ class CanaryReport:
         return asdict(self) | {"mean": self.mean, "failed": list(self.failed), "passed": self.passed}
 
 
-def freeze_canaries(collection: Collection, queries: Sequence[str], encoder: Encoder, *, k: int = K) -> list[Canary]:
+def freeze_canaries(
+    collection: Collection, queries: Sequence[str], encoder: Encoder, *, k: int = DEFAULT_K
+) -> list[Canary]:
     """Take what the collection finds now, by exact search, as what it has to find from now on.
 
     Raises:
@@ -88,8 +91,8 @@ def freeze_canaries(collection: Collection, queries: Sequence[str], encoder: Enc
     distinct = list(dict.fromkeys(queries))
     if not distinct:
         raise InputError("no queries to freeze: give at least one")
-    found = search_batch(collection, distinct, encoder, k=k, exact=True)
-    return [Canary(query, tuple(hit.id for hit in hits), collection.space) for query, hits in zip(distinct, found)]
+    rankings = search_batch(collection, distinct, encoder, k=k, exact=True)
+    return [Canary(query, tuple(hit.id for hit in hits), collection.space) for query, hits in zip(distinct, rankings)]
 
 
 def run_canaries(
@@ -97,7 +100,7 @@ def run_canaries(
     canaries: Sequence[Canary],
     encoder: Encoder,
     *,
-    k: int = K,
+    k: int = DEFAULT_K,
     mean_at_least: float = 0.9,
     each_at_least: float = 0.5,
 ) -> CanaryReport:
@@ -120,20 +123,20 @@ def run_canaries(
             )
         if len(canary.expected) > k:
             raise InputError(f"canary {canary.query[:80]!r} expects {len(canary.expected)} passages in the first {k}")
-    found = search_batch(collection, [canary.query for canary in canaries], encoder, k=k)
+    rankings = search_batch(collection, [canary.query for canary in canaries], encoder, k=k)
     missing = [
         tuple(passage for passage in canary.expected if passage not in {hit.id for hit in hits})
-        for canary, hits in zip(canaries, found)
+        for canary, hits in zip(canaries, rankings)
     ]
-    there = fetch(collection, list(dict.fromkeys(passage for each in missing for passage in each)))
+    stored = fetch(collection, list(dict.fromkeys(passage for passages in missing for passage in passages)))
     results = [
         CanaryResult(
             canary.query,
-            1 - len(absent) / len(canary.expected),
-            absent,
-            tuple(passage for passage in absent if passage not in there),
+            recall=1 - len(passages) / len(canary.expected),
+            missing=passages,
+            gone=tuple(passage for passage in passages if passage not in stored),
         )
-        for canary, absent in zip(canaries, missing)
+        for canary, passages in zip(canaries, missing)
     ]
     return CanaryReport(k, mean_at_least, each_at_least, tuple(sorted(results, key=lambda result: result.recall)))
 
@@ -163,6 +166,6 @@ def _canary(row: Mapping[str, Any]) -> Canary:
     query, expected, space = row.get("query"), row.get("expected"), row.get("space", "")
     if not isinstance(query, str) or not isinstance(space, str):
         raise InputError(f"query is {query!r} and space {space!r}, expected texts")
-    if not isinstance(expected, list) or not all(isinstance(each, str) for each in expected):
+    if not isinstance(expected, list) or not all(isinstance(passage, str) for passage in expected):
         raise InputError(f"expected is {expected!r}, expected a list of passage ids")
     return Canary(query, tuple(expected), space)

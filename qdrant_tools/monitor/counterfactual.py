@@ -1,16 +1,16 @@
-"""Logged clicks -> how well would another encoder have ranked what was shown?
+"""Logged clicks -> how well another encoder would have ranked what was shown.
 
-The hits of each clicked search are ranked again by the candidate, and the clicks, which followed the old ranking, are
-weighed by how unlikely their rank was looked at: Joachims, Swaminathan, Schnabel, "Unbiased learning to rank with
-biased feedback", WSDM 2017. Weights are clipped and normalised by their sum (Swaminathan and Joachims, "The
-self-normalized estimator for counterfactual learning", NeurIPS 2015), which makes the figure the mean gain of a
-relevant hit, 1 where all of them come first.
+The candidate ranks the hits of each clicked search again. The clicks followed the old ranking, so each is weighed by
+how unlikely its rank was looked at: Joachims, Swaminathan, Schnabel, "Unbiased learning to rank with biased feedback",
+WSDM 2017. Weights are clipped and normalised by their sum (Swaminathan and Joachims, "The self-normalized estimator for
+counterfactual learning", NeurIPS 2015). The figure is then the mean gain of a relevant hit, 1 if all of them come
+first.
 
-It assumes that a click needs a look and a relevant hit, that looks depend on the rank alone, and that the propensities
-are right. Those that were fitted to clicks on a good ranking are too steep, and flatter whatever differs from that
-ranking: candidates are then better compared with each other than with what was logged. It knows only what was shown: a
-passage that the candidate would have found and nobody saw counts neither for it nor against it. So this is a reason to
-try a candidate, or not to; the proof is an evaluation with judgements.
+Assumptions: a click needs a look and a relevant hit; looks depend on the rank alone; the propensities are right.
+Propensities that were fitted to clicks on a good ranking are too steep, and flatter whatever differs from that ranking:
+then compare candidates with each other rather than with what was logged. A passage that the candidate would have found
+and nobody saw counts neither for it nor against it. So this is a reason to try a candidate, or not to. The proof is an
+evaluation with judgements.
 
 Guarantees: deterministic for a seed; memory is O(searches x hits); hits that are gone are left out of both rankings
 and counted. Does not know: where propensities come from (`debias.click_model`).
@@ -40,18 +40,20 @@ GAINS: Mapping[Gain, Callable[[int], float]] = {
     "dcg": lambda rank: float(1 / np.log2(1 + rank)),
     "mrr": lambda rank: 1 / rank,
 }
-"""Of a relevant hit, by its rank; the names are those of the metrics that add such gains up."""
-AT_ONCE = 256
+"""The gain of a relevant hit, by its rank. The names are those of the metrics that add such gains up."""
+BATCH_SIZE = 256
+"""Queries and texts embedded, and passages fetched, at a time."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """`logged` and `candidate` are the mean gain of a relevant hit under either ranking; `low` and `high` are the ends
+    """`logged` and `candidate` are the mean gain of a relevant hit under either ranking. `low` and `high` are the ends
     of the 95 % interval of their `difference`, from a bootstrap over searches.
 
-    `effective` is how many equally weighted clicks the weighted ones are worth (Kish); `clipped` of them were. Left out
-    are searches: `redacted` or `empty` queries, those `without_click`, and those with fewer than two hits that are
-    still there (`too_few_hits`); and hits that are gone from the collection: `gone_hits`, of which `gone_clicked`.
+    `effective` is how many equally weighted clicks the weighted ones are worth (Kish); the weights of `clipped` clicks
+    were cut. `left_out` counts searches: those with `redacted` or `empty` queries, those `without_click`, and those
+    with fewer than two hits that are still there (`too_few_hits`). It also counts hits that are gone from the
+    collection: `gone_hits`, of which `gone_clicked`.
     """
 
     gain: Gain
@@ -76,7 +78,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Ranked:
-    """One search: of each click its weight, and its rank then and with the candidate, among the hits that are left."""
+    """One search: the weight of each click, and its rank in both rankings, among the hits that are still there."""
 
     weights: Sequence[float]
     logged: Sequence[int]
@@ -114,59 +116,54 @@ def estimate_candidate(
             f"none of these searches has a click on one of several hits that are still in {collection.name!r}: "
             f"{dict(left_out)}"
         )
-    worth = np.vectorize(GAINS[gain], otypes=[np.float64])
-    sums = np.array(
-        [
-            (w.sum(), w @ worth(each.logged), w @ worth(each.candidate))
-            for each in ranked
-            for w in [np.asarray(each.weights)]
-        ]
-    )
-    weights = np.concatenate([each.weights for each in ranked])
-    total, logged, again = sums.sum(axis=0)
-    low, high = _interval(sums[:, 0], sums[:, 2] - sums[:, 1], seed)
+    gain_at = np.vectorize(GAINS[gain], otypes=[np.float64])
+    # per search (n,): the sum of the weights, and the weighted gains of its clicks under either ranking
+    weight_sums = np.array([np.sum(search.weights) for search in ranked])
+    logged_gains = np.array([np.dot(search.weights, gain_at(search.logged)) for search in ranked])
+    candidate_gains = np.array([np.dot(search.weights, gain_at(search.candidate)) for search in ranked])
+    weights = np.concatenate([search.weights for search in ranked])
+    total = weight_sums.sum()
+    low, high = _interval(weight_sums, candidate_gains - logged_gains, seed)
     return Estimate(
-        gain,
-        float(logged / total),
-        float(again / total),
-        float((again - logged) / total),
-        low,
-        high,
-        len(ranked),
-        len(weights),
-        float(weights.sum() ** 2 / (weights**2).sum()),
-        int((weights >= clip).sum()),
-        dict(left_out),
+        gain=gain,
+        logged=float(logged_gains.sum() / total),
+        candidate=float(candidate_gains.sum() / total),
+        difference=float((candidate_gains.sum() - logged_gains.sum()) / total),
+        low=low,
+        high=high,
+        searches=len(ranked),
+        clicks=len(weights),
+        effective=float(weights.sum() ** 2 / (weights**2).sum()),
+        clipped=int((weights >= clip).sum()),
+        left_out=dict(left_out),
     )
 
 
 def _is_usable(search: LoggedSearch, left_out: Counter[str]) -> bool:
-    reason = (
-        "redacted"
-        if is_redacted(search.query)
-        else "empty"
-        if not search.query.strip()
-        else "without_click"
-        if not clicks(search)
-        else None
-    )
-    left_out.update([reason] if reason else [])
-    return reason is None
+    if is_redacted(search.query):
+        left_out["redacted"] += 1
+    elif not search.query.strip():
+        left_out["empty"] += 1
+    elif not clicks(search):
+        left_out["without_click"] += 1
+    else:
+        return True
+    return False
 
 
 def _hit_vectors(searches: Sequence[LoggedSearch], candidate: Encoder, collection: Collection) -> dict[str, Any]:
-    """Passage -> its vector (dimension,) in the candidate's space, of all that are in the collection."""
-    stored_ones = candidate.space == collection.space
-    if stored_ones:
+    """Passage -> its vector (dimension,) in the candidate's space, for all that are in the collection."""
+    same_space = candidate.space == collection.space
+    if same_space:
         collection.check(candidate)
-    wanted = list(dict.fromkeys(passage for search in searches for passage in shown(search)))
+    ids = list(dict.fromkeys(passage for search in searches for passage in shown(search)))
     vectors: dict[str, Any] = {}
-    for start in range(0, len(wanted), AT_ONCE):
-        found = fetch(collection, wanted[start : start + AT_ONCE], with_vectors=stored_ones)
-        if stored_ones:
-            vectors.update((name, passage.vector) for name, passage in found.items() if passage.vector is not None)
+    for start in range(0, len(ids), BATCH_SIZE):
+        stored = fetch(collection, ids[start : start + BATCH_SIZE], with_vectors=same_space)
+        if same_space:
+            vectors.update((name, passage.vector) for name, passage in stored.items() if passage.vector is not None)
             continue
-        texts = {name: passage.text for name, passage in found.items() if passage.text}
+        texts = {name: passage.text for name, passage in stored.items() if passage.text}
         if texts:
             vectors.update(zip(texts, _checked(candidate.encode_passages(list(texts.values())), candidate, len(texts))))
     return vectors
@@ -179,25 +176,26 @@ def _rank_again(
     left_out: Counter[str],
     weight: Callable[[int], float],
 ) -> Iterable[_Ranked]:
-    for start in range(0, len(searches), AT_ONCE):
-        batch = searches[start : start + AT_ONCE]
+    for start in range(0, len(searches), BATCH_SIZE):
+        batch = searches[start : start + BATCH_SIZE]
         queries = _checked(candidate.encode_queries([search.query for search in batch]), candidate, len(batch))
         for search, query in zip(batch, queries):
             clicked, order = set(clicks(search)), shown(search)
-            left = [passage for passage in order if passage in vectors]
-            left_out["gone_hits"] += len(order) - len(left)
-            left_out["gone_clicked"] += len(clicked - set(left))
-            chosen = [index for index, passage in enumerate(left) if passage in clicked]
-            if len(left) < 2 or not chosen:
+            present = [passage for passage in order if passage in vectors]
+            left_out["gone_hits"] += len(order) - len(present)
+            left_out["gone_clicked"] += len(clicked - set(present))
+            clicked_rows = [row for row, passage in enumerate(present) if passage in clicked]
+            if len(present) < 2 or not clicked_rows:
                 left_out["too_few_hits"] += 1
                 continue
-            scores = np.stack([vectors[passage] for passage in left]) @ query
-            ranks = np.empty(len(left), dtype=np.int64)
-            ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(left) + 1)
+            scores = np.stack([vectors[passage] for passage in present]) @ query
+            ranks = np.empty(len(present), dtype=np.int64)
+            ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(present) + 1)
             yield _Ranked(
-                [weight(order.index(left[index]) + 1) for index in chosen],
-                [index + 1 for index in chosen],
-                [int(ranks[index]) for index in chosen],
+                # the rank at which users saw it, hits that are gone by now included
+                weights=[weight(order.index(present[row]) + 1) for row in clicked_rows],
+                logged=[row + 1 for row in clicked_rows],
+                candidate=[int(ranks[row]) for row in clicked_rows],
             )
 
 
@@ -209,10 +207,10 @@ def _checked(vectors: Vectors, encoder: Encoder, count: int) -> Vectors:
 
 def _interval(weights: Numbers, differences: Numbers, seed: int, *, resamples: int = 2000) -> tuple[float, float]:
     """Percentile bootstrap (Efron 1979) of sum(differences) / sum(weights) over searches (n,)."""
-    luck = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     ratios = np.empty(resamples)
     for number in range(resamples):
-        chosen = luck.integers(0, len(weights), len(weights))
-        ratios[number] = differences[chosen].sum() / weights[chosen].sum()
+        rows = rng.integers(0, len(weights), len(weights))
+        ratios[number] = differences[rows].sum() / weights[rows].sum()
     low, high = np.quantile(ratios, [0.025, 0.975])
     return float(low), float(high)

@@ -1,8 +1,8 @@
-"""A log, a collection and its encoder -> one report: what has changed, and what of that is an alarm.
+"""A log, a collection and its encoder -> one report: what has changed, and which of the changes are alarms.
 
 Guarantees: without any change, the probability that the tests of one report raise an alarm is `alpha` at most (Holm's
-correction over exact and permutation tests); a failed canary is an alarm for certain. What could not be tested, and
-what was left out, is said in `notes`. Does not know: files, schedules.
+correction over exact and permutation tests). Failed canaries are always an alarm. `notes` says what could not be
+tested, and what was left out. Does not know: files, schedules.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ from qdrant_tools.monitor.windows import SAMPLE, Span, Window, Windows, read_win
 from qdrant_tools.records import Encoder, Vectors
 from qdrant_tools.validation import checked_unit_vectors
 
-AT_ONCE = 64
+BATCH_SIZE = 64
+"""Queries embedded, and passages fetched, at a time."""
 
 
 @dataclass(frozen=True)
 class MonitorSettings:
-    """How closely to look, and when to cry out."""
+    """How many searches to look at, and how sure an alarm must be."""
 
     alpha: float = 0.01
     """Probability of a false alarm per report."""
@@ -59,6 +60,7 @@ class MonitorSettings:
         for name, least in (("queries", FEWEST), ("permutations", 1), ("sample", FEWEST)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
+        # the smallest p-value of so many permutations, and what Holm's correction asks of the smallest of four tests
         if 1 / (1 + self.permutations) > self.alpha / 4:
             raise InputError(
                 f"{self.permutations} permutations cannot show what alpha {self.alpha} asks of one of four tests: "
@@ -68,9 +70,12 @@ class MonitorSettings:
 
 @dataclass(frozen=True)
 class MonitorReport:
-    """The findings; `alarms` names the tests that fired: `drift`, `low_score`, `without_hits`, `without_click`,
-    `canaries`. `counts` are those of `Window`, of the reference and of now; `unknown_hits` is the share of the hits
-    shown now that are no longer in the collection. None: not tested, or not asked for."""
+    """The findings.
+
+    `alarms` names the tests that fired: `drift`, `low_score`, `without_hits`, `without_click`, `canaries`. `counts` are
+    those of the two windows. `unknown_hits` is the share of the hits shown in the current window that are no longer in
+    the collection. What was not tested, or not asked for, is None.
+    """
 
     collection: str
     space: str
@@ -123,55 +128,61 @@ def monitor(
     )
     notes = list(_left_out(windows))
     drift = _drift(windows, encoder, settings, notes)
-    found = signals(windows, quantile=settings.quantile)
+    shares = signals(windows, quantile=settings.quantile)
+    p_values = {signal.name: signal.p_value for signal in shares if signal.p_value is not None}
     notes += [
-        f"{each.name} was not compared: a window has nothing to compare" for each in found if each.p_value is None
+        f"{signal.name} was not compared: a window has nothing to compare"
+        for signal in shares
+        if signal.p_value is None
     ]
-    p_values = {each.name: each.p_value for each in found if each.p_value is not None}
-    fired = holm(p_values | ({} if drift is None else {"drift": drift.p_value}), settings.alpha)
+    alarms = holm(p_values | ({} if drift is None else {"drift": drift.p_value}), settings.alpha)
     if canaries is not None and not canaries.passed:
-        fired.add("canaries")
-    order = ("canaries", "drift", *(each.name for each in found))
+        alarms.add("canaries")
+    estimate = None if candidate is None else _estimate(windows, candidate, collection, settings, notes)
+    order = ("canaries", "drift", *(signal.name for signal in shares))
     return MonitorReport(
-        collection.name,
-        collection.space,
-        reference,
-        current,
-        {"reference": dict(windows.reference.counts), "current": dict(windows.current.counts)},
-        settings.alpha,
-        drift,
-        tuple(found),
-        tuple(click_through(windows)),
-        _unknown_hits(windows.current, collection, settings),
-        None if candidate is None else _estimate(windows, candidate, collection, settings, notes),
-        canaries,
-        tuple(name for name in order if name in fired),
-        tuple(notes),
+        collection=collection.name,
+        space=collection.space,
+        reference=reference,
+        current=current,
+        counts={"reference": dict(windows.reference.counts), "current": dict(windows.current.counts)},
+        alpha=settings.alpha,
+        drift=drift,
+        signals=tuple(shares),
+        click_through=tuple(click_through(windows)),
+        unknown_hits=_unknown_hits(windows.current, collection, settings),
+        estimate=estimate,
+        canaries=canaries,
+        alarms=tuple(name for name in order if name in alarms),
+        notes=tuple(notes),
     )
 
 
 def _left_out(windows: Windows) -> Iterable[str]:
     if windows.elsewhere:
         yield f"{windows.elsewhere} searches of the log are in neither window"
-    for name, window in (("reference", windows.reference), ("current", windows.current)):
-        for what, why in (
+    for title, window in (("reference", windows.reference), ("current", windows.current)):
+        for name, reason in (
             ("redacted", "queries are redacted: no vectors of them"),
             ("empty", "queries are empty: no vectors of them"),
             ("other_space", "searches were in another vector space: their scores are left out"),
             ("without_score", "searches have hits without scores"),
         ):
-            if window.counts[what]:
-                yield f"{name}: {window.counts[what]} of {window.counts['searches']} {why}"
+            if window.counts[name]:
+                yield f"{title}: {window.counts[name]} of {window.counts['searches']} {reason}"
 
 
 def _drift(windows: Windows, encoder: Encoder, settings: MonitorSettings, notes: list[str]) -> DriftTest | None:
-    chosen = [window.readable[: settings.queries] for window in (windows.reference, windows.current)]
-    if min(map(len, chosen)) < FEWEST:
-        counts = " and ".join(str(len(each)) for each in chosen)
+    before, after = (
+        [search.query for search in window.readable[: settings.queries]]
+        for window in (windows.reference, windows.current)
+    )
+    if min(len(before), len(after)) < FEWEST:
+        counts = f"{len(before)} and {len(after)}"
         notes.append(f"drift was not tested: {counts} readable queries, expected at least {FEWEST} in each window")
         return None
-    before, after = (_encoded([search.query for search in each], encoder) for each in chosen)
-    return energy_test(before, after, permutations=settings.permutations, seed=settings.seed)
+    vectors = _encoded(before, encoder), _encoded(after, encoder)
+    return energy_test(*vectors, permutations=settings.permutations, seed=settings.seed)
 
 
 def _encoded(queries: Sequence[str], encoder: Encoder) -> Vectors:
@@ -184,7 +195,7 @@ def _encoded(queries: Sequence[str], encoder: Encoder) -> Vectors:
             count=len(batch),
             what=f"queries encoded by {encoder.space!r}",
         )
-        for batch in (distinct[start : start + AT_ONCE] for start in range(0, len(distinct), AT_ONCE))
+        for batch in (distinct[start : start + BATCH_SIZE] for start in range(0, len(distinct), BATCH_SIZE))
     ]
     row = {query: number for number, query in enumerate(distinct)}
     vectors: Vectors = np.concatenate(parts)[[row[query] for query in queries]]
@@ -194,16 +205,16 @@ def _encoded(queries: Sequence[str], encoder: Encoder) -> Vectors:
 def _unknown_hits(window: Window, collection: Collection, settings: MonitorSettings) -> Share:
     passages = [passage for search in window.sample[: settings.queries] for passage in shown(search)]
     distinct = list(dict.fromkeys(passages))
-    known: set[str] = set()
-    for start in range(0, len(distinct), AT_ONCE):
-        known.update(fetch(collection, distinct[start : start + AT_ONCE]))
-    return Share.from_counts(sum(passage not in known for passage in passages), len(passages))
+    stored: set[str] = set()
+    for start in range(0, len(distinct), BATCH_SIZE):
+        stored.update(fetch(collection, distinct[start : start + BATCH_SIZE]))
+    return Share.from_counts(sum(passage not in stored for passage in passages), len(passages))
 
 
 def _estimate(
     windows: Windows, candidate: Encoder, collection: Collection, settings: MonitorSettings, notes: list[str]
 ) -> Estimate | None:
-    """Propensities come from both windows, the clicks that are counted from the current one."""
+    """Propensities come from both windows; the clicks that are counted come from the current one."""
     both = [*windows.reference.sample, *windows.current.sample]
     if not any(map(clicks, both)):
         notes.append("the candidate was not estimated: no clicks on shown hits")

@@ -39,9 +39,9 @@ class Guess:
 
     def __init__(self, noise, *, turned=False):
         self.dimension, self.space = DIMENSION, "turned@000000000002" if turned else SPACE
-        luck = np.random.default_rng(int(noise * 100))
-        self.queries = unit(WANTED + noise * luck.standard_normal(WANTED.shape))
-        self.turn = np.linalg.qr(luck.standard_normal((DIMENSION, DIMENSION)))[0] if turned else np.eye(DIMENSION)
+        rng = np.random.default_rng(int(noise * 100))
+        self.queries = unit(WANTED + noise * rng.standard_normal(WANTED.shape))
+        self.turn = np.linalg.qr(rng.standard_normal((DIMENSION, DIMENSION)))[0] if turned else np.eye(DIMENSION)
         self.embedded = 0
 
     def encode_queries(self, texts):
@@ -63,16 +63,16 @@ def ranked(vector, among):
 def log():
     """800 searches, ranked by a system that is noisy in another way each time; users look by rank and click on what
     they want."""
-    luck = np.random.default_rng(11)
+    rng = np.random.default_rng(11)
     searches = []
     for number in range(800):
-        query = int(luck.integers(QUERIES))
-        seen = ranked(WANTED[query] + 0.25 * luck.standard_normal(DIMENSION), range(PASSAGES))[: len(LOOKS)]
+        query = int(rng.integers(QUERIES))
+        seen = ranked(WANTED[query] + 0.25 * rng.standard_normal(DIMENSION), range(PASSAGES))[: len(LOOKS)]
         hits = tuple(LoggedHit(f"p{passage}", rank) for rank, passage in enumerate(seen, start=1))
         events = tuple(
             Feedback(f"p{passage}", "click", 1.0, NOW)
             for passage, look in zip(seen, LOOKS)
-            if passage in RELEVANT[query] and luck.random() < look
+            if passage in RELEVANT[query] and rng.random() < look
         )
         searches.append(LoggedSearch(f"s{number}", NOW, f"query {query}", "docs", SPACE, hits, events))
     return searches
@@ -81,9 +81,9 @@ def log():
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
     for client in client_of("memory", tmp_path_factory.mktemp("taste")):
-        found = CollectionManager(client).ensure("docs", GOOD)
-        index_passages(found, [Passage(f"p{i}", f"passage {i}") for i in range(PASSAGES)], GOOD)
-        yield found
+        collection = CollectionManager(client).ensure("docs", GOOD)
+        index_passages(collection, [Passage(f"p{i}", f"passage {i}") for i in range(PASSAGES)], GOOD)
+        yield collection
 
 
 def truth(log, vectors=None):

@@ -20,9 +20,9 @@ QUERIES = ["passage about topic1", "thing7", "number 12"]
 @pytest.fixture(params=["memory", "edge"])
 def collection(request, tmp_path):
     for client in client_of(request.param, tmp_path):
-        found = CollectionManager(client).ensure("docs", WordEncoder())
-        index_passages(found, numbered(40), WordEncoder())
-        yield found
+        collection = CollectionManager(client).ensure("docs", WordEncoder())
+        index_passages(collection, numbered(40), WordEncoder())
+        yield collection
 
 
 def test_what_was_frozen_is_found_again(collection, tmp_path):

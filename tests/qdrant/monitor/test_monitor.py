@@ -22,8 +22,8 @@ BEFORE, LATELY = NOW - timedelta(days=20), NOW - timedelta(days=2)
 SPACE = WordEncoder().space
 
 
-def unit(luck, count, *, shift=0.0, dimension=24):
-    rows = luck.standard_normal((count, dimension)) + shift
+def unit(rng, count, *, shift=0.0, dimension=24):
+    rows = rng.standard_normal((count, dimension)) + shift
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -37,40 +37,40 @@ def searched(number, query="passage number 1", *, at=LATELY, scores=(0.9, 0.8), 
 def collection(tmp_path):
     for client in client_of("memory", tmp_path):
         encoder = WordEncoder()
-        found = CollectionManager(client).ensure("docs", encoder)
-        index_passages(found, numbered(30), encoder)
-        yield found
+        collection = CollectionManager(client).ensure("docs", encoder)
+        index_passages(collection, numbered(30), encoder)
+        yield collection
 
 
 # -- drift
 
 
 def test_without_drift_the_test_fires_as_often_as_it_says():
-    luck = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     runs, alpha = 300, 0.1
     fired = sum(
-        energy_test(unit(luck, 40), unit(luck, 30), permutations=99, seed=run).p_value <= alpha for run in range(runs)
+        energy_test(unit(rng, 40), unit(rng, 30), permutations=99, seed=run).p_value <= alpha for run in range(runs)
     )
     assert stats.binom.ppf(0.0005, runs, alpha) <= fired <= stats.binom.ppf(0.9995, runs, alpha)
 
 
 def test_drift_is_found_and_larger_drift_is_larger():
-    luck = np.random.default_rng(2)
-    reference = unit(luck, 150)
-    found = [energy_test(reference, unit(luck, 150, shift=shift)) for shift in (0.0, 0.3, 1.0)]
+    rng = np.random.default_rng(2)
+    reference = unit(rng, 150)
+    found = [energy_test(reference, unit(rng, 150, shift=shift)) for shift in (0.0, 0.3, 1.0)]
     assert found[0].p_value > 0.05 and found[1].p_value <= 0.01 and found[2].p_value == 0.001
     assert found[0].share < found[1].share < found[2].share <= 1
 
 
 def test_drift_is_found_where_the_mean_stays_and_only_the_spread_changes():
-    luck = np.random.default_rng(3)
-    narrow = np.concatenate([unit(luck, 60, shift=3.0), -unit(luck, 60, shift=3.0)])
-    assert energy_test(unit(luck, 120), narrow).p_value <= 0.01
+    rng = np.random.default_rng(3)
+    narrow = np.concatenate([unit(rng, 60, shift=3.0), -unit(rng, 60, shift=3.0)])
+    assert energy_test(unit(rng, 120), narrow).p_value <= 0.01
 
 
 def test_the_statistic_is_the_energy_distance():
-    luck = np.random.default_rng(4)
-    x, y = unit(luck, 12), unit(luck, 9, shift=0.5)
+    rng = np.random.default_rng(4)
+    x, y = unit(rng, 12), unit(rng, 9, shift=0.5)
 
     def mean(a, b):
         return np.linalg.norm(a[:, None] - b[None], axis=2).mean()
@@ -161,9 +161,9 @@ def windows_of(before, lately):
 
 
 def test_low_scores_are_measured_by_the_references_own_quantile():
-    luck = np.random.default_rng(0)
-    before = [searched(i, at=BEFORE, scores=(float(s),)) for i, s in enumerate(luck.uniform(0.5, 1, 200))]
-    lately = [searched(1000 + i, scores=(float(s),)) for i, s in enumerate(luck.uniform(0.3, 0.8, 100))]
+    rng = np.random.default_rng(0)
+    before = [searched(i, at=BEFORE, scores=(float(s),)) for i, s in enumerate(rng.uniform(0.5, 1, 200))]
+    lately = [searched(1000 + i, scores=(float(s),)) for i, s in enumerate(rng.uniform(0.3, 0.8, 100))]
     found = low_scores(windows_of(before, lately), quantile=0.05)
     assert found.reference.count == 9 and found.reference.of == 200
     assert found.bound == sorted(search.hits[0].score for search in before)[9]
@@ -238,12 +238,12 @@ def test_another_space_is_refused(collection):
 
 
 def test_a_report_without_change_raises_an_alarm_no_more_often_than_it_says(collection):
-    luck = np.random.default_rng(5)
+    rng = np.random.default_rng(5)
 
     def some(start, at):
         return [
-            searched(start + i, f"passage about topic{luck.integers(7)}", at=at, scores=(float(luck.uniform()),),
-                     clicked=(1,) if luck.uniform() < 0.4 else ())
+            searched(start + i, f"passage about topic{rng.integers(7)}", at=at, scores=(float(rng.uniform()),),
+                     clicked=(1,) if rng.uniform() < 0.4 else ())
             for i in range(40)
         ]  # fmt: skip
 
