@@ -1,45 +1,32 @@
-"""Moments that a test waits for, instead of times: what is meant to happen during something happens then everywhere."""
+"""Moments that a test waits for, instead of times: so a test means the same on a fast machine and on a slow one."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from paths import TESTS
+
 from qdrant_tools.edge.storage import child
 
-Found = TypeVar("Found")
-PATIENCE = 300
+T = TypeVar("T")
+LONGEST_WAIT = 300
 """Seconds that only a broken test waits: long enough for a machine that does ten other things."""
 
-GATED = """
-import os, pathlib, runpy, sys, time
-moment, reached, opened = {moment!r}, pathlib.Path({reached!r}), pathlib.Path({opened!r})
-parent = os.getppid()
-def wait():
-    reached.touch()
-    while not opened.exists() and os.getppid() == parent:
-        time.sleep(0.005)
-gated = sys.argv[1] == "optimize"
-if gated and moment == "before":
-    wait()
-runpy.run_path({worker!r}, run_name="__main__")
-if gated and moment == "after":
-    sys.stdout.flush()
-    wait()
-"""
 
-
-def until(condition: Callable[[], Found]) -> Found:
-    """Wait for something that is bound to come; what the condition gave when it was true."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
+def until(condition: Callable[[], T]) -> T:
+    """Wait for something that is bound to come; returns the first true value of the condition."""
+    deadline = time.monotonic() + LONGEST_WAIT
+    while not (value := condition()):
         assert time.monotonic() < deadline, "what had to come did not come"
         time.sleep(0.002)
-    return found
+    return value
 
 
 def dying(owner: Any, names: list[str], nth: int, moment: str) -> None:
@@ -70,9 +57,8 @@ class Gate:
     def __init__(self, folder: Path, moment: str = "before") -> None:
         folder.mkdir()
         self.worker, self._reached, self._opened = folder / "worker.py", folder / "reached", folder / "opened"
-        self.worker.write_text(
-            GATED.format(moment=moment, reached=str(self._reached), opened=str(self._opened), worker=str(child.WORKER))
-        )
+        shutil.copy(TESTS / "gated_worker.py", self.worker)
+        (folder / "gate.json").write_text(json.dumps({"moment": moment, "worker": str(child.WORKER)}))
 
     @property
     def reached(self) -> bool:

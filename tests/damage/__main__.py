@@ -16,8 +16,8 @@ from damage.counts import FAILURES, Counts
 Part = Callable[[Path, random.Random], Counts]
 PARTS: dict[str, Part] = {
     "kills": lambda folder, rng: kills.run(folder, rng, 12),
-    "damaged files, closed in order": lambda folder, rng: files.run(folder, rng, sealed=True),
-    "damaged files, after a kill": lambda folder, rng: files.run(folder, rng, sealed=False),
+    "damaged files, closed in order": lambda folder, rng: files.run(folder, rng, closed=True),
+    "damaged files, after a kill": lambda folder, rng: files.run(folder, rng, closed=False),
     "hostile calls": lambda folder, rng: calls.run(folder, rng, 3000),
     "full disk": lambda folder, rng: disk.run(folder, rng, 3),
     "threads": lambda folder, rng: threads.run(folder, rng, threads=20, steps=100),
@@ -50,8 +50,8 @@ def soak(folder: Path, totals: dict[str, Counts], seconds: float, rng: random.Ra
         for part, total in totals.items():
             if number > 1 and time.monotonic() > end:
                 return
-            with tempfile.TemporaryDirectory(dir=folder) as own:
-                counts = PARTS[part](Path(own), rng)
+            with tempfile.TemporaryDirectory(dir=folder) as part_folder:
+                counts = PARTS[part](Path(part_folder), rng)
             total.add(counts)
             print(f"{part:32} {counts.line()}", flush=True)
             for failure in counts.failures:
@@ -59,12 +59,12 @@ def soak(folder: Path, totals: dict[str, Counts], seconds: float, rng: random.Ra
 
 
 def report(totals: dict[str, Counts]) -> None:
-    everything = Counts()
+    total = Counts()
     print()
     for part, counts in totals.items():
         print(f"{part:32} {counts.line()}")
-        everything.add(counts)
-    print(f"{'all':32} {everything.line()}")
+        total.add(counts)
+    print(f"{'all':32} {total.line()}")
 
 
 if __name__ == "__main__":

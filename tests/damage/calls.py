@@ -40,7 +40,7 @@ def run(folder: Path, rng: random.Random, calls: int) -> Counts:
 
 def child(folder: str, seed: str, calls: str) -> None:
     """Runs in a child process; prints what leaked and whether the collection is the same, opened again."""
-    from qdrant_tools.client.connect import connect
+    from qdrant_tools import connect
 
     rng = random.Random(int(seed))
     client = connect(folder)

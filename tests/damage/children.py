@@ -1,8 +1,8 @@
 """The child processes of the harness: run as `python -m damage.children TASK ...`, and started from here.
 
-`write` applies operations and prints the number of each when its call has returned. `read` opens each folder that it is
-told, reads everything and prints it as one line of JSON. `fill` fills a small disk (`disk.py`),
-`call` makes hostile calls (`calls.py`).
+`write` applies operations and prints the number of each one when its call has returned. `read` takes folders from its
+input, opens each, and prints what it holds as one line of JSON. `fill` fills a small disk (`disk.py`), `call` makes
+hostile calls (`calls.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 TESTS = Path(__file__).resolve().parent.parent
 READ_SECONDS = 90
-READ_BYTES = 6 << 30  # memory of a reading child: what is honest needs a tenth of it
+READ_BYTES = 6 << 30  # memory of a reading child: undamaged files need a tenth of it
 
 
 def start(task: str, *arguments: object, limited: bool = False) -> subprocess.Popen[str]:
@@ -45,7 +45,7 @@ def _limit() -> None:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reading child told: its state, or how it ended."""
+    """What a reading child answered: the state of the folder, or how the child ended."""
 
     state: dict[str, Any] | None
     error: str = ""
@@ -100,7 +100,7 @@ def read(folder: Path) -> Reading:
 
 def _read_everything(folder: str) -> dict[str, Any]:
     from damage.state import aliases_of, collection_state
-    from qdrant_tools.client.connect import connect
+    from qdrant_tools import connect
     from qdrant_tools.errors import PlusError
 
     state: dict[str, Any] = {"collections": {}, "refused": {}, "aliases": {}}
@@ -109,13 +109,14 @@ def _read_everything(folder: str) -> dict[str, Any]:
     except PlusError as error:
         return {"state": None, "error": f"{type(error).__name__}: {error}", "kind": "refused"}
     try:
-        for each in client.get_collections().collections:
+        for collection in client.get_collections().collections:
+            name = collection.name
             try:
-                state["collections"][each.name] = collection_state(client, each.name)
-                searched(client, each.name)
+                state["collections"][name] = collection_state(client, name)
+                search(client, name)
             except PlusError as error:
-                state["collections"].pop(each.name, None)
-                state["refused"][each.name] = f"{type(error).__name__}: {error}"
+                state["collections"].pop(name, None)
+                state["refused"][name] = f"{type(error).__name__}: {error}"
         state["aliases"] = aliases_of(client)
     finally:
         client.close()
@@ -126,13 +127,13 @@ def _read_on_request() -> None:
     for line in sys.stdin:
         try:
             answer = _read_everything(line.rstrip("\n"))
-        except BaseException as error:  # nothing but errors of the project may leave the client
+        except BaseException as error:  # only errors of the project may leave the client
             answer = {"state": None, "error": "".join(traceback.format_exception(error))[-1500:], "kind": "foreign"}
         print(json.dumps(answer), flush=True)
 
 
-def searched(client: Any, name: str) -> None:
-    """Ask by index and exactly, with and without a filter: whatever is damaged is met here too."""
+def search(client: Any, name: str) -> None:
+    """Search by index and exactly, with and without a filter: damage in an index shows here."""
     from qdrant_client import models
 
     size = client.get_collection(name).config.params.vectors.size
@@ -144,7 +145,7 @@ def searched(client: Any, name: str) -> None:
 
 def _write(folder: str, seed: str, first: str) -> None:
     from damage.operations import apply
-    from qdrant_tools.client.connect import connect
+    from qdrant_tools import connect
 
     client = connect(folder, create=False)
     print("open", flush=True)
@@ -154,16 +155,16 @@ def _write(folder: str, seed: str, first: str) -> None:
 
 
 if __name__ == "__main__":
-    task, *rest = sys.argv[1:]
+    task, *arguments = sys.argv[1:]
     if task == "read":
         _read_on_request()
     elif task == "write":
-        _write(*rest)
+        _write(*arguments)
     elif task == "call":
         from damage import calls
 
-        calls.child(*rest)
+        calls.child(*arguments)
     else:
         from damage import disk
 
-        disk.child(*rest)
+        disk.child(*arguments)

@@ -1,4 +1,4 @@
-"""What a part of the harness counted, and what went wrong."""
+"""The counts of one part of the harness, and its failures."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Counts:
     """Counts of one part.
 
     lost: acknowledged writes, or whole collections, that are gone. silent: answers that differ from what was
-    acknowledged, without an error. hung: no answer in time. died: the process was ended by a signal that nobody
-    sent. foreign: errors that are not of the project's own tree.
+    acknowledged, without an error. hung: no answer in time. died: a signal ended the process that nobody sent.
+    foreign: errors that are not the project's own.
     """
 
     cases: int = 0
@@ -34,12 +34,12 @@ class Counts:
         self.failures.append(f"{kind}: {message}")
 
     def add(self, other: Counts) -> None:
-        for each in fields(self):
-            if each.name != "failures":
-                setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+        for name in self._numbers():
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.failures += other.failures
 
     def line(self) -> str:
-        return "  ".join(
-            f"{each.name} {getattr(self, each.name):,}" for each in fields(self) if each.name != "failures"
-        )
+        return "  ".join(f"{name} {getattr(self, name):,}" for name in self._numbers())
+
+    def _numbers(self) -> list[str]:
+        return [field.name for field in fields(self) if field.name != "failures"]

@@ -1,4 +1,4 @@
-"""A disk that fills up: a small file system of its own, written to until there is no room, and beyond.
+"""A disk that fills up: a small file system that is written to until there is no room, and beyond.
 
 Every write must be refused by an error of the project before the system ends the process; deleting, reading, closing
 and opening must still work; and what was acknowledged must be there.
@@ -21,7 +21,7 @@ from qdrant_client import QdrantClient, models
 from damage.children import start
 from damage.counts import Counts
 from damage.state import first_difference, state_of
-from qdrant_tools.client.connect import connect
+from qdrant_tools import connect
 from qdrant_tools.errors import LocationError, PlusError
 
 MEGABYTE = 1 << 20
@@ -152,7 +152,7 @@ class Filler:
     def any_write(self) -> None:
         size = self.rng.choice((100, 5_000, 200_000, MEGABYTE, 4 * MEGABYTE))
         ids = [self.rng.randrange(50, 3000) for _ in range(self.rng.choice((1, 5, 200) if size < 200_000 else (1, 3)))]
-        stored = [each.id for each in self.reference.scroll("docs", limit=5, offset=self.rng.randrange(50))[0]]
+        stored = [record.id for record in self.reference.scroll("docs", limit=5, offset=self.rng.randrange(50))[0]]
         draw = self.rng.random()
         if draw < 0.5:
             self.write("upsert", "docs", [self.point(i, size) for i in set(ids)])

@@ -1,4 +1,4 @@
-"""Damaged files: one file of a folder is flipped, cut, zeroed or removed; what opens must be right, or be refused."""
+"""Damaged files: one file of a folder is flipped, cut, zeroed or removed. It must be refused, or read as if whole."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from damage.children import Reader, Reading, read
 from damage.counts import Counts
 from damage.kills import Folder
 from damage.state import first_difference
-from qdrant_tools.client.connect import connect
+from qdrant_tools import connect
 from qdrant_tools.edge.storage.files import copy_folder
 
 DAMAGES = ("flip", "flip a zero", "cut", "cut a little", "zero a block", "remove")
@@ -26,13 +26,13 @@ class Case:
     damage: str
 
 
-def run(folder: Path, rng: random.Random, *, sealed: bool, most: int | None = None) -> Counts:
-    """Damage each file of a folder, or `most` of them. `sealed`: it was closed in order; else its writer was killed."""
+def run(folder: Path, rng: random.Random, *, closed: bool, most: int | None = None) -> Counts:
+    """Damage each file of a folder, or `most` of them. `closed` in order; otherwise its writer was killed."""
     counts = Counts()
     victim = Folder(folder / "damaged", rng.randrange(1 << 30))
     for _ in range(3):
         victim.write_and_kill(rng, most=80, counts=Counts())
-    if sealed:
+    if closed:
         connect_and_close(victim.path)
     whole = copy_of(victim.path, folder / "whole")
     reading = read(whole)
@@ -55,8 +55,8 @@ def run(folder: Path, rng: random.Random, *, sealed: bool, most: int | None = No
 def connect_and_close(folder: Path) -> None:
     """Open every collection once and close in order."""
     client = connect(folder, create=False)
-    for each in client.get_collections().collections:
-        client.count(each.name)
+    for collection in client.get_collections().collections:
+        client.count(collection.name)
     client.close()
 
 
@@ -95,7 +95,7 @@ def damage(path: Path, kind: str, rng: random.Random) -> bool:
     return True
 
 
-def judge(case: Case, reading: Reading, right: dict, counts: Counts) -> None:
+def judge(case: Case, reading: Reading, undamaged: dict, counts: Counts) -> None:
     """A damaged folder must be read as if it were whole, or be refused by an error of the project."""
     if reading.kind == "refused":
         counts.refused += 1
@@ -103,9 +103,9 @@ def judge(case: Case, reading: Reading, right: dict, counts: Counts) -> None:
         counts.failed(reading.kind, f"{case}: {reading.error}")
     else:
         refused = reading.state["refused"]
-        expected = {name: state for name, state in right["collections"].items() if name not in refused}
+        expected = {name: state for name, state in undamaged["collections"].items() if name not in refused}
         difference = first_difference(reading.state["collections"], expected)
-        if difference or reading.state["aliases"] != right["aliases"]:
+        if difference or reading.state["aliases"] != undamaged["aliases"]:
             counts.failed("silent", f"{case}: {difference or reading.state['aliases']}")
         counts.refused += bool(refused)
 

@@ -13,7 +13,7 @@ from damage.children import read, start
 from damage.counts import Counts
 from damage.operations import apply, begin
 from damage.state import first_difference, state_of
-from qdrant_tools.client.connect import connect
+from qdrant_tools import connect
 
 
 class Folder:
@@ -27,19 +27,19 @@ class Folder:
         """How many operations were acknowledged."""
         self._in_reference = 0
         client = connect(path)
-        for each in (client, self.reference):
-            begin(each)
+        begin(client)
+        begin(self.reference)
         client.close()
 
     def write_and_kill(self, rng: random.Random, most: int, counts: Counts) -> None:
         """Let a child write, and kill it in some operation, or while it opens the folder."""
         with start("write", self.path, self.seed, self.applied) as writer:
             assert writer.stdout is not None and writer.stderr is not None
-            wanted, last = rng.randrange(most), ""
-            if wanted == 0:
+            operations, last = rng.randrange(most), ""
+            if operations == 0:
                 time.sleep(rng.random())  # whatever it is doing then: opening, replaying, or already writing
             else:
-                for _ in range(wanted + 1):
+                for _ in range(operations + 1):
                     last = writer.stdout.readline() or last
                 time.sleep(rng.choice((0.0, rng.random() / 50)))
             writer.kill()
@@ -55,7 +55,7 @@ class Folder:
         counts.operations += acknowledged + 1
 
     def expected(self) -> list[dict]:
-        """The states that are right: with the acknowledged operations, and with the one that was under way too."""
+        """The two right states: without and with the operation during which the writer was killed."""
         for number in range(self._in_reference, self.applied):
             apply(self.reference, self.seed, number)
         self._in_reference = self.applied

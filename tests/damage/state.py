@@ -11,19 +11,19 @@ State = dict[str, Any]
 
 def state_of(client: QdrantClient) -> State:
     """Every collection with its points and metadata, and every alias. Raises what the client raises."""
-    names = sorted(each.name for each in client.get_collections().collections)
+    names = sorted(collection.name for collection in client.get_collections().collections)
     return {"collections": {name: collection_state(client, name) for name in names}, "aliases": aliases_of(client)}
 
 
 def aliases_of(client: QdrantClient) -> dict[str, str]:
-    return {each.alias_name: each.collection_name for each in client.get_aliases().aliases}
+    return {alias.alias_name: alias.collection_name for alias in client.get_aliases().aliases}
 
 
 def collection_state(client: QdrantClient, name: str) -> State:
     """One collection: metadata, point count, and id -> [vector, payload]."""
     count = client.count(name).count
     records, following = client.scroll(name, limit=count + 10, with_vectors=True)
-    points = {str(each.id): [each.vector, each.payload or {}] for each in records}
+    points = {str(record.id): [record.vector, record.payload or {}] for record in records}
     if following is not None or len(points) != len(records):
         raise AssertionError(f"{name}: scroll gave {len(records)} records of {len(points)} points, next {following}")
     return {"metadata": client.get_collection(name).config.metadata or {}, "count": count, "points": points}

@@ -23,9 +23,9 @@ def test_every_acknowledged_write_is_there_after_kills(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
-@pytest.mark.parametrize("sealed", [True, False])
-def test_a_damaged_file_is_refused_or_does_no_harm(tmp_path, sealed):
-    counts = files.run(tmp_path, random.Random(2), sealed=sealed, most=12)
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_damaged_file_is_refused_or_does_no_harm(tmp_path, closed):
+    counts = files.run(tmp_path, random.Random(2), closed=closed, most=12)
 
     assert counts.cases > 5 and counts.refused > 0
     assert_nothing_failed(counts)

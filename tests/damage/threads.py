@@ -12,7 +12,7 @@ from qdrant_client import models
 
 from damage.counts import Counts
 from damage.state import collection_state, first_difference
-from qdrant_tools.client.connect import connect
+from qdrant_tools import connect
 from qdrant_tools.errors import PlusError
 
 SIZE = 8

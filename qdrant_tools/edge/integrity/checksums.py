@@ -163,9 +163,9 @@ def take_checksums(
         if changed_by is ChangedBy.LOG and not closed:
             continue
         budget -= content_size(file)
-        known = earlier_files.get(name)
-        if known and changed_by is known.changed_by in reusable and known.size == file.stat().st_size:
-            rows[name] = known
+        before = earlier_files.get(name)
+        if before and changed_by is before.changed_by in reusable and before.size == file.stat().st_size:
+            rows[name] = before
         else:
             rows[name] = _take_checksum(file, changed_by, whole=budget >= 0)
     return Checksums(rows, closed)

@@ -134,6 +134,7 @@ class Engine:
             folder = self._location.begin(name, row)
             opened: OpenCollection | None = None
             try:
+                # the folder is marked as being created until the manifest names it
                 with EngineCall(name):
                     qe.EdgeShard.create(str(folder / SHARD_FOLDER), config).close()
                 opened = OpenCollection(name, folder, settings, fresh=True)
@@ -155,6 +156,7 @@ class Engine:
             others = {other: row for other, row in self._manifest.collections.items() if other != name}
             aliases = {alias: target for alias, target in self._manifest.aliases.items() if target != name}
             reserve_of(self.root).spend()
+            # the manifest first: a crash from here on leaves a folder that the next open removes
             self._location.save(others, aliases)
             opened = self._open.pop(name, None)
             if opened is not None:
@@ -172,7 +174,7 @@ class Engine:
             try:
                 self._replace_entry(collection, settings=row)
             except LocationError:
-                # the shard keeps what concerns it, but it knows no metadata
+                # the shard has the changed settings already; only the metadata, which it lacks, can go back
                 collection.adopt(settings.model_copy(update={"metadata": before.metadata}))
                 raise
 

@@ -197,12 +197,13 @@ def _folder(value: Any) -> str:
 
 
 def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
+    if type(value) is not int or value < 0:  # True is an int too
         raise ValueError(f"{value!r} is no count")
     return value
 
 
 def _settings(value: Any) -> Mapping[str, Any]:
+    # validated, but kept as it is: the checksum is that of the stored values
     models.CreateCollection.model_validate(value)
     return dict(value)
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 from moments import Gate, until
+from programs import report, spawn
 from qdrant_client import models
 
-from qdrant_tools.client.connect import connect
+from qdrant_tools import connect
 from qdrant_tools.edge.storage import build, child
 from qdrant_tools.errors import EngineError
 
@@ -175,23 +175,20 @@ def test_closing_ends_a_build_under_way(tmp_path, gate, monkeypatch):
     client.close()
 
 
-BUILDER = """
-import sys, threading, time
-from pathlib import Path
-from qdrant_client import models
-from qdrant_tools.client.connect import connect
-from qdrant_tools.edge.storage import child
-child.WORKER = Path(sys.argv[2])
-client = connect(sys.argv[1])
-def build():
-    client.build_index("docs")
-    print("built", flush=True)
-threading.Thread(target=build).start()
-for i in range(1_000_000):
-    client.upsert("docs", [models.PointStruct(id=100_000 + i, vector=[1.0] * 64)])
-    print(i + 1, flush=True)
-    time.sleep(0.02)
-"""
+def build_while_writing(folder, worker):
+    """Build an index with this worker and write until this process is killed. Print every acknowledged write."""
+    child.WORKER = Path(worker)
+    client = connect(folder)
+
+    def run():
+        client.build_index("docs")
+        report("built")
+
+    threading.Thread(target=run).start()
+    for i in range(1_000_000):
+        client.upsert("docs", [POINT(id=100_000 + i, vector=[1.0] * SIZE)])
+        report(i + 1)
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("moment", ["before", "after", "never"])
@@ -201,8 +198,7 @@ def test_a_kill_during_a_build_loses_nothing(client, tmp_path_factory, moment):
     folder = client.folder
     client.close()
     gate = Gate(tmp_path_factory.mktemp("gate") / "build", moment)
-    command = [sys.executable, "-c", BUILDER, str(folder), str(gate.worker)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = spawn(build_while_writing, folder, gate.worker)
     lines = [process.stdout.readline().strip() for _ in range(5)]
     while not (gate.reached or "built" in lines):
         lines.append(process.stdout.readline().strip())

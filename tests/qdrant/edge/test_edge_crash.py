@@ -6,54 +6,47 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from paths import TESTS
+from moments import dying
+from programs import output, report, run, spawn
 from qdrant_client import models
 
-from qdrant_tools.client.connect import connect
+from qdrant_tools import connect
 from qdrant_tools.edge.integrity.check import PointCount
-from qdrant_tools.edge.storage import disk_space as space
+from qdrant_tools.edge.storage import disk_space
 from qdrant_tools.edge.storage.files import copy_folder
-from qdrant_tools.errors import DamagedCollectionError, LocationBusyError, LocationError
+from qdrant_tools.errors import DamagedCollectionError, LocationBusyError, LocationError, NotSupportedError
 
 VECTOR = models.VectorParams(size=4, distance=models.Distance.DOT)
 
-# Writes batch after batch and reports each one when its call has returned, until it is killed.
-WRITER = """
-import sys
-import time
-from qdrant_client import models
-from qdrant_tools.client.connect import connect
-client = connect(sys.argv[1])
-if not client.collection_exists("docs"):
-    client.create_collection("docs", models.VectorParams(size=4, distance="Dot"))
-start = client.count("docs").count
-for batch in range(10_000):
-    ids = range(start + batch * 10, start + batch * 10 + 10)
-    client.upsert("docs", [models.PointStruct(id=i, vector=[i, 1, 0, 0], payload={"i": i}) for i in ids])
-    print(ids[-1] + 1, flush=True)
-"""
 
-DELETER = """
-import os, signal, sys
-from qdrant_client import models
-from qdrant_tools.client.connect import connect
-client = connect(sys.argv[1])
-for i in range(0, 150):
-    client.delete("docs", [i])
-client.delete("docs", models.Filter(must=[models.FieldCondition(key="i", range=models.Range(lt=180))]))
-os.kill(os.getpid(), signal.SIGKILL)
-"""
+def write_batches(folder):
+    """Write batch after batch until this process is killed. Print the number of points after each acknowledged one."""
+    client = connect(folder)
+    if not client.collection_exists("docs"):
+        client.create_collection("docs", VECTOR)
+    stored = client.count("docs").count
+    for start in range(stored, stored + 100_000, 10):
+        ids = range(start, start + 10)
+        client.upsert("docs", [models.PointStruct(id=i, vector=[i, 1, 0, 0], payload={"i": i}) for i in ids])
+        report(ids[-1] + 1)
+
+
+def delete_and_die(folder):
+    """Delete 180 points, most of them one by one, and die."""
+    client = connect(folder)
+    for i in range(150):
+        client.delete("docs", [i])
+    client.delete("docs", models.Filter(must=[models.FieldCondition(key="i", range=models.Range(lt=180))]))
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def killed_writer(folder, batches):
     """Run the writer, kill it after that many acknowledged batches, return how many points it acknowledged."""
-    process = subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, text=True)
+    process = spawn(write_batches, folder)
     acknowledged = 0
     for _ in range(batches):
         acknowledged = int(process.stdout.readline())
@@ -73,8 +66,8 @@ def filled(tmp_path):
     return tmp_path
 
 
-def remove_seals(folder):
-    """Make a folder look as if its process had been killed, and all notes lost with it."""
+def remove_notes(folder):
+    """Make a folder look as if its process had been killed and all notes were lost."""
     for name in ("seal.json", "progress.bin"):
         for path in folder.rglob(name):
             path.unlink()
@@ -99,10 +92,26 @@ def test_acknowledged_points_survive_a_kill_again_and_again(tmp_path):
 
 
 def test_a_kill_after_deletions_raises_no_false_alarm(filled):
-    subprocess.run([sys.executable, "-c", DELETER, str(filled)])
+    run(delete_and_die, filled)
     client = connect(filled)
     assert client.count("docs").count == 20
     client.close()
+
+
+def test_a_changed_digit_in_the_point_count_is_an_error_that_names_its_file(filled):
+    (file,) = filled.rglob("guard.json")
+    written = file.read_text()
+    file.write_text(written.replace('"at_least": 200', '"at_least": 900'))
+    client = connect(filled)
+    with pytest.raises(DamagedCollectionError, match="guard.json' is damaged.*delete it to open"):
+        client.count("docs")
+    client.close()
+    file.write_text('{"at_least": 200, "optimized": null}')  # of an earlier release: without a checksum
+    client = connect(filled)
+    assert client.count("docs").count == 200
+    client.upsert("docs", [models.PointStruct(id=200, vector=[1, 1, 0, 0])])
+    client.close()
+    assert json.loads(file.read_text()).keys() == {"at_least", "optimized", "checksum"}
 
 
 def test_folders_that_a_crash_left_are_removed_on_open(filled):
@@ -122,10 +131,10 @@ def test_a_half_written_manifest_beside_the_old_one_does_no_harm(filled):
 
 
 @pytest.mark.parametrize("pattern", ["*id_tracker.mappings", "version.info"])
-@pytest.mark.parametrize("sealed", [True, False])
-def test_removed_files_that_the_engine_does_not_miss_are_noticed(filled, pattern, sealed):
-    if not sealed:
-        remove_seals(filled)
+@pytest.mark.parametrize("with_notes", [True, False])
+def test_removed_files_that_the_engine_does_not_miss_are_noticed(filled, pattern, with_notes):
+    if not with_notes:
+        remove_notes(filled)
     for path in shard_files(filled, pattern):
         path.unlink()
     client = connect(filled)
@@ -135,10 +144,10 @@ def test_removed_files_that_the_engine_does_not_miss_are_noticed(filled, pattern
 
 
 @pytest.mark.parametrize("pattern", ["segment.json", "version.info"])
-@pytest.mark.parametrize("sealed", [True, False])
-def test_a_truncated_file_is_an_error_that_names_the_collection(filled, pattern, sealed):
-    if not sealed:
-        remove_seals(filled)
+@pytest.mark.parametrize("with_notes", [True, False])
+def test_a_truncated_file_is_an_error_that_names_the_collection(filled, pattern, with_notes):
+    if not with_notes:
+        remove_notes(filled)
     for path in shard_files(filled, pattern):
         path.write_bytes(path.read_bytes()[:3])
     client = connect(filled)
@@ -172,7 +181,7 @@ def test_a_damaged_collection_can_be_dropped_and_made_again(filled):
 
 
 def test_a_folder_is_free_after_its_holder_was_killed(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    process = spawn(write_batches, tmp_path)
     process.stdout.readline()
     with pytest.raises(LocationBusyError, match=f"pid {process.pid}"):
         connect(tmp_path)
@@ -181,12 +190,12 @@ def test_a_folder_is_free_after_its_holder_was_killed(tmp_path):
     connect(tmp_path).close()
 
 
-def test_the_guard_is_a_lower_bound_that_few_deletions_rewrite(tmp_path):
-    guard = PointCount(tmp_path)
-    guard.flushed(1000)
+def test_the_point_count_is_a_lower_bound_that_few_deletions_rewrite(tmp_path):
+    count = PointCount(tmp_path)
+    count.flushed(1000)
     writes = set()
     for _ in range(100):
-        guard.before_deleting(1)
+        count.before_deleting(1)
         writes.add((tmp_path / "guard.json").read_text())
     assert json.loads((tmp_path / "guard.json").read_text())["at_least"] <= 900
     assert len(writes) <= 2
@@ -221,7 +230,7 @@ def test_a_flipped_byte_in_any_file_is_an_error_that_names_collection_and_file(f
 
 @pytest.mark.parametrize("pattern", ["*id_tracker.mappings"])
 def test_damage_that_would_end_the_process_is_met_in_a_child_after_a_crash(filled, pattern):
-    remove_seals(filled)
+    remove_notes(filled)
     for path in shard_files(filled, pattern):
         flip(path)
     client = connect(filled)
@@ -230,7 +239,7 @@ def test_damage_that_would_end_the_process_is_met_in_a_child_after_a_crash(fille
     client.close()
 
 
-def test_opening_and_reading_changes_nothing_that_the_seal_holds(filled):
+def test_opening_and_reading_changes_no_checksum(filled):
     for _ in range(3):
         client = connect(filled)
         assert client.query_points("docs", [1.0, 0.0, 0.0, 0.0], limit=1).points[0].id == 199
@@ -238,19 +247,19 @@ def test_opening_and_reading_changes_nothing_that_the_seal_holds(filled):
     assert len(list(filled.rglob("seal.json"))) == 1
 
 
-def test_the_seal_is_not_that_of_a_closed_collection_while_it_is_open(filled):
-    (seal,) = filled.rglob("seal.json")
+def test_checksums_are_not_those_of_a_closed_collection_while_it_is_open(filled):
+    (checksums,) = filled.rglob("seal.json")
     client = connect(filled)
     client.count("docs")
-    assert json.loads(seal.read_text())["closed"] is False
+    assert json.loads(checksums.read_text())["closed"] is False
     client.close()
-    assert json.loads(seal.read_text())["closed"] is True
+    assert json.loads(checksums.read_text())["closed"] is True
 
 
 def test_a_disk_without_room_is_an_error_before_anything_is_written(filled, monkeypatch):
     client = connect(filled)
     assert client.count("docs").count == 200
-    monkeypatch.setattr(space, "MARGIN", 1 << 60)
+    monkeypatch.setattr(disk_space, "MARGIN", 1 << 60)
     for write in (
         lambda: client.upsert("docs", [models.PointStruct(id=1000, vector=[1, 0, 0, 0])]),
         lambda: client.build_index("docs"),
@@ -262,28 +271,24 @@ def test_a_disk_without_room_is_an_error_before_anything_is_written(filled, monk
     client.close()
 
 
-FORKER = """
-import os, sys
-from qdrant_tools.client.connect import connect
-from qdrant_tools.errors import NotSupportedError
-client = connect(sys.argv[1])
-before = client.count("docs").count
-child = os.fork()
-if child == 0:
-    try:
-        client.count("docs")
-    except NotSupportedError as error:
-        os._exit(0 if "forked" in str(error) else 2)
-    os._exit(1)
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-assert client.count("docs").count == before
-"""
+def use_after_fork(folder):
+    """A forked child is refused, and its parent goes on."""
+    client = connect(folder)
+    before = client.count("docs").count
+    child = os.fork()
+    if child == 0:
+        try:
+            client.count("docs")
+        except NotSupportedError as error:
+            os._exit(0 if "forked" in str(error) else 2)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert client.count("docs").count == before
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_is_told_to_connect_for_itself(filled):
-    outcome = subprocess.run([sys.executable, "-c", FORKER, str(filled)], capture_output=True, text=True)
-    assert outcome.returncode == 0, outcome.stderr
+    output(use_after_fork, filled)
 
 
 def test_threads_write_and_read_one_collection(filled):
@@ -301,26 +306,20 @@ def test_threads_write_and_read_one_collection(filled):
     client.close()
 
 
-# Replaces a collection behind an alias again and again: create, fill, switch, delete. Kills itself at the nth call.
-REPLACER = """
-import os, sys
-sys.path.insert(0, sys.argv[1])
-from moments import dying
-from qdrant_client import models
-from qdrant_tools.client.connect import connect
-folder, first, owner, name, moment, nth = sys.argv[2:]
-client = connect(folder)
-dying({"client": client, "os": os}[owner], [name], int(nth), moment)
-names = [c.name for c in client.get_collections().collections]
-for i in range(len(names) + int(first), 10_000):
-    client.create_collection(f"docs-{i}", models.VectorParams(size=4, distance="Dot"), metadata={"i": i})
-    client.upsert(f"docs-{i}", [models.PointStruct(id=1, vector=[i, 0, 0, 0], payload={"i": i})])
-    create = models.CreateAlias(collection_name=f"docs-{i}", alias_name="live")
-    client.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
-    print("live", i, flush=True)
-    for name in [c.name for c in client.get_collections().collections if c.name != f"docs-{i}"]:
-        client.delete_collection(name)
-"""
+def replace_collections(folder, first, owner, name, moment, nth):
+    """Replace the collection behind an alias again and again: create, fill, switch, delete. Die at the nth call."""
+    client = connect(folder)
+    dying({"client": client, "os": os}[owner], [name], int(nth), moment)
+    names = [c.name for c in client.get_collections().collections]
+    for i in range(len(names) + int(first), 10_000):
+        client.create_collection(f"docs-{i}", VECTOR, metadata={"i": i})
+        client.upsert(f"docs-{i}", [models.PointStruct(id=1, vector=[i, 0, 0, 0], payload={"i": i})])
+        create = models.CreateAlias(collection_name=f"docs-{i}", alias_name="live")
+        client.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
+        report("live", i)
+        for name in [c.name for c in client.get_collections().collections if c.name != f"docs-{i}"]:
+            client.delete_collection(name)
+
 
 REPLACEMENTS = [
     ("client", "upsert", "before", 3),
@@ -336,9 +335,7 @@ REPLACEMENTS = [
 def test_a_kill_while_collections_are_replaced_leaves_the_alias_serving(tmp_path):
     live = -1
     for batch, (owner, name, moment, nth) in enumerate(REPLACEMENTS):
-        where = [str(TESTS), str(tmp_path), str(1000 * batch)]
-        command = [sys.executable, "-c", REPLACER, *where, owner, name, moment, str(nth)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        done = run(replace_collections, tmp_path, 1000 * batch, owner, name, moment, nth)
         assert done.returncode == -signal.SIGKILL, f"{name} was not reached {nth} times"
         switched = [line for line in done.stdout.splitlines() if line.startswith("live ")]
         live = int(switched[-1].split()[1]) if switched else live

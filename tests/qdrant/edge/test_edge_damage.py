@@ -1,7 +1,7 @@
-"""What damage does to a collection whose process was killed: an error, or nothing at all; never another content.
+"""What damage does to a collection whose process was killed: an error, or nothing at all; never other content.
 
-The folder holds an indexed segment, a segment that takes writes, and operations that are only in the log. It is
-photographed while it is open, which is what a kill leaves; real kills are in `test_edge_crash.py`.
+The folder holds an indexed segment, a segment that takes writes, and operations that are only in the log. It is copied
+while it is open, which is what a kill leaves. Real kills are in `test_edge_crash.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import closing
 import pytest
 from qdrant_client import models
 
-from qdrant_tools.client.connect import connect
+from qdrant_tools import connect
 from qdrant_tools.edge.integrity import acknowledged
 from qdrant_tools.edge.integrity.wal import crc32c, open_segments, segment_end
 from qdrant_tools.edge.storage.child import Limits, run_worker
@@ -93,13 +93,13 @@ def outcome(folder, expected):
     start = time.monotonic()
     try:
         with closing(connect(folder)) as client:
-            found = state(client)
+            points = state(client)
     except DamagedCollectionError:
-        found = None
+        points = None
     assert time.monotonic() - start < SECONDS
-    if found is None:
+    if points is None:
         return "error"
-    return "equal" if found == expected else f"silent: {len(found)} points, {len(expected)} expected"
+    return "equal" if points == expected else f"silent: {len(points)} points, {len(expected)} expected"
 
 
 def test_no_damage_after_a_kill_is_silent(killed, tmp_path):
@@ -114,8 +114,8 @@ def test_no_damage_after_a_kill_is_silent(killed, tmp_path):
         if damage(folder / file, kind, r):
             outcomes.append((outcome(folder, expected), kind, str(file)))
         shutil.rmtree(folder)
-    assert [each for each in outcomes if each[0] not in ("equal", "error")] == []
-    assert sum(each[0] == "error" for each in outcomes) > CASES // 2
+    assert [case for case in outcomes if case[0] not in ("equal", "error")] == []
+    assert sum(kind == "error" for kind, *_ in outcomes) > CASES // 2
 
 
 def test_a_killed_folder_opens_with_everything_again_and_again(killed, tmp_path):
@@ -193,7 +193,7 @@ def test_a_log_of_several_segments_is_followed(tmp_path):
     client.close()
     names = sorted(path.name for path in log_of(tmp_path / "image").iterdir())
     assert any(name.startswith("closed-") for name in names)
-    for number, name in enumerate([None, *(each for each in names if each.startswith("closed-"))]):
+    for number, name in enumerate([None, *(name for name in names if name.startswith("closed-"))]):
         folder = tmp_path / str(number)
         copy_folder(tmp_path / "image", folder)
         if name is not None:
@@ -239,13 +239,13 @@ def test_random_writes_and_a_kill_at_any_moment_raise_no_alarm(tmp_path):
     client.close()
 
 
-def unsealed_with(folder, image, name, position):
-    """A copy without our notes, one byte of every file of this name flipped."""
+def copy_without_notes(image, folder, name="", position=0):
+    """A copy without checksums and log position; one byte of every file of this name is flipped."""
     copy_folder(image, folder)
     for note in ("seal.json", "progress.bin"):
         for path in folder.rglob(note):
             path.unlink()
-    for path in folder.rglob(name):
+    for path in folder.rglob(name) if name else ():
         content = bytearray(path.read_bytes())
         if position < len(content):
             content[position] ^= 0xFF
@@ -255,7 +255,7 @@ def unsealed_with(folder, image, name, position):
 @pytest.mark.parametrize("position", [0, 3, 4, 5, 6, 7])
 def test_damage_that_makes_the_engine_allocate_without_end_is_stopped(killed, tmp_path, monkeypatch, position):
     image, _ = killed
-    unsealed_with(tmp_path / "copy", image, "deleted/status.dat", position)
+    copy_without_notes(image, tmp_path / "copy", "deleted/status.dat", position)
     shard = next((tmp_path / "copy").rglob("shard"))
     monkeypatch.setattr(Limits, "of", classmethod(lambda cls, task, content: Limits(256 << 20, 10)))
     outcome = run_worker("open", shard)
@@ -276,13 +276,12 @@ def test_a_child_has_limits_far_above_what_it_needs(killed, tmp_path, monkeypatc
 
 def test_notes_of_an_earlier_release_and_none_at_all_open(killed, tmp_path):
     image, expected = killed
-    copy_folder(image, tmp_path / "none")
-    unsealed_with(tmp_path / "bare", image, "no such file", 0)
+    copy_without_notes(image, tmp_path / "bare")
     assert outcome(tmp_path / "bare", expected) == "equal"
-    (seal,) = (tmp_path / "bare").rglob("seal.json")
-    files = json.loads(seal.read_text())["files"]
+    (checksums,) = (tmp_path / "bare").rglob("seal.json")
+    files = json.loads(checksums.read_text())["files"]
     rows = {name: {"size": row["size"], "checksum": None} for name, row in files.items()}
-    seal.write_text(json.dumps(rows))
+    checksums.write_text(json.dumps(rows))
     assert outcome(tmp_path / "bare", expected) == "equal"
 
 

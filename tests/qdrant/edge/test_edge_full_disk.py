@@ -1,51 +1,66 @@
 """What a full disk does to the embedded engine: an error before anything is written, never the end of the process.
 
-The disk is a small file system in memory. Every case runs in a process of its own, because what it guards against
-ends the process.
+The disk is a small file system. Every case runs in a process of its own, because what it guards against ends the
+process: each test runs the program above it.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from programs import output, report
 from qdrant_client import models
 
-from qdrant_tools.client.connect import connect
+from qdrant_tools import connect
+from qdrant_tools.collections.snapshots import create_snapshot
 from qdrant_tools.edge.convert.checks import VectorSchema, VectorShape
 from qdrant_tools.edge.storage.disk_space import Sizes, payload_bytes, point_sizes
-
-MEGABYTE = 1 << 20
-
-PREAMBLE = """
-import os, random, shutil, sys
-from pathlib import Path
-from qdrant_client import models
-from qdrant_tools.client.connect import connect
+from qdrant_tools.edge.storage.files import replace_file
 from qdrant_tools.errors import LocationError
 
-disk = Path(sys.argv[1])
-folder = disk / "data"
-MB = 1 << 20
-text = random.Random(0).randbytes(30 * MB).hex()  # does not compress below half
+MEGABYTE = 1 << 20
+VECTOR = models.VectorParams(size=4, distance=models.Distance.DOT)
+
+
+# -- what the programs share
+
+
+def incompressible(megabytes):
+    """Text that does not compress below half."""
+    return random.Random(0).randbytes(megabytes * MEGABYTE // 2).hex()
+
 
 def point(i, payload):
     return models.PointStruct(id=i, vector=[float(i), 1.0, 0.0, 0.0], payload=payload)
 
-def opened(count=200):
+
+def opened(folder, count=200):
     client = connect(folder)
-    client.create_collection("docs", models.VectorParams(size=4, distance="Dot"))
+    client.create_collection("docs", VECTOR)
     client.upload_points("docs", [point(i, {"i": i}) for i in range(count)])
     client.close()
     client = connect(folder)  # a file system in memory fills the holes of files of vectors when they are opened
     client.count("docs")
     return client
 
-def leave(free):
-    "Fill the disk up to this many bytes."
+
+def add_large_payloads(client):
+    """Ten points of two megabytes each, flushed."""
+    text = incompressible(12)
+    for i in range(10):
+        client.upsert("docs", [point(1000 + i, {"t": text[i * MEGABYTE : (i + 2) * MEGABYTE]})])
+    client.flush("docs")
+
+
+def leave(disk, free):
+    """Fill the disk up to this many bytes."""
     with open(disk / "filler", "ab") as file:
         while (used := int(shutil.disk_usage(disk).free - free) // 4096) > 0:
             while used:
@@ -57,7 +72,9 @@ def leave(free):
             if not used:
                 break
 
+
 def refused(write):
+    """Whether a write is refused for want of room."""
     try:
         write()
     except LocationError as error:
@@ -65,10 +82,14 @@ def refused(write):
         return True
     return False
 
+
 def state(client):
     records, _ = client.scroll("docs", limit=10_000, with_vectors=True)
-    return [(r.id, r.vector, r.payload) for r in records]
-"""
+    return [(record.id, record.vector, record.payload) for record in records]
+
+
+def below(limit):
+    return models.Filter(must=[models.FieldCondition(key="i", range=models.Range(lt=limit))])
 
 
 @pytest.fixture(params=["tmpfs", "ext4"])
@@ -93,218 +114,198 @@ def disk(request, tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def run(disk, script):
-    """Run a script beside PREAMBLE; it must end well."""
-    outcome = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", PREAMBLE + script, str(disk)], capture_output=True, text=True
-    )
-    assert outcome.returncode == 0, (outcome.returncode, outcome.stderr)
-    return outcome.stdout
+# -- the cases
+
+
+def upsert_too_large_a_payload(disk):
+    disk = Path(disk)
+    client = opened(disk / "data")
+    leave(disk, 30 * MEGABYTE)
+    before = state(client)
+    assert refused(lambda: client.upsert("docs", [point(1000, {"t": incompressible(25)})]))
+    assert state(client) == before
+    client.upsert("docs", [point(1001, {"t": "small"})])
+    client.close()
+    client = connect(disk / "data")
+    assert client.count("docs").count == 201
+    client.close()
 
 
 def test_a_payload_that_does_not_fit_is_refused_and_nothing_is_written(disk):
-    run(
-        disk,
-        """
-client = opened()
-leave(30 * MB)
-before = state(client)
-assert refused(lambda: client.upsert("docs", [point(1000, {"t": text[:25 * MB]})]))
-assert state(client) == before
-client.upsert("docs", [point(1001, {"t": "small"})])
-client.close()
-client = connect(folder)
-assert client.count("docs").count == 201
-client.close()
-""",
-    )
+    output(upsert_too_large_a_payload, disk)
+
+
+def set_payloads_of_many_points(disk):
+    disk = Path(disk)
+    client = opened(disk / "data")
+    leave(disk, 20 * MEGABYTE)
+    before = state(client)
+    payload = {"t": incompressible(3)}
+    for points in (list(range(10)), below(10)):
+        for change in (client.set_payload, client.overwrite_payload):
+            assert refused(lambda change=change, points=points: change("docs", payload, points))
+    assert state(client) == before
+    client.close()
+    client = connect(disk / "data")
+    assert state(client) == before
+    client.close()
 
 
 def test_set_payload_counts_every_point_that_it_changes(disk):
-    run(
-        disk,
-        """
-client = opened()
-leave(20 * MB)
-before = state(client)
-everywhere = models.Filter(must=[models.FieldCondition(key="i", range=models.Range(lt=10))])
-for points in (list(range(10)), everywhere):
-    for change in (client.set_payload, client.overwrite_payload):
-        assert refused(lambda: change("docs", {"t": text[:3 * MB]}, points))
-assert state(client) == before
-client.close()
-client = connect(folder)
-assert state(client) == before
-client.close()
-""",
-    )
+    output(set_payloads_of_many_points, disk)
+
+
+def change_large_points_a_little(disk):
+    disk = Path(disk)
+    client = opened(disk / "data")
+    add_large_payloads(client)
+    before = state(client)
+    leave(disk, 14 * MEGABYTE)
+    assert refused(lambda: client.set_payload("docs", {"small": 1}, list(range(1000, 1010))))
+    assert refused(lambda: client.delete_payload("docs", ["i"], models.Filter()))
+    assert state(client) == before
+    client.set_payload("docs", {"small": 1}, [5])
+    client.close()
 
 
 def test_a_small_change_of_points_with_large_payloads_counts_the_large_ones(disk):
-    run(
-        disk,
-        """
-client = opened()
-for i in range(10):
-    client.upsert("docs", [point(1000 + i, {"t": text[i * MB:(i + 2) * MB]})])
-client.flush("docs")
-before = state(client)
-leave(14 * MB)
-assert refused(lambda: client.set_payload("docs", {"small": 1}, list(range(1000, 1010))))
-assert refused(lambda: client.delete_payload("docs", ["i"], models.Filter()))
-assert state(client) == before
-client.set_payload("docs", {"small": 1}, [5])
-client.close()
-""",
-    )
+    output(change_large_points_a_little, disk)
+
+
+def write_until_the_disk_is_full(disk):
+    disk = Path(disk)
+    client = opened(disk / "data")
+    client.create_payload_index("docs", "t", "text")
+    client.close()
+    client = connect(disk / "data")
+    client.count("docs")
+    leave(disk, 45 * MEGABYTE)
+    r = random.Random(int(os.environ.get("SEED", "1")))
+    text = incompressible(60)
+    written = dict.fromkeys(range(200))
+    refusals = step = 0
+    while refusals <= 30 and step < 3000:
+        write, after = random_write(client, r, text, written, step)
+        step += 1
+        if refused(write):
+            refusals += 1
+        else:
+            written.update(after)
+    assert {row[0]: row[2].get("t") for row in state(client)} == written
+    client.delete("docs", sorted(written)[:50])
+    client.close()
+    client = connect(disk / "data")
+    left = dict(sorted(written.items())[50:])
+    assert {row[0]: row[2].get("t") for row in state(client)} == left
+    client.close()
+    report(len(written), refusals)
+
+
+def random_write(client, r, text, written, step):
+    """A write of any kind, and the texts of the points after it."""
+    size = r.choice([10, 1000, 100_000, 1_000_000])
+    begin = r.randrange(len(text) - size)
+    new = text[begin : begin + size]
+    ids = r.sample(sorted(written), r.randrange(1, 4))
+    kind = r.choice(["upsert", "set_payload", "overwrite_payload", "update_vectors"])
+    if kind == "upsert":
+        ids = range(1000 + step * 10, 1000 + step * 10 + r.randrange(1, 8))
+        return lambda: client.upsert("docs", [point(i, {"t": new}) for i in ids]), dict.fromkeys(ids, new)
+    if kind == "update_vectors":
+        vectors = [models.PointVectors(id=ids[0], vector=[1.0, 2.0, 3.0, 4.0])]
+        return lambda: client.update_vectors("docs", vectors), {}
+    return lambda: getattr(client, kind)("docs", {"t": new}, ids), dict.fromkeys(ids, new)
 
 
 def test_writes_of_every_kind_until_the_disk_is_full_end_in_an_error_and_lose_nothing(disk):
-    out = run(
-        disk,
-        """
-client = opened()
-client.create_payload_index("docs", "t", "text")
-client.close()
-client = connect(folder)
-client.count("docs")
-leave(45 * MB)
-r = random.Random(int(os.environ.get("SEED", "1")))
-written = {i: None for i in range(200)}
-refusals = 0
-for step in range(3000):
-    size = r.choice([10, 1000, 100_000, 1_000_000])
-    begin = r.randrange(len(text) - size)
-    new = text[begin:begin + size]
-    some = r.sample(sorted(written), r.randrange(1, 4))
-    kind = r.randrange(4)
-    if kind == 0:
-        ids = range(1000 + step * 10, 1000 + step * 10 + r.randrange(1, 8))
-        writes = lambda: client.upsert("docs", [point(i, {"t": new}) for i in ids])
-        then = {i: new for i in ids}
-    elif kind == 1:
-        writes = lambda: client.set_payload("docs", {"t": new}, some)
-        then = {i: new for i in some}
-    elif kind == 2:
-        writes = lambda: client.overwrite_payload("docs", {"t": new}, some)
-        then = {i: new for i in some}
-    else:
-        writes = lambda: client.update_vectors("docs", [models.PointVectors(id=some[0], vector=[1.0, 2.0, 3.0, 4.0])])
-        then = {}
-    if refused(writes):
-        refusals += 1
-        if refusals > 30:
-            break
-    else:
-        written.update(then)
-assert {r[0]: r[2].get("t") for r in state(client)} == written
-client.delete("docs", sorted(written)[:50])
-client.close()
-client = connect(folder)
-left = dict(sorted(written.items())[50:])
-assert {r[0]: r[2].get("t") for r in state(client)} == left
-client.close()
-print(len(written), refusals)
-""",
-    )
-    stored, refusals = map(int, out.split())
+    stored, refusals = map(int, output(write_until_the_disk_is_full, disk).split())
     assert stored > 200 and refusals > 30
 
 
+def delete_and_drop_on_a_full_disk(disk):
+    disk = Path(disk)
+    client = opened(disk / "data", 2000)
+    client.create_collection("other", VECTOR)
+    leave(disk, 0)
+    assert shutil.disk_usage(disk).free < 100_000
+    client.delete("docs", list(range(500)))
+    client.delete("docs", below(1000))
+    assert client.count("docs").count == 1000
+    client.close()
+    leave(disk, 0)
+    client = connect(disk / "data")
+    assert [row[0] for row in state(client)] == list(range(1000, 2000))
+    client.query_points("docs", [1.0, 0.0, 0.0, 0.0])
+    assert refused(lambda: client.create_collection("third", VECTOR))
+    assert client.delete_collection("other")
+    client.close()
+
+
 def test_on_a_full_disk_points_are_deleted_and_collections_dropped_and_opened(disk):
-    run(
-        disk,
-        """
-client = opened(2000)
-client.create_collection("other", models.VectorParams(size=4, distance="Dot"))
-leave(0)
-assert shutil.disk_usage(disk).free < 100_000
-client.delete("docs", list(range(500)))
-client.delete("docs", models.Filter(must=[models.FieldCondition(key="i", range=models.Range(lt=1000))]))
-assert client.count("docs").count == 1000
-client.close()
-leave(0)
-client = connect(folder)
-assert [r[0] for r in state(client)] == list(range(1000, 2000))
-client.query_points("docs", [1.0, 0.0, 0.0, 0.0])
-assert refused(lambda: client.create_collection("third", models.VectorParams(size=4, distance="Dot")))
-assert client.delete_collection("other")
-client.close()
-""",
-    )
+    output(delete_and_drop_on_a_full_disk, disk)
+
+
+def open_after_a_kill_on_a_full_disk(disk):
+    disk = Path(disk)
+    pid = os.fork()
+    if pid == 0:
+        client = opened(disk / "data")
+        text = incompressible(1)
+        client.upsert("docs", [point(1000 + i, {"t": text[:1000]}) for i in range(500)])
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    leave(disk, 0)
+    try:
+        client = connect(disk / "data")
+        count = client.count("docs").count
+        client.close()
+    except LocationError as error:
+        assert ("disk" in str(error) and "full" in str(error)) or "no space left" in str(error), error
+    else:
+        assert count == 700
+    (disk / "filler").unlink()
+    client = connect(disk / "data")
+    assert client.count("docs").count == 700
+    client.close()
 
 
 def test_a_killed_collection_opens_on_a_full_disk_or_says_that_the_disk_is_full(disk):
-    run(
-        disk,
-        """
-import signal
-pid = os.fork()
-if pid == 0:
-    client = opened()
-    client.upsert("docs", [point(1000 + i, {"t": text[:1000]}) for i in range(500)])
-    os.kill(os.getpid(), signal.SIGKILL)
-os.waitpid(pid, 0)
-leave(0)
-try:
-    client = connect(folder)
-    count = client.count("docs").count
+    output(open_after_a_kill_on_a_full_disk, disk)
+
+
+def snapshot_and_build_without_room(disk):
+    disk = Path(disk)
+    client = opened(disk / "data")
+    add_large_payloads(client)
+    leave(disk, 9 * MEGABYTE)
+    before = sorted(path.name for path in disk.iterdir())
+    folders = sorted(path.name for path in (disk / "data" / "collections").iterdir())
+    with pytest.raises(LocationError):
+        create_snapshot(client, "docs", disk / "docs.tar.gz")
+    assert refused(lambda: client.build_index("docs"))
+    assert refused(lambda: client.create_payload_index("docs", "t", "text"))
+    assert sorted(path.name for path in disk.iterdir()) == before
+    assert sorted(path.name for path in (disk / "data" / "collections").iterdir()) == folders
+    assert client.count("docs").count == 210
     client.close()
-except LocationError as error:
-    assert "disk" in str(error) and "full" in str(error) or "no space left" in str(error), error
-else:
-    assert count == 700
-(disk / "filler").unlink()
-client = connect(folder)
-assert client.count("docs").count == 700
-client.close()
-""",
-    )
 
 
 def test_a_snapshot_and_an_index_that_do_not_fit_are_errors_and_leave_nothing(disk):
-    run(
-        disk,
-        """
-from qdrant_tools.collections.snapshots import create_snapshot
-client = opened()
-for i in range(10):
-    client.upsert("docs", [point(1000 + i, {"t": text[i * MB:(i + 2) * MB]})])
-client.flush("docs")
-leave(9 * MB)
-before = sorted(p.name for p in disk.iterdir())
-collections = sorted(p.name for p in (folder / "collections").iterdir())
-try:
-    create_snapshot(client, "docs", disk / "docs.tar.gz")
-    raise SystemExit("written")
-except LocationError:
-    pass
-assert refused(lambda: client.build_index("docs"))
-assert refused(lambda: client.create_payload_index("docs", "t", "text"))
-assert sorted(p.name for p in disk.iterdir()) == before
-assert sorted(p.name for p in (folder / "collections").iterdir()) == collections
-assert client.count("docs").count == 210
-client.close()
-""",
-    )
+    output(snapshot_and_build_without_room, disk)
+
+
+def replace_a_file_without_room(disk):
+    disk = Path(disk)
+    (disk / "one").write_text("old")
+    leave(disk, 0)
+    with pytest.raises(LocationError):
+        replace_file(disk / "one", "x" * MEGABYTE)
+    assert (disk / "one").read_text() == "old"
+    assert sorted(path.name for path in disk.iterdir() if path.is_file()) == ["filler", "one"]
 
 
 def test_a_replaced_file_that_finds_no_room_leaves_no_draft(disk):
-    run(
-        disk,
-        """
-from qdrant_tools.edge.storage.files import replace_file
-(disk / "one").write_text("old")
-leave(0)
-try:
-    replace_file(disk / "one", "x" * MB)
-    raise SystemExit("written")
-except LocationError:
-    pass
-assert (disk / "one").read_text() == "old"
-assert sorted(p.name for p in disk.iterdir() if p.is_file()) == ["filler", "one"]
-""",
-    )
+    output(replace_a_file_without_room, disk)
 
 
 # -- the estimate is an upper bound of what is measured

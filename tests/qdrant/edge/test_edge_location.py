@@ -6,22 +6,26 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+import traceback
 import uuid
+from pathlib import Path
 
 import pytest
+from programs import output, report, spawn
 from qdrant_client import models
 
-from qdrant_tools.client.connect import connect
+from qdrant_tools import connect
 from qdrant_tools.collections.copying import INCOMPLETE
 from qdrant_tools.collections.snapshots import create_snapshot, restore_snapshot
 from qdrant_tools.edge.storage import build
 from qdrant_tools.edge.storage.collection_folder import Mark
-from qdrant_tools.edge.storage.files import FolderLock, copy_folder
+from qdrant_tools.edge.storage.files import FolderLock, checksummed_json, copy_folder
 from qdrant_tools.edge.storage.manifest import Manifest
 from qdrant_tools.edge.storage.recover import recover
-from qdrant_tools.errors import CollectionNotFoundError, InputError, LocationError
+from qdrant_tools.errors import CollectionNotFoundError, InputError, LocationBusyError, LocationError
 
 VECTOR = models.VectorParams(size=16, distance=models.Distance.DOT)
 EAGER = models.OptimizersConfigDiff(indexing_threshold=1)
@@ -44,7 +48,7 @@ def create(client, name, points=3, **settings):
 
 def state(client):
     """Everything that a client can tell: settings, metadata, points, aliases."""
-    names = sorted(each.name for each in client.get_collections().collections)
+    names = sorted(row.name for row in client.get_collections().collections)
     rows = {
         name: (
             client.get_collection(name).config.model_dump(mode="json"),
@@ -110,8 +114,8 @@ def test_a_lost_manifest_is_an_error_and_everything_comes_back(folder, held, gon
         ):
             connect(folder, create=create_it)
     assert folders(folder) == before
-    found = recover(folder)
-    assert [each.name for each in found.collections] == ["docs", "ünï code"] and found.left == {}
+    recovery = recover(folder)
+    assert [row.name for row in recovery.collections] == ["docs", "ünï code"] and recovery.left == {}
     assert opened_state(folder) == held
 
 
@@ -135,10 +139,10 @@ def outcome(folder, held):
         return "refused"
     try:
         rows, aliases = held
-        assert {each.name for each in client.get_collections().collections} == set(rows)
+        assert {row.name for row in client.get_collections().collections} == set(rows)
         assert {row.alias_name: row.collection_name for row in client.get_aliases().aliases} == aliases
         for name, (config, _) in rows.items():
-            settings = client.engine._manifest.collections[name].settings
+            settings = Manifest.load(folder).collections[name].settings
             assert settings["metadata"] == config["metadata"] and settings["vectors"]["size"] == 16
     finally:
         client.close()
@@ -169,10 +173,8 @@ def test_a_flipped_bit_in_what_the_manifest_can_do_without_changes_nothing(folde
     assert opened_state(folder) == held
 
 
-def reseal(document):
-    """The checksum of a document, as if its values had been written so."""
-    from qdrant_tools.edge.storage.files import checksummed_json
-
+def checksummed(document):
+    """A document with the checksum that it would have, had it been written so."""
     return checksummed_json({name: value for name, value in document.items() if name != "checksum"})
 
 
@@ -180,7 +182,7 @@ def edited(change):
     def edit(text):
         document = json.loads(text)
         change(document)
-        return reseal(document)
+        return checksummed(document)
 
     return edit
 
@@ -347,8 +349,7 @@ def test_a_folder_without_a_mark_is_kept_said_and_brought_back(folder, held, cap
     assert copy.exists() and "holds collection 'docs'" in caplog.text and "is kept" in caplog.text
     planned = recover(folder, dry_run=True)
     assert planned.changed and not (copy / "x").exists() and opened_state(folder) == held
-    found = recover(folder)
-    (back,) = [each for each in found.collections if each.formerly]
+    (back,) = [row for row in recover(folder).collections if row.formerly]
     assert (back.name, back.formerly, back.folder) == ("docs-recovered", "docs", copy)
     rows, aliases = opened_state(folder)
     assert rows["docs-recovered"] == rows["docs"] == held[0]["docs"] and aliases == held[1]
@@ -363,8 +364,8 @@ def test_a_folder_whose_description_is_gone_or_damaged_is_left_alone_and_named(f
     marked.mkdir()
     (marked / Mark.DELETING.value).write_text('{"damaged')
     assert opened_state(folder) == held
-    found = recover(folder)
-    assert set(found.left) == {stray, marked} and not found.changed
+    recovery = recover(folder)
+    assert set(recovery.left) == {stray, marked} and not recovery.changed
     (folder / MANIFEST).unlink()
     assert set(recover(folder).left) == {stray, marked}
     assert (stray / "points").read_text() == "points" and marked.exists()
@@ -389,28 +390,22 @@ def test_two_folders_of_one_name_the_newer_gets_it(folder, tmp_path):
 
 def test_recovery_of_a_folder_that_needs_none_changes_nothing(folder):
     before = {path: path.read_bytes() for path in folder.rglob("*.json")}
-    found = recover(folder)
-    assert (found.changed, found.reason) == (False, None)
+    recovery = recover(folder)
+    assert (recovery.changed, recovery.reason) == (False, None)
     assert {path: path.read_bytes() for path in folder.rglob("*.json")} == before
 
 
-RECOVERER = """
-import sys
-from pathlib import Path
-from qdrant_tools.edge.storage.recover import recover
-from qdrant_tools.errors import LocationBusyError
-try:
-    recover(Path(sys.argv[1]))
-except LocationBusyError:
-    print("busy")
-"""
+def recover_or_busy(folder):
+    try:
+        recover(Path(folder))
+    except LocationBusyError:
+        report("busy")
 
 
 def test_recovery_takes_the_lock_and_wants_collections(folder, tmp_path):
     lock = FolderLock(folder)
     try:
-        command = [sys.executable, "-c", RECOVERER, str(folder)]
-        assert subprocess.run(command, capture_output=True, text=True).stdout == "busy\n"
+        assert output(recover_or_busy, folder) == "busy\n"
     finally:
         lock.release()
     with pytest.raises(LocationError, match="no collections at"):
@@ -419,34 +414,42 @@ def test_recovery_takes_the_lock_and_wants_collections(folder, tmp_path):
 
 # -- a kill at every file operation
 
-# Reads folder and number; a child does the task in that folder and kills itself before the file operation of that
-# number; answers how the child ended. The parent never opens the engine, so that it can be forked.
-KILLER = """
-import os, signal, sys, traceback
-from pathlib import Path
-from qdrant_client import models
-from qdrant_tools.client.connect import connect
-from qdrant_tools.edge.storage import build
-from qdrant_tools.edge.client import EmbeddedClient
-from qdrant_tools.collections.snapshots import (create_snapshot, restore_snapshot)
-
-build.IN_PROCESS_BYTES = -1
-VECTOR = models.VectorParams(size=4, distance=models.Distance.DOT)
-ALIAS = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name="ünï code", alias_name="live"))
 EVENTS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")
 WRITING = os.O_WRONLY | os.O_RDWR
 TASKS = {
     "create": lambda client, folder: client.create_collection("new", VECTOR, metadata={"of": "new"}),
     "drop": lambda client, folder: client.delete_collection("docs"),
     "settings": lambda client, folder: client.update_collection("docs", metadata={"changed": True}),
-    "aliases": lambda client, folder: client.update_collection_aliases([ALIAS]),
+    "aliases": lambda client, folder: client.update_collection_aliases([alias("live", "ünï code")]),
     "exchange": lambda client, folder: client.build_index("docs") or os._exit(3),
     "snapshot": lambda client, folder: create_snapshot(client, "docs", folder.parent / "out" / "docs.snapshot"),
     "restore": lambda client, folder: restore_snapshot(client, folder.parent.parent / "docs.snapshot", "restored"),
 }
 
+
+def kill_at_file_operations(task):
+    """Read folders and numbers; do the task in each folder in a child that kills itself before the file operation of
+    that number; print how the child ended. The parent never opens the engine, so that it can be forked.
+    """
+    build.IN_PROCESS_BYTES = -1
+    for line in sys.stdin:
+        folder, number = line.rstrip("\n").split("\t")
+        pid = os.fork()
+        if pid == 0:
+            try:
+                client = connect(folder)
+                die_at(Path(folder), int(number))
+                TASKS[task](client, Path(folder))
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(1)
+        report(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
 def die_at(folder, number):
     left = [number]
+
     def hook(event, arguments):
         writes = event in EVENTS or (event == "open" and arguments[2] & WRITING)
         path = str(arguments[0]) if writes else ""
@@ -455,25 +458,8 @@ def die_at(folder, number):
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             left[0] -= 1
+
     sys.addaudithook(hook)
-
-def child(folder, number):
-    client = connect(folder)
-    die_at(folder, number)
-    TASKS[sys.argv[1]](client, folder)
-    os._exit(0)
-
-for line in sys.stdin:
-    folder, number = line.rstrip("\\n").split("\\t")
-    pid = os.fork()
-    if pid == 0:
-        try:
-            child(Path(folder), int(number))
-        except BaseException:
-            traceback.print_exc()
-        os._exit(1)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
 
 
 def after(held, task):
@@ -502,10 +488,7 @@ def check_after_kill(folder, held, task):
 
 def each_kill(template, tmp_path, task, *, first=0, step=1, most=120):
     """The folder after a kill before each of the file operations of a task, and at last after the task."""
-    command = [sys.executable, "-c", KILLER, task]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
-    ) as killer:
+    with spawn(kill_at_file_operations, task, stdin=subprocess.PIPE, encoding="utf-8") as killer:
         assert killer.stdin is not None and killer.stdout is not None
         for number in range(first, most, step):
             copy = copied(template, tmp_path / f"{task}-{number}" / "f")
@@ -545,10 +528,10 @@ def test_a_kill_and_then_a_lost_manifest_lose_no_points(template, tmp_path, task
         for name in lost:
             (copy / name).unlink(missing_ok=True)
         recover(copy)
-        found, aliases = opened_state(copy)
-        assert found["ünï code"] == rows["ünï code"] and aliases["next"] == "ünï code"
+        recovered, aliases = opened_state(copy)
+        assert recovered["ünï code"] == rows["ünï code"] and aliases["next"] == "ünï code"
         if task != "drop":
-            assert found["docs"] == rows["docs"] and aliases["live"] == "docs"
+            assert recovered["docs"] == rows["docs"] and aliases["live"] == "docs"
         assert not recover(copy).changed
 
 
@@ -574,7 +557,7 @@ def test_a_killed_restore_leaves_no_files_and_is_begun_again(template, tmp_path)
     client.close()
     for copy in each_kill(template[0], tmp_path, "restore", step=6):
         client = connect(copy)
-        names = {each.name for each in client.get_collections().collections}
+        names = {row.name for row in client.get_collections().collections}
         assert names <= {"docs", "ünï code", "restored"} and len(folders(copy)) == len(names)
         if "restored" in names and not client.get_collection("restored").config.metadata[INCOMPLETE]:
             client.delete_collection("restored")
@@ -584,28 +567,23 @@ def test_a_killed_restore_leaves_no_files_and_is_begun_again(template, tmp_path)
 
 # -- who else may open it
 
-OPENER = """
-import sys
-from qdrant_tools.client.connect import connect
-from qdrant_tools.errors import LocationBusyError
-from qdrant_client import models
-try:
-    client = connect(sys.argv[1])
-    client.create_collection(sys.argv[2], models.VectorParams(size=2, distance="Dot"))
-    client.close()
-    print("made")
-except LocationBusyError:
-    print("busy")
-"""
+
+def create_or_busy(folder, name):
+    try:
+        client = connect(folder)
+        client.create_collection(name, VECTOR)
+        client.close()
+        report("made")
+    except LocationBusyError:
+        report("busy")
 
 
 def test_processes_that_race_for_a_new_folder_make_it_or_are_told_that_it_is_busy(tmp_path):
-    commands = [[sys.executable, "-c", OPENER, str(tmp_path / "f"), f"docs-{i}"] for i in range(4)]
-    racing = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
-    said = [each.communicate()[0].strip() for each in racing]
-    assert set(said) <= {"made", "busy"} and "made" in said
+    racing = [spawn(create_or_busy, tmp_path / "f", f"docs-{i}") for i in range(4)]
+    outcomes = [process.communicate()[0].strip() for process in racing]
+    assert set(outcomes) <= {"made", "busy"} and "made" in outcomes
     rows, _ = opened_state(tmp_path / "f")
-    assert sorted(rows) == [f"docs-{i}" for i, outcome in enumerate(said) if outcome == "made"]
+    assert sorted(rows) == [f"docs-{i}" for i, outcome in enumerate(outcomes) if outcome == "made"]
 
 
 @pytest.mark.parametrize("begun", [[".lock"], [".lock", "manifest.json.new"], [".lock", "collections"], []])
@@ -626,18 +604,15 @@ def test_a_folder_named_collections_of_somebody_else_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["collections"]
 
 
-READER = """
-import os, sys
-from qdrant_tools.client.connect import connect
-from qdrant_tools.errors import LocationError
-import qdrant_tools.edge.client
-if os.getuid() == 0:
-    os.setuid(65534)  # nobody: permissions do not stop root
-try:
-    connect(sys.argv[1])
-except LocationError as error:
-    print("cannot be" in str(error), chr(10) not in str(error))
-"""
+def connect_as_nobody(folder):
+    import qdrant_tools.edge.client  # noqa: F401  before: nobody may not read the package
+
+    if os.getuid() == 0:
+        os.setuid(65534)  # nobody: permissions do not stop root
+    try:
+        connect(folder)
+    except LocationError as error:
+        report("cannot be" in str(error), "\n" not in str(error))
 
 
 @pytest.mark.skipif(not hasattr(os, "setuid"), reason="permissions of this kind are not on this system")
@@ -648,8 +623,7 @@ def test_a_read_only_folder_is_one_error(folder):
         if path.owner() != "root" or path.stat().st_mode & 0o007 == 0:
             path.chmod(0o755)
     for location in (folder, folder / "new"):
-        said = subprocess.run([sys.executable, "-c", READER, str(location)], capture_output=True, text=True)
-        assert said.stdout == "True True\n", said.stderr
+        assert output(connect_as_nobody, location) == "True True\n"
 
 
 @pytest.mark.parametrize("wrong", ["a\0b", "\ud800", "~nobody-of-this-name-x/y"])

@@ -1,6 +1,6 @@
 """What the engine's log says is what was written: any sequence of writes, replayed, leaves the same collection.
 
-A log is replayed when a collection is opened: all of it after a crash, and its end after an orderly close too. The
+A log is replayed when a collection is opened: all of it after a crash, and its end even after an orderly close. The
 state before closing must be the state after both. `REPLAY_EXAMPLES=500` looks longer.
 """
 
@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import models
 
-from qdrant_tools.client.connect import connect
+from qdrant_tools import connect
 from qdrant_tools.edge.storage.files import copy_folder
 from qdrant_tools.errors import InputError, PlusError
 
@@ -200,8 +200,8 @@ def plain(value):
     if isinstance(value, models.SparseVector):
         return plain(dict(zip(value.indices, value.values, strict=True)))
     if isinstance(value, dict):
-        return sorted((name, plain(each)) for name, each in value.items())
-    return [plain(each) for each in value] if isinstance(value, list) else repr(value)
+        return sorted((name, plain(inner)) for name, inner in value.items())
+    return [plain(item) for item in value] if isinstance(value, list) else repr(value)
 
 
 def state(client):
@@ -313,7 +313,7 @@ def test_an_infinite_bound_means_what_it_says(tmp_path):
     values = [1, 2**64 - 1, -1.7976931348623157e308, 1.7976931348623157e308, "text", None]
     client.upsert("c", [models.PointStruct(id=100 + i, vector={}, payload={"v": v}) for i, v in enumerate(values)])
 
-    def found(**bounds):
+    def selected(**bounds):
         chosen = models.Filter(must=[models.FieldCondition(key="v", range=models.Range(**bounds))])
         return [record.id - 100 for record in client.scroll("c", chosen)[0]]
 
@@ -321,9 +321,9 @@ def test_an_infinite_bound_means_what_it_says(tmp_path):
     everything = [{"lt": inf}, {"lte": inf}, {"gt": -inf}, {"gte": -inf}, {"gt": -inf, "lt": inf}]
     nothing = [{"gt": inf}, {"gte": inf}, {"lt": -inf}, {"lte": -inf}, {"gte": 0, "gt": inf}, {"gt": -inf, "gte": inf}]
     for index in (False, True):
-        assert [found(**bounds) for bounds in nothing] == [[]] * len(nothing)
-        assert found(gt=-inf, gte=1, lt=inf) == [0, 1, 3]
-        assert [found(**bounds) for bounds in everything] == [[0, 1, 2, 3]] * len(everything)
+        assert [selected(**bounds) for bounds in nothing] == [[]] * len(nothing)
+        assert selected(gt=-inf, gte=1, lt=inf) == [0, 1, 3]
+        assert [selected(**bounds) for bounds in everything] == [[0, 1, 2, 3]] * len(everything)
         if not index:
             client.create_payload_index("c", "v", "float")
     client.close()
