@@ -264,7 +264,7 @@ class OpenCollection:
             self.integrity.before_optimizing()
             self._estimate.forget()
             built = shard.optimize()
-            self._spoil_journal()
+            self._invalidate_journal()
             self.flush()
             self.point_count.optimized(self._settings_fingerprint())
             return built
@@ -285,12 +285,12 @@ class OpenCollection:
 
     def follow(self, journal: Journal) -> None:
         """Add every write from now on to a journal, in place of an older one. The caller has paused the writes."""
-        self._spoil_journal()
+        self._invalidate_journal()
         self._journal = journal
 
     @contextmanager
     def described(self, entry: Entry) -> Iterator[None]:
-        """What this thread writes inside the context goes into the journal as `entry`; other writes spoil it.
+        """What this thread writes inside the context goes into the journal as `entry`; other writes make it invalid.
 
         No lock is held meanwhile: a caller that writes in several operations does so inside `changing`.
         """
@@ -300,7 +300,7 @@ class OpenCollection:
         except BaseException:
             if self._change.applied:  # a part of the change is written, and nobody knows how much
                 with self._writing:
-                    self._spoil_journal()
+                    self._invalidate_journal()
             raise
         finally:
             self._change.entry = None
@@ -310,12 +310,12 @@ class OpenCollection:
             return
         entry = getattr(self._change, "entry", None)
         if entry is None:
-            self._spoil_journal()
+            self._invalidate_journal()
         elif self._change.applied is None:  # the first operation of this change
             self._change.applied = applied
             self._journal.append(entry, applied=applied)
 
-    def _spoil_journal(self) -> None:
+    def _invalidate_journal(self) -> None:
         if self._journal is not None:
             self._journal.invalidate()
             self._journal = None
@@ -375,7 +375,7 @@ class OpenCollection:
                 self.integrity.close(clean=False)
                 self.folder, self.point_count, self.integrity = folder, point_count, integrity
                 self._estimate = ChangeEstimate(folder / SHARD_FOLDER, self.schema)
-                self._spoil_journal()
+                self._invalidate_journal()
             finally:
                 unused.close()
 
@@ -404,7 +404,7 @@ class OpenCollection:
         with self._writing, self.hold() as shard:
             self.flush()
             self.integrity.before_any_change()
-            self._spoil_journal()
+            self._invalidate_journal()
             shard.close()
             self._shard = None
             try:
@@ -420,7 +420,7 @@ class OpenCollection:
     def adopt(self, settings: models.CreateCollection) -> None:
         """Take over settings that the shard already has."""
         with self._writing:
-            self._spoil_journal()
+            self._invalidate_journal()
         self.settings = settings
         self.schema = vector_schema(self.name, settings)
         self._estimate = ChangeEstimate(self.folder / SHARD_FOLDER, self.schema)
@@ -432,7 +432,7 @@ class OpenCollection:
             builder.kill()
         with self._writing, self._calling:
             shard, flush = self._shard, not discard
-            self._spoil_journal()
+            self._invalidate_journal()
             if shard is None:
                 return
             durable = False

@@ -44,14 +44,6 @@ def upsert(client, vectors, first=0, batch=500):
         client.upsert("docs", points)
 
 
-@pytest.fixture
-def gate(tmp_path_factory, monkeypatch):
-    """Holds every build until it is opened."""
-    gate = Gate(tmp_path_factory.mktemp("gate") / "build")
-    monkeypatch.setattr(child, "WORKER", gate.worker)
-    return gate
-
-
 @contextmanager
 def build_under_way(client, gate):
     """Inside, the child process of a build has begun and waits; on leaving it goes on, and the build is waited for."""
