@@ -10,8 +10,9 @@ import sys
 from contextlib import closing
 
 import pytest
+from command_line import error_line
 from models import save_model
-from test_cli_collection import TEXTS, error_line
+from test_cli_collection import TEXTS
 
 from llama_index_embed_plus import open_encoder
 from llama_index_embed_plus.encoders.adapter import QueryAdapter, attach_adapter
@@ -180,7 +181,7 @@ def test_mistakes_are_one_line(run, at):
 @pytest.mark.parametrize("how", [[], ["--in-place"]])
 def test_killed_or_interrupted_the_same_command_goes_on(run, at, encoders, tmp_path, how):
     script = (
-        "import time, llama_index_embed_plus.encoders as e\n"
+        "import time, llama_index_embed_plus.encoders.open as e\n"
         "opened, calls = e.open_encoder, []\n"
         "def slowly(*a, **k):\n"
         "    encoder = opened(*a, **k); encode = encoder.encode_passages\n"

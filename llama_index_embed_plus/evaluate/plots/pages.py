@@ -27,7 +27,7 @@ from qdrant_tools.records import Qrels, Run
 from qdrant_tools.tuning import Trial, TuningReport
 
 if TYPE_CHECKING:
-    from llama_index_embed_plus.evaluate.plots.style import Picture
+    from llama_index_embed_plus.evaluate.plots.picture import Picture
 
 BINS = 40
 TEXTS_SHOWN = 3

@@ -6,18 +6,17 @@ all. Needs the extra `plot`. Does not know: what is drawn.
 
 from __future__ import annotations
 
-import io
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from llama_index_embed_plus.errors import MissingExtraError
 from qdrant_tools.files import written_whole
+
+if TYPE_CHECKING:
+    from llama_index_embed_plus.evaluate.plots.picture import Picture
 
 INK = "#222222"
 FILLS = (("#d9d9d9", ""), ("#1f4e79", ""), ("#8a8a8a", "//"), ("#f4b183", ".."))
@@ -25,15 +24,6 @@ FILLS = (("#d9d9d9", ""), ("#1f4e79", ""), ("#8a8a8a", "//"), ("#f4b183", ".."))
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
 """Shapes of points, for what colour alone does not tell in grey."""
 LIGHT, DARK = FILLS[0][0], FILLS[1][0]
-
-
-class Picture(Figure):
-    """A `Figure` whose PNG is its representation in a notebook."""
-
-    def _repr_png_(self) -> bytes:
-        data = io.BytesIO()
-        self.savefig(data, format="png")
-        return data.getvalue()
 
 
 def page(panels: int, title: str, *, rows: int = 1, width: float = 5.5, height: float = 4.0) -> tuple[Picture, Any]:
@@ -46,8 +36,9 @@ def page(panels: int, title: str, *, rows: int = 1, width: float = 5.5, height: 
     """
     if find_spec("matplotlib") is None:
         raise MissingExtraError("drawing", extra="plot")
-    figure = Picture(figsize=(width * panels, height * rows), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    from llama_index_embed_plus.evaluate.plots.picture import Picture
+
+    figure = Picture(width * panels, height * rows)
     figure.suptitle(title)
     axes = figure.subplots(rows, panels)
     for axis in np.ravel(axes):
@@ -71,10 +62,12 @@ def label_of(text: str, *, length: int = 46) -> str:
 
 def shades(count: int) -> list[tuple[float, float, float, float]]:
     """Colours whose lightness rises evenly, so that they differ in grey too."""
-    return [cividis(place) for place in np.linspace(0.05, 0.95, count)]
+    return [_cividis(place) for place in np.linspace(0.05, 0.95, count)]
 
 
-def cividis(place: float) -> tuple[float, float, float, float]:
+def _cividis(place: float) -> tuple[float, float, float, float]:
     """A colour (red, green, blue, alpha) of matplotlib's map "cividis", dark at 0 and light at 1."""
+    from matplotlib import colormaps
+
     red, green, blue, alpha = colormaps["cividis"](place)
     return float(red), float(green), float(blue), float(alpha)

@@ -29,7 +29,7 @@ from qdrant_tools.records import Vectors
 from qdrant_tools.validation import checked_vectors
 
 if TYPE_CHECKING:
-    from llama_index_embed_plus.evaluate.plots.style import Picture
+    from llama_index_embed_plus.evaluate.plots.picture import Picture
 
 Method = Literal["pca", "tsne"]
 _WORD = re.compile(r"[^\W\d_]{3,}")

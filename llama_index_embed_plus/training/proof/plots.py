@@ -21,7 +21,7 @@ from llama_index_embed_plus.training.proof.plot_data import BIN_EDGES, View
 from llama_index_embed_plus.training.proof.report import Stage, TrainReport
 
 if TYPE_CHECKING:
-    from llama_index_embed_plus.evaluate.plots.style import Picture
+    from llama_index_embed_plus.evaluate.plots.picture import Picture
 
 _DARK, _LIGHT = FILLS[1][0], FILLS[2][0]
 _LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-", "D"), ("--", "P"), (":", "X"))
