@@ -64,7 +64,7 @@ class LogColumns:
 
 
 def read_log(path: str | Path, columns: LogColumns) -> Iterator[LoggedSearch]:
-    """Read a `.jsonl`, `.csv` or `.tsv` file. In a flat file the rows of one search follow each other.
+    """Read a `.jsonl`, `.csv` or `.tsv` file, as `read_rows` does. In a flat file the rows of one search come together.
 
     Raises:
         LogError: the file cannot be read, or a row has not what the columns promise.
