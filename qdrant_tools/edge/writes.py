@@ -84,7 +84,7 @@ class WriteMethods(QdrantBase):
         check_options(options)
         collection = self.engine.collection(collection_name)
         with collection.call:
-            if isinstance(points, Iterator):
+            if isinstance(points, Iterator):  # read twice: converted here, measured below
                 points = list(points)
             converted = engine_points(points, collection.schema)
             if not converted:

@@ -35,16 +35,15 @@ def test_no_value_in_any_argument_of_any_method_raises_a_foreign_error_or_harms_
         assert state(again) == before
 
 
-def test_every_other_method_is_one_that_no_embedded_engine_has(tmp_path):
+def test_every_other_method_is_one_that_no_embedded_engine_has(client):
     methods = {name for name, _ in inspect.getmembers(EmbeddedClient, inspect.isfunction) if not name.startswith("_")}
-    with closing(connect(tmp_path)) as client:
-        for name in methods - set(METHODS) - WITHOUT_ARGUMENTS:
-            method = getattr(client, name)
-            parameters = inspect.signature(method).parameters.values()
-            required = [parameter for parameter in parameters if parameter.default is parameter.empty]
-            arguments = {parameter.name: "x" for parameter in required if parameter.kind is not parameter.VAR_KEYWORD}
-            with pytest.raises(NotSupportedError, match="no such operation"):
-                method(**arguments)
+    for name in methods - set(METHODS) - WITHOUT_ARGUMENTS:
+        method = getattr(client, name)
+        parameters = inspect.signature(method).parameters.values()
+        required = [parameter for parameter in parameters if parameter.default is parameter.empty]
+        arguments = {parameter.name: "x" for parameter in required if parameter.kind is not parameter.VAR_KEYWORD}
+        with pytest.raises(NotSupportedError, match="no such operation"):
+            method(**arguments)
 
 
 def test_a_wrong_call_is_pythons_own_error_and_an_unknown_argument_is_named(client):
@@ -55,20 +54,19 @@ def test_a_wrong_call_is_pythons_own_error_and_an_unknown_argument_is_named(clie
         client.count("c", colour="red")
 
 
-def test_what_a_callers_own_iterator_raises_reaches_the_caller_as_it_is(tmp_path):
+def test_what_a_callers_own_iterator_raises_reaches_the_caller_as_it_is(client):
     def broken():
         yield models.PointStruct(id=7, vector={})
         raise KeyError("the caller's")
 
-    with closing(connect(tmp_path)) as client:
-        fill(client)
-        with pytest.raises(KeyError, match="the caller's"):
-            client.upload_points("c", broken(), batch_size=1)
-        with pytest.raises(KeyError, match="the caller's"):
-            client.upload_collection("c", {"d": [[1.0, 2.0]] * 3}, ids=(point.id for point in broken()))
-        with pytest.raises(KeyError, match="the caller's"):
-            aconnect(tmp_path).upload_points("c", broken(), batch_size=1)
-        assert client.retrieve("c", [7])
+    fill(client)
+    with pytest.raises(KeyError, match="the caller's"):
+        client.upload_points("c", broken(), batch_size=1)
+    with pytest.raises(KeyError, match="the caller's"):
+        client.upload_collection("c", {"d": [[1.0, 2.0]] * 3}, ids=(point.id for point in broken()))
+    with pytest.raises(KeyError, match="the caller's"):
+        aconnect(client.folder).upload_points("c", broken(), batch_size=1)
+    assert client.retrieve("c", [7])
 
 
 def test_the_async_client_refuses_the_same_values(tmp_path):
