@@ -179,6 +179,7 @@ def clicks(search: LoggedSearch) -> list[str]:
     """Shown passages that were clicked, in the order of the last click on each."""
     visible = {hit.id for hit in search.hits}
     clicked = [event.id for event in search.feedback if event.kind == "click" and event.id in visible]
+    # `dict.fromkeys` keeps the first of equal ones: of the reversed list that is the last click
     return list(dict.fromkeys(reversed(clicked)))[::-1]
 
 
@@ -278,7 +279,7 @@ def _no_click_next(search: LoggedSearch) -> Iterator[Label]:
 
 def _totals(search: LoggedSearch, kind: str) -> dict[str, float]:
     totals: dict[str, float] = {}
-    for event in dict.fromkeys(search.feedback):
+    for event in dict.fromkeys(search.feedback):  # an event that was recorded twice counts once
         if event.kind == kind:
             totals[event.id] = totals.get(event.id, 0.0) + event.value
     return totals

@@ -139,7 +139,7 @@ def as_time(at: datetime | None) -> datetime:
     if at.tzinfo is None:
         raise InputError(f"the time {at.isoformat()} has no time zone, expected one such as {at.isoformat()}+00:00")
     try:
-        return at.astimezone(UTC)
+        return at.astimezone(UTC)  # year 1 or 9999 can leave the calendar on its way to UTC
     except OverflowError as error:
         raise InputError(f"the time {at.isoformat()} is outside of the years 1 to 9999 in UTC") from error
 
@@ -162,7 +162,7 @@ def hashed(secret: str) -> Callable[[str], str]:
     key = secret.encode("utf-8")
 
     def rule(query: str) -> str:
-        if is_redacted(query):
+        if is_redacted(query):  # twice is once: a hash of a hash would be another query
             return query
         return REDACTED + hmac.new(key, query.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
 
@@ -197,7 +197,7 @@ def _string(row: Mapping[str, Any], key: str) -> str:
 
 def _number(row: Mapping[str, Any], key: str) -> float:
     value = row.get(key)
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, int | float) or isinstance(value, bool):  # to Python, true is the number 1
         raise InputError(f"field {key!r} is {value!r}, expected a number")
     return float(value)
 

@@ -137,8 +137,9 @@ class RetrievalLog:
     def forget(self, *, before: datetime) -> int:
         """Delete all searches of an earlier time, with their hits and feedback; returns how many."""
         with self._store.transaction():
+            # hits and feedback go with their search: ON DELETE CASCADE
             deleted = self._store.write("DELETE FROM searches WHERE at < ?", [_stored_time(as_time(before))])
-        self._store.checkpoint()
+        self._store.checkpoint()  # until then the deleted text is still in the write-ahead log
         return deleted
 
     def redact(self, rule: Callable[[str], str], *, before: datetime | None = None) -> int:
@@ -179,6 +180,7 @@ class RetrievalLog:
         """Insert a search unless its id is there, and its feedback either way."""
         if self._redact is not None:
             search = replace(search, query=self._redact(search.query))
+        # DO NOTHING: a search that is there already stays as it is, so that importing twice changes nothing
         is_new = self._store.write(
             "INSERT INTO searches (id, at, query, collection, space) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (search.id, _stored_time(search.at), search.query, search.collection, search.space),
@@ -210,6 +212,7 @@ class RetrievalLog:
         rows = self._store.read(sql, [after, collection, PAGE])
         if not rows:
             return []
+        # by range instead of by join: one row per search and one per hit, not their product
         span = (rows[0][0], rows[-1][0])
         hits: dict[int, list[LoggedHit]] = {}
         sql = "SELECT seq, hit_id, rank, score FROM hits WHERE seq BETWEEN ? AND ? ORDER BY seq, rank"

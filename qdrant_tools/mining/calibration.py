@@ -112,6 +112,7 @@ def _trial(mined: Sequence[MinedQuery], settings: MiningSettings) -> ShareTrial:
         if len(query.positives) < 2:
             continue
         for passage, score in zip(query.positives, query.positive_scores, strict=True):
+            # the other positives count as unlabelled: a rule that keeps them out would keep out unknown answers too
             known = Positives([passage.point_id], np.array([score], dtype=np.float32))
             remaining, removed = eligible(query.candidates, known, known, settings)
             order = sampling_order(query.candidates, remaining, settings, query.query)

@@ -240,6 +240,7 @@ class Miner:
     def _stored_positives(self, queries: WeightsByQuery) -> tuple[dict[str, list[StoredPassage]], Counter[str]]:
         """The positives that are in the collection, of the queries that have any; and what was left out."""
         readable = {query: weights for query, weights in queries.items() if query.strip() and not is_redacted(query)}
+        # sorted: a set of strings has another order in every process
         ids = sorted({passage_id for weights in readable.values() for passage_id in weights})
         fetched = fetch(self.collection, ids, with_vectors=True)
         with_text = {passage_id: passage for passage_id, passage in fetched.items() if passage.text}
@@ -362,6 +363,7 @@ class Miner:
             for passage, score in zip(mined.positives, mined.positive_scores, strict=True)
         )
         negatives = scored(sampled)
+        # counted also for an example that is left out below: `no_negatives` is what an audit reports
         self.stats.counts["too_few"] += len(negatives) < self.settings.negatives
         self.stats.counts["no_negatives"] += not negatives
         if len(negatives) < self.settings.minimum:

@@ -91,6 +91,7 @@ def freeze_canaries(
     distinct = list(dict.fromkeys(queries))
     if not distinct:
         raise InputError("no queries to freeze: give at least one")
+    # exact: what HNSW loses today must not become what is expected
     rankings = search_batch(collection, distinct, encoder, k=k, exact=True)
     return [Canary(query, tuple(hit.id for hit in hits), collection.space) for query, hits in zip(distinct, rankings)]
 

@@ -129,6 +129,7 @@ def monitor(
     notes = list(_left_out(windows))
     drift = _drift(windows, encoder, settings, notes)
     shares = signals(windows, quantile=settings.quantile)
+    # what could not be tested does not count as a test: Holm's correction is over those that were made
     p_values = {signal.name: signal.p_value for signal in shares if signal.p_value is not None}
     notes += [
         f"{signal.name} was not compared: a window has nothing to compare"
@@ -219,7 +220,7 @@ def _estimate(
     if not any(map(clicks, both)):
         notes.append("the candidate was not estimated: no clicks on shown hits")
         return None
-    model = fit_click_model(both)
+    model = fit_click_model(both)  # of both windows: it needs passages that were shown at several ranks
     if not model.repeated:
         notes.append(
             "no passage was shown at two ranks for one query: the propensities are mere click rates, and an estimate "

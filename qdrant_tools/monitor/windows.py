@@ -166,7 +166,7 @@ class _WindowReader:
 
     def _add_score(self, search: LoggedSearch) -> None:
         scores = [hit.score for hit in search.hits if hit.score is not None and np.isfinite(hit.score)]
-        if search.space and search.space != self.space:
+        if search.space and search.space != self.space:  # logs of other systems name no space: their scores count
             self.counts["other_space"] += 1
         elif scores:
             self.scores.append(max(scores))

@@ -159,6 +159,7 @@ def fit_bridge(
     if method == "procrustes":
         if rank is not None:
             raise InputError(f"rank is {rank}, but an orthogonal map has none: leave it out, or use 'low-rank'")
+        # the orthogonal map of the smallest squared error; orthonormal rows or columns where the dimensions differ
         left, _, right = np.linalg.svd(new.T @ old, full_matrices=False)
         weight, bias = left @ right, np.zeros(old.shape[1])
     elif method == "low-rank":
@@ -199,6 +200,7 @@ def measure_bridge(
             query: {row: float(vectors[query] @ searched.new[int(row)]) for row in ids} for query, ids in rows.items()
         }
 
+    # not through an index: this measures the map, and a graph would lose neighbours of its own
     def recall(query_vectors: Vectors) -> float:
         rankings = _nearest(query_vectors, searched.old, k)
         return recall_at(k, [[row for row, _ in ranking] for ranking in rankings], truth, exact_scores)
@@ -222,7 +224,7 @@ def _low_rank(new: Matrix, old: Matrix, rank: int, ridge: float) -> tuple[Matrix
     centre_new, centre_old = new.mean(axis=0), old.mean(axis=0)
     x, y = new - centre_new, old - centre_old
     gram = x.T @ x
-    damping = ridge * np.trace(gram) / len(gram)
+    damping = ridge * np.trace(gram) / len(gram)  # relative to the mean variance, so that `ridge` has no unit
     full = np.linalg.solve(gram + damping * np.eye(len(gram)), x.T @ y)
     _, _, directions = np.linalg.svd(x @ full, full_matrices=False)
     leading = directions[:rank]

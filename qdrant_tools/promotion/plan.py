@@ -118,7 +118,7 @@ class PromotionState(Transition):
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class PromotionSnapshot:
     """The collections of a promotion as they are now: read once per step, so that a step decides on one picture."""
 
     plan: PromotionPlan
@@ -142,7 +142,9 @@ class Snapshot:
         )
 
 
-def read_snapshot(manager: CollectionManager, alias: str, encoder: Encoder, *, target: str, in_place: bool) -> Snapshot:
+def read_promotion(
+    manager: CollectionManager, alias: str, encoder: Encoder, *, target: str, in_place: bool
+) -> PromotionSnapshot:
     """Read what serves the alias, how far its promotion to this encoder is, and what it takes.
 
     Raises:
@@ -150,14 +152,17 @@ def read_snapshot(manager: CollectionManager, alias: str, encoder: Encoder, *, t
             this collection is not cleaned up.
         CollectionNotFoundError: there is no such alias.
     """
+    # Nothing of this is kept between steps: another machine may have gone on with the promotion meanwhile.
     source = manager.open(serving_collection(manager, alias, in_place=in_place))
     state = read_state(manager, source.name)
     kind = _kind(source, encoder, state, in_place=in_place)
     vector = vector_name(encoder.space) if kind == "in-place" else ""
     _refuse_another_promotion(alias, kind, vector, state)
     if kind == "re-embed":
-        state = read_state(manager, target) if target in manager.names() else None
-        if (state is None or state.alias != alias) and (target in manager.names() or target in manager.aliases()):
+        names = manager.names()
+        state = read_state(manager, target) if target in names else None
+        taken = target in names or target in manager.aliases()
+        if taken and (state is None or state.alias != alias):
             raise CollectionExistsError(
                 f"{target!r} is there already and not part of this promotion: drop it, or give another target"
             )
@@ -176,7 +181,7 @@ def read_snapshot(manager: CollectionManager, alias: str, encoder: Encoder, *, t
         refusal=refusal_of(encoder),
         disk=disk_need(source, description, encoder.dimension) if kind in ("re-embed", "in-place") else None,
     )
-    return Snapshot(plan, source, state)
+    return PromotionSnapshot(plan, source, state)
 
 
 def serving_collection(manager: CollectionManager, alias: str, *, in_place: bool = False) -> str:
@@ -220,6 +225,7 @@ def disk_need(source: Collection, description: CollectionDescription, dimension:
     """What re-embedding a collection into so many dimensions takes."""
     vectors = 0
     if description.dimension:
+        # the bytes of one component, which the datatype decides, stay what they are
         vectors = (description.vector_bytes or 0) // description.dimension * dimension
     rest = max(0, (description.disk_bytes or 0) - (description.vector_bytes or 0))
     client = embedded_client(source.client)

@@ -26,9 +26,9 @@ from qdrant_tools.promotion.plan import (
     KEY,
     Phase,
     PromotionPlan,
-    Snapshot,
+    PromotionSnapshot,
     adapter_of,
-    read_snapshot,
+    read_promotion,
     save_state,
 )
 from qdrant_tools.promotion.switch import finish_switch, switch_adapter, switch_collection, switch_vector
@@ -172,10 +172,10 @@ class Promotion:
         finish_switch(self.manager, plan.target)
         return report
 
-    def _read(self) -> Snapshot:
-        return read_snapshot(self.manager, self.alias, self.encoder, target=self.target, in_place=self.in_place)
+    def _read(self) -> PromotionSnapshot:
+        return read_promotion(self.manager, self.alias, self.encoder, target=self.target, in_place=self.in_place)
 
-    def _begin_copy(self, snapshot: Snapshot) -> Collection:
+    def _begin_copy(self, snapshot: PromotionSnapshot) -> Collection:
         """The new collection, made if it is not there."""
         plan, source = snapshot.plan, snapshot.source
         info = source.gateway.info()
@@ -212,7 +212,7 @@ class Promotion:
             total, passes = total + last, passes + 1
         return BuildReport(target.name, total.written, total.deleted, passes, not last.differences)
 
-    def _begin_vector(self, snapshot: Snapshot) -> Collection:
+    def _begin_vector(self, snapshot: PromotionSnapshot) -> Collection:
         """The collection that serves with the new vector as its own, which is added if it is not there."""
         plan, source = snapshot.plan, snapshot.source
         target = with_vector_of(source, self.encoder)

@@ -65,6 +65,7 @@ def sync(
         report += SyncReport(written=len(changed), unchanged=len(records) - len(changed))
         if progress is not None:
             progress(len(records))
+    # Deletions come last: a point that is deleted from the source while the first walk goes on is found here.
     for ids in _removed(source, target, batch_size):
         heartbeat()
         if ids:
@@ -107,6 +108,7 @@ def embed_records(source: Collection, records: Sequence[models.Record], encoder:
 
 def _different(records: Sequence[models.Record], target: Collection) -> list[models.Record]:
     """The points that the target lacks or has with another payload."""
+    # Payloads decide, not vectors: our own have a hash of the text in them, and others hold the text itself.
     stored = target.gateway.retrieve([plain_id(record.id) for record in records])
     payloads = {plain_id(record.id): record.payload or {} for record in stored}
     return [record for record in records if payloads.get(plain_id(record.id)) != (record.payload or {})]

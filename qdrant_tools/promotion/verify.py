@@ -112,7 +112,7 @@ def verify_in_place(
     """Check that every point of a collection has the vector that `target` names, by `encoder`, and is found by it."""
     points, missing = source.gateway.count(), count_missing(target)
     checks = [Check("points without the new vector", missing == 0, missing, "0")]
-    if missing < points:
+    if missing < points:  # there is something to sample
         checks += _check_samples(target, encoder, gates)
     if held_out is not None:
         checks.append(_check_metric(source, target, encoder, gates, held_out, before))
@@ -158,6 +158,7 @@ def _check_cosine(texts: list[str], stored: Vectors, encoder: Encoder, gates: Ga
     again = checked_unit_vectors(
         encoder.encode_passages(texts), dimension=stored.shape[1], count=len(texts), what="samples encoded again"
     )
+    # the worst and not the mean: one vector of another encoder is one wrong point
     worst = float((stored * again).sum(axis=1).min())
     return Check("cosine of sampled vectors", worst >= gates.similarity, worst, f"at least {gates.similarity}")
 
