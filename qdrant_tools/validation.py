@@ -1,17 +1,7 @@
-"""Single values that a caller gives: shown in one line, read as text, counted, measured.
+"""What a caller gives -> the same value, checked; or one `InputError` that shows its beginning.
 
-Guarantees: whatever the value is, at worst one `InputError` with its beginning. Does not know: what a value is for.
-
-Checks on arrays of vectors where they enter this package.
-
-Guarantees: what passes is float32, C-contiguous, finite, of the expected shape, and has a direction.
-Does not know: encoders, collections.
-
-How deep values may lie inside one another, and where one lies too deep.
-
-A payload nested 124 levels deep is acknowledged by the embedded engine, and from then on its collection cannot be
-opened; a server refuses it at 128. Long before that Python's own stack ends. So there is one limit for payloads and one
-for requests, and one error that names the path to the place. Does not know: engines, models.
+Texts, numbers, arrays of vectors, and how deep values may lie inside one another. Vectors that pass are float32,
+C-contiguous, finite, of the expected shape, and have a direction. Does not know: what a value is for.
 """
 
 from __future__ import annotations
@@ -20,13 +10,15 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from qdrant_tools.errors import InputError, VectorError
 from qdrant_tools.records import Vectors
+
+Float = TypeVar("Float", bound=np.floating[Any])
 
 
 def brief(value: Any) -> str:
@@ -122,6 +114,19 @@ def checked_unit_vectors(vectors: ArrayLike, *, dimension: int, count: int, what
     return array
 
 
+@overload
+def unit_rows(vectors: NDArray[Any]) -> Vectors: ...
+@overload
+def unit_rows(vectors: NDArray[Any], dtype: type[Float]) -> NDArray[Float]: ...
+def unit_rows(vectors: NDArray[Any], dtype: Any = np.float32) -> NDArray[Any]:
+    """Scale the rows of (n, dimension) to length 1; a row of zeros stays one."""
+    rows = np.asarray(vectors, np.float64)  # in single precision the squares of small numbers vanish
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(lengths > 0, lengths, 1.0), dtype)
+
+
+# A payload that is nested 124 levels deep is acknowledged by the embedded engine, and its collection can then no longer
+# be opened; a server refuses it at 128. Python's own stack may end before that. Hence limits far below.
 DEEPEST_PAYLOAD = 64
 """Objects and lists inside one another, the payload itself among them."""
 DEEPEST_REQUEST = 30
@@ -133,9 +138,9 @@ LARGEST_NUMBER = int(sys.float_info.max)
 def parts(value: Any) -> Iterable[tuple[str, Any]] | None:
     """What is in an object or a list, by its step; None for a value that holds no others."""
     if isinstance(value, Mapping):
-        return ((f".{key if isinstance(key, str) else type(key).__name__}", each) for key, each in value.items())
+        return ((f".{key if isinstance(key, str) else type(key).__name__}", part) for key, part in value.items())
     if isinstance(value, (list, tuple, set, frozenset)):
-        return ((f"[{place}]", each) for place, each in enumerate(value))
+        return ((f"[{index}]", part) for index, part in enumerate(value))
     return None
 
 
@@ -149,22 +154,22 @@ def refuse_nesting(
     inside = inside_of(value)
     if inside is None:
         return
-    # a stack of what is left to look at on each level, and the steps that led there: no recursion, cycles end too
-    levels_left, steps = [iter(inside)], [""]
-    while levels_left:
-        if len(levels_left) > levels:
-            path = "".join(steps[1:]).lstrip(".")
-            shown = path if len(path) <= 60 else f"{path[:40]}...{path[-17:]}"
-            raise InputError(f"{what} is nested more than {levels} levels deep at {shown}: make it flatter")
-        for step, each in levels_left[-1]:
-            inside = inside_of(each)
+    # an explicit stack instead of recursion, so that the depth of the value does not matter; a cycle ends at the limit
+    stack, path_steps = [iter(inside)], [""]
+    while stack:
+        if len(stack) > levels:
+            path = "".join(path_steps[1:]).lstrip(".")
+            short = path if len(path) <= 60 else f"{path[:40]}...{path[-17:]}"
+            raise InputError(f"{what} is nested more than {levels} levels deep at {short}: make it flatter")
+        for step, part in stack[-1]:
+            inside = inside_of(part)
             if inside is not None:
-                levels_left.append(iter(inside))
-                steps.append(step)
+                stack.append(iter(inside))
+                path_steps.append(step)
                 break
         else:
-            levels_left.pop()
-            steps.pop()
+            stack.pop()
+            path_steps.pop()
 
 
 PATH_STEP = re.compile(r'"[^"]*"|\[[^\]]*\]|[^.\["]+')

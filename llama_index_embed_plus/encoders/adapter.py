@@ -39,6 +39,7 @@ from llama_index_embed_plus.models.files import resolve
 from llama_index_embed_plus.models.spec import read_spec, space_of
 from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Encoder, Vectors
+from qdrant_tools.validation import unit_rows
 
 AdapterKind = Literal["full", "low_rank", "orthogonal", "mlp"]
 Array = NDArray[np.float32]
@@ -226,9 +227,7 @@ class QueryAdapter:
 
     def __call__(self, query_vectors: Vectors) -> Vectors:
         """Map (n, dimension) query vectors to (n, dimension) unit vectors."""
-        mapped = self.map(query_vectors)
-        lengths = np.linalg.norm(mapped, axis=1, keepdims=True)
-        return np.asarray(mapped / np.maximum(lengths, 1e-12), np.float32)
+        return unit_rows(self.map(query_vectors))
 
     def save(self, folder: Path) -> None:
         """Write the adapter into `folder`, which is made if needed. Interrupted, the folder is refused on load."""

@@ -19,6 +19,7 @@ from llama_index_embed_plus.encoders.tokens import Ids, TokenBatch, Tokenizer
 from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.models.files import read_json
 from qdrant_tools.records import Vectors
+from qdrant_tools.validation import unit_rows
 
 FILE = "onnx/self_check.json"
 
@@ -65,8 +66,7 @@ def find_mismatch(backend: Runnable, folder: Path) -> str | None:
     try:
         expected = np.asarray(saved["vectors"], np.float32)
         vectors = _run(backend, [np.asarray(ids, np.int32) for ids in saved["ids"]])
-        lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(expected, axis=1)
-        lowest = float((np.sum(vectors * expected, axis=1) / np.maximum(lengths, 1e-12)).min())
+        lowest = float(np.sum(unit_rows(vectors) * unit_rows(expected), axis=1).min())
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedModelError(f"{folder / FILE} does not fit the {backend.build} build ({error})") from error
     if lowest >= BOUNDS[backend.build]:

@@ -20,7 +20,7 @@ import torch
 from llama_index_embed_plus.encoders.adapter import MAPS, AdapterKind
 from llama_index_embed_plus.errors import TrainingError
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.collections.points import stored_vectors
+from qdrant_tools.collections.points import sample_vectors
 from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Encoder, Example, Vectors
 
@@ -178,24 +178,9 @@ def _check(vectors: Vectors, names: Sequence[str], way_out: str) -> None:
 def _stored_sample(
     collection: Collection, examples: Sequence[Example], *, most: int, seed: int
 ) -> tuple[list[str], Vectors]:
-    """Every positive and mined negative, and as many other stored vectors as fit: a seeded reservoir (Vitter's R)."""
-    wanted = {text.id for example in examples for text in (*example.positives, *example.negatives)}
-    random = np.random.default_rng(seed)
-    kept: dict[str, Vectors] = {}
-    others: list[str] = []
-    reservoir: list[Vectors] = []
-    room, seen = max(0, most - len(wanted)), 0
-    for ids, vectors in stored_vectors(collection):
-        for passage_id, vector in zip(ids, vectors):
-            if passage_id in wanted:
-                kept[passage_id] = vector.copy()  # a view would keep the whole batch in memory
-                continue
-            seen += 1
-            if len(reservoir) < room:
-                others.append(passage_id)
-                reservoir.append(vector.copy())
-            elif room and (place := int(random.integers(seen))) < room:
-                others[place], reservoir[place] = passage_id, vector.copy()
-    if not kept and not reservoir:
+    """Every positive and mined negative, and as many other stored vectors as fit."""
+    labelled = {text.id for example in examples for text in (*example.positives, *example.negatives)}
+    sample = sample_vectors(collection, most, seed=seed, always=labelled)
+    if not sample.ids:
         raise TrainingError(f"collection {collection.name!r} is empty: index passages before fitting an adapter")
-    return [*kept, *others], np.stack([*kept.values(), *reservoir]).astype(np.float32, copy=False)
+    return sample.ids, sample.vectors

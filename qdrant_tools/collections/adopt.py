@@ -22,7 +22,7 @@ from qdrant_tools.collections.metadata import OURS, Layout, detect
 from qdrant_tools.collections.settings import DISTANCES
 from qdrant_tools.errors import CollectionError, InputError, SpaceMismatchError, VectorError
 from qdrant_tools.records import Encoder
-from qdrant_tools.validation import checked_unit_vectors
+from qdrant_tools.validation import checked_unit_vectors, unit_rows
 
 AGREEING_SHARE = 0.9
 """Share of the samples that must agree: a text may have been edited since, but not every tenth one."""
@@ -60,12 +60,6 @@ def choose_vector(name: str, info: models.CollectionInfo, dimension: int, wanted
     return fitting[0]
 
 
-def sample(client: QdrantClient, name: str, size: int, *, vector: str | None = None) -> list[models.Record]:
-    """Random points with their payload, and with the vector of that name if one is given."""
-    with_vectors = False if vector is None else ([vector] if vector else True)
-    return Gateway(client, name).sample(size, with_vectors=with_vectors)
-
-
 def check_samples(
     client: QdrantClient, name: str, encoder: Encoder, layout: Layout, *, samples: int, similarity: float
 ) -> Layout:
@@ -79,7 +73,7 @@ def check_samples(
     """
     if samples < 1 or not 0 < similarity <= 1:
         raise InputError(f"samples is {samples} and similarity {similarity}, expected at least 1 and up to 1")
-    records = sample(client, name, samples, vector=layout.vector)
+    records = Gateway(client, name).sample(samples, with_vectors=[layout.vector] if layout.vector else True)
     if not records:
         return layout  # nothing contradicts the encoder
     found = {}
@@ -99,7 +93,7 @@ def check_samples(
 
 def detect_layout(client: QdrantClient, name: str, vector: str) -> Layout:
     """The layout of some sampled points; our own for a collection that is empty."""
-    payloads = [record.payload or {} for record in sample(client, name, 16)]
+    payloads = [record.payload or {} for record in Gateway(client, name).sample(16)]
     if not payloads:
         return replace(OURS, vector=vector)
     return detect(payloads, vector=vector)
@@ -117,5 +111,4 @@ def _similarities(name: str, records: list[models.Record], encoder: Encoder, lay
         count=len(usable),
         what=f"samples encoded by {encoder.space!r}",
     )
-    lengths = np.maximum(np.linalg.norm(stored, axis=1), 1e-12)
-    return (stored * embedded).sum(axis=1) / lengths
+    return (unit_rows(stored) * embedded).sum(axis=1)

@@ -6,8 +6,9 @@ Does not know: how points came into the collection.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -74,6 +75,58 @@ def stored_vectors(collection: Collection, *, batch_size: int = 512) -> Iterator
         if records:
             ids = [layout.passage(record.payload, point_id=plain_id(record.id)).id for record in records]
             yield ids, np.asarray([layout.dense(record.vector) for record in records], dtype=np.float32)
+
+
+def random_passages(collection: Collection, count: int) -> list[StoredPassage]:
+    """At most `count` random passages with their vectors, drawn by the engine: cheap, and others at every call."""
+    records = collection.gateway.sample(count, with_vectors=collection.vector_selector)
+    return [_stored(collection, record) for record in records if collection.layout.has_dense(record.vector)]
+
+
+@dataclass(frozen=True, eq=False)
+class VectorSample:
+    """Passage ids and their stored vectors (len(ids), dimension), in the order of the collection; `total` is how many
+    vectors the collection has."""
+
+    ids: list[str]
+    vectors: Vectors
+    total: int
+
+
+def sample_vectors(collection: Collection, size: int, *, seed: int = 0, always: Set[str] = frozenset()) -> VectorSample:
+    """Draw `size` stored vectors in one pass over the collection: the same ones for the same seed and contents.
+
+    The passages of `always` are drawn first, all of them, even where they are more than `size`. Holds at most twice as
+    many vectors as are drawn.
+    """
+    kept: dict[str, NDArray[np.float32]] = {}
+    most, total = 2 * max(size, len(always)), 0
+    for ids, vectors in stored_vectors(collection):
+        total += len(ids)
+        # copies: a view of one row would keep its whole page in memory
+        kept.update((passage_id, row.copy()) for passage_id, row in zip(ids, vectors, strict=True))
+        if len(kept) > most:
+            kept = {passage_id: kept[passage_id] for passage_id in draw_ids(list(kept), size, seed=seed, always=always)}
+    drawn = draw_ids(list(kept), size, seed=seed, always=always)
+    rows = np.array([kept[passage_id] for passage_id in drawn], dtype=np.float32)
+    return VectorSample(drawn, rows.reshape(len(drawn), collection.dimension), total)
+
+
+def draw_ids(ids: Sequence[str], size: int, *, seed: int = 0, always: Container[str] = ()) -> list[str]:
+    """Those of `always`, and as many others as make `size`, in their order: the others with the lowest `draw_rank`."""
+    if len(ids) <= size:
+        return list(ids)
+    others = sorted(
+        (passage_id for passage_id in ids if passage_id not in always), key=lambda other: draw_rank(other, seed)
+    )
+    room = max(0, size - (len(ids) - len(others)))
+    drawn = set(others[:room])
+    return [passage_id for passage_id in ids if passage_id in always or passage_id in drawn]
+
+
+def draw_rank(passage_id: str, seed: int) -> bytes:
+    """Where a passage stands in a seeded draw. Its id alone decides, whatever else there is to draw from."""
+    return hashlib.sha256(f"{seed}\0{passage_id}".encode(errors="surrogatepass")).digest()
 
 
 def _fetch_by_field(

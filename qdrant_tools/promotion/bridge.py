@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.collections.points import fetch, stored_vectors
+from qdrant_tools.collections.points import fetch, sample_vectors
 from qdrant_tools.errors import InputError, NotSupportedError, SpaceMismatchError
 from qdrant_tools.records import Encoder, Vectors
 from qdrant_tools.search.neighbours import PointId, exact_depth, nearest_of, recall_at
-from qdrant_tools.validation import checked_unit_vectors, checked_vectors
+from qdrant_tools.validation import checked_unit_vectors, checked_vectors, unit_rows
 
 BridgeMethod = Literal["procrustes", "low-rank"]
 Matrix = NDArray[np.float64]
@@ -42,7 +42,7 @@ class Bridge:
 
     def __call__(self, vectors: Vectors) -> Vectors:
         """Map (n, new dimension) vectors to (n, old dimension) unit vectors."""
-        return _unit(vectors @ self.weight + self.bias)
+        return unit_rows(vectors @ self.weight + self.bias)
 
 
 class BridgedEncoder:
@@ -119,27 +119,19 @@ def draw_sample(collection: Collection, encoder: Encoder, *, size: int = 2000, s
     Raises:
         InputError: fewer than two texts.
     """
-    points = collection.gateway.count()
-    chosen = set(np.random.default_rng(seed).permutation(points)[:size].tolist())
-    ids: list[str] = []
-    blocks: list[Vectors] = []
-    read = 0
-    for page_ids, vectors in stored_vectors(collection):
-        rows = [row for row in range(len(page_ids)) if read + row in chosen]
-        ids += [page_ids[row] for row in rows]
-        blocks.append(vectors[rows])
-        read += len(page_ids)
-    if len(ids) < 2:
-        raise InputError(f"collection {collection.name!r} gives {len(ids)} texts, expected at least 2 to compare")
-    stored = fetch(collection, ids)
-    texts = tuple(stored[passage_id].text for passage_id in ids)
+    drawn = sample_vectors(collection, size, seed=seed)
+    if len(drawn.ids) < 2:
+        raise InputError(f"collection {collection.name!r} gives {len(drawn.ids)} texts, expected at least 2 to compare")
+    stored = fetch(collection, drawn.ids)
+    texts = tuple(stored[passage_id].text for passage_id in drawn.ids)
     new = checked_unit_vectors(
         encoder.encode_passages(texts),
         dimension=encoder.dimension,
         count=len(texts),
         what=f"samples encoded by {encoder.space!r}",
     )
-    return BridgeSample(texts, _unit(np.concatenate(blocks)), new, collection.space, encoder.space, tuple(ids))
+    old = unit_rows(drawn.vectors)
+    return BridgeSample(texts, old, new, collection.space, encoder.space, tuple(drawn.ids))
 
 
 def fit_bridge(
@@ -237,8 +229,3 @@ def _nearest(queries: ArrayLike, vectors: Vectors, depth: int) -> list[list[tupl
     scores = np.asarray(queries, np.float32) @ vectors.T
     order = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
     return [[(int(row), float(line[row])) for row in rows] for line, rows in zip(scores, order, strict=True)]
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)

@@ -13,6 +13,7 @@ import numpy as np
 
 from qdrant_tools.client.gateway import plain_id
 from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.points import random_passages
 from qdrant_tools.errors import UsageError
 from qdrant_tools.metrics import mean, ndcg, paired_bootstrap
 from qdrant_tools.promotion.in_place import count_missing
@@ -20,7 +21,7 @@ from qdrant_tools.promotion.sync import differences
 from qdrant_tools.records import Encoder, HeldOut, Vectors
 from qdrant_tools.search.dense import search_batch
 from qdrant_tools.search.neighbours import Questions, Truth
-from qdrant_tools.validation import checked_count, checked_number, checked_unit_vectors
+from qdrant_tools.validation import checked_count, checked_number, checked_unit_vectors, unit_rows
 
 
 @dataclass(frozen=True)
@@ -142,15 +143,12 @@ def verify_queries(
 
 def _check_samples(target: Collection, encoder: Encoder, gates: Gates) -> list[Check]:
     """Two checks on random stored passages; none if the collection has no vectors."""
-    layout = target.layout
-    records = target.gateway.sample(gates.samples, with_vectors=[layout.vector] if layout.vector else True)
-    records = [record for record in records if layout.has_dense(record.vector)]
-    if not records:
+    passages = random_passages(target, gates.samples)
+    if not passages:
         return []
-    texts = [layout.passage(record.payload, point_id=plain_id(record.id)).text for record in records]
-    stored = np.array([layout.dense(record.vector) for record in records], dtype=np.float32)
-    # an engine with compressed or float16 vectors gives them back with other lengths
-    stored /= np.maximum(np.linalg.norm(stored, axis=1, keepdims=True), 1e-12)
+    texts = [passage.text for passage in passages]
+    # an engine with float16 vectors gives them back with other lengths
+    stored = unit_rows(np.array([passage.vector for passage in passages]))
     return [_check_cosine(texts, stored, encoder, gates), _check_recall(target, stored, gates)]
 
 

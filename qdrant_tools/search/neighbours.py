@@ -22,8 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 from qdrant_client import models
 
 from qdrant_tools.client.gateway import plain_id
-from qdrant_tools.collections.adopt import sample
 from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.points import random_passages
 from qdrant_tools.errors import CollectionError
 from qdrant_tools.records import Vectors
 
@@ -107,11 +107,11 @@ class Questions:
     @classmethod
     def of_stored(cls, collection: Collection, count: int) -> Questions:
         """Random stored vectors."""
-        records = sample(collection.client, collection.name, count, vector=collection.layout.vector)
-        if not records:
+        passages = random_passages(collection, count)
+        if not passages:
             raise CollectionError(f"collection {collection.name!r} is empty: there is nothing to tune on")
-        rows = [collection.layout.dense(record.vector) for record in records]
-        return cls(np.array(rows, dtype=np.float32), tuple(plain_id(record.id) for record in records))
+        vectors = np.array([passage.vector for passage in passages], dtype=np.float32)
+        return cls(vectors, tuple(passage.point_id for passage in passages))
 
     def without_own(self, number: int, ids: Sequence[PointId], scores: Iterable[float]) -> list[tuple[PointId, float]]:
         """The ids and scores that a query found, without the point that it comes from."""

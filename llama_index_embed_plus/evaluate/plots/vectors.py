@@ -21,12 +21,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llama_index_embed_plus.evaluate.plots.style import INK, MARKERS, finish, label_of, page, shades
-from llama_index_embed_plus.evaluate.tasks.inputs import needs_eval, unit_rows
+from llama_index_embed_plus.evaluate.tasks.inputs import needs_eval
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.collections.points import fetch, stored_vectors
+from qdrant_tools.collections.points import fetch, sample_vectors
 from qdrant_tools.errors import InputError, UsageError
-from qdrant_tools.records import Vectors
-from qdrant_tools.validation import checked_vectors
+from qdrant_tools.validation import checked_vectors, unit_rows
 
 if TYPE_CHECKING:
     from llama_index_embed_plus.evaluate.plots.picture import Picture
@@ -115,36 +114,20 @@ def map_collection(
     """
     needs_eval("a map of a collection")
     settings = settings or MapSettings()
-    ids, vectors, total = _sample(collection, settings)
+    sample = sample_vectors(collection, settings.sample, seed=settings.seed)
+    ids = sample.ids
     passages = {
         name: passage
         for start in range(0, len(ids), _AT_ONCE)
         for name, passage in fetch(collection, ids[start : start + _AT_ONCE]).items()
     }
     if len(ids) < 4:
-        raise InputError(f"collection {collection.name!r} holds {total} vectors, expected at least 4 for a map")
+        raise InputError(f"collection {collection.name!r} holds {sample.total} vectors, expected at least 4 for a map")
     texts = [passages[name].text if name in passages else "" for name in ids]
     labels = None
     if label is not None:
         labels = [str(passages[name].metadata.get(label, "")) if name in passages else "" for name in ids]
-    return _map(vectors, texts, labels, settings, total)
-
-
-def _sample(collection: Collection, settings: MapSettings) -> tuple[list[str], Vectors, int]:
-    """A uniform sample in one pass: every vector draws a number, and those with the smallest ones stay."""
-    generator = np.random.default_rng(settings.seed)
-    draws = np.empty(0)
-    ids: list[str] = []
-    rows = np.empty((0, collection.dimension), np.float32)
-    total = 0
-    for names, vectors in stored_vectors(collection):
-        total += len(names)
-        draws = np.concatenate([draws, generator.random(len(names))])
-        ids, rows = [*ids, *names], np.concatenate([rows, vectors])
-        if len(ids) > settings.sample:
-            kept = np.sort(np.argpartition(draws, settings.sample)[: settings.sample])
-            draws, rows, ids = draws[kept], rows[kept], [ids[place] for place in kept]
-    return ids, rows, total
+    return _map(sample.vectors, texts, labels, settings, sample.total)
 
 
 def _map(
@@ -156,7 +139,7 @@ def _map(
 ) -> VectorMap:
     from sklearn.cluster import KMeans
 
-    rows = unit_rows(checked_vectors(vectors, dimension=vectors.shape[1], what="vectors"))
+    rows = unit_rows(checked_vectors(vectors, dimension=vectors.shape[1], what="vectors"), np.float64)
     count = min(settings.clusters, len(np.unique(rows, axis=0)))
     clusters = np.asarray(KMeans(count, n_init=4, random_state=settings.seed).fit_predict(rows), np.int64)
     points, explained = _plane(rows, settings)
@@ -246,9 +229,8 @@ def similarity_heatmap(
     if isinstance(texts, str) or not 1 <= len(texts) <= MOST_TEXTS:
         raise InputError(f"{len(texts)} texts, expected a list of 1 to {MOST_TEXTS}")
     array = np.asarray(vectors)
-    rows = unit_rows(
-        checked_vectors(array, dimension=array.shape[-1] if array.ndim else 0, count=len(texts), what="vectors")
-    )
+    dimension = array.shape[-1] if array.ndim else 0
+    rows = unit_rows(checked_vectors(array, dimension=dimension, count=len(texts), what="vectors"), np.float64)
     cosines = rows @ rows.T
     least = min(0.0, float(cosines.min()))
     size = max(4.5, 0.45 * len(texts) + 3)

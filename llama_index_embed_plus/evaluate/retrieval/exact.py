@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from qdrant_tools.errors import InputError
 from qdrant_tools.records import Encoder, Passage, Run, Vectors
 from qdrant_tools.search.neighbours import ROUNDING, levelled
-from qdrant_tools.validation import checked_vectors
+from qdrant_tools.validation import checked_vectors, unit_rows
 
 QUERIES_AT_ONCE, PASSAGES_AT_ONCE = 128, 16_384
 """Bounds the block of scores to 8 MB."""
@@ -67,7 +67,7 @@ class PassageVectors:
         run: dict[str, dict[str, float]] = {}
         for start in range(0, len(rows), QUERIES_AT_ONCE):
             names = query_ids[start : start + QUERIES_AT_ONCE]
-            for name, (scores, places) in zip(names, self._best(_unit(rows[start : start + len(names)]), order, k)):
+            for name, (scores, places) in zip(names, self._best(unit_rows(rows[start : start + len(names)]), order, k)):
                 run[name] = {self.ids[order[place]]: float(score) for score, place in zip(scores, places)}
         return run
 
@@ -75,7 +75,7 @@ class PassageVectors:
         """Per query (scores, places in `order`): best first, and of equal scores the first place."""
         best = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
         for start in range(0, len(order), PASSAGES_AT_ONCE):
-            block = queries @ _unit(self.vectors[order[start : start + PASSAGES_AT_ONCE]]).T
+            block = queries @ unit_rows(self.vectors[order[start : start + PASSAGES_AT_ONCE]]).T
             floor = np.full(len(queries), -np.inf, np.float32)
             if block.shape[1] > k:
                 floor = np.partition(block, -k, axis=1)[:, -k]
@@ -100,8 +100,3 @@ def embed_passages(passages: Iterable[Passage], encoder: Encoder) -> PassageVect
     if not ids:
         raise InputError("no passages to search")
     return PassageVectors(ids, np.concatenate(parts), encoder.space)
-
-
-def _unit(rows: Vectors) -> Vectors:
-    lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)  # squares of small numbers stay above 0
-    return np.asarray(rows / lengths, np.float32)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from llama_index_embed_plus.errors import MissingExtraError, TextError
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.records import Encoder, Vectors
-from qdrant_tools.validation import checked_vectors
+from qdrant_tools.validation import checked_vectors, unit_rows
 
 Role = Literal["query", "passage"]
 """Whose prompt texts get that are compared with their like. Most models have a prompt for queries alone and are
@@ -58,15 +58,9 @@ def embed(encoder: Encoder, texts: Sequence[str], *, role: Role = "passage", wha
     )
 
 
-def unit_rows(vectors: Vectors) -> Floats:
-    """The same directions with length 1, in double precision."""
-    rows = np.asarray(vectors, np.float64)
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float64)
-
-
 def paired_cosine(left: Vectors, right: Vectors) -> Floats:
     """Cosine of every row of `left` with the same row of `right`."""
-    return np.asarray((unit_rows(left) * unit_rows(right)).sum(axis=1), np.float64)
+    return np.asarray((unit_rows(left, np.float64) * unit_rows(right, np.float64)).sum(axis=1))
 
 
 def checked_scores(scores: Sequence[float], *, count: int, what: str = "scores") -> Floats:

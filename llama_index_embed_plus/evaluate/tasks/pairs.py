@@ -32,10 +32,10 @@ from llama_index_embed_plus.evaluate.tasks.inputs import (
     needs_eval,
     paired_cosine,
     same_length,
-    unit_rows,
 )
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.records import Encoder, Vectors
+from qdrant_tools.validation import unit_rows
 
 ROWS_AT_ONCE = 512
 """Bounds the matrix of cosines."""
@@ -153,7 +153,7 @@ def duplicates(
         raise InputError(f"no two of the {len(texts)} texts are in one group: there are no duplicates to find")
     codes = {group: code for code, group in enumerate(sizes)}
     coded = np.asarray([codes[group] for group in checked], np.int64)
-    rows, columns, cosines = _neighbours(unit_rows(embed(encoder, texts, role=role)), top_k)
+    rows, columns, cosines = _neighbours(unit_rows(embed(encoder, texts, role=role), np.float64), top_k)
     same = coded[rows] == coded[columns]
     averages, ranks = _per_text(rows, cosines, same, np.asarray([sizes[group] - 1 for group in checked]))
     low, high = np.minimum(rows, columns), np.maximum(rows, columns)
@@ -253,6 +253,6 @@ def bitext_mining(
 
 def nearest(queries: Vectors, passages: Vectors) -> np.ndarray:
     """For each row of `queries` the row of `passages` with the largest cosine, the first of equal ones."""
-    left, right = unit_rows(queries), unit_rows(passages)
+    left, right = unit_rows(queries, np.float64), unit_rows(passages, np.float64)
     best = [(left[at : at + ROWS_AT_ONCE] @ right.T).argmax(axis=1) for at in range(0, len(left), ROWS_AT_ONCE)]
     return np.concatenate(best)

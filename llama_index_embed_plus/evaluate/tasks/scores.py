@@ -23,11 +23,11 @@ from llama_index_embed_plus.evaluate.tasks.inputs import (
     needs_eval,
     paired_cosine,
     same_length,
-    unit_rows,
 )
 from qdrant_tools.errors import InputError
 from qdrant_tools.metrics import average_precision, mean, ndcg, reciprocal_rank
 from qdrant_tools.records import Encoder
+from qdrant_tools.validation import unit_rows
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def summarisation(encoder: Encoder, rows: Sequence[Summaries], *, role: Role = "
     human = embed(encoder, [text for row in rows for text in row.human], role=role, what="human summaries")
     machine = embed(encoder, [text for row in rows for text in row.machine], role=role, what="machine summaries")
     per_text = zip(
-        np.split(unit_rows(human), np.cumsum([len(row.human) for row in rows])[:-1]),
-        np.split(unit_rows(machine), np.cumsum([len(row.machine) for row in rows])[:-1]),
+        np.split(unit_rows(human, np.float64), np.cumsum([len(row.human) for row in rows])[:-1]),
+        np.split(unit_rows(machine, np.float64), np.cumsum([len(row.machine) for row in rows])[:-1]),
     )
     cosines = [(theirs @ ours.T).max(axis=1) for ours, theirs in per_text]
     pairs = [pair for pair in zip(cosines, scores) if np.ptp(pair[0]) > 0 and np.ptp(pair[1]) > 0]
@@ -177,7 +177,7 @@ def reranking(encoder: Encoder, rows: Sequence[RerankingQuery]) -> RerankingRepo
     qrels, run = {}, {}
     for number, (row, own) in enumerate(zip(judged, np.split(passages, np.cumsum(counts)[:-1]))):
         names = list(_names(row))
-        scores = unit_rows(own) @ unit_rows(queries[number : number + 1])[0]
+        scores = unit_rows(own, np.float64) @ unit_rows(queries[number : number + 1], np.float64)[0]
         qrels[str(number)] = {name: int(name.startswith("a")) for name in names}
         run[str(number)] = dict(zip(names, scores.tolist(), strict=True))
     return RerankingReport(

@@ -27,12 +27,9 @@ Does not know: queries, metrics.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection as Container
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from llama_index_embed_plus.evaluate.retrieval.comparison import (
     Change,
@@ -52,7 +49,7 @@ from llama_index_embed_plus.training.proof.forgetting import (
 )
 from llama_index_embed_plus.training.proof.plot_data import Embedded, Pictures, pictures
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.collections.points import fetch, stored_vectors
+from qdrant_tools.collections.points import draw_ids, draw_rank, fetch, sample_vectors
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.metrics import ndcg, recall, reciprocal_rank
 from qdrant_tools.records import Encoder, HeldOut, Passage, Qrels, Run, Vectors
@@ -243,11 +240,12 @@ class Searched:
         self._collection = None if self._texts else collection
         self._by_space: dict[str, Vectors] = {}
         if self._collection is not None:
-            self.ids, vectors, self.total = _stored(self._collection, held_out.relevant, most, seed)
-            self._by_space[self._collection.space] = vectors
+            sample = sample_vectors(self._collection, most, seed=seed, always=held_out.relevant)
+            self.ids, self.total = sample.ids, sample.total
+            self._by_space[self._collection.space] = sample.vectors
         else:
             self.total = len(self._texts)
-            self.ids = _picked(list(self._texts), held_out.relevant, most, seed)
+            self.ids = draw_ids(list(self._texts), most, seed=seed, always=held_out.relevant)
         if not held_out.relevant & set(self.ids):
             where = f"collection {collection.name!r}" if collection is not None else f"{self.total} passages"
             raise InputError(
@@ -277,33 +275,5 @@ def general_passages(searched: Searched, held_out: HeldOut, trained: Container[s
     """
     relevant = held_out.relevant
     return searched.passages(
-        sorted(searched.ids, key=lambda each: (each in relevant, each in trained, _draw(each, seed)))
+        sorted(searched.ids, key=lambda each: (each in relevant, each in trained, draw_rank(each, seed)))
     )
-
-
-def _stored(collection: Collection, wanted: Container[str], most: int, seed: int) -> tuple[list[str], Vectors, int]:
-    """Sweep a collection once; holds at most twice `most` vectors beside the wanted ones."""
-    kept: dict[str, np.ndarray] = {}
-    total = 0
-    for ids, vectors in stored_vectors(collection):
-        total += len(ids)
-        kept.update(zip(ids, vectors))
-        if len(kept) > 2 * most:
-            kept = {each: kept[each] for each in _picked(list(kept), wanted, most, seed)}
-    taken = _picked(list(kept), wanted, most, seed)
-    rows = np.stack([kept[each] for each in taken]) if taken else np.zeros((0, collection.dimension))
-    return taken, rows.astype(np.float32, copy=False), total
-
-
-def _picked(ids: list[str], wanted: Container[str], most: int, seed: int) -> list[str]:
-    """The wanted ids, and of the others as many as fit into `most`: those that a seeded draw puts first."""
-    if len(ids) <= most:
-        return ids
-    others = sorted((each for each in ids if each not in wanted), key=lambda each: _draw(each, seed))
-    chosen = set(others[: max(0, most - (len(ids) - len(others)))])
-    return [each for each in ids if each in wanted or each in chosen]
-
-
-def _draw(passage_id: str, seed: int) -> bytes:
-    """Where a passage stands in the draw: by its id alone, whatever else there is."""
-    return hashlib.sha256(f"{seed}\0{passage_id}".encode(errors="surrogatepass")).digest()

@@ -22,7 +22,7 @@ from qdrant_tools.records import Passage
 from qdrant_tools.search.dense import search, search_batch, search_vectors
 from qdrant_tools.search.options import SearchOptions
 from qdrant_tools.tuning import tune
-from qdrant_tools.validation import brief, checked_count, checked_number
+from qdrant_tools.validation import brief, checked_count, checked_number, unit_rows
 
 ENCODER = WordEncoder("words", dimension=64)
 
@@ -117,3 +117,10 @@ def test_a_value_is_shown_in_one_short_line():
     assert brief(np.zeros((2, 2, 2))).count("\n") == 0
     assert len(brief("x" * 100)) == 60
     assert brief(ZOO["stranger"]) == "<Strange>"
+
+
+def test_unit_rows_have_length_one_and_a_row_of_zeros_stays_one():
+    rows = np.array([[3, 4], [0, 0], [1e-30, 0], [1e30, 1e30]], dtype=np.float32)
+    unit = unit_rows(rows)
+    assert unit.dtype == np.float32 and unit_rows(rows, np.float64).dtype == np.float64
+    np.testing.assert_allclose(unit, [[0.6, 0.8], [0, 0], [1, 0], [0.5**0.5] * 2], rtol=1e-6)
