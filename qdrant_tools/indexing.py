@@ -1,21 +1,15 @@
 """A stream of passages -> points of a collection.
 
-Guarantees: the same passages indexed again change nothing and are not encoded again; a changed text or metadata
-replaces the point; what was reported through `progress` is stored, so that an interrupted run loses nothing it
-reported and the next run goes on from there. Holds one batch, however long the stream. A network that fails for a
-while is waited for; an encoder that fails is not asked twice.
+Guarantees: the same passages indexed again change nothing and are not encoded again. A changed text or metadata
+replaces the point. What was reported through `progress` is stored: an interrupted run loses nothing it reported, and
+the next run goes on from there. Memory holds one batch, however long the stream. A network that fails for a while is
+waited for; an encoder that fails is not asked twice.
 
-Equal ids within one batch are merged if they are equal passages, and bad if not. Across batches the later
-passage wins and counts as updated: remembering every id would not be bounded memory.
+Equal ids within one batch are merged if they are equal passages, and bad if not. Across batches the later passage wins
+and counts as updated, because remembering every passage would not be bounded memory.
 
-Does not know: files, models. What is no longer in the stream stays in the collection unless `delete_missing` says so.
-
-The ids of a stream of passages -> the points of a collection that were not in it, removed.
-
-The ids are kept in a temporary SQLite file, 16 bytes each, so that memory stays constant however long the stream.
-
-Guarantees: nothing is removed before `remove` is called, and that is for after the stream's end: an interrupted run
-removes nothing. `remove` may be interrupted and run again. Does not know: passages, encoders.
+What is no longer in the stream stays in the collection, unless `delete_missing` is set. Then the ids are kept in a
+temporary file while the stream is read, and nothing is removed before its end. Does not know: files, models.
 """
 
 from __future__ import annotations
@@ -80,7 +74,7 @@ class IndexReport:
     failures: tuple[Failure, ...] = field(default=(), repr=False)
 
     def __add__(self, other: IndexReport) -> IndexReport:
-        counts = (each.name for each in fields(self) if each.name != "failures")
+        counts = [count.name for count in fields(self) if count.name != "failures"]
         return IndexReport(
             **{name: getattr(self, name) + getattr(other, name) for name in counts},
             failures=(self.failures + other.failures)[:KEPT_FAILURES],
@@ -89,7 +83,7 @@ class IndexReport:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A passage that can be stored, with the hash and the size of its content."""
+    """A passage that can be stored, with the hash of its content and the content's bytes."""
 
     passage: Passage
     digest: str
@@ -225,8 +219,8 @@ def _prepared(item: Passage | Mapping[str, Any] | str) -> _Prepared | Failure:
     if not is_unicode(passage.id):
         return Failure(passage.id, f"passage id {passage.id!r} holds a lone surrogate, expected Unicode text")
     if not isinstance(passage.text, str) or not passage.text.strip():
-        found = brief(passage.text)
-        return Failure(passage.id, f"passage {passage.id!r} has the text {found}, expected a non-empty string")
+        text = brief(passage.text)
+        return Failure(passage.id, f"passage {passage.id!r} has the text {text}, expected a non-empty string")
     try:
         content = _content(passage)
         if _has_huge_number(passage.metadata):
@@ -240,7 +234,7 @@ def _has_huge_number(value: Any) -> bool:
     inside = parts(value)
     if inside is None:
         return isinstance(value, int) and abs(value) > LARGEST_NUMBER
-    return any(_has_huge_number(each) for _, each in inside)
+    return any(_has_huge_number(part) for _, part in inside)
 
 
 def _index_batch(
@@ -249,29 +243,30 @@ def _index_batch(
     passages: dict[str, _Prepared] = {}
     failures: dict[str, list[Failure]] = {}
     merged = 0
-    for each in batch:
-        if isinstance(each, Failure):
-            failures.setdefault(each.passage_id, []).append(each)
+    for item in batch:
+        if isinstance(item, Failure):
+            failures.setdefault(item.passage_id, []).append(item)
             continue
-        known = passages.setdefault(each.passage.id, each)
-        merged += known is not each and known.digest == each.digest
-        if known.digest != each.digest:
-            failures.setdefault(each.passage.id, []).append(_ambiguous(each.passage.id))
-    for name in [name for name in failures if name in passages]:
-        failures[name].append(_ambiguous(name))  # which of the contents is meant cannot be told
-        del passages[name]
-    found = [failure for several in failures.values() for failure in several]
-    if found and on_bad == "raise":
-        raise InputError(found[0].reason)
+        first = passages.setdefault(item.passage.id, item)
+        merged += first is not item and first.digest == item.digest
+        if first.digest != item.digest:
+            failures.setdefault(item.passage.id, []).append(_ambiguous(item.passage.id))
+    for passage_id in [passage_id for passage_id in failures if passage_id in passages]:
+        failures[passage_id].append(_ambiguous(passage_id))  # nobody can tell which of the contents is meant
+        del passages[passage_id]
+    all_failures = [failure for of_one_id in failures.values() for failure in of_one_id]
+    if all_failures and on_bad == "raise":
+        raise InputError(all_failures[0].reason)
     if seen is not None:
-        # a bad passage is still wanted: what is stored under its id stays
-        seen.add(point_id(name) for name in (*passages, *failures) if is_unicode(name))
-    stored = writer.store(list(passages.values()))
-    return stored + IndexReport(merged=merged, failed=len(found), failures=tuple(found[:KEPT_FAILURES]))
+        # a bad passage is still in the stream: what is stored under its id stays
+        seen.add(point_id(passage_id) for passage_id in (*passages, *failures) if is_unicode(passage_id))
+    report = writer.store(list(passages.values()))
+    failed = IndexReport(merged=merged, failed=len(all_failures), failures=tuple(all_failures[:KEPT_FAILURES]))
+    return report + failed
 
 
-def _ambiguous(name: str) -> Failure:
-    return Failure(name, f"passage id {name!r} occurs with two different contents: give each its own id")
+def _ambiguous(passage_id: str) -> Failure:
+    return Failure(passage_id, f"passage id {passage_id!r} occurs with two different contents: give each its own id")
 
 
 @dataclass(frozen=True)
@@ -284,13 +279,14 @@ class _Writer:
     def store(self, batch: Sequence[_Prepared]) -> IndexReport:
         if not batch:
             return IndexReport()
-        stored = self._stored_hashes([each.passage.id for each in batch])
-        changed = [each for each in batch if stored.get(each.passage.id) != each.digest]
+        stored = self._stored_hashes([prepared.passage.id for prepared in batch])
+        changed = [prepared for prepared in batch if stored.get(prepared.passage.id) != prepared.digest]
         if changed:
             self.collection.gateway.upsert(self._points(changed))
-        # after writing and before anything is reported: see `retirement`
+        # After writing and before anything is reported: a collection that is being replaced was marked before its last
+        # writes are copied over, so that a write without a mark is among them. See `retirement`.
         refuse_retired(self.collection)
-        updated = sum(each.passage.id in stored for each in changed)
+        updated = sum(prepared.passage.id in stored for prepared in changed)
         return IndexReport(len(changed) - updated, updated, len(batch) - len(changed))
 
     def _stored_hashes(self, passage_ids: Sequence[str]) -> dict[str, str | None]:
@@ -310,15 +306,15 @@ class _Writer:
 
     def _points(self, batch: Sequence[_Prepared]) -> list[models.PointStruct]:
         vectors = checked_unit_vectors(
-            self.encoder.encode_passages([each.passage.text for each in batch]),
+            self.encoder.encode_passages([prepared.passage.text for prepared in batch]),
             dimension=self.collection.dimension,
             count=len(batch),
             what=f"passages encoded by {self.encoder.space!r}",
         )
-        return [self._point(each, row) for each, row in zip(batch, vectors, strict=True)]
+        return [self._point(prepared, row) for prepared, row in zip(batch, vectors, strict=True)]
 
-    def _point(self, each: _Prepared, row: Vectors) -> models.PointStruct:
-        passage, lexical, name = each.passage, self.collection.lexical, self.collection.layout.vector
+    def _point(self, prepared: _Prepared, row: Vectors) -> models.PointStruct:
+        passage, lexical, name = prepared.passage, self.collection.lexical, self.collection.layout.vector
         vector: Any = row.tolist()
         if name or lexical is not None:
             vector = {name: vector} | ({} if lexical is None else {VECTOR: lexical.passage(passage.text)})
@@ -329,7 +325,7 @@ class _Writer:
                 "passage_id": passage.id,
                 "text": passage.text,
                 "metadata": dict(passage.metadata),
-                "content_hash": each.digest,
+                "content_hash": prepared.digest,
             },
         )
 
@@ -339,7 +335,7 @@ PAGE = 1000
 
 
 class SeenPoints:
-    """A set of point ids, on the disk."""
+    """A set of point ids in a temporary SQLite file, 16 bytes each: memory stays constant, however many there are."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
@@ -347,12 +343,12 @@ class SeenPoints:
 
     def add(self, points: Iterable[str]) -> None:
         self._database.executemany(
-            "INSERT OR IGNORE INTO seen VALUES (?)", [(uuid.UUID(each).bytes,) for each in points]
+            "INSERT OR IGNORE INTO seen VALUES (?)", [(uuid.UUID(point).bytes,) for point in points]
         )
 
     def absent(self, points: Iterable[str | int]) -> list[str | int]:
-        """Those of the points that were never added; a number is no id of ours."""
-        return [each for each in points if isinstance(each, int) or not self._has(each)]
+        """The points that were never added, numbers among them: an id of ours is a UUID."""
+        return [point for point in points if isinstance(point, int) or not self._has(point)]
 
     def __len__(self) -> int:
         (count,) = self._database.execute("SELECT count(*) FROM seen").fetchone()
@@ -369,6 +365,7 @@ def seen_points() -> Iterator[SeenPoints]:
     with TemporaryDirectory(prefix="qdrant-tools-") as folder:
         database = sqlite3.connect(f"{folder}/seen.sqlite", isolation_level=None)
         try:
+            # nobody reads this file after a crash
             database.execute("PRAGMA synchronous = OFF")
             database.execute("PRAGMA journal_mode = OFF")
             yield SeenPoints(database)

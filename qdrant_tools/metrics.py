@@ -1,14 +1,9 @@
-"""Judgements and a run -> retrieval metrics per query, and whether a difference between two runs is real.
+"""Judgements and a run -> retrieval metrics per query; and statistics that say whether a difference is real.
 
-Guarantees: every query of the qrels gets a value, 0 when the run has nothing for it; equal to trec_eval, which also
-means scores are compared in single precision and ties are broken by passage id, the larger id first. A passage is
-relevant from grade 1 on. A score or grade that is no number is refused with its query and passage.
-Does not know: where rankings come from.
-
-Counts -> shares with intervals, and exact tests of whether a share has grown.
-
-Guarantees: exact sums, no approximation by a normal distribution in a test; works for 0 and for all. Does not know:
-what is counted.
+Guarantees: every query of the qrels gets a value, 0 when the run has nothing for it. The metrics equal trec_eval's:
+scores are compared in single precision, and ties are broken by passage id, the larger id first. A passage is relevant
+from grade 1 on. A score or grade that is no number is refused with its query and passage. The tests of counts are
+exact sums, without approximation by a normal distribution. Does not know: where rankings and counts come from.
 """
 
 from __future__ import annotations
@@ -219,6 +214,7 @@ METRICS: Mapping[str, _Metric] = {
 
 
 Z_95 = 1.959964
+"""The 97.5 % quantile of the standard normal distribution."""
 
 
 def wilson(count: int, of: int) -> tuple[float, float]:

@@ -1,11 +1,10 @@
-"""Collections that know which encoder filled them.
+"""A client -> its collections: made, opened, adopted, changed, described and dropped; and their aliases.
 
-A collection keeps its space (the identity of its vectors) in Qdrant's collection metadata, and everything that
-brings an encoder to it is checked against that: same dimension and another model is an error here, not a silent
-loss of quality.
+A collection keeps its space (the identity of its vectors) in Qdrant's collection metadata. Every encoder that comes to
+it is checked against that: another model with the same dimension is an error here, not a silent loss of quality.
 
-Guarantees: `ensure` is idempotent, also when two processes call it at once; an alias resolves to its collection
-when it is opened, and a handle stays with that collection. Does not know: how texts become vectors.
+Guarantees: `ensure` is idempotent, also when two processes call it at once. An alias is resolved when a collection is
+opened, and the handle stays with that collection. Does not know: how texts become vectors.
 """
 
 from __future__ import annotations
@@ -63,11 +62,11 @@ class CollectionManager:
         self.client = client
 
     def ensure(self, name: str, encoder: Encoder | int, *, settings: CollectionSettings | None = None) -> Collection:
-        """Open the collection, or create it for this encoder, or for vectors of so many dimensions.
+        """Open the collection, or create it, for an encoder or for vectors of a dimension. It keeps the encoder.
 
         A collection that was made for a dimension belongs to no encoder: vectors go in and out, texts do not. While it
         is empty, the first encoder that comes with `ensure` makes it its own; once it holds points, `adopt` does.
-        Settings that are given and differ from those of an existing collection are changed in place.
+        If the collection is there, `settings` that differ from its own are changed in place.
 
         Raises:
             SpaceMismatchError: it is there, and another encoder filled it.
@@ -87,7 +86,7 @@ class CollectionManager:
             try:
                 self._create(name, encoder, settings or CollectionSettings())
             except (EngineError, CollectionExistsError):
-                if not self._exists(name):  # else another process was faster
+                if not self._exists(name):  # otherwise another process has just made it
                     raise
         collection = self.open(name) if isinstance(encoder, int) else self._claimed(name, encoder)
         if isinstance(encoder, int) and collection.dimension != encoder:
@@ -97,7 +96,7 @@ class CollectionManager:
         return collection if settings is None else self._apply(collection, settings)
 
     def open(self, name: str, encoder: Encoder | None = None) -> Collection:
-        """Open by name or alias; with an encoder, check that it belongs here.
+        """Open by name or alias. The collection keeps the encoder, if it comes with one of its space.
 
         Raises:
             CollectionNotFoundError: no such collection; the message lists those there are.
@@ -149,10 +148,10 @@ class CollectionManager:
         if metadata_in(info).get(INCOMPLETE):
             raise CollectionError(f"collection {name!r} is a copy that was interrupted: copy it again, or drop it")
         vector = choose_vector(name, info, encoder.dimension, None if layout is None else layout.vector)
-        found = layout or detect_layout(self.client, real_name, vector)
-        found = check_samples(self.client, real_name, encoder, found, samples=samples, similarity=similarity)
+        layout = layout or detect_layout(self.client, real_name, vector)
+        layout = check_samples(self.client, real_name, encoder, layout, samples=samples, similarity=similarity)
         unclaimed = before or CollectionMetadata(UNKNOWN_SPACE, 0)
-        metadata = replace(unclaimed, space=encoder.space, dimension=encoder.dimension, layout=found)
+        metadata = replace(unclaimed, space=encoder.space, dimension=encoder.dimension, layout=layout)
         Gateway(self.client, real_name).update(metadata=metadata.for_qdrant())
         return self.open(real_name, encoder)
 
@@ -161,8 +160,10 @@ class CollectionManager:
         return self._apply(self.open(name), settings)
 
     def difference(self, name: str, settings: CollectionSettings) -> dict[str, tuple[Any, Any]]:
-        """Setting -> (as it is, as wanted), for those that `ensure` would change; empty on `:memory:`, which has
-        none but the distance, `hnsw_ef` and `lexical`."""
+        """Setting -> (its value, the value in `settings`), for those that `ensure` would change.
+
+        `:memory:` has no settings but the distance, `hnsw_ef` and `lexical`; the others differ from nothing there.
+        """
         current = self.describe(name).settings
         changes = {} if current is None else current.difference(settings)
         if engine_of(self.client) == "memory":
@@ -172,7 +173,7 @@ class CollectionManager:
         return changes
 
     def describe(self, name: str) -> CollectionDescription:
-        """What the engine and the metadata tell about a collection, of whatever origin."""
+        """What the engine and the metadata say about a collection, whoever made it."""
         return describe(self.client, self.resolve(name), aliases=self.aliases())
 
     def drop(self, name: str) -> None:

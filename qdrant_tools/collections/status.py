@@ -1,10 +1,7 @@
-"""A collection, of whatever origin -> everything that its engine and its metadata tell about it.
+"""The state of a collection, whoever made it: what there is to know about it, and whether its HNSW graph is built.
 
-Guarantees: reads only; what nobody tells is None, not a guess. Does not know: encoders.
-
-Is the HNSW graph there? Building it, or waiting for it.
-
-Guarantees: on return, every vector that the engine means to index is in the graph. Does not know: what is searched.
+Guarantees: `describe` only reads, and what cannot be known is None. After `build_index` every vector that the engine
+means to index is in the graph. Does not know: encoders.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ _WIDTH = {models.Datatype.FLOAT16: 2, models.Datatype.UINT8: 1}
 
 @dataclass(frozen=True)
 class CollectionDescription:
-    """What is known about one collection; `space`, `dimension`, `settings` and `layout` only where something tells."""
+    """One collection. `space`, `dimension`, `settings` and `layout` are None for one that does not say them."""
 
     name: str
     engine: str
@@ -47,9 +44,9 @@ class CollectionDescription:
     adapter: str | None = None
     """The build of the query adapter that serves here."""
     vector_bytes: int | None = None
-    """Points times the bytes of a dense vector: in memory, unless the settings say `on_disk`. Computed."""
+    """Points times the bytes of a dense vector, computed. They are in memory, unless the settings say `on_disk`."""
     disk_bytes: int | None = None
-    """What the files take. Measured; only the embedded engine's can be."""
+    """The size of the files, measured. None unless the engine is the embedded one."""
 
 
 def describe(client: QdrantClient, name: str, *, aliases: Mapping[str, str]) -> CollectionDescription:
@@ -117,7 +114,7 @@ def wait_until_indexed(
     """Wait until the engine has nothing left to index; whether there was anything to wait for.
 
     A build that is due and not under way (status grey) is started. `progress` receives the number of vectors that got
-    into the graph since the last call; the state is asked for `every` so many seconds.
+    into the graph since the last call. The state is looked up once in `every` seconds.
 
     Raises:
         EngineError: the optimizer failed, or did not finish within `timeout` seconds.
