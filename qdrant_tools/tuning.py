@@ -1,23 +1,14 @@
-"""A collection and queries -> what each setting of the search costs and finds, and the cheapest one that finds enough.
+"""A collection and query vectors -> recall and cost of each search setting, and the cheapest one that finds enough.
 
-Every setting is measured against exact search on the same queries: recall@k (what is as near as the k-th neighbour is
-right, see `neighbours`), latency of single queries, queries per second in batches. Settings of the search (`hnsw_ef`,
-oversampling) are measured on the collection itself; settings of the index (`m`, quantisation) on a copy of its vectors
-that is built for the purpose and dropped.
+Every setting is measured against exact search on the same queries: recall@k, the latency of single queries, and queries
+per second in batches. A hit is right if it is as near as the k-th neighbour; see `search.neighbours`. Settings of the
+search (`hnsw_ef`, oversampling) are measured on the collection itself. Settings of the index (`m`, quantisation) are
+measured on a copy of its vectors, which is dropped afterwards. For the embedded engine the copy lies in a temporary
+folder. On a server it is a collection whose name begins with "embed-plus-scratch-", which a kill leaves behind.
 
-Guarantees: the collection is only read; stored vectors that serve as queries are left out of their own results.
-Latencies are those of this machine, at this moment, with this client. Does not know: texts.
-
-Query vectors and search parameters -> recall against exact search, latencies and throughput of one setting.
-
-Guarantees: a stored vector that asks is left out of what it finds; a first round of queries that warms caches is not
-counted. Does not know: which setting is good, or when two neighbours are equally near.
-
-A collection and other index settings -> a copy of its vectors, indexed so, for as long as a measurement takes.
-
-Guarantees: the copy is dropped with the context. For the embedded engine it lies in a temporary folder; on a server it
-is a collection whose name begins with "embed-plus-scratch-", which a kill leaves there.
-Does not know: what is measured.
+Guarantees: the collection is only read. Stored vectors that serve as queries are left out of their own results. Queries
+that warm caches are not counted. Latencies are those of this machine, at this moment, with this client. Does not know:
+texts.
 """
 
 from __future__ import annotations
@@ -43,7 +34,7 @@ from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import CollectionError, InputError, NotSupportedError, UsageError
 from qdrant_tools.records import Progress, Vectors
-from qdrant_tools.search.neighbours import Questions, Truth
+from qdrant_tools.search.neighbours import QueryVectors, Truth
 from qdrant_tools.validation import checked_count, checked_number, checked_vectors
 
 
@@ -65,8 +56,8 @@ class TuningGrid:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One setting and what it did. `exact` compares with every vector; the other settings then say nothing."""
+class TuningTrial:
+    """One setting and its measurement. `exact` compares with every vector and uses no other setting."""
 
     hnsw_ef: int
     m: int
@@ -82,18 +73,20 @@ class Trial:
 
 @dataclass(frozen=True)
 class TuningReport:
-    """All trials, exact search first. `chosen` is the one with the lowest median latency among those that reach the
-    target; exact search if none does, or if it is cheaper than all of them."""
+    """All trials, exact search first. `chosen` has the lowest median latency of those that reach the target.
+
+    It is exact search if no other trial reaches the target, or if exact search is cheaper than all that do.
+    """
 
     collection: str
     points: int
     queries: int
     k: int
     target_recall: float
-    trials: tuple[Trial, ...]
-    chosen: Trial
+    trials: tuple[TuningTrial, ...]
+    chosen: TuningTrial
     settings: CollectionSettings
-    """Those of the collection with the chosen ones in place; see `apply`."""
+    """The collection's settings with the chosen ones in place; see `apply`."""
 
     @property
     def reason(self) -> str:
@@ -134,8 +127,8 @@ def tune(
 ) -> TuningReport:
     """Measure the grid on query vectors (n, dimension), or on `held_out` stored vectors if there are none.
 
-    Stored vectors are like passages, not like queries: where queries can be had, they tell more. `progress` receives
-    the number of settings measured.
+    Stored vectors are like passages, not like queries: real queries say more. `progress` receives the number of
+    settings measured.
 
     Raises:
         CollectionError: the collection is empty, or has no index: build it first.
@@ -146,14 +139,14 @@ def tune(
     checked_count("held_out", held_out)
     checked_number("target_recall", target_recall, above=0, most=1)
     current = _current(collection)
-    questions = _questions(collection, queries, held_out)
+    vectors = _query_vectors(collection, queries, held_out)
     grid = grid or TuningGrid()
-    truth = Truth.of(collection, questions, k)
+    truth = Truth.of(collection, vectors, k)
     exact = measure(collection, truth, params=collection.search_params(exact=True))
     trials = [_trial(current, exact, exact_search=True)]
     if progress is not None:
         progress(1)
-    candidates: dict[Trial, CollectionSettings] = {trials[0]: current}
+    candidates: dict[TuningTrial, CollectionSettings] = {trials[0]: current}
     for settings, measured in _measured(collection, current, grid, truth):
         trial = _trial(settings, measured)
         trials.append(trial)
@@ -164,19 +157,23 @@ def tune(
     chosen = min(enough, key=lambda trial: (trial.p50_ms, not trial.exact), default=trials[0])
     points = collection.gateway.count()
     return TuningReport(
-        collection.name, points, len(questions.vectors), k, target_recall, tuple(trials), chosen, candidates[chosen]
+        collection.name, points, len(vectors.vectors), k, target_recall, tuple(trials), chosen, candidates[chosen]
     )
 
 
-def apply(manager: CollectionManager, report: TuningReport) -> Collection:
-    """Store the chosen `hnsw_ef` (and index settings, which are then rebuilt) with the collection.
+def apply(collection: Collection, report: TuningReport) -> Collection:
+    """Store the chosen settings with the collection: `hnsw_ef`, and those of the index, which is rebuilt for them.
 
     Raises:
-        UsageError: exact search was chosen: that is asked for with each search.
+        UsageError: exact search was chosen, which each search has to ask for.
+        InputError: the report is about another collection.
     """
+    if report.collection != collection.name:
+        raise InputError(f"the report is about collection {report.collection!r}, this is {collection.name!r}")
     if report.chosen.exact:
         raise UsageError(f"{report.reason}: there is no setting to store, search with exact=True")
-    return manager.change(report.collection, report.settings)
+    changed = CollectionManager(collection.client).change(collection.name, report.settings)
+    return replace(changed, encoder=collection.encoder)
 
 
 def _current(collection: Collection) -> CollectionSettings:
@@ -190,12 +187,12 @@ def _current(collection: Collection) -> CollectionSettings:
     return described.settings
 
 
-def _questions(collection: Collection, queries: ArrayLike | None, held_out: int) -> Questions:
+def _query_vectors(collection: Collection, queries: ArrayLike | None, held_out: int) -> QueryVectors:
     if queries is not None:
-        return Questions(checked_vectors(queries, dimension=collection.dimension, what="query vectors"))
+        return QueryVectors(checked_vectors(queries, dimension=collection.dimension, what="query vectors"))
     if held_out < 1:
         raise InputError(f"held_out is {held_out}, expected at least 1")
-    return Questions.of_stored(collection, held_out)
+    return QueryVectors.of_stored(collection, held_out)
 
 
 def _measured(
@@ -214,9 +211,9 @@ def _measured(
                     yield from _searches(copy, built, grid, truth)
 
 
-def _same_index(wanted: CollectionSettings, current: CollectionSettings) -> bool:
-    kept = [each.quantization and each.quantization.stored for each in (wanted, current)]
-    return wanted.m == current.m and kept[0] == kept[1]
+def _same_index(one: CollectionSettings, other: CollectionSettings) -> bool:
+    stored = [settings.quantization and settings.quantization.stored for settings in (one, other)]
+    return one.m == other.m and stored[0] == stored[1]
 
 
 def _searches(
@@ -234,10 +231,10 @@ def _searches(
             yield settings, measure(searching, truth, params=params)
 
 
-def _trial(settings: CollectionSettings, measured: Measured, *, exact_search: bool = False) -> Trial:
+def _trial(settings: CollectionSettings, measured: Measured, *, exact_search: bool = False) -> TuningTrial:
     quantization = settings.quantization
     p50, p95, p99 = np.percentile(measured.latencies_ms, [50, 95, 99])
-    return Trial(
+    return TuningTrial(
         hnsw_ef=settings.hnsw_ef,
         m=settings.m,
         quantization="none" if quantization is None else quantization.label,
@@ -252,10 +249,13 @@ def _trial(settings: CollectionSettings, measured: Measured, *, exact_search: bo
 
 
 WARM_UP = 5
+"""Queries that are sent before the clock runs."""
 
 
 @dataclass(frozen=True)
 class Measured:
+    """What one setting finds and costs."""
+
     recall: float
     latencies_ms: tuple[float, ...]
     queries_per_second: float
@@ -266,22 +266,22 @@ def measure(collection: Collection, truth: Truth, *, params: models.SearchParams
 
     `collection` is that of `truth`, or a copy of it with another index.
     """
-    questions, k = truth.questions, truth.k
-    limit = k + questions.extra
-    for row in questions.vectors[:WARM_UP]:
+    queries, k = truth.queries, truth.k
+    limit = k + queries.extra
+    for row in queries.vectors[:WARM_UP]:
         _single(collection, row, params, limit)
     latencies, found = [], []
-    for number, row in enumerate(questions.vectors):
+    for number, row in enumerate(queries.vectors):
         start = time.perf_counter()
         points = _single(collection, row, params, limit)
         latencies.append((time.perf_counter() - start) * 1000)
         ids, scores = [plain_id(point.id) for point in points], [point.score for point in points]
-        found.append([name for name, _ in questions.without_own(number, ids, scores)])
-    requests = questions.requests(collection, params, k)
+        found.append([point for point, _ in queries.without_own(number, ids, scores)])
+    requests = queries.requests(collection, params, k)
     start = time.perf_counter()
     collection.gateway.query_batch(requests)
     seconds = time.perf_counter() - start
-    return Measured(truth.recall(found), tuple(latencies), len(questions.vectors) / seconds)
+    return Measured(truth.recall(found), tuple(latencies), len(queries.vectors) / seconds)
 
 
 def _single(
@@ -298,7 +298,7 @@ PREFIX = "embed-plus-scratch-"
 def scratch_copy(collection: Collection, settings: CollectionSettings) -> Iterator[Collection]:
     """Copy ids and dense vectors into a new collection with these settings, and build its index."""
     name = PREFIX + uuid.uuid4().hex[:12]
-    with _place(collection.client) as client:
+    with _client_for_copy(collection.client) as client:
         try:
             copy = _filled(client, name, collection, replace(settings, lexical=None, payload_indexes={}))
             yield copy
@@ -307,7 +307,7 @@ def scratch_copy(collection: Collection, settings: CollectionSettings) -> Iterat
 
 
 @contextmanager
-def _place(client: QdrantClient) -> Iterator[QdrantClient]:
+def _client_for_copy(client: QdrantClient) -> Iterator[QdrantClient]:
     if engine_of(client) == "server":
         yield client
         return

@@ -16,7 +16,7 @@ from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.evaluate.retrieval.files import read_query_texts
 from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.errors import InputError, UsageError
-from qdrant_tools.tuning import Trial, TuningGrid, TuningReport, apply
+from qdrant_tools.tuning import TuningGrid, TuningReport, TuningTrial
 
 app = typer.Typer()
 
@@ -119,7 +119,7 @@ def tune_command(
         applied = keep and not report.chosen.exact
         if applied:
             with reporter.step("apply", None):
-                apply(manager, report)
+                docs.apply_tuning(report)
     if plot is not None:
         from llama_index_embed_plus.evaluate.plots.pages import recall_latency
 
@@ -169,7 +169,7 @@ def _show(report: TuningReport) -> None:
     say(report.reason)
 
 
-def _label(trial: Trial) -> str:
+def _label(trial: TuningTrial) -> str:
     if trial.exact:
         return "exact"
     quantized = "" if trial.quantization == "none" else f" {trial.quantization} x{trial.oversampling:g}"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # these modules import this one
     from qdrant_tools.mining.rules import Judge, MiningSettings
     from qdrant_tools.search.dense import HitGroup
     from qdrant_tools.search.hybrid import Fusion
-    from qdrant_tools.search.options import PlainFilter, SearchArguments
+    from qdrant_tools.search.options import PlainFilter, SearchKwargs
     from qdrant_tools.tuning import TuningGrid, TuningReport
 
 
@@ -156,26 +156,26 @@ class Collection:
             delete_missing=delete_missing,
         )
 
-    def search(self, query: str, **options: Unpack[SearchArguments]) -> list[Hit]:
+    def search(self, query: str, **options: Unpack[SearchKwargs]) -> list[Hit]:
         """Find the `k` (10) passages nearest to a query. Options: the fields of `search.SearchOptions`."""
         from qdrant_tools.search.dense import search
 
         return search(self, query, self._own_encoder(), **options)
 
-    def search_batch(self, queries: Sequence[str], **options: Unpack[SearchArguments]) -> list[list[Hit]]:
+    def search_batch(self, queries: Sequence[str], **options: Unpack[SearchKwargs]) -> list[list[Hit]]:
         """Find the `k` nearest passages of each query, in the order of the queries. Options as in `search`."""
         from qdrant_tools.search.dense import search_batch
 
         return search_batch(self, queries, self._own_encoder(), **options)
 
-    def search_vectors(self, vectors: ArrayLike, **options: Unpack[SearchArguments]) -> list[list[Hit]]:
+    def search_vectors(self, vectors: ArrayLike, **options: Unpack[SearchKwargs]) -> list[list[Hit]]:
         """As `search_batch`, for query vectors (n, dimension) of the collection's space. Needs no encoder."""
         from qdrant_tools.search.dense import search_vectors
 
         return search_vectors(self, vectors, **options)
 
     def search_groups(
-        self, query: str, *, by: str, group_size: int = 3, **options: Unpack[SearchArguments]
+        self, query: str, *, by: str, group_size: int = 3, **options: Unpack[SearchKwargs]
     ) -> list[HitGroup]:
         """Find the `k` nearest groups of passages that share the metadata field `by`; see `search.search_groups`."""
         from qdrant_tools.search.dense import search_groups
@@ -244,10 +244,22 @@ class Collection:
         held_out: int = 200,
         progress: Progress | None = None,
     ) -> TuningReport:
-        """Measure recall and latency of search settings on query vectors, or on stored ones; see `tuning.tune`."""
+        """Measure recall and latency of search settings; see `tuning.tune`.
+
+        `queries` are texts, or vectors (n, dimension) of the collection's space, or None: `held_out` stored vectors.
+        """
+        from qdrant_tools.search.dense import checked_queries, encoded
         from qdrant_tools.tuning import tune
 
+        if isinstance(queries, list | tuple) and any(isinstance(query, str) for query in queries):
+            queries = encoded(self, checked_queries(queries), self._own_encoder())
         return tune(self, queries, k=k, target_recall=target_recall, grid=grid, held_out=held_out, progress=progress)
+
+    def apply_tuning(self, report: TuningReport) -> Collection:
+        """Store the settings that `tune` chose with the collection, for every search; see `tuning.apply`."""
+        from qdrant_tools.tuning import apply
+
+        return apply(self, report)
 
     def _own_encoder(self) -> Encoder:
         if self.encoder is None:

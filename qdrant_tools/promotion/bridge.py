@@ -19,11 +19,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qdrant_tools.client.gateway import PointId
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import fetch, sample_vectors
 from qdrant_tools.errors import InputError, NotSupportedError, SpaceMismatchError
 from qdrant_tools.records import Encoder, Vectors
-from qdrant_tools.search.neighbours import PointId, exact_depth, nearest_of, recall_at
+from qdrant_tools.search.neighbours import exact_depth, nearest_of, recall_at
 from qdrant_tools.validation import checked_unit_vectors, checked_vectors, unit_rows
 
 BridgeMethod = Literal["procrustes", "low-rank"]
@@ -185,7 +186,7 @@ def measure_bridge(
     bridge = fit_bridge(fitted, method=method, rank=rank)
     vectors = encoder.encode_queries(queries)
     depth = exact_depth(k)
-    truth = [nearest_of(ranking, k, asked=depth) for ranking in _nearest(vectors, searched.new, depth)]
+    truth = [nearest_of(ranking, k, depth=depth) for ranking in _nearest(vectors, searched.new, depth)]
 
     def exact_scores(rows: Mapping[int, Sequence[PointId]]) -> dict[int, dict[PointId, float]]:
         return {

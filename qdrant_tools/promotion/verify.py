@@ -20,7 +20,7 @@ from qdrant_tools.promotion.in_place import count_missing
 from qdrant_tools.promotion.sync import differences
 from qdrant_tools.records import Encoder, HeldOut, Vectors
 from qdrant_tools.search.dense import search_batch
-from qdrant_tools.search.neighbours import Questions, Truth
+from qdrant_tools.search.neighbours import QueryVectors, Truth
 from qdrant_tools.validation import checked_count, checked_number, checked_unit_vectors, unit_rows
 
 
@@ -162,9 +162,9 @@ def _check_cosine(texts: list[str], stored: Vectors, encoder: Encoder, gates: Ga
 
 
 def _check_recall(target: Collection, stored: Vectors, gates: Gates) -> Check:
-    questions = Questions(stored)
-    hits = target.gateway.query_batch(questions.requests(target, target.search_params(), gates.k))
-    truth = Truth.of(target, questions, gates.k)
+    queries = QueryVectors(stored)
+    hits = target.gateway.query_batch(queries.requests(target, target.search_params(), gates.k))
+    truth = Truth.of(target, queries, gates.k)
     recall = truth.recall([[plain_id(point.id) for point in points] for points in hits])
     return Check(f"recall@{gates.k} against exact", recall >= gates.recall, recall, f"at least {gates.recall}")
 

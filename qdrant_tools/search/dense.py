@@ -20,7 +20,7 @@ from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import InputError
 from qdrant_tools.records import Encoder, Hit, Vectors
 from qdrant_tools.search.neighbours import levelled
-from qdrant_tools.search.options import SearchArguments, SearchOptions
+from qdrant_tools.search.options import SearchKwargs, SearchOptions
 from qdrant_tools.validation import brief, checked_count, checked_text, checked_unit_vectors, checked_vectors
 
 
@@ -32,13 +32,13 @@ class HitGroup:
     hits: tuple[Hit, ...]
 
 
-def search(collection: Collection, query: str, encoder: Encoder, **how: Unpack[SearchArguments]) -> list[Hit]:
+def search(collection: Collection, query: str, encoder: Encoder, **kwargs: Unpack[SearchKwargs]) -> list[Hit]:
     """Find the k passages nearest to a query. Arguments as in `SearchOptions`, errors as in `search_batch`."""
-    return search_batch(collection, [query], encoder, **how)[0]
+    return search_batch(collection, [query], encoder, **kwargs)[0]
 
 
 def search_batch(
-    collection: Collection, queries: Sequence[str], encoder: Encoder, **how: Unpack[SearchArguments]
+    collection: Collection, queries: Sequence[str], encoder: Encoder, **kwargs: Unpack[SearchKwargs]
 ) -> list[list[Hit]]:
     """Find the k nearest passages for each query, in the order of the queries. Arguments as in `SearchOptions`.
 
@@ -48,16 +48,16 @@ def search_batch(
     """
     if not checked_queries(queries):
         return []
-    return search_vectors(collection, encoded(collection, queries, encoder), **how)
+    return search_vectors(collection, encoded(collection, queries, encoder), **kwargs)
 
 
-def search_vectors(collection: Collection, vectors: ArrayLike, **how: Unpack[SearchArguments]) -> list[list[Hit]]:
+def search_vectors(collection: Collection, vectors: ArrayLike, **kwargs: Unpack[SearchKwargs]) -> list[list[Hit]]:
     """As `search_batch`, for query vectors (n, dimension) of the collection's space.
 
     Raises:
         VectorError: wrong shape, NaN, or a row of zeros.
     """
-    options = SearchOptions(**how)
+    options = SearchOptions(**kwargs)
     rows = checked_vectors(vectors, dimension=collection.dimension, what="query vectors")
     template = options.request(collection)
     requests = [template.model_copy(update={"query": options.query(row)}) for row in rows.tolist()]
@@ -71,7 +71,7 @@ def search_groups(
     *,
     by: str,
     group_size: int = 3,
-    **how: Unpack[SearchArguments],
+    **kwargs: Unpack[SearchKwargs],
 ) -> list[HitGroup]:
     """Find the k nearest groups of passages, each with its best hits; `by` is the metadata field they share.
 
@@ -81,7 +81,7 @@ def search_groups(
     Raises:
         SpaceMismatchError, InputError: as in `search_batch`; `diversity` cannot be had for groups.
     """
-    options = SearchOptions(**how)
+    options = SearchOptions(**kwargs)
     checked_count("group_size", group_size)
     if options.diversity is not None:
         raise InputError("diversity is for single hits: groups by a field are diverse by that field already")

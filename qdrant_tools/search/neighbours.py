@@ -1,27 +1,27 @@
 """Which neighbours are equally near, and how many of the nearest ones a search found.
 
-Two rules about ties, for everything here that ranks or measures:
+Two rules about ties, for everything that ranks or measures:
 
-- Scores that differ by rounding alone are the same score (`levelled`): which of them comes out larger depends on the
-  machine's order of summation, so that the ids decide instead.
-- A search is right about a neighbour if that is as near as the k-th nearest one (`recall_at`), whichever of several
-  equally near passages it returned. What counts is the exact score of what was found, never the score that the search
-  gave: with compressed vectors and no rescoring the two are not comparable.
+- Scores that differ by rounding alone are the same score (`levelled`). Which of them comes out larger depends on the
+  machine's order of summation, so the ids decide instead.
+- A hit is right if it is as near as the k-th nearest neighbour (`recall_at`), whichever of several equally near ones it
+  is. Its exact score counts, never the score that the search gave: the scores of compressed vectors are not comparable
+  with exact ones.
 
-Guarantees: the recall of the exact search itself is 1, however many vectors are equal. Does not know: how the search
-that is measured was made.
+Guarantees: the recall of the exact search itself is 1, however many vectors are equal. Does not know: how the measured
+search was made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from qdrant_client import models
 
-from qdrant_tools.client.gateway import plain_id
+from qdrant_tools.client.gateway import PointId, plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import random_passages
 from qdrant_tools.errors import CollectionError
@@ -32,9 +32,8 @@ ROUNDING = 2e-6
 TIE = 1e-5
 """The same for recall, where a wrong "as near" costs a user nothing and a wrong "farther" is a false alarm."""
 
-PointId = str | int
 ExactScores = Callable[[Mapping[int, Sequence[PointId]]], Mapping[int, Mapping[PointId, float]]]
-"""Number of the query -> ids, to number of the query -> the exact score of each of them."""
+"""Ids by the number of their query -> the exact score of each of them, by the same numbers."""
 
 
 def levelled(scores: ArrayLike) -> NDArray[np.float64]:
@@ -46,23 +45,23 @@ def levelled(scores: ArrayLike) -> NDArray[np.float64]:
     if (falling[:-1] - falling[1:] > room).all():
         return values
     best = np.inf
-    for place, value in zip(order.tolist(), falling.tolist(), strict=True):
+    for index, value in zip(order.tolist(), falling.tolist(), strict=True):
         best = best if best - value <= room else value
-        values[place] = best
+        values[index] = best
     return values
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """The exact answer to one query: what is as near as the k-th nearest."""
+    """The exact answer to one query: the points that are at least as near as the k-th nearest."""
 
     k: int
-    """How many there are to find: fewer than asked for in a small collection."""
+    """How many there are to find: fewer than requested in a small collection."""
     near: frozenset[PointId]
     least: float
     """The score from which on a point is as near."""
-    all_known: bool
-    """Whether `near` holds all that are: not where more points tie than were looked at."""
+    complete: bool
+    """Whether `near` holds all such points; not if more points tie than the exact search returned."""
 
 
 def exact_depth(k: int) -> int:
@@ -70,42 +69,47 @@ def exact_depth(k: int) -> int:
     return k + max(50, k)
 
 
-def nearest_of(exact: Sequence[tuple[PointId, float]], k: int, *, asked: int) -> Nearest:
-    """The answer that an exact search gives, of which the best `asked` were to be returned, best first."""
+def nearest_of(exact: Sequence[tuple[PointId, float]], k: int, *, depth: int) -> Nearest:
+    """The answer that an exact search gives: the `depth` best ids and scores, or all there are, best first."""
     if not exact:
-        return Nearest(0, frozenset(), np.inf, all_known=True)
+        return Nearest(0, frozenset(), np.inf, complete=True)
     least = exact[min(k, len(exact)) - 1][1] - TIE * max(abs(exact[0][1]), abs(exact[-1][1]))
-    near = frozenset(name for name, score in exact if score >= least)
-    return Nearest(min(k, len(exact)), near, least, all_known=len(exact) < asked or len(near) < len(exact))
+    near = frozenset(point for point, score in exact if score >= least)
+    return Nearest(min(k, len(exact)), near, least, complete=len(exact) < depth or len(near) < len(exact))
 
 
 def recall_at(k: int, found: Sequence[Sequence[PointId]], exact: Sequence[Nearest], exact_scores: ExactScores) -> float:
     """Mean share of the k nearest (or of all there are) that a search found; 1 where there is nothing to find.
 
-    `exact_scores` is asked for what may tie with the k-th nearest beyond the points that the exact search returned.
+    `exact_scores` is called for hits that may tie with the k-th nearest beyond the points that the exact search
+    returned.
     """
-    firsts = [list(dict.fromkeys(ids))[:k] for ids in found]
-    pairs = list(zip(firsts, exact, strict=True))
-    open_ = {n: [i for i in ids if i not in right.near] for n, (ids, right) in enumerate(pairs) if not right.all_known}
-    asked = {number: ids for number, ids in open_.items() if ids}
-    scores = exact_scores(asked) if asked else {}
+    hits = [list(dict.fromkeys(ids))[:k] for ids in found]
+    undecided = {
+        number: [point for point in ids if point not in truth.near]
+        for number, (ids, truth) in enumerate(zip(hits, exact, strict=True))
+        if not truth.complete
+    }
+    undecided = {number: ids for number, ids in undecided.items() if ids}
+    scores = exact_scores(undecided) if undecided else {}
     shares = []
-    for number, (ids, right) in enumerate(pairs):
-        its = scores.get(number, {})
-        near = sum(each in right.near or its.get(each, -np.inf) >= right.least for each in ids)
-        shares.append(min(near / right.k, 1.0) if right.k else 1.0)
+    for number, (ids, truth) in enumerate(zip(hits, exact, strict=True)):
+        of_query = scores.get(number, {})
+        near = sum(point in truth.near or of_query.get(point, -np.inf) >= truth.least for point in ids)
+        # where more than k points tie, a search may find more near ones than there are to find
+        shares.append(min(near / truth.k, 1.0) if truth.k else 1.0)
     return float(np.mean(shares))
 
 
 @dataclass(frozen=True)
-class Questions:
-    """Query vectors (n, dimension); `own` are the points that stored vectors come from, or nothing."""
+class QueryVectors:
+    """Query vectors (n, dimension). If they are stored vectors, `own` are the points they come from."""
 
     vectors: Vectors
-    own: tuple[PointId, ...] = field(default=())
+    own: tuple[PointId, ...] = ()
 
     @classmethod
-    def of_stored(cls, collection: Collection, count: int) -> Questions:
+    def of_stored(cls, collection: Collection, count: int) -> QueryVectors:
         """Random stored vectors."""
         passages = random_passages(collection, count)
         if not passages:
@@ -114,13 +118,13 @@ class Questions:
         return cls(vectors, tuple(passage.point_id for passage in passages))
 
     def without_own(self, number: int, ids: Sequence[PointId], scores: Iterable[float]) -> list[tuple[PointId, float]]:
-        """The ids and scores that a query found, without the point that it comes from."""
+        """The ids and scores that query `number` found, without the point that it comes from."""
         own = self.own[number] if self.own else None
-        return [(each, float(score)) for each, score in zip(ids, scores, strict=True) if each != own]
+        return [(point, float(score)) for point, score in zip(ids, scores, strict=True) if point != own]
 
     @property
     def extra(self) -> int:
-        """How many more to ask for, so that k are left."""
+        """How many more hits to ask for, so that k are left without the query's own point."""
         return 1 if self.own else 0
 
     def requests(self, collection: Collection, params: models.SearchParams | None, k: int) -> list[models.QueryRequest]:
@@ -133,38 +137,38 @@ class Questions:
 
 @dataclass(frozen=True)
 class Truth:
-    """What exact search finds for some questions in one collection."""
+    """What exact search finds for some query vectors in one collection."""
 
     collection: Collection
-    questions: Questions
+    queries: QueryVectors
     k: int
     nearest: tuple[Nearest, ...]
 
     @classmethod
-    def of(cls, collection: Collection, questions: Questions, k: int) -> Truth:
-        """Ask the collection, comparing with every vector."""
+    def of(cls, collection: Collection, queries: QueryVectors, k: int) -> Truth:
+        """Search the collection, comparing with every vector."""
         depth = exact_depth(k)
-        found = collection.gateway.rankings(
-            questions.vectors,
-            [depth + questions.extra] * len(questions.vectors),
+        rankings = collection.gateway.rankings(
+            queries.vectors,
+            [depth + queries.extra] * len(queries.vectors),
             using=collection.layout.vector or None,
             params=collection.search_params(exact=True),
         )
-        exact = [questions.without_own(number, ids, scores) for number, (ids, scores) in enumerate(found)]
-        return cls(collection, questions, k, tuple(nearest_of(each, k, asked=depth) for each in exact))
+        exact = [queries.without_own(number, ids, scores) for number, (ids, scores) in enumerate(rankings)]
+        return cls(collection, queries, k, tuple(nearest_of(ranking, k, depth=depth) for ranking in exact))
 
     def recall(self, found: Sequence[Sequence[PointId]]) -> float:
-        """The recall@k of a search that found these points, best first, for each of the questions."""
+        """The recall@k of a search that found these points, best first, for each query."""
         return recall_at(self.k, found, self.nearest, self._scores)
 
-    def _scores(self, asked: Mapping[int, Sequence[PointId]]) -> dict[int, dict[PointId, float]]:
-        requests = self.questions.requests(self.collection, self.collection.search_params(exact=True), self.k)
+    def _scores(self, ids_of: Mapping[int, Sequence[PointId]]) -> dict[int, dict[PointId, float]]:
+        requests = self.queries.requests(self.collection, self.collection.search_params(exact=True), self.k)
         chosen = [
             requests[number].model_copy(update={"filter": _only(ids), "limit": len(ids)})
-            for number, ids in asked.items()
+            for number, ids in ids_of.items()
         ]
         found = self.collection.gateway.query_batch(chosen)
-        return {number: {plain_id(p.id): p.score for p in points} for number, points in zip(asked, found, strict=True)}
+        return {number: {plain_id(p.id): p.score for p in points} for number, points in zip(ids_of, found, strict=True)}
 
 
 def _only(ids: Sequence[PointId]) -> models.Filter:

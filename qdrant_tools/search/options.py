@@ -25,7 +25,7 @@ MMR_CANDIDATES = 100
 """Nearest passages among which `diversity` chooses, or ten times `k` if that is more."""
 
 
-class SearchArguments(TypedDict, total=False):
+class SearchKwargs(TypedDict, total=False):
     """The fields of `SearchOptions` as keyword arguments."""
 
     k: int

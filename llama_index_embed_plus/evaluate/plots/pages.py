@@ -24,7 +24,7 @@ from qdrant_tools.mining.miner import BINS_PER_UNIT
 from qdrant_tools.monitor.report import MonitorReport
 from qdrant_tools.monitor.signals import Share
 from qdrant_tools.records import Qrels, Run
-from qdrant_tools.tuning import Trial, TuningReport
+from qdrant_tools.tuning import TuningReport, TuningTrial
 
 if TYPE_CHECKING:
     from llama_index_embed_plus.evaluate.plots.picture import Picture
@@ -158,7 +158,7 @@ def recall_latency(path: Path | None, report: TuningReport) -> Picture:
     """Write one panel: every setting that was tried by its recall and its median latency, the chosen one marked."""
     reason = textwrap.fill(report.reason, 60)
     figure, axis = page(1, f"{report.collection}: {report.points} points, {report.queries} queries\n{reason}")
-    families: dict[str, list[Trial]] = {}
+    families: dict[str, list[TuningTrial]] = {}
     for trial in report.trials:
         quantized = "" if trial.quantization == "none" else f", {trial.quantization} x{trial.oversampling:g}"
         families.setdefault("exact" if trial.exact else f"m={trial.m}{quantized}", []).append(trial)

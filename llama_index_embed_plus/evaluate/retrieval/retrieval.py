@@ -15,6 +15,7 @@ from qdrant_client import models
 
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
 from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, report_of, texts_by_id
+from qdrant_tools.client.gateway import PointId
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import fetch
 from qdrant_tools.errors import InputError, SpaceMismatchError, UsageError
@@ -22,7 +23,7 @@ from qdrant_tools.metrics import ranked
 from qdrant_tools.records import Encoder, Hit, Qrels, Query, Run
 from qdrant_tools.search.dense import checked_queries, search_batch
 from qdrant_tools.search.hybrid import Fusion, search_hybrid, search_lexical
-from qdrant_tools.search.neighbours import TIE, PointId, nearest_of, recall_at
+from qdrant_tools.search.neighbours import TIE, nearest_of, recall_at
 from qdrant_tools.search.options import PlainFilter
 from qdrant_tools.validation import checked_count
 
@@ -118,7 +119,7 @@ def overlap(approximate: RetrievalReport, exact: RetrievalReport) -> float:
         return 0.0
     runs = [(approximate.run.get(query, {}), exact.run[query]) for query in queries]
     k = max(len(best) for _, best in runs)
-    right = [nearest_of([(passage, best[passage]) for passage in ranked(best)], k, asked=k) for _, best in runs]
+    right = [nearest_of([(passage, best[passage]) for passage in ranked(best)], k, depth=k) for _, best in runs]
 
     def scores(doubtful: Mapping[int, Sequence[PointId]]) -> dict[int, dict[PointId, float]]:
         comparable = {number: ids for number, ids in doubtful.items() if _alike(*runs[number])}

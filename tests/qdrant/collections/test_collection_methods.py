@@ -161,7 +161,13 @@ def test_tuning_by_method_measures_the_grid(docs, encoder, request):
     report = docs.tune(encoder.encode_queries(QUERIES), k=3, target_recall=0.5, grid=grid)
     assert [trial.hnsw_ef for trial in report.trials if not trial.exact] == [8, 64]
     assert (report.queries, report.k, report.target_recall) == (2, 3, 0.5)
-    assert docs.tune(grid=grid, held_out=7).queries == 7
+    assert docs.tune(QUERIES, grid=grid).queries == 2 and docs.tune(grid=grid, held_out=7).queries == 7
+    if not report.chosen.exact:
+        applied = docs.apply_tuning(report)
+        assert applied.hnsw_ef == report.chosen.hnsw_ef and applied.encoder is encoder
+    other = CollectionManager(docs.client).ensure("other", encoder)
+    with pytest.raises(InputError, match="the report is about collection 'docs', this is 'other'"):
+        other.apply_tuning(report)
 
 
 def test_another_encoder_of_the_space_can_take_over(docs, encoder):

@@ -16,7 +16,7 @@ from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.collections.status import build_index
 from qdrant_tools.search.neighbours import (
     ROUNDING,
-    Questions,
+    QueryVectors,
     Truth,
     exact_depth,
     levelled,
@@ -50,21 +50,21 @@ def client(request, tmp_path):
 
 def test_equally_near_passages_are_equally_right():
     exact = [("a", 0.9), ("b", 0.8), ("c", 0.8), ("d", 0.1)]
-    right = nearest_of(exact, 2, asked=exact_depth(2))
+    right = nearest_of(exact, 2, depth=exact_depth(2))
     assert right.near == {"a", "b", "c"} and right.k == 2
     assert recall_at(2, [["a", "c"], ["a", "d"]], [right, right], nobody) == 0.75
 
 
 def test_scores_that_differ_by_rounding_are_equal_and_others_are_not():
-    right = nearest_of([("a", 0.9), ("b", 0.8), ("c", 0.8 - 1e-6), ("d", 0.7999)], 2, asked=60)
+    right = nearest_of([("a", 0.9), ("b", 0.8), ("c", 0.8 - 1e-6), ("d", 0.7999)], 2, depth=60)
     assert right.near == {"a", "b", "c"}
-    large = nearest_of([("a", 900.0), ("b", 800.0), ("c", 799.999), ("d", 799.9)], 2, asked=60)
+    large = nearest_of([("a", 900.0), ("b", 800.0), ("c", 799.999), ("d", 799.9)], 2, depth=60)
     assert large.near == {"a", "b", "c"}, "rounding is a share of the scores"
 
 
 def test_what_ties_beyond_the_exact_answer_is_looked_at_again():
     exact = [(n, 1.0) for n in range(60)]
-    right = nearest_of(exact, 10, asked=60)
+    right = nearest_of(exact, 10, depth=60)
     asked = []
 
     def scores(doubtful):
@@ -76,26 +76,26 @@ def test_what_ties_beyond_the_exact_answer_is_looked_at_again():
 
 
 def test_a_hit_counts_once_and_only_among_the_first_k():
-    right = nearest_of([("a", 0.9), ("b", 0.8), ("c", 0.1)], 2, asked=60)
+    right = nearest_of([("a", 0.9), ("b", 0.8), ("c", 0.1)], 2, depth=60)
     assert recall_at(2, [["a", "a", "c"], ["c", "a", "b"]], [right, right], nobody) == 0.5
 
 
 def test_where_there_is_less_than_k_to_find_all_of_it_is_everything():
-    few = nearest_of([("a", 0.9), ("b", 0.1)], 10, asked=60)
+    few = nearest_of([("a", 0.9), ("b", 0.1)], 10, depth=60)
     assert recall_at(10, [["b", "a"]], [few], nobody) == 1.0
-    assert recall_at(10, [[]], [nearest_of([], 10, asked=60)], nobody) == 1.0
+    assert recall_at(10, [[]], [nearest_of([], 10, depth=60)], nobody) == 1.0
 
 
 def test_a_thousand_equal_vectors_are_all_found_by_any_ten_of_them(client):
     collection = filled(client, np.tile(unit(np.ones(SIZE)), (1000, 1)))
-    truth = Truth.of(collection, Questions(unit(np.ones((1, SIZE)))), 10)
+    truth = Truth.of(collection, QueryVectors(unit(np.ones((1, SIZE)))), 10)
     assert truth.recall([list(range(990, 1000))]) == truth.recall([list(range(500, 510))]) == 1.0
     assert truth.recall([list(range(995, 1000))]) == 0.5, "five are five of ten"
 
 
 def test_a_farther_one_is_a_loss_however_many_tie(client):
     rows = unit(np.concatenate([np.ones((200, SIZE)), np.eye(SIZE)[:4]]))
-    truth = Truth.of(filled(client, rows), Questions(unit(np.ones((1, SIZE)))), 10)
+    truth = Truth.of(filled(client, rows), QueryVectors(unit(np.ones((1, SIZE)))), 10)
     assert truth.recall([[*range(150, 158), 200, 203]]) == 0.8
     assert truth.recall([[*range(150, 159), 10**6]]) == 0.9, "a point that is gone is not found"
 
@@ -103,7 +103,7 @@ def test_a_farther_one_is_a_loss_however_many_tie(client):
 def test_a_stored_vector_does_not_count_as_its_own_neighbour(client):
     rows = unit(np.random.default_rng(0).normal(size=(30, SIZE)))
     collection = filled(client, rows)
-    truth = Truth.of(collection, Questions(rows[:3], own=(0, 1, 2)), 5)
+    truth = Truth.of(collection, QueryVectors(rows[:3], own=(0, 1, 2)), 5)
     order = np.argsort(-(rows[:3] @ rows.T), axis=1)
     found = [[int(each) for each in line if each != own][:5] for own, line in enumerate(order)]
     assert truth.recall(found) == 1.0
@@ -116,7 +116,7 @@ def test_scores_of_compressed_vectors_are_not_taken_for_exact_ones(tmp_path):
     rows = unit(np.random.default_rng(1).normal(size=(600, SIZE)))
     settings = CollectionSettings(quantization=Quantization("binary", rescore=False), full_scan_threshold=10)
     collection = filled(client, rows, settings=settings)
-    questions = Questions(rows[:20])
+    questions = QueryVectors(rows[:20])
     found = [[p.id for p in each] for each in collection.gateway.query_batch(questions.requests(collection, None, 10))]
     by_hand = np.argsort(-(rows[:20] @ rows.T), axis=1)[:, :10]
     plain = float(np.mean([len(set(ids) & set(line.tolist())) / 10 for ids, line in zip(found, by_hand)]))
@@ -129,7 +129,7 @@ def test_exact_search_has_a_recall_of_one_whatever_the_datatype(tmp_path):
     rows = unit(np.random.default_rng(2).integers(0, 2, size=(500, SIZE)) + 0.01)
     for datatype in ("float32", "float16"):
         collection = filled(client, rows, name=datatype, settings=CollectionSettings(datatype=datatype))
-        questions = Questions(rows[:50])
+        questions = QueryVectors(rows[:50])
         exact = models.SearchParams(exact=True)
         found = [
             [p.id for p in client.query_points(datatype, row, limit=10, search_params=exact).points]

@@ -83,19 +83,21 @@ def test_nothing_is_left_behind(manager, report):
 
 
 def test_the_chosen_beam_is_stored_with_the_collection(manager):
-    found = tune(manager.open("numbers"), k=5, target_recall=0.3, grid=TuningGrid(hnsw_ef=(33,)), held_out=20)
+    collection = manager.open("numbers")
+    found = tune(collection, k=5, target_recall=0.3, grid=TuningGrid(hnsw_ef=(33,)), held_out=20)
     if found.chosen.exact:
         with pytest.raises(UsageError, match="search with exact=True"):
-            apply(manager, found)
+            apply(collection, found)
     else:
-        assert apply(manager, found).hnsw_ef == manager.open("numbers").hnsw_ef == 33
+        assert apply(collection, found).hnsw_ef == manager.open("numbers").hnsw_ef == 33
 
 
 def test_a_target_that_no_graph_reaches_is_exact_searchs(manager):
-    found = tune(manager.open("numbers"), target_recall=1.0, grid=TuningGrid(hnsw_ef=(10,)), held_out=30)
+    collection = manager.open("numbers")
+    found = tune(collection, target_recall=1.0, grid=TuningGrid(hnsw_ef=(10,)), held_out=30)
     assert found.chosen.exact and "no setting reaches recall@10 1.0" in found.reason
     with pytest.raises(UsageError, match="exact=True"):
-        apply(manager, found)
+        apply(collection, found)
 
 
 def test_queries_of_ones_own_are_used_as_they_are(manager):
