@@ -1,11 +1,10 @@
-"""A collection that somebody else filled -> one that knows its encoder, after a look at stored samples.
+"""Checks before an encoder adopts a collection that another program filled: is it the encoder that made its vectors?
 
-A few stored texts are embedded again and compared with the stored vectors. If they agree, the encoder's space is
-written into the collection's metadata; nothing else of the collection changes.
+A few stored texts are embedded again and compared with their stored vectors. Also finds out which vector and which
+payload fields the collection uses.
 
-Guarantees: a collection filled by another model, or half by another model, is refused with the measured similarity;
-an empty one is taken as it is.
-Does not know: how the collection was filled.
+Guarantees: nothing is written. A collection that another model filled, or half filled, is refused with the measured
+similarity; an empty one fits any encoder. Does not know: how the collection was filled.
 """
 
 from __future__ import annotations
@@ -37,17 +36,17 @@ def vector_names(info: models.CollectionInfo) -> dict[str, models.VectorParams]:
     return {name: params for name, params in named.items() if params.multivector_config is None}
 
 
-def choose_vector(name: str, info: models.CollectionInfo, dimension: int, wanted: str | None) -> str:
-    """The name of the vector that an encoder of this dimension may have filled.
+def choose_vector(name: str, info: models.CollectionInfo, dimension: int, vector: str | None) -> str:
+    """The name of the vector that an encoder of this dimension may have filled; `vector` if it is that one.
 
     Raises:
         VectorError: none has this dimension.
         CollectionError: several have, or its distance is not a similarity.
     """
     vectors = vector_names(info)
-    fitting = [each for each, params in vectors.items() if params.size == dimension and wanted in (None, each)]
+    fitting = [own for own, params in vectors.items() if params.size == dimension and vector in (None, own)]
     if not fitting:
-        sizes = ", ".join(f"{each!r}: {params.size}" for each, params in vectors.items()) or "none"
+        sizes = ", ".join(f"{own!r}: {params.size}" for own, params in vectors.items()) or "none"
         raise VectorError(f"collection {name!r} has no {dimension}-dimensional vector; its vectors: {sizes}")
     if len(fitting) > 1:
         raise CollectionError(
@@ -76,15 +75,16 @@ def check_samples(
     records = Gateway(client, name).sample(samples, with_vectors=[layout.vector] if layout.vector else True)
     if not records:
         return layout  # nothing contradicts the encoder
-    found = {}
-    for candidate in {layout, replace(layout, embedded_metadata=False)}:
-        found[candidate] = _similarities(name, records, encoder, candidate)
-    best = max(found, key=lambda candidate: (float(np.mean(found[candidate])), candidate.embedded_metadata))
-    agreeing = float(np.mean(found[best] >= similarity))
+    cosines = {
+        candidate: _similarities(name, records, encoder, candidate)
+        for candidate in {layout, replace(layout, embedded_metadata=False)}
+    }
+    best = max(cosines, key=lambda candidate: (float(np.mean(cosines[candidate])), candidate.embedded_metadata))
+    agreeing = float(np.mean(cosines[best] >= similarity))
     if agreeing < AGREEING_SHARE:
-        median = float(np.median(found[best]))
+        median = float(np.median(cosines[best]))
         raise SpaceMismatchError(
-            f"collection {name!r} was not filled by {encoder.space!r}: {agreeing:.0%} of {len(found[best])} sampled "
+            f"collection {name!r} was not filled by {encoder.space!r}: {agreeing:.0%} of {len(cosines[best])} sampled "
             f"vectors agree with their texts (median cosine {median:.3f}, expected {similarity}); try the encoder that "
             "filled it, or index its texts into a new collection"
         )

@@ -257,9 +257,9 @@ class CollectionManager:
                 f"':memory:' has no {', '.join(settings.beyond_memory)}: leave the default, or use a folder or a server"
             )
 
-    def _apply(self, collection: Collection, wanted: CollectionSettings) -> Collection:
-        self._refuse_unusable(wanted)
-        changes = self.difference(collection.name, wanted)
+    def _apply(self, collection: Collection, settings: CollectionSettings) -> Collection:
+        self._refuse_unusable(settings)
+        changes = self.difference(collection.name, settings)
         for fixed in FIXED:
             if fixed in changes:
                 raise CollectionError(
@@ -269,18 +269,21 @@ class CollectionManager:
         indexes = changes.pop("payload_indexes", None)
         if changes:
             metadata = replace(
-                collection.metadata, hnsw_ef=wanted.hnsw_ef, lexical=wanted.lexical, quantization=wanted.quantization
+                collection.metadata,
+                hnsw_ef=settings.hnsw_ef,
+                lexical=settings.lexical,
+                quantization=settings.quantization,
             )
-            options = update_options(wanted, changes, vector=collection.layout.vector)
+            options = update_options(settings, changes, vector=collection.layout.vector)
             collection.gateway.update(**options, metadata=metadata.for_qdrant())
         if indexes is not None:
             self._change_indexes(collection, *indexes)
         return self.open(collection.name, collection.encoder)
 
-    def _change_indexes(self, collection: Collection, present: Mapping[str, str], wanted: Mapping[str, Any]) -> None:
-        for name in present.keys() - wanted.keys():
+    def _change_indexes(self, collection: Collection, present: Mapping[str, str], settings: Mapping[str, Any]) -> None:
+        for name in present.keys() - settings.keys():
             collection.gateway.drop_payload_index(collection.layout.metadata_field(name))
-        for name, kind in wanted.items():
+        for name, kind in settings.items():
             if present.get(name) != kind:
                 field = collection.layout.metadata_field(name)
                 collection.gateway.index_payload(field, models.PayloadSchemaType(kind))

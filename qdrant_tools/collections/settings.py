@@ -28,7 +28,7 @@ Datatype = Literal["float32", "float16", "uint8"]
 FIXED = ("distance", "lexical", "datatype", "shards")
 """What cannot be changed once a collection is made."""
 EVERYWHERE = ("distance", "hnsw_ef", "lexical", "m", "ef_construct", "full_scan_threshold", "indexing_threshold")
-"""What can be set on `:memory:` too. It has no graph and compares with every vector, so that a graph's settings change
+"""What can be set on `:memory:` too. It has no graph and compares with every vector, so the settings of a graph change
 nothing there."""
 
 
@@ -88,7 +88,7 @@ class CollectionSettings:
 
     def difference(self, other: CollectionSettings) -> dict[str, tuple[Any, Any]]:
         """Field -> (here, there), for the fields that differ."""
-        pairs = {each.name: (getattr(self, each.name), getattr(other, each.name)) for each in fields(self)}
+        pairs = {item.name: (getattr(self, item.name), getattr(other, item.name)) for item in fields(self)}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
     @property
@@ -148,30 +148,30 @@ class CollectionSettings:
 
 
 def update_options(
-    wanted: CollectionSettings, changes: Mapping[str, tuple[Any, Any]], *, vector: str
+    settings: CollectionSettings, changes: Mapping[str, tuple[Any, Any]], *, vector: str
 ) -> dict[str, Any]:
     """The arguments of `QdrantClient.update_collection` that bring about these changes; see `difference`."""
     options: dict[str, Any] = {}
     if changes.keys() & {"m", "ef_construct", "full_scan_threshold", "payload_m", "on_disk"}:
         # no request can say "unset" once payload_m is set; `m` means the same
-        payload_m = wanted.m if wanted.payload_m is None else wanted.payload_m
-        options["hnsw_config"] = wanted.hnsw.model_copy(update={"payload_m": payload_m})
+        payload_m = settings.m if settings.payload_m is None else settings.payload_m
+        options["hnsw_config"] = settings.hnsw.model_copy(update={"payload_m": payload_m})
     if "indexing_threshold" in changes:
-        options["optimizers_config"] = wanted.optimizers
+        options["optimizers_config"] = settings.optimizers
     if "on_disk" in changes:
-        options["vectors_config"] = {vector: models.VectorParamsDiff(on_disk=wanted.on_disk)}
+        options["vectors_config"] = {vector: models.VectorParamsDiff(on_disk=settings.on_disk)}
     if "quantization" in changes and not _only_searched_differently(*changes["quantization"]):
-        kept = wanted.quantization
-        options["quantization_config"] = models.Disabled.DISABLED if kept is None else kept.config
+        quantization = settings.quantization
+        options["quantization_config"] = models.Disabled.DISABLED if quantization is None else quantization.config
     if "replicas" in changes:
-        options["collection_params"] = models.CollectionParamsDiff(replication_factor=wanted.replicas)
+        options["collection_params"] = models.CollectionParamsDiff(replication_factor=settings.replicas)
     if "strict_mode" in changes:
-        options["strict_mode_config"] = wanted.strict_mode or models.StrictModeConfig(enabled=False)
+        options["strict_mode_config"] = settings.strict_mode or models.StrictModeConfig(enabled=False)
     return options
 
 
-def _only_searched_differently(now: Quantization | None, wanted: Quantization | None) -> bool:
-    return now is not None and wanted is not None and now.stored == wanted.stored
+def _only_searched_differently(before: Quantization | None, after: Quantization | None) -> bool:
+    return before is not None and after is not None and before.stored == after.stored
 
 
 _LEAST = {
@@ -243,9 +243,9 @@ def _strict_mode(info: models.CollectionInfo) -> models.StrictModeConfig | None:
 
 def _payload_indexes(info: models.CollectionInfo, layout: Layout | None) -> dict[str, PayloadKind]:
     prefix = layout.metadata_field("") if layout is not None else ""
-    found: dict[str, PayloadKind] = {}
+    indexes: dict[str, PayloadKind] = {}
     for name, index in (info.payload_schema or {}).items():
         kind = index.data_type.value
         if name.startswith(prefix):
-            found[name.removeprefix(prefix)] = kind  # type: ignore[assignment]
-    return found
+            indexes[name.removeprefix(prefix)] = kind  # type: ignore[assignment]
+    return indexes

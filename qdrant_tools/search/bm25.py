@@ -6,8 +6,8 @@ often each word occurs in it. The collection's sparse vector has the modifier "i
 ln(1 + (N - n + 0.5) / (n + 0.5)) over the points it has.
 
 Guarantees: no model, no download, any language; the same text gives the same vector on every machine. Words are runs
-of letters and digits without regard to case, and single characters where a script has no spaces; there are no stems and
-no stop words, which IDF makes light. Does not know: collections.
+of letters and digits without regard to case, and single characters where a script has no spaces. There is no stemming,
+and no list of stop words: IDF gives them little weight. Does not know: collections.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ _WORDS = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
 @dataclass(frozen=True)
 class Bm25:
-    """`average_length` is the mean number of words of the passages; `average_length(texts)` measures it. It has to be
-    fixed when a collection is made; a figure that is off by half changes rankings little."""
+    """The parameters of BM25, fixed when a collection is made.
+
+    `average_length` is the mean number of words of the passages; the function of that name measures it. A figure that
+    is off by half changes rankings little.
+    """
 
     k1: float = 1.2
     b: float = 0.75
@@ -75,7 +78,7 @@ def average_length(texts: Iterable[str]) -> float:
 
 
 def _sparse(weights: dict[str, float]) -> models.SparseVector:
-    # Two words may share a number; their weights add up, as their postings would.
+    # two words may share a number; their weights add up, as their postings would
     summed: dict[int, float] = {}
     for word, weight in weights.items():
         index = _number(word)

@@ -1,9 +1,9 @@
-"""Queries -> hits of one collection.
+"""Queries -> hits of one collection, by their vectors.
 
-Guarantees: typed hits with text and metadata, best first; scores that differ by rounding alone are made equal (see
-`neighbours.levelled`), and equal scores come in the order of their passage ids; an encoder of another space is refused.
-Which of several equally scored points make it into the first k is the engine's choice. Does not know: how a query
-becomes a vector.
+Guarantees: typed hits with text and metadata, best first. Scores that differ by rounding alone are made equal (see
+`neighbours.levelled`), and equal scores come in the order of their passage ids. An encoder of another space is refused.
+The engine decides which of several equally scored points are among the first k. Does not know: how a query becomes a
+vector.
 """
 
 from __future__ import annotations
@@ -100,8 +100,9 @@ def search_groups(
     )
     groups = [HitGroup(group.id, tuple(_hits(collection, group.hits))) for group in groups_found if group.hits]
     best = levelled([group.hits[0].score for group in groups]).tolist()
-    order = sorted(range(len(groups)), key=lambda at: (-best[at], isinstance(groups[at].value, str), groups[at].value))
-    return [groups[at] for at in order]
+    # numbers before texts: the two cannot be compared with each other
+    keys = [(-score, isinstance(group.value, str), group.value) for score, group in zip(best, groups, strict=True)]
+    return [groups[index] for index in sorted(range(len(groups)), key=keys.__getitem__)]
 
 
 def encoded(collection: Collection, queries: Sequence[str], encoder: Encoder) -> Vectors:
@@ -118,12 +119,12 @@ def encoded(collection: Collection, queries: Sequence[str], encoder: Encoder) ->
 def run_requests(
     collection: Collection, requests: Sequence[models.QueryRequest], *, ranked: bool = False
 ) -> list[list[Hit]]:
-    """Send prepared requests; the hits of each, in order. `ranked` keeps the engine's order of hits."""
+    """The hits of each request, in the order of the requests. `ranked` keeps the engine's order of hits."""
     return [_hits(collection, points, ranked=ranked) for points in collection.gateway.query_batch(requests)]
 
 
 def checked_queries(queries: Sequence[str]) -> Sequence[str]:
-    """Refuse what is not a list of queries that say something."""
+    """The queries, if they are a list of non-empty strings. Raises `InputError` for anything else."""
     if isinstance(queries, str):
         raise InputError("queries is one string, expected a list of strings; search() takes one query")
     if not isinstance(queries, Sequence):
@@ -137,13 +138,13 @@ def checked_queries(queries: Sequence[str]) -> Sequence[str]:
 
 def _hits(collection: Collection, points: Sequence[models.ScoredPoint], *, ranked: bool = False) -> list[Hit]:
     scores = [point.score for point in points] if ranked else levelled([point.score for point in points]).tolist()
-    found = [
-        (collection.layout.passage(point.payload, point_id=plain_id(point.id)), score, plain_id(point.id))
+    scored = [
+        (score, collection.layout.passage(point.payload, point_id=plain_id(point.id)), plain_id(point.id))
         for point, score in zip(points, scores, strict=True)
     ]
     if not ranked:
-        found.sort(key=lambda each: (-each[1], each[0].id, str(each[2])))
+        scored.sort(key=lambda item: (-item[0], item[1].id, str(item[2])))
     return [
         Hit(passage.id, score, rank, passage.text, passage.metadata, point_id)
-        for rank, (passage, score, point_id) in enumerate(found, start=1)
+        for rank, (score, passage, point_id) in enumerate(scored, start=1)
     ]

@@ -1,7 +1,7 @@
-"""Queries -> hits by their words (BM25), or by words and meaning together.
+"""Queries -> hits by their words (BM25), or by words and vectors together.
 
-Guarantees: as in `search`: typed hits, best first, equal scores in the order of the ids. Needs: a collection made with
-`CollectionSettings(lexical=Bm25(...))`. Does not know: how the engine fuses rankings.
+Needs a collection made with `CollectionSettings(lexical=Bm25(...))`. Guarantees: as in `search.dense`, typed hits, best
+first, equal scores in the order of the ids. Does not know: how the engine fuses rankings.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ class Fusion:
 
     `rrf` adds 1 / (rank_constant + rank / weight), ranks from 1 (Cormack, Clarke, Büttcher, "Reciprocal rank fusion",
     SIGIR 2009; the weights are Qdrant's: a weight of 2 makes every rank count as half of it). `dbsf` adds scores scaled
-    by their mean and deviation, and has no weights. `depth` hits of each ranking go in, and at least as many as are
-    asked for.
+    by their mean and deviation, and has no weights. `depth` hits of each ranking go in, at least `k` of the search.
     """
 
     method: Literal["rrf", "dbsf"] = "rrf"
@@ -88,24 +87,24 @@ def search_hybrid(
     bm25 = lexical_of(collection)
     collection.check(encoder)
     checked_count("k", k)
-    how = fusion or Fusion()
+    fusion = fusion or Fusion()
     texts = checked_queries(queries)
     if not texts:
         return []
     vectors = encoded(collection, texts, encoder)
-    chosen = as_filter(filter, layout=collection.layout)
+    condition = as_filter(filter, layout=collection.layout)
     requests = []
     for text, row in zip(texts, vectors.tolist(), strict=True):
-        depth = max(how.depth, k)
+        depth = max(fusion.depth, k)
         dense = models.Prefetch(
             query=row,
             using=collection.layout.vector or None,
-            filter=chosen,
+            filter=condition,
             limit=depth,
             params=collection.search_params(),
         )
-        lexical = models.Prefetch(query=bm25.query(text), using=VECTOR, filter=chosen, limit=depth)
-        request = models.QueryRequest(prefetch=[dense, lexical], query=_query(how), limit=k, with_payload=True)
+        lexical = models.Prefetch(query=bm25.query(text), using=VECTOR, filter=condition, limit=depth)
+        request = models.QueryRequest(prefetch=[dense, lexical], query=_query(fusion), limit=k, with_payload=True)
         requests.append(request)
     return run_requests(collection, requests)
 
@@ -123,9 +122,9 @@ def lexical_of(collection: Collection) -> Bm25:
     return collection.lexical
 
 
-def _query(how: Fusion) -> models.RrfQuery | models.FusionQuery:
-    if how.method == "dbsf":
+def _query(fusion: Fusion) -> models.RrfQuery | models.FusionQuery:
+    if fusion.method == "dbsf":
         return models.FusionQuery(fusion=models.Fusion.DBSF)
     # The engine adds 1 / (k - 1 + rank / weight), ranks from 1.
-    rrf = models.Rrf(k=how.rank_constant + 1, weights=[how.dense_weight, how.lexical_weight])
+    rrf = models.Rrf(k=fusion.rank_constant + 1, weights=[fusion.dense_weight, fusion.lexical_weight])
     return models.RrfQuery(rrf=rrf)

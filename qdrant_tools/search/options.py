@@ -1,11 +1,7 @@
-"""How to search, as one frozen value: what `search`, `search_batch`, `search_vectors` and `search_groups` may be told.
+"""The options of a search as one frozen value, and plain dicts as filters on metadata.
 
-Guarantees: validated when made; every option reaches the engine. Does not know: queries, clients.
-
-Plain dicts -> Qdrant filters on metadata.
-
-Guarantees: every condition of the dict must hold; a value that no condition can express is refused, not dropped.
-Does not know: collections.
+Guarantees: validated when made; every option reaches the engine; every condition of a filter must hold, and a value
+that no condition can express is refused. Does not know: queries, clients.
 """
 
 from __future__ import annotations
@@ -40,24 +36,25 @@ class SearchKwargs(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """`k` hits (or groups) at most."""
+    """The options of `search`, `search_batch`, `search_vectors` and `search_groups`."""
 
     k: int = 10
+    """Hits (or groups) at most."""
     hnsw_ef: int | None = None
-    """Beam width in the graph; None is what the collection keeps."""
+    """Beam width in the graph; None is the collection's own."""
     exact: bool = False
     """Compare with every vector instead, as `:memory:` always does."""
     filter: PlainFilter | models.Filter | None = None
     """`{"field": value or [values]}` on the metadata, or a Qdrant filter on the payload."""
     score_threshold: float | None = None
-    """No hits that score less."""
+    """Leave out hits that score less."""
     diversity: float | None = None
     """0 to 1: choose hits that are near the query and far from each other (maximal marginal relevance, Carbonell and
     Goldstein, SIGIR 1998); 0 looks at the query alone. Hits then come in the order in which they were chosen."""
     fields: Sequence[str] | None = None
-    """Metadata fields that the hits are to have; None is all of them."""
+    """Metadata fields of the hits; None is all of them."""
     text: bool = True
-    """Whether the hits are to have their text."""
+    """Whether hits have their text."""
 
     def __post_init__(self) -> None:
         checked_count("k", self.k)
@@ -82,6 +79,7 @@ class SearchOptions:
         )
 
     def query(self, vector: list[float]) -> list[float] | models.NearestQuery:
+        """The engine's query for a vector."""
         if self.diversity is None:
             return vector
         candidates = max(MMR_CANDIDATES, 10 * self.k)
@@ -93,14 +91,14 @@ class SearchOptions:
         if self.fields is None and self.text:
             return True
         layout = collection.layout
-        wanted = [layout.id] if layout.id else []
+        names = [layout.id] if layout.id else []
         if self.text:
-            wanted.append(layout.text)
+            names.append(layout.text)
         if self.fields is None:
             if not layout.metadata:
                 raise InputError(f"text=False needs fields here: the layout {layout.name!r} has no field for metadata")
-            return [*wanted, layout.metadata]
-        return [*wanted, *map(layout.metadata_field, self.fields)]
+            return [*names, layout.metadata]
+        return [*names, *map(layout.metadata_field, self.fields)]
 
 
 PlainFilter = Mapping[str, Any]
@@ -133,9 +131,9 @@ def _match(field: str, value: Any) -> models.MatchValue | models.MatchAny:
     if isinstance(value, str | int):  # bool is an int
         return models.MatchValue(value=value)
     if isinstance(value, Sequence) and value:
-        if all(isinstance(each, str) for each in value):
+        if all(isinstance(item, str) for item in value):
             return models.MatchAny(any=list(value))
-        if all(isinstance(each, int) and not isinstance(each, bool) for each in value):
+        if all(isinstance(item, int) and not isinstance(item, bool) for item in value):
             return models.MatchAny(any=list(value))
     raise InputError(
         f"filter on {field!r} is {brief(value)}, expected a string, whole number or boolean, or a list of strings or "

@@ -8,7 +8,7 @@ import pytest
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.vector_stores.qdrant import QdrantVectorStore
 from qdrant_client import models
-from tiny import ENGINES, WordEncoder, client_of, numbered
+from tiny import WordEncoder, numbered
 
 from qdrant_tools.collections.copying import INCOMPLETE
 from qdrant_tools.collections.manager import CollectionManager
@@ -22,11 +22,6 @@ from qdrant_tools.search.dense import search
 
 TEXTS = [f"passage number {i} about topic{i % 5} and thing{i}" for i in range(40)]
 IDS = [str(uuid.uuid5(uuid.NAMESPACE_URL, str(i))) for i in range(40)]
-
-
-@pytest.fixture(params=ENGINES)
-def client(request, tmp_path):
-    yield from client_of(request.param, tmp_path)
 
 
 @pytest.fixture

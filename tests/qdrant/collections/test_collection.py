@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from qdrant_client import QdrantClient, models
-from tiny import ENGINES, WordEncoder, client_of, numbered
+from qdrant_client import models
+from tiny import WordEncoder, numbered
 
-from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.points import fetch, point_id, stored_vectors
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.collections.status import build_index
@@ -21,16 +20,6 @@ from qdrant_tools.errors import (
 )
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.search.dense import search_vectors
-
-
-@pytest.fixture(params=ENGINES)
-def client(request, tmp_path):
-    yield from client_of(request.param, tmp_path)
-
-
-@pytest.fixture
-def manager(client: QdrantClient) -> CollectionManager:
-    return CollectionManager(client)
 
 
 def test_ensure_creates_once_and_opens_afterwards(manager):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny import ENGINES, WordEncoder, client_of, numbered
+from tiny import WordEncoder, numbered
 
 from qdrant_tools import Bm25, Collection, CollectionManager, CollectionSettings, Label, Passage, PlusError, TuningGrid
 from qdrant_tools.collections import build_index, fetch
@@ -25,21 +25,6 @@ class MappedEncoder(WordEncoder):
 
     def encode_queries(self, texts):
         return super().encode_queries([text.removeprefix("find: ") for text in texts])
-
-
-@pytest.fixture(params=ENGINES)
-def client(request, tmp_path):
-    yield from client_of(request.param, tmp_path)
-
-
-@pytest.fixture
-def encoder() -> WordEncoder:
-    return WordEncoder()
-
-
-@pytest.fixture
-def manager(client) -> CollectionManager:
-    return CollectionManager(client)
 
 
 @pytest.fixture

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tiny import ENGINES, WordEncoder, client_of, numbered
+from tiny import numbered
 
-from qdrant_tools import Collection, CollectionManager
+from qdrant_tools import Collection
 from qdrant_tools.collections import stored_vectors
 from qdrant_tools.collections.points import draw_ids, random_passages, sample_vectors
 
 
-@pytest.fixture(params=ENGINES)
-def docs(request, tmp_path) -> Collection:
-    for client in client_of(request.param, tmp_path):
-        docs = CollectionManager(client).ensure("docs", WordEncoder())
-        docs.index(numbered(120))
-        yield docs
+@pytest.fixture
+def docs(manager, encoder) -> Collection:
+    docs = manager.ensure("docs", encoder)
+    docs.index(numbered(120))
+    return docs
 
 
 def test_random_passages_come_with_their_texts_and_vectors(docs):
@@ -53,8 +52,8 @@ def test_what_must_be_in_a_sample_is_in_it(docs):
     assert set(sample.ids) - always <= set(sample_vectors(docs, 10).ids), "the others are drawn as without them"
 
 
-def test_an_empty_collection_has_an_empty_sample(docs):
-    empty = CollectionManager(docs.client).ensure("empty", WordEncoder())
+def test_an_empty_collection_has_an_empty_sample(manager, encoder):
+    empty = manager.ensure("empty", encoder)
     sample = sample_vectors(empty, 10)
     assert (sample.ids, sample.vectors.shape, sample.total) == ([], (0, 64), 0) and random_passages(empty, 5) == []
 

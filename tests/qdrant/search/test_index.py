@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from paths import TESTS
-from tiny import ENGINES, WordEncoder, client_of, numbered
+from tiny import WordEncoder, numbered
 
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.collection import Collection
@@ -22,16 +22,6 @@ from qdrant_tools.collections.retirement import WriteLock, accept_writes
 from qdrant_tools.errors import CollectionError, InputError, SpaceMismatchError, VectorError
 from qdrant_tools.indexing import Failure, IndexReport, content_hash, index_passages
 from qdrant_tools.records import Passage
-
-
-@pytest.fixture(params=ENGINES)
-def client(request, tmp_path):
-    yield from client_of(request.param, tmp_path)
-
-
-@pytest.fixture
-def encoder() -> WordEncoder:
-    return WordEncoder()
 
 
 @pytest.fixture

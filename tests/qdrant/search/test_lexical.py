@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import ENGINES, WordEncoder, client_of, numbered
+from tiny import WordEncoder, numbered
 
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.points import fetch, stored_vectors
@@ -33,11 +33,6 @@ TEXTS = [
     "a long text about nothing in particular that says tea only once and goes on and on and on",
 ]
 BM25 = Bm25(average_length=7.5)
-
-
-@pytest.fixture(params=ENGINES)
-def client(request, tmp_path):
-    yield from client_of(request.param, tmp_path)
 
 
 @pytest.fixture

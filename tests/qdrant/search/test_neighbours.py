@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qdrant_client import models
-from tiny import ENGINES, client_of
 
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
@@ -41,11 +40,6 @@ def filled(client, vectors, *, name="docs", settings=None):
     client.upload_collection(name, vectors, ids=range(len(vectors)), wait=True)
     build_index(collection)
     return collection
-
-
-@pytest.fixture(params=ENGINES)
-def client(request, tmp_path):
-    yield from client_of(request.param, tmp_path)
 
 
 def test_equally_near_passages_are_equally_right():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from qdrant_client import models
-from tiny import ENGINES, WordEncoder, client_of, numbered
+from tiny import WordEncoder, numbered
 
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
@@ -15,11 +15,6 @@ from qdrant_tools.errors import InputError, SpaceMismatchError, VectorError
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Hit, Passage
 from qdrant_tools.search.dense import search, search_batch, search_groups, search_vectors
-
-
-@pytest.fixture(params=ENGINES)
-def client(request, tmp_path):
-    yield from client_of(request.param, tmp_path)
 
 
 @pytest.fixture
