@@ -1,7 +1,6 @@
-"""Point ids of one collection -> its passages and vectors, read back.
+"""Reading points of a collection: passages by id, all vectors page by page, and samples of them.
 
-Guarantees: everything that reads points agrees on what a passage is; nothing here holds more than one page.
-Does not know: how points came into the collection.
+Guarantees: memory holds one page, or the sample. Does not know: how points came into the collection.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _POINT_IDS = uuid.UUID("5b0f3a52-5c5c-5d0e-9d0b-7a4f6f1c1f5e")
 
 @dataclass(frozen=True)
 class StoredPassage(Passage):
-    """A passage as the collection holds it; `vector` (dimension,) only where it was asked for."""
+    """A passage as the collection holds it; `vector` is (dimension,), or None if it was not read."""
 
     point_id: str | int = ""
     vector: NDArray[np.float32] | None = field(default=None, compare=False)
@@ -46,7 +45,7 @@ def fetch(
     layout = collection.layout
     if layout.id and layout != replace(OURS, vector=layout.vector):
         return _fetch_by_field(collection, passage_ids, with_vectors=with_vectors)
-    points = [point_id(each) if layout.id else _as_point_id(each) for each in passage_ids]
+    points = [point_id(passage_id) if layout.id else _as_point_id(passage_id) for passage_id in passage_ids]
     usable = [point for point in points if point is not None]
     stored = fetch_points(collection, usable, with_vectors=with_vectors)
     return {passage.id: passage for passage in stored.values()}
