@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from moments import PATIENCE, until
+from moments import LONGEST_WAIT, until
 from qdrant_client import models
 
 from qdrant_tools.client.connect import aconnect, connect
@@ -376,7 +376,7 @@ def test_writes_by_an_alias_never_wait_for_a_change_that_waits_for_them(client):
 
     with ThreadPoolExecutor(3) as threads:
         running = [threads.submit(write), threads.submit(write), threads.submit(change)]
-        assert [call.result(timeout=PATIENCE) for call in running] == [None] * 3
+        assert [call.result(timeout=LONGEST_WAIT) for call in running] == [None] * 3
 
 
 def test_many_threads_see_what_they_wrote(client):
