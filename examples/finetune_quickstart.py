@@ -10,21 +10,14 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from llama_index_embed_plus import AdaptedEncoder, open_encoder
-from llama_index_embed_plus.demo.corpus import load_docstrings
-from llama_index_embed_plus.evaluate import compare, evaluate_retrieval
-from llama_index_embed_plus.training.adapter import fit_adapter
-from qdrant_tools.client.connect import connect
-from qdrant_tools.collections.manager import CollectionManager
+from llama_index_embed_plus import AdaptedEncoder, compare, evaluate_retrieval, fit_adapter, open_encoder
+from llama_index_embed_plus.demo import load_docstrings
+from qdrant_tools import CollectionManager, RetrievalLog, connect
 from qdrant_tools.debias import clicked_as_positive
-from qdrant_tools.indexing import index_passages
-from qdrant_tools.log import RetrievalLog
-from qdrant_tools.mining import mine
-from qdrant_tools.search.dense import search_batch
 
 encoder = open_encoder("all-MiniLM-L6-v2")
 corpus = load_docstrings(limit=int(sys.argv[1]) if len(sys.argv) > 1 else 600)
-train, held_out = corpus.train, corpus.held_out
+train, heldout = corpus.train, corpus.heldout
 
 with (
     tempfile.TemporaryDirectory() as folder,
@@ -32,19 +25,20 @@ with (
     RetrievalLog(Path(folder) / "log.sqlite") as log,
 ):
     # What a running system does already: index, search, and write down what was clicked.
-    collection = CollectionManager(client).ensure("docs", encoder)
-    index_passages(collection, corpus.passages, encoder)
-    for query, hits in zip(train.queries, search_batch(collection, [q.text for q in train.queries], encoder, k=10)):
-        search_id = log.record(query.text, hits, collection=collection.name, space=encoder.space)
+    docs = CollectionManager(client).ensure("docs", encoder)
+    docs.index(corpus.passages)
+    for query, hits in zip(train.queries, docs.search_batch([query.text for query in train.queries], k=10)):
+        search_id = log.record(query.text, hits, collection=docs.name, space=docs.space)
         for hit in hits:
             if hit.id in train.qrels[query.id]:
                 log.feedback(search_id, hit.id, "click")
 
     # What is new: the log becomes training data, and that a better encoder for the same collection.
-    mined = mine(collection, clicked_as_positive(log.searches()), encoder)
-    adapter, report = fit_adapter(collection, mined.examples, encoder)
-    before = evaluate_retrieval(collection, held_out.queries, held_out.qrels, encoder)
-    after = evaluate_retrieval(collection, held_out.queries, held_out.qrels, AdaptedEncoder(encoder, adapter))
+    mined = docs.mine(clicked_as_positive(log.searches()))
+    adapter, report = fit_adapter(docs, mined.examples)
+    better = docs.with_encoder(AdaptedEncoder(encoder, adapter))
+    before = evaluate_retrieval(docs, heldout.queries, heldout.qrels)
+    after = evaluate_retrieval(better, heldout.queries, heldout.qrels)
 
 gain = compare(before, after).difference
 print(f"{len(mined.examples)} training queries, {len(before.ndcg)} held-out queries")

@@ -16,15 +16,11 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from llama_index.core import Document, VectorStoreIndex
-from llama_index.core.ingestion import IngestionPipeline
-from llama_index.core.llms import MockLLM
-from llama_index.core.node_parser import SentenceSplitter
-from llama_index.core.storage.docstore import SimpleDocumentStore
+from llama_index.core import Document, VectorStoreIndex, ingestion, llms, node_parser, storage
 from llama_index.vector_stores.qdrant import QdrantVectorStore
 
 from llama_index_embed_plus import PlusEmbedding
-from qdrant_tools.client.connect import connect
+from qdrant_tools import connect
 
 MODULES = ("argparse", "bisect", "csv", "heapq", "logging", "pickle", "shutil", "statistics", "tempfile", "zipfile")
 QUESTION = "How do I copy a whole folder with everything in it?"
@@ -49,17 +45,18 @@ def read_documents() -> list[Document]:
 
 def main(folder: Path) -> None:
     embedding = PlusEmbedding("all-MiniLM-L6-v2")
-    known = folder / "docstore.json"
-    docstore = SimpleDocumentStore.from_persist_path(str(known)) if known.exists() else SimpleDocumentStore()
+    file = folder / "docstore.json"
+    documents = storage.docstore.SimpleDocumentStore
+    docstore = documents.from_persist_path(str(file)) if file.exists() else documents()
     with closing(connect(folder / "qdrant")) as client:
         store = QdrantVectorStore(collection_name="library", client=client)
-        pipeline = IngestionPipeline(
-            transformations=[SentenceSplitter(chunk_size=160, chunk_overlap=20), embedding],
+        pipeline = ingestion.IngestionPipeline(
+            transformations=[node_parser.SentenceSplitter(chunk_size=160, chunk_overlap=20), embedding],
             vector_store=store,
             docstore=docstore,
         )
         nodes = pipeline.run(documents=read_documents())
-        docstore.persist(str(known))
+        docstore.persist(str(file))
         print(f"{len(nodes)} new nodes; the collection holds {client.count('library').count}")
 
         index = VectorStoreIndex.from_vector_store(store, embed_model=embedding)
@@ -67,7 +64,7 @@ def main(folder: Path) -> None:
         for hit in index.as_retriever(similarity_top_k=3).retrieve(QUESTION):
             print(f"  {hit.score:.3f}  {hit.node.ref_doc_id}")
 
-        answer = index.as_query_engine(llm=MockLLM(), similarity_top_k=3).query(QUESTION)
+        answer = index.as_query_engine(llm=llms.MockLLM(), similarity_top_k=3).query(QUESTION)
         print(f"\nWhat the language model is asked, from {len(answer.source_nodes)} passages:\n\n{answer}")
 
 

@@ -2,8 +2,8 @@
 
 from llama_index.core import Document, VectorStoreIndex
 
-from llama_index_embed_plus import PlusEmbedding
-from llama_index_embed_plus.integrations.recorder import RetrievalRecorder, hit_id
+from llama_index_embed_plus import PlusEmbedding, RetrievalRecorder
+from llama_index_embed_plus.integrations import hit_id
 
 recorder = RetrievalRecorder("retrievals.sqlite", collection="notes").start()  # the second of the two lines
 
