@@ -80,12 +80,12 @@ class AdapterReport:
 def fit_adapter(
     collection: Collection,
     examples: Sequence[Example],
-    encoder: Encoder,
+    encoder: Encoder | None = None,
     settings: AdapterSettings | None = None,
     *,
     progress: Progress | None = None,
 ) -> tuple[QueryAdapter, AdapterReport]:
-    """Fit an adapter for `encoder`'s queries against the vectors stored in `collection`.
+    """Fit an adapter for `encoder`'s queries (the collection's own, if none is given) against the stored vectors.
 
     An adapter that the encoder carries already counts for nothing: the new one takes its place.
 
@@ -100,6 +100,7 @@ def fit_adapter(
     """
     settings = settings or AdapterSettings()
     started = time.perf_counter()
+    encoder = encoder or collection.required_encoder()
     collection.check(encoder)
     encoder = without_adapter(encoder)
     pairs = read_pairs(collection, examples, encoder, most=settings.max_stored_vectors, seed=settings.seed)

@@ -149,7 +149,7 @@ class Collection:
         return index_passages(
             self,
             passages,
-            self._own_encoder(),
+            self.required_encoder(),
             batch_size=batch_size,
             progress=progress,
             on_bad=on_bad,
@@ -160,13 +160,13 @@ class Collection:
         """Find the `k` (10) passages nearest to a query. Options: the fields of `search.SearchOptions`."""
         from qdrant_tools.search.dense import search
 
-        return search(self, query, self._own_encoder(), **options)
+        return search(self, query, self.required_encoder(), **options)
 
     def search_batch(self, queries: Sequence[str], **options: Unpack[SearchKwargs]) -> list[list[Hit]]:
         """Find the `k` nearest passages of each query, in the order of the queries. Options as in `search`."""
         from qdrant_tools.search.dense import search_batch
 
-        return search_batch(self, queries, self._own_encoder(), **options)
+        return search_batch(self, queries, self.required_encoder(), **options)
 
     def search_vectors(self, vectors: ArrayLike, **options: Unpack[SearchKwargs]) -> list[list[Hit]]:
         """As `search_batch`, for query vectors (n, dimension) of the collection's space. Needs no encoder."""
@@ -180,7 +180,7 @@ class Collection:
         """Find the `k` nearest groups of passages that share the metadata field `by`; see `search.search_groups`."""
         from qdrant_tools.search.dense import search_groups
 
-        return search_groups(self, query, self._own_encoder(), by=by, group_size=group_size, **options)
+        return search_groups(self, query, self.required_encoder(), by=by, group_size=group_size, **options)
 
     def search_lexical(
         self, queries: Sequence[str], *, k: int = 10, filter: PlainFilter | models.Filter | None = None
@@ -201,7 +201,7 @@ class Collection:
         """Find the `k` passages of each query by words and meaning together; see `search.search_hybrid`."""
         from qdrant_tools.search.hybrid import search_hybrid
 
-        return search_hybrid(self, queries, self._own_encoder(), k=k, fusion=fusion, filter=filter)
+        return search_hybrid(self, queries, self.required_encoder(), k=k, fusion=fusion, filter=filter)
 
     def fetch(self, passage_ids: Sequence[str], *, with_vectors: bool = False) -> dict[str, StoredPassage]:
         """Read passages by id; ids that are not there are not in the result."""
@@ -232,7 +232,7 @@ class Collection:
         """Mine hard negatives for every query that has a positive label; see `mining.mine`."""
         from qdrant_tools.mining.miner import mine
 
-        return mine(self, labels, self._own_encoder(), settings=settings, judge=judge, progress=progress)
+        return mine(self, labels, self.required_encoder(), settings=settings, judge=judge, progress=progress)
 
     def tune(
         self,
@@ -252,7 +252,7 @@ class Collection:
         from qdrant_tools.tuning import tune
 
         if isinstance(queries, list | tuple) and any(isinstance(query, str) for query in queries):
-            queries = encoded(self, checked_queries(queries), self._own_encoder())
+            queries = encoded(self, checked_queries(queries), self.required_encoder())
         return tune(self, queries, k=k, target_recall=target_recall, grid=grid, held_out=held_out, progress=progress)
 
     def apply_tuning(self, report: TuningReport) -> Collection:
@@ -261,7 +261,8 @@ class Collection:
 
         return apply(self, report)
 
-    def _own_encoder(self) -> Encoder:
+    def required_encoder(self) -> Encoder:
+        """The encoder it was opened with. Raises `UsageError` if it was opened without one."""
         if self.encoder is None:
             raise UsageError(
                 f"collection {self.name!r} was opened without an encoder: open it with one, "
