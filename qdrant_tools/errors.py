@@ -26,6 +26,24 @@ libraries are translated where the library is called, with the original as `__ca
 
 from __future__ import annotations
 
+__all__ = [
+    "CollectionError",
+    "CollectionExistsError",
+    "CollectionNotFoundError",
+    "DamagedCollectionError",
+    "EngineError",
+    "InputError",
+    "LocationBusyError",
+    "LocationError",
+    "LogError",
+    "NotSupportedError",
+    "PlusError",
+    "SpaceMismatchError",
+    "UnreachableError",
+    "UsageError",
+    "VectorError",
+]
+
 
 class PlusError(Exception):
     """Root of the tree."""

@@ -45,6 +45,8 @@ from qdrant_tools.validation import (
     refuse_nesting,
 )
 
+__all__ = ["Failure", "IndexReport", "OnBad", "content_hash", "index_passages"]
+
 BATCH_BYTES = 8_000_000
 """A batch ends here even when it has fewer passages: servers refuse requests above 32 MB."""
 KEPT_FAILURES = 100

@@ -20,6 +20,22 @@ from qdrant_tools.errors import InputError
 from qdrant_tools.records import Qrels, Run
 from qdrant_tools.validation import checked_count
 
+__all__ = [
+    "METRICS",
+    "Interval",
+    "average_precision",
+    "hit_rate",
+    "holm",
+    "mean",
+    "measure",
+    "ndcg",
+    "paired_bootstrap",
+    "precision",
+    "recall",
+    "reciprocal_rank",
+    "wilson",
+]
+
 Grades = Mapping[str, int]
 Ranking = Sequence[str]
 """Passage ids, best first."""

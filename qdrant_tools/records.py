@@ -16,6 +16,21 @@ from numpy.typing import NDArray
 
 from qdrant_tools.errors import InputError
 
+__all__ = [
+    "Encoder",
+    "Example",
+    "HeldOut",
+    "Hit",
+    "Label",
+    "Passage",
+    "Progress",
+    "Qrels",
+    "Query",
+    "Run",
+    "ScoredText",
+    "Vectors",
+]
+
 Vectors = NDArray[np.float32]
 """(n, dimension), float32, one vector per row."""
 
