@@ -17,7 +17,7 @@ from qdrant_tools.debias import clicked_as_positive
 
 encoder = open_encoder("all-MiniLM-L6-v2")
 corpus = load_docstrings(limit=int(sys.argv[1]) if len(sys.argv) > 1 else 600)
-train, heldout = corpus.train, corpus.heldout
+train, held_out = corpus.train, corpus.held_out
 
 with (
     tempfile.TemporaryDirectory() as folder,
@@ -37,8 +37,8 @@ with (
     mined = docs.mine(clicked_as_positive(log.searches()))
     adapter, report = fit_adapter(docs, mined.examples)
     better = docs.with_encoder(AdaptedEncoder(encoder, adapter))
-    before = evaluate_retrieval(docs, heldout.queries, heldout.qrels)
-    after = evaluate_retrieval(better, heldout.queries, heldout.qrels)
+    before = evaluate_retrieval(docs, held_out.queries, held_out.qrels)
+    after = evaluate_retrieval(better, held_out.queries, held_out.qrels)
 
 gain = compare(before, after).difference
 print(f"{len(mined.examples)} training queries, {len(before.ndcg)} held-out queries")

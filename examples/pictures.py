@@ -18,7 +18,7 @@ out = Path(sys.argv[1] if len(sys.argv) > 1 else "pictures")
 out.mkdir(parents=True, exist_ok=True)
 corpus = load_docstrings(limit=int(sys.argv[2]) if len(sys.argv) > 2 else 2000)
 encoder = open_encoder("all-MiniLM-L6-v2")
-queries, qrels = corpus.heldout.queries, corpus.heldout.qrels
+queries, qrels = corpus.held_out.queries, corpus.held_out.qrels
 subject = f"standard library documentation, {len(corpus.passages)} passages"
 
 with tempfile.TemporaryDirectory() as folder, closing(connect(Path(folder) / "qdrant")) as client:
