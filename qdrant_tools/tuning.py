@@ -37,7 +37,7 @@ from qdrant_tools.records import Progress, Vectors
 from qdrant_tools.search.neighbours import QueryVectors, Truth
 from qdrant_tools.validation import checked_count, checked_number, checked_vectors
 
-__all__ = ["Trial", "TuningGrid", "TuningReport", "apply", "tune"]
+__all__ = ["TuningGrid", "TuningReport", "TuningTrial", "apply", "tune"]
 
 
 @dataclass(frozen=True)
