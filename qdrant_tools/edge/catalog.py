@@ -73,9 +73,9 @@ class CatalogMethods(QdrantBase):
         if changes.keys() - {"metadata"}:  # the engine does not know the metadata: only other settings need a reload
             with collection.building:
                 collection.reload(change(collection.settings))
-                self.engine.record(collection, change)
+                self.engine.save_settings(collection, change)
         else:
-            self.engine.record(collection, change)
+            self.engine.save_settings(collection, change)
         return True
 
     def delete_collection(self, collection_name: str, **options: Any) -> bool:
@@ -215,7 +215,7 @@ class CatalogMethods(QdrantBase):
         with collection.building:
             sizes = [params.size for params in changes.values() if isinstance(params, models.VectorParams)]
             collection.restructure(operation, numbers=sum(sizes))
-            self.engine.record(collection, lambda settings: with_vectors(settings, changes))
+            self.engine.save_settings(collection, lambda settings: with_vectors(settings, changes))
 
 
 def _dense_operation(name: str, config: models.DenseVectorConfig) -> qe.UpdateOperation:

@@ -256,12 +256,12 @@ def reserve_of(root: Path) -> Reserve:
     return Reserve(root)
 
 
-# -- holes in preallocated files
-
-
 def require_room_for_build(folder: Path, reserve: Reserve) -> None:
     """Raise `LocationError` unless there is room for a copy of `folder` and for the segments built from it."""
     reserve.require(2 * (content_bytes(folder) + opening_bytes(folder)))
+
+
+# -- holes in preallocated files
 
 
 def opening_bytes(folder: Path) -> int:
@@ -282,7 +282,7 @@ def fill_holes(folder: Path) -> None:
 
 
 def _holes(folder: Path) -> list[tuple[Path, int]]:
-    """Each file of vectors or indexes with the bytes of its holes. Payload pages are not read through on opening."""
+    """Each file of vectors or indexes, with the bytes of its holes."""
     files = [path for path in folder.rglob("segments/**/*") if path.parent.name != "payload_storage" and path.is_file()]
     return [(path, path.stat().st_size - content_size(path)) for path in files]
 

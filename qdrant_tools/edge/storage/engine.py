@@ -164,7 +164,7 @@ class Engine:
             self._location.remove(self._folder(entry))
             return True
 
-    def record(self, collection: OpenCollection, change: Callable[[Settings], Settings]) -> None:
+    def save_settings(self, collection: OpenCollection, change: Callable[[Settings], Settings]) -> None:
         """Replace a collection's settings by `change(settings)`; its shard already has those that concern it."""
         with self._mutex:
             before = collection.settings
