@@ -119,6 +119,16 @@ def test_a_lost_manifest_is_an_error_and_everything_comes_back(folder, held, gon
     assert opened_state(folder) == held
 
 
+def test_a_lost_manifest_counts_a_single_folder_rightly(tmp_path):
+    client = connect(tmp_path)
+    create(client, "docs")
+    client.close()
+    for name in (MANIFEST, PREVIOUS):
+        (tmp_path / name).unlink()
+    with pytest.raises(LocationError, match="holds 1 collection folder; nothing was changed"):
+        connect(tmp_path)
+
+
 def flipped_manifests(manifest: bytes):
     rng = random.Random(0)
     positions = range(len(manifest) * 8)
