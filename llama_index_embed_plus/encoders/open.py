@@ -1,7 +1,7 @@
 """A model's name or folder -> a `TextEncoder`, without importing torch or onnxruntime before they are needed.
 
-`open_encoder` opens a model. `identify` says what would be opened, and `describe` says where each fact about it comes
-from. All three take the same arguments with the same meaning (`ModelArguments`), and the last two only read files.
+`open_encoder` opens a model. `identify` takes the same arguments (`ModelArguments`) and says what would be opened.
+`describe` says where each fact about the model comes from. The last two only read files.
 
 Guarantees: an artifact's files are what its manifest says; an adapter fits its model; what is assumed is reported.
 """

@@ -41,8 +41,8 @@ from qdrant_tools.errors import UsageError
 from qdrant_tools.log.records import Feedback, LoggedHit, LoggedSearch, check_feedback
 from qdrant_tools.log.retrieval_log import RetrievalLog
 
-GATHER_SECONDS = 0.2
-MAX_BATCH = 1000
+GATHER_SECONDS = 0.2  # how long the writer waits for more entries of the same commit
+MAX_BATCH = 1000  # entries of one commit
 
 logger = logging.getLogger(__name__)
 

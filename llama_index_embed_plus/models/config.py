@@ -42,7 +42,8 @@ LEGACY_POOLING = {
 
 _ACTIVATIONS = {f"torch.nn.modules.activation.{name}": name.lower() for name in ("Tanh", "ReLU", "Sigmoid", "GELU")}
 _ACTIVATIONS["torch.nn.modules.linear.Identity"] = "identity"
-_WIDTHS = ("hidden_size", "d_model", "dim", "n_embd")
+WIDTHS = ("hidden_size", "d_model", "dim", "n_embd")
+"""Names of the width of the token states in config.json, by model type."""
 _POSITIONS_FROM_2 = {"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "longformer"}
 """Families that number positions from pad + 1: two of `max_position_embeddings` are never used."""
 _NARROW_WORDS = ("electra", "albert")
@@ -276,7 +277,7 @@ def name_of(inner: Path) -> tuple[str, str]:
 
 
 def _hidden(config: Settings) -> int:
-    width = next((config.integer(key) for key in _WIDTHS if config.values.get(key) is not None), None)
+    width = next((config.integer(key) for key in WIDTHS if config.values.get(key) is not None), None)
     if width is None or width < 1:
-        raise DamagedModelError(f"{config.path} states no width, expected one of {', '.join(_WIDTHS)}")
+        raise DamagedModelError(f"{config.path} states no width, expected one of {', '.join(WIDTHS)}")
     return width

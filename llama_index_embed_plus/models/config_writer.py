@@ -15,14 +15,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from llama_index_embed_plus.models.config import LEGACY_POOLING, read_config
+from llama_index_embed_plus.models.config import LEGACY_POOLING, WIDTHS, read_config
 from llama_index_embed_plus.models.files import inside, modules_of, read_json, write_json
 from llama_index_embed_plus.models.pooling import ATTENTION
 from llama_index_embed_plus.models.spec import EncoderSpec
 
 logger = logging.getLogger(__name__)
-
-_WIDTHS = ("hidden_size", "d_model", "dim")
 
 _MODULE_TYPE = "sentence_transformers.models."
 """Prefix of module types that every version of sentence-transformers since 2 understands."""
@@ -78,7 +76,7 @@ def _write_pooling(folder: Path, spec: EncoderSpec) -> None:
     transformer = read_json(folder / spec.transformer_path, "config.json") or {}
     width = saved.get("word_embedding_dimension", saved.get("embedding_dimension"))
     config = {
-        "word_embedding_dimension": width or next((transformer[key] for key in _WIDTHS if transformer.get(key)), None),
+        "word_embedding_dimension": width or next((transformer[key] for key in WIDTHS if transformer.get(key)), None),
         **{key: mode in modes for key, mode in LEGACY_POOLING.items()},
         "include_prompt": spec.include_prompt,
         "pooling_mode": modes[0] if len(modes) == 1 else modes,

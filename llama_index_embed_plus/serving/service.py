@@ -30,8 +30,8 @@ from qdrant_tools.records import Progress, Vectors
 
 SLAB = 4096  # texts computed between two writes to the cache; sorting more of them by length gains nothing
 DEFAULT_WORKERS = 2  # a small bulk call can overtake a large one; the encoder itself uses every core
-WINDOW_SECONDS = 0.005
-MAX_BATCH = 512
+WINDOW_SECONDS = 0.005  # how long single texts wait for the company of the batch before
+MAX_BATCH = 512  # single texts computed at once
 
 P = ParamSpec("P")
 T = TypeVar("T")
