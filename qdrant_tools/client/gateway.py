@@ -112,6 +112,13 @@ class Gateway:
             lambda: self.client.update_vectors(self.name, vectors, wait=True, update_filter=update_filter),
         )
 
+    def delete_vectors(self, names: Sequence[str], delete_filter: models.Filter) -> None:
+        """Delete the vectors of these names from the points that match; the points stay."""
+        selector = models.FilterSelector(filter=delete_filter)
+        self._retried(
+            "delete vectors of", lambda: self.client.delete_vectors(self.name, list(names), selector, wait=True)
+        )
+
     def delete(self, ids: Sequence[models.ExtendedPointId]) -> None:
         """Delete points; returns when they are gone."""
         points = models.PointIdsList(points=list(ids))

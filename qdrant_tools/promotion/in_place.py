@@ -19,6 +19,7 @@ from itertools import compress
 
 from qdrant_client import models
 
+from qdrant_tools.client.connect import engine_of
 from qdrant_tools.client.gateway import engine_errors, plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.settings import dense_params
@@ -80,11 +81,25 @@ def add_vector(source: Collection, target: Collection) -> None:
 
 
 def drop_vector(collection: Collection) -> bool:
-    """Remove the vector that the collection's layout names, from every point; whether it was there."""
+    """Remove the vector that the collection's layout names, from every point; whether it was there.
+
+    A server has no way to remove the vector without a name over HTTP: there it is deleted from every point, and an
+    empty place in the configuration stays.
+    """
     if not has_vector(collection):
         return False
+    if not collection.layout.vector and engine_of(collection.client) == "server":
+        return _delete_unnamed(collection)
     with engine_errors(f"remove vector {collection.layout.vector!r} from collection {collection.name!r}"):
         collection.client.delete_vector_name(collection.name, collection.layout.vector, wait=True)
+    return True
+
+
+def _delete_unnamed(collection: Collection) -> bool:
+    holding = models.Filter(must=[models.HasVectorCondition(has_vector="")])
+    if not collection.gateway.count(holding):
+        return False
+    collection.gateway.delete_vectors([""], holding)
     return True
 
 
