@@ -199,14 +199,14 @@ _FIELDS = "'id', 'text' and, for everything else, 'metadata'"
 
 def _batches(passages: Iterable[Passage | Mapping[str, Any] | str], size: int) -> Iterator[list[_Prepared | Failure]]:
     batch: list[_Prepared | Failure] = []
-    held = 0
+    batch_bytes = 0
     for passage in passages:
         prepared = _prepared(passage)
         batch.append(prepared)
-        held += prepared.size if isinstance(prepared, _Prepared) else 0
-        if len(batch) == size or held >= BATCH_BYTES:
+        batch_bytes += prepared.size if isinstance(prepared, _Prepared) else 0
+        if len(batch) == size or batch_bytes >= BATCH_BYTES:
             yield batch
-            batch, held = [], 0
+            batch, batch_bytes = [], 0
     if batch:
         yield batch
 

@@ -147,7 +147,8 @@ def ranked(scores: Mapping[str, float]) -> list[str]:
     ids = sorted(scores, reverse=True)
     with np.errstate(over="ignore"):  # trec_eval's cast makes an infinity of it too
         values = np.array([scores[passage] for passage in ids], np.float64).astype(np.float32)
-    return [ids[place] for place in np.argsort(-values, kind="stable")]
+    # stable: equal scores stay in the order of the ids
+    return [ids[index] for index in np.argsort(-values, kind="stable")]
 
 
 def _per_query(metric: _Metric, qrels: Qrels, run: Run, k: int) -> dict[str, float]:
@@ -193,13 +194,13 @@ def _reciprocal_rank(grades: Grades, ranking: Ranking, k: int) -> float:
 
 
 def _average_precision(grades: Grades, ranking: Ranking, k: int) -> float:
-    precisions = [found / rank for found, rank in enumerate(_relevant_ranks(grades, ranking), start=1)]
+    precisions = [hits / rank for hits, rank in enumerate(_relevant_ranks(grades, ranking), start=1)]
     return math.fsum(precisions) / _relevant(grades) if precisions else 0.0
 
 
 def _recall(grades: Grades, ranking: Ranking, k: int) -> float:
-    found = len(_relevant_ranks(grades, ranking))
-    return found / _relevant(grades) if found else 0.0
+    hits = len(_relevant_ranks(grades, ranking))
+    return hits / _relevant(grades) if hits else 0.0
 
 
 def _precision(grades: Grades, ranking: Ranking, k: int) -> float:

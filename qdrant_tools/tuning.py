@@ -226,6 +226,7 @@ def _searches(
 ) -> Iterator[tuple[CollectionSettings, Measured]]:
     for oversampling in grid.oversampling if built.quantization is not None else (1.0,):
         quantization = built.quantization and replace(built.quantization, oversampling=oversampling)
+        # oversampling concerns a search, not the index: the same collection, searched otherwise
         searching = replace(collection, metadata=replace(collection.metadata, quantization=quantization))
         for hnsw_ef in grid.hnsw_ef:
             settings = replace(built, hnsw_ef=hnsw_ef, quantization=quantization)
@@ -274,7 +275,7 @@ def measure(collection: Collection, truth: Truth, *, params: models.SearchParams
         _single(collection, row, params, limit)
     latencies, found = [], []
     for number, row in enumerate(queries.vectors):
-        start = time.perf_counter()
+        start = time.perf_counter()  # around the search alone: reading its answer is no part of it
         points = _single(collection, row, params, limit)
         latencies.append((time.perf_counter() - start) * 1000)
         ids, scores = [plain_id(point.id) for point in points], [point.score for point in points]

@@ -85,6 +85,7 @@ class Gateway:
         """All points, or those that match, in the order of their ids, `batch_size` at a time."""
         offset: Any = None
         while True:
+            # the offset is an id, so that a page can be read again, and points that are deleted meanwhile skip none
             records, offset = self._retried(
                 "read from",
                 lambda start=offset: self.client.scroll(  # type: ignore[misc]
@@ -182,6 +183,7 @@ class Gateway:
             template.model_copy(update={"query": row, "limit": limit})
             for row, limit in zip(vectors.tolist(), limits, strict=True)
         ]
+        # float32, as the embedded engine gives them: the same scores tie on every engine
         return [
             ([plain_id(point.id) for point in points], np.array([point.score for point in points], dtype=np.float32))
             for points in self.query_batch(requests)

@@ -79,6 +79,7 @@ def check_samples(
         candidate: _similarities(name, records, encoder, candidate)
         for candidate in {layout, replace(layout, embedded_metadata=False)}
     }
+    # equally good without the metadata: such as where no node has any; LlamaIndex's own way then
     best = max(cosines, key=lambda candidate: (float(np.mean(cosines[candidate])), candidate.embedded_metadata))
     agreeing = float(np.mean(cosines[best] >= similarity))
     if agreeing < AGREEING_SHARE:

@@ -19,14 +19,14 @@ from qdrant_tools.records import Progress
 
 INCOMPLETE = "embed_plus_incomplete"
 """Metadata key that a copy has until it is whole."""
-_CARRIED = (
+_OPTIMIZER_SETTINGS = (
     "deleted_threshold",
     "vacuum_min_vector_number",
     "default_segment_number",
     "max_segment_size",
     "indexing_threshold",
 )
-"""Optimizer settings that belong to a collection; the others belong to the process that runs it."""
+"""Those that belong to a collection; the others belong to the process that runs it."""
 
 
 def copy_collection(
@@ -54,6 +54,7 @@ def copy_collection(
         copied += len(records)
         if progress is not None:
             progress(len(records))
+    # the engine merges metadata by key and cannot remove one: an empty value stands for none
     to.update(metadata={**metadata_in(info), INCOMPLETE: {}})
     return copied
 
@@ -110,8 +111,8 @@ def _options(client: QdrantClient, info: models.CollectionInfo) -> dict[str, Any
             raise NotSupportedError("':memory:' has no quantization and no payload indexes: use a folder or a server")
         return options
     options["hnsw_config"] = models.HnswConfigDiff(**config.hnsw_config.model_dump(exclude_none=True))
-    kept = {name: getattr(config.optimizer_config, name) for name in _CARRIED}
-    options["optimizers_config"] = models.OptimizersConfigDiff(**kept)
+    optimizers = {name: getattr(config.optimizer_config, name) for name in _OPTIMIZER_SETTINGS}
+    options["optimizers_config"] = models.OptimizersConfigDiff(**optimizers)
     options["quantization_config"] = config.quantization_config
     options["on_disk_payload"] = params.on_disk_payload
     if engine_of(client) == "server":

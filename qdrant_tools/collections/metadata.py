@@ -106,10 +106,10 @@ def detect(payloads: Sequence[PayloadFields], *, vector: str = "") -> Layout:
     Raises:
         CollectionError: no field of the payloads looks like a text, or there are no payloads.
     """
-    every = Counter(name for payload in payloads for name in payload)
+    occurrences = Counter(name for payload in payloads for name in payload)
 
     def in_all(*names: str) -> bool:
-        return bool(payloads) and all(every[name] == len(payloads) for name in names)
+        return bool(payloads) and all(occurrences[name] == len(payloads) for name in names)
 
     if in_all(OURS.id, OURS.text, "content_hash"):
         return _named(OURS, vector)
@@ -120,7 +120,7 @@ def detect(payloads: Sequence[PayloadFields], *, vector: str = "") -> Layout:
     text = _text_field(payloads)
     if text is None:
         raise CollectionError(
-            f"none of the payload fields ({', '.join(sorted(every)) or 'there are none'}) looks like a text: "
+            f"none of the payload fields ({', '.join(sorted(occurrences)) or 'there are none'}) looks like a text: "
             "give a Layout that says where it is"
         )
     return Layout("plain", vector, id="", text=text, metadata="")
@@ -166,14 +166,14 @@ def _node_text(content: Any, *, with_metadata: bool) -> str:
 def _with_metadata(node: Mapping[str, Any], text: str) -> str:
     excluded = set(node.get("excluded_embed_metadata_keys") or ())
     template, separator = node.get("metadata_template", "{key}: {value}"), node.get("metadata_separator", "\n")
-    shown = separator.join(
+    header = separator.join(
         template.format(key=key, value=str(value))
         for key, value in (node.get("metadata") or {}).items()
         if key not in excluded
     )
-    if not shown:
+    if not header:
         return text
-    whole = node.get("text_template", "{metadata_str}\n\n{content}").format(content=text, metadata_str=shown)
+    whole = node.get("text_template", "{metadata_str}\n\n{content}").format(content=text, metadata_str=header)
     return str(whole).strip()
 
 

@@ -1,10 +1,10 @@
-"""How vectors are compressed for the search, as one frozen value: Qdrant's five quantisations under one roof.
+"""How vectors are compressed for the search, as one frozen value for all of Qdrant's quantisations.
 
-A search walks the compressed vectors, takes `oversampling` times as many candidates as it was asked for, and scores
-these again with the full vectors. Oversampling is what buys the recall back: rescoring ten candidates cannot change
-which ten they are.
+A search looks at the compressed vectors, takes `oversampling` times as many candidates as it needs, and scores these
+again with the full vectors. Rescoring alone cannot change which candidates there are, so oversampling is what brings
+the recall back.
 
-Guarantees: validated when made; `from_config(value.config)` gives the value back but for what only a search uses.
+Guarantees: validated when made; `from_config(value.config)` gives the value back, except for what only a search uses.
 Does not know: clients. Sources: Qdrant's documentation of its scalar, binary, product and TurboQuant quantisation.
 """
 
@@ -82,18 +82,18 @@ class Quantization:
     @property
     def config(self) -> QuantizationConfig:
         """What to ask a Qdrant client for."""
-        found: Any = BITS[self.kind][self.bits or DEFAULT_BITS[self.kind]]
+        member: Any = BITS[self.kind][self.bits or DEFAULT_BITS[self.kind]]
         ram = self.always_ram
         if self.kind == "int8":
             int8 = models.ScalarType.INT8
             scalar = models.ScalarQuantizationConfig(type=int8, quantile=self.quantile, always_ram=ram)
             return models.ScalarQuantization(scalar=scalar)
         if self.kind == "binary":
-            return models.BinaryQuantization(binary=models.BinaryQuantizationConfig(encoding=found, always_ram=ram))
+            return models.BinaryQuantization(binary=models.BinaryQuantizationConfig(encoding=member, always_ram=ram))
         if self.kind == "product":
-            product = models.ProductQuantizationConfig(compression=found, always_ram=ram)
+            product = models.ProductQuantizationConfig(compression=member, always_ram=ram)
             return models.ProductQuantization(product=product)
-        return models.TurboQuantization(turbo=models.TurboQuantQuantizationConfig(bits=found, always_ram=ram))
+        return models.TurboQuantization(turbo=models.TurboQuantQuantizationConfig(bits=member, always_ram=ram))
 
     @property
     def search(self) -> models.QuantizationSearchParams:

@@ -62,7 +62,7 @@ class WriteLock:
 
 def accept_writes(client: QdrantClient, name: str) -> None:
     """Take the mark away: the collection takes writes again."""
-    _write(client, name, {})
+    _write(client, name, {})  # metadata is merged by key, and no key can be removed
 
 
 def mark_retired(client: QdrantClient, name: str, *, successor: str) -> None:

@@ -228,9 +228,10 @@ def _quantization(
     info: models.CollectionInfo, params: models.VectorParams, metadata: CollectionMetadata | None
 ) -> Quantization | None:
     reported = Quantization.from_config(params.quantization_config or info.config.quantization_config)
-    kept = metadata.quantization if metadata else None
-    if reported is not None and kept is not None and kept.stored == reported.stored:
-        return kept
+    ours = metadata.quantization if metadata else None
+    # an engine does not know how a search is to rescore; the metadata does, unless somebody has changed the index since
+    if reported is not None and ours is not None and ours.stored == reported.stored:
+        return ours
     return reported
 
 

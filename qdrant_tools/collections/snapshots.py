@@ -110,20 +110,20 @@ def restore_snapshot(client: QdrantClient, source: Path | str, name: str, *, pro
     with restoring_folder(client) as folder:
         root = folder / "root"
         header = _unpacked(path, root)
-        held = connect(root, create=False)
+        unpacked = connect(root, create=False)
         try:
-            points = held.count(header.collection).count
+            points = Gateway(unpacked, header.collection).count()
             if points != header.points:
                 raise DamagedCollectionError(f"snapshot '{source}' holds {points} points, expected {header.points}")
-            return _copied(held, header.collection, client, name, progress)
+            return _copied(unpacked, header.collection, client, name, progress)
         finally:
-            held.close()
+            unpacked.close()
 
 
-def _copied(held: QdrantClient, held_name: str, client: QdrantClient, name: str, progress: Progress | None) -> int:
+def _copied(source: QdrantClient, source_name: str, client: QdrantClient, name: str, progress: Progress | None) -> int:
     """Copy; what is left of a copy that failed is dropped again."""
     try:
-        return copy_collection(held, held_name, client, name, progress=progress)
+        return copy_collection(source, source_name, client, name, progress=progress)
     except PlusError:
         with suppress(PlusError):
             drop_unfinished(client, name)
@@ -186,7 +186,7 @@ def _packed(root: Path, header: Snapshot, draft: Path) -> None:
     with tarfile.open(draft, "w:gz", compresslevel=1) as tar:
         tar.add(root / HEADER, HEADER)
         left_out = (f"./{HEADER}", "./.reserve")
-        tar.add(root, ".", filter=lambda each: None if each.name in left_out else each)
+        tar.add(root, ".", filter=lambda entry: None if entry.name in left_out else entry)
 
 
 def _points(root: Path, name: str) -> int:

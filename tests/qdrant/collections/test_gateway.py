@@ -7,11 +7,12 @@ import pytest
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from tiny import WordEncoder, numbered
 
-from qdrant_tools.client import gateway as retry_module
+from qdrant_tools.client import gateway as gateway_module
 from qdrant_tools.client.connect import connect
-from qdrant_tools.client.gateway import Retry, engine_errors
+from qdrant_tools.client.gateway import Gateway, Retry, engine_errors
+from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
-from qdrant_tools.errors import InputError, UnreachableError, VectorError
+from qdrant_tools.errors import EngineError, InputError, UnreachableError, VectorError
 from qdrant_tools.indexing import IndexReport, index_passages
 
 
@@ -40,7 +41,7 @@ class Failing:
 @pytest.fixture
 def waits(monkeypatch):
     waited: list[float] = []
-    monkeypatch.setattr(retry_module.time, "sleep", waited.append)
+    monkeypatch.setattr(gateway_module.time, "sleep", waited.append)
     return waited
 
 
@@ -86,6 +87,65 @@ def test_indexing_goes_on_after_the_network_came_back(waits, monkeypatch):
     monkeypatch.setattr(client, "upsert", flaky)
     assert index_passages(collection, numbered(5), encoder) == IndexReport(added=5)
     assert len(waits) == 2 and len(encoder.encoded) == 5, "nothing is encoded twice"
+
+
+@pytest.fixture
+def docs() -> Collection:
+    docs = CollectionManager(connect(":memory:")).ensure("docs", WordEncoder())
+    docs.index(numbered(5))
+    return docs
+
+
+def silent_once(monkeypatch, docs: Collection, method: str) -> None:
+    """The first call of that method meets a silent server."""
+    answered, errors = getattr(docs.client, method), [SILENCE]
+
+    def call(*args, **kwargs):
+        if errors:
+            raise errors.pop()
+        return answered(*args, **kwargs)
+
+    monkeypatch.setattr(docs.client, method, call)
+
+
+@pytest.mark.parametrize(
+    ("method", "call", "answer"),
+    [
+        ("get_collection", lambda docs: docs.gateway.info().points_count, 5),
+        ("count", lambda docs: docs.gateway.count(), 5),
+        ("retrieve", lambda docs: sorted(docs.fetch(["p1", "p2"])), ["p1", "p2"]),
+        ("scroll", lambda docs: sum(len(page) for page in docs.gateway.pages(batch_size=2)), 5),
+        ("delete", lambda docs: docs.index(numbered(4), delete_missing=True).deleted, 1),
+        ("update_collection", lambda docs: docs.gateway.update(metadata={"note": "x"}), None),
+    ],
+)
+def test_what_may_be_done_twice_waits_for_the_network(waits, monkeypatch, docs, method, call, answer):
+    silent_once(monkeypatch, docs, method)
+    assert call(docs) == answer and len(waits) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "call"),
+    [
+        ("query_batch_points", lambda docs: docs.search("passage")),
+        ("query_points_groups", lambda docs: docs.search_groups("passage", by="topic")),
+        ("query_points", lambda docs: docs.gateway.sample(3)),
+        ("create_collection", lambda docs: Gateway(docs.client, "new").create()),
+        ("delete_collection", lambda docs: docs.gateway.drop()),
+    ],
+)
+def test_searches_and_what_creates_or_drops_fail_at_once(waits, monkeypatch, docs, method, call):
+    silent_once(monkeypatch, docs, method)
+    with pytest.raises(UnreachableError, match="cannot (search|create|drop) collection '.*the server does not answer"):
+        call(docs)
+    assert waits == []
+
+
+def test_every_error_names_the_collection(docs):
+    nowhere = Gateway(docs.client, "nowhere")
+    for call in (nowhere.info, nowhere.count, lambda: nowhere.retrieve([1]), lambda: nowhere.delete([1])):
+        with pytest.raises(EngineError, match="cannot .* collection 'nowhere': "):
+            call()
 
 
 def test_an_encoder_that_fails_is_not_asked_twice(waits):
