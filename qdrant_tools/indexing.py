@@ -50,6 +50,9 @@ __all__ = ["Failure", "IndexReport", "OnBad", "content_hash", "index_passages"]
 BATCH_BYTES = 8_000_000
 """A batch ends here even when it has fewer passages: servers refuse requests above 32 MB."""
 KEPT_FAILURES = 100
+PAGE = 1000
+"""Points per page where the collection is searched for what is no longer in the stream."""
+_FIELDS = "'id', 'text' and, for everything else, 'metadata'"
 
 OnBad = Literal["raise", "count"]
 
@@ -140,6 +143,30 @@ def index_passages(
     return report
 
 
+def passage_of(item: Passage | Mapping[str, Any] | str) -> Passage:
+    """A passage for one that may be a dict `{"id", "text", "metadata"}` or a string.
+
+    Raises:
+        InputError: neither; or a dict without "id" or "text", or with a field that a passage does not have.
+    """
+    if isinstance(item, Passage):
+        return item
+    if isinstance(item, str):
+        return Passage(hashlib.sha256(item.encode("utf-8", "surrogatepass")).hexdigest()[:32], item)
+    if not isinstance(item, Mapping):
+        raise InputError(f"passage is {brief(item)}, expected a Passage, a dict with 'id' and 'text', or a string")
+    for name in ("id", "text"):
+        if name not in item:
+            raise InputError(f"passage {brief(dict(item))} has no field {name!r}, expected {_FIELDS}")
+    for name in item:
+        if name not in ("id", "text", "metadata"):
+            raise InputError(f"passage {brief(item['id'])} has the field {brief(name)}, expected {_FIELDS}")
+    metadata = item.get("metadata")
+    if not isinstance(metadata, Mapping | None):
+        raise InputError(f"passage {brief(item['id'])}: field 'metadata' is {brief(metadata)}, expected a dict")
+    return Passage(item["id"], item["text"], metadata or {})
+
+
 def content_hash(passage: Passage) -> str:
     """SHA-256 over text and metadata: equal hash, equal content, whatever the order of the metadata keys.
 
@@ -168,33 +195,6 @@ def _checked_target(collection: Collection, encoder: Encoder) -> None:
             f"collection {collection.name!r} has the layout of {collection.layout.name!r}: fill it with the program "
             "that made it, or index into a new collection"
         )
-
-
-def passage_of(item: Passage | Mapping[str, Any] | str) -> Passage:
-    """A passage for one that may be a dict `{"id", "text", "metadata"}` or a string.
-
-    Raises:
-        InputError: neither; or a dict without "id" or "text", or with a field that a passage does not have.
-    """
-    if isinstance(item, Passage):
-        return item
-    if isinstance(item, str):
-        return Passage(hashlib.sha256(item.encode("utf-8", "surrogatepass")).hexdigest()[:32], item)
-    if not isinstance(item, Mapping):
-        raise InputError(f"passage is {brief(item)}, expected a Passage, a dict with 'id' and 'text', or a string")
-    for name in ("id", "text"):
-        if name not in item:
-            raise InputError(f"passage {brief(dict(item))} has no field {name!r}, expected {_FIELDS}")
-    for name in item:
-        if name not in ("id", "text", "metadata"):
-            raise InputError(f"passage {brief(item['id'])} has the field {brief(name)}, expected {_FIELDS}")
-    metadata = item.get("metadata")
-    if not isinstance(metadata, Mapping | None):
-        raise InputError(f"passage {brief(item['id'])}: field 'metadata' is {brief(metadata)}, expected a dict")
-    return Passage(item["id"], item["text"], metadata or {})
-
-
-_FIELDS = "'id', 'text' and, for everything else, 'metadata'"
 
 
 def _batches(passages: Iterable[Passage | Mapping[str, Any] | str], size: int) -> Iterator[list[_Prepared | Failure]]:
@@ -330,10 +330,6 @@ class _Writer:
                 "content_hash": prepared.digest,
             },
         )
-
-
-PAGE = 1000
-"""Points per look at the collection and per removal."""
 
 
 class SeenPoints:

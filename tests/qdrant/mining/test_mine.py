@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from qdrant_client import models
-from tiny import ENGINES, WordEncoder, client_of, numbered
+from tiny import WordEncoder, client_of, numbered
 
 from qdrant_tools.client.gateway import Gateway
 from qdrant_tools.collections.collection import Collection
@@ -23,11 +23,6 @@ from qdrant_tools.records import Label, Passage
 
 OPEN = MiningSettings(max_share=None, duplicate_similarity=None)
 """No rule but that a known positive is no negative."""
-
-
-@pytest.fixture(params=ENGINES)
-def client(request, tmp_path):
-    yield from client_of(request.param, tmp_path)
 
 
 @pytest.fixture

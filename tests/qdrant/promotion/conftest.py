@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import pytest
 from promoted import OLD
-from tiny import ENGINES, client_of, numbered
+from tiny import numbered
 
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.search.bm25 import Bm25
-
-
-@pytest.fixture(params=ENGINES)
-def client(request, tmp_path):
-    yield from client_of(request.param, tmp_path)
 
 
 @pytest.fixture
