@@ -6,11 +6,10 @@ import gc
 import itertools
 import os
 import signal
-import subprocess
 import tracemalloc
 
 import pytest
-from mined import LABELS, SETTINGS, mining_command
+from programs import output, report, spawn
 from tiny import WordEncoder, numbered
 
 from qdrant_tools.client.connect import connect
@@ -21,6 +20,17 @@ from qdrant_tools.indexing import index_passages
 from qdrant_tools.mining import Judge, MiningSettings, mine
 from qdrant_tools.mining.file import mine_to_jsonl, read_examples, read_stats
 from qdrant_tools.records import Label
+
+LABELS = [Label(f"passage about topic{i % 7} thing{i}", f"p{i}") for i in range(40)] + [Label("nowhere", "gone")]
+SETTINGS = MiningSettings(batch_size=4)
+
+
+def mine_labels(location: str, path: str) -> None:
+    """A program that says "batch" after each batch."""
+    encoder = WordEncoder(dimension=512)
+    collection = CollectionManager(connect(location)).ensure("docs", encoder)
+    index_passages(collection, numbered(60), encoder)
+    mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS, progress=lambda _: report("batch"))
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +92,13 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(collection, encod
 
 def test_a_killed_run_is_finished_by_the_next_process(expected, encoder, tmp_path):
     path = tmp_path / "examples.jsonl"
-    command = mining_command(tmp_path / "qdrant", path)
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    first = spawn(mine_labels, tmp_path / "qdrant", path)
     for _ in range(3):
         first.stdout.readline()
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
-    second = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    assert second.stdout.count("batch") <= 9, "the first call for all that was resumed"
+    batches = output(mine_labels, tmp_path / "qdrant", path).count("batch")
+    assert batches <= 9, "the first call for all that was resumed"
     assert [e.as_row() for e in read_examples(path)] == [e.as_row() for e in expected.examples]
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 from moments import dying
+from programs import run
 from tiny import WordEncoder, numbered
 
 from qdrant_tools.client.connect import connect
@@ -20,14 +19,8 @@ OLD, NEW = WordEncoder("old", dimension=256), WordEncoder("new", dimension=384)
 THING17 = numbered(18)[17].text
 
 
-def promote_and_die(location: Path, method: str, moment: str, nth: int, *, in_place: bool) -> None:
-    """Promote the alias `docs` to `NEW`, from where an earlier process was killed, until the nth call of a client's
-    method: the process dies "before" or "after" it."""
-    command = [sys.executable, __file__, str(location), method, moment, str(nth), str(int(in_place))]
-    assert subprocess.run(command).returncode == -signal.SIGKILL, f"{method} was not reached {nth} times"
-
-
-def main(location: str, method: str, moment: str, nth: str, in_place: str) -> None:
+def promote(location: str, method: str, moment: str, nth: str, in_place: str) -> None:
+    """A program: promote the alias `docs`, and die "before" or "after" the nth call of a client's method."""
     client = connect(location)
     dying(client, [method], int(nth), moment)
     manager = CollectionManager(client)
@@ -39,5 +32,7 @@ def main(location: str, method: str, moment: str, nth: str, in_place: str) -> No
     cleanup(manager, "docs")
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def promote_and_die(location: Path, method: str, moment: str, nth: int, *, in_place: bool) -> None:
+    """Promote `docs` to `NEW` in a process of its own, which is killed on the way."""
+    ended = run(promote, location, method, moment, nth, int(in_place))
+    assert ended.returncode == -signal.SIGKILL, f"{method} was not reached {nth} times: {ended.stderr}"
