@@ -284,7 +284,7 @@ def base(bench: Bench) -> Found:
 def adapter(bench: Bench) -> Found:
     from llama_index_embed_plus.encoders.adapter import AdaptedEncoder
     from llama_index_embed_plus.training.adapter import fit_adapter
-    from llama_index_embed_plus.training.adapter_data import AdapterSettings
+    from llama_index_embed_plus.training.settings import AdapterSettings
 
     encoder = bench.open(bench.base)
     examples = bench.mine(encoder, *BASE)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from llama_index_embed_plus.encoders.open import open_encoder
@@ -86,19 +87,13 @@ def best(query_ids: list[str], queries: Vectors, passage_ids: list[str], passage
 def similarity(path: Path, encoders: Encoders) -> dict[str, float]:
     """Spearman's correlation of cosine and human score."""
     pairs = table(path)
-    expected = ranks(np.array([float(row["score"]) for row in pairs]))
+    expected = [float(row["score"]) for row in pairs]
     found = {}
     for name, encoder in encoders.items():
         left, right = (encoder.encode_passages([row[column] for row in pairs]) for column in ("sentence1", "sentence2"))
         cosine = (left.astype(np.float64) * right).sum(axis=1)
-        found[name] = round(float(np.corrcoef(ranks(cosine), expected)[0, 1]), 4)
+        found[name] = round(float(spearmanr(cosine, expected).statistic), 4)
     return found
-
-
-def ranks(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Ranks from 0; equal values share the mean of theirs."""
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + 1) / 2)[group]
 
 
 def main() -> None:

@@ -11,10 +11,9 @@ from .integrations.recorder import RetrievalRecorder
 from .integrations.vector_store import as_vector_store
 from .serving.embedding import PlusEmbedding
 from .training.adapter import fit_adapter
-from .training.adapter_data import AdapterSettings
 from .training.data.splits import split_queries
 from .training.run import train
-from .training.settings import TrainSettings
+from .training.settings import AdapterSettings, TrainSettings
 
 __all__ = [
     "AdaptedEncoder",

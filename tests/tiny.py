@@ -70,3 +70,30 @@ def numbered(count: int, *, start: int = 0) -> list[Passage]:
         Passage(f"p{i}", f"passage number {i} about topic{i % 7} and thing{i}", {"topic": i % 7, "even": i % 2 == 0})
         for i in range(start, start + count)
     ]
+
+
+class NoisyEncoder:
+    """A text is the direction of its first word plus noise of its own; `asked` is the noise of texts that ask."""
+
+    dimension = 24
+
+    def __init__(self, noise: float, *, asked: float | None = None, seed: int = 0) -> None:
+        self.noise, self.asked, self.seed = noise, noise if asked is None else asked, seed
+        self.space = f"noisy-{noise}-{asked}-{seed}@000000000000"
+        self.encoded: list[str] = []
+
+    def encode_passages(self, texts):
+        self.encoded.extend(texts)
+        return np.stack([self._vector(text, "passage") for text in texts])
+
+    def encode_queries(self, texts):
+        return np.stack([self._vector(text, "query") for text in texts])
+
+    def _vector(self, text: str, role: str):
+        noise = self.asked if "asked" in text else self.noise
+        row = _normal(text.split()[0]) + noise * _normal(f"{text} {role} {self.seed}")
+        return (row / np.linalg.norm(row)).astype(np.float32)
+
+
+def _normal(text: str):
+    return np.random.default_rng(zlib.crc32(text.encode())).normal(size=24)

@@ -16,15 +16,14 @@ from llama_index_embed_plus.cli.console import err, note, print_json, resumable,
 from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, Location, managed
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.evaluate.retrieval.files import read_held_out
-from llama_index_embed_plus.training.adapter_data import AdapterSettings
 from llama_index_embed_plus.training.data.reading import read_training_data
 from llama_index_embed_plus.training.data.records import TrainingData
 from llama_index_embed_plus.training.data.splits import SplitSettings, split_queries
 from llama_index_embed_plus.training.proof.report import TrainReport
 from llama_index_embed_plus.training.recipe import read_recipe
 from llama_index_embed_plus.training.run import planned_steps, train
-from llama_index_embed_plus.training.settings import TrainSettings
-from llama_index_embed_plus.training.stages import planned, run_recipe
+from llama_index_embed_plus.training.settings import AdapterSettings, TrainSettings
+from llama_index_embed_plus.training.stages import recipe_steps, run_recipe
 from llama_index_embed_plus.training.trainer.checkpoint import Checkpoints, step_of
 from llama_index_embed_plus.training.trainer.progress import Meter
 from qdrant_tools.errors import UsageError
@@ -159,7 +158,7 @@ def _train_by_recipe(
     stages = read_recipe(recipe)
     with (
         resumable("the stages that are done are kept; run the same command again to go on"),
-        _metered(f"train by {recipe.name}", planned(stages)) as meter,
+        _metered(f"train by {recipe.name}", recipe_steps(stages)) as meter,
     ):
         report = run_recipe(stages, out, base=base, progress=meter, announce=note)
     _finish(out, report, page=page, as_json=as_json)
@@ -227,9 +226,9 @@ def _interrupted(method: Method, out: Path) -> str:
 def _finish(out: Path, report: TrainReport, *, page: bool, as_json: bool) -> None:
     picture = out.with_name(out.name + ".png")
     if page:
-        from llama_index_embed_plus.training.proof.plots import training_page
+        from llama_index_embed_plus.training.proof.plots import training_plot
 
-        training_page(picture, report)
+        training_plot(picture, report)
     if as_json:
         print_json(summary_of(out, report))
         return

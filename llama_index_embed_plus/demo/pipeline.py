@@ -30,7 +30,7 @@ from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport
 from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval, overlap
 from llama_index_embed_plus.export.export import export_onnx
 from llama_index_embed_plus.training.adapter import AdapterReport, fit_adapter
-from llama_index_embed_plus.training.adapter_data import AdapterSettings
+from llama_index_embed_plus.training.settings import AdapterSettings
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager

@@ -1,19 +1,21 @@
 from .adapter import AdapterReport, fit_adapter
-from .adapter_data import AdapterSettings
 from .data.augmentation import CropWords, DeleteWords, QueryAugmentation
 from .data.columns import ColumnSettings, datasets_for
 from .data.reading import read_training_data
 from .data.records import TrainingData
-from .data.splits import SplitSettings, check_leak, find_leaks, split_queries
+from .data.splits import SplitSettings, check_leak, find_leaks, split_queries, without_leaks
 from .data.unsupervised import NoiseSettings
 from .losses.build import build_loss
 from .losses.catalogue import LOSSES, LossOptions
-from .merge import choose_coefficient, interpolate, scale_adapter
+from .merge import choose_coefficient, interpolate, interpolated, scale_adapter
+from .proof.forgetting import SimilaritySet
+from .proof.model_card import record_proof
+from .proof.plots import training_plot
 from .proof.proof import Proof, ProofSettings, prove
 from .proof.report import TrainReport, read_report
 from .recipe import Recipe, StagePlan, read_recipe
 from .run import Evidence, planned_steps, train
-from .settings import LoraSettings, Projection, TrainSettings
+from .settings import AdapterSettings, LoraSettings, Projection, TrainSettings
 from .stages import run_recipe
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "ProofSettings",
     "QueryAugmentation",
     "Recipe",
+    "SimilaritySet",
     "SplitSettings",
     "StagePlan",
     "TrainReport",
@@ -44,13 +47,17 @@ __all__ = [
     "find_leaks",
     "fit_adapter",
     "interpolate",
+    "interpolated",
     "planned_steps",
     "prove",
     "read_recipe",
     "read_report",
     "read_training_data",
+    "record_proof",
     "run_recipe",
     "scale_adapter",
     "split_queries",
     "train",
+    "training_plot",
+    "without_leaks",
 ]

@@ -1,12 +1,5 @@
 """Training examples + the vectors a collection already holds -> a query adapter, in seconds.
 
-Guarantees: starts at the identity; stops early on a slice of the training queries, and returns the best state seen
-there, which may be the identity itself; the same seed gives the same adapter on the same machine; memory does not
-grow with queries times stored vectors (see `adapter_data` and `adapter_loop`). Does not know: held-out queries.
-Whether the adapter may serve is for the caller to decide on those.
-
-Query and stored vectors -> a fitted map: epochs of InfoNCE, and the mean reciprocal rank that says when to stop.
-
 Of every row (query q, positive p, weight w) the loss is InfoNCE (van den Oord et al. 2018, arXiv 1807.03748),
 
     -log( exp(q'.p / t) / (exp(q'.p / t) + sum_n exp(q'.n / t)) ),    averaged with the weights w,
@@ -15,18 +8,16 @@ over the negatives n that the settings name: positives of the other rows of the 
 queries, and stored vectors drawn anew for every batch. Known positives of the query are never among them, nor is a
 stored vector that is nearly the same as one: those would be hidden positives.
 
-Guarantees: the state that is returned is the best one seen on the validation queries, which may be the identity; the
-same seed gives the same map on the same machine. A batch needs 4 bytes * batch * (sampled + batch * (1 + mined)) for
-its scores and 1 byte * validation rows * stored for the masks, whatever the number of queries.
-Does not know: collections, encoders, held-out queries.
+The maps of `encoders.adapter` are fitted as torch modules. `forward` gives what the numpy map gives, to 1e-6. The
+orthogonal one is parametrised by Cayley's transform, R = (1 - S)⁻¹ (1 + S) with S = P - Pᵀ (Cayley 1846; as in Helfrich
+et al. 2018, arXiv 1707.09520): every P gives a rotation, so any optimiser may move it. It reaches all rotations but
+those that turn something by exactly 180 degrees.
 
-The maps of `adapter.maps` as torch modules, to be fitted.
-
-Guarantees: each starts as the map it was made of; `forward` gives what the numpy map gives, to 1e-6; `fitted()` is a
-map with the weights of the moment. The orthogonal one is parametrised by Cayley's transform, R = (1 - S)⁻¹ (1 + S) with
-S = P - Pᵀ (Cayley 1846; as in Helfrich et al. 2018, arXiv 1707.09520): every P gives a rotation, so any optimiser may
-move it. It reaches all rotations but those that turn something by exactly 180 degrees.
-Does not know: losses, data.
+Guarantees: fitting starts at the identity and stops early on a slice of the training queries. The best state seen there
+is returned, which may be the identity. The same seed gives the same adapter on the same machine. A batch needs
+4 bytes * batch * (sampled + batch * (1 + mined)) for its scores and 1 byte * validation rows * stored for the masks,
+whatever the number of queries.
+Does not know: held-out queries. Whether the adapter may serve is decided on those, by the caller.
 """
 
 from __future__ import annotations
@@ -51,8 +42,9 @@ from llama_index_embed_plus.encoders.adapter import (
     without_adapter,
 )
 from llama_index_embed_plus.errors import TrainingError
-from llama_index_embed_plus.training.adapter_data import AdapterSettings, Pairs, read_pairs
-from llama_index_embed_plus.training.trainer.progress import tell_loss, tell_metric
+from llama_index_embed_plus.training.adapter_data import Pairs, read_pairs
+from llama_index_embed_plus.training.settings import AdapterSettings
+from llama_index_embed_plus.training.trainer.progress import report_loss, report_metric
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.records import Encoder, Example, Progress
 
@@ -89,7 +81,7 @@ def fit_adapter(
 
     An adapter that the encoder carries already counts for nothing: the new one takes its place.
 
-    `progress` is called once an epoch; one that takes losses and metrics (`train.progress`) is told those too. In the
+    `progress` is called once an epoch; one that takes losses and metrics (`TrainingProgress`) gets those too. In the
     report `train_pairs` counts (query, positive), those of validation among them; `skipped_examples` have no positive
     that the collection holds.
 
@@ -108,7 +100,7 @@ def fit_adapter(
         raise TrainingError("negatives is 'mined' alone, and no example has any: mine some, or add 'collection'")
 
     start = unfitted(settings.kind, pairs.queries.shape[1], width=settings.width, seed=settings.seed)
-    fitted, course = Fit(pairs, settings).run(start, progress=progress)
+    fitted, course = AdapterFit(pairs, settings).run(start, progress=progress)
     report = AdapterReport(
         course.losses,
         course.mrr,
@@ -127,7 +119,7 @@ _SCORES_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
-class Course:
+class FitHistory:
     """What fitting did. `mrr[0]` is the identity's; entry i belongs to the state after epoch i."""
 
     losses: tuple[float, ...]
@@ -136,7 +128,7 @@ class Course:
     validation_queries: int
 
 
-class Fit:
+class AdapterFit:
     """One fit: split off validation queries, run epochs, keep the best state."""
 
     def __init__(self, pairs: Pairs, settings: AdapterSettings) -> None:
@@ -152,13 +144,13 @@ class Fit:
     def _held(self) -> torch.Tensor:
         """(queries,) bool: the validation queries. Equal queries are on one side."""
         groups = len(self.pairs.known)
-        wanted = min(round(self.settings.validation_share * groups), self.settings.max_validation)
-        count = min(max(1, wanted), groups - 1)  # at least one query is left to learn from
-        chosen = torch.zeros(groups, dtype=torch.bool)
-        chosen[torch.randperm(groups, generator=self.generator)[:count]] = True
-        return chosen[torch.tensor(self.pairs.group)]
+        size = min(round(self.settings.validation_share * groups), self.settings.max_validation)
+        count = min(max(1, size), groups - 1)  # at least one query is left to learn from
+        held = torch.zeros(groups, dtype=torch.bool)
+        held[torch.randperm(groups, generator=self.generator)[:count]] = True
+        return held[torch.tensor(self.pairs.group)]
 
-    def run(self, start: QueryMap, *, progress: Progress | None = None) -> tuple[QueryMap, Course]:
+    def run(self, start: QueryMap, *, progress: Progress | None = None) -> tuple[QueryMap, FitHistory]:
         """Fit from `start`; `progress` is told of every epoch. Raises TrainingError if a loss is no number."""
         module = module_of(start)
         optimizer = torch.optim.AdamW(
@@ -170,15 +162,15 @@ class Fit:
         for number in range(1, self.settings.max_epochs + 1):
             losses.append(self.epoch(module, optimizer))
             mrr.append(self.validation_mrr(module))
-            tell_loss(progress, losses[-1])
-            tell_metric(progress, "validation mrr", mrr[-1])
+            report_loss(progress, losses[-1])
+            report_metric(progress, "validation mrr", mrr[-1])
             if progress is not None:
                 progress(1)
             if mrr[-1] > mrr[best_epoch]:
                 best, best_epoch = module.fitted(), number
             if number - best_epoch >= self.settings.patience:
                 break
-        return best, Course(tuple(losses), tuple(mrr), best_epoch, self.validation_queries)
+        return best, FitHistory(tuple(losses), tuple(mrr), best_epoch, self.validation_queries)
 
     def epoch(self, module: AdapterModule, optimizer: torch.optim.Optimizer) -> float:
         order = self.train_rows[torch.randperm(len(self.train_rows), generator=self.generator)]
@@ -187,8 +179,8 @@ class Fit:
             optimizer.zero_grad()
             loss = self.loss(module, rows, self.candidates(rows))
             if not torch.isfinite(loss):
-                asked = f"learning_rate is {self.settings.rate}, temperature {self.settings.temperature}"
-                raise TrainingError(f"the loss became {loss.item()} ({asked}): lower the first or raise the second")
+                rates = f"learning_rate is {self.settings.rate}, temperature {self.settings.temperature}"
+                raise TrainingError(f"the loss became {loss.item()} ({rates}): lower the first or raise the second")
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += loss.item() * len(rows)
@@ -199,16 +191,16 @@ class Fit:
         sources, pairs = self.settings.negatives, self.pairs
         if "collection" in sources and len(pairs.stored) <= self.settings.sampled:
             return torch.arange(len(pairs.stored))
-        found = [torch.empty(0, dtype=torch.long)]
+        parts = [torch.empty(0, dtype=torch.long)]
         if "in_batch" in sources:
-            found.append(pairs.positive[rows])
+            parts.append(pairs.positive[rows])
         if "mined" in sources:
-            found.append(
+            parts.append(
                 torch.tensor([n for q in pairs.query[rows].tolist() for n in pairs.mined[q]], dtype=torch.long)
             )
         if "collection" in sources:
-            found.append(torch.randint(len(pairs.stored), (self.settings.sampled,), generator=self.generator))
-        unique: torch.Tensor = torch.unique(torch.cat(found))
+            parts.append(torch.randint(len(pairs.stored), (self.settings.sampled,), generator=self.generator))
+        unique: torch.Tensor = torch.unique(torch.cat(parts))
         return unique
 
     def loss(self, module: AdapterModule, rows: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
@@ -224,16 +216,16 @@ class Fit:
 
     def hidden(self, rows: torch.Tensor, candidates: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
         """(rows, c) bool: True where a candidate is a positive of the row's query, or nearly the same as one."""
-        pairs, found = self.pairs, torch.zeros(len(rows), len(candidates), dtype=torch.bool)
-        known = [pairs.known[pairs.group[query]] for query in pairs.query[rows].tolist()]
-        owner = torch.tensor([row for row, positions in enumerate(known) for _ in positions], dtype=torch.long)
-        flat = torch.tensor([position for positions in known for position in positions], dtype=torch.long)
+        pairs, hidden = self.pairs, torch.zeros(len(rows), len(candidates), dtype=torch.bool)
+        positives = [pairs.known[pairs.group[query]] for query in pairs.query[rows].tolist()]
+        owner = torch.tensor([row for row, positions in enumerate(positives) for _ in positions], dtype=torch.long)
+        flat = torch.tensor([position for positions in positives for position in positions], dtype=torch.long)
         for part in _parts(torch.arange(len(flat)), _SCORES_AT_ONCE // max(1, len(candidates))):
             same = pairs.stored[flat[part]] @ vectors.T >= self.settings.same_passage_similarity
             same |= flat[part][:, None] == candidates[None, :]
-            for row, its in zip(owner[part].tolist(), same):
-                found[row] |= its
-        return found
+            for row, matches in zip(owner[part].tolist(), same):
+                hidden[row] |= matches
+        return hidden
 
     @torch.no_grad()
     def validation_mrr(self, module: AdapterModule) -> float:

@@ -1,6 +1,4 @@
-"""How to fit a query adapter, as one frozen value that is checked when it is made. Does not know: vectors.
-
-Training examples + a collection -> arrays: query vectors, stored vectors, who answers what.
+"""Training examples + a collection -> arrays: query vectors, stored vectors, who answers what.
 
 Guarantees: every positive and mined negative that the collection holds is among the stored vectors, and as many others
 as fit, a seeded sample of the whole collection; equal queries share their positives. Memory is that of the vectors,
@@ -9,91 +7,16 @@ as fit, a seeded sample of the whole collection; equal queries share their posit
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from llama_index_embed_plus.encoders.adapter import MAPS, AdapterKind
 from llama_index_embed_plus.errors import TrainingError
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import sample_vectors
-from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Encoder, Example, Vectors
-
-Source = Literal["in_batch", "mined", "collection"]
-SOURCES: tuple[Source, ...] = ("in_batch", "mined", "collection")
-RATES = {"full": 3e-4, "low_rank": 1e-3, "orthogonal": 1e-4, "mlp": 1e-3}
-"""Learning rates that suit the kinds."""
-
-
-@dataclass(frozen=True)
-class AdapterSettings:
-    """How to fit.
-
-    kind: full, low_rank, orthogonal or mlp; see `adapter.maps`. width: rank of low_rank, hidden units of mlp.
-    temperature: divides cosines in the loss.
-    learning_rate: None: what suits the kind.
-    negatives: what a query is told from: the other positives of its batch, its mined negatives, stored vectors.
-    sampled: how many stored vectors are drawn for a batch; a smaller collection is taken whole.
-    max_stored_vectors: how many are held in memory to draw from; positives and mined negatives always are.
-    same_passage_similarity: from which cosine to a known positive on a stored vector is taken for a hidden one.
-    validation_share: of the queries, at most `max_validation`; they decide when to stop: after `patience` epochs
-        without a better one.
-    """
-
-    kind: AdapterKind = "full"
-    width: int = 32
-    temperature: float = 0.05
-    learning_rate: float | None = None
-    weight_decay: float = 0.0
-    batch_size: int = 64
-    max_epochs: int = 60
-    patience: int = 5
-    negatives: tuple[Source, ...] = SOURCES
-    sampled: int = 4096
-    max_stored_vectors: int = 50_000
-    same_passage_similarity: float = 0.95
-    validation_share: float = 0.1
-    max_validation: int = 1000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.kind not in MAPS:
-            raise UsageError(f"adapter kind is {self.kind!r}, expected one of {', '.join(MAPS)}")
-        for name in (
-            "width",
-            "batch_size",
-            "max_epochs",
-            "patience",
-            "sampled",
-            "max_stored_vectors",
-            "max_validation",
-        ):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("temperature", "rate"):
-            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
-                shown = "learning_rate" if name == "rate" else name
-                raise UsageError(f"{shown} is {getattr(self, name)}, expected a number above 0")
-        if not self.weight_decay >= 0:
-            raise UsageError(f"weight_decay is {self.weight_decay}, expected 0 or more")
-        if not 0 < self.validation_share < 1:
-            raise UsageError(f"validation_share is {self.validation_share}, expected a share between 0 and 1")
-        if not self.negatives or set(self.negatives) - set(SOURCES):
-            raise UsageError(f"negatives is {self.negatives!r}, expected some of {', '.join(SOURCES)}")
-
-    @property
-    def rate(self) -> float:
-        """The learning rate that is used."""
-        return RATES[self.kind] if self.learning_rate is None else self.learning_rate
-
-    def as_row(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {**asdict(self), "negatives": list(self.negatives), "learning_rate": self.rate}
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,9 +74,9 @@ def _pairs(
     known: list[dict[int, None]] = [{} for _ in groups]
     rows: list[tuple[int, int, float]] = []
     for number, example in enumerate(examples):
-        found = [index[p.id] for p in example.positives if p.id in index]
-        known[group[number]].update(dict.fromkeys(found))
-        rows += [(number, position, example.weight / len(found)) for position in found]
+        stored_positives = [index[p.id] for p in example.positives if p.id in index]
+        known[group[number]].update(dict.fromkeys(stored_positives))
+        rows += [(number, position, example.weight / len(stored_positives)) for position in stored_positives]
     query, positive, weight = zip(*rows)
     return Pairs(
         torch.from_numpy(np.ascontiguousarray(queries, np.float32)),
@@ -183,4 +106,6 @@ def _stored_sample(
     sample = sample_vectors(collection, most, seed=seed, always=labelled)
     if not sample.ids:
         raise TrainingError(f"collection {collection.name!r} is empty: index passages before fitting an adapter")
-    return sample.ids, sample.vectors
+    # Labelled passages first: the rows' numbers decide which negatives a seed draws.
+    order = sorted(range(len(sample.ids)), key=lambda row: sample.ids[row] not in labelled)
+    return [sample.ids[row] for row in order], sample.vectors[order]

@@ -97,7 +97,7 @@ def scale_adapter(adapter: QueryAdapter, coefficient: float) -> QueryAdapter:
 
 
 @dataclass(frozen=True)
-class Trial:
+class CoefficientTrial:
     """One coefficient on the dev queries. `allowed`: forgetting is excluded as `ProofSettings` asks for."""
 
     coefficient: float
@@ -111,7 +111,7 @@ class Choice:
     """The chosen coefficient and all that were tried, in the order of the coefficients."""
 
     coefficient: float
-    trials: tuple[Trial, ...]
+    trials: tuple[CoefficientTrial, ...]
 
 
 def choose_coefficient(
@@ -132,12 +132,12 @@ def choose_coefficient(
     default). If none that is allowed beats the base, 0 is chosen. Equally good ones: the smallest.
     """
     settings = settings or ProofSettings()
-    once = _Once(base)
+    once = _CachedEncoder(base)
     trials = []
     for coefficient in sorted(coefficients):
         proof = prove(once, candidate(coefficient), dev, settings, general=general, collection=collection)
         kept = proof.forgetting is None or proof.forgetting.change.excludes_loss_of(settings.forgetting_margin)
-        trials.append(Trial(coefficient, proof.changes[0], proof.forgetting, kept))
+        trials.append(CoefficientTrial(coefficient, proof.changes[0], proof.forgetting, kept))
     allowed = [trial for trial in trials if trial.allowed and trial.change.difference > 0]
     best = max(allowed, key=lambda trial: trial.change.after, default=None)
     return Choice(best.coefficient if best else 0.0, tuple(trials))
@@ -153,7 +153,7 @@ def interpolated(base: str | Path, tuned: str | Path, scratch: Path) -> Callable
     return candidate
 
 
-class _Once:
+class _CachedEncoder:
     """An encoder that embeds the same list of texts once: every trial asks the base for the same ones."""
 
     def __init__(self, base: Encoder) -> None:
@@ -209,16 +209,16 @@ def _weight_files(
     """(name of a tensor -> the base's file, a weight file of the tuned model): transformer, then layers on top."""
     places = [(first.transformer_path, second.transformer_path)]
     places += [(a.path, b.path) for a, b in zip(first.head, second.head) if b.path]
-    known = set()
+    files_of_base = set()
     for of_base, of_tuned in places:
         files = weight_files(tuned / of_tuned)
         names = {name: file for file in weight_files(base / of_base) for name in tensors_of(file)}
         if not files or not names:
             lacking = tuned / of_tuned if not files else base / of_base
             raise UsageError(f"{lacking} holds no weights as safetensors: only those are averaged")
-        known.update(files)
+        files_of_base.update(files)
         yield from ((names, file) for file in files)
-    others = [path for path in tuned.rglob("*.safetensors") if path not in known]
+    others = [path for path in tuned.rglob("*.safetensors") if path not in files_of_base]
     if others:
         raise UsageError(f"{others[0]} is no part of the model that is known here: merge a LoRA before averaging")
 

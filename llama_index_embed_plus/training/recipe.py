@@ -62,7 +62,7 @@ _RECIPE_KEYS = ("base", "passages", "heldout", "dev", "stage")
 
 
 @dataclass(frozen=True)
-class Questions:
+class QueryFiles:
     """Files of queries and of judgements about them."""
 
     queries: Path
@@ -103,8 +103,8 @@ class Recipe:
     stages: tuple[StagePlan, ...]
     base: str | None = None
     passages: Path | None = None
-    held_out: Questions | None = None
-    dev: Questions | None = None
+    held_out: QueryFiles | None = None
+    dev: QueryFiles | None = None
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
@@ -140,7 +140,7 @@ class _Reader:
             raise self.error("stage", f"is {stages!r}, expected [[stage]] tables")
         plans = tuple(self.stage(row, f"stage {i}", shared) for i, row in enumerate(stages, start=1))
         passages = self.existing(table, "", "passages") if "passages" in table else None
-        held_out, dev = (self.questions(table[key], key) if key in table else None for key in ("heldout", "dev"))
+        held_out, dev = (self.query_files(table[key], key) if key in table else None for key in ("heldout", "dev"))
         base = self.typed(table, "", "base", str) if "base" in table else None
         with self.at(""):
             return Recipe(plans, base, passages, held_out, dev)
@@ -187,26 +187,29 @@ class _Reader:
             raise self.error(where, f"is {values!r}, expected a table")
         hints = get_type_hints(kind)
         self.check_keys(values, where, tuple(hints))
-        given = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        for key, value in given.items():
+        arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        for key, value in arguments.items():
             if not _fits(value, hints[key]):
                 raise self.error(f"{where}: {key}" if where else key, f"is {value!r}, expected {_named(hints[key])}")
         with self.at(where):
-            return kind(**given)
+            return kind(**arguments)
 
-    def questions(self, row: Any, where: str) -> Questions:
+    def query_files(self, row: Any, where: str) -> QueryFiles:
         if not isinstance(row, Mapping):
             raise self.error(where, f"is {row!r}, expected a table with queries and qrels")
         self.check_keys(row, where, ("queries", "qrels"))
-        return Questions(self.existing(row, where, "queries"), self.existing(row, where, "qrels"))
+        return QueryFiles(self.existing(row, where, "queries"), self.existing(row, where, "qrels"))
 
     def score_range(self, row: Table, where: str) -> tuple[float, float] | None:
-        given = row.get("score_range")
-        if given is None:
+        score_range = row.get("score_range")
+        if score_range is None:
             return None
-        if not isinstance(given, list) or len(given) != 2 or not all(isinstance(each, (int, float)) for each in given):
-            raise self.error(f"{where}: score_range", f"is {given!r}, expected two numbers, the lowest and the highest")
-        return float(given[0]), float(given[1])
+        match score_range:
+            case [int() | float() as lowest, int() | float() as highest]:
+                return float(lowest), float(highest)
+            case _:
+                what = f"is {score_range!r}, expected two numbers, the lowest and the highest"
+                raise self.error(f"{where}: score_range", what)
 
     def existing(self, row: Table, where: str, key: str) -> Path:
         path: Path = self.file.parent / self.typed(row, where, key, str)
@@ -217,8 +220,8 @@ class _Reader:
     def typed(self, row: Table, where: str, key: str, kind: type[Any]) -> Any:
         value = row.get(key)
         if not isinstance(value, kind) or isinstance(value, bool):
-            wanted = {str: "a text", int: "a whole number"}[kind]
-            raise self.error(f"{where}: {key}" if where else key, f"is {value!r}, expected {wanted}")
+            expected = {str: "a text", int: "a whole number"}[kind]
+            raise self.error(f"{where}: {key}" if where else key, f"is {value!r}, expected {expected}")
         return value
 
     def check_keys(self, row: Table, where: str, known: tuple[str, ...]) -> None:
@@ -257,8 +260,8 @@ def with_base(recipe: Recipe, base: str | None) -> Recipe:
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a TOML value is of the kind that a field wants. Literals and tables check themselves."""
     allowed = get_args(hint) if get_args(hint) and not hasattr(hint, "__origin__") else (hint,)
-    for each in allowed:
-        origin = getattr(each, "__origin__", each)
+    for alternative in allowed:
+        origin = getattr(alternative, "__origin__", alternative)
         if origin is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return True
         if origin is int and isinstance(value, bool):

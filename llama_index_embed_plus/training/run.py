@@ -1,16 +1,17 @@
 """Training examples + a base model -> an artifact and a report: a query adapter, LoRA, or the whole encoder.
 
-Loop, losses and the GradCache mini-batches are sentence-transformers'. Guarantees: the artifact appears whole or not at
-all; the same call after an interruption, `kill -9` included, goes on from the last checkpoint and ends as if nothing
-had happened; prompts are put before texts exactly as at inference; a seed fixes everything that is drawn; with held-out
-queries the report says whether the result may take the base's place, and without them that nobody knows.
-Under `accelerate launch` or `torchrun` every process makes the same call: each takes its part of every batch, negatives
-are gathered across devices, and one of them writes. Does not know: where the examples come from.
+The loop, the losses and the GradCache mini-batches are sentence-transformers'. Guarantees:
 
-The arguments of one call of `train`, resolved -> its data sets, its proof and its report.
+- The artifact appears whole or not at all.
+- The same call after an interruption, `kill -9` included, goes on from the last checkpoint and ends as if nothing had
+  happened. A seed fixes everything that is drawn.
+- Prompts are put before texts exactly as at inference.
+- With held-out queries the report says whether the result may take the base's place. They are measured by exact search,
+  with the weights that were saved. Without them the report says that nothing was measured. A result whose base was
+  refused is refused too.
 
-Guarantees: what is measured is measured by exact search with the weights that were saved; a result made from a base
-that was refused says so. Does not know: how training is done.
+Under `accelerate launch` or `torchrun` every process makes the same call. Each takes its part of every batch, negatives
+are gathered across devices, and one process writes. Does not know: where the examples come from.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ from llama_index_embed_plus.training.proof.model_card import write_report
 from llama_index_embed_plus.training.proof.proof import Proof, prove
 from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, read_report
 from llama_index_embed_plus.training.settings import TrainSettings
-from llama_index_embed_plus.training.trainer import setup as ranks
 from llama_index_embed_plus.training.trainer.batches import batch_sampler
 from llama_index_embed_plus.training.trainer.checkpoint import Checkpoints, fingerprint
+from llama_index_embed_plus.training.trainer.distributed import is_main_process, wait_for_all, world_size
+from llama_index_embed_plus.training.trainer.evaluator import evaluation_callbacks
 from llama_index_embed_plus.training.trainer.loop import fit
-from llama_index_embed_plus.training.trainer.progress import looks
 from llama_index_embed_plus.training.trainer.setup import (
     Trainable,
     arguments_of,
@@ -88,7 +89,7 @@ def train(
     """
     out = Path(out)
     artifact.check_out(out)
-    job = Job(
+    job = TrainingJob(
         base=Path(base).name if Path(base).exists() else str(base),
         folder=checkpoints.resolve(base),
         data=examples if isinstance(examples, TrainingData) else TrainingData.of(examples),
@@ -97,7 +98,7 @@ def train(
         evidence=Evidence(held_out) if isinstance(held_out, HeldOut) else held_out,
         collection=collection,
     )
-    if ranks.is_main():
+    if is_main_process():
         job.check_leak()
     return _fit_adapter(job, progress) if job.settings.method == "adapter" else _train_weights(job, progress)
 
@@ -109,7 +110,7 @@ def planned_steps(examples: Sequence[Example] | TrainingData, settings: TrainSet
     return settings.epochs * max(1, -(-count // (settings.batch_size * settings.accumulation)))
 
 
-def _fit_adapter(job: Job, progress: Progress | None) -> TrainReport:
+def _fit_adapter(job: TrainingJob, progress: Progress | None) -> TrainReport:
     if job.collection is None:
         raise UsageError("method 'adapter' is fitted against stored vectors: give the collection")
     started, before = time.perf_counter(), job.open_base()
@@ -127,34 +128,34 @@ def _fit_adapter(job: Job, progress: Progress | None) -> TrainReport:
     return report
 
 
-def _train_weights(job: Job, progress: Progress | None) -> TrainReport:
+def _train_weights(job: TrainingJob, progress: Progress | None) -> TrainReport:
     settings, datasets, spec = job.settings, job.datasets(), read_spec(job.folder)
     options = LossOptions.of(
         settings.loss,
         settings.loss_options,
         tokens_at_once=settings.tokens_at_once,
-        gather_across_devices=ranks.count() > 1,
+        gather_across_devices=world_size() > 1,
     )
     run = Checkpoints(job.out.parent / f".{job.out.name}-training", job.identity(spec))
-    sampler = batch_sampler(settings.loss, known=job.data.known(), ids=job.data.passage_ids())
+    sampler = batch_sampler(settings.loss, known=job.data.positives_by_query(), ids=job.data.passage_ids())
     arguments = arguments_of(settings, run.folder, prompts_of(spec, datasets), batch_sampler=sampler)
     with _opened(run), tempfile.TemporaryDirectory(prefix=".embed-plus-", dir=job.out.parent) as copy:
-        ranks.wait()
+        wait_for_all()
         trained = open_trainable(job.folder, Path(copy), settings, device=device_of(settings))
         losses = dict.fromkeys(datasets, build_loss(settings.loss, trained.model, options))
-        held_out = job.evidence.held_out if job.evidence and ranks.is_main() else None
-        watched = looks(trained.model, held_out, spec, progress, collection=job.collection)
+        held_out = job.evidence.held_out if job.evidence and is_main_process() else None
+        watched = evaluation_callbacks(trained.model, held_out, spec, progress, collection=job.collection)
         fitted = fit(trained.model, datasets, losses, arguments, checkpoints=run, progress=progress, callbacks=watched)
-        if ranks.is_main():
+        if is_main_process():
             counts = {**job.counts, "rows": sum(map(len, datasets.values()))}
             _write(job, trained, data=counts, losses=fitted.losses, seconds=fitted.seconds, notes=fitted.notes)
-    ranks.wait()
+    wait_for_all()
     report = read_report(job.out)
     assert report is not None  # written above, by this process or by the one that it waited for
     return report
 
 
-def _write(job: Job, trained: Trainable, **figures: Any) -> None:
+def _write(job: TrainingJob, trained: Trainable, **figures: Any) -> None:
     """Save the model, seal it, measure what was sealed, and seal it again with the report."""
     with artifact.draft_folder(job.out) as draft:
         final = save_trained(trained, draft, job.settings)
@@ -169,7 +170,7 @@ def _write(job: Job, trained: Trainable, **figures: Any) -> None:
 @contextmanager
 def _opened(run: Checkpoints) -> Iterator[None]:
     """Hold the folder of checkpoints; it goes with a finished run, and stays with an interrupted one."""
-    if not ranks.is_main():
+    if not is_main_process():
         yield
         return
     run.open()
@@ -182,12 +183,12 @@ def _opened(run: Checkpoints) -> Iterator[None]:
 
 
 _MAY_DIFFER = ("report_to", "checkpoint_every", "device", "adapter", "proof", "passages_apart", "leak_similarity")
-"""Settings that a run may be continued with otherwise: they do not change the weights."""
+"""Settings that may change before an interrupted run goes on: they do not change the weights."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What decides about a trained encoder: held-out queries, and a general set on which it must not forget.
+    """What a trained encoder is judged by: held-out queries, and a general set on which it must not forget.
 
     general: a `SimilaritySet` or another `HeldOut`; None: known items, drawn from the passages that are searched.
     """
@@ -197,8 +198,8 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One call of `train`. `base` is what people call the model in `folder`."""
+class TrainingJob:
+    """One call of `train`, with its arguments resolved. `base` is what people call the model in `folder`."""
 
     base: str
     folder: Path
@@ -210,7 +211,7 @@ class Job:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What was given to train on, counted."""
+        """How many examples, positives and negatives there are to train on."""
         counted = {"examples": len(self.data), "left_out": self.data.left_out}
         examples = [row for row in self.data.rows if isinstance(row, Example)]
         if examples:
@@ -242,7 +243,7 @@ class Job:
         rows = (asdict(row) if is_dataclass(row) else row for row in self.data.rows)
         kept = {name: value for name, value in self.settings.as_dict().items() if name not in _MAY_DIFFER}
         base = space_of(self.folder, spec)
-        return {"base": base, "data": fingerprint(rows), "devices": ranks.count(), "settings": kept}
+        return {"base": base, "data": fingerprint(rows), "devices": world_size(), "settings": kept}
 
     def proof(self, before: Encoder, after: Encoder) -> Proof | None:
         """Measure both on the held-out queries, if there are any."""
@@ -279,5 +280,5 @@ def prompts_of(spec: EncoderSpec, datasets: DatasetDict) -> dict[str, str]:
     """Column -> the prompt that inference puts before such a text; none where that is empty."""
     prompts = {"query": spec.query_prompt, "passage": spec.passage_prompt}
     columns = {column for dataset in datasets.values() for column in dataset.column_names if column != "label"}
-    found = {column: prompts[column_role(column)] for column in sorted(columns)}
-    return {column: prompt for column, prompt in found.items() if prompt}
+    by_column = {column: prompts[column_role(column)] for column in sorted(columns)}
+    return {column: prompt for column, prompt in by_column.items() if prompt}

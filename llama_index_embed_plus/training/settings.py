@@ -11,8 +11,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+from llama_index_embed_plus.encoders.adapter import MAPS, AdapterKind
 from llama_index_embed_plus.models.pooling import ACTIVATIONS, POOLING_MODES
-from llama_index_embed_plus.training.adapter_data import AdapterSettings
 from llama_index_embed_plus.training.data.splits import SAME
 from llama_index_embed_plus.training.losses.catalogue import loss_spec
 from llama_index_embed_plus.training.proof.proof import ProofSettings
@@ -21,6 +21,76 @@ from qdrant_tools.errors import UsageError
 Method = Literal["full", "lora", "adapter"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup"]
+Source = Literal["in_batch", "mined", "collection"]
+SOURCES: tuple[Source, ...] = ("in_batch", "mined", "collection")
+RATES = {"full": 3e-4, "low_rank": 1e-3, "orthogonal": 1e-4, "mlp": 1e-3}
+"""Learning rates that suit the kinds."""
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """How to fit.
+
+    kind: full, low_rank, orthogonal or mlp; see `encoders.adapter`. width: rank of low_rank, hidden units of mlp.
+    temperature: divides cosines in the loss.
+    learning_rate: None: what suits the kind.
+    negatives: what a query is told from: the other positives of its batch, its mined negatives, stored vectors.
+    sampled: how many stored vectors are drawn for a batch; a smaller collection is taken whole.
+    max_stored_vectors: how many are held in memory to draw from; positives and mined negatives always are.
+    same_passage_similarity: from which cosine to a known positive on a stored vector is taken for a hidden one.
+    validation_share: of the queries, at most `max_validation`; they decide when to stop: after `patience` epochs
+        without a better one.
+    """
+
+    kind: AdapterKind = "full"
+    width: int = 32
+    temperature: float = 0.05
+    learning_rate: float | None = None
+    weight_decay: float = 0.0
+    batch_size: int = 64
+    max_epochs: int = 60
+    patience: int = 5
+    negatives: tuple[Source, ...] = SOURCES
+    sampled: int = 4096
+    max_stored_vectors: int = 50_000
+    same_passage_similarity: float = 0.95
+    validation_share: float = 0.1
+    max_validation: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in MAPS:
+            raise UsageError(f"adapter kind is {self.kind!r}, expected one of {', '.join(MAPS)}")
+        for name in (
+            "width",
+            "batch_size",
+            "max_epochs",
+            "patience",
+            "sampled",
+            "max_stored_vectors",
+            "max_validation",
+        ):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}, expected at least 1")
+        for name in ("temperature", "rate"):
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+                shown = "learning_rate" if name == "rate" else name
+                raise UsageError(f"{shown} is {getattr(self, name)}, expected a number above 0")
+        if not self.weight_decay >= 0:
+            raise UsageError(f"weight_decay is {self.weight_decay}, expected 0 or more")
+        if not 0 < self.validation_share < 1:
+            raise UsageError(f"validation_share is {self.validation_share}, expected a share between 0 and 1")
+        if not self.negatives or set(self.negatives) - set(SOURCES):
+            raise UsageError(f"negatives is {self.negatives!r}, expected some of {', '.join(SOURCES)}")
+
+    @property
+    def rate(self) -> float:
+        """The learning rate that is used."""
+        return RATES[self.kind] if self.learning_rate is None else self.learning_rate
+
+    def as_row(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "negatives": list(self.negatives), "learning_rate": self.rate}
 
 
 @dataclass(frozen=True)

@@ -30,14 +30,14 @@ from llama_index_embed_plus.models import files as checkpoints
 from llama_index_embed_plus.models.files import read_json, write_json
 from llama_index_embed_plus.training.data.reading import read_training_data
 from llama_index_embed_plus.training.data.records import TrainingData
+from llama_index_embed_plus.training.proof.corpus import SearchCorpus
 from llama_index_embed_plus.training.proof.model_card import write_report
-from llama_index_embed_plus.training.proof.proof import Searched
 from llama_index_embed_plus.training.proof.report import Stage, TrainReport, read_report
-from llama_index_embed_plus.training.recipe import Questions, Recipe, StagePlan, read_recipe, with_base
-from llama_index_embed_plus.training.run import Evidence, Job, planned_steps, train
-from llama_index_embed_plus.training.trainer import setup as ranks
+from llama_index_embed_plus.training.recipe import QueryFiles, Recipe, StagePlan, read_recipe, with_base
+from llama_index_embed_plus.training.run import Evidence, TrainingJob, planned_steps, train
 from llama_index_embed_plus.training.trainer.checkpoint import fingerprint
-from llama_index_embed_plus.training.trainer.progress import tell_metric
+from llama_index_embed_plus.training.trainer.distributed import world_size
+from llama_index_embed_plus.training.trainer.progress import report_metric
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import UsageError
@@ -49,7 +49,7 @@ from qdrant_tools.records import Encoder, Example, HeldOut, Label, Passage, Prog
 Announce = Callable[[str], None]
 """Told what begins: `train nli`, `mine hard-1`, `measure hard-1`."""
 
-ON_THE_HELDOUT = "the best stage was chosen on the held-out queries themselves: the gain is told a little too large"
+CHOSEN_ON_HELD_OUT = "the best stage was chosen on the held-out queries themselves: the gain is told a little too large"
 
 
 def run_recipe(
@@ -62,19 +62,19 @@ def run_recipe(
 ) -> TrainReport:
     """Run the stages of a recipe, or go on with them, and write the best stage's artifact to `out`.
 
-    base: takes the place of the recipe's. progress: once per optimiser step of every stage; `planned` says how many.
+    base: takes the place of the recipe's. progress: called after each optimiser step, `recipe_steps` times.
     Without held-out and dev queries nothing can be compared, and the last stage is kept.
 
     Raises what `read_recipe` and `train` raise.
     """
-    if ranks.count() > 1:
+    if world_size() > 1:
         raise UsageError("a recipe runs in one process: start it without a launcher, or train its stages one by one")
     artifact.check_out(Path(out))
     read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-    return _Run(with_base(read, base), Path(out), progress, announce or (lambda what: None)).run()
+    return _RecipeRun(with_base(read, base), Path(out), progress, announce or (lambda what: None)).run()
 
 
-def planned(recipe: Recipe) -> int:
+def recipe_steps(recipe: Recipe) -> int:
     """Return about how many optimiser steps all stages take together."""
     return sum(stage.rounds * planned_steps(_data(stage), stage.settings) for stage in recipe.stages)
 
@@ -89,7 +89,7 @@ class _Step:
     key: str
 
 
-class _Run:
+class _RecipeRun:
     """One run of a recipe. What is done lies in `work`, and is not done again."""
 
     def __init__(self, recipe: Recipe, out: Path, progress: Progress | None, announce: Announce) -> None:
@@ -98,9 +98,9 @@ class _Run:
         self.base = checkpoints.resolve(str(recipe.base))
         self.passages = list(read_passages(recipe.passages)) if recipe.passages is not None else []
         self._ids = {passage.text: passage.id for passage in self.passages}
-        self.held_out = self.questions(recipe.held_out)
-        self.dev = self.questions(recipe.dev) or self.held_out
-        self.searched = Searched(self.dev, None, most=50_000, seed=0) if self.dev is not None else None
+        self.held_out = self.read_queries_of(recipe.held_out)
+        self.dev = self.read_queries_of(recipe.dev) or self.held_out
+        self.corpus = SearchCorpus(self.dev, None, most=50_000, seed=0) if self.dev is not None else None
 
     def run(self) -> TrainReport:
         started = time.perf_counter()
@@ -157,18 +157,18 @@ class _Run:
                 collection = CollectionManager(client).ensure("passages", encoder)
                 index_passages(collection, self.pool(step.data), encoder)
                 mine_to_jsonl(collection, labels_of(step.data), encoder, path=file, settings=step.plan.mining)
-            finished.touch()
+            finished.touch()  # last: a file without this mark may be half written
             shutil.rmtree(place, ignore_errors=True)
         return TrainingData.of(_weighted(read_examples(file), step.data))
 
     def pool(self, data: TrainingData) -> Iterator[Passage]:
         """What is mined from: the recipe's passages, and what the examples bring along beside them."""
-        known = {passage.id for passage in self.passages}
+        ids = {passage.id for passage in self.passages}
         yield from self.passages
         for example in data.examples:
             for text in (*example.positives, *example.negatives):
-                if text.id not in known:
-                    known.add(text.id)
+                if text.id not in ids:
+                    ids.add(text.id)
                     yield Passage(text.id, text.text)
 
     def with_ids(self, example: Example) -> Example:
@@ -178,28 +178,28 @@ class _Run:
 
     def measured(self, name: str, folder: Path, key: str) -> dict[str, float]:
         """nDCG@10, MRR and recall@10 of a stage on the dev queries, by exact search. {} without queries."""
-        if self.dev is None or self.searched is None:
+        if self.dev is None or self.corpus is None:
             return {}
         place = self.work / f"{key}.metrics.json"
-        found = read_json(self.work, place.name) if place.exists() else None
-        if found is None or found.get("of") != self.questions_key():
+        stored = read_json(self.work, place.name) if place.exists() else None
+        if stored is None or stored.get("of") != self.dev_key():
             self.announce(f"measure {name}")
-            found = {"of": self.questions_key(), "metrics": self.metrics(open_encoder(folder, backend="torch"))}
-            write_json(place, found)
-        metrics = {name: float(value) for name, value in found["metrics"].items()}
-        tell_metric(self.progress, f"ndcg@10 after {name}", metrics["ndcg@10"])
+            stored = {"of": self.dev_key(), "metrics": self.metrics(open_encoder(folder, backend="torch"))}
+            write_json(place, stored)
+        metrics = {name: float(value) for name, value in stored["metrics"].items()}
+        report_metric(self.progress, f"ndcg@10 after {name}", metrics["ndcg@10"])
         return metrics
 
     def metrics(self, encoder: Encoder) -> dict[str, float]:
-        assert self.dev is not None and self.searched is not None
+        assert self.dev is not None and self.corpus is not None
         ids = [query.id for query in self.dev.answerable]
         queries = encoder.encode_queries([query.text for query in self.dev.answerable])
-        run = PassageVectors(self.searched.ids, self.searched.vectors(encoder)).search(ids, queries, k=10)
+        run = PassageVectors(self.corpus.ids, self.corpus.vectors(encoder)).search(ids, queries, k=10)
         qrels = {name: self.dev.qrels[name] for name in ids}
-        found = {"ndcg@10": ndcg, "mrr": reciprocal_rank, "recall@10": recall}
-        return {name: float(np.mean(list(metric(qrels, run, k=10).values()))) for name, metric in found.items()}
+        measures = {"ndcg@10": ndcg, "mrr": reciprocal_rank, "recall@10": recall}
+        return {name: float(np.mean(list(metric(qrels, run, k=10).values()))) for name, metric in measures.items()}
 
-    def questions_key(self) -> str:
+    def dev_key(self) -> str:
         assert self.dev is not None
         return fingerprint([[asdict(query) for query in self.dev.queries], dict(self.dev.qrels), len(self.passages)])
 
@@ -217,30 +217,31 @@ class _Run:
         job = self.job(steps[len(made) - 1].data, steps[len(made) - 1].plan)
         before, after = job.open_base(), open_encoder(best, backend="torch")
         chosen = (f"the best of {len(steps)} trainings is {steps[len(made) - 1].name}",) if self.dev else ()
-        optimistic = (ON_THE_HELDOUT,) if self.dev is not None and self.dev is self.held_out and len(steps) > 1 else ()
+        on_held_out = self.dev is not None and self.dev is self.held_out and len(steps) > 1
+        optimistic = (CHOSEN_ON_HELD_OUT,) if on_held_out else ()
         with artifact.draft_folder(self.out) as draft:
             shutil.copytree(best, draft, dirs_exist_ok=True)
             report = job.report(
                 space=after.space,
                 base_space=before.space,
                 data=last.data,
-                losses=tuple(loss for each in reports for loss in each.losses),
+                losses=tuple(loss for done in reports for loss in done.losses),
                 stages=tuple(stages[1:]),
                 proof=job.proof(before, after),
-                notes=(*(note for each in reports for note in each.notes), *chosen, *optimistic),
+                notes=(*(note for done in reports for note in done.notes), *chosen, *optimistic),
                 seconds=seconds,
             )
             write_report(draft, report)
             artifact.write_manifest(draft)
         return report
 
-    def job(self, data: TrainingData, plan: StagePlan) -> Job:
+    def job(self, data: TrainingData, plan: StagePlan) -> TrainingJob:
         """The stage as one call of `train` on the first base: for the leak check, the proof and the report."""
         evidence = Evidence(self.held_out) if self.held_out is not None else None
         name = Path(str(self.recipe.base)).name if self.base.exists() else str(self.recipe.base)
-        return Job(name, self.base, data, self.out, plan.settings, evidence, None)
+        return TrainingJob(name, self.base, data, self.out, plan.settings, evidence, None)
 
-    def questions(self, files: Questions | None) -> HeldOut | None:
+    def read_queries_of(self, files: QueryFiles | None) -> HeldOut | None:
         if files is None:
             return None
         return read_held_out(files.queries, files.qrels, passages=self.passages)
@@ -258,11 +259,11 @@ def _weighted(mined: Iterable[Example], data: TrainingData) -> Iterator[Example]
     weights: dict[str, float] = {}
     for example in data.examples:
         weights[example.query] = max(example.weight, weights.get(example.query, 0.0))
-    found = False
+    any_mined = False
     for example in mined:
-        found = True
+        any_mined = True
         yield replace(example, weight=weights.get(example.query, example.weight))
-    if not found:
+    if not any_mined:
         raise TrainingError(f"nothing was mined for {len(weights)} queries: none of their positives is in the passages")
 
 

@@ -40,8 +40,8 @@ def test_every_setting_that_the_guide_compares_is_understood():
 
 def test_every_metric_is_defined_and_every_picture_is_there():
     assert all(f"`{name}@k`" in GUIDE for name in METRICS)
-    pictures = re.findall(r"\((pictures/[\w-]+\.png)\)", GUIDE)
-    assert len(pictures) == 6
-    for picture in pictures:
+    plot_data = re.findall(r"\((pictures/[\w-]+\.png)\)", GUIDE)
+    assert len(plot_data) == 6
+    for picture in plot_data:
         content = (DOCS / picture).read_bytes()
         assert content.startswith(b"\x89PNG") and len(content) < 120_000

@@ -154,15 +154,15 @@ def _distillation(spec: LossSpec, data: TrainingData, settings: ColumnSettings) 
                 f"the loss {spec.name!r} learns a teacher's scores, and these examples have none: name one"
             )
         rows = list(distil(_all_with_negatives(spec, examples), settings.teacher, negatives=settings.negatives))
-    found: dict[int, list[tuple[Any, ...]]] = {}
+    by_count: dict[int, list[tuple[Any, ...]]] = {}
     for row in rows:
-        found.setdefault(len(row.negatives), []).append((row.query, row.positive, *row.negatives, list(row.margins)))
+        by_count.setdefault(len(row.negatives), []).append((row.query, row.positive, *row.negatives, list(row.margins)))
     return DatasetDict(
         {
             f"negatives_{n}": _columns(
-                ("anchor", "positive", *(f"negative_{i}" for i in range(1, n + 1)), "label"), found[n]
+                ("anchor", "positive", *(f"negative_{i}" for i in range(1, n + 1)), "label"), by_count[n]
             )
-            for n in sorted(found)
+            for n in sorted(by_count)
         }
     )
 
@@ -171,22 +171,22 @@ def distil(examples: Sequence[Example], teacher: Teacher, *, negatives: int) -> 
     """Let the teacher score each (query, passage): one row per positive, with the margins of its negatives.
 
     Raises:
-        TrainingError: the teacher gave another number of scores than it was asked for, or one that is no number.
+        TrainingError: the teacher gave another number of scores than there are pairs, or one that is no number.
     """
     for start in range(0, len(examples), _EXAMPLES_AT_ONCE):
-        asked = [(example, example.negatives[:negatives]) for example in examples[start : start + _EXAMPLES_AT_ONCE]]
-        pairs = [(e.query, text.text) for e, chosen in asked for text in (*e.positives, *chosen)]
-        given = [float(score) for score in teacher(pairs)]
-        if len(given) != len(pairs) or not all(map(math.isfinite, given)):
+        batch = [(example, example.negatives[:negatives]) for example in examples[start : start + _EXAMPLES_AT_ONCE]]
+        pairs = [(e.query, text.text) for e, negatives_of_row in batch for text in (*e.positives, *negatives_of_row)]
+        teacher_scores = [float(score) for score in teacher(pairs)]
+        if len(teacher_scores) != len(pairs) or not all(map(math.isfinite, teacher_scores)):
             raise TrainingError(
-                f"the teacher gave {len(given)} scores for {len(pairs)} pairs, or some that are no numbers"
+                f"the teacher gave {len(teacher_scores)} scores for {len(pairs)} pairs, or some that are no numbers"
             )
-        scores = iter(given)
-        for example, chosen in asked:
+        scores = iter(teacher_scores)
+        for example, negatives_of_row in batch:
             best = list(islice(scores, len(example.positives)))
-            others = list(islice(scores, len(chosen)))
+            others = list(islice(scores, len(negatives_of_row)))
             for positive, score in zip(example.positives, best, strict=True):
-                texts = tuple(negative.text for negative in chosen)
+                texts = tuple(negative.text for negative in negatives_of_row)
                 yield Distilled(example.query, positive.text, texts, tuple(score - other for other in others))
 
 
@@ -241,9 +241,10 @@ def _another_shape(spec: LossSpec, data: TrainingData, wanted: str) -> UsageErro
 
 def _check_contrast(loss: str, datasets: DatasetDict, data: TrainingData) -> None:
     """A batch of one row without negatives has the loss 0: refuse data of which no batch could be anything else."""
+    known, ids = data.positives_by_query(), data.passage_ids()
     for dataset in datasets.values():
         has_negatives = any(name.startswith("negative") for name in dataset.column_names)
-        if has_negatives or not are_all_alike(rows_of(dataset, known=data.known(), ids=data.passage_ids())):
+        if has_negatives or not are_all_alike(rows_of(dataset, known=known, ids=ids)):
             return
     raise TrainingError(
         f"no two of the {sum(map(len, datasets.values()))} rows may share a batch, because all have one query or one "

@@ -1,6 +1,6 @@
 """A file of training rows -> `TrainingData`. JSONL, JSON, CSV and TSV with a header, or one text per line (.txt).
 
-What a file holds is told by the fields of its first row::
+The fields of the first row say what a file holds::
 
     examples         query, positives, negatives, weight                    as mining writes them
     pairs            query, positive                                        also weight
@@ -17,8 +17,6 @@ without a gold label ("-", -1), neutral ones, and premises without an entailment
 is a list of such rows, or LlamaIndex's `EmbeddingQAFinetuneDataset`. A TSV file knows no quotes.
 
 Guarantees: every row is read or the file is refused, with its name and the line. Does not know: losses, models.
-
-The fields of one row of a file -> checked values; every error names the field. Does not know: kinds of rows.
 """
 
 from __future__ import annotations
@@ -37,9 +35,9 @@ from llama_index_embed_plus.training.data.records import (
     LabelledText,
     ScoredPair,
     TrainingData,
-    passage,
+    TrainingRow,
+    passage_of,
 )
-from llama_index_embed_plus.training.data.records import Row as TrainingRow
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.files import Row, read_lines, read_rows
 from qdrant_tools.records import Example, ScoredText
@@ -173,10 +171,10 @@ class _Reader:
                 return text_of(fields, ("text",))
 
     def _ranked(self, fields: Fields) -> Example:
-        negatives = tuple(passage(text) for text in numbered(fields, "negative", as_text))
+        negatives = tuple(passage_of(text) for text in numbered(fields, "negative", as_text))
         if self.kind == "triplets" and not negatives:
             raise InputError(f"has no field 'negative', only {listed(fields)}")
-        positive = passage(text_of(fields, _POSITIVE))
+        positive = passage_of(text_of(fields, _POSITIVE))
         return Example(text_of(fields, _QUERY), (positive,), negatives, as_weight(fields.get("weight", 1.0)))
 
     def _score(self, fields: Fields) -> float:
@@ -240,11 +238,11 @@ def _nli_label(fields: Fields) -> int:
 def _nli_examples(rows: Sequence[tuple[str, str, int]]) -> TrainingData:
     by_premise: dict[str, dict[int, dict[str, ScoredText]]] = {}
     for premise, hypothesis, label in rows:
-        by_premise.setdefault(premise, {0: {}, 1: {}, 2: {}, -1: {}})[label][hypothesis] = passage(hypothesis)
+        by_premise.setdefault(premise, {0: {}, 1: {}, 2: {}, -1: {}})[label][hypothesis] = passage_of(hypothesis)
     examples = tuple(
-        Example(premise, tuple(found[0].values()), tuple(found[2].values()))
-        for premise, found in by_premise.items()
-        if found[0]
+        Example(premise, tuple(by_label[0].values()), tuple(by_label[2].values()))
+        for premise, by_label in by_premise.items()
+        if by_label[0]
     )
     used = sum(len(example.positives) + len(example.negatives) for example in examples)
     return TrainingData("nli", examples, left_out=len(rows) - used)

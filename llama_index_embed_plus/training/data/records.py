@@ -1,4 +1,4 @@
-"""The rows that training knows, as frozen values, and a set of them of one kind.
+"""The rows that training reads, as frozen values, and `TrainingData`: a set of them of one kind.
 
 Does not know: files, losses, models.
 """
@@ -47,7 +47,7 @@ class LabelledText:
     label: int
 
 
-Row = Example | ScoredPair | Distilled | LabelledText | str
+TrainingRow = Example | ScoredPair | Distilled | LabelledText | str
 
 
 @dataclass(frozen=True)
@@ -55,21 +55,21 @@ class TrainingData:
     """Rows of one kind. `left_out`: rows of the file without a gold label, or that say nothing by themselves."""
 
     kind: Kind
-    rows: tuple[Row, ...]
+    rows: tuple[TrainingRow, ...]
     left_out: int = 0
 
     @classmethod
-    def of(cls, rows: MiningResult | Iterable[Row]) -> TrainingData:
+    def of(cls, rows: MiningResult | Iterable[TrainingRow]) -> TrainingData:
         """What `mine` returned, or rows of one kind: examples, pairs with scores, texts, ...
 
         Raises:
             UsageError: rows of several kinds.
         """
-        found = tuple(rows.examples if isinstance(rows, MiningResult) else rows)
-        kinds = {_KINDS[type(row)] for row in found} or {"examples"}
+        rows = tuple(rows.examples if isinstance(rows, MiningResult) else rows)
+        kinds = {_KINDS[type(row)] for row in rows} or {"examples"}
         if len(kinds) > 1:
             raise UsageError(f"rows are of several kinds: {', '.join(sorted(kinds))}; give them one after the other")
-        return cls(kinds.pop(), found)
+        return cls(kinds.pop(), rows)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,10 +77,10 @@ class TrainingData:
     @property
     def examples(self) -> tuple[Example, ...]:
         """The rows as examples. Raises UsageError if they are something else."""
-        found = tuple(row for row in self.rows if isinstance(row, Example))
-        if len(found) < len(self.rows):
+        examples = tuple(row for row in self.rows if isinstance(row, Example))
+        if len(examples) < len(self.rows):
             raise UsageError(f"the data is {self.kind}, expected queries with positives: {', '.join(RANKING)}")
-        return found
+        return examples
 
     def unweighted(self) -> TrainingData:
         """The same examples, each of weight 1."""
@@ -91,13 +91,13 @@ class TrainingData:
         kept = tuple(example for example in self.examples if example.negatives)
         return replace(self, rows=kept, left_out=self.left_out + len(self.rows) - len(kept))
 
-    def known(self) -> dict[str, list[str]]:
+    def positives_by_query(self) -> dict[str, list[str]]:
         """Query -> the texts of all its positives, for `batches.batch_sampler`; {} if the rows have no queries."""
-        found: dict[str, list[str]] = {}
+        positives: dict[str, list[str]] = {}
         for row in self.rows:
             if isinstance(row, Example):
-                found.setdefault(row.query, []).extend(positive.text for positive in row.positives)
-        return found
+                positives.setdefault(row.query, []).extend(positive.text for positive in row.positives)
+        return positives
 
     def passage_ids(self) -> dict[str, str]:
         """Text -> passage id, for `batches.batch_sampler`."""
@@ -105,7 +105,7 @@ class TrainingData:
         return {text.text: text.id for example in examples for text in (*example.negatives, *example.positives)}
 
 
-def passage(text: str) -> ScoredText:
+def passage_of(text: str) -> ScoredText:
     """A passage that came without an id: its id is a hash of its text."""
     return ScoredText(hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32], text)
 

@@ -1,19 +1,13 @@
 """Queries or training examples -> train, dev and test; and a refusal when held-out queries have leaked into train.
 
-Near-duplicates stay together: queries with the same words, queries that an encoder puts closer than a threshold, and
-queries that share a positive (unless told otherwise). A leak is the same thing across the border; see `find_leaks`.
+Near-duplicates stay together. Two questions are the same if their words are (case, punctuation, spelling in Unicode and
+spaces aside), if an encoder puts their vectors at least as close as a threshold, or if they share a positive (unless
+`by_passage` is off). Sameness is passed on: a group is a connected component (union-find, Tarjan 1975), so that no
+member of one group is the same as a member of another. A leak is the same thing across the border; see `find_leaks`.
 
-Guarantees: every item lands in exactly one part; the same items and seed give the same parts in whatever order the
-items come; a split passes `check_leak` with the settings it was made with. Does not know: how well a model does.
-
-Texts, and an encoder if there is one -> which of them are the same question, and the groups that follow.
-
-Two questions are the same if their words are (case, punctuation, spelling in Unicode and spaces aside), or if an
-encoder puts their vectors at least as close as a threshold. Sameness is passed on: a group is a connected component
-(union-find, Tarjan 1975), so that no member of one group is the same as a member of another.
-
-Guarantees: the order of the texts does not matter; memory is one block of similarities, never all pairs at once.
-Does not know: what the groups are for.
+Guarantees: every item lands in exactly one part. The same items and seed give the same parts in whatever order the
+items come. A split passes `check_leak` with the settings it was made with. Memory is one block of similarities, never
+all pairs at once. Does not know: how well a model does.
 """
 
 from __future__ import annotations
@@ -28,7 +22,7 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 
 from llama_index_embed_plus.errors import LeakError
-from llama_index_embed_plus.training.data.records import Distilled, LabelledText, Row, ScoredPair
+from llama_index_embed_plus.training.data.records import Distilled, LabelledText, ScoredPair, TrainingRow
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.records import Encoder, Example, HeldOut, Qrels, Query, ScoredText, Vectors
 
@@ -85,17 +79,17 @@ def split_queries(
     settings = settings or SplitSettings()
     texts = [_text(item) for item in items]
     vectors = encoder.encode_queries(texts) if encoder is not None and texts else None
-    found = group_texts(texts, vectors, similarity=settings.similarity)
+    same_question = group_texts(texts, vectors, similarity=settings.similarity)
     if settings.by_passage:
-        found.join_equal((i, key) for i, item in enumerate(items) for key in _passages_of(item, qrels or {}))
-    groups = sorted(found.members(), key=lambda members: _draw(members, texts, settings.seed))
+        same_question.join_equal((i, key) for i, item in enumerate(items) for key in _passages_of(item, qrels or {}))
+    groups = sorted(same_question.members(), key=lambda members: _draw(members, texts, settings.seed))
     part = ["train"] * len(items)
     for name, share in (("test", settings.test), ("dev", settings.dev)):
-        wanted = max(1, round(share * len(items))) if share else 0
-        if not _fill(part, groups, name, wanted) and share:
+        size = max(1, round(share * len(items))) if share else 0
+        if not _fill(part, groups, name, size) and share:
             raise InputError(
                 f"no query for the {name} part: {len(items)} queries are {len(groups)} groups of near-duplicates, of "
-                f"which none of up to {wanted} queries is left; raise {name}={share:g}, similarity or give more queries"
+                f"which none of up to {size} queries is left; raise {name}={share:g}, similarity or give more queries"
             )
     train, dev, test = (
         tuple(item for item, where in zip(items, part) if where == name) for name in ("train", "dev", "test")
@@ -152,33 +146,33 @@ def check_leak(
     if not leaks:
         return
     counts = {kind: sum(leak.kind == kind for leak in leaks) for kind in ("same query", "near query", "same passage")}
-    told = ", ".join(f"{count} by {kind}" for kind, count in counts.items() if count)
-    shown = "; ".join(f"{leak.train_query[:80]!r} ~ {leak.held_out_query[:80]!r}" for leak in _shown(leaks))
+    by_kind = ", ".join(f"{count} by {kind}" for kind, count in counts.items() if count)
+    samples = "; ".join(f"{leak.train_query[:80]!r} ~ {leak.held_out_query[:80]!r}" for leak in _shown(leaks))
     raise LeakError(
-        f"{len({leak.row for leak in leaks})} of {len(train)} training examples give held-out queries away ({told}), "
-        f"such as {shown}: split with split_queries, or drop them with without_leaks"
+        f"{len({leak.row for leak in leaks})} of {len(train)} training examples give held-out queries away "
+        f"({by_kind}), such as {samples}: split with split_queries, or drop them with without_leaks"
         + (", or allow other questions about held-out passages with passages=False" if counts["same passage"] else "")
     )
 
 
-def as_questions(rows: Iterable[Row]) -> list[Example]:
+def as_questions(rows: Iterable[TrainingRow]) -> list[Example]:
     """Return what `find_leaks` looks at for training rows of any kind.
 
-    A pair with a score may be asked from either side, and says that its sides belong together if the score is above 0;
+    Either side of a pair with a score may be the query, and its sides belong together if the score is above 0;
     a text without more may itself be a held-out query. `row` of a leak then counts these questions.
     """
-    found: list[Example] = []
+    questions: list[Example] = []
     for row in rows:
         if isinstance(row, Example):
-            found.append(row)
+            questions.append(row)
         elif isinstance(row, Distilled):
-            found.append(Example(row.query, (ScoredText("", row.positive),)))
+            questions.append(Example(row.query, (ScoredText("", row.positive),)))
         elif isinstance(row, ScoredPair):
-            for asked, other in ((row.first, row.second), (row.second, row.first)):
-                found.append(Example(asked, (ScoredText("", other),) if row.score > 0 else ()))
+            for query, answer in ((row.first, row.second), (row.second, row.first)):
+                questions.append(Example(query, (ScoredText("", answer),) if row.score > 0 else ()))
         else:
-            found.append(Example(row.text if isinstance(row, LabelledText) else row, ()))
-    return found
+            questions.append(Example(row.text if isinstance(row, LabelledText) else row, ()))
+    return questions
 
 
 def without_leaks(
@@ -202,9 +196,9 @@ def _shown(leaks: Sequence[Leak]) -> list[Leak]:
 
 
 def _same_queries(train: Sequence[Example], held_out: HeldOut) -> Iterator[Leak]:
-    known = {normalized(query.text): query.text for query in held_out.queries}
+    held_out_texts = {normalized(query.text): query.text for query in held_out.queries}
     for row, example in enumerate(train):
-        if (same := known.get(normalized(example.query))) is not None:
+        if (same := held_out_texts.get(normalized(example.query))) is not None:
             yield Leak("same query", row, example.query, same)
 
 
@@ -212,12 +206,12 @@ def _near_queries(train: Sequence[Example], held_out: HeldOut, encoder: Encoder,
     """Those that differ in their words; the others are found without an encoder."""
     if not train:
         return
-    known = {normalized(query.text) for query in held_out.queries}
+    held_out_texts = {normalized(query.text) for query in held_out.queries}
     left = encoder.encode_queries([example.query for example in train])
     right = encoder.encode_queries([query.text for query in held_out.queries])
     last = -1
     for row, column, _ in near_pairs(left, right, similarity=similarity):
-        if row != last and normalized(train[row].query) not in known:
+        if row != last and normalized(train[row].query) not in held_out_texts:
             yield Leak("near query", row, train[row].query, held_out.queries[column].text)
         last = row
 
@@ -232,9 +226,9 @@ def _same_passages(train: Sequence[Example], held_out: HeldOut) -> Iterator[Leak
     by_text = {normalized(passage.text): by_id[passage.id] for passage in held_out.passages if passage.id in by_id}
     for row, example in enumerate(train):
         for positive in example.positives:
-            asked = by_id.get(positive.id) or (by_text.get(normalized(positive.text)) if positive.text else None)
-            if asked is not None:
-                yield Leak("same passage", row, example.query, asked)
+            query = by_id.get(positive.id) or (by_text.get(normalized(positive.text)) if positive.text else None)
+            if query is not None:
+                yield Leak("same passage", row, example.query, query)
                 break
 
 
@@ -304,10 +298,10 @@ class Groups:
 
     def members(self) -> list[list[int]]:
         """The groups, each a list of items in rising order."""
-        found: dict[int, list[int]] = {}
+        groups: dict[int, list[int]] = {}
         for item in range(len(self._parent)):
-            found.setdefault(self.root(item), []).append(item)
-        return list(found.values())
+            groups.setdefault(self.root(item), []).append(item)
+        return list(groups.values())
 
 
 def near_pairs(left: Vectors, right: Vectors, *, similarity: float) -> Iterator[tuple[int, int, float]]:

@@ -101,9 +101,9 @@ def _simcse(model: SentenceTransformer, options: LossOptions) -> torch.nn.Module
 def _guided_options(options: LossOptions) -> dict[str, Any]:
     if options.guide is None:
         raise UsageError("a guided loss needs a guide: the folder of a sentence-transformers model")
-    given = options.guide
+    guide = options.guide
     return {
-        "guide": given if isinstance(given, SentenceTransformer) else SentenceTransformer(str(resolve(given))),
+        "guide": guide if isinstance(guide, SentenceTransformer) else SentenceTransformer(str(resolve(guide))),
         "temperature": 1.0 / options.scale_or(_GUIDED_SCALE),
         "margin": 0.0 if options.margin is None else options.margin,
         "margin_strategy": options.margin_kind or "absolute",

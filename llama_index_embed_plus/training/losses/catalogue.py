@@ -1,13 +1,11 @@
-"""The names of the losses -> what each computes, where it was published, and which rows it wants.
+"""The names of the losses -> what each computes, where it was published, which rows and which options it takes.
 
-`LOSSES` is the table of docs/losses.md as values. In the formulas, i runs over the rows of a batch; q, p, n are the
-vectors of query, positive and negative; cos is the cosine; t is `temperature`, m is `margin`.
-Does not know: torch, models.
+`LOSSES` is the table of docs/losses.md as values, `LossOptions` holds the options of one loss. In the formulas, i runs
+over the rows of a batch; q, p, n are the vectors of query, positive and negative; cos is the cosine; t is
+`temperature`, m is `margin`.
 
-What a loss may be told, as one frozen value.
-
-Guarantees: a value that no loss can honour is UsageError when it is made; one that this loss cannot honour, when it is
-built. Does not know: torch.
+Guarantees: an option that no loss can honour is UsageError when it is made; one that this loss cannot honour is
+UsageError when the loss is built. Does not know: torch, models.
 """
 
 from __future__ import annotations
@@ -32,9 +30,9 @@ labelled texts: `text`, `label`, a class as a whole number. texts: raw texts, of
 
 @dataclass(frozen=True)
 class LossSpec:
-    """What is known about one loss.
+    """What one loss computes and needs.
 
-    takes: the fields of `LossOptions` that it can be told. weighted: rows may carry weights, in the column `label`.
+    takes: the fields of `LossOptions` that it can honour. weighted: rows may carry weights, in the column `label`.
     in_batch: the rows of a batch are each other's negatives. matryoshka: whether `dims` may be given.
     """
 
@@ -261,7 +259,7 @@ MarginKind = Literal["absolute", "relative"]
 
 @dataclass(frozen=True)
 class LossOptions:
-    """What a loss may be told; None is the loss's own default. Which loss takes what: `LOSSES[name].takes`.
+    """The options of a loss; None is the loss's own default. Which loss takes what: `LOSSES[name].takes`.
 
     temperature, scale: one is the inverse of the other; give either. Temperature 0.05 (scale 20), guided 0.01.
     margin: triplets 0.3, contrastive 0.5, guided 0 (nothing above the positive); of the distance, or of the similarity.
@@ -314,27 +312,27 @@ class LossOptions:
             _above_zero("a number of dim_weights", weight)
 
     @classmethod
-    def of(cls, name: str, given: Mapping[str, Any], **run: Any) -> LossOptions:
-        """Return `given` as options of the loss `name`, with those of `run` that this loss takes.
+    def of(cls, name: str, options: Mapping[str, Any], **run: Any) -> LossOptions:
+        """Return `options` as options of the loss `name`, with those of `run` that this loss takes.
 
-        `given` is what a person wrote: a field that the loss does not take is UsageError. `run` is what the run is like
-        (`tokens_at_once`, `gather_across_devices`): left out where it means nothing.
+        `options` is what a person wrote: a field that the loss does not take is UsageError. `run` describes the run
+        (`tokens_at_once`, `gather_across_devices`) and is left out where it means nothing.
         """
-        unknown = sorted(set(given) - {field.name for field in fields(cls)})
+        unknown = sorted(set(options) - {field.name for field in fields(cls)})
         if unknown:
             raise UsageError(f"loss option {unknown[0]!r} is unknown, expected one of {', '.join(_names(cls))}")
         taken = loss_spec(name).takes
-        options = cls(**{**{key: value for key, value in run.items() if key in taken}, **given})
-        options.check(name)
-        return options
+        made = cls(**{**{key: value for key, value in run.items() if key in taken}, **options})
+        made.check(name)
+        return made
 
     def check(self, name: str) -> None:
         """Raise UsageError for an option that the loss `name` cannot honour."""
         spec = loss_spec(name)
         for field in _names(type(self)):
             if getattr(self, field) not in (None, False) and field not in spec.takes:
-                known = ", ".join(sorted(spec.takes)) or "none"
-                raise UsageError(f"the loss {name!r} takes no option {field!r}, only: {known}")
+                allowed = ", ".join(sorted(spec.takes)) or "none"
+                raise UsageError(f"the loss {name!r} takes no option {field!r}, only: {allowed}")
 
     def scale_or(self, default: float) -> float:
         """The factor of similarities: `scale`, or the inverse of `temperature`, or `default`."""

@@ -6,7 +6,7 @@ The general set is one of:
   cosines with the scores. The first text of a pair is embedded as a query, the second as a passage, so that a query
   adapter is seen too.
 - a `HeldOut` of another topic: nDCG over its own passages.
-- by default, known items: passages of the collection (`searched.general_passages` says which) are split after their
+- by default, known items: passages of the collection (`corpus.general_passages` says which) are split after their
   first sentence (or after their title); the sentence is the query, the rest is the one passage that answers it, and it
   is looked for among the rests of all of them. This is the inverse cloze task (Lee, Chang and Toutanova 2019,
   arXiv 1906.00300). It measures whether a text still lies nearest to where it comes from. It sees collapse and drift
@@ -83,14 +83,14 @@ def measure_forgetting(before: Encoder, after: Encoder, general: General, *, k: 
         gold = np.array([score for *_, score in general.pairs], np.float64)
         cosines = [_cosines(encoder, general) for encoder in (before, after)]
         return Forgetting("similarity", len(gold), correlation_change(gold, *cosines, seed=seed))
-    known = isinstance(general, KnownItems)
+    is_known_items = isinstance(general, KnownItems)
     held_out = general.held_out if isinstance(general, KnownItems) else general
     if not held_out.passages:
         raise InputError("the general retrieval set has no passages: give them, both encoders embed them anew")
     qrels = {query.id: held_out.qrels[query.id] for query in held_out.answerable}
     first, second = (ndcg(qrels, run, k=k) for run in _runs(before, after, held_out, k=k))
     change = mean_change(f"ndcg@{k}", first, second, seed=seed)
-    return Forgetting("known items" if known else "retrieval", len(qrels), change)
+    return Forgetting("known items" if is_known_items else "retrieval", len(qrels), change)
 
 
 def correlation_change(
@@ -163,10 +163,10 @@ def _runs(before: Encoder, after: Encoder, held_out: HeldOut, *, k: int) -> list
     stored = {before.space: before.encode_passages(texts)}
     if after.space not in stored:
         stored[after.space] = after.encode_passages(texts)
-    names, asked = [query.id for query in queries], [query.text for query in queries]
+    ids_of_queries, query_texts = [query.id for query in queries], [query.text for query in queries]
     return [
-        PassageVectors(ids, stored[each.space]).search(names, each.encode_queries(asked), k=k)
-        for each in (before, after)
+        PassageVectors(ids, stored[encoder.space]).search(ids_of_queries, encoder.encode_queries(query_texts), k=k)
+        for encoder in (before, after)
     ]
 
 

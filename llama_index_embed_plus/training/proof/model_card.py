@@ -1,17 +1,13 @@
-"""A training report -> the model card, README.md, that people and the Hugging Face hub read.
+"""A training report -> the model card, README.md, that people and the Hugging Face hub read; both written to a folder.
 
 Front matter is what sentence-transformers writes: tags, `base_model`, and a `model-index` with the measured figures.
+`record_proof` puts a proof that was made later into the report and the card of an artifact: for what was trained or
+averaged without held-out queries at hand, or is to be measured again on others.
 
-Guarantees: every figure comes from the report; what was not measured is said not to be; names of models and settings
-cannot break the front matter or a table. The queries themselves are left out, since a card is published and they may be
-personal; `train_report.json` lists them. Does not know: licences, what the data means.
-
-An artifact and a proof that was made of it -> the artifact with that proof in its report and its card.
-
-For what was trained or averaged without held-out queries at hand, or is to be measured again on others.
-
-Guarantees: the artifact is replaced whole or not at all; a proof of other vectors is refused, and so is one against
-another base than the report names. Does not know: how the proof was made.
+Guarantees: every figure comes from the report, and what was not measured is said not to be. Names of models and
+settings cannot break the front matter or a table. The queries themselves are left out, since a card is published and
+they may be personal; `train_report.json` lists them. An artifact is replaced whole or not at all; a proof of other
+vectors, or against another base than the report names, is refused. Does not know: licences, what the data means.
 """
 
 from __future__ import annotations
@@ -87,7 +83,7 @@ def _front_matter(report: TrainReport) -> str:
     if report.proof is not None:
         task = {"type": "information-retrieval", "name": "Information Retrieval"}
         dataset = {"type": "held-out", "name": f"{report.proof.queries} held-out queries"}
-        metrics = [{"type": each.metric, "value": round(each.after, 4)} for each in report.proof.changes]
+        metrics = [{"type": change.metric, "value": round(change.after, 4)} for change in report.proof.changes]
         name = report.lineage.space or report.lineage.base_space
         rows["model-index"] = [{"name": name, "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}]
     return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in rows.items())
@@ -119,20 +115,20 @@ def _figures(proof: Proof | None) -> Iterator[str]:
     yield from _forgetting(proof.forgetting)
 
 
-def _forgetting(found: Forgetting | None) -> Iterator[str]:
-    if found is None:
+def _forgetting(forgetting: Forgetting | None) -> Iterator[str]:
+    if forgetting is None:
         yield "Forgetting was not measured."
         return
-    yield f"Forgetting, measured on {found.items} {_GENERAL[found.kind]}:"
-    yield _changes((found.change,))
-    if found.trained:
-        yield f"{found.trained} of these passages were trained on."
+    yield f"Forgetting, measured on {forgetting.items} {_GENERAL[forgetting.kind]}:"
+    yield _changes((forgetting.change,))
+    if forgetting.trained:
+        yield f"{forgetting.trained} of these passages were trained on."
 
 
 def _changes(changes: Iterable[Change]) -> str:
     rows = (
-        (each.metric, f"{each.before:.4f}", f"{each.after:.4f}", f"{each.difference:+.4f}", _interval(each))
-        for each in changes
+        (change.metric, f"{change.before:.4f}", f"{change.after:.4f}", f"{change.difference:+.4f}", _interval(change))
+        for change in changes
     )
     return _table(("metric", "base", "this model", "difference", "95 % interval"), rows)
 
@@ -161,7 +157,7 @@ def _metrics(metrics: Mapping[str, float]) -> str:
 
 
 def _lineage(lineage: Lineage) -> str:
-    steps = [f"`{_plain(each.base)}` (`{_plain(each.base_space)}`)" for each in (*lineage.parents, lineage)]
+    steps = [f"`{_plain(step.base)}` (`{_plain(step.base_space)}`)" for step in (*lineage.parents, lineage)]
     return " → ".join([*steps, f"this model (`{_plain(lineage.space or lineage.base_space)}`)"])
 
 

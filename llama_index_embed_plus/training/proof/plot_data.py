@@ -1,7 +1,7 @@
 """Vectors before and after -> the numbers behind two pictures: how scores are distributed, and a plane of the vectors.
 
 Guarantees: small (a few hundred points), the same queries and passages before and after, the same seed the same
-numbers. Does not know: how they are drawn; see `page`.
+numbers. Does not know: how they are drawn; see `plots`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class PlotData:
     """The views of two encoders on the same queries and passages. Their planes are not the same plane."""
 
     before: View
@@ -46,16 +46,21 @@ class Pictures:
 
 
 @dataclass(frozen=True, eq=False)
-class Embedded:
+class QueryPassageVectors:
     """Queries (n, dimension) and passages (m, dimension) of one encoder."""
 
     queries: Vectors
     passages: Vectors
 
 
-def pictures(
-    qrels: Qrels, query_ids: Sequence[str], passage_ids: Sequence[str], systems: tuple[Embedded, Embedded], *, seed: int
-) -> Pictures:
+def plot_data(
+    qrels: Qrels,
+    query_ids: Sequence[str],
+    passage_ids: Sequence[str],
+    systems: tuple[QueryPassageVectors, QueryPassageVectors],
+    *,
+    seed: int,
+) -> PlotData:
     """Compute both views; irrelevant passages are a seeded sample of those that are not judged relevant."""
     place = {name: i for i, name in enumerate(passage_ids)}
     random = np.random.default_rng(seed)
@@ -64,8 +69,8 @@ def pictures(
     answers = dict.fromkeys(column for row, column in relevant.tolist() if row in set(queries.tolist()))
     others = dict.fromkeys(random.permutation(len(passage_ids))[:_PASSAGES_SHOWN].tolist())
     passages = np.array(list(answers | others)[:_PASSAGES_SHOWN], np.int64)
-    before, after = (_view(each, relevant, irrelevant, queries, passages) for each in systems)
-    return Pictures(before, after)
+    before, after = (_view(system, relevant, irrelevant, queries, passages) for system in systems)
+    return PlotData(before, after)
 
 
 def principal_plane(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float64], float]:
@@ -98,7 +103,7 @@ def _pairs(
 
 
 def _view(
-    system: Embedded,
+    system: QueryPassageVectors,
     relevant: NDArray[np.int64],
     irrelevant: NDArray[np.int64],
     queries: NDArray[np.int64],
@@ -115,6 +120,6 @@ def _view(
     )
 
 
-def _counts(system: Embedded, pairs: NDArray[np.int64]) -> tuple[int, ...]:
+def _counts(system: QueryPassageVectors, pairs: NDArray[np.int64]) -> tuple[int, ...]:
     cosines = np.einsum("nd,nd->n", system.queries[pairs[:, 0]], system.passages[pairs[:, 1]])
     return tuple(np.histogram(np.clip(cosines, -1, 1), BIN_EDGES)[0].tolist())

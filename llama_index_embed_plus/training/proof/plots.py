@@ -1,4 +1,4 @@
-"""A training report -> one PNG page: what training did to the loss, to the metrics, to the scores and to the vectors.
+"""A training report -> one PNG: what training did to the loss, to the metrics, to the scores and to the vectors.
 
 Panels: loss of every step; the metrics after every stage; how relevant and irrelevant passages score, before and after;
 queries and passages in the plane of their two largest principal components, before and after.
@@ -27,7 +27,7 @@ _DARK, _LIGHT = FILLS[1][0], FILLS[2][0]
 _LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-", "D"), ("--", "P"), (":", "X"))
 
 
-def training_page(path: Path | str | None, report: TrainReport) -> Picture:
+def training_plot(path: Path | str | None, report: TrainReport) -> Picture:
     """Write the page to `path`, if there is one, and return it: a matplotlib `Figure` that a notebook shows.
 
     Its six axes are loss, scores before, plane before, and below them metrics, scores after, plane after.
@@ -45,7 +45,7 @@ def _drawn(report: TrainReport) -> Picture:
     (loss, scores_before, plane_before), (stages, scores_after, plane_after) = axes
     _loss(loss, report)
     _stages(stages, report)
-    views = (report.proof.pictures.before, report.proof.pictures.after) if report.proof else (None, None)
+    views = (report.proof.plot_data.before, report.proof.plot_data.after) if report.proof else (None, None)
     for axis, view, when in zip((scores_before, scores_after), views, ("before", "after")):
         _scores(axis, view, when)
     if report.proof is not None:
@@ -67,7 +67,7 @@ def _loss(axis: Any, report: TrainReport) -> None:
     smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
     label = "loss" if width == 1 else f"mean of {width} steps"
     axis.plot(steps[width - 1 :], smooth, color=_DARK, linewidth=1.6, label=label)
-    for end, stage in zip(accumulate(each.steps for each in report.stages), report.stages[:-1]):
+    for end, stage in zip(accumulate(done.steps for done in report.stages), report.stages[:-1]):
         axis.axvline(end, color=INK, linewidth=0.8, linestyle="--")
         axis.annotate(
             _literal(stage.name), (end, losses.max()), (-3, 0), textcoords="offset points", fontsize=7, ha="right"
@@ -102,8 +102,8 @@ def _measured(report: TrainReport) -> list[Stage]:
     stages = [stage for stage in report.stages if stage.metrics]
     if report.proof is None:
         return stages
-    base = Stage("base", 0, {f"{each.metric}, proof": each.before for each in report.proof.changes})
-    result = Stage("result", 0, {f"{each.metric}, proof": each.after for each in report.proof.changes})
+    base = Stage("base", 0, {f"{change.metric}, proof": change.before for change in report.proof.changes})
+    result = Stage("result", 0, {f"{change.metric}, proof": change.after for change in report.proof.changes})
     return [base, *stages, result]
 
 

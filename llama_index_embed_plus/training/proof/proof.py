@@ -16,13 +16,6 @@ Below `min_queries` queries no interval is believed, since a bootstrap over a ha
 
 Guarantees: queries without a relevant passage are left out and counted; the same inputs and seed give the same proof.
 Does not know: how either encoder was made, and nothing that the held-out queries do not ask about.
-
-Held-out passages or a collection -> what an encoder is measured on: ids, and the vectors of each encoder.
-
-Guarantees: every passage that answers a held-out query is among those searched; a collection's stored vectors are used
-for encoders of its space, so that nothing is embedded for a query adapter; two encoders of one space share one matrix.
-Beyond `most` passages the others are a seeded sample: a search among fewer is easier, for both encoders alike.
-Does not know: queries, metrics.
 """
 
 from __future__ import annotations
@@ -40,6 +33,7 @@ from llama_index_embed_plus.evaluate.retrieval.comparison import (
     worsened,
 )
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
+from llama_index_embed_plus.training.proof.corpus import SearchCorpus, general_passages
 from llama_index_embed_plus.training.proof.forgetting import (
     Forgetting,
     General,
@@ -47,12 +41,11 @@ from llama_index_embed_plus.training.proof.forgetting import (
     known_items,
     measure_forgetting,
 )
-from llama_index_embed_plus.training.proof.plot_data import Embedded, Pictures, pictures
+from llama_index_embed_plus.training.proof.plot_data import PlotData, QueryPassageVectors, plot_data
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.collections.points import draw_ids, draw_rank, fetch, sample_vectors
-from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.errors import UsageError
 from qdrant_tools.metrics import ndcg, recall, reciprocal_rank
-from qdrant_tools.records import Encoder, HeldOut, Passage, Qrels, Run, Vectors
+from qdrant_tools.records import Encoder, HeldOut, Qrels, Run
 
 __all__ = ["HeldOut", "Proof", "ProofSettings", "QueryChange", "prove"]
 
@@ -100,7 +93,7 @@ class Proof:
     same: int
     forgetting: Forgetting | None
     refusals: tuple[str, ...]
-    pictures: Pictures
+    plot_data: PlotData
 
     @property
     def harmless(self) -> bool:
@@ -140,38 +133,36 @@ def prove(
     settings = settings or ProofSettings()
     if not held_out.passages and collection is None:
         raise UsageError("the held-out set has no passages to search: give them, or a collection")
-    searched = Searched(held_out, collection, most=settings.max_passages, seed=settings.seed)
+    corpus = SearchCorpus(held_out, collection, most=settings.max_passages, seed=settings.seed)
     queries = held_out.answerable
     ids, qrels = [query.id for query in queries], {query.id: held_out.qrels[query.id] for query in queries}
     systems = tuple(
-        Embedded(encoder.encode_queries([query.text for query in queries]), searched.vectors(encoder))
+        QueryPassageVectors(encoder.encode_queries([query.text for query in queries]), corpus.vectors(encoder))
         for encoder in (before, after)
     )
     first, second = (
-        PassageVectors(searched.ids, each.passages).search(ids, each.queries, k=settings.k) for each in systems
+        PassageVectors(corpus.ids, each.passages).search(ids, each.queries, k=settings.k) for each in systems
     )
     changes = _changes(qrels, first, second, settings)
     values = (ndcg(qrels, run, k=settings.k) for run in (first, second))
     moved = query_changes(*values, texts={query.id: query.text for query in queries})
     wins, losses = improved(moved), worsened(moved)
-    forgetting = _forgetting(
-        before, after, general or _default(searched, held_out, trained, settings), trained, settings
-    )
+    forgetting = _forgetting(before, after, general or _default(corpus, held_out, trained, settings), trained, settings)
     return Proof(
         before_space=before.space,
         after_space=after.space,
         k=settings.k,
         queries=len(queries),
         unanswerable=len(held_out.queries) - len(queries),
-        passages=len(searched.ids),
-        passages_in_all=searched.total,
+        passages=len(corpus.ids),
+        passages_in_all=corpus.total,
         changes=changes,
         wins=wins,
         losses=losses,
         same=len(moved) - len(wins) - len(losses),
         forgetting=forgetting,
         refusals=tuple(_refusals(changes[0], len(queries), forgetting, settings)),
-        pictures=pictures(qrels, ids, searched.ids, (systems[0], systems[1]), seed=settings.seed),
+        plot_data=plot_data(qrels, ids, corpus.ids, (systems[0], systems[1]), seed=settings.seed),
     )
 
 
@@ -184,11 +175,11 @@ def _changes(qrels: Qrels, before: Run, after: Run, settings: ProofSettings) -> 
 
 
 def _default(
-    searched: Searched, held_out: HeldOut, trained: Container[str], settings: ProofSettings
+    corpus: SearchCorpus, held_out: HeldOut, trained: Container[str], settings: ProofSettings
 ) -> KnownItems | None:
     if not settings.known_items:
         return None
-    return known_items(general_passages(searched, held_out, trained, seed=settings.seed), most=settings.known_items)
+    return known_items(general_passages(corpus, held_out, trained, seed=settings.seed), most=settings.known_items)
 
 
 def _forgetting(
@@ -196,10 +187,10 @@ def _forgetting(
 ) -> Forgetting | None:
     if general is None:
         return None
-    found = measure_forgetting(before, after, general, k=settings.k, seed=settings.seed)
+    forgetting = measure_forgetting(before, after, general, k=settings.k, seed=settings.seed)
     if not isinstance(general, KnownItems):
-        return found
-    return replace(found, trained=sum(passage.id in trained for passage in general.held_out.passages))
+        return forgetting
+    return replace(forgetting, trained=sum(passage.id in trained for passage in general.held_out.passages))
 
 
 def _refusals(change: Change, queries: int, forgetting: Forgetting | None, settings: ProofSettings) -> Iterator[str]:
@@ -227,53 +218,3 @@ def _refusals(change: Change, queries: int, forgetting: Forgetting | None, setti
             f"forgetting of more than {settings.forgetting_margin:g} is not excluded by {forgetting.items} "
             f"{forgetting.kind}: {forgetting.change}"
         )
-
-
-_AT_ONCE = 256
-
-
-class Searched:
-    """The passages that are searched. `total` is how many there are in all, `ids` those that are taken."""
-
-    def __init__(self, held_out: HeldOut, collection: Collection | None, *, most: int, seed: int) -> None:
-        self._texts = {passage.id: passage for passage in held_out.passages}
-        self._collection = None if self._texts else collection
-        self._by_space: dict[str, Vectors] = {}
-        if self._collection is not None:
-            sample = sample_vectors(self._collection, most, seed=seed, always=held_out.relevant)
-            self.ids, self.total = sample.ids, sample.total
-            self._by_space[self._collection.space] = sample.vectors
-        else:
-            self.total = len(self._texts)
-            self.ids = draw_ids(list(self._texts), most, seed=seed, always=held_out.relevant)
-        if not held_out.relevant & set(self.ids):
-            where = f"collection {collection.name!r}" if collection is not None else f"{self.total} passages"
-            raise InputError(
-                f"none of the {len(held_out.relevant)} passages that answer held-out queries is in the {where}: "
-                "give the passages that the judgements are about, by the same ids"
-            )
-
-    def vectors(self, encoder: Encoder) -> Vectors:
-        """(len(ids), dimension), computed once per space."""
-        if encoder.space not in self._by_space:
-            self._by_space[encoder.space] = encoder.encode_passages([p.text for p in self.passages(self.ids)])
-        return self._by_space[encoder.space]
-
-    def passages(self, ids: list[str]) -> Iterator[Passage]:
-        """Read passages with their texts, in the order of the ids, a few at a time."""
-        if self._collection is None:
-            yield from (self._texts[each] for each in ids)
-            return
-        for start in range(0, len(ids), _AT_ONCE):
-            found = fetch(self._collection, ids[start : start + _AT_ONCE])
-            yield from (found[each] for each in ids[start : start + _AT_ONCE])
-
-
-def general_passages(searched: Searched, held_out: HeldOut, trained: Container[str], *, seed: int) -> Iterator[Passage]:
-    """The passages for known items, in a seeded order: first those that are neither trained on nor answer a held-out
-    query, then those trained on, then the rest. In a small collection there may be none of the first kind.
-    """
-    relevant = held_out.relevant
-    return searched.passages(
-        sorted(searched.ids, key=lambda each: (each in relevant, each in trained, draw_rank(each, seed)))
-    )

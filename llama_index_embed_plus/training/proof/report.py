@@ -22,7 +22,7 @@ from llama_index_embed_plus.models.artifact import TRAIN_REPORT
 from llama_index_embed_plus.models.files import read_json, write_json
 from llama_index_embed_plus.training.proof.proof import Proof
 
-FORMAT = 1
+FORMAT = 2
 UNPROVED = "not measured on held-out queries"
 
 T = TypeVar("T")
@@ -107,8 +107,8 @@ def read_report(folder: Path) -> TrainReport | None:
 
 def _from_row(row: Any, *, where: str) -> TrainReport:
     if not isinstance(row, dict) or row.get("format") != FORMAT:
-        found = row.get("format") if isinstance(row, dict) else type(row).__name__
-        raise DamagedModelError(f"{where} has format {found!r}, this version reads {FORMAT}")
+        version = row.get("format") if isinstance(row, dict) else type(row).__name__
+        raise DamagedModelError(f"{where} has format {version!r}, this version reads {FORMAT}")
     try:
         report = _built(TrainReport, row)
     except (KeyError, TypeError, ValueError) as error:
@@ -121,17 +121,18 @@ def _from_row(row: Any, *, where: str) -> TrainReport:
 def _built(kind: type[T], row: Mapping[str, Any]) -> T:
     """Rebuild a frozen dataclass from what `asdict` and JSON made of it; unknown keys are left aside."""
     hints = typing.get_type_hints(kind)
-    given = {each.name: _value(hints[each.name], row[each.name]) for each in fields(kind) if each.name in row}  # type: ignore[arg-type]
-    return kind(**given)
+    names = [field.name for field in fields(kind) if field.name in row]  # type: ignore[arg-type]
+    values = {name: _value(hints[name], row[name]) for name in names}
+    return kind(**values)
 
 
 def _value(hint: Any, value: Any) -> Any:
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return None if value is None else _value(next(each for each in inside if each is not type(None)), value)
+        return None if value is None else _value(next(kind for kind in inside if kind is not type(None)), value)
     if origin is tuple:
         kinds = inside if inside[-1] is not Ellipsis else (inside[0],) * len(value)
-        return tuple(_value(each, item) for each, item in zip(kinds, value, strict=True))
+        return tuple(_value(kind, item) for kind, item in zip(kinds, value, strict=True))
     if is_dataclass(hint) and isinstance(hint, type):
         return _built(hint, value)
     return value

@@ -1,15 +1,15 @@
 """Rows -> the batches of an epoch, so that no row's answer is another row's negative.
 
 Losses with in-batch negatives take every text of a batch that is not a row's positive for its negative. Here two rows
-are kept apart if one holds, as its query, positive or negative, what the other has for its query or for a positive: any
-positive that is known for that query, not only the one in the row. Texts are compared by passage id where ids are
-given, else by their words' spelling (case and spaces aside). Rows that only share a negative may meet.
+are kept apart if one holds, as its query, positive or negative, what the other has for its query or for a positive. Any
+positive that is known for that query counts, not only the one in the row. Texts are compared by passage id where ids
+are given, else by their spelling (case and spaces aside). Rows that only share a negative may meet.
 
-Guarantees: every row once per epoch (with `drop_last`, in full batches only, at most once); the number of batches is
-the same in every epoch and is what `len` says; batches of an epoch are of equal size, up to one row where conflicts
-allow; the order is a function of (seed, epoch) alone, so that a run that skips what it had done goes on exactly, in
-another process too. The rows of a batch are sorted by length, which the loss does not see, for tight mini-batches.
-Does not know: models, losses' arithmetic.
+Guarantees: every row comes once per epoch (with `drop_last`, at most once, and in full batches only). The number of
+batches is the same in every epoch and is what `len` says. Batches of an epoch are of equal size, up to one row, where
+conflicts allow. The order is a function of (seed, epoch) alone, so that a run that skips what it had done goes on
+exactly, in another process too. The rows of a batch are sorted by length, for tight mini-batches; the loss does not see
+that. Does not know: models, the arithmetic of losses.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ class _Sampling:
 
 
 @dataclass(frozen=True)
-class Row:
-    """The texts of a row as numbers. `wanted`: its query and every known positive; `shown`: all that it brings."""
+class BatchRow:
+    """The texts of a row as numbers. `answers`: its query and every known positive; `texts`: all that it holds."""
 
-    wanted: frozenset[int]
-    shown: frozenset[int]
+    answers: frozenset[int]
+    texts: frozenset[int]
 
 
-def rows_of(dataset: Dataset, *, known: Mapping[str, Collection[str]], ids: Mapping[str, str]) -> list[Row]:
+def rows_of(dataset: Dataset, *, known: Mapping[str, Collection[str]], ids: Mapping[str, str]) -> list[BatchRow]:
     """Return what the batches must know of each row: first column the query, second a positive, others negatives."""
     number: dict[str, int] = {}
 
@@ -85,7 +85,7 @@ def rows_of(dataset: Dataset, *, known: Mapping[str, Collection[str]], ids: Mapp
         positives.setdefault(numbered(query), set()).update(map(numbered, texts))
     for texts in zip(*columns[:2], strict=True):
         positives.setdefault(texts[0], set(texts)).update(texts)
-    return [Row(frozenset(positives[shown[0]]), frozenset(shown)) for shown in zip(*columns, strict=True)]
+    return [BatchRow(frozenset(positives[texts[0]]), frozenset(texts)) for texts in zip(*columns, strict=True)]
 
 
 def text_columns(dataset: Dataset) -> list[str]:
@@ -93,9 +93,9 @@ def text_columns(dataset: Dataset) -> list[str]:
     return [name for name in dataset.column_names if name not in _NOT_TEXT]
 
 
-def are_all_alike(rows: Sequence[Row]) -> bool:
+def are_all_alike(rows: Sequence[BatchRow]) -> bool:
     """Whether all rows share a query or a positive, so that each is alone in its batch."""
-    held = Counter(key for row in rows for key in row.wanted & row.shown)
+    held = Counter(key for row in rows for key in row.answers & row.texts)
     return max(held.values(), default=0) == len(rows)
 
 
@@ -108,12 +108,12 @@ class SeededBatchSampler(DefaultBatchSampler):  # type: ignore[misc]
         batch_size: int,
         drop_last: bool,
         *,
-        rows: Sequence[Row] | None = None,
+        rows: Sequence[BatchRow] | None = None,
         seed: int = 0,
         **unused: Any,
     ) -> None:
         super().__init__(dataset, batch_size=batch_size, drop_last=drop_last, seed=seed)
-        self.rows = [Row(frozenset(), frozenset())] * len(dataset) if rows is None else rows
+        self.rows = [BatchRow(frozenset(), frozenset())] * len(dataset) if rows is None else rows
         self.lengths = _lengths(dataset)
         self.first = self._first()
 
@@ -125,21 +125,21 @@ class SeededBatchSampler(DefaultBatchSampler):  # type: ignore[misc]
 
     def batches(self, epoch: int) -> list[list[int]]:
         """The batches of an epoch, as row numbers."""
-        found = self.first
+        batches = self.first
         for attempt in range(_ATTEMPTS if epoch else 0):
             packed = self._packed(self._order(epoch, attempt), len(self.first))
             if packed is not None:
-                found = packed
+                batches = packed
                 break
         # An order that does not fit into as many batches is rare; then those of the first epoch come in another order.
-        order = np.random.default_rng([self.seed, epoch, _ATTEMPTS]).permutation(len(found))
-        return [sorted(found[i], key=lambda row: (self.lengths[row], row)) for i in order]
+        order = np.random.default_rng([self.seed, epoch, _ATTEMPTS]).permutation(len(batches))
+        return [sorted(batches[i], key=lambda row: (self.lengths[row], row)) for i in order]
 
     def _first(self) -> list[list[int]]:
         """The batches of epoch 0: as few as its orders allow."""
         count = len(self.rows) // self.batch_size if self.drop_last else -(-len(self.rows) // self.batch_size)
         if not self.drop_last:
-            held = Counter(key for row in self.rows for key in row.wanted & row.shown)
+            held = Counter(key for row in self.rows for key in row.answers & row.texts)
             count = max(count, max(held.values(), default=0))
         while count and (self.drop_last or count < len(self.rows)):
             for attempt in range(_ATTEMPTS):
@@ -157,11 +157,11 @@ class SeededBatchSampler(DefaultBatchSampler):  # type: ignore[misc]
 
     def _degrees(self) -> list[int]:
         if not hasattr(self, "_known_degrees"):
-            shown = Counter(key for row in self.rows for key in row.shown)
-            wanted = Counter(key for row in self.rows for key in row.wanted)
+            texts = Counter(key for row in self.rows for key in row.texts)
+            answers = Counter(key for row in self.rows for key in row.answers)
             self._known_degrees = [
-                sum(shown[key] - (key in row.shown) for key in row.wanted)
-                + sum(wanted[key] - (key in row.wanted) for key in row.shown)
+                sum(texts[key] - (key in row.texts) for key in row.answers)
+                + sum(answers[key] - (key in row.answers) for key in row.texts)
                 for row in self.rows
             ]
         return self._known_degrees
@@ -188,21 +188,21 @@ class SeededBatchSampler(DefaultBatchSampler):  # type: ignore[misc]
 @dataclass
 class _Batch:
     rows: list[int] = field(default_factory=list)
-    wanted: set[int] = field(default_factory=set)
-    shown: set[int] = field(default_factory=set)
+    answers: set[int] = field(default_factory=set)
+    texts: set[int] = field(default_factory=set)
 
-    def takes(self, row: Row) -> bool:
-        return self.shown.isdisjoint(row.wanted) and self.wanted.isdisjoint(row.shown)
+    def takes(self, row: BatchRow) -> bool:
+        return self.texts.isdisjoint(row.answers) and self.answers.isdisjoint(row.texts)
 
-    def add(self, number: int, row: Row) -> None:
+    def add(self, number: int, row: BatchRow) -> None:
         self.rows.append(number)
-        self.wanted |= row.wanted
-        self.shown |= row.shown
+        self.answers |= row.answers
+        self.texts |= row.texts
 
 
 def _key(text: str, ids: Mapping[str, str]) -> str:
-    known = ids.get(text)
-    return " ".join(text.casefold().split()) if known is None else f"\0{known}"
+    passage_id = ids.get(text)
+    return " ".join(text.casefold().split()) if passage_id is None else f"\0{passage_id}"
 
 
 def _lengths(dataset: Dataset) -> list[int]:

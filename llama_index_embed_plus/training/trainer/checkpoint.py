@@ -47,9 +47,10 @@ class Checkpoints:
             self._lock = None
             raise UsageError(f"another process trains in {self.folder}: let it finish, or give another out") from error
         try:
-            found = read_json(self.folder, RUN_FILE)
-            if found is not None and self.latest() is not None:
-                self._refuse_another_run(found)
+            stored = read_json(self.folder, RUN_FILE)
+            # Without a complete checkpoint nothing is lost by starting anew, whatever the earlier run was.
+            if stored is not None and self.latest() is not None:
+                self._refuse_another_run(stored)
             write_json(self.folder / RUN_FILE, self.identity)
         except BaseException:
             self._release()
@@ -62,14 +63,15 @@ class Checkpoints:
 
     def latest(self) -> Path | None:
         """The last complete checkpoint."""
-        found = [path for path in self.folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
-        return max(found, key=step_of, default=None)
+        complete = [path for path in self.folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
+        return max(complete, key=step_of, default=None)
 
     def keep(self, written: Path) -> None:
         """Make the folder `written` the last good checkpoint, and drop the ones before it."""
         for path in sorted(written.rglob("*")):
             if path.is_file():
                 _flush(path)
+        # The new checkpoint is on the disk and has its name before the old ones go: a kill in between leaves one.
         kept = self.folder / written.name
         shutil.rmtree(kept, ignore_errors=True)
         os.replace(written, kept)
@@ -89,11 +91,11 @@ class Checkpoints:
             self._lock.close()
             self._lock = None
 
-    def _refuse_another_run(self, found: Mapping[str, Any]) -> None:
+    def _refuse_another_run(self, stored: Mapping[str, Any]) -> None:
         for name, value in self.identity.items():
-            if found.get(name) == value:
+            if stored.get(name) == value:
                 continue
-            before = found.get(name)
+            before = stored.get(name)
             if isinstance(value, dict) and isinstance(before, dict):
                 key = next(k for k in {**before, **value} if before.get(k) != value.get(k))
                 name, before, value = f"{name}.{key}", before.get(key), value.get(key)

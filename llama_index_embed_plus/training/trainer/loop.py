@@ -1,15 +1,14 @@
-"""A model, rows and a loss -> the trained model: sentence-transformers' trainer, made safe to kill and to starve.
+"""A model, rows and a loss -> the trained model, by a trainer that survives a kill and a lack of memory.
+
+A step that runs out of memory is taken again with mini-batches of half the size. Only losses that embed a batch in
+mini-batches (GradCache) can do that without changing what they compute: the batch stays whole, and with it the in-batch
+negatives.
 
 Guarantees: a checkpoint holds everything that the next step depends on (weights of the model and of the loss,
 optimizer, schedule, random states, size of the mini-batches), so that on a CPU an interrupted run ends as an
-uninterrupted one; a loss or a gradient that is no number stops the run before the step is saved; nothing is printed.
+uninterrupted one. A repeated step equals an undisturbed one up to the random draws of dropout, and every halving is
+reported once. A loss or a gradient that is no number stops the run before the step is saved. Nothing is printed.
 Does not know: folders of models, held-out queries.
-
-Out of memory in a training step -> the same step again, with mini-batches of half the size.
-
-Only losses that embed a batch in mini-batches (GradCache) can do that without changing what they compute: the batch,
-and with it the in-batch negatives, stays whole. Guarantees: the step is taken as if nothing had happened, up to the
-random draws of dropout; every halving is said once. Does not know: optimizers, data.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ from transformers import PrinterCallback, TrainerCallback
 
 from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.models.files import read_json, write_json
-from llama_index_embed_plus.training.trainer import setup as ranks
 from llama_index_embed_plus.training.trainer.checkpoint import DRAFT, PREFIX, Checkpoints, cannot_write
-from llama_index_embed_plus.training.trainer.progress import tell_loss
+from llama_index_embed_plus.training.trainer.distributed import wait_for_all, world_size
+from llama_index_embed_plus.training.trainer.progress import report_loss
 from qdrant_tools.errors import UsageError, first_line
 from qdrant_tools.records import Progress
 
@@ -102,7 +101,7 @@ def fit(
 def _finishing_the_step(watch: _Watch, arguments: SentenceTransformerTrainingArguments) -> Iterator[None]:
     """On Ctrl-C end the step and write a checkpoint before KeyboardInterrupt; a second one raises at once."""
     main_thread = threading.current_thread() is threading.main_thread()
-    if not main_thread or arguments.save_strategy == "no" or ranks.count() > 1:
+    if not main_thread or arguments.save_strategy == "no" or world_size() > 1:
         yield
         return
 
@@ -120,7 +119,7 @@ def _finishing_the_step(watch: _Watch, arguments: SentenceTransformerTrainingArg
 
 
 class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
-    """The trainer with three of its seams replaced: a step that runs out of memory, and both ends of a checkpoint."""
+    """The trainer with three methods replaced: the step (memory may run out), and writing and reading a checkpoint."""
 
     checkpoints: Checkpoints
     mini_batches: MiniBatches
@@ -172,10 +171,10 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
             if self.is_world_process_zero():
                 extra = {"mini_batch": self.mini_batches.size, "notes": self.mini_batches.notes}
                 write_json(folder / DRAFT / name / EXTRA_FILE, extra)
-            ranks.wait()
+            wait_for_all()
             if self.is_world_process_zero():
                 self.checkpoints.keep(folder / DRAFT / name)
-            ranks.wait()
+            wait_for_all()
         # torch reports a failed write as RuntimeError, safetensors as its own.
         except (OSError, RuntimeError, SafetensorError) as error:
             self.checkpoints.discard_draft()
@@ -246,7 +245,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
                     f"{args.learning_rate}) or max_gradient, and look at the examples of that step{kept}"
                 )
         if "loss" in logs:
-            tell_loss(self.progress, logs["loss"])
+            report_loss(self.progress, logs["loss"])
 
 
 logger = logging.getLogger(__name__)

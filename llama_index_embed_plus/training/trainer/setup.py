@@ -1,26 +1,13 @@
-"""`TrainSettings` -> the arguments of sentence-transformers' trainer, and the device to train on.
+"""A model folder and `TrainSettings` -> arguments, device and model for sentence-transformers; and a folder again.
 
-Guarantees: what a device cannot do is UsageError before a model is opened. Does not know: data, losses.
-
-A model folder + how to train -> a sentence-transformers model that can be trained, and from it a folder again.
-
-Guarantees: the model reads texts as `spec.read_spec` says the folder's authors meant it (pooling, prompts, length),
-also where that hangs on facts that sentence-transformers does not know; a merged LoRA leaves a plain checkpoint; a
-Dense layer with as many outputs as inputs starts as the identity. Does not know: losses, data.
-
-Which of several training processes this is, as `torchrun` and `accelerate launch` say in the environment.
-
-Guarantees: without a launcher there is one process, and nothing waits. Does not know: devices, models.
-
-Token states and attention -> one vector per text, in training: `pooling.pool` as a sentence-transformers module.
-
-sentence-transformers has no pooling weighted by attention; this module stands in for its own while such a model is
-trained. Guarantees: the numbers of `pooling.pool`, which serving uses. Does not know: texts, files.
+Guarantees: what a device cannot do is UsageError before a model is opened. The model reads texts as `read_spec` says
+that the folder's authors meant it (pooling, prompts, length), also where sentence-transformers would read the files
+otherwise. A merged LoRA leaves a plain checkpoint; a Dense layer with as many outputs as inputs starts as the identity.
+Does not know: losses, data.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +25,7 @@ from llama_index_embed_plus.models.files import BASE_CONFIG, LORA_CONFIG, has_lo
 from llama_index_embed_plus.models.pooling import ATTENTION, MEAN, pool
 from llama_index_embed_plus.models.spec import EncoderSpec, Overrides, read_spec
 from llama_index_embed_plus.training.settings import LoraSettings, Projection, TrainSettings
+from llama_index_embed_plus.training.trainer.distributed import world_size
 from qdrant_tools.errors import UsageError, first_line
 
 
@@ -51,7 +39,7 @@ def arguments_of(
     """Say to the trainer what `settings` says. Raises UsageError for a precision that the device does not have."""
     device = device_of(settings)
     _check_precision(settings, device)
-    devices = count()
+    devices = world_size()
     if settings.batch_size % devices:
         raise UsageError(f"batch_size {settings.batch_size} cannot be shared by {devices} devices: give a multiple")
     return SentenceTransformerTrainingArguments(
@@ -92,11 +80,11 @@ def device_of(settings: TrainSettings) -> str:
 
 def _check_precision(settings: TrainSettings, device: str) -> None:
     """Half precision without instructions for it is emulated, and slower than float32."""
-    asked = settings.precision
-    on_gpu = device.startswith("cuda") and (asked == "float16" or torch.cuda.is_bf16_supported())
-    on_cpu = device == "cpu" and asked == "bfloat16" and _cpu_has_bfloat16()
-    if asked != "float32" and not on_gpu and not on_cpu:
-        raise UsageError(f"device {device!r} does not train in {asked}: use precision='float32'")
+    precision = settings.precision
+    on_gpu = device.startswith("cuda") and (precision == "float16" or torch.cuda.is_bf16_supported())
+    on_cpu = device == "cpu" and precision == "bfloat16" and _cpu_has_bfloat16()
+    if precision != "float32" and not on_gpu and not on_cpu:
+        raise UsageError(f"device {device!r} does not train in {precision}: use precision='float32'")
 
 
 def _cpu_has_bfloat16() -> bool:
@@ -227,24 +215,11 @@ def _project(model: SentenceTransformer, projection: Projection, *, seed: int) -
     model.insert(place, dense.to(model.device))
 
 
-def count() -> int:
-    """How many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_main() -> bool:
-    """Whether this process is the one that writes."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def wait() -> None:
-    """Return when every process has come here."""
-    if count() > 1 and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-
-
 class AttentionAwarePooling(torch.nn.Module):
-    """Pools by `spec.pooling`, `attention` included."""
+    """Pools by `spec.pooling`, `attention` included, with the numbers of `pooling.pool`, which serving uses.
+
+    sentence-transformers has no pooling weighted by attention. This module stands in for its own during training.
+    """
 
     def __init__(self, transformer: Any, spec: EncoderSpec) -> None:
         super().__init__()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from contextlib import closing
 from dataclasses import replace
 
@@ -12,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from tiny import WordEncoder
+from tiny import NoisyEncoder, WordEncoder
 
 from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter
 from llama_index_embed_plus.evaluate.retrieval.comparison import Change, mean_change
+from llama_index_embed_plus.training.proof.corpus import SearchCorpus, general_passages
 from llama_index_embed_plus.training.proof.forgetting import (
     SimilaritySet,
     correlation_change,
@@ -24,7 +24,7 @@ from llama_index_embed_plus.training.proof.forgetting import (
     spearman,
 )
 from llama_index_embed_plus.training.proof.plot_data import BIN_EDGES, principal_plane
-from llama_index_embed_plus.training.proof.proof import ProofSettings, Searched, general_passages, prove
+from llama_index_embed_plus.training.proof.proof import ProofSettings, prove
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import InputError, UsageError
@@ -32,30 +32,7 @@ from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import HeldOut, Passage, Query
 
 
-class Noisy:
-    """A text is the direction of its first word plus noise of its own; `asked` is the noise of texts that ask."""
-
-    dimension = 24
-
-    def __init__(self, noise: float, *, asked: float | None = None, seed: int = 0) -> None:
-        self.noise, self.asked, self.seed = noise, noise if asked is None else asked, seed
-        self.space = f"noisy-{noise}-{asked}-{seed}@000000000000"
-        self.encoded: list[str] = []
-
-    def encode_passages(self, texts):
-        self.encoded.extend(texts)
-        return np.stack([self._vector(text, "passage") for text in texts])
-
-    def encode_queries(self, texts):
-        return np.stack([self._vector(text, "query") for text in texts])
-
-    def _vector(self, text: str, role: str):
-        noise = self.asked if "asked" in text else self.noise
-        row = _normal(text.split()[0]) + noise * _normal(f"{text} {role} {self.seed}")
-        return (row / np.linalg.norm(row)).astype(np.float32)
-
-
-class Forgetful(Noisy):
+class Forgetful(NoisyEncoder):
     """Finds what is asked for, and has lost what passages say of themselves."""
 
     def __init__(self) -> None:
@@ -67,21 +44,17 @@ class Forgetful(Noisy):
         return np.where([["asked" in text] for text in texts], rows, rows[:, ::-1]).astype(np.float32)
 
 
-def _normal(text: str):
-    return np.random.default_rng(zlib.crc32(text.encode())).normal(size=24)
-
-
 PASSAGES = tuple(
     Passage(f"p{i}", f"w{i} opens this passage. w{i} then goes on with some more words") for i in range(150)
 )
 HELDOUT = HeldOut(
     tuple(Query(f"q{i}", f"w{i} asked") for i in range(80)), {f"q{i}": {f"p{i}": 1} for i in range(80)}, PASSAGES
 )
-BASE = Noisy(1.0, asked=1.0)
+BASE = NoisyEncoder(1.0, asked=1.0)
 
 
 def test_a_better_encoder_is_harmless_and_the_verdict_says_by_how_much():
-    proof = prove(BASE, Noisy(1.0, asked=0.6), HELDOUT)
+    proof = prove(BASE, NoisyEncoder(1.0, asked=0.6), HELDOUT)
     ndcg = proof.changes[0]
     assert proof.harmless and not proof.refusals
     assert 0 < ndcg.low < ndcg.difference < ndcg.high
@@ -91,12 +64,12 @@ def test_a_better_encoder_is_harmless_and_the_verdict_says_by_how_much():
 
 
 def test_a_worse_encoder_is_refused():
-    proof = prove(BASE, Noisy(1.0, asked=1.6), HELDOUT)
+    proof = prove(BASE, NoisyEncoder(1.0, asked=1.6), HELDOUT)
     assert not proof.harmless and proof.refusals[0].startswith("worse on 80 held-out queries: ndcg@10 -")
 
 
 def test_a_difference_that_may_be_luck_is_refused():
-    proof = prove(BASE, Noisy(1.0, asked=1.0, seed=1), HELDOUT, ProofSettings(known_items=0))
+    proof = prove(BASE, NoisyEncoder(1.0, asked=1.0, seed=1), HELDOUT, ProofSettings(known_items=0))
     change = proof.changes[0]
     assert change.low < 0 < change.high
     assert proof.refusals == (f"not proved better on 80 held-out queries: {change}",)
@@ -109,9 +82,9 @@ def test_an_unchanged_encoder_is_refused_because_nothing_speaks_for_it():
 def test_with_a_margin_not_worse_is_enough():
     unchanged = prove(BASE, BASE, HELDOUT, ProofSettings(margin=0.01))
     assert unchanged.harmless
-    undecided = prove(BASE, Noisy(1.0, asked=1.0, seed=1), HELDOUT, ProofSettings(margin=0.01, known_items=0))
+    undecided = prove(BASE, NoisyEncoder(1.0, asked=1.0, seed=1), HELDOUT, ProofSettings(margin=0.01, known_items=0))
     assert undecided.refusals[0].startswith("a loss of more than 0.01 is not excluded by 80 held-out queries")
-    assert prove(BASE, Noisy(1.0, asked=1.0, seed=1), HELDOUT, ProofSettings(margin=0.5, known_items=0)).harmless
+    assert prove(BASE, NoisyEncoder(1.0, asked=1.0, seed=1), HELDOUT, ProofSettings(margin=0.5, known_items=0)).harmless
 
 
 def test_a_gain_on_the_task_does_not_buy_a_loss_elsewhere():
@@ -125,13 +98,13 @@ def test_a_gain_on_the_task_does_not_buy_a_loss_elsewhere():
 
 def test_a_handful_of_queries_proves_nothing_however_well_they_do():
     few = replace(HELDOUT, queries=HELDOUT.queries[:5])
-    proof = prove(Noisy(1.0, asked=3.0), Noisy(1.0, asked=0.1), few)
+    proof = prove(NoisyEncoder(1.0, asked=3.0), NoisyEncoder(1.0, asked=0.1), few)
     assert proof.changes[0].low > 0
     assert proof.refusals[0] == "5 held-out queries are too few to exclude harm, expected at least 20"
 
 
 def test_the_figures_are_those_of_an_outside_implementation():
-    after = Noisy(1.0, asked=0.6)
+    after = NoisyEncoder(1.0, asked=0.6)
     proof = prove(BASE, after, HELDOUT)
     names = ("nDCG@10", "RR@10", "R@10")
     measures = [ir_measures.parse_measure(name) for name in names]
@@ -148,7 +121,7 @@ def test_the_figures_are_those_of_an_outside_implementation():
 
 
 def test_wins_and_losses_are_listed_the_largest_first_and_all_queries_are_counted():
-    proof = prove(BASE, Noisy(1.0, asked=0.8, seed=1), HELDOUT)
+    proof = prove(BASE, NoisyEncoder(1.0, asked=0.8, seed=1), HELDOUT)
     gains = [each.after - each.before for each in proof.wins]
     falls = [each.before - each.after for each in proof.losses]
     assert gains == sorted(gains, reverse=True) and falls == sorted(falls, reverse=True)
@@ -161,12 +134,12 @@ def test_wins_and_losses_are_listed_the_largest_first_and_all_queries_are_counte
 def test_queries_that_nothing_answers_are_left_out_and_counted():
     extra = (Query("nobody", "w3 asked by nobody"), Query("rejected", "w4 asked in vain"))
     held_out = HeldOut((*HELDOUT.queries, *extra), {**HELDOUT.qrels, "rejected": {"p4": 0}}, PASSAGES)
-    proof = prove(BASE, Noisy(1.0, asked=0.6), held_out)
+    proof = prove(BASE, NoisyEncoder(1.0, asked=0.6), held_out)
     assert (proof.queries, proof.unanswerable) == (80, 2)
 
 
 def test_the_same_data_and_seed_give_the_same_proof():
-    assert prove(BASE, Noisy(1.0, asked=0.8), HELDOUT) == prove(BASE, Noisy(1.0, asked=0.8), HELDOUT)
+    assert prove(BASE, NoisyEncoder(1.0, asked=0.8), HELDOUT) == prove(BASE, NoisyEncoder(1.0, asked=0.8), HELDOUT)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +153,7 @@ def collection():
 def test_a_query_adapter_is_proved_on_stored_vectors_and_nothing_is_embedded_for_it(collection):
     rng = np.random.default_rng(0)
     adapter = QueryAdapter((0.3 * rng.normal(size=(24, 24))).astype(np.float32), BASE.space)
-    base = Noisy(1.0, asked=1.0)
+    base = NoisyEncoder(1.0, asked=1.0)
     held_out = replace(HELDOUT, passages=())
     proof = prove(base, AdaptedEncoder(base, adapter), held_out, ProofSettings(known_items=0), collection=collection)
     assert base.encoded == [] and proof.passages == proof.passages_in_all == 150
@@ -189,7 +162,7 @@ def test_a_query_adapter_is_proved_on_stored_vectors_and_nothing_is_embedded_for
 
 
 def test_another_space_is_proved_on_the_stored_texts(collection):
-    after = Noisy(1.0, asked=0.6)
+    after = NoisyEncoder(1.0, asked=0.6)
     over_collection = prove(BASE, after, replace(HELDOUT, passages=()), collection=collection)
     assert over_collection.changes == prove(BASE, after, HELDOUT).changes
     assert over_collection.forgetting == prove(BASE, after, HELDOUT).forgetting
@@ -199,11 +172,11 @@ def test_another_space_is_proved_on_the_stored_texts(collection):
 @pytest.mark.parametrize("stored", [True, False])
 def test_of_many_passages_a_sample_is_searched_that_holds_every_answer(collection, stored):
     held_out = replace(HELDOUT, passages=()) if stored else HELDOUT
-    searched = Searched(held_out, collection if stored else None, most=100, seed=0)
+    searched = SearchCorpus(held_out, collection if stored else None, most=100, seed=0)
     assert len(searched.ids) == 100 and searched.total == 150 and held_out.relevant <= set(searched.ids)
-    again = Searched(held_out, collection if stored else None, most=100, seed=0)
+    again = SearchCorpus(held_out, collection if stored else None, most=100, seed=0)
     assert set(again.ids) == set(searched.ids)
-    assert len(Searched(held_out, None if not stored else collection, most=10, seed=0).ids) == 80
+    assert len(SearchCorpus(held_out, None if not stored else collection, most=10, seed=0).ids) == 80
 
 
 def test_without_passages_or_with_others_the_proof_is_refused(collection):
@@ -238,22 +211,22 @@ def test_known_items_take_the_query_out_of_the_passage():
 
 
 def test_known_items_are_about_other_passages_first_then_those_trained_on():
-    searched = Searched(HELDOUT, None, most=1000, seed=0)
+    searched = SearchCorpus(HELDOUT, None, most=1000, seed=0)
     trained = {f"p{i}" for i in range(80, 120)}
     ids = [passage.id for passage in general_passages(searched, HELDOUT, trained, seed=0)]
     assert set(ids[:30]) == {f"p{i}" for i in range(120, 150)} and set(ids[30:70]) == trained
-    proof = prove(BASE, Noisy(1.0, asked=0.6), HELDOUT, ProofSettings(known_items=50), trained=trained)
+    proof = prove(BASE, NoisyEncoder(1.0, asked=0.6), HELDOUT, ProofSettings(known_items=50), trained=trained)
     assert proof.forgetting is not None and (proof.forgetting.items, proof.forgetting.trained) == (50, 20)
 
 
 def test_forgetting_that_cannot_be_measured_is_a_refusal_and_can_be_done_without():
     tiny = replace(HELDOUT, passages=tuple(Passage(p.id, p.id) for p in PASSAGES))
     tiny = replace(tiny, queries=tuple(Query(q.id, q.text) for q in tiny.queries))
-    better = prove(Noisy(1.0), Noisy(0.5), tiny)
+    better = prove(NoisyEncoder(1.0), NoisyEncoder(0.5), tiny)
     assert better.forgetting is None and "nothing to measure forgetting on" in better.refusals[-1]
-    without = prove(Noisy(1.0), Noisy(0.5), tiny, ProofSettings(known_items=0))
+    without = prove(NoisyEncoder(1.0), NoisyEncoder(0.5), tiny, ProofSettings(known_items=0))
     assert not any("forgetting" in reason for reason in without.refusals)
-    small = prove(BASE, Noisy(1.0, asked=0.6), HELDOUT, ProofSettings(known_items=10))
+    small = prove(BASE, NoisyEncoder(1.0, asked=0.6), HELDOUT, ProofSettings(known_items=10))
     assert small.refusals[0] == "a general set of 10 is too small to exclude forgetting, expected at least 20"
 
 
@@ -262,10 +235,10 @@ def test_a_similarity_set_is_judged_by_rank_correlation_and_sees_a_query_adapter
     pairs = tuple((f"w{i} one", f"w{i if rng.random() < 0.5 else i + 1} two", float(rng.random())) for i in range(60))
     pairs = tuple((a, b, 1.0 if a.split()[0] == b.split()[0] else 0.0) for a, b, _ in pairs)
     general = SimilaritySet(pairs)
-    found = measure_forgetting(Noisy(0.2), Noisy(2.0), general)
+    found = measure_forgetting(NoisyEncoder(0.2), NoisyEncoder(2.0), general)
     assert (found.kind, found.items, found.change.metric) == ("similarity", 60, "spearman")
     assert found.change.high < 0
-    base = Noisy(0.2)
+    base = NoisyEncoder(0.2)
     turned = QueryAdapter((2 * rng.normal(size=(24, 24))).astype(np.float32), base.space)
     assert measure_forgetting(base, AdaptedEncoder(base, turned), general).change.difference < 0
     with pytest.raises(InputError, match="at least 2 different, finite scores"):
@@ -278,11 +251,11 @@ def test_a_general_retrieval_set_brings_its_own_passages():
         {f"g{i}": {f"g{i}": 1} for i in range(30)},
         tuple(Passage(f"g{i}", f"general{i} text") for i in range(30)),
     )
-    found = measure_forgetting(Noisy(0.5), Noisy(3.0), other)
+    found = measure_forgetting(NoisyEncoder(0.5), NoisyEncoder(3.0), other)
     assert found.kind == "retrieval" and found.change.high < 0
     with pytest.raises(InputError, match="no passages"):
         measure_forgetting(BASE, BASE, replace(other, passages=()))
-    proof = prove(BASE, Noisy(1.0, asked=0.6), HELDOUT, general=other)
+    proof = prove(BASE, NoisyEncoder(1.0, asked=0.6), HELDOUT, general=other)
     assert proof.forgetting is not None and proof.forgetting.items == 30
 
 
@@ -315,8 +288,8 @@ def test_excluding_a_loss_means_that_the_whole_interval_lies_above_it():
 
 
 def test_the_pictures_show_both_encoders_on_the_same_pairs():
-    proof = prove(BASE, Noisy(1.0, asked=0.6), HELDOUT)
-    before, after = proof.pictures.before, proof.pictures.after
+    proof = prove(BASE, NoisyEncoder(1.0, asked=0.6), HELDOUT)
+    before, after = proof.plot_data.before, proof.plot_data.after
     assert sum(before.relevant) == sum(after.relevant) == 80
     assert sum(before.irrelevant) == sum(after.irrelevant) > 1000
     assert (len(before.queries), len(before.passages)) == (len(after.queries), len(after.passages)) == (80, 150)

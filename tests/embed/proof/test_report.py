@@ -22,7 +22,7 @@ from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.training.proof.model_card import model_card, record_proof, write_report
 from llama_index_embed_plus.training.proof.proof import Proof, ProofSettings, prove
 from llama_index_embed_plus.training.proof.report import Lineage, Stage, TrainReport, read_report
-from llama_index_embed_plus.training.trainer.progress import Meter, clock_time, tell_loss, tell_metric
+from llama_index_embed_plus.training.trainer.progress import Meter, clock_time, report_loss, report_metric
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import CollectionError, UsageError
@@ -92,7 +92,7 @@ def test_a_report_that_contradicts_its_proof_or_is_damaged_is_no_report(proofs, 
     file = tmp_path / "train_report.json"
     for changes, message in (
         ({"promotable": True}, "says promotable=True"),
-        ({"format": 99}, "format 99, this version reads 1"),
+        ({"format": 99}, "format 99, this version reads 2"),
         ({"losses": 3}, "is damaged"),
         ({"proof": {"k": 1}}, "is damaged"),
     ):
@@ -237,9 +237,9 @@ def test_a_meter_tells_steps_loss_metric_and_time_left():
     meter = Meter(10, show=lambda each: shown.append(each.line()), clock=lambda: next(now))
     assert meter.line() == "step 0/10"
     meter(1)
-    tell_loss(meter, 0.5)
-    tell_loss(meter, 0.25)
-    tell_metric(meter, "ndcg@10", 0.8125)
+    report_loss(meter, 0.5)
+    report_loss(meter, 0.25)
+    report_metric(meter, "ndcg@10", 0.8125)
     assert shown[-1] == "step 1/10  loss 0.375  ndcg@10 0.812  0:18 left"
     meter(1)
     assert meter.seconds_left == pytest.approx(16.0)
@@ -257,8 +257,8 @@ def test_steps_of_an_earlier_run_do_not_make_the_rest_look_fast():
 
 def test_a_plain_progress_is_told_steps_only():
     steps: list[int] = []
-    tell_loss(steps.append, 1.0)
-    tell_metric(None, "mrr", 1.0)
+    report_loss(steps.append, 1.0)
+    report_metric(None, "mrr", 1.0)
     assert steps == [] and Meter(0).seconds_left is None
 
 

@@ -206,7 +206,8 @@ def test_a_resumed_run_sees_the_batches_that_the_interrupted_one_had_not_over_se
         model = save_model(tmp_path / f"model-{folder}")
         arguments = SentenceTransformerTrainingArguments(
             output_dir=str(tmp_path / folder), num_train_epochs=2, per_device_train_batch_size=4,
-            batch_sampler=batch_sampler(LOSS, known=data.known(), ids=data.passage_ids()), seed=3, save_steps=1,
+            batch_sampler=batch_sampler(LOSS, known=data.positives_by_query(), ids=data.passage_ids()),
+            seed=3, save_steps=1,
             gradient_accumulation_steps=accumulation, use_cpu=True, report_to="none", disable_tqdm=True,
             logging_strategy="no", dataloader_pin_memory=False, log_level="error",
         )  # fmt: skip

@@ -14,8 +14,9 @@ from llama_index_embed_plus.encoders.adapter import MAPS, AdaptedEncoder, QueryA
 from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.evaluate.retrieval.comparison import compare
 from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval
-from llama_index_embed_plus.training.adapter import Fit, fit_adapter, module_of
-from llama_index_embed_plus.training.adapter_data import SOURCES, AdapterSettings, Pairs, read_pairs
+from llama_index_embed_plus.training.adapter import AdapterFit, fit_adapter, module_of
+from llama_index_embed_plus.training.adapter_data import Pairs, read_pairs
+from llama_index_embed_plus.training.settings import SOURCES, AdapterSettings
 from llama_index_embed_plus.training.trainer.progress import Meter
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
@@ -135,7 +136,7 @@ def unit_rows(count: int, dimension: int, seed: int = 1) -> torch.Tensor:
 def test_the_loss_is_infonce_over_the_candidates_that_answer_nothing():
     queries, stored = unit_rows(3, 5), unit_rows(7, 5, seed=2)
     answers, weights = [(4, 5), (0,), (6,)], [1.0, 1.0, 2.0, 0.5]
-    fit = Fit(pairs(queries, stored, answers, weights=weights), AdapterSettings(temperature=0.1))
+    fit = AdapterFit(pairs(queries, stored, answers, weights=weights), AdapterSettings(temperature=0.1))
     module = module_of(unfitted("full", 5))
     with torch.no_grad():
         module.weight += 0.1 * unit_rows(5, 5, seed=3)
@@ -153,7 +154,7 @@ def test_the_loss_is_infonce_over_the_candidates_that_answer_nothing():
 def test_positives_and_their_near_duplicates_are_never_negatives():
     stored = torch.eye(4)
     stored[3] = torch.tensor([0.99, np.sqrt(1 - 0.99**2), 0, 0])  # nearly the same as passage 0
-    fit = Fit(pairs(unit_rows(2, 4), stored, [(0, 2), (1,)]), AdapterSettings(same_passage_similarity=0.95))
+    fit = AdapterFit(pairs(unit_rows(2, 4), stored, [(0, 2), (1,)]), AdapterSettings(same_passage_similarity=0.95))
     rows, everything = torch.arange(3), torch.arange(4)
     assert fit.hidden(rows, everything, stored).tolist() == [
         [True, False, True, True],
@@ -170,12 +171,15 @@ def test_positives_and_their_near_duplicates_are_never_negatives():
 )
 def test_negatives_come_from_where_the_settings_say(negatives, candidates):
     given = pairs(unit_rows(3, 4), unit_rows(10, 4), [(0,), (1,), (2,)], mined=((7,), (8,), (9,)))
-    assert set(Fit(given, AdapterSettings(negatives=negatives)).candidates(torch.tensor([0, 1])).tolist()) == candidates
+    assert (
+        set(AdapterFit(given, AdapterSettings(negatives=negatives)).candidates(torch.tensor([0, 1])).tolist())
+        == candidates
+    )
 
 
 def test_of_a_large_collection_a_batch_sees_a_sample_that_changes():
     given = pairs(unit_rows(3, 4), unit_rows(500, 4), [(0,), (1,), (2,)])
-    fit = Fit(given, AdapterSettings(sampled=20))
+    fit = AdapterFit(given, AdapterSettings(sampled=20))
     first, second = (set(fit.candidates(torch.tensor([0, 1])).tolist()) for _ in range(2))
     assert first != second and first & second >= {0, 1} and len(first) <= 22
 
@@ -188,7 +192,7 @@ def test_equal_queries_share_their_answers_and_are_on_one_side(collection, encod
     twice = [example(i) for i in range(20)] + [Example(f" {i}", (ScoredText(f"p{i + 50}", ""),)) for i in range(20)]
     read = read_pairs(collection, twice, Shouting(), most=1000, seed=0)
     assert read.group == (*range(20), *range(20)) and all(len(known) == 2 for known in read.known)
-    fit = Fit(read, AdapterSettings(validation_share=0.5))
+    fit = AdapterFit(read, AdapterSettings(validation_share=0.5))
     sides = [{read.group[q] for q in read.query[rows].tolist()} for rows in (fit.train_rows, fit.valid_rows)]
     assert sides[0] | sides[1] == set(range(20)) and not sides[0] & sides[1]
 
@@ -199,8 +203,8 @@ def test_memory_does_not_grow_with_queries_times_stored_vectors():
 import torch
 from llama_index_embed_plus.encoders.adapter import unfitted
 from llama_index_embed_plus.training.adapter_data import (Pairs, read_pairs)
-from llama_index_embed_plus.training.adapter import Fit
-from llama_index_embed_plus.training.adapter_data import AdapterSettings
+from llama_index_embed_plus.training.adapter import AdapterFit
+from llama_index_embed_plus.training.settings import AdapterSettings
 torch.set_num_threads(1)
 n, m = 20_000, 100_000
 queries, stored = (torch.nn.functional.normalize(torch.randn(rows, 8), dim=1) for rows in (n, m))
@@ -209,7 +213,7 @@ pairs = Pairs(queries, stored, torch.arange(n), torch.arange(n), torch.ones(n), 
 settings = AdapterSettings(max_epochs=1, batch_size=512, sampled=1000, max_validation=200)
 peak = lambda: next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM")) / 1024
 before = peak()
-Fit(pairs, settings).run(unfitted("full", 8))
+AdapterFit(pairs, settings).run(unfitted("full", 8))
 print(peak() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -261,7 +265,7 @@ def test_a_loss_that_is_no_number_is_an_error(collection, encoder):
 
 @pytest.mark.parametrize("share", [0.01, 0.99])
 def test_one_query_is_always_left_to_learn_from_and_one_to_judge_by(share):
-    fit = Fit(pairs(unit_rows(2, 4), unit_rows(3, 4), [(0,), (1,)]), AdapterSettings(validation_share=share))
+    fit = AdapterFit(pairs(unit_rows(2, 4), unit_rows(3, 4), [(0,), (1,)]), AdapterSettings(validation_share=share))
     assert (len(fit.train_rows), len(fit.valid_rows)) == (1, 1)
 
 

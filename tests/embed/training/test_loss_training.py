@@ -76,7 +76,7 @@ def test_a_loss_trains_from_its_data_with_its_batches(name, tmp_path, capsys):
     before = [parameter.detach().clone() for parameter in model.parameters()]
     judge = [] if guide is None else [parameter.detach().clone() for parameter in guide.parameters()]
     capsys.readouterr()
-    sampler = batch_sampler(name, known=data.known(), ids=data.passage_ids())
+    sampler = batch_sampler(name, known=data.positives_by_query(), ids=data.passage_ids())
     losses = trained(model, build_loss(name, model, options), datasets, tmp_path / "run", sampler=sampler)
     assert len(losses) == 2 and all(math.isfinite(loss) and loss > 0 for loss in losses)
     moved = [not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)]

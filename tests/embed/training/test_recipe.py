@@ -108,7 +108,7 @@ def test_every_stage_is_trained_in_order_measured_and_the_best_is_kept(folder, t
     assert first == first_encoder and second == second_encoder and first != second
     best = max(report.stages, key=lambda stage: stage.metrics["ndcg@10"])
     assert any(f"the best of 4 trainings is {best.name}" in note for note in report.notes)
-    assert stages.ON_THE_HELDOUT in report.notes
+    assert stages.CHOSEN_ON_HELD_OUT in report.notes
     assert report.lineage.base_space == open_encoder(folder / "model").space == report.proof.before_space
     assert report.proof.changes[0].after == pytest.approx(best.metrics["ndcg@10"])
     artifact.verify(tmp_path / "tuned")
@@ -264,7 +264,7 @@ def test_a_recipe_is_read_into_settings(folder):
     assert pairs.settings.epochs == 2 and pairs.settings.batch_size == 4 and pairs.mining is None
     assert (hard.rounds, hard.mining.negatives, hard.settings.method, hard.settings.lora.rank) == (2, 2, "lora", 2)
     assert recipe.base == "model" and recipe.dev is None
-    assert stages.planned(recipe) == 2 + 4 + 2 * 2
+    assert stages.recipe_steps(recipe) == 2 + 4 + 2 * 2
 
 
 def test_a_recipe_without_a_base_needs_one(folder, tmp_path):

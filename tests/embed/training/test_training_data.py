@@ -40,7 +40,7 @@ def test_mined_examples_come_back_as_they_were_written(write):
     mined = [example(1, weight=0.5), example(2, negatives=0)]
     data = read_training_data(write("mined.jsonl", [e.as_row() for e in mined]))
     assert (data.kind, data.examples) == ("examples", tuple(mined))
-    assert data.passage_ids()["positive 1"] == "p1" and data.known()["query 2"] == ["positive 2"]
+    assert data.passage_ids()["positive 1"] == "p1" and data.positives_by_query()["query 2"] == ["positive 2"]
 
 
 @pytest.mark.parametrize("query", ["query", "anchor", "question"])

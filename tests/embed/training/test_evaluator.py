@@ -14,7 +14,8 @@ from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.models.spec import read_spec
 from llama_index_embed_plus.training import TrainSettings, train
 from llama_index_embed_plus.training.proof.proof import ProofSettings, prove
-from llama_index_embed_plus.training.trainer.progress import METRIC, Meter, Probe, looks
+from llama_index_embed_plus.training.trainer.evaluator import METRIC, SampledEvaluator, evaluation_callbacks
+from llama_index_embed_plus.training.trainer.progress import Meter
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.indexing import index_passages
@@ -73,7 +74,7 @@ def test_a_probe_leaves_the_model_and_the_random_states_as_they_were(base):
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(base), device="cpu")
-    probe = Probe(HELDOUT, read_spec(base))
+    probe = SampledEvaluator(HELDOUT, read_spec(base))
     for training in (True, False):
         model.train(training)
         before = torch.get_rng_state()
@@ -86,7 +87,7 @@ def test_the_sample_holds_every_answer_and_not_much_else(base):
 
     many = tuple(Passage(f"x{i}", "the stone and the tree") for i in range(1000))
     held_out = HeldOut(HELDOUT.queries, HELDOUT.qrels, (*PASSAGES, *many))
-    probe = Probe(held_out, read_spec(base))
+    probe = SampledEvaluator(held_out, read_spec(base))
     assert len(probe._passages) == len(held_out.relevant) + 400
     assert 0 <= probe(SentenceTransformer(str(base), device="cpu")) <= 1
 
@@ -99,13 +100,13 @@ def test_passages_of_a_collection_are_embedded_anew(base):
     with closing(connect(":memory:")) as client:
         collection = CollectionManager(client).ensure("c", encoder)
         index_passages(collection, PASSAGES, encoder)
-        probe = Probe(held_out, read_spec(base), collection=collection)
+        probe = SampledEvaluator(held_out, read_spec(base), collection=collection)
         expected = prove(encoder, encoder, held_out, ProofSettings(known_items=0), collection=collection)
     found = probe(SentenceTransformer(str(base), device="cpu"))
     np.testing.assert_allclose(found, expected.changes[0].before, atol=1e-6)
 
 
 def test_nobody_watching_costs_nothing(base):
-    assert looks(None, HELDOUT, read_spec(base), None) == []
-    assert looks(None, HELDOUT, read_spec(base), [].append) == []
-    assert looks(None, None, read_spec(base), Meter(1)) == []
+    assert evaluation_callbacks(None, HELDOUT, read_spec(base), None) == []
+    assert evaluation_callbacks(None, HELDOUT, read_spec(base), [].append) == []
+    assert evaluation_callbacks(None, None, read_spec(base), Meter(1)) == []

@@ -1,0 +1,67 @@
+"""Held-out passages or a collection -> what an encoder is measured on: ids, and the vectors of each encoder.
+
+Guarantees: every passage that answers a held-out query is among those searched. A collection's stored vectors are used
+for encoders of its space, so that nothing is embedded for a query adapter, and two encoders of one space share one
+matrix. Beyond `most` passages the others are a seeded sample: a search among fewer is easier, for both encoders alike.
+Does not know: queries, metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection as Container
+from collections.abc import Iterator
+
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.points import draw_ids, draw_rank, fetch, sample_vectors
+from qdrant_tools.errors import InputError
+from qdrant_tools.records import Encoder, HeldOut, Passage, Vectors
+
+_AT_ONCE = 256
+
+
+class SearchCorpus:
+    """The passages that are searched. `total` is how many there are in all, `ids` those that are taken."""
+
+    def __init__(self, held_out: HeldOut, collection: Collection | None, *, most: int, seed: int) -> None:
+        self._texts = {passage.id: passage for passage in held_out.passages}
+        self._collection = None if self._texts else collection
+        self._by_space: dict[str, Vectors] = {}
+        if self._collection is not None:
+            sample = sample_vectors(self._collection, most, seed=seed, always=held_out.relevant)
+            self.ids, self.total = sample.ids, sample.total
+            self._by_space[self._collection.space] = sample.vectors
+        else:
+            self.total = len(self._texts)
+            self.ids = draw_ids(list(self._texts), most, seed=seed, always=held_out.relevant)
+        if not held_out.relevant & set(self.ids):
+            where = f"collection {collection.name!r}" if collection is not None else f"{self.total} passages"
+            raise InputError(
+                f"none of the {len(held_out.relevant)} passages that answer held-out queries is in the {where}: "
+                "give the passages that the judgements are about, by the same ids"
+            )
+
+    def vectors(self, encoder: Encoder) -> Vectors:
+        """(len(ids), dimension), computed once per space."""
+        if encoder.space not in self._by_space:
+            self._by_space[encoder.space] = encoder.encode_passages([p.text for p in self.passages(self.ids)])
+        return self._by_space[encoder.space]
+
+    def passages(self, ids: list[str]) -> Iterator[Passage]:
+        """Read passages with their texts, in the order of the ids, a few at a time."""
+        if self._collection is None:
+            yield from (self._texts[passage_id] for passage_id in ids)
+            return
+        for start in range(0, len(ids), _AT_ONCE):
+            stored = fetch(self._collection, ids[start : start + _AT_ONCE])
+            yield from (stored[passage_id] for passage_id in ids[start : start + _AT_ONCE])
+
+
+def general_passages(
+    corpus: SearchCorpus, held_out: HeldOut, trained: Container[str], *, seed: int
+) -> Iterator[Passage]:
+    """The passages for known items, in a seeded order: first those that are neither trained on nor answer a held-out
+    query, then those trained on, then the rest. In a small collection there may be none of the first kind.
+    """
+    relevant = held_out.relevant
+    order = sorted(corpus.ids, key=lambda name: (name in relevant, name in trained, draw_rank(name, seed)))
+    return corpus.passages(order)
