@@ -21,7 +21,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +37,7 @@ from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.models.files import resolve
 from llama_index_embed_plus.models.spec import read_spec, space_of
 from qdrant_tools.errors import UsageError
+from qdrant_tools.files import written_whole
 from qdrant_tools.records import Encoder, Vectors
 from qdrant_tools.validation import unit_rows
 
@@ -233,12 +233,12 @@ class QueryAdapter:
         """Write the adapter into `folder`, which is made if needed. Interrupted, the folder is refused on load."""
         folder.mkdir(parents=True, exist_ok=True)
         config = {"kind": self.kind, "space": self.space, "dimension": self.dimension, "build": self.build}
-        drafts = folder / f".{os.getpid()}.npz", folder / f".{os.getpid()}.json"
-        np.savez(drafts[0], **self.map.arrays())  # type: ignore[arg-type]
-        drafts[1].write_text(json.dumps(config, indent=2) + "\n")
-        # Weights first. Interrupted in between, the old config names another build than they have.
-        for draft, name in zip(drafts, (WEIGHTS_FILE, CONFIG_FILE)):
-            draft.replace(folder / name)
+        # Both are complete before either takes its place, weights first: interrupted in between, the old config names
+        # another build than the weights have.
+        with written_whole(folder / CONFIG_FILE) as config_draft, written_whole(folder / WEIGHTS_FILE) as draft:
+            config_draft.write_text(json.dumps(config, indent=2) + "\n")
+            with draft.open("wb") as file:
+                np.savez(file, **self.map.arrays())  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, folder: Path) -> QueryAdapter:
