@@ -1,7 +1,12 @@
-"""`embed-plus train`: examples and a model -> a trained model, measured on held-out queries where there are some."""
+"""`embed-plus train`, `merge` and `prove`: examples and a model -> a trained model, and whether it is better.
+
+Guarantees: `merge` and `prove` write nothing before everything asked for has been checked and measured.
+Does not know: how a model is trained.
+"""
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,8 +23,11 @@ from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.evaluate.retrieval.files import read_held_out
 from llama_index_embed_plus.training.data.reading import read_training_data
 from llama_index_embed_plus.training.data.records import TrainingData
-from llama_index_embed_plus.training.data.splits import SplitSettings, split_queries
-from llama_index_embed_plus.training.proof.report import TrainReport
+from llama_index_embed_plus.training.data.splits import SplitSettings, as_questions, check_leak, split_queries
+from llama_index_embed_plus.training.merge import Choice, choose_coefficient, interpolate, interpolated
+from llama_index_embed_plus.training.proof.model_card import record_proof
+from llama_index_embed_plus.training.proof.proof import prove
+from llama_index_embed_plus.training.proof.report import TrainReport, read_report
 from llama_index_embed_plus.training.recipe import read_recipe
 from llama_index_embed_plus.training.run import planned_steps, train
 from llama_index_embed_plus.training.settings import AdapterSettings, TrainSettings
@@ -32,6 +40,8 @@ from qdrant_tools.records import HeldOut
 app = typer.Typer()
 
 Method = Literal["adapter", "lora", "full"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 _BESIDE_A_RECIPE = {"out", "base", "recipe", "page", "as_json"}
 """Options that may be given with a recipe, which says all the others."""
@@ -79,7 +89,7 @@ def train_command(
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps between two checkpoints (lora, full).")] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     page: Annotated[bool, typer.Option(help="Draw OUT.png; needs the extra 'plot'.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a query adapter, LoRA or the whole encoder, and say whether it is better. Can be interrupted."""
     if recipe is not None:
@@ -98,7 +108,7 @@ def train_command(
         "seed": seed,
     }
     options_of_training = {name: value for name, value in values.items() if value is not None}
-    settings = settings_of(
+    settings = _settings(
         method, options_of_training, {"kind": kind, "width": width}, passages_apart=not shared_passages
     )
     if base is None or examples is None:
@@ -128,6 +138,72 @@ def train_command(
             note(_interrupted(method, out))
             raise typer.Exit(130) from None
     _finish(out, report, page=page, as_json=as_json)
+
+
+@app.command()
+def merge(
+    base: Annotated[str, typer.Argument(help="The model that training started from, a name or a folder.")],
+    tuned: Annotated[str, typer.Argument(help="What came of it, a folder.")],
+    out: Annotated[Path, typer.Option(help="The folder to write the model between them to.")],
+    coefficient: Annotated[
+        float | None, typer.Option(help="0 is the base, 1 the tuned model. Without it, chosen on --queries.")
+    ] = None,
+    queries: Annotated[Path | None, typer.Option(help="Dev queries to choose by, .jsonl; needs --qrels.")] = None,
+    qrels: Annotated[Path | None, typer.Option(help="Their judgements; needs --queries.")] = None,
+    collection: Annotated[str | None, typer.Option(help="Its passages are searched for the dev queries.")] = None,
+    location: Location = DEFAULT_LOCATION,
+    as_json: AsJson = False,
+) -> None:
+    """Average a model with the one it was trained from: old skills come back, most of the new ones stay."""
+    by_queries = (queries, qrels, collection)
+    complete, empty = None not in by_queries, by_queries == (None, None, None)
+    if (coefficient is None) != complete or (coefficient is not None and not empty):
+        raise UsageError("give either --coefficient, or --queries, --qrels and --collection to choose it by")
+    choice = None
+    if queries is not None and qrels is not None and collection is not None:
+        choice = _choose(base, tuned, read_held_out(queries, qrels), collection, location)
+        coefficient = choice.coefficient
+        if coefficient == 0:
+            raise UsageError(f"no mixture is better than {base!r} on the dev queries without forgetting: keep the base")
+    assert coefficient is not None
+    report = interpolate(base, tuned, coefficient, out)
+    trials = choice.trials if choice is not None else ()
+    if as_json:
+        rows = [asdict(trial) for trial in trials]
+        print_json({**_summary(out, report), "coefficient": coefficient, "trials": rows})
+        return
+    for trial in trials:
+        say(f"  {trial.coefficient:g}  {trial.change}{'' if trial.allowed else '  forgets too much'}")
+    say(f"wrote {out}: {coefficient:g} of {tuned}, the rest of {base}")
+    say("not measured yet: `embed-plus prove` does that, with queries that did not choose")
+
+
+@app.command("prove")
+def prove_command(
+    model: Annotated[Path, typer.Argument(help="The trained model, a folder; the proof is written into it.")],
+    base: Annotated[str, typer.Option(help="The model that it is to be better than: what it was trained from.")],
+    queries: Annotated[Path, typer.Option(help="Queries that neither training nor a choice has seen, .jsonl.")],
+    qrels: Annotated[Path, typer.Option(help="Their judgements, BEIR's TSV or TREC's.")],
+    collection: Annotated[str, typer.Option(help="Its passages are searched.")],
+    examples: Annotated[
+        Path | None, typer.Option(help="What it was trained on: refused if that gives a query away.")
+    ] = None,
+    location: Location = DEFAULT_LOCATION,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a trained model on held-out queries, and write into it whether it may be promoted."""
+    if read_report(model) is None:
+        raise UsageError(f"{model} was not trained here: there is no report to put a proof into")
+    before, after, held_out = open_encoder(base), open_encoder(model), read_held_out(queries, qrels)
+    if examples is not None:
+        check_leak(as_questions(read_training_data(examples).rows), held_out, encoder=before)
+    with managed(location) as manager:
+        proof = prove(before, after, held_out, collection=manager.open(collection, before))
+        report = record_proof(model, proof)
+    if as_json:
+        print_json(_summary(model, report))
+        return
+    _show_proof(report)
 
 
 def _is_on_the_command_line(context: typer.Context, name: str) -> bool:
@@ -164,7 +240,7 @@ def _train_by_recipe(
     _finish(out, report, page=page, as_json=as_json)
 
 
-def settings_of(
+def _settings(
     method: Method, options: Mapping[str, Any], adapter: Mapping[str, Any], *, passages_apart: bool
 ) -> TrainSettings:
     """The settings of the method, from the options that were given; the others have the library's defaults.
@@ -230,16 +306,16 @@ def _finish(out: Path, report: TrainReport, *, page: bool, as_json: bool) -> Non
 
         training_plot(picture, report)
     if as_json:
-        print_json(summary_of(out, report))
+        print_json(_summary(out, report))
         return
     rows = report.data.get("rows", len(report.losses))
     say(f"wrote {out}: {report.method}, {rows} rows, {len(report.losses)} steps, {report.seconds:.1f} s")
-    say_proof(report)
+    _show_proof(report)
     if page:
         say(f"wrote {picture}")
 
 
-def say_proof(report: TrainReport) -> None:
+def _show_proof(report: TrainReport) -> None:
     """What was measured, what is to be known of it, and whether the model may be promoted."""
     for change in report.proof.changes if report.proof else ():
         say(f"  {change}")
@@ -248,7 +324,7 @@ def say_proof(report: TrainReport) -> None:
     say(f"{'may be promoted' if report.promotable else 'not to be promoted'}: {report.verdict}")
 
 
-def summary_of(out: Path, report: TrainReport) -> dict[str, Any]:
+def _summary(out: Path, report: TrainReport) -> dict[str, Any]:
     """The figures of a report, without its curves and pictures: those are in `train_report.json`."""
     return {
         "out": str(out),
@@ -263,3 +339,11 @@ def summary_of(out: Path, report: TrainReport) -> dict[str, Any]:
         "changes": [asdict(change) for change in report.proof.changes] if report.proof else [],
         "notes": list(report.notes),
     }
+
+
+def _choose(base: str, tuned: str, dev: HeldOut, collection: str, location: str) -> Choice:
+    encoder = open_encoder(base)
+    note("choose a coefficient on the dev queries")
+    with managed(location) as manager, tempfile.TemporaryDirectory() as scratch:
+        searched = manager.open(collection, encoder)
+        return choose_coefficient(encoder, interpolated(base, tuned, Path(scratch)), dev, collection=searched)
