@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 
 import ir_measures
 import numpy as np
@@ -225,11 +226,16 @@ def test_settings_that_cannot_be_honoured_are_refused(collection):
         with pytest.raises(InputError, match=message):
             evaluate_retrieval(searched, QUERIES, QRELS, Noisy(1), **arguments)
     with pytest.raises(UsageError, match="needs an encoder"):
-        evaluate_retrieval(collection, QUERIES, QRELS)
+        evaluate_retrieval(replace(collection, encoder=None), QUERIES, QRELS)
     with pytest.raises(InputError, match="query is ' '"):
         evaluate_retrieval(collection, [Query("q1", " ")], QRELS, Noisy(1))
     with pytest.raises(InputError, match="'q1' occurs twice"):
         evaluate_retrieval(collection, [Query("q1", "1")] * 2, QRELS, Noisy(1))
+
+
+def test_a_collection_is_asked_by_its_own_encoder_unless_another_is_given(collection):
+    given = evaluate_retrieval(collection, QUERIES, QRELS, collection.encoder)
+    assert evaluate_retrieval(collection, QUERIES, QRELS).run == given.run
 
 
 @pytest.fixture(scope="module")
