@@ -162,9 +162,9 @@ def test_a_location_that_is_not_there_is_not_made(run, tmp_path):
 
 def test_ctrl_c_in_a_copy_leaves_nothing_that_looks_whole(run, at, tmp_path):
     script = (
-        "import time, qdrant_tools.collections.copying as c; page = c._page\n"
-        "def slow(*a, **k):\n    print('page', flush=True); time.sleep(600); return page(*a, **k)\n"
-        "c._page = slow\nfrom llama_index_embed_plus.cli import main; main()"
+        "import time; from qdrant_tools.client.gateway import Gateway\n"
+        "def slow(*a, **k):\n    print('page', flush=True); time.sleep(600)\n"
+        "Gateway.pages = slow\nfrom llama_index_embed_plus.cli import main; main()"
     )
     command = [sys.executable, "-c", script, "collection", "copy", "docs", "docs-2", *at]
     copying = subprocess.Popen(
