@@ -22,10 +22,8 @@ from qdrant_tools.collections.adopt import check_samples, choose_vector, detect_
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.copying import INCOMPLETE
 from qdrant_tools.collections.metadata import UNKNOWN_SPACE, CollectionMetadata, Layout, metadata_of
-from qdrant_tools.collections.points import StoredPassage, fetch, point_id, stored_vectors
-from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.collections.settings import FIXED, CollectionSettings, update_options
-from qdrant_tools.collections.status import CollectionDescription, build_index, describe
+from qdrant_tools.collections.status import CollectionDescription, describe
 from qdrant_tools.errors import (
     CollectionError,
     CollectionExistsError,
@@ -37,19 +35,6 @@ from qdrant_tools.errors import (
 )
 from qdrant_tools.records import Encoder
 from qdrant_tools.validation import brief, checked_text
-
-__all__ = [
-    "Collection",
-    "CollectionDescription",
-    "CollectionManager",
-    "CollectionSettings",
-    "Quantization",
-    "StoredPassage",
-    "build_index",
-    "fetch",
-    "point_id",
-    "stored_vectors",
-]
 
 LARGEST_DIMENSION = 65_536
 """What a server accepts."""
