@@ -234,8 +234,9 @@ def test_settings_that_cannot_be_honoured_are_refused(collection):
 
 
 def test_a_collection_is_asked_by_its_own_encoder_unless_another_is_given(collection):
-    given = evaluate_retrieval(collection, QUERIES, QRELS, collection.encoder)
-    assert evaluate_retrieval(collection, QUERIES, QRELS).run == given.run
+    noisy = collection.with_encoder(Noisy(3))
+    own, other = evaluate_retrieval(noisy, QUERIES, QRELS), evaluate_retrieval(noisy, QUERIES, QRELS, Noisy(0))
+    assert own.ndcg == evaluate_retrieval(collection, QUERIES, QRELS, Noisy(3)).ndcg != other.ndcg
 
 
 @pytest.fixture(scope="module")
