@@ -1,4 +1,4 @@
-"""A matplotlib figure that a notebook shows by itself.
+"""A matplotlib figure that a notebook shows by itself, and matplotlib's colours.
 
 A module of its own because it imports matplotlib when it is imported: `style` imports it once a picture is asked for.
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -24,3 +25,9 @@ class Picture(Figure):
         data = io.BytesIO()
         self.savefig(data, format="png")
         return data.getvalue()
+
+
+def cividis(place: float) -> tuple[float, float, float, float]:
+    """A colour (red, green, blue, alpha) of matplotlib's map "cividis", dark at 0 and light at 1."""
+    red, green, blue, alpha = colormaps["cividis"](place)
+    return float(red), float(green), float(blue), float(alpha)

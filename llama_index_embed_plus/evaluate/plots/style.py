@@ -62,12 +62,6 @@ def label_of(text: str, *, length: int = 46) -> str:
 
 def shades(count: int) -> list[tuple[float, float, float, float]]:
     """Colours whose lightness rises evenly, so that they differ in grey too."""
-    return [_cividis(place) for place in np.linspace(0.05, 0.95, count)]
+    from llama_index_embed_plus.evaluate.plots.picture import cividis
 
-
-def _cividis(place: float) -> tuple[float, float, float, float]:
-    """A colour (red, green, blue, alpha) of matplotlib's map "cividis", dark at 0 and light at 1."""
-    from matplotlib import colormaps
-
-    red, green, blue, alpha = colormaps["cividis"](place)
-    return float(red), float(green), float(blue), float(alpha)
+    return [cividis(place) for place in np.linspace(0.05, 0.95, count)]
