@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 BINS = 40
 TEXTS_SHOWN = 3
 MOST_EDGES = 60
-"""Of more bars, the edges would be all that is seen."""
+"""With more bars than this, only their edges would be seen."""
 
 
 def before_after(
@@ -47,6 +47,7 @@ def before_after(
     metrics = list(next(iter(systems.values())))
     width = 0.8 / len(systems)
     for place, ((name, values), (colour, hatch)) in enumerate(zip(systems.items(), FILLS)):
+        # the bars of one metric stand side by side, their middle above its tick
         at = np.arange(len(metrics)) + (place - (len(systems) - 1) / 2) * width
         heights = [values[metric] for metric in metrics]
         bars = left.bar(at, heights, width, color=colour, hatch=hatch, edgecolor=INK, label=name)
@@ -94,10 +95,12 @@ def score_histograms(
     every = np.concatenate(sides)
     if not len(every) or not np.isfinite(every).all():
         raise InputError(f"{len(every)} scores, expected at least one, and all of them finite numbers")
+    # one set of edges for both, or their shares could not be compared
     edges = np.histogram_bin_edges(every, BINS)
     figure, axis = page(1, title)
     kinds = (("others", "--", FILLS[0]), ("relevant", "-", FILLS[2]))
     for scores, (name, line, (colour, hatch)) in zip(sides, kinds):
+        # one of the two kinds may be empty
         shares = np.histogram(scores, edges)[0] / max(1, len(scores))
         style = {"color": colour, "hatch": hatch, "edgecolor": INK, "alpha": 0.75, "linewidth": 0.5}
         axis.bar(edges[:-1], shares, np.diff(edges), align="edge", label=f"{name} ({len(scores)})", **style)
@@ -143,13 +146,16 @@ def query_differences(path: Path | None, comparison: Comparison, *, title: str =
 
 
 def _scatter(axis: Any, comparison: Comparison) -> None:
-    """One circle per pair of values, its area the number of queries that have it."""
+    """One circle per pair of values; the more queries have it, the larger it is."""
+    # values that differ by rounding alone are one circle
     pairs, counts = np.unique(
         np.round([(change.before, change.after) for change in comparison.changes], 3), axis=0, return_counts=True
     )
     axis.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
     colours = np.where(pairs[:, 1] >= pairs[:, 0], DARK, LIGHT)
+    # `s` is an area: the root keeps a pair that most queries share from covering the rest
     axis.scatter(pairs[:, 0], pairs[:, 1], s=18 * counts**0.5, c=colours, edgecolors=INK, linewidths=0.5, alpha=0.8)
+    # circles at 0 and 1 are drawn whole
     axis.set_xlim(-0.05, 1.05)
     axis.set_ylim(-0.05, 1.05)
 
@@ -166,6 +172,7 @@ def recall_latency(path: Path | None, report: TuningReport) -> Picture:
         ordered = sorted(trials, key=lambda trial: trial.recall)
         x, y = [trial.recall for trial in ordered], [trial.p50_ms for trial in ordered]
         axis.plot(x, y, "-", marker=marker, markersize=5, linewidth=0.8, label=name, color=shade, markeredgecolor=INK)
+        # labels of more curves would cover each other
         for trial in ordered if name != "exact" and len(families) <= 4 else ():
             axis.annotate(
                 f"ef {trial.hnsw_ef}", (trial.recall, trial.p50_ms), (4, 4), "data", "offset points", fontsize=7
@@ -177,7 +184,7 @@ def recall_latency(path: Path | None, report: TuningReport) -> Picture:
     latencies = [trial.p50_ms for trial in report.trials]
     if max(latencies) > 10 * min(latencies):
         axis.set_yscale("log")
-        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_major_formatter("{x:g}")  # 10 and not 10^1
     axis.legend(frameon=False, fontsize=8)
     return finish(figure, path)
 
@@ -194,6 +201,7 @@ def audit_page(path: Path | None, report: Audit, *, title: str = "Mined negative
     for (colour, hatch), name in zip(FILLS, ("negatives", "positives")):
         bins = report.histograms.get(name, {})
         heights = np.array(list(bins.values())) / max(1, sum(bins.values()))
+        # a bin's number is its lower edge times `BINS_PER_UNIT`
         places = np.array(list(bins)) / BINS_PER_UNIT
         label = f"{name} ({sum(bins.values())})"
         width = 1 / BINS_PER_UNIT
@@ -201,6 +209,7 @@ def audit_page(path: Path | None, report: Audit, *, title: str = "Mined negative
     left.set_xlabel("similarity to the query")
     left.set_ylabel("share of the passages")
     left.legend(frameon=False)
+    # barh draws the first at the bottom
     rules = list(report.removed_share)[::-1]
     bars = right.barh(rules, [report.removed_share[rule] for rule in rules], color=DARK)
     right.bar_label(bars, fmt="{:.1%}", fontsize=8, padding=2)
@@ -210,8 +219,10 @@ def audit_page(path: Path | None, report: Audit, *, title: str = "Mined negative
 
 
 def monitor_page(path: Path | None, report: MonitorReport) -> Picture:
-    """Write two panels: the share of searches that went badly, and click-through by rank; then and now, each with its
-    95 % interval. The title says what is an alarm."""
+    """Write two panels: the share of searches that went badly, and click-through by rank.
+
+    Both show then and now with their 95 % intervals. The title says what is an alarm.
+    """
     alarms = f"ALARM: {', '.join(report.alarms)}" if report.alarms else "no alarm"
     span = f"{report.current.start:%Y-%m-%d} to {report.current.end:%Y-%m-%d}"
     searches = f"{report.counts['current']['searches']} searches, {report.counts['reference']['searches']} before"
@@ -242,8 +253,10 @@ def _bars(axis: Any, pairs: Sequence[tuple[Share, Share]]) -> None:
     for side, ((colour, hatch), name) in enumerate(zip(FILLS, ("reference window", "current window"))):
         shares = [pair[side] for pair in pairs]
         heights = np.array([share.share for share in shares])
+        # the shape keeps two rows where there are no shares
         errors = np.array([(s.share - s.low, s.high - s.share) for s in shares]).reshape(-1, 2).T
         at = np.arange(len(shares)) + (side - 0.5) * 0.4
         axis.bar(at, heights, 0.4, color=colour, hatch=hatch, edgecolor=INK, label=name)
+        # the bound of a share may pass it by rounding, and matplotlib refuses negative errors
         axis.errorbar(at, heights, np.maximum(errors, 0), fmt="none", ecolor=FILLS[2][0], capsize=2, linewidth=1)
     axis.set_ylim(bottom=0)

@@ -19,7 +19,7 @@ class Picture(Figure):
 
     def __init__(self, width: float, height: float) -> None:
         super().__init__(figsize=(width, height), dpi=120, layout="constrained")
-        FigureCanvasAgg(self)
+        FigureCanvasAgg(self)  # attaches itself to the figure
 
     def _repr_png_(self) -> bytes:
         data = io.BytesIO()

@@ -50,13 +50,14 @@ def finish(figure: Picture, path: Path | str | None) -> Picture:
     """Write the PNG, if there is a path, and give the figure back for a notebook or for further drawing."""
     if path is not None:
         with written_whole(path) as draft:
-            figure.savefig(draft, format="png")
+            figure.savefig(draft, format="png")  # the draft's name does not end in .png
     return figure
 
 
 def label_of(text: str, *, length: int = 46) -> str:
     """A text as a label: one line, cut at so many characters, and no formulas."""
     line = " ".join(text.split())
+    # matplotlib sets text between two dollar signs as a formula; escaped last, so that no cut splits an escape
     return (line if len(line) <= length else line[: length - 3] + "...").replace("$", r"\$")
 
 

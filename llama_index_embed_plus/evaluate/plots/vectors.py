@@ -123,6 +123,7 @@ def map_collection(
     }
     if len(ids) < 4:
         raise InputError(f"collection {collection.name!r} holds {sample.total} vectors, expected at least 4 for a map")
+    # a passage may have been deleted since the sample was drawn
     texts = [passages[name].text if name in passages else "" for name in ids]
     labels = None
     if label is not None:
@@ -140,6 +141,7 @@ def _map(
     from sklearn.cluster import KMeans
 
     rows = unit_rows(checked_vectors(vectors, dimension=vectors.shape[1], what="vectors"), np.float64)
+    # k-means cannot fill more clusters than there are different vectors
     count = min(settings.clusters, len(np.unique(rows, axis=0)))
     clusters = np.asarray(KMeans(count, n_init=4, random_state=settings.seed).fit_predict(rows), np.int64)
     points, explained = _plane(rows, settings)
@@ -156,12 +158,14 @@ def _plane(rows: NDArray[np.float64], settings: MapSettings) -> tuple[NDArray[np
     if settings.method == "pca":
         from sklearn.decomposition import PCA
 
-        pca = PCA(2, svd_solver="full")
+        pca = PCA(2, svd_solver="full")  # the default draws at random for large inputs
         points = pca.fit_transform(rows)
+        # vectors that are all the same have no variance to share out
         first, second = np.nan_to_num(pca.explained_variance_ratio_)
         return np.asarray(points, np.float64), (float(first), float(second))
     from sklearn.manifold import TSNE
 
+    # scikit-learn refuses a perplexity that is not below the number of points
     perplexity = min(30.0, (len(rows) - 1) / 3)
     tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=settings.seed)
     return np.asarray(tsne.fit_transform(rows), np.float64), None
@@ -241,6 +245,7 @@ def similarity_heatmap(
     axis.set_yticks(np.arange(len(texts)), labels, fontsize=8)
     for row, column in np.ndindex(cosines.shape):
         cosine = float(cosines[row, column])
+        # dark cells need light figures
         colour = "white" if (cosine - least) / (1 - least) > 0.55 else INK
         value = f"{round(cosine, 2) + 0.0:.2f}"  # no minus before zero
         axis.text(column, row, value, ha="center", va="center", fontsize=7, color=colour)

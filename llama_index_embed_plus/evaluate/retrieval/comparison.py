@@ -22,6 +22,7 @@ from qdrant_tools.metrics import Interval, mean, paired_bootstrap
 
 SAME = 1e-12
 """Two values nearer than this are the same: the arithmetic of a metric is not exact."""
+# signs drawn at once: 32 MB as float64
 _NUMBERS_AT_ONCE = 4_000_000
 
 
@@ -239,8 +240,11 @@ def paired_randomisation(
     changed = differences[np.abs(differences) > SAME]  # the others add nothing, whichever way round
     if not len(changed):
         return 1.0
+    # the same exchange, summed in another order, may come out smaller by rounding
     least = abs(float(changed.sum())) - SAME * len(changed)
+    # the minimum keeps thousands of queries from making a number of thousands of digits
     if 2 ** min(len(changed), 62) <= resamples:
+        # the bits of a number are one exchange: 0 keeps a query's values, 1 swaps them
         every = 1 - 2 * ((np.arange(2 ** len(changed))[:, None] >> np.arange(len(changed))) & 1)
         return float((np.abs(every @ changed) >= least).mean())
     generator = np.random.default_rng(seed)
@@ -250,6 +254,7 @@ def paired_randomisation(
         size = (min(rows, resamples - start), len(changed))
         signs = 1.0 - 2.0 * generator.integers(2, size=size, dtype=np.int8)
         extreme += int((np.abs(signs @ changed) >= least).sum())
+    # the arrangement that was measured is one of them, so that no p-value is 0
     return (extreme + 1) / (resamples + 1)
 
 
@@ -258,6 +263,7 @@ def _differences(before: Mapping[str, float], after: Mapping[str, float]) -> NDA
         odd = sorted(before.keys() ^ after.keys())
         what = f"{len(odd)} queries are in only one of the two, such as {odd[0]!r}" if odd else "there are no queries"
         raise InputError(f"{what}: compare two systems on the same queries")
+    # sorted: the same seed gives the same figures, whatever the order of the mappings
     return np.array([after[query] - before[query] for query in sorted(before)])
 
 

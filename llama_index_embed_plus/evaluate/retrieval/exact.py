@@ -63,6 +63,7 @@ class PassageVectors:
             VectorError: other dimensions than the passages', NaN, or a row of zeros.
         """
         rows = checked_vectors(queries, dimension=self.vectors.shape[1], count=len(query_ids), what="query vectors")
+        # larger ids first, as trec_eval orders ties: from here on a smaller place wins
         order = np.array(sorted(range(len(self.ids)), key=self.ids.__getitem__, reverse=True))
         run: dict[str, dict[str, float]] = {}
         for start in range(0, len(rows), QUERIES_AT_ONCE):
@@ -76,6 +77,7 @@ class PassageVectors:
         best = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
         for start in range(0, len(order), PASSAGES_AT_ONCE):
             block = queries @ unit_rows(self.vectors[order[start : start + PASSAGES_AT_ONCE]]).T
+            # a block of k or fewer has no k-th score to cut at: all of it is kept
             floor = np.full(len(queries), -np.inf, np.float32)
             if block.shape[1] > k:
                 floor = np.partition(block, -k, axis=1)[:, -k]

@@ -72,6 +72,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     _checked_file(path, "judgements")
     qrels: dict[str, dict[str, int]] = {}
     beir = False
+    # `place` and not `number`: blank lines may stand before the header
     for place, (number, line) in enumerate(read_lines(path)):
         if place == 0 and tuple(line.split("\t")[:3]) == BEIR_HEADER:
             beir = True
@@ -81,10 +82,12 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
         if len(fields) != (3 if beir else 4):
             kinds = "query-id, corpus-id, score" if beir else "query, iteration, passage, grade (or BEIR's header)"
             raise InputError(f"{where}: {len(fields)} columns, expected {kinds}")
+        # both layouts end in passage and grade
         query, passage, text = fields[0], fields[-2], fields[-1]
         if not query or not passage:
             raise InputError(f"{where}: an empty id, expected the ids of a query and a passage")
         grade = _grade(text, where)
+        # a line that is repeated is harmless, one that contradicts is not
         if qrels.setdefault(query, {}).setdefault(passage, grade) != grade:
             earlier = qrels[query][passage]
             raise InputError(f"{where}: query {query!r} and passage {passage!r} have grade {grade}, earlier {earlier}")
@@ -142,6 +145,7 @@ def write_run(path: Path, run: Run, *, name: str = "embed-plus") -> None:
     def lines() -> Iterator[str]:
         for query, scores in run.items():
             for rank, passage in enumerate(ranked(scores), start=1):
+                # repr gives the shortest digits that are read back as the same number
                 fields = (query, "Q0", passage, str(rank), repr(float(scores[passage])), name)
                 yield " ".join(_without(None, fields))
 
@@ -171,7 +175,7 @@ def _checked_file(path: Path, what: str) -> None:
 
 def _grade(text: str, where: str) -> int:
     try:
-        grade = float(text)
+        grade = float(text)  # some files write 1 as 1.0
     except ValueError:
         grade = math.nan
     if not math.isfinite(grade) or grade != int(grade):
@@ -193,6 +197,7 @@ def _without(separators: str | None, fields: Iterable[str]) -> list[str]:
     """The fields, none of which holds a separator (None: white space) or nothing."""
     columns = list(fields)
     for text in columns:
+        # split as the reader of a run splits, so that one field cannot become two
         holds_separator = text.split() != [text] if separators is None else any(mark in text for mark in separators)
         if holds_separator or not text:
             raise InputError(f"{text!r} cannot be written as a column: it is empty or holds what separates columns")

@@ -120,6 +120,7 @@ def report_of(
     used = {query: qrels[query] for query in (qrels if queries is None else texts) if qrels.get(query)}
     if not used:
         raise InputError(f"none of the {len(names)} queries has a judgement in the {len(qrels)} qrels: check the ids")
+    # a query without results stays in the mean, or answering less would raise it
     kept = {query: run.get(query, {}) for query in used}
     return RetrievalReport(
         cutoffs,

@@ -118,10 +118,12 @@ def overlap(approximate: RetrievalReport, exact: RetrievalReport) -> float:
     if not queries:
         return 0.0
     runs = [(approximate.run.get(query, {}), exact.run[query]) for query in queries]
+    # the cutoff of the exact run; a shorter list is all there was to find
     k = max(len(best) for _, best in runs)
     right = [nearest_of([(passage, best[passage]) for passage in ranked(best)], k, depth=k) for _, best in runs]
 
     def scores(doubtful: Mapping[int, Sequence[PointId]]) -> dict[int, dict[PointId, float]]:
+        # a query that is left out here counts by its ids alone
         comparable = {number: ids for number, ids in doubtful.items() if _alike(*runs[number])}
         return {number: {name: runs[number][0][str(name)] for name in ids} for number, ids in comparable.items()}
 
@@ -140,8 +142,9 @@ def checked_depth(k: int | Sequence[int]) -> list[int]:
     Raises:
         InputError: one of them is no whole number of at least 1, or there is none.
     """
+    # a float or None goes on as it is, to be refused by `checked_count`
     cutoffs = [k] if isinstance(k, int) or not isinstance(k, Sequence) else list(k)
-    for cutoff in cutoffs or [0]:
+    for cutoff in cutoffs or [0]:  # an empty list is refused as 0 would be
         checked_count("k", cutoff)
     return cutoffs
 
@@ -155,6 +158,7 @@ def _search_collection(
     k: int,
 ) -> Run:
     hits_of_queries: list[list[Hit]]
+    # the caller lets no other mode come without an encoder: the second half is for the type checker
     if how.mode == "lexical" or encoder is None:
         hits_of_queries = search_lexical(collection, texts, k=k, filter=how.filter)
     elif how.mode == "hybrid":
@@ -170,7 +174,7 @@ def _as_run(hits: Sequence[Hit]) -> dict[str, float]:
     """The best score of every passage; in collections that others filled, several points may be one passage."""
     scores: dict[str, float] = {}
     for hit in hits:
-        scores.setdefault(hit.id, hit.score)
+        scores.setdefault(hit.id, hit.score)  # hits come best first
     return scores
 
 

@@ -20,8 +20,8 @@ from qdrant_tools.records import Encoder, Vectors
 from qdrant_tools.validation import checked_vectors, unit_rows
 
 Role = Literal["query", "passage"]
-"""Whose prompt texts get that are compared with their like. Most models have a prompt for queries alone and are
-measured without it, which is `passage`; E5's authors ask for `query`."""
+"""The prompt of texts that are compared with each other, such as two sentences. Most models have a prompt for queries
+only and are measured without it, which is `passage`; E5's authors ask for `query`."""
 
 Label = str | int
 Floats = NDArray[np.float64]
@@ -34,6 +34,7 @@ def needs_eval(what: str) -> None:
     Raises:
         MissingExtraError: one of them is not installed.
     """
+    # looked up and not imported: only what a task uses is loaded
     if find_spec("sklearn") is None or find_spec("scipy") is None:
         raise MissingExtraError(what, extra="eval")
 
@@ -47,6 +48,7 @@ def embed(encoder: Encoder, texts: Sequence[str], *, role: Role = "passage", wha
     """
     if role not in get_args(Role):
         raise UsageError(f"role is {role!r}, expected one of {', '.join(get_args(Role))}")
+    # a string is a sequence too, of its letters
     if isinstance(texts, str) or not len(texts):
         raise TextError(f"{what}: {texts!r}, expected a list of at least one text")
     for index, text in enumerate(texts):
@@ -71,6 +73,7 @@ def checked_scores(scores: Sequence[float], *, count: int, what: str = "scores")
     """
     same_length(what, len(scores), count)
     for index, score in enumerate(scores):
+        # for Python, True is an int
         is_number = isinstance(score, (int, float, np.integer, np.floating)) and not isinstance(score, bool)
         if not is_number or not math.isfinite(score):
             raise InputError(f"{what}: value {index} is {score!r}, expected a finite number")
@@ -89,6 +92,7 @@ def checked_labels(labels: Sequence[Label], *, count: int, what: str = "labels")
     for index, label in enumerate(plain):
         if not isinstance(label, (str, int)) or isinstance(label, bool) or label == "":
             raise InputError(f"{what}: label {index} is {label!r}, expected a string or a whole number")
+        # labels are sorted later, which fails for 1 and "1"
         if type(label) is not type(plain[0]):
             raise InputError(f"{what}: label {index} is {label!r}, label 0 is {plain[0]!r}: expected one type")
     return plain

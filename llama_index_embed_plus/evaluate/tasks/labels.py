@@ -87,6 +87,7 @@ def classification(
     coded_train = np.asarray([codes[label] for label in train_labels], np.int64)
     coded_test = np.asarray([codes[label] for label in test_labels], np.int64)
     experiments = draws(train_labels, settings)
+    # a training set may be large and each experiment draws few of its texts: only those are embedded
     used = sorted(set().union(*experiments))
     row_of = {index: row for row, index in enumerate(used)}
     train_vectors = embed(encoder, [train[0][index] for index in used], role=role, what="training texts")
@@ -116,7 +117,7 @@ def draws(labels: Sequence[Label], settings: ClassificationSettings) -> list[lis
     order = list(range(len(labels)))
     experiments = []
     for _ in range(settings.experiments):
-        np.random.RandomState(settings.seed).shuffle(order)
+        np.random.RandomState(settings.seed).shuffle(order)  # a new generator each time, as in mteb
         counts: Counter[Label] = Counter()
         chosen = []
         for row in order:
@@ -141,11 +142,12 @@ def _experiment(
         model.fit(train, train_labels)
     predicted = model.predict(test)
     binary = len(np.unique(test_labels)) == 2
-    positive = int(test_labels.max())
+    positive = int(test_labels.max())  # of two labels, the one that sorts last
     return {
         "accuracy": float((predicted == test_labels).mean()),
         "f1": float(f1_score(test_labels, predicted, average="macro")),
         "f1_weighted": float(f1_score(test_labels, predicted, average="weighted")),
+        # mteb scores the predicted labels, not their probabilities
         "ap": float(average_precision_score(test_labels == positive, predicted)) if binary else None,
         "stopped": bool(np.max(model.n_iter_) >= settings.max_iter),
     }
@@ -214,6 +216,7 @@ def _v_measures(vectors: np.ndarray, labels: np.ndarray, clusters: int, settings
     from sklearn.metrics import v_measure_score
 
     model = MiniBatchKMeans(clusters, batch_size=settings.batch_size, n_init=1, random_state=settings.seed)
+    # one generator for all experiments: each draws another sample
     generator = random.Random(settings.seed)
     values = []
     for _ in range(settings.experiments):

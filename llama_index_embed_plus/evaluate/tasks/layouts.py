@@ -81,6 +81,7 @@ def _walk(folder: Path, root: Path, split: str) -> Iterator[Task | Skipped]:
     if _is_beir(folder):
         return  # the folder of judgements below belongs to it
     for below in sorted(folder.iterdir()):
+        # a link to a folder above would be walked for ever
         looping = below.is_symlink() and below.resolve() in (folder.resolve(), *folder.resolve().parents)
         if below.is_dir() and not below.name.startswith(".") and not looping:
             yield from _walk(below, root, split)
@@ -101,6 +102,7 @@ def _tasks(folder: Path, name: str, split: str) -> Iterator[Task | Skipped]:
         else:
             yield Skipped(name, f"has {' and '.join(BEIR)} but no qrels/{split}.tsv")
         return
+    # a whole part of the name: `latest.csv` is no file of the split `test`
     of_split = [path for path in files if split in re.split(r"[_\-.]", path.stem)]
     if not of_split:
         yield Skipped(name, f"no file of the split {split!r}: {', '.join(path.name for path in files[:5])}")
@@ -119,6 +121,7 @@ def _of_file(path: Path, name: str, split: str) -> Iterator[Task | Skipped]:
             yield Task(f"{label}/{kind}", kind, split, path)
             continue
         train = path.with_name(re.sub(rf"(?<![^_\-.]){re.escape(split)}(?![^_\-.])", "train", path.name))
+        # the same file if the split is `train` itself: nothing is left to test on
         if train == path or not train.is_file() or not {"text", "label"} <= columns_of(train):
             yield Skipped(f"{label}/{kind}", f"{path.name} has labels, but no {train.name} to learn them from")
         else:

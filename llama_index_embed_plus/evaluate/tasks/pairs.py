@@ -86,7 +86,7 @@ def judge_pairs(scores: Floats, labels: Integers) -> PairReport:
     ranked, correct = scores[order], labels[order] == 1
     # a threshold cannot lie within a tie, and one below all scores would judge nothing
     cuts = np.flatnonzero(ranked[:-1] != ranked[1:])
-    above = cuts + 1.0
+    above = cuts + 1.0  # how many pairs each threshold calls alike
     hits = np.cumsum(correct)[cuts]
     positives = int(labels.sum())
     precision, recall = hits / above, hits / positives
@@ -157,6 +157,7 @@ def duplicates(
     same = coded[rows] == coded[columns]
     averages, ranks = _per_text(rows, cosines, same, np.asarray([sizes[group] - 1 for group in checked]))
     low, high = np.minimum(rows, columns), np.maximum(rows, columns)
+    # both texts of a pair may have found it, and it counts once
     _, once = np.unique(low * len(texts) + high, return_index=True)
     ap, f1, threshold = _over_pairs(cosines[once], same[once], pairs)
     return DuplicatesReport(ap, f1, threshold, averages, ranks, len(texts), pairs, beyond=pairs - int(same[once].sum()))
@@ -171,7 +172,7 @@ def _neighbours(vectors: Floats, top_k: int) -> tuple[Integers, Integers, Floats
         # both directions of a pair must have one cosine to be merged: arithmetic may differ in the last bit
         block = np.round(block, 12)
         own = np.arange(len(block))
-        block[own, at + own] = -np.inf
+        block[own, at + own] = -np.inf  # a text is no duplicate of itself
         nearest = np.argpartition(-block, k - 1, axis=1)[:, :k]
         columns.append(nearest.ravel())
         cosines.append(np.take_along_axis(block, nearest, axis=1).ravel())
@@ -180,6 +181,7 @@ def _neighbours(vectors: Floats, top_k: int) -> tuple[Integers, Integers, Floats
 
 def _per_text(rows: Integers, cosines: Floats, same: np.ndarray, duplicates_of: Integers) -> tuple[float, float]:
     """Mean average precision and mean reciprocal rank over the texts that have duplicates."""
+    # the last key sorts first; of equal cosines the text that is no duplicate comes first
     order = np.lexsort((same, -cosines, rows))
     rows, same = rows[order], same[order]
     k = len(rows) // len(duplicates_of)
@@ -187,6 +189,7 @@ def _per_text(rows: Integers, cosines: Floats, same: np.ndarray, duplicates_of: 
     ranks = np.arange(1, k + 1)
     precision = np.cumsum(correct, axis=1) / ranks
     average = (precision * correct).sum(axis=1) / duplicates_of[duplicates_of > 0]
+    # argmax of a row without a duplicate is 0, which would read as rank 1
     first = np.where(correct.any(axis=1), 1 / (correct.argmax(axis=1) + 1), 0.0)
     return float(average.mean()), float(first.mean())
 

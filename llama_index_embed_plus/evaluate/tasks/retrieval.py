@@ -69,10 +69,12 @@ def read_retrieval(qrels: Path, *, titles: bool = True) -> RetrievalSet:
 def first_of(data: RetrievalSet, limit: int) -> RetrievalSet:
     """At most `limit` random queries, all they are judged on, and random passages up to `limit`: for a quick look."""
     draw = random.Random(0)
+    # sorted before the draw, so that it does not depend on the order of the files
     queries = sorted(draw.sample(sorted(data.queries), min(limit, len(data.queries))))
     qrels = {query: data.qrels[query] for query in queries}
     judged = {passage for grades in qrels.values() for passage in grades if passage in data.passages}
     others = sorted(data.passages.keys() - judged)
+    # what a query is judged on stays, even above the limit: without it nothing could be found
     kept = judged.union(draw.sample(others, min(max(0, limit - len(judged)), len(others))))
     return replace(
         data,

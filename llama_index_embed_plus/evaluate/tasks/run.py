@@ -111,6 +111,7 @@ def run_task(task: Task, loaded: LoadedTask, encoder: Encoder) -> TaskResult:
     try:
         report = loaded.measure(encoder)
     except InputError as error:
+        # the kind of error stays: it tells a bad text from a bad vector
         raise type(error)(f"{task.file}: {error}") from error
     seconds = round(time.perf_counter() - started, 3)
     field_name, metric = FIGURES[task.kind]
@@ -152,9 +153,10 @@ def _read_bitext_mining(task: Task, options: TaskOptions) -> Measure:
 
 
 def _read_classification(task: Task, options: TaskOptions) -> Measure:
-    assert task.train is not None
+    assert task.train is not None  # `find_tasks` makes no classification without it
     train = [(row.text("text"), row.label("label")) for row in read_rows(task.train)]
     if options.limit is not None:
+        # as many texts of each label, so that none goes without
         train = _of_each_label(train, max(1, options.limit // max(1, len({label for _, label in train}))))
     training = _columns(train or _no_rows(task.train))
     test = _columns(_sampled(((row.text("text"), row.label("label")) for row in read_rows(task.file)), options, task))
@@ -227,6 +229,7 @@ def _sampled(rows: Iterable[Kind], options: TaskOptions, task: Task) -> list[Kin
     return [all_rows[place] for place in sorted(random.Random(0).sample(range(len(all_rows)), options.limit))]
 
 
+# returns nothing, but raises: so that it can stand behind `or`
 def _no_rows(path: object) -> Any:
     raise InputError(f"{path}: holds no row that can be used")
 

@@ -116,6 +116,7 @@ def summarisation(encoder: Encoder, rows: Sequence[Summaries], *, role: Role = "
     missing = next((number for number, row in enumerate(rows) if not row.human or not row.machine), None)
     if missing is not None:
         raise InputError(f"text {missing} has no {'machine' if rows[missing].human else 'human'} summaries")
+    # all texts in one call, so that the encoder fills its batches
     human = embed(encoder, [text for row in rows for text in row.human], role=role, what="human summaries")
     machine = embed(encoder, [text for row in rows for text in row.machine], role=role, what="machine summaries")
     per_text = zip(
