@@ -108,4 +108,5 @@ class EngineError(PlusError):
 def first_line(error: object) -> str:
     """Return the first line of a foreign error's message, to be quoted in one of ours. Without a message: its type."""
     lines = str(error).strip().splitlines()
+    # `TimeoutError()` and others are raised without a message
     return lines[0] if lines else type(error).__name__

@@ -25,6 +25,7 @@ from qdrant_tools.errors import InputError, UsageError
 
 T = TypeVar("T")
 
+# the most that a C long holds on Windows too: the csv module raises for `sys.maxsize` there
 LONGEST_FIELD = 2**31 - 1
 """The csv module's own limit, 128 KiB, is shorter than some passages."""
 
@@ -85,6 +86,7 @@ class Row:
         value = self.values.get(column)
         if isinstance(value, str) and value.strip():
             return value.strip()
+        # to Python, JSON's true is the number 1
         if isinstance(value, int) and not isinstance(value, bool):
             return value
         raise InputError(f"{self.where}: {column} is {value!r}, expected a label: a text or a whole number")
@@ -96,6 +98,7 @@ class Row:
         elif as_text and isinstance(value, str):
             with suppress(ValueError):
                 number = float(value)
+        # NaN and Infinity are refused too: Python's JSON reader and `float` both accept them
         if not math.isfinite(number):
             raise InputError(f"{self.where}: {column} is {value!r}, expected a finite number")
         return number
@@ -124,6 +127,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         # binary, so that only "\n" and "\r\n" end a line and a byte that is not UTF-8 is found in its line
         with Path(path).open("rb") as file:
             for number, line in enumerate(file, start=1):
+                # a byte order mark can stand in the first line only
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 if text.strip():
                     yield number, text.rstrip("\r\n")
@@ -141,6 +145,8 @@ def written_whole(path: str | Path, *, draft: Path | None = None, durable: bool 
     left, so that a crash of the machine leaves the old content or the new as well.
     """
     target = Path(path)
+    # beside the target, because a rename is atomic on one disk only; a random name, so that two writers never share a
+    # draft
     draft = draft or target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         yield draft
@@ -150,6 +156,7 @@ def written_whole(path: str | Path, *, draft: Path | None = None, durable: bool 
                 os.fsync(file.fileno())
         os.replace(draft, target)
         if durable:
+            # the new name is an entry of the folder, and not stored with the file's own content
             sync_folder(target.parent)
     finally:
         with suppress(OSError):  # the first error says more, and a draft that took its place is gone
@@ -177,6 +184,7 @@ def write_text(path: str | Path, text: str) -> None:
         UsageError: it cannot be written.
     """
     with _errors_of_writing(path), written_whole(path) as draft:
+        # bytes, because `write_text` would change the line ends on Windows
         draft.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
@@ -187,6 +195,7 @@ def json_line(row: Mapping[str, Any]) -> bytes:
 
 def sync_folder(folder: Path) -> None:
     """Make renames, creations and deletions inside `folder` durable, where the system lets a folder be synced."""
+    # Windows cannot open a folder as a file
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -208,6 +217,7 @@ def _objects(path: Path) -> Iterator[Row]:
     for number, line in read_lines(path):
         try:
             values = json.loads(line)
+        # RecursionError: JSON that is nested deeper than Python's stack
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path}:{number}: not JSON ({error}); expected one object per line") from error
         if not isinstance(values, dict):
@@ -233,10 +243,13 @@ def _tsv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
+        # newline="": the csv module reads line ends inside quoted cells itself
         with path.open(encoding="utf-8-sig", newline="") as file:
+            # strict, because an unclosed quote would otherwise swallow the rest of the file without an error
             reader = csv.reader(file, strict=True)
             while (cells := _next_cells(reader)) is not None:
                 if cells:
+                    # the last line of the row: a quoted cell may have several
                     yield reader.line_num, cells
     except csv.Error as error:
         raise InputError(f"{path}:{reader.line_num}: not a row of the table: {error}") from error

@@ -67,8 +67,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What became of the passages. `merged` are repetitions of an equal passage within a batch; `failed` counts those
-    that were bad, the first hundred of them are in `failures`."""
+    """What became of the passages. `merged` are repetitions of an equal passage within a batch. `failed` counts the bad
+    ones, of which the first hundred are in `failures`."""
 
     added: int = 0
     updated: int = 0
@@ -139,6 +139,7 @@ def index_passages(
                 progress(len(batch))
         if seen is not None:
             report += IndexReport(deleted=remove_missing(collection, seen))
+            # deletions too can come after the last copy of a collection that is being replaced
             refuse_retired(collection)
     return report
 
@@ -180,6 +181,7 @@ def _content(passage: Passage) -> bytes:
     # metadata is one level below the payload that holds it
     refuse_nesting(passage.metadata, parts, DEEPEST_PAYLOAD - 1, f"passage {passage.id!r}: metadata")
     try:
+        # without allow_nan=False Python writes NaN, which is no JSON
         content = json.dumps(
             [passage.text, dict(passage.metadata)], sort_keys=True, ensure_ascii=False, allow_nan=False
         )
@@ -190,6 +192,7 @@ def _content(passage: Passage) -> bytes:
 
 def _checked_target(collection: Collection, encoder: Encoder) -> None:
     collection.check(encoder)
+    # the name of the vector may differ: a promotion in place changes it
     if collection.layout != replace(OURS, vector=collection.layout.vector):
         raise CollectionError(
             f"collection {collection.name!r} has the layout of {collection.layout.name!r}: fill it with the program "
@@ -294,6 +297,7 @@ class _Writer:
     def _stored_hashes(self, passage_ids: Sequence[str]) -> dict[str, str | None]:
         ids = {point_id(passage_id): passage_id for passage_id in passage_ids}
         gateway, fields = self.collection.gateway, ["content_hash"]
+        # after a promotion in place a point may lack the vector that serves, and is embedded again
         if self.collection.layout.vector:
             pages = gateway.pages(batch_size=len(ids), with_payload=fields, scroll_filter=self._served(list(ids)))
             records = [record for page in pages for record in page]
@@ -383,6 +387,7 @@ def remove_missing(collection: Collection, seen: SeenPoints) -> int:
         )
     removed = 0
     for records in collection.gateway.pages(batch_size=PAGE, with_payload=False):
+        # deleting while reading pages skips nothing: the next page begins at an id
         missing = seen.absent(plain_id(record.id) for record in records)
         if missing:
             collection.gateway.delete(missing)

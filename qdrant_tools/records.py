@@ -161,8 +161,8 @@ class Example:
 class HeldOut:
     """Queries that no training may see, their judgements, and the passages to search.
 
-    Without `passages`, those of a collection are searched: give the collection where this is used. What was made can be
-    measured: ids are unique, and at least one query has a relevant passage.
+    Without `passages`, those of a collection are searched: give the collection where this is used. Ids are unique, and
+    at least one query has a relevant passage, so that there is something to measure.
 
     Raises:
         InputError: an id stands twice, or no query has a relevant passage.
@@ -209,6 +209,7 @@ class HeldOut:
         searched = {passage.id: passage for passage in passages}
         if searched:
             for example in examples:
+                # a passage that was given keeps its own text and metadata
                 searched.update({p.id: Passage(p.id, p.text) for p in example.positives if p.id not in searched})
         return cls(tuple(Query(query_id, text) for text, query_id in ids.items()), qrels, tuple(searched.values()))
 

@@ -94,6 +94,7 @@ def checked_vectors(vectors: ArrayLike, *, dimension: int, count: int | None = N
     expected = f"({'n' if count is None else count}, {dimension})"
     if array.ndim != 2 or array.shape[1] != dimension or (count is not None and len(array) != count):
         raise VectorError(f"{what}: shape {array.shape}, expected {expected}")
+    # after the conversion: a number that is too large for float32 is infinite by now
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
         raise VectorError(f"{what}: row {int(np.argmin(finite))} holds NaN or infinity, expected finite numbers")
@@ -136,7 +137,7 @@ LARGEST_NUMBER = int(sys.float_info.max)
 
 
 def parts(value: Any) -> Iterable[tuple[str, Any]] | None:
-    """What is in an object or a list, by its step; None for a value that holds no others."""
+    """The values in an object or a list, each with its step in a path; None for a value that holds no others."""
     if isinstance(value, Mapping):
         return ((f".{key if isinstance(key, str) else type(key).__name__}", part) for key, part in value.items())
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -164,6 +165,7 @@ def refuse_nesting(
         for step, part in stack[-1]:
             inside = inside_of(part)
             if inside is not None:
+                # one level down; the iterator of the level above goes on later where it stopped
                 stack.append(iter(inside))
                 path_steps.append(step)
                 break
@@ -172,6 +174,7 @@ def refuse_nesting(
             path_steps.pop()
 
 
+# quoted keys come first: they may hold dots and brackets
 PATH_STEP = re.compile(r'"[^"]*"|\[[^\]]*\]|[^.\["]+')
 
 

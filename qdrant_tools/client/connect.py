@@ -44,7 +44,7 @@ class Secret(str):
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """What only a server needs. The key shows itself in no repr."""
+    """What only a server needs. The key appears in no repr."""
 
     api_key: Secret | None
     timeout: int | None
@@ -95,6 +95,7 @@ def aconnect(
     _check_readers(location, readers)
     options = server_options(location, api_key, timeout, prefer_grpc)
     if options is not None:
+        # asked once by a plain client, because nothing can be awaited in this function
         _answering(str(location), options).close()
         with _key_over_http_allowed():
             return AsyncQdrantClient(**_arguments(str(location), options))
@@ -148,6 +149,7 @@ def is_url(location: str) -> bool:
     """Whether a location is a server's URL. Raises `UsageError` for what looks like one and is not."""
     if re.match(r"https?://", location, re.IGNORECASE):
         return True
+    # otherwise "localhost:6333" would be taken for a folder, and made
     if re.match(r"[a-z]+://", location, re.IGNORECASE) or re.fullmatch(r"[\w.-]+:\d+", location):
         raise UsageError(f"location '{location}' looks like a server address: write it as http://host:port")
     return False
@@ -178,6 +180,7 @@ def _answering(url: str, options: ServerOptions) -> QdrantClient:
     with _key_over_http_allowed():
         client = QdrantClient(**_arguments(url, options))
     try:
+        # making the client asks the server nothing; this needs an address that answers and a key that is accepted
         client.get_collections()
     except (ApiException, RpcError) as error:
         client.close()

@@ -55,6 +55,7 @@ class Gateway:
 
     def count(self, count_filter: models.Filter | None = None) -> int:
         """The exact number of points, or of those that match."""
+        # exact, because a promotion and a restored snapshot compare counts
         return self._retried(
             "count the points of", lambda: self.client.count(self.name, count_filter, exact=True).count
         )
@@ -138,6 +139,7 @@ class Gateway:
 
     def query(self, query: Any, **options: Any) -> list[models.ScoredPoint]:
         """One search: the arguments of `QdrantClient.query_points`."""
+        # searches are not tried again: somebody waits for the answer
         with engine_errors(f"search collection {self.name!r}"):
             return self.client.query_points(self.name, query=query, **options).points
 
@@ -197,6 +199,7 @@ class Gateway:
 
     def create(self, **options: Any) -> None:
         """Create the collection: the arguments of `QdrantClient.create_collection`."""
+        # not tried again: where only the answer was lost, the second try fails with "already there"
         with engine_errors(f"create collection {self.name!r}"):
             self.client.create_collection(self.name, **options)
 
@@ -233,8 +236,9 @@ def plain_id(value: Any) -> PointId:
 class Retry:
     """Exponential back-off with full jitter: `attempts` in all; `first` and `longest` are waits in seconds.
 
-    Before attempt n the wait is drawn from 0 to min(longest, first * 2^n) seconds, so that many clients of a server
-    that comes back do not come back at once (Brooker, "Exponential backoff and jitter", AWS Architecture Blog, 2015).
+    The wait after failure n (from 0) is drawn from 0 to min(longest, first * 2^n) seconds, so that many clients of a
+    server that comes back do not come back at once (Brooker, "Exponential backoff and jitter", AWS Architecture Blog,
+    2015).
     """
 
     attempts: int = 6
@@ -258,7 +262,7 @@ class Retry:
 
 
 DEFAULT_RETRY = Retry()
-"""Gives a server about half a minute to come back."""
+"""Waits of 15.5 seconds at most, of half that on average, in addition to the time of the calls themselves."""
 
 
 def is_retryable(error: UnreachableError) -> bool:
@@ -278,8 +282,10 @@ def engine_errors(doing: str) -> Iterator[None]:
     """Translate what a Qdrant client raises inside the block. `doing` reads "search collection 'docs'"."""
     try:
         yield
+    # first, because the embedded client raises our own errors, and some of them are ValueErrors as well
     except PlusError:
         raise
+    # qdrant-client's wrapper around every failure of the network, and around an answer that it cannot parse
     except ResponseHandlingException as error:
         raise UnreachableError(f"cannot {doing}: the server does not answer ({_line(error.source)})") from error
     except UnexpectedResponse as error:
@@ -295,6 +301,7 @@ def _from_status(doing: str, error: UnexpectedResponse) -> PlusError:
     message = _line(error.content.decode("utf-8", "replace") if error.content else error.reason_phrase)
     if error.status_code in (401, 403):
         return UnreachableError(f"cannot {doing}: the server refuses the API key ({error.status_code}: {message})")
+    # also what an older server answers to a request that it does not know
     if error.status_code == 404:
         return CollectionNotFoundError(f"cannot {doing}: {message}")
     if error.status_code in (429, 502, 503, 504):

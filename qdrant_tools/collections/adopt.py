@@ -33,6 +33,7 @@ def vector_names(info: models.CollectionInfo) -> dict[str, models.VectorParams]:
     if vectors is None:
         return {}
     named = dict(vectors) if isinstance(vectors, Mapping) else {"": vectors}
+    # multivectors are left out: an encoder here makes one vector per text
     return {name: params for name, params in named.items() if params.multivector_config is None}
 
 
@@ -77,6 +78,7 @@ def check_samples(
         return layout  # nothing contradicts the encoder
     cosines = {
         candidate: _similarities(name, records, encoder, candidate)
+        # a set: one candidate only where the layout does not embed metadata anyway
         for candidate in {layout, replace(layout, embedded_metadata=False)}
     }
     # equally good without the metadata: such as where no node has any; LlamaIndex's own way then
@@ -112,4 +114,5 @@ def _similarities(name: str, records: list[models.Record], encoder: Encoder, lay
         count=len(usable),
         what=f"samples encoded by {encoder.space!r}",
     )
+    # stored vectors that are compared by dot product may have any length
     return (unit_rows(stored) * embedded).sum(axis=1)

@@ -88,6 +88,7 @@ class Collection:
     @property
     def vector_selector(self) -> bool | list[str]:
         """How to ask the client for the dense vector of a point, and for no other."""
+        # a lone unnamed vector comes as a plain list, and needs no name to be asked for
         return [self.layout.vector] if self.layout.vector or self.lexical else True
 
     def search_params(self, *, hnsw_ef: int | None = None, exact: bool = False) -> models.SearchParams | None:
@@ -144,6 +145,7 @@ class Collection:
         A passage is a `Passage`, a dict `{"id", "text", "metadata"}` (the metadata may be left out) or a string. A
         string has a stable id made of its text: indexed again it is the same passage, and another text is another one.
         """
+        # imported here, as in the methods below: these modules import this one
         from qdrant_tools.indexing import index_passages
 
         return index_passages(

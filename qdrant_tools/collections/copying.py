@@ -47,6 +47,7 @@ def copy_collection(
     from_, to = Gateway(source, name), Gateway(target, new_name)
     info = from_.info()
     _make_room(target, new_name)
+    # marked before the first point comes, so that no half of a copy looks whole after a kill
     create_like(target, new_name, info, metadata={INCOMPLETE: {"of": name}})
     copied = 0
     for records in from_.pages(batch_size=batch_size, with_vectors=True):

@@ -90,6 +90,7 @@ class CollectionManager:
         """
         if encoder is not None:
             check_encoder(encoder)
+        # by its own name from here on: an open handle does not move when the alias is switched
         real_name = self.resolve(name)
         info = Gateway(self.client, real_name).info()
         metadata = metadata_of(info)
@@ -135,6 +136,7 @@ class CollectionManager:
         vector = choose_vector(name, info, encoder.dimension, None if layout is None else layout.vector)
         layout = layout or detect_layout(self.client, real_name, vector)
         layout = check_samples(self.client, real_name, encoder, layout, samples=samples, similarity=similarity)
+        # settings of a collection that was made for a dimension are kept
         unclaimed = before or CollectionMetadata(UNKNOWN_SPACE, 0)
         metadata = replace(unclaimed, space=encoder.space, dimension=encoder.dimension, layout=layout)
         Gateway(self.client, real_name).update(metadata=metadata.for_qdrant())
@@ -187,6 +189,7 @@ class CollectionManager:
         create = models.CreateAliasOperation(
             create_alias=models.CreateAlias(collection_name=real_target, alias_name=alias)
         )
+        # both operations in one request, or the alias would not exist for a moment
         with engine_errors(f"switch alias {alias!r} to {real_target!r}"):
             self.client.update_collection_aliases([*self._alias_removal(alias), create])
 
@@ -251,6 +254,7 @@ class CollectionManager:
                     f"collection {collection.name!r} was made with {fixed} {changes[fixed][0]!r}, which cannot be "
                     f"changed to {changes[fixed][1]!r}: index into a new collection"
                 )
+        # no part of the request below: payload indexes are made and dropped one by one
         indexes = changes.pop("payload_indexes", None)
         if changes:
             metadata = replace(

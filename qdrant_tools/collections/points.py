@@ -22,6 +22,7 @@ from qdrant_tools.records import Passage, Vectors
 IDS_AT_ONCE = 256
 """Passage ids per filter, where the id is a field of the payload."""
 
+# never change it: the ids of all stored points rest on it
 _POINT_IDS = uuid.UUID("5b0f3a52-5c5c-5d0e-9d0b-7a4f6f1c1f5e")
 
 
@@ -43,6 +44,7 @@ def fetch(
 ) -> dict[str, StoredPassage]:
     """Read passages by id. Ids that are not there are not in the result."""
     layout = collection.layout
+    # in a foreign collection a field of the payload has the passage id, and the point an id of its own
     if layout.id and layout != replace(OURS, vector=layout.vector):
         return _fetch_by_field(collection, passage_ids, with_vectors=with_vectors)
     points = [point_id(passage_id) if layout.id else _as_point_id(passage_id) for passage_id in passage_ids]
@@ -99,6 +101,7 @@ def sample_vectors(collection: Collection, size: int, *, seed: int = 0, always: 
     many vectors as are drawn.
     """
     kept: dict[str, NDArray[np.float32]] = {}
+    # twice as many, so that not every page has to be sorted and thinned out
     most, total = 2 * max(size, len(always)), 0
     for ids, vectors in stored_vectors(collection):
         total += len(ids)
@@ -108,6 +111,7 @@ def sample_vectors(collection: Collection, size: int, *, seed: int = 0, always: 
             kept = {passage_id: kept[passage_id] for passage_id in draw_ids(list(kept), size, seed=seed, always=always)}
     drawn = draw_ids(list(kept), size, seed=seed, always=always)
     rows = np.array([kept[passage_id] for passage_id in drawn], dtype=np.float32)
+    # an empty sample has no second axis without the reshape
     return VectorSample(drawn, rows.reshape(len(drawn), collection.dimension), total)
 
 
@@ -149,6 +153,7 @@ def _fetch_by_field(
 
 def _as_point_id(passage_id: str) -> str | int | None:
     """The point of a passage that goes by its point id; None for what no point can be called."""
+    # not `isdigit`, which takes "²", and `int` does not
     if passage_id.isdecimal():
         return int(passage_id)
     try:

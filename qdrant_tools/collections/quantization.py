@@ -35,6 +35,7 @@ _TURBO = {
     4.0: models.TurboQuantBitSize.BITS4,
     8.0: models.TurboQuantBitSize.BITS8,
 }
+# a ratio is of 32-bit numbers: X4 leaves 8 bits of each
 _PRODUCT = {
     8.0: models.CompressionRatio.X4,
     4.0: models.CompressionRatio.X8,
@@ -66,6 +67,7 @@ class Quantization:
         if self.kind not in BITS:
             raise InputError(f"quantization kind is {self.kind!r}, expected one of {sorted(BITS)}")
         if self.bits is None:
+            # one spelling of the same: settings are compared for equality
             object.__setattr__(self, "bits", DEFAULT_BITS[self.kind])
         if self.bits not in BITS[self.kind]:
             raise InputError(f"{self.kind} quantization in {self.bits} bits, expected one of {sorted(BITS[self.kind])}")
@@ -118,6 +120,7 @@ class Quantization:
             scalar = config.scalar
             return cls("int8", quantile=scalar.quantile, always_ram=bool(scalar.always_ram))
         if isinstance(config, models.BinaryQuantization):
+            # an engine that reports no encoding uses its default, here and for turbo below
             encoding = config.binary.encoding or models.BinaryQuantizationEncoding.ONE_BIT
             return cls("binary", _key(_BINARY, encoding), always_ram=bool(config.binary.always_ram))
         if isinstance(config, models.ProductQuantization):

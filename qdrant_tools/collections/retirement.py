@@ -57,6 +57,7 @@ class WriteLock:
     def _mark(self) -> None:
         until = time.time() + LOCK_SECONDS
         _write(self._client, self._name, {"successor": self._successor, "until": until})
+        # less the margin: the switcher stops trusting the mark before writers stop seeing it
         self._until = until - MARGIN_SECONDS
 
 
@@ -78,6 +79,7 @@ def refuse_retired(collection: Collection) -> None:
     """
     info = collection.gateway.info()
     metadata = metadata_of(info)
+    # after a promotion in place another vector of the same collection serves
     if metadata is None or (metadata.space, metadata.layout.vector) != (collection.space, collection.layout.vector):
         serving = "nobody" if metadata is None else metadata.space
         raise CollectionError(
@@ -85,6 +87,7 @@ def refuse_retired(collection: Collection) -> None:
             "reported as stored; open the collection again, with that encoder, and index again"
         )
     mark = metadata_in(info).get(RETIRED_KEY)
+    # {} is a mark that was taken away
     if mark and (mark["until"] is None or mark["until"] > time.time()):
         raise CollectionError(
             f"collection {collection.name!r} is being replaced by {mark['successor']!r}: the last batch was not "

@@ -53,7 +53,7 @@ class CollectionSettings:
     hnsw_ef: int = 128
     """Beam width while searching, unless the search says otherwise. Kept in the collection's metadata."""
     lexical: Bm25 | None = None
-    """Keep sparse vectors for BM25 beside the dense ones; see `hybrid`."""
+    """Keep sparse vectors for BM25 beside the dense ones; see `search.hybrid`."""
     quantization: Quantization | None = None
     """Compress the vectors for the search, which then rescores."""
     payload_indexes: Mapping[str, PayloadKind] = field(default_factory=dict)
@@ -227,6 +227,7 @@ _DATATYPES = {models.Datatype(name) for name in get_args(Datatype)}
 def _quantization(
     info: models.CollectionInfo, params: models.VectorParams, metadata: CollectionMetadata | None
 ) -> Quantization | None:
+    # a vector's own setting goes before that of its collection
     reported = Quantization.from_config(params.quantization_config or info.config.quantization_config)
     ours = metadata.quantization if metadata else None
     # an engine does not know how a search is to rescore; the metadata does, unless somebody has changed the index since
@@ -237,6 +238,7 @@ def _quantization(
 
 def _strict_mode(info: models.CollectionInfo) -> models.StrictModeConfig | None:
     strict = info.config.strict_mode_config
+    # switched off counts as none: that is how `update_options` takes it away
     if strict is None or not strict.enabled:
         return None
     return models.StrictModeConfig(**strict.model_dump(exclude_none=True))
@@ -247,6 +249,7 @@ def _payload_indexes(info: models.CollectionInfo, layout: Layout | None) -> dict
     indexes: dict[str, PayloadKind] = {}
     for name, index in (info.payload_schema or {}).items():
         kind = index.data_type.value
+        # an index on another field is none of ours, and stays
         if name.startswith(prefix):
             indexes[name.removeprefix(prefix)] = kind  # type: ignore[assignment]
     return indexes

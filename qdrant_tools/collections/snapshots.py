@@ -184,6 +184,7 @@ def _packed(root: Path, header: Snapshot, draft: Path) -> None:
     (root / HEADER).write_text(json.dumps({"format": FORMAT, **asdict(header)}))
     # the lightest compression: it is there for the holes of preallocated files
     with tarfile.open(draft, "w:gz", compresslevel=1) as tar:
+        # the header first, so that it is found without reading the points
         tar.add(root / HEADER, HEADER)
         left_out = (f"./{HEADER}", "./.reserve")
         tar.add(root, ".", filter=lambda entry: None if entry.name in left_out else entry)
@@ -200,6 +201,7 @@ def _points(root: Path, name: str) -> int:
 
 def _unpacked(file: Path, folder: Path) -> Snapshot:
     try:
+        # before anything is unpacked: a damaged file leaves nothing behind
         _read_whole(file)
         with tarfile.open(file) as tar:
             first = tar.next()
@@ -213,8 +215,10 @@ def _unpacked(file: Path, folder: Path) -> Snapshot:
             if header.pop("format") != FORMAT:
                 raise NotSupportedError(f"'{file}' has another format than {FORMAT!r}: upgrade")
             snapshot = Snapshot(**header)
+            # not isinstance for the number: True is an int
             if not isinstance(snapshot.collection, str) or type(snapshot.points) is not int:
                 raise ValueError(f"its header is {header}")
+            # "data" refuses paths and links that lead out of the folder
             tar.extractall(folder, filter="data")
             return snapshot
     except FileNotFoundError as error:
@@ -228,6 +232,7 @@ def _unpacked(file: Path, folder: Path) -> Snapshot:
 def _read_whole(file: Path) -> None:
     """Read a compressed file to its end, where its checksum is: `tarfile` alone stops before that."""
     with open(file, "rb") as plain:
+        # not compressed: there is no checksum to read, and `tarfile` decides what it is
         if plain.read(2) != b"\x1f\x8b":
             return
     with gzip.open(file) as packed:

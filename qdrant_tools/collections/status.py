@@ -124,6 +124,7 @@ def wait_until_indexed(
         info = collection.gateway.info()
         if progress is not None and (info.indexed_vectors_count or 0) > indexed:
             progress((info.indexed_vectors_count or 0) - indexed)
+        # progress never goes back, even if the count falls for a while
         indexed = max(indexed, info.indexed_vectors_count or 0)
         if info.status == models.CollectionStatus.GREEN or (info.status == models.CollectionStatus.GREY and started):
             return waited

@@ -29,6 +29,7 @@ VECTOR = "bm25"
 
 # Han, kana and Thai are written without spaces: each character is a word there.
 _UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+# an underscore ends a word, although \w holds it
 _WORDS = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
 
@@ -89,5 +90,7 @@ def _sparse(weights: dict[str, float]) -> models.SparseVector:
 
 @lru_cache(maxsize=100_000)
 def _number(word: str) -> int:
+    # not Python's hash(), which differs from process to process; 4 bytes, because an index of a sparse vector has 32
+    # bits
     digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=4).digest()
     return int.from_bytes(digest, "big")

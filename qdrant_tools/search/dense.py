@@ -61,6 +61,7 @@ def search_vectors(collection: Collection, vectors: ArrayLike, **kwargs: Unpack[
     rows = checked_vectors(vectors, dimension=collection.dimension, what="query vectors")
     template = options.request(collection)
     requests = [template.model_copy(update={"query": options.query(row)}) for row in rows.tolist()]
+    # with diversity the order is a choice, and its scores do not fall from hit to hit
     return run_requests(collection, requests, ranked=options.diversity is not None)
 
 
@@ -143,6 +144,7 @@ def _hits(collection: Collection, points: Sequence[models.ScoredPoint], *, ranke
         for point, score in zip(points, scores, strict=True)
     ]
     if not ranked:
+        # two points of a foreign collection may hold one passage id: the point id decides then
         scored.sort(key=lambda item: (-item[0], item[1].id, str(item[2])))
     return [
         Hit(passage.id, score, rank, passage.text, passage.metadata, point_id)

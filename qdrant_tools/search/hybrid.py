@@ -85,6 +85,7 @@ def search_hybrid(
         SpaceMismatchError, InputError: as in `search_batch`.
     """
     bm25 = lexical_of(collection)
+    # here and not only in `encoded`: a wrong encoder is refused without queries too
     collection.check(encoder)
     checked_count("k", k)
     fusion = fusion or Fusion()

@@ -42,10 +42,12 @@ def levelled(scores: ArrayLike) -> NDArray[np.float64]:
     order = np.argsort(-values, kind="stable")
     falling = values[order]
     room = ROUNDING * float(np.abs(values).max(initial=0.0))
+    # the usual case: no two scores are that close
     if (falling[:-1] - falling[1:] > room).all():
         return values
     best = np.inf
     for index, value in zip(order.tolist(), falling.tolist(), strict=True):
+        # measured from the best of a run: a long chain of small steps is not one score
         best = best if best - value <= room else value
         values[index] = best
     return values
@@ -73,8 +75,10 @@ def nearest_of(exact: Sequence[tuple[PointId, float]], k: int, *, depth: int) ->
     """The answer that an exact search gives: the `depth` best ids and scores, or all there are, best first."""
     if not exact:
         return Nearest(0, frozenset(), np.inf, complete=True)
+    # sorted, so that the score of the largest magnitude is at one of the two ends
     least = exact[min(k, len(exact)) - 1][1] - TIE * max(abs(exact[0][1]), abs(exact[-1][1]))
     near = frozenset(point for point, score in exact if score >= least)
+    # complete if the search returned all points, or one that is farther than the ties: none is beyond it then
     return Nearest(min(k, len(exact)), near, least, complete=len(exact) < depth or len(near) < len(exact))
 
 
@@ -84,6 +88,7 @@ def recall_at(k: int, found: Sequence[Sequence[PointId]], exact: Sequence[Neares
     `exact_scores` is called for hits that may tie with the k-th nearest beyond the points that the exact search
     returned.
     """
+    # an id that a search names twice counts once
     hits = [list(dict.fromkeys(ids))[:k] for ids in found]
     undecided = {
         number: [point for point in ids if point not in truth.near]

@@ -131,6 +131,7 @@ def _match(field: str, value: Any) -> models.MatchValue | models.MatchAny:
     if isinstance(value, str | int):  # bool is an int
         return models.MatchValue(value=value)
     if isinstance(value, Sequence) and value:
+        # Qdrant matches any of several strings or of several integers, and nothing else
         if all(isinstance(item, str) for item in value):
             return models.MatchAny(any=list(value))
         if all(isinstance(item, int) and not isinstance(item, bool) for item in value):
