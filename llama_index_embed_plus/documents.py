@@ -31,6 +31,7 @@ def read_passages(source: Path) -> Iterator[Passage]:
     if not source.exists():
         raise InputError(f"{source} does not exist: expected a folder of text files, a text file or a .jsonl file")
     passages = _of_folder(source) if source.is_dir() else _of_file(source, source.parent)
+    # read at once: an empty source is an error of this call, not of the caller's loop
     first = next(passages, None)
     if first is None:
         kinds = " ".join(sorted(TEXT_SUFFIXES | {".jsonl"}))
@@ -40,7 +41,9 @@ def read_passages(source: Path) -> Iterator[Passage]:
 
 
 def _of_folder(folder: Path) -> Iterator[Passage]:
+    # sorted, because file systems list in any order
     for path in sorted(folder.rglob("*")):
+        # below the folder only: the folder itself may lie inside a hidden one
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.is_file() and not hidden and path.suffix.lower() in TEXT_SUFFIXES | {".jsonl"}:
             yield from _of_file(path, folder)
@@ -57,6 +60,7 @@ def _of_file(path: Path, root: Path) -> Iterator[Passage]:
 
 def _read_text(path: Path) -> str:
     try:
+        # some editors on Windows put a byte order mark first; utf-8-sig leaves it out
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}): convert it, or move it elsewhere") from error
@@ -66,6 +70,7 @@ def _passage(row: Row) -> Passage:
     metadata = row.values.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise InputError(f"{row.where}: metadata is a {type(metadata).__name__}, expected an object")
+    # a row with neither is an error about `id`, this project's own name
     name = row.text("id" if "id" in row.values or "_id" not in row.values else "_id")
     return Passage(name, _titled(row), metadata)
 

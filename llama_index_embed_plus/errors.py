@@ -67,6 +67,7 @@ class LeakError(TrainingError):
     """Held-out queries, or questions about their passages, are in the training data."""
 
 
+# an ImportError too, for code that tries an import and does without
 class MissingExtraError(PlusError, ImportError):
     """An optional dependency is missing. `extra` names what to install."""
 

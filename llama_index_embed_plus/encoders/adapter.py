@@ -47,6 +47,7 @@ ORTHOGONAL_TO = 1e-5
 """How far R Rᵀ may be from 1, in any entry."""
 
 
+# eq=False: == of arrays is an array, which is neither true nor false
 @dataclass(frozen=True, eq=False)
 class QueryMap:
     """A map on query vectors. Its fields are float32 arrays, which are checked when it is made."""
@@ -248,6 +249,7 @@ class QueryAdapter:
             kind, space, expected = config["kind"], config["space"], config["build"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DamagedModelError(f"{folder / CONFIG_FILE} cannot be read ({error!r}): fit it again") from error
+        # an unknown kind may come from a newer version, so the message says more than "damaged"
         kind = _FORMER_NAMES.get(str(kind), str(kind))
         if kind not in MAPS:
             raise DamagedModelError(
@@ -276,7 +278,7 @@ def attach_adapter(model: str | Path, adapter: QueryAdapter, out: Path) -> None:
 
 @contextmanager
 def attaching_adapter(model: str | Path, adapter: QueryAdapter, out: Path) -> Iterator[Path]:
-    """Like `attach_adapter`. More files, such as a report, may be written into the folder before it is sealed."""
+    """Like `attach_adapter`. More files, such as a report, may be written into the folder before the manifest."""
     base = resolve(model)
     space = space_of(base, read_spec(base))
     if adapter.space != space:
@@ -284,6 +286,7 @@ def attaching_adapter(model: str | Path, adapter: QueryAdapter, out: Path) -> It
             f"adapter was fitted in space {adapter.space}, {str(model)!r} has {space}: give the base model"
         )
     with artifact.draft_folder(out) as draft:
+        # all files are verified: the new manifest would vouch for a damaged one
         if artifact.is_artifact(base):
             artifact.verify(base)
             shutil.copytree(base, draft, dirs_exist_ok=True)
@@ -300,6 +303,7 @@ def without_adapter(encoder: Encoder) -> Encoder:
         return encoder.base
     if getattr(encoder, "adapter", None) is None:
         return encoder
+    # a shallow copy: the model itself is shared, not opened again
     bare: Any = copy.copy(encoder)
     bare.adapter = None
     return cast(Encoder, bare)

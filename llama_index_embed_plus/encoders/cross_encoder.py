@@ -49,6 +49,7 @@ def cross_encoder_judge(
         scores: list[float] = encoder.predict(list(pairs), batch_size=batch_size, show_progress_bar=False).tolist()
         return scores
 
+    # an open model has no name that a resumed mining run could compare
     return Judge(score, threshold, promote, name="" if isinstance(model, CrossEncoder) else str(model))
 
 

@@ -42,6 +42,7 @@ BATCH_TOKENS = 512
 _INPUTS: Mapping[str, Callable[[TokenBatch], Any]] = {
     "input_ids": lambda batch: batch.ids,
     "attention_mask": lambda batch: batch.mask,
+    # a single text is all of type 0; the tokenizer is refused if it says otherwise
     "token_type_ids": lambda batch: np.zeros_like(batch.ids),
     "prompt_tokens": lambda batch: np.asarray(batch.prompt_tokens, np.int64),
 }
@@ -96,7 +97,7 @@ class OnnxBackend:
 
     def _session(self, threads: int) -> Any:
         """The session with that many threads, opened at its first use."""
-        # A server of single queries never needs the bulk session, and an indexer never the other one.
+        # A server of single queries never needs the session for bulk work.
         with self._lock:
             if threads not in self._sessions:
                 self._sessions[threads] = open_session(
@@ -114,6 +115,7 @@ def providers(device: str | None) -> list[Any]:
     if name not in onnxruntime.get_available_providers():
         raise UsageError(f"device {device!r} needs {name}, which this onnxruntime does not have; use 'cpu'")
     chosen = (name, {"device_id": int(number)}) if number.isdigit() else name
+    # the CPU computes what the provider of a device does not support
     return [chosen] if kind == "cpu" else [chosen, "CPUExecutionProvider"]
 
 
@@ -155,6 +157,7 @@ def feed(inputs: Sequence[str], batch: TokenBatch) -> dict[str, Any]:
 def cores() -> int:
     """Cores this process may use."""
     try:
+        # not cpu_count: a container or taskset may allow only some of the cores
         return max(1, len(os.sched_getaffinity(0)))
     except AttributeError:  # not on this operating system
         return os.cpu_count() or 1
@@ -172,10 +175,12 @@ def _output(session: Any, file: Path) -> tuple[str, bool]:
 
 
 # One MatMulInteger of unsigned "a" and signed "b", both of any shape: opset 10, IR version 5.
+# Stored as bytes, because serving does not install the onnx package that could build it.
 _PRODUCT = base64.b64decode(
     "CAU6UAoYCgFhCgFiEgF5Ig1NYXRNdWxJbnRlZ2VyEgFnWg8KAWESCgoICAISBAoACgBaDwoBYhIKCggIAxIECgAKAGIPCgF5EgoKCAgGEgQKAAoA"
     "QgQKABAK"
 )
+# two of the largest products, 2 * 255 * 127, already exceed a signed 16-bit sum
 _DEPTH = 64
 
 

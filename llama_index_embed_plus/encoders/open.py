@@ -82,6 +82,7 @@ def identify(
     graph = _pick_graph(folder, manifest, spec, backend)
     # The hash of a graph was checked already. Its weights need not be read again, and may have been left out.
     space = space_of(folder, spec, weights=manifest.weights if manifest and graph else None)
+    # with overrides the space differs for a good reason
     if manifest is not None and spec == manifest.spec and manifest.space != space:
         raise DamagedModelError(
             f"{folder} was sealed as {manifest.space} but holds {space}: a file was exchanged; export it again"
@@ -152,6 +153,7 @@ def _open_backend(identity: Identity, device: str | None, runtime: Runtime) -> B
         raise ParityError(f"{folder}: {mismatch}; use backend='torch', or export it again on this machine")
     logger.warning("%s: %s; the fp32 build is used instead", folder, mismatch)
     build = identity.build.replace("onnx-int8", "onnx-fp32")
+    # checked like the first: if fp32 differs as well, there is nothing left to fall back to
     return _open_backend(replace(identity, onnx_file=fallback.file, build=build), device, runtime)
 
 

@@ -66,6 +66,7 @@ def find_mismatch(backend: Runnable, folder: Path) -> str | None:
     try:
         expected = np.asarray(saved["vectors"], np.float32)
         vectors = _run(backend, [np.asarray(ids, np.int32) for ids in saved["ids"]])
+        # normalised here, because a spec may leave vectors as they are
         lowest = float(np.sum(unit_rows(vectors) * unit_rows(expected), axis=1).min())
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedModelError(f"{folder / FILE} does not fit the {backend.build} build ({error})") from error

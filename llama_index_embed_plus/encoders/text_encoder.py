@@ -88,14 +88,17 @@ def check_texts(texts: Sequence[str]) -> CheckedTexts:
     """
     if isinstance(texts, CheckedTexts):
         return texts
+    # a string is a sequence of strings too: every letter would be embedded
     if isinstance(texts, str):
         raise TextError(f"a single string was given, {short_repr(texts)}; expected a list of strings")
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise TextError(f"text {index} is {short_repr(text)}, a {type(text).__name__}; expected a string")
+        # isspace() of "" is False
         if not text or text.isspace():
             raise TextError(f"text {index} is {short_repr(text)}; expected something to embed, leave empty texts out")
         try:
+            # json.loads lets half a pair through, and UTF-8 has no bytes for it
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise TextError(
@@ -164,6 +167,7 @@ class TextEncoder:
         texts = check_texts(texts)
         distinct: dict[str, int] = {}  # text -> its row among the distinct ones
         rows = np.fromiter((distinct.setdefault(text, len(distinct)) for text in texts), np.int64, len(texts))
+        # `texts` goes along for error messages, which name positions in the list that the caller gave
         sequences = self._sequences(list(distinct), prompt, texts)
         self._check_tokens(sequences, list(distinct), texts)
         skipped = 0 if self.spec.include_prompt else self.tokenizer.prompt_length(prompt)
@@ -222,6 +226,7 @@ class TextEncoder:
         if not cut:
             return
         with self._warning:
+            # in one step with the counting: of many threads one warns
             first, self.truncated = self.truncated == 0, self.truncated + len(cut)
         if first and not self.quiet:
             logger.warning(

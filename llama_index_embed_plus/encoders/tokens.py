@@ -67,6 +67,7 @@ class Tokenizer:
         settings = settings_of(folder, "tokenizer_config.json")
         config = settings_of(folder, "config.json")
         self._tokenizer = _load(folder, config, settings)
+        # what tokenizer.json saved of padding and truncation would act before ours
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         if lowercase:  # before the tokenizer's own normalizer, as sentence-transformers lower-cases the text itself
@@ -104,6 +105,7 @@ class Tokenizer:
                 pieces = [body]
             else:
                 over[row] = len(body)
+                # the body begins with the prompt: it is taken off once and put before every window
                 pieces = [np.concatenate([lead, piece]) for piece in self._slide(body[len(lead) :], len(lead))]
             ids += [self._framed(piece) for piece in pieces]
             owner += [row] * len(pieces)
@@ -138,7 +140,9 @@ class Tokenizer:
         bodies: list[Ids] = []
         for start in range(0, len(texts), _CHUNK):
             chunk = texts[start : start + _CHUNK]
+            # an empty text stands for a long one, so that encodings and texts stay side by side
             short = [text if len(text) <= _PIECE else "" for text in chunk]
+            # "fast" leaves out offsets, which nobody reads here
             encoded = self._tokenizer.encode_batch_fast(short, add_special_tokens=False)
             for text, encoding in zip(chunk, encoded, strict=True):
                 long = len(text) > _PIECE
@@ -149,6 +153,7 @@ class Tokenizer:
         parts: list[Ids] = []
         for piece in _pieces(text):
             parts.append(np.asarray(self._tokenizer.encode(piece, add_special_tokens=False).ids, np.int32))
+            # only beyond the limit, so that `cut` still sees that the text does not fit
             if limit is not None and sum(map(len, parts)) > limit:
                 break
         return np.concatenate(parts)
@@ -174,6 +179,7 @@ def plan_batches(lengths: Sequence[int], budget: int) -> list[NDArray[np.int64]]
     Returns index arrays into `lengths`, which together hold every index once. The longest come first: at the end of a
     run, when some workers are idle, only small batches are left.
     """
+    # negated instead of reversed: texts of equal length keep their order
     order = np.argsort(np.negative(np.asarray(lengths, np.int64)), kind="stable")
     batches: list[NDArray[np.int64]] = []
     start = 0
@@ -192,6 +198,7 @@ def _pieces(text: str) -> Iterator[str]:
     start = 0
     while start < len(text):
         stop = start + _PIECE
+        # from start + 1: every piece but the first begins with the space before which it was cut
         space = text.rfind(" ", start + 1, stop) if stop < len(text) else -1
         stop = space if space > 0 else stop
         yield text[start:stop]
@@ -204,6 +211,7 @@ def _load(folder: Path, config: Settings, settings: Settings) -> HfTokenizer:
         if path.is_file():
             return HfTokenizer.from_file(str(path))
         if vocabulary.is_file() and config.text("model_type") in _WORDPIECE_FAMILIES:
+            # transformers' BertTokenizer lower-cases unless a file says otherwise
             lower = settings.flag("do_lower_case") is not False
             from_vocabulary: HfTokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=lower)._tokenizer
             return from_vocabulary
@@ -222,6 +230,7 @@ def _frame(tokenizer: HfTokenizer, settings: Settings, append_eos: bool) -> tupl
     Decoders are often saved with `add_eos_token` and a tokenizer.json that adds no such token.
     """
     probe = tokenizer.encode("a")  # any text with a token shows what is put around it
+    # every backend takes token types to be 0
     if any(probe.type_ids):
         raise NotSupportedError(f"the tokenizer gives token types {probe.type_ids}, expected 0 for a single text")
     text = [i for i, special in enumerate(probe.special_tokens_mask) if not special]

@@ -60,7 +60,8 @@ class PooledEncoder(torch.nn.Module):
         for step in spec.head:
             files = weight_files(folder / step.path) if step.path else []
             tensors = {name: t for file in files for name, t in tensors_of(file).items()}
-            # As buffers they move to the device with the rest, and are written into a traced graph.
+            # As buffers they move to the device with the rest, and are written into a traced graph. Torch allows no dot
+            # in the name of a buffer; `_named` puts it back.
             holder = torch.nn.Module()
             for name, tensor in tensors.items():
                 holder.register_buffer(name.replace(".", "_"), torch.from_numpy(tensor.read()))
@@ -84,7 +85,7 @@ class PooledEncoder(torch.nn.Module):
 class TorchBackend:
     """Token batches -> vectors on one device. Safe from many threads: the module does not change after loading."""
 
-    workers = 1
+    workers = 1  # torch itself spreads one batch over all cores
 
     def __init__(
         self, folder: Path, spec: EncoderSpec, *, device: str | None = None, runtime: Runtime | None = None
@@ -95,6 +96,7 @@ class TorchBackend:
         self.build = _BUILDS[runtime.dtype]
         self.device = pick_device(device)
         self.module = PooledEncoder(folder, spec, trust_remote_code=runtime.trust_remote_code).eval()
+        # pooling and head stay in float32
         self.module.transformer.to(getattr(torch, runtime.dtype))
         self.module.to(self.device)
         self._words = int(self.module.transformer.get_input_embeddings().num_embeddings)
@@ -123,6 +125,7 @@ def pick_device(device: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
     try:
         picked = torch.device(device)
+        # only using a device shows whether it is there; torch without CUDA says so by an AssertionError
         torch.empty(0, device=picked)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {device!r} is not available here ({first_line(error)}); use 'cpu'") from error
@@ -159,10 +162,12 @@ def merge_lora(transformer: Any) -> None:
 
     layers = [(name, layer) for name, layer in transformer.named_modules() if isinstance(layer, BaseTunerLayer)]
     for name, layer in layers:
+        # safe: refused if the sum holds a NaN or infinity
         layer.merge(safe_merge=True)
         parent, _, child = name.rpartition(".")
         setattr(transformer.get_submodule(parent), child, layer.get_base_layer())
     transformer._hf_peft_config_loaded = False  # else transformers would save matrices instead of weights
+    # peft froze the weights of the base
     for parameter in transformer.parameters():
         parameter.requires_grad_(True)
 
@@ -199,6 +204,7 @@ def _load(inner: Path, *, attention: bool, trust_remote_code: bool) -> Any:
             local_files_only=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            # the faster kernels do not return the attention that this pooling reads
             **({"attn_implementation": "eager"} if attention else {}),
         )
     except (*_BAD_CONFIG, OSError) as error:

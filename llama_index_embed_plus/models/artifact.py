@@ -36,7 +36,9 @@ from qdrant_tools.errors import UsageError
 FORMAT = 1
 ADAPTER = "adapter"
 TRAIN_REPORT = "train_report.json"
+# computed inside the graph: to change one of these takes the weights
 _IN_THE_GRAPH = ("pooling", "include_prompt", "head", "normalize", "dimension", "truncate_dim")
+# no .bin and no .py: neither pickles nor code get into a copy
 _COPIED = (".json", ".safetensors", ".txt", ".model", ".md", ".jinja")
 
 
@@ -79,6 +81,7 @@ def read_manifest(folder: Path) -> Manifest:
     builds = {name: settings.table("builds").table(name) for name in settings.table("builds").values}
     hashes = {name: settings.table("sha256").text(name) or "" for name in settings.table("sha256").values}
     files = [build.text("file") or "" for build in builds.values()]
+    # the folder may come from somebody else
     for name in (*hashes, *files, spec.transformer_path, *(step.path for step in spec.head)):
         inside(folder, name)
     space, weights = settings.text("space"), settings.text("weights")
@@ -112,13 +115,14 @@ def write_manifest(
     builds: Mapping[str, Mapping[str, Any]] | None = None,
     name: str = "",
 ) -> Manifest:
-    """Seal `folder` as it is: read its spec, name its space, hash every file, and write embed_plus.json last.
+    """Describe `folder` as it is: read its spec, name its space, hash every file, and write embed_plus.json last.
 
     Args:
         spec: How to read the folder. Its files are changed to say so. None: as they say.
         builds: What to record beside the builds of an earlier manifest. `torch-fp32` is always there.
         name: What people call this model. "": the name it had, or the one of its weights if a `spec` is given.
     """
+    # an artifact that gets an adapter keeps its builds and their parity reports
     before = read_manifest(folder) if is_artifact(folder) else None
     if spec is None:
         spec = read_spec(folder)
@@ -150,6 +154,7 @@ def fits(manifest: Manifest, spec: EncoderSpec) -> bool:
 def onnx_build(folder: Path, manifest: Manifest | None, spec: EncoderSpec, *, build: str | None = None) -> Build | None:
     """Return the ONNX graph to run, with its hash checked: `build`, or int8 before fp32. A hub folder has one graph."""
     if manifest is None:
+        # without a manifest nothing says the precision: model.onnx counts as fp32
         file = next(onnx_files(folder), None)
         return Build("onnx-fp32", file) if file and build in (None, "onnx-fp32") else None
     for name in (build,) if build else ("onnx-int8", "onnx-fp32"):
@@ -159,6 +164,7 @@ def onnx_build(folder: Path, manifest: Manifest | None, spec: EncoderSpec, *, bu
             raise UsageError(f"{folder}: its graph has other {', '.join(_IN_THE_GRAPH)} inside; use backend='torch'")
         graph = str(manifest.builds[name].get("file") or "")
         # Weights of a graph beyond 2 GB lie in a second file beside it.
+        # A graph that the manifest does not list is passed on all the same: verify refuses it.
         verify(folder, [path for path in manifest.sha256 if path in (graph, f"{graph}.data")] or [graph])
         return Build(name, inside(folder, graph))
     return None
@@ -184,6 +190,7 @@ def copy_model(source: Path, target: Path, *, spec: EncoderSpec | None = None) -
 
     The copy's files say what `spec` says, also what was known only by the folder's name. None: as `source` is read.
     """
+    # a graph or an adapter fits one spec, and the copy may get another
     left_out = {"onnx", "openvino", ADAPTER}
     for path in sorted(source.rglob("*")):
         relative = path.relative_to(source)
@@ -212,6 +219,7 @@ def draft_folder(out: Path) -> Iterator[Path]:
     """
     check_out(out)
     out.parent.mkdir(parents=True, exist_ok=True)
+    # beside `out`, because a rename does not reach another file system
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     draft.chmod(0o755)  # mkdtemp's 0o700 would make the artifact private
     try:
@@ -225,6 +233,7 @@ def draft_folder(out: Path) -> Iterator[Path]:
         else:
             os.replace(draft, out)
     finally:
+        # if all went well the draft has its new name by now, and there is nothing to remove
         shutil.rmtree(draft, ignore_errors=True)
 
 

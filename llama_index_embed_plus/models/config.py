@@ -61,6 +61,7 @@ def read_config(folder: Path) -> SourcedFields:
     inner = inside(folder, transformer)
     if has_lora(inner) and weight_files(inner):  # are these the base's weights, or are the matrices added already?
         raise NotSupportedError(f"{inner} holds a LoRA adapter; merge it into its base model and save that")
+    # settings_of alone would read a missing file as an empty one
     require_json(inner, "config.json")
     config = settings_of(inner, "config.json")
     hidden = _hidden(config)
@@ -137,6 +138,7 @@ def _pooling(
         raise DamagedModelError(
             f"{folder / name} states {width} dimensions, config.json {hidden}: one of them is wrong"
         )
+    # the model's own file wins; one that does not say leaves what the family says
     if include is None or saved.flag("include_prompt") is not None:
         include = (saved.flag("include_prompt") is not False, name)
     return {"pooling": (modes, name), "include_prompt": include}
@@ -172,6 +174,7 @@ def _dense(folder: Path, path: str) -> tuple[HeadStep, int, int]:
         raise NotSupportedError(
             f"{saved.path} works on {saved.text('module_input_name')!r}, expected the pooled vector"
         )
+    # tanh is the default of the Dense module of sentence-transformers
     activation = saved.text("activation_function") or "torch.nn.modules.activation.Tanh"
     if activation not in _ACTIVATIONS:
         raise NotSupportedError(f"{saved.path} asks for {activation!r}, expected one of {', '.join(_ACTIVATIONS)}")
@@ -216,6 +219,7 @@ def _length(inner: Path, family: Family | None) -> SourcedFields:
         tokenizer = settings_of(inner, "tokenizer_config.json")
         stated, source = tokenizer.integer("model_max_length"), "tokenizer_config.json"
     if family is not None and family.max_tokens and (not stated or stated >= _UNLIMITED):
+        # a file that says "no limit" counts as silent
         stated, source = family.max_tokens, family.source
     # A longer text would index beyond the position embeddings.
     if not stated or stated > positions:

@@ -65,6 +65,7 @@ def _write_modules(folder: Path, spec: EncoderSpec) -> None:
             pooling = inside(folder, name)
             pooling.mkdir(exist_ok=True)
             if not (pooling / "config.json").is_file():
+                # for now: a Pooling without a config cannot be read; _write_pooling writes the mode
                 write_json(pooling / "config.json", {"pooling_mode": "mean"})
 
 
@@ -77,6 +78,7 @@ def _write_pooling(folder: Path, spec: EncoderSpec) -> None:
     width = saved.get("word_embedding_dimension", saved.get("embedding_dimension"))
     config = {
         "word_embedding_dimension": width or next((transformer[key] for key in WIDTHS if transformer.get(key)), None),
+        # the booleans are for old versions of sentence-transformers, `pooling_mode` for new ones
         **{key: mode in modes for key, mode in LEGACY_POOLING.items()},
         "include_prompt": spec.include_prompt,
         "pooling_mode": modes[0] if len(modes) == 1 else modes,
@@ -89,6 +91,7 @@ def _write_prompts(folder: Path, spec: EncoderSpec, stated: dict[str, Any]) -> N
     changes: dict[str, Any] = {}
     if (spec.query_prompt, spec.passage_prompt) != (stated["query_prompt"], stated["passage_prompt"]):
         saved = read_json(folder, "config_sentence_transformers.json") or {}
+        # `document` is read before `passage` and `corpus`: a former prompt under these names does not count
         prompts = {"query": spec.query_prompt, "document": spec.passage_prompt}
         changes["prompts"] = {**(saved.get("prompts") or {}), **prompts}
     if spec.truncate_dim != stated.get("truncate_dim"):

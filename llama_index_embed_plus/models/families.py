@@ -281,6 +281,7 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 _BY_NAME = {f"{family.owner}/{name}".lower(): family for family in FAMILIES for name in family.names}
+# a folder that was copied out of a hub usually has lost its owner
 _BY_SHORT_NAME = {name.lower(): family for family in FAMILIES for name in family.names}
 
 
@@ -300,5 +301,6 @@ def _names(folder: Path) -> Iterable[str]:
         yield parts[-3].removeprefix("models--").replace("--", "/", 1).lower()
         return
     if len(parts) >= 2:
+        # the folder above may be called anything, so its own name is tried as well
         yield f"{parts[-2]}/{parts[-1]}".lower()
     yield folder.absolute().name.lower()

@@ -81,6 +81,7 @@ class Settings:
             return None
         if kind is int and isinstance(value, float) and value.is_integer():
             value = int(value)  # 1e30, as tokenizers write "no limit"
+        # True is an int in Python, and no number in JSON
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise DamagedModelError(f"{self.path}: {key} is {value!r}, expected {_KINDS[kind]}")
         return value
@@ -126,6 +127,7 @@ def onnx_files(folder: Path) -> Iterator[Path]:
 def inside(folder: Path, name: str) -> Path:
     """Return `folder / name`. Refuse a name that would lie outside the folder."""
     relative = PurePosixPath(name)
+    # a backslash or a drive letter leads out only on Windows, but an artifact may be opened anywhere
     if relative.is_absolute() or ".." in relative.parts or "\\" in name or ":" in name:
         raise DamagedModelError(f"a file in {str(folder)!r} names {name!r}, expected a path inside the folder")
     return folder / relative
@@ -189,6 +191,7 @@ def resolve(
     if folder.is_file():
         raise ModelNotFoundError(f"{str(folder)!r} is a file, expected the folder that holds the model's config.json")
     name = str(model)
+    # a Path always means a folder: a wrong one must not be looked up on the hub
     if isinstance(model, Path) or not _HUB_NAME.fullmatch(name) or name.startswith("."):
         raise ModelNotFoundError(
             f"no folder {name!r}; give an existing folder, or a hub name such as 'all-MiniLM-L6-v2'"
@@ -223,6 +226,7 @@ def _from_hub(name: str, revision: str | None, cache_folder: str | Path | None, 
         if revision is not None and _COMMIT.fullmatch(revision):  # a commit never changes: the hub need not be asked
             with suppress(LocalEntryNotFoundError):
                 folder = Path(snapshot_download(name, local_files_only=True, **settings))
+                # a download that was interrupted leaves the commit's folder without weights
                 if any(folder.glob("**/*.safetensors")) or any(onnx_files(folder)):
                     return folder
         return Path(snapshot_download(name, **settings))

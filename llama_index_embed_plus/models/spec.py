@@ -54,6 +54,7 @@ class EncoderSpec:
     """Keep only the first components (Matryoshka). The vector is scaled back to unit length."""
     transformer_path: str = ""
     """Folder of config, weights and tokenizer inside the model folder."""
+    # not compared: one value from two sources makes the same vectors
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
     """Field -> the file or rule its value comes from."""
 
@@ -196,6 +197,7 @@ def weights_of(folder: Path, spec: EncoderSpec) -> str:
 def tokenizer_hash(inner: Path) -> str:
     """Return the hash of what the tokenizer does. Truncation and padding are left out: this project sets its own."""
     settings = files.read_json(inner, "tokenizer_config.json") or {}
+    # a flag that is false and one that is missing read alike, so they hash alike
     flags = {key: True for key in ("add_bos_token", "add_eos_token") if settings.get(key) is True}
     if settings.get("truncation_side") == "left":
         flags["truncation_side"] = True

@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from llama_index_embed_plus.errors import DamagedModelError
 
 _WIDTH = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+# numpy has no bfloat16: its bytes are read as integers and widened in `read`
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+# the limit of the safetensors library
 _MAX_HEADER = 100_000_000
 
 
@@ -54,6 +56,7 @@ def tensors_of(file: Path) -> dict[str, Tensor]:
         size = file.stat().st_size
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
+            # checked before it is read: the number may be garbage, and memory would be reserved for it
             if not 2 <= length <= min(_MAX_HEADER, size - 8):
                 raise DamagedModelError(
                     f"{file} is damaged: its header claims {length:,} of {size:,} bytes; fetch it again"
@@ -65,6 +68,7 @@ def tensors_of(file: Path) -> dict[str, Tensor]:
         raise DamagedModelError(f"{file} is damaged: its header is not JSON; fetch it again") from error
     if not isinstance(header, dict):
         raise DamagedModelError(f"{file} is damaged: its header is no JSON object; fetch it again")
+    # free text about the file; not a tensor
     header.pop("__metadata__", None)
     return {name: _tensor(file, name, entry, 8 + length, size) for name, entry in header.items()}
 
