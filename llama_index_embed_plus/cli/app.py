@@ -49,9 +49,12 @@ class LazyCommands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"llama_index_embed_plus.cli.{COMMANDS[cmd_name][0]}")
+        # not `get_command`, which makes no group of an app with one command
         group = typer.main.get_group(module.app)
+        # a module's app is the group of this name, or holds the command
         return group if group.name == cmd_name else group.commands[cmd_name]
 
+    # the inherited one takes the help from the commands, and would import every module
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
@@ -67,6 +70,7 @@ app = typer.Typer(
 )
 
 
+# an app without commands of its own is a group only if it has a callback
 @app.callback()
 def commands() -> None:
     """Index, search and improve text retrieval with LlamaIndex and Qdrant."""

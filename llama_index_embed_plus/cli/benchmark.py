@@ -52,6 +52,7 @@ def benchmark(
         needs_eval("the benchmark")
     reporter = ConsoleReporter()
     with reporter.step(f"read {folder}", len(tasks)) as advance:
+        # all tasks are read before the model is opened: a bad row in the last one is told at once
         runs = []
         for each in tasks:
             runs.append((each, read_task(each, options)))
@@ -66,6 +67,7 @@ def benchmark(
             result = run_task(each, run, _WithProgress(encoder, advance))
         if as_json:
             row = {**result.as_row(), "space": encoder.space, "build": encoder.build, "options": asdict(options)}
+            # NaN is not JSON: an error is better than a line that other programs cannot read
             say(json.dumps(row, ensure_ascii=False, allow_nan=False))
         else:
             say(_line(result, options, width))

@@ -76,6 +76,7 @@ def wait(
             resumable("what is in the index stays there; run the same command again to go on"),
             ConsoleReporter().step(f"index {before.name}", before.points) as advance,
         ):
+            # by its real name: `name` may be an alias
             _any_collection(manager, before.name).build_index(timeout=timeout, progress=advance)
         after = manager.describe(name)
     say(f"{after.name}: {after.indexed_vectors} vectors indexed, {after.points} points, status {after.status}")
@@ -213,6 +214,7 @@ def drop(
     """Delete a collection and its points. One that serves an alias is refused."""
     with managed(location) as manager:
         points = manager.describe(name).points
+        # a script has nobody to ask
         if not force and not (sys.stdin.isatty() and typer.confirm(f"drop {name} with {points} points?", err=True)):
             raise UsageError(f"{name!r} holds {points} points: say --force to drop it unasked")
         manager.drop(name)

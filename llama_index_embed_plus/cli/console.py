@@ -35,6 +35,7 @@ def note(text: str) -> None:
 
 def print_json(row: object) -> None:
     """Print one JSON object as one line."""
+    # not by rich, which would wrap and colour the line
     print(json.dumps(row, ensure_ascii=False, default=_json_ready))
 
 
@@ -48,6 +49,7 @@ def show_hits(question: str, hits: Sequence[Hit]) -> None:
     """Print a question and its hits, one line each: rank, score, id, and as much of the text as fits."""
     out.print(question, style="bold", markup=False)
     for hit in hits:
+        # passages of the demo begin with their id
         text = " ".join(hit.text.removeprefix(hit.id).split())
         line = f"{hit.rank:>3}  {hit.score:.3f}  {hit.id}  {text}"
         out.print(line, markup=False, no_wrap=True, overflow="ellipsis")
@@ -72,7 +74,7 @@ def resumable(message: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         note(f"interrupted: {message}")
-        raise typer.Exit(130) from None
+        raise typer.Exit(130) from None  # 128 + 2, the number of SIGINT, as shells have it
 
 
 def _bar() -> Progress:

@@ -87,6 +87,7 @@ def evaluate(
             with ConsoleReporter().step(f"measure {each.title}", None):
                 reports.append(opened.measure(each, judged_queries, judgements, k or [10]))
     comparison = compare(*reports, seed=seed) if len(reports) == 2 else None
+    # a generator: the star makes it write
     written = [*_write_runs(run_file, reports)]
     if per_query is not None:
         write_values(per_query, reports)
@@ -271,11 +272,13 @@ class Systems:
             PlusError: whatever keeps the system from being opened, searched or scored.
         """
         if system.run is not None:
+            # a run needs neither client nor encoder, so none is opened
             return report_of(read_run(system.run), qrels, queries=queries, k=cutoffs, name=system.title)
         if system.passages is not None:
             vectors = self._passages(system.passages, system)
             return evaluate_retrieval(vectors, queries, qrels, self._encoder(system), k=cutoffs, name=system.title)
         encoder = None if system.mode == "lexical" else self._encoder(system)
+        # never None here, see `System.__post_init__`: `str` is for the type checker
         collection = self._manager(system.location).open(str(system.collection), encoder)
         return evaluate_retrieval(
             collection,
@@ -302,6 +305,7 @@ class Systems:
         return self._encoders[key]
 
     def _passages(self, path: Path, system: System) -> PassageVectors:
+        # two systems that search the same passages by one model embed them once
         key = (path, system.model, system.backend)
         if key not in self._vectors:
             self._vectors[key] = embed_passages(read_passages(path), self._encoder(system))

@@ -65,6 +65,7 @@ def import_(
             if log_columns is not None:
                 added = opened.extend(read_log(source, log_columns))
             elif source.suffix == ".json":
+                # a data set knows no times: that of the file stands for all its searches
                 added = opened.extend(read_qa_dataset(source).searches(modified(source)))
             elif source.suffix == ".jsonl":
                 added = opened.import_jsonl(source)
@@ -201,5 +202,6 @@ def _ranks(stats: LogStats) -> Table:
 def _before(days: float) -> datetime:
     try:
         return datetime.now(UTC) - timedelta(days=days)
+    # `datetime` has no time before the year 1
     except OverflowError as error:
         raise UsageError(f"--days is {days:g}, expected a number of days that the calendar has") from error

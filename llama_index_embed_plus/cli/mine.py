@@ -104,6 +104,7 @@ def mine_command(
     )
     reporter = ConsoleReporter()
     with opened(collection, location, model, backend) as (docs, encoder):
+        # a search may be logged under the alias or under the collection it named
         labels = labels_of(log, (collection, docs.name), rule)
         if pick:
             with reporter.step("calibrate", None) as advance:
@@ -175,7 +176,7 @@ def audit_command(
 
 
 def _propensity(searches: Iterable[LoggedSearch]) -> list[Label]:
-    listed = list(searches)
+    listed = list(searches)  # gone through twice
     return inverse_propensity(listed, fit_click_model(listed))
 
 

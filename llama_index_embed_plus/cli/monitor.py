@@ -93,6 +93,7 @@ def monitor_command(
     else:
         _show(report)
         say(f"wrote {', '.join(map(str, written))}")
+    # there may be both: then the canary decides the code
     raise typer.Exit(CANARY_ALARM if "canaries" in report.alarms else ALARM if report.alarms else 0)
 
 
@@ -144,10 +145,12 @@ def _time(text: str | None) -> datetime | None:
         at = datetime.fromisoformat(text)
     except ValueError as error:
         raise UsageError(f"--until is {text!r}, expected a time such as 2025-01-31T12:00:00+00:00") from error
+    # a time without a zone is one of UTC
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def _suffixed(path: Path, suffix: str) -> Path:
+    # not `with_suffix`: of `report-2025.01` it would replace `.01`
     return path if path.suffix == suffix else path.with_name(path.name + suffix)
 
 

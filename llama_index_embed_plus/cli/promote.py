@@ -154,10 +154,12 @@ def run(
         steps = promotion.plan()
         held_out, serving = _held_out(queries, qrels, before, backend)
         if steps.kind != "nothing":
+            # may go on in place after asking: the steps below read that from what it stored
             _build(promotion, steps, force=force, batch_size=batch_size)
             # an adapter embeds nothing: forced and without queries there is nothing to check
             if held_out is not None or steps.kind != "adapter" or not force:
                 verification = _verify(promotion, gates, held_out, serving)
+                # stdout is for the one JSON object
                 _show(verification, to_stderr=as_json)
                 if not verification.passed and not force:
                     raise CollectionError(f"{alias!r} keeps its encoder: {'; '.join(verification.failed)}")
@@ -266,6 +268,7 @@ def _offer_in_place(promotion: Promotion, plan: PromotionPlan, *, force: bool) -
     Raises:
         LocationError: nobody to ask; the message says both ways out.
     """
+    # what an earlier run began goes on as it was begun
     if plan.kind != "re-embed" or plan.phase is not None or force or plan.disk is None or not plan.disk.scarce:
         return promotion
     short = (

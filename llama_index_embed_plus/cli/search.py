@@ -35,6 +35,7 @@ def index_command(
     passages = read_passages(source)
     encoder = open_encoder(model, backend=backend)
     reporter = ConsoleReporter()
+    # counted here for the message of an interruption, which leaves no report
     stored = 0
     with managed(location, create=True) as manager:
         target = manager.ensure(collection, encoder)
@@ -106,6 +107,7 @@ def tune_command(
     grid = grid_of(hnsw_ef, m, quantization, oversampling)
     reporter = ConsoleReporter()
     with managed(location) as manager:
+        # without an encoder: stored vectors can ask, and then no model is opened
         docs = manager.open(collection)
         vectors = None
         if queries is not None:
@@ -116,6 +118,7 @@ def tune_command(
             report = docs.tune(
                 vectors, k=k, target_recall=target_recall, grid=grid, held_out=held_out, progress=advance
             )
+        # where exact search is chosen, there is no setting of the graph to keep
         applied = keep and not report.chosen.exact
         if applied:
             with reporter.step("apply", None):
@@ -146,6 +149,7 @@ def grid_of(hnsw_ef: str | None, m: str | None, quantization: str | None, oversa
     if m is not None:
         values["m"] = _values("--m", m, int)
     if quantization is not None:
+        # None: what the collection has now takes part too
         values["quantization"] = (None, *_values("--quantization", quantization, Quantization))  # type: ignore[arg-type]
     if oversampling is not None:
         values["oversampling"] = _values("--oversampling", oversampling, float)

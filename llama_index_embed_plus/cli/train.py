@@ -165,7 +165,7 @@ def merge(
         coefficient = choice.coefficient
         if coefficient == 0:
             raise UsageError(f"no mixture is better than {base!r} on the dev queries without forgetting: keep the base")
-    assert coefficient is not None
+    assert coefficient is not None  # given, or chosen: the first check leaves nothing else
     report = interpolate(base, tuned, coefficient, out)
     trials = choice.trials if choice is not None else ()
     if as_json:
@@ -208,6 +208,7 @@ def prove_command(
 
 def _is_on_the_command_line(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
+    # by its name: the enum belongs to the copy of click inside typer
     return source is not None and source.name == "COMMANDLINE"
 
 
@@ -293,6 +294,7 @@ def _interrupted(method: Method, out: Path) -> str:
     """What was kept, and how to go on."""
     if method == "adapter":
         return f"interrupted: {out} was not written; run the same command again, an adapter takes seconds"
+    # the folder where `train` keeps them; to look for the last one, the run's identity is not needed
     last = Checkpoints(out.parent / f".{out.name}-training", {}).latest()
     if last is None:
         return "interrupted before the first checkpoint: run the same command again to begin anew"

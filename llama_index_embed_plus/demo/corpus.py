@@ -61,6 +61,7 @@ def load_docstrings(*, library: Path | None = None, limit: int | None = None) ->
             continue
         query, rest = split
         text = f"{name}\n{rest}"
+        # one text under two names is one passage, or a right hit would count as wrong
         same = passages.setdefault(rest, Passage(name, text, {"module": name.split(".")[0]}))
         ids = answers.setdefault(query, [])
         if same.id not in ids:
@@ -94,6 +95,7 @@ def _docstrings(root: Path) -> Iterator[tuple[str, str]]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # old escapes in library sources are not ours to report
+                # bytes: a source may say its own encoding
                 tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError):
             continue  # templates and deliberately broken files ship with the library
@@ -126,6 +128,7 @@ def _query_and_rest(docstring: str) -> tuple[str, str] | None:
 
 
 def _in_train(query: str) -> bool:
+    # the side depends on the text alone, not on what else was read
     return int.from_bytes(hashlib.sha256(query.encode()).digest()[:4]) < TRAIN_SHARE * 2**32
 
 

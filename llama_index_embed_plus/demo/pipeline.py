@@ -199,7 +199,7 @@ class Demo:
             for start in range(0, len(queries), 256):
                 batch = queries[start : start + 256]
                 results = collection.search_batch([query.text for query in batch], k=SHOWN_HITS)
-                with log.batch():
+                with log.batch():  # one transaction for all is much faster than one each
                     for query, hits in zip(batch, results):
                         search_id = log.record(query.text, hits, collection=collection.name, space=collection.space)
                         for hit in hits:
@@ -298,6 +298,7 @@ def _fresh(folder: Path) -> None:
             raise UsageError(f"{folder} is not empty and not an earlier demo's: name another --folder, or remove it")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    # written first: a run that is interrupted leaves a folder that the next one may empty
     marker.touch()
 
 
