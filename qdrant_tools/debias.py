@@ -55,6 +55,7 @@ __all__ = [
 Numbers = NDArray[np.float64]
 Pair = tuple[str, str]
 
+# middles, never 0 or 1: both log(p) and log(1 - p) must be finite
 ATTRACTIONS: Numbers = (np.arange(20) + 0.5) / 20
 """The middles of the histogram's bins."""
 
@@ -136,6 +137,7 @@ def rated(searches: Iterable[LoggedSearch], *, top: float = 1.0, relevant_from: 
         cited = {event.id: 1.0 for event in search.feedback if event.kind == "cited"}
         thumbs = {event.id: float(event.kind == "up") for event in search.feedback if event.kind in ("up", "down")}
         grades = {event.id: event.value for event in search.feedback if event.kind == "rating"}
+        # what stands further right wins
         weights = cited | thumbs | {passage: _weight(grade, top, relevant_from) for passage, grade in grades.items()}
         for passage, weight in weights.items():
             evidence = "rating" if passage in grades else "thumb" if passage in thumbs else "citation"
@@ -345,4 +347,5 @@ def _em_step(counts: _Counts, propensity: Numbers, histogram: Numbers) -> tuple[
     looks = counts.clicks + (looked * posterior[counts.pair]).sum(axis=1)
     shown_at = np.bincount(counts.position, counts.impressions)
     updated = np.bincount(counts.position, looks) / np.maximum(shown_at, 1e-12)
+    # bounds, because what is once 0 stays 0 in every later step
     return np.clip(updated, 1e-4, 1.0), np.maximum(posterior.mean(axis=0), 1e-12), posterior

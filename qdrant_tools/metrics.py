@@ -131,6 +131,7 @@ def paired_bootstrap(
         raise InputError(f"{len(odd)} queries are in only one of the two runs, such as {odd[0]!r}: compare the same")
     if not before or resamples < 1:
         raise InputError(f"{len(before)} queries and {resamples} resamples, expected at least one of each")
+    # sorted, so that the same values give the same interval in whatever order they come
     differences = np.array([after[query] - before[query] for query in sorted(before)])
     generator = np.random.default_rng(seed)
     rows = max(1, 2_000_000 // len(differences))  # bounds the index matrix to 16 MB
@@ -245,6 +246,7 @@ def wilson(count: int, of: int) -> tuple[float, float]:
     share = count / of
     middle = (share + Z_95**2 / (2 * of)) / (1 + Z_95**2 / of)
     half = Z_95 / (1 + Z_95**2 / of) * math.sqrt(share * (1 - share) / of + Z_95**2 / (4 * of * of))
+    # rounding can leave 0 to 1 by a little
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
@@ -257,6 +259,7 @@ def growth_p_value(before: tuple[int, int], after: tuple[int, int]) -> float:
     _check(*before)
     _check(*after)
     counted, everything = before[0] + after[0], before[1] + after[1]
+    # from the observed count up to the largest that the totals allow
     x = np.arange(max(after[0], counted - before[1]), min(counted, after[1]) + 1)
     factorials = _log_factorials(everything)
 
@@ -294,6 +297,7 @@ def holm(p_values: dict[str, float], alpha: float) -> set[str]:
     """
     fired: set[str] = set()
     for number, (name, p_value) in enumerate(sorted(p_values.items(), key=lambda pair: pair[1])):
+        # the larger ones cannot fire either, even where they are below their own bound
         if p_value > alpha / (len(p_values) - number):
             break
         fired.add(name)
@@ -307,8 +311,10 @@ def _check(count: int, of: int) -> None:
 
 def _log_factorials(n: int) -> NDArray[np.float64]:
     """log(0!), log(1!), ..., log(n!), shape (n + 1,)."""
+    # logarithms, because the factorials of the counts of a log are too large for floats
     return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
 
 
 def _tail(log_p: NDArray[np.float64]) -> float:
+    # rounding can lift the sum a little above 1
     return min(1.0, float(np.exp(log_p).sum()))

@@ -156,6 +156,7 @@ def tune(
         if progress is not None:
             progress(1)
     enough = [trial for trial in trials if trial.recall >= target_recall]
+    # at equal latency exact search, which finds everything
     chosen = min(enough, key=lambda trial: (trial.p50_ms, not trial.exact), default=trials[0])
     points = collection.gateway.count()
     return TuningReport(
@@ -303,6 +304,7 @@ def scratch_copy(collection: Collection, settings: CollectionSettings) -> Iterat
     name = PREFIX + uuid.uuid4().hex[:12]
     with _client_for_copy(collection.client) as client:
         try:
+            # without these: the copy gets dense vectors only, no sparse ones and no payloads
             copy = _filled(client, name, collection, replace(settings, lexical=None, payload_indexes={}))
             yield copy
         finally:

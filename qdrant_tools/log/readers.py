@@ -70,6 +70,7 @@ def read_log(path: str | Path, columns: LogColumns) -> Iterator[LoggedSearch]:
         LogError: the file cannot be read, or a row has not what the columns promise.
     """
     file = Path(path)
+    # not the time of the import: the same file must give equal searches when it is read again
     default = modified(file)
     seen: set[str] = set()
     for rows in _groups(file, columns):
@@ -206,6 +207,7 @@ def _time(row: Fields, column: str, form: str) -> datetime:
 
 
 def _made_id(row: Fields, number: int) -> str:
+    # with the number of the line, because two searches may have equal rows
     return hashlib.sha256(json.dumps([number, row], sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

@@ -109,6 +109,7 @@ class RetrievalLog:
 
         collection: only the searches in it. last: only so many, the last ones.
         """
+        # a page is read whole: an open read would keep the write-ahead log from being emptied while the caller works
         after = 0 if last is None else self._before_last(last, collection)
         while page := self._page(after, collection):
             after = page[-1][0]

@@ -102,6 +102,7 @@ class LogStore:
 
     def __init__(self, path: Path, *, wait: float) -> None:
         self.path = path
+        # re-entrant, because a transaction reads inside its own lock
         self._lock = threading.RLock()
         self._depth = 0
         with self.errors("open"):
@@ -140,6 +141,7 @@ class LogStore:
                 if self._depth == 1:
                     self._db.execute("COMMIT")
             except BaseException:
+                # SQLite itself rolls back after some errors, such as a full disk
                 if self._depth == 1 and self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
@@ -172,6 +174,7 @@ class LogStore:
         self._db.execute("BEGIN IMMEDIATE")  # one process migrates, the others wait here and find it done
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         for script in MIGRATIONS[version:]:
+            # not executescript, which commits the open transaction first
             for statement in script.split(";"):
                 self._db.execute(statement)
         self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
@@ -219,6 +222,7 @@ def stats_of(store: LogStore, *, top: int) -> LogStats:
 
 
 def _reason(error: Exception) -> str:
+    # an extended code has the basic one in its low byte
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return f"{error}: another process has been writing all the time, try again"

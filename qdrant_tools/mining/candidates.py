@@ -99,6 +99,7 @@ def _search_points(
         lexical = template.model_copy(update={"using": VECTOR, "with_vector": collection.vector_selector})
         bm25 = lexical_of(collection)
         requests += [lexical.model_copy(update={"query": bm25.query(query)}) for query in queries]
+    # with "both" there are two requests per query: the limits are used twice
     for request, limit in zip(requests, cycle(limits)):
         request.limit = limit
     answers = collection.gateway.query_batch(requests)

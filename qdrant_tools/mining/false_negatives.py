@@ -146,6 +146,7 @@ def write_sheet(examples: Iterable[Example], path: str | Path, *, size: int = 10
 
     The sample is the same for a seed, whatever the order of the examples; returns its size.
     """
+    # by the hash alone: examples cannot be compared with each other where two hashes are equal
     sample = heapq.nsmallest(size, _hashed_negatives(examples, seed), key=lambda entry: entry[0])
     with Path(path).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

@@ -257,6 +257,7 @@ class Miner:
 
     def _apply_rules(self, batch: PendingBatch) -> list[MinedQuery]:
         candidates = batch.candidates()
+        # counted here and not in `_start`: the state of a resumed run must not know batches that are only searched for
         self.stats.counts.update(batch.counts)
         if batch.vectors is None:
             return []
@@ -283,6 +284,7 @@ class Miner:
         indices = list(range(len(passages)))
         for group in [[index] for index in indices] if self.settings.several == "each" else [indices]:
             positives = [passages[index] for index in group]
+            # documents of all positives, with "each" too: another part of any of these is no safe negative
             compared = Positives([passage.point_id for passage in positives], scores[group], documents)
             remaining, removed = eligible(candidates, known, compared, self.settings)
             self.stats.counts.update(removed)

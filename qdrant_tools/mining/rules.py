@@ -56,7 +56,7 @@ class MiningSettings:
     """Which positive the two rules above look at: the lowest-scoring one, the mean of the scores, or each in an
     example of its own."""
     duplicate_similarity: float | None = 0.95
-    """A candidate that is as similar to a positive counts as its copy. None: no such rule."""
+    """A candidate with this cosine to a positive, or more, counts as a copy of it. None: no such rule."""
     document_key: str | None = None
     """Metadata field that names the document of a passage: other passages of a positive's document are left out."""
     filter: PlainFilter | models.Filter | None = None

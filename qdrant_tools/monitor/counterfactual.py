@@ -190,6 +190,7 @@ def _rank_again(
                 continue
             scores = np.stack([vectors[passage] for passage in present]) @ query
             ranks = np.empty(len(present), dtype=np.int64)
+            # stable: equal scores keep the order in which they were shown
             ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(present) + 1)
             yield _Ranked(
                 # the rank at which users saw it, hits that are gone by now included
@@ -210,6 +211,7 @@ def _interval(weights: Numbers, differences: Numbers, seed: int, *, resamples: i
     rng = np.random.default_rng(seed)
     ratios = np.empty(resamples)
     for number in range(resamples):
+        # searches are drawn and not clicks: the clicks of one search depend on each other
         rows = rng.integers(0, len(weights), len(weights))
         ratios[number] = differences[rows].sum() / weights[rows].sum()
     low, high = np.quantile(ratios, [0.025, 0.975])

@@ -175,6 +175,7 @@ def _left_out(windows: Windows) -> Iterable[str]:
 
 def _drift(windows: Windows, encoder: Encoder, settings: MonitorSettings, notes: list[str]) -> DriftTest | None:
     before, after = (
+        # a sample comes in the order of its hashes, so its beginning is a random sample too
         [search.query for search in window.readable[: settings.queries]]
         for window in (windows.reference, windows.current)
     )

@@ -1,10 +1,10 @@
 """Two windows of a log -> what has changed: shares of searches that go badly, click-through by rank, the queries.
 
-Guarantees: every share has its count and a 95 % interval. Every p-value of a share is exact, and of growth: that fewer
-searches go badly is no alarm. The test of the queries is a permutation test: without drift its p-value is at most `a`
-with probability `a` at most, whatever the distribution and however small the sets. All tests take the searches as
-independent. Those of one user in one sitting are not quite, and make a test fire more often. Does not know: time,
-texts.
+Guarantees: every share has its count and a 95 % interval. Every p-value of a share is exact and one-sided: it tests
+growth, because fewer searches that go badly are no alarm. The test of the queries is a permutation test: without drift
+its p-value is at most `a` with probability `a` at most, whatever the distribution and however small the sets. All tests
+take the searches as independent. Those of one user in one sitting are not quite, and make a test fire more often. Does
+not know: time, texts.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def signals(windows: Windows, *, quantile: float = 0.05) -> list[Signal]:
 
 
 def low_scores(windows: Windows, *, quantile: float = 0.05) -> Signal:
-    """The share of searches with a low best score: below the score that `quantile` of the reference's are below.
+    """The share of searches whose best score is low: lower than all but the lowest `quantile` of the reference's.
 
     This bound is the reference's order statistic of rank quantile x n, and the test is exact for whatever distribution
     of scores: see `metrics.order_statistic_p_value`.
@@ -183,6 +183,7 @@ def _signal(name: str, windows: Windows, *, of: str) -> Signal:
 def _distances(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Euclidean distances (n, n) of the vectors (n, dimension)."""
     squares = (vectors**2).sum(axis=1)
+    # rounding can make the square of a small distance negative
     distances: NDArray[np.float64] = np.sqrt(
         np.maximum(squares[:, None] + squares[None, :] - 2 * vectors @ vectors.T, 0.0)
     )

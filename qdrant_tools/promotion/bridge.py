@@ -63,6 +63,7 @@ class BridgedEncoder:
 
     @property
     def space(self) -> str:
+        # the old space, although the model is new: with it a collection of the old vectors accepts this encoder
         return self.bridge.to_space
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
@@ -180,6 +181,7 @@ def measure_bridge(
     Raises:
         InputError: no queries, k below 1, or a sample of fewer than four texts.
     """
+    # two texts in each half
     if k < 1 or not queries or len(sample.texts) < 4:
         raise InputError(f"k={k}, {len(queries)} queries, {len(sample.texts)} texts: expected at least 1, 1 and 4")
     fitted, searched = sample.halves()

@@ -73,6 +73,7 @@ def add_vector(source: Collection, target: Collection) -> None:
             f"this server cannot add a vector to collection {name!r} (Qdrant 1.18 and newer can): promote into a new "
             "collection instead"
         ) from error
+    # the request that adds a vector takes none of these, so a second one sets them
     diff = models.VectorParamsDiff(
         hnsw_config=params.hnsw_config, quantization_config=params.quantization_config, on_disk=params.on_disk
     )
@@ -129,12 +130,14 @@ def fill(
     for _ in range(PASSES):
         if not missing:
             break
+        # filling while reading pages skips nothing: the next page begins at an id
         for records in target.gateway.pages(batch_size=batch_size, scroll_filter=_missing(target)):
             heartbeat()
             _store(target, records, embed_records(target, records, encoder).tolist())
             if progress is not None:
                 progress(len(records))
         missing = count_missing(target)
+    # counted by what is left, not by what was sent: the engine skips a vector whose text has changed
     return SyncReport(written=before - missing)
 
 
@@ -155,6 +158,7 @@ def _store(target: Collection, records: Sequence[models.Record], rows: Sequence[
         present = [point_id in stored for point_id in ids]
         if all(present):
             raise
+        # this ends: every call has at least one point fewer
         _store(target, list(compress(records, present)), list(compress(rows, present)))
 
 

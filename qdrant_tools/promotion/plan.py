@@ -98,8 +98,8 @@ class PromotionPlan(Transition):
 class PromotionState(Transition):
     """What was done. `verification` are the checks of the last `verify`.
 
-    `before` is the adapter that served, of the kind "adapter". `former` is the metadata of the collection (a row) while
-    its old vector served, of the kind "in-place" after the switch.
+    For the kind "adapter", `before` is the adapter that served. For the kind "in-place", after its switch, `former` is
+    the metadata (a row) that the collection had while its old vector served.
     """
 
     phase: Phase
@@ -208,6 +208,7 @@ def serving_collection(manager: CollectionManager, alias: str, *, in_place: bool
 def read_state(manager: CollectionManager, name: str) -> PromotionState | None:
     """The promotion in which a collection is the target, if there is one."""
     row = metadata_in(Gateway(manager.client, name).info()).get(KEY)
+    # {} is a promotion that has ended: metadata is merged by key, and no key can be removed
     return PromotionState(**row) if row else None
 
 
@@ -239,6 +240,7 @@ def vector_name(space: str) -> str:
 
 def adapter_of(encoder: Encoder) -> str | None:
     """The build of the query adapter that an encoder carries as its `adapter`, if it has one."""
+    # by attribute and not by class: this package does not import the one that makes adapters
     build = getattr(getattr(encoder, "adapter", None), "build", None)
     return build if isinstance(build, str) else None
 

@@ -76,6 +76,7 @@ class Promotion:
         self.alias = alias
         self.encoder = encoder
         self.in_place = in_place
+        # the hash of the space: the same encoder finds its collection again, another one gets its own
         self.target = target or f"{alias}-{encoder.space.rpartition('@')[2]}"
 
     def plan(self) -> PromotionPlan:
@@ -137,6 +138,7 @@ class Promotion:
         else:
             target = self.manager.open(plan.target)
             verification = verify_copy(source, target, self.encoder, gates, held_out, before)
+        # a check that fails also takes an earlier "verified" back
         phase: Phase = "verified" if verification.passed else "built"
         save_state(self.manager, snapshot.state_at(phase, verification=verification.as_row()))
         return verification
@@ -153,6 +155,7 @@ class Promotion:
         snapshot = self._read()
         plan, source = snapshot.plan, snapshot.source
         if plan.kind == "nothing":
+            # a switch that was killed right after the alias operation is completed here
             finish_switch(self.manager, plan.source)
             return SyncReport()
         _refuse_unbuilt(plan)
@@ -180,6 +183,7 @@ class Promotion:
         plan, source = snapshot.plan, snapshot.source
         info = source.gateway.info()
         if plan.phase is not None:
+            # an earlier call may have been killed after it made the collection and before its indexes
             copy_indexes(self.manager.client, plan.target, info)
             return self.manager.open(plan.target, self.encoder)
         params = dense_params(info, source.layout.vector)
@@ -206,6 +210,7 @@ class Promotion:
     def _sync_copy(
         self, source: Collection, target: Collection, *, batch_size: int, progress: Progress | None
     ) -> BuildReport:
+        # the 1 is a made-up difference, so that the first pass is always made
         total, passes, last = SyncReport(), 0, SyncReport(written=1)
         while last.differences and passes < PASSES:
             last = sync(source, target, self.encoder, batch_size=batch_size, progress=progress)

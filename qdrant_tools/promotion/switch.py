@@ -62,6 +62,7 @@ def switch_vector(target: Collection, encoder: Encoder | None, state: PromotionS
     With an encoder, points that lack the vector get it first, while `index_passages` into the collection is refused.
     """
     report, lock = SyncReport(), WriteLock(target.client, target.name, successor=f"{target.name} ({target.space})")
+    # as above: a pass counts only if the lock has held all the time
     while encoder is not None and not lock.held:
         lock.acquire()
         report += fill(target, encoder, heartbeat=lock.renew)
@@ -111,6 +112,7 @@ def cleanup(manager: CollectionManager, alias: str) -> list[str]:
     if in_place is not None:
         return _drop_unused_vector(manager, in_place)
     candidates = {name for state in states for name in (state.source, state.target)} - {serving}
+    # another alias may still serve one of them
     served = set(manager.aliases().values())
     dropped = sorted(name for name in candidates if name in manager.names() and name not in served)
     for name in dropped:
@@ -118,6 +120,7 @@ def cleanup(manager: CollectionManager, alias: str) -> list[str]:
     # The state goes last: a cleanup that was killed finds by it what is still to be dropped.
     if any(state.target == serving for state in states):
         remove_state(manager, serving)
+    # a killed switch may have left its mark on the collection that serves
     accept_writes(manager.client, serving)
     return dropped
 
@@ -138,6 +141,7 @@ def _roll_back_collection(
                 "that filled it, to carry them back, or force to serve without them"
             )
         report = SyncReport()
+        # first, because the switch had marked the old collection for good: its writers would be refused
         accept_writes(manager.client, old.name)
         manager.switch_alias(state.alias, old.name)
     mark_retired(manager.client, serving.name, successor=old.name)

@@ -56,6 +56,7 @@ def sync(
         CollectionError: a point of the source has no text to embed; the message names it.
     """
     target.check(encoder)
+    # asked once: where there are no other vectors, no page has to be read a second time for them
     report, other_vectors = SyncReport(), _has_other_vectors(source)
     for records in source.gateway.pages(batch_size=batch_size):
         heartbeat()
@@ -111,6 +112,7 @@ def _different(records: Sequence[models.Record], target: Collection) -> list[mod
     # Payloads decide, not vectors: our own have a hash of the text in them, and others hold the text itself.
     stored = target.gateway.retrieve([plain_id(record.id) for record in records])
     payloads = {plain_id(record.id): record.payload or {} for record in stored}
+    # None is a point that the target lacks, and equals no payload
     return [record for record in records if payloads.get(plain_id(record.id)) != (record.payload or {})]
 
 
@@ -119,6 +121,7 @@ def _removed(source: Collection, target: Collection, batch_size: int) -> Iterato
     for records in target.gateway.pages(batch_size=batch_size, with_payload=False):
         ids = [plain_id(record.id) for record in records]
         stored = {plain_id(record.id) for record in source.gateway.retrieve(ids, with_payload=False)}
+        # also when it is empty: `sync` renews the lock of a switch after every page
         yield [point_id for point_id in ids if point_id not in stored]
 
 

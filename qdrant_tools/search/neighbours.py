@@ -61,7 +61,7 @@ class Nearest:
     """How many there are to find: fewer than requested in a small collection."""
     near: frozenset[PointId]
     least: float
-    """The score from which on a point is as near."""
+    """The lowest score of a point that counts as near."""
     complete: bool
     """Whether `near` holds all such points; not if more points tie than the exact search returned."""
 
