@@ -84,7 +84,7 @@ def full(groups: dict[GroupKey, list[models.ScoredPoint]], grouping: Grouping) -
 def group_keys(payload: dict[str, Any], path: str) -> list[GroupKey]:
     """The distinct groups of one point, none if any of its values cannot name a group."""
     values: list[Any] = value_by_key(payload, path) or []
-    if any(type(value) not in (str, int) for value in values):
+    if any(type(value) not in (str, int) for value in values):  # by exact type: True is an int too
         return []
     return list(dict.fromkeys((type(value) is str, value) for value in values))
 
@@ -167,6 +167,7 @@ def sampled_neighbours(
     ).points
     if len(sample) < 2:
         return [], []
+    # numbers first: they do not compare with UUIDs
     sample = sorted(sample, key=lambda point: (isinstance(point.id, str), point.id))
     ids = [point.id for point in sample]
     requests = [

@@ -51,7 +51,7 @@ def _awaited(name: str) -> Callable[..., Any]:
 def _await_the_rest() -> None:
     """Give every coroutine of `AsyncQdrantBase` the backend's method of the same name."""
     for name, member in inspect.getmembers(AsyncQdrantBase, inspect.iscoroutinefunction):
-        if getattr(AsyncEdgeBackend, name) is member:
+        if getattr(AsyncEdgeBackend, name) is member:  # not defined by the class above
             setattr(AsyncEdgeBackend, name, _awaited(name))
 
 

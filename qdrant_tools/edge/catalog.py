@@ -67,6 +67,7 @@ class CatalogMethods(QdrantBase):
         changes = {name: value for name, value in changes.items() if value is not None}
         collection = self.engine.collection(collection_name)
 
+        # a function, not the settings: another thread may change the metadata before it is applied
         def change(settings: models.CreateCollection) -> models.CreateCollection:
             return merged_settings(settings, changes, collection.name)
 
@@ -212,7 +213,7 @@ class CatalogMethods(QdrantBase):
         self, collection: OpenCollection, operation: qe.UpdateOperation, changes: Mapping[str, Any]
     ) -> None:
         """Add vectors to, or remove them from (None), the shard and the settings."""
-        with collection.building:
+        with collection.building:  # no copy under the old settings may be on its way
             sizes = [params.size for params in changes.values() if isinstance(params, models.VectorParams)]
             collection.restructure(operation, numbers=sum(sizes))
             self.engine.save_settings(collection, lambda settings: with_vectors(settings, changes))
@@ -234,7 +235,7 @@ def _sparse_operation(name: str, config: models.SparseVectorConfig) -> qe.Update
 
 
 def sparse_params(config: models.SparseVectorConfig) -> models.SparseVectorParams:
-    """The collection setting that a sparse vector added later amounts to."""
+    """The setting of a sparse vector that is added later, in the form of those that a collection begins with."""
     index = models.SparseIndexParams(datatype=config.datatype) if config.datatype is not None else None  # type: ignore[arg-type]
     return models.SparseVectorParams(modifier=config.modifier, index=index)
 

@@ -63,6 +63,7 @@ class EmbeddedClient(QdrantClient):
     # In the calls that decide throughput, requests of plain numbers go straight to the engine.
 
     def upsert(self, collection_name: str, points: types.Points, *args: Any, **kwargs: Any) -> types.UpdateResult:
+        # arguments by position are left to QdrantClient, which knows their order
         if args or not isinstance(points, list) or not all(map(_is_plain_point, points)):
             return super().upsert(collection_name, points, *args, **kwargs)
         return self._client.upsert(collection_name, points, **kwargs)
@@ -122,6 +123,7 @@ class EmbeddedClient(QdrantClient):
 
 
 def _is_plain_vector(vector: Any) -> bool:
+    # the first number decides: looking at all would cost what is saved here, and the engine's check does it anyway
     return type(vector) is np.ndarray or (type(vector) is list and len(vector) > 0 and type(vector[0]) is float)
 
 

@@ -59,6 +59,7 @@ class EngineCall:
                 f"the engine stopped inside collection '{self._collection}' ({first_line(error)}): "
                 "usually a damaged file; restore its folder or index it again"
             ) from error
+        # by exact type: the engine raises the bare class, a subclass comes from somewhere else
         if type(error) in (Exception, TypeError, ValueError, OverflowError, UnicodeEncodeError):
             raise translate(error, self._collection) from error
 
@@ -71,6 +72,7 @@ def damaged_on_open(collection: str, folder: Path) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, PlusError) or not (is_panic(error) or type(error) is Exception):
             raise
+        # another process or a full disk: no damage
         if "WouldBlock" in str(error) or any(message in str(error) for message in DISK_FULL):
             raise translate(error, collection) from error
         raise DamagedCollectionError(
@@ -150,7 +152,7 @@ FROM_CALLER = "_raised_by_the_caller"
 
 
 def passing_errors(values: Any) -> Any:
-    """`values`, marked such that what a caller's own iterator raises is not translated."""
+    """`values`; an error that a caller's own iterator raises is marked, so that it is not translated."""
     return _marking_errors(values) if isinstance(values, Iterator) else values
 
 
@@ -221,6 +223,6 @@ def argument_error(method: str, error: BaseException) -> InputError | NotSupport
         return InputError(f"{method}: {brief(first['input'])} is invalid at {path}: {first['msg']}")
     if isinstance(error, RecursionError):
         return InputError(f"{method}: an argument is nested too deep or contains itself: make it flatter")
-    if isinstance(error, AssertionError):
+    if isinstance(error, AssertionError):  # qdrant-client asserts that no unknown argument is left
         return UsageError(f"{method}: {first_line(error)}")
     return InputError(f"{method}: an argument has the wrong type or form ({type(error).__name__}: {first_line(error)})")

@@ -86,6 +86,7 @@ class _Merger:
                 "a formula over a prefetch with mmr: the embedded engine needs all of it as one query"
             )
         if children:
+            # a query over prefetches ranks what they found, and nothing else
             ids = list(dict.fromkeys(hit.id for hits in lists for hit in hits))
             filter_ = _merged_filter(filter_, models.Filter(must=[models.HasIdCondition(has_id=ids)]))
         plain = node.model_copy(update={"prefetch": None})
@@ -157,6 +158,7 @@ def _fused(query: models.FusionQuery | models.RrfQuery, lists: Sequence[Hits]) -
         if len(weights) != len(lists):
             raise InputError(f"rrf has {len(weights)} weights for {len(lists)} prefetches: give one for each")
         scored = [
+            # as on a server: the best hit of a list with weight 1 scores 1/k
             [(hit, 1 / (rank / weight + k - 1) if weight > 0 else 0.0) for rank, hit in enumerate(hits, start=1)]
             for hits, weight in zip(lists, weights, strict=True)
         ]
@@ -190,6 +192,7 @@ def _mmr_order(vectors: Sequence[dict[int, float]], query: dict[int, float], div
     candidates, order = list(range(len(vectors))), list[int]()
     while candidates and len(order) < limit:
         gains = [
+            # the first one is the most relevant, however large the diversity
             relevance[i] if not order else (1 - diversity) * relevance[i] - diversity * redundancy[i]
             for i in candidates
         ]
@@ -219,7 +222,7 @@ def _merged_filter(outer: models.Filter | None, own: Any) -> models.Filter | Non
     clauses = {name: (listed(getattr(outer, name)) + listed(getattr(own, name))) or None for name in names}
     both = [filter_.min_should for filter_ in (outer, own) if filter_.min_should is not None]
     min_should = None
-    if both:
+    if both:  # a filter has only one min_should: the conditions of both, and the larger number
         conditions = [condition for clause in both for condition in clause.conditions]
         min_should = models.MinShould(conditions=conditions, min_count=max(clause.min_count for clause in both))
     return models.Filter(**clauses, min_should=min_should)

@@ -39,6 +39,7 @@ from qdrant_tools.errors import InputError, first_line
 from qdrant_tools.validation import DEEPEST_REQUEST, brief, refuse_nesting
 
 DEFAULT_LIMIT = 10
+# a server's defaults
 RRF_K = 2
 MMR_DIVERSITY = 0.5
 
@@ -192,7 +193,7 @@ class QueryConverter:
             if name not in vector:
                 raise InputError(f"point {point_id} of collection '{source.name}' has no vector {name!r} (not found)")
             vector = vector[name]
-        if source is self.collection:
+        if source is self.collection:  # a point of another collection cannot be among the results
             self.example_ids.add(client_id(records[0].id))
         return client_vector(vector)
 
@@ -201,6 +202,7 @@ class QueryConverter:
         if query.mmr is None:
             return qe.Query.Nearest(vector, using=self.using)
         diversity, candidates = mmr_settings(query.mmr, self.limit)
+        # the engine takes the weight of the relevance, a server that of the diversity
         return qe.Mmr(vector, 1.0 - diversity, candidates, using=self.using)
 
     def _pairs(self, context: Any) -> list[qe.ContextPair]:

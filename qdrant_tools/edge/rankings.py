@@ -25,7 +25,7 @@ from qdrant_tools.errors import NotSupportedError
 from qdrant_tools.records import ScoredIds
 
 Ids = Sequence[str | int]
-UUID_BYTES = np.dtype("V16")
+UUID_BYTES = np.dtype("V16")  # not S16: numpy drops zeros at the end of byte strings
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,7 @@ def joined(parts: Sequence[Rankings]) -> Rankings:
     if len({array.dtype for array in arrays if len(array)}) > 1:
         # integers in one part, UUIDs in another: no array holds both, except as Python objects
         arrays = [np.array(list(PackedIds(array)), dtype=object) for array in arrays]
+    # ids of no hits are an array of objects, which would make all others objects too
     arrays = [array for array in arrays if len(array)] or arrays[:1]
     starts, scores = [np.zeros(1, dtype=np.int64)], [part.scores for part in parts]
     for part in parts:

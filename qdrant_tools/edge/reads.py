@@ -33,7 +33,7 @@ from qdrant_tools.edge.storage.engine import Engine
 from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import InputError
 
-EXTRA_FACETS = 100
+EXTRA_FACETS = 100  # counted beyond the limit, so that one call mostly sees where a row of equal counts ends
 
 
 class ReadMethods(QdrantBase):
@@ -260,6 +260,7 @@ def most_frequent(
     while True:
         engine_limit = min(engine_limit, LARGEST_COUNT)
         counted = shard.facet(qe.FacetRequest(key, limit=engine_limit, exact=exact, filter=condition)).hits
+        # the last value is rarer than the last one that is wanted: nothing behind it can be as frequent
         if len(counted) < engine_limit or engine_limit == LARGEST_COUNT or counted[-1].count < counted[limit - 1].count:
             break
         engine_limit *= 8

@@ -60,6 +60,7 @@ def journaled(method: Callable[P, R]) -> Callable[P, R]:
         self, *arguments = args
         name: Any = arguments.pop(0) if arguments else options["collection_name"]
         rest = {key: value for key, value in options.items() if key != "collection_name"}
+        # no lock is held here: an alias takes the engine's, whose holder may wait for writes
         collection = self.engine.collection(name)  # type: ignore[attr-defined]
         with collection.described(Entry(method.__name__, tuple(arguments), rest)):
             return method(*args, **options)
@@ -92,7 +93,7 @@ class WriteMethods(QdrantBase):
             mode = models.UpdateMode.UPSERT if update_mode is None else upsert_mode(update_mode)
             condition = engine_filter(update_filter)
         needed = collection.upsert_bytes(point_sizes(points, collection.schema))
-        with collection.changing():
+        with collection.changing():  # which points are refused must hold until the others are written
             ids = {point.id for point in converted}
             refused = refused_ids(collection, ids, mode, condition)
             kept = [point for point in converted if point.id not in refused] if refused else converted
@@ -138,6 +139,7 @@ class WriteMethods(QdrantBase):
         payload_column: Iterable[Any] = payload if payload is not None else itertools.repeat(None)
         points = (
             models.PointStruct.model_construct(id=point_id, vector=vector, payload=point_payload)
+            # not strict: the default ids and payloads never end
             for point_id, vector, point_payload in zip(
                 id_column, rows(vectors, batch_size), payload_column, strict=False
             )
@@ -296,6 +298,7 @@ def rows(vectors: Any, block: int) -> Iterator[Any]:
         yield from rows_of(vectors)
     elif isinstance(vectors, np.ndarray):
         for start in range(0, len(vectors), block):
+            # one call converts a whole block, and no more than a block is in memory twice
             yield from vectors[start : start + block].tolist()
     else:
         yield from vectors
@@ -382,4 +385,5 @@ def refused_ids(
     if condition is not None and stored:
         both = qe.Filter(must=[condition, qe.HasIdCondition(stored)])
         refused = stored - set(matching_ids(collection, both, len(stored))[0])
+    # the third mode, UPDATE_ONLY, refuses new points too
     return refused if mode == models.UpdateMode.UPSERT else refused | (ids - stored)

@@ -114,7 +114,7 @@ def dense_vector(vector: Any, size: int, where: str) -> list[float]:
         norm = math.hypot(*vector)  # one pass in C; not finite if any number is not
     except (TypeError, ValueError, OverflowError) as error:
         raise VectorError(f"{where} expects numbers, got {brief(vector)} ({error})") from error
-    if not norm <= FLOAT32_MAX:
+    if not norm <= FLOAT32_MAX:  # not `>`, which NaN escapes; numbers that fit one by one pass the next check
         check_finite(vector, where)
     return vector if isinstance(vector, list) else list(vector)
 
@@ -122,7 +122,7 @@ def dense_vector(vector: Any, size: int, where: str) -> list[float]:
 def check_finite(vector: Any, where: str) -> None:
     """Raise `VectorError` naming the first number that does not fit a finite 32-bit float."""
     for position, value in enumerate(vector):
-        if not abs(value) <= FLOAT32_MAX:
+        if not abs(value) <= FLOAT32_MAX:  # not `>`: NaN must be caught too
             raise VectorError(
                 f"{where}: number {position} is {value}, expected finite 32-bit floats: fix or drop this vector"
             )
@@ -218,7 +218,7 @@ def engine_id(point_id: Any) -> EngineId:
     """Return a point id as the engine takes it: an unsigned 64-bit integer or a UUID. Raises `InputError`."""
     if isinstance(point_id, str):
         try:
-            return str(uuid.UUID(point_id))
+            return str(uuid.UUID(point_id))  # one spelling: with or without hyphens it is the same point
         except ValueError:
             pass
     elif isinstance(point_id, uuid.UUID):
@@ -270,6 +270,7 @@ def json_payload(payload: Any, *, levels: int = DEEPEST_PAYLOAD) -> dict[str, An
 
 
 def _is_json(value: Any, levels: int) -> bool:
+    # by exact type: subclasses, as of enums, are converted and then checked again
     kind = type(value)
     if kind in JSON_SCALARS:
         return kind is not int or -LARGEST_NUMBER <= value <= LARGEST_NUMBER

@@ -96,4 +96,5 @@ def _client_setting(value: Any) -> Any:
 
 def _name(value: Any) -> str:
     """qdrant-client's name of a member of the engine's enums."""
+    # its members have no attribute `name`, only a text such as `Distance.Cosine`
     return str(value).rsplit(".", 1)[-1].lower()

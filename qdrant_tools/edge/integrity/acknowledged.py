@@ -37,7 +37,7 @@ from qdrant_tools.errors import DamagedCollectionError, LocationError
 
 ACKNOWLEDGED_FILE = "progress.bin"
 OVERWRITTEN_FILE = "touched.bin"  # ids of the points whose vectors were overwritten since the last flush
-MOST_OVERWRITTEN = 100_000
+MOST_OVERWRITTEN = 100_000  # 1.6 MB to read at the next opening; beyond it any vector counts as overwritten
 ID_BYTES = 16
 SLOT = 256
 SLOTS = 2
@@ -208,6 +208,7 @@ class AcknowledgedFile:
             raise _damaged(collection, log, f"cannot be read ({error.strerror})") from error
         if expected not in ends:
             raise _damaged(collection, path, f"is cut or changed after {ends[-1].entries if ends else 0} operations")
+        # more than one end: the first is that of the header
         filled = [other for other in open_segments(log) if other != path and len(list(entry_ends(other))) > 1]
         return ends[-1] != expected or bool(filled)
 

@@ -157,6 +157,7 @@ def take_checksums(
     reusable = {ChangedBy.NOTHING, ChangedBy.WRITE} if unchanged else {ChangedBy.NOTHING}
     rows: dict[str, FileChecksum] = {}
     budget = READ_BUDGET
+    # the smallest first: what the budget does not reach are few, large files
     for file in sorted((path for path in files.rglob("*") if path.is_file()), key=content_size):
         name = file.relative_to(files).as_posix()
         changed_by = _changed_by(name, finished)
@@ -223,6 +224,7 @@ def verify_checksums(
         if not file.is_file():
             raise _damaged(collection, file, "is missing")
         try:
+            # vectors are overwritten in place: of such a chunk only the size and the other vectors can be compared
             vectors_changed = written is WrittenSince.VECTORS or (written is WrittenSince.POINTS and overwritten)
             if vectors_changed and expected.length is not None and expected.changed_by is ChangedBy.WRITE:
                 same = file.stat().st_size == expected.size
@@ -242,7 +244,7 @@ def _is_comparable(name: str, expected: FileChecksum, written: WrittenSince) -> 
     if written is WrittenSince.ANYTHING or expected.changed_by is ChangedBy.NOTHING:
         return expected.changed_by is ChangedBy.NOTHING
     if expected.changed_by is ChangedBy.WRITE:
-        return not name.endswith(FREE_BLOCKS)
+        return not name.endswith(FREE_BLOCKS)  # every write changes it
     return expected.changed_by is ChangedBy.FLUSH
 
 
@@ -308,6 +310,7 @@ def checksum_of_blocks(page: Path, number: int, table: npt.NDArray[np.uint8]) ->
     used = np.flatnonzero(np.unpackbits(table[number * blocks // 8 : (number + 1) * blocks // 8], bitorder="little"))
     if not len(used):
         return 0
+    # a page that was cut gives fewer blocks, and so another checksum
     content = np.fromfile(page, np.uint8, (int(used[-1]) + 1) * size)
     content = content[: len(content) // size * size].reshape(-1, size)
     return zlib.crc32(content[used[used < len(content)]].tobytes())
@@ -322,7 +325,7 @@ def bytes_in_use(chunk: Path, number: int, size: int) -> int:
         here = min(max(vectors - number * in_chunk, 0), in_chunk)
         return min(size, here * int(settings["chunk_size_bytes"] // in_chunk))
     except (OSError, ValueError, KeyError, TypeError):
-        return size
+        return size  # unknown: then all of it counts
 
 
 def checksums_of_vectors(chunk: Path, size: int) -> npt.NDArray[np.uint32] | None:
@@ -381,6 +384,7 @@ def checksum_of_file(file: Path) -> int:
     checksum = 0
     for offset, block in _blocks(file, file.stat().st_size):
         if block != ZEROS[: len(block)]:
+            # the offset counts too: holes are skipped, and a block must not pass for one elsewhere
             checksum = zlib.crc32(block, zlib.crc32(offset.to_bytes(8, "little"), checksum))
     return checksum
 

@@ -108,8 +108,9 @@ def entry_ends(path: Path, after: SegmentEnd | None = None) -> Iterator[SegmentE
         size = os.fstat(file.fileno()).st_size // 8 * 8
         while end.bytes + HEADER + CRC < size:
             (length,) = struct.unpack("<Q", _read(file.fileno(), 8, end.bytes))
+            # an entry ends on a multiple of 8 with its CRC
             padded = HEADER + length + -(length + CRC) % 8
-            if end.bytes + padded + CRC > size:
+            if end.bytes + padded + CRC > size:  # a damaged length may be any number
                 return
             entry = _read(file.fileno(), padded + CRC, end.bytes)
             (stored,) = struct.unpack("<I", entry[padded:])
@@ -220,7 +221,7 @@ def crc32c(data: bytes, register: int = 0xFFFFFFFF) -> int:
     columns = np.ascontiguousarray(np.frombuffer(padded, "<u2").reshape(rows, LANE // 2).T)
     state = np.zeros(rows, np.uint32)
     table = _pairs_table()
-    for column in columns:
+    for column in columns:  # two bytes of every lane at a time
         state = (state >> np.uint32(16)) ^ table[(state & np.uint32(0xFFFF)) ^ column]
     return int(_combined(state)) ^ 0xFFFFFFFF
 
@@ -279,7 +280,7 @@ def _zeros_tables(count: int) -> Words:
         for _ in range(count):
             bits = (bits >> np.uint32(8)) ^ one[bits & np.uint32(0xFF)]
     else:
-        half = _zeros_tables(count // 2)
+        half = _zeros_tables(count // 2)  # applied twice
         for _ in range(2):
             bits = (
                 half[0][bits & 0xFF] ^ half[1][(bits >> 8) & 0xFF] ^ half[2][(bits >> 16) & 0xFF] ^ half[3][bits >> 24]

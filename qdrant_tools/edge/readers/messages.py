@@ -157,7 +157,7 @@ class Journal:
     """The writer's end. Its methods are called while nothing else writes to the collection."""
 
     def __init__(self, path: Path, progress: Sequence[ReaderProgress], on_invalid: Callable[[], None]) -> None:
-        self._file = path.open("xb", buffering=0)
+        self._file = path.open("xb", buffering=0)  # a reader must see an entry when the write returns
         self._progress = progress
         self._on_invalid = on_invalid
         self.size = 0

@@ -108,6 +108,7 @@ class Generation:
     def renew(self, reader: int) -> None:
         """Give a reader a new copy, which holds nothing of the journal yet."""
         shutil.rmtree(self.folder / str(reader), ignore_errors=True)
+        # all readers together search with one thread for each CPU
         threads = max(1, (os.cpu_count() or 1) // len(self.progress))
         link_or_copy_shard(self.base, self.folder / str(reader) / SHARD_FOLDER, threads)
         self.progress[reader].offset = 0
@@ -120,7 +121,7 @@ class _Process:
         pairs = [socket.socketpair() for _ in range(1 + REQUESTS_PER_READER)]
         reader_ends = [reader_end for _, reader_end in pairs]
         for own_end, _ in pairs:
-            limit = struct.pack("ll", RESPONSE_TIMEOUT, 0)
+            limit = struct.pack("ll", RESPONSE_TIMEOUT, 0)  # a struct timeval
             own_end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self.orders, *self.requests = [own_end for own_end, _ in pairs]
         numbers = [end.fileno() for end in reader_ends]
@@ -202,6 +203,7 @@ class ReaderPool:
         It is not for the searches of a single thread between writes: this process would only wait meanwhile, and waking
         another one takes as long as a search.
         """
+        # without a lock: a wrong count sends a search elsewhere, which gives the same answer
         thread = threading.get_ident()
         if thread != self._last_thread:
             self._last_thread, self._searches_in_a_row = thread, 0
@@ -234,7 +236,7 @@ class ReaderPool:
 
     def _response(self, slot: _Slot, generation: Generation, content: bytes) -> tuple[bytes, bytes]:
         process = self._processes[slot.reader]
-        journaled = generation.journal.size
+        journaled = generation.journal.size  # read first: what is written later need not be in the answer
         if process is None or slot.reader not in generation.ready:
             raise NotAnsweredError
         if journaled - generation.progress[slot.reader].offset > LARGEST_CATCH_UP:
@@ -332,7 +334,7 @@ class ReaderPool:
             self._scheduled.discard(collection)
             return
         if now - collection.last_write < QUIET and now - since < LONGEST_LOAD:
-            time.sleep(QUIET / 20)
+            time.sleep(QUIET / 20)  # then to the end of the queue: other tasks must not wait for a load
             self._enqueue(lambda: self._make_copies(collection, since))
             return
         self._retire(collection)
@@ -384,7 +386,7 @@ class ReaderPool:
             process.order("open", generation.copy(reader))
             generation.ready.add(reader)
         except (EOFError, OSError) as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # no fault of the reader
                 raise
             self._enqueue(lambda: self._restart(reader, process))
 
@@ -415,6 +417,7 @@ class ReaderPool:
         if self.closed:
             return
         self.closed = True
+        # killed before the thread is joined: it may be waiting for the answer of one
         for process in self._processes:
             if process is not None:
                 process.process.kill()

@@ -55,14 +55,16 @@ class CopiedCollection(OpenCollection):
     """A copy of a collection, written without log and checksums, because nothing is lost with it."""
 
     def __init__(self, copy: CopyInfo) -> None:
+        # not OpenCollection.__init__: it would check and note what a copy does not need
         settings = models.CreateCollection.model_validate_json(copy.settings)
         self.name, self.folder, self.settings = copy.name, copy.shard.parent, settings
         self.schema = vector_schema(copy.name, settings)
         self.call = EngineCall(copy.name)
-        self._writing = self._calling = threading.RLock()
+        self._writing = self._calling = threading.RLock()  # one thread: nobody ever waits
         self._change = threading.local()
         self._shard = qe.EdgeShard.load(str(copy.shard))
         self._journal = None
+        # its links are the collection's own files
         require_unwritten_links(copy.shard)
 
     @contextmanager
@@ -151,7 +153,7 @@ class ServedCopy:
             entry, applied = next_entry
             try:
                 getattr(self._methods, entry.method)(self.collection.name, *entry.arguments, **entry.options)
-                self.broken = self.broken or not applied
+                self.broken = self.broken or not applied  # it failed in the parent
             except PlusError:
                 self.broken = self.broken or applied  # a write that failed in the parent fails here too
             except BaseException:

@@ -52,6 +52,7 @@ def _build_beside(collection: OpenCollection, new_folder: Path, exchange: Exchan
         with collection.recording():
             # no write can happen here, and from the end of the context on every one is recorded: none is missed
             copy_folder(collection.folder / SHARD_FOLDER, new_folder / SHARD_FOLDER)
+        # a close may have waited for the context to end
         built = not collection.closed and _optimize_copy(collection, new_folder / SHARD_FOLDER)
         if built:
             exchange(collection, new_folder)
@@ -119,6 +120,7 @@ class BackgroundBuilds:
                 if time.monotonic() - collection.last_write > QUIET_SECONDS:
                     break
                 time.sleep(QUIET_SECONDS / 10)
+            # a bulk load builds the index itself at its end
             if not collection.closed and self._due(collection):
                 self._build(collection)
         except PlusError as error:

@@ -84,11 +84,13 @@ def run_worker(
     limits = Limits.of(task, content_bytes(shard_folder))
     # -P: not the worker's own folder, whose module names could hide others
     command = [sys.executable, "-P", str(WORKER), task, str(shard_folder), str(limits.memory)]
+    # the child must import the same engine as this process, however it was found
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment, text=True
     )
     errors: list[str] = []
+    # a backtrace may fill its pipe, so a thread reads it; the output is one digit
     reader = threading.Thread(target=_follow_errors, args=(process, errors), daemon=True)
     reader.start()
     started(process)

@@ -138,6 +138,7 @@ def remove_folder(path: Path) -> None:
 def remove_if_empty(path: Path) -> bool:
     """Remove a folder without files, or with only the draft of a description that a crash interrupted."""
     interrupted = path / f"{Mark.CREATING.value}.new"
+    # backwards: what is inside a folder comes before the folder
     inside = sorted(path.rglob("*"), reverse=True)
     if any(child != interrupted and (child.is_symlink() or not child.is_dir()) for child in inside):
         return False
@@ -158,6 +159,7 @@ def _draft_in_description(path: Path) -> Path | None:
     description = read_folder(path).description
     if description is None or not description.draft:
         return None
+    # anybody may have changed the description: only a draft of our own name is removed
     draft = Path(description.draft)
     return draft if draft == draft_of(path, draft) else None
 

@@ -109,7 +109,7 @@ def payload_bytes(payloads: Any) -> int:
     """Bytes of payloads as the engine's log holds them, or a little more."""
     # marshal is a little longer than the engine's encoding, and takes half a microsecond for each payload
     try:
-        return len(marshal.dumps(payloads, 2))
+        return len(marshal.dumps(payloads, 2))  # later versions write a repeated text only once
     except ValueError:  # a date or an array, which is stored as text or a list
         return len(marshal.dumps([json_payload(payload) for payload in payloads], 2))
 
@@ -209,6 +209,7 @@ class Reserve:
         """Raise `LocationError` unless so many bytes are free beside the reserve."""
         if self._size < RESERVE and self.free > 4 * RESERVE:
             self.refill()
+        # the write must leave room for what the reserve still lacks
         free, required = self.free, needed + MARGIN + RESERVE - self._size
         if free < required:
             raise self._full(free, required)

@@ -46,7 +46,7 @@ Settings = models.CreateCollection
 
 @dataclass(frozen=True)
 class FrozenCopy:
-    """A folder of collections that holds one, under its own name, and where the file made of it is drafted."""
+    """A folder with one collection, under its own name. `draft` is where the file made of it is written first."""
 
     name: str
     root: Path
@@ -106,7 +106,7 @@ class Engine:
 
     def collection(self, name: str) -> OpenCollection:
         """The open collection behind a name or an alias. Raises `CollectionNotFoundError`, `DamagedCollectionError`."""
-        # without the lock, because every call of a client comes here
+        # without the lock, because every call of a client comes here; an alias takes the long way
         opened = self._open.get(name) if isinstance(name, str) else None
         if opened is not None and not self.closed and self.pid == os.getpid():
             return opened
@@ -127,6 +127,7 @@ class Engine:
             self._alive()
             if name in self._manifest.collections or name in self._manifest.aliases:
                 kind = "Collection" if name in self._manifest.collections else "Alias"
+                # LlamaIndex looks for "already exists" in the message
                 raise CollectionExistsError(f"{kind} {name} already exists: delete it first or take another name")
             config = engine_config(settings)
             reserve_of(self.root).require(0)
@@ -155,7 +156,7 @@ class Engine:
             entry = self._manifest.collections[name]
             others = {other: row for other, row in self._manifest.collections.items() if other != name}
             aliases = {alias: target for alias, target in self._manifest.aliases.items() if target != name}
-            reserve_of(self.root).spend()
+            reserve_of(self.root).spend()  # the manifest is written anew, and dropping must work on a full disk
             # the manifest first: a crash from here on leaves a folder that the next open removes
             self._location.save(others, aliases)
             opened = self._open.pop(name, None)
@@ -214,12 +215,12 @@ class Engine:
         collection = self.collection(name)
         with self.scratch_folder(collection, draft_beside=file) as scratch:
             root, folder = scratch / "root", uuid.uuid4().hex
-            with collection.building:
+            with collection.building:  # a build records the writes too, and there is one record
                 try:
                     with collection.recording():
                         copy_folder(collection.folder / SHARD_FOLDER, root / COLLECTIONS_FOLDER / folder / SHARD_FOLDER)
                         settings = settings_row(collection.settings)
-                finally:
+                finally:  # recorded for the pause alone: nothing is replayed on this copy
                     collection.stop_recording()
             write_location(root, collection.name, folder, settings)
             yield FrozenCopy(collection.name, root, draft_of(scratch, file))
@@ -242,6 +243,7 @@ class Engine:
         before = collection.folder
         copy = collection.open_copy(folder)
         try:
+            # the engine's lock before the collection's, as in `close` and `flush`
             with self._mutex, collection.exchanged(copy, folder):
                 self._replace_entry(collection, folder=folder.name)
         except BaseException:
@@ -272,7 +274,7 @@ class Engine:
     def close(self) -> None:
         """Flush and close every collection and let the folder go."""
         with self._mutex:
-            if self.closed or self.pid != os.getpid():
+            if self.closed or self.pid != os.getpid():  # in a forked child the files are its parent's
                 return
             self.closed = True
             if self.readers is not None:
@@ -306,6 +308,7 @@ def acquire(root: Path, *, create: bool = True) -> Engine:
     root = resolved(root)
     with _registry:
         engine = _engines.get(root)
+        # after a fork the entry is the parent's: a child must not use what its parent has open
         if engine is None or engine.closed or engine.pid != os.getpid():
             engine = _engines[root] = Engine(root, create=create)
         engine.users += 1
@@ -321,6 +324,7 @@ def release(engine: Engine) -> None:
             engine.close()
 
 
+# closed in order, a collection needs no child process at its next opening
 @atexit.register
 def _close_all() -> None:
     with _registry:

@@ -71,6 +71,7 @@ def content_size(file: Path) -> int:
         return 0
     if not stat.S_ISREG(status.st_mode):
         return 0
+    # `st_blocks` counts 512 bytes each, whatever the blocks of the file system are
     return min(status.st_size, getattr(status, "st_blocks", status.st_size) * 512)
 
 
@@ -92,6 +93,7 @@ def _copy_sparse(source: str, target: str) -> str:
         return shutil.copyfile(source, target)
     with open(source, "rb") as reading, open(target, "wb") as writing:
         size = os.fstat(reading.fileno()).st_size
+        # first the size: a hole at the end is copied as well
         writing.truncate(size)
         end = 0
         while end < size:
@@ -126,6 +128,7 @@ def link_or_copy_shard(source: Path, target: Path, search_threads: int) -> None:
     shutil.copytree(source, target, copy_function=_link_or_copy, ignore=shutil.ignore_patterns(LOG_FOLDER))
     config = target / SHARD_CONFIG_FILE
     changes = {"wal_enabled": False, "max_search_threads": search_threads}
+    # safe to change: this file is a copy, only those in NEVER_WRITTEN are links
     config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), **changes}), encoding="utf-8")
 
 
@@ -151,6 +154,7 @@ def require_unwritten_links(shard: Path) -> None:
         return
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
         for line in maps:
+            # a path may contain spaces: it is everything from the first slash on
             path = Path(line.rstrip("\n").partition("/")[1] + line.rstrip("\n").partition("/")[2])
             if path.name in NEVER_WRITTEN and line.split()[1].startswith("rw") and path.is_relative_to(shard):
                 raise DamagedCollectionError(f"the engine maps '{path}' for writing: it cannot be shared")
@@ -199,6 +203,7 @@ class FolderLock:
         self._file.flush()
 
     def release(self) -> None:
+        # the file stays: a process that has just opened it would lock one without a name
         if not self._file.closed:
             # unlocked by hand, because a forked child may still hold the same open file
             portalocker.unlock(self._file)
@@ -207,6 +212,7 @@ class FolderLock:
 
 def _open_lock_file(path: Path) -> IO[str]:
     try:
+        # not "w": that would erase the holder's pid before the lock is tried
         return open(path, "a+", encoding="utf-8")
     except OSError as error:
         raise LocationError(f"folder '{path.parent}' cannot be written ({error.strerror}): choose another") from error

@@ -135,6 +135,7 @@ class Location:
             self._undo(before, after, deleted)
             raise
         self.manifest = after
+        # only now: beside a manifest of its own generation it would look as if that one had been put back
         with _failure_is_a_warning(self.root / PREVIOUS_FILE):
             before.save(self.root, PREVIOUS_FILE)
 
@@ -154,7 +155,7 @@ class Location:
             with suppress(LocationError):
                 clear_mark(self.path(folder))
         with suppress(LocationError):
-            if Manifest.load(self.root).generation == after.generation:
+            if Manifest.load(self.root).generation == after.generation:  # it was saved before the failure
                 # a generation of its own: two manifests of one generation would differ
                 self.manifest = replace(before, generation=after.generation + 1)
                 self.manifest.save(self.root)
@@ -191,6 +192,7 @@ class Location:
         for folder in folders:
             if folder.path.name in named:
                 continue
+            # only if the description can be read: a damaged folder is kept, whatever its mark
             if folder.description is not None and folder.mark is not Mark.SETTLED:
                 remove_folder(folder.path)
             elif not (folder.mark is None and remove_if_empty(folder.path)):
@@ -213,7 +215,7 @@ def _rolled_forward(manifest: Manifest, folders: list[CollectionFolder]) -> Mani
         description = descriptions.get(entry.folder)
         if description is not None and description.generation == manifest.generation + 1:
             entries[name] = replace(entry, settings=description.settings, generation=description.generation)
-    if entries == manifest.collections and manifest.generation:
+    if entries == manifest.collections and manifest.generation:  # generation 0 is version 1, or a new folder
         return manifest
     return Manifest(entries, manifest.aliases, manifest.generation + 1) if entries else manifest
 

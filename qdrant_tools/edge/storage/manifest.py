@@ -122,6 +122,7 @@ class Manifest:
     @cached_property
     def aliases_by_collection(self) -> dict[str, tuple[str, ...]]:
         aliases: dict[str, tuple[str, ...]] = {}
+        # sorted, because descriptions are compared: the order must not count
         for alias, target in sorted(self.aliases.items()):
             aliases[target] = (*aliases.get(target, ()), alias)
         return aliases
@@ -154,8 +155,10 @@ def _document(path: Path, expected: str, advice: str) -> dict[str, Any]:
         version = _count(document["version"])
     except OSError as error:
         raise LocationError(f"'{path}' cannot be read: {error.strerror}") from error
+    # a damaged file may hold anything: no JSON, no object, lists nested without end
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LocationError(f"'{path}' is damaged ({_reason(error)}){advice}") from error
+    # before the checksum, which a newer release may compute in another way
     if version > VERSION:
         raise LocationError(
             f"'{path}' is version {version} of {expected!r}, this release reads up to version {VERSION}: install a "

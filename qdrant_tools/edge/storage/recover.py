@@ -92,7 +92,7 @@ def recover(root: Path | str, *, dry_run: bool = False) -> Recovery:
 
 
 class _Plan:
-    """The manifest that the files of a folder amount to.
+    """The new manifest, worked out from the files of a folder.
 
     `current` is the manifest if it can be used, `base` the newest one that can be read.
     """
@@ -146,6 +146,7 @@ class _Plan:
             refuse_older_manifest(self.root, manifest, self.folders)
             return None, manifest
         except LocationError as error:
+            # without the advice at the end of the message, which is to run this very command
             return str(error).split("; nothing was changed")[0], None
 
     def _newest_readable(self) -> Manifest | None:
@@ -197,6 +198,7 @@ class _Plan:
         """Give every claim a name: the newest one the name that it claims."""
         named = {} if self.current is None else self.current.named_folders()
         taken = set() if self.current is None else {*self.current.collections, *self.current.aliases}
+        # the folder's name breaks ties, so that every run decides the same
         for claim in sorted(claims, key=lambda claim: (-claim.generation, claim.path.name)):
             if claim.path.name in named:
                 self.claims[named[claim.path.name]] = claim
@@ -222,6 +224,7 @@ class _Plan:
             return dict(self.current.aliases), {}
         aliases = {} if self.base is None else dict(self.base.aliases)
         base_generation = -1 if self.base is None else self.base.generation
+        # the newest last: of two that claim one alias it keeps it
         for name, claim in sorted(self.claims.items(), key=lambda item: item[1].generation):
             if claim.generation > base_generation and name not in self.formerly:
                 aliases = {alias: target for alias, target in aliases.items() if target != name}
@@ -255,6 +258,7 @@ def _claim_of(path: Path, description: Description, *, certain: bool = True) -> 
 def _free_name(name: str, taken: set[str]) -> str:
     number, free = 1, name
     while free in taken:
+        # a name has at most 255 characters
         free = f"{name[:230]}-recovered" if number == 1 else f"{name[:230]}-recovered-{number}"
         number += 1
     return free

@@ -60,13 +60,14 @@ class OpenCollection:
         self.building = threading.Lock()
         self._builder: subprocess.Popen[str] | None = None
         self.last_write = 0.0
-        # always in this order: writing, then calling
+        # always in this order: writing, then calling. Re-entrant: a build and a reload flush while they hold both
         self._writing = threading.RLock()
         self._calling = threading.RLock()
         self._record: list[tuple[qe.UpdateOperation, bool]] | None = None
         self._replayed = 0
         self._estimate = ChangeEstimate(folder / SHARD_FOLDER, self.schema)
         self._journal: Journal | None = None
+        # for each thread its own: several may be inside `described` at once
         self._change = threading.local()
         self._require_files()
         self.reserve = reserve_of(folder.parent.parent)
@@ -76,7 +77,7 @@ class OpenCollection:
         self._shard: qe.EdgeShard | None = None
         try:
             self._open(fresh=fresh)
-        except BaseException:
+        except BaseException:  # a panic of the engine is no Exception
             self.integrity.close(clean=False)
             self._close_shard()
             raise
@@ -109,7 +110,7 @@ class OpenCollection:
     def _open_in_child(self) -> None:
         """After a crash, open the shard in a child process first: some damage ends the process that opens it."""
         shard_folder = self.folder / SHARD_FOLDER
-        if not sys.executable:
+        if not sys.executable:  # Python inside another program may not know its own: no child then
             return
         outcome = run_worker("open", shard_folder)
         if outcome.disk_full:
@@ -128,6 +129,7 @@ class OpenCollection:
         shard_folder = folder / SHARD_FOLDER
         with damaged_on_open(self.name, shard_folder):
             shard = qe.EdgeShard.load(str(shard_folder), engine_config(settings))
+            # some damage opens without an error, and with fewer points
             self.point_count.verify(self.name, shard.info().points_count)
         return shard
 
@@ -209,6 +211,7 @@ class OpenCollection:
             with self.hold() as shard:
                 needed = self._estimate.schema_change(shard, self.reserve.free, numbers, indexes)
             self.reserve.require(needed)
+            # a kill from here on may leave files changed that writes of points never change: that is no damage
             self.integrity.before_any_change()
             self._apply(operation)
             self.flush()
@@ -234,6 +237,7 @@ class OpenCollection:
             # one that failed may have changed some points before it did
             if self._record is not None:
                 self._record.append((operation, applied))
+            # a failed one too: it fails in the readers as well
             self._append_to_journal(applied=applied)
             self.last_write = time.monotonic()
 
@@ -242,7 +246,7 @@ class OpenCollection:
     def flush(self) -> None:
         """Make everything written so far survive a power failure, not only the end of the process."""
         with self._writing, self.hold() as shard:
-            clean = self.integrity.clean
+            clean = self.integrity.clean  # nothing was written: the checksums stay as they are
             self.reserve.spend()
             if not clean:
                 self.integrity.before_any_change()
@@ -270,6 +274,7 @@ class OpenCollection:
             return built
 
     def _settings_fingerprint(self) -> str:
+        # the engine does not know the metadata: changing them makes no build due
         row = self.settings.model_dump_json(exclude={"metadata"}, exclude_none=True)
         return hashlib.sha256(row.encode()).hexdigest()[:16]
 
@@ -309,9 +314,9 @@ class OpenCollection:
         if self._journal is None:
             return
         entry = getattr(self._change, "entry", None)
-        if entry is None:
+        if entry is None:  # a change of the schema, which no entry can express
             self._invalidate_journal()
-        elif self._change.applied is None:  # the first operation of this change
+        elif self._change.applied is None:  # the first operation: one entry stands for the whole change
             self._change.applied = applied
             self._journal.append(entry, applied=applied)
 
@@ -368,11 +373,11 @@ class OpenCollection:
                 point_count.flushed(copy.info().points_count)
                 integrity = Integrity(self.name, folder, folder / SHARD_FOLDER)
                 integrity.flushed()
-                if not written:
+                if not written:  # otherwise some points lie outside the index that was built
                     point_count.optimized(self._settings_fingerprint())
                 yield
                 unused, self._shard = old, copy
-                self.integrity.close(clean=False)
+                self.integrity.close(clean=False)  # the old files are removed next: not worth any checksums
                 self.folder, self.point_count, self.integrity = folder, point_count, integrity
                 self._estimate = ChangeEstimate(folder / SHARD_FOLDER, self.schema)
                 self._invalidate_journal()
@@ -400,11 +405,12 @@ class OpenCollection:
 
         The caller holds `building`, so that no copy under the old settings is on its way.
         """
-        engine_config(settings)
+        engine_config(settings)  # raises for settings that the engine lacks, before anything is closed
         with self._writing, self.hold() as shard:
             self.flush()
             self.integrity.before_any_change()
             self._invalidate_journal()
+            # closed first: the engine opens no folder twice
             shard.close()
             self._shard = None
             try:
@@ -414,6 +420,7 @@ class OpenCollection:
                 raise
             finally:
                 if self._shard is not None:
+                    # new settings change the engine's configuration, not the points
                     self.integrity.flushed(unchanged=True)
             self.adopt(settings)
 
@@ -428,7 +435,7 @@ class OpenCollection:
     def close(self, *, discard: bool = False) -> None:
         """Close the shard; `discard` skips making it durable because its folder is removed next."""
         builder = self._builder
-        if builder is not None:
+        if builder is not None:  # nobody would take over what it builds
             builder.kill()
         with self._writing, self._calling:
             shard, flush = self._shard, not discard

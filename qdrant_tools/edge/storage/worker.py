@@ -12,7 +12,7 @@ import sys
 
 import qdrant_edge as qe
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1  # from Linux' sys/prctl.h: Python has no name for it
 
 
 def end_with_parent() -> None:
@@ -27,6 +27,7 @@ def limit_memory(limit: int) -> None:
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        # not RLIMIT_AS, which counts mapped files too; beyond the hard limit it cannot be set, and need not
         if hard == resource.RLIM_INFINITY or limit <= hard:
             resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
