@@ -211,6 +211,7 @@ class MtebSearch:
             candidates = [point_id(passage) for passage in top_ranked.get(query, ())]
             only = models.Filter(must=[models.HasIdCondition(has_id=list(candidates))])
             k = min(top_k, max(1, len(candidates)))  # Qdrant refuses a limit of 0
+            # exact, because the graph may miss a candidate and every one must get a score
             hits = search_vectors(self.collection, vector[None], k=k, exact=True, filter=only, fields=(), text=False)
             results[query] = _scores(hits[0])
         return results
@@ -240,6 +241,7 @@ def _meta(encoder: Encoder, experiment: Mapping[str, Any]) -> Any:
     build = hashlib.sha256(np.asarray(probe, np.float32).tobytes()).hexdigest()[:12]
     return ModelMeta.create_empty(
         {
+            # mteb demands organization/name: a / inside the name would make three parts of it
             "name": f"llama-index-embed-plus/{name.replace('/', '_')}",
             "revision": f"{identity or name}-{build}",
             "embed_dim": encoder.dimension,

@@ -117,7 +117,7 @@ def read_qa_dataset(path: str | Path) -> QADataset:
     """
     try:
         return from_qa_dataset(json.loads(Path(path).read_text(encoding="utf-8-sig")))
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # json.loads recurses into nested brackets
         raise InputError(
             f"{path} is not an EmbeddingQAFinetuneDataset (queries, corpus, relevant_docs): {error}"
         ) from error
@@ -132,6 +132,7 @@ def write_qa_dataset(
         InputError: a query id occurs twice.
         UsageError: the file cannot be written.
     """
+    # for its check that no id occurs twice
     texts_by_id(queries)
     dataset = QADataset(tuple(queries), qrels, tuple(passages))
     write_text(path, json.dumps(dataset.as_row(), indent=4, ensure_ascii=False))
@@ -158,6 +159,7 @@ def evaluate_retriever(
     for query in queries:
         if qrels.get(query.id):
             ids = dict.fromkeys(hit.node.node_id for hit in retriever.retrieve(query.text))
+            # by rank: a retriever's own scores may be distances, or missing
             run[query.id] = {node: 1.0 / rank for rank, node in enumerate(ids, start=1)}
     return report_of(run, qrels, queries=queries, k=k, name=name)
 

@@ -81,6 +81,7 @@ class RetrievalRecorder:
     def start(self) -> RetrievalRecorder:
         """Begin to record, for the whole process."""
         if self._writer is None:
+            # a daemon: Python waits for other threads before it calls atexit, and this one ends only by stop()
             self._writer = threading.Thread(target=self._write_until_stopped, name="embed-plus-recorder", daemon=True)
             self._writer.start()
             atexit.register(self.stop)
@@ -93,6 +94,7 @@ class RetrievalRecorder:
             return
         atexit.unregister(self.stop)
         dispatcher = get_dispatcher()
+        # before the end mark, so that hardly any entry comes behind it; the dispatcher has no method to remove one
         dispatcher.span_handlers = [handler for handler in dispatcher.span_handlers if handler is not self._spans]
         self._write_now.set()
         self._waiting.put(None)
@@ -144,6 +146,7 @@ class RetrievalRecorder:
         for hit in hits:
             recorded = _RecordedHit(hit, self._forget)
             recorded.key, recorded.search_id = id(hit), search_id
+            # by id(): LlamaIndex's hits cannot be hashed
             self._recorded_hits[recorded.key] = recorded
 
         def write(log: RetrievalLog) -> None:
@@ -171,12 +174,13 @@ class RetrievalRecorder:
             batch += self._take_waiting(MAX_BATCH - 1)
             stopped = None in batch
             self._write([write for write in batch if write is not None])
-            for _ in batch:
+            for _ in batch:  # after the write, because flush() waits for it
                 self._waiting.task_done()
 
     def _take_waiting(self, limit: int) -> list[_Write | None]:
         """Take up to `limit` entries that wait."""
         entries: list[_Write | None] = []
+        # only one thread takes entries at a time, so what is there stays there until get()
         while len(entries) < limit and not self._waiting.empty():
             entries.append(self._waiting.get())
         return entries
@@ -241,8 +245,10 @@ class _RetrievalSpans(BaseSpanHandler[Any]):
         tags: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        # below a recorded search: a retriever that asks another one
         if parent_id in self.inside:
             self.inside.add(id_)
+        # the dispatcher names a span after the method: "VectorIndexRetriever.retrieve-<uuid>"
         elif isinstance(instance, BaseRetriever) and id_.partition("-")[0].endswith((".retrieve", ".aretrieve")):
             self.inside.add(id_)
             self.outermost[id_] = instance

@@ -75,6 +75,7 @@ class PassageVectorStore(_CollectionStore):
         nodes = [self._node(point) for point in response]
         return VectorStoreQueryResult(
             nodes=nodes,
+            # get_nodes of the store comes here too, with points that have no score
             similarities=[getattr(point, "score", 1.0) for point in response],
             ids=[node.node_id for node in nodes],
         )

@@ -56,6 +56,7 @@ class VectorCache:
         self._lock = threading.Lock()
         with self._errors_translated("opened"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            # no isolation level: _transaction begins transactions itself; _lock keeps threads apart
             self._database = sqlite3.connect(
                 self.path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None
             )
@@ -76,6 +77,7 @@ class VectorCache:
         """Store vectors under their keys, in one transaction; a key that is already there keeps its vector."""
         rows = [(key, np.ascontiguousarray(vector, np.float32).tobytes()) for key, vector in vectors.items()]
         with self._lock, self._errors_translated("written"), self._transaction():
+            # another process may have stored the same text meanwhile
             self._database.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
 
     def __len__(self) -> int:
@@ -90,6 +92,7 @@ class VectorCache:
     def _prepare(self) -> None:
         """Recognise the file, or make an empty one into a cache."""
         with self._transaction():
+            # under the write lock: of two processes that open a new file, one makes the table
             application, version = (
                 self._database.execute(f"PRAGMA {pragma}").fetchone()[0]
                 for pragma in ("application_id", "user_version")
@@ -97,23 +100,24 @@ class VectorCache:
             if self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
                 self._database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 self._database.execute(f"PRAGMA user_version = {FORMAT}")
+                # without rowids the table is its own index on the key
                 self._database.execute("CREATE TABLE vectors (key TEXT PRIMARY KEY, vector BLOB) WITHOUT ROWID")
             elif (application, version) != (APPLICATION_ID, FORMAT):
                 what = f"format {version}" if application == APPLICATION_ID else "another program's database"
                 raise CacheError(
                     f"vector cache {self.path} is {what}, expected format {FORMAT}: delete it, or name another file"
                 )
+        # SQLite refuses to change these two inside a transaction
         self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute(
-            "PRAGMA synchronous = NORMAL"
-        )  # power loss may lose the last vectors, which are computed again
+        # power loss may lose the last vectors, which are computed again
+        self._database.execute("PRAGMA synchronous = NORMAL")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._database.execute("BEGIN IMMEDIATE")  # takes the write lock now: a later upgrade could not wait
         try:
             yield
-        except BaseException:
+        except BaseException:  # Ctrl-C too: an open transaction would lock out every other process
             self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")

@@ -93,6 +93,7 @@ class PlusEmbedding(BaseEmbedding):
     truncate_dim: int | None = _fixed(None, "Keep only the first components of a vector.")
 
     space: str = _fixed("", "Identity of the vector space, name@12hex.")
+    # not fixed: the model may be opened as another build here, see _open
     build: str = Field(default="", description="How the numbers are computed, such as onnx-int8.")
     dimension: int = _fixed(0, "Length of a vector.")
 
@@ -165,6 +166,7 @@ class PlusEmbedding(BaseEmbedding):
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Give every node an embedding; nodes that carry one of this space for their present text keep it."""
+        # hashing the texts of many nodes would hold up the event loop
         stale = await asyncio.to_thread(self._stale, nodes)
         embeddings = await self.aget_text_embedding_batch([node.text for node in stale], **kwargs)
         await asyncio.to_thread(set_embeddings, stale, embeddings)
@@ -176,6 +178,7 @@ class PlusEmbedding(BaseEmbedding):
         return _rebuild, (type(self), fields)
 
     def __copy__(self) -> Any:
+        # a copy stays in this process: it shares caches and callbacks, and opens its own encoder
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields})
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
@@ -205,6 +208,7 @@ class PlusEmbedding(BaseEmbedding):
         return _run(self._embed_with(_call, role, check_texts(texts), show_progress))
 
     async def _aembed(self, role: Role, texts: Sequence[str], show_progress: bool = False) -> list[Embedding]:
+        # one text is checked sooner than a thread is reached
         checked = check_texts(texts) if len(texts) == 1 else await asyncio.to_thread(check_texts, texts)
         return await self._embed_with(_await, role, checked, show_progress)
 

@@ -60,8 +60,10 @@ class EncoderService:
         """The encoder, opened if it was not yet."""
         if self._encoder is None:
             with self._opening:
-                if self._encoder is None:
+                if self._encoder is None:  # still: another thread may have opened it while this one waited
+                    # the cache first: a wrong path fails before a model is loaded
                     self._cache = self._open_cache() if self._open_cache is not None else None
+                    # the encoder last: the check outside the lock reads it
                     self._encoder = self._open_encoder()
         return self._encoder
 
@@ -219,6 +221,7 @@ class Coalescer:
                 self._changed.wait_for(lambda: len(self._waiting) >= self._last_size, WINDOW_SECONDS)
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
             self._last_size = len(batch)
+            # under the same lock as the queue: who comes later is seen by the next round, or finds nobody busy
             self._busy = bool(batch)
             return batch
 
@@ -243,6 +246,7 @@ class Coalescer:
 
 def _deliver(answers: list[_Answer]) -> None:
     """Hand over the answers. Each event loop is woken once, with all answers for it."""
+    # A future of asyncio may be set only by the thread of its loop.
     by_loop: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
     for request, answer in answers:
         if request.loop is None:
