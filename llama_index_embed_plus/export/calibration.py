@@ -29,6 +29,7 @@ from llama_index_embed_plus.export.onnx_writer import GraphWriter, save_model
 from llama_index_embed_plus.export.weights import Array, EncoderWeights, Linear
 from llama_index_embed_plus.models.spec import EncoderSpec
 
+# What agreed best with fp32 at each tap of all-MiniLM-L6-v2; the projection, which it lacks, follows the others.
 _ALPHA: Mapping[TapKind, float] = {"qkv": 1.0, "context": 0.75, "up": 0.75, "projection": 0.75}
 # Room above the measured range. Attention over random tokens is flatter than over text, so its context is smaller.
 _HEADROOM: Mapping[TapKind, float] = {"context": 1.5}
@@ -43,6 +44,7 @@ def calibrate(weights: EncoderWeights, frame: Frame) -> dict[Tap, Range]:
     padding = weights.padding_id or 0
     words = np.setdiff1d(common_words(len(weights.words)), [padding])
     extremes = np.setdiff1d(extreme_words(weights.words, lambda table: embedded(weights, table)), [padding])
+    # with numbered padding, no token ever gets a position up to padding_id
     positions = len(weights.positions) - (0 if weights.padding_id is None else weights.padding_id + 1)
     frame = replace(frame, room=min(frame.room, LONGEST, positions - len(frame.before) - len(frame.after)))
 
@@ -114,6 +116,7 @@ def sequences(words: NDArray[np.int64], extremes: NDArray[np.int64], frame: Fram
 def _bodies(
     generator: np.random.Generator, words: NDArray[np.int64], extremes: NDArray[np.int64], *, longest: int
 ) -> Iterator[NDArray[np.int64]]:
+    # length 0 is a text of special tokens alone
     for length in [*range(min(9, longest))] * 6 + np.linspace(1, longest, 64).astype(int).tolist():
         yield generator.choice(words, length)
     for length in np.linspace(2, longest, 6).astype(int).tolist() * 3:
@@ -130,6 +133,7 @@ def common_words(vocabulary: int) -> NDArray[np.int64]:
 
 def extreme_words(table: Array, embed: Callable[[Array], Array]) -> NDArray[np.int64]:
     """Return the words whose embedding, as `embed` turns table rows [n, width] into it, is largest in some channel."""
+    # by chunks, as the embedded table may be large: the extremes are among those of the chunks
     words = np.arange(0)
     for start in range(0, len(table), _CHUNK):
         words = np.concatenate([words, start + _largest(embed(table[start : start + _CHUNK]))])
@@ -150,6 +154,7 @@ def peaks(
         path = save_model(model, Path(folder) / "model.onnx")[0]
         session = open_session(path, cores(), providers=providers(None), int8=False)
         inputs = input_names(session, "the graph")
+        # one at a time: in a padded batch, states of padding would be measured as well
         for ids in texts:
             batch = TokenBatch(ids, np.ones_like(ids))
             for name, tensor in zip(names, session.run(names, feed(inputs, batch)), strict=True):

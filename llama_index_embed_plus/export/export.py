@@ -1,7 +1,7 @@
 """A checkpoint -> an artifact that serves without torch, with a report of how well it agrees with the original.
 
 `export_onnx` writes the graph (built from the weights for the BERT family, traced for every other model), measures it
-on real texts against the original, and seals the folder.
+on real texts against the original, and writes the manifest.
 
 Guarantees: a graph outside its bound is not written unless forced; nothing is half-written; both builds embed the same
 texts, and the figures say nothing about other texts than these. Does not know: how graphs are made (`graph`, `rewrite`,
@@ -111,7 +111,7 @@ def export_onnx(
 
     Args:
         precision: `int8` writes the fp32 graph too, for machines on which int8 gives other vectors.
-        force: Seal the artifact even if the graph is outside its bound. The report says so.
+        force: Write the artifact even if the graph is outside its bound. The report says so.
 
     Raises:
         ParityError: The graph is outside its bound and not forced. Nothing is left behind.
@@ -145,7 +145,7 @@ def export_onnx(
                 raise ParityError(f"{report.summary()}; outside {BOUNDS[name]}, nothing was written (force writes it)")
             builds[built.build] = {"file": FILES[name], "opset": opset, "parity": asdict(report)}
             checks[built.build] = self_check.record(built.backend, built.tokenizer)
-        # The manifest comes last: it makes the folder an artifact and seals the other files.
+        # The manifest comes last: it makes the folder an artifact and holds the hashes of all other files.
         write_json(draft / self_check.FILE, checks)
         artifact.write_manifest(draft, spec=source.spec, builds=builds, name=source.spec.name)
     return report
@@ -158,6 +158,7 @@ def _write_graph(source: Identity, draft: Path, precision: Precision) -> int:
     model = _graph(source, precision, draft / FILES["fp32"])
     (draft / FILES[precision]).parent.mkdir(exist_ok=True)
     save_model(model, draft / FILES[precision])
+    # the domain of the standard operators has two spellings
     return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
@@ -200,6 +201,7 @@ def _reference(
     """Embed the texts with torch. None: there is no torch, or there are no weights for it."""
     if not (_has_torch() and _has_weights(source)):
         return None
+    # on the CPU, where the graph runs: speeds are compared too
     encoder = open_encoder(model, backend="torch", device="cpu", overrides=overrides)
     encoder.quiet = True
     return embed(encoder, texts, progress=progress)
@@ -215,6 +217,7 @@ def _has_torch() -> bool:
 
 def _size(path: Path) -> int:
     """Return the bytes of a graph, with the files beside it that hold its weights."""
+    # model.onnx.data, if there is one, begins with the name of the graph
     return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
 
 
@@ -296,6 +299,7 @@ def sample_texts(limit: int = 160) -> list[str]:
 
 def _nearest(vectors: Vectors, k: int) -> NDArray[np.int64]:
     scores = vectors @ vectors.T
+    # every text is nearest to itself
     np.fill_diagonal(scores, -np.inf)
     return np.asarray(np.argpartition(-scores, k - 1, axis=1)[:, :k])
 

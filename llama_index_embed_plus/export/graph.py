@@ -98,9 +98,11 @@ def _fold_layer(layer: Layer, head_size: int) -> Layer:
     return replace(
         layer,
         query=Linear(layer.query.weight / root, _bias(layer.query) / root),
+        # softmax ignores what is added to a whole row of scores
         key=Linear(layer.key.weight, None),
         value=Linear(layer.value.weight, None),
         output=Linear(layer.output.weight, _bias(layer.output) + _bias(layer.value) @ layer.output.weight),
+        # the second feed-forward bias comes in with the residual; `up` takes it out of its own input again
         attention_norm=replace(layer.attention_norm, shift=layer.attention_norm.shift + down_bias),
         up=Linear(layer.up.weight, _bias(layer.up) - down_bias @ layer.up.weight),
         down=Linear(layer.down.weight, None),
@@ -121,6 +123,7 @@ _LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's
 
 def reads_first_only(spec: EncoderSpec) -> bool:
     """Whether the pooling reads nothing but the state of the first token."""
+    # without the prompt, the first token that counts is a later one
     return spec.pooling == (CLS,) and spec.include_prompt
 
 
@@ -192,6 +195,7 @@ class HeadWriter:
 
     def _sum(self, weight: str) -> str:
         """Return the sum [B, H] of the states [S, B, H] under weights [B, S]."""
+        # a product will do: in this network the states of padding are finite
         return self.graph("ReduceSum", self.graph("Mul", self.states, self._column(weight)), int64(0), keepdims=0)
 
     def _column(self, weight: str) -> str:
@@ -221,6 +225,7 @@ class HeadWriter:
     def _activate(self, vectors: str, name: str) -> str:
         if name == "identity":
             return vectors
+        # Gelu belongs to the standard operators since opset 20
         return self.graph({"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoid", "gelu": "Gelu"}[name], vectors)
 
     def _unit(self, vectors: str, *, output: str | None = None) -> str:

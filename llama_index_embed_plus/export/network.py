@@ -31,6 +31,7 @@ from llama_index_embed_plus.export.onnx_writer import GraphWriter, int64
 from llama_index_embed_plus.export.weights import Array, EncoderWeights, Layer, Linear, Norm
 
 IDS, MASK = "input_ids", "attention_mask"
+# Finite: (mask - 1) * inf is NaN for every real token.
 _MASKED = np.float32(1e9)
 
 
@@ -40,8 +41,10 @@ TapKind = Literal["qkv", "context", "up", "projection"]
 Tap = tuple[int, TapKind]
 """A tensor with one scale: (layer number, kind). The embedding projection counts as layer -1."""
 
+# onnxruntime's fast kernels multiply unsigned activations by signed weights, so 0 is step 128
 _CENTRE = np.uint8(128)
 _TINY = 1e-12
+# shares of the largest weight of a column that are tried as the end of its scale
 _CLIPPED_TO = np.linspace(1.0, 0.8, 21)
 
 
@@ -98,6 +101,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "gelu_pytorch_tanh": _TANH_GELU,
     "quick_gelu": Activation("QuickGelu", -0.1640, 16, alpha=1.702),  # minimum -0.2785 / 1.702
     "relu": Activation("Relu", 0.0, 0, fused=False),
+    # x * sigmoid(x) is QuickGelu with alpha 1; minimum -0.2785 at x = -1.278
     "silu": Activation("QuickGelu", -0.2785, 24, alpha=1.0),
     "swish": Activation("QuickGelu", -0.2785, 24, alpha=1.0),
 }
@@ -174,10 +178,12 @@ class Int8(Arithmetic):
 
     def per_token(self, tensor: str, activation: Activation, width: int) -> Operand:
         graph, zero = self.graph, activation.zero_point
+        # no Abs: how far below 0 a value can lie is known, see `floor`
         peak = graph("ReduceMax", tensor, int64(-1), keepdims=1)
         # The `zero` steps below 0 must reach down to the minimum of the function.
         floor = -activation.lowest * (255 - zero) / zero if zero else _TINY
         scale = graph("Mul", graph("Max", peak, np.float32(floor)), np.float32(1 / (255 - zero)))
+        # QuantizeLinear wants a zero point for every scale
         zeros = graph.filled(graph("Shape", scale), np.uint8(zero))
         # One block per token: of the QuantizeLinear forms with a scale per row, only this one has a fast kernel.
         steps = graph("QuantizeLinear", tensor, scale, zeros, axis=2, block_size=width)
@@ -189,6 +195,7 @@ class Int8(Arithmetic):
         weights = self.graph.constant(steps, name)
         inputs = (operand.tensor, weights, np.float32(operand.scale), scales, operand.zero_point)
         if operand.row_scale is None:
+            # the empty name leaves out the zero point of the weights, which are symmetric
             bias = () if linear.bias is None else ("", linear.bias)
             return self.graph.microsoft("MatMulIntegerToFloat", *inputs, *bias)
         # The row scale comes after the kernel, so the bias must come after it, too.
@@ -207,6 +214,7 @@ def quantise_columns(weight: Array) -> tuple[NDArray[np.int8], Array]:
     whole = np.maximum(np.abs(weight).max(axis=0), _TINY) / 127
     steps, scales, least = np.empty(weight.shape, np.int8), whole.astype(np.float32), np.full(whole.shape, np.inf)
     for share in _CLIPPED_TO:
+        # rounded to float32 first: the error is that of the scale as it is stored
         candidate = (whole * share).astype(np.float32)
         rounded = np.clip(np.rint(weight / candidate), -127, 127)
         error = np.square(rounded * candidate - weight).sum(axis=0)
@@ -261,6 +269,7 @@ class Network:
             length = graph("Shape", ids, start=0, end=1)
             return graph("Unsqueeze", graph("Slice", table, int64(0), length, int64(0)), int64(1))
         real = graph.to_int64(graph("Not", graph("Equal", ids, np.int64(padding))))
+        # times `real`: padding gets position padding_id, as in transformers
         number = graph("Mul", graph("CumSum", real, np.int64(0)), real)
         return graph("Gather", table, graph("Add", number, np.int64(padding)))
 
@@ -274,6 +283,7 @@ class Network:
         length = graph("Squeeze", graph("Shape", MASK, start=1, end=2), int64(0))
         position = graph("Range", np.int64(0), length, np.int64(1))
         distance = graph("Sub", graph("Unsqueeze", position, int64(0)), graph("Unsqueeze", position, int64(1)))
+        # the middle column belongs to distance 0
         index = graph("Add", distance, np.int64(table.shape[1] // 2))
         return graph("Add", graph("Gather", graph.constant(table, "relative_bias"), index, axis=1), bias)
 
@@ -300,7 +310,8 @@ class Network:
         tap: Tap = (number, "context")
         smoothing = self.arithmetic.smoothing(tap)
         value = layer.value
-        if smoothing is not None:  # dividing the context by its smoothing costs nothing here
+        # The context is a mean of values: dividing these by its smoothing costs nothing. `fold` took away their bias.
+        if smoothing is not None:
             value = replace(value, weight=value.weight / smoothing)
         q = self._heads(queries, layer.query, f"layer{number}.query")
         k = self._heads(keys, layer.key, f"layer{number}.key")

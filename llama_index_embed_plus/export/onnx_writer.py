@@ -27,7 +27,9 @@ OPSET = 21
 IR_VERSION = 10
 """The IR version that belongs to opset 21."""
 
+# elements: larger arrays are weights, which are hardly ever equal
 _SHARED_CONSTANT = 8192
+# protobuf's limit of 2 GB, with room for the nodes
 _SINGLE_FILE_BYTES = 1_900_000_000
 
 Input = str | NDArray[Any] | np.generic
@@ -47,6 +49,7 @@ class GraphWriter:
     def constant(self, value: NDArray[Any] | np.generic, name: str | None = None) -> str:
         """Store an array. `name` becomes part of its name, so that a viewer shows which weight it is."""
         array = np.asarray(value)
+        # ascontiguousarray would turn a scalar into an array of one
         if array.ndim:
             array = np.ascontiguousarray(array)
         key = (array.dtype.str, array.shape, array.tobytes()) if array.size < _SHARED_CONSTANT else None

@@ -155,11 +155,13 @@ class _Rewriter:
             floor, step = self._constant("tiny", _TINY), self._constant("step", np.float32(1 / 127))
             scale = self._add("Mul", self._add("Max", peak, floor), step)
             one, centre = self._constant("one", np.float32(1)), self._constant("centre", _CENTRE)
+            # divided first: before opset 21, QuantizeLinear takes one scale, or one for each index along one axis
             steps = self._add("QuantizeLinear", self._add("Div", smooth, scale), one, centre)
             self._rows[tensor] = steps, scale
         return self._rows[tensor]
 
     def _reduce_max(self, tensor: str) -> str:
+        # opset 18 made the axes of ReduceMax an input
         if self._axes_as_input:
             return self._add("ReduceMax", tensor, self._constant("last", np.array([-1])), keepdims=1)
         return self._add("ReduceMax", tensor, axes=[-1], keepdims=1)
@@ -215,6 +217,7 @@ def _product_of(node: Any, sources: Mapping[str, Any]) -> _Product | None:
         return None
     name, weight = node.input[1], numpy_helper.to_array(sources[node.input[1]])
     bias = node.input[2] if len(node.input) > 2 else None
+    # a weight may be read in both orientations, and the two constants must not share a name
     if attributes.get("transB", 0):
         return _Product(f"{name}.t", np.ascontiguousarray(weight.T), bias)
     return _Product(name, weight, bias)
@@ -233,6 +236,7 @@ def _reads(node: Any) -> Iterable[str]:
     """Yield every tensor that a node reads, inside its subgraphs too."""
     yield from node.input
     for attribute in node.attribute:
+        # branches and loops read tensors of the graph around them
         for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
             for inner in graph.node:
                 yield from _reads(inner)

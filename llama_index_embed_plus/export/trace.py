@@ -79,6 +79,7 @@ def trace(folder: Path, spec: EncoderSpec) -> Any:
     names, inputs = ["input_ids", "attention_mask"], [ids, mask]
     if not spec.include_prompt:
         names.append("prompt_tokens")
+        # a tensor, because tracing would make a plain number a constant of the graph
         inputs.append(torch.tensor(1))
     axes = {
         "input_ids": {0: "batch", 1: "tokens"},
@@ -99,6 +100,7 @@ def trace(folder: Path, spec: EncoderSpec) -> Any:
                 opset_version=OPSET,
                 dynamo=False,
             )
+            # loads the weights too, before their files go
             return onnx.load(path)
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
         raise ModelError(f"{folder}: torch cannot write this model as ONNX ({first_line(error)})") from error

@@ -171,6 +171,7 @@ class _Reader:
         self.tensors = {self._plain(name): tensor for file in files for name, tensor in tensors_of(file).items()}
         self.hidden, self.ffn = self._number("hidden_size"), self._number("intermediate_size")
         self.unread = set(self.tensors)
+        # DistilBERT's config has none: 1e-12 is written in its code
         self.epsilon = float(config.get("layer_norm_eps", 1e-12))
 
     def read(self) -> EncoderWeights:
@@ -197,6 +198,7 @@ class _Reader:
         )
 
     def _refuse_more_layers(self, layers: int) -> None:
+        # fewer layers than the weights have would run without an error and give other vectors
         stem = self.names.layer.partition("{}")[0]
         extra = sorted(name for name in self.unread if name.startswith(stem))
         if extra:
@@ -208,6 +210,7 @@ class _Reader:
     def _padding_id(self) -> int | None:
         if not self.names.padded_positions:
             return None
+        # MPNet's code has the id inside, whatever config.json says
         return int(self.config.get("pad_token_id", 1)) if self.names.padding_id is None else self.names.padding_id
 
     def _layer(self, number: int) -> Layer:
@@ -278,6 +281,7 @@ def _bucket(distance: NDArray[np.int64], *, buckets: int, maximum: int = 128) ->
     exact = half // 2
     far = np.abs(distance)
     # In float32, as transformers computes it: rounding decides the bucket of some distances.
+    # log(0) at distance 0 is replaced below, before it becomes an integer
     with np.errstate(divide="ignore"):
         steps = np.log(np.float32(far) / np.float32(exact)) / np.float32(np.log(maximum / exact)) * (half - exact)
     logarithmic = exact + np.where(far < exact, 0, steps).astype(np.int64)

@@ -107,7 +107,7 @@ class VectorCache:
                 raise CacheError(
                     f"vector cache {self.path} is {what}, expected format {FORMAT}: delete it, or name another file"
                 )
-        # SQLite refuses to change these two inside a transaction
+        # inside a transaction SQLite does not change these two
         self._database.execute("PRAGMA journal_mode = WAL")
         # power loss may lose the last vectors, which are computed again
         self._database.execute("PRAGMA synchronous = NORMAL")
