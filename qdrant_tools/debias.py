@@ -338,6 +338,7 @@ def _em_step(counts: _Counts, propensity: Numbers, histogram: Numbers) -> tuple[
     unclicked = (counts.impressions - counts.clicks)[:, None]
     evidence = counts.clicks[:, None] * np.log(clicked) + unclicked * np.log1p(-clicked)
     posterior = np.tile(np.log(histogram), (len(counts.pairs), 1))
+    # a pair has one row per position it was shown at: `+=` with repeated indices would keep the last one only
     np.add.at(posterior, counts.pair, evidence)
     # less the maximum of each row, which cancels: exp of a sum of many logarithms alone would be 0
     posterior = np.exp(posterior - posterior.max(axis=1, keepdims=True))

@@ -176,6 +176,7 @@ def apply(collection: Collection, report: TuningReport) -> Collection:
     if report.chosen.exact:
         raise UsageError(f"{report.reason}: there is no setting to store, search with exact=True")
     changed = CollectionManager(collection.client).change(collection.name, report.settings)
+    # `change` opens the collection again, without an encoder
     return replace(changed, encoder=collection.encoder)
 
 
@@ -316,6 +317,7 @@ def _client_for_copy(client: QdrantClient) -> Iterator[QdrantClient]:
     if engine_of(client) == "server":
         yield client
         return
+    # not in the folder of the collection: a kill would leave the copy among its collections
     with TemporaryDirectory(prefix="qdrant-tools-") as folder:
         beside = connect(folder)
         try:

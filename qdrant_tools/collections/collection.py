@@ -111,6 +111,7 @@ class Collection:
                 f"collection {self.name!r} was made for {self.dimension} dimensions and has no encoder yet: give it "
                 "one with ensure(), or with adopt() if it holds points already"
             )
+        # an unknown space cannot disagree: such a collection has another dimension, which is said below
         if encoder.space != self.space != UNKNOWN_SPACE:
             raise SpaceMismatchError(
                 f"collection {self.name!r} holds vectors of {self.space!r}, this encoder makes {encoder.space!r}: "
@@ -253,6 +254,7 @@ class Collection:
         from qdrant_tools.search.dense import checked_queries, encoded
         from qdrant_tools.tuning import tune
 
+        # any, not all: in a list of texts and others, the others are refused as queries
         if isinstance(queries, list | tuple) and any(isinstance(query, str) for query in queries):
             queries = encoded(self, checked_queries(queries), self.required_encoder())
         return tune(self, queries, k=k, target_recall=target_recall, grid=grid, held_out=held_out, progress=progress)

@@ -61,6 +61,7 @@ class CollectionManager:
                 datatype, the number of shards).
             NotSupportedError: this engine has no such setting.
         """
+        # a whole number of numpy is no `int`, and would be taken for an encoder
         if isinstance(encoder, np.integer):
             encoder = int(encoder)
         if not isinstance(encoder, int):
@@ -224,6 +225,7 @@ class CollectionManager:
         """Open for this encoder; one that has none yet and is empty becomes this encoder's."""
         collection = self.open(name)
         unclaimed = collection.space == UNKNOWN_SPACE and collection.dimension == encoder.dimension
+        # with points in it somebody has to compare their vectors first: `adopt` does
         if unclaimed and not collection.gateway.count():
             collection.gateway.update(metadata=replace(collection.metadata, space=encoder.space).for_qdrant())
         return self.open(name, encoder)

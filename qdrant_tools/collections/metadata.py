@@ -72,6 +72,7 @@ class Layout:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Layout:
+        # JSON has no tuples, and with a list in it a layout would equal no other
         return cls(**(dict(row) | {"hidden": tuple(row["hidden"])}))
 
     def _text(self, fields: PayloadFields) -> str:

@@ -83,6 +83,7 @@ def read_log(path: str | Path, columns: LogColumns) -> Iterator[LoggedSearch]:
 
 
 def _rows(path: Path) -> Iterator[Row]:
+    # stricter than `read_rows`, which takes any other ending for JSONL
     if path.suffix not in (".jsonl", ".csv", ".tsv"):
         raise LogError(f"{path} has the ending {path.suffix!r}, expected .jsonl, .csv or .tsv")
     try:
@@ -149,6 +150,7 @@ def _events(entry: Fields, columns: LogColumns, at: datetime) -> Iterator[Feedba
         value = _value(entry, column)
         if value is None or value == "":
             continue
+        # 0 is a value of these two; of the others it says that nothing happened
         if kind in ("dwell", "rating"):
             event = Feedback(_text(entry, columns.hit), kind, _number(entry, column), at)
         elif _is_true(value):

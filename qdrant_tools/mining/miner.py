@@ -61,6 +61,7 @@ class MiningStats:
 
     def add_scores(self, name: str, scores: ArrayLike) -> None:
         """Count scores, of any shape."""
+        # floor before the conversion, which cuts towards 0 and would give scores around 0 one bin of double width
         bins = np.floor(np.asarray(scores, dtype=np.float64).ravel() * BINS_PER_UNIT).astype(np.int64)
         distinct, counts = np.unique(bins, return_counts=True)
         self.histograms[name].update(dict(zip(distinct.tolist(), counts.tolist())))
@@ -214,6 +215,7 @@ class Miner:
         stored, counts = self._stored_positives(queries)
         counts["queries"] = len(queries)
         if not stored:
+            # `list()` is the empty answer
             return PendingBatch(queries, stored, counts, None, list)
         vectors = checked_unit_vectors(
             self.encoder.encode_queries(list(stored)),

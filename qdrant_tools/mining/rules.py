@@ -234,6 +234,7 @@ def ordered(points: Sequence[str | int], scores: Scores) -> list[int]:
 
 def is_copy(vector: Scores, positives: Scores, similarity: float) -> bool:
     """Whether a vector (dimension,) has this cosine, or more, to one of the positives (n, dimension)."""
+    # stored vectors that are compared by dot product may have any length
     lengths = np.linalg.norm(positives, axis=1) * np.linalg.norm(vector)
     return bool((positives @ vector >= (similarity - TIE) * lengths).any())
 

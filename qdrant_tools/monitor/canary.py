@@ -122,6 +122,7 @@ def run_canaries(
                 f"canary {canary.query[:80]!r} was frozen in {canary.space!r}, collection {collection.name!r} holds "
                 f"{collection.space!r}: freeze the canaries again after a promotion"
             )
+        # such a canary could never be found in full
         if len(canary.expected) > k:
             raise InputError(f"canary {canary.query[:80]!r} expects {len(canary.expected)} passages in the first {k}")
     rankings = search_batch(collection, [canary.query for canary in canaries], encoder, k=k)

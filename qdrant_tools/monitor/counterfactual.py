@@ -185,6 +185,7 @@ def _rank_again(
             left_out["gone_hits"] += len(order) - len(present)
             left_out["gone_clicked"] += len(clicked - set(present))
             clicked_rows = [row for row, passage in enumerate(present) if passage in clicked]
+            # a single hit has the same rank in every ranking
             if len(present) < 2 or not clicked_rows:
                 left_out["too_few_hits"] += 1
                 continue

@@ -138,6 +138,7 @@ def monitor(
     ]
     alarms = holm(p_values | ({} if drift is None else {"drift": drift.p_value}), settings.alpha)
     if canaries is not None and not canaries.passed:
+        # outside of the correction, because a failed canary is not a matter of chance
         alarms.add("canaries")
     estimate = None if candidate is None else _estimate(windows, candidate, collection, settings, notes)
     order = ("canaries", "drift", *(signal.name for signal in shares))
@@ -210,6 +211,7 @@ def _unknown_hits(window: Window, collection: Collection, settings: MonitorSetti
     stored: set[str] = set()
     for start in range(0, len(distinct), BATCH_SIZE):
         stored.update(fetch(collection, distinct[start : start + BATCH_SIZE]))
+    # every showing counts, although each passage is read once
     return Share.from_counts(sum(passage not in stored for passage in passages), len(passages))
 
 

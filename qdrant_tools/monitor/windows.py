@@ -115,6 +115,7 @@ def read_windows(
         LogError: there is no search in a span.
         InputError: the spans overlap.
     """
+    # two spans may touch: neither holds its own end
     if reference.end > current.start and current.end > reference.start:
         raise InputError(f"the reference ends {reference.end.isoformat()}, after the current window begins")
     first, second = _WindowReader(reference, space, sample, seed), _WindowReader(current, space, sample, seed)
@@ -182,6 +183,7 @@ class _WindowReader:
             (heapq.heappush if len(self.heap) < self.size else heapq.heapreplace)(self.heap, entry)
 
     def window(self) -> Window:
+        # smallest hash first, so that the first n of a sample are a random sample too
         sample = sorted(self.heap, key=lambda entry: (-entry[0], entry[1]))
         return Window(
             span=self.span,

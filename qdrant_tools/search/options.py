@@ -64,6 +64,7 @@ class SearchOptions:
             checked_number("score_threshold", self.score_threshold)
         if self.diversity is not None:
             checked_number("diversity", self.diversity, least=0, most=1)
+        # a string is a sequence too: its letters would become fields
         if isinstance(self.fields, str):
             raise InputError(f"fields is the string {self.fields!r}, expected a list of metadata fields")
 
