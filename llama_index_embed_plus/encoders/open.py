@@ -220,7 +220,7 @@ class Description:
     builds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The builds of an artifact, with the parity report of each."""
     notes: tuple[str, ...] = ()
-    """What a user should know and no single fact says."""
+    """What a user should know besides the facts."""
 
 
 def describe(

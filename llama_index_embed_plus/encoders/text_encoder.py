@@ -75,7 +75,7 @@ class Backend(Protocol):
 
 
 class CheckedTexts(tuple[str, ...]):
-    """Texts of which each can be embedded. Made by `check_texts`; a part of them may be made without it."""
+    """Texts that can all be embedded, as `check_texts` returns them. A selection of them needs no second check."""
 
 
 def check_texts(texts: Sequence[str]) -> CheckedTexts:
@@ -197,7 +197,7 @@ class TextEncoder:
         return sequences
 
     def _check_tokens(self, sequences: Sequences, distinct: list[str], texts: CheckedTexts) -> None:
-        """Refuse a text without any token. Where the model adds opening or closing tokens, no text is without."""
+        """Refuse a text without any token. There is none if the model adds opening or closing tokens."""
         empty = next((row for row, ids in zip(sequences.owner, sequences.ids) if not len(ids)), None)
         if empty is not None:
             text = distinct[int(empty)]

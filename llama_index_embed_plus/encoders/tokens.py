@@ -51,7 +51,7 @@ class TokenBatch:
 class Sequences:
     """The sequences of some texts. Sequence i belongs to text `owner[i]` and holds `weight[i]` of its tokens.
 
-    `over`: text -> its number of tokens (at least), for every text that does not fit into one sequence.
+    `over`: text -> how many tokens it has at least, for every text that does not fit into one sequence.
     """
 
     ids: list[Ids]
@@ -134,7 +134,7 @@ class Tokenizer:
         return TokenBatch(ids, mask, prompt_tokens)
 
     def _bodies(self, texts: Sequence[str], limit: int | None) -> list[Ids]:
-        """Return the tokens of each text without opening and closing ones; of a very long text about `limit`."""
+        """Return the tokens of each text, without opening and closing ones; a very long text up to about `limit`."""
         if len(texts) == 1 and len(texts[0]) <= _PIECE:  # a single query needs no threads, which cost more than it
             return [np.asarray(self._tokenizer.encode(texts[0], add_special_tokens=False).ids, np.int32)]
         bodies: list[Ids] = []

@@ -2,8 +2,8 @@
 
 `EmbeddingQAFinetuneDataset` of llama-index-finetuning has `queries` and `corpus` (id -> text), `relevant_docs` (query
 id -> list of ids) and `mode`. `QADataset` is the same as one value: read from an object or a JSON file, written to a
-file, and turned into training examples or logged searches. The format only knows relevant: our grades above 0 become
-members of the list, and passages lose their metadata.
+file, and turned into training examples or logged searches. The format has no grades and no metadata: a
+passage with a grade above 0 is an entry of the list, and passages are written without their metadata.
 
 Guarantees: what is written can be read back; the `hit_rate` and `mrr` that `RetrieverEvaluator` reports for a query are
 our `hit_rate@k` and `mrr@k` for a retriever of k nodes. Does not import LlamaIndex: a retriever is whatever has its

@@ -1,8 +1,8 @@
 """A collection -> LlamaIndex's `QdrantVectorStore` over the same points.
 
 Collections that LlamaIndex filled get LlamaIndex's own store. Others hold passages instead of nodes. Their store reads
-each passage as a `TextNode` (id, text, metadata) and filters on the passage's metadata. It does not write, because the
-payload of a node is not one of the collection's.
+each passage as a `TextNode` (id, text, metadata) and filters on the passage's metadata. It does not write, because
+LlamaIndex stores nodes in payloads of another form.
 
 Guarantees: the store searches the collection that was opened, with its vector name and its `hnsw_ef`. Does not know:
 encoders. Give the index the embedding that filled the collection.

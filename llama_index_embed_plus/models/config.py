@@ -211,7 +211,10 @@ def _prompts(folder: Path, family: Family | None) -> SourcedFields:
 
 
 def _length(inner: Path, family: Family | None) -> SourcedFields:
-    """Return the longest input: of sentence_bert_config.json, else tokenizer_config.json, within the positions."""
+    """Return the longest input that sentence_bert_config.json or else tokenizer_config.json states.
+
+    It is never longer than the model has positions.
+    """
     bert = settings_of(inner, "sentence_bert_config.json")
     positions = positions_of(inner)
     stated, source = bert.integer("max_seq_length"), "sentence_bert_config.json"
@@ -233,7 +236,7 @@ def _length(inner: Path, family: Family | None) -> SourcedFields:
 
 
 def _check_reading(inner: Path) -> None:
-    """Refuse ways of reading a text that sentence-transformers has since version 6 and this project has not."""
+    """Refuse settings for reading a text that came with sentence-transformers 6 and are not computed here."""
     saved = settings_of(inner, "sentence_bert_config.json")
     modalities = saved.table("modality_config").values
     unknown = [key for key in ("query_expansion", "query_length", "document_length") if saved.values.get(key)]

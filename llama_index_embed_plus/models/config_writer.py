@@ -5,7 +5,8 @@ plain transformers folder. The pooling config is written for every reader: the b
 sentence-transformers and the single name of new ones.
 
 Guarantees: reading the folder back (`config`) gives the spec; files that already say so are left alone. Does not know:
-weights. sentence-transformers has no attention pooling and no windows over long texts, and reads a folder without them.
+weights. Attention pooling and windows over long texts are not part of sentence-transformers, which reads the folder
+without them.
 """
 
 from __future__ import annotations

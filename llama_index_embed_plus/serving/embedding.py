@@ -1,6 +1,6 @@
 """Texts -> lists of floats, and nodes -> nodes with an embedding: LlamaIndex's `BaseEmbedding` over our encoders.
 
-Guarantees: queries and passages each get their own prompt, and no cache exchanges them; a bad text fails before it is
+Guarantees: queries and passages each get their own prompt, and no cache confuses them; a bad text fails before it is
 reported, looked up or computed; `from_dict(to_dict())`, pickling and spawned workers give the same vectors or an
 error; the identity Fields (`space`, `build`, `dimension`) make LlamaIndex's ingestion cache notice another model,
 precision, pooling, prompt or dimension. Does not know: how vectors are computed and shared among callers (`service`).
@@ -159,13 +159,13 @@ class PlusEmbedding(BaseEmbedding):
         return await self._served().aencode("passage", texts)
 
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
-        """Give every node an embedding; nodes that carry one of this space for their present text keep it."""
+        """Give every node an embedding; nodes that have one of this space for their current text keep it."""
         stale = self._stale(nodes)
         set_embeddings(stale, self.get_text_embedding_batch([node.text for node in stale], **kwargs))
         return nodes
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
-        """Give every node an embedding; nodes that carry one of this space for their present text keep it."""
+        """Give every node an embedding; nodes that have one of this space for their current text keep it."""
         # hashing the texts of many nodes would hold up the event loop
         stale = await asyncio.to_thread(self._stale, nodes)
         embeddings = await self.aget_text_embedding_batch([node.text for node in stale], **kwargs)

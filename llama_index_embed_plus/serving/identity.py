@@ -6,7 +6,7 @@ that list with the node everywhere (docstores, caches, vector stores, pickles), 
 nor its hash, so document stores still recognise the node.
 
 Guarantees: no model is opened; fields that were given are kept, and resolving twice changes nothing; an embedding of
-another model, or of a text that has changed since, is never taken for a present one. Does not know: how embeddings are
+another model, or of a text that has changed since, is never taken for a current one. Does not know: how embeddings are
 computed.
 """
 
