@@ -44,7 +44,7 @@ def calibrate(weights: EncoderWeights, frame: Frame) -> dict[Tap, Range]:
     padding = weights.padding_id or 0
     words = np.setdiff1d(common_words(len(weights.words)), [padding])
     extremes = np.setdiff1d(extreme_words(weights.words, lambda table: embedded(weights, table)), [padding])
-    # with numbered padding, no token ever gets a position up to padding_id
+    # where padding has a position of its own, words are numbered from the one after it
     positions = len(weights.positions) - (0 if weights.padding_id is None else weights.padding_id + 1)
     frame = replace(frame, room=min(frame.room, LONGEST, positions - len(frame.before) - len(frame.after)))
 

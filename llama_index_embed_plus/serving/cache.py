@@ -117,7 +117,7 @@ class VectorCache:
         self._database.execute("BEGIN IMMEDIATE")  # takes the write lock now: a later upgrade could not wait
         try:
             yield
-        except BaseException:  # Ctrl-C too: an open transaction would lock out every other process
+        except BaseException:  # Ctrl-C too: an open transaction would lock out every other writer
             self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
