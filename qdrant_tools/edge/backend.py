@@ -64,7 +64,7 @@ def routed(
     try:
         return pool.request(collection, method, arguments, options)
     except NotAnsweredError as refusal:
-        answer = answer_here()
+        answer = answer_here()  # raises if the request itself is at fault: the reader was right then
         if refusal.reason:  # the reader failed where this process does not
             pool.report_failure(collection, refusal.reason)
         return answer

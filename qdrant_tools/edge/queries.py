@@ -51,6 +51,7 @@ def engine_request(engine: Engine, collection: OpenCollection, request: models.Q
     check_combination(request, has_prefetch=bool(request.prefetch))
     converter = QueryConverter(engine, collection, request.using, request.lookup_from, limit)
     prefetches = _engine_prefetches(engine, collection, request.prefetch)
+    # before the filter is built: it collects the examples that the filter leaves out
     query = converter.query(request.query)
     return qe.QueryRequest(
         limit=limit,

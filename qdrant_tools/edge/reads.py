@@ -137,6 +137,7 @@ class ReadMethods(QdrantBase):
             lookup_from=lookup_from,
         )
         collection = self.engine.collection(collection_name)
+        # not `hold` yet: a lookup elsewhere may take the engine's lock, whose holder may wait for this one
         with collection.call:
             if is_merged_here(collection, request):
                 return models.QueryResponse.model_construct(points=merged_hits(self.engine, collection, request))

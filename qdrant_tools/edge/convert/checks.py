@@ -1,7 +1,7 @@
 """The single values of a call, checked before the engine sees them: vectors, ids, payloads, numbers, options.
 
-The engine stores a vector with NaN without a word and never finds it again. It takes `True` for the id 1. It accepts a
-payload nested 124 levels deep and can never open the collection again. All are refused here.
+The engine stores a vector with NaN without an error and never finds it again. It takes `True` for the id 1. It
+accepts a payload nested 124 levels deep and can never open the collection again. All are refused here.
 
 Guarantees: what is returned has the form that the engine takes; each error names the value and the way out.
 Does not know: requests, shards.

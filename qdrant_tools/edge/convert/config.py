@@ -84,6 +84,7 @@ def refuse_distribution(settings: models.CreateCollection) -> None:
     if strict is not None and strict.enabled:
         raise NotSupportedError("strict_mode_config: the embedded engine enforces no limits; use a server")
     wal = settings.wal_config
+    # the binding has no setting for the log
     if wal is not None and (wal.wal_capacity_mb or 32, wal.wal_segments_ahead or 0) != (32, 0):
         raise NotSupportedError("wal_config: the embedded engine's log has a fixed size; use a server")
 
@@ -337,5 +338,6 @@ def index_due(settings: models.CreateCollection, shard: qe.ShardInfo) -> bool:
     dense = vector_params(settings).values()
     if not threshold or not dense:
         return False
+    # the engine counts the vectors of all names together: this is the mean for one name
     unindexed = max(0, shard.points_count * len(dense) - shard.indexed_vectors_count) / len(dense)
     return unindexed * max(params.size for params in dense) * 4 > threshold * 1024

@@ -57,6 +57,7 @@ def as_filter(value: Any) -> models.Filter | None:
 def _filter(filter_: models.Filter, levels: int, root: Any) -> qe.Filter:
     """One filter of the tree `root`; `levels` more may be inside one another."""
     if levels == 0:
+        # only now, to name the path: walking every filter for it would cost more
         refuse_nesting(root, _filters_inside, DEEPEST_REQUEST, "filter")
     min_should = filter_.min_should
     must = engine_conditions(filter_.must, levels - 1, root)
@@ -199,7 +200,7 @@ def _bounds(range_: models.Range) -> dict[str, float | None]:
     bounds.update(dict.fromkeys(infinite))
     for name, bound in infinite.items():
         side, last = name[:2], math.copysign(sys.float_info.max, bound)
-        if (bound > 0) == (side == "gt"):
+        if (bound > 0) == (side == "gt"):  # above infinity, or below minus infinity
             bounds[side] = last  # no number lies beyond
         elif bounds[f"{side}e"] is None:
             bounds[f"{side}e"] = last  # every number does

@@ -67,7 +67,7 @@ class Integrity:
         if checksums is not None:
             written, overwritten = self._written_since(further_operations), self._acknowledged.overwritten_ids()
             if written is WrittenSince.POINTS and overwritten is None:
-                written = WrittenSince.VECTORS
+                written = WrittenSince.VECTORS  # the ids cannot be read: it may be any of them
             verify_checksums(self._collection, self._files, checksums, written, overwritten or frozenset())
         self._checksums = checksums
 
@@ -76,6 +76,7 @@ class Integrity:
         row = self._acknowledged.row
         if self.closed_cleanly:
             return WrittenSince.NOTHING
+        # in another boot a power failure may have kept an older or a newer state of any file
         if not self._acknowledged.exists or not self._acknowledged.same_boot or row.dirty is Dirty.ANYTHING:
             return WrittenSince.ANYTHING
         if further_operations or row.vectors_overwritten:
@@ -211,7 +212,7 @@ class PointCount:
     """A lower bound of one collection's number of points, and whether the collection is optimized.
 
     The bound is exact when the collection is flushed or closed. Additions need not touch it. A deletion lowers it
-    BEFORE the engine deletes anything, by a tenth ahead, so that few deletions write a file.
+    before the engine deletes anything, and by a tenth more than it must, so that few deletions write a file.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -310,7 +310,7 @@ class ReaderPool:
     def _restart(self, reader: int, process: _Process) -> None:
         if self._processes[reader] is not process:
             return  # another thread noticed it too
-        self._processes[reader] = None
+        self._processes[reader] = None  # first, so that no further request is sent to it
         for generation in self._generations.values():
             generation.ready.discard(reader)
         ending, now = process.end(), time.monotonic()

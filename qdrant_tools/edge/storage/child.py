@@ -1,7 +1,7 @@
 """Runs `worker.py` in a child process: for what would stop, or end, this one.
 
-Guarantees: a child ends. Its limits of memory and time grow with the files it opens and are far above what undamaged
-files need, because some damage makes the engine allocate without end. Does not know: collections.
+Guarantees: a child ends. Some damage makes the engine allocate without end, so its memory and its time are limited. The
+limits grow with the files that it opens, and are far above what undamaged files need. Does not know: collections.
 """
 
 from __future__ import annotations

@@ -91,6 +91,7 @@ def create_folder(path: Path, description: Description) -> None:
 
 def write_description(path: Path, description: Description) -> None:
     """Replace a folder's description, under the mark it has. A folder that is lost is not made again."""
+    # an equal one is not written: opening needs no room on the disk for it
     if path.is_dir() and read_folder(path).description != description:
         replace_file(path / (_mark_of(path) or Mark.SETTLED).value, description.text())
 

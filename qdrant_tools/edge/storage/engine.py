@@ -209,7 +209,7 @@ class Engine:
     def frozen_copy(self, name: str, file: Path) -> Iterator[FrozenCopy]:
         """A copy of a collection at one moment, for as long as the context lasts; it holds every acknowledged write.
 
-        It is made to be written to `file`, by way of its draft. Reads go on while it is made, writes wait. After a
+        It is meant for `file`, which is written as a draft first. Reads go on while it is made, writes wait. After a
         kill the next open of the folder removes copy and draft. Raises `LocationError` if the disk has no room.
         """
         collection = self.collection(name)

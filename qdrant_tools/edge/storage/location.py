@@ -22,8 +22,8 @@ How a change goes, from generation g to g + 1 (`begin`, `save`, `remove`), and w
 
 A folder that alone holds some points is therefore never removed. While being created it holds none, or what the old
 folder holds too. While being deleted it is removed only by a manifest that is newer than the deletion and does not
-name it. Every manifest from the folder's last change (see its description) to its deletion names it. So a manifest
-that does not name it and is not older than its description is newer than its deletion.
+name it. Its description has the generation of its last change, and every manifest from then until its deletion names
+it. So a manifest that does not name it, and is not older than its description, is newer than its deletion.
 
 A manifest that is older than some description, or not newer than `manifest.previous.json`, was put there by somebody.
 That is an error, and nothing is touched. A folder without a mark is never removed, whatever the manifest says.
@@ -205,9 +205,9 @@ class Location:
 
 
 def _rolled_forward(manifest: Manifest, folders: list[CollectionFolder]) -> Manifest:
-    """The manifest with the settings of descriptions that a crash left newer by one: their shards have them already.
+    """The manifest with the settings of descriptions that are newer by one: a crash came before the manifest.
 
-    A manifest of version 1 becomes one of this version.
+    Their shards have these settings already. A manifest of version 1 becomes one of this version.
     """
     descriptions = {folder.path.name: folder.description for folder in folders}
     entries = dict(manifest.collections)
@@ -345,7 +345,7 @@ def _is_foreign(root: Path) -> bool:
 
 
 def write_location(root: Path, name: str, folder: str, settings: Mapping[str, Any]) -> None:
-    """Make `root`, where a collection's files lie in `folder`, a folder of collections with just this one."""
+    """Make `root` a folder of collections with just one, whose files are in `folder` already."""
     manifest = Manifest({name: CollectionEntry(folder, settings, 1)}, {}, 1)
     write_description(root / COLLECTIONS_FOLDER / folder, manifest.describe(name))
     manifest.save(root)

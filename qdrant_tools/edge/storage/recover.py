@@ -191,6 +191,7 @@ class _Plan:
             described_by_base = self.base.describe(name_in_base)
             if described_by_base.generation > description.generation:  # the folder is from a backup
                 description = described_by_base
+        # without a manifest that is new enough, nobody knows whether the deletion was finished
         certain = folder.mark is not Mark.DELETING or (base_knows and name_in_base is not None)
         return _claim_of(folder.path, description, certain=certain), ""
 
