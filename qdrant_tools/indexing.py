@@ -51,7 +51,7 @@ BATCH_BYTES = 8_000_000
 """A batch ends here even when it has fewer passages: servers refuse requests above 32 MB."""
 KEPT_FAILURES = 100
 PAGE = 1000
-"""Points per page where the collection is searched for what is no longer in the stream."""
+"""Points per page, where `delete_missing` looks for points that are no longer in the stream."""
 _FIELDS = "'id', 'text' and, for everything else, 'metadata'"
 
 OnBad = Literal["raise", "count"]

@@ -291,7 +291,7 @@ def order_statistic_p_value(rank: int, before: int, below: int, after: int) -> f
 
 
 def holm(p_values: dict[str, float], alpha: float) -> set[str]:
-    """The names whose test fires, such that any of them fires by mistake with probability `alpha` at most.
+    """The names of the tests that fire. The probability that any of them fires by mistake is `alpha` at most.
 
     Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 1979.
     """

@@ -217,7 +217,7 @@ class Gateway:
 
 
 def metadata_in(info: models.CollectionInfo) -> Mapping[str, Any]:
-    """The metadata of a collection, whoever wrote it."""
+    """All metadata of a collection, ours and that of other programs."""
     return info.config.metadata or {}
 
 

@@ -117,8 +117,8 @@ class CollectionManager:
 
         `samples` stored texts are embedded again; 9 of 10 must have a cosine of at least `similarity` to their stored
         vectors. `layout` says where the vector and the text are, if that is not to be detected. The collection can
-        then be searched and mined; it is filled by whoever filled it. One that is empty has our own layout from then
-        on, and is filled by `index_passages`.
+        then be searched and mined; the program that filled it goes on filling it. An empty one gets our own layout,
+        and is filled by `index_passages`.
 
         Raises:
             InputError: `encoder` is none.
@@ -161,7 +161,7 @@ class CollectionManager:
         return changes
 
     def describe(self, name: str) -> CollectionDescription:
-        """What the engine and the metadata say about a collection, whoever made it."""
+        """What the engine and the metadata say about a collection, also one that another program made."""
         return describe(self.client, self.resolve(name), aliases=self.aliases())
 
     def drop(self, name: str) -> None:

@@ -1,8 +1,8 @@
 """What a collection keeps about itself, as JSON in Qdrant's collection metadata: its encoder's space and its layout.
 
-A layout says where the vector, the passage id, the text and the metadata of a point are, whoever wrote it. Known ones:
-our own, LlamaIndex's `QdrantVectorStore` (the text lies in a JSON string `_node_content`), LangChain's
-(`page_content`), and plain payloads with the text in some field. `detect` tells them apart by a few payloads.
+A layout says where the vector, the passage id, the text and the metadata of a point are. Known layouts: our own,
+LlamaIndex's `QdrantVectorStore` (the text lies in a JSON string `_node_content`), LangChain's (`page_content`), and
+plain payloads with the text in some field. `detect` tells them apart by a few payloads.
 
 Guarantees: metadata goes to JSON and back; a newer format is refused, not misread. Only this module reads payloads, so
 that search, indexing and mining agree on what a passage is. Does not know: clients, encoders.

@@ -49,7 +49,7 @@ class CollectionSettings:
     """kB of vectors (1000: some 650 of 384 dimensions) below which a search scans instead of walking the graph. This
     also holds for the points that a filter leaves, which a graph walk would miss some of; at least 10."""
     indexing_threshold: int = 10
-    """kB of vectors in a segment from which on it gets a graph; 0 is never."""
+    """A segment with at least so many kB of vectors gets a graph; 0 is never."""
     hnsw_ef: int = 128
     """Beam width while searching, unless the search says otherwise. Kept in the collection's metadata."""
     lexical: Bm25 | None = None

@@ -1,4 +1,4 @@
-"""The state of a collection, whoever made it: what there is to know about it, and whether its HNSW graph is built.
+"""The state of any collection: what there is to know about it, and whether its HNSW graph is built.
 
 Guarantees: `describe` only reads, and what cannot be known is None. After `build_index` every vector that the engine
 means to index is in the graph. Does not know: encoders.
@@ -114,7 +114,7 @@ def wait_until_indexed(
     """Wait until the engine has nothing left to index; whether there was anything to wait for.
 
     A build that is due and not under way (status grey) is started. `progress` receives the number of vectors that got
-    into the graph since the last call. The state is looked up once in `every` seconds.
+    into the graph since the last call. The state is read every `every` seconds.
 
     Raises:
         EngineError: the optimizer failed, or did not finish within `timeout` seconds.

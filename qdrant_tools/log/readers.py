@@ -32,8 +32,8 @@ class LogColumns:
 
     Flat: `LogColumns(query="q", search="session_id", hit="doc", rank="pos", feedback={"click": "clicked"})`.
     Nested: `LogColumns(query="q", hits="results", hit="doc_id", events="clicks", feedback={"click": "doc_id",
-    "dwell": "dwell"})`: `hit`, `rank` and `score` are then fields of the entries of `hits`, and `feedback` of the
-    entries of `events` (or of `hits`, if there are no events), which name their hit by `hit` as well.
+    "dwell": "dwell"})`. `hit`, `rank` and `score` are then fields of the entries of `hits`. Those of `feedback` are
+    fields of the entries of `events`, which name their hit by `hit` too; without `events`, of the entries of `hits`.
     """
 
     query: str = "query"

@@ -5,7 +5,7 @@ with times in ISO 8601. `dropped` and `hashed` are rules for `RetrievalLog(redac
 take the personal text out of a query.
 
 Guarantees: `from_row(as_row())` is the same search; a row that is none is refused with the field's name; a redacted
-query can be told from a text. Does not know: files.
+query is recognised as one. Does not know: files.
 """
 
 from __future__ import annotations

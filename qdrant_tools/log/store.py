@@ -87,7 +87,7 @@ class LogStats:
     shown_by_rank: Mapping[int, int]
     clicks_by_rank: Mapping[int, int]
     unclicked_queries: Mapping[str, int]
-    """The most frequent queries of which no search had a click, and how often they came."""
+    """The most frequent queries without a click in any search, and how often they came."""
 
     def as_row(self) -> dict[str, Any]:
         return asdict(self)

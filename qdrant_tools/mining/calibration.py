@@ -29,7 +29,7 @@ from qdrant_tools.records import Encoder, Label, Progress
 SHARES = (1.0, 0.98, 0.95, 0.92, 0.9, 0.87, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 """The values of `max_share` that are tried."""
 ENOUGH_QUERIES = 30
-"""Queries with several positives from which on the labels decide."""
+"""With at least so many queries that have several positives, the labels decide."""
 STANDING_OUT = 0.1
 """The margin, as a share of how far positives stand out."""
 

@@ -33,7 +33,7 @@ from qdrant_tools.records import Encoder, Example, Label, Progress, ScoredText, 
 from qdrant_tools.validation import checked_unit_vectors
 
 PREFETCHED_BATCHES = 2
-"""Batches that are searched for while one is worked on: enough to keep several processes busy."""
+"""Batches whose search runs while an earlier one is worked on: enough to keep several processes busy."""
 
 BINS_PER_UNIT = 50
 """Histogram bins of scores are 0.02 wide."""
@@ -155,7 +155,7 @@ class MinedQuery:
 
 @dataclass(frozen=True)
 class PendingBatch:
-    """Queries that are being searched for: `candidates()` waits for the answer.
+    """Queries whose search is running: `candidates()` waits for the answer.
 
     `stored` are the positives that are in the collection, by query; `vectors` (n, dimension) are those of these
     queries, None if there are none; `counts` says what was left out.
@@ -190,7 +190,7 @@ class Miner:
     ) -> Iterator[tuple[WeightsByQuery, list[Example]]]:
         """Yield some queries and their examples at a time.
 
-        The next batches are searched for meanwhile; `stats` does not count them yet.
+        The search of the next batches runs meanwhile; `stats` does not count them yet.
         """
         queries = iter(positives)
         with ThreadPoolExecutor(PREFETCHED_BATCHES, "mining") as threads:

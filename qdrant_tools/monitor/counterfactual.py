@@ -13,7 +13,7 @@ and nobody saw counts neither for it nor against it. So this is a reason to try 
 evaluation with judgements.
 
 Guarantees: deterministic for a seed; memory is O(searches x hits); hits that are gone are left out of both rankings
-and counted. Does not know: where propensities come from (`debias.click_model`).
+and counted. Does not know: where propensities come from (`debias.fit_click_model`).
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class DiskNeed:
 class PromotionPlan(Transition):
     """What a promotion will do. `phase` is how far an earlier run came, None if there was none.
 
-    `refusal` is why the encoder should not serve, if whoever trained it says so. `disk` is None where nothing is
+    `refusal` is the reason why the encoder should not serve, if its training found one. `disk` is None where nothing is
     embedded.
     """
 
@@ -239,14 +239,14 @@ def vector_name(space: str) -> str:
 
 
 def adapter_of(encoder: Encoder) -> str | None:
-    """The build of the query adapter that an encoder carries as its `adapter`, if it has one."""
+    """The build of an encoder's query adapter (its attribute `adapter`), if it has one."""
     # by attribute and not by class: this package does not import the one that makes adapters
     build = getattr(getattr(encoder, "adapter", None), "build", None)
     return build if isinstance(build, str) else None
 
 
 def refusal_of(encoder: Encoder) -> str | None:
-    """Why an encoder should not serve, if it carries such a sentence as its `refusal`."""
+    """Why an encoder should not serve: its attribute `refusal`, if it has one."""
     refusal = getattr(encoder, "refusal", None)
     return refusal if isinstance(refusal, str) and refusal else None
 

@@ -2,7 +2,7 @@
 
 A pass walks the first collection, compares every payload with the second's, embeds the texts of those that differ and
 writes them. Then it walks the second and removes what the first no longer has. Payloads, ids and all other vectors are
-copied as they are, whoever wrote them.
+copied as they are, also those of other programs.
 
 Guarantees: a pass that was interrupted loses nothing, and the next one embeds only what is still different. A pass that
 finds no difference has seen every write that was stored before it began. Holds one page. Does not know: aliases.

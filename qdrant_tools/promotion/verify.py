@@ -29,7 +29,7 @@ class Gates:
     """What must be reached before an alias is switched."""
 
     samples: int = 100
-    """Stored passages that are embedded again and searched for."""
+    """Stored passages that are embedded again, and whose vectors serve as queries."""
     similarity: float = 0.99
     """Cosine of every sampled vector to its text's vector, at least."""
     recall: float = 0.95

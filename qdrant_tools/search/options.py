@@ -103,7 +103,7 @@ class SearchOptions:
 
 
 PlainFilter = Mapping[str, Any]
-"""Metadata field -> the value it must have, or a list of values of which it must have one."""
+"""Metadata field -> the value it must have, or a list that must contain its value."""
 
 
 def as_filter(conditions: PlainFilter | models.Filter | None, *, layout: Layout) -> models.Filter | None:
