@@ -340,7 +340,7 @@ def test_a_deletion_by_a_vector_that_is_removed_later_is_not_done_again_without_
 
 
 def test_more_points_than_one_logged_operation_holds_are_written_by_filter(tmp_path, monkeypatch):
-    monkeypatch.setattr("qdrant_tools.edge.writes.SELECTED", 3)
+    monkeypatch.setattr("qdrant_tools.edge.writes.POINTS_PER_OPERATION", 3)
 
     def write(client):
         chosen = models.Filter(must=[models.FieldCondition(key="n", match=models.MatchValue(value=1))])
