@@ -79,7 +79,7 @@ def calibrate(
     """
     if not 0 <= target <= 1 or queries < 1:
         raise InputError(f"target is {target} and queries {queries}, expected a share and at least 1")
-    # no limits while candidates are collected: each trial applies its own to the same ones
+    # neither limit of the caller: what is picked is measured alone, and holds alone
     settings = replace(settings or MiningSettings(), max_share=None, margin=None, several="min")
     positives = positives_by_query(labels)
     several = {query: weights for query, weights in positives.items() if len(weights) > 1}
