@@ -139,6 +139,7 @@ class AdapterFit:
         self.valid_rows = torch.nonzero(held[pairs.query]).flatten()[: settings.max_validation]
         self.validation_queries = len(set(pairs.query[self.valid_rows].tolist()))
         everything = torch.arange(len(pairs.stored))
+        # the same after every epoch, so computed once
         self.valid_hidden = self.hidden(self.valid_rows, everything, pairs.stored)
 
     def _held(self) -> torch.Tensor:
@@ -156,6 +157,7 @@ class AdapterFit:
         optimizer = torch.optim.AdamW(
             module.parameters(), lr=self.settings.rate, weight_decay=self.settings.weight_decay
         )
+        # the identity: what is returned if no epoch beats it
         best, best_epoch = start, 0
         losses: list[float] = []
         mrr = [self.validation_mrr(module)]
@@ -206,8 +208,10 @@ class AdapterFit:
     def loss(self, module: AdapterModule, rows: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
         """The weighted mean of InfoNCE over the rows, each against the candidates that are no positive of its query."""
         pairs, t = self.pairs, self.settings.temperature
+        # candidates are distinct, so as many as stored vectors are all of them: no copy
         others = pairs.stored if len(candidates) == len(pairs.stored) else pairs.stored[candidates]
         adapted = torch.nn.functional.normalize(module(pairs.queries[pairs.query[rows]]), dim=1)
+        # hidden among the candidates with the query's other positives, and put in front by itself below
         own = (adapted * pairs.stored[pairs.positive[rows]]).sum(dim=1, keepdim=True) / t
         scores = (adapted @ others.T / t).masked_fill(self.hidden(rows, candidates, others), -torch.inf)
         losses = torch.logsumexp(torch.cat([own, scores], dim=1), dim=1) - own[:, 0]
@@ -223,6 +227,7 @@ class AdapterFit:
         for part in _parts(torch.arange(len(flat)), _SCORES_AT_ONCE // max(1, len(candidates))):
             same = pairs.stored[flat[part]] @ vectors.T >= self.settings.same_passage_similarity
             same |= flat[part][:, None] == candidates[None, :]
+            # a query has a row of `same` for each of its positives
             for row, matches in zip(owner[part].tolist(), same):
                 hidden[row] |= matches
         return hidden
@@ -237,6 +242,7 @@ class AdapterFit:
         for part in _parts(torch.arange(len(self.valid_rows)), _SCORES_AT_ONCE // len(pairs.stored)):
             scores = adapted[part] @ pairs.stored.T
             own = scores.gather(1, pairs.positive[self.valid_rows[part]][:, None])
+            # an equal score is no better one: ties count for the positive
             better = ((scores > own) & ~self.valid_hidden[part]).sum(dim=1)
             total += float((1.0 / (1 + better)).sum())
         return total / len(self.valid_rows)
@@ -255,6 +261,7 @@ class AdapterModule(torch.nn.Module):
     def __init__(self, start: QueryMap) -> None:
         super().__init__()
         for name, array in start.arrays().items():
+            # a copy, or training would change the arrays of the starting map
             self.register_parameter(name, torch.nn.Parameter(torch.from_numpy(array.copy())))
 
     def forward(self, queries: torch.Tensor) -> torch.Tensor:
@@ -265,6 +272,7 @@ class AdapterModule(torch.nn.Module):
         raise NotImplementedError
 
     def _arrays(self) -> dict[str, np.ndarray]:
+        # a copy, or the next step would change the best state
         return {name: value.detach().numpy().copy() for name, value in self.named_parameters()}
 
 
@@ -305,7 +313,7 @@ class OrthogonalModule(AdapterModule):
     """Fits P, 0 at the start: of the starting map only the dimension counts, which is the identity's."""
 
     def __init__(self, start: QueryMap) -> None:
-        torch.nn.Module.__init__(self)
+        torch.nn.Module.__init__(self)  # not `super()`, which would register the rotation itself
         self.free = torch.nn.Parameter(torch.zeros(start.dimension, start.dimension))
 
     def forward(self, queries: torch.Tensor) -> torch.Tensor:
@@ -319,6 +327,7 @@ class OrthogonalModule(AdapterModule):
 def _cayley(free: torch.Tensor) -> torch.Tensor:
     skew = free - free.T
     one = torch.eye(len(free), dtype=free.dtype)
+    # 1 - S of a skew-symmetric S is never singular
     rotation: torch.Tensor = torch.linalg.solve(one - skew, one + skew)
     return rotation
 

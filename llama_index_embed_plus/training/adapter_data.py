@@ -71,11 +71,12 @@ def _pairs(
 ) -> Pairs:
     groups: dict[str, int] = {}
     group = tuple(groups.setdefault(text, len(groups)) for text in texts)
-    known: list[dict[int, None]] = [{} for _ in groups]
+    known: list[dict[int, None]] = [{} for _ in groups]  # sets that keep an order
     rows: list[tuple[int, int, float]] = []
     for number, example in enumerate(examples):
         stored_positives = [index[p.id] for p in example.positives if p.id in index]
         known[group[number]].update(dict.fromkeys(stored_positives))
+        # an example counts once, however many positives it has
         rows += [(number, position, example.weight / len(stored_positives)) for position in stored_positives]
     query, positive, weight = zip(*rows)
     return Pairs(

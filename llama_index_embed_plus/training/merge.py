@@ -60,6 +60,7 @@ def interpolate(base: str | Path, tuned: str | Path, coefficient: float, out: Pa
     first, second = (_opened(model) for model in (base, tuned))
     specs = read_spec(first), read_spec(second)
     _check_same_kind(first, second, *specs)
+    # a list, so that two models that do not fit are refused before anything is written
     pairs = list(_weight_files(first, second, *specs))
     try:
         with artifact.draft_folder(out) as draft:
@@ -139,6 +140,7 @@ def choose_coefficient(
         kept = proof.forgetting is None or proof.forgetting.change.excludes_loss_of(settings.forgetting_margin)
         trials.append(CoefficientTrial(coefficient, proof.changes[0], proof.forgetting, kept))
     allowed = [trial for trial in trials if trial.allowed and trial.change.difference > 0]
+    # `max` takes the first of equals, which is the smallest coefficient
     best = max(allowed, key=lambda trial: trial.change.after, default=None)
     return Choice(best.coefficient if best else 0.0, tuple(trials))
 
@@ -212,6 +214,7 @@ def _weight_files(
     files_of_base = set()
     for of_base, of_tuned in places:
         files = weight_files(tuned / of_tuned)
+        # by tensor: the base may be split into other files than the tuned model
         names = {name: file for file in weight_files(base / of_base) for name in tensors_of(file)}
         if not files or not names:
             lacking = tuned / of_tuned if not files else base / of_base
@@ -229,6 +232,7 @@ def _write_between(base: Mapping[str, Path], tuned: Path, coefficient: float, ou
         metadata = opened.metadata()
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     for name, tensor in tensors.items():
+        # whole numbers, such as position ids, stay as they are
         if not tensor.is_floating_point():
             continue
         if name not in base:

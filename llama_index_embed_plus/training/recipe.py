@@ -187,6 +187,7 @@ class _Reader:
             raise self.error(where, f"is {values!r}, expected a table")
         hints = get_type_hints(kind)
         self.check_keys(values, where, tuple(hints))
+        # frozen settings hold tuples, TOML has lists
         arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         for key, value in arguments.items():
             if not _fits(value, hints[key]):
@@ -219,7 +220,7 @@ class _Reader:
 
     def typed(self, row: Table, where: str, key: str, kind: type[Any]) -> Any:
         value = row.get(key)
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if not isinstance(value, kind) or isinstance(value, bool):  # True is an int
             expected = {str: "a text", int: "a whole number"}[kind]
             raise self.error(f"{where}: {key}" if where else key, f"is {value!r}, expected {expected}")
         return value
@@ -246,6 +247,7 @@ class _Located:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # an error that names its place already is left as it is
         if isinstance(error, PlusError) and not str(error).startswith(str(self.reader.file)):
             raise UsageError(f"{self.reader.file}: {self.where or 'the recipe'}: {error}") from error
 
@@ -259,9 +261,11 @@ def with_base(recipe: Recipe, base: str | None) -> Recipe:
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a TOML value is of the kind that a field wants. Literals and tables check themselves."""
+    # a union `A | B` has arguments and no `__origin__`; Literal and tuple[...] have both
     allowed = get_args(hint) if get_args(hint) and not hasattr(hint, "__origin__") else (hint,)
     for alternative in allowed:
         origin = getattr(alternative, "__origin__", alternative)
+        # TOML's 1 is an int, also where 1.0 is meant
         if origin is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return True
         if origin is int and isinstance(value, bool):

@@ -142,6 +142,7 @@ def _train_weights(job: TrainingJob, progress: Progress | None) -> TrainReport:
     with _opened(run), tempfile.TemporaryDirectory(prefix=".embed-plus-", dir=job.out.parent) as copy:
         wait_for_all()
         trained = open_trainable(job.folder, Path(copy), settings, device=device_of(settings))
+        # one module under every name: some losses bring weights of their own
         losses = dict.fromkeys(datasets, build_loss(settings.loss, trained.model, options))
         held_out = job.evidence.held_out if job.evidence and is_main_process() else None
         watched = evaluation_callbacks(trained.model, held_out, spec, progress, collection=job.collection)
@@ -156,11 +157,12 @@ def _train_weights(job: TrainingJob, progress: Progress | None) -> TrainReport:
 
 
 def _write(job: TrainingJob, trained: Trainable, **figures: Any) -> None:
-    """Save the model, seal it, measure what was sealed, and seal it again with the report."""
+    """Save the model with its manifest, measure what was saved, and write the manifest again with the report."""
     with artifact.draft_folder(job.out) as draft:
         final = save_trained(trained, draft, job.settings)
         sealed = artifact.write_manifest(draft, spec=final)
         before = job.open_base()
+        # opened from the folder, so that what is measured is what was saved
         proof = job.proof(before, open_encoder(draft, backend="torch", device=job.settings.device))
         report = job.report(space=sealed.space, base_space=before.space, proof=proof, **figures)
         write_report(draft, report)
@@ -170,7 +172,7 @@ def _write(job: TrainingJob, trained: Trainable, **figures: Any) -> None:
 @contextmanager
 def _opened(run: Checkpoints) -> Iterator[None]:
     """Hold the folder of checkpoints; it goes with a finished run, and stays with an interrupted one."""
-    if not is_main_process():
+    if not is_main_process():  # the main process holds the lock for all
         yield
         return
     run.open()

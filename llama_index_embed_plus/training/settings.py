@@ -37,7 +37,7 @@ class AdapterSettings:
     negatives: what a query is told from: the other positives of its batch, its mined negatives, stored vectors.
     sampled: how many stored vectors are drawn for a batch; a smaller collection is taken whole.
     max_stored_vectors: how many are held in memory to draw from; positives and mined negatives always are.
-    same_passage_similarity: from which cosine to a known positive on a stored vector is taken for a hidden one.
+    same_passage_similarity: a stored vector with at least this cosine to a known positive is not taken as a negative.
     validation_share: of the queries, at most `max_validation`; they decide when to stop: after `patience` epochs
         without a better one.
     """
@@ -73,10 +73,10 @@ class AdapterSettings:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}, expected at least 1")
         for name in ("temperature", "rate"):
-            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):  # `not >` refuses NaN too
                 shown = "learning_rate" if name == "rate" else name
                 raise UsageError(f"{shown} is {getattr(self, name)}, expected a number above 0")
-        if not self.weight_decay >= 0:
+        if not self.weight_decay >= 0:  # so that NaN is refused too
             raise UsageError(f"weight_decay is {self.weight_decay}, expected 0 or more")
         if not 0 < self.validation_share < 1:
             raise UsageError(f"validation_share is {self.validation_share}, expected a share between 0 and 1")
@@ -147,8 +147,8 @@ class TrainSettings:
     proof: what the held-out queries have to show before the result may take the base's place.
     passages_apart: refuse training examples whose positive answers a held-out query; False where one passage answers
         many questions.
-    leak_similarity: cosine, by the base, from which on a training query is a held-out one in other words, and refused;
-        None: only equal words count. A base that holds everything alike needs None.
+    leak_similarity: a training query with at least this cosine (by the base) to a held-out one is the same question in
+        other words, and refused; None: only equal words count. A base that puts all texts close together needs None.
     """
 
     method: Method = "full"
@@ -195,7 +195,7 @@ class TrainSettings:
         if not 0 <= self.warmup_share < 1:
             raise UsageError(f"warmup_share is {self.warmup_share}, expected a share from 0 up to, not including, 1")
         for name in ("weight_decay", "max_gradient", "negatives", "checkpoint_every"):
-            if not getattr(self, name) >= 0:
+            if not getattr(self, name) >= 0:  # so that NaN is refused too
                 raise UsageError(f"{name} is {getattr(self, name)}, expected 0 or more")
         unknown = [mode for mode in self.pooling_modes or () if mode not in POOLING_MODES]
         if unknown:

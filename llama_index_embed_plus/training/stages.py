@@ -106,7 +106,7 @@ class _RecipeRun:
         started = time.perf_counter()
         steps = list(self.steps())
         for step in steps:
-            self.job(step.data, step.plan).check_leak()
+            self.job(step.data, step.plan).check_leak()  # of all steps, before the first is trained
         self.work.mkdir(parents=True, exist_ok=True)
         folders, stages = [self.base], [Stage("base", 0, self.measured("base", self.base, "base"))]
         for step in steps:
@@ -117,6 +117,7 @@ class _RecipeRun:
             stages.append(Stage(step.name, len(report.losses) if report else 0, metrics, time.perf_counter() - began))
         best = self.best(stages)
         report = self.write(folders[1 : best + 1], stages, steps, seconds=time.perf_counter() - started)
+        # only now: an interrupted call goes on from what lies there
         shutil.rmtree(self.work, ignore_errors=True)
         return report
 
@@ -131,6 +132,7 @@ class _RecipeRun:
             mining = plan.mining.as_row() if plan.mining else None
             contents = [fingerprint(rows), plan.settings.as_dict(), mining]
             if mining:
+                # other passages are other negatives; a step that mines nothing does not depend on them
                 contents.append(fingerprint(passage.as_row() for passage in self.passages))
             for number in range(1, plan.rounds + 1):
                 key = fingerprint([key, contents])
@@ -207,6 +209,7 @@ class _RecipeRun:
         """The number of the stage to keep: the best by nDCG@10, the earlier of two equals; never the base itself."""
         if self.dev is None:
             return len(stages) - 1
+        # `-i` lets the earlier of two equals win
         return max(range(1, len(stages)), key=lambda i: (stages[i].metrics["ndcg@10"], -i))
 
     def write(self, made: list[Path], stages: list[Stage], steps: list[_Step], *, seconds: float) -> TrainReport:
@@ -258,6 +261,7 @@ def _weighted(mined: Iterable[Example], data: TrainingData) -> Iterator[Example]
     """Mined examples with the weights that their queries had."""
     weights: dict[str, float] = {}
     for example in data.examples:
+        # the miner makes one example of a query, also where the data has several rows of it
         weights[example.query] = max(example.weight, weights.get(example.query, 0.0))
     any_mined = False
     for example in mined:

@@ -67,7 +67,7 @@ def datasets_for(loss: str, data: TrainingData, settings: ColumnSettings | None 
 
 
 def column_role(column: str) -> Literal["query", "passage"]:
-    """Return as what inference embeds the texts of a column, for the prompts of training.
+    """Return whether inference embeds such texts as queries or as passages: training puts the same prompt before them.
 
     The two sides of a scored pair are alike, and read as queries: that is how models with prompts compare sentences.
     """
@@ -76,6 +76,7 @@ def column_role(column: str) -> Literal["query", "passage"]:
 
 def _ranking(spec: LossSpec, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
     examples = _examples(spec, data, "examples, pairs, triplets or nli")
+    # these two losses refuse further columns themselves, but only when training has begun
     allowed = {"ntxent": 0, "guided": 1}.get(spec.name, settings.negatives)
     used = min(settings.negatives, max((len(example.negatives) for example in examples), default=0))
     if used > allowed:
@@ -181,6 +182,7 @@ def distil(examples: Sequence[Example], teacher: Teacher, *, negatives: int) -> 
             raise TrainingError(
                 f"the teacher gave {len(teacher_scores)} scores for {len(pairs)} pairs, or some that are no numbers"
             )
+        # taken in the order in which `pairs` was made
         scores = iter(teacher_scores)
         for example, negatives_of_row in batch:
             best = list(islice(scores, len(example.positives)))

@@ -152,7 +152,7 @@ class _Reader:
         return TrainingData(self.kind, tuple(training_rows))
 
     def _row(self, fields: Fields) -> TrainingRow | tuple[str, str, int]:
-        self.kind = self.kind or kind_of(fields)
+        self.kind = self.kind or kind_of(fields)  # the first row decides for all
         match self.kind:
             case "examples":
                 return _example(fields)
@@ -273,7 +273,7 @@ def _listed(file: Path, content: Any) -> Iterator[Row]:
 
 def _json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
+        return json.loads(file.read_text(encoding="utf-8-sig"))  # a byte order mark is not JSON
     except json.JSONDecodeError as error:
         raise InputError(f"{file}: not JSON: {error}") from error
     except OSError as error:

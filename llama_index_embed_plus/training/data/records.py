@@ -102,6 +102,7 @@ class TrainingData:
     def passage_ids(self) -> dict[str, str]:
         """Text -> passage id, for `batches.batch_sampler`."""
         examples = [row for row in self.rows if isinstance(row, Example)]
+        # positives last: a text that is both keeps the id of the positive
         return {text.text: text.id for example in examples for text in (*example.negatives, *example.positives)}
 
 

@@ -29,7 +29,7 @@ from qdrant_tools.records import Encoder, Example, HeldOut, Qrels, Query, Scored
 Item = TypeVar("Item", Query, Example)
 
 SAME = 0.95
-"""Cosine of two query vectors from which on they are one question."""
+"""Two queries whose vectors have at least this cosine are one question."""
 _SHOWN = 3
 
 
@@ -41,7 +41,7 @@ class SplitSettings:
     test: float = 0.1
     seed: int = 0
     similarity: float = SAME
-    """Cosine of two query vectors from which on they are one question; used if an encoder is given."""
+    """Two queries whose vectors have at least this cosine are one question; used if an encoder is given."""
     by_passage: bool = True
     """Queries that share a positive stay together. Where one passage answers much of the log, few groups are left."""
 
@@ -166,7 +166,7 @@ def as_questions(rows: Iterable[TrainingRow]) -> list[Example]:
         if isinstance(row, Example):
             questions.append(row)
         elif isinstance(row, Distilled):
-            questions.append(Example(row.query, (ScoredText("", row.positive),)))
+            questions.append(Example(row.query, (ScoredText("", row.positive),)))  # no id: compared by its words
         elif isinstance(row, ScoredPair):
             for query, answer in ((row.first, row.second), (row.second, row.first)):
                 questions.append(Example(query, (ScoredText("", answer),) if row.score > 0 else ()))
@@ -191,6 +191,7 @@ def without_leaks(
 
 def _shown(leaks: Sequence[Leak]) -> list[Leak]:
     """A few leaks, of every rule one if possible."""
+    # reversed, so that the first leak of each rule is the one that is kept
     first = {leak.kind: leak for leak in reversed(leaks)}
     return [*reversed(first.values()), *(leak for leak in leaks if leak is not first[leak.kind])][:_SHOWN]
 
@@ -270,6 +271,7 @@ def normalized(text: str) -> str:
 
     A text without any word keeps its signs, so that "??" and "!!" stay apart.
     """
+    # twice: casefolding may give forms that NFKC changes again
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return _NOT_A_WORD.sub(" ", folded).strip() or " ".join(folded.split())
 
@@ -282,13 +284,13 @@ class Groups:
 
     def root(self, item: int) -> int:
         while self._parent[item] != item:
-            self._parent[item] = self._parent[self._parent[item]]
+            self._parent[item] = self._parent[self._parent[item]]  # halves the path for the next call
             item = self._parent[item]
         return item
 
     def join(self, first: int, second: int) -> None:
         a, b = self.root(first), self.root(second)
-        self._parent[max(a, b)] = min(a, b)
+        self._parent[max(a, b)] = min(a, b)  # the root does not depend on the order of the joins
 
     def join_equal(self, keys: Iterable[tuple[int, object]]) -> None:
         """Join all items that come with an equal key: (item, key) pairs."""
@@ -305,7 +307,7 @@ class Groups:
 
 
 def near_pairs(left: Vectors, right: Vectors, *, similarity: float) -> Iterator[tuple[int, int, float]]:
-    """Yield (row of `left`, row of `right`, cosine) of all pairs of unit vectors at least `similarity` apart.
+    """Yield (row of `left`, row of `right`, cosine) of all pairs of unit vectors whose cosine is at least `similarity`.
 
     Exact: every pair is compared, `_BLOCK` rows of `left` at a time.
     """

@@ -27,8 +27,8 @@ class NoiseSettings:
     """How raw texts become rows.
 
     damage: what TSDAE rebuilds from. views: what makes the second view of SimCSE; None: dropout alone, as published.
-    copies: of each text for TSDAE, with other damage each; so many epochs see no damage twice. ratio: one pair in so
-    many of Contrastive Tension is a text and itself (8, as published).
+    copies: of each text for TSDAE, each with other damage, so that several epochs do not see the same one. ratio: one
+    pair in so many of Contrastive Tension is a text and itself (8, as published).
     """
 
     damage: Augmentation = DeleteWords(0.6)
@@ -65,11 +65,12 @@ def _tension(texts: Sequence[str], settings: NoiseSettings) -> Columns:
     labels: list[float] = []
     place = 0
     while place < len(shuffled):
+        # the last text may have no partner left
         alone = len(labels) % settings.ratio == 0 or place + 1 == len(shuffled)
         one, other = shuffled[place], shuffled[place if alone else place + 1]
         first.append(one)
         second.append(other)
-        labels.append(float(one == other))
+        labels.append(float(one == other))  # a text that occurs twice may meet itself
         place += 1 if alone else 2
     if not 0 < sum(labels) < len(labels):
         raise TrainingError(f"{len(texts)} texts make no pair of different ones: contrastive_tension needs at least 3")

@@ -51,7 +51,7 @@ def build_loss(name: str, model: SentenceTransformer, options: LossOptions | Non
         loss = _BUILDERS[name](model, options)
         return loss if options.dims is None else _matryoshka(model, loss, options)
     except (ValueError, AssertionError, OSError) as error:  # the library's ways to refuse
-        if isinstance(error, UsageError):
+        if isinstance(error, UsageError):  # ours is a ValueError too
             raise
         raise UsageError(f"the loss {name!r} cannot train this model: {first_line(error)}") from error
 
@@ -123,6 +123,7 @@ def _cached_guided(model: SentenceTransformer, options: LossOptions) -> torch.nn
 
 def _with_frozen_guide(loss: Any) -> torch.nn.Module:
     """The guide only judges: no dropout, no gradients, and nothing of it for the optimizer."""
+    # a model that guides itself goes on learning
     if loss.guide is not loss.model:
         loss.guide.eval().requires_grad_(False).to(loss.model.device)
     return _module(loss)
@@ -136,6 +137,7 @@ def _triplet(model: SentenceTransformer, options: LossOptions) -> torch.nn.Modul
 
 def _batch_triplet(kind: str) -> Callable[[SentenceTransformer, LossOptions], torch.nn.Module]:
     def build(model: SentenceTransformer, options: LossOptions) -> torch.nn.Module:
+        # a soft margin has no size
         margin = {} if "Soft" in kind else {"margin": _TRIPLET_MARGIN if options.margin is None else options.margin}
         distance = _BATCH_DISTANCE[options.distance or "cosine"]
         return _module(getattr(library, kind)(model, distance_metric=distance, **margin))

@@ -330,6 +330,7 @@ class LossOptions:
         """Raise UsageError for an option that the loss `name` cannot honour."""
         spec = loss_spec(name)
         for field in _names(type(self)):
+            # False asks for nothing, so every loss can honour it
             if getattr(self, field) not in (None, False) and field not in spec.takes:
                 allowed = ", ".join(sorted(spec.takes)) or "none"
                 raise UsageError(f"the loss {name!r} takes no option {field!r}, only: {allowed}")

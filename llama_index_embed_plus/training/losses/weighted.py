@@ -42,6 +42,7 @@ def row_weights(labels: Tensor | None, *, gather: bool = False) -> Tensor | None
         return None
     if not bool((everywhere >= 0).all()):
         raise TrainingError(f"a row has the weight {float(everywhere.min())}, expected 0 or more")
+    # by the mean over all devices, because their gradients are averaged
     return own / everywhere.mean()
 
 
@@ -91,6 +92,7 @@ class CachedWeightedMultipleNegatives(CachedMultipleNegativesRankingLoss):  # ty
             losses = batch.losses(part, scale=self.scale, symmetric=_is_symmetric(self))
             share = (weights[part] * losses).sum() / len(weights)
             if with_backward:
+                # part by part, so that no graph of the whole batch is held
                 share.backward()  # type: ignore[no-untyped-call]
                 share = share.detach()
             total = total + share
@@ -146,6 +148,7 @@ class _RowWeightedCrossEntropy(nn.CrossEntropyLoss):
 
     def take(self, labels: Tensor | None, *, gather: bool) -> None:
         self.weights = row_weights(labels, gather=gather)
+        # candidates are gathered from all devices: this one's rows come after those of the devices before it
         self.offset = get_rank() * (0 if labels is None else labels.numel()) if gather else 0
 
 

@@ -59,8 +59,10 @@ class SearchCorpus:
 def general_passages(
     corpus: SearchCorpus, held_out: HeldOut, trained: Container[str], *, seed: int
 ) -> Iterator[Passage]:
-    """The passages for known items, in a seeded order: first those that are neither trained on nor answer a held-out
-    query, then those trained on, then the rest. In a small collection there may be none of the first kind.
+    """The passages for known items, in a seeded order.
+
+    First come those that are neither trained on nor answer a held-out query, then those trained on, then the rest. In
+    a small collection there may be none of the first kind.
     """
     relevant = held_out.relevant
     order = sorted(corpus.ids, key=lambda name: (name in relevant, name in trained, draw_rank(name, seed)))

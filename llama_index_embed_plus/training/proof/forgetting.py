@@ -37,6 +37,7 @@ Numbers = NDArray[np.float64]
 
 _MAX_CHARACTERS = 400
 _MIN_QUERY_WORDS, _MIN_REST_WORDS = 3, 5
+# sentences in Chinese and Japanese end without a space
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n\s*\n|(?<=[。！？])")
 
 
@@ -101,6 +102,7 @@ def correlation_change(
     gold, before, after: (n,) each. A column of equal values has the correlation 0.
     """
     generator = np.random.default_rng(seed)
+    # the same draws for both columns, which pairs them
     rows = np.stack([generator.integers(len(gold), size=len(gold)) for _ in range(resamples)])
     low, high = np.percentile(spearman(gold[rows], after[rows]) - spearman(gold[rows], before[rows]), [2.5, 97.5])
     first, second = float(spearman(gold, before)), float(spearman(gold, after))
@@ -147,6 +149,7 @@ def _split(passage: Passage) -> tuple[str, str] | None:
     if len(title.split()) >= _MIN_QUERY_WORDS:
         first, rest = title, text.removeprefix(title).strip()
     else:
+        # a text of one sentence has no rest
         first, rest = ([*_SENTENCE_END.split(text, maxsplit=1), ""])[:2]
     if len(first.split()) < _MIN_QUERY_WORDS or len(rest.split()) < _MIN_REST_WORDS:
         words = text.split()

@@ -192,6 +192,7 @@ def record_proof(folder: Path, proof: Proof) -> TrainReport:
     try:
         with artifact.draft_folder(folder) as draft:
             shutil.copytree(folder, draft, dirs_exist_ok=True)
+            # before the manifest, which hashes it
             write_report(draft, report)
             artifact.write_manifest(draft)
     except OSError as error:

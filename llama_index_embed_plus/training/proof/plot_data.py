@@ -66,6 +66,7 @@ def plot_data(
     random = np.random.default_rng(seed)
     relevant, irrelevant = _pairs(qrels, query_ids, place, random)
     queries = np.sort(random.permutation(len(query_ids))[:_QUERIES_SHOWN])
+    # answers first: the picture is about where they lie
     answers = dict.fromkeys(column for row, column in relevant.tolist() if row in set(queries.tolist()))
     others = dict.fromkeys(random.permutation(len(passage_ids))[:_PASSAGES_SHOWN].tolist())
     passages = np.array(list(answers | others)[:_PASSAGES_SHOWN], np.int64)
@@ -81,7 +82,7 @@ def principal_plane(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float64],
     """
     centred = np.asarray(vectors, np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
     _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
-    axes = np.pad(axes, ((0, max(0, 2 - len(axes))), (0, 0)))[:2]
+    axes = np.pad(axes, ((0, max(0, 2 - len(axes))), (0, 0)))[:2]  # fewer than two rows or dimensions
     signs = np.sign(axes[np.arange(2), np.abs(axes).argmax(axis=1)])
     total = float((sizes**2).sum())
     return centred @ (axes * np.where(signs == 0, 1, signs)[:, None]).T, float(
@@ -121,5 +122,6 @@ def _view(
 
 
 def _counts(system: QueryPassageVectors, pairs: NDArray[np.int64]) -> tuple[int, ...]:
+    # rounding may put a cosine beyond 1, where no bin would count it
     cosines = np.einsum("nd,nd->n", system.queries[pairs[:, 0]], system.passages[pairs[:, 1]])
     return tuple(np.histogram(np.clip(cosines, -1, 1), BIN_EDGES)[0].tolist())

@@ -67,6 +67,7 @@ def _loss(axis: Any, report: TrainReport) -> None:
     smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
     label = "loss" if width == 1 else f"mean of {width} steps"
     axis.plot(steps[width - 1 :], smooth, color=_DARK, linewidth=1.6, label=label)
+    # a line between two stages, none after the last
     for end, stage in zip(accumulate(done.steps for done in report.stages), report.stages[:-1]):
         axis.axvline(end, color=INK, linewidth=0.8, linestyle="--")
         axis.annotate(

@@ -61,8 +61,8 @@ class ProofSettings:
     """Held-out queries, and items of the general set, below which no interval is believed."""
     max_passages: int = 50_000
     known_items: int = 700
-    """Size of the general set where none is given; 0: what was forgotten is not measured and not asked for. So many
-    leave an interval of about 1 point to each side, which the default margin needs: with few, nothing is excluded."""
+    """Size of the general set where none is given; 0: what was forgotten is not measured and not asked for. With 700
+    items the interval reaches about 1 point to each side, as the default margin needs: few items exclude nothing."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -75,7 +75,7 @@ class TrainReport:
     """What a reader has to know beside the figures, such as a mini-batch that was halved for want of memory."""
     inherited: str = ""
     """Why the base, which the proof compares with, must not be promoted itself (`artifact.refusal`); "": it may.
-    To be better than a model that did harm is no proof that there is none."""
+    A model that is better than a harmful one may still be harmful."""
 
     @property
     def promotable(self) -> bool:
@@ -113,6 +113,7 @@ def _from_row(row: Any, *, where: str) -> TrainReport:
         report = _built(TrainReport, row)
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedModelError(f"{where} is damaged ({error}): train again") from error
+    # promotions read these two alone, so they must say what the proof says
     if (row.get("promotable"), row.get("verdict")) != (report.promotable, report.verdict):
         raise DamagedModelError(f"{where} says promotable={row.get('promotable')!r}, its proof {report.promotable}")
     return report
@@ -128,6 +129,7 @@ def _built(kind: type[T], row: Mapping[str, Any]) -> T:
 
 def _value(hint: Any, value: Any) -> Any:
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    # `Optional[A]` and `A | None` are of different types
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _value(next(kind for kind in inside if kind is not type(None)), value)
     if origin is tuple:

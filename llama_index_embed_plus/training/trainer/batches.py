@@ -140,12 +140,14 @@ class SeededBatchSampler(DefaultBatchSampler):  # type: ignore[misc]
         count = len(self.rows) // self.batch_size if self.drop_last else -(-len(self.rows) // self.batch_size)
         if not self.drop_last:
             held = Counter(key for row in self.rows for key in row.answers & row.texts)
+            # rows that share a query or a positive need a batch each: no fewer can do
             count = max(count, max(held.values(), default=0))
         while count and (self.drop_last or count < len(self.rows)):
             for attempt in range(_ATTEMPTS):
                 packed = self._packed(self._order(0, attempt), count)
                 if packed is not None:
                     return packed
+            # fewer full batches leave more rows to choose from, more batches leave more room
             count += -1 if self.drop_last else max(1, count // 20)
         return [] if self.drop_last else [[row] for row in range(len(self.rows))]
 
@@ -202,6 +204,7 @@ class _Batch:
 
 def _key(text: str, ids: Mapping[str, str]) -> str:
     passage_id = ids.get(text)
+    # the NUL keeps ids apart from spellings
     return " ".join(text.casefold().split()) if passage_id is None else f"\0{passage_id}"
 
 

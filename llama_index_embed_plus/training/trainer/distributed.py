@@ -12,6 +12,7 @@ import torch
 
 def world_size() -> int:
     """Return how many processes train together."""
+    # from the environment: torch.distributed is initialised later than this is asked
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 

@@ -61,7 +61,7 @@ class SampledEvaluator:
 
 
 class EvaluationCallback(TrainerCallback):  # type: ignore[misc]
-    """Tells a progress what a probe finds while `model` is trained."""
+    """Measures `model` while it is trained and reports the figures to a progress."""
 
     def __init__(self, model: SentenceTransformer, probe: SampledEvaluator, progress: TrainingProgress) -> None:
         self._model, self._probe, self._progress = model, probe, progress
@@ -78,6 +78,7 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc]
         self._look(state.global_step)
 
     def _look(self, step: int) -> None:
+        # the end of an epoch is also the end of a step
         if step != self._last:
             self._last = step
             self._progress.measured(METRIC, self._probe(self._model))

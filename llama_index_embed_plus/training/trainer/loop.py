@@ -79,6 +79,7 @@ def fit(
         called = [watch, *callbacks]
         trainer = _Trainer(model=model, args=arguments, train_dataset=datasets, loss=dict(losses), callbacks=called)
     except (RuntimeError, ValueError, ImportError) as error:
+        # transformers opens what it reports to when a trainer is made
         if not arguments.report_to:
             raise
         named = ", ".join(arguments.report_to)
@@ -101,6 +102,7 @@ def fit(
 def _finishing_the_step(watch: _Watch, arguments: SentenceTransformerTrainingArguments) -> Iterator[None]:
     """On Ctrl-C end the step and write a checkpoint before KeyboardInterrupt; a second one raises at once."""
     main_thread = threading.current_thread() is threading.main_thread()
+    # only the main thread may set a handler; of several processes, one that stops alone leaves the others waiting
     if not main_thread or arguments.save_strategy == "no" or world_size() > 1:
         yield
         return
@@ -125,10 +127,11 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
     mini_batches: MiniBatches
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """The card is written from the report; theirs would read random rows, and show a bar while it does."""
+        """Do nothing: our card is written from the report. The library's would read random rows and show a bar."""
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Take the step; if memory runs out, forget what it added to the gradients and take it in smaller pieces."""
+        # before the attempt, so that a batch that fails is among those to be taken again
         window = self._window(inputs)
         try:
             return self._attempt(model, inputs, num_items_in_batch)
@@ -165,6 +168,7 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
         """Write the checkpoint under another name, then make it the last good one."""
         folder, name = self.checkpoints.folder, f"{PREFIX}{self.state.global_step}"
         last = self.checkpoints.latest()
+        # the trainer takes the folder of its checkpoints from its arguments
         output, self.args.output_dir = self.args.output_dir, str(folder / DRAFT)
         try:
             super()._save_checkpoint(model, trial)
@@ -185,6 +189,7 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         place = Path(str(output_dir))
         place.mkdir(parents=True, exist_ok=True)
+        # not `save_file`, which refuses tensors that share memory, as tied weights do
         save_model(self.model, str(place / WEIGHTS_FILE))
         save_file({name: tensor.detach().cpu().clone() for name, tensor in self._brought().items()}, place / LOSS_FILE)
 
@@ -202,6 +207,7 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
 
     def _brought(self) -> dict[str, torch.Tensor]:
         """The weights that losses bring along, such as a decoder; not the model's, which some of them hold too."""
+        # one loss may stand under the names of several data sets
         unique = {id(loss): loss for loss in self.loss.values()}.values()
         ours = {id(tensor) for tensor in (*self.model.parameters(), *self.model.buffers())}
         return {
@@ -221,6 +227,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self.asked_to_stop = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # the steps before an interruption, all at once
         if self.progress is not None and state.global_step:
             self.progress(int(state.global_step))
 
@@ -263,7 +270,7 @@ class MiniBatches:
         self._cached = [
             (module, "mini_batch_num_tokens" if module.mini_batch_num_tokens else "mini_batch_size")
             for loss in losses
-            for module in loss.modules()
+            for module in loss.modules()  # a Matryoshka loss holds the cached one inside
             if hasattr(module, "mini_batch_num_tokens")
         ]
         self.notes: list[str] = []

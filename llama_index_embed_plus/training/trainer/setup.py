@@ -48,9 +48,9 @@ def arguments_of(
         # With split_batches: of all devices together, each of which takes its part of every batch.
         per_device_train_batch_size=settings.batch_size,
         accelerator_config={"split_batches": devices > 1},
-        dataloader_drop_last=devices > 1,
+        dataloader_drop_last=devices > 1,  # else accelerate fills the last batch with rows of the first
         learning_rate=settings.rate,
-        warmup_steps=settings.warmup_share,
+        warmup_steps=settings.warmup_share,  # below 1 it is a share of all steps
         weight_decay=settings.weight_decay,
         lr_scheduler_type=settings.schedule,
         gradient_accumulation_steps=settings.accumulation,
@@ -63,7 +63,7 @@ def arguments_of(
         seed=settings.seed,
         data_seed=settings.seed,
         logging_steps=1,
-        logging_nan_inf_filter=False,
+        logging_nan_inf_filter=False,  # else a mean is logged in place of NaN, and the run goes on
         save_strategy="steps" if settings.checkpoint_every else "no",
         save_steps=settings.checkpoint_every or 1,
         report_to=list(settings.report_to) or "none",
@@ -123,7 +123,7 @@ def open_trainable(folder: Path, copy: Path, settings: TrainSettings, *, device:
             str(copy),
             device=device,
             local_files_only=True,
-            model_kwargs={"attn_implementation": "eager"} if attention else None,
+            model_kwargs={"attn_implementation": "eager"} if attention else None,  # the others return no attention
         )
     serving_tokens = int(model.max_seq_length or spec.max_tokens)
     model.max_seq_length = min(serving_tokens, settings.max_tokens)
@@ -183,6 +183,7 @@ def _name_base(model: SentenceTransformer, draft: Path, base: str) -> None:
     inner = draft if (draft / LORA_CONFIG).is_file() else next(draft.rglob(LORA_CONFIG)).parent
     config = require_json(inner, LORA_CONFIG)
     write_json(inner / LORA_CONFIG, {**config, "base_model_name_or_path": base})
+    # every value, not only those that differ from the defaults of this version
     model[0].auto_model.config.to_json_file(inner / BASE_CONFIG, use_diff=False)
 
 
@@ -211,6 +212,7 @@ def _project(model: SentenceTransformer, projection: Projection, *, seed: int) -
         else:
             generator = torch.Generator().manual_seed(seed)
             torch.nn.init.orthogonal_(dense.linear.weight, generator=generator)
+    # before the normalisation, which has to stay last
     place = len(model) - (1 if isinstance(model[-1], Normalize) else 0)
     model.insert(place, dense.to(model.device))
 
@@ -231,6 +233,7 @@ class AttentionAwarePooling(torch.nn.Module):
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
         prompt = features.get("prompt_length", 0) if not self.include_prompt else 0
+        # the texts of a column have one prompt, so the first length is that of all
         tokens = int(prompt.flatten()[0]) if isinstance(prompt, torch.Tensor) else int(prompt)
         states, mask = features["token_embeddings"], features["attention_mask"]
         features["sentence_embedding"] = pool(states, mask, self.modes, prompt_tokens=tokens, attention=self._attention)
