@@ -104,7 +104,7 @@ def deeper_prefetch(prefetch: Any, factor: int) -> Any:
         return [deeper_prefetch(part, factor) for part in prefetch]
     limit = min(checked_limit(prefetch.limit, "prefetch limit") * factor, LARGEST_COUNT)
     if not isinstance(prefetch.query, models.NearestQuery) or prefetch.query.mmr is None:
-        limit = max(limit, LEAST_PREFETCH)  # but MMR compares every point with every other
+        limit = max(limit, LEAST_PREFETCH)  # not for MMR, which compares every point with every other
     return prefetch.model_copy(update={"limit": limit, "prefetch": deeper_prefetch(prefetch.prefetch, factor)})
 
 

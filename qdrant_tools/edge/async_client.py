@@ -1,7 +1,7 @@
 """`AsyncEmbeddedClient`: an `AsyncQdrantClient` over the embedded engine.
 
-Each call runs in a thread, so that the event loop goes on wherever the engine or a disk lets other threads run;
-index builds run in a child process. It shares the folder's engine with every other client of the process.
+Each call runs in a thread, so that the event loop goes on wherever the engine or a disk lets other threads run.
+Index builds run in a child process. It shares the folder's engine with every other client of the process.
 """
 
 from __future__ import annotations

@@ -30,10 +30,10 @@ from qdrant_tools.errors import NotSupportedError, PlusError
 
 ENGINE = "qdrant-edge"
 QUERIES_PER_PART = 32
-"""So many queries are worth a process of their own."""
+"""A part has at least so many queries: for fewer another process is not worth it."""
 RANKINGS = "rankings"
 """The readers' method that answers a part of many queries."""
-# Not `retrieve`: reading points by their ids takes less than to ask another process.
+# not `retrieve`: reading points by their ids takes less time than asking another process
 ROUTED = (
     "query_points",
     "query_batch_points",

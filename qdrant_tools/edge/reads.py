@@ -161,7 +161,7 @@ class ReadMethods(QdrantBase):
             return [self._response(hits) for hits in answers]
 
     def _answer(self, collection: OpenCollection, request: models.QueryRequest) -> types.QueryResponse:
-        """One request of a batch of which not all can go to the engine."""
+        """One request of a batch that cannot go to the engine as a whole."""
         check_options({"shard_key": request.shard_key})
         if is_merged_here(collection, request):
             return models.QueryResponse.model_construct(points=merged_hits(self.engine, collection, request))

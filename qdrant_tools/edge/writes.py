@@ -3,7 +3,7 @@
 Guarantees: when a method returns, the change is in the engine's write-ahead log and survives the end of the process,
 however it ends; `flush` makes it survive a power failure too. The log contains no filter: a filter is answered first,
 and the write is logged with the ids of its points. The engine would evaluate a logged filter again when it opens the
-collection, and might select other points: the log stores a bound of infinity as no bound, and a vector or an index that
+collection, and might select other points. The log stores a bound of infinity as no bound, and a vector or an index that
 the filter names may be gone by then. Does not know: files, reader processes.
 """
 
@@ -49,7 +49,7 @@ R = TypeVar("R")
 
 Operation = qe.UpdateOperation
 UPLOAD_BATCH = 256  # the engine's best between call overhead and memory
-POINTS_PER_OPERATION = 50_000  # that a filter selected
+POINTS_PER_OPERATION = 50_000  # points that a filter selected; larger changes are several operations
 
 
 def journaled(method: Callable[P, R]) -> Callable[P, R]:

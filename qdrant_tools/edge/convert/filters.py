@@ -1,8 +1,8 @@
 """qdrant-client's filters and score formulas -> the engine's: the two parts of a request that are trees.
 
-A formula may contain the conditions of a filter. Most nodes map one to one. Three things do not: the engine's binding
-takes a Python bool for an integer (a boolean match would find nothing), datetimes must be text, and an infinite bound
-of a range becomes the largest number, which selects the same.
+A formula may contain the conditions of a filter. Most nodes map one to one. Three things do not. The engine's binding
+takes a Python bool for an integer, so that a boolean match would find nothing. Datetimes must be text. An infinite
+bound of a range becomes the largest number, which selects the same.
 
 Guarantees: NaN is refused, in formulas infinity too; nesting has a limit. Does not know: shards, queries.
 """
@@ -62,7 +62,7 @@ def _filter(filter_: models.Filter, levels: int, root: Any) -> qe.Filter:
     min_should = filter_.min_should
     must = engine_conditions(filter_.must, levels - 1, root)
     if min_should is not None and not min_should.conditions:
-        # none of no conditions holds, but the engine ignores an empty min_should: no id is in the empty set
+        # an empty min_should never holds, but the engine ignores it; that an id is in the empty set never holds either
         must = [*(must or []), qe.HasIdCondition(set())]
     return qe.Filter(
         must=must,
@@ -200,7 +200,7 @@ def _bounds(range_: models.Range) -> dict[str, float | None]:
     bounds.update(dict.fromkeys(infinite))
     for name, bound in infinite.items():
         side, last = name[:2], math.copysign(sys.float_info.max, bound)
-        if (bound > 0) == (side == "gt"):  # above infinity, or below minus infinity
+        if (bound > 0) == (side == "gt"):
             bounds[side] = last  # no number lies beyond
         elif bounds[f"{side}e"] is None:
             bounds[f"{side}e"] = last  # every number does

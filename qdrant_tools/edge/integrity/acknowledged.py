@@ -5,7 +5,7 @@ noticed after a crash, before the engine takes a wrong checksum for the end. The
 since the checksums of the collection's files were taken (`Dirty`).
 
 Guarantees: a half-written row is noticed. Two slots are written in turn, each with a checksum, so that one is whole.
-After a power failure the system may have kept an older or a newer state of any file, so what was noted since the last
+After a power failure the system may have kept an older or a newer state of any file. So what was noted since the last
 flush counts only in the same boot of the machine.
 
 Does not know: the engine.

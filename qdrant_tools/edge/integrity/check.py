@@ -1,7 +1,7 @@
 """Is a collection's shard what was acknowledged? Number of points, checksums and write-ahead log, taken together.
 
 A damaged shard can open without an error and with fewer points, down to none, or with other content. So notes are kept
-beside it while it is open, and compared when it is opened again, as far as the end of the last process allows.
+beside it while it is open. They are compared when it is opened again; after a kill not everything can be compared.
 
 Guarantees: at no moment do the notes promise more than the files hold, so that a kill raises no false alarm. Each
 method says what is about to happen, or has just happened; `shard.py` calls them in that order.

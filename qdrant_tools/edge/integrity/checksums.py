@@ -1,8 +1,8 @@
 """Checksums of a shard's files: what is opened is what was written.
 
-The engine's own files carry none, and some damage it opens without an error: wrong payloads, points that are gone, in
-the worst case the end of the process. So checksums are taken whenever a collection is flushed and when it is closed,
-and compared when it is opened again. After a crash, how much can be compared depends on what was written since
+The engine's own files have none, and it opens some damaged files without an error. Then payloads are wrong, points are
+gone, or in the worst case the process ends. So checksums are taken whenever a collection is flushed and when it is
+closed, and compared when it is opened again. After a crash, how much can be compared depends on what was written since
 (`WrittenSince`). As measured, between two flushes the engine changes this (`ChangedBy`):
 
 - in a segment that an optimizer wrote (it has a finished table of ids) most files never change again;
@@ -10,9 +10,9 @@ and compared when it is opened again. After a crash, how much can be compared de
   where nothing was in use at the last flush, unless a vector is overwritten;
 - everything else changes in a flush, or with the collection's indexes and vectors.
 
-The engine preallocates its files: what lies beyond the part in use may change or be a hole. So payload pages count by
-the blocks that their table names, files of vectors by the vectors in them, one by one where these are few, and any
-other file by its blocks that are not zero.
+The engine preallocates its files: what lies beyond the part in use may change or be a hole. So of a payload
+page only the blocks count that its table names. Of a file of vectors the vectors in it count, one by one where they are
+few. Of any other file the blocks count that are not zero.
 
 Does not know: the engine's process; what an operation is.
 """

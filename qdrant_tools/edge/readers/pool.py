@@ -66,7 +66,7 @@ REQUESTS_PER_READER = 2  # at once: the second waits in the socket while the fir
 LARGEST_CATCH_UP = 64 << 10  # bytes of writes that a reader may apply before an answer
 READER_WAIT = 1.0  # seconds that a search waits for a reader before this process answers
 RESPONSE_TIMEOUT = 600  # seconds after which a reader counts as dead
-QUIET, LONGEST_LOAD = 1.0, 10.0  # seconds without a write, and of writes, after which copies are made anew
+QUIET, LONGEST_LOAD = 1.0, 10.0  # copies are made anew after so many seconds without a write, or of writing
 SMALL_PAUSE, FAILURE_PAUSE = 5.0, 60.0  # seconds without copies, of a small collection and after a failure
 POLL_SECONDS = 0.5  # between two looks at whether all readers live
 SEARCHES_IN_A_ROW = 16  # of one thread, after which it counts as the only one
@@ -200,7 +200,7 @@ class ReaderPool:
     def is_worthwhile(self, collection: OpenCollection) -> bool:
         """Whether a request to another process is worth the detour.
 
-        It is not for the searches of a single thread between writes: this process would only wait meanwhile, and waking
+        It is not for the searches of a single thread between writes. This process would only wait meanwhile, and waking
         another one takes as long as a search.
         """
         # without a lock: a wrong count sends a search elsewhere, which gives the same answer

@@ -21,7 +21,7 @@ from qdrant_tools.edge.storage.files import content_bytes
 
 WORKER = Path(__file__).with_name("worker.py")
 GIGABYTE = 1 << 30
-OUT_OF_MEMORY = "memory allocation of"  # the engine's last words when an allocation has failed
+OUT_OF_MEMORY = "memory allocation of"  # what the engine prints when an allocation has failed
 
 Task = Literal["open", "optimize"]
 

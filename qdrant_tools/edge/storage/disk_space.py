@@ -277,7 +277,7 @@ def fill_holes(folder: Path) -> None:
     """Take now what the next opening would take: the disk may be full by then."""
     for path, hole in _holes(folder):
         if hole and shutil.disk_usage(folder).free > hole + RESERVE:
-            # the write before it is acknowledged: it does not fail because another process takes the room meanwhile
+            # the write is applied already: it must not fail because another process takes the room meanwhile
             with suppress(OSError), open(path, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 

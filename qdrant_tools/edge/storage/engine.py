@@ -1,7 +1,7 @@
 """A folder of collections, open in this process.
 
-Guarantees: one process per folder; inside the process every client of a folder shares one `Engine`; a collection is
-there whole or not at all after a crash, and nothing else is ever removed (see `location.py`).
+Guarantees: one process per folder; inside the process every client of a folder shares one `Engine`. After a crash a
+collection is there whole or not at all, and only folders with a mark are removed (see `location.py`).
 Does not know: qdrant-client's requests and results.
 """
 

@@ -3,7 +3,7 @@
 `manifest.json` names the collections with their settings, and the aliases. `manifest.previous.json` is the one before.
 Each collection's folder holds its own description (`collection.json`), from which a lost manifest is made again.
 Every change counts the manifest's `generation` up by one. A description carries the generation of its collection's
-last change, so that a file that is older than the others shows.
+last change, so that a file that is older than the others is noticed.
 
 Guarantees: a file whose content is not what was written, or that names something impossible, is a `LocationError`.
 Does not know: the engine; which file is written when.

@@ -1,7 +1,7 @@
 """One collection with its shard open: the only place that holds an engine object, and the lock around it.
 
-Guarantees: calls into one shard come one after another (the binding holds the interpreter's lock anyway), so that
-closing, reloading or exchanging the shard never happens in the middle of a call. Every error leaves as a `PlusError`.
+Guarantees: calls into one shard come one after another (the binding holds the interpreter's lock anyway). So the shard
+is never closed, reloaded or exchanged in the middle of a call. Every error leaves as a `PlusError`.
 Does not know: the manifest, other collections, qdrant-client's requests.
 """
 
