@@ -328,7 +328,7 @@ def _one_of(choices: Sequence[str]) -> Any:
 
 
 def _number(text: str, where: str) -> int:
-    if not text.isdecimal():
+    if not text.isdecimal():  # `isdigit` takes ² too, which `int` refuses
         raise UsageError(f"{where}: expected a whole number")
     return int(text)
 

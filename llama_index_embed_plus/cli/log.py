@@ -166,6 +166,7 @@ def _show(search: LoggedSearch) -> None:
     for hit in search.hits:
         score = "" if hit.score is None else f"{hit.score:.3f}"
         say(f"{hit.rank:>3}  {score:>6}  {hit.id}  {', '.join(feedback.pop(hit.id, []))}".rstrip())
+    # what is left was about passages that are not among the hits
     for passage, events in feedback.items():
         say(f"  -          {passage}  {', '.join(events)} (not shown)")
 

@@ -165,7 +165,7 @@ def audit_command(
     written = [examples.with_suffix(".audit.json")]
     write_text(written[0], json.dumps(report.as_row(), indent=2))
     if new_sheet is not None:
-        write_sheet(read_examples(examples), new_sheet)
+        write_sheet(read_examples(examples), new_sheet)  # read again: examples are streamed
         written.append(new_sheet)
     if page:
         from llama_index_embed_plus.evaluate.plots.pages import audit_page
@@ -245,6 +245,7 @@ def _show(report: Audit) -> None:
 def _cross_encoder(judge: str | None, threshold: float, *, promote: bool = False) -> Judge | None:
     if judge is None:
         return None
+    # loads sentence-transformers, which only a judge needs
     from llama_index_embed_plus.encoders.cross_encoder import cross_encoder_judge
 
     return cross_encoder_judge(judge, threshold=threshold, promote=promote)

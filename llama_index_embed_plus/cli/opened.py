@@ -46,6 +46,7 @@ def opened(
     name: str, location: str, model: str, backend: BackendName = "auto"
 ) -> Iterator[tuple[Collection, TextEncoder]]:
     """A collection or alias that must be there, and the encoder that filled it."""
+    # first the location: if it is missing, no model is opened for nothing
     with managed(location) as manager:
         encoder = open_encoder(model, backend=backend)
         yield manager.open(name, encoder), encoder

@@ -251,6 +251,7 @@ def _settings(
     """
     if method != "adapter":
         defaults = AdapterSettings()
+        # typer fills in what was not given, so only another value than the default tells
         _refuse({name for name, value in adapter.items() if value != getattr(defaults, name)}, method)
         return TrainSettings(method=method, passages_apart=passages_apart, **options)
     _refuse(options.keys() - _OF_ADAPTERS.keys(), "adapter")

@@ -172,6 +172,7 @@ class Demo:
         collection = self.manager.ensure(name, encoder)
         with self.step(step, len(corpus.passages)) as progress:
             collection.index(corpus.passages, progress=progress)
+        # a name of its own, or the second build would be added to the time of the first
         with self.step("build hnsw" if step == "embed and index" else f"build hnsw ({step})"):
             collection.build_index()
         return collection
@@ -222,6 +223,7 @@ class Demo:
 
     def full(self, corpus: DocstringCorpus, examples: Sequence[Example]) -> RetrievalReport:
         """Fine-tune the whole encoder, embed everything again beside the old collection, switch the alias if better."""
+        # loads sentence-transformers, which the rest of the demo does not need
         from llama_index_embed_plus.training.run import planned_steps, train
         from llama_index_embed_plus.training.settings import TrainSettings
 

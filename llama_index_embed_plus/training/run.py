@@ -90,6 +90,7 @@ def train(
     out = Path(out)
     artifact.check_out(out)
     job = TrainingJob(
+        # the model card is published: of a local path only the last part goes into it
         base=Path(base).name if Path(base).exists() else str(base),
         folder=checkpoints.resolve(base),
         data=examples if isinstance(examples, TrainingData) else TrainingData.of(examples),
@@ -166,7 +167,7 @@ def _write(job: TrainingJob, trained: Trainable, **figures: Any) -> None:
         proof = job.proof(before, open_encoder(draft, backend="torch", device=job.settings.device))
         report = job.report(space=sealed.space, base_space=before.space, proof=proof, **figures)
         write_report(draft, report)
-        artifact.write_manifest(draft)
+        artifact.write_manifest(draft)  # again: it hashes the report too
 
 
 @contextmanager
@@ -237,6 +238,7 @@ class TrainingJob:
         """The columns that the loss reads. Raises UsageError for data of another shape, TrainingError for none."""
         options, noise = self.settings.loss_options, NoiseSettings(seed=self.settings.seed)
         named = loss_spec(self.settings.loss).shape == "distillation" and options.get("teacher")
+        # `score` gives plain scores: the threshold is not used
         teacher = cross_encoder_judge(str(options["teacher"]), threshold=0.0).score if named else None
         return datasets_for(self.settings.loss, self.data, ColumnSettings(self.settings.negatives, teacher, noise))
 

@@ -213,6 +213,7 @@ class TrainSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as JSON holds them; what it cannot hold (a guide that is a model) as its text."""
+        # as JSON gives it back: an interrupted run compares this with what its file says
         row: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
         return row
 

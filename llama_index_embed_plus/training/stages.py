@@ -229,7 +229,7 @@ class _RecipeRun:
                 base_space=before.space,
                 data=last.data,
                 losses=tuple(loss for done in reports for loss in done.losses),
-                stages=tuple(stages[1:]),
+                stages=tuple(stages[1:]),  # without the base, which is no stage
                 proof=job.proof(before, after),
                 notes=(*(note for done in reports for note in done.notes), *chosen, *optimistic),
                 seconds=seconds,

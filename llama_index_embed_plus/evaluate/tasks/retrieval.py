@@ -48,6 +48,7 @@ def read_retrieval(qrels: Path, *, titles: bool = True) -> RetrievalSet:
     """
     folder = qrels.parent.parent
     corpus = _corpus(folder / "corpus.jsonl", titles=titles)
+    # an empty text has no vector to search by
     passages = {name: text for name, text in corpus.items() if text}
     queries = {query.id: query.text for query in read_queries(folder / "queries.jsonl")}
     grades = read_qrels(qrels)

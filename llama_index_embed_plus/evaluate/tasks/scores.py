@@ -73,6 +73,7 @@ def correlate(cosines: Floats, scores: Floats) -> Correlation:
     if len(scores) < 2:
         raise InputError(f"{len(scores)} pairs, expected at least two for a correlation")
     for name, values in (("cosines", cosines), ("scores", scores)):
+        # scipy would warn and return NaN
         if np.ptp(values) == 0:
             raise InputError(f"all {len(values)} {name} are {values[0]:g}: there is no correlation with a constant")
     spearman, pearson = spearmanr(cosines, scores).statistic, pearsonr(cosines, scores).statistic
@@ -123,6 +124,7 @@ def summarisation(encoder: Encoder, rows: Sequence[Summaries], *, role: Role = "
         np.split(unit_rows(human, np.float64), np.cumsum([len(row.human) for row in rows])[:-1]),
         np.split(unit_rows(machine, np.float64), np.cumsum([len(row.machine) for row in rows])[:-1]),
     )
+    # theirs are the machine's summaries, ours the human ones
     cosines = [(theirs @ ours.T).max(axis=1) for ours, theirs in per_text]
     pairs = [pair for pair in zip(cosines, scores) if np.ptp(pair[0]) > 0 and np.ptp(pair[1]) > 0]
     if not pairs:
@@ -179,6 +181,7 @@ def reranking(encoder: Encoder, rows: Sequence[RerankingQuery]) -> RerankingRepo
     for number, (row, own) in enumerate(zip(judged, np.split(passages, np.cumsum(counts)[:-1]))):
         names = list(_names(row))
         scores = unit_rows(own, np.float64) @ unit_rows(queries[number : number + 1], np.float64)[0]
+        # names of positives begin with an a, see `_names`
         qrels[str(number)] = {name: int(name.startswith("a")) for name in names}
         run[str(number)] = dict(zip(names, scores.tolist(), strict=True))
     return RerankingReport(

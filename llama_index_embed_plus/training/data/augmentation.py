@@ -88,6 +88,7 @@ class QueryAugmentation:
 
         A copy whose query came out unchanged, or like one before it, is left out.
         """
+        # `share` is what may go, `least` is what has to stay
         augmentation = DeleteWords(self.share) if self.words == "delete" else CropWords(1 - self.share)
         augmented: list[Example] = []
         for example in examples:

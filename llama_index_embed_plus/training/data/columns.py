@@ -78,6 +78,7 @@ def _ranking(spec: LossSpec, data: TrainingData, settings: ColumnSettings) -> Da
     examples = _examples(spec, data, "examples, pairs, triplets or nli")
     # these two losses refuse further columns themselves, but only when training has begun
     allowed = {"ntxent": 0, "guided": 1}.get(spec.name, settings.negatives)
+    # what the examples have counts: asking for three is no harm where there are none
     used = min(settings.negatives, max((len(example.negatives) for example in examples), default=0))
     if used > allowed:
         instead = "or use cached_guided" if spec.name == "guided" else "or use multiple_negatives"
@@ -129,6 +130,7 @@ def _labelled_pairs(spec: LossSpec, data: TrainingData, settings: ColumnSettings
         for texts, label in ((example.positives, 1.0), (example.negatives[: settings.negatives], 0.0))
         for text in texts
     ]
+    # other names than those of a scored pair: here the second text is a passage and not a query
     return _one("labelled_pairs", ("anchor", "passage", "label"), rows)
 
 

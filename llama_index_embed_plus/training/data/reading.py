@@ -145,6 +145,7 @@ class _Reader:
 
     def read(self, rows: Iterator[Row]) -> TrainingData:
         training_rows: list[Any] = [row.parse(self._row) for row in rows]
+        # the second half is for the type checker: the first row sets the kind
         if not training_rows or self.kind is None:
             raise InputError(f"{self.file} holds no rows")
         if self.kind == "nli":
@@ -165,6 +166,7 @@ class _Reader:
             case "distillation":
                 return _distilled(fields)
             case "labelled texts":
+                # labels are words or numbers: their texts are numbered in the order in which they come
                 label = self.classes.setdefault(str(value_of(fields, _LABEL)), len(self.classes))
                 return LabelledText(text_of(fields, ("text",)), label)
             case _:
@@ -201,6 +203,7 @@ def kind_of(fields: Fields) -> Kind:
         return "distillation" if taught else "triplets"
     if has & set(_FIRST) and has & set(_SECOND):
         named = next((str(fields[name]).lower() for name in _LABEL if name in has), "")
+        # a label 0, 1 or 2 is one of inference only beside a premise; else it is a score
         is_nli = named and ("premise" in has or named in _NLI)
         return "nli" if is_nli else "scored pairs"
     if "text" in has:
@@ -244,6 +247,7 @@ def _nli_examples(rows: Sequence[tuple[str, str, int]]) -> TrainingData:
         for premise, by_label in by_premise.items()
         if by_label[0]
     )
+    # a row that repeats another counts as left out
     used = sum(len(example.positives) + len(example.negatives) for example in examples)
     return TrainingData("nli", examples, left_out=len(rows) - used)
 
@@ -268,6 +272,7 @@ def _texts(file: Path) -> Iterator[Row]:
 def _listed(file: Path, content: Any) -> Iterator[Row]:
     if not isinstance(content, list):
         raise InputError(f"{file} holds no list of rows and no EmbeddingQAFinetuneDataset")
+    # in a JSON list the number of the row stands for the line
     return (Row(fields, file, number) for number, fields in enumerate(content, start=1))
 
 

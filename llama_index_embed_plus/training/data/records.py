@@ -66,7 +66,7 @@ class TrainingData:
             UsageError: rows of several kinds.
         """
         rows = tuple(rows.examples if isinstance(rows, MiningResult) else rows)
-        kinds = {_KINDS[type(row)] for row in rows} or {"examples"}
+        kinds = {_KINDS[type(row)] for row in rows} or {"examples"}  # no rows are no examples
         if len(kinds) > 1:
             raise UsageError(f"rows are of several kinds: {', '.join(sorted(kinds))}; give them one after the other")
         return cls(kinds.pop(), rows)

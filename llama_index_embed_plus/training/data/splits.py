@@ -212,6 +212,7 @@ def _near_queries(train: Sequence[Example], held_out: HeldOut, encoder: Encoder,
     right = encoder.encode_queries([query.text for query in held_out.queries])
     last = -1
     for row, column, _ in near_pairs(left, right, similarity=similarity):
+        # pairs come row by row: the first of a row is enough
         if row != last and normalized(train[row].query) not in held_out_texts:
             yield Leak("near query", row, train[row].query, held_out.queries[column].text)
         last = row
@@ -237,6 +238,7 @@ def _fill(part: list[str], groups: Sequence[Sequence[int]], name: str, wanted: i
     """Move whole groups from train to the part `name` while they fit into `wanted` and leave something to train on."""
     left, taken = part.count("train"), 0
     for members in groups:
+        # groups move as a whole, so the first member tells where a group is
         if part[members[0]] == "train" and len(members) <= wanted - taken and len(members) < left - taken:
             taken += len(members)
             for member in members:

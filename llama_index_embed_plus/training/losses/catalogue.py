@@ -304,6 +304,7 @@ class LossOptions:
         self._check_dims()
 
     def _check_dims(self) -> None:
+        # the default of `min` refuses an empty tuple too
         if self.dims is not None and (min(self.dims, default=0) < 1 or len(set(self.dims)) < len(self.dims)):
             raise UsageError(f"dims is {self.dims}, expected different whole numbers from 1 on")
         if self.dim_weights is not None and len(self.dim_weights) != len(self.dims or ()):
@@ -322,6 +323,7 @@ class LossOptions:
         if unknown:
             raise UsageError(f"loss option {unknown[0]!r} is unknown, expected one of {', '.join(_names(cls))}")
         taken = loss_spec(name).takes
+        # `options` last: what a person wrote wins
         made = cls(**{**{key: value for key, value in run.items() if key in taken}, **options})
         made.check(name)
         return made

@@ -187,6 +187,7 @@ class _Batch:
         everywhere = [all_gather_with_grad(column) for column in columns] if gather else columns
         self.anchors, self.positives = columns[0], columns[1]
         self.all_anchors, self.all_positives = everywhere[0], everywhere[1]
+        # positives come first, so that `own` finds a row's positive among them
         self.candidates = torch.cat(everywhere[1:])
         self.own = torch.arange(first, first + count, device=columns[0].device)
 

@@ -24,6 +24,7 @@ class SearchCorpus:
 
     def __init__(self, held_out: HeldOut, collection: Collection | None, *, most: int, seed: int) -> None:
         self._texts = {passage.id: passage for passage in held_out.passages}
+        # passages that the held-out set brings come before a collection
         self._collection = None if self._texts else collection
         self._by_space: dict[str, Vectors] = {}
         if self._collection is not None:

@@ -169,6 +169,7 @@ def _table(head: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> str:
 def _plain(value: object) -> str:
     """One line that cannot end a table cell or a code span."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    # `<` would begin a tag
     return " ".join(text.split()).replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
 
 

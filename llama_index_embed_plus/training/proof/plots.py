@@ -66,6 +66,7 @@ def _loss(axis: Any, report: TrainReport) -> None:
     width = max(1, len(losses) // 20)
     smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
     label = "loss" if width == 1 else f"mean of {width} steps"
+    # a mean is drawn at the last of its steps
     axis.plot(steps[width - 1 :], smooth, color=_DARK, linewidth=1.6, label=label)
     # a line between two stages, none after the last
     for end, stage in zip(accumulate(done.steps for done in report.stages), report.stages[:-1]):
@@ -87,6 +88,7 @@ def _stages(axis: Any, report: TrainReport) -> None:
         return
     at = np.arange(len(points))
     for name, (line, marker), shade in zip(names, cycle(_LINES), cycle((_DARK, _LIGHT, INK))):
+        # NaN leaves a gap where a stage was not measured by this name
         values = [metrics.get(name, np.nan) for _, metrics in points]
         axis.plot(at, values, line, marker=marker, color=shade, label=_literal(name))
     axis.set_xticks(at, [_literal(name) for name, _ in points], rotation=20 if len(points) > 3 else 0)
@@ -150,6 +152,7 @@ def _plane(axis: Any, view: View | None, when: str) -> None:
         axis.scatter(places[:, 0], places[:, 1], label=f"{name} ({len(places)})", linewidths=0.8, **style)
     axis.set_xlabel(f"first principal component (both: {view.explained:.0%} of the variance)")
     axis.set_ylabel("second principal component")
+    # one scale for both components, or the shapes would be stretched
     axis.set_aspect("equal", adjustable="datalim")
     axis.legend(frameon=False, fontsize=8)
 

@@ -199,6 +199,7 @@ def _refusals(change: Change, queries: int, forgetting: Forgetting | None, setti
     if queries < least:
         yield f"{queries} held-out queries are too few to exclude harm, expected at least {least}"
     if not change.excludes_loss_of(margin):
+        # as of an adapter that stayed the identity
         if change.low == change.high == 0:
             yield f"nothing changed on {queries} held-out queries"
         elif change.high < 0:
@@ -208,7 +209,7 @@ def _refusals(change: Change, queries: int, forgetting: Forgetting | None, setti
         else:
             yield f"not proved better on {queries} held-out queries: {change}"
     if forgetting is None:
-        if settings.known_items:
+        if settings.known_items:  # none of the passages could be split into a query and a rest
             yield "nothing to measure forgetting on: give a general set, or known_items=0 to do without"
         return
     if forgetting.items < least:

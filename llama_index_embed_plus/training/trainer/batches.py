@@ -113,6 +113,7 @@ class SeededBatchSampler(DefaultBatchSampler):  # type: ignore[misc]
         **unused: Any,
     ) -> None:
         super().__init__(dataset, batch_size=batch_size, drop_last=drop_last, seed=seed)
+        # rows that hold nothing contradict no other
         self.rows = [BatchRow(frozenset(), frozenset())] * len(dataset) if rows is None else rows
         self.lengths = _lengths(dataset)
         self.first = self._first()
@@ -158,6 +159,7 @@ class SeededBatchSampler(DefaultBatchSampler):  # type: ignore[misc]
         return sorted((int(row) for row in shuffled), key=lambda row: -degrees[row])
 
     def _degrees(self) -> list[int]:
+        # counted once: they are the same for every order
         if not hasattr(self, "_known_degrees"):
             texts = Counter(key for row in self.rows for key in row.texts)
             answers = Counter(key for row in self.rows for key in row.answers)

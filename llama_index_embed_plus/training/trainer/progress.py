@@ -84,6 +84,7 @@ class Meter:
         (first, began), (last, now) = self._times[0], self._times[-1]
         if self.total <= 0 or last <= first:
             return None
+        # the plan is an estimate, and a run may take a few steps more
         return max(0, self.total - self.steps) * (now - began) / (last - first)
 
     def line(self) -> str:
