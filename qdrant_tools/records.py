@@ -206,12 +206,12 @@ class HeldOut:
         for example in examples:
             query_id = ids.setdefault(example.query, f"heldout-{len(ids)}")
             qrels.setdefault(query_id, {}).update({positive.id: 1 for positive in example.positives})
-        searched = {passage.id: passage for passage in passages}
-        if searched:
+        corpus = {passage.id: passage for passage in passages}
+        if corpus:
             for example in examples:
                 # a passage that was given keeps its own text and metadata
-                searched.update({p.id: Passage(p.id, p.text) for p in example.positives if p.id not in searched})
-        return cls(tuple(Query(query_id, text) for text, query_id in ids.items()), qrels, tuple(searched.values()))
+                corpus.update({p.id: Passage(p.id, p.text) for p in example.positives if p.id not in corpus})
+        return cls(tuple(Query(query_id, text) for text, query_id in ids.items()), qrels, tuple(corpus.values()))
 
 
 def _text(row: Mapping[str, Any], key: str) -> str:

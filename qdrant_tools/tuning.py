@@ -207,7 +207,7 @@ def _measured(
 ) -> Iterator[tuple[CollectionSettings, Measured]]:
     for m in grid.m:
         for quantization in grid.quantization:
-            built = replace(current, m=m or current.m, quantization=quantization or current.quantization)
+            built = replace(current, m=current.m if m is None else m, quantization=quantization or current.quantization)
             if _same_index(built, current):
                 yield from _searches(collection, built, grid, truth)
             else:

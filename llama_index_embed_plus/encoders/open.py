@@ -85,7 +85,7 @@ def identify(
     # with overrides the space differs for a good reason
     if manifest is not None and spec == manifest.spec and manifest.space != space:
         raise DamagedModelError(
-            f"{folder} was sealed as {manifest.space} but holds {space}: a file was exchanged; export it again"
+            f"{folder} was written as {manifest.space} but holds {space}: a file was exchanged; export it again"
         )
     # An adapter belongs to one space, which is known only now.
     adapter = _adapter(folder, space)

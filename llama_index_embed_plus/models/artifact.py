@@ -104,7 +104,7 @@ def verify(folder: Path, files: Iterable[str] | None = None) -> Manifest:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise DamagedModelError(f"{path} leads out of the artifact; copy the artifact again without links")
         if hash_file(path) != manifest.sha256[name]:
-            raise DamagedModelError(f"{path} is not the file that was sealed; copy the artifact again")
+            raise DamagedModelError(f"{path} is not the file that the manifest lists; copy the artifact again")
     return manifest
 
 

@@ -161,11 +161,11 @@ def _write(job: TrainingJob, trained: Trainable, **figures: Any) -> None:
     """Save the model with its manifest, measure what was saved, and write the manifest again with the report."""
     with artifact.draft_folder(job.out) as draft:
         final = save_trained(trained, draft, job.settings)
-        sealed = artifact.write_manifest(draft, spec=final)
+        manifest = artifact.write_manifest(draft, spec=final)
         before = job.open_base()
         # opened from the folder, so that what is measured is what was saved
         proof = job.proof(before, open_encoder(draft, backend="torch", device=job.settings.device))
-        report = job.report(space=sealed.space, base_space=before.space, proof=proof, **figures)
+        report = job.report(space=manifest.space, base_space=before.space, proof=proof, **figures)
         write_report(draft, report)
         artifact.write_manifest(draft)  # again: it hashes the report too
 

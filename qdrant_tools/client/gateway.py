@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import grpc
 import numpy as np
 from qdrant_client import QdrantClient, models
-from qdrant_client.common.client_exceptions import QdrantException
+from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from qdrant_tools.client.connect import embedded_client
@@ -238,7 +238,7 @@ class Retry:
 
     The wait after failure n (from 0) is drawn from 0 to min(longest, first * 2^n) seconds, so that many clients of a
     server that comes back do not come back at once (Brooker, "Exponential backoff and jitter", AWS Architecture Blog,
-    2015).
+    2015). A server that says how long to wait (Retry-After) is waited for, up to `longest`.
     """
 
     attempts: int = 6
@@ -257,7 +257,9 @@ class Retry:
             except UnreachableError as error:
                 if not is_retryable(error):
                     raise
-            time.sleep(random.uniform(0, min(self.longest, self.first * 2**attempt)))
+                requested = getattr(error.__cause__, "retry_after_s", 0)  # by a busy server
+            wait = random.uniform(0, min(self.longest, self.first * 2**attempt))
+            time.sleep(max(wait, min(self.longest, requested)))
         return call()
 
 
@@ -288,6 +290,8 @@ def engine_errors(doing: str) -> Iterator[None]:
     # qdrant-client's wrapper around every failure of the network, and around an answer that it cannot parse
     except ResponseHandlingException as error:
         raise UnreachableError(f"cannot {doing}: the server does not answer ({_line(error.source)})") from error
+    except ResourceExhaustedResponse as error:  # 429 with a Retry-After header
+        raise UnreachableError(f"cannot {doing}: the server is not ready (429: {_line(error)})") from error
     except UnexpectedResponse as error:
         raise _from_status(doing, error) from error
     except grpc.RpcError as error:

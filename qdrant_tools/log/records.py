@@ -183,7 +183,7 @@ def _objects(row: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
 
 def _rank(row: Mapping[str, Any]) -> int:
     rank = _number(row, "rank")
-    if rank != int(rank) or rank < 1:
+    if not (math.isfinite(rank) and rank == int(rank) and rank >= 1):
         raise InputError(f"rank is {rank}, expected a whole number of at least 1")
     return int(rank)
 

@@ -245,14 +245,15 @@ class Miner:
         # sorted: a set of strings has another order in every process
         ids = sorted({passage_id for weights in readable.values() for passage_id in weights})
         fetched = fetch(self.collection, ids, with_vectors=True)
-        with_text = {passage_id: passage for passage_id, passage in fetched.items() if passage.text}
+        # a point may lack the serving vector: after a forced way back from a promotion in place, for instance
+        usable = {name: passage for name, passage in fetched.items() if passage.text and passage.vector is not None}
         stored = {
-            query: [with_text[passage_id] for passage_id in weights if passage_id in with_text]
+            query: [usable[passage_id] for passage_id in weights if passage_id in usable]
             for query, weights in readable.items()
         }
         counts = Counter(
             redacted=len(queries) - len(readable),
-            unknown_positive=sum(p not in with_text for weights in readable.values() for p in weights),
+            unknown_positive=sum(p not in usable for weights in readable.values() for p in weights),
             no_positive=sum(not passages for passages in stored.values()),
         )
         return {query: passages for query, passages in stored.items() if passages}, counts

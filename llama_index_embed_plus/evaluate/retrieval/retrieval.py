@@ -64,7 +64,7 @@ class SearchSettings:
 
 
 def evaluate_retrieval(
-    searched: Collection | PassageVectors,
+    corpus: Collection | PassageVectors,
     queries: Sequence[Query],
     qrels: Qrels,
     encoder: Encoder | None = None,
@@ -75,7 +75,7 @@ def evaluate_retrieval(
 ) -> RetrievalReport:
     """Search for every judged query and score what is found against `qrels`, as trec_eval does.
 
-    searched: a collection, or vectors, which are always searched exactly.
+    corpus: a collection, or vectors, which are always searched exactly.
     encoder: makes the query vectors. None: that of the collection; the mode "lexical" needs none.
     k: the cutoff, or several; the first is that of the headline, the largest is how many passages are asked for.
     name: of the system, for tables and pictures.
@@ -89,8 +89,8 @@ def evaluate_retrieval(
     """
     depth = max(checked_depth(k))
     how = SearchSettings(**settings)
-    if encoder is None and how.mode != "lexical" and isinstance(searched, Collection):
-        encoder = searched.encoder
+    if encoder is None and how.mode != "lexical" and isinstance(corpus, Collection):
+        encoder = corpus.encoder
     if encoder is None and how.mode != "lexical":
         raise UsageError(f"the mode {how.mode!r} needs an encoder for the queries")
     texts = texts_by_id(queries)
@@ -98,13 +98,13 @@ def evaluate_retrieval(
     if not judged:
         raise InputError(f"none of the {len(texts)} queries has a judgement in the {len(qrels)} qrels: check the ids")
     checked_queries([texts[query] for query in judged])
-    if isinstance(searched, PassageVectors):
+    if isinstance(corpus, PassageVectors):
         if how != SearchSettings():
             raise UsageError(f"vectors are searched exactly, without {how}: give a collection")
-        run = _search_vectors(searched, judged, [texts[query] for query in judged], encoder, k=depth)
+        run = _search_vectors(corpus, judged, [texts[query] for query in judged], encoder, k=depth)
     else:
-        run = _search_collection(searched, judged, [texts[query] for query in judged], encoder, how, depth)
-    unknown = _unknown_passages(searched, sorted({passage for query in judged for passage in qrels[query]}))
+        run = _search_collection(corpus, judged, [texts[query] for query in judged], encoder, how, depth)
+    unknown = _unknown_passages(corpus, sorted({passage for query in judged for passage in qrels[query]}))
     return report_of(run, qrels, queries=queries, k=k, name=name, unknown_passages=unknown)
 
 
@@ -190,8 +190,8 @@ def _search_vectors(
     return passages.search(names, encoder.encode_queries(texts), k=k) if names else {}
 
 
-def _unknown_passages(searched: Collection | PassageVectors, judged: Sequence[str]) -> int:
-    if isinstance(searched, PassageVectors):
-        return sum(passage not in searched for passage in judged)
+def _unknown_passages(corpus: Collection | PassageVectors, judged: Sequence[str]) -> int:
+    if isinstance(corpus, PassageVectors):
+        return sum(passage not in corpus for passage in judged)
     blocks = (judged[start : start + PASSAGES_AT_ONCE] for start in range(0, len(judged), PASSAGES_AT_ONCE))
-    return len(judged) - sum(len(fetch(searched, block)) for block in blocks)
+    return len(judged) - sum(len(fetch(corpus, block)) for block in blocks)

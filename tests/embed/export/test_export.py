@@ -122,7 +122,7 @@ def test_weights_beyond_the_size_of_one_file_lie_beside_it(tmp_path, monkeypatch
     assert open_encoder(tmp_path / "out").build == "onnx-fp32"
     with (tmp_path / "out/onnx/model.onnx.data").open("r+b") as stream:
         stream.write(b"other")
-    with pytest.raises(ModelError, match=r"model.onnx.data is not the file that was sealed"):
+    with pytest.raises(ModelError, match=r"model.onnx.data is not the file that the manifest lists"):
         open_encoder(tmp_path / "out")
 
 

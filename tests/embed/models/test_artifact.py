@@ -55,7 +55,7 @@ def test_a_file_that_was_exchanged_is_named(sealed, name):
     with (sealed / name).open("ab") as stream:
         stream.write(b" ")
 
-    with pytest.raises(DamagedModelError, match=f"{name} is not the file that was sealed"):
+    with pytest.raises(DamagedModelError, match=f"{name} is not the file that the manifest lists"):
         open_encoder(sealed)
 
 
@@ -71,8 +71,8 @@ def test_exchanged_weights_are_found_when_they_are_used(sealed, tmp_path):
     save_transformer(tmp_path / "other", seed=5)
     shutil.copy(tmp_path / "other" / "model.safetensors", sealed)
 
-    open_encoder(sealed)  # the graph is what was sealed
-    with pytest.raises(DamagedModelError, match="was sealed as bert-32@.* but holds bert-32@"):
+    open_encoder(sealed)  # the graph is the one that the manifest lists
+    with pytest.raises(DamagedModelError, match="was written as bert-32@.* but holds bert-32@"):
         open_encoder(sealed, backend="torch")
 
 

@@ -148,7 +148,7 @@ def test_the_verdict_cannot_be_edited_or_taken_away(sealed):
     path = sealed / "train_report.json"
     text = path.read_text()
     path.write_text(text.replace('"promotable": false', '"promotable": true'))
-    with pytest.raises(DamagedModelError, match="train_report.json is not the file that was sealed"):
+    with pytest.raises(DamagedModelError, match="train_report.json is not the file that the manifest lists"):
         open_encoder(sealed, backend="torch")
     path.unlink()
     with pytest.raises(DamagedModelError, match="train_report.json is missing"):

@@ -197,7 +197,7 @@ def test_a_model_with_a_query_adapter_is_refused_rather_than_losing_it(pair, tmp
 def test_a_damaged_artifact_is_not_averaged(pair, tmp_path):
     interpolate(*pair, 0.5, tmp_path / "once")
     edit(tmp_path / "once", lambda tensors: tensors["embeddings.LayerNorm.weight"].zero_())
-    with pytest.raises(DamagedModelError, match="is not the file that was sealed"):
+    with pytest.raises(DamagedModelError, match="is not the file that the manifest lists"):
         interpolate(pair[0], tmp_path / "once", 0.5, tmp_path / "out")
 
 

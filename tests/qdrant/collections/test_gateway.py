@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from tiny import WordEncoder, numbered
 
@@ -50,6 +51,12 @@ def test_silence_and_a_busy_server_are_waited_for(waits):
     assert Retry()(call) == "done" and call.calls == 5
     assert len(waits) == 4
     assert all(0 <= waited <= 0.5 * 2**attempt for attempt, waited in enumerate(waits))
+
+
+def test_a_server_that_says_how_long_to_wait_is_waited_for_up_to_the_longest_wait(waits):
+    busy = [ResourceExhaustedResponse("too many requests", seconds) for seconds in (3, 1000)]
+    call = Failing(*busy)
+    assert Retry(longest=15.0)(call) == "done" and waits == [3, 15]
 
 
 def test_the_waits_are_bounded_and_differ(waits):

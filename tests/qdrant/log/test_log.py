@@ -245,6 +245,13 @@ def test_two_hits_of_one_rank_are_refused(log):
     assert len(log) == 0
 
 
+@pytest.mark.parametrize("rank", [float("nan"), float("inf"), 0, 1.5, True, "1", None])
+def test_a_rank_that_is_no_place_in_a_ranking_is_one_error(rank):
+    row = {"id": "s1", "at": NOON.isoformat(), "query": "q", "hits": [{"id": "a", "rank": rank}]}
+    with pytest.raises(InputError, match="rank"):
+        LoggedSearch.from_row(row)
+
+
 def test_a_query_of_ten_megabytes_is_a_query(log):
     query = "ä" * 5_000_000
     record(log, query)

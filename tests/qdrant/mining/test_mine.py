@@ -357,6 +357,16 @@ def test_points_deleted_after_the_click_are_counted(client, encoder):
     assert result.discarded["unknown_positive"] == 1 and result.discarded["no_positive"] == 1
 
 
+def test_a_positive_whose_point_has_no_vector_is_counted_and_no_example(client, encoder):
+    collection = filled(client, encoder, numbered(8))
+    client.delete_vectors("docs", [""], models.PointIdsList(points=[point_id("p3")]))
+    result = mine(
+        collection, [Label("thing3 thing5", "p3"), Label("thing3 thing5", "p5"), Label("thing4", "p4")], encoder
+    )
+    assert [[p.id for p in example.positives] for example in result.examples] == [["p5"], ["p4"]]
+    assert result.discarded["unknown_positive"] == 1
+
+
 def test_the_account_has_every_candidate_in_one_place(client, encoder):
     collection = filled(client, encoder, numbered(60))
     labels = [Label(f"passage about topic{i % 7} thing{i}", f"p{i}") for i in range(30)]
