@@ -1,6 +1,6 @@
 """`embed-plus train`, `merge` and `prove`: examples and a model -> a trained model, and whether it is better.
 
-Guarantees: `merge` and `prove` write nothing before everything asked for has been checked and measured.
+Guarantees: `merge` and `prove` check and measure everything first, and write only then.
 Does not know: how a model is trained.
 """
 

@@ -4,9 +4,8 @@ A docstring is split after its first sentence: that sentence is a query, the qua
 passage that answers it. Real text, on every machine, in a different amount per Python version.
 
 Guarantees: the same interpreter gives the same data set in the same order; no module is imported (sources are
-parsed); every query is in one split at most, taken from a hash of its text, so that a query that occurs twice never
-stands on both sides; no train query asks for a passage that answers a held-out one. Does not know: encoders,
-collections.
+parsed); every query is in one split at most, by a hash of its text, so that a query that occurs twice is never on both
+sides; no train query asks for a passage that answers a held-out one. Does not know: encoders, collections.
 """
 
 from __future__ import annotations

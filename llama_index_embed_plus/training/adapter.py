@@ -79,7 +79,7 @@ def fit_adapter(
 ) -> tuple[QueryAdapter, AdapterReport]:
     """Fit an adapter for `encoder`'s queries (the collection's own, if none is given) against the stored vectors.
 
-    An adapter that the encoder carries already counts for nothing: the new one takes its place.
+    If the encoder has an adapter already, the new one is fitted without it and replaces it.
 
     `progress` is called once an epoch; one that takes losses and metrics (`TrainingProgress`) gets those too. In the
     report `train_pairs` counts (query, positive), those of validation among them; `skipped_examples` have no positive
@@ -152,7 +152,7 @@ class AdapterFit:
         return held[torch.tensor(self.pairs.group)]
 
     def run(self, start: QueryMap, *, progress: Progress | None = None) -> tuple[QueryMap, FitHistory]:
-        """Fit from `start`; `progress` is told of every epoch. Raises TrainingError if a loss is no number."""
+        """Fit from `start`; `progress` is called after every epoch. Raises TrainingError if a loss is no number."""
         module = module_of(start)
         optimizer = torch.optim.AdamW(
             module.parameters(), lr=self.settings.rate, weight_decay=self.settings.weight_decay
@@ -189,7 +189,7 @@ class AdapterFit:
         return total / max(1, len(order))
 
     def candidates(self, rows: torch.Tensor) -> torch.Tensor:
-        """(c,) ascending: which stored vectors the rows are told from."""
+        """(c,) ascending: the numbers of the stored vectors that are the rows' negatives, apart from `hidden` ones."""
         sources, pairs = self.settings.negatives, self.pairs
         if "collection" in sources and len(pairs.stored) <= self.settings.sampled:
             return torch.arange(len(pairs.stored))

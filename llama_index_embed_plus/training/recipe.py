@@ -71,7 +71,7 @@ class QueryFiles:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage: train on `data`; with `mining`, `rounds` times on what the model as it is then finds for its queries.
+    """One stage: train on `data`. With `mining`, it is repeated `rounds` times on what the current model finds.
 
     kind, score_range: how to read the file, as in `read_training_data`. augmentation: adds examples with other queries.
     """

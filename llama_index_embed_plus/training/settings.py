@@ -34,7 +34,7 @@ class AdapterSettings:
     kind: full, low_rank, orthogonal or mlp; see `encoders.adapter`. width: rank of low_rank, hidden units of mlp.
     temperature: divides cosines in the loss.
     learning_rate: None: what suits the kind.
-    negatives: what a query is told from: the other positives of its batch, its mined negatives, stored vectors.
+    negatives: where they come from: the other positives of the batch, the query's mined negatives, stored vectors.
     sampled: how many stored vectors are drawn for a batch; a smaller collection is taken whole.
     max_stored_vectors: how many are held in memory to draw from; positives and mined negatives always are.
     same_passage_similarity: a stored vector with at least this cosine to a known positive is not taken as a negative.
@@ -131,7 +131,7 @@ class Projection:
 class TrainSettings:
     """How to train.
 
-    loss, loss_options: a name of `losses.LOSSES` and what that loss may be told (a field of `losses.LossOptions`).
+    loss, loss_options: a name of `losses.LOSSES` and options of that loss (fields of `losses.LossOptions`).
     batch_size: rows whose passages are each other's negatives, over all devices together.
     learning_rate: None: 5e-5 for the whole encoder, 2e-4 for LoRA.
     warmup_share: share of the steps in which the rate rises to its full value.
@@ -143,7 +143,7 @@ class TrainSettings:
     checkpoint_every: optimiser steps between two checkpoints; 0: none, and an interrupted run starts anew.
     report_to: what transformers reports to ("tensorboard", "wandb", ...); nothing by default.
     device: of torch; None: a GPU if there is one.
-    adapter: how to fit a query adapter; of the rest only `seed` and what concerns the proof counts for that method.
+    adapter: how to fit a query adapter. Beside these, that method uses only `seed` and the settings of the proof.
     proof: what the held-out queries have to show before the result may take the base's place.
     passages_apart: refuse training examples whose positive answers a held-out query; False where one passage answers
         many questions.

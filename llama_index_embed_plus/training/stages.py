@@ -1,7 +1,8 @@
 """A recipe -> the encoder that its best stage made: train, mine with the new model, train again, each stage measured.
 
 Hard negatives of a round are mined in the space of the model as it is then (ANCE, Xiong et al. 2021, arXiv 2007.00808,
-at the pace of whole rounds): the passages are embedded anew beside, and mined by the rules of `qdrant_tools.mining`.
+once per round): the passages are embedded anew in a collection of their own, and mined by the rules of
+`qdrant_tools.mining`.
 
 Every stage leaves an artifact in a folder beside the output, under a name that follows from everything it was made of.
 Guarantees: the same call after an interruption goes on within the stage where it was; a changed recipe repeats only
@@ -251,7 +252,7 @@ class _RecipeRun:
 
 
 def labels_of(data: TrainingData) -> Iterator[Label]:
-    """What the miner is told: every positive of every query, with the weight of its example."""
+    """Labels for the miner: every positive of every query, with the weight of its example."""
     for example in data.examples:
         for positive in example.positives:
             yield Label(example.query, positive.id, example.weight, "recipe")

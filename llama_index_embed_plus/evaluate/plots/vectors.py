@@ -43,7 +43,7 @@ class MapSettings:
     """How the plane and the clusters are computed.
 
     method: "pca" (Pearson 1901), linear, or "tsne" (van der Maaten and Hinton, JMLR 2008), which keeps neighbours
-        together and says nothing by distances between groups.
+        together; distances between groups mean nothing.
     clusters: of k-means on the unit vectors; fewer if there are fewer different vectors.
     sample: of vectors, at most.
     """

@@ -199,7 +199,7 @@ def compare(
     """Compare two reports over the same queries, metric by metric.
 
     metrics: names as in `RetrievalReport.values`; the first one decides. None: all of them, and nDCG decides. The
-        others are not further chances to win: with many metrics some differ by luck.
+        others do not decide: among many metrics some differ by luck.
     Raises:
         InputError: the reports cover other queries or cutoffs, or do not know a metric.
     """

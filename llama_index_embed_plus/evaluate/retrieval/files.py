@@ -194,7 +194,7 @@ def _score(text: str, where: str) -> float:
 
 
 def _without(separators: str | None, fields: Iterable[str]) -> list[str]:
-    """The fields, none of which holds a separator (None: white space) or nothing."""
+    """The fields as a list; one that is empty or holds a separator (None: white space) is refused."""
     columns = list(fields)
     for text in columns:
         # split as the reader of a run splits, so that one field cannot become two

@@ -17,7 +17,7 @@ Every task but retrieval is one file: `SPLIT.jsonl`, `.tsv` or `.csv`, or `somet
 `sentence1` and `sentence2`, `sent1` and `sent2`, `text1` and `text2`, `premise` and `hypothesis`, `question1` and
 `question2`, or `source` and `target`.
 
-Guarantees: a folder with data that is none of this is named with the reason. Does not know: the rows of the files.
+Guarantees: a folder whose data fits none of these is listed with the reason. Does not know: the rows of the files.
 """
 
 from __future__ import annotations

@@ -244,7 +244,7 @@ def _another_shape(spec: LossSpec, data: TrainingData, wanted: str) -> UsageErro
 
 
 def _check_contrast(loss: str, datasets: DatasetDict, data: TrainingData) -> None:
-    """A batch of one row without negatives has the loss 0: refuse data of which no batch could be anything else."""
+    """A batch of one row without negatives has the loss 0: refuse data that gives only such batches."""
     known, ids = data.positives_by_query(), data.passage_ids()
     for dataset in datasets.values():
         has_negatives = any(name.startswith("negative") for name in dataset.column_names)

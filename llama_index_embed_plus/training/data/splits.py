@@ -259,7 +259,7 @@ def _passages_of(item: Query | Example, qrels: Qrels) -> list[tuple[str, str]]:
 
 
 def _draw(members: Sequence[int], texts: Sequence[str], seed: int) -> bytes:
-    """Where a group stands in the draw: by its words alone, so that the order of the rows is of no matter."""
+    """Where a group stands in the draw: by its words alone, so that the order of the rows does not matter."""
     words = min(normalized(texts[member]) for member in members)
     return hashlib.sha256(f"{seed}\0{words}".encode(errors="surrogatepass")).digest()
 

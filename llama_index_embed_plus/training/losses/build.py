@@ -122,7 +122,7 @@ def _cached_guided(model: SentenceTransformer, options: LossOptions) -> torch.nn
 
 
 def _with_frozen_guide(loss: Any) -> torch.nn.Module:
-    """The guide only judges: no dropout, no gradients, and nothing of it for the optimizer."""
+    """The guide only judges: it has no dropout and no gradients, and the optimizer does not change it."""
     # a model that guides itself goes on learning
     if loss.guide is not loss.model:
         loss.guide.eval().requires_grad_(False).to(loss.model.device)

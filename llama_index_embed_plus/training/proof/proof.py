@@ -7,7 +7,7 @@ hold; a reason for each that does not is in `refusals`:
 1. On the held-out queries, the 95 % interval of the difference in nDCG@k lies above `-margin`. With the default
    margin of 0 the gain has to be proved: a change that is not proved better can only cost. A margin above 0 accepts
    what is proved not to be worse by more than that, as for a smaller or faster model. One metric decides, named
-   beforehand: to accept any of three would triple the false alarms. MRR and recall are told.
+   beforehand: to accept any of three would triple the false alarms. MRR and recall are only reported.
 2. On the general set, the interval of the difference lies above `-forgetting_margin`. Nothing has to be gained there,
    but a loss of 2 points or more must be excluded.
 

@@ -72,7 +72,7 @@ class TrainReport:
     proof: Proof | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    """What a reader has to know beside the figures, such as a mini-batch that was halved for want of memory."""
+    """What a reader has to know beside the figures, such as a mini-batch that was halved because memory ran out."""
     inherited: str = ""
     """Why the base, which the proof compares with, must not be promoted itself (`artifact.refusal`); "": it may.
     A model that is better than a harmful one may still be harmful."""

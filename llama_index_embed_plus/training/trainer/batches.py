@@ -1,9 +1,9 @@
 """Rows -> the batches of an epoch, so that no row's answer is another row's negative.
 
-Losses with in-batch negatives take every text of a batch that is not a row's positive for its negative. Here two rows
-are kept apart if one holds, as its query, positive or negative, what the other has for its query or for a positive. Any
-positive that is known for that query counts, not only the one in the row. Texts are compared by passage id where ids
-are given, else by their spelling (case and spaces aside). Rows that only share a negative may meet.
+Losses with in-batch negatives take every text of a batch as a negative of a row, except the row's own positive. Here
+two rows are kept apart if one holds (as query, positive or negative) a text that is the query or a positive of the
+other. Any positive that is known for that query counts, not only the one in the row. Texts are compared by passage id
+where ids are given, else by their spelling (case and spaces aside). Rows that only share a negative may meet.
 
 Guarantees: every row comes once per epoch (with `drop_last`, at most once, and in full batches only). The number of
 batches is the same in every epoch and is what `len` says. Batches of an epoch are of equal size, up to one row, where
@@ -50,7 +50,7 @@ def batch_sampler(
 
 @dataclass(frozen=True)
 class _Sampling:
-    """What `batch_sampler` was told. A class, because the trainer's arguments are pickled."""
+    """The arguments of `batch_sampler`. A class and no closure, because the trainer's arguments are pickled."""
 
     loss: str
     known: Mapping[str, Collection[str]]

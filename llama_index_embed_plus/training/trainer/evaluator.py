@@ -1,4 +1,4 @@
-"""A model in training and some of the held-out queries -> a first look at the held-out metric, for whoever watches.
+"""A model in training and some of the held-out queries -> a first look at the held-out metric while training runs.
 
 Up to 100 queries are searched in their answers and a sample of 400 other passages: at the start, at every quarter of
 the run and at the end of every epoch. A search among so few is easier than the real one. The figure shows whether

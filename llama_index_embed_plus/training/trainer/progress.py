@@ -1,4 +1,4 @@
-"""What a training run reports while it runs -> one line for whoever watches: steps, loss, held-out metric, time left.
+"""What a training run reports while it runs -> one line for people: steps, loss, held-out metric, time left.
 
 `train` takes any `Progress`, a callable for the number of finished steps. One that also has `loss` and `measured`
 (`TrainingProgress`) gets losses and metrics too. `Meter` is such a one.
@@ -43,7 +43,7 @@ def report_metric(progress: Progress | None, name: str, value: float) -> None:
 
 
 class Meter:
-    """Collects what a run tells. `total` is the number of planned steps; 0 or less: not known.
+    """Collects what a run reports. `total` is the number of planned steps; 0 or less: not known.
 
     `show` is called after each change, with this meter. Time left is judged by the last steps, so that steps that were
     done before an interruption, which arrive all at once, do not make it look fast.

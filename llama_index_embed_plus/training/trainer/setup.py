@@ -1,8 +1,8 @@
 """A model folder and `TrainSettings` -> arguments, device and model for sentence-transformers; and a folder again.
 
-Guarantees: what a device cannot do is UsageError before a model is opened. The model reads texts as `read_spec` says
-that the folder's authors meant it (pooling, prompts, length), also where sentence-transformers would read the files
-otherwise. A merged LoRA leaves a plain checkpoint; a Dense layer with as many outputs as inputs starts as the identity.
+Guarantees: what a device cannot do is UsageError before a model is opened. Pooling, prompts and length are those that
+`read_spec` finds, also where sentence-transformers would read the files otherwise. A merged LoRA leaves a plain
+checkpoint; a Dense layer with as many outputs as inputs starts as the identity.
 Does not know: losses, data.
 """
 
@@ -36,7 +36,7 @@ def arguments_of(
     *,
     batch_sampler: Callable[..., Any],
 ) -> SentenceTransformerTrainingArguments:
-    """Say to the trainer what `settings` says. Raises UsageError for a precision that the device does not have."""
+    """Return `settings` as the trainer's arguments. Raises UsageError for a precision that the device does not have."""
     device = device_of(settings)
     _check_precision(settings, device)
     devices = world_size()
@@ -108,7 +108,7 @@ class Trainable:
 
 
 def open_trainable(folder: Path, copy: Path, settings: TrainSettings, *, device: str) -> Trainable:
-    """Open the model in `folder` for training, by way of a `copy` whose files state everything that its spec says."""
+    """Copy the model in `folder` to `copy` with everything that its spec says, and open that for training."""
     spec = read_spec(folder, Overrides(pooling=settings.pooling))
     if has_lora(folder / spec.transformer_path):
         raise UsageError(f"{folder} keeps its LoRA apart, and is no base to train from: merge it first")
