@@ -55,7 +55,7 @@ class Checkpoints:
         except BaseException:
             self._release()
             raise
-        self.discard_draft()
+        self.discard_draft()  # under the lock: nobody else can be writing it
 
     def discard_draft(self) -> None:
         """Remove what an interrupted write left."""

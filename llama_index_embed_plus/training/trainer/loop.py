@@ -109,7 +109,7 @@ def _finishing_the_step(watch: _Watch, arguments: SentenceTransformerTrainingArg
 
     def ask(number: int, frame: Any) -> None:
         watch.asked_to_stop = True
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, before)  # the next Ctrl-C raises at once
 
     before = signal.signal(signal.SIGINT, ask)
     try:
@@ -175,6 +175,7 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
             if self.is_world_process_zero():
                 extra = {"mini_batch": self.mini_batches.size, "notes": self.mini_batches.notes}
                 write_json(folder / DRAFT / name / EXTRA_FILE, extra)
+            # every process has written its part before the draft gets its name, and none goes on before it has
             wait_for_all()
             if self.is_world_process_zero():
                 self.checkpoints.keep(folder / DRAFT / name)
