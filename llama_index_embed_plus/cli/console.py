@@ -64,6 +64,7 @@ class ConsoleReporter:
         with _bar() as bar:
             task = bar.add_task(name, total=total)
             yield lambda done: bar.advance(task, done)
+        # not in a `finally`: a step that failed is not done
         err.print(f"[green]done[/] {name} [dim]{time.perf_counter() - started:.1f} s[/]")
 
 

@@ -162,6 +162,7 @@ def audit_command(
             stats=stats,
         )
     _show(report)
+    # before the page, which needs an extra: without it the figures are kept all the same
     written = [examples.with_suffix(".audit.json")]
     write_text(written[0], json.dumps(report.as_row(), indent=2))
     if new_sheet is not None:

@@ -81,6 +81,7 @@ def monitor_command(
                 settings=settings,
             )
     row = json.dumps(report.as_row(), indent=2, ensure_ascii=False)
+    # before the page, which needs an extra: without it the figures are kept all the same
     written = [_suffixed(out, ".json")]
     write_text(written[0], row + "\n")
     if page:

@@ -126,6 +126,7 @@ def train_command(
         data, held_out = TrainingData.of(split.train), HeldOut.of_examples(split.test)
     if collection is None and method == "adapter":
         raise UsageError("an adapter is fitted against stored vectors: give the --collection that holds them")
+    # an adapter counts epochs, and may stop before the last
     steps = settings.adapter.max_epochs if method == "adapter" else planned_steps(data, settings)
     with ExitStack() as stack:
         searched = None
