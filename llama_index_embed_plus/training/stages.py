@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from llama_index_embed_plus.documents import read_passages
-from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.encoders.open import identify, open_encoder
 from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
 from llama_index_embed_plus.evaluate.retrieval.files import read_held_out
@@ -50,7 +50,9 @@ from qdrant_tools.records import Encoder, Example, HeldOut, Label, Passage, Prog
 Announce = Callable[[str], None]
 """Told what begins: `train nli`, `mine hard-1`, `measure hard-1`."""
 
-CHOSEN_ON_HELD_OUT = "the best stage was chosen on the held-out queries themselves: the gain is told a little too large"
+CHOSEN_ON_HELD_OUT = (
+    "the best stage was chosen on the held-out queries themselves: the gain looks a little larger than it is"
+)
 
 
 def run_recipe(
@@ -185,9 +187,10 @@ class _RecipeRun:
             return {}
         place = self.work / f"{key}.metrics.json"
         stored = read_json(self.work, place.name) if place.exists() else None
-        if stored is None or stored.get("of") != self.dev_key():
+        measured = fingerprint([self.dev_key(), identify(folder, backend="torch").space])
+        if stored is None or stored.get("of") != measured:
             self.announce(f"measure {name}")
-            stored = {"of": self.dev_key(), "metrics": self.metrics(open_encoder(folder, backend="torch"))}
+            stored = {"of": measured, "metrics": self.metrics(open_encoder(folder, backend="torch"))}
             write_json(place, stored)
         metrics = {name: float(value) for name, value in stored["metrics"].items()}
         report_metric(self.progress, f"ndcg@10 after {name}", metrics["ndcg@10"])
@@ -204,7 +207,8 @@ class _RecipeRun:
 
     def dev_key(self) -> str:
         assert self.dev is not None
-        return fingerprint([[asdict(query) for query in self.dev.queries], dict(self.dev.qrels), len(self.passages)])
+        passages = [[passage.id, passage.text] for passage in self.passages]
+        return fingerprint([[asdict(query) for query in self.dev.queries], dict(self.dev.qrels), passages])
 
     def best(self, stages: list[Stage]) -> int:
         """The number of the stage to keep: the best by nDCG@10, the earlier of two equals; never the base itself."""

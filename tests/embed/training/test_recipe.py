@@ -174,6 +174,23 @@ def test_a_changed_stage_repeats_only_itself_and_what_follows(folder, tmp_path):
     assert told[0] == "train pairs"
 
 
+@pytest.mark.parametrize("other", [False, True])
+def test_the_figures_of_another_base_are_not_taken_for_its_own(folder, tmp_path, other):
+    save_model(tmp_path / "other", pooling="cls")
+    announced: list[str] = []
+
+    def killed(what: str) -> None:
+        announced.append(what)
+        if what == "train similarity":
+            raise Killed
+
+    for base in (folder / "model", tmp_path / "other" if other else folder / "model"):
+        with pytest.raises(Killed):
+            run_recipe(folder / "recipe.toml", tmp_path / "tuned", base=str(base), announce=killed)
+    again = ["measure base"] if other else []
+    assert announced == ["measure base", "train similarity", *again, "train similarity"]
+
+
 def test_a_stage_adds_queries_of_other_words(folder, tmp_path):
     text = (
         (folder / "recipe.toml")
