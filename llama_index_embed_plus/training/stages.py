@@ -51,8 +51,6 @@ Announce = Callable[[str], None]
 """Told what begins: `train nli`, `mine hard-1`, `measure hard-1`."""
 
 CHOSEN_ON_HELD_OUT = "the best stage was chosen on the held-out queries: the gain looks a little larger than it is"
-    "the best stage was chosen on the held-out queries themselves: the gain looks a little larger than it is"
-)
 
 
 def run_recipe(
