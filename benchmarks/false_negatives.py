@@ -28,10 +28,10 @@ from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.indexing import index_passages
-from qdrant_tools.metrics import wilson
 from qdrant_tools.mining import MiningSettings, mine
 from qdrant_tools.mining.calibration import calibrate
 from qdrant_tools.records import Encoder, Label, Passage
+from qdrant_tools.statistics import wilson
 
 BARE = MiningSettings(max_share=None, duplicate_similarity=None, exact=True)
 LINE = "| {name} | {negatives} | {hidden_found} of {hidden} | {hidden_rate:.3f} [{low:.3f}, {high:.3f}] | {rate:.4f} |"

@@ -39,7 +39,7 @@ from qdrant_tools.log.readers import LogColumns, read_log
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.mining import MiningSettings, mine
 from qdrant_tools.mining.calibration import calibrate
-from qdrant_tools.mining.false_negatives import audit, rate_of
+from qdrant_tools.mining.false_negatives import audit, false_negative_rate
 from qdrant_tools.records import Label, Passage
 
 # Judgements go by query id, so the id stands for the query.
@@ -106,7 +106,7 @@ def measured(labels: list[Label], judged: Pairs, relevant: Pairs) -> dict[str, f
 
 
 def _interval(name: str, right: int, of: int) -> dict[str, float]:
-    found = rate_of(Counter({True: right, False: of - right}), source=name, negatives=of)
+    found = false_negative_rate(Counter({True: right, False: of - right}), source=name, negatives=of)
     return {f"{name}_low": found.low, f"{name}_high": found.high}
 
 

@@ -1,8 +1,8 @@
 """LlamaIndex embeddings over trainable pooled encoders, and the tools that train, export and prove them.
 
 What most programs need is here; the rest is in the namespaces, each with its own `__all__`: `training`, `evaluate`,
-`export`, `integrations`, `encoders`, `models`, `demo`, `errors`. Names are loaded when they are first used: importing
-the package costs nothing and pulls in no torch.
+`export`, `serving`, `integrations`, `encoders`, `models`, `demo`, `errors`. Names are loaded when they are first used:
+importing the package costs nothing and pulls in no torch.
 """
 
 from __future__ import annotations

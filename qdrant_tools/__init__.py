@@ -8,6 +8,7 @@ What most programs need is here; the rest is in the namespaces, each with its ow
     mining       labels -> hard negatives, audited             monitor     is retrieval still good?
     edge         the engine in this process                    metrics     nDCG, recall, intervals
     records      passages, queries, hits, labels               errors      the tree of errors
+    statistics   exact tests of shares                         client      locations, retries
 
 Names are loaded when they are first used. This package knows points, vectors, payloads and hits; it never imports an
 encoder library: text meets vectors only through `Encoder`.

@@ -25,7 +25,7 @@ from llama_index_embed_plus.encoders.open import BackendName, open_encoder
 from llama_index_embed_plus.evaluate.retrieval.comparison import Comparison, QueryChange, compare
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors, embed_passages
 from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries, read_run, write_run, write_values
-from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, report_of
+from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, score_run
 from llama_index_embed_plus.evaluate.retrieval.retrieval import Mode, evaluate_retrieval
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import UsageError
@@ -82,7 +82,7 @@ def evaluate(
     systems = [system, changed(system, against)] if against else [system]
     judged_queries, judgements = read_queries(queries), read_qrels(qrels)
     reports: list[RetrievalReport] = []
-    with Systems() as opened:
+    with OpenedSystems() as opened:
         for each in systems:
             with ConsoleReporter().step(f"measure {each.title}", None):
                 reports.append(opened.measure(each, judged_queries, judgements, k or [10]))
@@ -246,7 +246,7 @@ def filter_of(text: str | None, where: str) -> dict[str, Any] | None:
     return value
 
 
-class Systems:
+class OpenedSystems:
     """Measures systems. What several of them need is opened once, and closed in the end."""
 
     def __init__(self) -> None:
@@ -255,7 +255,7 @@ class Systems:
         self._encoders: dict[tuple[str, str], Encoder] = {}
         self._vectors: dict[tuple[Path, str, str], PassageVectors] = {}
 
-    def __enter__(self) -> Systems:
+    def __enter__(self) -> OpenedSystems:
         return self
 
     def __exit__(
@@ -273,7 +273,7 @@ class Systems:
         """
         if system.run is not None:
             # a run needs neither client nor encoder, so none is opened
-            return report_of(read_run(system.run), qrels, queries=queries, k=cutoffs, name=system.title)
+            return score_run(read_run(system.run), qrels, queries=queries, k=cutoffs, name=system.title)
         if system.passages is not None:
             vectors = self._passages(system.passages, system)
             return evaluate_retrieval(vectors, queries, qrels, self._encoder(system), k=cutoffs, name=system.title)

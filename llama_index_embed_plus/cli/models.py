@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from llama_index_embed_plus.cli.console import ConsoleReporter, out, say
-from llama_index_embed_plus.encoders.open import Description, describe
+from llama_index_embed_plus.encoders.open import ModelDescription, describe
 from llama_index_embed_plus.export.export import export_onnx
 
 app = typer.Typer()
@@ -56,7 +56,7 @@ def export(
     out.print(parity.summary())
 
 
-def _row(description: Description) -> dict[str, Any]:
+def _row(description: ModelDescription) -> dict[str, Any]:
     facts = {fact.name: {"value": fact.value, "source": fact.source} for fact in description.facts}
     return {
         "space": description.space,

@@ -1,12 +1,12 @@
 from .adapter import AdaptedEncoder, QueryAdapter
 from .cross_encoder import cross_encoder_judge
-from .open import BackendName, Description, Identity, describe, identify, open_encoder
+from .open import BackendName, Identity, ModelDescription, describe, identify, open_encoder
 from .text_encoder import Runtime, TextEncoder
 
 __all__ = [
     "AdaptedEncoder",
     "BackendName",
-    "Description",
+    "ModelDescription",
     "Identity",
     "QueryAdapter",
     "Runtime",

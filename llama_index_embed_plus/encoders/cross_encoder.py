@@ -31,7 +31,8 @@ def cross_encoder_judge(
     """Return a judge that scores (query, passage) pairs with a cross-encoder of sentence-transformers.
 
     `model` is a folder, a hub name, or a model that is already open. Scores are what its `predict` gives: probabilities
-    between 0 and 1, unless the model's own configuration says otherwise; look at a few before choosing `threshold`.
+    between 0 and 1, unless the model's own configuration says otherwise; look at a few before choosing `threshold`. A
+    candidate that scores at least `threshold` is an answer: it is dropped, or with `promote` becomes a positive.
     Texts are cut at `max_tokens`, or at the model's own limit.
 
     Raises:

@@ -24,7 +24,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from llama_index_embed_plus.encoders.text_encoder import Runtime, no_memory
+from llama_index_embed_plus.encoders.text_encoder import Runtime, out_of_memory_message
 from llama_index_embed_plus.encoders.tokens import TokenBatch
 from llama_index_embed_plus.errors import DamagedModelError, ModelError
 from llama_index_embed_plus.models.pooling import apply_head, as_arrays, pool, unit
@@ -85,7 +85,7 @@ class OnnxBackend:
             result = session.run([self._output], feed(self._inputs, batch))[0]
         except _FAILURES as error:
             if "allocate memory" in str(error) or isinstance(error, MemoryError):
-                raise ModelError(no_memory(batch, "this machine")) from error
+                raise ModelError(out_of_memory_message(batch, "this machine")) from error
             shape = batch.ids.shape
             raise ModelError(f"{self._file} cannot be run on {shape} tokens ({first_line(error)})") from error
         return np.asarray(result if self._pooled else self._finish(result, batch), np.float32)

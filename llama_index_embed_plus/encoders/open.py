@@ -158,7 +158,7 @@ def _open_backend(identity: Identity, device: str | None, runtime: Runtime) -> B
 
 
 def _pick_graph(
-    folder: Path, manifest: artifact.Manifest | None, spec: EncoderSpec, backend: BackendName
+    folder: Path, manifest: artifact.ArtifactManifest | None, spec: EncoderSpec, backend: BackendName
 ) -> artifact.Build | None:
     """Return the graph to run. None: torch is to run the weights."""
     if backend == "torch":
@@ -208,7 +208,7 @@ class ModelFact:
 
 
 @dataclass(frozen=True)
-class Description:
+class ModelDescription:
     """Everything that decides the vectors of a model, see `describe`."""
 
     folder: Path
@@ -229,13 +229,13 @@ def describe(
     revision: str | None = None,
     cache_folder: str | Path | None = None,
     overrides: Overrides | None = None,
-) -> Description:
+) -> ModelDescription:
     """Describe what `open_encoder` with the same arguments would open. Raises the errors of `identify`."""
     identity = identify(model, revision=revision, cache_folder=cache_folder, overrides=overrides)
     folder, spec = identity.folder, identity.spec
     facts = tuple(ModelFact(name, getattr(spec, name), spec.sources.get(name, _BY_DEFAULT)) for name in _DESCRIBED)
     builds = artifact.read_manifest(folder).builds if artifact.is_artifact(folder) else {}
-    return Description(folder, identity.space, identity.build, spec, facts, builds, _notes(folder, spec))
+    return ModelDescription(folder, identity.space, identity.build, spec, facts, builds, _notes(folder, spec))
 
 
 def _notes(folder: Path, spec: EncoderSpec) -> tuple[str, ...]:

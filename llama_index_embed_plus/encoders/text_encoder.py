@@ -267,7 +267,7 @@ def short_repr(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def no_memory(batch: TokenBatch, device: str) -> str:
+def out_of_memory_message(batch: TokenBatch, device: str) -> str:
     """Return the message for a batch that does not fit into memory."""
     texts, tokens = batch.ids.shape
     return (

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from llama_index_embed_plus.encoders.text_encoder import Runtime, no_memory
+from llama_index_embed_plus.encoders.text_encoder import Runtime, out_of_memory_message
 from llama_index_embed_plus.encoders.tokens import TokenBatch
 from llama_index_embed_plus.errors import DamagedModelError, MissingExtraError, ModelError
 from llama_index_embed_plus.models.families import family_of
@@ -114,7 +114,7 @@ class TorchBackend:
             return np.asarray(vectors.cpu().numpy(), np.float32)
         except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU only the message says it
             if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
-                raise ModelError(no_memory(batch, str(self.device))) from error
+                raise ModelError(out_of_memory_message(batch, str(self.device))) from error
             raise
 
 

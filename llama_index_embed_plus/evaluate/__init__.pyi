@@ -10,7 +10,7 @@ from .retrieval.files import (
     write_queries,
     write_run,
 )
-from .retrieval.report import RetrievalReport, report_of
+from .retrieval.report import RetrievalReport, score_run
 from .retrieval.retrieval import evaluate_retrieval
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "read_qrels",
     "read_queries",
     "read_run",
-    "report_of",
+    "score_run",
     "write_qrels",
     "write_queries",
     "write_run",

@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, report_of, texts_by_id
+from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, score_run, texts_by_id
 from qdrant_tools.errors import InputError
 from qdrant_tools.files import write_text
 from qdrant_tools.log.records import Feedback, LoggedSearch
@@ -153,7 +153,7 @@ def evaluate_retriever(
     Of several nodes with one id the first counts.
 
     Raises:
-        InputError: as in `report_of`.
+        InputError: as in `score_run`.
     """
     run: dict[str, dict[str, float]] = {}
     for query in queries:
@@ -161,7 +161,7 @@ def evaluate_retriever(
             ids = dict.fromkeys(hit.node.node_id for hit in retriever.retrieve(query.text))
             # by rank: a retriever's own scores may be distances, or missing
             run[query.id] = {node: 1.0 / rank for rank, node in enumerate(ids, start=1)}
-    return report_of(run, qrels, queries=queries, k=k, name=name)
+    return score_run(run, qrels, queries=queries, k=k, name=name)
 
 
 def _mapping(value: Any, name: str) -> Mapping[str, Any]:

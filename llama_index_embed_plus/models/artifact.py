@@ -51,7 +51,7 @@ class Build:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class ArtifactManifest:
     """The contents of embed_plus.json. `builds`: name -> {"file", ...}. `sha256`: path -> hex, for every other file."""
 
     spec: EncoderSpec
@@ -69,7 +69,7 @@ def is_artifact(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> ArtifactManifest:
     """Read embed_plus.json. Raises DamagedModelError if it is missing, incomplete or of a newer format."""
     saved = read_json(folder, MANIFEST)
     if saved is None:
@@ -88,10 +88,10 @@ def read_manifest(folder: Path) -> Manifest:
     if space is None or weights is None:
         raise DamagedModelError(f"{folder / MANIFEST} names no space or weights; write the artifact again")
     values = {name: build.values for name, build in builds.items()}
-    return Manifest(spec, space, weights, values, hashes, settings.table("made_by").values)
+    return ArtifactManifest(spec, space, weights, values, hashes, settings.table("made_by").values)
 
 
-def verify(folder: Path, files: Iterable[str] | None = None) -> Manifest:
+def verify(folder: Path, files: Iterable[str] | None = None) -> ArtifactManifest:
     """Compare the named files, or all, with the manifest. DamagedModelError names the first that differs."""
     manifest = read_manifest(folder)
     for name in sorted(manifest.sha256) if files is None else files:
@@ -114,7 +114,7 @@ def write_manifest(
     spec: EncoderSpec | None = None,
     builds: Mapping[str, Mapping[str, Any]] | None = None,
     name: str = "",
-) -> Manifest:
+) -> ArtifactManifest:
     """Describe `folder` as it is: read its spec, name its space, hash every file, and write embed_plus.json last.
 
     Args:
@@ -134,24 +134,26 @@ def write_manifest(
     # Hashes come after every other file is in place: what is hashed is what will be opened.
     hashes = {path: hash_file(folder / path) for path in _files(folder)}
     weights = weights_of(folder, spec)
-    manifest = Manifest(spec, space_of(folder, spec, weights=weights), weights, recorded, hashes, versions())
+    manifest = ArtifactManifest(spec, space_of(folder, spec, weights=weights), weights, recorded, hashes, versions())
     write_json(folder / MANIFEST, {**asdict(manifest), "spec": spec.as_dict()})
     return manifest
 
 
-def verify_small_files(folder: Path) -> Manifest:
+def verify_small_files(folder: Path) -> ArtifactManifest:
     """Verify all files but weights and graphs, which are hashed when they are used. Reads a megabyte or two."""
     heavy = (".safetensors", ".onnx", ".data")
     manifest = read_manifest(folder)
     return verify(folder, [name for name in sorted(manifest.sha256) if not name.endswith(heavy)])
 
 
-def fits(manifest: Manifest, spec: EncoderSpec) -> bool:
+def fits(manifest: ArtifactManifest, spec: EncoderSpec) -> bool:
     """Whether the graphs of an artifact compute what `spec` says. Prompts and lengths are not part of a graph."""
     return all(getattr(spec, name) == getattr(manifest.spec, name) for name in _IN_THE_GRAPH)
 
 
-def onnx_build(folder: Path, manifest: Manifest | None, spec: EncoderSpec, *, build: str | None = None) -> Build | None:
+def onnx_build(
+    folder: Path, manifest: ArtifactManifest | None, spec: EncoderSpec, *, build: str | None = None
+) -> Build | None:
     """Return the ONNX graph to run, with its hash checked: `build`, or int8 before fp32. A hub folder has one graph."""
     if manifest is None:
         # without a manifest nothing says the precision: model.onnx counts as fp32

@@ -1,6 +1,7 @@
 """Token states and a mask -> one vector per text: pooling, the layers that some checkpoints put on top, unit length.
 
-torch, the ONNX backend and the tests share this one definition. Only operations that numpy and torch spell alike are
+torch, the ONNX backend and the tests share this one definition; `export/graph.py` writes the same as ONNX nodes, and is
+tested against it. Only operations that numpy and torch spell alike are
 used, so the same lines run on arrays and on tensors, traced or not.
 
 Guarantees: results are equal to the sentence-transformers modules Pooling, Dense and LayerNorm; they do not depend on

@@ -4,10 +4,10 @@ Every call to a client goes through a `Gateway`, or, where only one place makes 
 out is a `PlusError` of one line, with the original as its `__cause__`.
 
 A call that may be made twice is tried again while the server is silent or busy (`DEFAULT_RETRY`): reads, writes of
-points, changes of settings. Others fail at once: searches, because somebody waits for the answer; what creates or
-drops, because the second answer would be another one. A refused key or request is never tried again. Only the call
-itself is repeated, so that what was computed for it is not computed twice. The engines in this process raise nothing
-that is tried again.
+points, changes of settings. Others fail at once: searches, because somebody waits for the answer; the lists of
+collections and aliases, which a program asks for first; what creates or drops, because the second answer would be
+another one. A refused key or request is never tried again. Only the call itself is repeated, so that what was computed
+for it is not computed twice. The engines in this process raise nothing that is tried again.
 
 Does not know: passages, encoders.
 """

@@ -121,7 +121,7 @@ class CollectionManager:
         and is filled by `index_passages`.
 
         Raises:
-            InputError: `encoder` is none.
+            InputError: `encoder` is not an encoder.
             CollectionError: it has an encoder already, is a copy that is not whole, or no text can be found in it.
             VectorError: none of its vectors has the encoder's dimension.
             SpaceMismatchError: the stored vectors are not this encoder's.

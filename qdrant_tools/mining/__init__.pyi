@@ -1,5 +1,5 @@
 from .calibration import Calibration, calibrate
-from .false_negatives import Audit, audit, rate_of, write_sheet
+from .false_negatives import Audit, audit, false_negative_rate, write_sheet
 from .file import mine_to_jsonl, read_examples, read_stats
 from .miner import Miner, MiningResult, MiningStats, mine, positives_by_query
 from .rules import Judge, MiningSettings
@@ -17,7 +17,7 @@ __all__ = [
     "mine",
     "mine_to_jsonl",
     "positives_by_query",
-    "rate_of",
+    "false_negative_rate",
     "read_examples",
     "read_stats",
     "write_sheet",

@@ -20,10 +20,10 @@ from typing import Any
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.files import read_rows
-from qdrant_tools.metrics import wilson
 from qdrant_tools.mining.miner import RULES, MiningStats
 from qdrant_tools.mining.rules import Judge
 from qdrant_tools.records import Example, Label, ScoredText
+from qdrant_tools.statistics import wilson
 
 JUDGED_AT_ONCE = 256
 SHEET_COLUMNS = ("query", "passage_id", "score", "positive", "passage", "relevant")
@@ -104,13 +104,13 @@ def audit(
     negatives = sum(number * count for number, count in per_example.items())
     findings = []
     if judgements is not None:
-        findings.append(rate_of(by_judgements, source="judgements", negatives=negatives))
+        findings.append(false_negative_rate(by_judgements, source="judgements", negatives=negatives))
     if judge is not None:
-        findings.append(rate_of(by_judge, source="judge", negatives=negatives))
+        findings.append(false_negative_rate(by_judge, source="judge", negatives=negatives))
     if sheet is not None:
         # A sheet is a sample: its rate is the estimate, and the rest was never to be looked at.
         verdicts = read_sheet(sheet)
-        findings.append(rate_of(verdicts, source="sheet", negatives=len(verdicts)))
+        findings.append(false_negative_rate(verdicts, source="sheet", negatives=len(verdicts)))
     counts = Counter[str]() if stats is None else stats.counts
     candidates = counts["known_positive"] + counts["candidates"]
     removed = {rule: counts[rule] for rule in RULES if counts[rule]}
@@ -129,7 +129,7 @@ def audit(
     )
 
 
-def rate_of(verdicts: Sequence[bool] | Counter[bool], *, source: str, negatives: int) -> FalseNegatives:
+def false_negative_rate(verdicts: Sequence[bool] | Counter[bool], *, source: str, negatives: int) -> FalseNegatives:
     """The share of relevant ones and its Wilson interval; `negatives` is how many there are in all."""
     counts = Counter(verdicts)
     looked_at, relevant = counts.total(), counts[True]

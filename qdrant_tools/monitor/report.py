@@ -18,7 +18,6 @@ from qdrant_tools.collections.points import fetch
 from qdrant_tools.debias import clicks, fit_click_model, shown
 from qdrant_tools.errors import InputError, LogError
 from qdrant_tools.log.records import LoggedSearch
-from qdrant_tools.metrics import holm
 from qdrant_tools.monitor.canary import CanaryReport
 from qdrant_tools.monitor.counterfactual import Estimate, estimate_candidate
 from qdrant_tools.monitor.signals import (
@@ -33,6 +32,7 @@ from qdrant_tools.monitor.signals import (
 )
 from qdrant_tools.monitor.windows import SAMPLE, Span, Window, Windows, read_windows
 from qdrant_tools.records import Encoder, Vectors
+from qdrant_tools.statistics import holm
 from qdrant_tools.validation import checked_unit_vectors
 
 BATCH_SIZE = 64

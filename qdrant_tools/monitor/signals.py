@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_tools.errors import InputError
-from qdrant_tools.metrics import growth_p_value, order_statistic_p_value, wilson
 from qdrant_tools.monitor.windows import Window, Windows
 from qdrant_tools.records import Vectors
+from qdrant_tools.statistics import growth_p_value, order_statistic_p_value, wilson
 from qdrant_tools.validation import checked_vectors
 
 FEWEST = 8

@@ -22,7 +22,7 @@ from qdrant_tools.collections.status import CollectionDescription
 from qdrant_tools.errors import CollectionError, CollectionExistsError, CollectionNotFoundError
 from qdrant_tools.records import Encoder
 
-KEY = "embed_plus_promotion"
+PROMOTION_KEY = "embed_plus_promotion"
 """The metadata key of a collection that holds the state of its promotion."""
 
 Kind = Literal["re-embed", "in-place", "adapter", "nothing"]
@@ -207,19 +207,19 @@ def serving_collection(manager: CollectionManager, alias: str, *, in_place: bool
 
 def read_state(manager: CollectionManager, name: str) -> PromotionState | None:
     """The promotion in which a collection is the target, if there is one."""
-    row = metadata_in(Gateway(manager.client, name).info()).get(KEY)
+    row = metadata_in(Gateway(manager.client, name).info()).get(PROMOTION_KEY)
     # {} is a promotion that has ended: metadata is merged by key, and no key can be removed
     return PromotionState(**row) if row else None
 
 
 def save_state(manager: CollectionManager, state: PromotionState) -> None:
     """Keep the state in the metadata of its target."""
-    Gateway(manager.client, state.target).update(metadata={KEY: asdict(state)})
+    Gateway(manager.client, state.target).update(metadata={PROMOTION_KEY: asdict(state)})
 
 
 def remove_state(manager: CollectionManager, name: str) -> None:
     """End the promotion in which a collection is the target: there is no way back any more."""
-    Gateway(manager.client, name).update(metadata={KEY: {}})
+    Gateway(manager.client, name).update(metadata={PROMOTION_KEY: {}})
 
 
 def disk_need(source: Collection, description: CollectionDescription, dimension: int) -> DiskNeed:

@@ -23,7 +23,7 @@ from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import CollectionError, CollectionExistsError, UsageError
 from qdrant_tools.promotion.in_place import add_vector, count_missing, fill, has_vector, with_vector_of
 from qdrant_tools.promotion.plan import (
-    KEY,
+    PROMOTION_KEY,
     Phase,
     PromotionPlan,
     PromotionSnapshot,
@@ -31,7 +31,14 @@ from qdrant_tools.promotion.plan import (
     read_promotion,
     save_state,
 )
-from qdrant_tools.promotion.switch import finish_switch, switch_adapter, switch_collection, switch_vector
+from qdrant_tools.promotion.switch import (
+    cleanup,
+    finish_switch,
+    rollback,
+    switch_adapter,
+    switch_collection,
+    switch_vector,
+)
 from qdrant_tools.promotion.sync import SyncReport, sync
 from qdrant_tools.promotion.verify import Gates, Verification, verify_copy, verify_in_place, verify_queries
 from qdrant_tools.records import Encoder, HeldOut, Progress
@@ -175,6 +182,14 @@ class Promotion:
         finish_switch(self.manager, plan.target)
         return report
 
+    def rollback(self, *, encoder: Encoder | None = None, force: bool = False) -> SyncReport:
+        """Let the alias serve again what it served before the switch; see `rollback`."""
+        return rollback(self.manager, self.alias, encoder=encoder, force=force)
+
+    def cleanup(self) -> list[str]:
+        """Drop what does not serve; returns the names of what was dropped. See `cleanup`."""
+        return cleanup(self.manager, self.alias)
+
     def _read(self) -> PromotionSnapshot:
         return read_promotion(self.manager, self.alias, self.encoder, target=self.target, in_place=self.in_place)
 
@@ -197,7 +212,7 @@ class Promotion:
             adapter=adapter_of(self.encoder),
         )
         # "building" is in the metadata from the first moment: a half-filled collection is never taken for a whole one
-        state = {KEY: asdict(snapshot.state_at("building"))}
+        state = {PROMOTION_KEY: asdict(snapshot.state_at("building"))}
         create_like(
             self.manager.client,
             plan.target,

@@ -16,7 +16,7 @@ from qdrant_tools.collections.retirement import RETIRED_KEY, WriteLock, accept_w
 from qdrant_tools.errors import CollectionError
 from qdrant_tools.promotion.in_place import count_missing, drop_vector, fill
 from qdrant_tools.promotion.plan import (
-    KEY,
+    PROMOTION_KEY,
     PromotionState,
     read_state,
     remove_state,
@@ -67,14 +67,14 @@ def switch_vector(target: Collection, encoder: Encoder | None, state: PromotionS
         lock.acquire()
         report += fill(target, encoder, heartbeat=lock.renew)
     # One update for all three: which vector serves, how far the promotion is, and that writes are taken again.
-    target.gateway.update(metadata={**target.metadata.for_qdrant(), KEY: asdict(state), RETIRED_KEY: {}})
+    target.gateway.update(metadata={**target.metadata.for_qdrant(), PROMOTION_KEY: asdict(state), RETIRED_KEY: {}})
     return report
 
 
 def switch_adapter(serving: Collection, adapter: str | None, state: PromotionState | None) -> None:
     """Let a query adapter serve and keep the state of its promotion, if there is one: one update of the metadata."""
     metadata = replace(serving.metadata, adapter=adapter)
-    serving.gateway.update(metadata={**metadata.for_qdrant(), KEY: {} if state is None else asdict(state)})
+    serving.gateway.update(metadata={**metadata.for_qdrant(), PROMOTION_KEY: {} if state is None else asdict(state)})
 
 
 def rollback(

@@ -1,10 +1,11 @@
 from .bm25 import Bm25
 from .dense import HitGroup, search, search_batch, search_groups, search_vectors
-from .hybrid import search_hybrid, search_lexical
+from .hybrid import Fusion, search_hybrid, search_lexical
 from .options import SearchOptions
 
 __all__ = [
     "Bm25",
+    "Fusion",
     "HitGroup",
     "SearchOptions",
     "search",

@@ -97,7 +97,7 @@ class RetrievalReport:
         return {"name": self.name, "means": self.means(), "counts": asdict(self.coverage)}
 
 
-def report_of(
+def score_run(
     run: Run,
     qrels: Qrels,
     *,

@@ -14,7 +14,7 @@ from typing import Literal, TypedDict, Unpack, get_args
 from qdrant_client import models
 
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
-from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, report_of, texts_by_id
+from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, score_run, texts_by_id
 from qdrant_tools.client.gateway import PointId
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import fetch
@@ -105,7 +105,7 @@ def evaluate_retrieval(
     else:
         run = _search_collection(corpus, judged, [texts[query] for query in judged], encoder, how, depth)
     unknown = _unknown_passages(corpus, sorted({passage for query in judged for passage in qrels[query]}))
-    return report_of(run, qrels, queries=queries, k=k, name=name, unknown_passages=unknown)
+    return score_run(run, qrels, queries=queries, k=k, name=name, unknown_passages=unknown)
 
 
 def overlap(approximate: RetrievalReport, exact: RetrievalReport) -> float:

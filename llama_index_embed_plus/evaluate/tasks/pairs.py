@@ -7,7 +7,7 @@ Duplicates: of all pairs of a list, best first, how many say the same (paraphras
 `ParaphraseMiningEvaluator` measures it)? And are a text's duplicates its nearest texts (Hoogeveen, Verspoor and
 Baldwin, "CQADupStack", 2015)? Pairs of equal cosine are judged together.
 
-Bitext mining: for each sentence the nearest one of another language, and the F1 of the predicted places, weighted by
+Bitext mining: for each sentence the nearest one of another language, and the F1 of the predicted rows, weighted by
 how often a place is right, as in mteb.
 
 Does not know: files.

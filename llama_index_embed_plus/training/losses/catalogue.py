@@ -261,7 +261,8 @@ MarginKind = Literal["absolute", "relative"]
 class LossOptions:
     """The options of a loss; None is the loss's own default. Which loss takes what: `LOSSES[name].takes`.
 
-    temperature, scale: one is the inverse of the other; give either. Temperature 0.05 (scale 20), guided 0.01.
+    temperature, scale: one is the inverse of the other; give either. Temperature 0.05 (scale 20), guided
+        0.01, margin_mse 1.
     margin: triplets 0.3, contrastive 0.5, guided 0 (nothing above the positive); of the distance, or of the similarity.
     margin_kind: of guided, whether `margin` is a difference or a share of the positive's similarity.
     distance: of triplets and contrastive; vectors of unit length have Euclidean distances up to 2.

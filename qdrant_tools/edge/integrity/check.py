@@ -32,7 +32,7 @@ from qdrant_tools.edge.integrity.checksums import (
     write_checksums,
 )
 from qdrant_tools.edge.integrity.wal import WalEnd, first_unflushed
-from qdrant_tools.edge.storage.files import LOG_FOLDER, checksummed_json, json_checksum, replace_file
+from qdrant_tools.edge.storage.files import WAL_FOLDER, checksummed_json, json_checksum, replace_file
 from qdrant_tools.errors import DamagedCollectionError
 
 POINT_COUNT_FILE = "guard.json"
@@ -63,7 +63,7 @@ class Integrity:
         self.closed_cleanly = checksums is not None and checksums.closed
         further_operations = False
         if not self.closed_cleanly:
-            further_operations = self._acknowledged.verify_log(self._collection, self._files / LOG_FOLDER)
+            further_operations = self._acknowledged.verify_log(self._collection, self._files / WAL_FOLDER)
         if checksums is not None:
             written, overwritten = self._written_since(further_operations), self._acknowledged.overwritten_ids()
             if written is WrittenSince.POINTS and overwritten is None:
@@ -103,10 +103,10 @@ class Integrity:
             return
         if self._log is None:
             noted = self._acknowledged.row.end if self._acknowledged.exists else None
-            self._log = WalEnd(self._files / LOG_FOLDER, noted, self._acknowledged.closed)
+            self._log = WalEnd(self._files / WAL_FOLDER, noted, self._acknowledged.closed)
         log = self._log
         log.drop_removed()
-        first = first_unflushed(self._files / LOG_FOLDER)
+        first = first_unflushed(self._files / WAL_FOLDER)
         row = Acknowledged(
             boot_id(),
             Dirty.CLEAN,

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qdrant_tools.edge.storage.files import LOG_FOLDER, content_size, replace_file
+from qdrant_tools.edge.storage.files import WAL_FOLDER, content_size, replace_file
 from qdrant_tools.errors import DamagedCollectionError
 
 CHECKSUMS_FILE = "seal.json"
@@ -174,7 +174,7 @@ def take_checksums(
 
 def _changed_by(name: str, finished: set[str]) -> ChangedBy:
     path = PurePosixPath(name)
-    if path.parts[0] == LOG_FOLDER:
+    if path.parts[0] == WAL_FOLDER:
         return ChangedBy.LOG
     if path.parts[0] != "segments":
         return ChangedBy.FLUSH

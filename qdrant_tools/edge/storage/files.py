@@ -30,7 +30,7 @@ SHARD_FOLDER = "shard"
 """The engine's files inside a collection's folder."""
 SHARD_CONFIG_FILE = "edge_config.json"
 """A file that every shard has."""
-LOG_FOLDER = "wal"
+WAL_FOLDER = "wal"
 NEVER_WRITTEN = frozenset({"matrix.dat", "links.bin", "links_compressed.bin", "quantized.data"})
 """The large files of a segment with an index. The engine only ever maps them for reading."""
 COPY_BYTES = 1 << 20
@@ -125,7 +125,7 @@ def link_or_copy_shard(source: Path, target: Path, search_threads: int) -> None:
 
     The copy is configured to open without a log, because nothing is lost with it, and to search with that many threads.
     """
-    shutil.copytree(source, target, copy_function=_link_or_copy, ignore=shutil.ignore_patterns(LOG_FOLDER))
+    shutil.copytree(source, target, copy_function=_link_or_copy, ignore=shutil.ignore_patterns(WAL_FOLDER))
     config = target / SHARD_CONFIG_FILE
     changes = {"wal_enabled": False, "max_search_threads": search_threads}
     # safe to change: this file is a copy, only those in NEVER_WRITTEN are links
@@ -145,7 +145,7 @@ def _link_or_copy(source: str, target: str) -> str:
 def copied_bytes(shard: Path) -> int:
     """Bytes on the disk that `link_or_copy_shard` takes."""
     linked = sum(content_size(path) for path in shard.rglob("*") if path.name in NEVER_WRITTEN)
-    return content_bytes(shard) - content_bytes(shard / LOG_FOLDER) - linked
+    return content_bytes(shard) - content_bytes(shard / WAL_FOLDER) - linked
 
 
 def require_unwritten_links(shard: Path) -> None:

@@ -18,7 +18,7 @@ from llama_index_embed_plus.evaluate.plots.pages import before_after
 from llama_index_embed_plus.evaluate.retrieval import exact as vectors
 from llama_index_embed_plus.evaluate.retrieval.comparison import compare
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors, embed_passages
-from llama_index_embed_plus.evaluate.retrieval.report import Coverage, report_of
+from llama_index_embed_plus.evaluate.retrieval.report import Coverage, score_run
 from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval, overlap
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
@@ -116,13 +116,13 @@ def test_overlap_is_the_share_of_the_exact_top_k_and_a_tie_is_as_good():
     qrels = {"a": {"x": 1}, "b": {"z": 1}}
 
     def run(**scores):
-        return report_of({"a": scores, "b": {"z": 1.0}}, qrels, k=2)
+        return score_run({"a": scores, "b": {"z": 1.0}}, qrels, k=2)
 
     exact = run(x=1.0, y=0.5)
     assert overlap(run(x=1.0, w=0.4), exact) == overlap(run(x=1.0), exact) == 0.75
     assert overlap(run(x=1.0, w=0.5 - 1e-7), exact) == overlap(exact, exact) == 1.0
     assert overlap(run(x=0.8, w=0.5), exact) == 0.75, "scores of another kind tell nothing"
-    assert overlap(exact, report_of({"a": {}}, qrels, k=2)) == 0.0
+    assert overlap(exact, score_run({"a": {}}, qrels, k=2)) == 0.0
 
 
 def test_queries_without_any_judgement_are_an_error_and_different_reports_are_not_compared(collection):
@@ -266,7 +266,7 @@ def test_dense_hybrid_lexical_and_exact_are_measured_as_they_are_searched(words)
             report = evaluate_retrieval(words, queries, qrels, WordEncoder(), k=5, **arguments[name])
         run = {query.id: {hit.id: hit.score for hit in each} for query, each in zip(queries, hits)}
         assert report.run == run
-        assert report.ndcg == report_of(run, qrels, k=5).ndcg
+        assert report.ndcg == score_run(run, qrels, k=5).ndcg
     assert np.mean(list(report.ndcg.values())) == 1.0  # BM25 finds the one passage that has the word
 
 

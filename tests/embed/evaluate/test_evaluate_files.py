@@ -17,7 +17,7 @@ from llama_index_embed_plus.evaluate.retrieval.files import (
     write_queries,
     write_run,
 )
-from llama_index_embed_plus.evaluate.retrieval.report import report_of
+from llama_index_embed_plus.evaluate.retrieval.report import score_run
 from qdrant_tools.errors import InputError
 from qdrant_tools.records import Query
 
@@ -52,7 +52,7 @@ def test_an_outside_implementation_reads_the_same_files_and_finds_the_same(tmp_p
     )
     write_run(tmp_path / "run.trec", run, name="mine")
     assert read_qrels(tmp_path / "qrels.trec") == qrels
-    report = report_of(read_run(tmp_path / "run.trec"), read_qrels(tmp_path / "qrels.trec"), k=2)
+    report = score_run(read_run(tmp_path / "run.trec"), read_qrels(tmp_path / "qrels.trec"), k=2)
     measures = [ir_measures.parse_measure(name) for name in ("nDCG@2", "AP@2", "P@2", "R@2", "Success@2")]
     theirs = ir_measures.calc_aggregate(
         measures,

@@ -27,7 +27,7 @@ from llama_index_embed_plus.evaluate.plots.vectors import (
     vector_map,
 )
 from llama_index_embed_plus.evaluate.retrieval.comparison import compare
-from llama_index_embed_plus.evaluate.retrieval.report import report_of
+from llama_index_embed_plus.evaluate.retrieval.report import score_run
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import InputError, UsageError, VectorError
@@ -65,7 +65,7 @@ def reports():
         }
         for each in ranks
     ]
-    return [report_of(run, qrels, queries=queries, name=name) for run, name in zip(runs, ("old", "new"))], qrels
+    return [score_run(run, qrels, queries=queries, name=name) for run, name in zip(runs, ("old", "new"))], qrels
 
 
 def test_the_difference_plot_shows_every_query_and_names_the_extreme_ones(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_index_embed_plus.evaluate.retrieval.comparison import compare, paired_randomisation, paired_test
-from llama_index_embed_plus.evaluate.retrieval.report import report_of
+from llama_index_embed_plus.evaluate.retrieval.report import score_run
 from qdrant_tools.errors import InputError
 from qdrant_tools.records import Query
 
@@ -86,8 +86,8 @@ def run_of(ranks):
 
 
 def test_the_queries_that_got_better_and_worse_are_listed_with_their_texts():
-    before = report_of(run_of([3, 1, 1, 2, 0]), QRELS, queries=QUERIES, k=3, name="old")
-    after = report_of(run_of([1, 2, 1, 1, 0]), QRELS, queries=QUERIES, k=3, name="new")
+    before = score_run(run_of([3, 1, 1, 2, 0]), QRELS, queries=QUERIES, k=3, name="old")
+    after = score_run(run_of([1, 2, 1, 1, 0]), QRELS, queries=QUERIES, k=3, name="new")
     found = compare(before, after)
     assert [(c.id, c.text) for c in found.improved()] == [("q0", "question 0"), ("q3", "question 3")]
     assert [(c.id, c.before) for c in found.worsened()] == [("q1", 1.0)]
@@ -100,7 +100,7 @@ def test_the_queries_that_got_better_and_worse_are_listed_with_their_texts():
 
 
 def test_the_first_metric_decides_and_unknown_ones_are_refused():
-    before, after = (report_of(run_of(ranks), QRELS, k=[1, 3]) for ranks in ([2] * 5, [1] * 5))
+    before, after = (score_run(run_of(ranks), QRELS, k=[1, 3]) for ranks in ([2] * 5, [1] * 5))
     assert compare(before, after).metric == "ndcg@1"
     found = compare(before, after, metrics=["recall@3", "mrr@3"])
     assert (found.metric, list(found.tests), found.verdict()) == ("recall@3", ["recall@3", "mrr@3"], "not decided")

@@ -15,7 +15,7 @@ from qdrant_tools.errors import InputError
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.mining import Judge, MiningSettings, mine
 from qdrant_tools.mining.calibration import SHARES, calibrate
-from qdrant_tools.mining.false_negatives import audit, rate_of, read_sheet, write_sheet
+from qdrant_tools.mining.false_negatives import audit, false_negative_rate, read_sheet, write_sheet
 from qdrant_tools.records import Example, Label, Passage, ScoredText
 
 
@@ -78,9 +78,12 @@ def test_a_sheet_with_other_verdicts_is_refused(tmp_path):
 
 
 def test_the_interval_of_a_rate_is_wilsons():
-    finding = rate_of([True] * 5 + [False] * 95, source="x", negatives=100)
+    finding = false_negative_rate([True] * 5 + [False] * 95, source="x", negatives=100)
     assert (finding.low, finding.high) == (pytest.approx(0.0215, abs=1e-4), pytest.approx(0.1118, abs=1e-4))
-    assert (rate_of([], source="x", negatives=100).low, rate_of([], source="x", negatives=100).high) == (0.0, 1.0)
+    assert (
+        false_negative_rate([], source="x", negatives=100).low,
+        false_negative_rate([], source="x", negatives=100).high,
+    ) == (0.0, 1.0)
 
 
 class PlacedEncoder(WordEncoder):

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from qdrant_tools.errors import InputError
-from qdrant_tools.metrics import growth_p_value, holm, order_statistic_p_value, wilson
+from qdrant_tools.statistics import growth_p_value, holm, order_statistic_p_value, wilson
 
 
 @pytest.mark.parametrize(("count", "of"), [(0, 5), (5, 5), (3, 40), (400, 900)])
