@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from llama_index_embed_plus.cli.console import ConsoleReporter, out, show_hits
 from llama_index_embed_plus.cli.opened import DEFAULT_MODEL, Model
-from llama_index_embed_plus.demo.pipeline import Demo, DemoReport, write_report
+
+if TYPE_CHECKING:  # needs the extra `train`: loaded by the commands, so that their help does not wait for it
+    from llama_index_embed_plus.demo.pipeline import DemoReport
 
 app = typer.Typer()
 
@@ -27,6 +29,8 @@ def demo(
     limit: Annotated[int | None, typer.Option(help="Use only so many passages: for a quick look.")] = None,
 ) -> None:
     """Run the whole loop on Python's own documentation and write demo-report.json and demo-report.png."""
+    from llama_index_embed_plus.demo.pipeline import Demo, write_report
+
     report = Demo(folder, ConsoleReporter(), model=model, limit=limit).run(full=full)
     write_report(report.as_row(), report.systems.reports, REPORT, CHART)
     for answer in report.answers:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn
@@ -21,21 +21,14 @@ from llama_index_embed_plus.cli.console import err, note, print_json, resumable,
 from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, Location, managed
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.evaluate.retrieval.files import read_held_out
-from llama_index_embed_plus.training.data.reading import read_training_data
-from llama_index_embed_plus.training.data.records import TrainingData
-from llama_index_embed_plus.training.data.splits import SplitSettings, as_questions, check_leak, split_queries
-from llama_index_embed_plus.training.merge import Choice, choose_coefficient, interpolate, interpolated
-from llama_index_embed_plus.training.proof.model_card import record_proof
-from llama_index_embed_plus.training.proof.proof import prove
-from llama_index_embed_plus.training.proof.report import TrainReport, read_report
-from llama_index_embed_plus.training.recipe import read_recipe
-from llama_index_embed_plus.training.run import planned_steps, train
-from llama_index_embed_plus.training.settings import AdapterSettings, TrainSettings
-from llama_index_embed_plus.training.stages import recipe_steps, run_recipe
-from llama_index_embed_plus.training.trainer.checkpoint import Checkpoints, step_of
-from llama_index_embed_plus.training.trainer.progress import Meter
 from qdrant_tools.errors import UsageError
 from qdrant_tools.records import HeldOut
+
+if TYPE_CHECKING:  # needs the extra `train`: loaded by the commands, so that their help does not wait for it
+    from llama_index_embed_plus.training.merge import Choice
+    from llama_index_embed_plus.training.proof.report import TrainReport
+    from llama_index_embed_plus.training.settings import TrainSettings
+    from llama_index_embed_plus.training.trainer.progress import Meter
 
 app = typer.Typer()
 
@@ -92,6 +85,11 @@ def train_command(
     as_json: AsJson = False,
 ) -> None:
     """Train a query adapter, LoRA or the whole encoder, and say whether it is better. Can be interrupted."""
+    from llama_index_embed_plus.training.data.reading import read_training_data
+    from llama_index_embed_plus.training.data.records import TrainingData
+    from llama_index_embed_plus.training.data.splits import SplitSettings, split_queries
+    from llama_index_embed_plus.training.run import planned_steps, train
+
     if recipe is not None:
         options = [name for name in context.params if _is_on_the_command_line(context, name)]
         _train_by_recipe(recipe, out, base, set(options) - _BESIDE_A_RECIPE, page=page, as_json=as_json)
@@ -156,6 +154,8 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Average a model with the one it was trained from: old skills come back, most of the new ones stay."""
+    from llama_index_embed_plus.training.merge import interpolate
+
     by_queries = (queries, qrels, collection)
     complete, empty = None not in by_queries, by_queries == (None, None, None)
     if (coefficient is None) != complete or (coefficient is not None and not empty):
@@ -193,6 +193,12 @@ def prove_command(
     as_json: AsJson = False,
 ) -> None:
     """Measure a trained model on held-out queries, and write into it whether it may be promoted."""
+    from llama_index_embed_plus.training.data.reading import read_training_data
+    from llama_index_embed_plus.training.data.splits import as_questions, check_leak
+    from llama_index_embed_plus.training.proof.model_card import record_proof
+    from llama_index_embed_plus.training.proof.proof import prove
+    from llama_index_embed_plus.training.proof.report import read_report
+
     if read_report(model) is None:
         raise UsageError(f"{model} was not trained here: there is no report to put a proof into")
     before, after, held_out = open_encoder(base), open_encoder(model), read_held_out(queries, qrels)
@@ -231,6 +237,9 @@ def _train_by_recipe(
     Raises:
         UsageError: an option that the recipe has to say.
     """
+    from llama_index_embed_plus.training.recipe import read_recipe
+    from llama_index_embed_plus.training.stages import recipe_steps, run_recipe
+
     if options:
         raise UsageError(f"{_listed(options)} cannot be given with a recipe: write it into {recipe}")
     stages = read_recipe(recipe)
@@ -250,6 +259,8 @@ def _settings(
     Raises:
         UsageError: an option that means nothing to this method.
     """
+    from llama_index_embed_plus.training.settings import AdapterSettings, TrainSettings
+
     if method != "adapter":
         defaults = AdapterSettings()
         # typer fills in what was not given, so only another value than the default tells
@@ -274,6 +285,8 @@ def _listed(options: set[str]) -> str:
 @contextmanager
 def _metered(name: str, total: int) -> Iterator[Meter]:
     """One line that changes while training runs; in a log file, ten lines or so."""
+    from llama_index_embed_plus.training.trainer.progress import Meter
+
     started, last_step = time.perf_counter(), 0
     with Progress(
         SpinnerColumn(), TextColumn("{task.description}", markup=False), console=err, transient=True,
@@ -294,6 +307,8 @@ def _metered(name: str, total: int) -> Iterator[Meter]:
 
 def _interrupted(method: Method, out: Path) -> str:
     """What was kept, and how to go on."""
+    from llama_index_embed_plus.training.trainer.checkpoint import Checkpoints, step_of
+
     if method == "adapter":
         return f"interrupted: {out} was not written; run the same command again, an adapter takes seconds"
     # the folder where `train` keeps them; to look for the last one, the run's identity is not needed
@@ -346,6 +361,8 @@ def _summary(out: Path, report: TrainReport) -> dict[str, Any]:
 
 
 def _choose(base: str, tuned: str, dev: HeldOut, collection: str, location: str) -> Choice:
+    from llama_index_embed_plus.training.merge import choose_coefficient, interpolated
+
     encoder = open_encoder(base)
     note("choose a coefficient on the dev queries")
     with managed(location) as manager, tempfile.TemporaryDirectory() as scratch:

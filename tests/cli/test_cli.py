@@ -235,3 +235,18 @@ def test_help_names_every_command(run):
     code, out, _ = run("--help")
     assert code == 0
     assert all(command in out for command in ("demo", "index", "search", "export"))
+
+
+def test_every_command_shows_its_help_where_no_extra_is_installed():
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'sentence_transformers', 'onnx', 'peft', 'datasets', 'accelerate',\n"
+        "             'matplotlib', 'mteb', 'scipy', 'sklearn', 'llama_index.vector_stores.qdrant'):\n"
+        "    sys.modules[name] = None\n"
+        "import typer\n"
+        "from llama_index_embed_plus.cli.app import COMMANDS, app\n"
+        "group = typer.main.get_group(app)\n"
+        "for name in COMMANDS:\n"
+        "    assert group.get_command(None, name).help, name\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
