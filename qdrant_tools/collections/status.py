@@ -119,9 +119,10 @@ def wait_until_indexed(
     Raises:
         EngineError: the optimizer failed, or did not finish within `timeout` seconds.
     """
-    deadline, waited, indexed, started = time.monotonic() + timeout, False, 0, False
+    deadline, waited, started = time.monotonic() + timeout, False, False
+    info = collection.gateway.info()
+    indexed = info.indexed_vectors_count or 0
     while True:
-        info = collection.gateway.info()
         if progress is not None and (info.indexed_vectors_count or 0) > indexed:
             progress((info.indexed_vectors_count or 0) - indexed)
         # progress never goes back, even if the count falls for a while
@@ -137,6 +138,7 @@ def wait_until_indexed(
             started = _start(collection)
         else:
             time.sleep(every)
+        info = collection.gateway.info()
 
 
 def _start(collection: Collection) -> bool:
