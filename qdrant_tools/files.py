@@ -226,7 +226,10 @@ def _objects(path: Path) -> Iterator[Row]:
 
 
 def _table(path: Path, lines: Iterator[tuple[int, list[str]]], *, pad: bool) -> Iterator[Row]:
-    _, header = next(lines, (0, []))
+    first, header = next(lines, (0, []))
+    repeated = next((name for name in header if header.count(name) > 1), None)
+    if repeated is not None:
+        raise InputError(f"{path}:{first}: two columns are named {repeated!r}: which one is meant cannot be told")
     for number, cells in lines:
         missing = len(header) - len(cells)
         if missing < 0 or (missing and not pad):

@@ -228,18 +228,21 @@ def _prepared(item: Passage | Mapping[str, Any] | str) -> _Prepared | Failure:
         return Failure(passage.id, f"passage {passage.id!r} has the text {text}, expected a non-empty string")
     try:
         content = _content(passage)
-        if _has_huge_number(passage.metadata):
-            raise InputError(f"passage {passage.id!r}: metadata holds a number beyond 1.8e308, which cannot be stored")
+        _refuse_unstorable(passage.metadata, f"passage {passage.id!r}: metadata")
         return _Prepared(passage, hashlib.sha256(content).hexdigest(), len(content))
     except InputError as error:
         return Failure(passage.id, str(error))
 
 
-def _has_huge_number(value: Any) -> bool:
-    inside = parts(value)
-    if inside is None:
-        return isinstance(value, int) and abs(value) > LARGEST_NUMBER
-    return any(_has_huge_number(part) for _, part in inside)
+def _refuse_unstorable(value: Any, what: str) -> None:
+    if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
+        raise InputError(f"{what} holds a number beyond 1.8e308, which cannot be stored")
+    # JSON would write the key 1 as "1": another one is read than was given
+    odd = next((key for key in value if not isinstance(key, str)), None) if isinstance(value, Mapping) else None
+    if odd is not None:
+        raise InputError(f"{what} has the key {brief(odd)}, expected strings as keys")
+    for _, part in parts(value) or ():
+        _refuse_unstorable(part, what)
 
 
 def _index_batch(

@@ -173,6 +173,10 @@ class HeldOut:
     passages: tuple[Passage, ...] = ()
 
     def __post_init__(self) -> None:
+        for name, kind, items in (("queries", Query, self.queries), ("passages", Passage, self.passages)):
+            odd = [item for item in items if not isinstance(item, kind)]
+            if odd:
+                raise InputError(f"held-out {name} hold {odd[0]!r:.60}, expected a {kind.__name__}")
         for name, ids in (("queries", [q.id for q in self.queries]), ("passages", [p.id for p in self.passages])):
             repeated = [item for item, count in Counter(ids).items() if count > 1]
             if repeated:

@@ -48,6 +48,13 @@ def checked_text(name: str, value: Any) -> str:
     return value
 
 
+def checked_texts(name: str, values: Any) -> list[str]:
+    """Several texts as a list. Raises `InputError` for a single one, and for what is no text."""
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise InputError(f"{name} are {brief(values)}, expected several strings")
+    return [checked_text(name, value) for value in values]
+
+
 def checked_count(name: str, value: Any, *, least: int = 1) -> int:
     """A whole number of at least `least`. Raises `InputError` for others, `True` among them."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:

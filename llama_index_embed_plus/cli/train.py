@@ -21,10 +21,13 @@ from llama_index_embed_plus.cli.console import err, note, print_json, resumable,
 from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, Location, managed
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.evaluate.retrieval.files import read_held_out
+from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import UsageError
-from qdrant_tools.records import HeldOut
+from qdrant_tools.records import Encoder, HeldOut
 
 if TYPE_CHECKING:  # needs the extra `train`: loaded by the commands, so that their help does not wait for it
+    from llama_index_embed_plus.training.data.records import TrainingData
+    from llama_index_embed_plus.training.data.splits import SplitSettings
     from llama_index_embed_plus.training.merge import Choice
     from llama_index_embed_plus.training.proof.report import TrainReport
     from llama_index_embed_plus.training.settings import TrainSettings
@@ -86,9 +89,7 @@ def train_command(
 ) -> None:
     """Train a query adapter, LoRA or the whole encoder, and say whether it is better. Can be interrupted."""
     from llama_index_embed_plus.training.data.reading import read_training_data
-    from llama_index_embed_plus.training.data.records import TrainingData
-    from llama_index_embed_plus.training.data.splits import SplitSettings, split_queries
-    from llama_index_embed_plus.training.run import planned_steps, train
+    from llama_index_embed_plus.training.data.splits import SplitSettings
 
     if recipe is not None:
         options = [name for name in context.params if _is_on_the_command_line(context, name)]
@@ -120,23 +121,43 @@ def train_command(
         held_out = read_held_out(queries, qrels)
     elif heldout_share:
         by = SplitSettings(dev=0.0, test=heldout_share, seed=seed, by_passage=not shared_passages)
-        split = split_queries(data.examples, by, encoder=encoder)
-        data, held_out = TrainingData.of(split.train), HeldOut.of_examples(split.test)
+        data, held_out = _hold_out(data, by, encoder)
     if collection is None and method == "adapter":
         raise UsageError("an adapter is fitted against stored vectors: give the --collection that holds them")
+    with ExitStack() as stack:
+        docs = None if collection is None else stack.enter_context(managed(location)).open(collection, encoder)
+        report = _train(base, data, out, settings, held_out, docs)
+    _finish(out, report, page=page, as_json=as_json)
+
+
+def _hold_out(data: TrainingData, by: SplitSettings, encoder: Encoder) -> tuple[TrainingData, HeldOut]:
+    from llama_index_embed_plus.training.data.records import TrainingData
+    from llama_index_embed_plus.training.data.splits import split_queries
+
+    split = split_queries(data.examples, by, encoder=encoder)
+    return TrainingData.of(split.train), HeldOut.of_examples(split.test)
+
+
+def _train(
+    base: str,
+    data: TrainingData,
+    out: Path,
+    settings: TrainSettings,
+    held_out: HeldOut | None,
+    collection: Collection | None,
+) -> TrainReport:
+    """Train with one line that says how far it is; Ctrl-C ends with a line that says how to go on."""
+    from llama_index_embed_plus.training.run import planned_steps, train
+
+    method = settings.method
     # an adapter counts epochs, and may stop before the last
     steps = settings.adapter.max_epochs if method == "adapter" else planned_steps(data, settings)
-    with ExitStack() as stack:
-        searched = None
-        if collection is not None:
-            searched = stack.enter_context(managed(location)).open(collection, encoder)
-        try:
-            with _metered(f"train {method}", steps) as meter:
-                report = train(base, data, out, settings, held_out=held_out, collection=searched, progress=meter)
-        except KeyboardInterrupt:
-            note(_interrupted(method, out))
-            raise typer.Exit(130) from None
-    _finish(out, report, page=page, as_json=as_json)
+    try:
+        with _metered(f"train {method}", steps) as meter:
+            return train(base, data, out, settings, held_out=held_out, collection=collection, progress=meter)
+    except KeyboardInterrupt:
+        note(_interrupted(method, out))
+        raise typer.Exit(130) from None
 
 
 @app.command()

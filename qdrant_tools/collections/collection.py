@@ -20,9 +20,10 @@ from qdrant_tools.client.connect import engine_of
 from qdrant_tools.client.gateway import Gateway
 from qdrant_tools.collections.metadata import UNKNOWN_SPACE, CollectionMetadata, Layout
 from qdrant_tools.collections.quantization import Quantization
-from qdrant_tools.errors import CollectionError, SpaceMismatchError, UsageError, VectorError
+from qdrant_tools.errors import CollectionError, InputError, SpaceMismatchError, UsageError, VectorError
 from qdrant_tools.records import Encoder, Hit, Label, Passage, Progress
 from qdrant_tools.search.bm25 import Bm25
+from qdrant_tools.validation import brief
 
 if TYPE_CHECKING:  # these modules import this one
     from qdrant_tools.collections.points import StoredPassage
@@ -102,10 +103,12 @@ class Collection:
         """Refuse an encoder whose vectors cannot be compared with the stored ones.
 
         Raises:
+            InputError: it is not an encoder.
             CollectionError: the collection was made for a dimension, and no encoder has come yet.
             SpaceMismatchError: the encoder has another space.
             VectorError: same space by name, but another dimension.
         """
+        check_encoder(encoder)
         if self.space == UNKNOWN_SPACE and encoder.dimension == self.dimension:
             raise CollectionError(
                 f"collection {self.name!r} was made for {self.dimension} dimensions and has no encoder yet: give it "
@@ -127,7 +130,7 @@ class Collection:
         """The same collection with another encoder of its space, such as one with a query adapter.
 
         Raises:
-            SpaceMismatchError, VectorError, CollectionError: as `check` does.
+            InputError, SpaceMismatchError, VectorError, CollectionError: as `check` does.
         """
         self.check(encoder)
         return replace(self, encoder=encoder)
@@ -273,3 +276,9 @@ class Collection:
                 f"CollectionManager(client).open({self.name!r}, encoder), or take collection.with_encoder(encoder)"
             )
         return self.encoder
+
+
+def check_encoder(value: object, expected: str = "an encoder") -> None:
+    """Raise `InputError` for something that is no encoder."""
+    if not isinstance(getattr(value, "space", None), str) or not isinstance(getattr(value, "dimension", None), int):
+        raise InputError(f"encoder is {brief(value)}, expected {expected}: an encoder has a space and a dimension")

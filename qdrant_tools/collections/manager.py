@@ -19,7 +19,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_tools.client.connect import engine_of
 from qdrant_tools.client.gateway import Gateway, aliases_of, engine_errors, metadata_in
 from qdrant_tools.collections.adopt import check_samples, choose_vector, detect_layout
-from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.collection import Collection, check_encoder
 from qdrant_tools.collections.copying import INCOMPLETE
 from qdrant_tools.collections.metadata import UNKNOWN_SPACE, CollectionMetadata, Layout, metadata_of
 from qdrant_tools.collections.settings import FIXED, CollectionSettings, update_options
@@ -278,12 +278,6 @@ class CollectionManager:
             if present.get(name) != kind:
                 field = collection.layout.metadata_field(name)
                 collection.gateway.index_payload(field, models.PayloadSchemaType(kind))
-
-
-def check_encoder(value: object, expected: str = "an encoder") -> None:
-    """Raise `InputError` for something that is no encoder."""
-    if not isinstance(getattr(value, "space", None), str) or not isinstance(getattr(value, "dimension", None), int):
-        raise InputError(f"encoder is {brief(value)}, expected {expected}: an encoder has a space and a dimension")
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from qdrant_tools.client.gateway import plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import OURS
 from qdrant_tools.records import Passage, Vectors
+from qdrant_tools.validation import checked_texts
 
 IDS_AT_ONCE = 256
 """Passage ids per filter, where the id is a field of the payload."""
@@ -42,7 +43,12 @@ def point_id(passage_id: str) -> str:
 def fetch(
     collection: Collection, passage_ids: Sequence[str], *, with_vectors: bool = False
 ) -> dict[str, StoredPassage]:
-    """Read passages by id. Ids that are not there are not in the result."""
+    """Read passages by id. Ids that are not there are not in the result.
+
+    Raises:
+        InputError: the ids are not several strings.
+    """
+    passage_ids = checked_texts("passage ids", passage_ids)
     layout = collection.layout
     # in a foreign collection a field of the payload has the passage id, and the point an id of its own
     if layout.id and layout != replace(OURS, vector=layout.vector):

@@ -26,11 +26,12 @@ from numpy.typing import ArrayLike
 
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import StoredPassage, fetch, fetch_points
+from qdrant_tools.errors import InputError
 from qdrant_tools.log.records import is_redacted
 from qdrant_tools.mining.candidates import document_of, find_candidates
 from qdrant_tools.mining.rules import Candidates, Judge, MiningSettings, Positives, eligible, is_copy, sampling_order
 from qdrant_tools.records import Encoder, Example, Label, Progress, ScoredText, Vectors
-from qdrant_tools.validation import checked_unit_vectors
+from qdrant_tools.validation import brief, checked_number, checked_unit_vectors
 
 PREFETCHED_BATCHES = 2
 """Batches whose search runs while an earlier one is worked on: enough to keep several processes busy."""
@@ -126,9 +127,17 @@ def positives_by_query(labels: Iterable[Label]) -> dict[str, dict[str, float]]:
     """Query -> positive passage -> its largest weight, in the order of the labels.
 
     A pair that any label calls relevant is a positive: the worse mistake is to train against an answer.
+
+    Raises:
+        InputError: something is no `Label`, or its weight is no finite number.
     """
+    if not isinstance(labels, Iterable):
+        raise InputError(f"labels are {brief(labels)}, expected several Label")
     positives: dict[str, dict[str, float]] = {}
     for label in labels:
+        if not isinstance(label, Label):
+            raise InputError(f"a label is {brief(label)}, expected a Label")
+        checked_number(f"the weight of the label for {brief(label.query)}", label.weight)
         if label.weight > 0:
             weights = positives.setdefault(label.query, {})
             weights[label.passage_id] = max(label.weight, weights.get(label.passage_id, 0.0))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
-from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.collection import Collection, check_encoder
 from qdrant_tools.collections.copying import copy_indexes, create_like
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.settings import dense_params
@@ -42,6 +42,7 @@ from qdrant_tools.promotion.switch import (
 from qdrant_tools.promotion.sync import SyncReport, sync
 from qdrant_tools.promotion.verify import Gates, Verification, verify_copy, verify_in_place, verify_queries
 from qdrant_tools.records import Encoder, HeldOut, Progress
+from qdrant_tools.validation import checked_text
 
 PASSES = 10
 """Passes after which `build` stops although writes go on: `switch` copies the rest."""
@@ -79,8 +80,9 @@ class Promotion:
             raise UsageError(
                 f"target is {target!r}, but a promotion in place makes no collection: leave one of them out"
             )
+        check_encoder(encoder)
         self.manager = manager
-        self.alias = alias
+        self.alias = checked_text("alias", alias)
         self.encoder = encoder
         self.in_place = in_place
         # the hash of the space: the same encoder finds its collection again, another one gets its own

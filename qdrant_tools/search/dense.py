@@ -84,6 +84,7 @@ def search_groups(
     """
     options = SearchOptions(**kwargs)
     checked_count("group_size", group_size)
+    checked_text("by", by)
     if options.diversity is not None:
         raise InputError("diversity is for single hits: groups by a field are diverse by that field already")
     vector = encoded(collection, checked_queries([query]), encoder)[0]

@@ -123,3 +123,12 @@ def test_a_place_that_cannot_be_written_is_a_usage_error_and_leaves_nothing(tmp_
     with pytest.raises(UsageError, match="cannot write"):
         write_rows(tmp_path, [])
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_two_columns_of_one_name_are_refused(tmp_path, ending):
+    separator = {"csv": ",", "tsv": "\t"}[ending]
+    lines = [separator.join(cells) for cells in (["a", "b", "a"], ["1", "2", "3"])]
+    (tmp_path / f"rows.{ending}").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=rf"rows.{ending}:1: two columns are named 'a'"):
+        list(read_rows(tmp_path / f"rows.{ending}"))

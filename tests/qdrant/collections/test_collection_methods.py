@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 from tiny import DirectionEncoder, numbered
 
-from qdrant_tools import Bm25, Collection, CollectionManager, CollectionSettings, Label, Passage, PlusError, TuningGrid
+from qdrant_tools import (
+    Bm25,
+    Collection,
+    CollectionManager,
+    CollectionSettings,
+    HeldOut,
+    Label,
+    Passage,
+    PlusError,
+    Promotion,
+    TuningGrid,
+)
 from qdrant_tools.collections import build_index, fetch
 from qdrant_tools.errors import InputError, NotSupportedError, SpaceMismatchError, UsageError, VectorError
 from qdrant_tools.indexing import IndexReport, index_passages
@@ -221,3 +232,25 @@ def test_a_collection_has_what_its_metadata_says(docs):
     assert (changed.hnsw_ef, changed.adapter, changed.space) == (7, "build", metadata.space)
     assert (docs.dimension, docs.layout, docs.lexical) == (metadata.dimension, metadata.layout, metadata.lexical)
     assert isinstance(UsageError(""), PlusError)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda docs: docs.with_encoder(None), "encoder is None"),
+        (lambda docs: docs.with_encoder("a model"), "encoder is 'a model'"),
+        (lambda docs: docs.fetch("p3"), "passage ids are 'p3', expected several strings"),
+        (lambda docs: docs.fetch(None), "passage ids are None"),
+        (lambda docs: docs.fetch([3]), "passage ids is 3, expected a string"),
+        (lambda docs: docs.mine(None), "labels are None"),
+        (lambda docs: docs.mine(["p3"]), "a label is 'p3', expected a Label"),
+        (lambda docs: docs.mine([Label("q", "p3", float("nan"))]), "the weight of the label for 'q' is nan"),
+        (lambda docs: docs.search_groups("q", by=float("nan")), "by is nan, expected a string"),
+        (lambda docs: docs.index([{"id": "a", "text": "x", "metadata": {"b": [{1: 2}]}}]), "has the key 1"),
+        (lambda docs: Promotion(CollectionManager(docs.client), "docs", None), "encoder is None"),
+        (lambda docs: HeldOut(("q",), {"q": {"p": 1}}), "held-out queries hold 'q', expected a Query"),
+    ],
+)
+def test_what_is_not_understood_is_one_error(docs, call, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        call(docs)
