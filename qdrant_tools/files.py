@@ -5,23 +5,26 @@ quotes, as in BEIR and STS-Benchmark. All are UTF-8, with or without a byte orde
 
 Guarantees: rows are streamed; blank lines are skipped; what cannot be read is an `InputError` with `file:line`. A
 reader of a file that is being written sees the old content or the new, never half, and a failed write leaves nothing
-behind. Does not know: what the rows mean.
+behind. Nothing is written through a link, and a new file is readable by its owner only. Does not know: what the rows
+mean.
 """
 
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
-from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.errors import InputError, PlusError, UsageError
 
 T = TypeVar("T")
 
@@ -138,22 +141,39 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 
 
 @contextmanager
-def written_whole(path: str | Path, *, draft: Path | None = None, durable: bool = False) -> Iterator[Path]:
+def written_whole(
+    path: str | Path, *, draft: Path | None = None, durable: bool = False, private: bool = True, overwrite: bool = True
+) -> Iterator[Path]:
     """Give a draft to write; when the block ends it takes the place of `path`, and when the block fails it goes.
 
-    draft: its path, on the same disk, instead of a new name beside `path`. durable: on the disk when the block is
-    left, so that a crash of the machine leaves the old content or the new as well.
+    A link in the place of `path` is replaced, and what it points to is left alone. A file that is replaced hands on its
+    permissions.
+
+    Args:
+        draft: Its path, on the same disk, instead of a new name beside `path`.
+        durable: On the disk when the block is left, so that a crash of the machine leaves the old content or the new
+            as well.
+        private: A new file is readable by its owner only; else as the process's umask says.
+        overwrite: Whether an existing `path` is replaced.
+
+    Raises:
+        UsageError: `path` exists and may not be replaced.
     """
     target = Path(path)
+    if not overwrite:
+        refuse_existing(target)
     # beside the target, because a rename is atomic on one disk only; a random name, so that two writers never share a
-    # draft
-    draft = draft or target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    # draft, and nobody knows beforehand where one will be
+    draft = draft or target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    _create_draft(draft, target, 0o600 if private else 0o666)
     try:
         yield draft
         if durable:
             # before the rename: a file system may store the new name first, and an empty file with it
             with draft.open("rb+") as file:
                 os.fsync(file.fileno())
+        if not overwrite:
+            refuse_existing(target)
         os.replace(draft, target)
         if durable:
             # the new name is an entry of the folder, and not stored with the file's own content
@@ -163,27 +183,77 @@ def written_whole(path: str | Path, *, draft: Path | None = None, durable: bool 
             draft.unlink(missing_ok=True)
 
 
-def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
+def refuse_existing(path: str | Path) -> None:
+    """Raise `UsageError` if there is anything at `path`, a link that leads nowhere among it."""
+    if os.path.lexists(path):
+        raise UsageError(f"{path} exists already: give another name, or --overwrite (overwrite=True) to replace it")
+
+
+def refuse_link(path: str | Path, error: type[PlusError] = InputError) -> None:
+    """Raise `error` if `path` itself is a link: what is written or removed there would be somewhere else."""
+    if os.path.islink(path):
+        raise error(f"{path} is a link to {os.readlink(path)!r}, expected no link here: remove it")
+
+
+def open_private(path: Path) -> IO[str]:
+    """Open a file of our own to read and write, for its owner only; made if it is not there, never through a link.
+
+    Raises:
+        OSError: it cannot be opened, or is a link, a folder or a device.
+    """
+    # O_NONBLOCK: opening a pipe that nobody reads would wait for ever
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(path, flags, 0o600)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return open(descriptor, "r+", encoding="utf-8")
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder that only its owner can open, unless it is there.
+
+    Raises:
+        InputError: it is a link.
+        OSError: it cannot be made.
+    """
+    refuse_link(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+
+
+def _create_draft(draft: Path, target: Path, mode: int) -> None:
+    refuse_link(draft)
+    draft.unlink(missing_ok=True)  # a fixed name: what a killed process left
+    # O_EXCL: a new file, and not one or a link that came in between
+    os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+    with suppress(FileNotFoundError):
+        status = target.lstat()
+        if stat.S_ISREG(status.st_mode):
+            draft.chmod(stat.S_IMODE(status.st_mode))
+
+
+def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]], *, overwrite: bool = True) -> int:
     """Write a JSONL file, whole or not at all; returns the number of rows.
 
     Raises:
-        UsageError: it cannot be written.
+        UsageError: it cannot be written, or exists and may not be replaced.
     """
     count = 0
-    with _errors_of_writing(path), written_whole(path) as draft, draft.open("wb") as file:
+    with _errors_of_writing(path), written_whole(path, overwrite=overwrite) as draft, draft.open("wb") as file:
         for row in rows:
             file.write(json_line(row))
             count += 1
     return count
 
 
-def write_text(path: str | Path, text: str) -> None:
+def write_text(path: str | Path, text: str, *, overwrite: bool = True) -> None:
     """Write a text file, whole or not at all.
 
     Raises:
-        UsageError: it cannot be written.
+        UsageError: it cannot be written, or exists and may not be replaced.
     """
-    with _errors_of_writing(path), written_whole(path) as draft:
+    with _errors_of_writing(path), written_whole(path, overwrite=overwrite) as draft:
         # bytes, because `write_text` would change the line ends on Windows
         draft.write_bytes(text.encode("utf-8", "backslashreplace"))
 

@@ -105,7 +105,7 @@ def require_json(folder: Path, name: str) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of it."""
-    with written_whole(path) as draft:
+    with written_whole(path, private=False) as draft:
         draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 

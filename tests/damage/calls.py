@@ -10,7 +10,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from hostile import METHODS, NAMED, TARGET, ZOO, fill, leak, state
+from zoo import METHODS, NAMED, TARGET, ZOO, fill, leak, state
 
 from damage.children import start
 from damage.counts import Counts

@@ -7,8 +7,8 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from hostile import ZOO, leak
 from tiny import WordEncoder, numbered
+from zoo import ZOO, leak
 
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager

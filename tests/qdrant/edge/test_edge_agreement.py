@@ -11,10 +11,10 @@ import uuid
 
 import agreement as make
 import pytest
-from hostile import state
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
+from zoo import state
 
 from qdrant_tools.client.connect import connect
 

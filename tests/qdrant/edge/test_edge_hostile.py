@@ -11,8 +11,8 @@ import inspect
 from contextlib import closing
 
 import pytest
-from hostile import METHODS, WITHOUT_ARGUMENTS, fill, hostile_calls, leak, state
 from qdrant_client import models
+from zoo import METHODS, WITHOUT_ARGUMENTS, fill, hostile_calls, leak, state
 
 from qdrant_tools.client.connect import aconnect, connect
 from qdrant_tools.edge.client import EmbeddedClient

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 
 import pytest
-from hostile import cyclic, nested
 from qdrant_client import models
+from zoo import cyclic, nested
 
 from qdrant_tools.client.connect import connect
 from qdrant_tools.edge.storage.files import copy_folder

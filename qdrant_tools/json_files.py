@@ -1,0 +1,81 @@
+"""A small file that somebody else made -> its text, or the JSON value in it.
+
+Guarantees: a pipe, a device, a file above its limit, text that is not UTF-8, and JSON that is damaged, nested too deep
+or full of digits is one error with the path; none takes longer or more memory than the limit allows. Does not know:
+what the values mean; files of rows, which `files` reads line by line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from qdrant_tools.errors import InputError, PlusError, first_line
+
+MOST_BYTES = 1 << 24
+"""Configurations, manifests and reports are kilobytes; the files of the largest of them are below a megabyte."""
+DEEPEST = 64
+
+
+def read_text(path: Path, *, most: int = MOST_BYTES, error: type[PlusError] = InputError) -> str:
+    """The text of a UTF-8 file of at most `most` bytes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        `error`: it cannot be read, is no regular file, is larger, or is not UTF-8.
+    """
+    try:
+        # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise error(f"{path} is no regular file, expected a text file")
+            content = file.read(most + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as reason:
+        raise error(f"cannot read {path}: {reason.strerror}") from reason
+    if len(content) > most:
+        raise error(f"{path} is larger than {most:,} bytes: this is no such file")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as reason:
+        raise error(f"{path} is not UTF-8 text (byte {reason.start}): convert it") from reason
+
+
+def read_json(path: Path, *, most: int = MOST_BYTES, error: type[PlusError] = InputError) -> Any:
+    """The JSON value in a file. Raises as `read_text` and `parse_json`."""
+    return parse_json(read_text(path, most=most, error=error), str(path), error=error)
+
+
+def parse_json(text: str | bytes, where: str, *, error: type[PlusError] = InputError) -> Any:
+    """The value of a JSON text; `where` names it in messages.
+
+    Raises:
+        `error`: it is no JSON, holds a number of thousands of digits, or is nested more than 64 levels deep.
+    """
+    try:
+        value = json.loads(text)
+    # ValueError also for a number of more than 4,300 digits; RecursionError for a depth beyond Python's stack
+    except (ValueError, RecursionError) as reason:
+        raise error(f"{where} is no JSON ({first_line(reason)})") from reason
+    if _deeper(value, DEEPEST):
+        raise error(f"{where} is nested more than {DEEPEST} levels deep: make it flatter")
+    return value
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether values lie more than `levels` inside one another; layer by layer, so that no recursion is needed."""
+    layer = _holders([value])
+    while layer and levels:
+        layer = _holders(part for holder in layer for part in (holder.values() if isinstance(holder, dict) else holder))
+        levels -= 1
+    return bool(layer)
+
+
+def _holders(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if isinstance(value, (dict, list))]
