@@ -4,8 +4,9 @@ VENV   ?= .venv
 MINUTES ?= 10
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+LOCK    = --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
-.PHONY: demo demo-full test test-server soak check format clean
+.PHONY: demo demo-full test test-server soak check format locks release clean
 
 demo: $(VENV)/.demo            ## the whole loop on the standard library's documentation
 	$(BIN)/embed-plus demo
@@ -33,6 +34,20 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+locks: $(BIN)/python          ## requirements/*.txt again, after constraints.txt or pyproject.toml changed
+	$(PIP) uv
+	$(BIN)/uv pip compile $(LOCK) -c constraints.txt pyproject.toml -o requirements/serving.txt
+	$(BIN)/uv pip compile $(LOCK) -c constraints.txt requirements/build.in -o requirements/build.txt
+
+release:                       ## sdist and wheel in dist/, built and tried with packages of known hashes only
+	rm -rf dist .release && $(PYTHON) -m venv .release
+	.release/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/build.txt
+	.release/bin/python -m build --no-isolation
+	.release/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/serving.txt
+	.release/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-index dist/*.whl
+	.release/bin/embed-plus --help > /dev/null
+	cd dist && sha256sum *.whl *.tar.gz > SHA256SUMS && cat SHA256SUMS
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -45,4 +60,4 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) demo demo-report.json demo-report.png
+	rm -rf $(VENV) .release dist demo demo-report.json demo-report.png
