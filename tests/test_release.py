@@ -22,7 +22,7 @@ def pins(lock):
     return {name_of(match[1]): match[2] for line in lock.read_text().splitlines() if (match := PIN.match(line))}
 
 
-def tested():
+def versions_tested():
     lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
     return {name_of(line.partition("==")[0]): line.partition("==")[2] for line in lines if line}
 
@@ -41,7 +41,7 @@ def test_every_locked_package_has_one_version_and_the_hashes_of_its_files(lock):
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
 def test_a_lock_names_the_versions_that_are_tested(lock):
-    versions = tested()
+    versions = versions_tested()
     assert {name: version for name, version in pins(lock).items() if versions.get(name, version) != version} == {}
 
 
