@@ -107,6 +107,19 @@ class EngineError(PlusError):
 
 def first_line(error: object) -> str:
     """Return the first line of a foreign error's message, to be quoted in one of ours. Without a message: its type."""
-    lines = str(error).strip().splitlines()
+    # cut first: a foreign message may quote a whole file
+    lines = str(error)[:10_000].strip().splitlines()
     # `TimeoutError()` and others are raised without a message
-    return lines[0] if lines else type(error).__name__
+    line = lines[0] if lines else type(error).__name__
+    return line if len(line) <= 300 else f"{line[:297]}..."
+
+
+def brief(value: object) -> str:
+    """The beginning of a value's repr, for a one-line message."""
+    try:
+        # cut before and after: the repr of a text is up to ten times as long, and its words are many
+        shown = repr(value[:100]) if isinstance(value, (str, bytes)) else repr(value)
+        text = " ".join(shown[:1000].split())
+    except Exception:  # whatever a stranger's __repr__ raises, a RecursionError for deep values among them
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 60 else f"{text[:57]}..."

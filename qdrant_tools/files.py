@@ -3,8 +3,10 @@
 The formats: JSONL has one object per line. CSV has a header and quotes where it needs them. TSV has a header and no
 quotes, as in BEIR and STS-Benchmark. All are UTF-8, with or without a byte order mark.
 
-Guarantees: rows are streamed; blank lines are skipped; what cannot be read is an `InputError` with `file:line`. A
-reader of a file that is being written sees the old content or the new, never half, and a failed write leaves nothing
+Guarantees: rows are streamed; blank lines are skipped; what cannot be read is an `InputError` with `file:line`. The
+files may be anybody's: a pipe, a device, a row of hundreds of megabytes, a table of a million columns, JSON that is
+nested deep or names one key twice are such errors too, and none takes more memory than the largest row that is allowed.
+A reader of a file that is being written sees the old content or the new, never half, and a failed write leaves nothing
 behind. Nothing is written through a link, and a new file is readable by its owner only. Does not know: what the rows
 mean.
 """
@@ -13,24 +15,36 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
 import math
 import os
+import re
 import stat
+import sys
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from qdrant_tools.errors import InputError, PlusError, UsageError
+from qdrant_tools.errors import InputError, PlusError, UsageError, brief, first_line
+from qdrant_tools.json_files import DEEPEST, deeper, open_regular
+from qdrant_tools.validation import number_in
 
 T = TypeVar("T")
 
-# the most that a C long holds on Windows too: the csv module raises for `sys.maxsize` there
-LONGEST_FIELD = 2**31 - 1
-"""The csv module's own limit, 128 KiB, is shorter than some passages."""
+# reading a row takes up to eight times this, and a refusal has a hundred megabytes
+LONGEST_ROW = 12_000_000
+"""Bytes of a row. The longest novels have four million, and an encoder reads the first few thousand."""
+MOST_VALUES = 250_000
+"""Values in one row of JSONL: each takes some hundred bytes, however short it is written."""
+MOST_COLUMNS = 10_000
+MOST_BLANK_LINES = 100_000
+"""One after the other: a file of nothing else would be read for hours."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +68,15 @@ class Row:
         """
         try:
             return parser(self.values)
-        except (InputError, AttributeError, TypeError) as error:
+        except (InputError, AttributeError, TypeError, ValueError, OverflowError) as error:
             expected = f"not {what}: " if what else ""
-            raise InputError(f"{self.where}: {expected}{error}") from error
+            raise InputError(f"{self.where}: {expected}{first_line(error)}") from error
 
     def text(self, column: str) -> str:
         """A non-empty string."""
         value = self.values.get(column)
         if not isinstance(value, str) or not value.strip():
-            raise InputError(f"{self.where}: {column} is {value!r}, expected a non-empty text")
+            raise InputError(f"{self.where}: {column} is {brief(value)}, expected a non-empty text")
         return value
 
     def texts(self, column: str) -> tuple[str, ...]:
@@ -70,7 +84,7 @@ class Row:
         value = self.values.get(column)
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise InputError(f"{self.where}: {column} is {value!r}, expected a list of non-empty texts")
+            raise InputError(f"{self.where}: {column} is {brief(value)}, expected a list of non-empty texts")
         return tuple(texts)
 
     def number(self, column: str) -> float:
@@ -81,7 +95,7 @@ class Row:
         """A list of finite numbers."""
         value = self.values.get(column)
         if not isinstance(value, list):
-            raise InputError(f"{self.where}: {column} is {value!r}, expected a list of numbers")
+            raise InputError(f"{self.where}: {column} is {brief(value)}, expected a list of numbers")
         return tuple(self._number(number, column, as_text=False) for number in value)
 
     def label(self, column: str) -> str | int:
@@ -92,18 +106,19 @@ class Row:
         # to Python, JSON's true is the number 1
         if isinstance(value, int) and not isinstance(value, bool):
             return value
-        raise InputError(f"{self.where}: {column} is {value!r}, expected a label: a text or a whole number")
+        raise InputError(f"{self.where}: {column} is {brief(value)}, expected a label: a text or a whole number")
 
     def _number(self, value: object, column: str, *, as_text: bool) -> float:
         number = math.nan
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            number = float(value)
-        elif as_text and isinstance(value, str):
-            with suppress(ValueError):
+            # an integer beyond what a float holds
+            with suppress(OverflowError):
                 number = float(value)
-        # NaN and Infinity are refused too: Python's JSON reader and `float` both accept them
+        elif as_text and isinstance(value, str):
+            number = number_in(value)
+        # NaN and Infinity are refused too: Python's JSON reader accepts them
         if not math.isfinite(number):
-            raise InputError(f"{self.where}: {column} is {value!r}, expected a finite number")
+            raise InputError(f"{self.where}: {column} is {brief(value)}, expected a finite number")
         return number
 
 
@@ -124,18 +139,30 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yield (line number, text without its end) for each line that is not blank.
 
     Raises:
-        InputError: the file cannot be read, or a line is not UTF-8.
+        InputError: the file cannot be read, a line is not UTF-8 or longer than `LONGEST_ROW`, or hardly any line is
+            not blank.
     """
+    number = blank = 0
     try:
         # binary, so that only "\n" and "\r\n" end a line and a byte that is not UTF-8 is found in its line
-        with Path(path).open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                # a byte order mark can stand in the first line only
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                if text.strip():
+        with open_regular(path) as file:
+            while line := file.readline(LONGEST_ROW + 1):
+                number += 1
+                if len(line) > LONGEST_ROW:
+                    raise _too_long(path, number)
+                # a byte order mark can stand in the first line only; the bytes are let go of before the text is used
+                text, line = line.decode("utf-8-sig" if number == 1 else "utf-8"), b""
+                # one character beyond the Basic Multilingual Plane makes every other one four bytes wide
+                if sys.getsizeof(text) > 3 * LONGEST_ROW:
+                    raise _too_long(path, number)
+                blank = 0 if text.strip() else blank + 1
+                if not blank:
                     yield number, text.rstrip("\r\n")
+                elif blank > MOST_BLANK_LINES:
+                    raise InputError(f"{path}:{number}: the {blank:,} lines up to here are blank: remove them")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}:{number}: this line is not UTF-8 text (byte {error.start}): convert it") from error
+        packed = ": it is compressed, unpack it" if number == 1 and error.object[:2] == b"\x1f\x8b" else ": convert it"
+        raise InputError(f"{path}:{number}: this line is not UTF-8 text (byte {error.start}){packed}") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
@@ -285,42 +312,75 @@ def _errors_of_writing(path: str | Path) -> Iterator[None]:
 
 def _objects(path: Path) -> Iterator[Row]:
     for number, line in read_lines(path):
+        openings = line.count("[") + line.count("{")
+        if openings + line.count(",") > MOST_VALUES and _values_in(line) > MOST_VALUES:
+            raise InputError(f"{path}:{number}: more than {MOST_VALUES:,} values, expected one object per line")
         try:
-            values = json.loads(line)
+            values = _DECODER.decode(line)
+        except InputError as error:
+            raise InputError(f"{path}:{number}: {error}") from error
         # RecursionError: JSON that is nested deeper than Python's stack
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}:{number}: not JSON ({error}); expected one object per line") from error
+            raise InputError(
+                f"{path}:{number}: not JSON ({first_line(error)}); expected one object per line"
+            ) from error
         if not isinstance(values, dict):
             raise InputError(f"{path}:{number}: a {type(values).__name__}, expected an object")
+        # few rows have that many brackets, so few are looked at
+        if openings > DEEPEST and deeper(values, DEEPEST):
+            raise InputError(f"{path}:{number}: nested more than {DEEPEST} levels deep: make it flatter")
         yield Row(values, path, number)
+
+
+def _values_in(line: str) -> int:
+    # what lies in quotes is no structure; a quote that is never closed runs to the end, so that this is linear
+    bare = re.sub(r'"(?:[^"\\]++|\\.)*+"?', "", line)
+    return bare.count(",") + bare.count("[") + bare.count("{")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        repeated = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise InputError(f"an object has the key {brief(repeated)} twice: which one is meant cannot be told")
+    return values
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _table(path: Path, lines: Iterator[tuple[int, list[str]]], *, pad: bool) -> Iterator[Row]:
     first, header = next(lines, (0, []))
-    repeated = next((name for name in header if header.count(name) > 1), None)
+    if len(header) > MOST_COLUMNS:
+        raise InputError(f"{path}:{first}: more than {MOST_COLUMNS:,} columns: this is no table of rows")
+    repeated = next((name for name, count in Counter(header).items() if count > 1), None)
     if repeated is not None:
-        raise InputError(f"{path}:{first}: two columns are named {repeated!r}: which one is meant cannot be told")
+        raise InputError(f"{path}:{first}: two columns are named {brief(repeated)}: which one is meant cannot be told")
+    blank = 0
     for number, cells in lines:
         missing = len(header) - len(cells)
         if missing < 0 or (missing and not pad):
-            raise InputError(
-                f"{path}:{number}: {len(cells)} columns, the header has {len(header)}: {', '.join(header)}"
-            )
-        if any(cells):
+            raise InputError(f"{path}:{number}: {len(cells)} columns, the header has {len(header)}: {listed(header)}")
+        blank = 0 if any(cells) else blank + 1
+        if not blank:
             yield Row(dict(zip(header, [*cells, *[""] * missing])), path, number)
+        elif blank > MOST_BLANK_LINES:
+            raise InputError(f"{path}:{number}: the {blank:,} rows up to here are empty: remove them")
 
 
 def _tsv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
-    return ((number, line.split("\t")) for number, line in read_lines(path))
+    # one more than there may be, and never millions of them
+    return ((number, line.split("\t", MOST_COLUMNS)) for number, line in read_lines(path))
 
 
 def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         # newline="": the csv module reads line ends inside quoted cells itself
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with open_regular(path) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
+            lines = _LinesOfRow(file, path)
             # strict, because an unclosed quote would otherwise swallow the rest of the file without an error
-            reader = csv.reader(file, strict=True)
-            while (cells := _next_cells(reader)) is not None:
+            reader = csv.reader(lines, strict=True)
+            while (cells := _next_cells(reader, lines)) is not None:
                 if cells:
                     # the last line of the row: a quoted cell may have several
                     yield reader.line_num, cells
@@ -332,13 +392,63 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _next_cells(reader: Any) -> list[str] | None:
-    # The limit belongs to the process, so it is raised only while a row is read.
-    limit = csv.field_size_limit(LONGEST_FIELD)
+class _LinesOfRow:
+    """The lines of a file, for as long as those of one row are not too long together."""
+
+    def __init__(self, file: io.TextIOWrapper, path: Path) -> None:
+        self._file, self._path = file, path
+        self._number = self._blank = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """The next line begins a row."""
+        self._bytes = self._parts = 0
+
+    def __iter__(self) -> _LinesOfRow:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline(LONGEST_ROW + 1)
+        if not line:
+            raise StopIteration
+        self._number += 1
+        self._bytes += max(len(line), sys.getsizeof(line) - _SIZE_OF_EMPTY)
+        self._parts += 1 + line.count(",")
+        self._blank = self._blank + 1 if line.isspace() else 0
+        if self._bytes > LONGEST_ROW:
+            raise _too_long(self._path, self._number)
+        if self._parts > MOST_VALUES or self._blank > MOST_BLANK_LINES:
+            what = "commas or lines in one row" if self._parts > MOST_VALUES else "blank lines"
+            raise InputError(f"{self._path}:{self._number}: hundreds of thousands of {what}: this is no table of rows")
+        return line
+
+
+# what a string takes at most without its characters
+_SIZE_OF_EMPTY = 80
+
+
+def _next_cells(reader: Any, lines: _LinesOfRow) -> list[str] | None:
+    lines.begin()
+    # The module's own limit, 128 KiB, is shorter than some passages. It belongs to the process, so it is raised only
+    # while a row is read.
+    limit = csv.field_size_limit(LONGEST_ROW)
     try:
         return next(reader, None)
     finally:
         csv.field_size_limit(limit)
+
+
+def _too_long(path: str | Path, line: int) -> InputError:
+    return InputError(
+        f"{path}:{line}: a row of more than {LONGEST_ROW:,} bytes: cut its texts into passages, or check that the file "
+        "has one row per line"
+    )
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first few names, shortened, for a message."""
+    shown = [name if len(name) <= 40 else f"{name[:37]}..." for name in islice(names, 9)]
+    return ", ".join(shown if len(shown) < 9 else [*shown[:8], "..."])
 
 
 _TABLES = {".csv": _csv_cells, ".tsv": _tsv_cells}

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from qdrant_tools.errors import InputError, PlusError, first_line
 
@@ -29,11 +29,7 @@ def read_text(path: Path, *, most: int = MOST_BYTES, error: type[PlusError] = In
         `error`: it cannot be read, is no regular file, is larger, or is not UTF-8.
     """
     try:
-        # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise error(f"{path} is no regular file, expected a text file")
+        with open_regular(path, error) as file:
             content = file.read(most + 1)
     except FileNotFoundError:
         raise
@@ -45,6 +41,21 @@ def read_text(path: Path, *, most: int = MOST_BYTES, error: type[PlusError] = In
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as reason:
         raise error(f"{path} is not UTF-8 text (byte {reason.start}): convert it") from reason
+
+
+def open_regular(path: str | Path, error: type[PlusError] = InputError) -> BinaryIO:
+    """Open a file to read its bytes.
+
+    Raises:
+        `error`: it is a folder, or a pipe or a device, which may never answer and never end.
+        OSError: it cannot be opened.
+    """
+    # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever; O_BINARY is of Windows
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise error(f"{path} is no regular file: save what it gives to a file first, and name that")
+    return open(descriptor, "rb")
 
 
 def read_json(path: Path, *, most: int = MOST_BYTES, error: type[PlusError] = InputError) -> Any:
@@ -63,12 +74,12 @@ def parse_json(text: str | bytes, where: str, *, error: type[PlusError] = InputE
     # ValueError also for a number of more than 4,300 digits; RecursionError for a depth beyond Python's stack
     except (ValueError, RecursionError) as reason:
         raise error(f"{where} is no JSON ({first_line(reason)})") from reason
-    if _deeper(value, DEEPEST):
+    if deeper(value, DEEPEST):
         raise error(f"{where} is nested more than {DEEPEST} levels deep: make it flatter")
     return value
 
 
-def _deeper(value: Any, levels: int) -> bool:
+def deeper(value: Any, levels: int) -> bool:
     """Whether values lie more than `levels` inside one another; layer by layer, so that no recursion is needed."""
     layer = _holders([value])
     while layer and levels:

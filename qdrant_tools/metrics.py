@@ -17,7 +17,7 @@ import numpy as np
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.records import Qrels, Run
-from qdrant_tools.validation import checked_count
+from qdrant_tools.validation import LARGEST_GRADE, brief, checked_count
 
 __all__ = [
     "METRICS",
@@ -86,7 +86,7 @@ def judged(qrels: Qrels, run: Run, *, k: int = 10) -> dict[str, float]:
 def measure(qrels: Qrels, run: Run, *, cutoffs: Sequence[int] = (10,)) -> dict[str, dict[str, float]]:
     """Return every metric of `METRICS` at every cutoff: `"ndcg@10"` -> query -> value. Ranks each query once."""
     if isinstance(cutoffs, (str, int)) or not len(cutoffs):
-        raise InputError(f"cutoffs is {cutoffs!r}, expected at least one k")
+        raise InputError(f"cutoffs is {brief(cutoffs)}, expected at least one k")
     values: dict[str, dict[str, float]] = {f"{name}@{k}": {} for k in cutoffs for name in METRICS}
     deepest = max(checked_count("k", k) for k in cutoffs)
     for query, grades, ranking in _rankings(qrels, run, deepest):
@@ -126,7 +126,9 @@ def paired_bootstrap(
     """
     if before.keys() != after.keys():
         odd = sorted(before.keys() ^ after.keys())
-        raise InputError(f"{len(odd)} queries are in only one of the two runs, such as {odd[0]!r}: compare the same")
+        raise InputError(
+            f"{len(odd)} queries are in only one of the two runs, such as {brief(odd[0])}: compare the same"
+        )
     if not before or resamples < 1:
         raise InputError(f"{len(before)} queries and {resamples} resamples, expected at least one of each")
     # sorted, so that the same values give the same interval in whatever order they come
@@ -159,16 +161,29 @@ def _rankings(qrels: Qrels, run: Run, k: int) -> Iterator[tuple[str, Grades, lis
     for query, grades in qrels.items():
         scores = run.get(query, {})
         for passage, grade in grades.items():
-            if not _is_number(grade, Integral):
-                raise InputError(f"query {query!r}: grade of {passage!r} is {grade!r}, expected a whole number")
+            if not _is_grade(grade):
+                expected = f"a whole number of at most {LARGEST_GRADE:,}"
+                raise InputError(
+                    f"query {brief(query)}: grade of {brief(passage)} is {brief(grade)}, expected {expected}"
+                )
         for passage, score in scores.items():
-            if not _is_number(score, Real):
-                raise InputError(f"query {query!r}: score of {passage!r} is {score!r}, expected a number")
+            if not _is_number(score):
+                raise InputError(
+                    f"query {brief(query)}: score of {brief(passage)} is {brief(score)}, expected a number"
+                )
         yield query, grades, ranked(scores)[:k]
 
 
-def _is_number(value: object, kind: type[Integral] | type[Real]) -> bool:
-    return isinstance(value, kind) and value == value  # NaN is not equal to itself
+def _is_grade(value: object) -> bool:
+    return isinstance(value, Integral) and abs(int(value)) <= LARGEST_GRADE
+
+
+def _is_number(value: object) -> bool:
+    """Whether a float can hold it; infinities are scores too."""
+    try:
+        return isinstance(value, Real) and not math.isnan(value)
+    except OverflowError:  # an integer or a fraction beyond what a float holds
+        return False
 
 
 def _ndcg(grades: Grades, ranking: Ranking, k: int) -> float:

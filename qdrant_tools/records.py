@@ -6,15 +6,17 @@ Does not know: engines, encoders, files.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_tools.errors import InputError
+from qdrant_tools.errors import InputError, brief
 
 __all__ = [
     "Encoder",
@@ -77,7 +79,10 @@ class Passage:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Passage:
-        return cls(_text(row, "id"), _text(row, "text"), row.get("metadata") or {})
+        metadata = row.get("metadata") or {}
+        if not isinstance(metadata, Mapping):
+            raise InputError(f"row field 'metadata' is {brief(metadata)}, expected an object")
+        return cls(_text(row, "id"), _text(row, "text"), metadata)
 
 
 @dataclass(frozen=True)
@@ -152,9 +157,13 @@ class Example:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Example:
         def texts(key: str) -> tuple[ScoredText, ...]:
-            return tuple(ScoredText(_text(r, "id"), _text(r, "text"), r.get("score")) for r in row.get(key, ()))
+            rows = row.get(key, ())
+            if not isinstance(rows, (list, tuple)) or not all(isinstance(entry, Mapping) for entry in rows):
+                raise InputError(f"row field {key!r} is {brief(rows)}, expected a list of objects with 'id' and 'text'")
+            return tuple(ScoredText(_text(r, "id"), _text(r, "text"), _score(r.get("score"))) for r in rows)
 
-        return cls(_text(row, "query"), texts("positives"), texts("negatives"), float(row.get("weight", 1.0)))
+        weight = _finite(row.get("weight", 1.0), "weight")
+        return cls(_text(row, "query"), texts("positives"), texts("negatives"), weight)
 
 
 @dataclass(frozen=True)
@@ -176,11 +185,11 @@ class HeldOut:
         for name, kind, items in (("queries", Query, self.queries), ("passages", Passage, self.passages)):
             odd = [item for item in items if not isinstance(item, kind)]
             if odd:
-                raise InputError(f"held-out {name} hold {odd[0]!r:.60}, expected a {kind.__name__}")
+                raise InputError(f"held-out {name} hold {brief(odd[0])}, expected a {kind.__name__}")
         for name, ids in (("queries", [q.id for q in self.queries]), ("passages", [p.id for p in self.passages])):
             repeated = [item for item, count in Counter(ids).items() if count > 1]
             if repeated:
-                raise InputError(f"held-out {name} contain the id {repeated[0]!r} twice: every id names one thing")
+                raise InputError(f"held-out {name} contain the id {brief(repeated[0])} twice: every id names one thing")
         if not self.answerable:
             raise InputError(
                 f"none of the {len(self.queries)} held-out queries has a relevant passage in the {len(self.qrels)} "
@@ -221,5 +230,19 @@ class HeldOut:
 def _text(row: Mapping[str, Any], key: str) -> str:
     value = row.get(key)
     if not isinstance(value, str):
-        raise InputError(f"row field {key!r} is {value!r}, expected a string; fields here: {sorted(row)}")
+        raise InputError(f"row field {key!r} is {brief(value)}, expected a string; fields here: {brief(sorted(row))}")
     return value
+
+
+def _score(value: Any) -> float | None:
+    return None if value is None else _finite(value, "score")
+
+
+def _finite(value: Any, key: str) -> float:
+    try:
+        number = float(value) if not isinstance(value, bool) and isinstance(value, Real) else math.nan
+    except OverflowError:  # an integer beyond what a float holds
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"row field {key!r} is {brief(value)}, expected a finite number")
+    return number

@@ -16,18 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qdrant_tools.errors import InputError, VectorError
+from qdrant_tools.errors import brief as brief  # most of its callers check values too
 from qdrant_tools.records import Vectors
 
 Float = TypeVar("Float", bound=np.floating[Any])
-
-
-def brief(value: Any) -> str:
-    """The beginning of a value's repr, for a one-line message."""
-    try:
-        text = " ".join(repr(value).split())
-    except Exception:  # whatever a stranger's __repr__ raises, a RecursionError for deep values among them
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def is_unicode(text: str) -> bool:
@@ -75,6 +67,18 @@ def checked_number(
         raise InputError(f"{name} is {brief(value)}, expected a finite number {' and '.join(bounds)}".rstrip())
 
 
+def number_in(text: str) -> float:
+    """The finite number that a text writes in ASCII digits, as JSON or CSV would; NaN for any other text.
+
+    `float` alone also reads "1_000", "infinity" and the digits of every script.
+    """
+    number = float(text) if len(text) <= 400 and _NUMBER.fullmatch(text.strip()) else math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
 def _is_finite_number(value: Any) -> bool:
     if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
         return False
@@ -83,6 +87,9 @@ def _is_finite_number(value: Any) -> bool:
     except OverflowError:  # an int beyond what a float holds
         return False
 
+
+LARGEST_GRADE = 2**31 - 1
+"""Of a judgement. Grades are gains that are added up; trec_eval reads no larger ones on every system either."""
 
 UNIT_TOLERANCE = 1e-3
 """How far from 1 the length of a unit vector may be; float16 arithmetic stays within it."""

@@ -16,6 +16,7 @@ from qdrant_tools.files import read_lines, read_rows, write_rows, written_whole
 from qdrant_tools.metrics import ranked
 from qdrant_tools.records import HeldOut as HeldOut  # the top of this package exports it from here
 from qdrant_tools.records import Passage, Qrels, Query, Run
+from qdrant_tools.validation import LARGEST_GRADE, brief, checked_text, number_in
 
 BEIR_HEADER = ("query-id", "corpus-id", "score")
 
@@ -32,7 +33,7 @@ def read_queries(path: Path) -> list[Query]:
     for row in read_rows(path):
         name = row.text("id" if "id" in row.values else "_id")
         if name in queries:
-            raise InputError(f"{row.where}: the id {name!r} occurs twice: every id names one query")
+            raise InputError(f"{row.where}: the id {brief(name)} occurs twice: every id names one query")
         queries[name] = Query(name, row.text("text"))
     if not queries:
         raise InputError(f"{path} holds no queries: expected JSONL rows with 'id' (or '_id') and 'text'")
@@ -74,14 +75,15 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     beir = False
     # `place` and not `number`: blank lines may stand before the header
     for place, (number, line) in enumerate(read_lines(path)):
-        if place == 0 and tuple(line.split("\t")[:3]) == BEIR_HEADER:
+        if place == 0 and tuple(line.split("\t", 3)[:3]) == BEIR_HEADER:
             beir = True
             continue
         where = f"{path}:{number}"
-        fields = line.split("\t") if beir else line.split()
+        # one column more than is right, and never millions of them
+        fields = line.split("\t", 3) if beir else line.split(None, 4)
         if len(fields) != (3 if beir else 4):
             kinds = "query-id, corpus-id, score" if beir else "query, iteration, passage, grade (or BEIR's header)"
-            raise InputError(f"{where}: {len(fields)} columns, expected {kinds}")
+            raise InputError(f"{where}: {_columns(fields, 3 if beir else 4)}, expected {kinds}")
         # both layouts end in passage and grade
         query, passage, text = fields[0], fields[-2], fields[-1]
         if not query or not passage:
@@ -90,7 +92,8 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
         # a line that is repeated is harmless, one that contradicts is not
         if qrels.setdefault(query, {}).setdefault(passage, grade) != grade:
             earlier = qrels[query][passage]
-            raise InputError(f"{where}: query {query!r} and passage {passage!r} have grade {grade}, earlier {earlier}")
+            pair = f"query {brief(query)} and passage {brief(passage)}"
+            raise InputError(f"{where}: {pair} have grade {grade}, earlier {earlier}")
     if not qrels:
         raise InputError(f"{path} holds no judgements")
     return qrels
@@ -107,13 +110,13 @@ def read_run(path: Path) -> dict[str, dict[str, float]]:
     run: dict[str, dict[str, float]] = {}
     for number, line in read_lines(path):
         where = f"{path}:{number}"
-        fields = line.split()
+        fields = line.split(None, 6)
         if len(fields) != 6:
-            raise InputError(f"{where}: {len(fields)} columns, expected query, Q0, passage, rank, score, name")
+            raise InputError(f"{where}: {_columns(fields, 6)}, expected query, Q0, passage, rank, score, name")
         query, _, passage, _, text, _ = fields
         scores = run.setdefault(query, {})
         if passage in scores:
-            raise InputError(f"{where}: passage {passage!r} occurs twice for query {query!r}")
+            raise InputError(f"{where}: passage {brief(passage)} occurs twice for query {brief(query)}")
         scores[passage] = _score(text, where)
     if not run:
         raise InputError(f"{path} holds no results")
@@ -174,23 +177,21 @@ def _checked_file(path: Path, what: str) -> None:
 
 
 def _grade(text: str, where: str) -> int:
-    try:
-        grade = float(text)  # some files write 1 as 1.0
-    except ValueError:
-        grade = math.nan
-    if not math.isfinite(grade) or grade != int(grade):
-        raise InputError(f"{where}: the grade is {text!r}, expected a whole number")
+    grade = number_in(text)  # some files write 1 as 1.0
+    if not abs(grade) <= LARGEST_GRADE or grade != int(grade):
+        raise InputError(f"{where}: the grade is {brief(text)}, expected a whole number of at most {LARGEST_GRADE:,}")
     return int(grade)
 
 
 def _score(text: str, where: str) -> float:
-    try:
-        score = float(text)
-    except ValueError:
-        score = math.nan
-    if not math.isfinite(score):
-        raise InputError(f"{where}: the score is {text!r}, expected a finite number")
+    score = number_in(text)
+    if math.isnan(score):
+        raise InputError(f"{where}: the score is {brief(text)}, expected a finite number")
     return score
+
+
+def _columns(fields: Sequence[str], expected: int) -> str:
+    return f"more than {expected} columns" if len(fields) > expected else f"{len(fields)} columns"
 
 
 def _without(separators: str | None, fields: Iterable[str]) -> list[str]:
@@ -200,7 +201,10 @@ def _without(separators: str | None, fields: Iterable[str]) -> list[str]:
         # split as the reader of a run splits, so that one field cannot become two
         holds_separator = text.split() != [text] if separators is None else any(mark in text for mark in separators)
         if holds_separator or not text:
-            raise InputError(f"{text!r} cannot be written as a column: it is empty or holds what separates columns")
+            raise InputError(
+                f"{brief(text)} cannot be written as a column: it is empty or holds what separates columns"
+            )
+        checked_text("the column", text)
     return columns
 
 

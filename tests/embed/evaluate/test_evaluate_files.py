@@ -115,7 +115,7 @@ def test_a_bad_line_of_a_run_is_named(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"id": "1", "text": "one"}\n{"id": "2", "text": "  "}\n', r"q.jsonl:2: text is '  ', expected a non-empty"),
+        ('{"id": "1", "text": "one"}\n{"id": "2", "text": "  "}\n', r"q.jsonl:2: text is ' ', expected a non-empty"),
         ('{"id": 1, "text": "one"}\n', r"q.jsonl:1: id is 1"),
         ('{"text": "one"}\n', r"q.jsonl:1: _id is None"),
         ('{"id": "1", "text": "one"}\n{"id": "1", "text": "two"}\n', r"q.jsonl:2: the id '1' occurs twice"),
