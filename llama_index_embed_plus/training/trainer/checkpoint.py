@@ -7,7 +7,8 @@
 
 Guarantees: a checkpoint is written under another name and renamed when it is complete, and the one before is removed
 only then, so a kill or a full disk at any moment leaves the last good one; a run whose base, data or settings differ is
-refused by name; one process per folder. Does not know: what is in a checkpoint.
+refused by name; one process per folder. The folder is its owner's alone, holds no links out of it, and is removed only
+if a run wrote it. Does not know: what is in a checkpoint.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,10 +25,13 @@ from typing import IO, Any
 import portalocker
 
 from llama_index_embed_plus.errors import TrainingError
-from llama_index_embed_plus.models.files import read_json, write_json
 from qdrant_tools.errors import UsageError, first_line
+from qdrant_tools.files import open_private, private_folder, write_text
+from qdrant_tools.json_files import read_json
+from qdrant_tools.trees import files_of
 
 RUN_FILE, LOCK_FILE, PREFIX, DRAFT = "run.json", ".lock", "checkpoint-", "draft"
+_CHECKPOINT = re.compile(re.escape(PREFIX) + "[0-9]{1,15}")
 
 
 class Checkpoints:
@@ -37,9 +42,18 @@ class Checkpoints:
         self._lock: IO[str] | None = None
 
     def open(self) -> None:
-        """Take the folder. Raises UsageError if another run lives there, or another process is at it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / LOCK_FILE, "a")  # noqa: SIM115  held until `close`
+        """Take the folder.
+
+        Raises:
+            UsageError: another run lives there, another process is at it, or it holds links or files of no run.
+            TrainingError: it cannot be made or opened.
+        """
+        try:
+            private_folder(self.folder)
+            self.folder.chmod(0o700)  # one that an earlier version made
+            self._lock = open_private(self.folder / LOCK_FILE)
+        except OSError as error:
+            raise TrainingError(f"{self.folder} cannot be used for checkpoints ({first_line(error)})") from error
         try:
             portalocker.lock(self._lock, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
         except portalocker.exceptions.LockException as error:
@@ -47,11 +61,11 @@ class Checkpoints:
             self._lock = None
             raise UsageError(f"another process trains in {self.folder}: let it finish, or give another out") from error
         try:
-            stored = read_json(self.folder, RUN_FILE)
+            stored = self._stored()
             # Without a complete checkpoint nothing is lost by starting anew, whatever the earlier run was.
             if stored is not None and self.latest() is not None:
                 self._refuse_another_run(stored)
-            write_json(self.folder / RUN_FILE, self.identity)
+            write_text(self.folder / RUN_FILE, json.dumps(self.identity, indent=2) + "\n")
         except BaseException:
             self._release()
             raise
@@ -63,13 +77,16 @@ class Checkpoints:
 
     def latest(self) -> Path | None:
         """The last complete checkpoint."""
-        complete = [path for path in self.folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
+        if not self.folder.is_dir():
+            return None
+        complete = [path for path in self.folder.iterdir() if _CHECKPOINT.fullmatch(path.name) and path.is_dir()]
         return max(complete, key=step_of, default=None)
 
     def keep(self, written: Path) -> None:
         """Make the folder `written` the last good checkpoint, and drop the ones before it."""
         for path in sorted(written.rglob("*")):
             if path.is_file():
+                path.chmod(0o600)
                 _flush(path)
         # The new checkpoint is on the disk and has its name before the old ones go: a kill in between leaves one.
         kept = self.folder / written.name
@@ -85,6 +102,24 @@ class Checkpoints:
             if done or self.latest() is None:
                 shutil.rmtree(self.folder, ignore_errors=True)
             self._release()
+
+    def _stored(self) -> Mapping[str, Any] | None:
+        """What the folder says about the run in it; None if nothing began there yet."""
+        # a received folder may lead out: nothing is read, written or removed through a link
+        files_of(self.folder, error=UsageError)
+        try:
+            stored = read_json(self.folder / RUN_FILE, error=UsageError)
+        except FileNotFoundError:
+            others = [name for name in sorted(os.listdir(self.folder)) if not name.startswith(".") and name != DRAFT]
+            if others:
+                raise UsageError(
+                    f"{self.folder} holds {others[0]!r} and no {RUN_FILE}: no run made it; move it away, or give "
+                    "another out"
+                ) from None
+            return None
+        if not isinstance(stored, dict):
+            raise UsageError(f"{self.folder / RUN_FILE} holds no object: remove that folder to start anew")
+        return stored
 
     def _release(self) -> None:
         if self._lock is not None:

@@ -6,7 +6,7 @@ negatives.
 
 Guarantees: a checkpoint holds everything that the next step depends on (weights of the model and of the loss,
 optimizer, schedule, random states, size of the mini-batches), so that on a CPU an interrupted run ends as an
-uninterrupted one. A repeated step equals an undisturbed one up to the random draws of dropout, and every halving is
+uninterrupted one. Nothing of a checkpoint is unpickled, and one that no run wrote is refused. A repeated step equals an undisturbed one up to the random draws of dropout, and every halving is
 reported once. A loss or a gradient that is no number stops the run before the step is saved. Nothing is printed.
 Does not know: folders of models, held-out queries.
 """
@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from datasets import DatasetDict
 from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_model, save_file, save_model
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -36,14 +36,18 @@ from sentence_transformers import (
 from transformers import PrinterCallback, TrainerCallback
 
 from llama_index_embed_plus.errors import TrainingError
-from llama_index_embed_plus.models.files import read_json, write_json
-from llama_index_embed_plus.training.trainer.checkpoint import DRAFT, PREFIX, Checkpoints, cannot_write
+from llama_index_embed_plus.models.files import write_json
+from llama_index_embed_plus.models.weights import tensors_of
+from llama_index_embed_plus.training.trainer import state as states
+from llama_index_embed_plus.training.trainer.checkpoint import DRAFT, PREFIX, Checkpoints, cannot_write, step_of
 from llama_index_embed_plus.training.trainer.distributed import wait_for_all, world_size
 from llama_index_embed_plus.training.trainer.progress import report_loss
-from qdrant_tools.errors import UsageError, first_line
+from qdrant_tools.errors import PlusError, UsageError, first_line
+from qdrant_tools.json_files import read_json
 from qdrant_tools.records import Progress
 
 WEIGHTS_FILE, LOSS_FILE, EXTRA_FILE = "weights.safetensors", "loss.safetensors", "embed_plus_run.json"
+_MOST_NOTES, _LONGEST_NOTE = 100, 200
 
 Losses = Mapping[str, torch.nn.Module]
 """Name of a data set -> the loss of its rows."""
@@ -85,17 +89,17 @@ def fit(
         named = ", ".join(arguments.report_to)
         raise UsageError(f"report_to {named!r} cannot be used: {first_line(error)}") from error
     trainer.checkpoints, trainer.mini_batches = checkpoints, MiniBatches(trainer.loss.values())
+    trainer.watch = watch
     trainer.remove_callback(PrinterCallback)  # the library does not print
     last = checkpoints.latest()
     with _finishing_the_step(watch, arguments):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-    history = tuple(float(row["loss"]) for row in trainer.state.log_history if "loss" in row)
-    if not history:
+    if not watch.losses:
         raise TrainingError(
             f"{sum(map(len, datasets.values()))} rows gave not one batch on {arguments.world_size} devices: "
             "give more examples, or a smaller batch_size"
         )
-    return Fitted(history, time.perf_counter() - started, tuple(trainer.mini_batches.notes))
+    return Fitted(tuple(watch.losses), time.perf_counter() - started, tuple(trainer.mini_batches.notes))
 
 
 @contextmanager
@@ -121,10 +125,11 @@ def _finishing_the_step(watch: _Watch, arguments: SentenceTransformerTrainingArg
 
 
 class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
-    """The trainer with three methods replaced: the step (memory may run out), and writing and reading a checkpoint."""
+    """The trainer with the step replaced (memory may run out), and all that writes and reads a checkpoint."""
 
     checkpoints: Checkpoints
     mini_batches: MiniBatches
+    watch: _Watch
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Do nothing: our card is written from the report. The library's would read random rows and show a bar."""
@@ -193,18 +198,59 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
         # not `save_file`, which refuses tensors that share memory, as tied weights do
         save_model(self.model, str(place / WEIGHTS_FILE))
         save_file({name: tensor.detach().cpu().clone() for name, tensor in self._brought().items()}, place / LOSS_FILE)
+        states.save_losses(place, self.watch.losses)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        # the library's own files are pickles
+        if self.args.should_save:
+            states.save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler, self._scaler)
+
+    def _save_scaler(self, output_dir: str) -> None:
+        """Do nothing: it is written with the optimizer."""
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        # a process may come here before the first one has made the folder
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        states.save_random(Path(output_dir) / self._random_file)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         place = Path(resume_from_checkpoint)
-        load_model(self.model, place / WEIGHTS_FILE)
-        saved = load_file(place / LOSS_FILE)
-        with torch.no_grad():
-            for name, tensor in self._brought().items():
-                tensor.copy_(saved[name])
-        extra = read_json(place, EXTRA_FILE) or {}
-        if extra.get("mini_batch"):
-            self.mini_batches.shrink_to(int(extra["mini_batch"]))
-        self.mini_batches.notes.extend(extra.get("notes", ()))
+        with _resuming(place):
+            states.check_counters(place, step=step_of(place))
+            self.watch.losses = states.load_losses(place, steps=step_of(place))
+            tensors_of(place / WEIGHTS_FILE)  # its header is checked before memory is reserved for it
+            load_model(self.model, place / WEIGHTS_FILE)
+            saved = states.numbers_of(place / LOSS_FILE)
+            with torch.no_grad():
+                for name, tensor in self._brought().items():
+                    tensor.copy_(saved[name])
+            extra = read_json(place / EXTRA_FILE)
+            if extra["mini_batch"] is not None:
+                self.mini_batches.shrink_to(max(1, states.whole(extra["mini_batch"])))
+            self.mini_batches.notes.extend(str(note)[:_LONGEST_NOTE] for note in extra["notes"][:_MOST_NOTES])
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            with _resuming(Path(checkpoint)):
+                states.load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and self._scaler is not None:
+            with _resuming(Path(checkpoint)):
+                states.load_scaler(Path(checkpoint), self._scaler)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            with _resuming(Path(checkpoint)):
+                states.load_random(Path(checkpoint) / self._random_file)
+
+    @property
+    def _scaler(self) -> Any:
+        return getattr(self.accelerator, "scaler", None)
+
+    @property
+    def _random_file(self) -> str:
+        return f"random-{self.args.process_index}.safetensors"
 
     def _brought(self) -> dict[str, torch.Tensor]:
         """The weights that losses bring along, such as a decoder; not the model's, which some of them hold too."""
@@ -220,11 +266,25 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
         }
 
 
+@contextmanager
+def _resuming(place: Path) -> Iterator[None]:
+    """One error for a checkpoint that cannot be read, whatever is wrong with it."""
+    try:
+        yield
+    # what the readers of this project, torch and safetensors raise for odd files
+    except (PlusError, OSError, SafetensorError, ValueError, TypeError, LookupError, RuntimeError) as error:
+        raise TrainingError(
+            f"{place} is no checkpoint that this version goes on from ({first_line(error)[:200]}): remove "
+            f"{place.parent} to start anew"
+        ) from error
+
+
 class _Watch(TrainerCallback):  # type: ignore[misc]
-    """Reports progress, and stops on a loss or a gradient that is not a number."""
+    """Keeps the losses, reports progress, and stops on a loss or a gradient that is not a number."""
 
     def __init__(self, progress: Progress | None, checkpoints: Checkpoints) -> None:
         self.progress, self.checkpoints = progress, checkpoints
+        self.losses: list[float] = []
         self.asked_to_stop = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -253,7 +313,10 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
                     f"{args.learning_rate}) or max_gradient, and look at the examples of that step{kept}"
                 )
         if "loss" in logs:
+            self.losses.append(float(logs["loss"]))
             report_loss(self.progress, logs["loss"])
+        # they are kept above: the library would write all of them into every checkpoint
+        state.log_history.clear()
 
 
 logger = logging.getLogger(__name__)
