@@ -1,16 +1,19 @@
 """A cross-encoder of sentence-transformers -> the judge that mining, audits and distillation ask for scores.
 
-Guarantees: scores are in the order of the pairs; nothing is printed. Does not know: what is mined.
+Guarantees: scores are in the order of the pairs; nothing is printed; a folder's settings run no code and read no other
+files, see `library_copy`. Does not know: what is mined.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from llama_index_embed_plus.errors import DamagedModelError, MissingExtraError
+from llama_index_embed_plus.encoders.library_copy import library_copy, opening
+from llama_index_embed_plus.errors import MissingExtraError
 from llama_index_embed_plus.models.files import resolve
-from qdrant_tools.errors import InputError, first_line
+from qdrant_tools.errors import InputError
 from qdrant_tools.mining.rules import Judge
 
 try:
@@ -55,7 +58,6 @@ def cross_encoder_judge(
 
 
 def _open(folder: Path, device: str | None, max_tokens: int | None) -> CrossEncoder:
-    try:
-        return CrossEncoder(str(folder), device=device, max_length=max_tokens)
-    except (OSError, ValueError, KeyError) as error:
-        raise DamagedModelError(f"{folder} cannot be opened as a cross-encoder: {first_line(error)}") from error
+    with tempfile.TemporaryDirectory(prefix="embed-plus-") as copy, opening(folder) as arguments:
+        library_copy(folder, Path(copy))
+        return CrossEncoder(copy, device=device, max_length=max_tokens, **arguments)

@@ -35,7 +35,7 @@ except ImportError as error:
     raise MissingExtraError("running a checkpoint with torch", extra="train") from error
 
 _BUILDS = {"float32": "torch-fp32", "bfloat16": "torch-bf16", "float16": "torch-fp16"}
-_BAD_CONFIG = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, StrictDataclassError)
+BAD_CONFIG = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, StrictDataclassError)
 """What transformers raises for a config with odd values. It checks each value only where it is used."""
 _ENCODER_HALVES = ("t5", "mt5", "umt5", "t5gemma")
 """Encoder-decoder families of which only the encoder embeds texts, as in sentence-transformers."""
@@ -150,7 +150,7 @@ def _load_with_lora(inner: Path, *, attention: bool, trust_remote_code: bool) ->
             model.load_adapter(str(inner), adapter_kwargs={"local_files_only": True})
     except ImportError as error:
         raise MissingExtraError("running a model with its LoRA kept apart", extra="train") from error
-    except (*_BAD_CONFIG, OSError) as error:
+    except (*BAD_CONFIG, OSError) as error:
         raise DamagedModelError(f"the LoRA in {inner} does not fit its base: {first_line(error)}") from error
     merge_lora(model)
     return model
@@ -207,7 +207,7 @@ def _load(inner: Path, *, attention: bool, trust_remote_code: bool) -> Any:
             # the faster kernels do not return the attention that this pooling reads
             **({"attn_implementation": "eager"} if attention else {}),
         )
-    except (*_BAD_CONFIG, OSError) as error:
+    except (*BAD_CONFIG, OSError) as error:
         raise DamagedModelError(f"{inner} cannot be opened by transformers: {first_line(error)}") from error
     # Nothing here reads the pooler, and many checkpoints leave it out.
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))

@@ -142,6 +142,8 @@ def _train_weights(job: TrainingJob, progress: Progress | None) -> TrainReport:
     arguments = arguments_of(settings, run.folder, prompts_of(spec, datasets), batch_sampler=sampler)
     with _opened(run), tempfile.TemporaryDirectory(prefix=".embed-plus-", dir=job.out.parent) as copy:
         wait_for_all()  # until the main process has taken the folder of checkpoints
+        if is_main_process():
+            job.open_base()  # raises now what would else end a whole training: weights that its config does not fit
         trained = open_trainable(job.folder, Path(copy), settings, device=device_of(settings))
         # one module under every name: some losses bring weights of their own
         losses = dict.fromkeys(datasets, build_loss(settings.loss, trained.model, options))

@@ -6,7 +6,9 @@ the loss cannot honour, or a model that it cannot train, is UsageError. Does not
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,10 +18,11 @@ from sentence_transformers.util import pairwise_dot_score
 from torch import Tensor
 from transformers.utils import logging
 
+from llama_index_embed_plus.encoders.library_copy import library_copy, opening
 from llama_index_embed_plus.models.files import resolve
 from llama_index_embed_plus.training.losses import weighted
 from llama_index_embed_plus.training.losses.catalogue import LossOptions
-from qdrant_tools.errors import UsageError, first_line
+from qdrant_tools.errors import PlusError, UsageError, first_line
 
 _TRIPLET_DISTANCE = {
     "cosine": library.TripletDistanceMetric.COSINE,
@@ -50,9 +53,9 @@ def build_loss(name: str, model: SentenceTransformer, options: LossOptions | Non
     try:
         loss = _BUILDERS[name](model, options)
         return loss if options.dims is None else _matryoshka(model, loss, options)
+    except PlusError:  # some of ours are a ValueError too
+        raise
     except (ValueError, AssertionError, OSError) as error:  # the library's ways to refuse
-        if isinstance(error, UsageError):  # ours is a ValueError too
-            raise
         raise UsageError(f"the loss {name!r} cannot train this model: {first_line(error)}") from error
 
 
@@ -103,12 +106,18 @@ def _guided_options(options: LossOptions) -> dict[str, Any]:
         raise UsageError("a guided loss needs a guide: the folder of a sentence-transformers model")
     guide = options.guide
     return {
-        "guide": guide if isinstance(guide, SentenceTransformer) else SentenceTransformer(str(resolve(guide))),
+        "guide": guide if isinstance(guide, SentenceTransformer) else _opened_guide(resolve(guide)),
         "temperature": 1.0 / options.scale_or(_GUIDED_SCALE),
         "margin": 0.0 if options.margin is None else options.margin,
         "margin_strategy": options.margin_kind or "absolute",
         "gather_across_devices": bool(options.gather_across_devices),
     }
+
+
+def _opened_guide(folder: Path) -> SentenceTransformer:
+    with tempfile.TemporaryDirectory(prefix="embed-plus-") as copy, opening(folder) as arguments:
+        library_copy(folder, Path(copy))
+        return SentenceTransformer(copy, **arguments)
 
 
 def _guided(model: SentenceTransformer, options: LossOptions) -> torch.nn.Module:

@@ -6,8 +6,9 @@ negatives.
 
 Guarantees: a checkpoint holds everything that the next step depends on (weights of the model and of the loss,
 optimizer, schedule, random states, size of the mini-batches), so that on a CPU an interrupted run ends as an
-uninterrupted one. Nothing of a checkpoint is unpickled, and one that no run wrote is refused. A repeated step equals an undisturbed one up to the random draws of dropout, and every halving is
-reported once. A loss or a gradient that is no number stops the run before the step is saved. Nothing is printed.
+uninterrupted one. Nothing of a checkpoint is unpickled, and one that no run wrote is refused. A repeated step equals an
+undisturbed one up to the random draws of dropout, and every halving is reported once. A loss or a gradient that is no
+number stops the run before the step is saved. Nothing is printed.
 Does not know: folders of models, held-out queries.
 """
 

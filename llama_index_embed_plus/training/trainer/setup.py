@@ -1,8 +1,9 @@
 """A model folder and `TrainSettings` -> arguments, device and model for sentence-transformers; and a folder again.
 
-Guarantees: what a device cannot do is UsageError before a model is opened. Pooling, prompts and length are those that
-`read_spec` finds, also where sentence-transformers would read the files otherwise. A merged LoRA leaves a plain
-checkpoint; a Dense layer with as many outputs as inputs starts as the identity.
+Guarantees: what a device cannot do is UsageError before a model is opened. What is trained are the weights that
+`models.weights` hashes; settings that ask for other files or for code are left out. Pooling, prompts and length are
+those that `read_spec` finds, also where sentence-transformers would read the files otherwise. A merged LoRA leaves a
+plain checkpoint; a Dense layer with as many outputs as inputs starts as the identity.
 Does not know: losses, data.
 """
 
@@ -18,6 +19,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraini
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
+from llama_index_embed_plus.encoders.library_copy import disarm, opening
 from llama_index_embed_plus.encoders.torch_encoder import merge_lora, quiet
 from llama_index_embed_plus.errors import MissingExtraError
 from llama_index_embed_plus.models import artifact
@@ -117,14 +119,12 @@ def open_trainable(folder: Path, copy: Path, settings: TrainSettings, *, device:
             f"the base cuts its vectors to truncate_dim {spec.truncate_dim}, a projection comes before that: drop one"
         )
     artifact.copy_model(folder, copy, spec=spec)
+    disarm(copy)
     attention = ATTENTION in spec.pooling
-    with quiet():
-        model = SentenceTransformer(
-            str(copy),
-            device=device,
-            local_files_only=True,
-            model_kwargs={"attn_implementation": "eager"} if attention else None,  # the others return no attention
-        )
+    with opening(folder) as arguments:
+        if attention:  # the other implementations return none
+            arguments["model_kwargs"]["attn_implementation"] = "eager"
+        model = SentenceTransformer(str(copy), device=device, **arguments)
     serving_tokens = int(model.max_seq_length or spec.max_tokens)
     model.max_seq_length = min(serving_tokens, settings.max_tokens)
     if attention:

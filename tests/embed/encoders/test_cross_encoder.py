@@ -67,7 +67,7 @@ def test_models_that_are_no_judges_are_refused(model, tmp_path):
     with pytest.raises(ModelNotFoundError, match="no folder"):
         cross_encoder_judge(tmp_path / "nothing", threshold=0.5)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DamagedModelError, match="cannot be opened as a cross-encoder"):
+    with pytest.raises(DamagedModelError, match="holds no safetensors"):
         cross_encoder_judge(tmp_path / "empty", threshold=0.5)
     with pytest.raises(InputError, match="batch_size is 0"):
         cross_encoder_judge(model, threshold=0.5, batch_size=0)
