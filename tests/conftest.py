@@ -40,6 +40,8 @@ def clean_environment(monkeypatch):
     for name in ("EMBED_PLUS_LOCATION", "EMBED_PLUS_MODEL", "QDRANT_API_KEY", "QDRANT_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # what nobody foresaw is a failure here, and not one line
+    monkeypatch.setenv("EMBED_PLUS_TRACEBACK", "1")
 
 
 @pytest.fixture

@@ -1,20 +1,28 @@
-"""The command line's table of contents: each command's name, and the module that holds it.
+"""The command line's table of contents, and how every command ends: in an exit code, and in one line for an error.
 
 A command's module is imported when the command is called: no command waits for the libraries of another one, and
 `--help` for none.
+
+Guarantees: no traceback, whatever is given; stdout and stderr take any text, and none of it steers the terminal.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from qdrant_tools.errors import PlusError, UsageError
+from qdrant_tools.errors import PlusError, UsageError, first_line, visible, without_keys
+
+TRACEBACK_VARIABLE = "EMBED_PLUS_TRACEBACK"
+"""Set, an error that nobody foresaw is raised instead of told in one line."""
+LONGEST_ERROR = 2000
 
 COMMANDS = {
     "index": ("search", "Embed passages and add them to a collection."),
@@ -79,14 +87,117 @@ def commands() -> None:
 def main() -> None:
     """Run the command line. Exit code 0, 1 for an error, 2 for wrong usage."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # the bars a person sees are ours, one per step
+    with _shown_streams():
+        raise SystemExit(_run())
+
+
+def _run() -> int:
     try:
-        app()
+        # not standalone: typer would print usage errors on four lines
+        code = app(prog_name="embed-plus", standalone_mode=False)
+        sys.stdout.flush()  # here, where an error of writing is told
+    except KeyboardInterrupt:
+        return 130
+    except typer.Abort:
+        return _failed("nobody answered", 1)
     except UsageError as error:
-        _fail(error, 2)
-    except (PlusError, OSError) as error:
-        _fail(error, 1)
+        return _failed(error, 2)
+    except PlusError as error:
+        return _failed(error, 1)
+    except OSError as error:
+        return 1 if _reader_has_gone(error) else _failed(error, 1)
+    except BaseException as error:
+        code = _usage_error(error)
+        if code is None and (isinstance(error, SystemExit) or os.environ.get(TRACEBACK_VARIABLE)):
+            raise
+        return _failed(_unexpected(error), 1) if code is None else code
+    return code if isinstance(code, int) else 0
 
 
-def _fail(error: Exception, code: int) -> None:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    raise SystemExit(code)
+def _usage_error(error: Any) -> int | None:
+    """Tell what typer says of the arguments, and give its exit code; None for another error."""
+    # by the name and the method: the classes belong to the copy of click inside typer
+    if not hasattr(error, "format_message"):
+        return None
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        context = getattr(error, "ctx", None)
+        way_out = f" (see {context.command_path} --help)" if context is not None else ""
+        _failed(error.format_message() + way_out, 2)
+    return int(error.exit_code)
+
+
+def _unexpected(error: BaseException) -> str:
+    """What to say of an error that nobody foresaw. Panics of Rust libraries are none of `Exception`."""
+    return (
+        f"unexpected {type(error).__name__} ({first_line(error)}): a fault of this program or of a library; "
+        f"{TRACEBACK_VARIABLE}=1 shows where"
+    )
+
+
+def _failed(error: object, code: int) -> int:
+    line = " ".join(without_keys(str(error)).split())
+    if len(line) > LONGEST_ERROR:
+        # the way out stands at the end
+        line = f"{line[: LONGEST_ERROR // 2]} ... {line[-LONGEST_ERROR // 2 :]}"
+    print(f"error: {line}", file=sys.stderr)
+    return code
+
+
+def _reader_has_gone(error: OSError) -> bool:
+    """Whether the reader of our output closed its end, as in `embed-plus ... | head -1`."""
+    if not isinstance(error, BrokenPipeError):
+        return False
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
+class _ShownStream:
+    """A stream whose texts steer no terminal: for the warnings, logs and usage errors that `console` does not print."""
+
+    def __init__(self, stream: Any, shown: Callable[[str], str]) -> None:
+        # rich looks for this name and writes past us: its colours are escapes, and `console` has made its texts visible
+        self.rich_proxied_file = stream
+        self._shown = shown
+
+    def write(self, text: str) -> int:
+        self.rich_proxied_file.write(self._shown(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+@contextmanager
+def _shown_streams() -> Iterator[None]:
+    before = sys.stdout, sys.stderr
+    # None: the shell has closed it
+    streams = [stream or open(os.devnull, "w", encoding="utf-8") for stream in before]  # noqa: SIM115
+    for stream in streams:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    sys.stdout = _ShownStream(streams[0], lambda text: visible(text, lines=True))
+    # results may hold URLs with keys; what goes to stderr is about the run
+    sys.stderr = _ShownStream(streams[1], lambda text: without_keys(visible(text, lines=True)))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        for stream in streams:
+            _emptied(stream)
+
+
+def _emptied(stream: Any) -> None:
+    """Flush; what cannot be written has been told, and must not be tried again when Python ends."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from llama_index_embed_plus.cli.console import ConsoleReporter, print_json, resumable, say
+from llama_index_embed_plus.cli.console import ConsoleReporter, ask, print_json, resumable, say
 from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, DEFAULT_MODEL, Backend, Location, Model, managed
 from llama_index_embed_plus.encoders.open import open_encoder
 from qdrant_tools.client.connect import MEMORY, is_url
@@ -19,7 +18,7 @@ from qdrant_tools.collections.copying import copy_collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.metadata import CollectionMetadata, Layout
 from qdrant_tools.collections.snapshots import create_snapshot, restore_snapshot
-from qdrant_tools.errors import UsageError
+from qdrant_tools.errors import UsageError, without_keys
 
 app = typer.Typer(
     name="collection", help="Look at collections, copy them, adopt them.", no_args_is_help=True, rich_markup_mode=None
@@ -42,7 +41,7 @@ def list_(location: Location = DEFAULT_LOCATION, as_json: AsJson = False) -> Non
         aliases = f"  <- {', '.join(each.aliases)}" if each.aliases else ""
         say(f"{each.name:<30}{each.points:>10}  {each.status:<7}{each.space or 'no encoder'}{aliases}")
     if not described:
-        say(f"no collections at {location}")
+        say(f"no collections at {without_keys(location)}")
 
 
 @app.command()
@@ -214,8 +213,7 @@ def drop(
     """Delete a collection and its points. One that serves an alias is refused."""
     with managed(location) as manager:
         points = manager.describe(name).points
-        # a script has nobody to ask
-        if not force and not (sys.stdin.isatty() and typer.confirm(f"drop {name} with {points} points?", err=True)):
+        if not force and not ask(f"drop {name} with {points} points?"):
             raise UsageError(f"{name!r} holds {points} points: say --force to drop it unasked")
         manager.drop(name)
     say(f"dropped {name}: {points} points")

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from llama_index_embed_plus.cli.console import ConsoleReporter, out, show_hits
+from llama_index_embed_plus.cli.console import ConsoleReporter, say, show_hits, show_table
 from llama_index_embed_plus.cli.opened import DEFAULT_MODEL, Model
 
 if TYPE_CHECKING:  # needs the extra `train`: loaded by the commands, so that their help does not wait for it
@@ -35,29 +34,28 @@ def demo(
     write_report(report.as_row(), report.systems.reports, REPORT, CHART)
     for answer in report.answers:
         show_hits(answer.question, answer.hits)
-        out.print()
-    out.print(_table(report))
-    out.print(_verdict(report))
-    out.print(f"wrote {REPORT}, {CHART} and {folder}/")
+        say()
+    _show(report)
+    say(_verdict(report))
+    say(f"wrote {REPORT}, {CHART} and {folder}/")
 
 
-def _table(report: DemoReport) -> Table:
+def _show(report: DemoReport) -> None:
     row = report.as_row()
-    table = Table(
-        title=f"{row['heldout_queries']} held-out queries, {row['documents']} documents", title_justify="left"
-    )
-    table.add_column("system")
     metrics = list(row["before"])
-    for metric in metrics:
-        table.add_column(metric, justify="right")
-    table.add_column("nDCG@10 gain, 95 % interval", justify="right")
+    rows = []
     for name, means in row["systems"].items():
         difference = row["differences"].get(name)
         gain = (
             f"{difference['ndcg@10']:+.3f}  [{difference['low']:+.3f}, {difference['high']:+.3f}]" if difference else ""
         )
-        table.add_row(name, *(f"{means[metric]:.3f}" for metric in metrics), gain)
-    return table
+        rows.append([name, *(f"{means[metric]:.3f}" for metric in metrics), gain])
+    show_table(
+        ["system", *metrics, "nDCG@10 gain, 95 % interval"],
+        rows,
+        title=f"{row['heldout_queries']} held-out queries, {row['documents']} documents",
+        numbers=range(1, len(metrics) + 2),
+    )
 
 
 def _verdict(report: DemoReport) -> str:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from llama_index_embed_plus.cli.console import ConsoleReporter, out, print_json, say, shortened
+from llama_index_embed_plus.cli.console import ConsoleReporter, print_json, say, shortened, show_table
 from llama_index_embed_plus.integrations.qa_dataset import read_qa_dataset
 from qdrant_tools.errors import LogError, UsageError
 from qdrant_tools.log.readers import LogColumns, modified, read_log
@@ -96,7 +95,7 @@ def stats(
     for name, value in _lines(counts):
         say(f"{name:<24}{value}")
     if counts.shown_by_rank:
-        out.print(_ranks(counts))
+        _show_ranks(counts)
     if counts.unclicked_queries:
         say("most frequent queries without a click")
         for query, times in counts.unclicked_queries.items():
@@ -190,14 +189,13 @@ def _counts(counts: Any) -> str:
     return ", ".join(f"{name or '(none)'} {count}" for name, count in counts.items()) or "-"
 
 
-def _ranks(stats: LogStats) -> Table:
-    table = Table(title="clicks by rank", title_justify="left")
-    for name in ("rank", "shown", "clicked", "share"):
-        table.add_column(name, justify="right")
-    for rank, shown in stats.shown_by_rank.items():
-        clicked = stats.clicks_by_rank.get(rank, 0)
-        table.add_row(str(rank), str(shown), str(clicked), f"{clicked / shown:.1%}")
-    return table
+def _show_ranks(stats: LogStats) -> None:
+    clicks = {rank: stats.clicks_by_rank.get(rank, 0) for rank in stats.shown_by_rank}
+    rows = [
+        [str(rank), str(shown), str(clicks[rank]), f"{clicks[rank] / shown:.1%}"]
+        for rank, shown in stats.shown_by_rank.items()
+    ]
+    show_table(["rank", "shown", "clicked", "share"], rows, title="clicks by rank", numbers=range(4))
 
 
 def _before(days: float) -> datetime:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
-from llama_index_embed_plus.cli.console import ConsoleReporter, out, say
+from llama_index_embed_plus.cli.console import ConsoleReporter, print_json, say, show_table
 from llama_index_embed_plus.encoders.open import ModelDescription, describe
 from llama_index_embed_plus.export.export import export_onnx
 
@@ -26,13 +24,11 @@ def describe_command(
     """Show everything that decides a model's vectors, and where each fact comes from."""
     description = describe(model)
     if as_json:
-        print(json.dumps(_row(description), ensure_ascii=False, default=str))
+        print_json(_row(description))
         return
     say(f"{description.space}  ({description.build}), {description.folder}")
-    table = Table("fact", "value", "from")
-    for fact in description.facts:
-        table.add_row(fact.name, _plain(fact.value), fact.source)
-    out.print(table, markup=False)
+    rows = [[fact.name, _plain(fact.value), fact.source] for fact in description.facts]
+    show_table(["fact", "value", "from"], rows)
     for build, report in description.builds.items():
         parity = report.get("parity")
         if isinstance(parity, dict):
@@ -52,8 +48,8 @@ def export(
     """Write a model folder with an ONNX build, which serves without torch, and print how well it agrees."""
     with ConsoleReporter().step(f"export {model}", None):
         parity = export_onnx(model, folder, precision=precision, force=force)
-    out.print(f"wrote {folder} ({precision})")
-    out.print(parity.summary())
+    say(f"wrote {folder} ({precision})")
+    say(parity.summary())
 
 
 def _row(description: ModelDescription) -> dict[str, Any]:

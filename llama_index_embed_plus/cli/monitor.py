@@ -90,7 +90,7 @@ def monitor_command(
         written.append(_suffixed(out, ".png"))
         monitor_page(written[-1], report)
     if as_json:
-        print(row)
+        print_json(report.as_row(), indent=2)
     else:
         _show(report)
         say(f"wrote {', '.join(map(str, written))}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from llama_index_embed_plus.cli.console import ConsoleReporter, note, print_json, resumable, say
+from llama_index_embed_plus.cli.console import ConsoleReporter, ask, note, print_json, resumable, say
 from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, Backend, Location, managed
 from llama_index_embed_plus.encoders.open import BackendName, open_encoder
 from llama_index_embed_plus.evaluate.retrieval.files import read_held_out, read_query_texts
@@ -275,7 +274,7 @@ def _offer_in_place(promotion: Promotion, plan: PromotionPlan, *, force: bool) -
         f"a second collection takes {_size(plan.disk.beside)} and the disk has {_size(plan.disk.free or 0)}; "
         f"new vectors in the same collection take {_size(plan.disk.in_place)}"
     )
-    if sys.stdin.isatty() and typer.confirm(f"{short}: embed in place?", err=True):
+    if ask(f"{short}: embed in place?"):
         return Promotion(promotion.manager, promotion.alias, promotion.encoder, in_place=True)
     raise LocationError(f"{short}: say --in-place, or --force to try nevertheless")
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llama_index_embed_plus.cli.console import ConsoleReporter, err, out, print_json, say, show_hits
+from llama_index_embed_plus.cli.console import ConsoleReporter, interrupted, print_json, say, show_hits
 from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, DEFAULT_MODEL, Backend, Location, Model, managed, opened
 from llama_index_embed_plus.documents import read_passages
 from llama_index_embed_plus.encoders.open import open_encoder
@@ -49,13 +49,12 @@ def index_command(
 
                 report = target.index(passages, progress=progress)
         except KeyboardInterrupt:
-            err.print(f"interrupted: {stored} passages are indexed; run the same command again to go on")
-            raise typer.Exit(130) from None
+            interrupted(f"{stored} passages are indexed; run the same command again to go on")
         with reporter.step("build hnsw", None):
             target.build_index()
-    out.print(f"{collection}: {report.added} added, {report.updated} updated, {report.unchanged} unchanged")
+    say(f"{collection}: {report.added} added, {report.updated} updated, {report.unchanged} unchanged")
     if not report.added and not report.updated:
-        out.print("nothing to do: every passage was already indexed")
+        say("nothing to do: every passage was already indexed")
 
 
 @app.command("search")

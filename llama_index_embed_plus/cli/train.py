@@ -7,7 +7,6 @@ Does not know: how a model is trained.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -15,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn
 
-from llama_index_embed_plus.cli.console import err, note, print_json, resumable, say
+from llama_index_embed_plus.cli.console import changing_line, interrupted, is_terminal, note, print_json, resumable, say
 from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, Location, managed
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.evaluate.retrieval.files import read_held_out
@@ -156,8 +154,7 @@ def _train(
         with _metered(f"train {method}", steps) as meter:
             return train(base, data, out, settings, held_out=held_out, collection=collection, progress=meter)
     except KeyboardInterrupt:
-        note(_interrupted(method, out))
-        raise typer.Exit(130) from None
+        interrupted(_interrupted(method, out))
 
 
 @app.command()
@@ -308,22 +305,17 @@ def _metered(name: str, total: int) -> Iterator[Meter]:
     """One line that changes while training runs; in a log file, ten lines or so."""
     from llama_index_embed_plus.training.trainer.progress import Meter
 
-    started, last_step = time.perf_counter(), 0
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}", markup=False), console=err, transient=True,
-        disable=not err.is_terminal,
-    ) as bar:  # fmt: skip
-        task = bar.add_task(name)
+    last_step = 0
+    with changing_line(name) as change:
 
         def show(meter: Meter) -> None:
             nonlocal last_step
-            bar.update(task, description=f"{name}  {meter.line()}")
-            if not err.is_terminal and meter.steps - last_step >= max(1, total // 10):
+            change(meter.line())
+            if not is_terminal() and meter.steps - last_step >= max(1, total // 10):
                 last_step = meter.steps
                 note(f"{name}  {meter.line()}")
 
         yield Meter(total, show=show)
-    err.print(f"[green]done[/] {name} [dim]{time.perf_counter() - started:.1f} s[/]")
 
 
 def _interrupted(method: Method, out: Path) -> str:
@@ -331,12 +323,12 @@ def _interrupted(method: Method, out: Path) -> str:
     from llama_index_embed_plus.training.trainer.checkpoint import Checkpoints, step_of
 
     if method == "adapter":
-        return f"interrupted: {out} was not written; run the same command again, an adapter takes seconds"
+        return f"{out} was not written; run the same command again, an adapter takes seconds"
     # the folder where `train` keeps them; to look for the last one, the run's identity is not needed
     last = Checkpoints(out.parent / f".{out.name}-training", {}).latest()
     if last is None:
-        return "interrupted before the first checkpoint: run the same command again to begin anew"
-    return f"interrupted: {step_of(last)} steps are kept in {last}; run the same command again to go on from there"
+        return "before the first checkpoint; run the same command again to begin anew"
+    return f"{step_of(last)} steps are kept in {last}; run the same command again to go on from there"
 
 
 def _finish(out: Path, report: TrainReport, *, page: bool, as_json: bool) -> None:

@@ -1,7 +1,7 @@
 """One location -> one client: a server or cloud URL, a folder (the embedded engine), or ":memory:".
 
-Guarantees: what comes back is a `QdrantClient`; an API key appears in no repr, log or error of ours; a folder is
-opened by one process at a time. Does not know: encoders, passages.
+Guarantees: what comes back is a `QdrantClient`; a key appears in no text, log, error, JSON or pickle of ours, and a URL
+with a key in it is refused; a folder is opened by one process at a time. Does not know: encoders, passages.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 from grpc import RpcError, StatusCode
 from qdrant_client import AsyncQdrantClient, QdrantClient
@@ -21,7 +21,7 @@ from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 
-from qdrant_tools.errors import LocationError, UnreachableError, UsageError, first_line
+from qdrant_tools.errors import LocationError, UnreachableError, UsageError, first_line, without_keys
 from qdrant_tools.validation import brief
 
 if TYPE_CHECKING:
@@ -34,12 +34,61 @@ EngineName = Literal["qdrant-edge", "memory", "server"]
 
 
 class Secret(str):
-    """A text that shows itself only to those who use it, not in a repr."""
+    """A key that only `reveal` gives. To all else it is the text `***`: `str`, f-strings, JSON, `vars`, `asdict`.
+
+    A pickle holds no key: what is read from it cannot be revealed.
+    """
+
+    __slots__ = ("_key",)
+    _key: str | None
+
+    def __new__(cls, key: str | None) -> Secret:
+        # a text of its own, so that whatever reads texts, in C too, finds nothing else
+        secret = super().__new__(cls, "***")
+        secret._key = key._key if isinstance(key, Secret) else key
+        return secret
+
+    def reveal(self) -> str:
+        """The key. Raises `UsageError` for one that was left out of a pickle."""
+        if self._key is None:
+            raise UsageError("the key was left out when this was pickled: give it again, as api_key or QDRANT_API_KEY")
+        return self._key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._key == other._key
+
+    def __ne__(self, other: object) -> bool:  # that of `str` would compare the asterisks
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._key))
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+    def __reduce__(self) -> tuple[type[Secret], tuple[None]]:
+        return Secret, (None,)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[type[Secret], tuple[None]]:
+        return self.__reduce__()
+
+
+class _SentKey(str):
+    """The key as qdrant-client gets it, which encodes it for each request. It is the real text, not shown."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         return "'***'"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __format__(self, spec: str) -> str:
+        return "***"
 
 
 @dataclass(frozen=True)
@@ -67,8 +116,8 @@ def connect(
     error and nothing is written. `readers` processes answer searches of a folder's large collections: threads of one
     process search one after another. Raises `LocationError`, `LocationBusyError`, `UnreachableError`, `UsageError`.
     """
-    _check_readers(location, readers)
     options = server_options(location, api_key, timeout, prefer_grpc)
+    _check_readers(location, readers)
     if options is not None:
         return _answering(str(location), options)
     if str(location) == MEMORY:
@@ -92,8 +141,8 @@ def aconnect(
 
     Two clients of ":memory:" share nothing: each has collections of its own.
     """
-    _check_readers(location, readers)
     options = server_options(location, api_key, timeout, prefer_grpc)
+    _check_readers(location, readers)
     if options is not None:
         # asked once by a plain client, because nothing can be awaited in this function
         _answering(str(location), options).close()
@@ -131,6 +180,7 @@ def server_options(
         raise LocationError(f"location is {brief(location)}, expected a folder, a server URL or ':memory:'")
     text = str(location)
     if is_url(text):
+        _refuse_key_in(text)
         key = api_key or os.environ.get(API_KEY_VARIABLE)
         return ServerOptions(Secret(key) if key else None, timeout, prefer_grpc)
     if not text.strip():
@@ -140,9 +190,22 @@ def server_options(
     return None
 
 
+def _refuse_key_in(url: str) -> None:
+    # qdrant-client sends neither, but keeps the URL, and its errors and ours would have to show it without them
+    scheme, _, address = url.partition("://")
+    host = re.split("[?#]", address.rpartition("@")[2])[0]
+    if host != address:
+        raise UsageError(
+            f"location '{scheme}://{host}' has a user, a key or options in it, which are not sent: "
+            f"write it as http://host:port, and give the key as {API_KEY_VARIABLE} or api_key"
+        )
+
+
 def _check_readers(location: str | Path, readers: int) -> None:
     if readers and (str(location) == MEMORY or is_url(str(location))):
-        raise UsageError(f"readers are for a folder, but the location is '{location}': drop readers={readers!r}")
+        raise UsageError(
+            f"readers are for a folder, but the location is '{location}': drop readers={readers!r}"
+        )
 
 
 def is_url(location: str) -> bool:
@@ -150,8 +213,11 @@ def is_url(location: str) -> bool:
     if re.match(r"https?://", location, re.IGNORECASE):
         return True
     # otherwise "localhost:6333" would be taken for a folder, and made
-    if re.match(r"[a-z]+://", location, re.IGNORECASE) or re.fullmatch(r"[\w.-]+:\d+", location):
-        raise UsageError(f"location '{location}' looks like a server address: write it as http://host:port")
+    address = re.fullmatch(r"(?:\S*@)?([\w.-]+:\d+)([/?#]\S*)?", location)
+    if address or re.match(r"[a-z][a-z0-9+.-]*://", location, re.IGNORECASE):
+        # without a scheme, what stands before the @ may be a password, and what follows the port a key
+        shown = address[1] if address else without_keys(location)
+        raise UsageError(f"location '{shown}' looks like a server address: write it as http://host:port")
     return False
 
 
@@ -160,7 +226,7 @@ def _arguments(url: str, options: ServerOptions) -> dict[str, Any]:
     return {
         "url": url,
         "port": None if re.match(r"https?://[^/]+:\d+", url, re.IGNORECASE) else 6333,
-        "api_key": options.api_key,
+        "api_key": _SentKey(options.api_key.reveal()) if options.api_key else None,
         "timeout": options.timeout,
         "prefer_grpc": options.prefer_grpc,
         "check_compatibility": False,  # it asks the server and only warns; we ask and raise

@@ -28,7 +28,14 @@ from qdrant_client.common.client_exceptions import QdrantException, ResourceExha
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from qdrant_tools.client.connect import embedded_client
-from qdrant_tools.errors import CollectionNotFoundError, EngineError, InputError, PlusError, UnreachableError
+from qdrant_tools.errors import (
+    CollectionNotFoundError,
+    EngineError,
+    InputError,
+    PlusError,
+    UnreachableError,
+    without_keys,
+)
 from qdrant_tools.records import ScoredIds, Vectors
 
 SEARCHES_AT_ONCE = 64
@@ -327,5 +334,5 @@ def _from_grpc(doing: str, error: grpc.RpcError) -> PlusError:
 
 def _line(value: object) -> str:
     """A foreign message in one line, cut where it is long."""
-    text = " ".join(str(value).split()) or type(value).__name__
+    text = " ".join(without_keys(str(value)).split()) or type(value).__name__
     return text if len(text) <= 300 else text[:297] + "..."

@@ -37,6 +37,7 @@ from qdrant_tools.errors import (
     PlusError,
     UsageError,
     first_line,
+    without_keys,
 )
 from qdrant_tools.files import written_whole
 from qdrant_tools.records import Progress
@@ -251,8 +252,8 @@ def _path(value: Any, what: str) -> Path:
 def _recovered(client: QdrantClient, location: str, name: str) -> int:
     if engine_of(client) != "server":
         raise NotSupportedError(
-            f"the snapshot at '{location}' holds a server's files, which only a server restores: connect to the server "
-            "that made it and use copy_collection"
+            f"the snapshot at '{without_keys(location)}' holds a server's files, which only a server restores: "
+            "connect to the server that made it and use copy_collection"
         )
     with engine_errors(f"restore collection {name!r}"):
         client.recover_snapshot(name, location, wait=True)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import json
+import pickle
+import re
 import subprocess
 import sys
 import threading
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from qdrant_client import QdrantClient, models
 
-from qdrant_tools.client.connect import API_KEY_VARIABLE, connect, engine_of
+from qdrant_tools.client.connect import API_KEY_VARIABLE, Secret, ServerOptions, aconnect, connect, engine_of
 from qdrant_tools.errors import LocationBusyError, LocationError, UnreachableError, UsageError
 
 VECTOR = models.VectorParams(size=2, distance=models.Distance.COSINE)
@@ -71,6 +76,44 @@ def test_the_key_is_masked_in_the_clients_options(server):
     client = connect(server, api_key="right-key")
     assert "right-key" not in repr(client.init_options)
     assert "right-key" not in repr(vars(client._client))
+    assert "right-key" not in str(client.init_options) + f"{client.init_options['api_key']}"
+
+
+def test_a_secret_is_given_by_its_method_alone():
+    secret = Secret("hunter2")
+    options = ServerOptions(secret, 5, prefer_grpc=False)
+    shown = [
+        *(str(secret), repr(secret), f"{secret}", f"{secret!s:>20}", f"{secret:>9}", "" + secret),
+        *(json.dumps({"key": secret}), json.dumps(asdict(options)), repr(options), str(options.__dict__)),
+        *(str(copy.copy(secret)), str(copy.deepcopy(options)), secret.encode().decode(), "".join(secret), secret[:]),
+        *(repr(pickle.dumps(secret, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)),
+        *(repr(pickle.dumps(options)), repr(getattr(secret, "__dict__", {})), io.StringIO(secret).getvalue()),
+    ]  # fmt: skip
+    assert [text for text in shown if "hunter2" in text] == []
+    assert secret.reveal() == "hunter2" and type(secret.reveal()) is str
+    assert copy.deepcopy(options).api_key.reveal() == "hunter2" == Secret(secret).reveal()
+    assert secret == Secret("hunter2") and secret != Secret("other") and secret != "***" and len({secret, "***"}) == 2
+
+
+def test_a_key_that_was_pickled_is_asked_for_again():
+    unpickled = pickle.loads(pickle.dumps(Secret("hunter2")))
+    assert str(unpickled) == "***"
+    with pytest.raises(UsageError, match="give it again"):
+        unpickled.reveal()
+
+
+@pytest.mark.parametrize("location", ["http://user:hunter2@127.0.0.1:1", "http://hunter2@127.0.0.1:1/x",
+    "https://127.0.0.1:1/?api_key=hunter2", "HTTP://127.0.0.1:1#hunter2", "http://u:hun/ter2@127.0.0.1:1",
+    "http://u:hun'te r2@127.0.0.1:1", "user:hunter2@127.0.0.1:6333", "127.0.0.1:6333?api_key=hunter2", "grpc://hunter2@host",
+    "u:p@h:1/?hunter2"])  # fmt: skip
+@pytest.mark.parametrize("open_", [connect, aconnect])
+def test_a_key_in_a_url_is_refused_and_not_shown(location, open_, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for options in ({}, {"readers": 2}):
+        with pytest.raises(UsageError) as refusal:
+            open_(location, **options)
+        assert not re.search("hun|ter2", str(refusal.value))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_that_does_not_answer_is_unreachable():
