@@ -6,6 +6,7 @@ Does not know: how a model is trained.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -36,6 +37,9 @@ app = typer.Typer()
 Method = Literal["adapter", "lora", "full"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Texts = Annotated[
+    bool, typer.Option(help="Keep the held-out queries' texts in the report, which is copied with the model.")
+]
 
 _BESIDE_A_RECIPE = {"out", "base", "recipe", "page", "as_json"}
 """Options that may be given with a recipe, which says all the others."""
@@ -82,12 +86,14 @@ def train_command(
     max_tokens: Annotated[int | None, typer.Option(help="Training texts are cut there (lora, full).")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps between two checkpoints (lora, full).")] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    texts: Texts = False,
     page: Annotated[bool, typer.Option(help="Draw OUT.png; needs the extra 'plot'.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Train a query adapter, LoRA or the whole encoder, and say whether it is better. Can be interrupted."""
     from llama_index_embed_plus.training.data.reading import read_training_data
     from llama_index_embed_plus.training.data.splits import SplitSettings
+    from llama_index_embed_plus.training.proof.proof import ProofSettings
 
     if recipe is not None:
         options = [name for name in context.params if _is_on_the_command_line(context, name)]
@@ -105,14 +111,15 @@ def train_command(
         "seed": seed,
     }
     options_of_training = {name: value for name, value in values.items() if value is not None}
-    settings = _settings(
-        method, options_of_training, {"kind": kind, "width": width}, passages_apart=not shared_passages
-    )
+    common = {"passages_apart": not shared_passages, "proof": ProofSettings(texts=texts)}
+    settings = _settings(method, options_of_training, {"kind": kind, "width": width}, common)
     if base is None or examples is None:
         raise UsageError("a model to start from and --examples are needed: give them, or a --recipe")
+    _check_out(out, page=page)
+    # before the model, which takes longer to open
+    data, held_out = read_training_data(examples), None
     encoder = open_encoder(base)
     encoder.quiet = True
-    data, held_out = read_training_data(examples), None
     if (queries is not None or heldout_share) and collection is None:
         raise UsageError("held-out queries need passages to search: give the --collection that holds them")
     if queries is not None and qrels is not None:
@@ -208,13 +215,14 @@ def prove_command(
         Path | None, typer.Option(help="What it was trained on: refused if that gives a query away.")
     ] = None,
     location: Location = DEFAULT_LOCATION,
+    texts: Texts = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure a trained model on held-out queries, and write into it whether it may be promoted."""
     from llama_index_embed_plus.training.data.reading import read_training_data
     from llama_index_embed_plus.training.data.splits import as_questions, check_leak
     from llama_index_embed_plus.training.proof.model_card import record_proof
-    from llama_index_embed_plus.training.proof.proof import prove
+    from llama_index_embed_plus.training.proof.proof import ProofSettings, prove
     from llama_index_embed_plus.training.proof.report import read_report
 
     if read_report(model) is None:
@@ -223,7 +231,7 @@ def prove_command(
     if examples is not None:
         check_leak(as_questions(read_training_data(examples).rows), held_out, encoder=before)
     with managed(location) as manager:
-        proof = prove(before, after, held_out, collection=manager.open(collection, before))
+        proof = prove(before, after, held_out, ProofSettings(texts=texts), collection=manager.open(collection, before))
         report = record_proof(model, proof)
     if as_json:
         print_json(_summary(model, report))
@@ -261,6 +269,7 @@ def _train_by_recipe(
     if options:
         raise UsageError(f"{_listed(options)} cannot be given with a recipe: write it into {recipe}")
     stages = read_recipe(recipe)
+    _check_out(out, page=page)
     with (
         resumable("the stages that are done are kept; run the same command again to go on"),
         _metered(f"train by {recipe.name}", recipe_steps(stages)) as meter,
@@ -270,7 +279,7 @@ def _train_by_recipe(
 
 
 def _settings(
-    method: Method, options: Mapping[str, Any], adapter: Mapping[str, Any], *, passages_apart: bool
+    method: Method, options: Mapping[str, Any], adapter: Mapping[str, Any], common: Mapping[str, Any]
 ) -> TrainSettings:
     """The settings of the method, from the options that were given; the others have the library's defaults.
 
@@ -283,10 +292,10 @@ def _settings(
         defaults = AdapterSettings()
         # typer fills in what was not given, so only another value than the default tells
         _refuse({name for name, value in adapter.items() if value != getattr(defaults, name)}, method)
-        return TrainSettings(method=method, passages_apart=passages_apart, **options)
+        return TrainSettings(method=method, **common, **options)
     _refuse(options.keys() - _OF_ADAPTERS.keys(), "adapter")
     of_adapter = AdapterSettings(**adapter, **{_OF_ADAPTERS[name]: value for name, value in options.items()})
-    return TrainSettings(method="adapter", seed=options["seed"], adapter=of_adapter, passages_apart=passages_apart)
+    return TrainSettings(method="adapter", seed=options["seed"], adapter=of_adapter, **common)
 
 
 def _refuse(names: set[str], method: str) -> None:
@@ -331,8 +340,22 @@ def _interrupted(method: Method, out: Path) -> str:
     return f"{step_of(last)} steps are kept in {last}; run the same command again to go on from there"
 
 
+def _check_out(out: Path, *, page: bool) -> None:
+    """Raise `UsageError` if something else than a model, or a picture of something else, would be lost."""
+    from llama_index_embed_plus.models import artifact
+
+    artifact.check_out(out)
+    picture = _picture_of(out)
+    if page and os.path.lexists(picture) and not artifact.is_artifact(out):
+        raise UsageError(f"{picture} exists already and belongs to no model: give another --out, or --no-page")
+
+
+def _picture_of(out: Path) -> Path:
+    return out.with_name(out.name + ".png")
+
+
 def _finish(out: Path, report: TrainReport, *, page: bool, as_json: bool) -> None:
-    picture = out.with_name(out.name + ".png")
+    picture = _picture_of(out)
     if page:
         from llama_index_embed_plus.training.proof.plots import training_plot
 

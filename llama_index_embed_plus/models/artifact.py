@@ -32,6 +32,7 @@ from llama_index_embed_plus.models.config_writer import write_config
 from llama_index_embed_plus.models.files import MANIFEST, Settings, inside, onnx_files, read_json, write_json
 from llama_index_embed_plus.models.spec import EncoderSpec, read_spec, space_of, weights_of
 from qdrant_tools.errors import UsageError
+from qdrant_tools.files import refuse_link
 
 FORMAT = 1
 ADAPTER = "adapter"
@@ -208,7 +209,8 @@ def copy_model(source: Path, target: Path, *, spec: EncoderSpec | None = None) -
 
 
 def check_out(out: Path) -> None:
-    """Refuse an `out` that holds something other than an artifact: it would be replaced. Raises UsageError."""
+    """Refuse an `out` that is a link or holds something other than an artifact: it would be replaced. UsageError."""
+    refuse_link(out, UsageError)
     if out.exists() and not is_artifact(out) and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{str(out)!r} exists and is no artifact; give a new folder")
 

@@ -271,15 +271,26 @@ class TrainingJob:
         earlier = read_report(self.folder)
         return TrainReport(
             method=self.settings.method,
-            settings=self.settings.as_dict(),
+            settings=_without_paths(self.settings.as_dict()),
             seed=self.settings.seed,
             lineage=Lineage(
                 self.base, base_space, "torch-fp32", space, earlier.lineage.as_parents() if earlier else ()
             ),
             versions=artifact.versions(),
-            inherited=artifact.refusal(self.folder) or "",
+            inherited=(artifact.refusal(self.folder) or "")[:_LONGEST_REASON],
             **figures,
         )
+
+
+_LONGEST_REASON = 500
+"""Of a base's verdict, which stands in a file that may be anybody's."""
+
+
+def _without_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings for a report, which is published: of a guide's or teacher's path only the last part."""
+    options = settings["loss_options"]
+    named = {key: Path(options[key]).name for key in ("guide", "teacher") if isinstance(options.get(key), str)}
+    return {**settings, "loss_options": {**options, **named}}
 
 
 def prompts_of(spec: EncoderSpec, datasets: DatasetDict) -> dict[str, str]:

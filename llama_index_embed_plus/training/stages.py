@@ -12,6 +12,8 @@ Does not know: the format of a recipe.
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,12 +25,12 @@ import numpy as np
 
 from llama_index_embed_plus.documents import read_passages
 from llama_index_embed_plus.encoders.open import identify, open_encoder
-from llama_index_embed_plus.errors import TrainingError
+from llama_index_embed_plus.errors import DamagedModelError, TrainingError
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
 from llama_index_embed_plus.evaluate.retrieval.files import read_held_out
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.models import files as checkpoints
-from llama_index_embed_plus.models.files import read_json, write_json
+from llama_index_embed_plus.models.files import write_json
 from llama_index_embed_plus.training.data.reading import read_training_data
 from llama_index_embed_plus.training.data.records import TrainingData
 from llama_index_embed_plus.training.proof.corpus import SearchCorpus
@@ -42,15 +44,21 @@ from llama_index_embed_plus.training.trainer.progress import report_metric
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import UsageError
+from qdrant_tools.files import private_folder
 from qdrant_tools.indexing import index_passages
+from qdrant_tools.json_files import read_json
 from qdrant_tools.metrics import ndcg, recall, reciprocal_rank
 from qdrant_tools.mining.file import mine_to_jsonl, read_examples
 from qdrant_tools.records import Encoder, Example, HeldOut, Label, Passage, Progress
+from qdrant_tools.trees import copy_tree, files_of
 
 Announce = Callable[[str], None]
 """Told what begins: `train nli`, `mine hard-1`, `measure hard-1`."""
 
 CHOSEN_ON_HELD_OUT = "the best stage was chosen on the held-out queries: the gain looks a little larger than it is"
+
+_METRICS = {"ndcg@10": ndcg, "mrr": reciprocal_rank, "recall@10": recall}
+_OF_A_STAGE = re.compile(r"\..*|base\.metrics\.json|([\w-]+-)?[0-9a-f]{12}(\.\w+)*")
 
 
 def run_recipe(
@@ -108,7 +116,7 @@ class _RecipeRun:
         steps = list(self.steps())
         for step in steps:
             self.job(step.data, step.plan).check_leak()  # of all steps, before the first is trained
-        self.work.mkdir(parents=True, exist_ok=True)
+        self.open_work()
         folders, stages = [self.base], [Stage("base", 0, self.measured("base", self.base, "base"))]
         for step in steps:
             began = time.perf_counter()
@@ -121,6 +129,18 @@ class _RecipeRun:
         # only now: an interrupted call goes on from what lies there
         shutil.rmtree(self.work, ignore_errors=True)
         return report
+
+    def open_work(self) -> None:
+        """Make the folder of the stages, or go on in it. Raises UsageError if it holds links, or files of no recipe."""
+        private_folder(self.work)
+        self.work.chmod(0o700)  # one that an earlier version made
+        # the folder may come with a recipe from somebody else: nothing is read, written or removed through a link
+        files_of(self.work, error=UsageError)
+        others = [name for name in sorted(os.listdir(self.work)) if not _OF_A_STAGE.fullmatch(name)]
+        if others:
+            raise UsageError(
+                f"{self.work} holds {others[0]!r}, which no recipe made: move it away, or give another out"
+            )
 
     def steps(self) -> Iterator[_Step]:
         """The trainings in order, each keyed by the base, the data and settings up to it."""
@@ -142,7 +162,9 @@ class _RecipeRun:
     def trained(self, step: _Step, current: Path) -> Path:
         """The artifact of a step; trained now if it is not there."""
         folder = self.work / f"{step.name}-{step.key}"
-        if not artifact.is_artifact(folder):
+        if artifact.is_artifact(folder):
+            artifact.verify(folder)  # what an interrupted call sealed
+        else:
             data = step.data if step.plan.mining is None else self.mined(step, current)
             self.announce(f"train {step.name}")
             train(current, data, folder, step.plan.settings, progress=self.progress)
@@ -184,13 +206,12 @@ class _RecipeRun:
         if self.dev is None or self.corpus is None:
             return {}
         place = self.work / f"{key}.metrics.json"
-        stored = read_json(self.work, place.name) if place.exists() else None
         measured = fingerprint([self.dev_key(), identify(folder, backend="torch").space])
-        if stored is None or stored.get("of") != measured:
+        metrics = _stored_metrics(place, measured)
+        if metrics is None:
             self.announce(f"measure {name}")
-            stored = {"of": measured, "metrics": self.metrics(open_encoder(folder, backend="torch"))}
-            write_json(place, stored)
-        metrics = {name: float(value) for name, value in stored["metrics"].items()}
+            metrics = self.metrics(open_encoder(folder, backend="torch"))
+            write_json(place, {"of": measured, "metrics": metrics})
         report_metric(self.progress, f"ndcg@10 after {name}", metrics["ndcg@10"])
         return metrics
 
@@ -200,8 +221,7 @@ class _RecipeRun:
         queries = encoder.encode_queries([query.text for query in self.dev.answerable])
         run = PassageVectors(self.corpus.ids, self.corpus.vectors(encoder)).search(ids, queries, k=10)
         qrels = {name: self.dev.qrels[name] for name in ids}
-        measures = {"ndcg@10": ndcg, "mrr": reciprocal_rank, "recall@10": recall}
-        return {name: float(np.mean(list(metric(qrels, run, k=10).values()))) for name, metric in measures.items()}
+        return {name: float(np.mean(list(metric(qrels, run, k=10).values()))) for name, metric in _METRICS.items()}
 
     def dev_key(self) -> str:
         assert self.dev is not None
@@ -226,7 +246,7 @@ class _RecipeRun:
         on_held_out = self.dev is not None and self.dev is self.held_out and len(steps) > 1
         optimistic = (CHOSEN_ON_HELD_OUT,) if on_held_out else ()
         with artifact.draft_folder(self.out) as draft:
-            shutil.copytree(best, draft, dirs_exist_ok=True)
+            copy_tree(best, draft, error=DamagedModelError)
             report = job.report(
                 space=after.space,
                 base_space=before.space,
@@ -251,6 +271,19 @@ class _RecipeRun:
         if files is None:
             return None
         return read_held_out(files.queries, files.qrels, passages=self.passages)
+
+
+def _stored_metrics(file: Path, measured: str) -> dict[str, float] | None:
+    """The metrics that an earlier call wrote for what `measured` names, if it did."""
+    try:
+        stored = read_json(file)
+    except FileNotFoundError:
+        return None
+    metrics = stored.get("metrics") if isinstance(stored, dict) and stored.get("of") == measured else None
+    if not isinstance(metrics, dict) or set(metrics) != set(_METRICS):
+        return None
+    known = {name: metrics[name] for name in _METRICS}
+    return known if all(type(value) is float and 0 <= value <= 1 for value in known.values()) else None
 
 
 def labels_of(data: TrainingData) -> Iterator[Label]:

@@ -5,27 +5,29 @@ Front matter is what sentence-transformers writes: tags, `base_model`, and a `mo
 averaged without held-out queries at hand, or is to be measured again on others.
 
 Guarantees: every figure comes from the report, and what was not measured is said not to be. Names of models and
-settings cannot break the front matter or a table. The queries themselves are left out, since a card is published and
-they may be personal; `train_report.json` lists them. An artifact is replaced whole or not at all; a proof of other
-vectors, or against another base than the report names, is refused. Does not know: licences, what the data means.
+settings, which strangers chose, are shown as they are and stand for nothing in Markdown, HTML or YAML (`markdown`). The
+queries themselves are left out, since a card is published and they may be personal. An artifact is replaced whole or
+not at all; a proof of other vectors, or against another base than the report names, is refused. Does not know:
+licences, what the data means.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llama_index_embed_plus.errors import TrainingError
+from llama_index_embed_plus.errors import DamagedModelError, TrainingError
 from llama_index_embed_plus.evaluate.retrieval.comparison import Change
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.training.proof.forgetting import Forgetting
+from llama_index_embed_plus.training.proof.markdown import code, plain, scalar, table
 from llama_index_embed_plus.training.proof.proof import Proof
 from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, read_report, write_report_file
 from qdrant_tools.errors import UsageError
+from qdrant_tools.files import refuse_link
+from qdrant_tools.trees import copy_tree
 
 CARD = "README.md"
 _GENERAL = {
@@ -46,18 +48,18 @@ def write_report(folder: Path, report: TrainReport) -> None:
 
 def model_card(report: TrainReport) -> str:
     """Return the model card as Markdown with YAML front matter."""
-    base, space = _plain(report.lineage.base), _plain(report.lineage.space or report.lineage.base_space)
+    base, space = code(report.lineage.base), plain(report.lineage.space or report.lineage.base_space)
     sections = [
         f"# {space}",
-        f"A sentence-transformers model, made from `{base}` by the method `{_plain(report.method)}`: it maps a text to "
+        f"A sentence-transformers model, made from {base} by the method {code(report.method)}: it maps a text to "
         "a vector for search by meaning.",
         "## Use",
         _usage(report),
         "## Figures",
         *_figures(report.proof),
-        f"**Verdict:** {'may be promoted' if report.promotable else 'not to be promoted'}: {_plain(report.verdict)}.",
+        f"**Verdict:** {'may be promoted' if report.promotable else 'not to be promoted'}: {plain(report.verdict)}.",
         "## Data",
-        _table(("what", "how many"), report.data.items()) if report.data else "Not recorded.",
+        table(("what", "how many"), report.data.items()) if report.data else "Not recorded.",
         "## Training",
         *_training(report),
         "## Lineage",
@@ -67,7 +69,7 @@ def model_card(report: TrainReport) -> str:
 
 
 def _front_matter(report: TrainReport) -> str:
-    """YAML, every value as JSON, which YAML contains: nothing in a name can be taken for structure."""
+    """YAML, every value as JSON, which YAML contains."""
     loss = report.settings.get("loss")
     tags = ["sentence-transformers", "sentence-similarity", "feature-extraction", "dense"]
     if "examples" in report.data:
@@ -86,7 +88,7 @@ def _front_matter(report: TrainReport) -> str:
         metrics = [{"type": change.metric, "value": round(change.after, 4)} for change in report.proof.changes]
         name = report.lineage.space or report.lineage.base_space
         rows["model-index"] = [{"name": name, "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}]
-    return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in rows.items())
+    return "".join(f"{key}: {scalar(value)}\n" for key, value in rows.items())
 
 
 def _usage(report: TrainReport) -> str:
@@ -130,7 +132,7 @@ def _changes(changes: Iterable[Change]) -> str:
         (change.metric, f"{change.before:.4f}", f"{change.after:.4f}", f"{change.difference:+.4f}", _interval(change))
         for change in changes
     )
-    return _table(("metric", "base", "this model", "difference", "95 % interval"), rows)
+    return table(("metric", "base", "this model", "difference", "95 % interval"), rows)
 
 
 def _interval(change: Change) -> str:
@@ -142,14 +144,14 @@ def _training(report: TrainReport) -> Iterator[str]:
     if report.losses:
         yield f"Loss: {report.losses[0]:.4f} at the first step, {report.losses[-1]:.4f} at the last."
     if report.settings:
-        yield _table(("setting", "value"), report.settings.items())
+        yield table(("setting", "value"), report.settings.items())
     if report.stages:
         rows = ((s.name, s.steps, f"{s.seconds:.1f}", _metrics(s.metrics)) for s in report.stages)
-        yield _table(("stage", "steps", "seconds", "measured after it"), rows)
+        yield table(("stage", "steps", "seconds", "measured after it"), rows)
     if report.notes:
-        yield "\n".join(f"- {_plain(note)}" for note in report.notes)
+        yield "\n".join(f"- {plain(note)}" for note in report.notes)
     if report.versions:
-        yield "Made with " + ", ".join(f"{name} {version}" for name, version in report.versions.items()) + "."
+        yield "Made with " + ", ".join(plain(f"{name} {version}") for name, version in report.versions.items()) + "."
 
 
 def _metrics(metrics: Mapping[str, float]) -> str:
@@ -157,29 +159,19 @@ def _metrics(metrics: Mapping[str, float]) -> str:
 
 
 def _lineage(lineage: Lineage) -> str:
-    steps = [f"`{_plain(step.base)}` (`{_plain(step.base_space)}`)" for step in (*lineage.parents, lineage)]
-    return " → ".join([*steps, f"this model (`{_plain(lineage.space or lineage.base_space)}`)"])
-
-
-def _table(head: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
-
-
-def _plain(value: object) -> str:
-    """One line that cannot end a table cell or a code span."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    # `<` would begin a tag
-    return " ".join(text.split()).replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
+    steps = [f"{code(step.base)} ({code(step.base_space)})" for step in (*lineage.parents, lineage)]
+    return " → ".join([*steps, f"this model ({code(lineage.space or lineage.base_space)})"])
 
 
 def record_proof(folder: Path, proof: Proof) -> TrainReport:
     """Put `proof` into the report of the artifact in `folder`, and return the report.
 
     Raises:
-        UsageError: the artifact has no report, or the proof is about another model or against another base.
+        UsageError: the artifact has no report, or is a link, or the proof is about another model or base.
+        DamagedModelError: a file of it is not the one that was sealed, or is a link that leads out of it.
         TrainingError: the artifact cannot be written; it stays as it was.
     """
+    refuse_link(folder, UsageError)  # what is replaced would be the link
     manifest, report = artifact.verify(folder), read_report(folder)
     if report is None:
         raise UsageError(f"{folder} was not trained here: it has no {artifact.TRAIN_REPORT} to put a proof into")
@@ -192,7 +184,7 @@ def record_proof(folder: Path, proof: Proof) -> TrainReport:
     report = replace(report, proof=proof)
     try:
         with artifact.draft_folder(folder) as draft:
-            shutil.copytree(folder, draft, dirs_exist_ok=True)
+            copy_tree(folder, draft, error=DamagedModelError)
             # before the manifest, which hashes it
             write_report(draft, report)
             artifact.write_manifest(draft)

@@ -64,6 +64,9 @@ class ProofSettings:
     """Size of the general set where none is given; 0: what was forgotten is not measured and not asked for. With 700
     items the interval reaches about 1 point to each side, as the default margin needs: few items exclude nothing."""
     seed: int = 0
+    texts: bool = False
+    """Whether `wins` and `losses` hold the queries' texts beside their ids. A report is copied with its model, and
+    queries are often private."""
 
     def __post_init__(self) -> None:
         if min(self.k, self.min_queries, self.max_passages) < 1 or min(self.margin, self.forgetting_margin) < 0:
@@ -145,7 +148,8 @@ def prove(
     )
     changes = _changes(qrels, first, second, settings)
     values = (ndcg(qrels, run, k=settings.k) for run in (first, second))
-    moved = query_changes(*values, texts={query.id: query.text for query in queries})
+    texts = {query.id: query.text for query in queries} if settings.texts else {}
+    moved = query_changes(*values, texts=texts)
     wins, losses = improved(moved), worsened(moved)
     forgetting = _forgetting(before, after, general or _default(corpus, held_out, trained, settings), trained, settings)
     return Proof(

@@ -4,12 +4,14 @@ The file carries `promotable` and `verdict` beside the facts they follow from: `
 without knowing this module, and a promotion refuses an artifact that is not promotable.
 
 Guarantees: a report without a proof is not promotable, nor is one whose base is not; reading back what was written
-gives the same report; a file whose `promotable` contradicts its proof is `DamagedModelError`. Does not know: how
-training or measuring is done.
+gives the same report; a file whose `promotable` contradicts its proof, or that holds values of another kind, is
+`DamagedModelError`. It holds numbers and ids: queries' texts only where `ProofSettings.texts` asked for them, and no
+paths of this machine. Does not know: how training or measuring is done.
 """
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.models.artifact import TRAIN_REPORT
 from llama_index_embed_plus.models.files import read_json, write_json
 from llama_index_embed_plus.training.proof.proof import Proof
+from qdrant_tools.errors import brief
 
 FORMAT = 2
 UNPROVED = "not measured on held-out queries"
@@ -111,8 +114,9 @@ def _from_row(row: Any, *, where: str) -> TrainReport:
         raise DamagedModelError(f"{where} has format {version!r}, this version reads {FORMAT}")
     try:
         report = _built(TrainReport, row)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedModelError(f"{where} is damaged ({error}): train again") from error
+    # ArithmeticError: an integer beyond what a float holds
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise DamagedModelError(f"{where} is damaged ({brief(str(error))}): train again") from error
     # promotions read these two alone, so they must say what the proof says
     if (row.get("promotable"), row.get("verdict")) != (report.promotable, report.verdict):
         raise DamagedModelError(f"{where} says promotable={row.get('promotable')!r}, its proof {report.promotable}")
@@ -137,4 +141,25 @@ def _value(hint: Any, value: Any) -> Any:
         return tuple(_value(kind, item) for kind, item in zip(kinds, value, strict=True))
     if is_dataclass(hint) and isinstance(hint, type):
         return _built(hint, value)
+    _check(hint, origin or hint, value)
     return value
+
+
+def _check(hint: Any, kind: Any, value: Any) -> None:
+    """Refuse a value of another kind: the report may be anybody's, and its figures are formatted and drawn."""
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(float(value)):
+            raise ValueError(f"{brief(value)} is not finite")
+        return
+    if kind is Mapping and isinstance(value, dict):
+        of_values = typing.get_args(hint)[1]
+        for inner in value.values() if of_values is not Any else ():
+            _check(of_values, of_values, inner)
+        return
+    if kind is typing.Literal:
+        allowed = value in typing.get_args(hint)
+    else:
+        allowed = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
+    # an index and a count of a run fit into 64 bits
+    if not allowed or (kind is int and abs(value) >= 2**63):
+        raise ValueError(f"{brief(value)} is not of the kind that stands there")

@@ -128,7 +128,10 @@ def test_wins_and_losses_are_listed_the_largest_first_and_all_queries_are_counte
     assert min(gains) > 0 and min(falls) > 0
     assert len(gains) + len(falls) + proof.same == proof.queries == 80
     assert (sum(gains) - sum(falls)) / 80 == pytest.approx(proof.changes[0].difference)
-    assert proof.wins[0].text in {query.text for query in HELDOUT.queries}
+    assert {change.text for change in proof.wins} == {""}  # they are private, and asked for below
+    with_texts = prove(BASE, NoisyEncoder(1.0, asked=0.8, seed=1), HELDOUT, ProofSettings(texts=True))
+    assert with_texts.wins[0].text in {query.text for query in HELDOUT.queries}
+    assert [change.id for change in with_texts.wins] == [change.id for change in proof.wins]
 
 
 def test_queries_that_nothing_answers_are_left_out_and_counted():

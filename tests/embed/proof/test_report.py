@@ -215,15 +215,19 @@ def test_the_card_says_when_nothing_was_measured():
     assert "ndcg@10 0.7500" in text  # what a stage measured is told as that of the stage
 
 
-def test_the_card_does_not_publish_the_queries(proofs):
-    assert "secret" in json.dumps(report(proofs[0]).as_row())
-    assert "secret" not in model_card(report(proofs[0]))
+def test_a_report_holds_the_queries_ids_and_their_texts_only_on_request(proofs):
+    assert "secret" not in json.dumps(report(proofs[0]).as_row())
+    wins = [change.id for change in proofs[0].wins]
+    assert wins and all(f'"id": "{name}"' in json.dumps(report(proofs[0]).as_row()) for name in wins)
+    with_texts = report(prove(Blind(), WordEncoder("seeing", 512), HELDOUT, ProofSettings(texts=True)))
+    assert "secret" in json.dumps(with_texts.as_row())
+    assert "secret" not in model_card(with_texts)
 
 
 def test_names_cannot_break_the_card():
     odd = 'evil: "x"\n---\n| a | `b` <script>'
     text = model_card(report(lineage=Lineage(odd, odd, odd), settings={odd: odd, "loss": odd}, notes=(odd,)))
-    assert ModelCard(text).data.base_model == odd
+    assert ModelCard(text).data.base_model == " ".join(odd.split())
     assert text.count("\n---\n") == 1 and "<script>" not in text.split("\n---\n")[1]
 
 
