@@ -21,7 +21,13 @@ from qdrant_tools.client.gateway import Gateway, aliases_of, engine_errors, meta
 from qdrant_tools.collections.adopt import check_samples, choose_vector, detect_layout
 from qdrant_tools.collections.collection import Collection, check_encoder
 from qdrant_tools.collections.copying import INCOMPLETE
-from qdrant_tools.collections.metadata import UNKNOWN_SPACE, CollectionMetadata, Layout, metadata_of
+from qdrant_tools.collections.metadata import (
+    LARGEST_DIMENSION,
+    UNKNOWN_SPACE,
+    CollectionMetadata,
+    Layout,
+    metadata_of,
+)
 from qdrant_tools.collections.settings import FIXED, CollectionSettings, update_options
 from qdrant_tools.collections.status import CollectionDescription, describe
 from qdrant_tools.errors import (
@@ -33,11 +39,9 @@ from qdrant_tools.errors import (
     NotSupportedError,
     VectorError,
 )
+from qdrant_tools.files import listed
 from qdrant_tools.records import Encoder
 from qdrant_tools.validation import brief, checked_text
-
-LARGEST_DIMENSION = 65_536
-"""What a server accepts."""
 
 
 class CollectionManager:
@@ -232,7 +236,7 @@ class CollectionManager:
 
     def _create(self, name: str, encoder: Encoder | int, settings: CollectionSettings) -> None:
         if not isinstance(name, str) or not name.strip():
-            raise InputError(f"collection name is {name!r}, expected a non-empty string")
+            raise InputError(f"collection name is {brief(name)}, expected a non-empty string")
         space, dimension = (UNKNOWN_SPACE, encoder) if isinstance(encoder, int) else (encoder.space, encoder.dimension)
         if isinstance(dimension, bool) or not 1 <= dimension <= LARGEST_DIMENSION:
             raise InputError(f"dimension is {dimension!r}, expected a whole number from 1 to {LARGEST_DIMENSION}")
@@ -281,4 +285,4 @@ class CollectionManager:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
+    return listed(sorted(names)) or "none"

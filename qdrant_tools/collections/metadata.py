@@ -4,25 +4,30 @@ A layout says where the vector, the passage id, the text and the metadata of a p
 LlamaIndex's `QdrantVectorStore` (the text lies in a JSON string `_node_content`), LangChain's (`page_content`), and
 plain payloads with the text in some field. `detect` tells them apart by a few payloads.
 
-Guarantees: metadata goes to JSON and back; a newer format is refused, not misread. Only this module reads payloads, so
-that search, indexing and mining agree on what a passage is. Does not know: clients, encoders.
+Guarantees: metadata goes to JSON and back; a newer format is refused, not misread. Both may be anybody's: metadata of
+other types or sizes than ours is a `CollectionError`, and a payload without a text or an id of ours has none. A
+template is filled in, never interpreted, and makes no text many times as long as its payload. Only this module reads
+payloads, so that search, indexing and mining agree on what a passage is. Does not know: clients, encoders.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from string import Formatter
 from typing import Any
 
 from qdrant_client import models
 
 from qdrant_tools.client.gateway import metadata_in
 from qdrant_tools.collections.quantization import Quantization
-from qdrant_tools.errors import CollectionError
+from qdrant_tools.errors import CollectionError, InputError, first_line
+from qdrant_tools.files import listed
 from qdrant_tools.records import Passage
 from qdrant_tools.search.bm25 import Bm25
+from qdrant_tools.validation import brief, checked_count, checked_text
 
 PayloadFields = Mapping[str, Any]
 
@@ -30,6 +35,13 @@ NODE = "_node_content"
 """Where LlamaIndex keeps a node as a JSON string."""
 TEXT_FIELDS = ("text", "content", "page_content", "document", "body", "chunk", "passage")
 """Where plain payloads usually have their text, in the order in which they are tried."""
+LONGEST_NAME = 1000
+"""Characters of a space, an adapter's build, or the name of a vector or a field, in metadata."""
+LARGEST_DIMENSION = 65_536
+"""What a server accepts."""
+LARGEST_EF = 2**31 - 1
+MOST_EMBEDDED = 100_000
+"""Characters of metadata before a node's text, or as many as the node itself has."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +62,11 @@ class Layout:
 
     def passage(self, payload: PayloadFields | None, *, point_id: str | int) -> Passage:
         """Read a payload as a passage; a point without a passage id goes by its point id."""
-        fields = payload or {}
-        passage_id = str(fields.get(self.id, point_id) if self.id else point_id)
-        return Passage(passage_id, self._text(fields), self._metadata(fields))
+        values = payload or {}
+        passage_id = values.get(self.id) if self.id else None
+        if not isinstance(passage_id, (str, int)) or isinstance(passage_id, bool):
+            passage_id = point_id
+        return Passage(str(passage_id), self._text(values), self._metadata(values))
 
     def dense(self, vector: Any) -> list[float]:
         """The dense vector of a record, whose vectors come as one list or by name."""
@@ -72,8 +86,14 @@ class Layout:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Layout:
+        """Read what `as_row` wrote. Raises `InputError` for anything else."""
+        values = _of_ours(cls, row, "layout")
+        hidden, embedded = values.pop("hidden", ()), values.pop("embedded_metadata", False)
+        if not isinstance(hidden, (list, tuple)) or len(hidden) > LONGEST_NAME or not isinstance(embedded, bool):
+            raise InputError(f"layout hides {brief(hidden)} and embeds metadata {brief(embedded)}")
+        names = {name: _name(f"layout field {name!r}", value) for name, value in values.items()}
         # JSON has no tuples, and with a list in it a layout would equal no other
-        return cls(**(dict(row) | {"hidden": tuple(row["hidden"])}))
+        return cls(**names, hidden=tuple(_name("a hidden field", name) for name in hidden), embedded_metadata=embedded)
 
     def _text(self, fields: PayloadFields) -> str:
         if self.text == NODE:
@@ -122,7 +142,7 @@ def detect(payloads: Sequence[PayloadFields], *, vector: str = "") -> Layout:
     text = _text_field(payloads)
     if text is None:
         raise CollectionError(
-            f"none of the payload fields ({', '.join(sorted(occurrences)) or 'there are none'}) looks like a text: "
+            f"none of the payload fields ({listed(sorted(occurrences)) or 'there are none'}) looks like a text: "
             "give a Layout that says where it is"
         )
     return Layout("plain", vector, id="", text=text, metadata="")
@@ -153,31 +173,64 @@ def _text_field(payloads: Sequence[PayloadFields]) -> str | None:
 
 def _node_text(content: Any, *, with_metadata: bool) -> str:
     """The text of a LlamaIndex node, or what LlamaIndex embeds of it (`MetadataMode.EMBED`)."""
+    if not isinstance(content, str):
+        return ""
     try:
         node = json.loads(content)
-        text = node.get("text") or ""
-    except (TypeError, ValueError, AttributeError):
+    except (ValueError, RecursionError):
         return ""
-    if not with_metadata:
-        return str(text)
+    text = node.get("text") if isinstance(node, dict) else None
+    if not isinstance(text, str):
+        return ""
     try:
-        return _with_metadata(node, str(text))
-    except (KeyError, IndexError, ValueError):  # templates of somebody's own that name other fields
-        return str(text)
+        return _with_metadata(node, text, most=max(MOST_EMBEDDED, len(content))) if with_metadata else text
+    except (TypeError, ValueError, RecursionError):  # values and templates that LlamaIndex does not write
+        return text
 
 
-def _with_metadata(node: Mapping[str, Any], text: str) -> str:
-    excluded = set(node.get("excluded_embed_metadata_keys") or ())
+def _with_metadata(node: Mapping[str, Any], text: str, *, most: int) -> str:
+    """Raises ValueError for a template that names anything but its fields, and for a header longer than `most`."""
+    metadata, excluded = node.get("metadata") or {}, node.get("excluded_embed_metadata_keys") or ()
     template, separator = node.get("metadata_template", "{key}: {value}"), node.get("metadata_separator", "\n")
-    header = separator.join(
-        template.format(key=key, value=str(value))
-        for key, value in (node.get("metadata") or {}).items()
-        if key not in excluded
-    )
+    whole = node.get("text_template", "{metadata_str}\n\n{content}")
+    if not isinstance(metadata, dict) or not isinstance(separator, str) or not isinstance(excluded, (list, tuple)):
+        raise TypeError("no LlamaIndex node")
+    hidden, parts = set(excluded), list(_parts(template, ("key", "value")))
+    pieces: list[str] = []
+    for key, value in metadata.items():
+        if key in hidden:
+            continue
+        filling = {"key": key, "value": str(value)}
+        filled = [separator, *(filling.get(field, literal) for literal, field in parts)]
+        # added up before anything is joined: a short template and a long value can ask for gigabytes
+        most -= sum(map(len, filled))
+        if most < 0:
+            raise ValueError("longer than the node")
+        pieces += filled
+    header = "".join(pieces[1:])
     if not header:
         return text
-    whole = node.get("text_template", "{metadata_str}\n\n{content}").format(content=text, metadata_str=header)
-    return str(whole).strip()
+    filling = {"content": text, "metadata_str": header}
+    last = [filling.get(field, literal) for literal, field in _parts(whole, ("content", "metadata_str"))]
+    # each of the two once, and twice for those who like it
+    if sum(map(len, last)) > 2 * (len(header) + len(text)) + len(whole):
+        raise ValueError("longer than the node")
+    return "".join(last).strip()
+
+
+def _parts(template: Any, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(literal, "") and ("", name of a field), as `str.format` reads a template. `parse` fills nothing in."""
+    if not isinstance(template, str):
+        raise TypeError("no template")
+    for literal, field, spec, conversion in Formatter().parse(template):
+        if literal:
+            yield literal, ""
+        if field is None:
+            continue
+        # a width in a specification could be any number of characters
+        if field not in names or spec or conversion:
+            raise ValueError("a field that LlamaIndex does not write")
+        yield "", field
 
 
 METADATA_KEY = "embed_plus"
@@ -224,23 +277,54 @@ class CollectionMetadata:
         Raises:
             CollectionError: it has a format that this version does not read.
         """
-        if row.get("format") != METADATA_FORMAT:
+        if not isinstance(row, Mapping) or row.get("format") != METADATA_FORMAT:
+            found = brief(row.get("format")) if isinstance(row, Mapping) else brief(row)
             raise CollectionError(
-                f"collection metadata has format {row.get('format')!r}, this version reads {METADATA_FORMAT}: upgrade"
+                f"collection metadata has format {found}, this version reads {METADATA_FORMAT}: upgrade"
             )
-        return cls(
-            row["space"],
-            row["dimension"],
-            row.get("hnsw_ef"),
-            Layout.from_row(row["layout"]) if "layout" in row else OURS,
-            Bm25(**row["lexical"]) if "lexical" in row else None,
-            Quantization.from_row(row["quantization"]) if "quantization" in row else None,
-            row.get("adapter"),
-        )
+        hnsw_ef, adapter = row.get("hnsw_ef"), row.get("adapter")
+        try:
+            metadata = cls(
+                _name("space", row.get("space")),
+                checked_count("dimension", row.get("dimension")),
+                None if hnsw_ef is None else checked_count("hnsw_ef", hnsw_ef),
+                Layout.from_row(row["layout"]) if "layout" in row else OURS,
+                Bm25(**_of_ours(Bm25, row["lexical"], "lexical")) if "lexical" in row else None,
+                Quantization(**_of_ours(Quantization, row["quantization"], "quantization"))
+                if "quantization" in row
+                else None,
+                None if adapter is None else _name("adapter", adapter),
+            )
+        except InputError as error:
+            raise CollectionError(
+                f"collection metadata {METADATA_KEY!r} was not written by this program: {first_line(error)}; correct "
+                "it there, or drop the collection"
+            ) from error
+        if metadata.dimension > LARGEST_DIMENSION or (hnsw_ef or 0) > LARGEST_EF:
+            raise CollectionError(
+                f"collection metadata has dimension {brief(metadata.dimension)} and hnsw_ef {brief(hnsw_ef)}, expected "
+                f"at most {LARGEST_DIMENSION:,} and {LARGEST_EF:,}"
+            )
+        return metadata
 
     def for_qdrant(self) -> dict[str, Any]:
         """The `metadata` argument of `create_collection` and `update_collection`, which merges it by key."""
         return {METADATA_KEY: self.as_row()}
+
+
+def _of_ours(kind: type[Any], row: Any, what: str) -> dict[str, Any]:
+    """The fields of a row, which are those of a dataclass. Raises `InputError` for others."""
+    known = {item.name for item in fields(kind)}
+    if not isinstance(row, Mapping) or not row.keys() <= known:
+        raise InputError(f"{what} is {brief(row)}, expected an object with {', '.join(sorted(known))}")
+    return dict(row)
+
+
+def _name(what: str, value: Any) -> str:
+    name = checked_text(what, value)
+    if len(name) > LONGEST_NAME:
+        raise InputError(f"{what} {brief(name)} has {len(name):,} characters, expected at most {LONGEST_NAME:,}")
+    return name
 
 
 def metadata_of(info: models.CollectionInfo) -> CollectionMetadata | None:

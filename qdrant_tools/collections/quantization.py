@@ -17,6 +17,7 @@ from typing import Any, Literal
 from qdrant_client import models
 
 from qdrant_tools.errors import InputError
+from qdrant_tools.validation import brief, checked_number
 
 QuantizationKind = Literal["int8", "binary", "product", "turbo"]
 QuantizationConfig = (
@@ -45,6 +46,8 @@ _PRODUCT = {
 }
 BITS: dict[str, dict[float, Any]] = {"int8": {8.0: None}, "binary": _BINARY, "product": _PRODUCT, "turbo": _TURBO}
 """Kind -> bits a number may be stored in."""
+MOST_OVERSAMPLING = 10_000
+"""A collection's metadata may come from others, and each candidate takes memory of whoever searches."""
 DEFAULT_BITS: dict[str, float] = {"int8": 8.0, "binary": 1.0, "product": 2.0, "turbo": 4.0}
 
 
@@ -64,8 +67,14 @@ class Quantization:
     """How many times as many candidates as asked for are scored again; at least 1."""
 
     def __post_init__(self) -> None:
-        if self.kind not in BITS:
-            raise InputError(f"quantization kind is {self.kind!r}, expected one of {sorted(BITS)}")
+        if not isinstance(self.kind, str) or self.kind not in BITS:
+            raise InputError(f"quantization kind is {brief(self.kind)}, expected one of {sorted(BITS)}")
+        for name in ("bits", "quantile", "oversampling"):
+            if getattr(self, name) is not None or name == "oversampling":
+                checked_number(name, getattr(self, name), most=MOST_OVERSAMPLING)
+        for name in ("always_ram", "rescore"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} is {brief(getattr(self, name))}, expected True or False")
         if self.bits is None:
             # one spelling of the same: settings are compared for equality
             object.__setattr__(self, "bits", DEFAULT_BITS[self.kind])
@@ -108,10 +117,6 @@ class Quantization:
 
     def as_row(self) -> dict[str, Any]:
         return asdict(self)
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Quantization:
-        return cls(**row)
 
     @classmethod
     def from_config(cls, config: Any) -> Quantization | None:

@@ -12,13 +12,14 @@ machines agree to within a minute. Does not know: promotions.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from qdrant_client import QdrantClient
 
 from qdrant_tools.client.gateway import Gateway, metadata_in
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import metadata_of
-from qdrant_tools.errors import CollectionError
+from qdrant_tools.errors import CollectionError, brief
 
 RETIRED_KEY = "embed_plus_retired"
 """The metadata key of the mark: `{"successor", "until"}`, where `until` is None if the successor serves for good."""
@@ -88,9 +89,14 @@ def refuse_retired(collection: Collection) -> None:
         )
     mark = metadata_in(info).get(RETIRED_KEY)
     # {} is a mark that was taken away
-    if mark and (mark["until"] is None or mark["until"] > time.time()):
+    if not mark:
+        return
+    until = mark.get("until") if isinstance(mark, Mapping) else None
+    # a mark that is none of ours holds for good: what it means cannot be told
+    if not isinstance(until, (int, float)) or until > time.time():
+        successor = brief(mark.get("successor") if isinstance(mark, Mapping) else mark)
         raise CollectionError(
-            f"collection {collection.name!r} is being replaced by {mark['successor']!r}: the last batch was not "
+            f"collection {collection.name!r} is being replaced by {successor}: the last batch was not "
             "reported as stored; open the alias again, with the encoder that serves then, and index again"
         )
 

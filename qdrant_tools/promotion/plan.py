@@ -11,16 +11,24 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
 
 from qdrant_tools.client.connect import embedded_client
 from qdrant_tools.client.gateway import Gateway, metadata_in
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.status import CollectionDescription
-from qdrant_tools.errors import CollectionError, CollectionExistsError, CollectionNotFoundError
+from qdrant_tools.errors import (
+    CollectionError,
+    CollectionExistsError,
+    CollectionNotFoundError,
+    InputError,
+    brief,
+    first_line,
+)
 from qdrant_tools.records import Encoder
+from qdrant_tools.validation import checked_number, checked_text
 
 PROMOTION_KEY = "embed_plus_promotion"
 """The metadata key of a collection that holds the state of its promotion."""
@@ -113,7 +121,9 @@ class PromotionState(Transition):
         if not self.verification:
             return "it was not called"
         return "; ".join(
-            f"{check['name']} is {check['value']:.4g}" for check in self.verification["checks"] if not check["passed"]
+            f"{check['name']} is {check['value']:.4g}"
+            for check in _checks_in(self.verification)
+            if not check.get("passed")
         )
 
 
@@ -209,7 +219,41 @@ def read_state(manager: CollectionManager, name: str) -> PromotionState | None:
     """The promotion in which a collection is the target, if there is one."""
     row = metadata_in(Gateway(manager.client, name).info()).get(PROMOTION_KEY)
     # {} is a promotion that has ended: metadata is merged by key, and no key can be removed
-    return PromotionState(**row) if row else None
+    return _state_of(row, name) if row else None
+
+
+def _state_of(row: Any, name: str) -> PromotionState:
+    """The state in a row that `save_state` wrote. Raises `CollectionError` for one that somebody else did."""
+    try:
+        known = {item.name for item in fields(PromotionState)}
+        needed = known - {"adapter", "vector", "before", "verification", "former"}
+        if not isinstance(row, Mapping) or not needed <= row.keys() <= known:
+            raise InputError(f"it is {brief(row)}, expected an object with {', '.join(sorted(known))}")
+        for key in needed | {"vector"}:
+            checked_text(key, row.get(key, ""))
+        for key in ("adapter", "before"):
+            checked_text(key, "" if row.get(key) is None else row[key])
+        if row["kind"] not in NEXT_STEP or row["phase"] not in get_args(Phase):
+            raise InputError(f"it is {brief(row['kind'])} and {brief(row['phase'])}, expected a kind and a phase")
+        verification, former = row.get("verification", {}), row.get("former", {})
+        if not isinstance(verification, Mapping) or not isinstance(former, Mapping):
+            raise InputError(f"it has the checks {brief(verification)} and was {brief(former)}, expected objects")
+        for check in _checks_in(verification):
+            checked_text("check", check.get("name"))
+            checked_number("its value", check.get("value"))
+    except InputError as error:
+        raise CollectionError(
+            f"metadata {PROMOTION_KEY!r} of collection {name!r} was not written by this program: {first_line(error)}; "
+            "correct it there"
+        ) from error
+    return PromotionState(**row)
+
+
+def _checks_in(verification: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    checks = verification.get("checks", [])
+    if not isinstance(checks, list) or not all(isinstance(check, Mapping) for check in checks):
+        raise InputError(f"its checks are {brief(checks)}, expected a list of objects")
+    return checks
 
 
 def save_state(manager: CollectionManager, state: PromotionState) -> None:

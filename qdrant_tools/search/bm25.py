@@ -23,6 +23,7 @@ from typing import Any
 from qdrant_client import models
 
 from qdrant_tools.errors import InputError
+from qdrant_tools.validation import checked_number
 
 VECTOR = "bm25"
 """Name of the sparse vector in a collection."""
@@ -46,6 +47,8 @@ class Bm25:
     average_length: float = 100.0
 
     def __post_init__(self) -> None:
+        for name in ("k1", "b", "average_length"):
+            checked_number(name, getattr(self, name))
         if self.k1 < 0 or not 0 <= self.b <= 1 or self.average_length <= 0:
             raise InputError(f"{self} is impossible: expected k1 >= 0, b from 0 to 1, average_length > 0")
 
