@@ -19,6 +19,8 @@ from qdrant_tools.errors import InputError, PlusError, first_line
 MOST_BYTES = 1 << 24
 """Configurations, manifests and reports are kilobytes; the files of the largest of them are below a megabyte."""
 DEEPEST = 64
+MOST_VALUES = 1_500_000
+"""A value takes up to a hundred bytes, and needs one character of the text. A large tokenizer has a million."""
 
 
 def read_text(path: Path, *, most: int = MOST_BYTES, error: type[PlusError] = InputError) -> str:
@@ -58,17 +60,29 @@ def open_regular(path: str | Path, error: type[PlusError] = InputError) -> Binar
     return open(descriptor, "rb")
 
 
-def read_json(path: Path, *, most: int = MOST_BYTES, error: type[PlusError] = InputError) -> Any:
+def read_json(
+    path: Path, *, most: int = MOST_BYTES, most_values: int = MOST_VALUES, error: type[PlusError] = InputError
+) -> Any:
     """The JSON value in a file. Raises as `read_text` and `parse_json`."""
-    return parse_json(read_text(path, most=most, error=error), str(path), error=error)
+    return parse_json(read_text(path, most=most, error=error), str(path), most_values=most_values, error=error)
 
 
-def parse_json(text: str | bytes, where: str, *, error: type[PlusError] = InputError) -> Any:
+def parse_json(
+    text: str | bytes, where: str, *, most_values: int = MOST_VALUES, error: type[PlusError] = InputError
+) -> Any:
     """The value of a JSON text; `where` names it in messages.
 
     Raises:
-        `error`: it is no JSON, holds a number of thousands of digits, or is nested more than 64 levels deep.
+        `error`: it is no JSON, holds a number of thousands of digits or more than about `most_values` values, or is
+            nested more than 64 levels deep.
     """
+    # every value but the outermost one needs one of these; those inside of texts are counted too
+    if isinstance(text, bytes):
+        values = sum(map(text.count, (b",", b":", b"[", b"{")))
+    else:
+        values = sum(map(text.count, (",", ":", "[", "{")))
+    if values > most_values:
+        raise error(f"{where} holds more than {most_values:,} values: this is no such file")
     try:
         value = json.loads(text)
     # ValueError also for a number of more than 4,300 digits; RecursionError for a depth beyond Python's stack

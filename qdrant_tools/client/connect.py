@@ -203,9 +203,7 @@ def _refuse_key_in(url: str) -> None:
 
 def _check_readers(location: str | Path, readers: int) -> None:
     if readers and (str(location) == MEMORY or is_url(str(location))):
-        raise UsageError(
-            f"readers are for a folder, but the location is '{location}': drop readers={readers!r}"
-        )
+        raise UsageError(f"readers are for a folder, but the location is '{location}': drop readers={readers!r}")
 
 
 def is_url(location: str) -> bool:

@@ -10,12 +10,8 @@ collection has as many points as the snapshot, or is not left behind. Does not k
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import shutil
-import tarfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -28,15 +24,16 @@ from qdrant_client import QdrantClient
 from qdrant_tools.client.connect import connect, embedded_client, engine_of
 from qdrant_tools.client.gateway import Gateway, aliases_of, engine_errors
 from qdrant_tools.collections.copying import copy_collection, drop_unfinished
+from qdrant_tools.collections.snapshot_file import pack, unpack
 from qdrant_tools.errors import (
     CollectionError,
+    CollectionNotFoundError,
     DamagedCollectionError,
     InputError,
     LocationError,
     NotSupportedError,
     PlusError,
     UsageError,
-    first_line,
     without_keys,
 )
 from qdrant_tools.files import written_whole
@@ -46,10 +43,7 @@ from qdrant_tools.validation import brief, checked_text
 if TYPE_CHECKING:
     from qdrant_tools.edge.client import EmbeddedClient
 
-HEADER = "snapshot.json"
-FORMAT = "embed-plus snapshot 1"
 RESTORING = "qdrant-tools-restoring-"
-BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -111,14 +105,28 @@ def restore_snapshot(client: QdrantClient, source: Path | str, name: str, *, pro
     with restoring_folder(client) as folder:
         root = folder / "root"
         header = _unpacked(path, root)
-        unpacked = connect(root, create=False)
+        unpacked = _opened(path, root)
         try:
-            points = Gateway(unpacked, header.collection).count()
+            points = _count(unpacked, path, header.collection)
             if points != header.points:
                 raise DamagedCollectionError(f"snapshot '{source}' holds {points} points, expected {header.points}")
             return _copied(unpacked, header.collection, client, name, progress)
         finally:
             unpacked.close()
+
+
+def _opened(file: Path, root: Path) -> QdrantClient:
+    try:
+        return connect(root, create=False)
+    except LocationError as error:
+        raise DamagedCollectionError(f"snapshot '{file}' holds no location ({error}): use another") from error
+
+
+def _count(unpacked: QdrantClient, file: Path, collection: str) -> int:
+    try:
+        return Gateway(unpacked, collection).count()
+    except CollectionNotFoundError as error:
+        raise DamagedCollectionError(f"snapshot '{file}' lacks its own collection {brief(collection)}") from error
 
 
 def _copied(source: QdrantClient, source_name: str, client: QdrantClient, name: str, progress: Progress | None) -> int:
@@ -160,7 +168,8 @@ def _remove_abandoned(parent: Path) -> None:
     from qdrant_tools.edge.storage.files import LOCK_FILE, FolderLock
 
     for folder in parent.glob(f"{RESTORING}*"):
-        if (folder / LOCK_FILE).is_file():
+        # other users may write there too: a link is not ours
+        if not folder.is_symlink() and (folder / LOCK_FILE).is_file():
             with suppress(LocationError):  # in use, or of another user
                 FolderLock(folder).release()
                 shutil.rmtree(folder, ignore_errors=True)
@@ -168,27 +177,17 @@ def _remove_abandoned(parent: Path) -> None:
 
 def _written(client: EmbeddedClient, name: str, file: Path) -> Snapshot:
     try:
-        if file.exists():
+        if os.path.lexists(file):
             raise LocationError(f"snapshot file '{file}' is there already: give another name")
         file.parent.mkdir(parents=True, exist_ok=True)
         with client.engine.frozen_copy(name, file) as copy:
             points = _points(copy.root, copy.name)
             header = Snapshot(copy.name, "", 0, points)
-            with written_whole(file, draft=copy.draft, durable=True) as draft:
-                _packed(copy.root, header, draft)
+            with written_whole(file, draft=copy.draft, durable=True, overwrite=False) as draft:
+                pack(copy.root, asdict(header), draft)
         return Snapshot(copy.name, str(file), file.stat().st_size, points)
     except OSError as error:
         raise LocationError(f"snapshot file '{file}' cannot be written: {error.strerror}") from error
-
-
-def _packed(root: Path, header: Snapshot, draft: Path) -> None:
-    (root / HEADER).write_text(json.dumps({"format": FORMAT, **asdict(header)}))
-    # the lightest compression: it is there for the holes of preallocated files
-    with tarfile.open(draft, "w:gz", compresslevel=1) as tar:
-        # the header first, so that it is found without reading the points
-        tar.add(root / HEADER, HEADER)
-        left_out = (f"./{HEADER}", "./.reserve")
-        tar.add(root, ".", filter=lambda entry: None if entry.name in left_out else entry)
 
 
 def _points(root: Path, name: str) -> int:
@@ -201,44 +200,12 @@ def _points(root: Path, name: str) -> int:
 
 
 def _unpacked(file: Path, folder: Path) -> Snapshot:
-    try:
-        # before anything is unpacked: a damaged file leaves nothing behind
-        _read_whole(file)
-        with tarfile.open(file) as tar:
-            first = tar.next()
-            text = tar.extractfile(first) if first is not None and first.name == HEADER else None
-            if text is None:
-                raise NotSupportedError(
-                    f"'{file}' is no snapshot of the embedded engine: a server's snapshot goes to a server by its URL; "
-                    "to bring a collection here, connect to that server and use copy_collection"
-                )
-            header = json.loads(text.read())
-            if header.pop("format") != FORMAT:
-                raise NotSupportedError(f"'{file}' has another format than {FORMAT!r}: upgrade")
-            snapshot = Snapshot(**header)
-            # not isinstance for the number: True is an int
-            if not isinstance(snapshot.collection, str) or type(snapshot.points) is not int:
-                raise ValueError(f"its header is {header}")
-            # "data" refuses paths and links that lead out of the folder
-            tar.extractall(folder, filter="data")
-            return snapshot
-    except FileNotFoundError as error:
-        raise LocationError(f"no snapshot file '{file}'") from error
-    except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedCollectionError(
-            f"snapshot '{file}' is damaged or no snapshot ({first_line(error)}): use another"
-        ) from error
-
-
-def _read_whole(file: Path) -> None:
-    """Read a compressed file to its end, where its checksum is: `tarfile` alone stops before that."""
-    with open(file, "rb") as plain:
-        # not compressed: there is no checksum to read, and `tarfile` decides what it is
-        if plain.read(2) != b"\x1f\x8b":
-            return
-    with gzip.open(file) as packed:
-        while packed.read(BLOCK):
-            pass
+    header = unpack(file, folder)
+    collection, points = header.get("collection"), header.get("points")
+    # not isinstance for the number: True is an int
+    if not isinstance(collection, str) or type(points) is not int:
+        raise DamagedCollectionError(f"snapshot '{file}' does not say which collection it holds: use another")
+    return Snapshot(collection, "", 0, points)
 
 
 def _path(value: Any, what: str) -> Path:

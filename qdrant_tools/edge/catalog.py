@@ -15,15 +15,20 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.conversions import common_types as types
 from qdrant_client.http import models
 
-from qdrant_tools.edge.convert.checks import DONE, check_options, json_payload, member
+from qdrant_tools.edge.convert.checks import (
+    DONE,
+    check_name,
+    check_options,
+    check_vector_name,
+    json_payload,
+    member,
+)
 from qdrant_tools.edge.convert.config import LARGEST_VECTOR, collection_info, merged_settings, with_vectors
 from qdrant_tools.edge.convert.payload_index import engine_index
 from qdrant_tools.edge.storage.engine import Engine
 from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import CollectionExistsError, CollectionNotFoundError, InputError, NotSupportedError
 from qdrant_tools.validation import brief
-
-INVALID_NAME_CHARACTERS = '<>:"/\\|?*\0\x1f'
 
 
 class CatalogMethods(QdrantBase):
@@ -244,29 +249,3 @@ def _refuse_taken(alias: str, names: Sequence[str]) -> None:
     check_name(alias)
     if alias in names:
         raise CollectionExistsError(f"Collection {alias} already exists: an alias needs another name")
-
-
-def check_name(name: Any) -> None:
-    """Raise `InputError` for a name that a server refuses."""
-    if not _is_text(name) or _is_invalid(name) or name == "" or len(name) > 255:
-        raise InputError(
-            f"collection name {brief(name)} is invalid: expected 1 to 255 characters, none of "
-            f"{INVALID_NAME_CHARACTERS!r}"
-        )
-
-
-def check_vector_name(name: Any) -> None:
-    """Raise `InputError` for a vector name that a server refuses."""
-    if not _is_text(name) or _is_invalid(name) or len(name.encode()) > 200:
-        raise InputError(
-            f"vector name {brief(name)} is invalid: expected at most 200 bytes, none of {INVALID_NAME_CHARACTERS!r}"
-        )
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a value is a string that a file can hold: half of a surrogate pair cannot be written as UTF-8."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def _is_invalid(name: str) -> bool:
-    return name in (".", "..") or any(character in name for character in INVALID_NAME_CHARACTERS)

@@ -1,4 +1,4 @@
-"""The single values of a call, checked before the engine sees them: vectors, ids, payloads, numbers, options.
+"""The single values of a call, checked before the engine sees them: vectors, ids, payloads, numbers, options, names.
 
 The engine stores a vector with NaN without an error and never finds it again. It takes `True` for the id 1. It
 accepts a payload nested 124 levels deep and can never open the collection again. All are refused here.
@@ -30,6 +30,7 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 LARGEST_ID = 2**64 - 1
 LARGEST_COUNT = 2**63 - 1
 DEFAULT_VECTOR = ""
+INVALID_NAME_CHARACTERS = '<>:"/\\|?*\0\x1f'
 JSON_KEY = {str}
 JSON_SCALARS = {str, int, bool, type(None)}
 
@@ -297,3 +298,32 @@ def check_options(options: dict[str, Any]) -> None:
         if name in SHARD_OPTIONS:
             raise NotSupportedError(f"{name}={value!r}: the embedded engine has one shard; drop it or use a server")
         raise UsageError(f"unknown argument {name}={value!r}")
+
+
+# -- names
+
+
+def check_name(name: Any) -> None:
+    """Raise `InputError` for a name that a server refuses."""
+    if not _is_text(name) or _is_invalid(name) or name == "" or len(name) > 255:
+        raise InputError(
+            f"collection name {brief(name)} is invalid: expected 1 to 255 characters, none of "
+            f"{INVALID_NAME_CHARACTERS!r}"
+        )
+
+
+def check_vector_name(name: Any) -> None:
+    """Raise `InputError` for a vector name that a server refuses."""
+    if not _is_text(name) or _is_invalid(name) or len(name.encode()) > 200:
+        raise InputError(
+            f"vector name {brief(name)} is invalid: expected at most 200 bytes, none of {INVALID_NAME_CHARACTERS!r}"
+        )
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a string that a file can hold: half of a surrogate pair cannot be written as UTF-8."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _is_invalid(name: str) -> bool:
+    return name in (".", "..") or any(character in name for character in INVALID_NAME_CHARACTERS)

@@ -6,6 +6,7 @@ Does not know: files, shards.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,8 @@ from qdrant_tools.errors import InputError, NotSupportedError
 from qdrant_tools.validation import brief
 
 LARGEST_VECTOR = 65_536  # what a server's REST layer accepts
+MOST_LINKS = 10_000  # of a point in a graph: for some millions the engine aborts the process
+MOST_DELETED = 1_000  # a part of the points: more than 1 is never
 NO_VECTORS = "no-vectors"  # the engine needs a vector; no point has this one
 HNSW_DEFAULTS = models.HnswConfig(m=16, ef_construct=100, full_scan_threshold=10_000, max_indexing_threads=0)
 OPTIMIZER_DEFAULTS = models.OptimizersConfig(
@@ -92,11 +95,14 @@ def refuse_distribution(settings: models.CreateCollection) -> None:
 def hnsw(diff: Any, base: models.HnswConfig = HNSW_DEFAULTS) -> qe.HnswIndexConfig:
     """Return the engine's HNSW settings: `diff` over `base`."""
     merged = merged_hnsw(diff, base)
+    for name in ("m", "payload_m"):
+        _require_within(f"hnsw_config.{name}", getattr(merged, name), MOST_LINKS)
     return qe.HnswIndexConfig(
         merged.m,
         merged.ef_construct,
         merged.full_scan_threshold,
-        max_indexing_threads=merged.max_indexing_threads or 0,
+        # a thread more than these would not run, and thousands cannot be started
+        max_indexing_threads=min(merged.max_indexing_threads or 0, max(16, os.cpu_count() or 1)),
         on_disk=merged.on_disk,
         payload_m=merged.payload_m,
         inline_storage=merged.inline_storage,
@@ -117,6 +123,7 @@ def optimizers(diff: models.OptimizersConfigDiff | None) -> qe.EdgeOptimizersCon
         raise NotSupportedError("optimizers_config.flush_interval_sec: call flush(collection_name) instead")
     if diff.max_optimization_threads == 0:  # any other limit holds: one build runs at a time
         raise NotSupportedError("optimizers_config.max_optimization_threads=0: use indexing_threshold=0 instead")
+    _require_within("optimizers_config.deleted_threshold", diff.deleted_threshold, MOST_DELETED)
     return qe.EdgeOptimizersConfig(
         deleted_threshold=maybe_finite(diff.deleted_threshold, "optimizers_config.deleted_threshold"),
         vacuum_min_vector_number=diff.vacuum_min_vector_number,
@@ -134,6 +141,7 @@ def quantization(config: Any) -> Any:
     if isinstance(config, models.ScalarQuantization):
         scalar = config.scalar
         memory = member(qe.Memory, scalar.memory)
+        _require_within("quantization_config.scalar.quantile", scalar.quantile, 1)
         return qe.ScalarQuantizationConfig(qe.ScalarType.Int8, scalar.quantile, scalar.always_ram, memory)
     if isinstance(config, models.ProductQuantization):
         product = config.product
@@ -152,6 +160,12 @@ def quantization(config: Any) -> Any:
         bits = member(qe.TurboQuantBitSize, turbo.bits)
         return qe.TurboQuantQuantizationConfig(turbo.always_ram, bits, member(qe.Memory, turbo.memory))
     raise NotSupportedError(f"the embedded engine has no quantisation {type(config).__name__}")
+
+
+def _require_within(name: str, value: float | None, most: int) -> None:
+    """Raise `InputError` for what the engine takes, and then aborts or never ends when it builds an index."""
+    if value is not None and not 0 <= value <= most:
+        raise InputError(f"{name} is {brief(value)}, expected 0 to {most}")
 
 
 def _dense(params: models.VectorParams, settings: models.CreateCollection) -> qe.EdgeVectorParams:

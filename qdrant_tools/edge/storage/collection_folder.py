@@ -20,10 +20,9 @@ from pathlib import Path
 
 from qdrant_tools.edge.storage.files import replace_file
 from qdrant_tools.edge.storage.manifest import FOLDER_NAME, Description
+from qdrant_tools.edge.storage.tree import COLLECTIONS_FOLDER, require_plain_tree
 from qdrant_tools.errors import LocationError
 from qdrant_tools.files import sync_folder
-
-COLLECTIONS_FOLDER = "collections"
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +77,8 @@ def _mark_of(path: Path) -> Mark | None:
 def create_folder(path: Path, description: Description) -> None:
     """Make a folder marked as being created. Raises `LocationError` and leaves nothing."""
     with os_errors(path):
-        path.mkdir(parents=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.mkdir(mode=0o700)
     try:
         # the mark is durable before the first byte of the collection is written
         replace_file(path / Mark.CREATING.value, description.text())
@@ -118,15 +118,13 @@ def _set_mark(path: Path, mark: Mark) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder that no manifest names, with the draft that goes with it. What cannot be removed is logged."""
+    """Remove a folder that no manifest names. What cannot be removed is logged."""
     try:
         with suppress(FileNotFoundError):
-            draft = _draft_in_description(path)
+            require_plain_tree(path)
             # marked first and the mark removed last: a crash in between leaves a folder that the next open removes
             _set_mark(path, Mark.REMOVING)
             mark_file = path / Mark.REMOVING.value
-            if draft is not None:
-                draft.unlink(missing_ok=True)
             for child in path.iterdir():
                 if child != mark_file:
                     shutil.rmtree(child) if child.is_dir() else child.unlink()
@@ -138,6 +136,10 @@ def remove_folder(path: Path) -> None:
 
 def remove_if_empty(path: Path) -> bool:
     """Remove a folder without files, or with only the draft of a description that a crash interrupted."""
+    try:
+        require_plain_tree(path)
+    except LocationError:
+        return False
     interrupted = path / f"{Mark.CREATING.value}.new"
     # backwards: what is inside a folder comes before the folder
     inside = sorted(path.rglob("*"), reverse=True)
@@ -152,17 +154,8 @@ def remove_if_empty(path: Path) -> bool:
 
 
 def draft_of(path: Path, file: Path) -> Path:
-    """Where `file` is written before it is whole. Only a draft of this name is removed with the folder."""
+    """Where `file` is written before it is whole, from the copy in the folder `path`, whose name is random."""
     return file.absolute().with_name(f".{path.name}.part")
-
-
-def _draft_in_description(path: Path) -> Path | None:
-    description = read_folder(path).description
-    if description is None or not description.draft:
-        return None
-    # anybody may have changed the description: only a draft of our own name is removed
-    draft = Path(description.draft)
-    return draft if draft == draft_of(path, draft) else None
 
 
 @contextmanager

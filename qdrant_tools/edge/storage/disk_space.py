@@ -233,7 +233,9 @@ class Reserve:
         if size <= max(self._size, SLACK):
             return
         try:
-            with open(self._file, "wb") as file:
+            self._file.unlink(missing_ok=True)
+            # a new file, never one that a link or another name leads to
+            with open(os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 # real blocks: a hole would reserve nothing
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, size)

@@ -24,7 +24,7 @@ from qdrant_tools.edge.convert.checks import text
 from qdrant_tools.edge.convert.config import engine_config
 from qdrant_tools.edge.errors import EngineCall
 from qdrant_tools.edge.storage.build import BackgroundBuilds, build
-from qdrant_tools.edge.storage.collection_folder import COLLECTIONS_FOLDER, clear_mark, draft_of
+from qdrant_tools.edge.storage.collection_folder import clear_mark, draft_of
 from qdrant_tools.edge.storage.disk_space import reserve_of
 from qdrant_tools.edge.storage.files import (
     SHARD_FOLDER,
@@ -36,6 +36,7 @@ from qdrant_tools.edge.storage.files import (
 from qdrant_tools.edge.storage.location import Location, prepare_folder, resolved, write_location
 from qdrant_tools.edge.storage.manifest import CollectionEntry, Manifest, settings_row
 from qdrant_tools.edge.storage.shard import OpenCollection
+from qdrant_tools.edge.storage.tree import COLLECTIONS_FOLDER, require_plain_tree
 from qdrant_tools.errors import CollectionExistsError, CollectionNotFoundError, LocationError, NotSupportedError
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class Engine:
             target = self.resolve(name)
             if target not in self._open:
                 entry = self._manifest.collections[target]
+                require_plain_tree(self._folder(entry))
                 clear_mark(self._folder(entry))  # before anything is written to it: a marked folder may be removed
                 settings = models.CreateCollection.model_validate(entry.settings)
                 self._open[target] = OpenCollection(target, self._folder(entry), settings)
@@ -193,7 +195,7 @@ class Engine:
     ) -> Iterator[Path]:
         """A folder inside this one for as long as the context lasts; after a kill the next open removes it.
 
-        The draft of a file elsewhere, `draft_of(folder, draft_beside)`, is removed with it.
+        Its description names the draft of a file elsewhere, `draft_of(folder, draft_beside)`.
         """
         with self._mutex:
             self._alive()
@@ -210,7 +212,8 @@ class Engine:
         """A copy of a collection at one moment, for as long as the context lasts; it holds every acknowledged write.
 
         It is meant for `file`, which is written as a draft first. Reads go on while it is made, writes wait. After a
-        kill the next open of the folder removes copy and draft. Raises `LocationError` if the disk has no room.
+        kill the next open of the folder removes the copy, and names the draft. Raises `LocationError` if the disk has
+        no room.
         """
         collection = self.collection(name)
         with self.scratch_folder(collection, draft_beside=file) as scratch:

@@ -19,8 +19,9 @@ from typing import IO, Any
 
 import portalocker
 
+from qdrant_tools.edge.storage.tree import NEVER_WRITTEN, require_plain_tree
 from qdrant_tools.errors import DamagedCollectionError, LocationBusyError, LocationError
-from qdrant_tools.files import written_whole
+from qdrant_tools.files import open_private, written_whole
 
 LOCK_FILE = ".lock"
 READERS_FOLDER = ".readers"
@@ -31,9 +32,8 @@ SHARD_FOLDER = "shard"
 SHARD_CONFIG_FILE = "edge_config.json"
 """A file that every shard has."""
 WAL_FOLDER = "wal"
-NEVER_WRITTEN = frozenset({"matrix.dat", "links.bin", "links_compressed.bin", "quantized.data"})
-"""The large files of a segment with an index. The engine only ever maps them for reading."""
 COPY_BYTES = 1 << 20
+LONGEST_PID = 20  # characters
 
 
 # -- durable writes
@@ -164,13 +164,14 @@ def prepare_readers_folder(root: Path) -> Path:
     """The empty folder for the readers' copies. The caller holds the lock on `root`."""
     remove_readers_folder(root)
     folder = root / READERS_FOLDER
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     (folder / READERS_MARK).touch()
     return folder
 
 
 def remove_readers_folder(root: Path) -> None:
-    """Remove the copies that a killed process left. A folder without our mark stays."""
+    """Remove the copies that a killed process left. A folder without our mark stays. Raises `LocationError`."""
+    require_plain_tree(root / READERS_FOLDER)
     if (root / READERS_FOLDER / READERS_MARK).is_file():
         shutil.rmtree(root / READERS_FOLDER, ignore_errors=True)
 
@@ -190,10 +191,10 @@ class FolderLock:
             portalocker.lock(self._file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
         except portalocker.exceptions.LockException as error:
             self._file.seek(0)
-            holder = self._file.read().strip()
+            holder = self._file.read(LONGEST_PID).strip()
             self._file.close()
             raise LocationBusyError(
-                f"folder '{folder}' is in use by another process{f' (pid {holder})' if holder else ''}: "
+                f"folder '{folder}' is in use by another process{f' (pid {holder})' if holder.isdecimal() else ''}: "
                 "close it there, or run a Qdrant server and give its URL to share collections between processes"
             ) from error
         # the pid is for the message above only: the lock itself is what counts
@@ -212,7 +213,6 @@ class FolderLock:
 
 def _open_lock_file(path: Path) -> IO[str]:
     try:
-        # not "w": that would erase the holder's pid before the lock is tried
-        return open(path, "a+", encoding="utf-8")
+        return open_private(path)
     except OSError as error:
         raise LocationError(f"folder '{path.parent}' cannot be written ({error.strerror}): choose another") from error

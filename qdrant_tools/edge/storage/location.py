@@ -43,7 +43,6 @@ from pathlib import Path
 from typing import Any
 
 from qdrant_tools.edge.storage.collection_folder import (
-    COLLECTIONS_FOLDER,
     CollectionFolder,
     Mark,
     clear_mark,
@@ -67,8 +66,9 @@ from qdrant_tools.edge.storage.manifest import (
     Manifest,
     recovery_advice,
 )
+from qdrant_tools.edge.storage.tree import COLLECTIONS_FOLDER, require_plain_root
 from qdrant_tools.errors import LocationError
-from qdrant_tools.files import sync_folder
+from qdrant_tools.files import private_folder, sync_folder
 from qdrant_tools.validation import brief
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Location:
         manifest = Manifest.load(root)
         refuse_older_manifest(root, manifest, folders)
         with os_errors(root):
-            (root / COLLECTIONS_FOLDER).mkdir(exist_ok=True)
+            (root / COLLECTIONS_FOLDER).mkdir(mode=0o700, exist_ok=True)
         location = cls(root, manifest)
         location._finish_changes(folders)
         location._remove_leftovers(folders)
@@ -105,7 +105,7 @@ class Location:
     def begin(self, name: str, settings: Mapping[str, Any], *, draft_beside: Path | None = None) -> Path:
         """Make a folder that the next open removes unless a manifest names it by then.
 
-        The draft of a file elsewhere, `draft_of(folder, draft_beside)`, is removed with it.
+        Its description names the draft of a file elsewhere, `draft_of(folder, draft_beside)`.
         """
         folder = self.path(uuid.uuid4().hex)
         draft = "" if draft_beside is None else str(draft_of(folder, draft_beside))
@@ -194,6 +194,9 @@ class Location:
                 continue
             # only if the description can be read: a damaged folder is kept, whatever its mark
             if folder.description is not None and folder.mark is not Mark.SETTLED:
+                if folder.description.draft:
+                    # not removed here: who made the folder may have written any path there
+                    logger.warning("a snapshot was interrupted: remove %r if it is there", folder.description.draft)
                 remove_folder(folder.path)
             elif not (folder.mark is None and remove_if_empty(folder.path)):
                 logger.warning(
@@ -318,6 +321,8 @@ def prepare_folder(root: Path, *, create: bool) -> None:
         if root.exists() and not root.is_dir():
             raise LocationError(f"location '{root}' is a file: give a folder, a server URL or ':memory:'")
         names = {path.name for path in root.iterdir()} if root.is_dir() else set()
+        if names & {MANIFEST_FILE, PREVIOUS_FILE, COLLECTIONS_FOLDER}:
+            require_plain_root(root)
         if names & {MANIFEST_FILE, PREVIOUS_FILE} or list_folders(root):
             return
         # what another process that is just creating the folder may have written
@@ -333,9 +338,10 @@ def prepare_folder(root: Path, *, create: bool) -> None:
             raise LocationError(
                 f"folder '{root}' is neither empty nor a folder of collections ({kind}): give another folder"
             )
+        require_plain_root(root)
         if not create:
             raise LocationError(f"no collections at '{root}': check the location, or index something there first")
-        root.mkdir(parents=True, exist_ok=True)
+        private_folder(root)
 
 
 def _is_foreign(root: Path) -> bool:

@@ -23,8 +23,12 @@ from typing import Any
 from pydantic import ValidationError
 from qdrant_client.http import models
 
+from qdrant_tools.edge.convert.checks import check_vector_name
+from qdrant_tools.edge.convert.config import vector_params
 from qdrant_tools.edge.storage.files import checksummed_json, json_checksum, replace_file
 from qdrant_tools.errors import InputError, LocationError
+from qdrant_tools.json_files import read_json
+from qdrant_tools.validation import brief, is_unicode
 
 MANIFEST_FILE = "manifest.json"
 PREVIOUS_FILE = "manifest.previous.json"
@@ -32,6 +36,13 @@ FORMAT = "qdrant-tools embedded engine"
 DESCRIPTION_FORMAT = "qdrant-tools collection"
 VERSION = 2
 """Version 1 had no checksums, no generations and no descriptions."""
+MOST_BYTES = 1 << 23
+"""Of a manifest or a description. A collection takes about a kilobyte of the manifest."""
+MOST_VALUES = 600_000
+MOST_VECTORS = 1_000
+"""Named vectors of a collection: the engine keeps several files of 32 MB for each."""
+LONGEST_NAME = 255  # of a collection or an alias
+LONGEST_REASON = 200
 FOLDER_NAME = re.compile(r"[0-9a-f]{32}")
 
 
@@ -47,7 +58,7 @@ class CollectionEntry:
 
 @dataclass(frozen=True)
 class Description:
-    """One collection as its own folder describes it. `draft` is a file elsewhere that is removed with the folder."""
+    """One collection as its own folder describes it. `draft` is a file elsewhere that is made from it."""
 
     name: str
     generation: int
@@ -148,20 +159,22 @@ def settings_row(settings: models.CreateCollection) -> dict[str, Any]:
 def _document(path: Path, expected: str, advice: str) -> dict[str, Any]:
     """The content of a file whose checksum is right; version 1 has none. Raises `LocationError`."""
     try:
-        document = json.loads(path.read_bytes().decode())
+        document = read_json(path, most=MOST_BYTES, most_values=MOST_VALUES, error=LocationError)
         checksum = document.pop("checksum", None)
         if document["format"] != expected:
-            raise ValueError(f"format {document['format']!r}, expected {expected!r}")
+            raise ValueError(f"format {brief(document['format'])}, expected {expected!r}")
         version = _count(document["version"])
-    except OSError as error:
+    except FileNotFoundError as error:
         raise LocationError(f"'{path}' cannot be read: {error.strerror}") from error
+    except LocationError as error:
+        raise LocationError(f"'{path}' is damaged ({error}){advice}") from error
     # a damaged file may hold anything: no JSON, no object, lists nested without end
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LocationError(f"'{path}' is damaged ({_reason(error)}){advice}") from error
     # before the checksum, which a newer release may compute in another way
     if version > VERSION:
         raise LocationError(
-            f"'{path}' is version {version} of {expected!r}, this release reads up to version {VERSION}: install a "
+            f"'{path}' is version {brief(version)} of {expected!r}, this release reads up to {VERSION}: install a "
             f"newer release, or, if none ever wrote here, the file is damaged{advice}"
         )
     first_release = version == 1 and checksum is None and expected == FORMAT
@@ -183,36 +196,43 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
     aliases = {_name(alias): target for alias, target in document["aliases"].items()}
     for alias, target in aliases.items():
         if target not in entries or alias in entries:
-            raise ValueError(f"alias {alias!r} names {target!r}, which is no collection, or is one itself")
+            raise ValueError(f"alias {brief(alias)} names {brief(target)}, which is no collection, or is one itself")
     return Manifest(entries, aliases, 0 if first_release else _count(document["generation"]))
 
 
 def _name(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{value!r} is no name")
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME or not is_unicode(value):
+        raise ValueError(f"{brief(value)} is no name")
     return value
 
 
 def _folder(value: Any) -> str:
     if not isinstance(value, str) or not FOLDER_NAME.fullmatch(value):
-        raise ValueError(f"{value!r} is no collection's folder")
+        raise ValueError(f"{brief(value)} is no collection's folder")
     return value
 
 
 def _count(value: Any) -> int:
     if type(value) is not int or value < 0:  # True is an int too
-        raise ValueError(f"{value!r} is no count")
+        raise ValueError(f"{brief(value)} is no count")
     return value
 
 
 def _settings(value: Any) -> Mapping[str, Any]:
+    for name in ("vectors", "sparse_vectors"):
+        # before each one becomes an object
+        if isinstance(value, dict) and isinstance(value.get(name), dict) and len(value[name]) > MOST_VECTORS:
+            raise ValueError(f"{len(value[name])} {name}, expected at most {MOST_VECTORS}")
     # validated, but kept as it is: the checksum is that of the stored values
-    models.CreateCollection.model_validate(value)
+    settings = models.CreateCollection.model_validate(value)
+    # they are parts of the names of the engine's files
+    for name in (*vector_params(settings), *(settings.sparse_vectors or {})):
+        check_vector_name(name)
     return dict(value)
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"settings: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        return f"settings: {'.'.join(map(str, first['loc']))}: {first['msg']}"[:LONGEST_REASON]
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:LONGEST_REASON]

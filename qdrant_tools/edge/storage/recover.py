@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from qdrant_tools.edge.storage.collection_folder import (
-    COLLECTIONS_FOLDER,
     CollectionFolder,
     Mark,
     clear_mark,
@@ -27,6 +26,7 @@ from qdrant_tools.edge.storage.collection_folder import (
 from qdrant_tools.edge.storage.files import SHARD_CONFIG_FILE, SHARD_FOLDER, FolderLock
 from qdrant_tools.edge.storage.location import refuse_lost_manifest, refuse_older_manifest, resolved
 from qdrant_tools.edge.storage.manifest import MANIFEST_FILE, PREVIOUS_FILE, CollectionEntry, Description, Manifest
+from qdrant_tools.edge.storage.tree import COLLECTIONS_FOLDER, require_plain_root
 from qdrant_tools.errors import LocationError
 
 REPLACED_FILE = "manifest.replaced.json"
@@ -80,6 +80,7 @@ def recover(root: Path | str, *, dry_run: bool = False) -> Recovery:
     root = resolved(root)
     if not any((root / name).exists() for name in (MANIFEST_FILE, PREVIOUS_FILE)) and not list_folders(root):
         raise LocationError(f"no collections at '{root}': check the location")
+    require_plain_root(root)
     lock = FolderLock(root)
     try:
         plan = _Plan(root)
