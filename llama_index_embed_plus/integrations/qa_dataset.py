@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, score_run, texts_by_id
-from qdrant_tools.errors import InputError
+from qdrant_tools.errors import InputError, brief
 from qdrant_tools.files import write_text
 from qdrant_tools.log.records import Feedback, LoggedSearch
 from qdrant_tools.records import Example, Passage, Qrels, Query, ScoredText
@@ -95,12 +95,14 @@ def from_qa_dataset(dataset: QADatasetLike | Mapping[str, Any]) -> QADataset:
     for name, texts in (("queries", queries), ("corpus", corpus)):
         bad = next((key for key, text in texts.items() if not isinstance(text, str) or not text.strip()), None)
         if bad is not None:
-            raise InputError(f"{name}[{bad!r}] is {texts[bad]!r}, expected a non-empty text")
+            raise InputError(f"{name}[{brief(bad)}] is {brief(texts[bad])}, expected a non-empty text")
     for query, ids in relevant.items():
         if query not in queries:
-            raise InputError(f"relevant_docs has the query {query!r}, which is not among the {len(queries)} queries")
+            raise InputError(
+                f"relevant_docs has the query {brief(query)}, which is not among the {len(queries)} queries"
+            )
         if not isinstance(ids, list) or not all(isinstance(passage, str) for passage in ids):
-            raise InputError(f"relevant_docs[{query!r}] is {ids!r}, expected a list of ids")
+            raise InputError(f"relevant_docs[{brief(query)}] is {brief(ids)}, expected a list of ids")
     return QADataset(
         tuple(Query(key, text) for key, text in queries.items()),
         {query: dict.fromkeys(ids, 1) for query, ids in relevant.items()},

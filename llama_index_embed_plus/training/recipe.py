@@ -39,6 +39,7 @@ Does not know: models, what is in the data.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -47,16 +48,21 @@ from typing import Any, get_args, get_type_hints
 
 from llama_index_embed_plus.training.data.augmentation import QueryAugmentation
 from llama_index_embed_plus.training.data.records import Kind
+from llama_index_embed_plus.training.limits import check_whole, is_number
 from llama_index_embed_plus.training.losses.catalogue import LossOptions
 from llama_index_embed_plus.training.proof.proof import ProofSettings
 from llama_index_embed_plus.training.settings import LoraSettings, Projection, TrainSettings
-from qdrant_tools.errors import PlusError, UsageError
+from qdrant_tools.errors import PlusError, UsageError, brief, first_line
+from qdrant_tools.json_files import read_text
 from qdrant_tools.mining.rules import MiningSettings
 
 Table = Mapping[str, Any]
 
 _TABLES = {"lora": LoraSettings, "projection": Projection, "proof": ProofSettings}
 _FORBIDDEN = {"adapter"}
+_MOST_BYTES, _MOST_DOTS = 1 << 17, 200
+"""A recipe of hundreds of stages is smaller."""
+_MOST_STAGES, _MOST_ROUNDS, _LONGEST_NAME = 100, 100, 100
 _STAGE_KEYS = ("name", "data", "kind", "score_range", "rounds", "mine", "augment")
 _RECIPE_KEYS = ("base", "passages", "heldout", "dev", "stage")
 
@@ -86,8 +92,10 @@ class StagePlan:
     augmentation: QueryAugmentation | None = None
 
     def __post_init__(self) -> None:
-        if not self.name or not all(letter.isalnum() or letter in "-_" for letter in self.name):
-            raise UsageError(f"name is {self.name!r}, expected letters, digits, - and _")
+        # a name becomes one of a folder
+        if not re.fullmatch(rf"[\w-]{{1,{_LONGEST_NAME}}}", self.name):
+            raise UsageError(f"name is {brief(self.name)}, expected letters, digits, - and _, at most {_LONGEST_NAME}")
+        check_whole("rounds", self.rounds, least=-(10**9), most=_MOST_ROUNDS)
         if self.rounds < 1 or (self.rounds > 1 and self.mining is None):
             raise UsageError(f"rounds is {self.rounds}, expected at least 1, and more only with mine = {{...}}")
         if self.settings.method == "adapter":
@@ -108,8 +116,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
-        if not names or len(set(names)) < len(names):
-            raise UsageError(f"the stages are {names}, expected at least one, each with a name of its own")
+        if not names or len(set(names)) < len(names) or len(names) > _MOST_STAGES:
+            expected = f"at least one and at most {_MOST_STAGES}, each with a name of its own"
+            raise UsageError(f"the stages are {brief(names)}, expected {expected}")
         if (self.held_out or self.dev) and self.passages is None:
             raise UsageError("held-out queries need passages to search: name the file in passages")
 
@@ -118,11 +127,22 @@ def read_recipe(path: str | Path) -> Recipe:
     """Read a TOML recipe. Raises UsageError naming the file and the place of what is wrong."""
     file = Path(path)
     try:
-        table = tomllib.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        text = read_text(file, most=_MOST_BYTES, error=UsageError)
+        # tomllib takes quadratic time for a key of many parts
+        if max(map(_dots_of, text.splitlines()), default=0) > _MOST_DOTS:
+            raise UsageError(f"{file} has a line with more than {_MOST_DOTS} dots: this is no recipe")
+        table = tomllib.loads(text)
+    except UsageError:
+        raise
+    # ValueError also for a number of more than 4,300 digits; RecursionError for a depth beyond Python's stack
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise UsageError(f"recipe {file} cannot be read ({reason}): expected a TOML file") from error
     return _Reader(file).recipe(table)
+
+
+def _dots_of(line: str) -> int:
+    return line.count(".")
 
 
 class _Reader:
@@ -136,8 +156,8 @@ class _Reader:
         self.check_keys(table, "", (*_RECIPE_KEYS, *sorted(names)))
         shared = {key: value for key, value in table.items() if key in names}
         stages = table.get("stage", [])
-        if not isinstance(stages, list):
-            raise self.error("stage", f"is {stages!r}, expected [[stage]] tables")
+        if not isinstance(stages, list) or len(stages) > _MOST_STAGES:
+            raise self.error("stage", f"is {brief(stages)}, expected up to {_MOST_STAGES} [[stage]] tables")
         plans = tuple(self.stage(row, f"stage {i}", shared) for i, row in enumerate(stages, start=1))
         passages = self.existing(table, "", "passages") if "passages" in table else None
         held_out, dev = (self.query_files(table[key], key) if key in table else None for key in ("heldout", "dev"))
@@ -147,7 +167,7 @@ class _Reader:
 
     def stage(self, row: Any, where: str, shared: Table) -> StagePlan:
         if not isinstance(row, Mapping):
-            raise self.error(where, f"is {row!r}, expected a table")
+            raise self.error(where, f"is {brief(row)}, expected a table")
         names = {field.name for field in fields(TrainSettings)} - _FORBIDDEN
         self.check_keys(row, where, (*_STAGE_KEYS, *sorted(names)))
         for key in ("name", "data"):
@@ -156,7 +176,7 @@ class _Reader:
         settings = self.settings({**shared, **{key: value for key, value in row.items() if key in names}}, where)
         kind = self.typed(row, where, "kind", str) if "kind" in row else None
         if kind is not None and kind not in get_args(Kind):
-            raise self.error(f"{where}: kind", f"is {kind!r}, expected one of {', '.join(get_args(Kind))}")
+            raise self.error(f"{where}: kind", f"is {brief(kind)}, expected one of {', '.join(get_args(Kind))}")
         with self.at(where):
             return StagePlan(
                 name=self.typed(row, where, "name", str),
@@ -184,20 +204,21 @@ class _Reader:
     def built(self, kind: type[Any], values: Any, where: str) -> Any:
         """A settings value from a table: keys and types checked against its fields, lists become tuples."""
         if not isinstance(values, Mapping):
-            raise self.error(where, f"is {values!r}, expected a table")
+            raise self.error(where, f"is {brief(values)}, expected a table")
         hints = get_type_hints(kind)
         self.check_keys(values, where, tuple(hints))
         # frozen settings hold tuples, TOML has lists
         arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         for key, value in arguments.items():
             if not _fits(value, hints[key]):
-                raise self.error(f"{where}: {key}" if where else key, f"is {value!r}, expected {_named(hints[key])}")
+                what = f"is {brief(value)}, expected {_named(hints[key])}"
+                raise self.error(f"{where}: {key}" if where else key, what)
         with self.at(where):
             return kind(**arguments)
 
     def query_files(self, row: Any, where: str) -> QueryFiles:
         if not isinstance(row, Mapping):
-            raise self.error(where, f"is {row!r}, expected a table with queries and qrels")
+            raise self.error(where, f"is {brief(row)}, expected a table with queries and qrels")
         self.check_keys(row, where, ("queries", "qrels"))
         return QueryFiles(self.existing(row, where, "queries"), self.existing(row, where, "qrels"))
 
@@ -206,29 +227,29 @@ class _Reader:
         if score_range is None:
             return None
         match score_range:
-            case [int() | float() as lowest, int() | float() as highest]:
+            case [lowest, highest] if is_number(lowest) and is_number(highest):
                 return float(lowest), float(highest)
             case _:
-                what = f"is {score_range!r}, expected two numbers, the lowest and the highest"
+                what = f"is {brief(score_range)}, expected two numbers, the lowest and the highest"
                 raise self.error(f"{where}: score_range", what)
 
     def existing(self, row: Table, where: str, key: str) -> Path:
         path: Path = self.file.parent / self.typed(row, where, key, str)
-        if not path.exists():
-            raise self.error(f"{where}: {key}" if where else key, f"names {path}, which does not exist")
+        if not _is_there(path):
+            raise self.error(f"{where}: {key}" if where else key, f"names {str(path)[:300]}, which does not exist")
         return path
 
     def typed(self, row: Table, where: str, key: str, kind: type[Any]) -> Any:
         value = row.get(key)
         if not isinstance(value, kind) or isinstance(value, bool):  # True is an int
             expected = {str: "a text", int: "a whole number"}[kind]
-            raise self.error(f"{where}: {key}" if where else key, f"is {value!r}, expected {expected}")
+            raise self.error(f"{where}: {key}" if where else key, f"is {brief(value)}, expected {expected}")
         return value
 
     def check_keys(self, row: Table, where: str, known: tuple[str, ...]) -> None:
         for key in row:
             if key not in known:
-                raise self.error(where, f"has an unknown key {key!r}, expected one of {', '.join(known)}")
+                raise self.error(where, f"has an unknown key {brief(key)}, expected one of {', '.join(known)}")
 
     def error(self, where: str, what: str) -> UsageError:
         return UsageError(f"{self.file}: {where or 'the recipe'} {what}")
@@ -259,6 +280,13 @@ def with_base(recipe: Recipe, base: str | None) -> Recipe:
     return recipe if base is None else replace(recipe, base=base)
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a TOML value is of the kind that a field wants. Literals and tables check themselves."""
     # a union `A | B` has arguments and no `__origin__`; Literal and tuple[...] have both
@@ -270,6 +298,9 @@ def _fits(value: Any, hint: Any) -> bool:
             return True
         if origin is int and isinstance(value, bool):
             continue
+        if origin is tuple and isinstance(value, tuple):
+            # tuple[str, ...]: all of one kind
+            return all(_fits(each, get_args(alternative)[0]) for each in value)
         if not isinstance(origin, type) or isinstance(value, origin):
             return True
     return False

@@ -7,13 +7,13 @@ loaded. Does not know: models, data, devices.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from llama_index_embed_plus.encoders.adapter import MAPS, AdapterKind
 from llama_index_embed_plus.models.pooling import ACTIVATIONS, POOLING_MODES
 from llama_index_embed_plus.training.data.splits import SAME
+from llama_index_embed_plus.training.limits import LARGEST_SEED, check_number, check_whole, is_number
 from llama_index_embed_plus.training.losses.catalogue import loss_spec
 from llama_index_embed_plus.training.proof.proof import ProofSettings
 from qdrant_tools.errors import UsageError
@@ -23,6 +23,9 @@ Precision = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 Source = Literal["in_batch", "mined", "collection"]
 SOURCES: tuple[Source, ...] = ("in_batch", "mined", "collection")
+MOST_ROWS = 1_000_000_000
+MOST_WIDE = 65_536
+_MOST_NAMES = 1000
 RATES = {"full": 3e-4, "low_rank": 1e-3, "orthogonal": 1e-4, "mlp": 1e-3}
 """Learning rates that suit the kinds."""
 
@@ -61,24 +64,18 @@ class AdapterSettings:
     def __post_init__(self) -> None:
         if self.kind not in MAPS:
             raise UsageError(f"adapter kind is {self.kind!r}, expected one of {', '.join(MAPS)}")
-        for name in (
-            "width",
-            "batch_size",
-            "max_epochs",
-            "patience",
-            "sampled",
-            "max_stored_vectors",
-            "max_validation",
-        ):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}, expected at least 1")
+        check_whole("width", self.width, most=MOST_WIDE)
+        for name in ("batch_size", "max_epochs", "patience"):
+            check_whole(name, getattr(self, name))
+        for name in ("sampled", "max_stored_vectors", "max_validation"):
+            check_whole(name, getattr(self, name), most=MOST_ROWS)
+        check_whole("seed", self.seed, least=0, most=LARGEST_SEED)
         for name in ("temperature", "rate"):
-            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):  # `not >` refuses NaN too
-                shown = "learning_rate" if name == "rate" else name
-                raise UsageError(f"{shown} is {getattr(self, name)}, expected a number above 0")
-        if not self.weight_decay >= 0:  # so that NaN is refused too
-            raise UsageError(f"weight_decay is {self.weight_decay}, expected 0 or more")
-        if not 0 < self.validation_share < 1:
+            check_number("learning_rate" if name == "rate" else name, getattr(self, name))
+        check_number("weight_decay", self.weight_decay, above_zero=False)
+        if not is_number(self.same_passage_similarity):
+            raise UsageError(f"same_passage_similarity is {self.same_passage_similarity!r}, expected a cosine")
+        if not (is_number(self.validation_share) and 0 < self.validation_share < 1):
             raise UsageError(f"validation_share is {self.validation_share}, expected a share between 0 and 1")
         if not self.negatives or set(self.negatives) - set(SOURCES):
             raise UsageError(f"negatives is {self.negatives!r}, expected some of {', '.join(SOURCES)}")
@@ -109,9 +106,12 @@ class LoraSettings:
     merge: bool = True
 
     def __post_init__(self) -> None:
-        _at_least_one("lora", rank=self.rank, alpha=self.alpha)
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"lora dropout is {self.dropout}, expected a share from 0 up to, not including, 1")
+        check_whole("rank of lora", self.rank, most=MOST_WIDE)
+        check_whole("alpha of lora", self.alpha)
+        if len(self.targets) > _MOST_NAMES:
+            raise UsageError(f"lora targets are {len(self.targets)} names, expected at most {_MOST_NAMES}")
+        if not (is_number(self.dropout) and 0 <= self.dropout < 1):
+            raise UsageError(f"lora dropout is {self.dropout!r}, expected a share from 0 up to, not including, 1")
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Projection:
     activation: str = "identity"
 
     def __post_init__(self) -> None:
-        _at_least_one("projection", dimension=self.dimension)
+        check_whole("dimension of projection", self.dimension, most=MOST_WIDE)
         if self.activation not in ACTIVATIONS:
             raise UsageError(f"activation is {self.activation!r}, expected one of {', '.join(ACTIVATIONS)}")
 
@@ -182,21 +182,23 @@ class TrainSettings:
     def __post_init__(self) -> None:
         loss_spec(self.loss)
         _one_of(method=(self.method, Method), precision=(self.precision, Precision), schedule=(self.schedule, Schedule))
-        _at_least_one(
-            "training",
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            accumulation=self.accumulation,
-            tokens_at_once=self.tokens_at_once,
-            max_tokens=self.max_tokens,
-        )
-        if self.learning_rate is not None and not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise UsageError(f"learning_rate is {self.learning_rate}, expected a number above 0")
-        if not 0 <= self.warmup_share < 1:
-            raise UsageError(f"warmup_share is {self.warmup_share}, expected a share from 0 up to, not including, 1")
-        for name in ("weight_decay", "max_gradient", "negatives", "checkpoint_every"):
-            if not getattr(self, name) >= 0:  # so that NaN is refused too
-                raise UsageError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        for name in ("epochs", "batch_size", "accumulation"):
+            check_whole(f"{name} of training", getattr(self, name))
+        check_whole("tokens_at_once of training", self.tokens_at_once, most=MOST_ROWS)
+        check_whole("max_tokens of training", self.max_tokens)
+        if self.learning_rate is not None:
+            check_number("learning_rate", self.learning_rate)
+        if not (is_number(self.warmup_share) and 0 <= self.warmup_share < 1):
+            raise UsageError(f"warmup_share is {self.warmup_share!r}, expected a share from 0 up to, not including, 1")
+        for name in ("weight_decay", "max_gradient"):
+            check_number(name, getattr(self, name), above_zero=False)
+        for name in ("negatives", "checkpoint_every"):
+            check_whole(name, getattr(self, name), least=0, most=MOST_ROWS)
+        check_whole("seed", self.seed, least=0, most=LARGEST_SEED)
+        if self.leak_similarity is not None and not is_number(self.leak_similarity):
+            raise UsageError(f"leak_similarity is {self.leak_similarity!r}, expected a cosine")
+        if len(self.pooling_modes or ()) > _MOST_NAMES:
+            raise UsageError(f"pooling has {len(self.pooling_modes or ())} modes, expected at most {_MOST_NAMES}")
         unknown = [mode for mode in self.pooling_modes or () if mode not in POOLING_MODES]
         if unknown:
             raise UsageError(f"pooling is {unknown[0]!r}, expected one of {', '.join(POOLING_MODES)}")
@@ -222,9 +224,3 @@ def _one_of(**given: tuple[str, Any]) -> None:
     for name, (value, kind) in given.items():
         if value not in get_args(kind):
             raise UsageError(f"{name} is {value!r}, expected one of {', '.join(get_args(kind))}")
-
-
-def _at_least_one(what: str, **values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise UsageError(f"{name} of {what} is {value}, expected at least 1")

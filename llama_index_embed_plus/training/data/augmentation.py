@@ -14,7 +14,8 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from qdrant_tools.errors import InputError, UsageError
+from llama_index_embed_plus.training.limits import LARGEST_SEED, check_whole, is_number
+from qdrant_tools.errors import InputError, UsageError, brief
 from qdrant_tools.records import Example
 
 WordChange = Literal["delete", "crop"]
@@ -78,10 +79,10 @@ class QueryAugmentation:
     def __post_init__(self) -> None:
         if self.words not in get_args(WordChange):
             raise UsageError(f"words is {self.words!r}, expected one of {', '.join(get_args(WordChange))}")
-        if not 0 < self.share < 1:
-            raise UsageError(f"share is {self.share}, expected a share between 0 and 1")
-        if self.copies < 1:
-            raise UsageError(f"copies is {self.copies}, expected at least 1")
+        if not (is_number(self.share) and 0 < self.share < 1):
+            raise UsageError(f"share is {brief(self.share)}, expected a share between 0 and 1")
+        check_whole("copies", self.copies, most=1000)
+        check_whole("seed", self.seed, least=0, most=LARGEST_SEED)
 
     def apply(self, examples: Iterable[Example]) -> list[Example]:
         """Return the examples, each followed by its copies with another query, of the same weight in sum.
@@ -114,7 +115,7 @@ def _augmented(text: str, augmentation: Augmentation, seed: int) -> str:
     random = np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
     augmented = augmentation(text, random)
     if not isinstance(augmented, str) or not augmented.strip():
-        raise InputError(f"the augmentation made {augmented!r} of {text!r:.60}, expected a text")
+        raise InputError(f"the augmentation made {brief(augmented)} of {brief(text)}, expected a text")
     return augmented
 
 

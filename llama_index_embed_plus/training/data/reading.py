@@ -16,13 +16,12 @@ sentence_2, or text1 and text2. NLI: an entailment is a positive of its premise,
 without a gold label ("-", -1), neutral ones, and premises without an entailment are left out and counted. A JSON file
 is a list of such rows, or LlamaIndex's `EmbeddingQAFinetuneDataset`. A TSV file knows no quotes.
 
-Guarantees: every row is read or the file is refused, with its name and the line. Does not know: losses, models.
+Guarantees: every row is read or the file is refused, with its name and the line, before anything is trained; a refusal
+takes little memory, whatever the file holds. Does not know: losses, models.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,11 +37,19 @@ from llama_index_embed_plus.training.data.records import (
     TrainingRow,
     passage_of,
 )
-from qdrant_tools.errors import InputError, UsageError
+from llama_index_embed_plus.training.limits import is_number
+from qdrant_tools.errors import InputError, UsageError, brief
 from qdrant_tools.files import Row, read_lines, read_rows
+from qdrant_tools.files import listed as shortlist
+from qdrant_tools.json_files import parse_json, read_text
 from qdrant_tools.records import Example, ScoredText
+from qdrant_tools.validation import checked_text, number_in
 
 Fields = Mapping[str, Any]
+
+LONGEST_TEXT = 1_000_000
+"""Characters of one text: a tokenizer takes some hundred bytes for each of its tokens, before it cuts."""
+_MOST_VALUES = 1_000_000
 
 
 def value_of(fields: Fields, aliases: Sequence[str]) -> Any:
@@ -70,21 +77,20 @@ def numbered(fields: Fields, name: str, check: Callable[[Any, str], Any]) -> Ite
 
 
 def as_text(value: Any, name: str) -> str:
-    """Return `value` if it is a text that says something."""
+    """Return `value` if it is a text that says something, and that a tokenizer can read in moderate memory."""
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"the field {name!r} is {value!r}, expected a text")
-    return value
+        raise InputError(f"the field {brief(name)} is {brief(value)}, expected a text")
+    if len(value) > LONGEST_TEXT:
+        raise InputError(f"the field {brief(name)} has {len(value):,} characters, expected at most {LONGEST_TEXT:,}")
+    return checked_text(f"the field {brief(name)}", value)
 
 
 def as_number(value: Any, name: str) -> float:
-    """Return `value` as a finite number."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise InputError(f"the field {name!r} is {value!r}, expected a number")
-    return number
+    """Return `value`, a number or the text of one, as a finite number."""
+    number = number_in(value) if isinstance(value, str) else value
+    if not is_number(number):
+        raise InputError(f"the field {brief(name)} is {brief(value)}, expected a number")
+    return float(number)
 
 
 def as_weight(value: Any) -> float:
@@ -97,7 +103,7 @@ def as_weight(value: Any) -> float:
 
 def listed(fields: Fields) -> str:
     """Return the names of the fields, for a message."""
-    return ", ".join(map(str, fields)) if isinstance(fields, Mapping) else repr(fields)
+    return shortlist(map(str, fields)) if isinstance(fields, Mapping) else brief(fields)
 
 
 _QUERY, _POSITIVE = ("query", "anchor", "question"), ("positive", "passage", "answer")
@@ -122,7 +128,7 @@ def read_training_data(
     file = Path(path)
     if kind is not None and kind not in get_args(Kind):
         raise UsageError(f"kind is {kind!r}, expected one of {', '.join(get_args(Kind))}")
-    if score_range is not None and not score_range[0] < score_range[1]:
+    if score_range is not None and not (all(map(is_number, score_range)) and score_range[0] < score_range[1]):
         raise UsageError(f"score_range is {score_range}, expected the lowest and the highest score")
     if file.suffix == ".json":
         content = _json(file)
@@ -167,7 +173,7 @@ class _Reader:
                 return _distilled(fields)
             case "labelled texts":
                 # labels are words or numbers: their texts are numbered in the order in which they come
-                label = self.classes.setdefault(str(value_of(fields, _LABEL)), len(self.classes))
+                label = self.classes.setdefault(str(_label(fields)), len(self.classes))
                 return LabelledText(text_of(fields, ("text",)), label)
             case _:
                 return text_of(fields, ("text",))
@@ -192,7 +198,7 @@ class _Reader:
 def kind_of(fields: Fields) -> Kind:
     """Return what a row with these fields is. Raises InputError if nothing is made of them."""
     if not isinstance(fields, Mapping):
-        raise InputError(f"is {fields!r:.60}, expected an object with fields")
+        raise InputError(f"is {brief(fields)}, expected an object with fields")
     has = {name for name in fields if fields[name] not in (None, "")}
     if "positives" in has:
         return "examples"
@@ -202,7 +208,7 @@ def kind_of(fields: Fields) -> Kind:
         taught = any(name.startswith(("margin", "negative_score")) for name in has)
         return "distillation" if taught else "triplets"
     if has & set(_FIRST) and has & set(_SECOND):
-        named = next((str(fields[name]).lower() for name in _LABEL if name in has), "")
+        named = next((str(_label(fields)).lower() for name in _LABEL if name in has), "")
         # a label 0, 1 or 2 is one of inference only beside a premise; else it is a score
         is_nli = named and ("premise" in has or named in _NLI)
         return "nli" if is_nli else "scored pairs"
@@ -212,11 +218,16 @@ def kind_of(fields: Fields) -> Kind:
 
 
 def _example(fields: Fields) -> Example:
-    example = Example.from_row(fields)
-    texts = (example.query, *(text.text for text in (*example.positives, *example.negatives)))
-    if not all(text.strip() for text in texts):
-        raise InputError("a text is empty")
-    return Example(example.query, example.positives, example.negatives, as_weight(example.weight))
+    example = _checked(Example.from_row(fields))
+    return replace(example, weight=as_weight(example.weight))
+
+
+def _checked(example: Example) -> Example:
+    as_text(example.query, "query")
+    for passage in (*example.positives, *example.negatives):
+        as_text(passage.text, "text")
+        checked_text("the field 'id'", passage.id)
+    return example
 
 
 def _distilled(fields: Fields) -> Distilled:
@@ -224,18 +235,26 @@ def _distilled(fields: Fields) -> Distilled:
     margins = tuple(numbered(fields, "margin", as_number))
     if not margins:
         best = as_number(value_of(fields, ("positive_score",)), "positive_score")
-        margins = tuple(best - score for score in numbered(fields, "negative_score", as_number))
+        # a difference of two finite numbers may be none
+        margins = tuple(as_number(best - score, "margin") for score in numbered(fields, "negative_score", as_number))
     if not negatives or len(margins) != len(negatives):
         raise InputError(f"has {len(negatives)} negatives and {len(margins)} scores of them")
     return Distilled(text_of(fields, _QUERY), text_of(fields, _POSITIVE), negatives, margins)
 
 
 def _nli_label(fields: Fields) -> int:
-    value = str(value_of(fields, _LABEL)).strip().lower()
+    value = str(_label(fields)).strip().lower()
     label = _NLI.get(value, value)
     if label not in (-1, 0, 1, 2) and label not in ("-1", "0", "1", "2"):
-        raise InputError(f"the label is {value!r}, expected one of {', '.join(_NLI)}, or 0, 1, 2, -1")
+        raise InputError(f"the label is {brief(value)}, expected one of {', '.join(_NLI)}, or 0, 1, 2, -1")
     return int(label)
+
+
+def _label(fields: Fields) -> str | int | float:
+    value = value_of(fields, _LABEL)
+    if not isinstance(value, (str, int, float)):
+        raise InputError(f"the label is {brief(value)}, expected a word or a number")
+    return value
 
 
 def _nli_examples(rows: Sequence[tuple[str, str, int]]) -> TrainingData:
@@ -254,7 +273,7 @@ def _nli_examples(rows: Sequence[tuple[str, str, int]]) -> TrainingData:
 
 def _qa(file: Path, content: Mapping[str, Any]) -> TrainingData:
     try:
-        return TrainingData("examples", tuple(from_qa_dataset(content).examples()))
+        return TrainingData("examples", tuple(map(_checked, from_qa_dataset(content).examples())))
     except InputError as error:
         raise InputError(f"{file} is not an EmbeddingQAFinetuneDataset: {error}") from error
 
@@ -278,13 +297,15 @@ def _listed(file: Path, content: Any) -> Iterator[Row]:
 
 def _json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))  # a byte order mark is not JSON
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}: not JSON: {error}") from error
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        text = read_text(file)
+    except FileNotFoundError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from error
+    except InputError as error:
+        raise InputError(f"{error}; JSON is read at once, so larger data goes into .jsonl, a row per line") from error
+    # each value takes some hundred bytes, however short it is written
+    if text.count(",") + text.count("[") + text.count("{") > _MOST_VALUES:
+        raise InputError(f"{file} holds more than {_MOST_VALUES:,} values: write it as .jsonl, a row per line")
+    return parse_json(text, str(file))
 
 
 _ROWS: dict[str, Callable[[Path], Iterator[Row]]] = {

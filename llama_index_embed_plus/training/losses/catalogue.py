@@ -10,13 +10,13 @@ UsageError when the loss is built. Does not know: torch, models.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from qdrant_tools.errors import UsageError
+from llama_index_embed_plus.training.limits import check_number, check_whole
+from qdrant_tools.errors import UsageError, brief
 
 Shape = Literal["ranking", "triplets", "labelled pairs", "scored pairs", "distillation", "labelled texts", "texts"]
 """What the rows of a data set are:
@@ -253,6 +253,8 @@ LOSSES: Mapping[str, LossSpec] = _table(
 """Name -> spec, in the order of the documentation."""
 
 
+_MOST_DIMS = 100
+
 Distance = Literal["cosine", "euclidean"]
 MarginKind = Literal["absolute", "relative"]
 
@@ -296,18 +298,34 @@ class LossOptions:
             _above_zero(name, getattr(self, name))
         if self.temperature is not None and self.scale is not None:
             raise UsageError(f"temperature {self.temperature} and scale {self.scale} are both given: give one")
-        if self.margin is not None and not (math.isfinite(self.margin) and self.margin >= 0):
-            raise UsageError(f"margin is {self.margin}, expected 0 or more")
+        if self.tokens_at_once is not None:
+            check_whole("tokens_at_once", self.tokens_at_once, most=1_000_000_000)
+        if self.margin is not None:
+            check_number("margin", self.margin, above_zero=False)
+        for name in ("symmetric", "gather_across_devices"):
+            if getattr(self, name) not in (None, False, True):
+                raise UsageError(f"{name} is {brief(getattr(self, name))}, expected true or false")
+        if self.teacher is not None and not isinstance(self.teacher, (str, Path)):
+            raise UsageError(f"teacher is {brief(self.teacher)}, expected a folder or the name of a cross-encoder")
+        if isinstance(self.guide, (bool, int, float, list, dict)):
+            raise UsageError(f"guide is {brief(self.guide)}, expected a model, or its folder or name")
         for name, kind in (("margin_kind", MarginKind), ("distance", Distance)):
             value = getattr(self, name)
             if value is not None and value not in get_args(kind):
-                raise UsageError(f"{name} is {value!r}, expected one of {', '.join(get_args(kind))}")
+                raise UsageError(f"{name} is {brief(value)}, expected one of {', '.join(get_args(kind))}")
         self._check_dims()
 
     def _check_dims(self) -> None:
+        for name in ("dims", "dim_weights"):
+            values = getattr(self, name)
+            if values is not None and (not isinstance(values, tuple) or len(values) > _MOST_DIMS):
+                raise UsageError(f"{name} is {brief(values)}, expected a list of at most {_MOST_DIMS} numbers")
+        for dim in self.dims or ():
+            if not isinstance(dim, int) or isinstance(dim, bool):
+                raise UsageError(f"dims is {brief(self.dims)}, expected different whole numbers from 1 on")
         # the default of `min` refuses an empty tuple too
         if self.dims is not None and (min(self.dims, default=0) < 1 or len(set(self.dims)) < len(self.dims)):
-            raise UsageError(f"dims is {self.dims}, expected different whole numbers from 1 on")
+            raise UsageError(f"dims is {brief(self.dims)}, expected different whole numbers from 1 on")
         if self.dim_weights is not None and len(self.dim_weights) != len(self.dims or ()):
             raise UsageError(f"dim_weights has {len(self.dim_weights)} numbers for {len(self.dims or ())} dims")
         for weight in self.dim_weights or ():
@@ -322,7 +340,7 @@ class LossOptions:
         """
         unknown = sorted(set(options) - {field.name for field in fields(cls)})
         if unknown:
-            raise UsageError(f"loss option {unknown[0]!r} is unknown, expected one of {', '.join(_names(cls))}")
+            raise UsageError(f"loss option {brief(unknown[0])} is unknown, expected one of {', '.join(_names(cls))}")
         taken = loss_spec(name).takes
         # `options` last: what a person wrote wins
         made = cls(**{**{key: value for key, value in run.items() if key in taken}, **options})
@@ -348,7 +366,7 @@ class LossOptions:
 def loss_spec(name: str) -> LossSpec:
     """Return what is known about the loss `name`. Raises UsageError if there is none."""
     if name not in LOSSES:
-        raise UsageError(f"loss is {name!r}, expected one of {', '.join(LOSSES)}")
+        raise UsageError(f"loss is {brief(name)}, expected one of {', '.join(LOSSES)}")
     return LOSSES[name]
 
 
@@ -357,5 +375,5 @@ def _names(options: type[LossOptions]) -> list[str]:
 
 
 def _above_zero(name: str, value: float | None) -> None:
-    if value is not None and not (math.isfinite(value) and value > 0):
-        raise UsageError(f"{name} is {value}, expected a number above 0")
+    if value is not None:
+        check_number(name, value)

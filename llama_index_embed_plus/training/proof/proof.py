@@ -33,6 +33,7 @@ from llama_index_embed_plus.evaluate.retrieval.comparison import (
     worsened,
 )
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
+from llama_index_embed_plus.training.limits import LARGEST_SEED, check_number, check_whole
 from llama_index_embed_plus.training.proof.corpus import SearchCorpus, general_passages
 from llama_index_embed_plus.training.proof.forgetting import (
     Forgetting,
@@ -69,10 +70,13 @@ class ProofSettings:
     queries are often private."""
 
     def __post_init__(self) -> None:
-        if min(self.k, self.min_queries, self.max_passages) < 1 or min(self.margin, self.forgetting_margin) < 0:
-            raise UsageError(f"{self}: expected k, min_queries and max_passages above 0, margins of at least 0")
-        if self.known_items < 0:
-            raise UsageError(f"known_items is {self.known_items}, expected a number of items, or 0 for no check")
+        check_whole("k", self.k, most=10_000)
+        for name in ("min_queries", "max_passages"):
+            check_whole(name, getattr(self, name), most=1_000_000_000)
+        check_whole("known_items", self.known_items, least=0)
+        check_whole("seed", self.seed, least=0, most=LARGEST_SEED)
+        for name in ("margin", "forgetting_margin"):
+            check_number(name, getattr(self, name), above_zero=False)
 
 
 @dataclass(frozen=True)
