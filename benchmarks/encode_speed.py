@@ -49,7 +49,7 @@ from llama_index_embed_plus.encoders.open import BackendName, open_encoder
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
 from llama_index_embed_plus.export.export import export_onnx
 from llama_index_embed_plus.export.onnx_writer import GraphWriter
-from llama_index_embed_plus.models.files import resolve
+from llama_index_embed_plus.models.hub import resolve
 
 CALLERS, IN_A_ROW, GEMM_ROWS = 64, 10, 512
 BATCH_SIZES = (4, 8, 16, 32, 64, 128)

@@ -149,7 +149,7 @@ class Bench:
     """One system in this process: what it needs, the clock, and the parts that systems share."""
 
     def __init__(self, arguments: argparse.Namespace, name: str) -> None:
-        from llama_index_embed_plus.models.files import resolve
+        from llama_index_embed_plus.models.hub import resolve
 
         self.arguments, self.name = arguments, name
         self.data, self.work = read_data(arguments), arguments.work

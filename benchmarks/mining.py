@@ -342,7 +342,7 @@ def measure(arguments: argparse.Namespace, work: Work) -> dict[str, dict[str, An
     from sentence_transformers import SentenceTransformer
 
     from llama_index_embed_plus import open_encoder
-    from llama_index_embed_plus.models.files import resolve
+    from llama_index_embed_plus.models.hub import resolve
 
     encoder = open_encoder(int8_build(arguments.model, work.folder) if arguments.int8 else arguments.model)
     found: dict[str, dict[str, Any]] = {}

@@ -32,12 +32,13 @@ def read_text(path: Path, *, most: int = MOST_BYTES, error: type[PlusError] = In
     """
     try:
         with open_regular(path, error) as file:
-            content = file.read(most + 1)
+            # not read at all if it says itself that it is larger; one that grows meanwhile is found by the extra byte
+            content = None if os.fstat(file.fileno()).st_size > most else file.read(most + 1)
     except FileNotFoundError:
         raise
     except OSError as reason:
         raise error(f"cannot read {path}: {reason.strerror}") from reason
-    if len(content) > most:
+    if content is None or len(content) > most:
         raise error(f"{path} is larger than {most:,} bytes: this is no such file")
     try:
         return content.decode("utf-8-sig")
@@ -68,9 +69,16 @@ def read_json(
 
 
 def parse_json(
-    text: str | bytes, where: str, *, most_values: int = MOST_VALUES, error: type[PlusError] = InputError
+    text: str | bytes,
+    where: str,
+    *,
+    most_values: int = MOST_VALUES,
+    unique: bool = False,
+    error: type[PlusError] = InputError,
 ) -> Any:
     """The value of a JSON text; `where` names it in messages.
+
+    unique: Two values under one key are refused; otherwise the last one counts, as everywhere in Python.
 
     Raises:
         `error`: it is no JSON, holds a number of thousands of digits or more than about `most_values` values, or is
@@ -84,7 +92,7 @@ def parse_json(
     if values > most_values:
         raise error(f"{where} holds more than {most_values:,} values: this is no such file")
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_without_repeats if unique else None)
     # ValueError also for a number of more than 4,300 digits; RecursionError for a depth beyond Python's stack
     except (ValueError, RecursionError) as reason:
         raise error(f"{where} is no JSON ({first_line(reason)})") from reason
@@ -100,6 +108,13 @@ def deeper(value: Any, levels: int) -> bool:
         layer = _holders(part for holder in layer for part in (holder.values() if isinstance(holder, dict) else holder))
         levels -= 1
     return bool(layer)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key stands in it twice")
+    return value
 
 
 def _holders(values: Iterable[Any]) -> list[Any]:

@@ -31,9 +31,14 @@ def describe_command(
     show_table(["fact", "value", "from"], rows)
     for build, report in description.builds.items():
         parity = report.get("parity")
-        if isinstance(parity, dict):
-            agreement = f"cosine {parity['cosine_mean']:.5f} in the mean, {parity['cosine_min']:.5f} at worst"
-            say(f"build {build}: {agreement}, against {parity['reference']}")
+        parity = parity if isinstance(parity, dict) else {}
+        mean, worst = parity.get("cosine_mean"), parity.get("cosine_min")
+        # the report may be somebody else's
+        if isinstance(mean, float) and isinstance(worst, float):
+            against = f"against {parity.get('reference')}"
+            say(f"build {build}: cosine {mean:.5f} in the mean, {worst:.5f} at worst, {against}")
+    if description.source:
+        say(f"made from {description.source.get('name')} at revision {description.source.get('revision')}")
     for note in description.notes:
         say(f"note: {note}")
 
@@ -60,6 +65,7 @@ def _row(description: ModelDescription) -> dict[str, Any]:
         "folder": str(description.folder),
         "facts": facts,
         "builds": {name: dict(report) for name, report in description.builds.items()},
+        "source": dict(description.source),
         "notes": list(description.notes),
     }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llama_index_embed_plus.encoders.library_copy import library_copy, opening
 from llama_index_embed_plus.errors import MissingExtraError
-from llama_index_embed_plus.models.files import resolve
+from llama_index_embed_plus.models.hub import resolve
 from qdrant_tools.errors import InputError
 from qdrant_tools.mining.rules import Judge
 

@@ -21,7 +21,8 @@ from llama_index_embed_plus.encoders.text_encoder import Backend, Runtime, TextE
 from llama_index_embed_plus.errors import DamagedModelError, ParityError
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.models.families import family_of
-from llama_index_embed_plus.models.files import read_json, resolve
+from llama_index_embed_plus.models.files import read_json
+from llama_index_embed_plus.models.hub import resolve
 from llama_index_embed_plus.models.spec import EncoderSpec, Overrides, read_spec, space_of
 from llama_index_embed_plus.models.weights import weight_files
 from qdrant_tools.errors import UsageError
@@ -219,6 +220,8 @@ class ModelDescription:
     facts: tuple[ModelFact, ...]
     builds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The builds of an artifact, with the parity report of each."""
+    source: Mapping[str, str] = field(default_factory=dict)
+    """The `name` and `revision` on a hub of what it was made from; empty if nothing says so."""
     notes: tuple[str, ...] = ()
     """What a user should know besides the facts."""
 
@@ -235,7 +238,8 @@ def describe(
     folder, spec = identity.folder, identity.spec
     facts = tuple(ModelFact(name, getattr(spec, name), spec.sources.get(name, _BY_DEFAULT)) for name in _DESCRIBED)
     builds = artifact.read_manifest(folder).builds if artifact.is_artifact(folder) else {}
-    return ModelDescription(folder, identity.space, identity.build, spec, facts, builds, _notes(folder, spec))
+    source, notes = artifact.origin_of(folder), _notes(folder, spec)
+    return ModelDescription(folder, identity.space, identity.build, spec, facts, builds, source, notes)
 
 
 def _notes(folder: Path, spec: EncoderSpec) -> tuple[str, ...]:

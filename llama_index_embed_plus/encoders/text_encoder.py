@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from llama_index_embed_plus.encoders.adapter import QueryAdapter
 from llama_index_embed_plus.encoders.tokens import Ids, Sequences, TokenBatch, Tokenizer, plan_batches
-from llama_index_embed_plus.errors import TextError
+from llama_index_embed_plus.errors import DamagedModelError, TextError
 from llama_index_embed_plus.models.pooling import unit
 from llama_index_embed_plus.models.spec import EncoderSpec
 from qdrant_tools.errors import UsageError
@@ -174,6 +174,11 @@ class TextEncoder:
         vectors = np.empty((len(sequences.ids), self.dimension), np.float32)
         report = _ProgressCounter(progress, sequences.owner, np.bincount(rows, minlength=len(distinct)))
         for batch, embedded in self._embed(sequences.ids, skipped):
+            if embedded.shape != (len(batch), self.dimension):
+                raise DamagedModelError(
+                    f"{self.folder}: the {self.backend.build} build gives {embedded.shape} numbers for {len(batch)} "
+                    f"texts, its files state {self.dimension} for each: export it again"
+                )
             vectors[batch] = embedded
             report(batch)
         # There are more sequences than texts if long texts were split into windows.

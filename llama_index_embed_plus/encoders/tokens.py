@@ -10,7 +10,10 @@ many threads; one text of many megabytes takes no more memory than many short on
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +26,15 @@ from tokenizers.implementations import BertWordPieceTokenizer
 
 from llama_index_embed_plus.errors import DamagedModelError, TextError
 from llama_index_embed_plus.models.files import Settings, settings_of
-from qdrant_tools.errors import NotSupportedError, UsageError
+from qdrant_tools.errors import NotSupportedError, PlusError, UsageError, first_line
 
 Ids = NDArray[np.int32]
 """(t,) token ids."""
 
 _WORDPIECE_FAMILIES = ("bert", "distilbert", "electra")
 """Model types whose old folders hold vocab.txt and no tokenizer.json. One can be made from the other."""
+_PROBES = ("", "Words, 1 or 2.", "a" * 60 + "!", " " * 60 + "!")
+_MOST_GROWTH = 100
 _CHUNK = 4096
 """Texts tokenised at a time. The library's own objects are large; only the ids are kept."""
 _PIECE = 50_000
@@ -66,14 +71,13 @@ class Tokenizer:
     def __init__(self, folder: Path, max_tokens: int, *, lowercase: bool = False, append_eos: bool = False) -> None:
         settings = settings_of(folder, "tokenizer_config.json")
         config = settings_of(folder, "config.json")
+        self.folder = folder
         self._tokenizer = _load(folder, config, settings)
-        # what tokenizer.json saved of padding and truncation would act before ours
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
         if lowercase:  # before the tokenizer's own normalizer, as sentence-transformers lower-cases the text itself
             normalizer, lower = self._tokenizer.normalizer, normalizers.Lowercase()
             self._tokenizer.normalizer = normalizers.Sequence([lower, normalizer]) if normalizer else lower
-        self.opening, self.closing = _frame(self._tokenizer, settings, append_eos)
+        with panics_silenced(folder):
+            self.opening, self.closing = _frame(self._tokenizer, settings, append_eos)
         self.max_tokens = max_tokens
         self.room = max_tokens - len(self.opening) - len(self.closing)
         """How many tokens of prompt and text fit."""
@@ -95,7 +99,7 @@ class Tokenizer:
 
     def windows(self, texts: Sequence[str], *, prompt: str = "") -> Sequences:
         """Make as many sequences per text as it needs, each with the prompt. Neighbours overlap by an eighth."""
-        lead = np.asarray(self._tokenizer.encode(prompt, add_special_tokens=False).ids, np.int32) if prompt else _EMPTY
+        lead = self._body(prompt) if prompt else _EMPTY
         ids: list[Ids] = []
         owner: list[int] = []
         weight: list[int] = []
@@ -117,7 +121,7 @@ class Tokenizer:
 
         As in sentence-transformers, the prompt is tokenised alone and its closing token is not counted.
         """
-        return len(self.opening) + len(self._tokenizer.encode(prompt, add_special_tokens=False).ids) if prompt else 0
+        return len(self.opening) + len(self._body(prompt)) if prompt else 0
 
     def batch(self, sequences: Sequence[Ids], *, prompt_tokens: int = 0) -> TokenBatch:
         """Pad `sequences` to the longest among them.
@@ -136,23 +140,28 @@ class Tokenizer:
     def _bodies(self, texts: Sequence[str], limit: int | None) -> list[Ids]:
         """Return the tokens of each text, without opening and closing ones; a very long text up to about `limit`."""
         if len(texts) == 1 and len(texts[0]) <= _PIECE:  # a single query needs no threads, which cost more than it
-            return [np.asarray(self._tokenizer.encode(texts[0], add_special_tokens=False).ids, np.int32)]
+            return [self._body(texts[0])]
         bodies: list[Ids] = []
         for start in range(0, len(texts), _CHUNK):
             chunk = texts[start : start + _CHUNK]
             # an empty text stands for a long one, so that encodings and texts stay side by side
             short = [text if len(text) <= _PIECE else "" for text in chunk]
             # "fast" leaves out offsets, which nobody reads here
-            encoded = self._tokenizer.encode_batch_fast(short, add_special_tokens=False)
+            with panics_translated(self.folder):
+                encoded = self._tokenizer.encode_batch_fast(short, add_special_tokens=False)
             for text, encoding in zip(chunk, encoded, strict=True):
                 long = len(text) > _PIECE
-                bodies.append(self._long_body(text, limit) if long else np.asarray(encoding.ids, np.int32))
+                bodies.append(self._long_body(text, limit) if long else _ids(encoding.ids))
         return bodies
+
+    def _body(self, text: str) -> Ids:
+        with panics_translated(self.folder):
+            return _ids(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _long_body(self, text: str, limit: int | None) -> Ids:
         parts: list[Ids] = []
         for piece in _pieces(text):
-            parts.append(np.asarray(self._tokenizer.encode(piece, add_special_tokens=False).ids, np.int32))
+            parts.append(self._body(piece))
             # only beyond the limit, so that `cut` still sees that the text does not fit
             if limit is not None and sum(map(len, parts)) > limit:
                 break
@@ -193,6 +202,13 @@ def plan_batches(lengths: Sequence[int], budget: int) -> list[NDArray[np.int64]]
 _EMPTY = np.zeros(0, np.int32)
 
 
+def _ids(ids: list[int]) -> Ids:
+    try:
+        return np.asarray(ids, np.int32)
+    except OverflowError as error:
+        raise DamagedModelError(f"the tokenizer gives word {max(ids)}, which no model has; fetch it again") from error
+
+
 def _pieces(text: str) -> Iterator[str]:
     """Yield parts of a long text, cut before a space if there is one. Their tokens are those of the whole text."""
     start = 0
@@ -208,20 +224,72 @@ def _pieces(text: str) -> Iterator[str]:
 def _load(folder: Path, config: Settings, settings: Settings) -> HfTokenizer:
     path, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
     try:
-        if path.is_file():
-            return HfTokenizer.from_file(str(path))
-        if vocabulary.is_file() and config.text("model_type") in _WORDPIECE_FAMILIES:
-            # transformers' BertTokenizer lower-cases unless a file says otherwise
-            lower = settings.flag("do_lower_case") is not False
-            from_vocabulary: HfTokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=lower)._tokenizer
-            return from_vocabulary
+        with panics_silenced(folder):
+            if path.is_file():
+                tokenizer = HfTokenizer.from_file(str(path))
+            elif vocabulary.is_file() and config.text("model_type") in _WORDPIECE_FAMILIES:
+                # transformers' BertTokenizer lower-cases unless a file says otherwise
+                lower = settings.flag("do_lower_case") is not False
+                tokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=lower)._tokenizer
+            else:
+                raise DamagedModelError(
+                    f"{path} is missing; transformers writes it: "
+                    "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+                )
+            _check_growth(path, tokenizer.normalizer)
+            # what tokenizer.json saved of padding and truncation would act before ours
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+            # patterns are run here for the first time: some work on no text, others never end on this one
+            for probe in _PROBES:
+                tokenizer.encode(probe, add_special_tokens=False)
+            return tokenizer
+    except PlusError:
+        raise
     except Exception as error:  # the tokenizers library raises bare Exception
         raise DamagedModelError(
-            f"{path if path.is_file() else vocabulary} cannot be read ({error}); fetch it again"
+            f"{path if path.is_file() else vocabulary} cannot be read ({first_line(error)}); fetch it again"
         ) from error
-    raise DamagedModelError(
-        f"{path} is missing; transformers writes it: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
-    )
+
+
+def _check_growth(path: Path, normalizer: Any) -> None:
+    """Refuse a normalizer that makes a text many times as long: the library ends the process when memory runs out."""
+    steps = [json.loads(normalizer.__getstate__())] if normalizer is not None else []
+    growth = 1
+    while steps:
+        step = steps.pop()
+        steps += step.get("normalizers") or ()
+        growth *= max(1, len(str(step.get("content") or ""))) * max(1, len(str(step.get("prepend") or "")))
+    if growth > _MOST_GROWTH:
+        raise DamagedModelError(f"{path}: its normalizer makes texts {growth:,} times as long; fetch it again")
+
+
+@contextmanager
+def panics_silenced(folder: Path) -> Iterator[None]:
+    """While a tokenizer is opened: a panic of the library is DamagedModelError, and what it prints is not shown."""
+    # Rust prints a panic to the file descriptor, whatever sys.stderr is
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        with panics_translated(folder):
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@contextmanager
+def panics_translated(folder: Path) -> Iterator[None]:
+    """A panic of the tokenizers library, which is no Exception to Python, becomes DamagedModelError."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise DamagedModelError(
+            f"the tokenizer in {folder} fails ({first_line(error)}); fetch the model again, or use another"
+        ) from error
 
 
 def _frame(tokenizer: HfTokenizer, settings: Settings, append_eos: bool) -> tuple[Ids, Ids]:
@@ -242,7 +310,7 @@ def _frame(tokenizer: HfTokenizer, settings: Settings, append_eos: bool) -> tupl
         opening.insert(0, bos)
     if eos is not None and closing[-1:] != [eos]:
         closing.append(eos)
-    return np.asarray(opening, np.int32), np.asarray(closing, np.int32)
+    return _ids(opening), _ids(closing)
 
 
 def _pad_id(tokenizer: HfTokenizer, settings: Settings, config: Settings) -> int:

@@ -20,17 +20,17 @@ from llama_index_embed_plus.encoders.text_encoder import Runtime, out_of_memory_
 from llama_index_embed_plus.encoders.tokens import TokenBatch
 from llama_index_embed_plus.errors import DamagedModelError, MissingExtraError, ModelError
 from llama_index_embed_plus.models.families import family_of
-from llama_index_embed_plus.models.files import has_lora, lora_base
+from llama_index_embed_plus.models.files import has_lora
+from llama_index_embed_plus.models.lora import lora_base, lora_settings
 from llama_index_embed_plus.models.pooling import ATTENTION, apply_head, pool, unit
 from llama_index_embed_plus.models.spec import EncoderSpec
 from llama_index_embed_plus.models.weights import tensors_of, weight_files
-from qdrant_tools.errors import UsageError, first_line
+from qdrant_tools.errors import PlusError, UsageError, first_line
 from qdrant_tools.records import Vectors
 
 try:
     import torch
     import transformers
-    from huggingface_hub.errors import StrictDataclassError
 except ImportError as error:
     raise MissingExtraError("running a checkpoint with torch", extra="train") from error
 
@@ -147,10 +147,15 @@ def _load_with_lora(inner: Path, *, attention: bool, trust_remote_code: bool) ->
     model = load_transformer(lora_base(inner), attention=attention, trust_remote_code=trust_remote_code)
     try:
         with quiet():
-            model.load_adapter(str(inner), adapter_kwargs={"local_files_only": True})
+            from peft import LoraConfig
+
+            config = LoraConfig(**lora_settings(inner), task_type="FEATURE_EXTRACTION")
+            model.load_adapter(str(inner), peft_config=config)
     except ImportError as error:
         raise MissingExtraError("running a model with its LoRA kept apart", extra="train") from error
-    except (*BAD_CONFIG, OSError) as error:
+    except PlusError:
+        raise
+    except Exception as error:  # odd values end in errors of every kind, deep in peft
         raise DamagedModelError(f"the LoRA in {inner} does not fit its base: {first_line(error)}") from error
     merge_lora(model)
     return model
@@ -192,6 +197,8 @@ def _load(inner: Path, *, attention: bool, trust_remote_code: bool) -> Any:
         config = transformers.AutoConfig.from_pretrained(
             inner, local_files_only=True, trust_remote_code=trust_remote_code
         )
+        # what a file asks for may need another library, which fetches it: see `received`
+        config._attn_implementation = None
         config.use_cache = False  # a decoder would keep keys and values for a next token that never comes
         loader = (
             transformers.AutoModelForTextEncoding if config.model_type in _ENCODER_HALVES else transformers.AutoModel
@@ -207,7 +214,7 @@ def _load(inner: Path, *, attention: bool, trust_remote_code: bool) -> Any:
             # the faster kernels do not return the attention that this pooling reads
             **({"attn_implementation": "eager"} if attention else {}),
         )
-    except (*BAD_CONFIG, OSError) as error:
+    except Exception as error:  # values are checked only where they are used, so odd ones end in errors of every kind
         raise DamagedModelError(f"{inner} cannot be opened by transformers: {first_line(error)}") from error
     # Nothing here reads the pooler, and many checkpoints leave it out.
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))

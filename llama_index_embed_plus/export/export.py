@@ -147,7 +147,8 @@ def export_onnx(
             checks[built.build] = self_check.record(built.backend, built.tokenizer)
         # The manifest comes last: it makes the folder an artifact and holds the hashes of all other files.
         write_json(draft / self_check.FILE, checks)
-        artifact.write_manifest(draft, spec=source.spec, builds=builds, name=source.spec.name)
+        origin = artifact.origin_of(source.folder)
+        artifact.write_manifest(draft, spec=source.spec, builds=builds, name=source.spec.name, source=origin)
     return report
 
 

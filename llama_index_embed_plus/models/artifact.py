@@ -10,8 +10,9 @@
     embed_plus.json          the manifest: format, spec, space, builds, sha256 of every file; written last
 
 Guarantees: a folder without a manifest is not an artifact, so an unfinished one is never taken for a whole one; a file
-that changed since the manifest was written is DamagedModelError naming it; no path in the manifest leads out of the
-folder. Does not know: what is in the other files.
+that changed since the manifest was written, or that it does not list, is DamagedModelError naming it; no path in the
+manifest and no link leads out of the folder; a copy holds no links, and no texts of those on whom the model was tested.
+Does not know: what is in the other files.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -30,9 +31,11 @@ from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.models.config import name_of
 from llama_index_embed_plus.models.config_writer import write_config
 from llama_index_embed_plus.models.files import MANIFEST, Settings, inside, onnx_files, read_json, write_json
+from llama_index_embed_plus.models.hub import source_of
 from llama_index_embed_plus.models.spec import EncoderSpec, read_spec, space_of, weights_of
 from qdrant_tools.errors import UsageError
 from qdrant_tools.files import refuse_link
+from qdrant_tools.trees import copy_tree, files_of
 
 FORMAT = 1
 ADAPTER = "adapter"
@@ -41,6 +44,8 @@ TRAIN_REPORT = "train_report.json"
 _IN_THE_GRAPH = ("pooling", "include_prompt", "head", "normalize", "dimension", "truncate_dim")
 # no .bin and no .py: neither pickles nor code get into a copy
 _COPIED = (".json", ".safetensors", ".txt", ".model", ".md", ".jinja")
+_NOT_OURS = (".git", ".cache", ".gitattributes", ".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini")
+"""What hubs, version control and file managers put beside a model. It is never read, copied or sealed."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class ArtifactManifest:
     builds: Mapping[str, Mapping[str, Any]]
     sha256: Mapping[str, str]
     made_by: Mapping[str, str] = field(default_factory=dict)
+    source: Mapping[str, str] = field(default_factory=dict)
+    """The `name` and `revision` on a hub of what it was made from; empty if that was a folder."""
     format: int = FORMAT
 
 
@@ -80,7 +87,8 @@ def read_manifest(folder: Path) -> ArtifactManifest:
     settings = Settings(folder / MANIFEST, saved)
     spec = EncoderSpec.from_dict(settings.table("spec").values)
     builds = {name: settings.table("builds").table(name) for name in settings.table("builds").values}
-    hashes = {name: settings.table("sha256").text(name) or "" for name in settings.table("sha256").values}
+    sha256, made_by, source = (settings.table(key) for key in ("sha256", "made_by", "source"))
+    hashes = {name: sha256.text(name) or "" for name in sha256.values}
     files = [build.text("file") or "" for build in builds.values()]
     # the folder may come from somebody else
     for name in (*hashes, *files, spec.transformer_path, *(step.path for step in spec.head)):
@@ -89,21 +97,26 @@ def read_manifest(folder: Path) -> ArtifactManifest:
     if space is None or weights is None:
         raise DamagedModelError(f"{folder / MANIFEST} names no space or weights; write the artifact again")
     values = {name: build.values for name, build in builds.items()}
-    return ArtifactManifest(spec, space, weights, values, hashes, settings.table("made_by").values)
+    return ArtifactManifest(spec, space, weights, values, hashes, made_by.values, _texts(source))
 
 
 def verify(folder: Path, files: Iterable[str] | None = None) -> ArtifactManifest:
-    """Compare the named files, or all, with the manifest. DamagedModelError names the first that differs."""
+    """Compare the named files, or all, with the manifest. DamagedModelError names the first that differs.
+
+    A file that the manifest does not list is found in either case.
+    """
     manifest = read_manifest(folder)
+    unlisted = sorted(set(_files(folder)) - set(manifest.sha256))
+    if unlisted:
+        raise DamagedModelError(
+            f"{folder / unlisted[0]} is not part of the artifact: {MANIFEST} does not list it; remove it"
+        )
     for name in sorted(manifest.sha256) if files is None else files:
         path = inside(folder, name)
         if name not in manifest.sha256:
             raise DamagedModelError(f"{path} is not part of the artifact: {MANIFEST} does not list it")
         if not path.is_file():
             raise DamagedModelError(f"{path} is missing; copy the artifact again")
-        # A link in a folder from somebody else could point at any file of this machine.
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise DamagedModelError(f"{path} leads out of the artifact; copy the artifact again without links")
         if hash_file(path) != manifest.sha256[name]:
             raise DamagedModelError(f"{path} is not the file that the manifest lists; copy the artifact again")
     return manifest
@@ -115,6 +128,7 @@ def write_manifest(
     spec: EncoderSpec | None = None,
     builds: Mapping[str, Mapping[str, Any]] | None = None,
     name: str = "",
+    source: Mapping[str, str] | None = None,
 ) -> ArtifactManifest:
     """Describe `folder` as it is: read its spec, name its space, hash every file, and write embed_plus.json last.
 
@@ -122,6 +136,7 @@ def write_manifest(
         spec: How to read the folder. Its files are changed to say so. None: as they say.
         builds: What to record beside the builds of an earlier manifest. `torch-fp32` is always there.
         name: What people call this model. "": the name it had, or the one of its weights if a `spec` is given.
+        source: `origin_of` the model that it was made from. None: as an earlier manifest says.
     """
     # an artifact that gets an adapter keeps its builds and their parity reports
     before = read_manifest(folder) if is_artifact(folder) else None
@@ -134,10 +149,20 @@ def write_manifest(
     recorded = {"torch-fp32": {"file": ""}, **(before.builds if before else {}), **(builds or {})}
     # Hashes come after every other file is in place: what is hashed is what will be opened.
     hashes = {path: hash_file(folder / path) for path in _files(folder)}
-    weights = weights_of(folder, spec)
-    manifest = ArtifactManifest(spec, space_of(folder, spec, weights=weights), weights, recorded, hashes, versions())
+    weights = weights_of(folder, spec, ours=True)
+    space = space_of(folder, spec, weights=weights)
+    origin = source or (before.source if before else {})
+    manifest = ArtifactManifest(spec, space, weights, recorded, hashes, versions(), origin)
     write_json(folder / MANIFEST, {**asdict(manifest), "spec": spec.as_dict()})
     return manifest
+
+
+def origin_of(folder: Path) -> Mapping[str, str]:
+    """Return the `name` and `revision` on a hub that a model comes from: its own, or those of what it was made from."""
+    downloaded = source_of(folder)
+    if downloaded is not None:
+        return asdict(downloaded)
+    return read_manifest(folder).source if is_artifact(folder) else {}
 
 
 def verify_small_files(folder: Path) -> ArtifactManifest:
@@ -195,22 +220,51 @@ def copy_model(source: Path, target: Path, *, spec: EncoderSpec | None = None) -
     """
     # a graph or an adapter fits one spec, and the copy may get another
     left_out = {"onnx", "openvino", ADAPTER}
-    for path in sorted(source.rglob("*")):
-        relative = path.relative_to(source)
-        if (
-            path.suffix in _COPIED
-            and path.name != MANIFEST
-            and path.is_file()
-            and not left_out & set(relative.parts[:-1])
-        ):
-            (target / relative).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target / relative)
+
+    def keep(relative: Path) -> bool:
+        hidden = any(part.startswith(".") for part in relative.parts)
+        ours = relative.name in (MANIFEST, TRAIN_REPORT)
+        return relative.suffix in _COPIED and not hidden and not ours and not left_out & set(relative.parts[:-1])
+
+    copy_tree(source, target, keep=keep, error=DamagedModelError)
+    _carry_report(source, target)
     write_config(target, spec or read_spec(source))
 
 
+def copy_artifact(source: Path, target: Path) -> None:
+    """Copy a verified artifact: the files that its manifest lists, and the manifest. Raises as `verify`."""
+    listed = {Path(name) for name in (*verify(source).sha256, MANIFEST)}
+    copy_tree(source, target, keep=listed.__contains__, error=DamagedModelError)
+    _carry_report(source, target)
+
+
+def _carry_report(source: Path, target: Path) -> None:
+    report = read_json(source, TRAIN_REPORT)
+    if report is not None:
+        write_json(target / TRAIN_REPORT, _without_texts(report))
+
+
+def _without_texts(report: dict[str, Any]) -> dict[str, Any]:
+    """A report of training without the held-out queries, which users typed. Their ids and figures stay."""
+    proof = report.get("proof")
+    if not isinstance(proof, dict):
+        return report
+    changes = {
+        key: [{**row, "text": ""} if isinstance(row, dict) and "text" in row else row for row in proof[key]]
+        for key in ("wins", "losses")
+        if isinstance(proof.get(key), list)
+    }
+    return {**report, "proof": {**proof, **changes}}
+
+
 def check_out(out: Path) -> None:
-    """Refuse an `out` that is a link or holds something other than an artifact: it would be replaced. UsageError."""
+    """Refuse an `out` that is a link, or holds something other than an artifact: it would be replaced.
+
+    Raises UsageError.
+    """
     refuse_link(out, UsageError)
+    if not out.name:
+        raise UsageError(f"{str(out)!r} has no name of its own; give a new folder")
     if out.exists() and not is_artifact(out) and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{str(out)!r} exists and is no artifact; give a new folder")
 
@@ -224,13 +278,12 @@ def draft_folder(out: Path) -> Iterator[Path]:
     check_out(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     # beside `out`, because a rename does not reach another file system
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    draft.chmod(0o755)  # mkdtemp's 0o700 would make the artifact private
+    draft = _fresh(out)
     try:
         yield draft
         # Two renames: for a moment there is neither, but never a mixture of both.
         if out.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+            old = _fresh(out)
             os.replace(out, old / "old")
             os.replace(draft, out)
             shutil.rmtree(old)
@@ -239,6 +292,13 @@ def draft_folder(out: Path) -> Iterator[Path]:
     finally:
         # if all went well the draft has its new name by now, and there is nothing to remove
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _fresh(out: Path) -> Path:
+    """Make a folder of a new name that nobody could guess, with the permissions that the process gives to folders."""
+    folder = out.parent / f".{out.name}-{uuid.uuid4().hex}"
+    folder.mkdir()
+    return folder
 
 
 def hash_file(path: Path) -> str:
@@ -262,5 +322,15 @@ def versions() -> dict[str, str]:
 
 
 def _files(folder: Path) -> list[str]:
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return sorted(path.as_posix() for path in paths if path.name != MANIFEST and not path.name.startswith("."))
+    """The files that belong to an artifact, but for its manifest."""
+    paths = (path.relative_to(folder) for path in files_of(folder, error=DamagedModelError))
+    return [path.as_posix() for path in paths if path != Path(MANIFEST) and not _is_foreign(path)]
+
+
+def _is_foreign(path: Path) -> bool:
+    # "._name": what macOS writes beside each file on other file systems
+    return path.parts[0] in _NOT_OURS or path.name in _NOT_OURS or path.name.startswith("._")
+
+
+def _texts(settings: Settings) -> dict[str, str]:
+    return {name: text for name in settings.values if (text := settings.text(name)) is not None}

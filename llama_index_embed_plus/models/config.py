@@ -50,7 +50,7 @@ _NARROW_WORDS = ("electra", "albert")
 """Families whose word embeddings are narrower than their layers."""
 _PLAIN_TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 """A text goes through the model as it is, and the last layer's states come out."""
-_UNLIMITED = 1_000_000
+MOST_TOKENS = 1_000_000
 """Tokenizers write huge numbers for "no limit"."""
 
 
@@ -221,13 +221,13 @@ def _length(inner: Path, family: Family | None) -> SourcedFields:
     if not stated:
         tokenizer = settings_of(inner, "tokenizer_config.json")
         stated, source = tokenizer.integer("model_max_length"), "tokenizer_config.json"
-    if family is not None and family.max_tokens and (not stated or stated >= _UNLIMITED):
+    if family is not None and family.max_tokens and (not stated or stated >= MOST_TOKENS):
         # a file that says "no limit" counts as silent
         stated, source = family.max_tokens, family.source
     # A longer text would index beyond the position embeddings.
     if not stated or stated > positions:
         stated, source = positions, "config.json (max_position_embeddings)"
-    if stated >= _UNLIMITED:
+    if stated >= MOST_TOKENS:
         stated, source = 512, "assumed: no file states a longest input"
     return {
         "max_tokens": (int(stated), source),
@@ -255,7 +255,7 @@ def positions_of(inner: Path) -> int:
     config = settings_of(inner, "config.json")
     positions = config.integer("max_position_embeddings") or config.integer("n_positions") or 0
     if positions <= 0:  # XLNet writes -1
-        return _UNLIMITED
+        return MOST_TOKENS
     return positions - 2 if config.text("model_type") in _POSITIONS_FROM_2 else positions
 
 

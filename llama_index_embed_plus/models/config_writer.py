@@ -11,13 +11,12 @@ without them.
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from llama_index_embed_plus.models.config import LEGACY_POOLING, WIDTHS, read_config
-from llama_index_embed_plus.models.files import inside, modules_of, read_json, write_json
+from llama_index_embed_plus.models.files import inside, module_rows, modules_of, read_json, write_json
 from llama_index_embed_plus.models.pooling import ATTENTION
 from llama_index_embed_plus.models.spec import EncoderSpec
 
@@ -47,7 +46,8 @@ def write_config(folder: Path, spec: EncoderSpec) -> None:
 def _write_modules(folder: Path, spec: EncoderSpec) -> None:
     """Write modules.json if it is missing. It ends in Normalize exactly if vectors are normalised."""
     path = folder / "modules.json"
-    rows = json.loads(path.read_text("utf-8")) if path.is_file() else []
+    before = [{"path": name, "type": kind} for kind, name in module_rows(folder)] if path.is_file() else []
+    rows = list(before)
     kinds = [kind for kind, _ in modules_of(folder)]
     if not rows:  # a plain transformers folder becomes one of sentence-transformers
         rows = [{"path": "", "type": _MODULE_TYPE + "Transformer"}]
@@ -59,12 +59,12 @@ def _write_modules(folder: Path, spec: EncoderSpec) -> None:
     elif not spec.normalize and ends_normalised:
         rows.pop()
     numbered = [{"idx": i, "name": str(i), "path": row["path"], "type": row["type"]} for i, row in enumerate(rows)]
-    if numbered != (json.loads(path.read_text("utf-8")) if path.is_file() else None):
+    if rows != before:
         write_json(path, numbered)
     for kind, name in modules_of(folder):
         if kind == "Pooling":
             pooling = inside(folder, name)
-            pooling.mkdir(exist_ok=True)
+            pooling.mkdir(parents=True, exist_ok=True)
             if not (pooling / "config.json").is_file():
                 # for now: a Pooling without a config cannot be read; _write_pooling writes the mode
                 write_json(pooling / "config.json", {"pooling_mode": "mean"})

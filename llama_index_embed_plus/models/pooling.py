@@ -115,11 +115,14 @@ def unit(vectors: Array) -> Array:
 ACTIVATIONS = ("identity", "tanh", "relu", "sigmoid", "gelu")
 
 
+HeadKind = Literal["dense", "layer_norm", "normalize"]
+
+
 @dataclass(frozen=True)
 class HeadStep:
     """One layer on top of the pooling. `path`: its folder in the model folder; "" for `normalize`."""
 
-    kind: Literal["dense", "layer_norm", "normalize"]
+    kind: HeadKind
     path: str = ""
     activation: str = "identity"
     residual: bool = False

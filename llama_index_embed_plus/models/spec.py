@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.models import files
-from llama_index_embed_plus.models.config import architecture_of, positions_of, read_config
-from llama_index_embed_plus.models.pooling import POOLING_MODES, HeadStep
+from llama_index_embed_plus.models.config import MOST_TOKENS, architecture_of, positions_of, read_config
+from llama_index_embed_plus.models.lora import hash_lora
+from llama_index_embed_plus.models.pooling import ACTIVATIONS, POOLING_MODES, HeadKind, HeadStep
 from llama_index_embed_plus.models.weights import hash_weights, weight_files
-from qdrant_tools.errors import UsageError
+from qdrant_tools.errors import UsageError, first_line
 
 LongText = Literal["truncate", "mean", "error"]
 """A text beyond `max_tokens` is cut off, averaged over overlapping windows, or refused."""
@@ -78,12 +79,33 @@ class EncoderSpec:
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> EncoderSpec:
         if unknown := sorted(set(row) - {field.name for field in fields(cls)}):
-            raise DamagedModelError(f"the spec has unknown fields {unknown}; it was written by a newer version")
+            raise DamagedModelError(f"the spec has unknown fields {unknown[:9]}; it was written by a newer version")
         try:
             head = tuple(HeadStep(**step) for step in row.get("head", ()))
-            return cls(**{**row, "pooling": tuple(row["pooling"]), "head": head})
+            spec = cls(**{**row, "pooling": tuple(row["pooling"]), "head": head})
         except (KeyError, TypeError, UsageError) as error:
-            raise DamagedModelError(f"the spec cannot be read ({error}); write the artifact again") from error
+            said = first_line(error)
+            raise DamagedModelError(f"the spec cannot be read ({said}); write the artifact again") from error
+        odd = next((what for what, fine in _bounds(spec) if not fine), None)
+        if odd is not None:
+            raise DamagedModelError(f"the spec cannot be read (odd {odd}); write the artifact again")
+        return spec
+
+
+def _bounds(spec: EncoderSpec) -> Iterator[tuple[str, bool]]:
+    """What a spec of a received folder must not ask for: no vector of 2**16 numbers can be stored or searched."""
+    yield "dimension", 1 <= spec.dimension < 1 << 16 and 1 <= (spec.truncate_dim or 1) <= spec.dimension
+    yield "max_tokens", spec.max_tokens <= MOST_TOKENS
+    yield "name", len(spec.name) <= 200 and spec.name.isprintable()
+    yield "sources", all(isinstance(text, str) for row in spec.sources.items() for text in row)
+    yield (
+        "head",
+        len(spec.head) <= 64
+        and all(
+            step.kind in get_args(HeadKind) and isinstance(step.path, str) and step.activation in ACTIVATIONS
+            for step in spec.head
+        ),
+    )
 
 
 _KINDS: dict[str, Any] = {
@@ -174,12 +196,15 @@ def _override(folder: Path, spec: EncoderSpec, overrides: Overrides) -> EncoderS
     return replace(spec, **changed, dimension=cut or width, sources=sources)
 
 
-def weights_of(folder: Path, spec: EncoderSpec) -> str:
-    """Return the hash of all weights: of transformer and layers on top, or else of the ONNX file."""
+def weights_of(folder: Path, spec: EncoderSpec, *, ours: bool = False) -> str:
+    """Return the hash of all weights: of transformer and layers on top, or else of the ONNX file.
+
+    ours: The folder was written by this process, see `lora.lora_base`.
+    """
     inner = folder / spec.transformer_path
     transformer = weight_files(inner)
     if not transformer and files.has_lora(inner):
-        return files.hash_lora(inner)
+        return hash_lora(inner, ours=ours)
     if not transformer:
         onnx = next(files.onnx_files(folder), None)
         if onnx is None:

@@ -10,8 +10,9 @@ DamagedModelError naming the file. Does not know: what the tensors mean.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
+import os
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,12 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama_index_embed_plus.errors import DamagedModelError
+from qdrant_tools import json_files
 
 _WIDTH = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 # numpy has no bfloat16: its bytes are read as integers and widened in `read`
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-# the limit of the safetensors library
-_MAX_HEADER = 100_000_000
+_MAX_HEADER = 1 << 22
+"""Room for 40,000 tensors in one file. The library allows 25 times as much, which takes a gigabyte to parse."""
+_MAX_AXES = 16
+_SHARD = re.compile(r"[\w-][\w.-]{0,200}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -53,24 +57,29 @@ class Tensor:
 def tensors_of(file: Path) -> dict[str, Tensor]:
     """Return every tensor of one safetensors file by name, from its header."""
     try:
-        size = file.stat().st_size
         with file.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
             length = int.from_bytes(stream.read(8), "little")
             # checked before it is read: the number may be garbage, and memory would be reserved for it
             if not 2 <= length <= min(_MAX_HEADER, size - 8):
                 raise DamagedModelError(
                     f"{file} is damaged: its header claims {length:,} of {size:,} bytes; fetch it again"
                 )
-            header = json.loads(stream.read(length))
+            text = stream.read(length)
     except OSError as error:
         raise DamagedModelError(f"{file} cannot be read ({error.strerror}); fetch it again") from error
-    except ValueError as error:
-        raise DamagedModelError(f"{file} is damaged: its header is not JSON; fetch it again") from error
+    header = json_files.parse_json(text, f"{file}: its header", error=DamagedModelError, unique=True)
     if not isinstance(header, dict):
         raise DamagedModelError(f"{file} is damaged: its header is no JSON object; fetch it again")
     # free text about the file; not a tensor
     header.pop("__metadata__", None)
-    return {name: _tensor(file, name, entry, 8 + length, size) for name, entry in header.items()}
+    tensors = {name: _tensor(file, name, entry, 8 + length, size) for name, entry in header.items()}
+    end = 8 + length
+    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.start, tensor.stop)):
+        if tensor.start != end:
+            raise DamagedModelError(f"{file} is damaged: tensor {tensor.name!r} overlaps another; fetch it again")
+        end = tensor.stop
+    return tensors
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -79,13 +88,13 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file() or not index.is_file():
         return [single] if single.is_file() else []
     try:
-        shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, OSError) as error:
+        shards = sorted(set(json_files.read_json(index, error=DamagedModelError)["weight_map"].values()))
+    except (KeyError, AttributeError, TypeError) as error:
         raise DamagedModelError(f"{index} is damaged: no weight_map in it; fetch it again") from error
     # A damaged or hostile index must not name a file elsewhere.
     for shard in shards:
-        if Path(shard).name != shard:
-            raise DamagedModelError(f"{index} names {shard!r}, expected a file beside it")
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
+            raise DamagedModelError(f"{index} names {str(shard)[:80]!r}, expected a safetensors file beside it")
         if not (folder / shard).is_file():
             raise DamagedModelError(f"{folder / shard} is missing, {index.name} names it; fetch it again")
     return [folder / shard for shard in shards]
@@ -125,12 +134,21 @@ def _hash(files: tuple[tuple[Path, int, int], ...]) -> str:
 
 def _tensor(file: Path, name: str, entry: Any, base: int, size: int) -> Tensor:
     try:
-        dtype, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])
-        start, stop = (base + int(offset) for offset in entry["data_offsets"])
+        dtype, shape = entry["dtype"], tuple(entry["shape"])
+        first, last = entry["data_offsets"]
     except (KeyError, TypeError, ValueError) as error:
-        raise DamagedModelError(f"{file} is damaged: the entry of tensor {name!r} is malformed") from error
+        raise DamagedModelError(f"{file} is damaged: the entry of tensor {name[:80]!r} is malformed") from error
+    numbers = (*shape, first, last)
+    # True is an int in Python; more than 63 bits are no size of anything
+    if (
+        not isinstance(dtype, str)
+        or len(shape) > _MAX_AXES
+        or any(type(n) is not int or n < 0 or n >> 63 for n in numbers)
+    ):
+        raise DamagedModelError(f"{file} is damaged: the entry of tensor {name[:80]!r} is malformed")
+    start, stop = base + first, base + last
     expected = math.prod(shape) * _WIDTH.get(dtype, 0)
     # Unknown types (8-bit floats) have no width to compare with. Their bytes are hashed all the same.
     if not base <= start <= stop <= size or (dtype in _WIDTH and stop - start != expected):
-        raise DamagedModelError(f"{file} is cut short or damaged at tensor {name!r}; fetch it again")
+        raise DamagedModelError(f"{file} is cut short or damaged at tensor {name[:80]!r}; fetch it again")
     return Tensor(file, name, dtype, shape, start, stop)

@@ -26,7 +26,7 @@ from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.errors import DamagedModelError, TrainingError
 from llama_index_embed_plus.evaluate.retrieval.comparison import Change
 from llama_index_embed_plus.models import artifact
-from llama_index_embed_plus.models import files as checkpoints
+from llama_index_embed_plus.models import hub as checkpoints
 from llama_index_embed_plus.models.config import architecture_of, name_of
 from llama_index_embed_plus.models.spec import EncoderSpec, read_spec, space_of, tokenizer_hash
 from llama_index_embed_plus.models.weights import tensors_of, weight_files

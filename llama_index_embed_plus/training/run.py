@@ -31,7 +31,7 @@ from llama_index_embed_plus.encoders.cross_encoder import cross_encoder_judge
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
 from llama_index_embed_plus.models import artifact
-from llama_index_embed_plus.models import files as checkpoints
+from llama_index_embed_plus.models import hub as checkpoints
 from llama_index_embed_plus.models.spec import EncoderSpec, read_spec, space_of
 from llama_index_embed_plus.training.adapter import fit_adapter
 from llama_index_embed_plus.training.data.columns import ColumnSettings, column_role, datasets_for

@@ -29,7 +29,7 @@ from llama_index_embed_plus.errors import DamagedModelError, TrainingError
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
 from llama_index_embed_plus.evaluate.retrieval.files import read_held_out
 from llama_index_embed_plus.models import artifact
-from llama_index_embed_plus.models import files as checkpoints
+from llama_index_embed_plus.models import hub as checkpoints
 from llama_index_embed_plus.models.files import write_json
 from llama_index_embed_plus.training.data.reading import read_training_data
 from llama_index_embed_plus.training.data.records import TrainingData

@@ -156,7 +156,7 @@ def test_damaged_weights_are_noticed_on_load(tmp_path):
         with pytest.raises(DamagedModelError, match=r"adapter\.npz cannot be read"):
             QueryAdapter.load(tmp_path)
     (tmp_path / "adapter.json").write_text("[]")
-    with pytest.raises(DamagedModelError, match=r"adapter\.json cannot be read"):
+    with pytest.raises(DamagedModelError, match=r"adapter\.json holds a list"):
         QueryAdapter.load(tmp_path)
 
 

@@ -12,12 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from llama_index_embed_plus.errors import ModelNotFoundError
-from llama_index_embed_plus.models.files import resolve
+from llama_index_embed_plus.models.hub import resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
     "config.json": b'{"model_type": "bert"}',
-    "model.safetensors": b"weights",
+    "model.safetensors": b"\x02" + b"\0" * 7 + b"{}",  # no tensors
     "pytorch_model.bin": b"a pickle",
     "modeling_mine.py": b"raise SystemExit",
     "onnx/model.onnx": b"a graph",
@@ -82,7 +82,7 @@ def hub():
 def ask(endpoint, cache, call):
     """Run `resolve(...)` where the hub is `endpoint`, which the library reads once. Gives the folder or error."""
     code = (
-        "from llama_index_embed_plus.models.files import resolve\n"
+        "from llama_index_embed_plus.models.hub import resolve\n"
         "from llama_index_embed_plus.errors import ModelNotFoundError\n"
         f"try:\n    print(resolve({call}, cache_folder={str(cache)!r}))\n"
         "except ModelNotFoundError as error:\n    print('ModelNotFoundError:', error)\n"

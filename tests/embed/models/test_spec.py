@@ -213,7 +213,7 @@ def test_a_spec_survives_json(model):
     ("file", "content", "said"),
     [
         ("config.json", None, "config.json is missing"),
-        ("config.json", "{", "config.json is damaged, expected JSON"),
+        ("config.json", "{", "config.json is no JSON .*; fetch it again"),
         ("config.json", "[]", "holds a list, expected a JSON object"),
         ("config.json", '{"model_type": "bert"}', "states no width, expected one of hidden_size"),
         ("config.json", '{"model_type": "bert", "hidden_size": 64, "vocab_size": 42}', "belongs to another model"),
@@ -320,7 +320,7 @@ def test_a_way_to_read_texts_that_is_not_computed_is_refused(model, setting):
 def test_an_activation_is_never_imported_by_name(model):
     edit(model / "2_Dense" / "config.json", activation_function="os.system")
 
-    with pytest.raises(NotSupportedError, match="asks for 'os.system'"):
+    with pytest.raises(NotSupportedError, match="asks for the activation 'os.system'"):
         identify(model)
 
 
