@@ -18,14 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
-from llama_index_embed_plus.encoders.torch_encoder import BAD_CONFIG, quiet
+from llama_index_embed_plus.encoders.tokens import panics_silenced
+from llama_index_embed_plus.encoders.torch_encoder import quiet
 from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.models.files import read_json, write_json
 from llama_index_embed_plus.models.weights import weight_files
 from qdrant_tools import json_files
-from qdrant_tools.errors import NotSupportedError, first_line
+from qdrant_tools.errors import NotSupportedError, PlusError, first_line
 from qdrant_tools.trees import copy_tree
 
 _KEPT = (".json", ".safetensors", ".txt", ".model", ".jinja")
@@ -102,15 +101,16 @@ def _check_shards(index: Path) -> None:
 def opening(what: object) -> Iterator[dict[str, Any]]:
     """Arguments for a model of sentence-transformers; whatever it raises inside is one DamagedModelError."""
     try:
-        with quiet():
+        # a panic of the tokenizers library is no Exception, and prints what it likes
+        with quiet(), panics_silenced(what):
             yield {
                 "local_files_only": True,
                 "trust_remote_code": False,
                 "model_kwargs": {"use_safetensors": True, "weights_only": True},
             }
-    except (*BAD_CONFIG, OSError, ImportError, SafetensorError) as error:
-        if isinstance(error, (DamagedModelError, NotSupportedError)):
-            raise
+    except PlusError:
+        raise
+    except Exception as error:  # values are checked only where they are used, so odd ones end in errors of every kind
         reason = first_line(error)[:300]
         raise DamagedModelError(f"{what} cannot be opened by sentence-transformers: {reason}") from error
 

@@ -35,8 +35,6 @@ except ImportError as error:
     raise MissingExtraError("running a checkpoint with torch", extra="train") from error
 
 _BUILDS = {"float32": "torch-fp32", "bfloat16": "torch-bf16", "float16": "torch-fp16"}
-BAD_CONFIG = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, StrictDataclassError)
-"""What transformers raises for a config with odd values. It checks each value only where it is used."""
 _ENCODER_HALVES = ("t5", "mt5", "umt5", "t5gemma")
 """Encoder-decoder families of which only the encoder embeds texts, as in sentence-transformers."""
 

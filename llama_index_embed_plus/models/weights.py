@@ -57,7 +57,7 @@ class Tensor:
 def tensors_of(file: Path) -> dict[str, Tensor]:
     """Return every tensor of one safetensors file by name, from its header."""
     try:
-        with file.open("rb") as stream:
+        with json_files.open_regular(file, DamagedModelError) as stream:
             size = os.fstat(stream.fileno()).st_size
             length = int.from_bytes(stream.read(8), "little")
             # checked before it is read: the number may be garbage, and memory would be reserved for it
