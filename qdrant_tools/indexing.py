@@ -31,7 +31,7 @@ from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import OURS
 from qdrant_tools.collections.points import point_id
 from qdrant_tools.collections.retirement import refuse_retired
-from qdrant_tools.errors import CollectionError, InputError
+from qdrant_tools.errors import CollectionError, InputError, first_line
 from qdrant_tools.records import Encoder, Passage, Progress, Vectors
 from qdrant_tools.search.bm25 import VECTOR
 from qdrant_tools.validation import (
@@ -49,6 +49,8 @@ __all__ = ["Failure", "IndexReport", "OnBad", "content_hash", "index_passages"]
 
 BATCH_BYTES = 8_000_000
 """A batch ends here even when it has fewer passages: servers refuse requests above 32 MB."""
+LONGEST_ID = 10_000
+"""Characters. An id is in every hit, log and label of its passage."""
 KEPT_FAILURES = 100
 PAGE = 1000
 """Points per page, where `delete_missing` looks for points that are no longer in the stream."""
@@ -179,7 +181,7 @@ def content_hash(passage: Passage) -> str:
 
 def _content(passage: Passage) -> bytes:
     # metadata is one level below the payload that holds it
-    refuse_nesting(passage.metadata, parts, DEEPEST_PAYLOAD - 1, f"passage {passage.id!r}: metadata")
+    refuse_nesting(passage.metadata, parts, DEEPEST_PAYLOAD - 1, f"passage {brief(passage.id)}: metadata")
     try:
         # without allow_nan=False Python writes NaN, which is no JSON
         content = json.dumps(
@@ -187,7 +189,7 @@ def _content(passage: Passage) -> bytes:
         )
         return content.encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"passage {passage.id!r} cannot be stored as JSON: {error}") from error
+        raise InputError(f"passage {brief(passage.id)} cannot be stored as JSON: {first_line(error)}") from error
 
 
 def _checked_target(collection: Collection, encoder: Encoder) -> None:
@@ -206,7 +208,7 @@ def _batches(passages: Iterable[Passage | Mapping[str, Any] | str], size: int) -
     for passage in passages:
         prepared = _prepared(passage)
         batch.append(prepared)
-        batch_bytes += prepared.size if isinstance(prepared, _Prepared) else 0
+        batch_bytes += prepared.size if isinstance(prepared, _Prepared) else len(prepared.passage_id)
         if len(batch) == size or batch_bytes >= BATCH_BYTES:
             yield batch
             batch, batch_bytes = [], 0
@@ -221,14 +223,17 @@ def _prepared(item: Passage | Mapping[str, Any] | str) -> _Prepared | Failure:
         return Failure(brief(item.get("id", "")) if isinstance(item, Mapping) else "", str(error))
     if not isinstance(passage.id, str) or not passage.id:
         return Failure(brief(passage.id), f"passage id is {brief(passage.id)}, expected a non-empty string")
+    if len(passage.id) > LONGEST_ID:
+        size = f"has {len(passage.id):,} characters, expected at most {LONGEST_ID:,}"
+        return Failure(passage.id, f"passage id {brief(passage.id)} {size}: give a shorter one")
     if not is_unicode(passage.id):
-        return Failure(passage.id, f"passage id {passage.id!r} holds a lone surrogate, expected Unicode text")
+        return Failure(passage.id, f"passage id {brief(passage.id)} holds a lone surrogate, expected Unicode text")
     if not isinstance(passage.text, str) or not passage.text.strip():
         text = brief(passage.text)
-        return Failure(passage.id, f"passage {passage.id!r} has the text {text}, expected a non-empty string")
+        return Failure(passage.id, f"passage {brief(passage.id)} has the text {text}, expected a non-empty string")
     try:
         content = _content(passage)
-        _refuse_unstorable(passage.metadata, f"passage {passage.id!r}: metadata")
+        _refuse_unstorable(passage.metadata, f"passage {brief(passage.id)}: metadata")
         return _Prepared(passage, hashlib.sha256(content).hexdigest(), len(content))
     except InputError as error:
         return Failure(passage.id, str(error))
@@ -269,12 +274,18 @@ def _index_batch(
         # a bad passage is still in the stream: what is stored under its id stays
         seen.add(point_id(passage_id) for passage_id in (*passages, *failures) if is_unicode(passage_id))
     report = writer.store(list(passages.values()))
-    failed = IndexReport(merged=merged, failed=len(all_failures), failures=tuple(all_failures[:KEPT_FAILURES]))
-    return report + failed
+    kept = tuple(map(_shortened, all_failures[:KEPT_FAILURES]))
+    return report + IndexReport(merged=merged, failed=len(all_failures), failures=kept)
+
+
+def _shortened(failure: Failure) -> Failure:
+    return failure if len(failure.passage_id) <= LONGEST_ID else replace(failure, passage_id=brief(failure.passage_id))
 
 
 def _ambiguous(passage_id: str) -> Failure:
-    return Failure(passage_id, f"passage id {passage_id!r} occurs with two different contents: give each its own id")
+    return Failure(
+        passage_id, f"passage id {brief(passage_id)} occurs with two different contents: give each its own id"
+    )
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,9 @@ def point_id(passage_id: str) -> str:
 
 
 def fetch(
-    collection: Collection, passage_ids: Sequence[str], *, with_vectors: bool = False
+    collection: Collection, passage_ids: Sequence[str], *, with_vectors: bool = False, with_text: bool = True
 ) -> dict[str, StoredPassage]:
-    """Read passages by id. Ids that are not there are not in the result.
+    """Read passages by id. Ids that are not there are not in the result. Without their text they have no metadata too.
 
     Raises:
         InputError: the ids are not several strings.
@@ -52,18 +52,22 @@ def fetch(
     layout = collection.layout
     # in a foreign collection a field of the payload has the passage id, and the point an id of its own
     if layout.id and layout != replace(OURS, vector=layout.vector):
-        return _fetch_by_field(collection, passage_ids, with_vectors=with_vectors)
+        return _fetch_by_field(collection, passage_ids, with_vectors=with_vectors, with_text=with_text)
     points = [point_id(passage_id) if layout.id else _as_point_id(passage_id) for passage_id in passage_ids]
     usable = [point for point in points if point is not None]
-    stored = fetch_points(collection, usable, with_vectors=with_vectors)
+    stored = fetch_points(collection, usable, with_vectors=with_vectors, with_text=with_text)
     return {passage.id: passage for passage in stored.values()}
 
 
 def fetch_points(
-    collection: Collection, points: Sequence[str | int], *, with_vectors: bool = False
+    collection: Collection, points: Sequence[str | int], *, with_vectors: bool = False, with_text: bool = True
 ) -> dict[str | int, StoredPassage]:
     """Read passages by the id of their point."""
-    records = collection.gateway.retrieve(points, with_vectors=with_vectors and collection.vector_selector)
+    records = collection.gateway.retrieve(
+        points,
+        with_payload=with_text or _id_alone(collection),
+        with_vectors=with_vectors and collection.vector_selector,
+    )
     return {plain_id(record.id): _stored(collection, record) for record in records}
 
 
@@ -75,7 +79,7 @@ def stored_vectors(collection: Collection, *, batch_size: int = 512) -> Iterator
     layout = collection.layout
     for page in collection.gateway.pages(
         batch_size=batch_size,
-        with_payload=[layout.id] if layout.id else False,
+        with_payload=_id_alone(collection),
         with_vectors=collection.vector_selector,
     ):
         records = [record for record in page if layout.has_dense(record.vector)]
@@ -139,7 +143,7 @@ def draw_rank(passage_id: str, seed: int) -> bytes:
 
 
 def _fetch_by_field(
-    collection: Collection, passage_ids: Sequence[str], *, with_vectors: bool
+    collection: Collection, passage_ids: Sequence[str], *, with_vectors: bool, with_text: bool
 ) -> dict[str, StoredPassage]:
     """Where the passage id is a field of the payload; of several points with one id, the first is taken."""
     stored: dict[str, StoredPassage] = {}
@@ -148,6 +152,7 @@ def _fetch_by_field(
         condition = models.FieldCondition(key=collection.layout.id, match=models.MatchAny(any=block))
         for records in collection.gateway.pages(
             batch_size=IDS_AT_ONCE,
+            with_payload=with_text or _id_alone(collection),
             with_vectors=with_vectors and collection.vector_selector,
             scroll_filter=models.Filter(must=[condition]),
         ):
@@ -159,13 +164,19 @@ def _fetch_by_field(
 
 def _as_point_id(passage_id: str) -> str | int | None:
     """The point of a passage that goes by its point id; None for what no point can be called."""
-    # not `isdigit`, which takes "²", and `int` does not
-    if passage_id.isdecimal():
-        return int(passage_id)
+    # twenty digits hold every 64-bit number, and `int` refuses thousands of them
+    if passage_id.isascii() and passage_id.isdecimal() and len(passage_id) <= 20:
+        number = int(passage_id)
+        return number if number < 1 << 64 else None
     try:
         return str(uuid.UUID(passage_id))
     except ValueError:
         return None
+
+
+def _id_alone(collection: Collection) -> bool | list[str]:
+    """What to ask of a payload for the passage id and nothing else."""
+    return [collection.layout.id] if collection.layout.id else False
 
 
 def _stored(collection: Collection, record: models.Record) -> StoredPassage:

@@ -92,7 +92,7 @@ def freeze_canaries(
     if not distinct:
         raise InputError("no queries to freeze: give at least one")
     # exact: what HNSW loses today must not become what is expected
-    rankings = search_batch(collection, distinct, encoder, k=k, exact=True)
+    rankings = search_batch(collection, distinct, encoder, k=k, exact=True, fields=(), text=False)
     return [Canary(query, tuple(hit.id for hit in hits), collection.space) for query, hits in zip(distinct, rankings)]
 
 
@@ -125,12 +125,14 @@ def run_canaries(
         # such a canary could never be found in full
         if len(canary.expected) > k:
             raise InputError(f"canary {canary.query[:80]!r} expects {len(canary.expected)} passages in the first {k}")
-    rankings = search_batch(collection, [canary.query for canary in canaries], encoder, k=k)
+    queries = [canary.query for canary in canaries]
+    rankings = search_batch(collection, queries, encoder, k=k, fields=(), text=False)
     missing = [
         tuple(passage for passage in canary.expected if passage not in {hit.id for hit in hits})
         for canary, hits in zip(canaries, rankings)
     ]
-    stored = fetch(collection, list(dict.fromkeys(passage for passages in missing for passage in passages)))
+    missed = list(dict.fromkeys(passage for passages in missing for passage in passages))
+    stored = fetch(collection, missed, with_text=False)
     results = [
         CanaryResult(
             canary.query,

@@ -8,14 +8,15 @@ vector.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Unpack
 
 from numpy.typing import ArrayLike
 from qdrant_client import models
 
-from qdrant_tools.client.gateway import plain_id
+from qdrant_tools.client.gateway import SEARCHES_AT_ONCE, plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import InputError
 from qdrant_tools.records import Encoder, Hit, Vectors
@@ -60,7 +61,7 @@ def search_vectors(collection: Collection, vectors: ArrayLike, **kwargs: Unpack[
     options = SearchOptions(**kwargs)
     rows = checked_vectors(vectors, dimension=collection.dimension, what="query vectors")
     template = options.request(collection)
-    requests = [template.model_copy(update={"query": options.query(row)}) for row in rows.tolist()]
+    requests = (template.model_copy(update={"query": options.query(row.tolist())}) for row in rows)
     # with diversity the order is a choice, and its scores do not fall from hit to hit
     return run_requests(collection, requests, ranked=options.diversity is not None)
 
@@ -119,10 +120,15 @@ def encoded(collection: Collection, queries: Sequence[str], encoder: Encoder) ->
 
 
 def run_requests(
-    collection: Collection, requests: Sequence[models.QueryRequest], *, ranked: bool = False
+    collection: Collection, requests: Iterable[models.QueryRequest], *, ranked: bool = False
 ) -> list[list[Hit]]:
     """The hits of each request, in the order of the requests. `ranked` keeps the engine's order of hits."""
-    return [_hits(collection, points, ranked=ranked) for points in collection.gateway.query_batch(requests)]
+    found: list[list[Hit]] = []
+    remaining = iter(requests)
+    # a round trip at a time: vectors as lists, and points of a client, take many times the room of the hits
+    while block := list(islice(remaining, SEARCHES_AT_ONCE)):
+        found += [_hits(collection, points, ranked=ranked) for points in collection.gateway.query_batch(block)]
+    return found
 
 
 def checked_queries(queries: Sequence[str]) -> Sequence[str]:

@@ -14,11 +14,10 @@ from qdrant_client import models
 
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import InputError, NotSupportedError
-from qdrant_tools.records import Encoder, Hit
+from qdrant_tools.records import Encoder, Hit, Vectors
 from qdrant_tools.search.bm25 import VECTOR, Bm25
 from qdrant_tools.search.dense import checked_queries, encoded, run_requests
-from qdrant_tools.search.options import PlainFilter, as_filter
-from qdrant_tools.validation import checked_count
+from qdrant_tools.search.options import PlainFilter, SearchOptions, as_filter
 
 
 @dataclass(frozen=True)
@@ -51,22 +50,28 @@ def search_lexical(
     *,
     k: int = 10,
     filter: PlainFilter | models.Filter | None = None,
+    fields: Sequence[str] | None = None,
+    text: bool = True,
 ) -> list[list[Hit]]:
     """Find the k passages of each query that share the most telling words with it; others are no hits at all.
 
-    Scores are BM25 scores: not comparable between queries. No encoder is needed.
+    Scores are BM25 scores: not comparable between queries. No encoder is needed. `fields` and `text` say what the hits
+    carry, as in `SearchOptions`.
 
     Raises:
         NotSupportedError: the collection has no lexical vectors.
         InputError: a query that is empty or not a string, k below 1.
     """
     bm25 = lexical_of(collection)
-    checked_count("k", k)
+    options = SearchOptions(k=k, fields=fields, text=text)
     template = models.QueryRequest(
-        using=VECTOR, filter=as_filter(filter, layout=collection.layout), limit=k, with_payload=True
+        using=VECTOR,
+        filter=as_filter(filter, layout=collection.layout),
+        limit=k,
+        with_payload=options.payload(collection),
     )
-    requests = [template.model_copy(update={"query": bm25.query(query)}) for query in checked_queries(queries)]
-    return run_requests(collection, requests)
+    texts = checked_queries(queries)
+    return run_requests(collection, (template.model_copy(update={"query": bm25.query(query)}) for query in texts))
 
 
 def search_hybrid(
@@ -77,8 +82,12 @@ def search_hybrid(
     k: int = 10,
     fusion: Fusion | None = None,
     filter: PlainFilter | models.Filter | None = None,
+    fields: Sequence[str] | None = None,
+    text: bool = True,
 ) -> list[list[Hit]]:
     """Find the k best passages by the dense and the lexical ranking together. Scores are those of the fusion.
+
+    `fields` and `text` say what the hits carry, as in `SearchOptions`.
 
     Raises:
         NotSupportedError: the collection has no lexical vectors.
@@ -87,27 +96,27 @@ def search_hybrid(
     bm25 = lexical_of(collection)
     # here and not only in `encoded`: a wrong encoder is refused without queries too
     collection.check(encoder)
-    checked_count("k", k)
+    payload = SearchOptions(k=k, fields=fields, text=text).payload(collection)
     fusion = fusion or Fusion()
     texts = checked_queries(queries)
     if not texts:
         return []
     vectors = encoded(collection, texts, encoder)
     condition = as_filter(filter, layout=collection.layout)
-    requests = []
-    for text, row in zip(texts, vectors.tolist(), strict=True):
-        depth = max(fusion.depth, k)
+    depth = max(fusion.depth, k)
+
+    def request(query: str, row: Vectors) -> models.QueryRequest:
         dense = models.Prefetch(
-            query=row,
+            query=row.tolist(),
             using=collection.layout.vector or None,
             filter=condition,
             limit=depth,
             params=collection.search_params(),
         )
-        lexical = models.Prefetch(query=bm25.query(text), using=VECTOR, filter=condition, limit=depth)
-        request = models.QueryRequest(prefetch=[dense, lexical], query=_query(fusion), limit=k, with_payload=True)
-        requests.append(request)
-    return run_requests(collection, requests)
+        lexical = models.Prefetch(query=bm25.query(query), using=VECTOR, filter=condition, limit=depth)
+        return models.QueryRequest(prefetch=[dense, lexical], query=_query(fusion), limit=k, with_payload=payload)
+
+    return run_requests(collection, map(request, texts, vectors))
 
 
 def lexical_of(collection: Collection) -> Bm25:

@@ -66,7 +66,7 @@ class SearchOptions:
             checked_number("diversity", self.diversity, least=0, most=1)
         # a string is a sequence too: its letters would become fields
         if isinstance(self.fields, str):
-            raise InputError(f"fields is the string {self.fields!r}, expected a list of metadata fields")
+            raise InputError(f"fields is the string {brief(self.fields)}, expected a list of metadata fields")
 
     def request(self, collection: Collection) -> models.QueryRequest:
         """The engine's request, without its query."""
@@ -98,8 +98,10 @@ class SearchOptions:
         if self.fields is None:
             if not layout.metadata:
                 raise InputError(f"text=False needs fields here: the layout {layout.name!r} has no field for metadata")
-            return [*names, layout.metadata]
-        return [*names, *map(layout.metadata_field, self.fields)]
+            names.append(layout.metadata)
+        else:
+            names += map(layout.metadata_field, self.fields)
+        return names or False
 
 
 PlainFilter = Mapping[str, Any]
@@ -120,7 +122,7 @@ def as_filter(conditions: PlainFilter | models.Filter | None, *, layout: Layout)
         raise InputError(f"filter is a {type(conditions).__name__}, expected a dict or a qdrant_client Filter")
     unnamed = [name for name in conditions if not isinstance(name, str) or not name]
     if unnamed:
-        raise InputError(f"filter has the field {unnamed[0]!r}, expected the name of a metadata field")
+        raise InputError(f"filter has the field {brief(unnamed[0])}, expected the name of a metadata field")
     must: list[models.Condition] = [
         models.FieldCondition(key=layout.metadata_field(name), match=_match(name, value))
         for name, value in conditions.items()
@@ -138,6 +140,6 @@ def _match(field: str, value: Any) -> models.MatchValue | models.MatchAny:
         if all(isinstance(item, int) and not isinstance(item, bool) for item in value):
             return models.MatchAny(any=list(value))
     raise InputError(
-        f"filter on {field!r} is {brief(value)}, expected a string, whole number or boolean, or a list of strings or "
-        "of whole numbers; anything else can be given as a qdrant_client Filter"
+        f"filter on {brief(field)} is {brief(value)}, expected a string, whole number or boolean, or a list of strings "
+        "or of whole numbers; anything else can be given as a qdrant_client Filter"
     )

@@ -29,6 +29,7 @@ from qdrant_tools.validation import checked_count
 
 Mode = Literal["dense", "hybrid", "lexical"]
 PASSAGES_AT_ONCE = 256
+QUERIES_AT_ONCE = 1024
 
 
 class EvaluationArguments(TypedDict, total=False):
@@ -157,17 +158,38 @@ def _search_collection(
     how: SearchSettings,
     k: int,
 ) -> Run:
-    hits_of_queries: list[list[Hit]]
+    run: dict[str, dict[str, float]] = {}
+    # ids and scores of some queries at a time: a text that answers every query would be kept once for each of them
+    for start in range(0, len(names), QUERIES_AT_ONCE):
+        block = texts[start : start + QUERIES_AT_ONCE]
+        hits_of_queries = _hits_of(collection, block, encoder, how, k)
+        for name, hits in zip(names[start : start + len(block)], hits_of_queries, strict=True):
+            run[name] = _as_run(hits)
+    return run
+
+
+def _hits_of(
+    collection: Collection, texts: Sequence[str], encoder: Encoder | None, how: SearchSettings, k: int
+) -> list[list[Hit]]:
+    """Hits that carry nothing but their ids."""
     # the caller lets no other mode come without an encoder: the second half is for the type checker
     if how.mode == "lexical" or encoder is None:
-        hits_of_queries = search_lexical(collection, texts, k=k, filter=how.filter)
-    elif how.mode == "hybrid":
-        hits_of_queries = search_hybrid(collection, texts, encoder, k=k, filter=how.filter, fusion=how.fusion)
-    else:
-        hits_of_queries = search_batch(
-            collection, texts, encoder, k=k, hnsw_ef=how.hnsw_ef, exact=how.exact, filter=how.filter
+        return search_lexical(collection, texts, k=k, filter=how.filter, fields=(), text=False)
+    if how.mode == "hybrid":
+        return search_hybrid(
+            collection, texts, encoder, k=k, filter=how.filter, fusion=how.fusion, fields=(), text=False
         )
-    return {name: _as_run(hits) for name, hits in zip(names, hits_of_queries, strict=True)}
+    return search_batch(
+        collection,
+        texts,
+        encoder,
+        k=k,
+        hnsw_ef=how.hnsw_ef,
+        exact=how.exact,
+        filter=how.filter,
+        fields=(),
+        text=False,
+    )
 
 
 def _as_run(hits: Sequence[Hit]) -> dict[str, float]:
@@ -194,4 +216,4 @@ def _unknown_passages(corpus: Collection | PassageVectors, judged: Sequence[str]
     if isinstance(corpus, PassageVectors):
         return sum(passage not in corpus for passage in judged)
     blocks = (judged[start : start + PASSAGES_AT_ONCE] for start in range(0, len(judged), PASSAGES_AT_ONCE))
-    return len(judged) - sum(len(fetch(corpus, block)) for block in blocks)
+    return len(judged) - sum(len(fetch(corpus, block, with_text=False)) for block in blocks)
