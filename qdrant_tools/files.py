@@ -19,7 +19,6 @@ import io
 import json
 import math
 import os
-import re
 import stat
 import sys
 import uuid
@@ -32,7 +31,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from qdrant_tools.errors import InputError, PlusError, UsageError, brief, first_line
-from qdrant_tools.json_files import DEEPEST, deeper, open_regular
+from qdrant_tools.json_files import DEEPEST, deeper, has_more_values, open_regular
 from qdrant_tools.validation import number_in
 
 T = TypeVar("T")
@@ -313,7 +312,7 @@ def _errors_of_writing(path: str | Path) -> Iterator[None]:
 def _objects(path: Path) -> Iterator[Row]:
     for number, line in read_lines(path):
         openings = line.count("[") + line.count("{")
-        if openings + line.count(",") > MOST_VALUES and _values_in(line) > MOST_VALUES:
+        if has_more_values(line, MOST_VALUES):
             raise InputError(f"{path}:{number}: more than {MOST_VALUES:,} values, expected one object per line")
         try:
             values = _DECODER.decode(line)
@@ -330,12 +329,6 @@ def _objects(path: Path) -> Iterator[Row]:
         if openings > DEEPEST and deeper(values, DEEPEST):
             raise InputError(f"{path}:{number}: nested more than {DEEPEST} levels deep: make it flatter")
         yield Row(values, path, number)
-
-
-def _values_in(line: str) -> int:
-    # what lies in quotes is no structure; a quote that is never closed runs to the end, so that this is linear
-    bare = re.sub(r'"(?:[^"\\]++|\\.)*+"?', "", line)
-    return bare.count(",") + bare.count("[") + bare.count("{")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

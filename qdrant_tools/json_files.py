@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -81,15 +82,10 @@ def parse_json(
     unique: Two values under one key are refused; otherwise the last one counts, as everywhere in Python.
 
     Raises:
-        `error`: it is no JSON, holds a number of thousands of digits or more than about `most_values` values, or is
-            nested more than 64 levels deep.
+        `error`: it is no JSON, holds a number of thousands of digits or more than `most_values` values, or is nested
+            more than 64 levels deep.
     """
-    # every value but the outermost one needs one of these; those inside of texts are counted too
-    if isinstance(text, bytes):
-        values = sum(map(text.count, (b",", b":", b"[", b"{")))
-    else:
-        values = sum(map(text.count, (",", ":", "[", "{")))
-    if values > most_values:
+    if has_more_values(text, most_values):
         raise error(f"{where} holds more than {most_values:,} values: this is no such file")
     try:
         value = json.loads(text, object_pairs_hook=_without_repeats if unique else None)
@@ -99,6 +95,19 @@ def parse_json(
     if deeper(value, DEEPEST):
         raise error(f"{where} is nested more than {DEEPEST} levels deep: make it flatter")
     return value
+
+
+def has_more_values(text: str | bytes, most: int) -> bool:
+    """Whether a JSON text holds more values than that, found out without reading them."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    return sum(map(text.count, (",", ":", "[", "{"))) > most and _outside_texts(text) > most
+
+
+def _outside_texts(text: str) -> int:
+    # a text that is never closed runs to the end, and nothing is tried twice: this is linear
+    bare = re.sub(r'"(?:[^"\\]++|\\.)*+"?', "", text, flags=re.DOTALL)
+    return sum(map(bare.count, (",", ":", "[", "{")))
 
 
 def deeper(value: Any, levels: int) -> bool:

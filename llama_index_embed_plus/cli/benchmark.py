@@ -18,6 +18,7 @@ from llama_index_embed_plus.evaluate.tasks.inputs import Role, needs_eval
 from llama_index_embed_plus.evaluate.tasks.layouts import Skipped, Task, find_tasks
 from llama_index_embed_plus.evaluate.tasks.run import TaskOptions, TaskResult, read_task, run_task
 from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.files import listed
 from qdrant_tools.records import Progress, Vectors
 
 app = typer.Typer()
@@ -43,11 +44,14 @@ def benchmark(
     limit: Annotated[int | None, typer.Option(help="Only so many rows of each task: for a quick look.")] = None,
     role: Annotated[Role, typer.Option(help="The prompt for texts that are compared with their like.")] = "passage",
     titles: Annotated[bool, typer.Option(help="Embed passages with their titles.")] = True,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Also read what links in the folder point to outside of it.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per task.")] = False,
 ) -> None:
     """Run every task that a folder of data holds and print one figure for each."""
     options = TaskOptions(limit, role, titles)
-    tasks, skipped = _chosen(folder, split, set(task or ()))
+    tasks, skipped = _chosen(folder, split, set(task or ()), follow_links=follow_links)
     if any(each.kind != "retrieval" for each in tasks):
         needs_eval("the benchmark")
     reporter = ConsoleReporter()
@@ -92,19 +96,19 @@ class _WithProgress:
         return self._encoder.encode_passages(texts, progress=self._progress)
 
 
-def _chosen(folder: Path, split: str, names: set[str]) -> tuple[list[Task], list[Skipped]]:
+def _chosen(folder: Path, split: str, names: set[str], *, follow_links: bool) -> tuple[list[Task], list[Skipped]]:
     """The tasks of these names, or all with the folders that are none.
 
     Raises:
         UsageError: no task of a name.
         InputError: no task at all.
     """
-    tasks, skipped = find_tasks(folder, split=split)
+    tasks, skipped = find_tasks(folder, split=split, follow_links=follow_links)
     unknown = sorted(names - {name for task in tasks for name in _names(task)})
     if unknown:
-        raise UsageError(f"{folder} has no task {unknown[0]!r}, but {', '.join(task.name for task in tasks) or 'none'}")
+        raise UsageError(f"{folder} has no task {unknown[0]!r}, but {listed(task.name for task in tasks) or 'none'}")
     if not tasks:
-        reasons = "; ".join(f"{each.name}: {each.reason}" for each in skipped)
+        reasons = "; ".join(f"{each.name}: {each.reason}" for each in skipped[:5])
         raise InputError(f"{folder} holds no task: {reasons}")
     if not names:
         return tasks, skipped

@@ -8,7 +8,6 @@ refused. Does not know: metrics.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -28,7 +27,8 @@ from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_que
 from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, score_run
 from llama_index_embed_plus.evaluate.retrieval.retrieval import Mode, evaluate_retrieval
 from qdrant_tools.collections.manager import CollectionManager
-from qdrant_tools.errors import UsageError
+from qdrant_tools.errors import UsageError, brief
+from qdrant_tools.json_files import parse_json
 from qdrant_tools.records import Encoder, Qrels, Query
 
 app = typer.Typer()
@@ -205,10 +205,10 @@ def changed(system: System, settings: Sequence[str]) -> System:
         key = key.strip().replace("-", "_")
         if not equals or key not in _PARSERS:
             keys = ", ".join(_PARSERS).replace("_", "-")
-            raise UsageError(f"--against {setting!r}: expected KEY=VALUE with one of the keys {keys}")
+            raise UsageError(f"--against {brief(setting)}: expected KEY=VALUE with one of the keys {keys}")
         if key in values:
-            raise UsageError(f"--against names {key!r} twice")
-        values[key] = _PARSERS[key](text, f"--against {setting!r}")
+            raise UsageError(f"--against names {brief(key)} twice")
+        values[key] = _PARSERS[key](text, f"--against {brief(setting)}")
     sources = [key for key in values if key in SOURCES]
     if sources:
         values = dict.fromkeys(SOURCES) | values
@@ -230,19 +230,18 @@ def _check_effect(system: System, values: Mapping[str, Any]) -> None:
         idle = ("model", "backend")
     useless = [key for key in idle if key in values]
     if useless:
-        raise UsageError(f"--against {useless[0]}=... changes nothing: {system.title!r} does not use it")
+        raise UsageError(f"--against {useless[0]}=... changes nothing: {brief(system.title)} does not use it")
 
 
 def filter_of(text: str | None, where: str) -> dict[str, Any] | None:
     """A filter on metadata from its JSON."""
     if text is None:
         return None
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{where}: the filter is not JSON ({error})") from error
+    value = parse_json(text, f"{where}: the filter", error=UsageError)
     if not isinstance(value, dict):
-        raise UsageError(f"{where}: the filter is {value!r}, expected a JSON object: field -> value or list of values")
+        raise UsageError(
+            f"{where}: the filter is {brief(value)}, expected a JSON object: field -> value or list of values"
+        )
     return value
 
 
@@ -328,7 +327,8 @@ def _one_of(choices: Sequence[str]) -> Any:
 
 
 def _number(text: str, where: str) -> int:
-    if not text.isdecimal():  # `isdigit` takes ² too, which `int` refuses
+    # not `isdigit`, which takes ² too; and `int` refuses thousands of digits
+    if not text.isdecimal() or len(text) > 20:
         raise UsageError(f"{where}: expected a whole number")
     return int(text)
 

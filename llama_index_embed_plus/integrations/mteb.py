@@ -24,7 +24,7 @@ from llama_index_embed_plus.evaluate.tasks.inputs import Role, embed
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import point_id, stored_vectors
 from qdrant_tools.collections.status import build_index
-from qdrant_tools.errors import NotSupportedError, UsageError
+from qdrant_tools.errors import NotSupportedError, UsageError, brief
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Encoder, Hit, Passage, Vectors
 from qdrant_tools.search.dense import encoded, search_batch, search_vectors
@@ -221,8 +221,8 @@ class MtebSearch:
             foreign = next((passage for passage in ids if passage not in corpus), None)
             if foreign is not None:
                 raise UsageError(
-                    f"collection {self.collection.name!r} holds {foreign!r}, which is not of the task's corpus and "
-                    "would be deleted: give mteb_search an empty collection of its own"
+                    f"collection {self.collection.name!r} holds {brief(foreign)}, which is not of the task's corpus "
+                    "and would be deleted: give mteb_search an empty collection of its own"
                 )
 
 
@@ -257,7 +257,7 @@ def _texts(inputs: Iterable[Mapping[str, Any]], task: str) -> Iterator[str]:
             raise NotSupportedError(f"{task} gives {', '.join(batch)}: this encoder reads text only")
         for text in batch["text"]:
             if not isinstance(text, str):
-                raise TextError(f"{task} gives {text!r} as a text, expected a string")
+                raise TextError(f"{task} gives {brief(text)} as a text, expected a string")
             yield text
 
 
@@ -270,7 +270,7 @@ def _passage(row: Mapping[str, Any]) -> Passage:
 def _query(row: Mapping[str, Any]) -> str:
     text = row.get("text")
     if not isinstance(text, str) or not text.strip():
-        raise TextError(f"query {row['id']!r} is {text!r}, expected a non-empty string")
+        raise TextError(f"query {brief(row['id'])} is {brief(text)}, expected a non-empty string")
     return " ".join(part for part in (text, row.get("instruction")) if part)
 
 

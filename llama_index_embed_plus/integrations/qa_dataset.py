@@ -20,10 +20,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, score_run, texts_by_id
-from qdrant_tools.errors import InputError, brief
+from qdrant_tools.errors import InputError, brief, first_line
 from qdrant_tools.files import write_text
+from qdrant_tools.json_files import read_json
 from qdrant_tools.log.records import Feedback, LoggedSearch
 from qdrant_tools.records import Example, Passage, Qrels, Query, ScoredText
+
+MOST_BYTES = 1 << 30
 
 
 class QADatasetLike(Protocol):
@@ -70,7 +73,7 @@ class QADataset:
             relevant = self._relevant(query)
             missing = next((passage for passage in relevant if passage not in texts), None)
             if missing is not None:
-                raise InputError(f"query {query.id!r} is answered by {missing!r}, which is not in the corpus")
+                raise InputError(f"query {brief(query.id)} is answered by {brief(missing)}, which is not in the corpus")
             if relevant:
                 yield Example(query.text, tuple(ScoredText(passage, texts[passage]) for passage in relevant))
 
@@ -118,10 +121,11 @@ def read_qa_dataset(path: str | Path) -> QADataset:
         InputError: no such file, or not such a file.
     """
     try:
-        return from_qa_dataset(json.loads(Path(path).read_text(encoding="utf-8-sig")))
-    except (OSError, ValueError, RecursionError) as error:  # json.loads recurses into nested brackets
+        # the whole corpus is in this one file
+        return from_qa_dataset(read_json(Path(path), most=MOST_BYTES))
+    except (OSError, InputError) as error:
         raise InputError(
-            f"{path} is not an EmbeddingQAFinetuneDataset (queries, corpus, relevant_docs): {error}"
+            f"{path} is not an EmbeddingQAFinetuneDataset (queries, corpus, relevant_docs): {first_line(error)}"
         ) from error
 
 
@@ -168,5 +172,5 @@ def evaluate_retriever(
 
 def _mapping(value: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise InputError(f"{name} is {value!r}, expected an object: id -> text, or query id -> list of ids")
+        raise InputError(f"{name} is {brief(value)}, expected an object: id -> text, or query id -> list of ids")
     return value

@@ -14,7 +14,7 @@ from qdrant_client import models
 
 from qdrant_tools.collections.metadata import CollectionMetadata, Layout, metadata_of
 from qdrant_tools.collections.quantization import Quantization
-from qdrant_tools.errors import InputError
+from qdrant_tools.errors import InputError, brief
 from qdrant_tools.search.bm25 import VECTOR, Bm25
 
 QDRANT_INDEXING_THRESHOLD = 20_000  # kB; what a server that reports none works with
@@ -71,19 +71,19 @@ class CollectionSettings:
     def __post_init__(self) -> None:
         for name, allowed in (("distance", DISTANCES), ("datatype", get_args(Datatype))):
             if getattr(self, name) not in allowed:
-                raise InputError(f"{name} is {getattr(self, name)!r}, expected one of {sorted(allowed)}")
+                raise InputError(f"{name} is {brief(getattr(self, name))}, expected one of {sorted(allowed)}")
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if name == "payload_m" and value is None:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InputError(f"{name} is {value!r}, expected a whole number of at least {least}")
+                raise InputError(f"{name} is {brief(value)}, expected a whole number of at least {least}")
         if self.payload_m == self.m:
             object.__setattr__(self, "payload_m", None)  # one spelling of the same
         for name, kind in self.payload_indexes.items():
             if kind not in get_args(PayloadKind):
                 raise InputError(
-                    f"payload index on {name!r} is {kind!r}, expected one of {', '.join(get_args(PayloadKind))}"
+                    f"payload index on {name!r} is {brief(kind)}, expected one of {', '.join(get_args(PayloadKind))}"
                 )
 
     def difference(self, other: CollectionSettings) -> dict[str, tuple[Any, Any]]:

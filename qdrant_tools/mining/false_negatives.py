@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from qdrant_tools.errors import InputError
+from qdrant_tools.errors import InputError, brief
 from qdrant_tools.files import read_rows
 from qdrant_tools.mining.miner import RULES, MiningStats
 from qdrant_tools.mining.rules import Judge
@@ -168,7 +168,7 @@ def read_sheet(path: str | Path) -> list[bool]:
     for row in read_rows(path, pad=True):
         verdict = str(row.values.get("relevant", "no column")).strip()
         if verdict not in ("", "0", "1"):
-            raise InputError(f"{row.where}: relevant is {row.values.get('relevant')!r}, expected 0, 1 or nothing")
+            raise InputError(f"{row.where}: relevant is {brief(row.values.get('relevant'))}, expected 0, 1 or nothing")
         if verdict:
             verdicts.append(verdict == "1")
     return verdicts

@@ -218,7 +218,7 @@ def test_a_file_that_cannot_be_used_is_one_line(evaluate, tmp_path, name, conten
         ("mode=sparse", "expected one of dense, hybrid, lexical"),
         ("exact=maybe", "expected one of yes, no"),
         ("hnsw-ef=many", "expected a whole number"),
-        ("filter=even", "the filter is not JSON"),
+        ("filter=even", "the filter is no JSON"),
         ("backend=abacus", "expected one of auto, torch"),
         ("collection=", "an empty value"),
     ],

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport
-from qdrant_tools.errors import InputError
+from qdrant_tools.errors import InputError, brief
 from qdrant_tools.metrics import Interval, mean, paired_bootstrap
 
 SAME = 1e-12
@@ -261,7 +261,9 @@ def paired_randomisation(
 def _differences(before: Mapping[str, float], after: Mapping[str, float]) -> NDArray[np.float64]:
     if before.keys() != after.keys() or not before:
         odd = sorted(before.keys() ^ after.keys())
-        what = f"{len(odd)} queries are in only one of the two, such as {odd[0]!r}" if odd else "there are no queries"
+        what = (
+            f"{len(odd)} queries are in only one of the two, such as {brief(odd[0])}" if odd else "there are no queries"
+        )
         raise InputError(f"{what}: compare two systems on the same queries")
     # sorted: the same seed gives the same figures, whatever the order of the mappings
     return np.array([after[query] - before[query] for query in sorted(before)])

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from qdrant_tools.errors import InputError
 from qdrant_tools.records import Encoder, Passage, Run, Vectors
 from qdrant_tools.search.neighbours import ROUNDING, levelled
-from qdrant_tools.validation import checked_vectors, unit_rows
+from qdrant_tools.validation import brief, checked_vectors, unit_rows
 
 QUERIES_AT_ONCE, PASSAGES_AT_ONCE = 128, 16_384
 """Bounds the block of scores to 8 MB."""
@@ -48,7 +48,7 @@ class PassageVectors:
         id_set = frozenset(self.ids)
         if len(id_set) != len(self.ids):
             name, times = Counter(self.ids).most_common(1)[0]
-            raise InputError(f"the passage id {name!r} occurs {times} times: every id names one passage")
+            raise InputError(f"the passage id {brief(name)} occurs {times} times: every id names one passage")
         checked = checked_vectors(matrix, dimension=matrix.shape[1], count=len(self.ids), what="passage vectors")
         object.__setattr__(self, "vectors", checked)
         object.__setattr__(self, "_id_set", id_set)

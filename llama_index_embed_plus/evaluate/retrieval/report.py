@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from qdrant_tools.errors import InputError
+from qdrant_tools.errors import InputError, brief
 from qdrant_tools.metrics import mean, measure
 from qdrant_tools.records import Qrels, Query, Run
 
@@ -148,6 +148,6 @@ def texts_by_id(queries: Sequence[Query]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for query in queries:
         if query.id in texts:
-            raise InputError(f"the query id {query.id!r} occurs twice: every id names one query")
+            raise InputError(f"the query id {brief(query.id)} occurs twice: every id names one query")
         texts[query.id] = query.text
     return texts

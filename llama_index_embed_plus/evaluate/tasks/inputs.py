@@ -6,7 +6,6 @@ no number, a label that is missing, a vector with NaN in it. Does not know: task
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from llama_index_embed_plus.errors import MissingExtraError, TextError
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.records import Encoder, Vectors
-from qdrant_tools.validation import checked_vectors, unit_rows
+from qdrant_tools.validation import brief, checked_number, checked_vectors, unit_rows
 
 Role = Literal["query", "passage"]
 """The prompt of texts that are compared with each other, such as two sentences. Most models have a prompt for queries
@@ -50,10 +49,10 @@ def embed(encoder: Encoder, texts: Sequence[str], *, role: Role = "passage", wha
         raise UsageError(f"role is {role!r}, expected one of {', '.join(get_args(Role))}")
     # a string is a sequence too, of its letters
     if isinstance(texts, str) or not len(texts):
-        raise TextError(f"{what}: {texts!r}, expected a list of at least one text")
+        raise TextError(f"{what}: {brief(texts)}, expected a list of at least one text")
     for index, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
-            raise TextError(f"{what}: text {index} is {text!r}, expected a non-empty string")
+            raise TextError(f"{what}: text {index} is {brief(text)}, expected a non-empty string")
     encode = encoder.encode_queries if role == "query" else encoder.encode_passages
     return checked_vectors(
         encode(list(texts)), dimension=encoder.dimension, count=len(texts), what=f"{what} encoded by {encoder.space!r}"
@@ -73,10 +72,7 @@ def checked_scores(scores: Sequence[float], *, count: int, what: str = "scores")
     """
     same_length(what, len(scores), count)
     for index, score in enumerate(scores):
-        # for Python, True is an int
-        is_number = isinstance(score, (int, float, np.integer, np.floating)) and not isinstance(score, bool)
-        if not is_number or not math.isfinite(score):
-            raise InputError(f"{what}: value {index} is {score!r}, expected a finite number")
+        checked_number(f"{what}: value {index}", score)
     return np.asarray(scores, np.float64)
 
 
@@ -91,10 +87,12 @@ def checked_labels(labels: Sequence[Label], *, count: int, what: str = "labels")
     plain = [int(label) if isinstance(label, np.integer) else label for label in values]
     for index, label in enumerate(plain):
         if not isinstance(label, (str, int)) or isinstance(label, bool) or label == "":
-            raise InputError(f"{what}: label {index} is {label!r}, expected a string or a whole number")
+            raise InputError(f"{what}: label {index} is {brief(label)}, expected a string or a whole number")
         # labels are sorted later, which fails for 1 and "1"
         if type(label) is not type(plain[0]):
-            raise InputError(f"{what}: label {index} is {label!r}, label 0 is {plain[0]!r}: expected one type")
+            raise InputError(
+                f"{what}: label {index} is {brief(label)}, label 0 is {brief(plain[0])}: expected one type"
+            )
     return plain
 
 
@@ -107,7 +105,7 @@ def checked_binary(labels: Sequence[int], *, count: int, what: str = "labels") -
     checked = checked_labels(labels, count=count, what=what)
     other = next((index for index, label in enumerate(checked) if label not in (0, 1)), None)
     if other is not None:
-        raise InputError(f"{what}: label {other} is {checked[other]!r}, expected 0 or 1")
+        raise InputError(f"{what}: label {other} is {brief(checked[other])}, expected 0 or 1")
     array = np.asarray(checked, np.int64)
     if array.min() == array.max():
         raise InputError(f"{what}: all {count} are {array[0]}, expected some of each kind")

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from llama_index_embed_plus.evaluate.tasks.inputs import Integers, Label, Role, checked_labels, embed, needs_eval
-from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.errors import InputError, UsageError, brief
 from qdrant_tools.records import Encoder, Vectors
 
 
@@ -80,9 +80,13 @@ def classification(
     train_labels = checked_labels(train[1], count=len(train[0]), what="training labels")
     test_labels = checked_labels(test[1], count=len(test[0]), what="test labels")
     if len(set(train_labels)) < 2:
-        raise InputError(f"training labels: only {sorted(set(train_labels))}, expected at least two different ones")
+        raise InputError(
+            f"training labels: only {brief(sorted(set(train_labels)))}, expected at least two different ones"
+        )
     if type(train_labels[0]) is not type(test_labels[0]):
-        raise InputError(f"training labels such as {train_labels[0]!r}, test labels such as {test_labels[0]!r}")
+        raise InputError(
+            f"training labels such as {brief(train_labels[0])}, test labels such as {brief(test_labels[0])}"
+        )
     codes = {label: code for code, label in enumerate(sorted({*train_labels, *test_labels}))}
     coded_train = np.asarray([codes[label] for label in train_labels], np.int64)
     coded_test = np.asarray([codes[label] for label in test_labels], np.int64)
@@ -203,7 +207,7 @@ def clustering(
     checked = checked_labels(labels, count=len(texts))
     codes = {label: code for code, label in enumerate(dict.fromkeys(checked))}
     if len(codes) < 2:
-        raise InputError(f"labels: only {list(codes)}, expected at least two different ones")
+        raise InputError(f"labels: only {brief(list(codes))}, expected at least two different ones")
     if settings.sample < len(codes):
         raise UsageError(f"sample is {settings.sample}, expected at least one text for each of {len(codes)} labels")
     coded = np.asarray([codes[label] for label in checked], np.int64)

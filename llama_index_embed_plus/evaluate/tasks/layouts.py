@@ -17,18 +17,20 @@ Every task but retrieval is one file: `SPLIT.jsonl`, `.tsv` or `.csv`, or `somet
 `sentence1` and `sentence2`, `sent1` and `sent2`, `text1` and `text2`, `premise` and `hypothesis`, `question1` and
 `question2`, or `source` and `target`.
 
-Guarantees: a folder whose data fits none of these is listed with the reason. Does not know: the rows of the files.
+Guarantees: a folder whose data fits none of these is listed with the reason, and so is a link that leads out of the
+benchmark's folder, unless links are to be followed. Does not know: the rows of the files.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from qdrant_tools.errors import InputError
-from qdrant_tools.files import read_rows
+from qdrant_tools.files import listed, read_rows
+from qdrant_tools.trees import DEEPEST_FOLDER, allowed_roots
 
 PAIRS = (
     *(("sentence1", "sentence2"), ("sent1", "sent2"), ("text1", "text2")),
@@ -37,6 +39,7 @@ PAIRS = (
 QUERIES = ("query", "anchor")
 BEIR = ("corpus.jsonl", "queries.jsonl")
 SUFFIXES = (".jsonl", ".tsv", ".csv")
+MOST_FOLDERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -60,69 +63,103 @@ class Skipped:
     reason: str
 
 
-def find_tasks(folder: Path, *, split: str = "test") -> tuple[list[Task], list[Skipped]]:
+def find_tasks(folder: Path, *, split: str = "test", follow_links: bool = False) -> tuple[list[Task], list[Skipped]]:
     """Look into a folder and the folders below it, in the order of their names.
 
+    follow_links: also read what links point to outside of the folder; without it they are listed as skipped.
     Raises:
-        InputError: it is no folder, or holds no data at all.
+        InputError: it is no folder, holds no data at all, or thousands of folders.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: expected one that holds data, or folders of data")
-    entries = list(_walk(folder, folder, split))
+    allowed = None if follow_links else allowed_roots(folder)
+    entries = list(_Walk(folder, split, allowed).below(folder, ()))
     if not entries:
         raise InputError(f"{folder} holds no data: expected files ending in {', '.join(SUFFIXES)}")
     tasks = [entry for entry in entries if isinstance(entry, Task)]
     return tasks, [entry for entry in entries if isinstance(entry, Skipped)]
 
 
-def _walk(folder: Path, root: Path, split: str) -> Iterator[Task | Skipped]:
-    name = folder.relative_to(root).as_posix() if folder != root else root.resolve().name
-    yield from _tasks(folder, name, split)
-    if _is_beir(folder):
-        return  # the folder of judgements below belongs to it
-    for below in sorted(folder.iterdir()):
-        # a link to a folder above would be walked for ever
-        looping = below.is_symlink() and below.resolve() in (folder.resolve(), *folder.resolve().parents)
-        if below.is_dir() and not below.name.startswith(".") and not looping:
-            yield from _walk(below, root, split)
+@dataclass
+class _Walk:
+    """One look through a benchmark folder: only what lies in `allowed`, or anything if that is None."""
+
+    root: Path
+    split: str
+    allowed: tuple[Path, ...] | None
+    folders: int = 0
+
+    def below(self, folder: Path, above: tuple[Path, ...]) -> Iterator[Task | Skipped]:
+        """The entries of a folder that lies in the folders `above`, and of those below it."""
+        self.folders += 1
+        if self.folders > MOST_FOLDERS or len(above) > DEEPEST_FOLDER:
+            raise InputError(
+                f"{folder} is one of more than {MOST_FOLDERS:,} folders, or deeper than {DEEPEST_FOLDER} below "
+                f"{self.root}: this is no folder of benchmarks"
+            )
+        real = folder.resolve()
+        if real in above:
+            return  # a link to a folder above would be walked for ever
+        name = folder.relative_to(self.root).as_posix() if folder != self.root else real.name
+        inside = []
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith("."):
+                continue
+            if self._leaves(path):
+                yield Skipped(name, f"{path.name} is a link out of {self.root}: follow links to read it")
+            else:
+                inside.append(path)
+        is_beir = set(BEIR) <= {path.name for path in inside if path.is_file()}
+        yield from self._tasks(folder, name, [path for path in inside if path.is_file()], is_beir)
+        if is_beir:
+            return  # the folder of judgements below belongs to it
+        for path in inside:
+            if path.is_dir():
+                yield from self.below(path, (*above, real))
+
+    def _leaves(self, path: Path) -> bool:
+        if self.allowed is None or not path.is_symlink():
+            return False
+        try:
+            real = path.resolve(strict=True)
+        except (OSError, RuntimeError):  # it leads nowhere, or round in a circle
+            return True
+        return not any(real.is_relative_to(root) for root in self.allowed)
+
+    def _tasks(self, folder: Path, name: str, inside: list[Path], is_beir: bool) -> Iterator[Task | Skipped]:
+        files = [path for path in inside if path.suffix.lower() in SUFFIXES]
+        if not files:
+            return
+        if is_beir:
+            qrels = folder / "qrels" / f"{self.split}.tsv"
+            if not qrels.is_file():
+                yield Skipped(name, f"has {' and '.join(BEIR)} but no qrels/{self.split}.tsv")
+            elif self._leaves(qrels.parent) or self._leaves(qrels):
+                yield Skipped(name, f"qrels/{qrels.name} is a link out of {self.root}: follow links to read it")
+            else:
+                yield Task(f"{name}/retrieval", "retrieval", self.split, qrels)
+            return
+        # a whole part of the name: `latest.csv` is no file of the split `test`
+        of_split = [path for path in files if self.split in re.split(r"[_\-.]", path.stem)]
+        if not of_split:
+            yield Skipped(name, f"no file of the split {self.split!r}: {listed(path.name for path in files[:5])}")
+        for path in of_split:
+            yield from _of_file(path, name, self.split, files)
 
 
-def _is_beir(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in BEIR)
-
-
-def _tasks(folder: Path, name: str, split: str) -> Iterator[Task | Skipped]:
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in SUFFIXES)
-    if not files:
-        return
-    if _is_beir(folder):
-        qrels = folder / "qrels" / f"{split}.tsv"
-        if qrels.is_file():
-            yield Task(f"{name}/retrieval", "retrieval", split, qrels)
-        else:
-            yield Skipped(name, f"has {' and '.join(BEIR)} but no qrels/{split}.tsv")
-        return
-    # a whole part of the name: `latest.csv` is no file of the split `test`
-    of_split = [path for path in files if split in re.split(r"[_\-.]", path.stem)]
-    if not of_split:
-        yield Skipped(name, f"no file of the split {split!r}: {', '.join(path.name for path in files[:5])}")
-    for path in of_split:
-        yield from _of_file(path, name, split)
-
-
-def _of_file(path: Path, name: str, split: str) -> Iterator[Task | Skipped]:
+def _of_file(path: Path, name: str, split: str, files: Sequence[Path]) -> Iterator[Task | Skipped]:
     columns = columns_of(path)
     label = name if path.stem == split else f"{name}/{path.stem}"
     kinds = list(_kinds(columns))
     if not kinds:
-        yield Skipped(label, f"{path.name} has the columns {', '.join(sorted(columns)) or 'of no row'}: no known task")
+        yield Skipped(label, f"{path.name} has the columns {listed(sorted(columns)) or 'of no row'}: no known task")
     for kind in kinds:
         if kind != "classification":
             yield Task(f"{label}/{kind}", kind, split, path)
             continue
         train = path.with_name(re.sub(rf"(?<![^_\-.]){re.escape(split)}(?![^_\-.])", "train", path.name))
         # the same file if the split is `train` itself: nothing is left to test on
-        if train == path or not train.is_file() or not {"text", "label"} <= columns_of(train):
+        if train == path or train not in files or not {"text", "label"} <= columns_of(train):
             yield Skipped(f"{label}/{kind}", f"{path.name} has labels, but no {train.name} to learn them from")
         else:
             yield Task(f"{label}/{kind}", kind, split, path, train)

@@ -15,7 +15,7 @@ from pathlib import Path
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
 from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries
 from llama_index_embed_plus.evaluate.tasks.inputs import embed
-from qdrant_tools.errors import InputError
+from qdrant_tools.errors import InputError, brief
 from qdrant_tools.files import Row, read_rows
 from qdrant_tools.metrics import mean, ndcg, recall, reciprocal_rank
 from qdrant_tools.records import Encoder
@@ -125,7 +125,7 @@ def _corpus(path: Path, *, titles: bool) -> dict[str, str]:
     for row in read_rows(path):
         name = row.text("_id")
         if name in texts:
-            raise InputError(f"{row.where}: the id {name!r} occurs twice")
+            raise InputError(f"{row.where}: the id {brief(name)} occurs twice")
         texts[name] = _passage(row, titles=titles)
     return texts
 
@@ -135,5 +135,5 @@ def _passage(row: Row, *, titles: bool) -> str:
     parts = [row.values.get(name) for name in (("title", "text") if titles else ("text",))]
     other = next((part for part in parts if not isinstance(part, str) and part is not None), None)
     if other is not None:
-        raise InputError(f"{row.where}: a title or text is {other!r}, expected a text")
+        raise InputError(f"{row.where}: a title or text is {brief(other)}, expected a text")
     return " ".join(part for part in parts if part).strip()

@@ -27,8 +27,8 @@ from llama_index_embed_plus.evaluate.tasks.scores import (
     semantic_similarity,
     summarisation,
 )
-from qdrant_tools.errors import InputError, UsageError
-from qdrant_tools.files import Row, read_rows
+from qdrant_tools.errors import InputError, UsageError, brief
+from qdrant_tools.files import Row, listed, read_rows
 from qdrant_tools.records import Encoder
 
 Measure = Callable[[Encoder], Any]
@@ -143,7 +143,7 @@ def _read_pair_classification(task: Task, options: TaskOptions) -> LoadedTask:
 def _pair_label(row: Row) -> int | None:
     label = str(row.label("label"))
     if label not in PAIR_LABELS:
-        raise InputError(f"{row.where}: label is {label!r}, expected one of {', '.join(PAIR_LABELS)}")
+        raise InputError(f"{row.where}: label is {brief(label)}, expected one of {', '.join(PAIR_LABELS)}")
     return PAIR_LABELS[label]
 
 
@@ -217,7 +217,7 @@ def _pairs(task: Task, third: Callable[[Row], Kind]) -> Iterator[tuple[str, str,
     for row in read_rows(task.file):
         names = pair_columns(frozenset(row.values))
         if names is None:
-            raise InputError(f"{row.where}: has not the two texts of the first row, but {', '.join(row.values)}")
+            raise InputError(f"{row.where}: has not the two texts of the first row, but {listed(row.values)}")
         yield row.text(names[0]), row.text(names[1]), third(row)
 
 

@@ -10,6 +10,7 @@ Does not know: files.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ from qdrant_tools.errors import InputError
 from qdrant_tools.metrics import average_precision, mean, ndcg, reciprocal_rank
 from qdrant_tools.records import Encoder
 from qdrant_tools.validation import unit_rows
+
+LARGEST_SCORE = 1e100
 
 
 @dataclass(frozen=True)
@@ -66,18 +69,30 @@ def correlate(cosines: Floats, scores: Floats) -> Correlation:
     """Spearman's and Pearson's correlation of two arrays of one length.
 
     Raises:
-        InputError: fewer than two values, or an array of equal ones.
+        InputError: fewer than two values, an array of equal ones, or of such that no correlation can be computed.
     """
     from scipy.stats import pearsonr, spearmanr
 
     if len(scores) < 2:
         raise InputError(f"{len(scores)} pairs, expected at least two for a correlation")
+    # a correlation has no scale, but the squares of the largest floats have no size
+    largest = np.abs(scores).max()
+    scores = scores / largest if largest > LARGEST_SCORE else scores
     for name, values in (("cosines", cosines), ("scores", scores)):
         # scipy would warn and return NaN
-        if np.ptp(values) == 0:
+        if _is_constant(values):
             raise InputError(f"all {len(values)} {name} are {values[0]:g}: there is no correlation with a constant")
-    spearman, pearson = spearmanr(cosines, scores).statistic, pearsonr(cosines, scores).statistic
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values that are nearly equal
+        spearman, pearson = spearmanr(cosines, scores).statistic, pearsonr(cosines, scores).statistic
+    if not np.isfinite((spearman, pearson)).all():
+        raise InputError(f"no correlation can be computed of {len(scores)} scores such as {scores[0]:g}")
     return Correlation(float(spearman), float(pearson), len(scores))
+
+
+def _is_constant(values: Floats) -> bool:
+    # not by the difference of the largest and the smallest, which may be beyond a float
+    return bool((values == values[0]).all())
 
 
 @dataclass(frozen=True)
@@ -126,7 +141,7 @@ def summarisation(encoder: Encoder, rows: Sequence[Summaries], *, role: Role = "
     )
     # theirs are the machine's summaries, ours the human ones
     cosines = [(theirs @ ours.T).max(axis=1) for ours, theirs in per_text]
-    pairs = [pair for pair in zip(cosines, scores) if np.ptp(pair[0]) > 0 and np.ptp(pair[1]) > 0]
+    pairs = [pair for pair in zip(cosines, scores) if not any(map(_is_constant, pair))]
     if not pairs:
         raise InputError(f"none of {len(rows)} texts has machine summaries of different score: nothing to correlate")
     results = [correlate(*pair) for pair in pairs]
