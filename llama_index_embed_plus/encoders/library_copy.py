@@ -1,8 +1,8 @@
 """A model folder that somebody else made -> a copy of it that sentence-transformers may open, and the model in it.
 
-The files of such a folder can ask the library for more than weights: other weight files, pickles, code of a hub,
-attention kernels, vocabulary anywhere on the disk, calls of any function of torch. So training, guides and judges open
-a copy that holds weights, vocabulary and those settings that describe the model, and nothing that asks.
+`models.received` refuses what leads a library to code or downloads. What is left can still ask for other weight files,
+pickles beside them, vocabulary anywhere on the disk, arguments of loaders. So training, guides and judges open a copy
+that holds weights, vocabulary and those settings that describe the model, and nothing that asks.
 
 Guarantees: weights come from the safetensors files that `models.weights` hashes; nothing outside the folder is read; no
 code runs; what the library raises for odd files is DamagedModelError. Does not know: what the model is used for.
@@ -42,7 +42,6 @@ _READING = {
     *("query_expansion", "query_length", "document_length"),
 }
 """The settings of sentence_bert_config.json that are kept. Others are arguments for the loaders of transformers."""
-_ACTIVATION = re.compile(r"torch\.nn\.modules\.(activation|linear)\.[A-Z][A-Za-z]*")
 _MODULE = re.compile(
     r"sentence_transformers(\.\w+)*\.(Transformer|Pooling|Dense|LayerNorm|Normalize|Dropout|LogitScore)"
 )
@@ -53,7 +52,7 @@ def library_copy(folder: Path, target: Path) -> None:
 
     Raises:
         DamagedModelError: a link leads out of `folder`, there are no safetensors, or a file cannot be read.
-        NotSupportedError: it asks for modules, activations or LoRA matrices that are not loaded here.
+        NotSupportedError: it asks for modules or LoRA matrices that are not loaded here.
     """
     copy_tree(folder, target, keep=_is_kept, copy=_linked, error=DamagedModelError)
     folders = [target, *(path for path in target.rglob("*") if path.is_dir())]
@@ -82,7 +81,6 @@ def disarm(folder: Path) -> None:
 
 def _rewrite(path: Path) -> None:
     saved = read_json(path.parent, path.name) or {}
-    _check_activation(saved, path.name)
     kept = _without_asking(saved)
     if path.name == _HOW_TO_READ:
         kept = {key: value for key, value in kept.items() if key in _READING}
@@ -134,17 +132,6 @@ def _without_asking(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_asking(inner) for key, inner in value.items() if not _ASKING.fullmatch(key)}
     return [_without_asking(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _check_activation(saved: Mapping[str, Any], name: str) -> None:
-    """Refuse an activation that is no module of torch: the library calls whatever function it names."""
-    inner = saved.get("sentence_transformers")
-    places = (saved, inner if isinstance(inner, Mapping) else {})
-    keys = ("activation_fn", "activation_function", "sbert_ce_default_activation_function")
-    for asked in (place[key] for place in places for key in keys if place.get(key) is not None):
-        # `activation_function` of GPT-2's config.json is a name such as "gelu_new"
-        if not isinstance(asked, str) or ("." in asked and not _ACTIVATION.fullmatch(asked)):
-            raise NotSupportedError(f"{name} asks for the activation {str(asked)[:80]!r}, expected one of torch.nn")
 
 
 def _check_modules(path: Path) -> None:

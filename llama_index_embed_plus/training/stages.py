@@ -25,7 +25,7 @@ import numpy as np
 
 from llama_index_embed_plus.documents import read_passages
 from llama_index_embed_plus.encoders.open import identify, open_encoder
-from llama_index_embed_plus.errors import DamagedModelError, TrainingError
+from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
 from llama_index_embed_plus.evaluate.retrieval.files import read_held_out
 from llama_index_embed_plus.models import artifact
@@ -50,7 +50,7 @@ from qdrant_tools.json_files import read_json
 from qdrant_tools.metrics import ndcg, recall, reciprocal_rank
 from qdrant_tools.mining.file import mine_to_jsonl, read_examples
 from qdrant_tools.records import Encoder, Example, HeldOut, Label, Passage, Progress
-from qdrant_tools.trees import copy_tree, files_of
+from qdrant_tools.trees import files_of
 
 Announce = Callable[[str], None]
 """Told what begins: `train nli`, `mine hard-1`, `measure hard-1`."""
@@ -246,7 +246,7 @@ class _RecipeRun:
         on_held_out = self.dev is not None and self.dev is self.held_out and len(steps) > 1
         optimistic = (CHOSEN_ON_HELD_OUT,) if on_held_out else ()
         with artifact.draft_folder(self.out) as draft:
-            copy_tree(best, draft, error=DamagedModelError)
+            artifact.copy_artifact(best, draft)
             report = job.report(
                 space=after.space,
                 base_space=before.space,

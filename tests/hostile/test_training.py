@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+from contextlib import suppress
 
 import pytest
 import torch
@@ -263,7 +264,8 @@ def test_a_guide_judges_by_its_safetensors(received, base, tmp_path, asks):
     change(received, "sentence_bert_config.json", **asks)
     change(received, "config_sentence_transformers.json", requirements=["evil>=1"])
     (tmp_path / "other").mkdir()
-    assert (guide_of(received, tmp_path) == guide_of(base, tmp_path / "other")).all()
+    with suppress(PlusError):  # to refuse it is as good
+        assert (guide_of(received, tmp_path) == guide_of(base, tmp_path / "other")).all()
     assert not (tmp_path / "mark").exists()
 
 
@@ -291,10 +293,8 @@ def test_a_judge_that_asks_for_more_than_its_weights_gets_no_more(judge, tmp_pat
     (judge / "evil.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'mark')!r})\n")
     change(judge, "config.json", **asks)
     change(judge, "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Tokenizer", None]})
-    try:
+    with suppress(PlusError):  # to refuse it is as good
         assert scores(judge) == expected
-    except PlusError:
-        pass  # to refuse it is as good
     assert not (tmp_path / "mark").exists()
 
 

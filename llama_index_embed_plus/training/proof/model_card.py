@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llama_index_embed_plus.errors import DamagedModelError, TrainingError
+from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.evaluate.retrieval.comparison import Change
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.training.proof.forgetting import Forgetting
@@ -27,7 +27,6 @@ from llama_index_embed_plus.training.proof.proof import Proof
 from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, read_report, write_report_file
 from qdrant_tools.errors import UsageError
 from qdrant_tools.files import refuse_link
-from qdrant_tools.trees import copy_tree
 
 CARD = "README.md"
 _GENERAL = {
@@ -184,7 +183,7 @@ def record_proof(folder: Path, proof: Proof) -> TrainReport:
     report = replace(report, proof=proof)
     try:
         with artifact.draft_folder(folder) as draft:
-            copy_tree(folder, draft, error=DamagedModelError)
+            artifact.copy_artifact(folder, draft)
             # before the manifest, which hashes it
             write_report(draft, report)
             artifact.write_manifest(draft)

@@ -100,7 +100,7 @@ def test_a_report_that_contradicts_its_proof_or_is_damaged_is_no_report(proofs, 
             file.write_text(json.dumps(row | changes))
             read_report(tmp_path)
     file.write_text("{")
-    with pytest.raises(DamagedModelError, match="is damaged, expected JSON"):
+    with pytest.raises(DamagedModelError, match="is no JSON"):
         read_report(tmp_path)
     file.unlink()
     assert read_report(tmp_path) is None
