@@ -7,13 +7,15 @@ x86 processors without VNNI add products of bytes in 16-bit sums that saturate, 
 vectors there. On such a processor the session multiplies unsigned weights instead: exact everywhere, but slower.
 
 Guarantees: both sessions give the same vectors up to rounding; saturation is measured, not guessed from the processor's
-name. Does not know: texts.
+name. A graph from somebody else runs the operators that onnxruntime brings, on files of its own folder, and has no
+loops; what is wrong with it is one error. Does not know: texts.
 """
 
 from __future__ import annotations
 
 import base64
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -22,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from llama_index_embed_plus.encoders.text_encoder import Runtime, out_of_memory_message
 from llama_index_embed_plus.encoders.tokens import TokenBatch
@@ -30,11 +31,9 @@ from llama_index_embed_plus.errors import DamagedModelError, ModelError
 from llama_index_embed_plus.models.pooling import apply_head, as_arrays, pool, unit
 from llama_index_embed_plus.models.spec import EncoderSpec
 from llama_index_embed_plus.models.weights import tensors_of, weight_files
-from qdrant_tools.errors import UsageError, first_line
+from qdrant_tools.errors import NotSupportedError, PlusError, UsageError, first_line
+from qdrant_tools.json_files import open_regular
 from qdrant_tools.records import Vectors
-
-_FAILURES = (state.Fail, state.RuntimeException, state.InvalidArgument, MemoryError)
-"""What onnxruntime raises while it runs; its errors have no base of their own."""
 
 BATCH_TOKENS = 512
 """Padded tokens per batch. More does not run faster on a CPU, and pads more."""
@@ -71,6 +70,7 @@ class OnnxBackend:
         self._file, self._spec = file, spec
         self._lock = threading.Lock()
         self._sessions: dict[int, Any] = {}
+        check_graph(file)
         session = self._session(self.workers)
         self._inputs = input_names(session, file)
         self._output, self._pooled = _output(session, file)
@@ -83,14 +83,18 @@ class OnnxBackend:
         session = self._session(self.workers if alone else 1)
         try:
             result = session.run([self._output], feed(self._inputs, batch))[0]
-        except _FAILURES as error:
+            return np.asarray(result if self._pooled else self._finish(result, batch), np.float32)
+        except PlusError:
+            raise
+        except Exception as error:  # onnxruntime's errors share no base class; an odd graph may give anything
             if "allocate memory" in str(error) or isinstance(error, MemoryError):
                 raise ModelError(out_of_memory_message(batch, "this machine")) from error
             shape = batch.ids.shape
             raise ModelError(f"{self._file} cannot be run on {shape} tokens ({first_line(error)})") from error
-        return np.asarray(result if self._pooled else self._finish(result, batch), np.float32)
 
     def _finish(self, states: Any, batch: TokenBatch) -> Any:
+        if states.ndim != 3 or states.shape[:2] != batch.ids.shape:
+            raise DamagedModelError(f"{self._file} gives {states.shape} for {batch.ids.shape} tokens: export it again")
         vectors = pool(states, batch.mask, self._spec.pooling, prompt_tokens=batch.prompt_tokens)
         vectors = apply_head(vectors, self._spec.head, self._head)[:, : self._spec.dimension]
         return unit(vectors) if self._spec.normalize else vectors
@@ -117,6 +121,31 @@ def providers(device: str | None) -> list[Any]:
     chosen = (name, {"device_id": int(number)}) if number.isdigit() else name
     # the CPU computes what the provider of a device does not support
     return [chosen] if kind == "cpu" else [chosen, "CPUExecutionProvider"]
+
+
+_LARGEST_GRAPH = 1 << 31
+_LOOP = re.compile(rb"(\x22|\xa2\x80*\x00)(\x04|\x84\x80*\x00)(Loop|Scan)")
+"""A node that repeats others, as protobuf writes it: the field 4 (op_type), its length, its name."""
+_CHUNK, _OVERLAP = 1 << 22, 64
+
+
+def check_graph(file: Path) -> None:
+    """Refuse a graph that may run without end, or that protobuf cannot hold.
+
+    Raises:
+        DamagedModelError: it has more than 2 GB.
+        NotSupportedError: it has loops. No encoder of texts needs one.
+    """
+    with open_regular(file, DamagedModelError) as stream:
+        if (size := os.fstat(stream.fileno()).st_size) > _LARGEST_GRAPH:
+            raise DamagedModelError(f"{file} has {size:,} bytes, expected at most {_LARGEST_GRAPH:,}; export it again")
+        seen = b""
+        while chunk := stream.read(_CHUNK):
+            if _LOOP.search(seen + chunk):
+                raise NotSupportedError(
+                    f"{file} has loops, which may never end; use backend='torch', or export it again"
+                )
+            seen = chunk[-_OVERLAP:]
 
 
 def open_session(file: Path, threads: int, *, providers: list[Any], int8: bool) -> Any:
@@ -188,7 +217,7 @@ def session_options(threads: int, *, int8: bool) -> onnxruntime.SessionOptions:
     """Return the options with which a graph is opened for serving."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4  # its errors are raised, and ours say what they are about
     # Higher levels fuse Add and LayerNormalization into a kernel that is slower on a CPU.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     if int8 and products_saturate():  # the rewriting to unsigned weights belongs to the second level

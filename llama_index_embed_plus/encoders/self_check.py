@@ -38,6 +38,10 @@ BOUNDS = {"onnx-int8": 0.9995, "onnx-fp32": 0.99999}
 """Lowest cosine that passes. An int8 build that rounds a few values differently passes, one that saturates fails."""
 
 
+_MOST = 1000
+"""Texts, and tokens of each: what is recorded is eight short texts."""
+
+
 class Runnable(Protocol):
     """The part of a backend that is needed here."""
 
@@ -65,10 +69,13 @@ def find_mismatch(backend: Runnable, folder: Path) -> str | None:
         return None
     try:
         expected = np.asarray(saved["vectors"], np.float32)
-        vectors = _run(backend, [np.asarray(ids, np.int32) for ids in saved["ids"]])
+        sequences = [np.asarray(ids, np.int32) for ids in saved["ids"]]
+        if len(sequences) > _MOST or any(ids.ndim != 1 or ids.size > _MOST for ids in sequences):
+            raise ValueError(f"more than {_MOST} texts or tokens")
+        vectors = _run(backend, sequences)
         # normalised here, because a spec may leave vectors as they are
         lowest = float(np.sum(unit_rows(vectors) * unit_rows(expected), axis=1).min())
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DamagedModelError(f"{folder / FILE} does not fit the {backend.build} build ({error})") from error
     if lowest >= BOUNDS[backend.build]:
         return None

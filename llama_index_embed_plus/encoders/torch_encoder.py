@@ -25,7 +25,7 @@ from llama_index_embed_plus.models.lora import lora_base, lora_settings
 from llama_index_embed_plus.models.pooling import ATTENTION, apply_head, pool, unit
 from llama_index_embed_plus.models.spec import EncoderSpec
 from llama_index_embed_plus.models.weights import tensors_of, weight_files
-from qdrant_tools.errors import PlusError, UsageError, first_line
+from qdrant_tools.errors import NotSupportedError, PlusError, UsageError, first_line
 from qdrant_tools.records import Vectors
 
 try:
@@ -91,13 +91,19 @@ class TorchBackend:
         runtime = runtime or Runtime()
         if runtime.threads is not None:
             raise UsageError("threads is a setting of ONNX builds; torch has one for all models, torch.set_num_threads")
+        self.folder = folder
         self.build = _BUILDS[runtime.dtype]
         self.device = pick_device(device)
         self.module = PooledEncoder(folder, spec, trust_remote_code=runtime.trust_remote_code).eval()
         # pooling and head stay in float32
         self.module.transformer.to(getattr(torch, runtime.dtype))
         self.module.to(self.device)
-        self._words = int(self.module.transformer.get_input_embeddings().num_embeddings)
+        try:
+            self._words = int(self.module.transformer.get_input_embeddings().num_embeddings)
+        except (AttributeError, NotImplementedError) as error:
+            raise NotSupportedError(
+                f"{folder}: its {spec.model_type!r} has no word embeddings: no model of texts"
+            ) from error
         self.budget = runtime.batch_tokens or (1024 if self.device.type == "cpu" else 32_768)
 
     def __call__(self, batch: TokenBatch, *, alone: bool) -> Vectors:
@@ -110,10 +116,12 @@ class TorchBackend:
             with torch.inference_mode():
                 vectors = self.module(ids.to(self.device), mask.to(self.device), batch.prompt_tokens)
             return np.asarray(vectors.cpu().numpy(), np.float32)
-        except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU only the message says it
-            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+        except Exception as error:  # layers that do not fit each other end in errors of every kind
+            # on a CPU only the message says it
+            if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error):
                 raise ModelError(out_of_memory_message(batch, str(self.device))) from error
-            raise
+            shape = batch.ids.shape
+            raise ModelError(f"{self.folder} cannot be run on {shape} tokens ({first_line(error)})") from error
 
 
 def pick_device(device: str | None) -> torch.device:

@@ -22,16 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama_index_embed_plus.encoders import self_check
-from llama_index_embed_plus.encoders.onnx_encoder import OnnxBackend
+from llama_index_embed_plus.encoders.onnx_encoder import OnnxBackend, check_graph
 from llama_index_embed_plus.encoders.open import Identity, identify, open_encoder
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
-from llama_index_embed_plus.errors import MissingExtraError, ParityError
+from llama_index_embed_plus.errors import DamagedModelError, MissingExtraError, ParityError
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.models.files import has_lora, onnx_files, write_json
 from llama_index_embed_plus.models.pooling import unit
 from llama_index_embed_plus.models.spec import Overrides
 from llama_index_embed_plus.models.weights import weight_files
-from qdrant_tools.errors import NotSupportedError, UsageError
+from qdrant_tools.errors import NotSupportedError, PlusError, UsageError, first_line
 from qdrant_tools.records import Progress, Vectors
 
 __all__ = ["ParityReport", "Precision", "export_onnx"]
@@ -160,7 +160,7 @@ def _write_graph(source: Identity, draft: Path, precision: Precision) -> int:
     (draft / FILES[precision]).parent.mkdir(exist_ok=True)
     save_model(model, draft / FILES[precision])
     # the domain of the standard operators has two spellings
-    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
 
 
 def _graph(source: Identity, precision: Precision, fp32: Path) -> Any:
@@ -175,13 +175,27 @@ def _graph(source: Identity, precision: Precision, fp32: Path) -> Any:
         from llama_index_embed_plus.export.calibration import frame_of
         from llama_index_embed_plus.export.rewrite import quantise
 
-        return quantise(onnx.load(fp32), frame=frame_of(source.folder, source.spec))
+        frame = frame_of(source.folder, source.spec)
+        try:
+            return quantise(onnx.load(fp32), frame=frame)
+        except PlusError:
+            raise
+        except Exception as error:  # a graph from somebody else may be anything that onnxruntime runs
+            raise NotSupportedError(
+                f"{source.folder}: its graph cannot become int8 ({first_line(error)}); export it in fp32"
+            ) from error
     existing = next(onnx_files(source.folder), None)
     if _has_weights(source) and (_has_torch() or existing is None):
         from llama_index_embed_plus.export.trace import trace
 
         return trace(source.folder, source.spec)
-    return onnx.load(existing)
+    if existing is None:
+        raise DamagedModelError(f"{source.folder} holds neither weights nor a graph; fetch it again")
+    check_graph(existing)
+    try:
+        return onnx.load(existing)
+    except Exception as error:  # of protobuf, of onnx, or of what a file beside it claims
+        raise DamagedModelError(f"{existing} cannot be read by onnx ({first_line(error)}); fetch it again") from error
 
 
 def _open(source: Identity, draft: Path, precision: Precision) -> TextEncoder:

@@ -3,17 +3,20 @@
 Both use the keys of `KeySpace`, made of space, build, role and text.
 
 Guarantees: a query never gets a passage's vector, and no model or precision gets another's; vectors come back bit for
-bit; several processes may share a file; texts are not stored, only their hashes. A cache never forgets: delete the file
-to empty it. Does not know: encoders, LlamaIndex.
+bit; several processes may share a file; texts are not stored, only their hashes. A new file is readable by its owner
+only. A file that is no cache of ours, or defines more than one, is never written to, and nothing in it is run. A cache
+never forgets: delete the file to empty it. Does not know: encoders, LlamaIndex.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import threading
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,6 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama_index_embed_plus.errors import CacheError
+from qdrant_tools.files import private_folder, refuse_link
+from qdrant_tools.json_files import open_regular
 
 Role = Literal["query", "passage"]
 
@@ -29,6 +34,9 @@ FORMAT = 1
 APPLICATION_ID = 0x656D622B  # "emb+", so that another program's database is recognised as such
 BUSY_SECONDS = 30.0
 KEYS_PER_QUERY = 500  # SQLite's oldest limit on bound values is 999
+LARGEST_ROW = 1 << 20  # bytes; the longest vector that Qdrant stores has 256 KiB
+_TABLE = "CREATE TABLE vectors (key TEXT PRIMARY KEY, vector BLOB) WITHOUT ROWID"  # without rowids it is its own index
+_MAGIC = b"SQLite format 3\0"
 
 
 @dataclass(frozen=True)
@@ -55,12 +63,23 @@ class VectorCache:
         self.path = Path(path)
         self._lock = threading.Lock()
         with self._errors_translated("opened"):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # no isolation level: _transaction begins transactions itself; _lock keeps threads apart
+            self._require_ours()
+            if not self.path.exists():
+                self._create()
+            # an address of our own making, so that a name such as "file:x" is only a name; no isolation level:
+            # _transaction begins transactions itself; _lock keeps threads apart
             self._database = sqlite3.connect(
-                self.path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None
+                f"{self.path.absolute().as_uri()}?mode=rw",
+                uri=True,
+                timeout=BUSY_SECONDS,
+                check_same_thread=False,
+                isolation_level=None,
             )
-            self._prepare()
+            try:
+                self._prepare()
+            except BaseException:
+                self._database.close()
+                raise
 
     def get(self, keys: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Return the stored vectors among `keys`, each of shape (dimension,)."""
@@ -89,28 +108,62 @@ class VectorCache:
         with self._lock:
             self._database.close()
 
-    def _prepare(self) -> None:
-        """Recognise the file, or make an empty one into a cache."""
-        with self._transaction():
-            # under the write lock: of two processes that open a new file, one makes the table
-            application, version = (
-                self._database.execute(f"PRAGMA {pragma}").fetchone()[0]
-                for pragma in ("application_id", "user_version")
+    def _require_ours(self) -> None:
+        """Look at the file without SQLite, which would roll a journal back, or follow a link, before it is asked."""
+        for path in (
+            self.path,
+            *(self.path.with_name(f"{self.path.name}{end}") for end in ("-journal", "-wal", "-shm")),
+        ):
+            refuse_link(path, CacheError)
+        journal = self.path.with_name(f"{self.path.name}-journal")
+        if journal.exists() and journal.stat().st_size:
+            raise CacheError(
+                f"vector cache {self.path} has a journal, which no cache leaves: remove {self.path}-journal"
             )
-            if self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                self._database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                self._database.execute(f"PRAGMA user_version = {FORMAT}")
-                # without rowids the table is its own index on the key
-                self._database.execute("CREATE TABLE vectors (key TEXT PRIMARY KEY, vector BLOB) WITHOUT ROWID")
-            elif (application, version) != (APPLICATION_ID, FORMAT):
-                what = f"format {version}" if application == APPLICATION_ID else "another program's database"
-                raise CacheError(
-                    f"vector cache {self.path} is {what}, expected format {FORMAT}: delete it, or name another file"
-                )
-        # inside a transaction SQLite does not change these two
+        try:
+            with open_regular(self.path, CacheError) as file:
+                head = file.read(100)
+        except FileNotFoundError:
+            return
+        if not head:  # made by `touch` or by `tempfile`
+            self.path.write_bytes(_empty_cache())
+        elif not head.startswith(_MAGIC):
+            raise CacheError(f"vector cache {self.path} is no database: delete it, or name another file")
+        elif int.from_bytes(head[68:72]) != APPLICATION_ID:
+            raise self._another("another program's database")
+
+    def _create(self) -> None:
+        """Put an empty cache there, whole, unless another process was quicker."""
+        if not self.path.parent.exists():
+            private_folder(self.path.parent)
+        draft = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.part")
+        try:
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(_empty_cache())
+            with suppress(FileExistsError):
+                # unlike a rename, this never takes the place of what is there
+                os.link(draft, self.path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _prepare(self) -> None:
+        """Recognise the file, which may be somebody else's."""
+        self._database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_ROW)
+        for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0"):
+            self._database.execute(f"PRAGMA {pragma}").fetchall()
+        ((version,),) = self._database.execute("PRAGMA user_version")
+        if version != FORMAT:
+            raise self._another(f"format {version}")
+        if self._database.execute("SELECT sql FROM sqlite_master LIMIT 2").fetchall() != [(_TABLE,)]:
+            raise self._another("a database with other tables")
         self._database.execute("PRAGMA journal_mode = WAL")
         # power loss may lose the last vectors, which are computed again
         self._database.execute("PRAGMA synchronous = NORMAL")
+
+    def _another(self, what: str) -> CacheError:
+        return CacheError(
+            f"vector cache {self.path} is {what}, expected format {FORMAT}: delete it, or name another file"
+        )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -126,10 +179,21 @@ class VectorCache:
     def _errors_translated(self, action: str) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        # what SQLite gives of a damaged file may be no vector
+        except (sqlite3.Error, OSError, TypeError, ValueError) as error:
             raise CacheError(
                 f"vector cache {self.path} cannot be {action} ({error}): delete it, or name another file"
             ) from error
+
+
+def _empty_cache() -> bytes:
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        database.execute(f"PRAGMA user_version = {FORMAT}")
+        database.execute(_TABLE)
+        content = bytearray(database.serialize())
+    content[18:20] = b"\x02\x02"  # write-ahead log from the first writer on: no journal is ever beside a cache
+    return bytes(content)
 
 
 class KeyValueStore(Protocol):

@@ -95,12 +95,12 @@ def test_another_programs_database_is_refused_and_left_alone(tmp_path):
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("not a database, but long enough to be taken for one " * 20)
-    with pytest.raises(CacheError, match=r"notes\.txt cannot be opened \(file is not a database\)"):
+    with pytest.raises(CacheError, match=r"notes\.txt is no database"):
         VectorCache(tmp_path / "notes.txt")
 
 
 def test_a_folder_in_place_of_the_file_is_one_clear_error(tmp_path):
-    with pytest.raises(CacheError, match="cannot be opened"):
+    with pytest.raises(CacheError, match="is no regular file"):
         VectorCache(tmp_path)
 
 
