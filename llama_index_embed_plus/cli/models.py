@@ -18,7 +18,7 @@ Precision = Annotated[Literal["fp32", "int8"], typer.Option(help="Of the ONNX bu
 
 @app.command("describe")
 def describe_command(
-    model: Annotated[str, typer.Argument(help="A model name or folder.")],
+    model: Annotated[str, typer.Argument(help="A model folder, or a name; name@revision demands a revision.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show everything that decides a model's vectors, and where each fact comes from."""
@@ -45,7 +45,7 @@ def describe_command(
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="A model name or folder.")],
+    model: Annotated[str, typer.Argument(help="A model folder, or a name; name@revision demands a revision.")],
     folder: Annotated[Path, typer.Argument(metavar="out", help="The folder to write; it must not exist.")],
     precision: Precision = "fp32",
     force: Annotated[bool, typer.Option(help="Write the model even if it does not agree with its original.")] = False,

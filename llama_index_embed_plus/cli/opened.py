@@ -24,7 +24,9 @@ Location = Annotated[
         help="Where collections live: a folder, a server URL (key from QDRANT_API_KEY), or ':memory:'.",
     ),
 ]
-Model = Annotated[str, typer.Option(envvar="EMBED_PLUS_MODEL", help="A model name or folder.")]
+Model = Annotated[
+    str, typer.Option(envvar="EMBED_PLUS_MODEL", help="A model folder, or a name (name@revision demands one).")
+]
 Backend = Annotated[
     BackendName,
     typer.Option(help="What computes the vectors; auto takes ONNX where there is one."),

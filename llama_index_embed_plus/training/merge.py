@@ -70,7 +70,7 @@ def interpolate(base: str | Path, tuned: str | Path, coefficient: float, out: Pa
                 _write_between(of_base, file, coefficient, draft / file.relative_to(second))
             report = _report(Path(base).name, first, draft, read_report(second), coefficient)
             write_report_file(draft, report)
-            artifact.write_manifest(draft, spec=specs[1])
+            artifact.write_manifest(draft, spec=specs[1], source=artifact.origin_of(second))
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{out} cannot be written ({error}): make room, or give another folder") from error
     return report

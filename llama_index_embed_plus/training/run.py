@@ -163,7 +163,7 @@ def _write(job: TrainingJob, trained: Trainable, **figures: Any) -> None:
     """Save the model with its manifest, measure what was saved, and write the manifest again with the report."""
     with artifact.draft_folder(job.out) as draft:
         final = save_trained(trained, draft, job.settings)
-        manifest = artifact.write_manifest(draft, spec=final)
+        manifest = artifact.write_manifest(draft, spec=final, source=artifact.origin_of(job.folder))
         before = job.open_base()
         # opened from the folder, so that what is measured is what was saved
         proof = job.proof(before, open_encoder(draft, backend="torch", device=job.settings.device))

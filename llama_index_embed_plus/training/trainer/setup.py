@@ -24,6 +24,7 @@ from llama_index_embed_plus.encoders.torch_encoder import merge_lora, quiet
 from llama_index_embed_plus.errors import MissingExtraError
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.models.files import BASE_CONFIG, LORA_CONFIG, has_lora, require_json, write_json
+from llama_index_embed_plus.models.hub import source_of
 from llama_index_embed_plus.models.pooling import ATTENTION, MEAN, pool
 from llama_index_embed_plus.models.spec import EncoderSpec, Overrides, read_spec
 from llama_index_embed_plus.training.settings import LoraSettings, Projection, TrainSettings
@@ -182,7 +183,10 @@ def _name_base(model: SentenceTransformer, draft: Path, base: str) -> None:
     """Say in the folder of a LoRA kept apart which model it belongs to, and how that is built."""
     inner = draft if (draft / LORA_CONFIG).is_file() else next(draft.rglob(LORA_CONFIG)).parent
     config = require_json(inner, LORA_CONFIG)
-    write_json(inner / LORA_CONFIG, {**config, "base_model_name_or_path": base})
+    source = source_of(Path(base))
+    # a name with its commit can be opened on any machine, a path on this one only
+    named = {"base_model_name_or_path": source.name, "revision": source.revision} if source else {}
+    write_json(inner / LORA_CONFIG, {**config, "base_model_name_or_path": base, **named})
     # every value, not only those that differ from the defaults of this version
     model[0].auto_model.config.to_json_file(inner / BASE_CONFIG, use_diff=False)
 
