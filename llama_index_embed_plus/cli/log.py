@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +12,13 @@ import typer
 
 from llama_index_embed_plus.cli.console import ConsoleReporter, print_json, say, shortened, show_table
 from llama_index_embed_plus.integrations.qa_dataset import read_qa_dataset
-from qdrant_tools.errors import LogError, UsageError
+from qdrant_tools.errors import LogError, UsageError, first_line
+from qdrant_tools.json_files import parse_json, read_json
 from qdrant_tools.log.readers import LogColumns, modified, read_log
 from qdrant_tools.log.records import LoggedSearch, dropped, hashed
 from qdrant_tools.log.retrieval_log import RetrievalLog
-from qdrant_tools.log.store import LogStats
+from qdrant_tools.log.stats import LogStats
+from qdrant_tools.validation import brief
 
 app = typer.Typer(
     name="log", help="Look into a retrieval log, fill it, empty it.", no_args_is_help=True, rich_markup_mode=None
@@ -24,10 +26,13 @@ app = typer.Typer(
 
 Log = Annotated[Path, typer.Argument(help="The log file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")]
 Days = Annotated[float | None, typer.Option(help="Only searches older than so many days.")]
 
 WIDTH = 100
-"""Characters of a query that are printed."""
+"""Characters of a query or an id that are printed."""
+MOST_NAMES = 20
+"""Collections and spaces that are printed."""
 
 
 @app.command()
@@ -74,10 +79,14 @@ def import_(
 
 
 @app.command()
-def export(log: Log, target: Annotated[Path, typer.Argument(help="The .jsonl file to write.")]) -> None:
+def export(
+    log: Log,
+    target: Annotated[Path, typer.Argument(help="The .jsonl file to write.")],
+    overwrite: Overwrite = False,
+) -> None:
     """Write a log as JSONL, one row per search."""
     with open_log(log) as opened:
-        say(f"wrote {opened.export_jsonl(target)} searches to {target}")
+        say(f"wrote {opened.export_jsonl(target, overwrite=overwrite)} searches to {target}")
 
 
 @app.command()
@@ -104,8 +113,8 @@ def stats(
 
 @app.command()
 def forget(log: Log, days: Annotated[float, typer.Option(min=0, help="Searches older than so many days.")]) -> None:
-    """Delete old searches with all that hangs on them."""
-    with open_log(log) as opened:
+    """Delete old searches with all that hangs on them, for good. Writers wait while the file is rewritten."""
+    with open_log(log, write=True) as opened:
         say(f"{opened.forget(before=_before(days))} searches deleted, {len(opened)} left")
 
 
@@ -120,22 +129,25 @@ def redact(
         ),
     ] = None,
 ) -> None:
-    """Take the text out of the queries, for good. Equal queries stay equal under a secret."""
+    """Take the text out of the queries, for good. Equal queries stay equal under a secret.
+
+    The file is rewritten, so that texts which were deleted earlier go too; writers wait meanwhile.
+    """
     rule = dropped if secret is None else hashed(secret)
-    with open_log(log) as opened:
+    with open_log(log, write=True) as opened:
         changed = opened.redact(rule, before=None if days is None else _before(days))
     say(f"{changed} queries redacted")
 
 
-def open_log(path: Path) -> RetrievalLog:
-    """Open a log that is there.
+def open_log(path: Path, *, write: bool = False) -> RetrievalLog:
+    """Open a log that is there, to be read unless `write`.
 
     Raises:
         LogError: there is none, or it cannot be read.
     """
     if not path.is_file():
         raise LogError(f"no retrieval log {path}: give the file that a RetrievalRecorder or `log import` wrote")
-    return RetrievalLog(path)
+    return RetrievalLog(path, read_only=not write)
 
 
 def read_columns(text: str) -> LogColumns:
@@ -145,14 +157,15 @@ def read_columns(text: str) -> LogColumns:
         UsageError: neither, or a field that `LogColumns` does not have.
     """
     try:
-        row: Any = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
+        row = parse_json(text, "it") if text.lstrip().startswith("{") else read_json(Path(text))
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"--columns is {shortened(text, WIDTH)!r}, expected JSON or a file of JSON: {error}"
+            f"--columns is {shortened(text, WIDTH)!r}, expected JSON or a file of JSON: {first_line(error)}"
         ) from error
     names = {field.name for field in fields(LogColumns)}
     if not isinstance(row, dict) or row.keys() - names:
-        raise UsageError(f"--columns has {sorted(row)}, expected an object with some of {sorted(names)}")
+        found = brief(sorted(row) if isinstance(row, dict) else row)
+        raise UsageError(f"--columns has {found}, expected an object with some of {sorted(names)}")
     return LogColumns(**row)
 
 
@@ -164,16 +177,17 @@ def _show(search: LoggedSearch) -> None:
         feedback.setdefault(event.id, []).append(f"{event.kind}{value}")
     for hit in search.hits:
         score = "" if hit.score is None else f"{hit.score:.3f}"
-        say(f"{hit.rank:>3}  {score:>6}  {hit.id}  {', '.join(feedback.pop(hit.id, []))}".rstrip())
+        say(f"{hit.rank:>3}  {score:>6}  {shortened(hit.id, WIDTH)}  {', '.join(feedback.pop(hit.id, []))}".rstrip())
     # what is left was about passages that are not among the hits
     for passage, events in feedback.items():
-        say(f"  -          {passage}  {', '.join(events)} (not shown)")
+        say(f"  -          {shortened(passage, WIDTH)}  {', '.join(events)} (not shown)")
 
 
 def _lines(stats: LogStats) -> list[tuple[str, object]]:
     return [
         ("searches", stats.searches),
         ("distinct queries", stats.distinct_queries),
+        ("redacted", stats.redacted),
         ("first", stats.first or "-"),
         ("last", stats.last or "-"),
         ("without feedback", stats.without_feedback),
@@ -186,7 +200,9 @@ def _lines(stats: LogStats) -> list[tuple[str, object]]:
 
 
 def _counts(counts: Any) -> str:
-    return ", ".join(f"{name or '(none)'} {count}" for name, count in counts.items()) or "-"
+    shown = [f"{shortened(name, WIDTH) or '(none)'} {count}" for name, count in islice(counts.items(), MOST_NAMES)]
+    more = ["..."] if len(counts) > MOST_NAMES else []
+    return ", ".join(shown + more) or "-"
 
 
 def _show_ranks(stats: LogStats) -> None:

@@ -11,8 +11,8 @@ query, hits with ids, ranks and scores, collection, space and time. A search tha
 retriever is not recorded, because nobody saw its hits.
 
 Guarantees: a request only pays for copying ids and scores; whatever goes wrong with the log (a full disk, a locked
-file, an overflowing queue) is counted and warned of, never raised in a request; an orderly exit loses nothing, and a
-kill only what was not written yet. Does not know: what is done with the log.
+file, an overflowing queue) is counted and warned of, never raised in a request, and the warning quotes no query; an
+orderly exit loses nothing, and a kill only what was not written yet. Does not know: what is done with the log.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.span_handlers.base import BaseSpanHandler
 
-from qdrant_tools.errors import UsageError
-from qdrant_tools.log.records import Feedback, LoggedHit, LoggedSearch, check_feedback
+from qdrant_tools.errors import PlusError, UsageError
+from qdrant_tools.log.records import Feedback, LoggedHit, LoggedSearch, check_feedback, finite
 from qdrant_tools.log.retrieval_log import RetrievalLog
 
 GATHER_SECONDS = 0.2  # how long the writer waits for more entries of the same commit
@@ -150,7 +150,7 @@ class RetrievalRecorder:
             self._recorded_hits[recorded.key] = recorded
 
         def write(log: RetrievalLog) -> None:
-            logged = tuple(LoggedHit(name, rank, _number(score)) for rank, (name, score) in enumerate(scores, start=1))
+            logged = tuple(LoggedHit(name, rank, finite(score)) for rank, (name, score) in enumerate(scores, start=1))
             log.extend([LoggedSearch(search_id, at, query, collection, space, logged)])
 
         self._queue(write)
@@ -195,7 +195,8 @@ class RetrievalRecorder:
         except Exception as error:  # the writer must go on whatever happens; it counts and warns
             # An error of the only entry, or of the file, is final. Else the other entries may still be written.
             if len(batch) == 1 or isinstance(error.__cause__, sqlite3.Error | OSError):
-                self._count_failures(len(batch), str(error))
+                # a rule that redacts is the caller's: what it raises may quote the query
+                self._count_failures(len(batch), str(error) if isinstance(error, PlusError) else type(error).__name__)
             else:
                 for write in batch:
                     self._write([write])
@@ -287,10 +288,6 @@ class _RetrievalSpans(BaseSpanHandler[Any]):
 
     def prepare_to_drop_span(self, *_: Any, **__: Any) -> None:
         """Do nothing: no state is kept per span."""
-
-
-def _number(score: float | None) -> float | None:
-    return None if score is None else float(score)  # some vector stores hand out numpy's
 
 
 def _attribute(retriever: BaseRetriever, *path: str) -> str:

@@ -1,7 +1,7 @@
 from .readers import LogColumns, read_log
 from .records import KINDS, Feedback, LoggedHit, LoggedSearch, dropped, hashed
 from .retrieval_log import RetrievalLog
-from .store import LogStats
+from .stats import LogStats
 
 __all__ = [
     "Feedback",

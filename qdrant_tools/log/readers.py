@@ -17,13 +17,31 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from qdrant_tools.errors import InputError, LogError
 from qdrant_tools.files import Row, read_rows
-from qdrant_tools.log.records import KINDS, Feedback, LoggedHit, LoggedSearch, as_time, check_feedback
+from qdrant_tools.log.records import (
+    KINDS,
+    MOST_HITS,
+    Feedback,
+    LoggedHit,
+    LoggedSearch,
+    as_number,
+    as_rank,
+    as_score,
+    as_time,
+    check_feedback,
+    check_search,
+)
+from qdrant_tools.validation import brief
 
 Fields = Mapping[str, Any]
+TimeFormat = Literal["iso", "seconds", "milliseconds"]
+
+
+_MOST_ROWS = 10 * MOST_HITS
+"""Of one search in a flat file, which may have a row per event."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +59,7 @@ class LogColumns:
     """The id of the search; needed in flat files, made from the row in nested ones without it."""
     at: str | None = None
     """The time of the search. Without it, the time the file was last changed."""
-    at_format: Literal["iso", "seconds", "milliseconds"] = "iso"
+    at_format: TimeFormat = "iso"
     hits: str | None = None
     hit: str = "id"
     rank: str | None = None
@@ -54,9 +72,17 @@ class LogColumns:
     space: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("query", "search", "at", "hits", "hit", "rank", "score", "events", "collection", "space"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (value is None and name not in ("query", "hit")):
+                raise InputError(f"{name} is {brief(value)}, expected the name of a column")
+        if self.at_format not in get_args(TimeFormat):
+            raise InputError(f"at_format is {brief(self.at_format)}, expected one of {', '.join(get_args(TimeFormat))}")
+        if not isinstance(self.feedback, Mapping) or not all(isinstance(name, str) for name in self.feedback.values()):
+            raise InputError(f"feedback is {brief(self.feedback)}, expected the column of each kind")
         for kind in self.feedback:
             if kind not in KINDS:
-                raise InputError(f"feedback kind is {kind!r}, expected one of {', '.join(KINDS)}")
+                raise InputError(f"feedback kind is {brief(kind)}, expected one of {', '.join(KINDS)}")
         if self.hits is None and self.search is None:
             raise InputError("one row per hit needs `search`, the column that tells which rows are one search")
         if self.hits is None and self.events is not None:
@@ -76,8 +102,9 @@ def read_log(path: str | Path, columns: LogColumns) -> Iterator[LoggedSearch]:
     for rows in _groups(file, columns):
         with _errors_at(rows[0]):
             search = _search([row.values for row in rows], columns, default, rows[0].line)
+            check_search(search)
             if search.id in seen:
-                raise InputError(f"search {search.id!r} was there before: sort the rows by search")
+                raise InputError(f"search {brief(search.id)} was there before: sort the rows by search")
         seen.add(search.id)
         yield search
 
@@ -115,6 +142,8 @@ def _groups(path: Path, columns: LogColumns) -> Iterator[list[Row]]:
             group = []
         current = search_id
         group.append(row)
+        if len(group) > _MOST_ROWS:
+            raise LogError(f"{row.where}: more than {_MOST_ROWS:,} rows of one search, which no user saw")
     if group:
         yield group
 
@@ -127,8 +156,8 @@ def _search(rows: list[Fields], columns: LogColumns, default: datetime, number: 
     hits = [
         LoggedHit(
             _text(entry, columns.hit),
-            position if columns.rank is None else int(_number(entry, columns.rank)),
-            None if columns.score is None else _number(entry, columns.score),
+            position if columns.rank is None else as_rank(_number(entry, columns.rank)),
+            None if columns.score is None else as_score(_number(entry, columns.score)),
         )
         for position, entry in enumerate(shown, start=1)
     ]
@@ -162,6 +191,8 @@ def _events(entry: Fields, columns: LogColumns, at: datetime) -> Iterator[Feedba
 
 
 def _is_true(value: Any) -> bool:
+    if isinstance(value, list | dict):
+        return bool(value)
     return str(value).strip().lower() not in ("", "0", "0.0", "false", "no", "none", "null")
 
 
@@ -176,16 +207,21 @@ def _value(row: Fields, column: str) -> Any:
 def _text(row: Fields, column: str) -> str:
     value = _value(row, column)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise InputError(f"column {column!r} is {value!r}, expected a text or whole number; columns: {sorted(row)}")
-    return str(value)
+        raise InputError(
+            f"column {column!r} is {brief(value)}, expected a text or whole number; columns: {_names(row)}"
+        )
+    try:
+        return str(value)
+    except ValueError as error:  # Python writes no number of more than 4,300 digits
+        raise InputError(f"column {column!r} is a number of thousands of digits, expected a text") from error
 
 
 def _number(row: Fields, column: str) -> float:
     value = _value(row, column)
     try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"column {column!r} is {value!r}, expected a number") from error
+        return as_number(f"column {column!r}", float(value) if isinstance(value, str) else value)
+    except ValueError as error:
+        raise InputError(f"column {column!r} is {brief(value)}, expected a finite number") from error
 
 
 def _list(row: Fields, column: str) -> list[Fields]:
@@ -201,16 +237,24 @@ def _time(row: Fields, column: str, form: str) -> datetime:
         try:
             return as_time(datetime.fromisoformat(text))
         except ValueError as error:
-            raise InputError(f"column {column!r} is {text!r}, expected an ISO 8601 time with its zone") from error
+            raise InputError(f"column {column!r} is {brief(text)}, expected an ISO 8601 time with its zone") from error
     try:
         return datetime.fromtimestamp(_number(row, column) / (1000 if form == "milliseconds" else 1), UTC)
     except (OverflowError, OSError, ValueError) as error:
-        raise InputError(f"column {column!r} is {_value(row, column)!r}, expected {form} since 1970") from error
+        raise InputError(f"column {column!r} is {brief(_value(row, column))}, expected {form} since 1970") from error
 
 
 def _made_id(row: Fields, number: int) -> str:
     # with the number of the line, because two searches may have equal rows
-    return hashlib.sha256(json.dumps([number, row], sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    try:
+        content = json.dumps([number, row], sort_keys=True)
+    except (RecursionError, ValueError) as error:
+        raise InputError("the row is nested too deep, or holds a number of thousands of digits") from error
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _names(row: Fields) -> str:
+    return brief(sorted(map(str, row)))
 
 
 def modified(path: Path) -> datetime:

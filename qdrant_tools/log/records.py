@@ -1,11 +1,12 @@
 """One logged search: its query, the hits as they were shown, and what the user did with them.
 
-Row: `{"id","at","query","collection","space","hits":[{"id","rank","score"}],"feedback":[{"id","kind","value","at"}]}`
-with times in ISO 8601. `dropped` and `hashed` are rules for `RetrievalLog(redact=...)` and `RetrievalLog.redact`: they
-take the personal text out of a query.
+Row: `{"id","at","query","redacted","collection","space","hits":[{"id","rank","score"}],
+"feedback":[{"id","kind","value","at"}]}` with times in ISO 8601. `dropped` and `hashed` are rules for
+`RetrievalLog(redact=...)` and `RetrievalLog.redact`: they take the personal text out of a query.
 
-Guarantees: `from_row(as_row())` is the same search; a row that is none is refused with the field's name; a redacted
-query is recognised as one. Does not know: files.
+Guarantees: `from_row(as_row())` is the same search; a row that is none is refused with the field's name, whatever its
+numbers and however many its hits; a redacted query is recognised as one, and what a user typed is not. Does not know:
+files.
 """
 
 from __future__ import annotations
@@ -13,15 +14,24 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from qdrant_tools.errors import InputError
+from qdrant_tools.validation import brief, checked_number
 
 REDACTED = "redacted:"
-"""How a redacted query begins."""
+"""What stands in place of a redacted query: this, with or without a hash behind it."""
+_REDACTED = re.compile(f"{REDACTED}(?:[0-9a-f]{{32}})?")
+
+MOST_HITS = 10_000
+"""Hits of one search, and events of feedback on it."""
+MOST_RANK = 2**31 - 1
+LONGEST_NAME = 4096
+"""Characters of the id of a search or a passage, of the name of a collection or a space."""
 
 KINDS = {
     "click": "the hit was opened",
@@ -54,7 +64,10 @@ class Feedback:
 
 @dataclass(frozen=True)
 class LoggedSearch:
-    """One search. Hits are in the order shown, feedback is in the order of time."""
+    """One search. Hits are in the order shown, feedback is in the order of time.
+
+    `redacted` says that a rule has taken the text out of the query. The text alone does not: a user may type any.
+    """
 
     id: str
     at: datetime
@@ -63,12 +76,14 @@ class LoggedSearch:
     space: str = ""
     hits: tuple[LoggedHit, ...] = ()
     feedback: tuple[Feedback, ...] = ()
+    redacted: bool = False
 
     def as_row(self) -> dict[str, Any]:
         return {
             "id": self.id,
             "at": self.at.isoformat(),
             "query": self.query,
+            "redacted": self.redacted,
             "collection": self.collection,
             "space": self.space,
             "hits": [{"id": hit.id, "rank": hit.rank, "score": hit.score} for hit in self.hits],
@@ -88,30 +103,62 @@ class LoggedSearch:
         if not isinstance(row, Mapping):
             raise InputError(f"a row is {type(row).__name__}, expected an object")
         at = _time(row, "at")
-        hits = tuple(
-            LoggedHit(_string(hit, "id"), _rank(hit), None if hit.get("score") is None else _number(hit, "score"))
-            for hit in _objects(row, "hits")
-        )
-        events = tuple(
-            Feedback(
-                _string(event, "id"),
-                _string(event, "kind"),
-                _number(event, "value") if "value" in event else 1.0,
-                _time(event, "at") if "at" in event else at,
-            )
-            for event in _objects(row, "feedback")
-        )
-        for event in events:
-            check_feedback(event)
-        return cls(
+        query = _string(row, "query")
+        search = cls(
             _string(row, "id"),
             at,
-            _string(row, "query"),
-            str(row.get("collection", "")),
-            str(row.get("space", "")),
-            hits,
-            events,
+            query,
+            _string(row, "collection", ""),
+            _string(row, "space", ""),
+            tuple(
+                LoggedHit(_string(hit, "id"), as_rank(hit.get("rank")), as_score(hit.get("score")))
+                for hit in _objects(row, "hits")
+            ),
+            tuple(
+                Feedback(
+                    _string(event, "id"),
+                    _string(event, "kind"),
+                    as_number("value", event.get("value", 1.0)),
+                    _time(event, "at") if "at" in event else at,
+                )
+                for event in _objects(row, "feedback")
+            ),
+            # exports of earlier versions say it by the text alone
+            row.get("redacted", is_redacted(query)),
         )
+        check_search(search)
+        return search
+
+
+def check_search(search: LoggedSearch) -> None:
+    """Refuse what no search can be: names without end, too many hits, a rank that is no place in a ranking.
+
+    Raises:
+        InputError: the message names the field and never quotes the query.
+    """
+    for name, value in (("id", search.id), ("collection", search.collection), ("space", search.space)):
+        _check_name(name, value)
+    if not isinstance(search.query, str):
+        raise InputError(f"query is {type(search.query).__name__}, expected a string")
+    if not isinstance(search.redacted, bool) or (search.redacted and not is_redacted(search.query)):
+        raise InputError(f"redacted is {brief(search.redacted)}, which the query does not look like")
+    for what, items in (("hits", search.hits), ("events of feedback", search.feedback)):
+        if len(items) > MOST_HITS:
+            raise InputError(f"search {brief(search.id)} has {len(items):,} {what}, expected at most {MOST_HITS:,}")
+    for hit in search.hits:
+        check_hit(hit)
+    for event in search.feedback:
+        check_feedback(event)
+
+
+def check_hit(hit: LoggedHit) -> None:
+    """Refuse a hit without a usable id, rank or score. Raises `InputError`."""
+    _check_name("id of a hit", hit.id)
+    # most are, and logs have millions
+    if type(hit.rank) is not int or not 1 <= hit.rank <= MOST_RANK:
+        as_rank(hit.rank)
+    if hit.score is not None and (type(hit.score) is not float or not math.isfinite(hit.score)):
+        as_score(hit.score)
 
 
 def check_feedback(event: Feedback) -> None:
@@ -120,10 +167,10 @@ def check_feedback(event: Feedback) -> None:
     Raises:
         InputError: the message names the kind or the value.
     """
-    if event.kind not in KINDS:
-        raise InputError(f"feedback kind is {event.kind!r}, expected one of {', '.join(KINDS)}")
-    if not isinstance(event.value, int | float) or not math.isfinite(event.value):
-        raise InputError(f"feedback value is {event.value!r}, expected a finite number")
+    _check_name("id of feedback", event.id)
+    if not isinstance(event.kind, str) or event.kind not in KINDS:
+        raise InputError(f"feedback kind is {brief(event.kind)}, expected one of {', '.join(KINDS)}")
+    checked_number("feedback value", event.value)
     if event.kind == "dwell" and event.value < 0:
         raise InputError(f"dwell is {event.value}, expected seconds of at least 0")
 
@@ -162,44 +209,72 @@ def hashed(secret: str) -> Callable[[str], str]:
     key = secret.encode("utf-8")
 
     def rule(query: str) -> str:
-        if is_redacted(query):  # twice is once: a hash of a hash would be another query
-            return query
         return REDACTED + hmac.new(key, query.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
 
     return rule
 
 
 def is_redacted(query: str) -> bool:
-    """Whether a rule has taken the text out of this query."""
-    return query.startswith(REDACTED)
+    """Whether a text is one that `dropped` or `hashed` leaves. A user can type it: see `LoggedSearch.redacted`."""
+    return _REDACTED.fullmatch(query) is not None
+
+
+def redacted_by(rule: Callable[[str], str], query: str, redacted: bool) -> tuple[str, bool]:
+    """What a rule makes of a query that is redacted already or not, and whether the result is redacted."""
+    text = rule(query)
+    if not isinstance(text, str):
+        raise InputError(f"the rule that redacts returned {type(text).__name__}, expected a string")
+    if redacted and text != REDACTED and is_redacted(text):
+        return query, True  # twice is once: a hash of a hash would be another query
+    # a rule of one's own may leave a query as it is, whatever it looks like
+    return text, is_redacted(text) and (redacted or text != query or rule is dropped)
+
+
+def as_rank(value: object) -> int:
+    """A place in a ranking, which starts at 1. Raises `InputError`."""
+    rank = as_number("rank", value)
+    if not (rank == int(rank) and 1 <= rank <= MOST_RANK):
+        raise InputError(f"rank is {brief(value)}, expected a whole number from 1 to {MOST_RANK}")
+    return int(rank)
+
+
+def as_score(value: object) -> float | None:
+    """A finite number, or none. Raises `InputError`."""
+    return None if value is None else as_number("score", value)
+
+
+def finite(score: float | None) -> float | None:
+    """A score as a float; none for one that says nothing: NaN or infinity."""
+    return None if score is None or not math.isfinite(score) else float(score)
+
+
+def as_number(name: str, value: object) -> float:
+    """A finite number: not NaN, and not one with more digits than a float can count. Raises `InputError`."""
+    checked_number(name, value)
+    return float(value)  # type: ignore[arg-type]
+
+
+def _check_name(what: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise InputError(f"{what} is {brief(value)}, expected a string")
+    if len(value) > LONGEST_NAME:
+        raise InputError(f"{what} is {brief(value)} of {len(value):,} characters, expected at most {LONGEST_NAME:,}")
 
 
 def _objects(row: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     value = row.get(key, [])
     if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
         raise InputError(f"field {key!r} is not a list of objects")
+    if len(value) > MOST_HITS:
+        raise InputError(f"field {key!r} has {len(value):,} entries, expected at most {MOST_HITS:,}")
     return value
 
 
-def _rank(row: Mapping[str, Any]) -> int:
-    rank = _number(row, "rank")
-    if not (math.isfinite(rank) and rank == int(rank) and rank >= 1):
-        raise InputError(f"rank is {rank}, expected a whole number of at least 1")
-    return int(rank)
-
-
-def _string(row: Mapping[str, Any], key: str) -> str:
-    value = row.get(key)
+def _string(row: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    value = row.get(key, default)
     if not isinstance(value, str):
-        raise InputError(f"field {key!r} is {value!r}, expected a string")
+        raise InputError(f"field {key!r} is {brief(value)}, expected a string")
     return value
-
-
-def _number(row: Mapping[str, Any], key: str) -> float:
-    value = row.get(key)
-    if not isinstance(value, int | float) or isinstance(value, bool):  # to Python, true is the number 1
-        raise InputError(f"field {key!r} is {value!r}, expected a number")
-    return float(value)
 
 
 def _time(row: Mapping[str, Any], key: str) -> datetime:
@@ -207,4 +282,5 @@ def _time(row: Mapping[str, Any], key: str) -> datetime:
     try:
         return as_time(datetime.fromisoformat(text))
     except ValueError as error:
-        raise InputError(f"field {key!r} is {text!r}, expected a time such as 2025-01-31T12:00:00+00:00") from error
+        expected = "a time such as 2025-01-31T12:00:00+00:00"
+        raise InputError(f"field {key!r} is {brief(text)}, expected {expected}") from error

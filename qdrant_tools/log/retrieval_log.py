@@ -12,18 +12,28 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
 from qdrant_tools.errors import InputError, LogError, UsageError
-from qdrant_tools.files import read_rows, write_rows
-from qdrant_tools.log.records import Feedback, LoggedHit, LoggedSearch, as_time, check_feedback
-from qdrant_tools.log.store import LogStats, LogStore, stats_of
+from qdrant_tools.files import read_rows, refuse_existing, write_rows
+from qdrant_tools.log.pages import page_of
+from qdrant_tools.log.records import (
+    Feedback,
+    LoggedHit,
+    LoggedSearch,
+    as_time,
+    check_feedback,
+    check_search,
+    finite,
+    redacted_by,
+)
+from qdrant_tools.log.stats import LogStats, stats_of
+from qdrant_tools.log.store import LogStore
 from qdrant_tools.records import Hit
+from qdrant_tools.validation import brief
 
-PAGE = 256
 WAIT_SECONDS = 30.0
 _AFTER_ALL_TIMES = ":"
 """Sorts behind every stored time, which begins with a digit."""
@@ -33,18 +43,24 @@ class RetrievalLog:
     """A log file, made when it is not there. Usable from several threads; close it, or use it in `with`.
 
     `redact` is applied to every query before it is written, so that the text never reaches the disk; `dropped` and
-    `hashed` are such rules. A writer waits up to `wait` seconds for other processes that write.
+    `hashed` are such rules. A writer waits up to `wait` seconds for other processes that write. With `read_only` the
+    file must be there and stays as it is; an older one is not brought up to date.
 
     Raises:
         LogError: the file cannot be opened, is not a log, or was written by a newer version.
     """
 
     def __init__(
-        self, path: str | Path, *, redact: Callable[[str], str] | None = None, wait: float = WAIT_SECONDS
+        self,
+        path: str | Path,
+        *,
+        redact: Callable[[str], str] | None = None,
+        wait: float = WAIT_SECONDS,
+        read_only: bool = False,
     ) -> None:
         self.path = Path(path)
         self._redact = redact
-        self._store = LogStore(self.path, wait=wait)
+        self._store = LogStore(self.path, wait=wait, read_only=read_only)
 
     def record(
         self, query: str, hits: Sequence[Hit], *, collection: str, space: str, at: datetime | None = None
@@ -56,8 +72,9 @@ class RetrievalLog:
             LogError: the file cannot be written.
         """
         if not isinstance(query, str):
-            raise InputError(f"query is {query!r}, expected a string")
-        shown = tuple(LoggedHit(hit.id, hit.rank, hit.score) for hit in hits)
+            raise InputError(f"query is {brief(query)}, expected a string")
+        # a score that is no number says nothing, and is no reason to lose the search
+        shown = tuple(LoggedHit(hit.id, hit.rank, finite(hit.score)) for hit in hits)
         search = LoggedSearch(uuid.uuid4().hex, as_time(at), query, collection, space, shown)
         with self._store.transaction():
             self._insert(search)
@@ -80,11 +97,11 @@ class RetrievalLog:
         with self._store.transaction():
             rows = self._store.read("SELECT seq FROM searches WHERE id = ?", [search_id])
             if not rows:
-                raise LogError(f"no search {search_id!r} in {self.path}: give the id that record() returned")
+                raise LogError(f"no search {brief(search_id)} in {self.path}: give the id that record() returned")
             seq = rows[0][0]
             is_shown = self._store.read("SELECT 1 FROM hits WHERE seq = ? AND hit_id = ? LIMIT 1", [seq, hit_id])
             if kind in ("click", "dwell") and not is_shown:
-                raise LogError(f"search {search_id!r} did not show {hit_id!r}, so it cannot have a {kind}")
+                raise LogError(f"search {brief(search_id)} did not show {brief(hit_id)}, so it cannot have a {kind}")
             self._insert_feedback(seq, [event])
 
     @contextmanager
@@ -111,14 +128,21 @@ class RetrievalLog:
         """
         # a page is read whole: an open read would keep the write-ahead log from being emptied while the caller works
         after = 0 if last is None else self._before_last(last, collection)
-        while page := self._page(after, collection):
+        while page := page_of(self._store, after, collection):
             after = page[-1][0]
             yield from (search for _, search in page)
 
-    def export_jsonl(self, path: str | Path) -> int:
-        """Write one JSON row per search; returns their number. The file appears whole or not at all."""
+    def export_jsonl(self, path: str | Path, *, overwrite: bool = False) -> int:
+        """Write one JSON row per search; returns their number. The file appears whole or not at all.
+
+        Raises:
+            LogError: it cannot be written.
+            UsageError: it exists, and may not be replaced.
+        """
+        if not overwrite:
+            refuse_existing(path)
         try:
-            return write_rows(path, (search.as_row() for search in self.searches()))
+            return write_rows(path, (search.as_row() for search in self.searches()), overwrite=overwrite)
         except UsageError as error:
             raise LogError(f"cannot export the retrieval log {self._store.path}: {error}") from error
 
@@ -136,35 +160,54 @@ class RetrievalLog:
         return stats_of(self._store, top=top)
 
     def forget(self, *, before: datetime) -> int:
-        """Delete all searches of an earlier time, with their hits and feedback; returns how many."""
+        """Delete all searches of an earlier time, with their hits and feedback; returns how many are gone.
+
+        Nothing of them is left in the file: it is rewritten, and writers wait meanwhile.
+
+        Raises:
+            LogError: they are deleted, but another process still reads what was there before, or the disk is full:
+                the next call takes their texts out of the file. Or the file is damaged, and nothing was deleted.
+            UsageError: called inside of `batch`.
+        """
+        self._store.require_sound()
         with self._store.transaction():
             # hits and feedback go with their search: ON DELETE CASCADE
             deleted = self._store.write("DELETE FROM searches WHERE at < ?", [_stored_time(as_time(before))])
-        self._store.checkpoint()  # until then the deleted text is still in the write-ahead log
+        self._purge(f"{deleted} searches are deleted")
         return deleted
 
     def redact(self, rule: Callable[[str], str], *, before: datetime | None = None) -> int:
-        """Replace the query of every search by what the rule makes of it; returns how many changed.
+        """Replace the query of every search by what the rule makes of it; returns how many texts are gone.
 
-        before: only searches of an earlier time. The old text is overwritten in the file; in the write-ahead log it
-        may stay until other processes have finished reading.
+        Nothing of them is left in the file, nor of any text that was deleted earlier: the file is rewritten, and
+        writers wait meanwhile. Raises as `forget`.
+
+        before: only searches of an earlier time.
         """
         changed = 0
         limit = _AFTER_ALL_TIMES if before is None else _stored_time(as_time(before))
+        self._store.require_sound()
         with self._store.transaction():
             last = 0
-            sql = "SELECT seq, query FROM searches WHERE seq > ? AND at < ? ORDER BY seq LIMIT ?"
-            while rows := self._store.read(sql, [last, limit, PAGE]):
+            # few at a time, because some queries are megabytes long
+            sql = "SELECT seq, query, redacted FROM searches WHERE seq > ? AND at < ? ORDER BY seq LIMIT 16"
+            while rows := self._store.read(sql, [last, limit]):
                 last = rows[-1][0]
-                redacted = [(rule(query), seq, query) for seq, query in rows]
-                updates = [(text, seq) for text, seq, query in redacted if text != query]
-                self._store.write_many("UPDATE searches SET query = ? WHERE seq = ?", updates)
+                updates = []
+                for seq, query, redacted in rows:
+                    if not isinstance(query, str):
+                        raise self._store.damaged("searches", seq, "the query is not UTF-8")
+                    result = redacted_by(rule, query, bool(redacted))
+                    if result != (query, bool(redacted)):
+                        updates.append((*result, seq))
+                self._store.write_many("UPDATE searches SET query = ?, redacted = ? WHERE seq = ?", updates)
                 changed += len(updates)
-        self._store.checkpoint()
+        self._purge(f"{changed} queries are redacted")
         return changed
 
     def __len__(self) -> int:
-        return int(self._store.read("SELECT count(*) FROM searches")[0][0])
+        # not `count(*)`, which SQLite answers without looking at how long it takes: a damaged file can be endless
+        return int(self._store.read("SELECT total(1) FROM searches")[0][0])
 
     def close(self) -> None:
         self._store.close()
@@ -177,20 +220,29 @@ class RetrievalLog:
     ) -> None:
         self.close()
 
+    def _purge(self, done: str) -> None:
+        try:
+            self._store.purge()
+        except LogError as error:
+            raise LogError(f"{done}, but not yet gone: {error}") from error
+
     def _insert(self, search: LoggedSearch) -> bool:
         """Insert a search unless its id is there, and its feedback either way."""
+        check_search(search)
+        query, redacted = search.query, search.redacted
         if self._redact is not None:
-            search = replace(search, query=self._redact(search.query))
+            query, redacted = redacted_by(self._redact, query, redacted)
         # DO NOTHING: a search that is there already stays as it is, so that importing twice changes nothing
         is_new = self._store.write(
-            "INSERT INTO searches (id, at, query, collection, space) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (search.id, _stored_time(search.at), search.query, search.collection, search.space),
+            "INSERT INTO searches (id, at, query, collection, space, redacted) VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT DO NOTHING",
+            (search.id, _stored_time(search.at), query, search.collection, search.space, redacted),
         )
         ((seq,),) = self._store.read("SELECT seq FROM searches WHERE id = ?", [search.id])
         if is_new:
-            shown = {hit.rank: (seq, hit.rank, hit.id, hit.score) for hit in search.hits}
+            shown = {hit.rank: (seq, int(hit.rank), hit.id, finite(hit.score)) for hit in search.hits}
             if len(shown) < len(search.hits):
-                raise InputError(f"search {search.id!r} has two hits of one rank: number them from 1")
+                raise InputError(f"search {brief(search.id)} has two hits of one rank: number them from 1")
             self._store.write_many("INSERT INTO hits VALUES (?, ?, ?, ?)", shown.values())
         self._insert_feedback(seq, search.feedback)
         return bool(is_new)
@@ -198,7 +250,7 @@ class RetrievalLog:
     def _insert_feedback(self, seq: int, events: Iterable[Feedback]) -> None:
         self._store.write_many(
             "INSERT INTO feedback (seq, hit_id, kind, value, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            [(seq, event.id, event.kind, event.value, _stored_time(event.at)) for event in events],
+            [(seq, event.id, event.kind, float(event.value), _stored_time(event.at)) for event in events],
         )
 
     def _before_last(self, last: int, collection: str | None) -> int:
@@ -206,38 +258,6 @@ class RetrievalLog:
         sql = "SELECT seq FROM searches WHERE ?1 IS NULL OR collection = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2"
         rows = self._store.read(sql, [collection, last])
         return int(rows[0][0]) if rows else 0
-
-    def _page(self, after: int, collection: str | None) -> list[tuple[int, LoggedSearch]]:
-        """Up to `PAGE` searches after a number, with their numbers: the order of writing."""
-        sql = "SELECT * FROM searches WHERE seq > ?1 AND (?2 IS NULL OR collection = ?2) ORDER BY seq LIMIT ?3"
-        rows = self._store.read(sql, [after, collection, PAGE])
-        if not rows:
-            return []
-        # by range instead of by join: one row per search and one per hit, not their product
-        span = (rows[0][0], rows[-1][0])
-        hits: dict[int, list[LoggedHit]] = {}
-        sql = "SELECT seq, hit_id, rank, score FROM hits WHERE seq BETWEEN ? AND ? ORDER BY seq, rank"
-        for seq, hit_id, rank, score in self._store.read(sql, span):
-            hits.setdefault(seq, []).append(LoggedHit(hit_id, rank, score))
-        events: dict[int, list[Feedback]] = {}
-        sql = "SELECT seq, hit_id, kind, value, at FROM feedback WHERE seq BETWEEN ? AND ? ORDER BY seq, at, number"
-        for seq, hit_id, kind, value, at in self._store.read(sql, span):
-            events.setdefault(seq, []).append(Feedback(hit_id, kind, value, datetime.fromisoformat(at)))
-        return [
-            (
-                seq,
-                LoggedSearch(
-                    search_id,
-                    datetime.fromisoformat(at),
-                    query,
-                    collection,
-                    space,
-                    tuple(hits.get(seq, ())),
-                    tuple(events.get(seq, ())),
-                ),
-            )
-            for seq, search_id, at, query, collection, space in rows
-        ]
 
 
 def _rows(path: str | Path) -> Iterator[LoggedSearch]:

@@ -1,96 +1,55 @@
-"""The SQLite file under the retrieval log: its tables, its connection, its transactions, and counts of what is in it.
+"""The connection to the SQLite file under the retrieval log: its transactions, its checks, and how texts leave it.
 
 Guarantees: a committed transaction survives a crash and a power cut; writers of several threads and processes wait
-for each other instead of failing; deleted text is overwritten in the file; counting is done by the database, so memory
-does not grow with the log. Does not know: what the rows and the numbers mean.
+for each other instead of failing; after `purge` nothing that was deleted or replaced is in the file or beside it;
+a damaged file is an error, and no statement runs longer than a file of its size can ask for. Does not know: what the
+rows and the numbers mean.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from qdrant_tools.errors import LogError
-
-# Entry n brings a file from version n to version n + 1. Add entries; never change one that was released.
-MIGRATIONS = (
-    """
-    CREATE TABLE searches (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        id TEXT NOT NULL UNIQUE,
-        at TEXT NOT NULL,
-        query TEXT NOT NULL,
-        collection TEXT NOT NULL,
-        space TEXT NOT NULL
-    );
-    CREATE TABLE hits (
-        seq INTEGER NOT NULL REFERENCES searches (seq) ON DELETE CASCADE,
-        rank INTEGER NOT NULL,
-        hit_id TEXT NOT NULL,
-        score REAL,
-        PRIMARY KEY (seq, rank)
-    ) WITHOUT ROWID;
-    CREATE TABLE feedback (
-        seq INTEGER NOT NULL REFERENCES searches (seq) ON DELETE CASCADE,
-        hit_id TEXT NOT NULL,
-        kind TEXT NOT NULL,
-        value REAL NOT NULL,
-        at TEXT NOT NULL,
-        PRIMARY KEY (seq, hit_id, kind, at, value)
-    ) WITHOUT ROWID;
-    """,
-    # Feedback of one time, which is what logs of other systems have, keeps the order in which it was written.
-    """
-    CREATE TABLE feedback_in_order (
-        number INTEGER PRIMARY KEY,
-        seq INTEGER NOT NULL REFERENCES searches (seq) ON DELETE CASCADE,
-        hit_id TEXT NOT NULL,
-        kind TEXT NOT NULL,
-        value REAL NOT NULL,
-        at TEXT NOT NULL,
-        UNIQUE (seq, hit_id, kind, at, value)
-    );
-    INSERT INTO feedback_in_order (seq, hit_id, kind, value, at)
-        SELECT seq, hit_id, kind, value, at FROM feedback ORDER BY seq, at;
-    DROP TABLE feedback;
-    ALTER TABLE feedback_in_order RENAME TO feedback;
-    """,
-)
+from qdrant_tools.errors import LogError, UsageError
+from qdrant_tools.log.door import open_to_read, open_to_write
+from qdrant_tools.log.records import KINDS, LONGEST_NAME, MOST_RANK
+from qdrant_tools.log.schema import LOOKS_REDACTED
 
 Row = tuple[Any, ...]
 
-_CLICKED = "SELECT 1 FROM feedback f WHERE f.seq = s.seq AND f.kind = 'click'"
-"""SQL: the search `s` has a click."""
+PATIENCE = 5.0
+"""Seconds that `purge` waits for readers of other processes: ours read for milliseconds."""
+_STEPS = 1_000_000
+"""Of SQLite's virtual machine, between two looks at how many there were."""
+_STEPS_PER_BYTE = 40
+"""A row is some 60 bytes at least, and the costliest count of ours takes some hundred steps for it."""
+
+_DAY, _TWO = f"{'[0-9]' * 4}-{'[0-9]' * 2}-{'[0-9]' * 2}", "[0-9]" * 2
+_TIME = f"typeof(at) = 'text' AND at GLOB '{_DAY}T{_TWO}:{_TWO}:{_TWO}.{'[0-9]' * 6}+00:00'"
 
 
-@dataclass(frozen=True)
-class LogStats:
-    """What is in a log. `first` and `last` are ISO times. `shown_by_rank` and `clicks_by_rank` count hits; a hit that
-    was clicked twice counts once."""
+def _name(column: str) -> str:
+    return f"typeof({column}) = 'text' AND length({column}) <= {LONGEST_NAME}"
 
-    searches: int
-    distinct_queries: int
-    without_feedback: int
-    without_click: int
-    first: str | None
-    last: str | None
-    feedback: Mapping[str, int]
-    not_shown: int
-    """Feedback on passages that the search did not show: the right answer that somebody named, or a mistake."""
-    collections: Mapping[str, int]
-    spaces: Mapping[str, int]
-    shown_by_rank: Mapping[int, int]
-    clicks_by_rank: Mapping[int, int]
-    unclicked_queries: Mapping[str, int]
-    """The most frequent queries without a click in any search, and how often they came."""
 
-    def as_row(self) -> dict[str, Any]:
-        return asdict(self)
+_SOUND = {
+    "searches": f"{_name('id')} AND typeof(query) = 'text' AND {_TIME} AND {_name('collection')} AND {_name('space')}",
+    "hits": (
+        f"typeof(rank) = 'integer' AND rank BETWEEN 1 AND {MOST_RANK} AND {_name('hit_id')} "
+        "AND typeof(score) IN ('real', 'null')"
+    ),
+    "feedback": (
+        f"{_name('hit_id')} AND kind IN ({', '.join(map(repr, KINDS))}) AND typeof(value) = 'real' "
+        f"AND abs(value) < 9e999 AND {_TIME}"
+    ),
+}
+"""SQL: what holds of every row that we have written, by table."""
 
 
 class LogStore:
@@ -100,39 +59,49 @@ class LogStore:
         LogError: the file cannot be opened, is not a log, or was written by a newer version.
     """
 
-    def __init__(self, path: Path, *, wait: float) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, wait: float, read_only: bool = False) -> None:
+        self.path, self.read_only = path, read_only
+        self._wait = wait
         # re-entrant, because a transaction reads inside its own lock
         self._lock = threading.RLock()
         self._depth = 0
+        self._steps, self._most_steps = 0, 0
         with self.errors("open"):
-            # isolation_level=None: transactions are the explicit ones below.
-            self._db = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
-            try:
-                # WAL: readers and writers do not wait for each other. FULL: a commit is on the disk.
-                for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
-                    self._db.execute(f"PRAGMA {pragma}")
-                self._migrate()
-            except BaseException:
-                self._db.close()
-                raise
+            self._db = (open_to_read if read_only else open_to_write)(path, wait=wait)
+            ((self.version,),) = self._db.execute("PRAGMA user_version")
+        self.redacted = "redacted" if self.version > 2 else LOOKS_REDACTED
+        """SQL: whether the query of a search is redacted."""
+        self._db.set_progress_handler(self._is_too_long, _STEPS)
 
     def read(self, sql: str, values: Iterable[Any] = ()) -> list[Row]:
         with self._lock, self.errors("read"):
-            return self._db.execute(sql, tuple(values)).fetchall()
+            return self._execute(sql, values).fetchall()
+
+    def rows(self, sql: str, values: Iterable[Any] = ()) -> Generator[Row, None, None]:
+        """The rows one at a time. The caller may stop, and other threads wait until it has."""
+        with self._lock, self.errors("read"):
+            cursor = self._execute(sql, values)
+            try:
+                yield from cursor
+            finally:
+                cursor.close()
 
     def write(self, sql: str, values: Iterable[Any] = ()) -> int:
         """Run one statement inside a `transaction`; returns the number of rows it changed."""
-        return self._db.execute(sql, tuple(values)).rowcount
+        return self._execute(sql, values).rowcount
 
     def write_many(self, sql: str, rows: Iterable[Row]) -> None:
+        self._steps = 0
         self._db.executemany(sql, rows)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All writes of the block, or none. Blocks may nest; the outermost commits."""
+        if self.read_only:
+            raise LogError(f"the retrieval log {self.path} was opened to be read only: open it without read_only")
         with self._lock, self.errors("write"):
             if self._depth == 0:
+                self._allow_steps()
                 # IMMEDIATE takes the lock of writers now: a later upgrade of a read lock would fail, not wait
                 self._db.execute("BEGIN IMMEDIATE")
             self._depth += 1
@@ -148,84 +117,118 @@ class LogStore:
             finally:
                 self._depth -= 1
 
-    def checkpoint(self) -> None:
-        """Move everything into the main file and empty the write-ahead log, as far as readers let it."""
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """What the block reads is of one moment."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield
+                return
+            self._allow_steps()
+            with self.errors("read"):
+                self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                with suppress(sqlite3.Error):  # after some errors the transaction has ended
+                    self._db.execute("COMMIT")
+
+    def require_sound(self) -> None:
+        """Raise `LogError` if the file is damaged, or holds a row that we have not written.
+
+        Counts and deletions of the database itself rely on this; searches that are read are checked one by one.
+        """
+        with self._lock, self.errors("read"):
+            # of the table `feedback` of version 1, SQLite's quick check takes one column for another
+            check = "quick_check" if self.version > 1 else "integrity_check"
+            ((found,),) = self._execute(f"PRAGMA {check}(1)")
+            if found != "ok":
+                raise LogError(
+                    f"the retrieval log {self.path} is damaged ({_short(found)}): restore a copy, or export what can "
+                    "still be read"
+                )
+            for table, sound in _SOUND.items():
+                # IS NOT: unknown, as of NULL, is not sound either
+                for (number,) in self._execute(f"SELECT seq FROM {table} WHERE ({sound}) IS NOT 1 LIMIT 1"):
+                    raise self.damaged(table, number)
+
+    def damaged(self, table: str, number: object, reason: object = "no such row was ever written") -> LogError:
+        """The error for a row that was read."""
+        return LogError(f"the retrieval log {self.path} is damaged in {table}, seq {_short(number)}: {_short(reason)}")
+
+    def purge(self) -> None:
+        """Rewrite the file, so that no deleted or replaced text is left in it, in its free pages or beside it.
+
+        Raises:
+            LogError: another process still reads what was there before, or the disk is full; the next call can do it.
+            UsageError: inside of a transaction.
+        """
+        if self._depth:
+            raise UsageError("texts leave the file when a transaction has ended: call this outside of batch()")
         with self._lock, self.errors("write"):
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._execute("VACUUM")
+            self._db.execute(f"PRAGMA busy_timeout = {int(1000 * min(self._wait, PATIENCE))}")
+            try:
+                # moves all pages into the file and makes the write-ahead log empty, if nobody reads from it
+                ((busy, _, _),) = self._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                self._db.execute(f"PRAGMA busy_timeout = {int(1000 * self._wait)}")
+            if busy:
+                raise LogError(
+                    f"old texts are still in {self.path}, because another process reads it: call this again when it "
+                    "is done"
+                )
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:
         """Translate what SQLite and the file system raise."""
         try:
             yield
-        except (sqlite3.Error, OSError, UnicodeEncodeError) as error:
-            raise LogError(f"cannot {doing} the retrieval log {self.path}: {_reason(error)}") from error
+        except (sqlite3.Error, OSError, UnicodeEncodeError, OverflowError) as error:
+            raise LogError(f"cannot {doing} the retrieval log {self.path}: {self._reason(error)}") from error
+        except LogError as error:
+            if doing != "open":
+                raise
+            # what the door says is about the file and does not name it
+            raise LogError(f"cannot open the retrieval log {self.path}: {error}") from error
 
     def close(self) -> None:
         with self._lock:
             self._db.close()
 
-    def _migrate(self) -> None:
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > len(MIGRATIONS):
-            raise LogError(f"{self.path} was written by a newer version (format {version}): upgrade this package")
-        if version == len(MIGRATIONS):
+    def _execute(self, sql: str, values: Iterable[Any] = ()) -> sqlite3.Cursor:
+        self._allow_steps()
+        return self._db.execute(sql, tuple(values))
+
+    def _allow_steps(self) -> None:
+        self._steps = 0
+        # not for every statement of a transaction: looking takes as long as a statement
+        if self._db.in_transaction:
             return
-        self._db.execute("BEGIN IMMEDIATE")  # one process migrates, the others wait here and find it done
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        for script in MIGRATIONS[version:]:
-            # not executescript, which commits the open transaction first
-            for statement in script.split(";"):
-                self._db.execute(statement)
-        self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-        self._db.execute("COMMIT")
+        size = 0
+        for path in (self.path, f"{self.path}-wal"):
+            with suppress(OSError):
+                size += os.stat(path).st_size
+        self._most_steps = 20 * _STEPS + size * _STEPS_PER_BYTE
+
+    def _is_too_long(self) -> bool:
+        self._steps += _STEPS
+        return self._steps > self._most_steps
+
+    def _reason(self, error: Exception) -> str:
+        # an extended code has the basic one in its low byte
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return f"{error}: another process has been writing all the time, try again"
+        if code == sqlite3.SQLITE_FULL:
+            return f"{error}: make room and try again, nothing of this was written"
+        if code == sqlite3.SQLITE_INTERRUPT:
+            return "it takes longer than a log of its size can: it is damaged"
+        if code == sqlite3.SQLITE_TOOBIG:
+            return "a text in it is longer than the 16 MiB of a query"
+        return _short(error)
 
 
-def stats_of(store: LogStore, *, top: int) -> LogStats:
-    """Count what is in the log, with the `top` most frequent queries that nobody clicked on."""
-
-    def number(sql: str) -> int:
-        return int(store.read(sql)[0][0])
-
-    def table(sql: str) -> dict[Any, int]:
-        return dict(store.read(sql))
-
-    first, last = store.read("SELECT min(at), max(at) FROM searches")[0]
-    unclicked = store.read(
-        f"""SELECT query, count(*) AS times FROM searches s GROUP BY query
-            HAVING sum(EXISTS ({_CLICKED})) = 0 ORDER BY times DESC, query LIMIT ?""",
-        [top],
-    )
-    return LogStats(
-        searches=number("SELECT count(*) FROM searches"),
-        distinct_queries=number("SELECT count(DISTINCT query) FROM searches"),
-        without_feedback=number(
-            "SELECT count(*) FROM searches s WHERE NOT EXISTS (SELECT 1 FROM feedback f WHERE f.seq = s.seq)"
-        ),
-        without_click=number(f"SELECT count(*) FROM searches s WHERE NOT EXISTS ({_CLICKED})"),
-        first=first,
-        last=last,
-        feedback=table("SELECT kind, count(*) FROM feedback GROUP BY kind ORDER BY kind"),
-        not_shown=number(
-            """SELECT count(*) FROM feedback f WHERE NOT EXISTS
-               (SELECT 1 FROM hits h WHERE h.seq = f.seq AND h.hit_id = f.hit_id)"""
-        ),
-        collections=table("SELECT collection, count(*) FROM searches GROUP BY collection ORDER BY collection"),
-        spaces=table("SELECT space, count(*) FROM searches GROUP BY space ORDER BY space"),
-        shown_by_rank=table("SELECT rank, count(*) FROM hits GROUP BY rank ORDER BY rank"),
-        clicks_by_rank=table(
-            """SELECT rank, count(*) FROM hits h WHERE EXISTS (SELECT 1 FROM feedback f
-               WHERE f.seq = h.seq AND f.hit_id = h.hit_id AND f.kind = 'click') GROUP BY rank ORDER BY rank"""
-        ),
-        unclicked_queries=dict(unclicked),
-    )
-
-
-def _reason(error: Exception) -> str:
-    # an extended code has the basic one in its low byte
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return f"{error}: another process has been writing all the time, try again"
-    if code == sqlite3.SQLITE_FULL:
-        return f"{error}: make room and try again, nothing of this was written"
-    return str(error)
+def _short(value: object) -> str:
+    line = " ".join(str(value).split())
+    return line if len(line) <= 200 else f"{line[:197]}..."

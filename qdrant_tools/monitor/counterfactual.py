@@ -30,7 +30,7 @@ from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import fetch
 from qdrant_tools.debias import ClickModel, clicks, shown
 from qdrant_tools.errors import InputError, LogError
-from qdrant_tools.log.records import LoggedSearch, is_redacted
+from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.records import Encoder, Vectors
 from qdrant_tools.validation import checked_unit_vectors
 
@@ -140,7 +140,7 @@ def estimate_candidate(
 
 
 def _is_usable(search: LoggedSearch, left_out: Counter[str]) -> bool:
-    if is_redacted(search.query):
+    if search.redacted:
         left_out["redacted"] += 1
     elif not search.query.strip():
         left_out["empty"] += 1

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from qdrant_tools.debias import clicks, shown
 from qdrant_tools.errors import InputError, LogError
-from qdrant_tools.log.records import LoggedSearch, as_time, is_redacted
+from qdrant_tools.log.records import LoggedSearch, as_time
 
 SAMPLE = 10_000
 """Searches of each window that are kept."""
@@ -76,7 +76,7 @@ class Window:
     @property
     def readable(self) -> list[LoggedSearch]:
         """The searches of the sample whose query is a text."""
-        return [search for search in self.sample if search.query.strip() and not is_redacted(search.query)]
+        return [search for search in self.sample if search.query.strip() and not search.redacted]
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class _WindowReader:
 
     def add(self, search: LoggedSearch) -> None:
         self.counts["searches"] += 1
-        self.counts["redacted"] += is_redacted(search.query)
+        self.counts["redacted"] += search.redacted
         self.counts["empty"] += not search.query.strip()
         self.counts["feedback"] += bool(search.feedback)
         self.counts["without_hits"] += not search.hits

@@ -17,7 +17,7 @@ import pytest
 from qdrant_tools.errors import InputError, LogError
 from qdrant_tools.log import Feedback, LoggedHit, LoggedSearch, RetrievalLog
 from qdrant_tools.log.records import dropped, hashed, is_redacted
-from qdrant_tools.log.store import MIGRATIONS
+from qdrant_tools.log.schema import MIGRATIONS
 from qdrant_tools.records import Hit
 
 HITS = [Hit("a", 0.9, 1), Hit("b", 0.8, 2), Hit("c", 0.5, 3)]
@@ -154,7 +154,7 @@ def test_jsonl_goes_out_and_in_again_and_twice_is_once(log, tmp_path):
         log.feedback(search_id, "b", "click", at=NOON)
     assert log.export_jsonl(tmp_path / "out.jsonl") == 3
     row = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
-    assert list(row) == ["id", "at", "query", "collection", "space", "hits", "feedback"]
+    assert list(row) == ["id", "at", "query", "redacted", "collection", "space", "hits", "feedback"]
     assert row["hits"][0] == {"id": "a", "rank": 1, "score": 0.9}
     assert row["feedback"] == [{"id": "b", "kind": "click", "value": 1.0, "at": "2025-01-31T12:00:00+00:00"}]
     with RetrievalLog(tmp_path / "other.sqlite") as other:

@@ -17,6 +17,7 @@ from qdrant_tools.collections.points import point_id
 from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import InputError, SpaceMismatchError
 from qdrant_tools.indexing import index_passages
+from qdrant_tools.log import dropped
 from qdrant_tools.mining import Judge, MiningSettings, MiningStats, mine, positives_by_query
 from qdrant_tools.mining.rules import Candidates, Positives, eligible, is_copy, ordered, sampling_order, score_limit
 from qdrant_tools.records import Label, Passage
@@ -344,9 +345,10 @@ def test_examples_below_the_minimum_are_left_out_and_counted(client, encoder):
 
 def test_redacted_and_empty_queries_give_no_examples(client, encoder):
     collection = filled(client, encoder, numbered(5))
-    labels = [Label("redacted:12ab", "p1"), Label("  ", "p1"), Label("thing2", "p2")]
+    labels = [Label(dropped("a"), "p1"), Label("  ", "p1"), Label("thing2", "p2"), Label("redacted: thing3", "p3")]
     result = mine(collection, labels, encoder)
-    assert [example.query for example in result.examples] == ["thing2"] and result.discarded["redacted"] == 2
+    assert [example.query for example in result.examples] == ["thing2", "redacted: thing3"]
+    assert result.discarded["redacted"] == 2
 
 
 def test_points_deleted_after_the_click_are_counted(client, encoder):

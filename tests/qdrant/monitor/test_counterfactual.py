@@ -146,7 +146,7 @@ def test_the_interval_covers_what_it_should(log, collection):
 
 def test_what_cannot_be_used_is_counted(log, collection, tmp_path):
     odd = [
-        LoggedSearch("a", NOW, "redacted:x", "docs", SPACE, log[0].hits, log[0].feedback),
+        LoggedSearch("a", NOW, "redacted:", "docs", SPACE, log[0].hits, log[0].feedback, redacted=True),
         LoggedSearch("b", NOW, "  ", "docs", SPACE, log[0].hits, log[0].feedback),
         LoggedSearch("c", NOW, "query 1", "docs", SPACE, log[0].hits),
         LoggedSearch("d", NOW, "query 1", "docs", SPACE, (LoggedHit("p1", 1),), (Feedback("p1", "click", 1.0, NOW),)),

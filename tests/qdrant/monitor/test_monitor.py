@@ -27,10 +27,12 @@ def unit(rng, count, *, shift=0.0, dimension=24):
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def searched(number, query="passage number 1", *, at=LATELY, scores=(0.9, 0.8), clicked=(), space=SPACE):
+def searched(
+    number, query="passage number 1", *, at=LATELY, scores=(0.9, 0.8), clicked=(), space=SPACE, redacted=False
+):
     hits = tuple(LoggedHit(f"p{rank}", rank, score) for rank, score in enumerate(scores, start=1))
     events = tuple(Feedback(f"p{rank}", "click", 1.0, at) for rank in clicked)
-    return LoggedSearch(f"s{number}", at, query, "docs", space, hits, events)
+    return LoggedSearch(f"s{number}", at, query, "docs", space, hits, events, redacted)
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ def test_windows_are_cut_by_time_whatever_the_order_and_clocks_that_are_wrong_ar
 
 def test_a_window_counts_what_it_cannot_use():
     searches = [
-        searched(1, "redacted:ab12", clicked=(1,)),
+        searched(1, "redacted:", clicked=(1,), redacted=True),
         searched(2, "  "),
         searched(3, scores=()),
         searched(4, space="other@000000000000", scores=(7.0,)),
@@ -214,7 +216,11 @@ def test_a_quiet_log_raises_no_alarm_and_a_changed_one_says_what_changed(collect
 def test_a_report_is_json_and_says_what_it_left_out(collection):
     import json
 
-    odd = [searched(300, "redacted:x"), searched(301, space="other@0"), searched(302, "gone", scores=(0.9,) * 40)]
+    odd = [
+        searched(300, "redacted:", redacted=True),
+        searched(301, space="other@0"),
+        searched(302, "gone", scores=(0.9,) * 40),
+    ]
     searches = [*many(20, at=BEFORE), *many(20, at=LATELY, start=100), *odd, searched(400, at=NOW + timedelta(days=1))]
     report = monitor(searches, collection, WordEncoder(), reference=REFERENCE, current=CURRENT)
     row = json.loads(json.dumps(report.as_row()))
@@ -226,7 +232,7 @@ def test_a_report_is_json_and_says_what_it_left_out(collection):
 
 
 def test_too_few_readable_queries_are_said_and_not_tested(collection):
-    searches = [searched(i, "redacted:", at=at) for i, at in enumerate([BEFORE] * 20 + [LATELY] * 20)]
+    searches = [searched(i, "redacted:", at=at, redacted=True) for i, at in enumerate([BEFORE] * 20 + [LATELY] * 20)]
     report = monitor(searches, collection, WordEncoder(), reference=REFERENCE, current=CURRENT)
     assert report.drift is None
     assert any("0 and 0 readable queries" in note for note in report.notes)

@@ -1,0 +1,104 @@
+"""A log -> counts of what is in it, made by the database, so that memory does not grow with the log.
+
+Guarantees: a damaged file, and a row that we have not written, is an error and not a count. What can have any number of
+distinct values is cut to the first or most frequent ones. Does not know: how a log is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from qdrant_tools.log.store import LogStore
+
+MOST_NAMES = 1000
+"""Collections, spaces and ranks that are listed."""
+LONGEST_SHOWN = 8192
+"""Characters of a query that are listed: some are megabytes long."""
+
+_CLICKED = "SELECT 1 FROM feedback f WHERE f.seq = s.seq AND f.kind = 'click'"
+"""SQL: the search `s` has a click."""
+
+
+@dataclass(frozen=True)
+class LogStats:
+    """What is in a log. `first` and `last` are ISO times. `shown_by_rank` and `clicks_by_rank` count hits; a hit that
+    was clicked twice counts once."""
+
+    searches: int
+    distinct_queries: int
+    redacted: int
+    without_feedback: int
+    without_click: int
+    first: str | None
+    last: str | None
+    feedback: Mapping[str, int]
+    not_shown: int
+    """Feedback on passages that the search did not show: the right answer that somebody named, or a mistake."""
+    collections: Mapping[str, int]
+    """The most frequent ones, and so are `spaces`."""
+    spaces: Mapping[str, int]
+    shown_by_rank: Mapping[int, int]
+    """Of the first ranks, as `clicks_by_rank`."""
+    clicks_by_rank: Mapping[int, int]
+    unclicked_queries: Mapping[str, int]
+    """The most frequent queries without a click in any search, and how often they came."""
+
+    def as_row(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def stats_of(store: LogStore, *, top: int) -> LogStats:
+    """Count what is in the log, with the `top` most frequent queries that nobody clicked on."""
+
+    def number(sql: str) -> int:
+        return int(store.read(sql)[0][0])
+
+    def table(sql: str) -> dict[Any, int]:
+        counts = store.read(sql)
+        if any(isinstance(key, bytes) for key, _ in counts):
+            raise store.damaged("searches", "?", "a text is not UTF-8")
+        return dict(counts)
+
+    def names(column: str) -> dict[str, int]:
+        return dict(
+            sorted(
+                table(
+                    f"SELECT {column}, count(*) AS times FROM searches GROUP BY {column} "
+                    f"ORDER BY times DESC, {column} LIMIT {MOST_NAMES}"
+                ).items()
+            )
+        )
+
+    store.require_sound()
+    with store.snapshot():
+        first, last = store.read("SELECT min(at), max(at) FROM searches")[0]
+        return LogStats(
+            searches=number("SELECT count(*) FROM searches"),
+            distinct_queries=number("SELECT count(DISTINCT query) FROM searches"),
+            redacted=number(f"SELECT count(*) FROM searches WHERE {store.redacted}"),
+            without_feedback=number(
+                "SELECT count(*) FROM searches s WHERE NOT EXISTS (SELECT 1 FROM feedback f WHERE f.seq = s.seq)"
+            ),
+            without_click=number(f"SELECT count(*) FROM searches s WHERE NOT EXISTS ({_CLICKED})"),
+            first=first,
+            last=last,
+            feedback=table("SELECT kind, count(*) FROM feedback GROUP BY kind ORDER BY kind"),
+            not_shown=number(
+                """SELECT count(*) FROM feedback f WHERE NOT EXISTS
+                   (SELECT 1 FROM hits h WHERE h.seq = f.seq AND h.hit_id = f.hit_id)"""
+            ),
+            collections=names("collection"),
+            spaces=names("space"),
+            shown_by_rank=table(f"SELECT rank, count(*) FROM hits GROUP BY rank ORDER BY rank LIMIT {MOST_NAMES}"),
+            clicks_by_rank=table(
+                f"""SELECT rank, count(*) FROM hits h WHERE EXISTS (SELECT 1 FROM feedback f
+                    WHERE f.seq = h.seq AND f.hit_id = h.hit_id AND f.kind = 'click')
+                    GROUP BY rank ORDER BY rank LIMIT {MOST_NAMES}"""
+            ),
+            unclicked_queries=table(
+                f"""SELECT substr(query, 1, {LONGEST_SHOWN}), count(*) AS times FROM searches s GROUP BY query
+                    HAVING sum(EXISTS ({_CLICKED})) = 0 ORDER BY times DESC, query LIMIT {int(top)}"""
+            ),
+        )
