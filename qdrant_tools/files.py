@@ -183,9 +183,10 @@ def written_whole(
         overwrite: Whether an existing `path` is replaced.
 
     Raises:
-        UsageError: `path` exists and may not be replaced.
+        UsageError: `path` exists and may not be replaced, or is a folder or a device.
     """
     target = Path(path)
+    _refuse_unlike_file(target)
     if not overwrite:
         refuse_existing(target)
     # beside the target, because a rename is atomic on one disk only; a random name, so that two writers never share a
@@ -213,6 +214,28 @@ def refuse_existing(path: str | Path) -> None:
     """Raise `UsageError` if there is anything at `path`, a link that leads nowhere among it."""
     if os.path.lexists(path):
         raise UsageError(f"{path} exists already: give another name, or --overwrite (overwrite=True) to replace it")
+
+
+def require_writable(path: str | Path, *, overwrite: bool) -> None:
+    """Raise `UsageError` where `written_whole` would: for commands that work long before they write."""
+    target = Path(path)
+    try:
+        os.stat(target.parent / (target.name or "."))
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # a name that is too long, a file in the place of a folder, zero bytes
+        raise UsageError(f"cannot write {brief(str(path))}: {first_line(error)}") from error
+    _refuse_unlike_file(target)
+    if not overwrite:
+        refuse_existing(target)
+    if not target.parent.is_dir():
+        raise UsageError(f"cannot write {path}: there is no folder {target.parent}")
+
+
+def _refuse_unlike_file(target: Path) -> None:
+    # a privileged process could put a file in the place of a device; a link to a device is as good as one
+    if not target.name or (os.path.lexists(target) and target.exists() and not target.is_file()):
+        raise UsageError(f"cannot write {target}: it is a folder or a device, expected the name of a file")
 
 
 def refuse_link(path: str | Path, error: type[PlusError] = InputError) -> None:
@@ -266,7 +289,7 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]], *, overwrite
         UsageError: it cannot be written, or exists and may not be replaced.
     """
     count = 0
-    with _errors_of_writing(path), written_whole(path, overwrite=overwrite) as draft, draft.open("wb") as file:
+    with errors_of_writing(path), written_whole(path, overwrite=overwrite) as draft, draft.open("wb") as file:
         for row in rows:
             file.write(json_line(row))
             count += 1
@@ -279,7 +302,7 @@ def write_text(path: str | Path, text: str, *, overwrite: bool = True) -> None:
     Raises:
         UsageError: it cannot be written, or exists and may not be replaced.
     """
-    with _errors_of_writing(path), written_whole(path, overwrite=overwrite) as draft:
+    with errors_of_writing(path), written_whole(path, overwrite=overwrite) as draft:
         # bytes, because `write_text` would change the line ends on Windows
         draft.write_bytes(text.encode("utf-8", "backslashreplace"))
 
@@ -302,11 +325,12 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _errors_of_writing(path: str | Path) -> Iterator[None]:
+def errors_of_writing(path: str | Path) -> Iterator[None]:
+    """Turn what the system says about writing `path` into `UsageError`."""
     try:
         yield
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error}") from error
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _objects(path: Path) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama_index_embed_plus.cli.console import ConsoleReporter, say, show_hits, show_table
-from llama_index_embed_plus.cli.opened import DEFAULT_MODEL, Model
+from llama_index_embed_plus.cli.opened import DEFAULT_MODEL, Model, Overwrite, check_outputs
 
 if TYPE_CHECKING:  # needs the extra `train`: loaded by the commands, so that their help does not wait for it
     from llama_index_embed_plus.demo.pipeline import DemoReport
@@ -26,12 +26,14 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Where collection, log, runs and model go.")] = Path("demo"),
     model: Model = DEFAULT_MODEL,
     limit: Annotated[int | None, typer.Option(help="Use only so many passages: for a quick look.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Run the whole loop on Python's own documentation and write demo-report.json and demo-report.png."""
     from llama_index_embed_plus.demo.pipeline import Demo, write_report
 
+    check_outputs(REPORT, CHART, overwrite=overwrite)
     report = Demo(folder, ConsoleReporter(), model=model, limit=limit).run(full=full)
-    write_report(report.as_row(), report.systems.reports, REPORT, CHART)
+    write_report(report.as_row(), report.systems.reports, REPORT, CHART, overwrite=overwrite)
     for answer in report.answers:
         show_hits(answer.question, answer.hits)
         say()

@@ -8,7 +8,7 @@ refused. Does not know: metrics.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,16 @@ from typing import Annotated, Any, get_args
 import typer
 
 from llama_index_embed_plus.cli.console import ConsoleReporter, print_json, say, shortened
-from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, DEFAULT_MODEL, Backend, Location, Model, managed
+from llama_index_embed_plus.cli.opened import (
+    DEFAULT_LOCATION,
+    DEFAULT_MODEL,
+    Backend,
+    Location,
+    Model,
+    Overwrite,
+    check_outputs,
+    managed,
+)
 from llama_index_embed_plus.documents import read_passages
 from llama_index_embed_plus.encoders.open import BackendName, open_encoder
 from llama_index_embed_plus.evaluate.retrieval.comparison import Comparison, QueryChange, compare
@@ -27,7 +36,7 @@ from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_que
 from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, score_run
 from llama_index_embed_plus.evaluate.retrieval.retrieval import Mode, evaluate_retrieval
 from qdrant_tools.collections.manager import CollectionManager
-from qdrant_tools.errors import UsageError, brief
+from qdrant_tools.errors import UsageError, brief, without_keys
 from qdrant_tools.json_files import parse_json
 from qdrant_tools.records import Encoder, Qrels, Query
 
@@ -70,6 +79,7 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option(help="Write a PNG: differences per query, or scores of one system.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     location: Location = DEFAULT_LOCATION,
     model: Model = DEFAULT_MODEL,
@@ -80,6 +90,8 @@ def evaluate(
         collection, passages, run, location, model, backend, mode, exact, hnsw_ef, filter_of(filter, "--filter")
     )
     systems = [system, changed(system, against)] if against else [system]
+    run_files = _run_files(run_file, len(systems))
+    check_outputs(*run_files, per_query, plot, overwrite=overwrite)
     judged_queries, judgements = read_queries(queries), read_qrels(qrels)
     reports: list[RetrievalReport] = []
     with OpenedSystems() as opened:
@@ -87,13 +99,14 @@ def evaluate(
             with ConsoleReporter().step(f"measure {each.title}", None):
                 reports.append(opened.measure(each, judged_queries, judgements, k or [10]))
     comparison = compare(*reports, seed=seed) if len(reports) == 2 else None
-    # a generator: the star makes it write
-    written = [*_write_runs(run_file, reports)]
+    written = run_files
+    for path, report in zip(run_files, reports):
+        write_run(path, report.run, overwrite=overwrite)
     if per_query is not None:
-        write_values(per_query, reports)
+        write_values(per_query, reports, overwrite=overwrite)
         written.append(per_query)
     if plot is not None:
-        _draw(plot, reports[0], comparison, judgements)
+        _draw(plot, reports[0], comparison, judgements, overwrite=overwrite)
         written.append(plot)
     if as_json:
         row: dict[str, Any] = {"systems": [report.as_row() for report in reports]}
@@ -108,21 +121,23 @@ def evaluate(
         say(f"wrote {', '.join(map(str, written))}")
 
 
-def _write_runs(path: Path | None, reports: Sequence[RetrievalReport]) -> Iterator[Path]:
-    """Write what each system found; the second one's beside the first one's, as NAME.against."""
-    if path is not None:
-        for target, report in zip((path, path.with_suffix(f".against{path.suffix}")), reports):
-            write_run(target, report.run)
-            yield target
+def _run_files(path: Path | None, systems: int) -> list[Path]:
+    """Where it is written what each system found: the second one's beside the first one's, as NAME.against."""
+    if path is None:
+        return []
+    # of a path without a name there is none with another ending, and it is refused
+    return [path, path.with_suffix(f".against{path.suffix}")][:systems] if path.name else [path]
 
 
-def _draw(path: Path, report: RetrievalReport, comparison: Comparison | None, qrels: Qrels) -> None:
+def _draw(path: Path, report: RetrievalReport, comparison: Comparison | None, qrels: Qrels, *, overwrite: bool) -> None:
     from llama_index_embed_plus.evaluate.plots.pages import query_differences, score_histograms, scores_by_relevance
+    from llama_index_embed_plus.evaluate.plots.style import finish
 
     if comparison is None:
-        score_histograms(path, *scores_by_relevance(report.run, qrels), title=report.name)
+        picture = score_histograms(None, *scores_by_relevance(report.run, qrels), title=report.name)
     else:
-        query_differences(path, comparison)
+        picture = query_differences(None, comparison)
+    finish(picture, path, overwrite=overwrite)
 
 
 def _show_counts(reports: Sequence[RetrievalReport]) -> None:
@@ -214,7 +229,7 @@ def changed(system: System, settings: Sequence[str]) -> System:
         values = dict.fromkeys(SOURCES) | values
         if sources != ["collection"]:  # passages and runs have no such settings
             values = {"mode": "dense", "exact": False, "hnsw_ef": None, "filter": None} | values
-    other = replace(system, **values, name=" ".join(settings))
+    other = replace(system, **values, name=without_keys(" ".join(settings)))
     _check_effect(other, values)
     return other
 

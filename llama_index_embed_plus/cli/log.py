@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from llama_index_embed_plus.cli.console import ConsoleReporter, print_json, say, shortened, show_table
+from llama_index_embed_plus.cli.opened import Overwrite, check_outputs
 from llama_index_embed_plus.integrations.qa_dataset import read_qa_dataset
 from qdrant_tools.errors import LogError, UsageError, first_line
 from qdrant_tools.json_files import parse_json, read_json
@@ -26,7 +27,6 @@ app = typer.Typer(
 
 Log = Annotated[Path, typer.Argument(help="The log file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")]
 Days = Annotated[float | None, typer.Option(help="Only searches older than so many days.")]
 
 WIDTH = 100
@@ -85,6 +85,7 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a log as JSONL, one row per search."""
+    check_outputs(target, overwrite=overwrite)
     with open_log(log) as opened:
         say(f"wrote {opened.export_jsonl(target, overwrite=overwrite)} searches to {target}")
 

@@ -11,7 +11,16 @@ import typer
 
 from llama_index_embed_plus.cli.console import ConsoleReporter, resumable, say
 from llama_index_embed_plus.cli.log import open_log
-from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, DEFAULT_MODEL, Backend, Location, Model, opened
+from llama_index_embed_plus.cli.opened import (
+    DEFAULT_LOCATION,
+    DEFAULT_MODEL,
+    Backend,
+    Location,
+    Model,
+    Overwrite,
+    check_outputs,
+    opened,
+)
 from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries
 from qdrant_tools.debias import (
     aggregate,
@@ -147,10 +156,15 @@ def audit_command(
     ] = None,
     sheet: Annotated[Path | None, typer.Option(help="Such a CSV, filled in.")] = None,
     page: Annotated[bool, typer.Option(help="Draw the page; needs the extra 'plot'.")] = True,
+    overwrite: Overwrite = False,
 ) -> None:
     """Say how many negatives are probably answers. Writes EXAMPLES.audit.json and EXAMPLES.audit.png."""
     if (qrels is None) != (queries is None):
         raise UsageError("--qrels and --queries go together: examples know the texts of queries, qrels their ids")
+    if not examples.is_file():
+        raise InputError(f"{examples} is not a file: expected the examples that `mine` wrote")
+    figures, picture = examples.with_suffix(".audit.json"), examples.with_suffix(".audit.png")
+    check_outputs(figures, new_sheet, picture if page else None, overwrite=overwrite)
     judgements = None if qrels is None or queries is None else read_judgements(qrels, queries)
     stats = read_stats(examples)
     with ConsoleReporter().step(f"audit {examples}", None):
@@ -163,16 +177,17 @@ def audit_command(
         )
     _show(report)
     # before the page, which needs an extra: without it the figures are kept all the same
-    written = [examples.with_suffix(".audit.json")]
-    write_text(written[0], json.dumps(report.as_row(), indent=2))
+    written = [figures]
+    write_text(figures, json.dumps(report.as_row(), indent=2), overwrite=overwrite)
     if new_sheet is not None:
-        write_sheet(read_examples(examples), new_sheet)  # read again: examples are streamed
+        write_sheet(read_examples(examples), new_sheet, overwrite=overwrite)  # read again: examples are streamed
         written.append(new_sheet)
     if page:
         from llama_index_embed_plus.evaluate.plots.pages import audit_page
+        from llama_index_embed_plus.evaluate.plots.style import finish
 
-        written.append(examples.with_suffix(".audit.png"))
-        audit_page(written[-1], report, title=examples.name)
+        finish(audit_page(None, report, title=examples.name), picture, overwrite=overwrite)
+        written.append(picture)
     say(f"wrote {', '.join(map(str, written))}")
 
 

@@ -14,7 +14,16 @@ import typer
 
 from llama_index_embed_plus.cli.console import ConsoleReporter, print_json, say, shortened
 from llama_index_embed_plus.cli.log import open_log
-from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, DEFAULT_MODEL, Backend, Location, Model, opened
+from llama_index_embed_plus.cli.opened import (
+    DEFAULT_LOCATION,
+    DEFAULT_MODEL,
+    Backend,
+    Location,
+    Model,
+    Overwrite,
+    check_outputs,
+    opened,
+)
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.evaluate.retrieval.files import read_query_texts
 from qdrant_tools.errors import UsageError
@@ -56,6 +65,7 @@ def monitor_command(
     candidate: Annotated[str | None, typer.Option(help="A model to be judged by the logged clicks.")] = None,
     out: Annotated[Path, typer.Option(help="Where the report goes: this, with .json and .png.")] = Path("monitor"),
     page: Annotated[bool, typer.Option(help="Draw the page; needs the extra 'plot'.")] = True,
+    overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     location: Location = DEFAULT_LOCATION,
     model: Model = DEFAULT_MODEL,
@@ -64,6 +74,8 @@ def monitor_command(
     """Compare the last days of a retrieval log with the weeks before. Exit code 3 for an alarm, 4 for a canary."""
     reference, current = recent_spans(days=days, reference_days=reference_days, until=_time(until))
     settings = MonitorSettings(alpha=alpha)
+    figures, picture = _suffixed(out, ".json"), _suffixed(out, ".png")
+    check_outputs(figures, picture if page else None, overwrite=overwrite)
     frozen = None if canaries is None else read_canaries(canaries)
     with opened(collection, location, model, backend) as (source, encoder), open_log(log) as retrievals:
         challenger = None if candidate is None else open_encoder(candidate, backend=backend)
@@ -82,13 +94,14 @@ def monitor_command(
             )
     row = json.dumps(report.as_row(), indent=2, ensure_ascii=False)
     # before the page, which needs an extra: without it the figures are kept all the same
-    written = [_suffixed(out, ".json")]
-    write_text(written[0], row + "\n")
+    written = [figures]
+    write_text(figures, row + "\n", overwrite=overwrite)
     if page:
         from llama_index_embed_plus.evaluate.plots.pages import monitor_page
+        from llama_index_embed_plus.evaluate.plots.style import finish
 
-        written.append(_suffixed(out, ".png"))
-        monitor_page(written[-1], report)
+        finish(monitor_page(None, report), picture, overwrite=overwrite)
+        written.append(picture)
     if as_json:
         print_json(report.as_row(), indent=2)
     else:
@@ -104,15 +117,17 @@ def freeze(
     queries: Annotated[Path, typer.Argument(help="A text file with one query per line, or .jsonl rows with a text.")],
     out: Annotated[Path, typer.Argument(help="The .jsonl file of canaries to write.")],
     k: First = 10,
+    overwrite: Overwrite = False,
     location: Location = DEFAULT_LOCATION,
     model: Model = DEFAULT_MODEL,
     backend: Backend = "auto",
 ) -> None:
     """Write down what queries find now, as what they have to find from now on."""
+    check_outputs(out, overwrite=overwrite)
     texts = read_query_texts(queries)
     with opened(collection, location, model, backend) as (source, encoder):
         canaries = freeze_canaries(source, texts, encoder, k=k)
-    write_canaries(out, canaries)
+    write_canaries(out, canaries, overwrite=overwrite)
     say(f"wrote {out}: {len(canaries)} canaries of {source.space}")
 
 
@@ -152,7 +167,7 @@ def _time(text: str | None) -> datetime | None:
 
 def _suffixed(path: Path, suffix: str) -> Path:
     # not `with_suffix`: of `report-2025.01` it would replace `.01`
-    return path if path.suffix == suffix else path.with_name(path.name + suffix)
+    return path if path.suffix == suffix or not path.name else path.with_name(path.name + suffix)
 
 
 def _show(report: MonitorReport) -> None:

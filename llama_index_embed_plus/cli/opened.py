@@ -1,12 +1,14 @@
-"""The options that say where collections live and which encoder serves, and what they open.
+"""The options that say where collections live, which encoder serves and what may be written, and what they open.
 
-Guarantees: every client that is opened is closed. Does not know: what a command does with it.
+Guarantees: every client that is opened is closed; a file that is there is replaced on request only. Does not know: what
+a command does with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +18,8 @@ from llama_index_embed_plus.encoders.text_encoder import TextEncoder
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.errors import UsageError
+from qdrant_tools.files import require_writable
 
 Location = Annotated[
     str,
@@ -32,8 +36,23 @@ Backend = Annotated[
     typer.Option(help="What computes the vectors; auto takes ONNX where there is one."),
 ]
 
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
+
 DEFAULT_LOCATION = "embed-plus-data"
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
+
+
+def check_outputs(*paths: Path | None, overwrite: bool) -> None:
+    """See that the files of these options can be written, before the work for them begins.
+
+    Raises:
+        UsageError: one is there already, without `overwrite`; is no file; lies in no folder; or is named twice.
+    """
+    named = [path for path in paths if path is not None]
+    for path in named:
+        require_writable(path, overwrite=overwrite)
+        if named.count(path) > 1:
+            raise UsageError(f"{path} is to be written twice: give each option a file of its own")
 
 
 @contextmanager

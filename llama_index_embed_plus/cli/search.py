@@ -10,7 +10,17 @@ from typing import Annotated, Any
 import typer
 
 from llama_index_embed_plus.cli.console import ConsoleReporter, interrupted, print_json, say, show_hits
-from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, DEFAULT_MODEL, Backend, Location, Model, managed, opened
+from llama_index_embed_plus.cli.opened import (
+    DEFAULT_LOCATION,
+    DEFAULT_MODEL,
+    Backend,
+    Location,
+    Model,
+    Overwrite,
+    check_outputs,
+    managed,
+    opened,
+)
 from llama_index_embed_plus.documents import read_passages
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.evaluate.retrieval.files import read_query_texts
@@ -97,12 +107,14 @@ def tune_command(
         False
     ),
     plot: Annotated[Path | None, typer.Option(help="Draw recall against latency; needs the extra 'plot'.")] = None,
+    overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     location: Location = DEFAULT_LOCATION,
     model: Model = DEFAULT_MODEL,
     backend: Backend = "auto",
 ) -> None:
     """Measure recall and latency of index settings against exact search, and name the cheapest that finds enough."""
+    check_outputs(plot, overwrite=overwrite)
     grid = grid_of(hnsw_ef, m, quantization, oversampling)
     reporter = ConsoleReporter()
     with managed(location) as manager:
@@ -124,8 +136,9 @@ def tune_command(
                 docs.apply_tuning(report)
     if plot is not None:
         from llama_index_embed_plus.evaluate.plots.pages import recall_latency
+        from llama_index_embed_plus.evaluate.plots.style import finish
 
-        recall_latency(plot, report)
+        finish(recall_latency(None, report), plot, overwrite=overwrite)
     if as_json:
         print_json({**report.as_row(), "applied": applied})
         return

@@ -24,6 +24,7 @@ from llama_index_embed_plus.demo.corpus import DocstringCorpus, load_docstrings
 from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter, attach_adapter
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.evaluate.plots.pages import before_after
+from llama_index_embed_plus.evaluate.plots.style import finish
 from llama_index_embed_plus.evaluate.retrieval.comparison import Comparison, compare
 from llama_index_embed_plus.evaluate.retrieval.files import write_qrels, write_queries, write_run
 from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport
@@ -307,16 +308,17 @@ def _fresh(folder: Path) -> None:
 Reports = Mapping[str, RetrievalReport]
 
 
-def write_report(row: Mapping[str, Any], reports: Reports, path: Path, chart: Path) -> None:
+def write_report(row: Mapping[str, Any], reports: Reports, path: Path, chart: Path, *, overwrite: bool = True) -> None:
     """Write the figures as JSON and the chart as PNG."""
-    write_text(path, json.dumps(row, indent=2) + "\n")
+    write_text(path, json.dumps(row, indent=2) + "\n", overwrite=overwrite)
     base, last = reports["base"], list(reports.values())[-1]
-    before_after(
-        chart,
+    picture = before_after(
+        None,
         {name: report.headline() for name, report in reports.items()},
         differences=[last.ndcg[query] - base.ndcg[query] for query in base.ndcg],
         title=f"Standard library documentation, {len(base.ndcg)} held-out queries",
     )
+    finish(picture, chart, overwrite=overwrite)
 
 
 def write_data(folder: Path, corpus: DocstringCorpus, reports: Reports) -> None:

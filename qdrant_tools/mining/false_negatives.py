@@ -8,9 +8,9 @@ Does not know: how the examples were mined, apart from what the run has counted.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import heapq
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from qdrant_tools.errors import InputError, brief
-from qdrant_tools.files import read_rows
+from qdrant_tools.files import errors_of_writing, read_rows, written_whole
 from qdrant_tools.mining.miner import RULES, MiningStats
 from qdrant_tools.mining.rules import Judge
 from qdrant_tools.records import Example, Label, ScoredText
@@ -141,20 +141,45 @@ def false_negative_rate(verdicts: Sequence[bool] | Counter[bool], *, source: str
     )
 
 
-def write_sheet(examples: Iterable[Example], path: str | Path, *, size: int = 100, seed: int = 0) -> int:
+def write_sheet(
+    examples: Iterable[Example], path: str | Path, *, size: int = 100, seed: int = 0, overwrite: bool = True
+) -> int:
     """Write a random sample of the negatives as CSV, for a person to fill in the last column (1 relevant, 0 not).
 
-    The sample is the same for a seed, whatever the order of the examples; returns its size.
+    The sample is the same for a seed, whatever the order of the examples; returns its size. A text that a spreadsheet
+    would compute begins with an apostrophe, see `inert`.
+
+    Raises:
+        UsageError: it cannot be written, or is there and not to be replaced.
     """
     # by the hash alone: examples cannot be compared with each other where two hashes are equal
     sample = heapq.nsmallest(size, _hashed_negatives(examples, seed), key=lambda entry: entry[0])
-    with Path(path).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(SHEET_COLUMNS)
+    with errors_of_writing(path), written_whole(path, overwrite=overwrite) as draft, draft.open("wb") as file:
+        file.write(f"{','.join(SHEET_COLUMNS)}\r\n".encode())
         for _, example, negative in sample:
             positive = example.positives[0].text if example.positives else ""
-            writer.writerow([example.query, negative.id, negative.score, positive, negative.text, ""])
+            query, name, positive, text = map(_cell, (example.query, negative.id, positive, negative.text))
+            line = f"{query},{name},{negative.score},{positive},{text},\r\n"
+            file.write(line.encode("utf-8", "backslashreplace"))  # what is no Unicode as escapes
     return len(sample)
+
+
+def _cell(text: str) -> str:
+    # always in quotes: where columns are separated by semicolons, none may be found in a text
+    return '"' + inert(text).replace('"', '""') + '"'
+
+
+def inert(text: str) -> str:
+    """A text that no spreadsheet computes: one that begins like a formula gets an apostrophe, which shows it as text.
+
+    No two texts become the same cell: where a cell begins with an apostrophe and is a formula behind it, the text is
+    what stands behind it.
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+# tabs and line ends begin new cells where a sheet is pasted; the other signs are those of full width
+_FORMULA = re.compile(r"[\s'\"\x00-\x1f\u200b-\u200f\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20\u2212\t\r\n|%]")
 
 
 def read_sheet(path: str | Path) -> list[bool]:

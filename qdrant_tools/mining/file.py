@@ -5,7 +5,7 @@ it has counted. After a kill, the next call with the same arguments goes on wher
 out as if nothing had happened.
 
 Guarantees: no example twice, none missing; a file of other labels, settings or another collection is refused, not
-mixed. Does not know: how examples are mined.
+mixed. Nothing is written through a link, and new files are their owner's alone. Does not know: how examples are mined.
 """
 
 from __future__ import annotations
@@ -20,13 +20,25 @@ from pathlib import Path
 from typing import Any
 
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.errors import UsageError
-from qdrant_tools.files import json_line, read_rows, written_whole
-from qdrant_tools.mining.miner import Miner, MiningStats, positives_by_query
+from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.files import (
+    errors_of_writing,
+    json_line,
+    open_private,
+    read_rows,
+    refuse_link,
+    require_writable,
+    written_whole,
+)
+from qdrant_tools.json_files import read_json
+from qdrant_tools.mining.miner import SCORES, Miner, MiningStats, positives_by_query
 from qdrant_tools.mining.rules import Judge, MiningSettings
 from qdrant_tools.records import Encoder, Example, Label, Progress
+from qdrant_tools.validation import checked_count
 
 STATE_FORMAT = 2
+MOST_COUNTS = 10_000
+"""Kinds of counts in a state, and bins of a histogram: a run has some twenty, and a hundred."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,8 @@ def mine_to_jsonl(
     """Mine as `mine` does, into a file. `progress` receives the queries done, those of an earlier call at once.
 
     Raises:
-        UsageError: the file was begun with other labels, settings, judge or vectors, or by something else.
+        UsageError: the file was begun with other labels, settings, judge or vectors, or by something else; or it cannot
+            be written, or is a link.
     """
     settings = settings or MiningSettings()
     target = Path(path)
@@ -66,7 +79,10 @@ def mine_to_jsonl(
     resumed = state.queries
     if resumed and progress is not None:
         progress(resumed)
-    with target.open("ab") as file:
+    with errors_of_writing(target):
+        held = open_private(target)
+    with held, open(held.fileno(), "r+b", closefd=False) as file:
+        file.seek(0, os.SEEK_END)
         for batch, examples in miner.batches(islice(positives.items(), resumed, None)):
             for example in examples:
                 file.write(json_line(example.as_row()))
@@ -113,7 +129,10 @@ class _State:
     @classmethod
     def open(cls, target: Path, fingerprint: str) -> _State:
         """Begin, or go on: what an interrupted batch had written behind the last state is cut off."""
+        require_writable(target, overwrite=True)
         state_file = _state_file(target)
+        for path in (target, state_file):
+            refuse_link(path, UsageError)
         if not state_file.exists():
             if target.exists() and target.stat().st_size:
                 raise UsageError(f"{target} is there and was not begun by mining: choose another file or remove it")
@@ -126,7 +145,8 @@ class _State:
             )
         if not target.exists() or target.stat().st_size < state.bytes:
             raise UsageError(f"{target} is shorter than {state_file.name} says: remove both and mine again")
-        os.truncate(target, state.bytes)
+        with errors_of_writing(target), open_private(target) as file:
+            file.truncate(state.bytes)
         return state
 
     def save(self, target: Path) -> None:
@@ -144,20 +164,29 @@ class _State:
 
 
 def _read_state(state_file: Path) -> _State:
-    state = None
     try:
-        row = json.loads(state_file.read_text(encoding="utf-8"))
-        if row["format"] == STATE_FORMAT:
-            state = _State(row["fingerprint"], row["queries"], row["bytes"], MiningStats.from_row(row["stats"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        row = read_json(state_file, error=UsageError)
+        if row["format"] != STATE_FORMAT:
+            raise UsageError(
+                f"{state_file} was written by another version: remove it and the file of examples, and mine again"
+            )
+        queries, size = (checked_count(name, row[name], least=0) for name in ("queries", "bytes"))
+        stats = row["stats"]
+        histograms = [stats["histograms"][name] for name in SCORES]
+        for counts in (stats["counts"], *histograms):
+            if len(counts) > MOST_COUNTS or not all(
+                0 <= checked_count("a count", n, least=0) < 2**53 for n in counts.values()
+            ):
+                raise InputError("counts of no run")
+        if not all(abs(int(bin_)) < MOST_COUNTS for histogram in histograms for bin_ in histogram):
+            raise InputError("scores of no run")
+        return _State(str(row["fingerprint"]), queries, size, MiningStats.from_row(stats))
+    except UsageError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{state_file} is not the state of a mining run: remove it and the file of examples"
         ) from error
-    if state is None:
-        raise UsageError(
-            f"{state_file} was written by another version: remove it and the file of examples, and mine again"
-        )
-    return state
 
 
 def _state_file(target: Path) -> Path:

@@ -145,13 +145,13 @@ def run_canaries(
     return CanaryReport(k, mean_at_least, each_at_least, tuple(sorted(results, key=lambda result: result.recall)))
 
 
-def write_canaries(path: str | Path, canaries: Sequence[Canary]) -> None:
-    """Write the file, in place of an older one.
+def write_canaries(path: str | Path, canaries: Sequence[Canary], *, overwrite: bool = True) -> None:
+    """Write the file, in place of an older one if that is to be.
 
     Raises:
-        UsageError: it cannot be written.
+        UsageError: it cannot be written, or is there.
     """
-    write_rows(path, (canary.as_row() for canary in canaries))
+    write_rows(path, (canary.as_row() for canary in canaries), overwrite=overwrite)
 
 
 def read_canaries(path: str | Path) -> list[Canary]:

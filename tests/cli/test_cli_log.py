@@ -192,7 +192,16 @@ def test_the_audit_is_printed_and_written_as_json_and_as_a_page(run, searched, t
         csv.writer(file, delimiter="\t").writerows([("query-id", "corpus-id", "score"), *judged])
     sheet = (tmp_path / "sheet.csv").read_text().splitlines()
     (tmp_path / "sheet.csv").write_text("\n".join([sheet[0], sheet[1] + "1", *(line + "0" for line in sheet[2:])]))
-    arguments = ["--qrels", "qrels.tsv", "--queries", "queries.jsonl", "--sheet", "sheet.csv", "--no-page"]
+    arguments = [
+        "--qrels",
+        "qrels.tsv",
+        "--queries",
+        "queries.jsonl",
+        "--sheet",
+        "sheet.csv",
+        "--no-page",
+        "--overwrite",
+    ]
     code, out, err = run("audit", "mined.jsonl", *arguments)
     assert code == 0, err
     assert "1 of 2 negatives are answers by judgements" in out

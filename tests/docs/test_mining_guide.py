@@ -26,7 +26,7 @@ def test_the_blocks_run_one_after_the_other_and_say_what_the_guide_says(tmp_path
 
 def test_the_commands_exist():
     commands = re.findall(r"^\$ embed-plus ((?:log )?\w+)", GUIDE, flags=re.M)
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         code = "from llama_index_embed_plus.cli import main; main()"
         subprocess.run([sys.executable, "-c", code, *command.split(), "--help"], check=True, capture_output=True)

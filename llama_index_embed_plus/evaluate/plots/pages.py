@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from llama_index_embed_plus.evaluate.plots.style import DARK, FILLS, INK, LIGHT, MARKERS, finish, label_of, page, shades
+from llama_index_embed_plus.evaluate.plots.style import (
+    DARK,
+    FILLS,
+    INK,
+    LIGHT,
+    MARKERS,
+    finish,
+    label_of,
+    literal,
+    page,
+    shades,
+)
 from llama_index_embed_plus.evaluate.retrieval.comparison import Comparison
 from qdrant_tools.errors import InputError
 from qdrant_tools.mining.false_negatives import Audit
@@ -50,7 +61,7 @@ def before_after(
         # the bars of one metric stand side by side, their middle above its tick
         at = np.arange(len(metrics)) + (place - (len(systems) - 1) / 2) * width
         heights = [values[metric] for metric in metrics]
-        bars = left.bar(at, heights, width, color=colour, hatch=hatch, edgecolor=INK, label=name)
+        bars = left.bar(at, heights, width, color=colour, hatch=hatch, edgecolor=INK, label=literal(name))
         left.bar_label(bars, fmt="%.3f", fontsize=8)
     left.set_xticks(np.arange(len(metrics)), metrics)
     left.set_ylim(0, 1)
@@ -61,7 +72,7 @@ def before_after(
     right.axhline(0, color=INK, linewidth=0.8)
     right.set_ylim(-1, 1)
     right.set_xlabel("held-out queries, most improved first")
-    right.set_ylabel(f"nDCG@10 of {list(systems)[-1]} minus {next(iter(systems))}")
+    right.set_ylabel(f"nDCG@10 of {literal(list(systems)[-1])} minus {literal(next(iter(systems)))}")
     return finish(figure, path)
 
 
@@ -140,8 +151,8 @@ def query_differences(path: Path | None, comparison: Comparison, *, title: str =
         align = "right" if side == "top" else "left"
         left.text(*place, lines, transform=left.transAxes, ha=align, va=side, fontsize=7, color=INK)
     _scatter(right, comparison)
-    right.set_xlabel(f"{comparison.metric} of {first} (0 to 1)")
-    right.set_ylabel(f"{comparison.metric} of {second} (0 to 1)")
+    right.set_xlabel(f"{comparison.metric} of {literal(first)} (0 to 1)")
+    right.set_ylabel(f"{comparison.metric} of {literal(second)} (0 to 1)")
     return finish(figure, path)
 
 

@@ -138,11 +138,12 @@ def write_qrels(path: Path, qrels: Qrels) -> None:
     _write_lines(path, ("\t".join(_without("\t\r\n", row)) for row in ((BEIR_HEADER), *rows)))
 
 
-def write_run(path: Path, run: Run, *, name: str = "embed-plus") -> None:
+def write_run(path: Path, run: Run, *, name: str = "embed-plus", overwrite: bool = True) -> None:
     """Write a TREC run file, the passages of a query in the order in which trec_eval ranks them.
 
     Raises:
         InputError: an id or a name with white space in it, which separates the columns of this format.
+        UsageError: a file is there, and is not to be replaced.
     """
 
     def lines() -> Iterator[str]:
@@ -152,14 +153,15 @@ def write_run(path: Path, run: Run, *, name: str = "embed-plus") -> None:
                 fields = (query, "Q0", passage, str(rank), repr(float(scores[passage])), name)
                 yield " ".join(_without(None, fields))
 
-    _write_lines(path, lines())
+    _write_lines(path, lines(), overwrite=overwrite)
 
 
-def write_values(path: Path, reports: Sequence[RetrievalReport]) -> None:
+def write_values(path: Path, reports: Sequence[RetrievalReport], *, overwrite: bool = True) -> None:
     """Write one JSONL row per query, `{"query", "text", "values"}`: a mapping of metric -> value for each report.
 
     Raises:
         InputError: the reports cover other queries.
+        UsageError: a file is there, and is not to be replaced.
     """
     first = reports[0]
     if any(report.ndcg.keys() != first.ndcg.keys() for report in reports):
@@ -168,7 +170,7 @@ def write_values(path: Path, reports: Sequence[RetrievalReport]) -> None:
         {"query": query, "text": first.texts.get(query, ""), "values": [report.of_query(query) for report in reports]}
         for query in first.ndcg
     )
-    write_rows(path, rows)
+    write_rows(path, rows, overwrite=overwrite)
 
 
 def _checked_file(path: Path, what: str) -> None:
@@ -208,6 +210,9 @@ def _without(separators: str | None, fields: Iterable[str]) -> list[str]:
     return columns
 
 
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    with written_whole(path) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
+def _write_lines(path: Path, lines: Iterable[str], *, overwrite: bool = True) -> None:
+    with (
+        written_whole(path, overwrite=overwrite) as draft,
+        draft.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
         file.writelines(f"{line}\n" for line in lines)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llama_index_embed_plus.evaluate.plots.style import FILLS, INK, finish, page
+from llama_index_embed_plus.evaluate.plots.style import FILLS, INK, finish, literal, page
 from llama_index_embed_plus.training.proof.plot_data import BIN_EDGES, View
 from llama_index_embed_plus.training.proof.report import Stage, TrainReport
 
@@ -41,7 +41,7 @@ def training_plot(path: Path | str | None, report: TrainReport) -> Picture:
 def _drawn(report: TrainReport) -> Picture:
     title = f"{report.lineage.base}, {report.method}: {len(report.losses)} steps in {report.seconds:.0f} s"
     verdict = "may be promoted" if report.promotable else "not to be promoted"
-    figure, axes = page(3, _literal(f"{title}\n{verdict}: {_cut(report.verdict)}"), rows=2)
+    figure, axes = page(3, f"{title}\n{verdict}: {_cut(report.verdict)}", rows=2)
     (loss, scores_before, plane_before), (stages, scores_after, plane_after) = axes
     _loss(loss, report)
     _stages(stages, report)
@@ -72,7 +72,7 @@ def _loss(axis: Any, report: TrainReport) -> None:
     for end, stage in zip(accumulate(done.steps for done in report.stages), report.stages[:-1]):
         axis.axvline(end, color=INK, linewidth=0.8, linestyle="--")
         axis.annotate(
-            _literal(stage.name), (end, losses.max()), (-3, 0), textcoords="offset points", fontsize=7, ha="right"
+            literal(stage.name), (end, losses.max()), (-3, 0), textcoords="offset points", fontsize=7, ha="right"
         )
     axis.set_xlabel("optimiser step")
     axis.set_ylabel("loss")
@@ -90,8 +90,8 @@ def _stages(axis: Any, report: TrainReport) -> None:
     for name, (line, marker), shade in zip(names, cycle(_LINES), cycle((_DARK, _LIGHT, INK))):
         # NaN leaves a gap where a stage was not measured by this name
         values = [metrics.get(name, np.nan) for _, metrics in points]
-        axis.plot(at, values, line, marker=marker, color=shade, label=_literal(name))
-    axis.set_xticks(at, [_literal(name) for name, _ in points], rotation=20 if len(points) > 3 else 0)
+        axis.plot(at, values, line, marker=marker, color=shade, label=literal(name))
+    axis.set_xticks(at, [literal(name) for name, _ in points], rotation=20 if len(points) > 3 else 0)
     axis.margins(x=0.15)
     axis.set_ylabel("mean over the queries")
     axis.legend(frameon=False, fontsize=8, ncols=2)
@@ -161,11 +161,6 @@ def _not_measured(axis: Any, why: str = "not measured") -> None:
     axis.text(0.5, 0.5, why, ha="center", va="center", transform=axis.transAxes, color=INK)
     axis.set_xticks([])
     axis.set_yticks([])
-
-
-def _literal(text: str) -> str:
-    """A text that is not taken for a formula."""
-    return text.replace("$", r"\$")
 
 
 def _cut(text: str, most: int = 150) -> str:
