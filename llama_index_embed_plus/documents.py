@@ -4,11 +4,14 @@ A text file is cut at blank lines into passages of at most `MAX_WORDS` words, wi
 passage: `{"id", "text", "metadata"}`, or BEIR's `{"_id", "title", "text"}`.
 
 Guarantees: the same files give the same passages in the same order, streamed, never all in memory; a bad row is an
-error with file and line. Does not know: tokens, encoders, collections.
+error with file and line. What a folder's links lead to outside it is not read unless that is asked for, and what is
+left out is logged. Does not know: tokens, encoders, collections.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 from collections.abc import Iterator
 from itertools import chain
@@ -16,21 +19,37 @@ from pathlib import Path
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.files import Row, read_rows
+from qdrant_tools.json_files import read_text
 from qdrant_tools.records import Passage
+from qdrant_tools.trees import allowed_roots, require_inside
+from qdrant_tools.validation import is_unicode
+
+logger = logging.getLogger(__name__)
 
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".text", ".markdown"})
 MAX_WORDS = 180
 """About 240 tokens of English: most sentence encoders read 256 or more."""
+MOST_BYTES = 1 << 26
+"""Of a text file, which is read as a whole. War and Peace has 3 MB."""
 
 
-def read_passages(source: Path) -> Iterator[Passage]:
+def read_passages(source: Path, *, follow_links: bool = False) -> Iterator[Passage]:
     """Yield the passages of a folder, a text file or a `.jsonl` file.
+
+    `follow_links`: also read what the links in a folder lead to outside it.
 
     Raises `InputError` if `source` does not exist or holds no text, and for the first row that cannot be read.
     """
     if not source.exists():
         raise InputError(f"{source} does not exist: expected a folder of text files, a text file or a .jsonl file")
-    passages = _of_folder(source) if source.is_dir() else _of_file(source, source.parent)
+    left_out: list[Path] = []
+    if source.is_dir():
+        files = sorted(_files_of(source, left_out, follow_links=follow_links))
+        passages: Iterator[Passage] = chain.from_iterable(_of_file(path, source) for path in files)
+    else:
+        passages = _of_file(source, source.parent)
+    if left_out:
+        logger.warning("%s: %s", source, _said_of(left_out))
     # read at once: an empty source is an error of this call, not of the caller's loop
     first = next(passages, None)
     if first is None:
@@ -40,13 +59,60 @@ def read_passages(source: Path) -> Iterator[Passage]:
     return chain([first], passages)
 
 
-def _of_folder(folder: Path) -> Iterator[Passage]:
-    # sorted, because file systems list in any order
-    for path in sorted(folder.rglob("*")):
-        # below the folder only: the folder itself may lie inside a hidden one
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden and path.suffix.lower() in TEXT_SUFFIXES | {".jsonl"}:
-            yield from _of_file(path, folder)
+def _said_of(left_out: list[Path]) -> str:
+    return (
+        f"{len(left_out)} left out, the first is {str(left_out[0])!r}: links that leave the folder "
+        "(follow_links=True, or index --follow-links, reads them), or what cannot be read"
+    )
+
+
+def _files_of(folder: Path, left_out: list[Path], *, follow_links: bool) -> Iterator[Path]:
+    """The files below a folder that may hold text; those that are not to be read go into `left_out`."""
+    allowed = allowed_roots(folder)
+    folders, seen = [folder], {os.path.realpath(folder)}
+    while folders:
+        current = folders.pop()
+        try:
+            entries = list(os.scandir(current))
+        except OSError:
+            left_out.append(current)
+            continue
+        for entry in entries:
+            path = Path(entry.path)
+            # by the names below the folder only: the folder itself may be a hidden one
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False) or (follow_links and os.path.isdir(path)):
+                # a linked folder may hold itself
+                if (real := os.path.realpath(path)) not in seen:
+                    seen.add(real)
+                    folders.append(path)
+            elif entry.is_symlink() and not follow_links:
+                # a link to a folder inside is another name of what is read anyway
+                if not _leads_inside(path, allowed):
+                    left_out.append(path)
+                elif _may_hold_text(path):
+                    yield path
+            elif _may_hold_text(path):
+                if os.path.isfile(path):
+                    yield path
+                else:
+                    left_out.append(path)
+
+
+def _may_hold_text(path: Path) -> bool:
+    return path.suffix.lower() in TEXT_SUFFIXES | {".jsonl"}
+
+
+def _leads_inside(link: Path, allowed: tuple[Path, ...]) -> bool:
+    if os.path.isdir(link):
+        return any(Path(os.path.realpath(link)).is_relative_to(root) for root in allowed)
+    try:
+        require_inside(link, allowed)
+    except InputError:
+        # a broken link to no text is no loss
+        return not os.path.exists(link) and not _may_hold_text(link)
+    return True
 
 
 def _of_file(path: Path, root: Path) -> Iterator[Passage]:
@@ -54,16 +120,21 @@ def _of_file(path: Path, root: Path) -> Iterator[Passage]:
         yield from map(_passage, read_rows(path))
         return
     name = path.relative_to(root).as_posix()
+    if not is_unicode(name):
+        raise InputError(f"the name of {str(path)!r} is no Unicode text, expected one for the ids: rename the file")
     for number, text in enumerate(cut(_read_text(path))):
         yield Passage(f"{name}#{number}", text, {"source": name, "part": number})
 
 
 def _read_text(path: Path) -> str:
     try:
-        # some editors on Windows put a byte order mark first; utf-8-sig leaves it out
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}): convert it, or move it elsewhere") from error
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise InputError(f"{path} has {size:,} bytes, expected a text of at most {MOST_BYTES:,}: split it")
+        text = read_text(path, most=MOST_BYTES)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _passage(row: Row) -> Passage:

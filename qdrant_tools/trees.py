@@ -53,7 +53,9 @@ def allowed_roots(folder: Path) -> tuple[Path, ...]:
     # .../models--owner--name/snapshots/<commit>, with the files' content in .../models--owner--name/blobs
     repository = root.parent.parent
     in_cache = _SNAPSHOT.fullmatch(root.name) and root.parent.name == "snapshots"
-    return (root, repository / "blobs") if in_cache and repository.name.startswith("models--") else (root,)
+    return (
+        (root, repository / "blobs") if in_cache and repository.name.startswith(("models--", "datasets--")) else (root,)
+    )
 
 
 def require_inside(path: Path, allowed: tuple[Path, ...], error: type[PlusError] = InputError) -> None:

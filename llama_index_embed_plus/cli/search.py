@@ -37,12 +37,15 @@ Numbers = Annotated[str | None, typer.Option(help="Values to try, with commas.")
 def index_command(
     source: Annotated[Path, typer.Argument(help="A folder of text files, a text file, or a .jsonl file.")],
     collection: Annotated[str, typer.Option(help="The collection to fill; made if it is not there.")],
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Also read what links in the folder lead to outside it.")
+    ] = False,
     location: Location = DEFAULT_LOCATION,
     model: Model = DEFAULT_MODEL,
     backend: Backend = "auto",
 ) -> None:
     """Embed passages and add them to a collection. Unchanged passages are skipped."""
-    passages = read_passages(source)
+    passages = read_passages(source, follow_links=follow_links)
     encoder = open_encoder(model, backend=backend)
     reporter = ConsoleReporter()
     # counted here for the message of an interruption, which leaves no report
