@@ -42,7 +42,9 @@ from llama_index_embed_plus.models.hub import resolve
 from llama_index_embed_plus.models.spec import read_spec, space_of
 from qdrant_tools.errors import UsageError, first_line
 from qdrant_tools.files import refuse_link, written_whole
+from qdrant_tools.json_files import open_regular
 from qdrant_tools.records import Encoder, Vectors
+from qdrant_tools.trees import files_of
 from qdrant_tools.validation import unit_rows
 
 AdapterKind = Literal["full", "low_rank", "orthogonal", "mlp"]
@@ -253,6 +255,8 @@ class QueryAdapter:
     @classmethod
     def load(cls, folder: Path) -> QueryAdapter:
         """Read an adapter. Raises `DamagedModelError`, naming the file, if it is not what was saved."""
+        if folder.is_dir():
+            files_of(folder, error=DamagedModelError)
         try:
             config = require_json(folder, CONFIG_FILE)
             kind, space, expected = (str(config[key])[:300] for key in ("kind", "space", "build"))
@@ -266,7 +270,7 @@ class QueryAdapter:
                 "fit it again, or install the version that wrote it"
             )
         try:
-            with (folder / WEIGHTS_FILE).open("rb") as stream:
+            with open_regular(folder / WEIGHTS_FILE, DamagedModelError) as stream:
                 adapter = cls(MAPS[kind].of(_read_arrays(stream)), space)
         # A zip archive that is cut short or garbled raises any of these.
         except (*_BAD_ARCHIVE, UsageError) as error:

@@ -21,6 +21,7 @@ from typing import Any
 from llama_index_embed_plus.encoders.tokens import panics_silenced
 from llama_index_embed_plus.encoders.torch_encoder import quiet
 from llama_index_embed_plus.errors import DamagedModelError
+from llama_index_embed_plus.models.artifact import LARGEST_TEXT
 from llama_index_embed_plus.models.files import read_json, write_json
 from llama_index_embed_plus.models.weights import weight_files
 from qdrant_tools import json_files
@@ -124,7 +125,7 @@ def _linked(source: Path, target: Path) -> None:
             os.symlink(source.resolve(), target)
         except OSError:  # Windows, where not everybody may
             shutil.copyfile(source, target)
-    else:
+    elif source.stat().st_size <= LARGEST_TEXT:  # what is larger is data that lies beside the model
         shutil.copyfile(source, target)
 
 

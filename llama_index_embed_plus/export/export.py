@@ -170,7 +170,14 @@ def _graph(source: Identity, precision: Precision, fp32: Path) -> Any:
     from llama_index_embed_plus.export import graph
 
     if _has_weights(source) and graph.supports(source.folder, source.spec):
-        return graph.build_graph(source.folder, source.spec, precision=precision)
+        try:
+            return graph.build_graph(source.folder, source.spec, precision=precision)
+        except PlusError:
+            raise
+        except Exception as error:  # odd values of a config are not looked at before they are used
+            raise DamagedModelError(
+                f"{source.folder}: its config.json does not fit its weights ({first_line(error)}); fetch it again"
+            ) from error
     if precision == "int8":
         from llama_index_embed_plus.export.calibration import frame_of
         from llama_index_embed_plus.export.rewrite import quantise

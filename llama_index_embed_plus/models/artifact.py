@@ -44,6 +44,8 @@ TRAIN_REPORT = "train_report.json"
 _IN_THE_GRAPH = ("pooling", "include_prompt", "head", "normalize", "dimension", "truncate_dim")
 # no .bin and no .py: neither pickles nor code get into a copy
 _COPIED = (".json", ".safetensors", ".txt", ".model", ".md", ".jinja")
+_GRAPHS_AND_MAPS = (".onnx", ".data", ".npz")
+LARGEST_TEXT = 1 << 26
 _NOT_OURS = (".git", ".cache", ".gitattributes", ".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini")
 """What hubs, version control and file managers put beside a model. It is never read, copied or sealed."""
 
@@ -224,7 +226,10 @@ def copy_model(source: Path, target: Path, *, spec: EncoderSpec | None = None) -
     def keep(relative: Path) -> bool:
         hidden = any(part.startswith(".") for part in relative.parts)
         ours = relative.name in (MANIFEST, TRAIN_REPORT)
-        return relative.suffix in _COPIED and not hidden and not ours and not left_out & set(relative.parts[:-1])
+        if relative.suffix not in _COPIED or hidden or ours or left_out & set(relative.parts[:-1]):
+            return False
+        # what is larger and holds no weights is data that lies beside the model
+        return relative.suffix == ".safetensors" or (source / relative).stat().st_size <= LARGEST_TEXT
 
     copy_tree(source, target, keep=keep, error=DamagedModelError)
     _carry_report(source, target)
@@ -232,9 +237,16 @@ def copy_model(source: Path, target: Path, *, spec: EncoderSpec | None = None) -
 
 
 def copy_artifact(source: Path, target: Path) -> None:
-    """Copy a verified artifact: the files that its manifest lists, and the manifest. Raises as `verify`."""
+    """Copy a verified artifact: what its manifest lists, without pickles and code, and the manifest.
+
+    Raises as `verify`.
+    """
     listed = {Path(name) for name in (*verify(source).sha256, MANIFEST)}
-    copy_tree(source, target, keep=listed.__contains__, error=DamagedModelError)
+
+    def keep(relative: Path) -> bool:
+        return relative in listed and relative.suffix in (*_COPIED, *_GRAPHS_AND_MAPS)
+
+    copy_tree(source, target, keep=keep, error=DamagedModelError)
     _carry_report(source, target)
 
 

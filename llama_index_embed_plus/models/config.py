@@ -16,7 +16,6 @@ from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.models.families import KNOWN_WEIGHTS, Family, family_of
 from llama_index_embed_plus.models.files import (
     Settings,
-    has_lora,
     inside,
     modules_of,
     read_json,
@@ -24,6 +23,7 @@ from llama_index_embed_plus.models.files import (
     settings_of,
 )
 from llama_index_embed_plus.models.pooling import CLS, LAST, MAX, MEAN, MEAN_SQRT, POOLING_MODES, WEIGHTED, HeadStep
+from llama_index_embed_plus.models.received import require_one_model
 from llama_index_embed_plus.models.weights import hash_weights, tensors_of, weight_files
 from qdrant_tools.errors import NotSupportedError
 
@@ -59,8 +59,7 @@ def read_config(folder: Path) -> SourcedFields:
     modules = modules_of(folder)
     transformer = _path_of(modules, "Transformer")
     inner = inside(folder, transformer)
-    if has_lora(inner) and weight_files(inner):  # are these the base's weights, or are the matrices added already?
-        raise NotSupportedError(f"{inner} holds a LoRA adapter; merge it into its base model and save that")
+    require_one_model(inner)
     # settings_of alone would read a missing file as an empty one
     require_json(inner, "config.json")
     config = settings_of(inner, "config.json")

@@ -30,9 +30,11 @@ MANIFEST = "embed_plus.json"
 
 MOST_BYTES = 1 << 21
 """Of one JSON file. A configuration with the names of 20,000 labels has a megabyte."""
-_LARGER: Mapping[str, int] = {"tokenizer.json": 1 << 26, "train_report.json": 1 << 24}
+_LARGER: Mapping[str, int] = {"tokenizer.json": 3 << 24, "train_report.json": 1 << 24}
 """The largest tokenizer known, Gemma's, has 33 MB."""
 _MOST_VALUES = 500_000
+_LONGEST_TEXT = 1 << 22
+"""Of a vocabulary as a text file; that of a hundred languages has a megabyte."""
 _LONGEST_NAME = 255
 
 _MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
@@ -48,7 +50,9 @@ def read_json(folder: Path, name: str) -> dict[str, Any] | None:
         path = folder / BASE_CONFIG
     try:
         most = _LARGER.get(path.name, MOST_BYTES)
-        value = json_files.read_json(path, most=most, most_values=max(most // 8, _MOST_VALUES), error=DamagedModelError)
+        value = json_files.read_json(
+            path, most=most, most_values=max(most // 16, _MOST_VALUES), error=DamagedModelError
+        )
     except FileNotFoundError:
         return None
     except DamagedModelError as error:
@@ -120,7 +124,7 @@ def write_json(path: Path, value: Any) -> None:
 def require_text(folder: Path, name: str) -> str:
     """Read a text file that must be there."""
     try:
-        return json_files.read_text(folder / name, error=DamagedModelError)
+        return json_files.read_text(folder / name, most=_LONGEST_TEXT, error=DamagedModelError)
     except FileNotFoundError as error:
         raise DamagedModelError(f"{folder / name} is missing; {str(folder)!r} is no complete model folder") from error
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_index_embed_plus.errors import DamagedModelError
-from llama_index_embed_plus.models.files import inside, module_rows, read_json
+from llama_index_embed_plus.models.files import has_lora, inside, module_rows, read_json
 from llama_index_embed_plus.models.weights import tensors_of, weight_files
 from qdrant_tools.errors import NotSupportedError
 from qdrant_tools.trees import files_of
@@ -53,6 +53,7 @@ _NOT_SETTINGS = ("id2label", "label2id", "task_specific_params", "prompts")
 
 _LAYERS = re.compile(r"(num_|n_)\w*layers?|n_layer|num_layers|depths?|num_blocks|n_blocks")
 _MOST_LAYERS = 512
+_MOST_TENSORS = 200_000
 _WIDTHS = ("hidden_size", "d_model", "dim", "n_embd")
 _SIZES = (
     *_WIDTHS,
@@ -86,8 +87,15 @@ def check_folder(folder: Path, *, trust_remote_code: bool = False) -> None:
             _check_settings(place / name, read_json(place, name) or {})
         config = read_json(place, "config.json")
         files = weight_files(place)
+        require_one_model(place)
         if config is not None and files:
             _check_sizes(place / "config.json", config, files)
+
+
+def require_one_model(inner: Path) -> None:
+    """Refuse weights with LoRA matrices beside them: are they in the weights? transformers would add them again."""
+    if has_lora(inner) and weight_files(inner):
+        raise NotSupportedError(f"{inner} holds a LoRA adapter; merge it into its base model and save that")
 
 
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
@@ -134,9 +142,13 @@ def _tables(value: Any) -> Iterator[Mapping[str, Any]]:
 
 def _check_sizes(path: Path, config: Mapping[str, Any], files: list[Path]) -> None:
     """Refuse sizes beyond those of the weights: libraries make room for them before they look at the weights."""
-    elements, largest = 0, 0
+    elements, largest, tensors = 0, 0, 0
     for file in files:
-        for tensor in tensors_of(file).values():
+        found = tensors_of(file)
+        tensors += len(found)
+        if tensors > _MOST_TENSORS:
+            raise DamagedModelError(f"{file}: with it these are more than {_MOST_TENSORS:,} tensors: this is no model")
+        for tensor in found.values():
             # a tensor without elements may state any size
             if count := math.prod(tensor.shape):
                 elements += count

@@ -65,8 +65,8 @@ class EncoderSpec:
             if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
                 raise UsageError(f"{name} is {value!r}, expected {getattr(kind, '__name__', kind)}")
         unknown = [mode for mode in self.pooling if mode not in POOLING_MODES]
-        if unknown or not self.pooling:
-            raise UsageError(f"pooling is {self.pooling!r}, expected some of {', '.join(POOLING_MODES)}")
+        if unknown or not self.pooling or len(self.pooling) > len(POOLING_MODES):
+            raise UsageError(f"pooling is {str(self.pooling)[:200]}, expected some of {', '.join(POOLING_MODES)}")
         if self.max_tokens < 1:
             raise UsageError(f"max_tokens is {self.max_tokens}, expected at least 1")
         if self.long_text not in get_args(LongText):
@@ -86,10 +86,14 @@ class EncoderSpec:
         except (KeyError, TypeError, UsageError) as error:
             said = first_line(error)
             raise DamagedModelError(f"the spec cannot be read ({said}); write the artifact again") from error
-        odd = next((what for what, fine in _bounds(spec) if not fine), None)
-        if odd is not None:
-            raise DamagedModelError(f"the spec cannot be read (odd {odd}); write the artifact again")
+        _require_bounds(spec, "the manifest")
         return spec
+
+
+def _require_bounds(spec: EncoderSpec, where: object) -> None:
+    odd = next((what for what, fine in _bounds(spec) if not fine), None)
+    if odd is not None:
+        raise DamagedModelError(f"{where} describes an encoder with an odd {odd}; write the model again")
 
 
 def _bounds(spec: EncoderSpec) -> Iterator[tuple[str, bool]]:
@@ -143,11 +147,12 @@ def read_spec(folder: Path, overrides: Overrides | None = None) -> EncoderSpec:
     """
     manifest = files.read_json(folder, files.MANIFEST)
     if manifest is not None:
-        spec = EncoderSpec.from_dict(manifest.get("spec") or {})
+        spec = EncoderSpec.from_dict(files.Settings(folder / files.MANIFEST, manifest).table("spec").values)
     else:
         config = read_config(folder)
         values = {name: value for name, (value, _) in config.items()}
         spec = EncoderSpec(**values, sources={name: source for name, (_, source) in config.items()})
+        _require_bounds(spec, folder)
     return _override(folder, spec, overrides or Overrides())
 
 

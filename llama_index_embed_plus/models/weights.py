@@ -30,6 +30,7 @@ _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _MAX_HEADER = 1 << 22
 """Room for 40,000 tensors in one file. The library allows 25 times as much, which takes a gigabyte to parse."""
 _MAX_AXES = 16
+_MOST_SHARDS = 256
 _SHARD = re.compile(r"[\w-][\w.-]{0,200}\.safetensors")
 
 
@@ -88,9 +89,11 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file() or not index.is_file():
         return [single] if single.is_file() else []
     try:
-        shards = sorted(set(json_files.read_json(index, error=DamagedModelError)["weight_map"].values()))
+        shards = sorted(set(json_files.read_json(index, error=DamagedModelError)["weight_map"].values()), key=str)
     except (KeyError, AttributeError, TypeError) as error:
         raise DamagedModelError(f"{index} is damaged: no weight_map in it; fetch it again") from error
+    if len(shards) > _MOST_SHARDS:
+        raise DamagedModelError(f"{index} names {len(shards):,} files, expected at most {_MOST_SHARDS}")
     # A damaged or hostile index must not name a file elsewhere.
     for shard in shards:
         if not isinstance(shard, str) or not _SHARD.fullmatch(shard):

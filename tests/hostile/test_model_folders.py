@@ -302,6 +302,34 @@ def test_a_lora_that_asks_for_more_than_adding_matrices_is_refused(model, tmp_pa
     assert "adapter_config.json" in refuses(inner)
 
 
+def test_matrices_beside_weights_are_refused_also_in_an_artifact(model, sealed, tmp_path):
+    """The manifest would vouch for weights that are not those which transformers runs."""
+    inner = with_lora(tmp_path, base_model_name_or_path="base")
+    for folder in (model, sealed):
+        shutil.copy(inner / "adapter_config.json", folder)
+        shutil.copy(inner / "adapter_model.safetensors", folder)
+    manifest = json.loads((sealed / "embed_plus.json").read_text())
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        manifest["sha256"][name] = artifact.hash_file(sealed / name)
+    write_json(sealed / "embed_plus.json", manifest)
+    for folder in (model, sealed):
+        with pytest.raises(NotSupportedError, match="holds a LoRA adapter"):
+            open_encoder(folder)
+
+
+def test_a_copy_holds_no_code_no_pickle_and_no_data_that_lies_beside_the_model(sealed, tmp_path):
+    for name in ("evil.py", "pytorch_model.bin", "training_args.bin"):
+        (sealed / name).write_bytes(b"evil")
+    with (sealed / "data.txt").open("wb") as file:
+        file.truncate(1 << 30)
+    artifact.copy_model(sealed, tmp_path / "plain")
+    (sealed / "data.txt").unlink()
+    artifact.write_manifest(sealed)  # a stranger's manifest may vouch for anything
+    attach_adapter(sealed, QueryAdapter.identity(32, identify(sealed).space), tmp_path / "out")
+    for folder in (tmp_path / "plain", tmp_path / "out"):
+        assert not [path for path in folder.rglob("*") if path.suffix in (".py", ".bin") or path.name == "data.txt"]
+
+
 # --- sizes, headers, numbers
 
 
@@ -383,6 +411,7 @@ SPECS = {
     "sources that are numbers": {"sources": {"pooling": 7}},
     "a name with an escape": {"name": "a\x1b[2J"},
     "pooling by a number": {"pooling": [7]},
+    "pooling a thousand times": {"pooling": ["mean"] * 1000},
     "a field of another type": {"normalize": "yes"},
 }
 
