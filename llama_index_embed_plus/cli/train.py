@@ -264,12 +264,14 @@ def _train_by_recipe(
         UsageError: an option that the recipe has to say.
     """
     from llama_index_embed_plus.training.recipe import read_recipe
-    from llama_index_embed_plus.training.stages import recipe_steps, run_recipe
 
     if options:
         raise UsageError(f"{_listed(options)} cannot be given with a recipe: write it into {recipe}")
     stages = read_recipe(recipe)
     _check_out(out, page=page)
+    # only now: it brings torch, and a wrong recipe need not wait for that
+    from llama_index_embed_plus.training.stages import recipe_steps, run_recipe
+
     with (
         resumable("the stages that are done are kept; run the same command again to go on"),
         _metered(f"train by {recipe.name}", recipe_steps(stages)) as meter,
