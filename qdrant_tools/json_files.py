@@ -33,16 +33,20 @@ def read_text(path: Path, *, most: int = MOST_BYTES, error: type[PlusError] = In
     """
     try:
         with open_regular(path, error) as file:
-            # not read at all if it says itself that it is larger; one that grows meanwhile is found by the extra byte
-            content = None if os.fstat(file.fileno()).st_size > most else file.read(most + 1)
+            # not read at all if it says itself that it is larger; one that grows meanwhile is found by the extra byte.
+            # In blocks, because room for all that is asked for would be made beforehand.
+            size, blocks = os.fstat(file.fileno()).st_size, []
+            while size <= most and (block := file.read(1 << 20)):
+                blocks.append(block)
+                size = sum(map(len, blocks))
     except FileNotFoundError:
         raise
     except OSError as reason:
         raise error(f"cannot read {path}: {reason.strerror}") from reason
-    if content is None or len(content) > most:
+    if size > most:
         raise error(f"{path} is larger than {most:,} bytes: this is no such file")
     try:
-        return content.decode("utf-8-sig")
+        return b"".join(blocks).decode("utf-8-sig")
     except UnicodeDecodeError as reason:
         raise error(f"{path} is not UTF-8 text (byte {reason.start}): convert it") from reason
 
@@ -63,10 +67,16 @@ def open_regular(path: str | Path, error: type[PlusError] = InputError) -> Binar
 
 
 def read_json(
-    path: Path, *, most: int = MOST_BYTES, most_values: int = MOST_VALUES, error: type[PlusError] = InputError
+    path: Path,
+    *,
+    most: int = MOST_BYTES,
+    most_values: int = MOST_VALUES,
+    unique: bool = False,
+    error: type[PlusError] = InputError,
 ) -> Any:
     """The JSON value in a file. Raises as `read_text` and `parse_json`."""
-    return parse_json(read_text(path, most=most, error=error), str(path), most_values=most_values, error=error)
+    text = read_text(path, most=most, error=error)
+    return parse_json(text, str(path), most_values=most_values, unique=unique, error=error)
 
 
 def parse_json(

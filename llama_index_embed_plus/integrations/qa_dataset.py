@@ -26,7 +26,8 @@ from qdrant_tools.json_files import read_json
 from qdrant_tools.log.records import Feedback, LoggedSearch
 from qdrant_tools.records import Example, Passage, Qrels, Query, ScoredText
 
-MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 25
+"""Of a file: all of it is in memory at once, several times over."""
 
 
 class QADatasetLike(Protocol):
@@ -115,14 +116,15 @@ def from_qa_dataset(dataset: QADatasetLike | Mapping[str, Any]) -> QADataset:
 
 
 def read_qa_dataset(path: str | Path) -> QADataset:
-    """Read the JSON file that `EmbeddingQAFinetuneDataset.save_json` writes.
+    """Read the JSON file that `EmbeddingQAFinetuneDataset.save_json` writes, of 32 MB at most.
+
+    A larger one of your own goes to `from_qa_dataset(EmbeddingQAFinetuneDataset.from_json(path))`.
 
     Raises:
-        InputError: no such file, or not such a file.
+        InputError: no such file, or not such a file, or a larger one.
     """
     try:
-        # the whole corpus is in this one file
-        return from_qa_dataset(read_json(Path(path), most=MOST_BYTES))
+        return from_qa_dataset(read_json(Path(path), most=MOST_BYTES, unique=True))
     except (OSError, InputError) as error:
         raise InputError(
             f"{path} is not an EmbeddingQAFinetuneDataset (queries, corpus, relevant_docs): {first_line(error)}"
