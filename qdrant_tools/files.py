@@ -75,7 +75,7 @@ class Row:
         """A non-empty string."""
         value = self.values.get(column)
         if not isinstance(value, str) or not value.strip():
-            raise InputError(f"{self.where}: {column} is {brief(value)}, expected a non-empty text")
+            raise InputError(f"{self._at(column)} is {brief(value)}, expected a non-empty text")
         return value
 
     def texts(self, column: str) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ class Row:
         value = self.values.get(column)
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise InputError(f"{self.where}: {column} is {brief(value)}, expected a list of non-empty texts")
+            raise InputError(f"{self._at(column)} is {brief(value)}, expected a list of non-empty texts")
         return tuple(texts)
 
     def number(self, column: str) -> float:
@@ -94,7 +94,7 @@ class Row:
         """A list of finite numbers."""
         value = self.values.get(column)
         if not isinstance(value, list):
-            raise InputError(f"{self.where}: {column} is {brief(value)}, expected a list of numbers")
+            raise InputError(f"{self._at(column)} is {brief(value)}, expected a list of numbers")
         return tuple(self._number(number, column, as_text=False) for number in value)
 
     def label(self, column: str) -> str | int:
@@ -105,7 +105,10 @@ class Row:
         # to Python, JSON's true is the number 1
         if isinstance(value, int) and not isinstance(value, bool):
             return value
-        raise InputError(f"{self.where}: {column} is {brief(value)}, expected a label: a text or a whole number")
+        raise InputError(f"{self._at(column)} is {brief(value)}, expected a label: a text or a whole number")
+
+    def _at(self, column: str) -> str:
+        return f"{self.where}: {column if len(column) <= 60 else brief(column)}"
 
     def _number(self, value: object, column: str, *, as_text: bool) -> float:
         number = math.nan
@@ -117,7 +120,7 @@ class Row:
             number = number_in(value)
         # NaN and Infinity are refused too: Python's JSON reader accepts them
         if not math.isfinite(number):
-            raise InputError(f"{self.where}: {column} is {brief(value)}, expected a finite number")
+            raise InputError(f"{self._at(column)} is {brief(value)}, expected a finite number")
         return number
 
 

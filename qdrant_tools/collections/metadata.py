@@ -295,7 +295,7 @@ class CollectionMetadata:
                 else None,
                 None if adapter is None else _name("adapter", adapter),
             )
-        except InputError as error:
+        except (InputError, TypeError) as error:
             raise CollectionError(
                 f"collection metadata {METADATA_KEY!r} was not written by this program: {first_line(error)}; correct "
                 "it there, or drop the collection"

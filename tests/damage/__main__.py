@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from damage import calls, disk, files, kills, threads
+from damage import calls, disk, files, foreign, kills, threads
 from damage.counts import FAILURES, Counts
 
 Part = Callable[[Path, random.Random], Counts]
@@ -19,6 +19,7 @@ PARTS: dict[str, Part] = {
     "damaged files, closed in order": lambda folder, rng: files.run(folder, rng, closed=True),
     "damaged files, after a kill": lambda folder, rng: files.run(folder, rng, closed=False),
     "hostile calls": lambda folder, rng: calls.run(folder, rng, 3000),
+    "foreign rows": lambda folder, rng: foreign.run(folder, rng, 4000),
     "full disk": lambda folder, rng: disk.run(folder, rng, 3),
     "threads": lambda folder, rng: threads.run(folder, rng, threads=20, steps=100),
 }

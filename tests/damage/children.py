@@ -2,7 +2,7 @@
 
 `write` applies operations and prints the number of each one when its call has returned. `read` takes folders from its
 input, opens each, and prints what it holds as one line of JSON. `fill` fills a small disk (`disk.py`), `call` makes
-hostile calls (`calls.py`).
+hostile calls (`calls.py`), `read_foreign` reads changed files of rows (`foreign.py`).
 """
 
 from __future__ import annotations
@@ -164,6 +164,10 @@ if __name__ == "__main__":
         from damage import calls
 
         calls.child(*arguments)
+    elif task == "read_foreign":
+        from damage import foreign
+
+        foreign.child(*arguments)
     else:
         from damage import disk
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from damage import calls, disk, files, kills, threads
+from damage import calls, disk, files, foreign, kills, threads
 from damage.counts import FAILURES, Counts
 
 
@@ -47,3 +47,10 @@ def test_threads_see_their_own_writes_and_lose_none(tmp_path):
 
 def test_hostile_calls_leak_nothing_and_change_nothing_unseen(tmp_path):
     assert_nothing_failed(calls.run(tmp_path, random.Random(5), calls=500))
+
+
+def test_changed_files_of_rows_are_read_or_refused_shortly(tmp_path):
+    counts = foreign.run(tmp_path, random.Random(6), files=300)
+
+    assert counts.refused > 100
+    assert_nothing_failed(counts)

@@ -92,6 +92,7 @@ METADATA: dict[str, Any] = {
     "words with another field": changed(lexical=_BM25 | {"k2": 1}),
     "words of no length": changed(lexical=_BM25 | {"average_length": 0}),
     "a quantization that is a text": changed(quantization="int8"),
+    "a quantization of nothing": changed(quantization={}),
     "a quantization of a list": changed(quantization=_INT8 | {"kind": ["int8"]}),
     "a quantization of odd bits": changed(quantization=_INT8 | {"bits": [8]}),
     "an oversampling of 1e300": changed(quantization=_INT8 | {"oversampling": 1e300}),

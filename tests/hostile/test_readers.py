@@ -53,7 +53,7 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 FILES = settings(
-    max_examples=20,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     database=None,
