@@ -108,7 +108,7 @@ class Row:
         raise InputError(f"{self._at(column)} is {brief(value)}, expected a label: a text or a whole number")
 
     def _at(self, column: str) -> str:
-        return f"{self.where}: {column if len(column) <= 60 else brief(column)}"
+        return f"{self.where}: {_shown(column)}"
 
     def _number(self, value: object, column: str, *, as_text: bool) -> float:
         number = math.nan
@@ -467,8 +467,12 @@ def _too_long(path: str | Path, line: int) -> InputError:
 
 def listed(names: Iterable[str]) -> str:
     """The first few names, shortened, for a message."""
-    shown = [name if len(name) <= 40 else f"{name[:37]}..." for name in islice(names, 9)]
+    shown = [_shown(name) for name in islice(names, 9)]
     return ", ".join(shown if len(shown) < 9 else [*shown[:8], "..."])
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= 40 and name.isprintable() else brief(name)
 
 
 _TABLES = {".csv": _csv_cells, ".tsv": _tsv_cells}

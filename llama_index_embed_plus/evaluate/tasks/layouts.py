@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qdrant_tools.errors import InputError
@@ -40,6 +40,7 @@ QUERIES = ("query", "anchor")
 BEIR = ("corpus.jsonl", "queries.jsonl")
 SUFFIXES = (".jsonl", ".tsv", ".csv")
 MOST_FOLDERS = 10_000
+MOST_AGAIN = 100
 
 
 @dataclass(frozen=True)
@@ -87,19 +88,22 @@ class _Walk:
     root: Path
     split: str
     allowed: tuple[Path, ...] | None
-    folders: int = 0
+    seen: set[Path] = field(default_factory=set)
+    again: int = 0
 
     def below(self, folder: Path, above: tuple[Path, ...]) -> Iterator[Task | Skipped]:
         """The entries of a folder that lies in the folders `above`, and of those below it."""
-        self.folders += 1
-        if self.folders > MOST_FOLDERS or len(above) > DEEPEST_FOLDER:
-            raise InputError(
-                f"{folder} is one of more than {MOST_FOLDERS:,} folders, or deeper than {DEEPEST_FOLDER} below "
-                f"{self.root}: this is no folder of benchmarks"
-            )
         real = folder.resolve()
         if real in above:
             return  # a link to a folder above would be walked for ever
+        # by links within the folder, a few folders can hold each other in millions of ways
+        self.again += real in self.seen
+        self.seen.add(real)
+        if len(self.seen) > MOST_FOLDERS or self.again > MOST_AGAIN or len(above) > DEEPEST_FOLDER:
+            raise InputError(
+                f"{folder} is one of more than {MOST_FOLDERS:,} folders, one of {MOST_AGAIN} that were there before, or "
+                f"deeper than {DEEPEST_FOLDER}: this is no folder of benchmarks"
+            )
         name = folder.relative_to(self.root).as_posix() if folder != self.root else real.name
         inside = []
         for path in sorted(folder.iterdir()):
