@@ -101,7 +101,7 @@ class _Walk:
         self.seen.add(real)
         if len(self.seen) > MOST_FOLDERS or self.again > MOST_AGAIN or len(above) > DEEPEST_FOLDER:
             raise InputError(
-                f"{folder} is one of more than {MOST_FOLDERS:,} folders, one of {MOST_AGAIN} that were there before, or "
+                f"{folder} is one of more than {MOST_FOLDERS:,} folders, or of {MOST_AGAIN} that were there before, or "
                 f"deeper than {DEEPEST_FOLDER}: this is no folder of benchmarks"
             )
         name = folder.relative_to(self.root).as_posix() if folder != self.root else real.name
