@@ -37,7 +37,7 @@ from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.debias import clicked_as_positive
 from qdrant_tools.errors import UsageError
-from qdrant_tools.files import write_rows, write_text
+from qdrant_tools.files import refuse_link, write_rows, write_text
 from qdrant_tools.log.retrieval_log import RetrievalLog
 from qdrant_tools.mining.miner import MiningResult
 from qdrant_tools.records import Encoder, Example, Hit, Progress, Vectors
@@ -294,7 +294,8 @@ def _interval(comparison: Comparison) -> dict[str, float]:
 
 
 def _fresh(folder: Path) -> None:
-    """Empty the folder of an earlier demo, and refuse any other folder that holds something."""
+    """Empty the folder of an earlier demo, and refuse a link and any other folder that holds something."""
+    refuse_link(folder, UsageError)
     marker = folder / _MARKER
     if folder.exists() and any(folder.iterdir()):
         if not marker.exists():

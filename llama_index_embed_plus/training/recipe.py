@@ -32,7 +32,8 @@
     mine = { negatives = 4, depth = 50 } # any setting of `MiningSettings`
     augment = { words = "crop", share = 0.3 }   # further queries; any setting of `QueryAugmentation`
 
-Paths are relative to the file. Guarantees: a key that is not known, a value of the wrong kind, or a file that is not
+Paths are relative to the file, and may lead anywhere: a recipe is trusted to name what is trained on, as a command is.
+Guarantees: a key that is not known, a value of the wrong kind, or a file that is not
 there is UsageError with the file, the place and what was expected, before anything is loaded.
 Does not know: models, what is in the data.
 """
@@ -63,6 +64,7 @@ _FORBIDDEN = {"adapter"}
 _MOST_BYTES, _MOST_DOTS = 1 << 17, 200
 """A recipe of hundreds of stages is smaller."""
 _MOST_STAGES, _MOST_ROUNDS, _LONGEST_NAME = 100, 100, 100
+_LARGEST = 10_000_000_000
 _STAGE_KEYS = ("name", "data", "kind", "score_range", "rounds", "mine", "augment")
 _RECIPE_KEYS = ("base", "passages", "heldout", "dev", "stage")
 
@@ -210,9 +212,11 @@ class _Reader:
         # frozen settings hold tuples, TOML has lists
         arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         for key, value in arguments.items():
-            if not _fits(value, hints[key]):
-                what = f"is {brief(value)}, expected {_named(hints[key])}"
-                raise self.error(f"{where}: {key}" if where else key, what)
+            # most settings have closer limits of their own
+            is_too_large = isinstance(value, int) and abs(value) > _LARGEST
+            if is_too_large or not _fits(value, hints[key]):
+                expected = f"at most {_LARGEST:,}" if is_too_large else _named(hints[key])
+                raise self.error(f"{where}: {key}" if where else key, f"is {brief(value)}, expected {expected}")
         with self.at(where):
             return kind(**arguments)
 

@@ -63,6 +63,7 @@ TEXTS: dict[str, str] = {
     "stages by the thousand": GOOD + '[[stage]]\nname = "b"\ndata = "pairs.jsonl"\n' * 1000,
     "stages that are a number": "stage = 5",
     "stages that are numbers": "stage = [1, 2]",
+    "a depth beyond all": stage(f"mine = {{ depth = {2**70} }}"),
     "rounds beyond all": stage(f"mine = {{}}\nrounds = {2**70}"),
     "copies beyond all": stage(f"augment = {{ copies = {2**70} }}"),
     "a share that is no number": stage("augment = { share = nan }"),
