@@ -150,7 +150,7 @@ def _first_page(path: Path) -> bytes:
             raise LogError("it is no SQLite database")
         # 1 stands for 65,536
         size = int.from_bytes(head[16:18]) if head[16:18] != b"\x00\x01" else 1 << 16
-        return head + file.read(size - 100) if head else b""
+        return head + file.read(max(0, size - 100)) if head else b""
 
 
 def _first_page_in_wal(path: Path) -> bytes | None:
@@ -163,7 +163,8 @@ def _first_page_in_wal(path: Path) -> bytes | None:
         size, salt = int.from_bytes(head[8:12]), head[16:24]
         if not 512 <= size <= 1 << 16:
             return None
-        while len(frame := file.read(24)) == 24 and frame[8:16] == salt:
+        # a frame of page 0 is a hole in the file
+        while len(frame := file.read(24)) == 24 and frame[8:16] == salt and frame[:4] != b"\0\0\0\0":
             if frame[:4] == b"\0\0\0\x01":
                 page = file.read(size)
             else:

@@ -88,8 +88,8 @@ def _items(
     with closing(store.rows(sql, [first, last])) as rows:
         for seq, *values in rows:
             group = items.setdefault(seq, [])
-            # a damaged file can give the same rows for ever
-            if seq < before or len(group) == MOST_HITS:
+            # a damaged file can give the same rows for ever, and an index can name rows that are not there
+            if not isinstance(seq, int) or seq < before or len(group) == MOST_HITS:
                 raise store.damaged(table, seq, f"rows out of order, or more than {MOST_HITS:,} of one search")
             total, before = total + 1, seq
             if total > _MOST_ITEMS:
@@ -103,9 +103,9 @@ def _items(
 
 def _search(store: LogStore, row: Row, hits: list[Row], events: list[Row]) -> LoggedSearch:
     seq, search_id, at, query, collection, space, redacted = row
-    # equal times in the order of writing, which is the last column
-    events.sort(key=lambda event: (str(event[3]), *event[4:]))
     try:
+        # equal times in the order of writing, which is the last column
+        events.sort(key=lambda event: (str(event[3]), *event[4:]))
         search = LoggedSearch(
             search_id,
             _time(at),

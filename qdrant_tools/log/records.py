@@ -206,7 +206,7 @@ def hashed(secret: str) -> Callable[[str], str]:
     """
     if len(secret) < 16:
         raise InputError(f"the secret has {len(secret)} characters, expected at least 16 that nobody can guess")
-    key = secret.encode("utf-8")
+    key = secret.encode("utf-8", "surrogatepass")
 
     def rule(query: str) -> str:
         return REDACTED + hmac.new(key, query.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]

@@ -27,15 +27,18 @@ PATIENCE = 5.0
 """Seconds that `purge` waits for readers of other processes: ours read for milliseconds."""
 _STEPS = 1_000_000
 """Of SQLite's virtual machine, between two looks at how many there were."""
+_MOST_PAGES = 1 << 28  # a terabyte
 _STEPS_PER_BYTE = 40
 """A row is some 60 bytes at least, and the costliest count of ours takes some hundred steps for it."""
 
-_DAY, _TWO = f"{'[0-9]' * 4}-{'[0-9]' * 2}-{'[0-9]' * 2}", "[0-9]" * 2
-_TIME = f"typeof(at) = 'text' AND at GLOB '{_DAY}T{_TWO}:{_TWO}:{_TWO}.{'[0-9]' * 6}+00:00'"
+_TWO = "[0-9]" * 2
+_MOMENT = f"{_TWO * 2}-{_TWO}-{_TWO}T{_TWO}:{_TWO}:{_TWO}.{_TWO * 3}+00:00"
+_TIME = f"typeof(at) = 'text' AND length(CAST(at AS BLOB)) = 32 AND at GLOB '{_MOMENT}'"
 
 
 def _name(column: str) -> str:
-    return f"typeof({column}) = 'text' AND length({column}) <= {LONGEST_NAME}"
+    # of the bytes, because a text is not measured beyond a NUL
+    return f"typeof({column}) = 'text' AND length(CAST({column} AS BLOB)) <= {4 * LONGEST_NAME}"
 
 
 _SOUND = {
@@ -48,6 +51,7 @@ _SOUND = {
         f"{_name('hit_id')} AND kind IN ({', '.join(map(repr, KINDS))}) AND typeof(value) = 'real' "
         f"AND abs(value) < 9e999 AND {_TIME}"
     ),
+    "sqlite_sequence": "name = 'searches' AND typeof(seq) = 'integer'",
 }
 """SQL: what holds of every row that we have written, by table."""
 
@@ -139,6 +143,10 @@ class LogStore:
         Counts and deletions of the database itself rely on this; searches that are read are checked one by one.
         """
         with self._lock, self.errors("read"):
+            # the check has a bit for every page, and a file can have holes where it has no pages
+            ((pages,),) = self._execute("PRAGMA page_count")
+            if pages > _MOST_PAGES:
+                raise LogError(f"the retrieval log {self.path} is damaged: it claims to have {pages:,} pages")
             # of the table `feedback` of version 1, SQLite's quick check takes one column for another
             check = "quick_check" if self.version > 1 else "integrity_check"
             ((found,),) = self._execute(f"PRAGMA {check}(1)")
@@ -226,6 +234,8 @@ class LogStore:
             return "it takes longer than a log of its size can: it is damaged"
         if code == sqlite3.SQLITE_TOOBIG:
             return "a text in it is longer than the 16 MiB of a query"
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
         return _short(error)
 
 

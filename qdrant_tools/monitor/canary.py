@@ -17,7 +17,7 @@ from typing import Any
 
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import fetch
-from qdrant_tools.errors import InputError, SpaceMismatchError
+from qdrant_tools.errors import InputError, SpaceMismatchError, brief
 from qdrant_tools.files import read_rows, write_rows
 from qdrant_tools.records import Encoder
 from qdrant_tools.search.dense import search_batch
@@ -36,7 +36,9 @@ class Canary:
 
     def __post_init__(self) -> None:
         if not self.query.strip() or not self.expected or len(set(self.expected)) < len(self.expected):
-            raise InputError(f"canary {self.query[:80]!r} expects {self.expected}: give a query and distinct passages")
+            raise InputError(
+                f"canary {brief(self.query)} expects {brief(self.expected)}: give a query and distinct passages"
+            )
 
     def as_row(self) -> dict[str, Any]:
         return {"query": self.query, "expected": list(self.expected), "space": self.space}
@@ -119,12 +121,12 @@ def run_canaries(
     for canary in canaries:
         if canary.space and canary.space != collection.space:
             raise SpaceMismatchError(
-                f"canary {canary.query[:80]!r} was frozen in {canary.space!r}, collection {collection.name!r} holds "
-                f"{collection.space!r}: freeze the canaries again after a promotion"
+                f"canary {brief(canary.query)} was frozen in {brief(canary.space)}, collection {collection.name!r} "
+                f"holds {collection.space!r}: freeze the canaries again after a promotion"
             )
         # such a canary could never be found in full
         if len(canary.expected) > k:
-            raise InputError(f"canary {canary.query[:80]!r} expects {len(canary.expected)} passages in the first {k}")
+            raise InputError(f"canary {brief(canary.query)} expects {len(canary.expected)} passages in the first {k}")
     queries = [canary.query for canary in canaries]
     rankings = search_batch(collection, queries, encoder, k=k, fields=(), text=False)
     missing = [
@@ -169,7 +171,7 @@ def read_canaries(path: str | Path) -> list[Canary]:
 def _canary(row: Mapping[str, Any]) -> Canary:
     query, expected, space = row.get("query"), row.get("expected"), row.get("space", "")
     if not isinstance(query, str) or not isinstance(space, str):
-        raise InputError(f"query is {query!r} and space {space!r}, expected texts")
+        raise InputError(f"query is {brief(query)} and space {brief(space)}, expected texts")
     if not isinstance(expected, list) or not all(isinstance(passage, str) for passage in expected):
-        raise InputError(f"expected is {expected!r}, expected a list of passage ids")
+        raise InputError(f"expected is {brief(expected)}, expected a list of passage ids")
     return Canary(query, tuple(expected), space)

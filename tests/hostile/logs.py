@@ -89,6 +89,9 @@ ROWS = {
     "a time of megabytes": "UPDATE searches SET at = hex(zeroblob(3000000)) WHERE seq = 2",
     "a time that is a number": "UPDATE feedback SET at = x'00' WHERE seq = 2",
     "a month 13": "UPDATE searches SET at = '2025-13-31T12:00:00.000000+00:00' WHERE seq = 2",
+    "a time with more behind it": "UPDATE searches SET at = at || char(0) || 'more' WHERE seq = 2",
+    "a collection with more behind it": "UPDATE searches SET collection = 'a' || char(0) || hex(zeroblob(300000)) "
+    "WHERE seq = 2",
     "a query that is a blob": "UPDATE searches SET query = x'00ff' WHERE seq = 2",
     "a query that is no UTF-8": "UPDATE searches SET query = CAST(x'6d79fffe' AS TEXT) WHERE seq = 2",
     "an id that is no UTF-8": "UPDATE searches SET id = CAST(x'ff' AS TEXT) WHERE seq = 2",
@@ -97,6 +100,7 @@ ROWS = {
     "a space that is a blob": "UPDATE searches SET space = x'00' WHERE seq = 2",
     "redacted neither 0 nor 1": "UPDATE searches SET redacted = 7 WHERE seq = 2",
     "redacted and yet a text": "UPDATE searches SET redacted = 1 WHERE seq = 2",
+    "texts where SQLite counts": "INSERT INTO sqlite_sequence VALUES ('my address', 2)",
     "a rank that is a text": "UPDATE hits SET rank = 'first' WHERE seq = 2 AND rank = 1",
     "a rank that is infinite": "UPDATE hits SET rank = 9e999 WHERE seq = 2 AND rank = 1",
     "a rank of 2**62": "UPDATE hits SET rank = 4611686018427387904 WHERE seq = 2 AND rank = 1",
@@ -201,6 +205,15 @@ def claiming_pages(path):
     patched(path, 1, lambda page: struct.pack_into(">I", page, 92, struct.unpack_from(">I", page, 24)[0]))
 
 
+def with_holes(path):
+    """A file of terabytes that takes a few pages of the disk."""
+    honest(path)
+    pages = (1 << 28) + 1
+    patched(path, 1, lambda page: struct.pack_into(">I", page, 28, pages))
+    patched(path, 1, lambda page: struct.pack_into(">I", page, 92, struct.unpack_from(">I", page, 24)[0]))
+    os.truncate(path, pages * PAGE)
+
+
 def with_a_page_of_noise(path):
     honest(path)
     patched(path, 1, lambda page: page.__setitem__(slice(100, PAGE), b"\xff" * (PAGE - 100)))
@@ -231,6 +244,22 @@ def hot_journal(path, victim):
     (path.parent / f"{path.name}-journal").write_bytes(
         header + struct.pack(">I", 1) + page + struct.pack(">I", check) + end
     )
+
+
+def damage(content, random):
+    """Change bytes of a file at a few places, or cut it off."""
+    content = bytearray(content)
+    for _ in range(random.choice([1, 1, 2, 5, 20])):
+        start = random.randrange(len(content) // PAGE + 1) * PAGE
+        at = random.choice([random.randrange(len(content)), random.randrange(100), start + random.randrange(30)])
+        new = random.choice([b"\0", b"\1", b"\x7f", b"\xff", b"\0\0\0\2", b"\x7f\xff\xff\xff", random.randbytes(8)])
+        content[at : at + len(new)] = new
+        other = random.randrange(len(content) // PAGE + 1) * PAGE
+        if random.random() < 0.1:
+            content[start : start + PAGE] = content[other : other + PAGE]
+        if random.random() < 0.05:
+            del content[random.randrange(100, len(content)) :]
+    return bytes(content)
 
 
 def other_program(path, *, mark=0):

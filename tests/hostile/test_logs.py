@@ -8,12 +8,28 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import closing
+from pathlib import Path
+from random import Random
 
 import pytest
 from bounds import state_of
-from logs import DAMAGED, FOREIGN, NOON, ROWS, TEXT, changed, honest, hot_journal, old, other_program
+from logs import (
+    DAMAGED,
+    FOREIGN,
+    NOON,
+    ROWS,
+    TEXT,
+    changed,
+    damage,
+    honest,
+    hot_journal,
+    old,
+    other_program,
+    with_holes,
+)
 
 from qdrant_tools.errors import InputError, LogError, UsageError
 from qdrant_tools.log import LoggedHit, LoggedSearch, RetrievalLog, dropped, hashed
@@ -166,12 +182,40 @@ def test_pipes_devices_and_folders_are_no_logs(path, tmp_path, received):
 # -- rows and pages
 
 
-@pytest.mark.parametrize("sql", ROWS.values(), ids=ROWS)
+READ = {name: sql for name, sql in ROWS.items() if "SQLite counts" not in name}
+
+
+@pytest.mark.parametrize("sql", READ.values(), ids=READ)
 def test_a_row_that_we_never_wrote_is_one_error_with_its_number(path, sql):
     changed(honest(path, 5), sql)
     with RetrievalLog(path, read_only=True) as log, pytest.raises(LogError, match="damaged .*, seq 2: ") as refusal:
         list(log.searches())
     assert len(str(refusal.value)) < 500 and TEXT not in str(refusal.value)
+
+
+def test_whatever_is_damaged_is_one_error(path):
+    content = honest(path, 120).read_bytes()
+    with RetrievalLog(path) as log:
+        log.record("x" * 9000, [], collection="", space="")
+        logged = path.with_name("log.sqlite-wal").read_bytes()
+    seed, refused = Random(5), 0
+    for number in range(150):
+        for entry in path.parent.iterdir():
+            entry.unlink()
+        path.write_bytes(damage(content, seed) if number % 4 else content)
+        if not number % 4:
+            path.with_name("log.sqlite-wal").write_bytes(damage(logged, seed))
+        for use in (
+            lambda: RetrievalLog(path, read_only=True).stats(),
+            lambda: list(RetrievalLog(path, read_only=True).searches()),
+            lambda: RetrievalLog(path).redact(dropped),
+        ):
+            try:
+                use()
+            except LogError as error:  # anything else fails the test
+                refused += 1
+                assert "log.sqlite" in str(error) and len(str(error)) < 500
+    assert refused > 100
 
 
 BY_READING_ONLY = ("a month 13", "no UTF-8", "redacted", "million", "thousand")
@@ -248,15 +292,34 @@ def test_a_log_is_read_while_it_is_written_and_after_its_writer_was_killed(path)
     assert path.read_bytes() == content
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_folder_that_cannot_be_written_is_read(path, received):
-    honest(path)
-    received.chmod(0o500)
-    try:
-        with RetrievalLog(path, read_only=True) as log:
-            assert len(log) == 3
-    finally:
-        received.chmod(0o700)
+GUEST = """
+import os, sys
+from qdrant_tools.log import RetrievalLog
+from qdrant_tools.errors import LogError
+import encodings.idna
+if os.geteuid() == 0:
+    os.setuid(65534)  # nothing is forbidden to root
+with RetrievalLog(sys.argv[1], read_only=True) as log:
+    print(len(log), log.stats().searches, len(list(log.searches())))
+try:
+    RetrievalLog(sys.argv[1]).record("q", [], collection="", space="")
+except LogError as error:
+    print(error)
+"""
+
+
+def test_a_log_in_a_folder_that_cannot_be_written_is_read(received):
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        path = honest(folder / "log.sqlite")
+        path.chmod(0o444)
+        folder.chmod(0o555)
+        before = state_of(folder)
+        done = subprocess.run([sys.executable, "-c", GUEST, str(path)], capture_output=True, text=True)
+        assert state_of(folder) == before
+        folder.chmod(0o755)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "3 3 3" and lines[1].startswith("cannot "), done.stderr
 
 
 # -- who may read it
@@ -376,14 +439,35 @@ def test_a_redaction_that_is_killed_loses_nothing_and_is_finished_by_the_next(pa
         assert not holds(received, TEXT) and log.stats().redacted == len(log) == 3000
 
 
-def test_a_full_disk_says_that_texts_are_still_there(path, received):
-    honest(path, 300)
+FULL = """
+import os, resource, sys
+from datetime import timedelta
+from logs import NOON
+from qdrant_tools.log import RetrievalLog, dropped
+size = os.path.getsize(sys.argv[1]) // 2
+with RetrievalLog(sys.argv[1]) as log:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))  # no file can grow beyond, as on a full disk
+    try:
+        log.redact(dropped, before=NOON + timedelta(seconds=1))
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_a_full_disk_says_that_texts_are_still_there_and_loses_nothing(path, received):
+    honest(path, 3000)
+    changed(path, "UPDATE searches SET at = '2026-01-31T12:00:00.000000+00:00' WHERE seq > 10")
+    done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("LogError 10 queries are redacted, but not yet gone: "), done
     with RetrievalLog(path) as log:
-        log._store._db.execute("PRAGMA max_page_count = 1")  # SQLite answers as on a full disk
-        log._store._db.execute("PRAGMA max_page_count").fetchall()
-        log._store.purge  # noqa: B018
-    with RetrievalLog(path) as log:
-        assert log.redact(dropped) == 300 and not holds(received, TEXT)
+        assert len(log) == 3000 and log.stats().redacted == 10
+        assert log.redact(dropped) == 2990 and not holds(received, TEXT)
+
+
+def test_a_file_with_holes_is_refused_before_it_is_checked(path, refused):
+    with_holes(path)
+    for use in (STATS, REDACT):
+        assert "pages" in refused(*use[:2], path, *use[3:], like=LIKE)
 
 
 def test_texts_cannot_leave_a_file_in_the_middle_of_a_batch(path):

@@ -181,6 +181,17 @@ def test_queries_can_be_redacted_before_they_reach_the_disk(tmp_path):
         assert [search.query for search in searches(recorder)] == ["hidden"]
 
 
+def test_a_warning_quotes_no_query(tmp_path, caplog):
+    def rule(query):
+        raise ValueError(f"cannot redact {query}")
+
+    with RetrievalLog(tmp_path / "log.sqlite", redact=rule) as log, RetrievalRecorder(log) as recorder:
+        Fixed(node("a")).retrieve("my secret")
+        recorder.flush()
+        assert recorder.failed == 1
+    assert "are lost: ValueError" in caplog.text and "my secret" not in caplog.text
+
+
 def test_a_full_disk_is_a_counted_warning_and_no_error_of_the_request(recorder, caplog):
     recorder.log._store._db.execute("PRAGMA max_page_count = 1")  # SQLite answers as on a full disk
     hits = [node("x" * 500) for _ in range(10)]
