@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llama_index_embed_plus.encoders.library_copy import library_copy, opening
-from llama_index_embed_plus.errors import MissingExtraError
+from llama_index_embed_plus.encoders.tokens import PROBES, panics_translated
+from llama_index_embed_plus.errors import MissingExtraError, ModelError
 from llama_index_embed_plus.models.hub import resolve
-from qdrant_tools.errors import InputError
+from qdrant_tools.errors import InputError, PlusError, first_line
 from qdrant_tools.mining.rules import Judge
 
 try:
@@ -50,8 +51,15 @@ def cross_encoder_judge(
         raise InputError(f"{model} gives {encoder.num_labels} numbers per pair, expected a reranker that gives one")
 
     def score(pairs: Sequence[tuple[str, str]]) -> Sequence[float]:
-        scores: list[float] = encoder.predict(list(pairs), batch_size=batch_size, show_progress_bar=False).tolist()
-        return scores
+        try:
+            with panics_translated(model):
+                scores = encoder.predict(list(pairs), batch_size=batch_size, show_progress_bar=False)
+        except PlusError:
+            raise
+        except Exception as error:  # layers that do not fit each other end in errors of every kind
+            raise ModelError(f"the cross-encoder {model} cannot be run ({first_line(error)})") from error
+        given: list[float] = scores.tolist()
+        return given
 
     # an open model has no name that a resumed mining run could compare
     return Judge(score, threshold, promote, name="" if isinstance(model, CrossEncoder) else str(model))
@@ -60,4 +68,7 @@ def cross_encoder_judge(
 def _open(folder: Path, device: str | None, max_tokens: int | None) -> CrossEncoder:
     with tempfile.TemporaryDirectory(prefix="embed-plus-") as copy, opening(folder) as arguments:
         library_copy(folder, Path(copy))
-        return CrossEncoder(copy, device=device, max_length=max_tokens, **arguments)
+        encoder = CrossEncoder(copy, device=device, max_length=max_tokens, **arguments)
+        # what does not fit together fails here, and prints nothing
+        encoder.predict([(text, text) for text in PROBES], show_progress_bar=False)
+        return encoder

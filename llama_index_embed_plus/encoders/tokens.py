@@ -33,7 +33,8 @@ Ids = NDArray[np.int32]
 
 _WORDPIECE_FAMILIES = ("bert", "distilbert", "electra")
 """Model types whose old folders hold vocab.txt and no tokenizer.json. One can be made from the other."""
-_PROBES = ("", "Words, 1 or 2.", "a" * 60 + "!", " " * 60 + "!")
+PROBES = ("Words, 1 or 2.", "a" * 60 + "!", " " * 60 + "!")
+"""Texts on which a tokenizer that fails does so when it is opened."""
 _MOST_GROWTH = 100
 _CHUNK = 4096
 """Texts tokenised at a time. The library's own objects are large; only the ids are kept."""
@@ -241,7 +242,7 @@ def _load(folder: Path, config: Settings, settings: Settings) -> HfTokenizer:
             tokenizer.no_padding()
             tokenizer.no_truncation()
             # patterns are run here for the first time: some work on no text, others never end on this one
-            for probe in _PROBES:
+            for probe in PROBES:
                 tokenizer.encode(probe, add_special_tokens=False)
             return tokenizer
     except PlusError:

@@ -29,6 +29,7 @@ _WIDTH = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2,
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _MAX_HEADER = 1 << 22
 """Room for 40,000 tensors in one file. The library allows 25 times as much, which takes a gigabyte to parse."""
+_MOST_VALUES = 12 * 40_000
 _MAX_AXES = 16
 _MOST_SHARDS = 256
 _SHARD = re.compile(r"[\w-][\w.-]{0,200}\.safetensors")
@@ -69,7 +70,9 @@ def tensors_of(file: Path) -> dict[str, Tensor]:
             text = stream.read(length)
     except OSError as error:
         raise DamagedModelError(f"{file} cannot be read ({error.strerror}); fetch it again") from error
-    header = json_files.parse_json(text, f"{file}: its header", error=DamagedModelError, unique=True)
+    header = json_files.parse_json(
+        text, f"{file}: its header", most_values=_MOST_VALUES, unique=True, error=DamagedModelError
+    )
     if not isinstance(header, dict):
         raise DamagedModelError(f"{file} is damaged: its header is no JSON object; fetch it again")
     # free text about the file; not a tensor

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from llama_index_embed_plus.encoders.library_copy import library_copy, opening
+from llama_index_embed_plus.encoders.tokens import PROBES
 from llama_index_embed_plus.models.hub import resolve
 from llama_index_embed_plus.training.losses import weighted
 from llama_index_embed_plus.training.losses.catalogue import LossOptions
@@ -117,7 +118,11 @@ def _guided_options(options: LossOptions) -> dict[str, Any]:
 def _opened_guide(folder: Path) -> SentenceTransformer:
     with tempfile.TemporaryDirectory(prefix="embed-plus-") as copy, opening(folder) as arguments:
         library_copy(folder, Path(copy))
-        return SentenceTransformer(copy, **arguments)
+        guide = SentenceTransformer(copy, **arguments)
+        guide.encode(
+            list(PROBES), show_progress_bar=False
+        )  # what does not fit together fails here, and not in training
+        return guide
 
 
 def _guided(model: SentenceTransformer, options: LossOptions) -> torch.nn.Module:
