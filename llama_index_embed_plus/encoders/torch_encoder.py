@@ -9,6 +9,8 @@ that lacks a weight is DamagedModelError, so no weight is left random. Does not 
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +39,10 @@ except ImportError as error:
 _BUILDS = {"float32": "torch-fp32", "bfloat16": "torch-bf16", "float16": "torch-fp16"}
 _ENCODER_HALVES = ("t5", "mt5", "umt5", "t5gemma")
 """Encoder-decoder families of which only the encoder embeds texts, as in sentence-transformers."""
+
+
+_SMALL = 10_000_000
+"""Numbers that a model may make for itself, such as tables of positions and masks."""
 
 
 class PooledEncoder(torch.nn.Module):
@@ -209,6 +215,8 @@ def _load(inner: Path, *, attention: bool, trust_remote_code: bool) -> Any:
         loader = (
             transformers.AutoModelForTextEncoding if config.model_type in _ENCODER_HALVES else transformers.AutoModel
         )
+        if not trust_remote_code:
+            _check_room(inner, loader, config)
         model, report = loader.from_pretrained(
             inner,
             config=config,
@@ -220,6 +228,8 @@ def _load(inner: Path, *, attention: bool, trust_remote_code: bool) -> Any:
             # the faster kernels do not return the attention that this pooling reads
             **({"attn_implementation": "eager"} if attention else {}),
         )
+    except PlusError:
+        raise
     except Exception as error:  # values are checked only where they are used, so odd ones end in errors of every kind
         raise DamagedModelError(f"{inner} cannot be opened by transformers: {first_line(error)}") from error
     # Nothing here reads the pooler, and many checkpoints leave it out.
@@ -230,6 +240,21 @@ def _load(inner: Path, *, attention: bool, trust_remote_code: bool) -> Any:
             f"{inner}: the weights lack {what!r}, which config.json asks for; one of them is another model's"
         )
     return model
+
+
+def _check_room(inner: Path, loader: Any, config: Any) -> None:
+    """Refuse a config that asks for more than twice the numbers of its weights, before there is room for any."""
+    try:
+        with torch.device("meta"):  # tensors of a shape, without numbers
+            planned = loader.from_config(copy.deepcopy(config))
+    except Exception:  # transformers will say what is wrong with it, or can make it in another way
+        return
+    asked = sum(tensor.numel() for tensor in (*planned.parameters(), *planned.buffers()))
+    held = sum(math.prod(tensor.shape) for file in weight_files(inner) for tensor in tensors_of(file).values())
+    if asked > 2 * held + _SMALL:
+        raise DamagedModelError(
+            f"{inner / 'config.json'} asks for {asked:,} numbers, the weights hold {held:,}: one of them is wrong"
+        )
 
 
 def _named(holder: torch.nn.Module) -> dict[str, Any]:

@@ -54,6 +54,8 @@ _NOT_SETTINGS = ("id2label", "label2id", "task_specific_params", "prompts")
 _LAYERS = re.compile(r"(num_|n_)\w*layers?|n_layer|num_layers|depths?|num_blocks|n_blocks")
 _MOST_LAYERS = 512
 _MOST_TENSORS = 200_000
+_MOST_PARTS = 1 << 14
+"""Of anything else that a config counts. Some model types make each part one by one."""
 _WIDTHS = ("hidden_size", "d_model", "dim", "n_embd")
 _SIZES = (
     *_WIDTHS,
@@ -68,7 +70,12 @@ _WITH_POSITIONS = (
     *("xlm-roberta-xl", "longformer", "ernie", "deberta"),
 )
 """Model types that keep an embedding of each position, if they have positions at all."""
-_MOST: Mapping[str, int] = {**dict.fromkeys(_POSITIONS, 1 << 24), "num_labels": 100_000, "max_window_layers": 1 << 24}
+_MOST: Mapping[str, int] = {
+    **dict.fromkeys(_POSITIONS, 1 << 24),
+    "num_labels": 100_000,
+    "n_ctx": 1 << 24,
+    "max_window_layers": 1 << 24,
+}
 
 
 def check_folder(folder: Path, *, trust_remote_code: bool = False) -> None:
@@ -176,4 +183,6 @@ def _most(key: str, model_type: Any, largest: int) -> int | None:
         return largest if key in _POSITIONS and model_type in _WITH_POSITIONS else _MOST[key]
     if _LAYERS.fullmatch(key):
         return _MOST_LAYERS
-    return largest if key in _SIZES else None
+    if key in _SIZES:
+        return largest
+    return max(largest, _MOST_PARTS) if key.startswith(("num_", "n_")) else None

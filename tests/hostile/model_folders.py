@@ -75,6 +75,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "labels": {"num_labels": 10**9},
     "in a part": {"text_config": {"num_hidden_layers": HUGE}},
     "experts": {"num_local_experts": HUGE},
+    "anything that is counted": {"num_hash_functions": HUGE},
     "negative": {"num_hidden_layers": -5},
 }
 

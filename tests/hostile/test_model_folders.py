@@ -340,6 +340,12 @@ def test_a_config_that_asks_for_more_than_its_weights_is_refused(model, values):
         identify(model)
 
 
+def test_a_config_of_another_kind_of_model_makes_no_room_for_it(model):
+    change(model, "config.json", model_type="mamba", state_size=10**9, expand=10**6)
+    with pytest.raises(DamagedModelError, match=r"config\.json asks for [\d,]+ numbers, the weights hold"):
+        open_encoder(model, backend="torch")
+
+
 @pytest.mark.parametrize("content", HEADERS.values(), ids=HEADERS)
 def test_a_header_of_weights_that_cannot_be_is_one_error(model, content):
     (model / "model.safetensors").write_bytes(content)
