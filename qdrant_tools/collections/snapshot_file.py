@@ -31,12 +31,14 @@ FORMAT = "embed-plus snapshot 1"
 LEFT_OUT = frozenset({HEADER, ".reserve", ".lock"})
 MOST_HEADER = 1 << 16  # bytes; a header has a collection's name and a few numbers
 MOST_EXTENDED = 1 << 14  # bytes of a tar entry's extended header, which has a path and a time
-MOST_ENTRIES = 100_000
+MOST_ENTRIES = 20_000
 DEEPEST = 12
 TAR_BLOCK = 512
 BLOCK = 1 << 20
 PACKED_BLOCK = 1 << 16
 PAGE = 4096
+RATIO = 64  # how many times smaller real vectors and payloads may be when packed; a tenth of that is usual
+HOLES_RATIO = 250  # and zeros, at the lightest compression, which is what `pack` uses
 ZEROS = bytes(BLOCK)
 KEPT_FREE = 64 << 20  # bytes of the disk that unpacking leaves free
 SPACE_CHECKED = 16 << 20  # bytes written between two looks at the free space
@@ -50,7 +52,7 @@ _FORBIDDEN = re.compile(r'[\x00\x1f<>:"\\|?*]')
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a file of `packed` bytes may hold. Real data is some times smaller when packed, holes are a thousand times.
+    """What a file of `packed` bytes may hold. Real data is a few times smaller when packed, holes a thousand times.
 
     `pages` are bytes of pages that are not all zeros. The engine preallocates files of 32 MB.
     """
@@ -59,15 +61,15 @@ class Allowance:
 
     @property
     def pages(self) -> int:
-        return (16 << 20) + 250 * self.packed
+        return (16 << 20) + RATIO * self.packed
 
     @property
     def one_file(self) -> int:
-        return (64 << 20) + 250 * self.packed
+        return (64 << 20) + RATIO * self.packed
 
     @property
     def all_files(self) -> int:
-        return (2 << 30) + 250 * self.packed
+        return (512 << 20) + HOLES_RATIO * self.packed
 
     def allows(self, content: Content) -> bool:
         return (

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 from qdrant_tools.edge.integrity.wal import (
     SegmentEnd,
@@ -86,7 +87,8 @@ class AcknowledgedFile:
 
     def _read(self) -> bool:
         try:
-            content = self._path.read_bytes()
+            with open(self._path, "rb") as file:
+                content = file.read(SIZE + 1)
         except OSError:
             return False
         if len(content) != SIZE:
@@ -134,7 +136,7 @@ class AcknowledgedFile:
             self.note(replace(row, vectors_overwritten=True))
             return
         try:
-            with open(self._overwritten_path, "r+b" if self._overwritten_path.exists() else "w+b") as file:
+            with _open_own(self._overwritten_path) as file:
                 file.seek(row.overwritten * ID_BYTES)
                 file.write(b"".join(map(id_bytes, ids)))
         except OSError:
@@ -147,7 +149,7 @@ class AcknowledgedFile:
         """The noted ids as `id_bytes` gives them, None if they cannot be read."""
         size = self.row.overwritten * ID_BYTES
         try:
-            content = self._overwritten_path.read_bytes()[:size] if size else b""
+            content = _beginning(self._overwritten_path, size) if size else b""
         except OSError:
             return None
         if len(content) != size:
@@ -167,7 +169,7 @@ class AcknowledgedFile:
 
     def _mapped(self) -> mmap.mmap:
         try:
-            with open(self._path, "r+b" if self._path.exists() else "w+b") as file:
+            with _open_own(self._path) as file:
                 if os.fstat(file.fileno()).st_size != SIZE:
                     # real zeros, not a hole: a page of a hole that finds no room on the disk ends the process
                     file.write(bytes(SIZE))
@@ -243,6 +245,17 @@ def id_bytes(point_id: int | str | uuid.UUID) -> bytes:
     return (point_id if isinstance(point_id, uuid.UUID) else uuid.UUID(point_id)).bytes
 
 
+def _open_own(path: Path) -> IO[bytes]:
+    """Open a file of ours to change it; made if it is not there, never through a link."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return open(os.open(path, flags, 0o600), "r+b")
+
+
+def _beginning(path: Path, size: int) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(size)
+
+
 def _seed(path: Path) -> int | None:
     header = header_end(path)
     return header.seed if header else None
@@ -261,6 +274,9 @@ def _unpacked(packed: bytes) -> tuple[int, Acknowledged] | None:
     if zlib.crc32(packed[4:]) != checksum:
         return None
     *places, closed, overwritten = rest
+    # whoever computes a checksum can write any number
+    if dirty not in set(Dirty) or closed > MOST_CLOSED or overwritten > MOST_OVERWRITTEN:
+        return None
     ends = (SegmentEnd(*places[:4]), SegmentEnd(*places[4:]))
     state = (boot, Dirty(dirty), bool(any_vectors), operations, first, start)
     return sequence, Acknowledged(*state, *ends, closed, overwritten)

@@ -11,7 +11,6 @@ Does not know: the engine's process; the manifest.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import struct
@@ -24,6 +23,7 @@ from typing import Any
 from qdrant_tools.edge.integrity.acknowledged import Acknowledged, AcknowledgedFile, Dirty, boot_id
 from qdrant_tools.edge.integrity.checksums import (
     CHECKSUMS_FILE,
+    UNREADABLE,
     Checksums,
     WrittenSince,
     read_checksums,
@@ -31,17 +31,23 @@ from qdrant_tools.edge.integrity.checksums import (
     verify_checksums,
     write_checksums,
 )
-from qdrant_tools.edge.integrity.wal import WalEnd, first_unflushed
+from qdrant_tools.edge.integrity.wal import SegmentEnd, WalEnd, first_unflushed
 from qdrant_tools.edge.storage.files import WAL_FOLDER, checksummed_json, json_checksum, replace_file
-from qdrant_tools.errors import DamagedCollectionError
+from qdrant_tools.errors import DamagedCollectionError, first_line
+from qdrant_tools.json_files import read_json
+from qdrant_tools.validation import brief
 
 POINT_COUNT_FILE = "guard.json"
+LARGEST_COUNT = 1 << 12  # bytes of that file
 
 logger = logging.getLogger(__name__)
 
 
 class Integrity:
-    """Checksums and log of one collection. `closed_cleanly` says whether the last process closed it after a flush."""
+    """Checksums and log of one collection. `closed_cleanly` says whether the last process closed it after a flush.
+
+    `closed_here` says that this was on this disk, in this folder: the files are not a copy that somebody has made.
+    """
 
     def __init__(self, collection: str, folder: Path, files: Path) -> None:
         self._collection = collection
@@ -50,7 +56,7 @@ class Integrity:
         self._acknowledged = AcknowledgedFile(folder)
         self._checksums: Checksums | None = None
         self._log: WalEnd | None = None
-        self.closed_cleanly = False
+        self.closed_cleanly = self.closed_here = False
 
     # -- opening
 
@@ -61,6 +67,7 @@ class Integrity:
         """
         checksums = read_checksums(self._collection, self._folder)
         self.closed_cleanly = checksums is not None and checksums.closed
+        self.closed_here = checksums is not None and checksums.closed_here
         further_operations = False
         if not self.closed_cleanly:
             further_operations = self._acknowledged.verify_log(self._collection, self._files / WAL_FOLDER)
@@ -97,16 +104,19 @@ class Integrity:
     def flushed(self, *, unchanged: bool = False) -> None:
         """The engine has flushed: take checksums. `unchanged` says that no points were written since the last ones."""
         # the checksums before the clean row: after a kill in between only what never changes is compared with them
-        self._checksums = take_checksums(self._files, self._checksums, closed=False, unchanged=unchanged)
+        self._checksums = self._taken(closed=False, unchanged=unchanged)
         write_checksums(self._folder, self._checksums)
         if os.name == "nt":  # an open file cannot be renamed there, which the engine does with its log
             return
         if self._log is None:
             noted = self._acknowledged.row.end if self._acknowledged.exists else None
-            self._log = WalEnd(self._files / WAL_FOLDER, noted, self._acknowledged.closed)
+            self._log = self._log_end(noted)
         log = self._log
         log.drop_removed()
-        first = first_unflushed(self._files / WAL_FOLDER)
+        try:
+            first = first_unflushed(self._files / WAL_FOLDER)
+        except (OSError, ValueError) as error:
+            raise self._unreadable(error) from error
         row = Acknowledged(
             boot_id(),
             Dirty.CLEAN,
@@ -119,6 +129,24 @@ class Integrity:
         )
         self._acknowledged.note(row, log.closed)
         self._acknowledged.sync()
+
+    def _taken(self, *, closed: bool, unchanged: bool) -> Checksums:
+        try:
+            return take_checksums(self._files, self._checksums, closed=closed, unchanged=unchanged)
+        except UNREADABLE as error:
+            raise self._unreadable(error) from error
+
+    def _log_end(self, noted: SegmentEnd | None) -> WalEnd:
+        try:
+            return WalEnd(self._files / WAL_FOLDER, noted, self._acknowledged.closed)
+        except (*UNREADABLE, struct.error) as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> DamagedCollectionError:
+        return DamagedCollectionError(
+            f"collection '{self._collection}' has files in '{self._files}' that cannot be read ({first_line(error)}): "
+            "restore its folder or index it again"
+        )
 
     @property
     def clean(self) -> bool:
@@ -194,8 +222,7 @@ class Integrity:
             self._log = None
         if clean:
             # what is clean is what the last flush read: files that writes change need not be read again
-            checksums = take_checksums(self._files, self._checksums, closed=True, unchanged=self.clean)
-            write_checksums(self._folder, checksums)
+            write_checksums(self._folder, self._taken(closed=True, unchanged=self.clean))
         self._acknowledged.close()
 
 
@@ -253,11 +280,14 @@ class PointCount:
 
     def _read(self) -> _StoredCount:
         try:
-            row = json.loads(self._path.read_text(encoding="utf-8"))
+            row = read_json(self._path, most=LARGEST_COUNT)
             checksum = row.pop("checksum", None)  # files of earlier releases have none
             if checksum is not None and checksum != json_checksum(row):
                 raise ValueError("its checksum is not that of its content")
-            return _StoredCount(int(row["at_least"]), row["optimized"])
+            at_least, optimized = row["at_least"], row["optimized"]
+            if type(at_least) is not int or at_least < 0 or not isinstance(optimized, (str, type(None))):
+                raise ValueError(f"{brief(at_least)} is no number of points, or {brief(optimized)} no fingerprint")
+            return _StoredCount(at_least, optimized)
         except FileNotFoundError:
             return _StoredCount()
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:

@@ -33,8 +33,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qdrant_tools.edge.storage.files import WAL_FOLDER, content_size, replace_file
+from qdrant_tools.edge.storage.files import (
+    SHARD_CONFIG_FILE,
+    SHARD_FOLDER,
+    WAL_FOLDER,
+    content_bytes,
+    content_size,
+    replace_file,
+)
 from qdrant_tools.errors import DamagedCollectionError
+from qdrant_tools.json_files import parse_json, read_json, read_text
 
 CHECKSUMS_FILE = "seal.json"
 READ_BUDGET = 256 << 20  # bytes read to check a collection; the largest files beyond it are checked by size only
@@ -52,10 +60,17 @@ BLOCK_TABLE = "bitmask.dat"
 FREE_BLOCKS = "gaps.dat"
 BLOCK = 1 << 16
 ZEROS = bytes(BLOCK)
+LARGEST_PAGE = 64 << 20  # bytes: the engine's pages and chunks have 32 MB
+LARGEST_TABLE = 64 << 20  # bytes of a table of blocks, with a bit for each
+LARGEST_SETTINGS = 1 << 16  # bytes of the settings beside pages and chunks
+MOST_BYTES = 8 << 20  # of the file of checksums of a small collection; a large one has more
+MOST_VALUES = 600_000  # in it: a dozen for each file
 MOST_VECTORS = 200_000  # vectors of a file whose checksums are kept one by one
 VECTORS_AT_ONCE = 4096
 
 
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, ArithmeticError, MemoryError, IndexError, zlib.error)
+"""What reading a file raises that is not what the engine wrote."""
 FIELD_OF_KEY = {"change": "changed_by", "kept": "length", "used": "block_table", "rows": "vectors"}
 """Names on the disk that older releases gave, and what they are called here."""
 
@@ -94,8 +109,16 @@ class FileChecksum:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> FileChecksum:
+        """Raises `ValueError` or `TypeError` for a row that none of us wrote."""
         values = {FIELD_OF_KEY.get(key, key): value for key, value in row.items()}
-        return cls(**{**values, "changed_by": ChangedBy(values.get("changed_by", ChangedBy.FLUSH))})
+        file = cls(**{**values, "changed_by": ChangedBy(values.get("changed_by", ChangedBy.FLUSH))})
+        numbers = [number for number in (file.size, file.checksum, file.length) if number is not None]
+        texts = [text for text in (file.block_table, file.vectors) if text is not None]
+        if file.size is None or not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("a number is none")
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("a text is none")
+        return file
 
     def as_row(self) -> dict[str, object]:
         values = {**vars(self), "changed_by": self.changed_by.value}
@@ -105,10 +128,14 @@ class FileChecksum:
 
 @dataclass(frozen=True)
 class Checksums:
-    """All files of a shard by name. `closed` says that no process has opened them since."""
+    """All files of a shard by name. `closed` says that no process has opened them since.
+
+    `closed_here` says that it was this copy of them that was closed, and no copy that came from elsewhere.
+    """
 
     files: Mapping[str, FileChecksum]
     closed: bool
+    closed_here: bool = False
 
 
 # -- the file of checksums
@@ -120,20 +147,43 @@ def read_checksums(collection: str, folder: Path) -> Checksums | None:
     if not path.is_file():
         return None
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        # the checksums of single vectors are a thirtieth of the vectors, or less
+        text = read_text(path, most=MOST_BYTES + content_bytes(folder / SHARD_FOLDER) // 16)
+        if not text.isascii():
+            raise ValueError("it is not ASCII")
+        document = parse_json(text, str(path), most_values=MOST_VALUES)
         if "files" not in document:  # of an earlier release, written on closing
-            return Checksums({name: FileChecksum.from_row(row) for name, row in document.items()}, closed=True)
+            return Checksums(_files(document), closed=True)
         if document["checksum"] != _rows_checksum(document["files"]):
             raise ValueError("its own checksum is wrong")
-        files = {name: FileChecksum.from_row(row) for name, row in document["files"].items()}
-        return Checksums(files, closed=bool(document["closed"]))
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        closed = bool(document["closed"])
+        here = closed and document.get("place") == place_of(folder / SHARD_FOLDER)
+        return Checksums(_files(document["files"]), closed, here)
+    except (ValueError, TypeError, AttributeError, KeyError, OSError) as error:
         raise _damaged(collection, path, "cannot be read") from error
+
+
+def _files(rows: Mapping[str, Any]) -> dict[str, FileChecksum]:
+    for name in rows:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or path.as_posix() != name or not path.parts:
+            raise ValueError("it names something else than a file of the collection")
+    return {name: FileChecksum.from_row(row) for name, row in rows.items()}
+
+
+def place_of(files: Path) -> list[int]:
+    """What tells this copy of a shard from every other one, also from one that its maker has prepared.
+
+    The system gives a file its number and the time of its last change; no archive can carry them.
+    """
+    status = (files / SHARD_CONFIG_FILE).stat()
+    return [status.st_dev, status.st_ino, status.st_ctime_ns]
 
 
 def write_checksums(folder: Path, checksums: Checksums) -> None:
     rows = {name: file.as_row() for name, file in checksums.files.items()}
-    document = {"closed": checksums.closed, "checksum": _rows_checksum(rows), "files": rows}
+    place = place_of(folder / SHARD_FOLDER) if checksums.closed else None
+    document = {"closed": checksums.closed, "checksum": _rows_checksum(rows), "files": rows, "place": place}
     replace_file(folder / CHECKSUMS_FILE, json.dumps(document))
 
 
@@ -191,7 +241,7 @@ def _take_checksum(file: Path, changed_by: ChangedBy, *, whole: bool) -> FileChe
         return FileChecksum(size, None, changed_by)
     match = CHANGED_BY_WRITES.fullmatch(file.name) if changed_by is ChangedBy.WRITE else None
     if match and match[1] and (file.parent / BLOCK_TABLE).is_file():
-        table = np.fromfile(file.parent / BLOCK_TABLE, np.uint8)
+        table = np.frombuffer(_read_table(file.parent / BLOCK_TABLE), np.uint8)
         return FileChecksum(size, checksum_of_blocks(file, int(match[1]), table), changed_by)
     if match and match[2]:
         length = bytes_in_use(file, int(match[2]), size)
@@ -232,7 +282,7 @@ def verify_checksums(
                     same = _other_vectors_match(file, expected, overwritten)
             else:
                 same = _matches(file, name, expected, checksums, grown=written is not WrittenSince.NOTHING)
-        except (OSError, ValueError, KeyError, TypeError, ArithmeticError, zlib.error) as error:
+        except UNREADABLE as error:
             raise _damaged(collection, file, f"cannot be read ({error})") from error
         if not same:
             raise _damaged(collection, file, "is not what was written")
@@ -251,7 +301,7 @@ def _is_comparable(name: str, expected: FileChecksum, written: WrittenSince) -> 
 def _matches(file: Path, name: str, expected: FileChecksum, checksums: Checksums, *, grown: bool) -> bool:
     if expected.block_table is not None and grown:  # blocks in use stay in use until the next flush; pages are added
         before = _unpacked_table(expected.block_table)
-        now = np.frombuffer(file.read_bytes(), np.uint8)[: expected.size]
+        now = np.frombuffer(_read_table(file), np.uint8)[: expected.size]
         return len(now) == len(before) and bool(np.array_equal(before & now, before))
     if file.stat().st_size != expected.size:
         return False
@@ -277,7 +327,7 @@ def _other_vectors_match(chunk: Path, expected: FileChecksum, overwritten: froze
     changed = np.flatnonzero(now != before)
     if not len(changed):
         return True
-    settings = json.loads((chunk.parent / "config.json").read_bytes())
+    settings = _settings_beside(chunk)
     match = CHANGED_BY_WRITES.fullmatch(chunk.name)
     first = int(match[2]) * int(settings["chunk_size_vectors"]) if match else 0
     allowed = rows_of_points(chunk.parents[2] / MUTABLE_IDS, overwritten)
@@ -296,16 +346,36 @@ def _damaged(collection: str, file: Path, problem: str) -> DamagedCollectionErro
 
 def _packed_table(file: Path) -> str:
     """A table of blocks as text. Each bit says whether a block is in use."""
-    return base64.b64encode(zlib.compress(file.read_bytes(), 1)).decode()
+    return base64.b64encode(zlib.compress(_read_table(file), 1)).decode()
 
 
 def _unpacked_table(packed: str) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8)
+    inflate = zlib.decompressobj()
+    table = inflate.decompress(base64.b64decode(packed), LARGEST_TABLE)
+    if not inflate.eof:
+        raise ValueError(f"a table of blocks has more than {LARGEST_TABLE} bytes")
+    return np.frombuffer(table, np.uint8)
+
+
+def _read_table(file: Path) -> bytes:
+    if file.stat().st_size > LARGEST_TABLE:
+        raise ValueError(f"'{file}' has more than {LARGEST_TABLE} bytes")
+    return file.read_bytes()
+
+
+def _settings_beside(file: Path) -> dict[str, Any]:
+    """The settings of a page's or a chunk's storage. Raises `ValueError`, `OSError`."""
+    settings = read_json(file.parent / "config.json", most=LARGEST_SETTINGS)
+    if not isinstance(settings, dict):
+        raise ValueError(f"'{file.parent / 'config.json'}' holds no object")
+    return settings
 
 
 def checksum_of_blocks(page: Path, number: int, table: npt.NDArray[np.uint8]) -> int:
     """The checksum of the blocks of a page that are in use; its settings lie beside it."""
-    settings = json.loads((page.parent / "config.json").read_bytes())
+    settings = _settings_beside(page)
+    if max(settings["page_size_bytes"], page.stat().st_size) > LARGEST_PAGE:
+        raise ValueError(f"a page has more than {LARGEST_PAGE} bytes")
     size, blocks = settings["block_size_bytes"], settings["page_size_bytes"] // settings["block_size_bytes"]
     used = np.flatnonzero(np.unpackbits(table[number * blocks // 8 : (number + 1) * blocks // 8], bitorder="little"))
     if not len(used):
@@ -319,12 +389,13 @@ def checksum_of_blocks(page: Path, number: int, table: npt.NDArray[np.uint8]) ->
 def bytes_in_use(chunk: Path, number: int, size: int) -> int:
     """How many bytes of a chunk of vectors hold any. Their number and size lie beside it."""
     try:
-        settings = json.loads((chunk.parent / "config.json").read_bytes())
-        vectors = int.from_bytes((chunk.parent / "status.dat").read_bytes()[:8], "little")
+        settings = _settings_beside(chunk)
+        with open(chunk.parent / "status.dat", "rb") as status:
+            vectors = int.from_bytes(status.read(8), "little")
         in_chunk = int(settings["chunk_size_vectors"])
         here = min(max(vectors - number * in_chunk, 0), in_chunk)
         return min(size, here * int(settings["chunk_size_bytes"] // in_chunk))
-    except (OSError, ValueError, KeyError, TypeError):
+    except UNREADABLE:
         return size  # unknown: then all of it counts
 
 
@@ -333,11 +404,11 @@ def checksums_of_vectors(chunk: Path, size: int) -> npt.NDArray[np.uint32] | Non
     if (chunk.parent.parent / "offsets").is_dir():
         return None
     try:
-        settings = json.loads((chunk.parent / "config.json").read_bytes())
+        settings = _settings_beside(chunk)
         width = int(settings["chunk_size_bytes"] // settings["chunk_size_vectors"])
-    except (OSError, ValueError, KeyError, TypeError, ArithmeticError):
+    except UNREADABLE:
         return None
-    if not width or size // width > MOST_VECTORS:
+    if width <= 0 or width > LARGEST_PAGE or size // width > MOST_VECTORS:
         return None
     # a sum with odd, hence invertible weights: numpy computes it for many vectors at once, zlib one by one
     words = np.uint32 if width % 4 == 0 else np.uint8
@@ -355,7 +426,10 @@ def checksums_of_vectors(chunk: Path, size: int) -> npt.NDArray[np.uint32] | Non
 
 def rows_of_points(table: Path, ids: frozenset[bytes]) -> set[int]:
     """The rows that these ids have, or had, by the engine's table of ids of a segment that takes writes."""
-    content, at, rows = table.read_bytes(), 0, set()
+    with open(table, "rb") as file:
+        # without a hole at the end, which may be any size
+        content = file.read(content_size(table))
+    at, rows = 0, set()
     while at < len(content):
         kind = content[at]
         size = 8 if kind in (1, 3) else 16  # numbers, and UUIDs; 1 and 2 add an id with its row, 3 and 4 remove it
@@ -372,6 +446,8 @@ def rows_of_points(table: Path, ids: frozenset[bytes]) -> set[int]:
 
 def checksum_of_beginning(file: Path, size: int) -> int:
     checksum = 0
+    if size > LARGEST_PAGE:
+        raise ValueError(f"more than {LARGEST_PAGE} bytes of '{file}' are to be read")
     with open(file, "rb") as opened:
         while size > 0 and (block := opened.read(min(size, 16 * BLOCK))):
             checksum = zlib.crc32(block, checksum)

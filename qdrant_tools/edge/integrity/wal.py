@@ -12,8 +12,8 @@ Does not know: what an operation says; other files of a shard.
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -24,11 +24,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from qdrant_tools.edge.storage.files import content_size
+from qdrant_tools.json_files import read_json
+from qdrant_tools.validation import brief
+
 MAGIC = b"wal\x00"
 HEADER = 8  # bytes before the first entry, and before an entry's data
 CRC = 4
 FIRST_INDEX_FILE = "first-index"
 POLYNOMIAL = 0x82F63B78  # of CRC-32C, bits reversed
+LARGEST_HOLE = 64 << 20  # bytes: the engine makes segments of 32 MB, and larger ones for larger operations
+LARGEST_INDEX = 1 << 12  # bytes of the note of the first operation
+NUMBER = re.compile("[0-9]{1,18}")
 LANE = 1024  # bytes that one lane of the parallel checksum takes
 
 Words = npt.NDArray[np.uint32]
@@ -64,7 +71,7 @@ def _numbered(folder: Path, prefix: str) -> list[tuple[int, Path]]:
     if not folder.is_dir():
         return []
     numbers = [name.removeprefix(prefix) for name in os.listdir(folder) if name.startswith(prefix)]
-    return sorted((int(number), folder / f"{prefix}{number}") for number in numbers if number.isdigit())
+    return sorted((int(number), folder / f"{prefix}{number}") for number in numbers if NUMBER.fullmatch(number))
 
 
 def first_unflushed(folder: Path) -> int | None:
@@ -73,11 +80,14 @@ def first_unflushed(folder: Path) -> int | None:
     Raises `ValueError` if the engine's note cannot be read.
     """
     try:
-        return int(json.loads((folder / FIRST_INDEX_FILE).read_bytes())["ack_index"])
+        first = read_json(folder / FIRST_INDEX_FILE, most=LARGEST_INDEX)["ack_index"]
     except FileNotFoundError:
         return None
     except (KeyError, TypeError) as error:
         raise ValueError(str(error)) from error
+    if type(first) is not int or not 0 <= first < 1 << 63:
+        raise ValueError(f"{brief(first)} is no number of an operation")
+    return first
 
 
 # -- reading a segment
@@ -111,6 +121,8 @@ def entry_ends(path: Path, after: SegmentEnd | None = None) -> Iterator[SegmentE
             # an entry ends on a multiple of 8 with its CRC
             padded = HEADER + length + -(length + CRC) % 8
             if end.bytes + padded + CRC > size:  # a damaged length may be any number
+                return
+            if padded > content_size(path) + LARGEST_HOLE:  # as may be the size of a file of holes
                 return
             entry = _read(file.fileno(), padded + CRC, end.bytes)
             (stored,) = struct.unpack("<I", entry[padded:])

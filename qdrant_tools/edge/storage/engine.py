@@ -156,6 +156,7 @@ class Engine:
             if name not in self._manifest.collections:
                 return False
             entry = self._manifest.collections[name]
+            require_plain_tree(self._folder(entry))
             others = {other: row for other, row in self._manifest.collections.items() if other != name}
             aliases = {alias: target for alias, target in self._manifest.aliases.items() if target != name}
             reserve_of(self.root).spend()  # the manifest is written anew, and dropping must work on a full disk

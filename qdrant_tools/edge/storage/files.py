@@ -22,6 +22,7 @@ import portalocker
 from qdrant_tools.edge.storage.tree import NEVER_WRITTEN, require_plain_tree
 from qdrant_tools.errors import DamagedCollectionError, LocationBusyError, LocationError
 from qdrant_tools.files import open_private, written_whole
+from qdrant_tools.json_files import read_json
 
 LOCK_FILE = ".lock"
 READERS_FOLDER = ".readers"
@@ -129,7 +130,7 @@ def link_or_copy_shard(source: Path, target: Path, search_threads: int) -> None:
     config = target / SHARD_CONFIG_FILE
     changes = {"wal_enabled": False, "max_search_threads": search_threads}
     # safe to change: this file is a copy, only those in NEVER_WRITTEN are links
-    config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), **changes}), encoding="utf-8")
+    config.write_text(json.dumps({**read_json(config), **changes}), encoding="utf-8")
 
 
 def _link_or_copy(source: str, target: str) -> str:

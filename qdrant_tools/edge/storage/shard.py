@@ -88,7 +88,7 @@ class OpenCollection:
         self.integrity.verify()
         clean = fresh or self.integrity.closed_cleanly
         self.integrity.before_opening()
-        if not clean:
+        if not clean or not (fresh or self.integrity.closed_here):
             self._open_in_child()
         self._shard = self._load(self.folder, self.settings)
         # after a crash the child has replayed the log and flushed
@@ -108,7 +108,10 @@ class OpenCollection:
             )
 
     def _open_in_child(self) -> None:
-        """After a crash, open the shard in a child process first: some damage ends the process that opens it."""
+        """After a crash, and when the files are a copy of others, open the shard in a child process first.
+
+        Some damage ends the process that opens it, and whoever made the copy may have done that damage on purpose.
+        """
         shard_folder = self.folder / SHARD_FOLDER
         if not sys.executable:  # Python inside another program may not know its own: no child then
             return
