@@ -19,6 +19,8 @@ from llama_index_embed_plus.errors import DamagedModelError, TrainingError
 from llama_index_embed_plus.training import train
 from llama_index_embed_plus.training.losses.build import build_loss
 from llama_index_embed_plus.training.losses.catalogue import LossOptions
+from llama_index_embed_plus.training.merge import interpolate
+from llama_index_embed_plus.training.proof.model_card import record_proof
 from llama_index_embed_plus.training.settings import TrainSettings
 from llama_index_embed_plus.training.trainer.setup import open_trainable
 from qdrant_tools.errors import InputError, NotSupportedError, PlusError, UsageError
@@ -337,3 +339,29 @@ def test_links_out_of_a_judge_or_guide_are_refused(judge, received, outside, tmp
     (folder / "vocab.txt").symlink_to(outside.secret)
     with pytest.raises(DamagedModelError, match="link"):
         scores(judge) if place == "judge" else guide_of(received, tmp_path)
+
+
+MERGED = {
+    "a text elsewhere": lambda folder, outside: (folder / "notes.txt").symlink_to(outside.secret),
+    "weights elsewhere": lambda folder, outside: (folder / "1_Pooling" / "x.safetensors").symlink_to(outside.secret),
+    "a report that is a pipe": lambda folder, outside: os.mkfifo(folder / "train_report.json"),
+    "a report of other kinds": lambda folder, outside: (folder / "train_report.json").write_text(
+        '{"format": 2, "losses": ["x"]}'
+    ),
+    "weights that are a pickle": lambda folder, outside: (folder / "model.safetensors").write_bytes(b"\x80\x02." * 20),
+    "an output elsewhere": lambda folder, outside: (folder.parent / "between").symlink_to(outside.folder),
+}
+
+
+@pytest.mark.parametrize("make", MERGED.values(), ids=MERGED)
+def test_a_received_model_is_merged_from_its_own_files_only(base, received, outside, tmp_path, make):
+    make(received, outside)
+    with pytest.raises(PlusError):
+        interpolate(base, received, 0.5, tmp_path / "between")
+    assert not (tmp_path / "between").exists() or (tmp_path / "between").is_symlink()
+
+
+def test_a_proof_is_not_put_into_a_model_behind_a_link(received, outside, tmp_path):
+    (tmp_path / "link").symlink_to(received)
+    with pytest.raises(UsageError, match="is a link"):
+        record_proof(tmp_path / "link", None)
