@@ -218,6 +218,6 @@ def _show_ranks(stats: LogStats) -> None:
 def _before(days: float) -> datetime:
     try:
         return datetime.now(UTC) - timedelta(days=days)
-    # `datetime` has no time before the year 1; NaN is a ValueError
-    except (OverflowError, ValueError) as error:
+    # `datetime` has no time before the year 1
+    except OverflowError as error:
         raise UsageError(f"--days is {days:g}, expected a number of days that the calendar has") from error

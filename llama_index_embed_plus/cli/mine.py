@@ -34,7 +34,7 @@ from qdrant_tools.debias import (
     rated,
 )
 from qdrant_tools.errors import InputError, UsageError
-from qdrant_tools.files import write_text
+from qdrant_tools.files import listed, write_text
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.mining.calibration import calibrate
 from qdrant_tools.mining.false_negatives import Audit, audit, write_sheet
@@ -217,11 +217,9 @@ def labels_of(log: Path, collections: tuple[str, ...], rule: str) -> list[Label]
     """
     names = {*collections, ""}
     with open_log(log) as retrievals:
-        logged = retrievals.stats(top=0).collections
-        if not names & logged.keys():
-            raise UsageError(
-                f"{log} has no searches in {collections[0]!r}, but in {', '.join(logged) or 'none at all'}"
-            )
+        if all(next(retrievals.searches(collection=name), None) is None for name in names):
+            logged = retrievals.stats(top=0).collections
+            raise UsageError(f"{log} has no searches in {collections[0]!r}, but in {listed(logged) or 'none at all'}")
         labels = aggregate(RULES[rule](search for search in retrievals.searches() if search.collection in names))
     if not any(label.weight > 0 for label in labels):
         raise UsageError(f"the rule {rule!r} finds no positive in {log}: it has not the feedback that the rule needs")

@@ -118,6 +118,7 @@ def test_old_searches_are_forgotten_and_texts_taken_out(run, log):
         (["import", "new.sqlite", "theirs.csv", "--columns", '{"query": "q"}'], 1, "needs `search`"),
         (["redact", "log.sqlite", "--secret", "short"], 1, "at least 16"),
         (["forget", "log.sqlite", "--days", "1e9"], 2, "--days is 1e+09"),
+        (["forget", "log.sqlite", "--days", "nan"], 2, "Invalid value for '--days'"),
     ],
 )
 def test_mistakes_are_one_line(run, log, tmp_path, arguments, code, message):
