@@ -21,7 +21,7 @@ test-server: $(VENV)/.test     ## the tests of collections on a running, empty s
 	@test -n "$(QDRANT_URL)" || { echo "usage: make test-server QDRANT_URL=http://localhost:6333"; exit 2; }
 	QDRANT_URL=$(QDRANT_URL) $(BIN)/python -m pytest -k server
 
-soak: $(VENV)/.test            ## kills, damage, full disks, threads: MINUTES=10, SEED=... for the same draws again
+soak: $(VENV)/.test            ## kills, damage, full disks, threads, foreign rows: MINUTES=10, SEED=... for the same draws again
 	cd tests && ../$(BIN)/python -m damage --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 check: $(VENV)/.test           ## lint, types, import rules

@@ -309,7 +309,7 @@ def engine_errors(doing: str) -> Iterator[None]:
 
 
 def _from_status(doing: str, error: UnexpectedResponse) -> PlusError:
-    message = _line(error.content.decode("utf-8", "replace") if error.content else error.reason_phrase)
+    message = _line(error.content[:10_000].decode("utf-8", "replace") if error.content else error.reason_phrase)
     if error.status_code in (401, 403):
         return UnreachableError(f"cannot {doing}: the server refuses the API key ({error.status_code}: {message})")
     # also what an older server answers to a request that it does not know
@@ -334,5 +334,6 @@ def _from_grpc(doing: str, error: grpc.RpcError) -> PlusError:
 
 def _line(value: object) -> str:
     """A foreign message in one line, cut where it is long."""
-    text = " ".join(without_keys(str(value)).split()) or type(value).__name__
+    # cut first as well: a server may answer with megabytes
+    text = " ".join(without_keys(str(value)[:10_000]).split()) or type(value).__name__
     return text if len(text) <= 300 else text[:297] + "..."

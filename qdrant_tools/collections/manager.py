@@ -201,7 +201,7 @@ class CollectionManager:
     def drop_alias(self, alias: str) -> None:
         removal = self._alias_removal(alias)
         if not removal:
-            raise CollectionNotFoundError(f"no alias {alias!r}; aliases here: {_listed(self.aliases())}")
+            raise CollectionNotFoundError(f"no alias {brief(alias)}; aliases here: {_listed(self.aliases())}")
         with engine_errors(f"drop alias {alias!r}"):
             self.client.update_collection_aliases(removal)
 
@@ -214,7 +214,7 @@ class CollectionManager:
         aliases = self.aliases()
         if name in aliases:
             return aliases[name]
-        raise CollectionNotFoundError(f"no collection {name!r}; collections here: {_listed([*names, *aliases])}")
+        raise CollectionNotFoundError(f"no collection {brief(name)}; collections here: {_listed([*names, *aliases])}")
 
     def _exists(self, name: str) -> bool:
         checked_text("collection name", name)

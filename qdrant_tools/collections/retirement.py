@@ -72,6 +72,13 @@ def mark_retired(client: QdrantClient, name: str, *, successor: str) -> None:
     _write(client, name, {"successor": successor, "until": None})
 
 
+def successor_of(client: QdrantClient, name: str) -> str | None:
+    """The collection that takes, took or began to take the place of another, if that one is marked."""
+    mark = metadata_in(Gateway(client, name).info()).get(RETIRED_KEY)
+    successor = mark.get("successor") if isinstance(mark, Mapping) else None
+    return successor if isinstance(successor, str) else None
+
+
 def refuse_retired(collection: Collection) -> None:
     """Raise if another collection, or another vector of this one, takes this one's place, now or already.
 

@@ -12,7 +12,13 @@ from dataclasses import asdict, replace
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.metadata import CollectionMetadata
-from qdrant_tools.collections.retirement import RETIRED_KEY, WriteLock, accept_writes, mark_retired
+from qdrant_tools.collections.retirement import (
+    RETIRED_KEY,
+    WriteLock,
+    accept_writes,
+    mark_retired,
+    successor_of,
+)
 from qdrant_tools.errors import CollectionError
 from qdrant_tools.promotion.in_place import count_missing, drop_vector, fill
 from qdrant_tools.promotion.plan import (
@@ -107,11 +113,21 @@ def cleanup(manager: CollectionManager, alias: str) -> list[str]:
     it is the new collection (in place: the new vector).
     """
     serving = serving_collection(manager, alias)
-    states = [state for name in manager.names() if (state := read_state(manager, name)) and state.alias == alias]
+    # A state is kept in its target. Elsewhere, as in the snapshot of a stranger, it says nothing about others.
+    states = [
+        state
+        for name in manager.names()
+        if (state := read_state(manager, name)) and state.alias == alias and state.target == name
+    ]
     in_place = next((state for state in states if state.kind == "in-place" and state.target == serving), None)
     if in_place is not None:
         return _drop_unused_vector(manager, in_place)
-    candidates = {name for state in states for name in (state.source, state.target)} - {serving}
+    replaced = {
+        state.source
+        for state in states
+        if state.source in manager.names() and successor_of(manager.client, state.source) == state.target
+    }
+    candidates = ({state.target for state in states} | replaced) - {serving}
     # another alias may still serve one of them
     served = set(manager.aliases().values())
     dropped = sorted(name for name in candidates if name in manager.names() and name not in served)

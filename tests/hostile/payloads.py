@@ -98,18 +98,18 @@ METADATA: dict[str, Any] = {
     "an oversampling of 1e300": changed(quantization=_INT8 | {"oversampling": 1e300}),
     "a quantization that rescores a text": changed(quantization=_INT8 | {"rescore": "no"}),
 }
-_STATE = {"alias": "live", "source": "docs", "target": "docs", "kind": "adapter", "phase": "built"}
+STATE = {"alias": "live", "source": "docs", "target": "docs", "kind": "adapter", "phase": "built"}
 STATES: dict[str, Any] = {
     "a text": "built",
     "a field missing": {"alias": "live"},
-    "another field": _STATE | {"__class__": "x"},
-    "a kind that is none": _STATE | {"kind": "delete everything"},
-    "a phase that is a number": _STATE | {"phase": 1},
-    "an alias that is a list": _STATE | {"alias": ["live"]},
-    "a source of a megabyte that is a list": _STATE | {"source": [LONG]},
-    "checks that are a text": _STATE | {"verification": {"checks": "passed"}},
-    "a check whose value is a text": _STATE | {"verification": {"checks": [{"name": "a", "value": "1"}]}},
-    "a check without a name": _STATE | {"verification": {"checks": [{"value": 1}]}},
-    "a verification that is a list": _STATE | {"verification": [1]},
-    "a former that is a list": _STATE | {"former": [1]},
+    "another field": STATE | {"__class__": "x"},
+    "a kind that is none": STATE | {"kind": "delete everything"},
+    "a phase that is a number": STATE | {"phase": 1},
+    "an alias that is a list": STATE | {"alias": ["live"]},
+    "a source of a megabyte that is a list": STATE | {"source": [LONG]},
+    "checks that are a text": STATE | {"verification": {"checks": "passed"}},
+    "a check whose value is a text": STATE | {"verification": {"checks": [{"name": "a", "value": "1"}]}},
+    "a check without a name": STATE | {"verification": {"checks": [{"value": 1}]}},
+    "a verification that is a list": STATE | {"verification": [1]},
+    "a former that is a list": STATE | {"former": [1]},
 }

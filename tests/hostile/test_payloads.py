@@ -6,7 +6,7 @@ import tracemalloc
 from dataclasses import replace
 
 import pytest
-from payloads import IDS, METADATA, NODES, STATES, TEXT, node
+from payloads import IDS, METADATA, NODES, STATE, STATES, TEXT, node
 from qdrant_client import QdrantClient, models
 from tiny import WordEncoder
 
@@ -21,6 +21,7 @@ from qdrant_tools.errors import CollectionError, PlusError
 from qdrant_tools.indexing import LONGEST_ID, index_passages
 from qdrant_tools.monitor.canary import freeze_canaries, run_canaries
 from qdrant_tools.promotion.plan import PROMOTION_KEY, read_state
+from qdrant_tools.promotion.switch import cleanup
 from qdrant_tools.records import Passage, Query
 from qdrant_tools.search.bm25 import Bm25
 
@@ -174,3 +175,17 @@ def test_canaries_over_one_long_passage_keep_ids_and_no_texts(tmp_path):
     report, peak = peak_of(both)
     assert report.passed and peak < ROOM
     client.close()
+
+
+def test_cleaning_up_drops_nothing_that_a_stranger_names(docs):
+    manager = CollectionManager(docs.client)
+    manager.switch_alias("live", "docs")
+    manager.ensure("precious", WordEncoder()).index([Passage("a", "kettle")])
+    state = STATE | {"alias": "live", "kind": "re-embed", "phase": "switched"}
+    for holder, target in (("received", "received"), ("received", "docs"), ("docs", "docs")):
+        manager.ensure("received", WordEncoder())
+        docs.client.update_collection(
+            holder, metadata={PROMOTION_KEY: state | {"source": "precious", "target": target}}
+        )
+        assert "precious" not in cleanup(manager, "live")
+    assert {"docs", "precious"} <= set(manager.names())
