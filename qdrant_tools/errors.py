@@ -137,8 +137,8 @@ def without_keys(text: str) -> str:
 
 
 # begins at the slashes, because to look for the scheme before them takes quadratic time in a long word; a password may
-# hold quotes and slashes
-_AFTER_SCHEME = re.compile(r"(?<=://)(?:\S{0,2000}@)?[^\s'\"<>]*")
+# hold quotes and slashes; a URL that was taken for a path has lost one slash
+_AFTER_SCHEME = re.compile(r"(?:(?<=://)|(?<=[A-Za-z]{2}:/)(?!/))(?:\S{0,2000}@)?[^\s'\"<>]*")
 
 
 def _without_key(match: re.Match[str]) -> str:

@@ -236,8 +236,10 @@ def require_writable(path: str | Path, *, overwrite: bool) -> None:
 
 
 def _refuse_unlike_file(target: Path) -> None:
-    # a privileged process could put a file in the place of a device; a link to a device is as good as one
-    if not target.name or (os.path.lexists(target) and target.exists() and not target.is_file()):
+    # a privileged process could put a file in the place of a device, or of a link of the system such as /dev/stdout
+    folder = os.path.realpath(target.parent)
+    of_the_system = folder == "/dev" or folder.startswith(("/proc/", "/sys/"))
+    if not target.name or of_the_system or (os.path.exists(target) and not os.path.isfile(target)):
         raise UsageError(f"cannot write {target}: it is a folder or a device, expected the name of a file")
 
 

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 from grpc import RpcError, StatusCode
+from httpx import InvalidURL
 from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 
-from qdrant_tools.errors import LocationError, UnreachableError, UsageError, first_line, without_keys
+from qdrant_tools.errors import LocationError, PlusError, UnreachableError, UsageError, first_line, without_keys
 from qdrant_tools.validation import brief
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def aconnect(
     if options is not None:
         # asked once by a plain client, because nothing can be awaited in this function
         _answering(str(location), options).close()
-        with _key_over_http_allowed():
+        with _key_over_http_allowed(), _url_errors(str(location)):
             return AsyncQdrantClient(**_arguments(str(location), options))
     if str(location) == MEMORY:
         return AsyncQdrantClient(MEMORY)
@@ -239,13 +240,25 @@ def _key_over_http_allowed() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _url_errors(url: str) -> Iterator[None]:
+    """Translate what qdrant-client's libraries say of a URL that none can ask."""
+    try:
+        yield
+    except (ValueError, InvalidURL) as error:
+        if isinstance(error, PlusError):
+            raise
+        raise UsageError(f"location {brief(url)} is no address of a server: write it as http://host:port") from error
+
+
 def _answering(url: str, options: ServerOptions) -> QdrantClient:
     """Return a client of a server that has answered once. Raises `UnreachableError`."""
-    with _key_over_http_allowed():
+    with _key_over_http_allowed(), _url_errors(url):
         client = QdrantClient(**_arguments(url, options))
     try:
         # making the client asks the server nothing; this needs an address that answers and a key that is accepted
-        client.get_collections()
+        with _url_errors(url):
+            client.get_collections()
     except (ApiException, RpcError) as error:
         client.close()
         raise UnreachableError(_refusal(url, options, error)) from error

@@ -37,6 +37,7 @@ from qdrant_tools.records import Encoder, Example, Label, Progress
 from qdrant_tools.validation import checked_count
 
 STATE_FORMAT = 2
+MOST_COUNTED = 1 << 53
 MOST_COUNTS = 10_000
 """Kinds of counts in a state, and bins of a histogram: a run has some twenty, and a hundred."""
 
@@ -171,11 +172,13 @@ def _read_state(state_file: Path) -> _State:
                 f"{state_file} was written by another version: remove it and the file of examples, and mine again"
             )
         queries, size = (checked_count(name, row[name], least=0) for name in ("queries", "bytes"))
+        if max(queries, size) >= MOST_COUNTED:
+            raise InputError("more than a file holds")
         stats = row["stats"]
         histograms = [stats["histograms"][name] for name in SCORES]
         for counts in (stats["counts"], *histograms):
             if len(counts) > MOST_COUNTS or not all(
-                0 <= checked_count("a count", n, least=0) < 2**53 for n in counts.values()
+                0 <= checked_count("a count", n, least=0) < MOST_COUNTED for n in counts.values()
             ):
                 raise InputError("counts of no run")
         if not all(abs(int(bin_)) < MOST_COUNTS for histogram in histograms for bin_ in histogram):

@@ -13,6 +13,7 @@ import warnings
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -249,5 +250,6 @@ def test_closed_streams_are_no_error(hostile_location, closed):
 def test_without_keys_takes_what_stands_for_a_key_out_of_every_url():
     text = "http://user:PA/S@S@host:1/x?api_key=KEY&b=2 then https://TOKEN@host, 'http://host/?k=KEY#KEY' mail@host"
     assert without_keys(text) == "http://***@host:1/x?*** then https://***@host, 'http://host/?***' mail@host"
+    assert without_keys(str(Path("http://user:PASS@host/x"))) == "http:/***@host/x"
     assert without_keys("'http://user:it's@host'") == "'http://***@host'"
     assert without_keys("://'" * 100_000 + "a" * 100_000)

@@ -116,6 +116,14 @@ def test_a_key_in_a_url_is_refused_and_not_shown(location, open_, tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("location", ["http://[::1", "http://h:99999999", "http://h:x", "http://", "http://a b", "http://\x1b]0;x",
+    "http://\ud800", "http://" + "a" * 300, "http://a\x00b", "http://..", "https://[x]:1", "http:///x"])  # fmt: skip
+def test_a_url_that_is_none_is_refused(location):
+    with pytest.raises((UsageError, UnreachableError)) as refusal:
+        connect(location, timeout=2)
+    assert len(str(refusal.value).splitlines()) == 1 and len(str(refusal.value)) < 600
+
+
 def test_a_server_that_does_not_answer_is_unreachable():
     with pytest.raises(UnreachableError, match="does not answer"):
         connect("http://127.0.0.1:1")
