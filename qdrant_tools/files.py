@@ -378,16 +378,35 @@ def _table(path: Path, lines: Iterator[tuple[int, list[str]]], *, pad: bool) -> 
     repeated = next((name for name, count in Counter(header).items() if count > 1), None)
     if repeated is not None:
         raise InputError(f"{path}:{first}: two columns are named {brief(repeated)}: which one is meant cannot be told")
-    blank = 0
+    blank, names = 0, dict.fromkeys(header)
     for number, cells in lines:
         missing = len(header) - len(cells)
         if missing < 0 or (missing and not pad):
             raise InputError(f"{path}:{number}: {len(cells)} columns, the header has {len(header)}: {listed(header)}")
         blank = 0 if any(cells) else blank + 1
         if not blank:
-            yield Row(dict(zip(header, [*cells, *[""] * missing])), path, number)
+            values = dict(zip(header, cells))
+            yield Row(_Padded(values, names) if missing else values, path, number)
         elif blank > MOST_BLANK_LINES:
             raise InputError(f"{path}:{number}: the {blank:,} rows up to here are empty: remove them")
+
+
+class _Padded(Mapping[str, str]):
+    """A short row of a table: what it lacks is empty, and takes no memory, of ten thousand columns neither."""
+
+    def __init__(self, values: dict[str, str], header: dict[str, None]) -> None:
+        self._values, self._header = values, header
+
+    def __getitem__(self, column: str) -> str:
+        if column not in self._values and column in self._header:
+            return ""
+        return self._values[column]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._header)
+
+    def __len__(self) -> int:
+        return len(self._header)
 
 
 def _tsv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:

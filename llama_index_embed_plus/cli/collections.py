@@ -18,7 +18,8 @@ from qdrant_tools.collections.copying import copy_collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.metadata import CollectionMetadata, Layout
 from qdrant_tools.collections.snapshots import create_snapshot, restore_snapshot
-from qdrant_tools.errors import UsageError, without_keys
+from qdrant_tools.collections.status import CollectionDescription
+from qdrant_tools.errors import CollectionError, UsageError, first_line, without_keys
 
 app = typer.Typer(
     name="collection", help="Look at collections, copy them, adopt them.", no_args_is_help=True, rich_markup_mode=None
@@ -31,16 +32,26 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command("list")
 def list_(location: Location = DEFAULT_LOCATION, as_json: AsJson = False) -> None:
     """List the collections with their points, encoders and aliases."""
+    described: list[CollectionDescription] = []
+    # of a newer version, or of strangers on a server for all: they are named, and hide no other ones
+    unreadable: dict[str, str] = {}
     with managed(location) as manager:
-        described = [manager.describe(name) for name in manager.names()]
+        for name in manager.names():
+            try:
+                described.append(manager.describe(name))
+            except CollectionError as error:
+                unreadable[name] = first_line(error)
     if as_json:
         names = ("name", "points", "status", "space", "aliases")
-        print_json({"collections": [{name: getattr(each, name) for name in names} for each in described]})
+        rows = [{name: getattr(each, name) for name in names} for each in described]
+        print_json({"collections": rows + [{"name": name, "error": reason} for name, reason in unreadable.items()]})
         return
     for each in described:
         aliases = f"  <- {', '.join(each.aliases)}" if each.aliases else ""
         say(f"{each.name:<30}{each.points:>10}  {each.status:<7}{each.space or 'no encoder'}{aliases}")
-    if not described:
+    for name, reason in unreadable.items():
+        say(f"{name:<30}{reason}")
+    if not described and not unreadable:
         say(f"no collections at {without_keys(location)}")
 
 

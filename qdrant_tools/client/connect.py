@@ -6,6 +6,7 @@ with a key in it is refused; a folder is opened by one process at a time. Does n
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import warnings
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 API_KEY_VARIABLE = "QDRANT_API_KEY"
 MEMORY = ":memory:"
+
+_NO_JSON = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)
+"""What an answer that is no JSON raises, or one that is nested too deep."""
 
 EngineName = Literal["qdrant-edge", "memory", "server"]
 
@@ -246,7 +250,7 @@ def _url_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, InvalidURL) as error:
-        if isinstance(error, PlusError):
+        if isinstance(error, (PlusError, *_NO_JSON)):
             raise
         raise UsageError(f"location {brief(url)} is no address of a server: write it as http://host:port") from error
 
@@ -259,7 +263,7 @@ def _answering(url: str, options: ServerOptions) -> QdrantClient:
         # making the client asks the server nothing; this needs an address that answers and a key that is accepted
         with _url_errors(url):
             client.get_collections()
-    except (ApiException, RpcError) as error:
+    except (ApiException, RpcError, *_NO_JSON) as error:
         client.close()
         raise UnreachableError(_refusal(url, options, error)) from error
     return client
@@ -274,5 +278,7 @@ def _refusal(url: str, options: ServerOptions, error: Exception) -> str:
         return f"server '{url}' refuses access ({status if code is None else code.name}): {way_out}"
     if status is not None:
         return f"'{url}' answers {status}: is it a Qdrant server?"
+    if isinstance(error, _NO_JSON):
+        return f"'{url}' answers with something else than JSON: is it a Qdrant server?"
     reason = code.name if code is not None else first_line(error)
     return f"server '{url}' does not answer ({reason}): is it running, and is the port right?"

@@ -44,11 +44,11 @@ def page_of(store: LogStore, after: int, collection: str | None) -> list[tuple[i
             return []
         first, last = rows[0][0], rows[-1][0]
         # by range instead of by join: one row per search and one per hit, not their product
-        hits, last = _items(store, "hits", "hit_id, rank, score", "rank", first, last)
+        hits, last = _items(store, "hits", "hit_id, rank, score", "rank", (1,), first, last)
         # a log of version 1 has no numbers: the order of its key
         number = ", number" if store.version > 1 else ""
         columns, key = f"hit_id, kind, value, at{number}", "hit_id, kind, at, value"
-        events, last = _items(store, "feedback", columns, key, first, last)
+        events, last = _items(store, "feedback", columns, key, (0, 1, 3, 2), first, last)
     return [
         (row[0], _search(store, row, hits.get(row[0], []), events.get(row[0], []))) for row in rows if row[0] <= last
     ]
@@ -76,22 +76,25 @@ def _searches(store: LogStore, after: int, collection: str | None) -> list[Row]:
 
 
 def _items(
-    store: LogStore, table: str, columns: str, key: str, first: int, last: int
+    store: LogStore, table: str, columns: str, key: str, places: tuple[int, ...], first: int, last: int
 ) -> tuple[dict[int, list[Row]], int]:
     """Rows of the searches of a range, by the number of the search; and the last search of which all were read.
 
-    `key`: the order of the table's key, which SQLite reads without sorting.
+    `key`: the order of the table's key, which SQLite reads without sorting. `places`: where among the columns it is.
     """
     items: dict[int, list[Row]] = {}
     sql = f"SELECT seq, {columns} FROM {table} WHERE seq BETWEEN ? AND ? ORDER BY seq, {key}"
-    total, before = 0, first
+    total = 0
+    before: tuple[Any, ...] = (first - 1,)
     with closing(store.rows(sql, [first, last])) as rows:
         for seq, *values in rows:
             group = items.setdefault(seq, [])
-            # a damaged file can give the same rows for ever, and an index can name rows that are not there
-            if not isinstance(seq, int) or seq < before or len(group) == MOST_HITS:
+            # a damaged file can give the same rows for ever, as its tree may have one page at many places, and an index
+            # can name rows that are not there
+            place = (seq, *(values[index] for index in places))
+            if not isinstance(seq, int) or not _is_behind(place, before) or len(group) == MOST_HITS:
                 raise store.damaged(table, seq, f"rows out of order, or more than {MOST_HITS:,} of one search")
-            total, before = total + 1, seq
+            total, before = total + 1, place
             if total > _MOST_ITEMS:
                 del items[seq]
                 return items, seq - 1
@@ -99,6 +102,13 @@ def _items(
                 raise store.damaged(table, seq, "its passage has no id")
             group.append(tuple(values))
     return items, last
+
+
+def _is_behind(place: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
+    try:
+        return place > before
+    except TypeError:  # another type in a column
+        return False
 
 
 def _search(store: LogStore, row: Row, hits: list[Row], events: list[Row]) -> LoggedSearch:

@@ -32,6 +32,7 @@ from qdrant_tools.log.records import (
     as_score,
     as_time,
     check_feedback,
+    check_hit,
     check_search,
 )
 from qdrant_tools.validation import brief
@@ -99,9 +100,8 @@ def read_log(path: str | Path, columns: LogColumns) -> Iterator[LoggedSearch]:
     # not the time of the import: the same file must give equal searches when it is read again
     default = modified(file)
     seen: set[str] = set()
-    for rows in _groups(file, columns):
-        with _errors_at(rows[0]):
-            search = _search([row.values for row in rows], columns, default, rows[0].line)
+    for row, search in _searches(file, columns, default):
+        with _errors_at(row):
             check_search(search)
             if search.id in seen:
                 raise InputError(f"search {brief(search.id)} was there before: sort the rows by search")
@@ -127,51 +127,72 @@ def _errors_at(row: Row) -> Iterator[None]:
         raise LogError(f"{row.where}: {error}") from error
 
 
-def _groups(path: Path, columns: LogColumns) -> Iterator[list[Row]]:
-    """The rows of one search at a time: one row, if the file is nested."""
-    group: list[Row] = []
-    current = None
+def _searches(path: Path, columns: LogColumns, default: datetime) -> Iterator[tuple[Row, LoggedSearch]]:
+    """The searches of a file, each with its first row: the only one, if the file is nested."""
+    draft: _Draft | None = None
     for row in _rows(path):
-        if columns.hits is not None:
-            yield [row]
-            continue
         with _errors_at(row):
+            if columns.hits is not None:
+                whole = _Draft(row, columns, default)
+                whole.add(_list(row.values, columns.hits), [] if columns.events else None)
+                if columns.events:
+                    whole.add([], _list(row.values, columns.events))
+                yield row, whole.search()
+                continue
             search_id = _text(row.values, columns.search or "")
-        if group and search_id != current:
-            yield group
-            group = []
-        current = search_id
-        group.append(row)
-        if len(group) > _MOST_ROWS:
-            raise LogError(f"{row.where}: more than {_MOST_ROWS:,} rows of one search, which no user saw")
-    if group:
-        yield group
+        if draft is not None and search_id != draft.id:
+            yield draft.row, draft.search()
+            draft = None
+        with _errors_at(row):
+            draft = draft or _Draft(row, columns, default)
+            draft.add([row.values])
+    if draft is not None:
+        yield draft.row, draft.search()
 
 
-def _search(rows: list[Fields], columns: LogColumns, default: datetime, number: int) -> LoggedSearch:
-    row = rows[0]
-    shown = rows if columns.hits is None else _list(row, columns.hits)
-    events = _list(row, columns.events) if columns.events else shown
-    at = default if columns.at is None else _time(row, columns.at, columns.at_format)
-    hits = [
-        LoggedHit(
-            _text(entry, columns.hit),
-            position if columns.rank is None else as_rank(_number(entry, columns.rank)),
-            None if columns.score is None else as_score(_number(entry, columns.score)),
+class _Draft:
+    """A search whose rows are being read. It keeps the first of them, and of each what was shown and done."""
+
+    def __init__(self, row: Row, columns: LogColumns, default: datetime) -> None:
+        values = row.values
+        self.row, self._columns = row, columns
+        self.id = _text(values, columns.search) if columns.search else _made_id(values, row.line)
+        self._at = default if columns.at is None else _time(values, columns.at, columns.at_format)
+        self._query = _text(values, columns.query)
+        # systems that write one row per event repeat the hit in each
+        self._hits: dict[tuple[int, str], LoggedHit] = {}
+        self._events: list[Feedback] = []
+        self._entries = 0
+
+    def add(self, shown: list[Fields], events: list[Fields] | None = None) -> None:
+        """Take hits, and the feedback in the same entries or in others. Raises `InputError`."""
+        for entry in shown:
+            self._entries += 1
+            if self._entries > _MOST_ROWS:
+                raise InputError(f"more than {_MOST_ROWS:,} rows of one search, which no user saw")
+            hit = _hit(entry, self._columns, self._entries)
+            self._hits[hit.rank, hit.id] = hit
+        for entry in shown if events is None else events:
+            self._events += _events(entry, self._columns, self._at)
+        if len(self._hits) > MOST_HITS or len(self._events) > MOST_HITS:
+            raise InputError(f"more than {MOST_HITS:,} hits or events of feedback in one search, which no user saw")
+
+    def search(self) -> LoggedSearch:
+        hits = tuple(sorted(self._hits.values(), key=lambda hit: hit.rank))
+        columns = self._columns
+        return LoggedSearch(
+            self.id, self._at, self._query, columns.collection, columns.space, hits, tuple(self._events)
         )
-        for position, entry in enumerate(shown, start=1)
-    ]
-    # Systems that write one row per event repeat the hit in each.
-    distinct = {(hit.rank, hit.id): hit for hit in hits}
-    return LoggedSearch(
-        id=_text(row, columns.search) if columns.search else _made_id(row, number),
-        at=at,
-        query=_text(row, columns.query),
-        collection=columns.collection,
-        space=columns.space,
-        hits=tuple(sorted(distinct.values(), key=lambda hit: hit.rank)),
-        feedback=tuple(event for entry in events for event in _events(entry, columns, at)),
+
+
+def _hit(entry: Fields, columns: LogColumns, position: int) -> LoggedHit:
+    hit = LoggedHit(
+        _text(entry, columns.hit),
+        position if columns.rank is None else as_rank(_number(entry, columns.rank)),
+        None if columns.score is None else as_score(_number(entry, columns.score)),
     )
+    check_hit(hit)
+    return hit
 
 
 def _events(entry: Fields, columns: LogColumns, at: datetime) -> Iterator[Feedback]:
@@ -247,7 +268,7 @@ def _time(row: Fields, column: str, form: str) -> datetime:
 def _made_id(row: Fields, number: int) -> str:
     # with the number of the line, because two searches may have equal rows
     try:
-        content = json.dumps([number, row], sort_keys=True)
+        content = json.dumps([number, dict(row)], sort_keys=True)
     except (RecursionError, ValueError) as error:
         raise InputError("the row is nested too deep, or holds a number of thousands of digits") from error
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
