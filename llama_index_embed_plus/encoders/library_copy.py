@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llama_index_embed_plus.encoders.tokens import panics_silenced
-from llama_index_embed_plus.encoders.torch_encoder import quiet
+from llama_index_embed_plus.encoders.tokens import check_tokenizer, panics_silenced
+from llama_index_embed_plus.encoders.torch_encoder import quiet, require_known, within_weights
 from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.models.artifact import LARGEST_TEXT
-from llama_index_embed_plus.models.files import read_json, write_json
+from llama_index_embed_plus.models.files import inside, module_rows, read_json, write_json
 from llama_index_embed_plus.models.weights import weight_files
 from qdrant_tools import json_files
 from qdrant_tools.errors import NotSupportedError, PlusError, first_line
@@ -67,8 +67,10 @@ def library_copy(folder: Path, target: Path) -> None:
 
 def disarm(folder: Path) -> None:
     """Take every setting out of a copy that asks for something: see the module. Raises as `library_copy`."""
+    places = _places(folder)
     for path in sorted(folder.rglob("*.json")):
-        if path.name == "adapter_config.json":
+        # a repository may keep a LoRA beside the whole model, in a folder that nothing opens
+        if path.name == "adapter_config.json" and path.parent in places:
             raise NotSupportedError(f"{folder} holds a LoRA adapter: merge it into its base model and save that")
         if path.name in _SETTINGS:
             _rewrite(path)
@@ -76,17 +78,30 @@ def disarm(folder: Path) -> None:
             _check_modules(path)
         elif path.name == "model.safetensors.index.json":
             _check_shards(path)
+        elif path.name == "tokenizer.json":
+            check_tokenizer(path.parent)
         elif path.name not in _DATA:
             path.unlink()
 
 
 def _rewrite(path: Path) -> None:
     saved = read_json(path.parent, path.name) or {}
+    if path.name == "config.json":
+        require_known(saved.get("model_type"))
     kept = _without_asking(saved)
     if path.name == _HOW_TO_READ:
         kept = {key: value for key, value in kept.items() if key in _READING}
     if kept != saved:
         write_json(path, kept)
+
+
+def _places(folder: Path) -> list[Path]:
+    """The folders that sentence-transformers opens."""
+    return [folder, *(inside(folder, path) for _, path in module_rows(folder))]
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    return [file for place in dict.fromkeys(_places(folder)) for file in weight_files(place)]
 
 
 def _check_shards(index: Path) -> None:
@@ -97,11 +112,11 @@ def _check_shards(index: Path) -> None:
 
 
 @contextmanager
-def opening(what: object) -> Iterator[dict[str, Any]]:
+def opening(folder: Path) -> Iterator[dict[str, Any]]:
     """Arguments for a model of sentence-transformers; whatever it raises inside is one DamagedModelError."""
     try:
         # a panic of the tokenizers library is no Exception, and prints what it likes
-        with quiet(), panics_silenced(what):
+        with quiet(), panics_silenced(folder), within_weights(folder, _weights_in(folder)):
             yield {
                 "local_files_only": True,
                 "trust_remote_code": False,
@@ -111,7 +126,7 @@ def opening(what: object) -> Iterator[dict[str, Any]]:
         raise
     except Exception as error:  # values are checked only where they are used, so odd ones end in errors of every kind
         reason = first_line(error)[:300]
-        raise DamagedModelError(f"{what} cannot be opened by sentence-transformers: {reason}") from error
+        raise DamagedModelError(f"{folder} cannot be opened by sentence-transformers: {reason}") from error
 
 
 def _is_kept(relative: Path) -> bool:

@@ -8,7 +8,7 @@ vectors there. On such a processor the session multiplies unsigned weights inste
 
 Guarantees: both sessions give the same vectors up to rounding; saturation is measured, not guessed from the processor's
 name. A graph from somebody else runs the operators that onnxruntime brings, on files of its own folder, and has no
-loops; what is wrong with it is one error. Does not know: texts.
+loops and no functions of its own; what is wrong with it is one error. Does not know: texts.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import base64
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnxruntime
@@ -134,7 +134,7 @@ def check_graph(file: Path) -> None:
 
     Raises:
         DamagedModelError: it has more than 2 GB.
-        NotSupportedError: it has loops. No encoder of texts needs one.
+        NotSupportedError: it has loops, or functions of its own. No encoder of texts needs them.
     """
     with open_regular(file, DamagedModelError) as stream:
         if (size := os.fstat(stream.fileno()).st_size) > _LARGEST_GRAPH:
@@ -146,6 +146,41 @@ def check_graph(file: Path) -> None:
                     f"{file} has loops, which may never end; use backend='torch', or export it again"
                 )
             seen = chunk[-_OVERLAP:]
+        # thirty functions, each of which calls the next one twice, are a thousand million nodes
+        if _FUNCTIONS in _fields(stream, size):
+            raise NotSupportedError(
+                f"{file} has functions of its own, which may grow without end; use backend='torch', or export it again"
+            )
+
+
+_FUNCTIONS = 25
+"""The field of a graph file (ModelProto) that holds functions."""
+
+
+def _fields(stream: BinaryIO, size: int) -> Iterator[int]:
+    """Yield the number of each field of a protobuf file, until something is none: onnxruntime says what is wrong."""
+    stream.seek(0)
+    while stream.tell() < size and (key := _varint(stream)) is not None:
+        yield key >> 3
+        kind = key & 7
+        length = _varint(stream) if kind in (0, 2) else {1: 8, 5: 4}.get(kind)
+        if length is None:
+            return
+        if kind:  # a number is read already
+            stream.seek(min(length, size), os.SEEK_CUR)
+
+
+def _varint(stream: BinaryIO) -> int | None:
+    """A number of up to ten bytes, seven bits in each, the lowest first. None: there is none."""
+    number = 0
+    for place in range(10):
+        byte = stream.read(1)
+        if not byte:
+            return None
+        number |= (byte[0] & 0x7F) << 7 * place
+        if byte[0] < 0x80:
+            return number
+    return None
 
 
 def open_session(file: Path, threads: int, *, providers: list[Any], int8: bool) -> Any:

@@ -10,7 +10,6 @@ many threads; one text of many megabytes takes no more memory than many short on
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import normalizers
 from tokenizers.implementations import BertWordPieceTokenizer
 
+from llama_index_embed_plus.encoders.growth import too_long
 from llama_index_embed_plus.errors import DamagedModelError, TextError
 from llama_index_embed_plus.models.files import Settings, settings_of
 from qdrant_tools.errors import NotSupportedError, PlusError, UsageError, first_line
@@ -35,7 +35,6 @@ _WORDPIECE_FAMILIES = ("bert", "distilbert", "electra")
 """Model types whose old folders hold vocab.txt and no tokenizer.json. One can be made from the other."""
 PROBES = ("Words, 1 or 2.", "a" * 60 + "!", " " * 60 + "!")
 """Texts on which a tokenizer that fails does so when it is opened."""
-_MOST_GROWTH = 100
 _CHUNK = 4096
 """Texts tokenised at a time. The library's own objects are large; only the ids are kept."""
 _PIECE = 50_000
@@ -222,12 +221,20 @@ def _pieces(text: str) -> Iterator[str]:
         start = stop
 
 
+def check_tokenizer(folder: Path) -> None:
+    """Raise DamagedModelError for a tokenizer.json that no library should run: see `Tokenizer`."""
+    if (folder / "tokenizer.json").is_file():
+        _load(folder, Settings(folder, {}), Settings(folder, {}))
+
+
 def _load(folder: Path, config: Settings, settings: Settings) -> HfTokenizer:
     path, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
     try:
         with panics_silenced(folder):
             if path.is_file():
                 tokenizer = HfTokenizer.from_file(str(path))
+                if reason := too_long(tokenizer):
+                    raise DamagedModelError(f"{path}: {reason}; fetch it again")
             elif vocabulary.is_file() and config.text("model_type") in _WORDPIECE_FAMILIES:
                 # transformers' BertTokenizer lower-cases unless a file says otherwise
                 lower = settings.flag("do_lower_case") is not False
@@ -237,7 +244,6 @@ def _load(folder: Path, config: Settings, settings: Settings) -> HfTokenizer:
                     f"{path} is missing; transformers writes it: "
                     "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
                 )
-            _check_growth(path, tokenizer.normalizer)
             # what tokenizer.json saved of padding and truncation would act before ours
             tokenizer.no_padding()
             tokenizer.no_truncation()
@@ -251,18 +257,6 @@ def _load(folder: Path, config: Settings, settings: Settings) -> HfTokenizer:
         raise DamagedModelError(
             f"{path if path.is_file() else vocabulary} cannot be read ({first_line(error)}); fetch it again"
         ) from error
-
-
-def _check_growth(path: Path, normalizer: Any) -> None:
-    """Refuse a normalizer that makes a text many times as long: the library ends the process when memory runs out."""
-    steps = [json.loads(normalizer.__getstate__())] if normalizer is not None else []
-    growth = 1
-    while steps:
-        step = steps.pop()
-        steps += step.get("normalizers") or ()
-        growth *= max(1, len(str(step.get("content") or ""))) * max(1, len(str(step.get("prepend") or "")))
-    if growth > _MOST_GROWTH:
-        raise DamagedModelError(f"{path}: its normalizer makes texts {growth:,} times as long; fetch it again")
 
 
 @contextmanager

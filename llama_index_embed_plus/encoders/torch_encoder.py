@@ -10,8 +10,10 @@ that lacks a weight is DamagedModelError, so no weight is left random. Does not 
 from __future__ import annotations
 
 import copy
+import logging
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -194,7 +196,7 @@ def quiet() -> Iterator[None]:
     """Keep transformers from printing bars and tables while a model loads."""
     settings = transformers.utils.logging
     level, bars = settings.get_verbosity(), settings.is_progress_bar_enabled()
-    settings.set_verbosity_error()
+    settings.set_verbosity(logging.CRITICAL)  # its errors are raised as well, and print a stranger's config
     settings.disable_progress_bar()
     try:
         yield
@@ -204,11 +206,59 @@ def quiet() -> Iterator[None]:
             settings.enable_progress_bar()
 
 
+@contextmanager
+def within_weights(folder: Path, files: Sequence[Path]) -> Iterator[None]:
+    """While a library makes the model in `folder`: no more modules and numbers than the weights in `files` may need.
+
+    A config can ask for millions of layers under names that only its own model type knows. Raises DamagedModelError.
+    """
+    shapes = [tensor.shape for file in files for tensor in tensors_of(file).values()]
+    elements = sum(map(math.prod, shapes))
+    # what is tied counts several times, heads may be missing, decoders keep a mask for every layer
+    left = {"layers": 2000 + 8 * len(shapes), "numbers": (1 << 24) + 4 * elements, "bytes": (1 << 26) + 16 * elements}
+    maker = threading.get_ident()
+
+    def take(what: str, count: int) -> None:
+        if threading.get_ident() == maker:
+            left[what] -= count
+            if left[what] < 0:
+                raise DamagedModelError(
+                    f"{folder / 'config.json'} asks for a model far larger than its weights, which hold "
+                    f"{elements:,} numbers: one of them is wrong"
+                )
+
+    hooks = torch.nn.modules.module
+    handles = [
+        hooks.register_module_module_registration_hook(lambda *_: take("layers", 1)),
+        hooks.register_module_parameter_registration_hook(lambda m, n, value: take("numbers", _numbers(value))),
+        hooks.register_module_buffer_registration_hook(lambda m, n, value: take("bytes", _numbers(value))),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _numbers(value: torch.Tensor | None) -> int:
+    return 0 if value is None else value.numel()
+
+
+def require_known(model_type: Any) -> None:
+    """Raise NotSupportedError for a type that has no model of its own: transformers takes seconds to say so."""
+    auto, model_type = transformers.models.auto, str(model_type)[:40]
+    known = model_type in auto.modeling_auto.MODEL_MAPPING_NAMES
+    if not known and model_type in auto.configuration_auto.CONFIG_MAPPING_NAMES:
+        raise NotSupportedError(f"config.json describes a {model_type!r}, which is no encoder of texts")
+
+
 def _load(inner: Path, *, attention: bool, trust_remote_code: bool) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(
             inner, local_files_only=True, trust_remote_code=trust_remote_code
         )
+        if not trust_remote_code:
+            require_known(config.model_type)
         # what a file asks for may need another library, which fetches it: see `received`
         config._attn_implementation = None
         config.use_cache = False  # a decoder would keep keys and values for a next token that never comes
@@ -243,10 +293,12 @@ def _load(inner: Path, *, attention: bool, trust_remote_code: bool) -> Any:
 
 
 def _check_room(inner: Path, loader: Any, config: Any) -> None:
-    """Refuse a config that asks for more than twice the numbers of its weights, before there is room for any."""
+    """Refuse a config that asks for more than its weights hold, before there is room for any."""
     try:
-        with torch.device("meta"):  # tensors of a shape, without numbers
+        with torch.device("meta"), within_weights(inner, weight_files(inner)):  # tensors without numbers
             planned = loader.from_config(copy.deepcopy(config))
+    except PlusError:
+        raise
     except Exception:  # transformers will say what is wrong with it, or can make it in another way
         return
     asked = sum(tensor.numel() for tensor in (*planned.parameters(), *planned.buffers()))

@@ -38,7 +38,8 @@ _LEADS_ELSEWHERE: Mapping[str, str] = {
 """Settings that make transformers fetch, run or read more than the folder's own weights."""
 _NO_TEXT_MODELS = ("qwen2_5_omni", "rag", "timm_backbone", "timm_wrapper")
 """Their classes read pickles or ask a hub while they are made."""
-_IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "grouped_mm")
+_IMPLEMENTATION = re.compile(r"[A-Za-z_]\w{0,39}")
+"""A name that transformers, or the code of a repository, has; code on a hub is `owner/name`."""
 _ACTIVATION = re.compile(r"torch\.nn\.modules\.(activation|linear)\.[A-Za-z]\w{0,60}")
 _ACTIVATIONS = ("activation_fn", "activation_function", "sbert_ce_default_activation_function")
 """sentence-transformers calls what such a setting names."""
@@ -70,6 +71,8 @@ _WITH_POSITIONS = (
     *("xlm-roberta-xl", "longformer", "ernie", "deberta"),
 )
 """Model types that keep an embedding of each position, if they have positions at all."""
+_MOST_IN_LIST = 1 << 20
+"""Numbers in lists are widths, depths, repetitions and ids of tokens: some configs repeat a layer that often."""
 _MOST: Mapping[str, int] = {
     **dict.fromkeys(_POSITIONS, 1 << 24),
     "num_labels": 100_000,
@@ -121,12 +124,13 @@ def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _check_implementation(path: Path, key: str, value: Any) -> None:
-    names = list(value.values()) if isinstance(value, dict) else [value]
-    unknown = [name for name in names if name is not None and name not in _IMPLEMENTATIONS]
+    # `_attn_implementation_autoset` is a flag
+    names = value.values() if isinstance(value, dict) else [value]
+    unknown = [name for name in names if name is not None and not _IMPLEMENTATION.fullmatch(str(name))]
     if unknown:
         raise NotSupportedError(
             f"{path} asks by {key} for {str(unknown[0])[:80]!r}, which may be code from a hub; "
-            f"expected one of {', '.join(_IMPLEMENTATIONS)}: remove it"
+            "expected a plain name such as eager or sdpa: remove it"
         )
 
 
@@ -160,6 +164,9 @@ def _check_sizes(path: Path, config: Mapping[str, Any], files: list[Path]) -> No
             if count := math.prod(tensor.shape):
                 elements += count
                 largest = max(largest, *tensor.shape, 1)
+    for number in _in_lists(config):
+        if not -_MOST_IN_LIST <= number <= _MOST_IN_LIST:
+            raise DamagedModelError(f"{path} lists the number {str(number)[:40]}, which is no size: it is damaged")
     for table in _tables(config):
         sizes = {key: value for key, value in table.items() if type(value) in (int, float)}
         for key, value in sizes.items():
@@ -176,6 +183,15 @@ def _check_sizes(path: Path, config: Mapping[str, Any], files: list[Path]) -> No
                     f"{path} states {key}={sizes[key]} by {wide}, its weights hold {elements} numbers: "
                     "one of them is wrong"
                 )
+
+
+def _in_lists(value: Any) -> Iterator[float]:
+    """Yield the numbers that stand in lists, however deep."""
+    for part in value.values() if isinstance(value, dict) else value:
+        if isinstance(part, (dict, list)):
+            yield from _in_lists(part)
+        elif isinstance(value, list) and type(part) in (int, float):
+            yield part
 
 
 def _most(key: str, model_type: Any, largest: int) -> int | None:

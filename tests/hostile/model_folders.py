@@ -77,7 +77,16 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "experts": {"num_local_experts": HUGE},
     "anything that is counted": {"num_hash_functions": HUGE},
     "negative": {"num_hidden_layers": -5},
+    "repeated in a list": {"attention_types": [[["global", "local"], 10**9]]},
 }
+
+KINDS: Mapping[str, Mapping[str, Any]] = {
+    "layers within a layer": {"model_type": "albert", "embedding_size": 32, "inner_group_num": HUGE},
+    "a layer for each language": {"model_type": "xmod", "languages": [f"l{i}" for i in range(20_000)]},
+    "another vocabulary": {"model_type": "luke", "entity_vocab_size": 10**9, "entity_emb_size": 32},
+    "positions": {"model_type": "roformer", "max_position_embeddings": 1 << 24, "embedding_size": 32},
+}
+"""Types of models that have names of their own for what they need much of."""
 
 MODULES: Mapping[str, Any] = {
     "code of the repository": [{"path": "", "type": "modeling_mine.Transformer"}],
@@ -175,6 +184,19 @@ def with_tokenizer(folder: Path, **parts: Any) -> None:
 _REPLACE = {"type": "Replace", "pattern": {"Regex": "."}, "content": "x" * 100}
 _BRACKETS = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}], "pair": []}
 
+_BETWEEN = {"type": "Replace", "pattern": {"Regex": "(?=.)"}, "content": "x"}
+_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+# a trie without a word, and a text that it could name
+_TABLE = {
+    "type": "Precompiled",
+    "precompiled_charsmap": base64.b64encode(struct.pack("<I", 1024) + bytes(1024) + b"a" * 100 + b"\0").decode(),
+}
+_CROWDED = {
+    **_BRACKETS,
+    "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}] * 10_000 + [{"Sequence": {"id": "A", "type_id": 0}}],
+    "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2] * 5000, "tokens": ["[CLS]"] * 5000}},
+}
+
 TOKENIZERS: Mapping[str, Mapping[str, Any]] = {
     "a pattern that is none": {"normalizer": {"type": "Replace", "pattern": {"Regex": "("}, "content": ""}},
     "a pattern without end": {"normalizer": {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}},
@@ -188,6 +210,11 @@ TOKENIZERS: Mapping[str, Mapping[str, Any]] = {
     "an unknown part": {"normalizer": {"type": "Import", "module": "os"}},
     "no words": {"model": {"type": "WordLevel", "vocab": {}, "unk_token": "[UNK]"}},
     "words beyond 32 bits": {"model": {"type": "WordLevel", "vocab": {"a": 2**40}, "unk_token": "a"}},
+    "texts twice as long, and again": {"normalizer": {"type": "Sequence", "normalizers": [_BETWEEN] * 24}},
+    "two characters for a byte, and again": {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [_BYTES] * 30}},
+    "a table of long texts, again and again": {"normalizer": {"type": "Sequence", "normalizers": [_TABLE] * 6}},
+    "steps without end": {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 10_000}},
+    "fifty million tokens around a text": {"post_processor": _CROWDED},
     "a word that no model has": {"model": {"type": "WordLevel", "vocab": {"[UNK]": 2**32 - 1}, "unk_token": "[UNK]"}},
 }
 

@@ -164,3 +164,31 @@ def test_a_graph_beyond_what_protobuf_holds_is_not_read(tmp_path):
     with pytest.raises(DamagedModelError, match="expected at most"):
         check_graph(tmp_path / "a.onnx")
     os.unlink(tmp_path / "a.onnx")
+
+
+def test_functions_that_call_each_other_twice_are_refused_before_they_are_copied(tmp_path):
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
+    calls = [
+        helper.make_function(
+            *("mine", f"f{i}", ["a"], ["c"]),
+            [node(f"f{i + 1}", ["a"], ["b"], domain="mine"), node(f"f{i + 1}", ["b"], ["c"], domain="mine")],
+            opsets,
+        )
+        for i in range(30)
+    ]
+    last = helper.make_function("mine", "f30", ["a"], ["c"], [node("Abs", ["a"], ["c"])], opsets)
+    words = array("w", np.ones((64, 32), np.float32))
+    nodes = [node("Gather", ["w", "input_ids"], ["x"]), node("f0", ["x"], ["last_hidden_state"], domain="mine")]
+    made = graph(nodes, words, domain="mine")
+    made.functions.extend([*calls, last])
+    (tmp_path / "model.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(NotSupportedError, match="functions of its own"):
+        check_graph(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff" * 40, b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x0b", b"\x09\x00"]
+)
+def test_what_is_no_graph_is_left_to_the_library(tmp_path, content):
+    (tmp_path / "model.onnx").write_bytes(content)
+    check_graph(tmp_path / "model.onnx")
