@@ -32,6 +32,8 @@ LEFT_OUT = frozenset({HEADER, ".reserve", ".lock"})
 MOST_HEADER = 1 << 16  # bytes; a header has a collection's name and a few numbers
 MOST_EXTENDED = 1 << 14  # bytes of a tar entry's extended header, which has a path and a time
 MOST_ENTRIES = 20_000
+PACKED_ENTRY = 512  # bytes that a file of a collection takes at least when packed, where there are very many
+MOST_FILLING = 1 << 20  # bytes of zeros after the last file; tar writes 10 kB
 DEEPEST = 12
 TAR_BLOCK = 512
 BLOCK = 1 << 20
@@ -76,7 +78,7 @@ class Allowance:
             content.pages <= self.pages
             and content.largest <= self.one_file
             and content.bytes <= self.all_files
-            and content.entries <= MOST_ENTRIES
+            and content.entries <= MOST_ENTRIES + self.packed // PACKED_ENTRY
         )
 
 
@@ -269,9 +271,11 @@ def _entries(reader: _Reader) -> Iterator[_Entry]:
             raise ValueError(f"{name[:200]!r} has {size} bytes")
         yield _Entry(name, size, entry.isdir())
         extended = {}
-    # tar fills a file up with zeros
+    # tar fills a file up with zeros, to a whole number of its records
+    filled = 0
     while rest := reader.some(BLOCK):
-        if rest != ZEROS[: len(rest)]:
+        filled += len(rest)
+        if filled > MOST_FILLING or rest != ZEROS[: len(rest)]:
             raise ValueError("something follows its last file")
 
 

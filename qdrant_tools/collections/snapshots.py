@@ -203,7 +203,7 @@ def _unpacked(file: Path, folder: Path) -> Snapshot:
     header = unpack(file, folder)
     collection, points = header.get("collection"), header.get("points")
     # not isinstance for the number: True is an int
-    if not isinstance(collection, str) or type(points) is not int:
+    if not isinstance(collection, str) or type(points) is not int or not 0 <= points < 1 << 63:
         raise DamagedCollectionError(f"snapshot '{file}' does not say which collection it holds: use another")
     return Snapshot(collection, "", 0, points)
 

@@ -159,6 +159,16 @@ def test_a_draft_that_a_description_names_is_not_removed(index, outside, caplog)
         outside.require_unchanged()
 
 
+def test_a_name_that_steers_a_terminal_is_shown_in_warnings_and_not_sent(index, caplog):
+    stray = folders.copied(folders.collection_of(index), index / "collections" / ("0" * 32))
+    description = {**json.loads((stray / "collection.json").read_text()), "name": "\x1b]0;title\x07\nerror: lost"}
+    description.pop("checksum")
+    (stray / "collection.json").write_text(checksummed_json(description))
+    opened(index)
+    (message,) = caplog.messages
+    assert "is kept" in message and message.isprintable()
+
+
 def test_a_leftover_that_leads_out_or_is_deep_is_kept(index, outside, caplog):
     left = index / "collections" / folders.LEFT
     left.mkdir()

@@ -123,7 +123,13 @@ def test_very_many_entries_are_refused(tmp_path, monkeypatch):
     file = archives.written(tmp_path / "many", (block for part in (before_the_shard(), entries) for block in part))
     with pytest.raises(DamagedCollectionError, match="many"):
         snapshot_file.unpack(file, tmp_path / "unpacked")
-    assert len(list(tmp_path.glob("unpacked/collections/*/shard/*"))) < 500
+    assert len(list(tmp_path.glob("unpacked/collections/*/shard/*"))) < 600
+
+
+def test_a_large_snapshot_may_have_more_entries():
+    content = snapshot_file.Content(entries=25_000)
+    assert not snapshot_file.Allowance(MEGABYTE).allows(content)
+    assert snapshot_file.Allowance(10 * MEGABYTE).allows(content)
 
 
 def test_a_long_name_in_the_gzip_header_and_very_many_streams_are_refused(good, tmp_path, refused):
@@ -143,11 +149,23 @@ def test_a_long_name_in_the_gzip_header_and_very_many_streams_are_refused(good, 
         lambda content: content[:-1],
         lambda content: content[:-8] + b"\0\0\0\0" + content[-4:],
         lambda content: gzip.compress(gzip.decompress(content) + b"more"),
+        lambda content: gzip.compress(gzip.decompress(content) + bytes(2 * MEGABYTE)),
         lambda content: gzip.compress(gzip.decompress(content)[:-11_000]),
         lambda content: b"",
         lambda content: content[:5],
     ],
-    ids=["twice", "zeros", "garbage", "cut", "checksum", "after the end", "no end", "empty", "a beginning"],
+    ids=[
+        "twice",
+        "zeros",
+        "garbage",
+        "cut",
+        "checksum",
+        "after the end",
+        "endless zeros",
+        "no end",
+        "empty",
+        "a beginning",
+    ],
 )
 def test_what_follows_the_end_and_what_lacks_one_is_refused(good, tmp_path, edit):
     (tmp_path / "odd").write_bytes(edit(good.read_bytes()))

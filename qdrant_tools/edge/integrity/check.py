@@ -191,7 +191,7 @@ class Integrity:
             else:
                 log.advance()
         except (OSError, struct.error, IndexError) as error:
-            logger.warning("collection '%s': its log cannot be followed (%s)", self._collection, error)
+            logger.warning("collection %r: its log cannot be followed (%s)", self._collection, error)
             log.close()
             self._log = None
             self._acknowledged.give_up()

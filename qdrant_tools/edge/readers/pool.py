@@ -263,7 +263,7 @@ class ReaderPool:
 
     def report_failure(self, collection: OpenCollection, reason: str) -> None:
         """A reader raised an error where this process does not: the copies must be wrong, and new ones are made."""
-        logger.warning("readers of collection '%s' are given new copies: one failed with %s", collection.name, reason)
+        logger.warning("readers of collection %r are given new copies: one failed with %s", collection.name, reason)
         generation = self._generations.get(collection)
         if generation is not None:
             with collection.paused(flush=False):

@@ -183,7 +183,7 @@ class Location:
                 if folder.description != manifest.describe(name):
                     if manifest is stored:  # no crash and no older release explains it
                         problem = folder.problem or "describes other settings or aliases than the manifest"
-                        logger.warning("collection '%s': '%s' %s; written again", name, folder.path, problem)
+                        logger.warning("collection %r: '%s' %s; written again", name, folder.path, problem)
                     write_description(folder.path, manifest.describe(name))
 
     def _remove_leftovers(self, folders: list[CollectionFolder]) -> None:
@@ -203,7 +203,7 @@ class Location:
                     "'%s' %s and no collection that the manifest names: it is kept, `embed-plus collection recover` "
                     "brings it back if it is a collection",
                     folder.path,
-                    folder.problem or f"holds collection '{folder.description.name if folder.description else ''}'",
+                    folder.problem or f"holds collection {folder.description.name if folder.description else ''!r}",
                 )
 
 
