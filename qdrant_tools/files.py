@@ -219,6 +219,14 @@ def refuse_existing(path: str | Path) -> None:
         raise UsageError(f"{path} exists already: give another name, or --overwrite (overwrite=True) to replace it")
 
 
+def is_same_file(path: str | Path, other: str | Path) -> bool:
+    """Whether two names, links among them, lead to one file that is there."""
+    try:
+        return os.path.samefile(path, other)
+    except (OSError, ValueError):
+        return False
+
+
 def require_writable(path: str | Path, *, overwrite: bool) -> None:
     """Raise `UsageError` where `written_whole` would: for commands that work long before they write."""
     target = Path(path)

@@ -91,7 +91,8 @@ def evaluate(
     )
     systems = [system, changed(system, against)] if against else [system]
     run_files = _run_files(run_file, len(systems))
-    check_outputs(*run_files, per_query, plot, overwrite=overwrite)
+    read = [queries, qrels, *(file for each in systems for file in (each.run, each.passages))]
+    check_outputs(*run_files, per_query, plot, overwrite=overwrite, inputs=read)
     judged_queries, judgements = read_queries(queries), read_qrels(qrels)
     reports: list[RetrievalReport] = []
     with OpenedSystems() as opened:

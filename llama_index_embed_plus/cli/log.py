@@ -85,7 +85,7 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a log as JSONL, one row per search."""
-    check_outputs(target, overwrite=overwrite)
+    check_outputs(target, overwrite=overwrite, inputs=[log])
     with open_log(log) as opened:
         say(f"wrote {opened.export_jsonl(target, overwrite=overwrite)} searches to {target}")
 

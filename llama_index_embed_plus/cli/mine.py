@@ -164,7 +164,8 @@ def audit_command(
     if not examples.is_file():
         raise InputError(f"{examples} is not a file: expected the examples that `mine` wrote")
     figures, picture = examples.with_suffix(".audit.json"), examples.with_suffix(".audit.png")
-    check_outputs(figures, new_sheet, picture if page else None, overwrite=overwrite)
+    read = [examples, qrels, queries, sheet]
+    check_outputs(figures, new_sheet, picture if page else None, overwrite=overwrite, inputs=read)
     judgements = None if qrels is None or queries is None else read_judgements(qrels, queries)
     stats = read_stats(examples)
     with ConsoleReporter().step(f"audit {examples}", None):

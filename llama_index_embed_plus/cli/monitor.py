@@ -75,7 +75,7 @@ def monitor_command(
     reference, current = recent_spans(days=days, reference_days=reference_days, until=_time(until))
     settings = MonitorSettings(alpha=alpha)
     figures, picture = _suffixed(out, ".json"), _suffixed(out, ".png")
-    check_outputs(figures, picture if page else None, overwrite=overwrite)
+    check_outputs(figures, picture if page else None, overwrite=overwrite, inputs=[log, canaries])
     frozen = None if canaries is None else read_canaries(canaries)
     with opened(collection, location, model, backend) as (source, encoder), open_log(log) as retrievals:
         challenger = None if candidate is None else open_encoder(candidate, backend=backend)
@@ -123,7 +123,7 @@ def freeze(
     backend: Backend = "auto",
 ) -> None:
     """Write down what queries find now, as what they have to find from now on."""
-    check_outputs(out, overwrite=overwrite)
+    check_outputs(out, overwrite=overwrite, inputs=[queries])
     texts = read_query_texts(queries)
     with opened(collection, location, model, backend) as (source, encoder):
         canaries = freeze_canaries(source, texts, encoder, k=k)

@@ -6,7 +6,7 @@ a command does with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,7 @@ from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import UsageError
-from qdrant_tools.files import require_writable
+from qdrant_tools.files import is_same_file, require_writable
 
 Location = Annotated[
     str,
@@ -42,17 +42,22 @@ DEFAULT_LOCATION = "embed-plus-data"
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
 
-def check_outputs(*paths: Path | None, overwrite: bool) -> None:
+def check_outputs(*paths: Path | None, overwrite: bool, inputs: Sequence[Path | None] = ()) -> None:
     """See that the files of these options can be written, before the work for them begins.
 
+    `inputs`: What the command reads, which it never replaces.
+
     Raises:
-        UsageError: one is there already, without `overwrite`; is no file; lies in no folder; or is named twice.
+        UsageError: one is there already, without `overwrite`; is no file, or one of `inputs`; lies in no folder; or is
+            named twice.
     """
     named = [path for path in paths if path is not None]
     for path in named:
         require_writable(path, overwrite=overwrite)
         if named.count(path) > 1:
             raise UsageError(f"{path} is to be written twice: give each option a file of its own")
+        if any(is_same_file(path, given) for given in inputs if given is not None):
+            raise UsageError(f"{path} is to be read and to be written: give what is written another name")
 
 
 @contextmanager

@@ -117,7 +117,7 @@ def tune_command(
     backend: Backend = "auto",
 ) -> None:
     """Measure recall and latency of index settings against exact search, and name the cheapest that finds enough."""
-    check_outputs(plot, overwrite=overwrite)
+    check_outputs(plot, overwrite=overwrite, inputs=[queries])
     grid = grid_of(hnsw_ef, m, quantization, oversampling)
     reporter = ConsoleReporter()
     with managed(location) as manager:

@@ -74,6 +74,9 @@ class Secret(str):
     def __deepcopy__(self, memo: object) -> Secret:
         return self
 
+    def __getstate__(self) -> None:
+        """Nothing: the state of a text with slots would hold the key."""
+
     def __reduce__(self) -> tuple[type[Secret], tuple[None]]:
         return Secret, (None,)
 

@@ -66,7 +66,15 @@ def open_to_read(path: Path, *, wait: float) -> sqlite3.Connection:
         # mode=ro leaves the files of the write-ahead log behind if it made them; mode=rw would empty a log that a
         # writer has left when it is closed
         db = _connected(path, "mode=ro" if pending else "mode=rw", wait)
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
+        if pending and getattr(error, "sqlite_errorcode", 0) & 0xFF in (
+            sqlite3.SQLITE_CANTOPEN,
+            sqlite3.SQLITE_READONLY,
+        ):
+            raise LogError(
+                f"its newest rows are in {path.name}-wal, and SQLite reads them only where it can write: copy both "
+                "files to such a folder"
+            ) from error
         if pending:
             raise
         # a folder or disk that cannot be written, and so nobody writes

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from qdrant_tools.errors import InputError, LogError, UsageError
-from qdrant_tools.files import read_rows, refuse_existing, write_rows
+from qdrant_tools.files import is_same_file, read_rows, refuse_existing, write_rows
 from qdrant_tools.log.pages import page_of
 from qdrant_tools.log.records import (
     Feedback,
@@ -137,10 +137,12 @@ class RetrievalLog:
 
         Raises:
             LogError: it cannot be written.
-            UsageError: it exists, and may not be replaced.
+            UsageError: it exists, and may not be replaced, or is this log.
         """
         if not overwrite:
             refuse_existing(path)
+        if is_same_file(path, self.path):
+            raise UsageError(f"{path} is the retrieval log itself: give the export another name")
         try:
             return write_rows(path, (search.as_row() for search in self.searches()), overwrite=overwrite)
         except UsageError as error:

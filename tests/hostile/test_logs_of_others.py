@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from logs import NOON, patched, root_of
@@ -71,3 +76,32 @@ def test_a_page_at_two_places_of_a_tree_is_found_when_it_comes_again(tmp_path, t
     path = with_pages_at_two_places(tmp_path / "log.sqlite", table)
     with RetrievalLog(path, read_only=True) as log, pytest.raises(LogError, match="seq 1: rows out of order"):
         list(log.searches())
+
+
+GUEST = """
+import os, sys
+from qdrant_tools.log import RetrievalLog
+from qdrant_tools.errors import LogError
+import encodings.idna
+if os.geteuid() == 0:
+    os.setuid(65534)  # nothing is forbidden to root
+try:
+    RetrievalLog(sys.argv[1], read_only=True)
+except LogError as error:
+    print(error)
+"""
+
+
+def test_newest_rows_that_only_a_writer_can_read_are_not_left_out(tmp_path):
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        with RetrievalLog(tmp_path / "log.sqlite") as log:
+            log.record("q", [], collection="", space="")
+            for ending in ("", "-wal"):  # as they are copied to a disk that is only read
+                shutil.copy(f"{log.path}{ending}", folder)
+        for file in folder.iterdir():
+            file.chmod(0o444)
+        folder.chmod(0o555)
+        done = subprocess.run([sys.executable, "-c", GUEST, folder / log.path.name], capture_output=True, text=True)
+        folder.chmod(0o755)
+        assert "its newest rows are in log.sqlite-wal" in done.stdout and len(list(folder.iterdir())) == 2, done

@@ -21,6 +21,7 @@ from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.files import written_whole
+from qdrant_tools.log import RetrievalLog
 from qdrant_tools.mining.false_negatives import audit, inert, read_sheet, write_sheet
 from qdrant_tools.mining.file import mine_to_jsonl, read_stats
 from qdrant_tools.monitor.canary import write_canaries
@@ -108,6 +109,36 @@ def test_no_device_and_no_folder_is_replaced(run, place, name):
 def test_two_options_cannot_write_one_file(run, place):
     code, _, err = run(*EVALUATE, "--plot", "mine", "--per-query", "mine")
     assert code == 2 and "twice" in err
+
+
+READ = {
+    "examples": [*AUDIT, "--write-sheet", "examples.jsonl"],
+    "a sheet": [*AUDIT, "--sheet", "queries.jsonl", "--write-sheet", "./queries.jsonl"],
+    "a run": [*EVALUATE, "--write-run", "run.trec"],
+    "the other run": [*EVALUATE, "--against", "run=linked.trec", "--write-run", "linked.trec"],
+    "queries": [*EVALUATE, "--per-query", "queries.jsonl"],
+    "judgements": [*EVALUATE, "--plot", "qrels.tsv"],
+    "a log": ["log", "export", "log.sqlite", "log.sqlite"],
+    "queries of canaries": [
+        *("canary", "freeze", "docs", "queries.jsonl", "queries.jsonl", "--location", "data", "--model", "no/such")
+    ],
+    "canaries": [*MONITOR, "--canaries", "queries.jsonl", "--out", "queries.jsonl.json"],
+}
+
+
+@pytest.mark.parametrize("args", READ.values(), ids=READ)
+def test_no_command_replaces_what_it_reads(run, place, args):
+    os.link(place / "run.trec", place / "linked.trec")
+    os.link(place / "queries.jsonl", place / "queries.jsonl.json")
+    before = {file.name: file.read_bytes() for file in place.iterdir() if file.is_file()}
+    code, out, err = run(*args, "--overwrite")
+    assert (code, out, len(err.splitlines())) == (2, "", 1) and "another name" in err, err
+    assert {file.name: file.read_bytes() for file in place.iterdir() if file.is_file()} == before
+
+
+def test_an_export_is_not_written_over_its_log(place):
+    with RetrievalLog(place / "log.sqlite") as log, pytest.raises(UsageError, match="the retrieval log itself"):
+        log.export_jsonl(place / "log.sqlite", overwrite=True)
 
 
 def test_writers_keep_what_is_there_if_told_so(tmp_path):

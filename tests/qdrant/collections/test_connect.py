@@ -88,6 +88,7 @@ def test_a_secret_is_given_by_its_method_alone():
         *(str(copy.copy(secret)), str(copy.deepcopy(options)), secret.encode().decode(), "".join(secret), secret[:]),
         *(repr(pickle.dumps(secret, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)),
         *(repr(pickle.dumps(options)), repr(getattr(secret, "__dict__", {})), io.StringIO(secret).getvalue()),
+        repr(secret.__getstate__()),
     ]  # fmt: skip
     assert [text for text in shown if "hunter2" in text] == []
     assert secret.reveal() == "hunter2" and type(secret.reveal()) is str
