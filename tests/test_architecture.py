@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -55,10 +56,15 @@ HEAVY = (
 )
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path) -> set[str]:
     """Every module name a file imports, wherever in the file the import stands."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -86,7 +92,7 @@ def test_qdrant_tools_knows_no_encoder_library(path):
 
 def test_no_module_imports_relatively():
     for path in SOURCES:
-        relative = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom) and n.level]
+        relative = [n for n in ast.walk(parsed(path)) if isinstance(n, ast.ImportFrom) and n.level]
         assert not relative, f"{path.relative_to(ROOT)} imports relatively: the rules above would not see it"
 
 
@@ -106,9 +112,7 @@ def test_importing_stays_light(statement):
 
 
 def test_every_module_opens_by_saying_what_it_does():
-    silent = [
-        path.relative_to(ROOT).as_posix() for path in SOURCES if not ast.get_docstring(ast.parse(path.read_text()))
-    ]
+    silent = [path.relative_to(ROOT).as_posix() for path in SOURCES if not ast.get_docstring(parsed(path))]
     assert silent == []
 
 
@@ -123,7 +127,7 @@ def test_only_the_door_of_the_command_line_prints():
     found = []
     for path in SOURCES:
         name = path.relative_to(ROOT).as_posix()
-        for node in ast.walk(ast.parse(path.read_text())) if name not in doors else ():
+        for node in ast.walk(parsed(path)) if name not in doors else ():
             if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in printing:
                 found.append(f"{name}:{node.lineno}")
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "sys":
@@ -138,7 +142,7 @@ def test_no_module_imports_itself_through_others():
     for path, name in names.items():
         pairs = [
             (node.module, alias.name)
-            for node in ast.parse(path.read_text()).body
+            for node in parsed(path).body
             if isinstance(node, ast.ImportFrom) and node.module
             for alias in node.names
         ]

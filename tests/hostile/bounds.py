@@ -17,7 +17,7 @@ from pathlib import Path
 
 MORE_BYTES = 100_000_000
 """What a refusal may take above the process that refuses at once."""
-PATIENCE = 60.0
+PATIENCE = 240.0
 """Seconds until a command counts as hung. A refusal takes less than one, and many times that on a busy machine."""
 
 
