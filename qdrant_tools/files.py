@@ -257,15 +257,17 @@ def refuse_link(path: str | Path, error: type[PlusError] = InputError) -> None:
         raise error(f"{path} is a link to {os.readlink(path)!r}, expected no link here: remove it")
 
 
-def open_private(path: Path) -> IO[str]:
+def open_private(path: Path, *, group: int = 0) -> IO[str]:
     """Open a file of our own to read and write, for its owner only; made if it is not there, never through a link.
+
+    `group` are the permissions that its group gets beside the owner.
 
     Raises:
         OSError: it cannot be opened, or is a link, a folder or a device.
     """
     # O_NONBLOCK: opening a pipe that nobody reads would wait for ever
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    descriptor = os.open(path, flags, 0o600)
+    descriptor = os.open(path, flags, 0o600 | group)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "no regular file", str(path))

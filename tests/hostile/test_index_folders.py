@@ -333,6 +333,23 @@ def test_new_folders_and_files_are_private_and_old_ones_keep_their_permissions(i
         assert {stat.S_IMODE(path.stat().st_mode) for path in own} == {0o600} and len(own) > 6
 
 
+def test_a_folder_that_its_group_may_write_to_hands_that_on(tmp_path):
+    root, before = tmp_path / "shared", os.umask(0o002)
+    try:
+        root.mkdir()
+        root.chmod(0o2770)
+        client = connect(root)
+        client.create_collection("docs", **CONFIG)
+        client.upsert("docs", [models.PointStruct(id=1, vector=[1.0, 1.0, 1.0, 1.0])])
+        client.close()
+    finally:
+        os.umask(before)
+    collection = folders.collection_of(root)
+    assert {stat.S_IMODE(folder.stat().st_mode) & 0o777 for folder in (collection.parent, collection)} == {0o770}
+    own = [path for path in (*root.iterdir(), *collection.iterdir()) if path.is_file()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in own} == {0o660} and len(own) > 6
+
+
 def test_a_location_may_be_given_by_a_link_to_it(index, tmp_path):
     (tmp_path / "current").symlink_to(index)
     opened(tmp_path / "current")

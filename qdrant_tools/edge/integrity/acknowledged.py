@@ -34,6 +34,7 @@ from qdrant_tools.edge.integrity.wal import (
     header_end,
     open_segments,
 )
+from qdrant_tools.edge.storage.files import group_of
 from qdrant_tools.errors import DamagedCollectionError, LocationError
 
 ACKNOWLEDGED_FILE = "progress.bin"
@@ -248,7 +249,7 @@ def id_bytes(point_id: int | str | uuid.UUID) -> bytes:
 def _open_own(path: Path) -> IO[bytes]:
     """Open a file of ours to change it; made if it is not there, never through a link."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    return open(os.open(path, flags, 0o600), "r+b")
+    return open(os.open(path, flags, 0o600 | group_of(path.parent)), "r+b")
 
 
 def _beginning(path: Path, size: int) -> bytes:

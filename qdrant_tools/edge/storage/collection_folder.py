@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from qdrant_tools.edge.storage.files import replace_file
+from qdrant_tools.edge.storage.files import make_folder, replace_file
 from qdrant_tools.edge.storage.manifest import FOLDER_NAME, Description
 from qdrant_tools.edge.storage.tree import COLLECTIONS_FOLDER, require_plain_tree
 from qdrant_tools.errors import LocationError
@@ -78,7 +78,7 @@ def create_folder(path: Path, description: Description) -> None:
     """Make a folder marked as being created. Raises `LocationError` and leaves nothing."""
     with os_errors(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.mkdir(mode=0o700)
+        make_folder(path)
     try:
         # the mark is durable before the first byte of the collection is written
         replace_file(path / Mark.CREATING.value, description.text())

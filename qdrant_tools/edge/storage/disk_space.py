@@ -25,7 +25,7 @@ import qdrant_edge as qe
 from qdrant_client.http import models
 
 from qdrant_tools.edge.convert.checks import VectorSchema, json_payload
-from qdrant_tools.edge.storage.files import content_bytes, content_size
+from qdrant_tools.edge.storage.files import content_bytes, content_size, group_of
 from qdrant_tools.errors import LocationError
 
 MEGABYTE = 1 << 20
@@ -234,8 +234,9 @@ class Reserve:
             return
         try:
             self._file.unlink(missing_ok=True)
+            group = group_of(self._file.parent)
             # a new file, never one that a link or another name leads to
-            with open(os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            with open(os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 | group), "wb") as file:
                 # real blocks: a hole would reserve nothing
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, size)

@@ -37,6 +37,21 @@ COPY_BYTES = 1 << 20
 LONGEST_PID = 20  # characters
 
 
+# -- permissions
+
+
+def group_of(folder: Path) -> int:
+    """The permissions that new files in `folder` give to its group: none, unless the group may write to the folder."""
+    mode = folder.stat().st_mode
+    return mode & 0o060 if mode & stat.S_IWGRP else 0
+
+
+def make_folder(path: Path, *, exist_ok: bool = False) -> None:
+    """Make a folder that only its owner can open, and its group if `path.parent` is a folder that it may write to."""
+    group = group_of(path.parent)
+    path.mkdir(mode=0o700 | (group | 0o010 if group else 0), exist_ok=exist_ok)
+
+
 # -- durable writes
 
 
@@ -44,7 +59,10 @@ def replace_file(path: Path, text: str) -> None:
     """Write `text` to `path` so that a crash leaves the old or the new content. Raises `LocationError`."""
     try:
         # a fixed name: the next write overwrites what a killed process left
+        group = 0 if path.exists() else group_of(path.parent)
         with written_whole(path, draft=path.with_name(path.name + ".new"), durable=True) as draft:
+            if group:
+                draft.chmod(0o600 | group)
             draft.write_text(text, encoding="utf-8")
     except OSError as error:
         raise LocationError(f"'{path}' cannot be written: {error.strerror}") from error
@@ -214,6 +232,6 @@ class FolderLock:
 
 def _open_lock_file(path: Path) -> IO[str]:
     try:
-        return open_private(path)
+        return open_private(path, group=group_of(path.parent))
     except OSError as error:
         raise LocationError(f"folder '{path.parent}' cannot be written ({error.strerror}): choose another") from error

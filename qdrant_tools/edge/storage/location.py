@@ -56,7 +56,7 @@ from qdrant_tools.edge.storage.collection_folder import (
     write_description,
 )
 from qdrant_tools.edge.storage.disk_space import RESERVE_FILE
-from qdrant_tools.edge.storage.files import LOCK_FILE, READERS_FOLDER
+from qdrant_tools.edge.storage.files import LOCK_FILE, READERS_FOLDER, make_folder
 from qdrant_tools.edge.storage.manifest import (
     FOLDER_NAME,
     MANIFEST_FILE,
@@ -91,7 +91,7 @@ class Location:
         manifest = Manifest.load(root)
         refuse_older_manifest(root, manifest, folders)
         with os_errors(root):
-            (root / COLLECTIONS_FOLDER).mkdir(mode=0o700, exist_ok=True)
+            make_folder(root / COLLECTIONS_FOLDER, exist_ok=True)
         location = cls(root, manifest)
         location._finish_changes(folders)
         location._remove_leftovers(folders)
