@@ -36,14 +36,16 @@ def files_of(folder: Path, *, error: type[PlusError] = InputError) -> list[Path]
     """
     files: list[Path] = []
     allowed = allowed_roots(folder)
-    for entry in _entries(folder, 0, error):
+    for count, entry in enumerate(_entries(folder, 0, error), start=1):
+        if count > MOST_FILES:
+            raise error(f"{str(folder)!r} holds more than {MOST_FILES:,} files and folders: this is no such folder")
+        if entry.is_dir(follow_symlinks=False):
+            continue
         if entry.is_symlink():
             require_inside(Path(entry.path), allowed, error)
         elif not entry.is_file(follow_symlinks=False):
             raise error(f"{entry.path} is no regular file, expected only files and folders in {str(folder)!r}")
         files.append(Path(entry.path))
-        if len(files) > MOST_FILES:
-            raise error(f"{str(folder)!r} holds more than {MOST_FILES:,} files: this is no such folder")
     return sorted(files)
 
 
@@ -96,7 +98,6 @@ def _entries(folder: Path, depth: int, error: type[PlusError]) -> Iterator[os.Di
         raise error(f"{folder} lies more than {DEEPEST_FOLDER} folders deep: make it flatter")
     with os.scandir(folder) as entries:
         for entry in entries:
+            yield entry
             if entry.is_dir(follow_symlinks=False):
                 yield from _entries(Path(entry.path), depth + 1, error)
-            else:
-                yield entry

@@ -12,6 +12,7 @@ know: whether the files fit together (see `config`), what a user trusts.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ _SETTINGS = re.compile(
     r"|config_sentence_transformers|sentence_[\w-]+_config)\.json"
 )
 """The files whose settings a library follows. LoRA's have rules of their own, see `lora`."""
+_OF_EVERY_MODEL = ("config.json", "modules.json", "adapter_config.json", "embed_plus.json")
 _LEADS_ELSEWHERE: Mapping[str, str] = {
     "quantization_config": "packed weights, which are not computed with here: save it in float16",
     **dict.fromkeys(("transformers_weights", "configuration_files"), "other files than those that are checked"),
@@ -88,6 +90,9 @@ def check_folder(folder: Path, *, trust_remote_code: bool = False) -> None:
         DamagedModelError: a link leads out, a file is damaged, or a config asks for more than its weights hold.
         NotSupportedError: a setting asks for what is not done here.
     """
+    # first of all: somebody who names a home folder should not wait until it has been walked through
+    if not any(map(os.path.lexists, (folder / name for name in _OF_EVERY_MODEL))):
+        raise DamagedModelError(f"{folder / 'config.json'} is missing; {str(folder)!r} is no complete model folder")
     files_of(folder, error=DamagedModelError)
     if trust_remote_code:
         return  # its own code may do anything

@@ -7,6 +7,7 @@ import stat
 
 import pytest
 
+from qdrant_tools import trees
 from qdrant_tools.errors import InputError, LocationError, UsageError
 from qdrant_tools.files import open_private, private_folder, write_text, written_whole
 from qdrant_tools.json_files import parse_json, read_json, read_text
@@ -96,6 +97,16 @@ def test_blobs_that_are_a_link_themselves_are_not_the_caches_own(tmp_path, outsi
     (snapshot / "config.json").symlink_to("../../blobs/secret.txt")
     with pytest.raises(InputError, match="outside its folder"):
         files_of(snapshot)
+
+
+def test_empty_folders_count_as_well(tmp_path, monkeypatch):
+    monkeypatch.setattr(trees, "MOST_FILES", 5)
+    for number in range(5):
+        (tmp_path / str(number)).mkdir()
+    assert files_of(tmp_path) == []
+    (tmp_path / "one more").mkdir()
+    with pytest.raises(InputError, match="more than 5 files and folders"):
+        files_of(tmp_path)
 
 
 def test_a_folder_without_end_is_refused(tmp_path):

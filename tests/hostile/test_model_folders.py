@@ -530,3 +530,11 @@ def test_a_name_that_is_no_path_is_no_model(name):
     with pytest.raises(PlusError) as refusal:
         resolve(name)
     assert len(str(refusal.value)) < 600
+
+
+def test_a_folder_that_is_no_model_is_refused_before_it_is_walked_through(tmp_path, outside):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "link").symlink_to(outside.secret)
+    # not the link, which would only be found by looking at everything
+    with pytest.raises(DamagedModelError, match=r"config\.json is missing"):
+        resolve(tmp_path / "home")
