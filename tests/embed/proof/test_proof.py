@@ -189,7 +189,7 @@ def test_without_passages_or_with_others_the_proof_is_refused(collection):
         InputError, match="none of the 1 passages that answer held-out queries is in the collection 'c'"
     ):
         prove(BASE, BASE, HeldOut((Query("a", "x"),), {"a": {"unknown": 1}}), collection=collection)
-    with pytest.raises(UsageError, match="margins of at least 0"):
+    with pytest.raises(UsageError, match="margin is -0.1, expected 0 or more"):
         ProofSettings(margin=-0.1)
 
 
