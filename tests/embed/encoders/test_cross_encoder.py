@@ -67,6 +67,9 @@ def test_models_that_are_no_judges_are_refused(model, tmp_path):
     with pytest.raises(ModelNotFoundError, match="no folder"):
         cross_encoder_judge(tmp_path / "nothing", threshold=0.5)
     (tmp_path / "empty").mkdir()
+    with pytest.raises(DamagedModelError, match=r"config\.json is missing"):
+        cross_encoder_judge(tmp_path / "empty", threshold=0.5)
+    (tmp_path / "empty" / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(DamagedModelError, match="holds no safetensors"):
         cross_encoder_judge(tmp_path / "empty", threshold=0.5)
     with pytest.raises(InputError, match="batch_size is 0"):
