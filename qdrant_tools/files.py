@@ -274,6 +274,35 @@ def open_private(path: Path, *, group: int = 0) -> IO[str]:
     return open(descriptor, "r+", encoding="utf-8")
 
 
+def create_private(path: Path, content: bytes) -> None:
+    """Put a new file there, whole and on the disk, for its owner only; one that is there, or comes first, stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        _write_new(draft, content)
+        try:
+            # unlike a rename, this never takes the place of what is there
+            os.link(draft, path)
+        except FileExistsError:
+            return
+        except OSError:
+            # a disk without hard links
+            with suppress(FileExistsError):
+                _write_new(path, content)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def private_folder(path: Path) -> None:
     """Make a folder that only its owner can open, unless it is there.
 

@@ -11,12 +11,10 @@ never forgets: delete the file to empty it. Does not know: encoders, LlamaIndex.
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 import threading
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -25,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama_index_embed_plus.errors import CacheError
-from qdrant_tools.files import private_folder, refuse_link
+from qdrant_tools.files import create_private, private_folder, refuse_link
 from qdrant_tools.json_files import open_regular
 
 Role = Literal["query", "passage"]
@@ -136,15 +134,7 @@ class VectorCache:
         """Put an empty cache there, whole, unless another process was quicker."""
         if not self.path.parent.exists():
             private_folder(self.path.parent)
-        draft = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.part")
-        try:
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(_empty_cache())
-            with suppress(FileExistsError):
-                # unlike a rename, this never takes the place of what is there
-                os.link(draft, self.path)
-        finally:
-            draft.unlink(missing_ok=True)
+        create_private(self.path, _empty_cache())
 
     def _prepare(self) -> None:
         """Recognise the file, which may be somebody else's."""

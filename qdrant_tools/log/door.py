@@ -16,11 +16,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-import uuid
 from pathlib import Path
 
 from qdrant_tools.errors import LogError
-from qdrant_tools.files import refuse_link
+from qdrant_tools.files import create_private, refuse_link
+from qdrant_tools.json_files import open_regular
 from qdrant_tools.log.schema import Schema, empty_log, migrate
 
 LARGEST_ROW = 1 << 24
@@ -39,7 +39,7 @@ def open_to_write(path: Path, *, wait: float) -> sqlite3.Connection:
     """
     _require_plain(path)
     if not os.path.lexists(path):
-        _create(path)
+        create_private(path, empty_log())
     elif path.is_file() and not path.stat().st_size:
         # made by `touch` or by `tempfile`
         path.write_bytes(empty_log())
@@ -149,10 +149,7 @@ def _require_log(path: Path) -> Schema:
 
 
 def _first_page(path: Path) -> bytes:
-    # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise LogError("it is no regular file")
+    with open_regular(path, LogError) as file:
         head = file.read(100)
         if head and (len(head) < 100 or not head.startswith(_MAGIC)):
             raise LogError("it is no SQLite database")
@@ -181,27 +178,3 @@ def _first_page_in_wal(path: Path) -> bytes | None:
             if frame[4:8] != b"\0\0\0\0":
                 committed = page
     return committed
-
-
-def _create(path: Path) -> None:
-    """Put an empty log there, whole, unless another process was quicker."""
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        _write_new(draft)
-        try:
-            # unlike a rename, this never takes the place of what is there
-            os.link(draft, path)
-        except FileExistsError:
-            return
-        except OSError:
-            # a disk without hard links
-            _write_new(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _write_new(path: Path) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(empty_log())
-        file.flush()
-        os.fsync(file.fileno())

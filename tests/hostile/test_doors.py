@@ -9,7 +9,7 @@ import pytest
 
 from qdrant_tools import trees
 from qdrant_tools.errors import InputError, LocationError, UsageError
-from qdrant_tools.files import open_private, private_folder, write_text, written_whole
+from qdrant_tools.files import create_private, open_private, private_folder, write_text, written_whole
 from qdrant_tools.json_files import parse_json, read_json, read_text
 from qdrant_tools.trees import DEEPEST_FOLDER, copy_tree, files_of
 
@@ -145,6 +145,25 @@ def test_without_overwrite_what_exists_stays(tmp_path, existing):
         write_text(path, "new", overwrite=False)
     assert not (tmp_path / "gone").exists()
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "a disk without"])
+def test_a_file_is_created_whole_for_its_owner_only_and_never_in_the_place_of_another(
+    tmp_path, outside, monkeypatch, links
+):
+    def refuse(*names):
+        raise FileExistsError if os.path.lexists(names[1]) else PermissionError
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    create_private(tmp_path / "new", b"content")
+    assert (tmp_path / "new").read_bytes() == b"content"
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
+    (tmp_path / "link").symlink_to(outside.secret)
+    for name in ("new", "link"):
+        create_private(tmp_path / name, b"other")
+    assert (tmp_path / "new").read_bytes() == b"content"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "new", "outside"]
 
 
 def test_a_lock_file_is_never_opened_through_a_link(tmp_path, outside):
