@@ -9,10 +9,10 @@ LOCK    = --quiet --universal --python-version 3.11 --generate-hashes --no-annot
 .PHONY: demo demo-full test test-server soak check format locks release clean
 
 demo: $(VENV)/.demo            ## the whole loop on the standard library's documentation
-	$(BIN)/embed-plus demo
+	$(BIN)/embed-plus demo --overwrite
 
 demo-full: $(VENV)/.demo       ## the same with a full fine-tune, a re-embedding and an alias switch
-	$(BIN)/embed-plus demo --full
+	$(BIN)/embed-plus demo --full --overwrite
 
 test: $(VENV)/.test            ## all tests, on every core
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
