@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from qdrant_tools.errors import InputError
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.records import Label
+from qdrant_tools.same import query_key
 
 __all__ = [
     "ClickModel",
@@ -45,7 +46,6 @@ __all__ = [
     "inverse_propensity",
     "last_click_over_skip_above",
     "long_dwell_as_positive",
-    "query_key",
     "rated",
     "shown",
     "unclicked_as_negative",
@@ -165,11 +165,6 @@ def aggregate(votes: Iterable[Label], *, minimum: int = 1, min_share: float = 0.
         if len(group) >= minimum and not 0 < weight < min_share:
             labels.append(Label(query, passage, weight, _evidence(group)))
     return labels
-
-
-def query_key(query: str) -> str:
-    """The query in lower case with single spaces: equal for two spellings of one query."""
-    return " ".join(query.casefold().split())
 
 
 def shown(search: LoggedSearch) -> list[str]:

@@ -1,0 +1,37 @@
+"""Rows as other tools write them -> rows of our own names, for `reading`.
+
+Guarantees: a row is recognised by its fields alone; what is recognised is read whole, or refused.
+Does not know: files, kinds, losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Fields = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format of rows. `reads` are the names that it understands; `rows` gives ours: one, several or none for each.
+
+    Our rows have the names of `reading`: `query`, `positives` and `negatives` (lists of `{"id", "text"}`), `weight`;
+    or `query`, `positive`, `negative_1` ... with `positive_score`, `negative_score_1` ...; or `query`, `passage` and
+    `label` for judged pairs.
+    """
+
+    name: str
+    reads: frozenset[str]
+    matches: Callable[[Fields], bool]
+    rows: Callable[[Fields], Iterator[Fields]]
+
+
+FORMATS: tuple[Format, ...] = ()
+"""The formats, in the order in which they are tried."""
+
+
+def format_of(fields: Fields) -> Format | None:
+    """Return the format of a row, None for rows of our own names."""
+    return next((form for form in FORMATS if form.matches(fields)), None)
