@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from llama_index_embed_plus.integrations.qa_dataset import from_qa_dataset
+from llama_index_embed_plus.training.data.formats import Format, format_of
 from llama_index_embed_plus.training.data.records import (
     Distilled,
     Kind,
@@ -148,15 +149,29 @@ class _Reader:
     def __init__(self, file: Path, kind: Kind | None, score_range: tuple[float, float] | None) -> None:
         self.file, self.kind, self.score_range = file, kind, score_range
         self.classes: dict[str, int] = {}
+        self.format: Format | None = None
+        self.is_first = True
 
     def read(self, rows: Iterator[Row]) -> TrainingData:
-        training_rows: list[Any] = [row.parse(self._row) for row in rows]
+        training_rows: list[Any] = [found for row in rows for found in row.parse(self._rows)]
         # the second half is for the type checker: the first row sets the kind
         if not training_rows or self.kind is None:
             raise InputError(f"{self.file} holds no rows")
         if self.kind == "nli":
             return _nli_examples(training_rows)
         return TrainingData(self.kind, tuple(training_rows))
+
+    def _rows(self, fields: Fields) -> list[TrainingRow | tuple[str, str, int]]:
+        """One row of the file: one of ours, or what its format makes of it."""
+        form = format_of(fields) if isinstance(fields, Mapping) else None
+        if self.is_first:
+            self.format, self.is_first = form, False
+        if form is not self.format:
+            names = [found.name if found else "rows of our own names" for found in (form, self.format)]
+            raise InputError(
+                f"is of the format {names[0]}, the first row is of {names[1]}: give each a file of its own"
+            )
+        return [self._row(fields)] if form is None else [self._row(ours) for ours in form.rows(fields)]
 
     def _row(self, fields: Fields) -> TrainingRow | tuple[str, str, int]:
         self.kind = self.kind or kind_of(fields)  # the first row decides for all
