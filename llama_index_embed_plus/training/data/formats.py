@@ -14,18 +14,30 @@ Fields = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What the caller asks for. passages: id -> text, for rows that hold ids. scores: whether a teacher's are read."""
+
+    passages: Mapping[str, str] | None = None
+    scores: bool = True
+
+
+@dataclass(frozen=True)
 class Format:
-    """One format of rows. `reads` are the names that it understands; `rows` gives ours: one, several or none for each.
+    """One format of rows. `rows` gives ours: one, several or none (left out) for each.
+
+    reads: the names that it understands. ignores: the names that it knows and leaves unread although they carry
+    meaning elsewhere; they are named at the end.
 
     Our rows have the names of `reading`: `query`, `positives` and `negatives` (lists of `{"id", "text"}`), `weight`;
     or `query`, `positive`, `negative_1` ... with `positive_score`, `negative_score_1` ...; or `query`, `passage` and
-    `label` for judged pairs.
+    `label` for judged pairs; or `sentence1`, `sentence2` and `label`.
     """
 
     name: str
     reads: frozenset[str]
     matches: Callable[[Fields], bool]
-    rows: Callable[[Fields], Iterator[Fields]]
+    rows: Callable[[Fields, Asked], Iterator[Fields]]
+    ignores: frozenset[str] = frozenset()
 
 
 FORMATS: tuple[Format, ...] = ()

@@ -27,8 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from llama_index_embed_plus.integrations.qa_dataset import from_qa_dataset
-from llama_index_embed_plus.training.data.formats import Format, format_of
+from llama_index_embed_plus.training.data.formats import Asked, Format, format_of
 from llama_index_embed_plus.training.data.records import (
     Distilled,
     Kind,
@@ -38,11 +37,11 @@ from llama_index_embed_plus.training.data.records import (
     TrainingRow,
     passage_of,
 )
+from llama_index_embed_plus.training.data.sources import rows_of
 from llama_index_embed_plus.training.limits import is_number
 from qdrant_tools.errors import InputError, UsageError, brief
-from qdrant_tools.files import Row, read_lines, read_rows
+from qdrant_tools.files import Row
 from qdrant_tools.files import listed as shortlist
-from qdrant_tools.json_files import parse_json, read_text
 from qdrant_tools.records import Example, ScoredText
 from qdrant_tools.validation import checked_text, number_in
 
@@ -50,7 +49,6 @@ Fields = Mapping[str, Any]
 
 LONGEST_TEXT = 1_000_000
 """Characters of one text: a tokenizer takes some hundred bytes for each of its tokens, before it cuts."""
-_MOST_VALUES = 1_000_000
 
 
 def value_of(fields: Fields, aliases: Sequence[str]) -> Any:
@@ -131,16 +129,7 @@ def read_training_data(
         raise UsageError(f"kind is {kind!r}, expected one of {', '.join(get_args(Kind))}")
     if score_range is not None and not (all(map(is_number, score_range)) and score_range[0] < score_range[1]):
         raise UsageError(f"score_range is {score_range}, expected the lowest and the highest score")
-    if file.suffix == ".json":
-        content = _json(file)
-        if isinstance(content, Mapping) and {"queries", "corpus", "relevant_docs"} <= content.keys():
-            return _qa(file, content)
-        rows = _listed(file, content)
-    elif file.suffix in _ROWS:
-        rows = _ROWS[file.suffix](file)
-    else:
-        raise UsageError(f"{file} ends in {file.suffix!r}, expected one of .json, {', '.join(_ROWS)}")
-    return _Reader(file, kind, score_range).read(rows)
+    return _Reader(file, kind, score_range).read(rows_of(file))
 
 
 class _Reader:
@@ -171,7 +160,7 @@ class _Reader:
             raise InputError(
                 f"is of the format {names[0]}, the first row is of {names[1]}: give each a file of its own"
             )
-        return [self._row(fields)] if form is None else [self._row(ours) for ours in form.rows(fields)]
+        return [self._row(fields)] if form is None else [self._row(ours) for ours in form.rows(fields, Asked())]
 
     def _row(self, fields: Fields) -> TrainingRow | tuple[str, str, int]:
         self.kind = self.kind or kind_of(fields)  # the first row decides for all
@@ -284,49 +273,3 @@ def _nli_examples(rows: Sequence[tuple[str, str, int]]) -> TrainingData:
     # a row that repeats another counts as left out
     used = sum(len(example.positives) + len(example.negatives) for example in examples)
     return TrainingData("nli", examples, left_out=len(rows) - used)
-
-
-def _qa(file: Path, content: Mapping[str, Any]) -> TrainingData:
-    try:
-        return TrainingData("examples", tuple(map(_checked, from_qa_dataset(content).examples())))
-    except InputError as error:
-        raise InputError(f"{file} is not an EmbeddingQAFinetuneDataset: {error}") from error
-
-
-def _cells(file: Path) -> Iterator[Row]:
-    """The rows of a table; an empty cell is a field that is not there."""
-    for row in read_rows(file):
-        yield replace(row, values={name: cell for name, cell in row.values.items() if cell != ""})
-
-
-def _texts(file: Path) -> Iterator[Row]:
-    return (Row({"text": line.strip()}, file, number) for number, line in read_lines(file))
-
-
-def _listed(file: Path, content: Any) -> Iterator[Row]:
-    if not isinstance(content, list):
-        raise InputError(f"{file} holds no list of rows and no EmbeddingQAFinetuneDataset")
-    # in a JSON list the number of the row stands for the line
-    return (Row(fields, file, number) for number, fields in enumerate(content, start=1))
-
-
-def _json(file: Path) -> Any:
-    try:
-        text = read_text(file)
-    except FileNotFoundError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from error
-    except InputError as error:
-        raise InputError(f"{error}; JSON is read at once, so larger data goes into .jsonl, a row per line") from error
-    # each value takes some hundred bytes, however short it is written
-    if text.count(",") + text.count("[") + text.count("{") > _MOST_VALUES:
-        raise InputError(f"{file} holds more than {_MOST_VALUES:,} values: write it as .jsonl, a row per line")
-    return parse_json(text, str(file))
-
-
-_ROWS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    ".jsonl": read_rows,
-    ".ndjson": read_rows,
-    ".csv": _cells,
-    ".tsv": _cells,
-    ".txt": _texts,
-}
