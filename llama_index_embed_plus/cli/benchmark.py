@@ -14,6 +14,7 @@ from llama_index_embed_plus.cli.console import ConsoleReporter, say
 from llama_index_embed_plus.cli.opened import DEFAULT_MODEL, Backend, Model
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
+from llama_index_embed_plus.evaluate.retrieval.identical import IdenticalIds
 from llama_index_embed_plus.evaluate.tasks.inputs import Role, needs_eval
 from llama_index_embed_plus.evaluate.tasks.layouts import Skipped, Task, find_tasks
 from llama_index_embed_plus.evaluate.tasks.run import TaskOptions, TaskResult, read_task, run_task
@@ -27,6 +28,7 @@ COUNTS = ("passages", "pairs", "test_texts", "texts", "candidates", "queries")
 """The first of these that a report has says how large the task is."""
 PROBLEMS = (
     *("unknown_queries", "unknown_passages", "without_relevant", "empty_passages"),
+    *("own_passages_ignored", "identical_ids_kept"),
     *("left_out", "skipped", "unseen", "unconverged", "beyond"),
 )
 """Counts that a reader must see when they are not 0."""
@@ -44,13 +46,20 @@ def benchmark(
     limit: Annotated[int | None, typer.Option(help="Only so many rows of each task: for a quick look.")] = None,
     role: Annotated[Role, typer.Option(help="The prompt for texts that are compared with their like.")] = "passage",
     titles: Annotated[bool, typer.Option(help="Embed passages with their titles.")] = True,
+    identical_ids: Annotated[
+        IdenticalIds,
+        typer.Option(
+            help="A passage with the id of the query: ignore it as BEIR does, keep it, or ignore it if its text is the "
+            "query's (auto)."
+        ),
+    ] = "auto",
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Also read what links in the folder point to outside of it.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per task.")] = False,
 ) -> None:
     """Run every task that a folder of data holds and print one figure for each."""
-    options = TaskOptions(limit, role, titles)
+    options = TaskOptions(limit, role, titles, identical_ids)
     tasks, skipped = _chosen(folder, split, set(task or ()), follow_links=follow_links)
     if any(each.kind != "retrieval" for each in tasks):
         needs_eval("the benchmark")

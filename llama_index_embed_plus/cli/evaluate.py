@@ -33,6 +33,7 @@ from llama_index_embed_plus.encoders.open import BackendName, open_encoder
 from llama_index_embed_plus.evaluate.retrieval.comparison import Comparison, QueryChange, compare
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors, embed_passages
 from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries, read_run, write_run, write_values
+from llama_index_embed_plus.evaluate.retrieval.identical import IdenticalIds
 from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, score_run
 from llama_index_embed_plus.evaluate.retrieval.retrieval import Mode, evaluate_retrieval
 from qdrant_tools.collections.manager import CollectionManager
@@ -69,6 +70,13 @@ def evaluate(
         ),
     ] = None,
     k: Annotated[list[int] | None, typer.Option("-k", help="Cutoff; may be repeated, the first decides. [10]")] = None,
+    identical_ids: Annotated[
+        IdenticalIds,
+        typer.Option(
+            help="A passage with the id of the query: ignore it as BEIR does, keep it, or ignore it if its text is the "
+            "query's (auto)."
+        ),
+    ] = "auto",
     seed: Annotated[int, typer.Option(help="Of the paired tests.")] = 0,
     show: Annotated[int, typer.Option(min=0, help="How many improved and worsened queries to list.")] = 5,
     run_file: Annotated[
@@ -98,7 +106,7 @@ def evaluate(
     with OpenedSystems() as opened:
         for each in systems:
             with ConsoleReporter().step(f"measure {each.title}", None):
-                reports.append(opened.measure(each, judged_queries, judgements, k or [10]))
+                reports.append(opened.measure(each, judged_queries, judgements, k or [10], identical_ids))
     comparison = compare(*reports, seed=seed) if len(reports) == 2 else None
     written = run_files
     for path, report in zip(run_files, reports):
@@ -279,7 +287,12 @@ class OpenedSystems:
         self._stack.close()
 
     def measure(
-        self, system: System, queries: Sequence[Query], qrels: Qrels, cutoffs: Sequence[int]
+        self,
+        system: System,
+        queries: Sequence[Query],
+        qrels: Qrels,
+        cutoffs: Sequence[int],
+        identical_ids: IdenticalIds,
     ) -> RetrievalReport:
         """Search, or read the run, and score.
 
@@ -288,10 +301,25 @@ class OpenedSystems:
         """
         if system.run is not None:
             # a run needs neither client nor encoder, so none is opened
-            return score_run(read_run(system.run), qrels, queries=queries, k=cutoffs, name=system.title)
+            return score_run(
+                read_run(system.run),
+                qrels,
+                queries=queries,
+                k=cutoffs,
+                name=system.title,
+                identical_ids=identical_ids,
+            )
         if system.passages is not None:
             vectors = self._passages(system.passages, system)
-            return evaluate_retrieval(vectors, queries, qrels, self._encoder(system), k=cutoffs, name=system.title)
+            return evaluate_retrieval(
+                vectors,
+                queries,
+                qrels,
+                self._encoder(system),
+                k=cutoffs,
+                name=system.title,
+                identical_ids=identical_ids,
+            )
         encoder = None if system.mode == "lexical" else self._encoder(system)
         # never None here, see `System.__post_init__`: `str` is for the type checker
         collection = self._manager(system.location).open(str(system.collection), encoder)
@@ -302,6 +330,7 @@ class OpenedSystems:
             encoder,
             k=cutoffs,
             name=system.title,
+            identical_ids=identical_ids,
             mode=system.mode,
             exact=system.exact,
             hnsw_ef=system.hnsw_ef,

@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from llama_index_embed_plus.evaluate.retrieval.identical import IdenticalIds, own_passages
 from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, score_run, texts_by_id
 from qdrant_tools.errors import InputError, brief, first_line
 from qdrant_tools.files import write_text
@@ -154,22 +155,34 @@ def evaluate_retriever(
     *,
     k: int | Sequence[int] = 10,
     name: str = "",
+    identical_ids: IdenticalIds = "auto",
 ) -> RetrievalReport:
     """Ask a LlamaIndex retriever every judged query and score its nodes by their ids, in the order it gives them.
 
     The retriever decides how many nodes it returns (`similarity_top_k`). A cutoff beyond that sees no more of them.
     Of several nodes with one id the first counts.
 
+    identical_ids: what becomes of a node that has the id of the query; see `IdenticalIds`.
     Raises:
         InputError: as in `score_run`.
     """
     run: dict[str, dict[str, float]] = {}
+    own: set[str] = set()
     for query in queries:
         if qrels.get(query.id):
-            ids = dict.fromkeys(hit.node.node_id for hit in retriever.retrieve(query.text))
+            hits = retriever.retrieve(query.text)
+            itself = {hit.node.node_id: _text_of(hit.node) for hit in hits if hit.node.node_id == query.id}
+            ignored = own_passages({query.id: query.text}, itself, qrels, identical_ids)
+            own |= ignored
+            ids = dict.fromkeys(hit.node.node_id for hit in hits if hit.node.node_id not in ignored)
             # by rank: a retriever's own scores may be distances, or missing
             run[query.id] = {node: 1.0 / rank for rank, node in enumerate(ids, start=1)}
-    return score_run(run, qrels, queries=queries, k=k, name=name)
+    return score_run(run, qrels, queries=queries, k=k, name=name, identical_ids="keep", ignored=own)
+
+
+def _text_of(node: Any) -> str | None:
+    text = getattr(node, "text", None)
+    return text if isinstance(text, str) else None
 
 
 def _mapping(value: Any, name: str) -> Mapping[str, Any]:

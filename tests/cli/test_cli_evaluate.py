@@ -188,7 +188,7 @@ def test_what_does_not_fit_together_is_counted_in_the_report(evaluate, tmp_path)
     counts = json.loads(evaluate("--json")[1])["systems"][0]["counts"]
     assert counts == {
         "queries": 23, "without_judgement": 1, "unknown_queries": 1, "unknown_passages": 1, "without_relevant": 1,
-        "without_results": 0,
+        "without_results": 0, "own_passages_ignored": 0, "identical_ids_kept": 0,
     }  # fmt: skip
     _, out, _ = evaluate()
     assert "  1 queries have no judgement and were left out" in out.splitlines()

@@ -7,7 +7,7 @@ orders them, and scores that differ by rounding alone are equal. Does not know: 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -29,7 +29,7 @@ class PassageVectors:
     """Passages to be searched: `ids`, and `vectors` (n, dimension) of any length above 0, compared by the cosine.
 
     Raises:
-        InputError: no passages, an id that occurs twice, or another number of ids than of vectors.
+        InputError: no passages, an id that occurs twice, or another number of ids, or of texts, than of vectors.
         VectorError: NaN or a row of zeros.
     """
 
@@ -37,7 +37,9 @@ class PassageVectors:
     vectors: Vectors
     space: str = ""
     """Of the encoder that made them, if it is known: another one is refused."""
-    _id_set: frozenset[str] = field(init=False, repr=False)
+    texts: Sequence[str] = field(default=(), repr=False)
+    """Of the passages, if they are known: they tell whether a query is itself a passage."""
+    _places: Mapping[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         matrix = np.asarray(self.vectors)
@@ -45,16 +47,23 @@ class PassageVectors:
             raise InputError(
                 f"{len(self.ids)} ids and vectors of shape {matrix.shape}: expected passages, (n, dimension)"
             )
-        id_set = frozenset(self.ids)
-        if len(id_set) != len(self.ids):
+        places = {name: place for place, name in enumerate(self.ids)}
+        if len(places) != len(self.ids):
             name, times = Counter(self.ids).most_common(1)[0]
             raise InputError(f"the passage id {brief(name)} occurs {times} times: every id names one passage")
+        if self.texts and len(self.texts) != len(self.ids):
+            raise InputError(f"{len(self.texts)} texts for {len(self.ids)} passages: expected one for each, or none")
         checked = checked_vectors(matrix, dimension=matrix.shape[1], count=len(self.ids), what="passage vectors")
         object.__setattr__(self, "vectors", checked)
-        object.__setattr__(self, "_id_set", id_set)
+        object.__setattr__(self, "_places", places)
 
     def __contains__(self, passage_id: str) -> bool:
-        return passage_id in self._id_set
+        return passage_id in self._places
+
+    def texts_of(self, ids: Iterable[str]) -> dict[str, str | None]:
+        """The texts of those ids that are passages here; None where they are not known."""
+        places = {name: self._places[name] for name in ids if name in self._places}
+        return {name: self.texts[place] if self.texts else None for name, place in places.items()}
 
     def search(self, query_ids: Sequence[str], queries: ArrayLike, *, k: int) -> Run:
         """The k passages with the largest cosine for every row of `queries` (m, dimension), best first.
@@ -94,11 +103,13 @@ class PassageVectors:
 def embed_passages(passages: Iterable[Passage], encoder: Encoder) -> PassageVectors:
     """Embed passages, `TEXTS_AT_ONCE` at a time, to be searched without a collection."""
     ids: list[str] = []
+    texts: list[str] = []
     parts: list[Vectors] = []
     remaining = iter(passages)
     while batch := list(islice(remaining, TEXTS_AT_ONCE)):
         ids.extend(passage.id for passage in batch)
+        texts.extend(passage.text for passage in batch)
         parts.append(np.asarray(encoder.encode_passages([passage.text for passage in batch]), np.float32))
     if not ids:
         raise InputError("no passages to search")
-    return PassageVectors(ids, np.concatenate(parts), encoder.space)
+    return PassageVectors(ids, np.concatenate(parts), encoder.space, texts)

@@ -5,10 +5,11 @@ Guarantees: every measured query is in every mean, with 0 where nothing was foun
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from llama_index_embed_plus.evaluate.retrieval.identical import IdenticalIds, is_relevant, own_passages, without_own
 from qdrant_tools.errors import InputError, brief
 from qdrant_tools.metrics import mean, measure
 from qdrant_tools.records import Qrels, Query, Run
@@ -33,6 +34,10 @@ class Coverage:
     """Measured queries whose judgements name no relevant passage: 0 in every metric of quality."""
     without_results: int = 0
     """Measured queries for which nothing was found: 0 in every metric."""
+    own_passages_ignored: int = 0
+    """Measured queries that are passages themselves: these were taken out of their results."""
+    identical_ids_kept: int = 0
+    """Measured queries that find a passage of their own id, which is not judged relevant and stays a result."""
 
     def notes(self) -> list[str]:
         """One line for every count that is not 0, for people."""
@@ -42,6 +47,8 @@ class Coverage:
             "unknown_passages": "judged passages are not among those that are searched and count as not found",
             "without_relevant": "queries have no relevant passage in the judgements and score 0",
             "without_results": "queries have no results and score 0",
+            "own_passages_ignored": "queries have the id of a passage, which was taken out of their results",
+            "identical_ids_kept": "queries find a passage of their own id, which stays (see identical_ids)",
         }
         return [f"{getattr(self, name)} {line}" for name, line in lines.items() if getattr(self, name)]
 
@@ -105,12 +112,17 @@ def score_run(
     k: int | Sequence[int] = 10,
     name: str = "",
     unknown_passages: int = 0,
+    identical_ids: IdenticalIds = "auto",
+    ignored: Collection[str] = (),
 ) -> RetrievalReport:
     """Score a run, whoever made it. A judged query that the run has nothing for scores 0.
 
     queries: what was asked; those without judgement and judgements of others are left out and counted. None:
         everything that is judged is measured.
     k: the cutoff, or several; the first is that of the headline.
+    identical_ids: `ignore` takes the passage that has its query's id out of the results; a run has no texts that could
+        tell whether it is the query itself, so that `auto` leaves it, and counts.
+    ignored: queries whose own passage was taken out already.
     Raises:
         InputError: no query has a judgement, a query id occurs twice, a score or grade is no number, k is below 1.
     """
@@ -121,7 +133,10 @@ def score_run(
     if not used:
         raise InputError(f"none of the {len(names)} queries has a judgement in the {len(qrels)} qrels: check the ids")
     # a query without results stays in the mean, or answering less would raise it
-    kept = {query: run.get(query, {}) for query in used}
+    kept: Run = {query: run.get(query, {}) for query in used}
+    found = {query: None for query, scores in kept.items() if query in scores}
+    own = own_passages(dict.fromkeys(used, ""), found, qrels, identical_ids)
+    kept = without_own(kept, own, k=None)
     return RetrievalReport(
         cutoffs,
         measure(used, kept, cutoffs=cutoffs),
@@ -133,6 +148,8 @@ def score_run(
             unknown_passages=unknown_passages,
             without_relevant=sum(all(grade < 1 for grade in grades.values()) for grades in used.values()),
             without_results=sum(not scores for scores in kept.values()),
+            own_passages_ignored=len(own.union(ignored).intersection(used)),
+            identical_ids_kept=sum(query in kept[query] and not is_relevant(qrels, query) for query in used),
         ),
         {query: texts[query] for query in used if query in texts},
         name,

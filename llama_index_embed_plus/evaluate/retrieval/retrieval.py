@@ -14,6 +14,7 @@ from typing import Literal, TypedDict, Unpack, get_args
 from qdrant_client import models
 
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
+from llama_index_embed_plus.evaluate.retrieval.identical import IdenticalIds, own_passages, without_own
 from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, score_run, texts_by_id
 from qdrant_tools.client.gateway import PointId
 from qdrant_tools.collections.collection import Collection
@@ -72,6 +73,7 @@ def evaluate_retrieval(
     *,
     k: int | Sequence[int] = 10,
     name: str = "",
+    identical_ids: IdenticalIds = "auto",
     **settings: Unpack[EvaluationArguments],
 ) -> RetrievalReport:
     """Search for every judged query and score what is found against `qrels`, as trec_eval does.
@@ -80,6 +82,8 @@ def evaluate_retrieval(
     encoder: makes the query vectors. None: that of the collection; the mode "lexical" needs none.
     k: the cutoff, or several; the first is that of the headline, the largest is how many passages are asked for.
     name: of the system, for tables and pictures.
+    identical_ids: what becomes of a passage that has the id of the query: by default a query that is itself a passage
+        does not find itself, as in BEIR and mteb; see `IdenticalIds`. The report counts both.
     settings: how a collection is searched, the fields of `SearchSettings`.
     Raises:
         InputError: no query has a judgement, a query is empty or occurs twice, a grade is no number, k is below 1.
@@ -98,15 +102,27 @@ def evaluate_retrieval(
     judged = [query for query in texts if qrels.get(query)]
     if not judged:
         raise InputError(f"none of the {len(texts)} queries has a judgement in the {len(qrels)} qrels: check the ids")
-    checked_queries([texts[query] for query in judged])
+    asked = {query: texts[query] for query in judged}
+    checked_queries(list(asked.values()))
+    own = own_passages(asked, _passages_called(corpus, judged), qrels, identical_ids)
+    deeper = depth + bool(own)  # what is taken out makes room for one more
     if isinstance(corpus, PassageVectors):
         if how != SearchSettings():
             raise UsageError(f"vectors are searched exactly, without {how}: give a collection")
-        run = _search_vectors(corpus, judged, [texts[query] for query in judged], encoder, k=depth)
+        run = _search_vectors(corpus, judged, list(asked.values()), encoder, k=deeper)
     else:
-        run = _search_collection(corpus, judged, [texts[query] for query in judged], encoder, how, depth)
+        run = _search_collection(corpus, judged, list(asked.values()), encoder, how, deeper)
     unknown = _unknown_passages(corpus, sorted({passage for query in judged for passage in qrels[query]}))
-    return score_run(run, qrels, queries=queries, k=k, name=name, unknown_passages=unknown)
+    return score_run(
+        without_own(run, own, k=depth),
+        qrels,
+        queries=queries,
+        k=k,
+        name=name,
+        unknown_passages=unknown,
+        identical_ids="keep",
+        ignored=own,
+    )
 
 
 def overlap(approximate: RetrievalReport, exact: RetrievalReport) -> float:
@@ -210,6 +226,14 @@ def _search_vectors(
             f"the passages are vectors of {passages.space!r}, this encoder makes {encoder.space!r}: embed them with it"
         )
     return passages.search(names, encoder.encode_queries(texts), k=k) if names else {}
+
+
+def _passages_called(corpus: Collection | PassageVectors, ids: Sequence[str]) -> dict[str, str | None]:
+    """The texts of the passages that have these ids."""
+    if isinstance(corpus, PassageVectors):
+        return corpus.texts_of(ids)
+    blocks = (ids[start : start + PASSAGES_AT_ONCE] for start in range(0, len(ids), PASSAGES_AT_ONCE))
+    return {name: passage.text for block in blocks for name, passage in fetch(corpus, block).items()}
 
 
 def _unknown_passages(corpus: Collection | PassageVectors, judged: Sequence[str]) -> int:

@@ -14,11 +14,15 @@ from pathlib import Path
 
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
 from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries
+from llama_index_embed_plus.evaluate.retrieval.identical import IdenticalIds, is_relevant, own_passages, without_own
 from llama_index_embed_plus.evaluate.tasks.inputs import embed
 from qdrant_tools.errors import InputError, brief
 from qdrant_tools.files import Row, read_rows
 from qdrant_tools.metrics import mean, ndcg, recall, reciprocal_rank
 from qdrant_tools.records import Encoder
+
+DEPTH = 100
+"""Passages that are looked at for each query."""
 
 
 @dataclass(frozen=True)
@@ -100,24 +104,39 @@ class ExactReport:
     unknown_passages: int
     without_relevant: int
     empty_passages: int
+    own_passages_ignored: int = 0
+    """Queries that are passages themselves: these were taken out of their results."""
+    identical_ids_kept: int = 0
+    """Queries that find a passage of their own id, which is not judged relevant and stays a result."""
 
 
-def exact_retrieval(encoder: Encoder, data: RetrievalSet) -> ExactReport:
-    """Embed everything, search exactly, and score as trec_eval does."""
+def exact_retrieval(encoder: Encoder, data: RetrievalSet, *, identical_ids: IdenticalIds = "auto") -> ExactReport:
+    """Embed everything, search exactly, and score as trec_eval does.
+
+    identical_ids: what becomes of a passage that has the id of the query; see `IdenticalIds`.
+    """
+    own = own_passages(data.queries, _named_alike(data), data.qrels, identical_ids)
     passages = embed(encoder, list(data.passages.values()), what="passages")
     queries = embed(encoder, list(data.queries.values()), role="query", what="queries")
-    run = PassageVectors(list(data.passages), passages).search(list(data.queries), queries, k=100)
+    run = PassageVectors(list(data.passages), passages).search(list(data.queries), queries, k=DEPTH + bool(own))
+    run = without_own(run, own, k=DEPTH)
     return ExactReport(
         mean(ndcg(data.qrels, run, k=10)),
         mean(reciprocal_rank(data.qrels, run, k=10)),
-        mean(recall(data.qrels, run, k=100)),
+        mean(recall(data.qrels, run, k=DEPTH)),
         len(data.queries),
         len(data.passages),
         data.unknown_queries,
         data.unknown_passages,
         data.without_relevant,
         data.empty_passages,
+        len(own),
+        sum(query in run[query] and not is_relevant(data.qrels, query) for query in data.queries),
     )
+
+
+def _named_alike(data: RetrievalSet) -> dict[str, str | None]:
+    return {name: data.passages[name] for name in data.queries if name in data.passages}
 
 
 def _corpus(path: Path, *, titles: bool) -> dict[str, str]:

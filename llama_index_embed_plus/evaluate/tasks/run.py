@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
+from llama_index_embed_plus.evaluate.retrieval.identical import IdenticalIds
 from llama_index_embed_plus.evaluate.tasks.inputs import Label, Role
 from llama_index_embed_plus.evaluate.tasks.labels import classification, clustering
 from llama_index_embed_plus.evaluate.tasks.layouts import Task, pair_columns, query_column
@@ -64,10 +65,16 @@ class TaskOptions:
     """The prompt for texts that are compared with their like; see `inputs.Role`."""
     titles: bool = True
     """Whether a passage is embedded with its title."""
+    identical_ids: IdenticalIds = "auto"
+    """What becomes of a passage that has the id of the query."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 2:
             raise UsageError(f"limit is {self.limit}, expected at least 2")
+        if self.identical_ids not in get_args(IdenticalIds):
+            raise UsageError(
+                f"identical_ids is {self.identical_ids!r}, expected one of {', '.join(get_args(IdenticalIds))}"
+            )
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,8 @@ def run_task(task: Task, loaded: LoadedTask, encoder: Encoder) -> TaskResult:
 
 def _read_retrieval(task: Task, options: TaskOptions) -> Measure:
     data = read_retrieval(task.file, titles=options.titles)
-    return partial(exact_retrieval, data=data if options.limit is None else first_of(data, options.limit))
+    chosen = data if options.limit is None else first_of(data, options.limit)
+    return partial(exact_retrieval, data=chosen, identical_ids=options.identical_ids)
 
 
 def _read_similarity(task: Task, options: TaskOptions) -> Measure:
