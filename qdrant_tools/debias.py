@@ -148,7 +148,7 @@ def rated(searches: Iterable[LoggedSearch], *, top: float = 1.0, relevant_from: 
 def aggregate(votes: Iterable[Label], *, minimum: int = 1, min_share: float = 0.0) -> list[Label]:
     """Merge the votes of repeated queries into one label per (query, passage).
 
-    Queries that differ in case or white space are one; the first spelling stays. The weight is the mean of the votes.
+    Spellings of one query (`same.query_key`) are one; the first stays. The weight is the mean of the votes.
     Pairs with fewer than `minimum` votes give no label. Pairs whose mean is above 0 but below `min_share` give none
     either, since the users disagree. `evidence` says which votes: "click x3, no click x1".
     """

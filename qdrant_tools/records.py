@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_tools.errors import InputError, brief
+from qdrant_tools.same import query_key
 
 __all__ = [
     "Encoder",
@@ -210,21 +211,22 @@ class HeldOut:
 
     @classmethod
     def of_examples(cls, examples: Sequence[Example], *, passages: Iterable[Passage] = ()) -> HeldOut:
-        """Hold examples out: their positives are the answers. Equal queries become one with the answers of all.
+        """Hold examples out: their positives are the answers. Spellings of one query (`same.query_key`) become one with
+        the answers of all.
 
         `passages` are searched beside the positives of the examples. With none at all, give a collection instead.
         """
-        ids: dict[str, str] = {}
+        queries: dict[str, Query] = {}
         qrels: dict[str, dict[str, int]] = {}
         for example in examples:
-            query_id = ids.setdefault(example.query, f"heldout-{len(ids)}")
-            qrels.setdefault(query_id, {}).update({positive.id: 1 for positive in example.positives})
+            query = queries.setdefault(query_key(example.query), Query(f"heldout-{len(queries)}", example.query))
+            qrels.setdefault(query.id, {}).update({positive.id: 1 for positive in example.positives})
         corpus = {passage.id: passage for passage in passages}
         if corpus:
             for example in examples:
                 # a passage that was given keeps its own text and metadata
                 corpus.update({p.id: Passage(p.id, p.text) for p in example.positives if p.id not in corpus})
-        return cls(tuple(Query(query_id, text) for text, query_id in ids.items()), qrels, tuple(corpus.values()))
+        return cls(tuple(queries.values()), qrels, tuple(corpus.values()))
 
 
 def _text(row: Mapping[str, Any], key: str) -> str:

@@ -1,42 +1,83 @@
 """Two spellings -> whether they are the same query, or the same id.
 
-`query_key` is the one definition of "the same query": labels, mining, splits, the search for leaks and the removal of
-repetitions all compare these keys. Spelling in Unicode (NFKC), case, characters nobody sees (soft hyphens, zero width
-spaces), white space and punctuation at the edges make no difference. Punctuation inside, and signs that name things
-("C++", "C#", ".NET"), do. `id_key` does less: an id is the name of something, so only composed and decomposed
-characters are one (macOS writes file names decomposed).
+`query_key` is the one definition of "the same query" and "the same text": labels, mining, splits, batches, the search
+for leaks and the removal of repetitions all compare these keys. Spelling in Unicode (NFKC), case, characters nobody
+sees (soft hyphens, zero width spaces), the shape of quotation marks and dashes, white space, and punctuation at the
+edges of words make no difference. Punctuation inside a word, and signs that name things ("C++", "C#", ".NET"), do.
+`id_key` does less: an id is the name of something, so only composed and decomposed characters are one (macOS writes
+file names decomposed).
 
-Guarantees: a key of a key is itself; the texts themselves are never changed. Does not know: words, languages.
+Guarantees: a key of a key is itself; a redacted query is no typed one; the texts themselves are never changed; time
+grows with the length of a text, whatever is in it. Does not know: words, languages.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from functools import cache
 
 import regex
 
 __all__ = ["folded", "id_key", "query_key", "unlike_spelling"]
 
-# what closes or opens a sentence in any script; not the signs of names: + # @ % / .NET
-_CLOSING = r"\p{Sentence_Terminal}\p{Terminal_Punctuation}\p{Quotation_Mark}\u2026\s"
-_OPENING = r"\u00a1\u00bf\p{Quotation_Mark}\s"
-_EDGES = regex.compile(rf"^[{_OPENING}]+|[{_CLOSING}]+$")
+# signs of names are none of these: + # @ % / and the dot of .NET
+_CLOSING = r"[\p{Sentence_Terminal}\p{Terminal_Punctuation}\p{Quotation_Mark}]"
+_ASCII_CLOSING, _ASCII_OPENING = "!\"',.:;?", "\"'"
 _UNSEEN = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
+# what `log.records` puts in the place of a query
+_REDACTED = regex.compile(r"redacted:(?:[0-9a-f]{32})?")
+_SHAPES = str.maketrans(
+    dict.fromkeys("\u2018\u2019\u201a\u201b\u02bc\u2039\u203a", "'")
+    | dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb", '"')
+    | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-")
+)
 
 
 def folded(text: str) -> str:
     """The text without differences of case and of spelling in Unicode: NFKC_Casefold, and Turkish dotted I is i."""
-    # twice: case folding may give forms that NFKC changes again
-    lower = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    seen: str = _UNSEEN.sub("", lower.replace("i\u0307", "i"))
-    return seen
+    if text.isascii():
+        return text.lower()
+    # what one step takes out can let the next one compose: i with dot and acute, a soft hyphen before an accent
+    before = ""
+    while text != before:
+        before = text
+        text = unicodedata.normalize("NFKC", _UNSEEN.sub("", text)).casefold()
+        text = unicodedata.normalize("NFKC", text.replace("i\u0307", "i"))
+    return text
 
 
 def query_key(query: str) -> str:
     """Equal for two spellings of one query. A query of nothing but punctuation keeps it, so that "??" is not "!!"."""
-    spaced = " ".join(folded(query).split())
-    return _EDGES.sub("", spaced) or spaced
+    if query.startswith("redacted:") and _REDACTED.fullmatch(query):
+        return f"\0{query.rstrip(':')}"  # the NUL keeps it apart from what was typed
+    if query.isascii():
+        return _without_edges(query.lower().split(), _ASCII_CLOSING, _ASCII_OPENING)
+    closing, opening = _punctuation()
+    return _without_edges(folded(query).translate(_SHAPES).split(), closing, opening)
+
+
+def _without_edges(words: list[str], closing: str, opening: str) -> str:
+    """The words without what closes or opens them; those of punctuation alone stay, but not around the others."""
+    bare = [
+        word if word.isalnum() else (stem.lstrip(opening) or stem)
+        for word in words
+        for stem in (word.rstrip(closing) or word,)
+    ]
+    start, end = 0, len(bare)
+    while end and not bare[end - 1].strip(closing):
+        end -= 1
+    while start < end and not bare[start].strip(opening):
+        start += 1
+    return " ".join(bare[start:end] or words)
+
+
+@cache
+def _punctuation() -> tuple[str, str]:
+    """What closes and what opens a sentence or a quotation, in any script: all of it is below the third plane."""
+    characters = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x20000))))
+    opening = regex.findall(r"[\u00a1\u00bf\p{Quotation_Mark}]", characters)
+    return "".join(regex.findall(_CLOSING, characters)), "".join(opening)
 
 
 def id_key(name: str) -> str:

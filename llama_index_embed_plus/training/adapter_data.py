@@ -17,6 +17,7 @@ from llama_index_embed_plus.errors import TrainingError
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import sample_vectors
 from qdrant_tools.records import Encoder, Example, Vectors
+from qdrant_tools.same import query_key
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,7 @@ class Pairs:
 
     queries: (n, dimension) vectors; stored: (m, dimension) vectors.
     query, positive, weight: (rows,) index into queries, index into stored, how much the row counts.
-    group: per query, the number of its text: equal texts are one group.
+    group: per query, the number of its key (`same.query_key`): spellings of one query are one group.
     known: per group, the stored positives; mined: per query, the stored mined negatives.
     """
 
@@ -55,7 +56,7 @@ def read_pairs(collection: Collection, examples: Sequence[Example], encoder: Enc
             f"{len(usable)} of {len(examples)} examples have a positive that collection {collection.name!r} holds "
             "(and a weight above 0), expected at least 2: index the positives, or check that the ids are passage ids"
         )
-    texts = [" ".join(example.query.split()).casefold() for example in usable]
+    texts = [query_key(example.query) for example in usable]
     if len(set(texts)) < 2:
         raise TrainingError(
             f"all {len(usable)} queries are {usable[0].query[:60]!r}: an adapter needs different queries to learn from"

@@ -23,6 +23,7 @@ from qdrant_tools.files import errors_of_writing, read_rows, written_whole
 from qdrant_tools.mining.miner import RULES, MiningStats
 from qdrant_tools.mining.rules import Judge
 from qdrant_tools.records import Example, Label, ScoredText
+from qdrant_tools.same import id_key, query_key
 from qdrant_tools.statistics import wilson
 
 JUDGED_AT_ONCE = 256
@@ -84,7 +85,11 @@ def audit(
     not, and pairs without a label are not counted. `judge` scores every negative. `sheet` is a file that
     `write_sheet` made and a person filled in. `stats` are those of the run that mined the examples.
     """
-    judged = {} if judgements is None else {(label.query, label.passage_id): label.weight > 0 for label in judgements}
+    judged: dict[tuple[str, str], bool] = {}
+    for label in judgements or ():
+        pair = query_key(label.query), id_key(label.passage_id)
+        # of two judgements under two spellings the one that finds an answer holds, as in `positives_by_query`
+        judged[pair] = judged.get(pair, False) or label.weight > 0
     per_example: Counter[int] = Counter()
     queries: set[bytes] = set()
     passages: set[bytes] = set()
@@ -95,10 +100,12 @@ def audit(
         for example in batch:
             per_example[len(example.negatives)] += 1
             # digests, so that memory does not grow with the texts
-            queries.add(_digest(example.query))
+            queries.add(_digest(query_key(example.query)))
             passages.update(_digest(negative.id) for negative in example.negatives)
         pairs = [(example.query, negative) for example in batch for negative in example.negatives]
-        by_judgements.update(judged[query, negative.id] for query, negative in pairs if (query, negative.id) in judged)
+        if judged:
+            keys = ((query_key(query), id_key(negative.id)) for query, negative in pairs)
+            by_judgements.update(judged[key] for key in keys if key in judged)
         if judge is not None:
             by_judge.update(judge.verdicts([(query, negative.text) for query, negative in pairs]))
     negatives = sum(number * count for number, count in per_example.items())

@@ -1,8 +1,9 @@
 """Labels and a collection -> training examples with hard negatives, from the vectors that are already stored.
 
 For every labelled query the nearest passages are taken from the collection. What is or may be an answer is taken out
-again: known positives, copies of them, other parts of their documents, and what scores too close to them
-(positive-aware mining, Moreira et al., "NV-Retriever", 2024). Negatives are sampled from the rest.
+again: known positives, copies of them, what says the same as one of them or as the query, other parts of their
+documents, and what scores too close to them (positive-aware mining, Moreira et al., "NV-Retriever", 2024). Negatives
+are sampled from the rest.
 
 Guarantees: nothing is embedded but the queries; memory is O(batch x depth), whatever the size of the collection; the
 same seed gives the same examples, in whatever order the queries come; a query with too few candidates gets fewer
@@ -31,6 +32,7 @@ from qdrant_tools.log.records import is_redacted
 from qdrant_tools.mining.candidates import document_of, find_candidates
 from qdrant_tools.mining.rules import Candidates, Judge, MiningSettings, Positives, eligible, is_copy, sampling_order
 from qdrant_tools.records import Encoder, Example, Label, Progress, ScoredText, Vectors
+from qdrant_tools.same import query_key
 from qdrant_tools.validation import brief, checked_number, checked_unit_vectors
 
 PREFETCHED_BATCHES = 2
@@ -38,7 +40,15 @@ PREFETCHED_BATCHES = 2
 
 BINS_PER_UNIT = 50
 """Histogram bins of scores are 0.02 wide."""
-RULES = ("known_positive", "skipped", "same_document", "close_to_positive", "near_duplicate", "judged_relevant")
+RULES = (
+    "known_positive",
+    "skipped",
+    "same_document",
+    "close_to_positive",
+    "near_duplicate",
+    "same_text",
+    "judged_relevant",
+)
 """Rules that remove candidates, in their order."""
 OTHER_LOSSES = ("unknown_positive", "without_text", "redacted", "no_positive", "too_few", "below_minimum")
 SCORES = ("positives", "candidates", "negatives")
@@ -93,7 +103,8 @@ class MiningResult:
     """The examples, in the order in which the queries first occur in the labels, and what was left out.
 
     `discarded` holds the counts that are not 0. Candidates: `known_positive`, `skipped`, `same_document`,
-    `close_to_positive`; of those sampled: `without_text`, `near_duplicate`, `judged_relevant`. Labels:
+    `close_to_positive`; of those sampled: `without_text`, `near_duplicate`, `same_text` (as that of a positive or of
+    the query), `judged_relevant`. Labels:
     `unknown_positive`, whose passage is not in the collection or has no text. Queries, which give no example:
     `redacted`, and `no_positive`, left without any. Examples: `too_few`, with fewer negatives than asked for, and
     `below_minimum`, left out for that. `stats` has all counts.
@@ -126,7 +137,8 @@ def mine(
 def positives_by_query(labels: Iterable[Label]) -> dict[str, dict[str, float]]:
     """Query -> positive passage -> its largest weight, in the order of the labels.
 
-    A pair that any label calls relevant is a positive: the worse mistake is to train against an answer.
+    A pair that any label calls relevant is a positive: the worse mistake is to train against an answer. Spellings of
+    one query (`same.query_key`) have their positives together, under the first of them that has any.
 
     Raises:
         InputError: something is no `Label`, or its weight is no finite number.
@@ -134,12 +146,14 @@ def positives_by_query(labels: Iterable[Label]) -> dict[str, dict[str, float]]:
     if not isinstance(labels, Iterable):
         raise InputError(f"labels are {brief(labels)}, expected several Label")
     positives: dict[str, dict[str, float]] = {}
+    spelling: dict[str, str] = {}
     for label in labels:
         if not isinstance(label, Label):
             raise InputError(f"a label is {brief(label)}, expected a Label")
         checked_number(f"the weight of the label for {brief(label.query)}", label.weight)
         if label.weight > 0:
-            weights = positives.setdefault(label.query, {})
+            query = spelling.setdefault(query_key(label.query), label.query)
+            weights = positives.setdefault(query, {})
             weights[label.passage_id] = max(label.weight, weights.get(label.passage_id, 0.0))
     return positives
 
@@ -149,7 +163,8 @@ class MinedQuery:
     """A query, its positives, and the candidates that may be sampled as its negatives, in sampling order.
 
     `positive_scores` are those of `positives`. With `several="each"` a query gives one of these per positive;
-    `positive_vectors` (n, dimension) and `positive_points` are always those of all positives of the query.
+    `positive_vectors` (n, dimension) and `positive_points` are always those of all positives of the query, and
+    `answers` are the keys of their texts and of the query.
     """
 
     query: str
@@ -158,6 +173,7 @@ class MinedQuery:
     positive_scores: Sequence[float]
     positive_vectors: Vectors
     positive_points: frozenset[str | int]
+    answers: frozenset[str]
     candidates: Candidates
     order: list[int]
 
@@ -292,6 +308,7 @@ class Miner:
         vectors = np.stack([passage.vector for passage in passages if passage.vector is not None])
         scores = vectors @ vector
         known = Positives([passage.point_id for passage in passages], scores)
+        answers = frozenset(map(query_key, (query, *(passage.text for passage in passages))))
         documents = [document_of(passage.metadata, self.settings) for passage in passages]
         indices = list(range(len(passages)))
         for group in [[index] for index in indices] if self.settings.several == "each" else [indices]:
@@ -307,6 +324,7 @@ class Miner:
                 positive_scores=scores[group].tolist(),
                 positive_vectors=vectors,
                 positive_points=frozenset(known.points),
+                answers=answers,
                 candidates=candidates,
                 order=sampling_order(candidates, remaining, self.settings, query),
             )
@@ -336,7 +354,7 @@ class Miner:
     def _without_copies(
         self, mined: Sequence[MinedQuery], turn: Sequence[tuple[int, int]]
     ) -> list[tuple[int, int, StoredPassage]]:
-        """The sampled candidates (query, index) with their passages, without copies of a positive of the query."""
+        """The sampled candidates (query, index) with their passages, without what says the same as a positive."""
         similarity = self.settings.duplicate_similarity
         points = [(row, index, mined[row].candidates.points[index]) for row, index in turn]
         # by id: scores of compressed vectors can hide a known positive from `eligible`
@@ -347,15 +365,17 @@ class Miner:
         found = [(row, index, stored.get(point)) for row, index, point in unknown]
         with_text = [(row, index, passage) for row, index, passage in found if passage and passage.text]
         self.stats.counts["without_text"] += len(unknown) - len(with_text)
-        if similarity is None:
-            return with_text
-        distinct_texts = [
-            (row, index, passage)
-            for row, index, passage in with_text
-            if passage.vector is not None and not is_copy(passage.vector, mined[row].positive_vectors, similarity)
-        ]
-        self.stats.counts["near_duplicate"] += len(with_text) - len(distinct_texts)
-        return distinct_texts
+        others = with_text
+        if similarity is not None:
+            others = [
+                (row, index, passage)
+                for row, index, passage in with_text
+                if passage.vector is not None and not is_copy(passage.vector, mined[row].positive_vectors, similarity)
+            ]
+        self.stats.counts["near_duplicate"] += len(with_text) - len(others)
+        safe = [entry for entry in others if query_key(entry[2].text) not in mined[entry[0]].answers]
+        self.stats.counts["same_text"] += len(others) - len(safe)
+        return safe
 
     def _relevant(self, mined: Sequence[MinedQuery], passages: Sequence[tuple[int, int, StoredPassage]]) -> list[bool]:
         if self.judge is None:

@@ -13,6 +13,7 @@ from typing import Literal
 from qdrant_tools.errors import UsageError
 from qdrant_tools.mining.miner import MiningResult
 from qdrant_tools.records import Example, ScoredText
+from qdrant_tools.same import query_key
 
 Kind = Literal["examples", "pairs", "triplets", "nli", "scored pairs", "distillation", "labelled texts", "texts"]
 """What a file holds. The first four become examples: a query, its positives, its negatives."""
@@ -92,11 +93,16 @@ class TrainingData:
         return replace(self, rows=kept, left_out=self.left_out + len(self.rows) - len(kept))
 
     def positives_by_query(self) -> dict[str, list[str]]:
-        """Query -> the texts of all its positives, for `batches.batch_sampler`; {} if the rows have no queries."""
+        """Query -> the texts of all its positives, for `batches.batch_sampler`; {} if the rows have no queries.
+
+        Spellings of one query (`same.query_key`) are under the first of them.
+        """
         positives: dict[str, list[str]] = {}
+        spelling: dict[str, str] = {}
         for row in self.rows:
             if isinstance(row, Example):
-                positives.setdefault(row.query, []).extend(positive.text for positive in row.positives)
+                query = spelling.setdefault(query_key(row.query), row.query)
+                positives.setdefault(query, []).extend(positive.text for positive in row.positives)
         return positives
 
     def passage_ids(self) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Queries or training examples -> train, dev and test; and a refusal when held-out queries have leaked into train.
 
-Near-duplicates stay together. Two questions are the same if their words are (case, punctuation, spelling in Unicode and
-spaces aside), if an encoder puts their vectors at least as close as a threshold, or if they share a positive (unless
-`by_passage` is off). Sameness is passed on: a group is a connected component (union-find, Tarjan 1975), so that no
-member of one group is the same as a member of another. A leak is the same thing across the border; see `find_leaks`.
+Near-duplicates stay together. Two questions are the same if `same.query_key` says so, if an encoder puts their vectors
+at least as close as a threshold, or if they share a positive (unless `by_passage` is off). Sameness is passed on: a
+group is a connected component (union-find, Tarjan 1975), so that no member of one group is the same as a member of
+another. A leak is the same thing across the border; see `find_leaks`.
 
 Guarantees: every item lands in exactly one part. The same items and seed give the same parts in whatever order the
 items come. A split passes `check_leak` with the settings it was made with. Memory is one block of similarities, never
@@ -13,8 +13,6 @@ all pairs at once. Does not know: how well a model does.
 from __future__ import annotations
 
 import hashlib
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
@@ -25,6 +23,7 @@ from llama_index_embed_plus.errors import LeakError
 from llama_index_embed_plus.training.data.records import Distilled, LabelledText, ScoredPair, TrainingRow
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.records import Encoder, Example, HeldOut, Qrels, Query, ScoredText, Vectors
+from qdrant_tools.same import id_key, query_key
 
 Item = TypeVar("Item", Query, Example)
 
@@ -117,10 +116,10 @@ def find_leaks(
 ) -> list[Leak]:
     """Find the training examples that give held-out queries away, by three rules; at most one leak per rule and row.
 
-    same query: its query has the words of a held-out one. near query: `encoder` puts the two at least `similarity`
-    close; without an encoder this rule is not applied. same passage: one of its positives, by id or by words, answers
-    a held-out query, so that it is a question about a held-out passage; `passages=False` allows that, for collections
-    where every passage answers many questions.
+    same query: its query is a spelling of a held-out one (`same.query_key`). near query: `encoder` puts the two at
+    least `similarity` close; without an encoder this rule is not applied. same passage: one of its positives, by id or
+    by text, answers a held-out query, so that it is a question about a held-out passage; `passages=False` allows that,
+    for collections where every passage answers many questions.
     """
     return [
         *_same_queries(train, held_out),
@@ -197,9 +196,9 @@ def _shown(leaks: Sequence[Leak]) -> list[Leak]:
 
 
 def _same_queries(train: Sequence[Example], held_out: HeldOut) -> Iterator[Leak]:
-    held_out_texts = {normalized(query.text): query.text for query in held_out.queries}
+    held_out_texts = {query_key(query.text): query.text for query in held_out.queries}
     for row, example in enumerate(train):
-        if (same := held_out_texts.get(normalized(example.query))) is not None:
+        if (same := held_out_texts.get(query_key(example.query))) is not None:
             yield Leak("same query", row, example.query, same)
 
 
@@ -207,28 +206,29 @@ def _near_queries(train: Sequence[Example], held_out: HeldOut, encoder: Encoder,
     """Those that differ in their words; the others are found without an encoder."""
     if not train:
         return
-    held_out_texts = {normalized(query.text) for query in held_out.queries}
+    held_out_texts = {query_key(query.text) for query in held_out.queries}
     left = encoder.encode_queries([example.query for example in train])
     right = encoder.encode_queries([query.text for query in held_out.queries])
     last = -1
     for row, column, _ in near_pairs(left, right, similarity=similarity):
         # pairs come row by row: the first of a row is enough
-        if row != last and normalized(train[row].query) not in held_out_texts:
+        if row != last and query_key(train[row].query) not in held_out_texts:
             yield Leak("near query", row, train[row].query, held_out.queries[column].text)
         last = row
 
 
 def _same_passages(train: Sequence[Example], held_out: HeldOut) -> Iterator[Leak]:
     by_id = {
-        passage: query.text
+        id_key(passage): query.text
         for query in held_out.queries
         for passage, grade in held_out.qrels.get(query.id, {}).items()
         if grade > 0
     }
-    by_text = {normalized(passage.text): by_id[passage.id] for passage in held_out.passages if passage.id in by_id}
+    answers = ((query_key(passage.text), by_id.get(id_key(passage.id))) for passage in held_out.passages)
+    by_text = {text: query for text, query in answers if query is not None}
     for row, example in enumerate(train):
         for positive in example.positives:
-            query = by_id.get(positive.id) or (by_text.get(normalized(positive.text)) if positive.text else None)
+            query = by_id.get(id_key(positive.id)) or (by_text.get(query_key(positive.text)) if positive.text else None)
             if query is not None:
                 yield Leak("same passage", row, example.query, query)
                 break
@@ -253,29 +253,18 @@ def _text(item: Query | Example) -> str:
 def _passages_of(item: Query | Example, qrels: Qrels) -> list[tuple[str, str]]:
     """What names the passages that answer an item: their ids, and their words where these are known."""
     if isinstance(item, Query):
-        return [("id", passage) for passage, grade in qrels.get(item.id, {}).items() if grade > 0]
-    ids = [("id", positive.id) for positive in item.positives]
-    return ids + [("text", normalized(positive.text)) for positive in item.positives if positive.text]
+        return [("id", id_key(passage)) for passage, grade in qrels.get(item.id, {}).items() if grade > 0]
+    ids = [("id", id_key(positive.id)) for positive in item.positives]
+    return ids + [("text", query_key(positive.text)) for positive in item.positives if positive.text]
 
 
 def _draw(members: Sequence[int], texts: Sequence[str], seed: int) -> bytes:
     """Where a group stands in the draw: by its words alone, so that the order of the rows does not matter."""
-    words = min(normalized(texts[member]) for member in members)
+    words = min(query_key(texts[member]) for member in members)
     return hashlib.sha256(f"{seed}\0{words}".encode(errors="surrogatepass")).digest()
 
 
 _BLOCK = 1024
-_NOT_A_WORD = re.compile(r"[\W_]+")
-
-
-def normalized(text: str) -> str:
-    """Return the words of a text in order, casefolded, in one spelling of Unicode (NFKC), with single spaces.
-
-    A text without any word keeps its signs, so that "??" and "!!" stay apart.
-    """
-    # twice: casefolding may give forms that NFKC changes again
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return _NOT_A_WORD.sub(" ", folded).strip() or " ".join(folded.split())
 
 
 class Groups:
@@ -322,7 +311,7 @@ def near_pairs(left: Vectors, right: Vectors, *, similarity: float) -> Iterator[
 def group_texts(texts: Sequence[str], vectors: Vectors | None = None, *, similarity: float = 0.95) -> Groups:
     """Return the groups of texts that are the same question; `vectors` (n, dimension) are unit rows, one per text."""
     groups = Groups(len(texts))
-    groups.join_equal(enumerate(map(normalized, texts)))
+    groups.join_equal(enumerate(map(query_key, texts)))
     if vectors is not None:
         for first, second, _ in near_pairs(vectors, vectors, similarity=similarity):
             groups.join(first, second)

@@ -2,8 +2,8 @@
 
 Losses with in-batch negatives take every text of a batch as a negative of a row, except the row's own positive. Here
 two rows are kept apart if one holds (as query, positive or negative) a text that is the query or a positive of the
-other. Any positive that is known for that query counts, not only the one in the row. Texts are compared by passage id
-where ids are given, else by their spelling (case and spaces aside). Rows that only share a negative may meet.
+other. Any positive that is known for that query counts, not only the one in the row. Two texts are one if
+`same.query_key` says so, or if they have one passage id. Rows that only share a negative may meet.
 
 Guarantees: every row comes once per epoch (with `drop_last`, at most once, and in full batches only). The number of
 batches is the same in every epoch and is what `len` says. Batches of an epoch are of equal size, up to one row, where
@@ -17,14 +17,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from sentence_transformers.base.sampler import DefaultBatchSampler, GroupByLabelBatchSampler
 
+from llama_index_embed_plus.training.data.splits import Groups
 from llama_index_embed_plus.training.losses.catalogue import loss_spec
 from qdrant_tools.errors import UsageError
+from qdrant_tools.same import id_key, query_key
 
 SamplerFactory = Callable[..., DefaultBatchSampler]
 """What `SentenceTransformerTrainingArguments(batch_sampler=...)` takes."""
@@ -74,15 +77,12 @@ class BatchRow:
 
 def rows_of(dataset: Dataset, *, known: Mapping[str, Collection[str]], ids: Mapping[str, str]) -> list[BatchRow]:
     """Return what the batches must know of each row: first column the query, second a positive, others negatives."""
-    number: dict[str, int] = {}
-
-    def numbered(text: str) -> int:
-        return number.setdefault(_key(text, ids), len(number))
-
-    columns = [[numbered(text) for text in dataset[name][:]] for name in text_columns(dataset)]
+    columns_of_texts = [dataset[name][:] for name in text_columns(dataset)]
+    number = _numbers(chain(*columns_of_texts, known, *known.values()), ids)
+    columns = [[number[text] for text in texts] for texts in columns_of_texts]
     positives: dict[int, set[int]] = {}
-    for query, texts in known.items():
-        positives.setdefault(numbered(query), set()).update(map(numbered, texts))
+    for query, answers in known.items():
+        positives.setdefault(number[query], set()).update(number[text] for text in answers)
     for texts in zip(*columns[:2], strict=True):
         positives.setdefault(texts[0], set(texts)).update(texts)
     return [BatchRow(frozenset(positives[texts[0]]), frozenset(texts)) for texts in zip(*columns, strict=True)]
@@ -204,10 +204,22 @@ class _Batch:
         self.texts |= row.texts
 
 
-def _key(text: str, ids: Mapping[str, str]) -> str:
-    passage_id = ids.get(text)
-    # the NUL keeps ids apart from spellings
-    return " ".join(text.casefold().split()) if passage_id is None else f"\0{passage_id}"
+def _numbers(texts: Iterable[str], ids: Mapping[str, str]) -> dict[str, int]:
+    """Text -> a number that all texts have which are the same, by their words or by a passage id."""
+    nodes: dict[str, int] = {}
+    keys: dict[str, int] = {}
+    named: list[tuple[int, int]] = []
+    for text in texts:
+        if text in keys:
+            continue
+        keys[text] = nodes.setdefault(query_key(text), len(nodes))
+        if (passage_id := ids.get(text)) is not None:
+            # the NUL keeps ids apart from spellings
+            named.append((keys[text], nodes.setdefault(f"\0id {id_key(passage_id)}", len(nodes))))
+    groups = Groups(len(nodes))
+    for key, name in named:
+        groups.join(key, name)
+    return {text: groups.root(key) for text, key in keys.items()}
 
 
 def _lengths(dataset: Dataset) -> list[int]:

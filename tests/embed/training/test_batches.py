@@ -229,3 +229,12 @@ def test_a_resumed_run_sees_the_batches_that_the_interrupted_one_had_not_over_se
         done = step * accumulation if step < per_epoch else half + (step - per_epoch) * accumulation
         # What a skipping loader reads ahead it also collates: only the end of the story must agree.
         assert resumed[-(len(whole) - done) :] == whole[done:] and last == steps
+
+
+def test_texts_are_one_by_their_words_and_by_their_ids_at_once():
+    # the first two rows have one question; b and c are one passage, of which c is another edition
+    rows = [("Reset it?", "a"), ("“reset it”", "b"), ("other", "c"), ("third", "d")]
+    sampler = sampler_of(dataset_of(rows), batch_size=4, ids={"b": "caf\u00e9", "c": "cafe\u0301", "a": "x"})
+    for batches in epochs(sampler):
+        assert not any({0, 1} <= set(batch) or {1, 2} <= set(batch) or {0, 2} <= set(batch) for batch in batches)
+    assert len(sampler_of(dataset_of([("c++", "a"), ("c#", "b")]))) == 1

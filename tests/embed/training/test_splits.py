@@ -20,12 +20,12 @@ from llama_index_embed_plus.training.data.splits import (
     find_leaks,
     group_texts,
     near_pairs,
-    normalized,
     split_queries,
     without_leaks,
 )
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.records import Example, HeldOut, Passage, Query, ScoredText
+from qdrant_tools.same import query_key
 
 
 def example(query: str, *positives: str) -> Example:
@@ -69,7 +69,7 @@ def test_no_group_is_cut_and_the_order_of_the_rows_does_not_matter(texts, seed):
     except InputError as error:
         assert "groups of near-duplicates" in str(error)
         return
-    words = [{normalized(item.text) for item in part} for part in (split.train, split.dev, split.test)]
+    words = [{query_key(item.text) for item in part} for part in (split.train, split.dev, split.test)]
     assert not words[0] & words[1] and not words[0] & words[2] and not words[1] & words[2]
     shuffled = random.Random(seed).sample(items, len(items))
     assert set(split_queries(shuffled, wanted).test) == set(split.test)
@@ -77,10 +77,10 @@ def test_no_group_is_cut_and_the_order_of_the_rows_does_not_matter(texts, seed):
 
 
 def test_case_punctuation_and_spelling_of_unicode_make_no_new_question():
-    assert normalized("  How do BEES\tmake honey?! ") == normalized("how do bees make honey")
-    assert normalized("ﬁle ①") == normalized("file 1") and normalized("Café") == normalized("Café")
-    assert normalized("??") != normalized("!!")  # without words the signs are all there is
-    assert normalized("make honey do bees") != normalized("do bees make honey")
+    assert query_key("  How do BEES\tmake honey?! ") == query_key("how do bees make honey")
+    assert query_key("ﬁle ①") == query_key("file 1") and query_key("Café") == query_key("Café")
+    assert query_key("??") != query_key("!!")  # without words the signs are all there is
+    assert query_key("make honey do bees") != query_key("do bees make honey")
 
 
 def test_what_an_encoder_puts_close_stays_together_also_over_several_steps():
@@ -248,3 +248,19 @@ def test_examples_can_be_held_out_and_equal_queries_become_one():
 
 def test_grouping_needs_no_encoder():
     assert group_texts(["a b", "A, b!", "c"]).members() == [[0, 1], [2]]
+
+
+def test_spellings_of_a_query_are_held_out_as_one():
+    held_out = HeldOut.of_examples([example("How do I reset it?", "a"), example("how do i reset it", "b")])
+    (query,) = held_out.queries
+    assert query.text == "How do I reset it?" and held_out.qrels == {query.id: {"a": 1, "b": 1}}
+    assert len(HeldOut.of_examples([example("C++", "a"), example("C#", "b")]).queries) == 2
+
+
+def test_a_passage_is_the_same_by_either_spelling_of_its_id():
+    composed, decomposed = "caf\u00e9.md", "cafe\u0301.md"
+    held_out = HeldOut((Query("h", "where is it"),), {"h": {composed: 1}})
+    (leak,) = find_leaks([example("where else", decomposed)], held_out)
+    assert leak.kind == "same passage"
+    items = [example("one", composed), example("two", decomposed), example("three", "other")]
+    assert split_queries(items, SplitSettings(dev=0, test=0)).groups == 2

@@ -41,6 +41,14 @@ def test_judgements_count_only_where_there_are_any():
     assert finding.of_all == 0.25, "one of the four negatives is known to be an answer"
 
 
+def test_judgements_are_found_by_any_spelling_of_their_query_and_passage():
+    mined = [example("Where is the Café?", "cafe\u0301.md", "b")]
+    judgements = [Label("where is the cafe\u0301", "caf\u00e9.md", 1.0), Label("WHERE is the caf\u00e9", "b", 0.0)]
+    (finding,) = audit(mined, judgements=judgements).false_negatives
+    assert (finding.looked_at, finding.relevant) == (2, 1)
+    assert audit([*mined, example("where is the café")]).queries == 1
+
+
 def test_a_judge_looks_at_every_negative():
     judge = Judge(lambda pairs: [float(text == "text a") for _, text in pairs], 0.5)
     (finding,) = audit(EXAMPLES, judge=judge).false_negatives

@@ -422,3 +422,33 @@ def test_a_known_positive_is_no_negative_even_if_the_engine_scores_it_otherwise(
     found = mine(collection, labels, encoder, settings=OPEN)
     assert found.examples == expected.examples
     assert 0 < found.discarded["known_positive"] <= expected.discarded["known_positive"]
+
+
+SPELLINGS = ["How do I reset my password?", "how do i reset my password", "  HOW do I reset my pass\u00adword…"]
+
+
+def test_an_answer_to_one_spelling_of_a_query_is_no_negative_of_another(client, encoder):
+    passages = [Passage("a", "reset my password here"), Passage("b", "how do i reset it"), Passage("c", "my other cat")]
+    collection = filled(client, encoder, passages)
+    labels = [Label(SPELLINGS[0], "a"), Label(SPELLINGS[1], "b", 0.5), Label(SPELLINGS[2], "c", 0.0)]
+    result = mine(collection, labels, encoder, settings=OPEN)
+    (example,) = result.examples
+    assert example.query == SPELLINGS[0] and [p.id for p in example.positives] == ["a", "b"]
+    assert [n.id for n in example.negatives] == ["c"] and result.stats.counts["queries"] == 1
+    assert positives_by_query(labels) == {SPELLINGS[0]: {"a": 1.0, "b": 0.5}}
+    assert positives_by_query([Label("C++", "a"), Label("C#", "b"), Label("c", "c")]).keys() == {"C++", "C#", "c"}
+
+
+@pytest.mark.parametrize("similarity", [None, 0.99])
+def test_what_says_the_same_as_a_positive_or_the_query_is_no_negative(client, encoder, similarity):
+    texts = {"answer": "Green tea is good!", "same": "green  tea is GOOD", "query": "GREEN TEA?", "other": "green cat"}
+    collection = filled(client, encoder, [Passage(name, text) for name, text in texts.items()])
+    result = mine(
+        collection, [Label("green tea", "answer")], encoder, settings=replace(OPEN, duplicate_similarity=similarity)
+    )
+    assert [n.id for n in result.examples[0].negatives] == ["other"]
+    assert result.discarded["same_text"] == 2
+
+
+def test_redacted_queries_stay_apart_from_what_was_typed():
+    assert len(positives_by_query([Label(dropped("a"), "p1"), Label("Redacted:", "p2"), Label("redacted", "p2")])) == 2
