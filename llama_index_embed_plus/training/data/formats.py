@@ -1,14 +1,30 @@
 """Rows as other tools write them -> rows of our own names, for `reading`.
 
-Guarantees: a row is recognised by its fields alone; what is recognised is read whole, or refused.
-Does not know: files, kinds, losses.
+A row is recognised by the names of its fields: FlagEmbedding, tevatron, DPR, MS MARCO, SQuAD, HotpotQA, MuSiQue,
+sentence-transformers' collections and mined lists, SNLI and ANLI, Quora, MRPC, Ragas, DeepEval, LlamaIndex's data sets,
+ms-swift, Cohere. A title is put before its text with a space between, as BEIR, tevatron and this project's collections
+do; SQuAD's title is left out, as its readers do. Formats of which nobody can say what answers what (chats, prompts
+with completions, what a retriever found) are recognised too, and refused with what to make of them.
+
+Guarantees: what is recognised is read whole, or refused; the id of a passage is never trained on as its text; what the
+annotators left unanswered gives no positive. Does not know: files, kinds, losses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import ast
+import io
+import json
+import re
+import tokenize
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from llama_index_embed_plus.training.data.records import passage_of
+from qdrant_tools.errors import InputError, brief
+from qdrant_tools.foreign import as_flag, carries_meaning, is_missing
+from qdrant_tools.same import id_key, unlike_spelling
 
 Fields = Mapping[str, Any]
 
@@ -40,10 +56,626 @@ class Format:
     ignores: frozenset[str] = frozenset()
 
 
-FORMATS: tuple[Format, ...] = ()
+QUERY = ("query", "anchor", "question", "query_text")
+_POSITIVES = (
+    "pos", "positive", "positives", "positive_passages", "positive_documents", "positive_docs", "positive_texts",
+    "positive_contexts", "positive_passage", "pos_doc", "pos_docs", "relevant_passages", "relevant_docs",
+)  # fmt: skip
+_NEGATIVES = (
+    "neg", "negs", "negative", "negatives", "negative_passages", "negative_documents", "negative_docs",
+    "negative_texts", "negative_contexts", "negative_passage", "neg_doc", "neg_docs", "hard_negative",
+    "hard_negatives", "hard_neg", "hard_negs", "irrelevant_passages",
+)  # fmt: skip
+_POSITIVE_IDS = ("positive_document_ids", "positive_ids", "pos_ids", "pos_id", "positive_id", "positive_doc_ids")
+_NEGATIVE_IDS = ("negative_document_ids", "negative_ids", "neg_ids", "neg_id", "negative_id", "negative_doc_ids")
+_POSITIVE_SCORES = ("pos_scores", "positive_scores", "pos_score")
+_NEGATIVE_SCORES = ("neg_scores", "negative_scores", "neg_score")
+_TEXT = ("text", "content", "contents", "passage", "passage_text", "paragraph_text", "page_content", "body")
+_ID = ("id", "_id", "docid", "doc_id", "document_id", "passage_id", "psg_id", "pid", "corpus_id", "idx")
+_ANSWERS = ("answer", "answers", "ground_truth", "ground_truths", "reference", "reference_answer", "expected_output")
+_DOCUMENTS = ("document", "doc", "text", "content", "chunk", "passage_text", "document_text")
+_LABELS = ("labels", "label", "scores", "relevance", "relevances", "grades")
+_JUDGED = ("label", "score", "relevance", "relevant", "is_relevant", "grade", "rating", "similarity")
+# what a passage in a list may say beside its text: a place, or how the tool that wrote it ranked it
+_BESIDE_TEXT = frozenset(
+    {"score", "title_score", "title", "url", "rank", "has_answer", "metadata", "is_supporting", "is_selected"}
+)
+
+
+# --- passages and their ids
+
+
+def _given(fields: Fields, names: Sequence[str]) -> list[str]:
+    """Those of `names` that say something."""
+    return [name for name in names if not _is_empty(fields.get(name))]
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == "" or value == [] or value == {}
+
+
+def _only(fields: Fields, names: Sequence[str]) -> str | None:
+    """The one of `names` that is there."""
+    found = _given(fields, names)
+    if len(found) > 1:
+        raise InputError(f"has both {found[0]!r} and {found[1]!r}: which one is meant cannot be told; leave one out")
+    return found[0] if found else None
+
+
+def _query(fields: Fields, names: Sequence[str] = QUERY) -> str:
+    name = _only(fields, names)
+    if name is None:
+        raise InputError(f"has no {' or '.join(map(repr, names[:3]))}: expected the text of a query")
+    value = fields[name]
+    if isinstance(value, list):
+        raise InputError(f"{name!r} is a list, as INSTRUCTOR writes an instruction and a text: give the text alone")
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{name!r} is {brief(value)}, expected a text")
+    return value
+
+
+def _listed(value: Any, name: str) -> list[Any]:
+    """A list: of JSON, in a cell into which pandas wrote it, or as the columns of `datasets`; a text is one of one."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return _list_in(value.strip(), name) if _PRINTED.fullmatch(value) else [value] if value.strip() else []
+    if isinstance(value, Mapping):
+        return _from_columns(value, name) if any(isinstance(part, list) for part in value.values()) else [value]
+    if not isinstance(value, (list, tuple)):
+        return [value]
+    return list(value)
+
+
+_PRINTED = re.compile(r"\s*\[\s*(['\"{].*)?\]\s*", re.DOTALL)
+
+
+def _list_in(text: str, name: str) -> list[Any]:
+    """The list that a cell of a table holds, as JSON or as Python prints it."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            found = ast.literal_eval(text)
+            # numpy prints arrays without commas, and Python reads 'a' 'b' as one text
+            marks = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline)]
+            whole = isinstance(found, list) and marks.count(tokenize.STRING) == len(found)
+        except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
+            whole = False
+        if not whole:
+            raise InputError(
+                f"{name!r} is {brief(text)}, the print of a list that cannot be read back: write the rows as .jsonl"
+            ) from None
+    return list(found)
+
+
+def _from_columns(value: Fields, name: str) -> list[Any]:
+    """`{"text": [a, b], "title": [c, d]}` -> its rows."""
+    columns = {key: part for key, part in value.items() if isinstance(part, list)}
+    lengths = {len(part) for part in columns.values()}
+    if len(lengths) != 1 or len(columns) != len(value):
+        raise InputError(f"{name!r} is {brief(value)}, expected lists of one length")
+    return [dict(zip(columns, parts, strict=True)) for parts in zip(*columns.values(), strict=True)]
+
+
+def titled(title: Any, text: str) -> str:
+    """`title text`, as every system embeds BEIR's passages."""
+    return f"{title} {text}".strip() if isinstance(title, str) and title.strip() else text
+
+
+def _entry(value: Any, name: str, asked: Asked) -> dict[str, Any]:
+    """One passage of a list -> `{"id", "text"}`; an id alone is looked up."""
+    if isinstance(value, str):
+        if asked.passages is not None and id_key(value) in asked.passages:
+            return {"id": value, "text": asked.passages[id_key(value)]}
+        if not value.strip():
+            raise InputError(f"{name!r} holds {brief(value)}, expected texts")
+        return {"id": passage_of(value).id, "text": value}
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _looked_up(str(value), name, asked)
+    if not isinstance(value, Mapping):
+        raise InputError(f"{name!r} holds {brief(value)}, expected texts, or objects with 'text'")
+    for key in value:
+        if key not in _BESIDE_TEXT and key not in _TEXT and key not in _ID and carries_meaning(str(key)):
+            raise InputError(f"a passage of {name!r} has {brief(key)}, which says what it is, and is not read here")
+    identity = next((value[key] for key in _ID if not _is_empty(value.get(key))), None)
+    text = next((value[key] for key in _TEXT if not _is_empty(value.get(key))), None)
+    if identity is not None and not isinstance(identity, (str, int)):
+        raise InputError(f"a passage of {name!r} has the id {brief(identity)}, expected a text")
+    if text is None and identity is not None:
+        return _looked_up(str(identity), name, asked)
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"a passage of {name!r} is {brief(value)}, expected a 'text'")
+    whole = titled(value.get("title"), text)
+    return {"id": passage_of(whole).id if identity is None else str(identity), "text": whole}
+
+
+def _looked_up(identity: str, name: str, asked: Asked) -> dict[str, Any]:
+    if asked.passages is None:
+        raise _only_ids(identity, name)
+    text = asked.passages.get(id_key(identity))
+    if text is None:
+        alike = unlike_spelling([identity], asked.passages)
+        hint = f"; did you mean {brief(alike[1])}?" if alike else ""
+        raise InputError(f"{name!r} names the passage {brief(identity)}, which is not among the passages given{hint}")
+    return {"id": identity, "text": text}
+
+
+def _only_ids(identity: str, name: str) -> InputError:
+    return InputError(
+        f"{name!r} holds {brief(identity)}, the id of a passage, and no text: give the passages too "
+        "(passages=..., --passages FILE), or write texts"
+    )
+
+
+_FILE_NAME = re.compile(r"[^\n]{1,120}\.[A-Za-z0-9]{1,5}(#\S*)?")
+_NUMBERED = re.compile(r"(doc|document|passage|chunk|node|id|page|section|part)[ _#:-]*\d+", re.IGNORECASE)
+
+
+def _like_an_id(value: Any) -> bool:
+    """Whether this may be the name of a passage rather than its text: one word, a number, the name of a file."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return True
+    if not isinstance(value, str):
+        return False
+    words = value.split()
+    if _NUMBERED.fullmatch(value.strip()) or (len(words) < 6 and _FILE_NAME.fullmatch(value.strip()) and "." in value):
+        return not value.strip().endswith(".")
+    # a script without spaces writes a whole sentence as one word
+    return len(words) == 1 and (value.isascii() or "/" in value)
+
+
+def _passages(
+    fields: Fields, asked: Asked, positive: Sequence[str], negative: Sequence[str] = (), *, words: bool = False
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The positives and the negatives of a row, under whatever names. words: single words are texts too."""
+
+    def parts(names: Sequence[str]) -> list[tuple[str, Any]]:
+        return [(name, part) for name in _given(fields, names) for part in _listed(fields[name], name)]
+
+    found = parts(positive), parts(negative)
+    bare = [(name, part) for side in found for name, part in side if isinstance(part, (str, int))]
+    # a text may be one word; a row of nothing else is one of ids
+    only_ids = not words and bool(bare) and all(_like_an_id(part) for _, part in bare)
+    if only_ids and asked.passages is None:
+        raise _ambiguous(*bare[0])
+
+    def entry(name: str, part: Any) -> dict[str, Any]:
+        return _looked_up(str(part), name, asked) if only_ids and isinstance(part, str) else _entry(part, name, asked)
+
+    return [entry(*each) for each in found[0]], [entry(*each) for each in found[1]]
+
+
+def _ambiguous(name: str, value: Any) -> InputError:
+    return InputError(
+        f"{name!r} holds {brief(value)} and the like, which are ids of passages or single words: give the passages "
+        'that they name (passages=..., --passages FILE), or write texts as objects, {"text": ...}'
+    )
+
+
+def _numbers(fields: Fields, names: Sequence[str], count: int, what: str) -> list[Any] | None:
+    """The scores beside a list of `count` passages, None if there are none."""
+    name = _only(fields, names)
+    if name is None:
+        return None
+    scores = _listed(fields[name], name)
+    if len(scores) != count:
+        raise InputError(f"{name!r} has {len(scores)} scores for {count} {what}: expected one for each")
+    return scores
+
+
+# --- lists of positives and negatives: FlagEmbedding, tevatron, Cohere, NeMo, sentence-transformers' {"query", "pos"}
+
+
+def _is_list(fields: Fields) -> bool:
+    named = [name for name in (*_POSITIVES, *_NEGATIVES) if fields.get(name) is not None]
+    # a list of labels judges a list of passages: those are read by `reading`
+    if not _given(fields, QUERY) or any(isinstance(fields.get(name), list) for name in _LABELS):
+        return False
+    return any(name in _POSITIVES for name in named) and any(not _is_our_own(name, fields[name]) for name in named)
+
+
+_OUR_KEYS = frozenset({"id", "text", "score"})
+
+
+def _is_our_own(name: str, value: Any) -> bool:
+    """Whether `reading` itself reads such a field: one text, or passages as objects with exactly an id and a text."""
+    if name in ("positive", "negative"):
+        return not isinstance(value, (list, tuple, Mapping)) and not (
+            isinstance(value, str) and _PRINTED.fullmatch(value)
+        )
+    return name in ("positives", "negatives") and (
+        not isinstance(value, list)
+        or all(
+            isinstance(entry, Mapping) and {"id", "text"} <= entry.keys() <= {"id", "text", "score"} for entry in value
+        )
+    )
+
+
+def _of_list(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    query = _query(fields)
+    # FlagEmbedding's classes, which may be single words
+    classes = str(fields.get("type", "")).startswith("symmetric")
+    positives, negatives = _passages(fields, asked, _POSITIVES, _NEGATIVES, words=classes)
+    _identify(fields, _POSITIVE_IDS, positives)
+    _identify(fields, _NEGATIVE_IDS, negatives)
+    good = _numbers(fields, _POSITIVE_SCORES, len(positives), "positives")
+    bad = _numbers(fields, _NEGATIVE_SCORES, len(negatives), "negatives")
+    if (good is None) != (bad is None) and negatives:
+        raise InputError("has scores of one side only, expected pos_scores and neg_scores, or neither")
+    if good is None or bad is None or not asked.scores:
+        yield from _example(query, positives, negatives, fields)
+        return
+    for passage, score in zip(positives, good, strict=True):
+        if negatives:
+            yield {
+                "query": query, "positive": passage["text"], "positive_score": score,
+                **{f"negative_{place}": other["text"] for place, other in enumerate(negatives, start=1)},
+                **{f"negative_score_{place}": other for place, other in enumerate(bad, start=1)},
+            }  # fmt: skip
+
+
+def _identify(fields: Fields, names: Sequence[str], passages: list[dict[str, Any]]) -> None:
+    """Ids that stand in a list of their own beside the texts."""
+    name = _only(fields, names)
+    if name is None:
+        return
+    ids = _listed(fields[name], name)
+    if len(ids) != len(passages) or not all(isinstance(identity, (str, int)) for identity in ids):
+        raise InputError(f"{name!r} has {len(ids)} ids for {len(passages)} texts: expected one for each")
+    for passage, identity in zip(passages, ids, strict=True):
+        passage["id"] = str(identity)
+
+
+def _example(
+    query: str, positives: list[dict[str, Any]], negatives: list[dict[str, Any]], fields: Fields | None = None
+) -> Iterator[Fields]:
+    """One of our rows; none where nothing answers the query."""
+    if positives:
+        weight = None if fields is None else fields.get("weight")
+        texts = {passage["text"] for passage in positives}
+        both = next((passage for passage in negatives if passage["text"] in texts), None)
+        if both is not None:
+            raise InputError(f"the passage {brief(both['text'])} is a positive and a negative of one query")
+        row = {"query": query, "positives": positives, "negatives": negatives}
+        yield row if weight is None else row | {"weight": weight}
+
+
+def _is_ids(fields: Fields) -> bool:
+    return _all_of(QUERY, _POSITIVE_IDS)(fields) and not _given(fields, _POSITIVES)
+
+
+def _of_ids(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    query = _query(fields)
+    found = [
+        [_looked_up(str(part), name, asked) for name in _given(fields, names) for part in _listed(fields[name], name)]
+        for names in (_POSITIVE_IDS, _NEGATIVE_IDS)
+    ]
+    yield from _example(query, found[0], found[1], fields)
+
+
+# --- question answering: the passage is what the answer stands in
+
+
+_CONTEXT = ("context", "passage")
+_NO_ANSWER = frozenset({"cannotanswer", "no answer", "no answer present", "unanswerable", "not answerable"})
+_FLAGS = {"is_impossible": False, "answerable": True, "is_answerable": True, "unanswerable": False}
+
+
+def _is_answered(fields: Fields) -> bool:
+    """Whether the annotators found an answer; a row that says nothing about it has one."""
+    for name, good in _FLAGS.items():
+        flag = as_flag(name, fields.get(name))
+        if flag is not None and flag != good:
+            return False
+    named = [name for name in _ANSWERS if name in fields]
+    return not named or any(_says_something(fields[name]) for name in named)
+
+
+def _says_something(answer: Any) -> bool:
+    if isinstance(answer, Mapping):
+        return _says_something(answer.get("text", list(answer.values())))
+    if isinstance(answer, (list, tuple)):
+        return any(map(_says_something, answer))
+    if isinstance(answer, str):
+        # a CSV of SQuAD's rows: {'text': array([], dtype=object), ...
+        return not re.match(r"\{\s*['\"]text['\"]\s*:\s*(array\()?\[\s*\]", answer) and not (
+            is_missing(answer) or answer.strip().strip(".").lower() in _NO_ANSWER
+        )
+    return answer is not None
+
+
+def _is_question_with_context(fields: Fields) -> bool:
+    """Whether an answer, or that there is none, stands beside the passage."""
+    if not _all_of(QUERY, _CONTEXT)(fields) or any(name.startswith(("neg", "hard")) for name in map(str, fields)):
+        return False
+    return any(name in fields for name in (*_ANSWERS, *_FLAGS)) and not any(name in fields for name in _JUDGED)
+
+
+def _of_question_with_context(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    query, name = _query(fields), _only(fields, _CONTEXT)
+    value = None if name is None else fields[name]
+    if not isinstance(value, str):
+        raise InputError(f"{name!r} is {brief(value)}, expected the text of a passage")
+    if _is_answered(fields):
+        yield from _example(query, [_entry(value, str(name), Asked())], [], fields)
+
+
+def _texts(value: Any, name: str, asked: Asked) -> list[dict[str, Any]]:
+    return _passages({name: value}, asked, (name,), ())[0]
+
+
+def _of_article(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    """An article of SQuAD's nested JSON."""
+    for paragraph in _listed(fields["paragraphs"], "paragraphs"):
+        if not isinstance(paragraph, Mapping) or not isinstance(paragraph.get("qas"), list):
+            raise InputError(f"a paragraph is {brief(paragraph)}, expected an object with 'context' and 'qas'")
+        for asked_for in paragraph["qas"]:
+            if not isinstance(asked_for, Mapping):
+                raise InputError(f"a question is {brief(asked_for)}, expected an object with 'question' and 'answers'")
+            yield from _of_question_with_context({**asked_for, "context": paragraph.get("context")}, asked)
+
+
+def _is_article(fields: Fields) -> bool:
+    return "paragraphs" in fields and not _given(fields, QUERY)
+
+
+def _is_musique(fields: Fields) -> bool:
+    return "paragraphs" in fields and bool(_given(fields, QUERY))
+
+
+def _of_hotpot(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    """Paragraphs with a supporting sentence answer, the others were chosen to distract."""
+    facts = fields["supporting_facts"]
+    if isinstance(facts, Mapping):
+        titles = facts.get("title") or []
+    else:
+        titles = [fact[0] for fact in _listed(facts, "supporting_facts") if isinstance(fact, list) and fact]
+    found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for part in _listed(fields["context"], "context"):
+        pair = [part.get("title"), part.get("sentences")] if isinstance(part, Mapping) else part
+        if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[1], list):
+            raise InputError(f"'context' holds {brief(part)}, expected titles with their lists of sentences")
+        title, sentences = pair
+        if not isinstance(title, str) or not all(isinstance(sentence, str) for sentence in sentences):
+            raise InputError(f"'context' holds {brief(part)}, expected titles with their lists of sentences")
+        text = "".join(s if s[:1].isspace() or not place else f" {s}" for place, s in enumerate(sentences))
+        found[title not in titles].append(_entry({"title": title, "text": text.strip()}, "context", asked))
+    yield from _example(_query(fields), *found)
+
+
+def _of_musique(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for part in _listed(fields["paragraphs"], "paragraphs"):
+        supports = as_flag("is_supporting", part.get("is_supporting") if isinstance(part, Mapping) else part)
+        # their idx counts the paragraphs of one question
+        found[not supports].append(_entry({**part, "idx": None}, "paragraphs", asked))
+    if _is_answered(fields):
+        yield from _example(_query(fields), *found)
+
+
+# --- DPR and MS MARCO
+
+
+_DPR_POSITIVES, _DPR_NEGATIVES = ("positive_ctxs",), ("hard_negative_ctxs", "negative_ctxs")
+
+
+def _of_dpr(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    yield from _example(_query(fields), *_passages(fields, asked, _DPR_POSITIVES, _DPR_NEGATIVES))
+
+
+def _is_marco(fields: Fields) -> bool:
+    passages = fields.get("passages")
+    first = passages[:1] if isinstance(passages, list) else [passages]
+    return bool(_given(fields, QUERY)) and any(isinstance(part, Mapping) and "is_selected" in part for part in first)
+
+
+def _of_marco(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for part in _listed(fields["passages"], "passages"):
+        selected = as_flag("is_selected", part.get("is_selected") if isinstance(part, Mapping) else None)
+        if selected is None:
+            raise InputError(f"a passage is {brief(part)}, expected 'passage_text' and 'is_selected' (1 or 0)")
+        found[not selected].append(_entry(part, "passages", asked))
+    yield from _example(_query(fields), *found)
+
+
+# --- pairs under other names
+
+
+_ANLI = {"e": "entailment", "n": "neutral", "c": "contradiction"}
+
+
+def _of_anli(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    label = fields["label"]
+    yield {
+        "premise": fields["context"], "hypothesis": fields["hypothesis"],
+        "label": _ANLI.get(label, label) if isinstance(label, str) else label,
+    }  # fmt: skip
+
+
+def _is_titled(fields: Fields) -> bool:
+    others = ("passage", "answer", *_POSITIVES, *_POSITIVE_IDS)
+    return _all_of(QUERY, ("title",), _DOCUMENTS)(fields) and not _given(fields, others)
+
+
+def _of_titled(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    """BEIR's generated queries, and passages with labels."""
+    name = _only(fields, _DOCUMENTS)
+    assert name is not None  # it matched
+    if not isinstance(fields[name], str):
+        raise InputError(f"{name!r} is {brief(fields[name])}, expected a text")
+    rest = {key: fields[key] for key in (*_JUDGED, "weight") if not _is_empty(fields.get(key))}
+    yield {"query": _query(fields), "passage": titled(fields.get("title"), fields[name]), **rest}
+
+
+_MOST_OF_A_SET = 50
+
+
+def _is_set(fields: Fields) -> bool:
+    return isinstance(fields.get("set"), list)
+
+
+def _of_set(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    """Texts that all mean the same: each is a query, and those that follow it, around the end, answer it."""
+    texts = [_entry(part, "set", Asked()) for part in _listed(fields["set"], "set")]
+    for place, passage in enumerate(texts):
+        others = (texts[place + 1 :] + texts[:place])[:_MOST_OF_A_SET]
+        yield from _example(passage["text"], [other for other in others if other["text"] != passage["text"]], [])
+
+
+def from_array(values: Sequence[Any]) -> Fields:
+    """A line of sentence-transformers' collections: `[query, positive]` or `[query, positive, negative]`."""
+    if len(values) not in (2, 3) or not all(isinstance(value, str) for value in values):
+        shape = f"an array of {len(values)} values, the first {brief(values[0])}" if values else "an empty array"
+        raise InputError(
+            f"{shape}, expected an object with fields, or the texts of a query, a positive and at most one negative "
+            "(ids have to be replaced by texts)"
+        )
+    if all(_like_an_id(value) and re.search(r"\d", value) for value in values):
+        raise InputError(f"an array of {brief(values[0])} and the like, which are ids: write texts in their place")
+    return dict(zip(("query", "positive", "negative"), values, strict=False))
+
+
+# --- data sets for evaluation, and messages
+
+
+_REFERENCE = ("reference_contexts", "reference_context")
+_HOP = re.compile(r"^<\d+-hop>\s*")
+_GISKARD = re.compile(r"(?:^|\n\n)Document [\w-]+: ")
+
+
+def _of_reference(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    """Ragas' test sets, LlamaIndex's LabelledRagDataset: the contexts that the question was made from."""
+    name = _only(fields, _REFERENCE)
+    assert name is not None  # it matched
+    parts = _listed(fields[name], name)
+    if name == "reference_context" and len(parts) == 1 and isinstance(parts[0], str) and _GISKARD.match(parts[0]):
+        parts = [part for part in _GISKARD.split(parts[0]) if part.strip()]
+    parts = [_HOP.sub("", part) if isinstance(part, str) else part for part in parts]
+    yield from _example(_query(fields, ("user_input", "query", "question")), _texts(parts, name, asked), [])
+
+
+def _of_golden(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    """DeepEval's goldens: `context` is the ideal retrieval."""
+    if not isinstance(fields["context"], list):
+        raise InputError("'context' is a text, into which DeepEval's CSV joins several: save the data set as JSON")
+    yield from _example(_query(fields, ("input",)), _texts(fields["context"], "context", asked), [])
+
+
+def _of_old_ragas(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    if is_missing(fields.get("evolution_type")):
+        raise InputError(
+            "'contexts' holds what a retriever found, and which of it answers is not said: give the passages that "
+            "answer as 'positives', or 'reference_contexts' of a test set"
+        )
+    yield from _example(_query(fields), _texts(_listed(fields["contexts"], "contexts"), "contexts", asked), [])
+
+
+def _of_messages(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    """ms-swift's rows for embeddings."""
+    positives, negatives = (
+        [_entry({"text": _message(part, name)}, name, asked) for part in _listed(fields.get(name), name)]
+        for name in ("positive_messages", "negative_messages")
+    )
+    yield from _example(_message(fields["messages"], "messages"), positives, negatives)
+
+
+def _message(value: Any, name: str) -> str:
+    turns = _listed(value, name)
+    if len(turns) != 1 or not isinstance(turns[0], Mapping) or not isinstance(turns[0].get("content"), str):
+        raise InputError(f"{name!r} holds {brief(value)}, expected one message with a text as its 'content'")
+    return str(turns[0]["content"])
+
+
+def _has(*names: str) -> Callable[[Fields], bool]:
+    """Whether a row has all of these fields."""
+    return lambda fields: all(name in fields for name in names)
+
+
+def _all_of(*groups: Sequence[str]) -> Callable[[Fields], bool]:
+    """Whether a row has something in one field of each group."""
+    return lambda fields: all(_given(fields, names) for names in groups)
+
+
+_QUERY_IDS = ("query-id", "query_id", "qid")
+_PASSAGE_IDS = ("corpus-id", "corpus_id", "docid", "doc_id", "pid", "passage_id")
+_AS_PAIRS = "write what is asked as 'query' and a passage that answers it as 'positive'"
+
+
+def _form(
+    name: str,
+    matches: Callable[[Fields], bool],
+    rows: Callable[[Fields, Asked], Iterator[Fields]],
+    reads: Sequence[str] = (),
+    ignores: Sequence[str] = (),
+) -> Format:
+    return Format(name, frozenset(reads), matches, rows, frozenset(ignores))
+
+
+FORMATS: tuple[Format, ...] = (
+    _form("MS-SWIFT", _has("messages", "positive_messages"), _of_messages,
+          ("messages", "positive_messages", "negative_messages")),
+    _form("DPR", _has("positive_ctxs"), _of_dpr, (*QUERY, *_DPR_POSITIVES, *_DPR_NEGATIVES), _ANSWERS),
+    _form("MS MARCO's questions", _is_marco, _of_marco, (*QUERY, "passages"), (*_ANSWERS, "wellFormedAnswers")),
+    _form("HotpotQA", _has("supporting_facts", "context"), _of_hotpot,
+          (*QUERY, "context", "supporting_facts"), _ANSWERS),
+    _form("MuSiQue", _is_musique, _of_musique, (*QUERY, "paragraphs", *_FLAGS), (*_ANSWERS, "answer_aliases")),
+    _form("SQuAD's articles", _is_article, _of_article, ("paragraphs",)),
+    _form("reference contexts", _all_of(("user_input", "query", "question"), _REFERENCE), _of_reference,
+          ("user_input", "query", "question", *_REFERENCE),
+          (*_ANSWERS, "reference_answer_by", "reference_context_ids", "retrieved_contexts", "retrieved_context_ids")),
+    _form("DeepEval's goldens", _all_of(("input",), ("context",)), _of_golden, ("input", "context"),
+          (*_ANSWERS, "actual_output", "retrieval_context")),
+    _form("Ragas", _has("contexts"), _of_old_ragas, (*QUERY, "contexts", "evolution_type"), _ANSWERS),
+    _form("questions with their context", _is_question_with_context, _of_question_with_context,
+          (*QUERY, *_CONTEXT, *_FLAGS, *_ANSWERS, "weight")),
+    _form("ANLI", _has("context", "hypothesis", "label"), _of_anli, ("context", "hypothesis", "label"), ("reason",)),
+    _form("ids of passages", _is_ids, _of_ids, (*QUERY, *_POSITIVE_IDS, *_NEGATIVE_IDS, "weight"), _ANSWERS),
+    _form("lists of positives and negatives", _is_list, _of_list,
+          (*QUERY, *_POSITIVES, *_NEGATIVES, *_POSITIVE_IDS, *_NEGATIVE_IDS, *_POSITIVE_SCORES, *_NEGATIVE_SCORES,
+           "weight"),
+          (*_ANSWERS, "prompt", "query_prompt", "passage_prompt", "instruction", "query_instruction")),
+    _form("sets of texts", _is_set, _of_set, ("set",)),
+    _form("titled passages", _is_titled, _of_titled, (*QUERY, *_DOCUMENTS, "title", *_JUDGED, "weight")),
+)  # fmt: skip
 """The formats, in the order in which they are tried."""
 
 
+_UNREADABLE: tuple[tuple[str, Callable[[Fields], bool], str], ...] = (
+    ("MS MARCO's hard negatives", lambda fields: _has("qid", "pos", "neg")(fields) and not _given(fields, QUERY),
+     "they are ids: write the texts of query, positives and negatives in their place"),
+    ("a chat", lambda fields: bool(_given(fields, ("messages", "conversations"))),
+     f"what answers is part of a talk, and no passage: {_AS_PAIRS}"),
+    ("a set of preferences", _has("chosen", "rejected"),
+     "they compare what a model wrote: name them 'query', 'positive' and 'negative' if they are passages"),
+    ("prompts with completions", _has("prompt", "completion"), _AS_PAIRS),
+    ("instructions with outputs", _has("instruction", "output"), _AS_PAIRS),
+    ("a LangSmith data set", _has("inputs", "outputs"),
+     f"which of its fields are passages only its owner knows: {_AS_PAIRS}"),
+    ("a Label Studio export", _has("data", "annotations"),
+     "write what was annotated as rows of 'query', 'passage' and 'label'"),
+    ("what a retriever found", lambda fields: bool(_given(fields, ("ctxs", "retrieved_contexts"))),
+     "which of it answers nobody has judged: give the passages that do as 'positives'"),
+    ("KILT", lambda fields: isinstance(fields.get("output"), list) and "input" in fields,
+     f"its provenance is places in Wikipedia, no texts: {_AS_PAIRS}"),
+    ("judgements", lambda fields: _all_of(_QUERY_IDS, _PASSAGE_IDS)(fields)
+     and not _given(fields, (*QUERY, *_TEXT, *_DOCUMENTS, *_CONTEXT)),
+     "they name queries and passages, and hold no texts: give the folder with corpus.jsonl, queries.jsonl and qrels/ "
+     "(or the file in qrels/)"),
+)  # fmt: skip
+
+
 def format_of(fields: Fields) -> Format | None:
-    """Return the format of a row, None for rows of our own names."""
-    return next((form for form in FORMATS if form.matches(fields)), None)
+    """Return the format of a row, None for rows of our own names.
+
+    Raises:
+        InputError: a format of which nobody can say what answers what; with what to make of it.
+    """
+    for form in FORMATS:
+        if form.matches(fields):
+            return form
+    for name, matches, way_out in _UNREADABLE:
+        if matches(fields):
+            raise InputError(f"is a row of {name}: {way_out}")
+    return None
