@@ -258,7 +258,7 @@ class CollectionManager:
             if fixed in changes:
                 raise CollectionError(
                     f"collection {collection.name!r} was made with {fixed} {changes[fixed][0]!r}, which cannot be "
-                    f"changed to {changes[fixed][1]!r}: index into a new collection"
+                    f"changed to {changes[fixed][1]!r}: give the former, or index into a new collection"
                 )
         # no part of the request below: payload indexes are made and dropped one by one
         indexes = changes.pop("payload_indexes", None)

@@ -289,7 +289,7 @@ class CollectionMetadata:
                 checked_count("dimension", row.get("dimension")),
                 None if hnsw_ef is None else checked_count("hnsw_ef", hnsw_ef),
                 Layout.from_row(row["layout"]) if "layout" in row else OURS,
-                Bm25(**_of_ours(Bm25, row["lexical"], "lexical")) if "lexical" in row else None,
+                Bm25.from_row(_of_ours(Bm25, row["lexical"], "lexical")) if "lexical" in row else None,
                 Quantization(**_of_ours(Quantization, row["quantization"], "quantization"))
                 if "quantization" in row
                 else None,

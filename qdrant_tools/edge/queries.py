@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,7 @@ from qdrant_tools.edge.convert.records import client_vector, payload_selector, v
 from qdrant_tools.edge.storage.engine import Engine
 from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import InputError, first_line
-from qdrant_tools.validation import DEEPEST_REQUEST, brief, refuse_nesting
+from qdrant_tools.validation import DEEPEST_REQUEST, brief, is_unicode, refuse_nesting
 
 DEFAULT_LIMIT = 10
 # a server's defaults
@@ -358,3 +358,19 @@ def _sparse_average(positives: Sequence[Any], negatives: Sequence[Any]) -> qe.Sp
             total[index] = total.get(index, 0.0) + share * value
     indices = sorted(total)
     return qe.SparseVector(indices, [total[index] for index in indices])
+
+
+def stop_words(language: str) -> Callable[[str], bool]:
+    """Whether a word is one of the engine's stop words of a language.
+
+    Raises:
+        InputError: the engine has none for it; the message names those it has.
+    """
+    known = sorted(name.lower() for name in dir(qe.Language) if not name.startswith("_"))
+    if language not in known:
+        raise InputError(f"stop_words is {brief(language)}, expected one of {', '.join(known)}")
+    # of a text that is one word, and a stop word, the engine leaves nothing
+    engine = qe.Bm25(
+        qe.Bm25Config(language=language, stemmer=qe.DisabledStemmer(), tokenizer=qe.TokenizerType.Whitespace)
+    )
+    return lambda word: is_unicode(word) and not word.isspace() and not engine.embed_query(word).indices

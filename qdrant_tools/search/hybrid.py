@@ -6,8 +6,10 @@ first, equal scores in the order of the ids. Does not know: how the engine fuses
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from qdrant_client import models
@@ -18,6 +20,8 @@ from qdrant_tools.records import Encoder, Hit, Vectors
 from qdrant_tools.search.bm25 import VECTOR, Bm25
 from qdrant_tools.search.dense import checked_queries, encoded, run_requests
 from qdrant_tools.search.options import PlainFilter, SearchOptions, as_filter
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def search_hybrid(
 
 
 def lexical_of(collection: Collection) -> Bm25:
-    """The collection's BM25.
+    """The collection's BM25. If its words are not those of this version, that is logged, once.
 
     Raises:
         NotSupportedError: it was made without.
@@ -129,7 +133,14 @@ def lexical_of(collection: Collection) -> Bm25:
         raise NotSupportedError(
             f"collection {collection.name!r} has no lexical vectors: make one with CollectionSettings(lexical=Bm25())"
         )
+    if (caution := collection.lexical.caution) is not None:
+        _warn_once(f"collection {collection.name!r} {caution}")
     return collection.lexical
+
+
+@lru_cache(maxsize=1000)
+def _warn_once(caution: str) -> None:
+    logger.warning(caution)
 
 
 def _query(fusion: Fusion) -> models.RrfQuery | models.FusionQuery:

@@ -191,18 +191,17 @@ def test_words_are_runs_of_letters_and_digits_in_any_script():
         "naïve",
         "x",
         "strasse",
-        "3",
-        "5",
+        "3.5",
     ]
-    assert words("緑茶 tea") == ["緑", "茶", "tea"]
-    assert words("зелёный чай") == ["зелёный", "чай"] and words(" ...! ") == []
+    assert words("緑茶 tea") == ["緑茶", "tea"]
+    assert words("зелёный чай") == ["зеленый", "чай"] and words(" ...! ") == []
 
 
 @given(st.text(max_size=60))
 def test_any_text_has_a_vector(text):
     vector = BM25.passage(text)
     assert vector.indices == sorted(set(vector.indices)) and all(value > 0 for value in vector.values)
-    assert len(vector.indices) <= len(words(text))
+    assert set(BM25.query(text).indices) <= set(vector.indices)
 
 
 def test_the_average_length_is_measured_in_words():

@@ -1,0 +1,184 @@
+"""A text in any script -> the words by which it is found, and those by which it asks.
+
+Words are Unicode's (UAX #29): a letter or digit, and all letters, digits and marks that follow. Search needs four of
+its rules tailored, where it keeps together what people look for apart, or has no rule:
+
+- Punctuation ends a word, and so does an underscore: `eau` finds "l'eau", `node` finds "node.js".
+- Numbers with points or commas inside are found by their parts: 3.11 finds "3.11.7", and not "3 of 11".
+- What is written without spaces (Han, kana, Hangul, Thai, Lao, Khmer, Burmese, ...) is found by any part of it: a text
+  has each character and each two neighbours, and a query asks for two neighbours where it has them. 京 finds "東京",
+  北京 does not.
+- C++, C# and F# are names. Emoji are words.
+
+Two spellings of one word are one word: case, composed or not, full width, ligatures, soft hyphens (`same.folded`),
+digits and apostrophes of any script, and what writers leave out or choose as they like: points in Arabic and Hebrew,
+accents in Greek, stress and the dots of ё in Cyrillic, the nukta in Devanagari, the dot of Turkish i. Accents of Latin
+letters stay.
+
+Guarantees: the time is linear in the text. Does not know: languages; stems and stop words are `bm25`'s.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import cache, lru_cache
+from itertools import groupby, pairwise
+
+import regex
+
+from qdrant_tools.same import folded
+
+__all__ = ["letters", "split"]
+
+_SCRIPTS = r"""\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Yi}\p{Tangut}\p{Nushu}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}
+\p{Tai_Le}\p{New_Tai_Lue}\p{Tai_Tham}\p{Tai_Viet}\p{Javanese}\p{Balinese}\u3006\u303c\u30fc""".replace("\n", "")
+# 〆, 〼 and ー above belong to no script of their own; Hangul has spaces, but its particles are no words
+_SPACELESS = rf"[[{_SCRIPTS}\p{{Hangul}}]&&[\p{{L}}\p{{N}}]]"
+_LETTER = rf"[[\p{{L}}\p{{N}}]--{_SPACELESS}]"
+_MORE = rf"[[\p{{L}}\p{{N}}\p{{M}}]--{_SPACELESS}]*+"
+_NAME = r"[a-z](?:\+\+|\#)(?![a-z])"
+# the v of a version is no part of the number
+_NUMBER = r"v?[0-9]+(?:[.,][0-9]+)+"
+_IN_ASCII = re.compile(rf"{_NUMBER}|{_NAME}|[a-z0-9]+")
+_IN_ANY = regex.compile(
+    rf"""(?V1){_NUMBER}|{_NAME}|(?:{_SPACELESS}\p{{M}}*+)++
+    |[\p{{Tibetan}}&&\p{{L}}][\p{{Tibetan}}&&[\p{{L}}\p{{M}}]]*+(?:\u0f0b[\p{{Tibetan}}&&\p{{L}}][\p{{Tibetan}}&&[\p{{L}}\p{{M}}]]*+)*+
+    |{_LETTER}{_MORE}(?:(?:(?<=\p{{Hebrew}})["'](?=\p{{Hebrew}})|(?<=\p{{Cyrillic}})'(?=\p{{Cyrillic}})){_MORE})*+
+    |[[\p{{Emoji_Presentation}}[\p{{Extended_Pictographic}}&&[\u2600-\U0001faff]]]--[\p{{Regional_Indicator}}\p{{Emoji_Modifier}}]]
+    |\p{{Regional_Indicator}}{{2}}""",
+    regex.VERBOSE,
+)
+_CHAINED = re.compile(r"[0-9][.,][0-9]")
+_IS_SPACELESS = regex.compile(rf"(?V1){_SPACELESS}")
+_CHARACTER = regex.compile(r"\P{M}\p{M}*+")
+_WRAPPED = regex.compile(rf"(?V1)(?<=[{_SCRIPTS}])[^\S\n]*+\n[^\S\n]*+(?=[{_SCRIPTS}])")
+
+# marks that writers leave out as they like; the last two after letters of their script only
+_OPTIONAL = re.compile(
+    "[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4"
+    "\u06e7\u06e8\u06ea-\u06ed\u0730-\u074a\u08d3-\u08e1\u08e3-\u08ff\u093c\u20e3]+"
+    "|(?<=[\u0370-\u03ff])[\u0300-\u036f]+|(?<=[\u0400-\u052f])[\u0300\u0301]+"
+)
+# the order in which Thai and Lao are typed is not always that in which they are written
+_TONES = re.compile("([\u0e48-\u0e4b\u0ec8-\u0ecb])([\u0e31\u0e34-\u0e37\u0e4d\u0eb1\u0eb4-\u0eb7\u0ebb\u0ecd])")
+_CHOSEN = {
+    **dict.fromkeys("\u02bb\u02bc\u055a\u05f3\u2018\u2019\u201b\ua78b\ua78c", "'"),
+    **dict.fromkeys("\u05f4\u201c\u201d\u201e\u201f", '"'),
+    "\u0131": "i",
+    "\u0450": "\u0435",
+    "\u0451": "\u0435",
+    "\u045d": "\u0438",
+    # Arabic, Persian and Urdu forms of one letter, and those without their dots
+    **dict.fromkeys("\u0649\u06cc\u06d2", "\u064a"),
+    "\u06a9": "\u0643",
+    "\u0671": "\u0627",
+    "\u066b": ".",
+    "\u066c": ",",
+    **dict.fromkeys("\u0629\u06be\u06c1\u06c3\u06d5", "\u0647"),
+    # letters that have had two spellings in Unicode: Bengali khanda ta, Malayalam chillu
+    "\u09ce": "\u09a4\u09cd",
+    "\u0d7a": "\u0d23\u0d4d",
+    "\u0d7b": "\u0d28\u0d4d",
+    "\u0d7c": "\u0d30\u0d4d",
+    "\u0d7d": "\u0d32\u0d4d",
+    "\u0d7e": "\u0d33\u0d4d",
+    "\u0d7f": "\u0d15\u0d4d",
+}
+
+# as it was before: a mark ends a word, and every Han character is one
+_UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+_LETTERS = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+
+
+def letters(text: str) -> list[str]:
+    """The words of collections that say nothing of their words: runs of letters and digits, without marks."""
+    return _LETTERS.findall(text.casefold())
+
+
+def split(text: str) -> tuple[list[str], list[str]]:
+    """The words by which a text asks, and the others by which it is found too: parts of some of the words."""
+    words: list[str] = []
+    parts: list[str] = []
+    if text.isascii():
+        _add_ascii(text, words, parts)
+        return words, parts
+    if "\n" in text and _IS_SPACELESS.search(text):
+        text = _WRAPPED.sub("", text)
+    # most of a text is often ASCII, and words come again: only what is left takes time
+    for ascii_only, pieces in groupby(text.split(), str.isascii):
+        if ascii_only:
+            _add_ascii(" ".join(pieces), words, parts)
+            continue
+        for piece in pieces:
+            asking, others = _remembered(piece) if len(piece) <= _SHORT else _split_piece(piece)
+            words += asking
+            parts += others
+    return words, parts
+
+
+def _add_ascii(text: str, words: list[str], parts: list[str]) -> None:
+    text = text.lower()
+    found = _IN_ASCII.findall(text)
+    if _CHAINED.search(text) is None:
+        words += found
+        return
+    for word in found:
+        if word.isalnum():
+            words.append(word)
+        else:
+            _add(word, words, parts)
+
+
+def _split_piece(piece: str) -> tuple[list[str], list[str]]:
+    """`split` of a text without spaces."""
+    chosen, table = _choices()
+    text = chosen.sub(lambda found: table.get(found[0], found[0]), folded(piece))
+    text = _TONES.sub(r"\2\1", _OPTIONAL.sub("", text).replace("\u0e40\u0e40", "\u0e41"))
+    words: list[str] = []
+    parts: list[str] = []
+    for word in _IN_ANY.findall(text):
+        _add(word, words, parts)
+    return words, parts
+
+
+_SHORT = 24
+_remembered = lru_cache(maxsize=10_000)(_split_piece)
+
+
+def _add(word: str, words: list[str], parts: list[str]) -> None:
+    if word.isascii():
+        links, between = re.split("[.,]", word), "."
+        if len(links) > 1:
+            links[0] = links[0].removeprefix("v")
+    elif _IS_SPACELESS.match(word):
+        links, between = _CHARACTER.findall(word), ""
+    elif "'" in word or '"' in word:
+        # one word with and without the sign, and what the sign sets off
+        words.append(re.sub("['\"]", "", word))
+        parts += re.split("['\"]", word)
+        return
+    else:
+        links, between = word.split("\u0f0b"), "\u0f0b"
+    if len(links) == 1:
+        words += links
+        return
+    words += [first + between + second for first, second in pairwise(links)]
+    parts += links
+
+
+@cache
+def _choices() -> tuple[re.Pattern[str], dict[str, str]]:
+    """What is written in several ways -> one of them, and a pattern that finds it."""
+    table = dict(_CHOSEN)
+    # Greek, Arabic and Devanagari letters that hold a mark which may be left out
+    for start, end in ((0x370, 0x400), (0x1F00, 0x2000), (0x620, 0x700), (0x929, 0x935)):
+        for letter in map(chr, range(start, end)):
+            base = unicodedata.normalize("NFD", letter)[0]
+            if base != letter and letter.isalpha():
+                table[letter] = _CHOSEN.get(base, base)
+    for digit in map(chr, range(0x80, 0x20000)):
+        if (value := unicodedata.decimal(digit, None)) is not None:
+            table[digit] = str(value)
+    # digits beyond the first plane as one range: a class of many of those is slow
+    return re.compile("[" + "".join(key for key in table if key < "\U00010000") + "\U00010000-\U0001ffff]"), table
