@@ -166,6 +166,7 @@ MEANINGFUL = frozenset(
         "rank",
         "weight",
         "weights",
+        "importance",
         "negative",
         "negatives",
         "neg",

@@ -10,9 +10,9 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -41,6 +41,18 @@ Texts = Annotated[
     bool, typer.Option(help="Keep the held-out queries' texts in the report, which is copied with the model.")
 ]
 
+RelevantFrom = Annotated[
+    float | None, typer.Option(help="Judged pairs: from which grade or score on a passage answers its query.")
+]
+Split = Annotated[str | None, typer.Option(help="Of examples with a column of splits, the one to read.")]
+Ignored = Annotated[
+    list[str] | None, typer.Option("--ignore", help="A field of the examples to leave unread; may be repeated.")
+]
+ExamplesKind = Annotated[
+    str | None,
+    typer.Option(help="What the examples are (pairs, triplets, judged pairs, ...), where their fields do not tell."),
+]
+
 _BESIDE_A_RECIPE = {"out", "base", "recipe", "page", "as_json"}
 """Options that may be given with a recipe, which says all the others."""
 _OF_ADAPTERS = {"epochs": "max_epochs", "batch_size": "batch_size", "learning_rate": "learning_rate", "seed": "seed"}
@@ -60,6 +72,10 @@ def train_command(
     recipe: Annotated[
         Path | None, typer.Option(help="Stages to train in order, .toml, instead of the options on training.")
     ] = None,
+    examples_kind: ExamplesKind = None,
+    relevant_from: RelevantFrom = None,
+    split: Split = None,
+    ignore: Ignored = None,
     method: Annotated[
         Method,
         typer.Option(help="A map on query vectors, low-rank updates of the encoder, or all of its weights."),
@@ -91,7 +107,6 @@ def train_command(
     as_json: AsJson = False,
 ) -> None:
     """Train a query adapter, LoRA or the whole encoder, and say whether it is better. Can be interrupted."""
-    from llama_index_embed_plus.training.data.reading import read_training_data
     from llama_index_embed_plus.training.data.splits import SplitSettings
     from llama_index_embed_plus.training.proof.proof import ProofSettings
 
@@ -117,7 +132,9 @@ def train_command(
         raise UsageError("a model to start from and --examples are needed: give them, or a --recipe")
     _check_out(out, page=page)
     # before the model, which takes longer to open
-    data, held_out = read_training_data(examples), None
+    data, held_out = _read(examples, examples_kind, relevant_from, split, ignore), None
+    if method == "adapter" or heldout_share:
+        _ = data.examples  # raises if they are none
     encoder = open_encoder(base)
     encoder.quiet = True
     if (queries is not None or heldout_share) and collection is None:
@@ -135,12 +152,26 @@ def train_command(
     _finish(out, report, page=page, as_json=as_json)
 
 
+def _read(
+    examples: Path, kind: str | None, relevant_from: float | None, split: str | None, ignore: list[str] | None
+) -> TrainingData:
+    """Read the file, and say on stderr what was left out of it."""
+    from llama_index_embed_plus.training.data.reading import read_training_data
+
+    # an unknown kind is refused there
+    data = read_training_data(
+        examples, kind=cast(Any, kind), relevant_from=relevant_from, split=split, ignore=ignore or ()
+    )
+    if data.left_out:
+        note(f"{examples}: {data.kind}, {data.left_out} rows left out")
+    return data
+
+
 def _hold_out(data: TrainingData, by: SplitSettings, encoder: Encoder) -> tuple[TrainingData, HeldOut]:
-    from llama_index_embed_plus.training.data.records import TrainingData
     from llama_index_embed_plus.training.data.splits import split_queries
 
     split = split_queries(data.examples, by, encoder=encoder)
-    return TrainingData.of(split.train), HeldOut.of_examples(split.test)
+    return replace(data, rows=tuple(split.train)), HeldOut.of_examples(split.test)
 
 
 def _train(
@@ -214,12 +245,15 @@ def prove_command(
     examples: Annotated[
         Path | None, typer.Option(help="What it was trained on: refused if that gives a query away.")
     ] = None,
+    examples_kind: ExamplesKind = None,
+    relevant_from: RelevantFrom = None,
+    split: Split = None,
+    ignore: Ignored = None,
     location: Location = DEFAULT_LOCATION,
     texts: Texts = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure a trained model on held-out queries, and write into it whether it may be promoted."""
-    from llama_index_embed_plus.training.data.reading import read_training_data
     from llama_index_embed_plus.training.data.splits import as_questions, check_leak
     from llama_index_embed_plus.training.proof.model_card import record_proof
     from llama_index_embed_plus.training.proof.proof import ProofSettings, prove
@@ -229,7 +263,8 @@ def prove_command(
         raise UsageError(f"{model} was not trained here: there is no report to put a proof into")
     before, after, held_out = open_encoder(base), open_encoder(model), read_held_out(queries, qrels)
     if examples is not None:
-        check_leak(as_questions(read_training_data(examples).rows), held_out, encoder=before)
+        data = _read(examples, examples_kind, relevant_from, split, ignore)
+        check_leak(as_questions(data.rows), held_out, encoder=before)
     with managed(location) as manager:
         proof = prove(before, after, held_out, ProofSettings(texts=texts), collection=manager.open(collection, before))
         report = record_proof(model, proof)

@@ -65,7 +65,18 @@ _MOST_BYTES, _MOST_DOTS = 1 << 17, 200
 """A recipe of hundreds of stages is smaller."""
 _MOST_STAGES, _MOST_ROUNDS, _LONGEST_NAME = 100, 100, 100
 _LARGEST = 10_000_000_000
-_STAGE_KEYS = ("name", "data", "kind", "score_range", "rounds", "mine", "augment")
+_STAGE_KEYS = (
+    "name",
+    "data",
+    "kind",
+    "score_range",
+    "relevant_from",
+    "split",
+    "ignore",
+    "rounds",
+    "mine",
+    "augment",
+)
 _RECIPE_KEYS = ("base", "passages", "heldout", "dev", "stage")
 
 
@@ -81,7 +92,8 @@ class QueryFiles:
 class StagePlan:
     """One stage: train on `data`. With `mining`, it is repeated `rounds` times on what the current model finds.
 
-    kind, score_range: how to read the file, as in `read_training_data`. augmentation: adds examples with other queries.
+    kind, score_range, relevant_from, split, ignore: how to read the file, as in `read_training_data`.
+    augmentation: adds examples with other queries.
     """
 
     name: str
@@ -89,6 +101,9 @@ class StagePlan:
     settings: TrainSettings = TrainSettings()
     kind: Kind | None = None
     score_range: tuple[float, float] | None = None
+    relevant_from: float | None = None
+    split: str | None = None
+    ignore: tuple[str, ...] = ()
     mining: MiningSettings | None = None
     rounds: int = 1
     augmentation: QueryAugmentation | None = None
@@ -186,6 +201,9 @@ class _Reader:
                 settings=settings,
                 kind=kind,
                 score_range=self.score_range(row, where),
+                relevant_from=self.number(row, where, "relevant_from"),
+                split=self.typed(row, where, "split", str) if "split" in row else None,
+                ignore=self.names(row, where, "ignore"),
                 mining=self.built(MiningSettings, row["mine"], f"{where}: mine") if "mine" in row else None,
                 rounds=self.typed(row, where, "rounds", int) if "rounds" in row else 1,
                 augmentation=(
@@ -236,6 +254,18 @@ class _Reader:
             case _:
                 what = f"is {brief(score_range)}, expected two numbers, the lowest and the highest"
                 raise self.error(f"{where}: score_range", what)
+
+    def number(self, row: Table, where: str, key: str) -> float | None:
+        value = row.get(key)
+        if value is not None and not is_number(value):
+            raise self.error(f"{where}: {key}", f"is {brief(value)}, expected a number")
+        return None if value is None else float(value)
+
+    def names(self, row: Table, where: str, key: str) -> tuple[str, ...]:
+        values = row.get(key, [])
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise self.error(f"{where}: {key}", f"is {brief(values)}, expected a list of names of fields")
+        return tuple(values)
 
     def existing(self, row: Table, where: str, key: str) -> Path:
         path: Path = self.file.parent / self.typed(row, where, key, str)

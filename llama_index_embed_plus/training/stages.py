@@ -309,7 +309,14 @@ def _weighted(mined: Iterable[Example], data: TrainingData) -> Iterator[Example]
 
 def _data(plan: StagePlan) -> TrainingData:
     """The rows of a stage, with the queries that its augmentation adds. Raises UsageError if they have no queries."""
-    data = read_training_data(plan.data, kind=plan.kind, score_range=plan.score_range)
+    data = read_training_data(
+        plan.data,
+        kind=plan.kind,
+        score_range=plan.score_range,
+        relevant_from=plan.relevant_from,
+        split=plan.split,
+        ignore=plan.ignore,
+    )
     if plan.augmentation is None:
         return data
     return replace(data, rows=tuple(plan.augmentation.apply(data.examples)))

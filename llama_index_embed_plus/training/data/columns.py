@@ -20,11 +20,12 @@ from datasets import Dataset, DatasetDict
 
 from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.training.data import unsupervised
-from llama_index_embed_plus.training.data.records import Distilled, LabelledText, ScoredPair, TrainingData
+from llama_index_embed_plus.training.data.records import Distilled, JudgedPair, LabelledText, ScoredPair, TrainingData
 from llama_index_embed_plus.training.losses.catalogue import LossSpec, loss_spec
 from llama_index_embed_plus.training.trainer.batches import are_all_alike, rows_of
 from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Example
+from qdrant_tools.same import query_key
 
 Teacher = Callable[[Sequence[tuple[str, str]]], Sequence[float]]
 """(query, passage) pairs -> their scores, such as `cross_encoder_judge(...).score`."""
@@ -123,33 +124,52 @@ def _labelled_pairs(spec: LossSpec, data: TrainingData, settings: ColumnSettings
         if {pair.score for pair in pairs} <= {0.0, 1.0}:
             return _pairs(pairs)
         raise UsageError(f"the loss {spec.name!r} wants labels 0 or 1, the scores are others: use cosent")
-    examples = _all_with_negatives(spec, _examples(spec, data, "scored pairs labelled 0 or 1, or examples"))
+    examples = _examples(spec, data, "scored pairs labelled 0 or 1, or examples")
+    if data.kind == "judged pairs":
+        return _judged(data)
+    return _labelled(_all_with_negatives(spec, examples), negatives=settings.negatives)
+
+
+def _judged(data: TrainingData) -> DatasetDict:
+    """Every judgement of the file: its grade or score, or 1 and 0 where it is known which are answers."""
+    if any(isinstance(row, JudgedPair) for row in data.rows):
+        rows = [(pair.query, pair.passage.text, pair.score) for pair in _of(JudgedPair, data)]
+        return _one("labelled_pairs", _LABELLED_PAIRS, rows)
+    return _labelled(data.examples, negatives=None)
+
+
+# other names than those of a scored pair: here the second text is a passage and not a query
+_LABELLED_PAIRS = ("anchor", "passage", "label")
+
+
+def _labelled(examples: Iterable[Example], *, negatives: int | None) -> DatasetDict:
     rows = [
         (example.query, text.text, label)
         for example in examples
-        for texts, label in ((example.positives, 1.0), (example.negatives[: settings.negatives], 0.0))
+        for texts, label in ((example.positives, 1.0), (example.negatives[:negatives], 0.0))
         for text in texts
     ]
-    # other names than those of a scored pair: here the second text is a passage and not a query
-    return _one("labelled_pairs", ("anchor", "passage", "label"), rows)
+    return _one("labelled_pairs", _LABELLED_PAIRS, rows)
 
 
 def _scored_pairs(spec: LossSpec, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
-    if data.kind != "scored pairs":
-        raise _another_shape(spec, data, "scored pairs")
+    if data.kind not in ("scored pairs", "judged pairs"):
+        raise _another_shape(spec, data, "scored pairs or judged pairs")
     pairs = _of(ScoredPair, data)
-    scores = [pair.score for pair in pairs]
+    scores = [row.score for row in data.rows if isinstance(row, (ScoredPair, JudgedPair))] or [0.0, 1.0]
     if spec.name == "cosine_similarity" and not -1 <= min(scores) <= max(scores) <= 1:
         raise UsageError(
             f"cosine_similarity wants scores from -1 to 1, these are from {min(scores)} to {max(scores)}: read them "
             "with a score_range, or use cosent"
         )
-    return _pairs(pairs)
+    return _judged(data) if data.kind == "judged pairs" else _pairs(pairs)
 
 
 def _distillation(spec: LossSpec, data: TrainingData, settings: ColumnSettings) -> DatasetDict:
     if data.kind == "distillation":
         rows = _of(Distilled, data)
+    elif any(isinstance(row, JudgedPair) for row in data.rows):
+        rows = _margins(_of(JudgedPair, data), negatives=settings.negatives)
     else:
         examples = _examples(spec, data, "distillation, or examples with negatives and a teacher")
         if settings.teacher is None:
@@ -168,6 +188,24 @@ def _distillation(spec: LossSpec, data: TrainingData, settings: ColumnSettings) 
             for n in sorted(by_count)
         }
     )
+
+
+def _margins(pairs: Iterable[JudgedPair], *, negatives: int) -> list[Distilled]:
+    """For each query, the passages of the highest score before some of those below them, the nearest first."""
+    by_query: dict[str, list[JudgedPair]] = {}
+    for pair in pairs:
+        by_query.setdefault(query_key(pair.query), []).append(pair)
+    rows = []
+    for judged in by_query.values():
+        judged.sort(key=lambda pair: -pair.score)  # stable: equal scores stay in the order of the file
+        best = judged[0].score
+        below = [pair for pair in judged if pair.score < best][:negatives]
+        texts, margins = tuple(pair.passage.text for pair in below), tuple(best - pair.score for pair in below)
+        if below:
+            rows += [Distilled(pair.query, pair.passage.text, texts, margins) for pair in judged if pair.score == best]
+    if not rows:
+        raise TrainingError("no query has passages of different scores: there is no margin to learn")
+    return rows
 
 
 def distil(examples: Sequence[Example], teacher: Teacher, *, negatives: int) -> Iterator[Distilled]:
@@ -221,6 +259,8 @@ def _examples(spec: LossSpec, data: TrainingData, wanted: str) -> Sequence[Examp
     try:
         examples = data.examples
     except UsageError as error:
+        if data.kind == "judged pairs":
+            raise  # these are examples as soon as their grades are understood
         raise _another_shape(spec, data, wanted) from error
     if _differ(examples) and not spec.weighted:
         raise UsageError(

@@ -5,36 +5,56 @@ The fields of the first row say what a file holds::
     examples         query, positives, negatives, weight                    as mining writes them
     pairs            query, positive                                        also weight
     triplets         query, positive, negative (or negative_1, ...)         also weight
-    distillation     the same with positive_score, negative_score (or negative_score_1, ...), or margin (margin_1, ...)
+    judged pairs     query, passage, label (or score, grade, ...)           or lists of passages and labels
+    distillation     the same with positive_score, negative_score (or negative_score_1, ...), or margin (margin_1, ...),
+                     or scores, a list that begins with the positive's
     nli              premise, hypothesis, label                             entailment, neutral, contradiction; 0, 1, 2
     scored pairs     sentence1, sentence2, score (or label)
     labelled texts   text, label
     texts            text
 
-`query` may be called anchor or question, `positive` passage or answer, the two texts of a pair sentence_1 and
-sentence_2, or text1 and text2. NLI: an entailment is a positive of its premise, a contradiction a hard negative; rows
-without a gold label ("-", -1), neutral ones, and premises without an entailment are left out and counted. A JSON file
-is a list of such rows, or LlamaIndex's `EmbeddingQAFinetuneDataset`. A TSV file knows no quotes.
+`fields` knows the other names of these, `formats` the rows of other tools. NLI: an entailment is a positive of its
+premise, a contradiction a hard negative; rows without a gold label ("-", -1), neutral ones, and premises without an
+entailment are left out and counted. Judged pairs that say yes or no (0/1, -1/1, true/false) become positives and hard
+negatives of their query; grades and scores do so from `relevant_from` on, which has no default: without it they stay
+scores. A query without a positive is left out and counted. A JSON file is a list of such rows, or LlamaIndex's
+`EmbeddingQAFinetuneDataset`. A TSV file knows no quotes.
 
 Guarantees: every row is read or the file is refused, with its name and the line, before anything is trained; a refusal
-takes little memory, whatever the file holds. Does not know: losses, models.
+takes little memory, whatever the file holds. A field that is not read is named (`TrainingData.ignored`, and a warning
+of `logging`), and refused if its name carries meaning. What the values of a column mean is decided when all are known.
+Does not know: losses, models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from llama_index_embed_plus.training.data.fields import (
+    Fields,
+    Parts,
+    as_judgement,
+    as_number,
+    as_numbers,
+    as_optional_text,
+    as_text,
+    by_order,
+    listed,
+    parts_of,
+    spelled,
+)
 from llama_index_embed_plus.training.data.formats import Asked, Format, format_of
 from llama_index_embed_plus.training.data.records import (
     Distilled,
+    JudgedPair,
     Kind,
     LabelledText,
     ScoredPair,
     TrainingData,
-    TrainingRow,
     passage_of,
 )
 from llama_index_embed_plus.training.data.sources import rows_of
@@ -42,117 +62,182 @@ from llama_index_embed_plus.training.limits import is_number
 from qdrant_tools.errors import InputError, UsageError, brief
 from qdrant_tools.files import Row
 from qdrant_tools.files import listed as shortlist
+from qdrant_tools.foreign import Unread, is_missing
 from qdrant_tools.records import Example, ScoredText
-from qdrant_tools.validation import checked_text, number_in
+from qdrant_tools.same import query_key
+from qdrant_tools.validation import checked_text
 
-Fields = Mapping[str, Any]
+logger = logging.getLogger(__name__)
 
-LONGEST_TEXT = 1_000_000
-"""Characters of one text: a tokenizer takes some hundred bytes for each of its tokens, before it cuts."""
+_READS: dict[Kind, tuple[str, ...]] = {
+    "examples": ("query", "positives", "negatives", "weight"),
+    "pairs": ("query", "positive", "positive_id", "weight"),
+    "triplets": ("query", "positive", "positive_id", "negative", "weight"),
+    "judged pairs": ("query", "positive", "positive_id", "label", "score"),
+    "distillation": ("query", "positive", "negative", "positive_score", "negative_score", "margin", "label", "score"),
+    "nli": ("first", "second", "label"),
+    "scored pairs": ("first", "second", "label", "score"),
+    "labelled texts": ("text", "label", "class"),
+    "texts": ("text",),
+}
+_NEEDS: dict[Kind, Mapping[str, str]] = {
+    "pairs": {"query": "query", "positive": "positive (or passage, answer, document)"},
+    "triplets": {"query": "query", "positive": "positive", "negative": "negative (or negative_1, ...)"},
+    "judged pairs": {"query": "query", "positive": "passage", "label": "label (or score, relevance, grade)"},
+    "scored pairs": {"first": "sentence1", "second": "sentence2", "score": "score (or label)"},
+    "nli": {"first": "premise", "second": "hypothesis", "label": "label"},
+    "examples": {"query": "query", "positives": "positives"},
+    "labelled texts": {"text": "text", "label": "label"},
+    "texts": {"text": "text"},
+}
+_ORDERED: dict[Kind, tuple[int, bool]] = {
+    "pairs": (2, False),
+    "triplets": (3, False),
+    "judged pairs": (2, True),
+    "distillation": (3, True),
+    "nli": (2, True),
+    "scored pairs": (2, True),
+}
+"""Kinds that may be told of columns of any names: the number of texts, and whether a label belongs to them."""
 
-
-def value_of(fields: Fields, aliases: Sequence[str]) -> Any:
-    """Return the value of the first of `aliases` that is there."""
-    for name in aliases:
-        if fields.get(name) is not None:
-            return fields[name]
-    raise InputError(f"has no field {aliases[0]!r}, only {listed(fields)}")
-
-
-def text_of(fields: Fields, aliases: Sequence[str]) -> str:
-    """Return the text of the first of `aliases` that is there."""
-    return as_text(value_of(fields, aliases), aliases[0])
-
-
-def numbered(fields: Fields, name: str, check: Callable[[Any, str], Any]) -> Iterator[Any]:
-    """Yield `name`, or `name_1`, `name_2`, ... as long as there is a next one, each through `check`."""
-    if fields.get(name) is not None:
-        yield check(fields[name], name)
-        return
-    place = 1
-    while fields.get(f"{name}_{place}") is not None:
-        yield check(fields[f"{name}_{place}"], f"{name}_{place}")
-        place += 1
-
-
-def as_text(value: Any, name: str) -> str:
-    """Return `value` if it is a text that says something, and that a tokenizer can read in moderate memory."""
-    if not isinstance(value, str) or not value.strip():
-        raise InputError(f"the field {brief(name)} is {brief(value)}, expected a text")
-    if len(value) > LONGEST_TEXT:
-        raise InputError(f"the field {brief(name)} has {len(value):,} characters, expected at most {LONGEST_TEXT:,}")
-    return checked_text(f"the field {brief(name)}", value)
-
-
-def as_number(value: Any, name: str) -> float:
-    """Return `value`, a number or the text of one, as a finite number."""
-    number = number_in(value) if isinstance(value, str) else value
-    if not is_number(number):
-        raise InputError(f"the field {brief(name)} is {brief(value)}, expected a number")
-    return float(number)
-
-
-def as_weight(value: Any) -> float:
-    """Return `value` as a number above 0."""
-    weight = as_number(value, "weight")
-    if weight <= 0:
-        raise InputError(f"the weight is {weight}, expected a number above 0")
-    return weight
-
-
-def listed(fields: Fields) -> str:
-    """Return the names of the fields, for a message."""
-    return shortlist(map(str, fields)) if isinstance(fields, Mapping) else brief(fields)
-
-
-_QUERY, _POSITIVE = ("query", "anchor", "question"), ("positive", "passage", "answer")
-_FIRST = ("sentence1", "sentence_1", "text1", "text_1", "premise")
-_SECOND = ("sentence2", "sentence_2", "text2", "text_2", "hypothesis")
-_LABEL = ("label", "gold_label")
 _NLI = {"entailment": 0, "neutral": 1, "contradiction": 2, "-": -1}
+_OF_NLI = frozenset(["annotator_labels", "genre", *(f"label{i}" for i in range(1, 6))])
+"""What single annotators said, of which the gold label is the sum."""
+_WAY_OUT = "give it the name of what it is (docs/training.md), or say that it means nothing here: ignore (--ignore)"
+_TRAINING = frozenset(["train", "training", "trn"])
 
 
 def read_training_data(
-    path: str | Path, *, kind: Kind | None = None, score_range: tuple[float, float] | None = None
+    path: str | Path,
+    *,
+    kind: Kind | None = None,
+    score_range: tuple[float, float] | None = None,
+    relevant_from: float | None = None,
+    split: str | None = None,
+    ignore: Iterable[str] = (),
 ) -> TrainingData:
     """Read the file `path`.
 
-    kind: what it holds, where its fields do not tell. score_range: the lowest and highest score of scored pairs, which
-    are then brought to 0 .. 1 (`(0, 5)` for STS).
+    Args:
+        kind: What it holds, where its fields do not tell. If their names say nothing, they are taken in their order, as
+            sentence-transformers does: query, positive, negatives, and the label last.
+        score_range: The lowest and highest score of scored or judged pairs, which are then brought to 0 .. 1 (`(0, 5)`
+            for STS).
+        relevant_from: From which grade or score on the passage of a judged pair answers its query; the others are its
+            hard negatives. Needed for every scale but yes and no.
+        split: Of a file with a column of splits, the one to read.
+        ignore: Fields to leave unread, whatever they mean.
 
     Raises:
         InputError: the file cannot be read, or a row is not what the first one promised.
-        UsageError: an ending or a kind that is unknown.
+        UsageError: an ending or a kind that is unknown, or an option that means nothing for this file.
     """
     file = Path(path)
     if kind is not None and kind not in get_args(Kind):
         raise UsageError(f"kind is {kind!r}, expected one of {', '.join(get_args(Kind))}")
     if score_range is not None and not (all(map(is_number, score_range)) and score_range[0] < score_range[1]):
         raise UsageError(f"score_range is {score_range}, expected the lowest and the highest score")
-    return _Reader(file, kind, score_range).read(rows_of(file))
+    if relevant_from is not None and not is_number(relevant_from):
+        raise UsageError(f"relevant_from is {brief(relevant_from)}, expected a number")
+    if isinstance(ignore, str):
+        raise UsageError(f"ignore is {brief(ignore)}, expected a list of names")
+    reader = _Reader(file, _Told(kind, score_range, relevant_from, split, tuple(ignore)))
+    return reader.read(rows_of(file))
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the caller said about the file."""
+
+    kind: Kind | None = None
+    score_range: tuple[float, float] | None = None
+    relevant_from: float | None = None
+    split: str | None = None
+    ignore: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A judgement as it was read; what its value means is known when all are."""
+
+    first: str
+    second: ScoredText
+    value: str | float | None
+    line: int
 
 
 class _Reader:
     """Turns rows of fields into rows of one kind; every error names the line."""
 
-    def __init__(self, file: Path, kind: Kind | None, score_range: tuple[float, float] | None) -> None:
-        self.file, self.kind, self.score_range = file, kind, score_range
+    def __init__(self, file: Path, told: _Told) -> None:
+        self.file, self.told, self.kind = file, told, told.kind
+        self.ignore = {spelled(name): 0 for name in told.ignore}
+        self.unread = Unread()
+        # a file of triplets may hold scores that its reader does not want
+        self.asked = Asked(scores=told.kind in (None, "distillation"))
         self.classes: dict[str, int] = {}
         self.format: Format | None = None
-        self.is_first = True
+        self.order: Mapping[str, tuple[str, int]] | None = None
+        self.line, self.is_first, self.passed_over = 0, True, 0
+        self.splits: dict[str, str] = {}
+        self.judged_by: dict[str, None] = {}
+        self.is_premise = False
 
     def read(self, rows: Iterator[Row]) -> TrainingData:
-        training_rows: list[Any] = [found for row in rows for found in row.parse(self._rows)]
+        found: list[Any] = []
+        for row in rows:
+            self.line = row.line
+            found += row.parse(self._rows)
+        self._check_options(len(found))
         # the second half is for the type checker: the first row sets the kind
-        if not training_rows or self.kind is None:
+        if not found or self.kind is None:
             raise InputError(f"{self.file} holds no rows")
-        if self.kind == "nli":
-            return _nli_examples(training_rows)
-        return TrainingData(self.kind, tuple(training_rows))
+        data = replace(self._finished(found), ignored=tuple(self.unread.names))
+        data = replace(data, left_out=data.left_out + self.passed_over)
+        if data.ignored:
+            logger.warning("%s: ignored: %s", self.file, shortlist(f"`{name}`" for name in data.ignored))
+        return data
 
-    def _rows(self, fields: Fields) -> list[TrainingRow | tuple[str, str, int]]:
+    def _finished(self, found: list[Any]) -> TrainingData:
+        assert self.kind is not None
+        if self.kind in ("nli", "scored pairs"):
+            return self._sentences(found)
+        if self.kind == "judged pairs":
+            return self._judgements(found)
+        return TrainingData(self.kind, tuple(found))
+
+    def _check_options(self, rows: int) -> None:
+        told = self.told
+        missed = next((name for name in told.ignore if not self.ignore[spelled(name)]), None)
+        if missed is not None:
+            raise UsageError(f"ignore names {brief(missed)}, and no row of {self.file} has that field")
+        if told.split is not None and not rows:
+            has = f"the splits {shortlist(self.splits)}" if self.splits else "no column of splits"
+            raise UsageError(f"split is {brief(told.split)}, and {self.file} has {has}")
+        if told.relevant_from is not None and self.kind not in ("judged pairs", None):
+            raise UsageError(f"relevant_from is for judged pairs (query, passage, label): {self.file} has {self.kind}")
+        if told.score_range is not None and self.kind not in ("judged pairs", "scored pairs", None):
+            raise UsageError(f"score_range is for scored pairs: {self.file} has {self.kind}")
+        if told.split is None and self.splits:
+            names = shortlist(dict.fromkeys(self.splits.values()))
+            if len(self.splits) > 1 or spelled(next(iter(self.splits))) in _HELD_OUT:
+                raise InputError(
+                    f"{self.file}: {names} says that rows belong to {shortlist(self.splits)}: say which to train on, "
+                    "split='train' (--split train), or that it means nothing here, ignore (--ignore)"
+                )
+
+    def _rows(self, fields: Fields) -> list[Any]:
         """One row of the file: one of ours, or what its format makes of it."""
-        form = format_of(fields) if isinstance(fields, Mapping) else None
+        if not isinstance(fields, Mapping):
+            raise InputError(f"is {brief(fields)}, expected an object with fields")
+        fields = self._without_ignored(fields)
+        if not self._is_of_split(fields):
+            self.passed_over += 1
+            return []
+        form = format_of(fields)
+        if form is None and (respelled := _respelled(fields)) != fields:
+            form = format_of(respelled)
+            fields = respelled if form is not None else fields
         if self.is_first:
             self.format, self.is_first = form, False
         if form is not self.format:
@@ -160,105 +245,432 @@ class _Reader:
             raise InputError(
                 f"is of the format {names[0]}, the first row is of {names[1]}: give each a file of its own"
             )
-        return [self._row(fields)] if form is None else [self._row(ours) for ours in form.rows(fields, Asked())]
+        if form is None:
+            return self._row(fields)
+        others = {name: value for name, value in fields.items() if name not in form.reads}
+        known = {name for name in others if name in form.ignores} | self.splits_of(fields)
+        self.unread.check(others, known, way_out=_WAY_OUT)
+        self.unread.names.update(dict.fromkeys(name for name in form.ignores if not is_missing(others.get(name))))
+        found = [row for ours in form.rows(fields, self.asked) for row in self._row(ours)]
+        self.passed_over += not found
+        return found
 
-    def _row(self, fields: Fields) -> TrainingRow | tuple[str, str, int]:
-        self.kind = self.kind or kind_of(fields)  # the first row decides for all
+    def _without_ignored(self, fields: Fields) -> Fields:
+        if not self.ignore:
+            return fields
+        for name in fields:
+            if spelled(name) in self.ignore:
+                self.ignore[spelled(name)] += 1
+        return {name: value for name, value in fields.items() if spelled(name) not in self.ignore}
+
+    def splits_of(self, fields: Fields) -> frozenset[str]:
+        return frozenset(parts_of(fields).named.get(("split", -1), ()))
+
+    def _is_of_split(self, fields: Fields) -> bool:
+        parts = parts_of(fields)
+        value = parts.get("split")
+        if is_missing(value):
+            return self.told.split is None
+        if not isinstance(value, (str, int, float)):
+            raise InputError(f"the split is {brief(value)}, expected a word")
+        if len(self.splits) < 100:
+            self.splits.setdefault(str(value).strip(), str(parts.name("split")))
+        return self.told.split is None or spelled(str(value)) == spelled(self.told.split)
+
+    def _row(self, fields: Fields) -> list[Any]:
+        parts = parts_of(fields, self.order)
+        if (
+            self.kind is not None
+            and self.kind in _ORDERED
+            and self.order is None
+            and self.told.kind
+            and not self.format
+        ):
+            parts = self._in_order(self.kind, parts)
+        self.kind = self.kind or kind_of(parts)  # the first row decides for all
+        self._check(self.kind, parts)
         match self.kind:
             case "examples":
-                return _example(fields)
+                return [self._example(parts)]
             case "pairs" | "triplets":
-                return self._ranked(fields)
-            case "nli":
-                return text_of(fields, _FIRST), text_of(fields, _SECOND), _nli_label(fields)
-            case "scored pairs":
-                return ScoredPair(text_of(fields, _FIRST), text_of(fields, _SECOND), self._score(fields))
+                return [self._ranked(parts)]
+            case "judged pairs":
+                return list(self._judged(parts))
+            case "nli" | "scored pairs":
+                return [self._sentence_pair(parts)]
             case "distillation":
-                return _distilled(fields)
+                return [_distilled(parts)]
             case "labelled texts":
                 # labels are words or numbers: their texts are numbered in the order in which they come
-                label = self.classes.setdefault(str(_label(fields)), len(self.classes))
-                return LabelledText(text_of(fields, ("text",)), label)
+                label = self.classes.setdefault(str(_label(parts, "label", "class")), len(self.classes))
+                return [LabelledText(parts.text("text"), label)]
             case _:
-                return text_of(fields, ("text",))
+                return [parts.text("text")]
 
-    def _ranked(self, fields: Fields) -> Example:
-        negatives = tuple(passage_of(text) for text in numbered(fields, "negative", as_text))
-        if self.kind == "triplets" and not negatives:
-            raise InputError(f"has no field 'negative', only {listed(fields)}")
-        positive = passage_of(text_of(fields, _POSITIVE))
-        return Example(text_of(fields, _QUERY), (positive,), negatives, as_weight(fields.get("weight", 1.0)))
+    def _in_order(self, kind: Kind, parts: Parts) -> Parts:
+        """The parts of a row whose names do not say which is which, by their order."""
+        self.order = {}
+        if all(parts.has(*part.split("|")) for part in _needed(kind)):
+            return parts
+        least, labelled = _ORDERED[kind]
+        names = [name for name in parts.fields if not any(name in parts.named.get((p, -1), ()) for p in _BESIDE)]
+        order = by_order(names, least=least, labelled=labelled)
+        if order is None:
+            texts = f"{least} texts" if least == 2 else f"at least {least} texts"
+            raise InputError(
+                f"has the fields {listed(parts.fields)}, expected {texts}{' and a label' if labelled else ''} for "
+                f"{kind}: name the others in ignore (--ignore)"
+            )
+        if kind in ("nli", "scored pairs"):
+            order = {name: _SIDES.get(part, part) for name, part in order.items()}
+        for name, (part, _) in order.items():
+            known = parts_of({name: ""}).named
+            if known and not any(_agree(part, other) for other, _ in known):
+                raise InputError(
+                    f"has the fields {listed(parts.fields)}: by its place {brief(name)} is the {part}, by its name "
+                    "something else; rename it, or change the order"
+                )
+        shown = shortlist(f"`{name}` is the {part}" for name, (part, _) in order.items())
+        logger.warning("%s: the columns are taken in their order: %s", self.file, shown)
+        self.order = order
+        return parts_of(parts.fields, order)
 
-    def _score(self, fields: Fields) -> float:
-        score = as_number(value_of(fields, ("score", *_LABEL)), "score")
-        if self.score_range is None:
+    def _check(self, kind: Kind, parts: Parts) -> None:
+        """Raise `InputError` for a field that means something and is not read; note the others."""
+        reads = {*_READS[kind], "split"}
+        unread: dict[str, Any] = {}
+        known: set[str] = {name for name in parts.others if _is_known(kind, name)}
+        for (part, _), names in parts.named.items():
+            for name in names:
+                if part in reads:
+                    known.add(name)
+                elif kind == "triplets" and self.told.kind == "triplets" and part in _TAUGHT:
+                    unread[name] = None  # the caller wants no distillation
+                elif not is_missing(parts.fields[name]) and part != "positive_id":
+                    raise InputError(
+                        f"the field {brief(name)} says what the row means, and {kind} do not have it: {_WAY_OUT}"
+                    )
+                else:
+                    unread[name] = None
+        aside = {name for name in parts.others if parts.about(name) or name in known}
+        self.unread.check({name: parts.fields[name] for name in parts.others}, aside, way_out=_WAY_OUT)
+        self.unread.names.update(dict.fromkeys([*unread, *sorted(aside), *parts.given_way()]))
+
+    def _example(self, parts: Parts) -> Example:
+        example = Example.from_row({name: parts.get(name) for name in ("query", "positives") if parts.has(name)} | {
+            name: parts.get(name) for name in ("negatives", "weight") if parts.get(name) is not None
+        })  # fmt: skip
+        for part in ("positives", "negatives"):
+            for entry in parts.get(part) or ():
+                inside = {f"{part}.{name}": value for name, value in entry.items()}
+                self.unread.check(inside, {f"{part}.{name}" for name in ("id", "text", "score")}, way_out=_WAY_OUT)
+        as_text(example.query, "query")
+        for passage in (*example.positives, *example.negatives):
+            as_text(passage.text, "text")
+            checked_text("the field 'id'", passage.id)
+        return replace(example, weight=_weight(parts))
+
+    def _ranked(self, parts: Parts) -> Example:
+        negatives = tuple(passage_of(text) for _, text in parts.numbered("negative", as_optional_text) if text)
+        if self.kind == "triplets" and not parts.has("negative"):
+            raise InputError(f"has no field 'negative', only {listed(parts.fields)}")
+        return Example(parts.text("query"), (_passage(parts),), negatives, _weight(parts))
+
+    def _judged(self, parts: Parts) -> Iterator[_Judged]:
+        """One judgement, or those of a list of passages and a list of labels."""
+        query, name = parts.text("query"), _judging(parts)
+        value = parts.fields[name]
+        self.judged_by[name] = None
+        if any(parts.given_way()):
+            raise InputError(
+                f"has {shortlist(f'`{each}`' for each in parts.given_way())} beside the passage, and {brief(name)} may "
+                "judge either: name the one that it does not judge in ignore (--ignore)"
+            )
+        passages, values = parts.get("positive"), value
+        if isinstance(passages, list) or isinstance(values, list):
+            if not isinstance(passages, list) or not isinstance(values, list) or len(passages) != len(values):
+                counts = [len(each) if isinstance(each, list) else 1 for each in (passages, values)]
+                raise InputError(f"has {counts[0]} passages and {counts[1]} values of {brief(name)}, expected as many")
+            for text, each in zip(passages, values):
+                yield _Judged(query, passage_of(as_text(text, "passage")), as_judgement(each, name), self.line)
+            return
+        yield _Judged(query, _passage(parts), as_judgement(value, name), self.line)
+
+    def _sentence_pair(self, parts: Parts) -> _Judged:
+        name = _judging(parts)
+        self.judged_by[name] = None
+        is_label = ("label", -1) in parts.named and name in parts.named["label", -1]
+        self.is_premise |= is_label and any(spelled(each) == "premise" for each in parts.named.get(("first", -1), ()))
+        value = parts.fields[name]
+        if isinstance(value, str) and value.strip().lower() in _NLI:
+            value = value.strip().lower()
+        elif is_label and (self.kind == "nli" or self.is_premise):
+            value = value if value is None else str(_scalar(value)).strip().lower()
+        elif value is not None:
+            # a score that is NaN was not left out, it failed
+            value = as_number(value, name) if is_missing(value) else as_judgement(value, name)
+        return _Judged(parts.text("first"), passage_of(parts.text("second")), value, self.line)
+
+    def _sentences(self, rows: Sequence[_Judged]) -> TrainingData:
+        """Pairs of sentences, when it is known whether their labels are those of inference or scores."""
+        words = any(isinstance(row.value, str) and row.value in _NLI and row.value != "-" for row in rows)
+        if self.told.kind == "nli" or (self.told.kind is None and (self.is_premise or words)):
+            labels = [self._at(row, _nli_label, row.value) for row in rows]
+            numbers = {row.value for row in rows if row.value not in _NLI and row.value is not None} - {"-1"}
+            if self.told.kind is None and numbers and "2" not in numbers and not words:
+                raise InputError(
+                    f"{self.file}: the labels are {shortlist(sorted(map(str, numbers)))}, and none is 2: which one "
+                    "says entailment cannot be told; write words, or say kind='nli' if it is 0"
+                )
+            return _nli_examples([(row.first, row.second.text, label) for row, label in zip(rows, labels)])
+        scored = [
+            ScoredPair(row.first, row.second.text, self._at(row, self._score, row.value))
+            for row in rows
+            if row.value is not None and row.value != "-"
+        ]
+        if not scored:
+            raise InputError(f"{self.file}: none of the {len(rows)} rows has a score: give some, or kind='pairs'")
+        return TrainingData("scored pairs", tuple(scored), left_out=len(rows) - len(scored))
+
+    def _at(self, row: _Judged, make: Callable[[Any], Any], value: Any) -> Any:
+        return Row({}, self.file, row.line).parse(lambda _: make(value))
+
+    def _score(self, value: Any) -> float:
+        score = as_number(value, next(iter(self.judged_by), "score"))
+        if self.told.score_range is None:
             return score
-        low, high = self.score_range
+        low, high = self.told.score_range
         if not low <= score <= high:
             raise InputError(f"the score {score} is outside of {low} .. {high}")
         return (score - low) / (high - low)
 
+    def _judgements(self, rows: Sequence[_Judged]) -> TrainingData:
+        """Judged pairs, when their scale is known: examples, or pairs with scores."""
+        by_pair: dict[tuple[str, str], _Judged] = {}
+        for row in rows:
+            if row.value is None:
+                continue
+            key = (query_key(row.first), " ".join(row.second.text.split()))
+            earlier = by_pair.setdefault(key, row)
+            if earlier.value != row.value and self._differ(earlier, row):
+                raise InputError(
+                    f"{self.file}:{row.line}: the query {brief(row.first)} and the passage {brief(row.second.text)} "
+                    f"are judged {_plain(row.value)} here and {_plain(earlier.value)} in line {earlier.line}: keep one"
+                )
+        self._check_ids(by_pair.values())
+        name = shortlist(f"`{each}`" for each in self.judged_by)
+        values = sorted({float(row.value) for row in by_pair.values() if row.value is not None})
+        if not values:
+            raise InputError(f"{self.file}: none of the {len(rows)} rows is judged: {name} is empty")
+        threshold = self._threshold(values, name)
+        judged_by = f"{name} of {self.file.name}"
+        if threshold is None:
+            pairs = [
+                JudgedPair(row.first, row.second, self._at(row, self._score, row.value)) for row in by_pair.values()
+            ]
+            return TrainingData("judged pairs", tuple(pairs), len(rows) - len(pairs), judged_by=judged_by)
+        examples = _judged_examples(by_pair.values(), threshold)
+        if not examples:
+            raise InputError(
+                f"{self.file}: no query has a passage whose {name} is {_plain(threshold)} or more, the highest is "
+                f"{_plain(values[-1])}: nothing answers anything"
+            )
+        used = sum(len(example.positives) + len(example.negatives) for example in examples)
+        return TrainingData("judged pairs", tuple(examples), len(rows) - used, judged_by=judged_by)
 
-def kind_of(fields: Fields) -> Kind:
+    def _differ(self, one: _Judged, other: _Judged) -> bool:
+        """Whether two judgements of one pair contradict each other; on one side of the threshold they do not."""
+        threshold = self.told.relevant_from
+        if threshold is None or one.value is None or other.value is None:
+            return True
+        return (float(one.value) >= threshold) != (float(other.value) >= threshold)
+
+    def _threshold(self, values: Sequence[float], name: str) -> float | None:
+        """From which value on a passage is a positive; None where nobody said it and the scale does not."""
+        lowest, told = values[0], self.told.relevant_from
+        if told is not None:
+            if told <= 0 <= lowest:
+                raise UsageError(
+                    f"relevant_from is {_plain(told)}, and {name} begins at {_plain(lowest)}: a row judged 0 would be "
+                    "a positive; say a number above 0"
+                )
+            return told
+        if set(values) <= {0.0, 1.0} or set(values) <= {-1.0, 1.0}:
+            return 1.0
+        return None
+
+    def _check_ids(self, rows: Iterable[_Judged]) -> None:
+        seen: dict[str, _Judged] = {}
+        for row in rows:
+            earlier = seen.setdefault(row.second.id, row)
+            if earlier.second.text != row.second.text and earlier.second.text.split() != row.second.text.split():
+                raise InputError(
+                    f"{self.file}:{row.line}: the passage id {brief(row.second.id)} has another text in line "
+                    f"{earlier.line}: give every passage its own id, or name that field in ignore (--ignore)"
+                )
+
+
+_HELD_OUT = frozenset(["test", "tst", "dev", "val", "valid", "validation", "eval", "evaluation", "heldout", "held_out"])
+_BESIDE = ("split", "weight", "positive_id")
+_TAUGHT = ("positive_score", "negative_score", "margin", "score", "label")
+_SIDES = {("query", -1): ("first", -1), ("positive", -1): ("second", -1)}
+
+
+def _needed(kind: Kind) -> Iterator[str]:
+    """The parts of a kind; several names for one if any of them does."""
+    for part in _NEEDS.get(kind, _NEEDS["triplets"]):
+        yield "label|score" if part in ("label", "score") else part
+
+
+def _agree(part: str, other: str) -> bool:
+    texts = {"query": "query first text", "positive": "positive second", "first": "first query text"}
+    return part == other or other in texts.get(part, "second positive").split() or {part, other} <= {"label", "score"}
+
+
+def _respelled(fields: Fields) -> Fields:
+    named = {spelled(name): value for name, value in fields.items()}
+    return named if len(named) == len(fields) else fields
+
+
+def _is_known(kind: Kind, name: str) -> bool:
+    of_label = spelled(name) in ("label_text", "label_name", "label_names", "class_name")
+    return (kind == "nli" and spelled(name) in _OF_NLI) or (kind == "scored pairs" and spelled(name) in _OF_NLI) or (
+        kind == "labelled texts" and of_label
+    )  # fmt: skip
+
+
+def kind_of(parts: Parts) -> Kind:
     """Return what a row with these fields is. Raises InputError if nothing is made of them."""
-    if not isinstance(fields, Mapping):
-        raise InputError(f"is {brief(fields)}, expected an object with fields")
-    has = {name for name in fields if fields[name] not in (None, "")}
-    if "positives" in has:
+    if parts.says("positives"):
         return "examples"
-    if has & set(_QUERY) and has & set(_POSITIVE):
-        if not any(name.startswith("negative") for name in has):
-            return "pairs"
-        taught = any(name.startswith(("margin", "negative_score")) for name in has)
-        return "distillation" if taught else "triplets"
-    if has & set(_FIRST) and has & set(_SECOND):
-        named = next((str(_label(fields)).lower() for name in _LABEL if name in has), "")
-        # a label 0, 1 or 2 is one of inference only beside a premise; else it is a score
-        is_nli = named and ("premise" in has or named in _NLI)
-        return "nli" if is_nli else "scored pairs"
-    if "text" in has:
-        return "labelled texts" if has & set(_LABEL) else "texts"
-    raise InputError(f"has the fields {listed(fields)}: no kind of training row has these")
+    if parts.says("query") and parts.says("positive"):
+        if parts.has("negative"):
+            return "distillation" if parts.says(*_TAUGHT) else "triplets"
+        return "judged pairs" if parts.has("label", "score") else "pairs"
+    if parts.says("first") and parts.says("second") and not parts.says("query"):
+        # inference or scores: the labels of the whole file tell
+        return "scored pairs"
+    if parts.says("text") and not parts.says("query", "first", "second"):
+        return "labelled texts" if parts.has("label", "class") else "texts"
+    raise InputError(f"has the fields {listed(parts.fields)}: no kind of training row has these; {_nearest(parts)}")
 
 
-def _example(fields: Fields) -> Example:
-    example = _checked(Example.from_row(fields))
-    return replace(example, weight=as_weight(example.weight))
+def _nearest(parts: Parts) -> str:
+    """What the two kinds have that are nearest to the row."""
+
+    def there(part: str) -> bool:
+        return parts.says(*(("label", "score") if part in ("label", "score") else (part,)))
+
+    def order(kind: Kind) -> tuple[int, int]:
+        missing = [part for part in _NEEDS[kind] if not there(part)]
+        return len(missing), -len(_NEEDS[kind])
+
+    near = [kind for kind in sorted(_NEEDS, key=order) if any(map(there, _NEEDS[kind]))][:2]
+    if not near:
+        return "expected query and passage, also label or negative_1, ..., or sentence1, sentence2, score, or text"
+    names = [", ".join(_NEEDS[kind].values()) for kind in near]
+    shown = "; ".join(f"{kind} have {needs}" for kind, needs in zip(near, names))
+    return f"{shown}; rename the fields, or say the kind, and they are taken in their order"
 
 
-def _checked(example: Example) -> Example:
-    as_text(example.query, "query")
-    for passage in (*example.positives, *example.negatives):
-        as_text(passage.text, "text")
-        checked_text("the field 'id'", passage.id)
-    return example
+def _judging(parts: Parts) -> str:
+    """The field that holds the judgement. Raises `InputError` if there is none, or more than one."""
+    names = [name for part in ("label", "score") if (name := parts.name(part)) is not None]
+    if len(names) > 1:
+        raise InputError(
+            f"has {shortlist(f'`{name}`' for name in names)}, and either may be what judges: name the other in ignore "
+            "(--ignore)"
+        )
+    # an empty one is a row that nobody judged
+    names += [name for part in ("label", "score") for name in parts.named.get((part, -1), ())]
+    if not names:
+        raise InputError(
+            f"has no field 'score' or 'label', only {listed(parts.fields)}; unjudged pairs are kind='pairs'"
+        )
+    return names[0]
 
 
-def _distilled(fields: Fields) -> Distilled:
-    negatives = tuple(numbered(fields, "negative", as_text))
-    margins = tuple(numbered(fields, "margin", as_number))
-    if not margins:
-        best = as_number(value_of(fields, ("positive_score",)), "positive_score")
-        # a difference of two finite numbers may be none
-        margins = tuple(as_number(best - score, "margin") for score in numbered(fields, "negative_score", as_number))
+def _passage(parts: Parts) -> ScoredText:
+    """The positive, under its id if it came with one."""
+    passage, given = passage_of(parts.text("positive")), parts.get("positive_id")
+    if given is None:
+        return passage
+    if isinstance(given, float) and given.is_integer():
+        given = int(given)
+    if not isinstance(given, (str, int)) or isinstance(given, bool) or not str(given).strip():
+        raise InputError(f"the field {brief(parts.name('positive_id'))} is {brief(given)}, expected an id")
+    return replace(passage, id=checked_text("the id", str(given)))
+
+
+def _weight(parts: Parts) -> float:
+    given = parts.get("weight")
+    weight = 1.0 if given is None else as_number(given, "weight")
+    if weight <= 0:
+        raise InputError(f"the weight is {weight}, expected a number above 0")
+    return weight
+
+
+def _distilled(parts: Parts) -> Distilled:
+    texts = {number: text for number, text in parts.numbered("negative", as_optional_text) if text}
+    negatives = tuple(texts.values())
+    margins = _margins(parts, list(texts))
     if not negatives or len(margins) != len(negatives):
         raise InputError(f"has {len(negatives)} negatives and {len(margins)} scores of them")
-    return Distilled(text_of(fields, _QUERY), text_of(fields, _POSITIVE), negatives, margins)
+    return Distilled(parts.text("query"), parts.text("positive"), negatives, margins)
 
 
-def _nli_label(fields: Fields) -> int:
-    value = str(_label(fields)).strip().lower()
-    label = _NLI.get(value, value)
-    if label not in (-1, 0, 1, 2) and label not in ("-1", "0", "1", "2"):
+def _margins(parts: Parts, numbers: Sequence[int]) -> tuple[float, ...]:
+    """The margins of the negatives of these numbers, from whichever field holds them."""
+    if parts.says("label", "score"):
+        name = _judging(parts)
+        values = as_numbers(parts.fields[name], name)
+        if values is None or parts.says("margin", "negative_score", "positive_score"):
+            raise InputError(
+                f"the field {brief(name)} is {brief(parts.fields[name])} beside a negative, expected a list of scores "
+                "that begins with the positive's; a single margin is called `margin`"
+            )
+        if len(values) == len(numbers) and spelled(name) in ("label", "labels"):
+            return tuple(values)  # sentence-transformers calls margins a label
+        if len(values) != len(numbers) + 1:
+            raise InputError(f"has {len(numbers)} negatives and {len(values)} scores, expected one more")
+        return tuple(as_number(values[0] - score, "margin") for score in values[1:])
+    if parts.says("margin"):
+        listed_margins = as_numbers(parts.get("margin"), "margin")
+        if listed_margins is not None:
+            return tuple(listed_margins)
+        found = dict(parts.numbered("margin", as_number))
+    else:
+        best = as_number(parts.get("positive_score"), "positive_score")
+        scores = parts.numbered("negative_score", as_number)
+        # a difference of two finite numbers may be none
+        found = {number: as_number(best - score, "margin") for number, score in scores}
+    if set(found) != set(numbers):
+        raise InputError(f"has {len(numbers)} negatives and {len(found)} scores of them, expected one for each")
+    return tuple(found[number] for number in numbers)
+
+
+def _nli_label(value: Any) -> int:
+    label = -1 if value is None else _NLI.get(value, value)
+    number = str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
+    number = number.removesuffix(".0")
+    if number not in ("-1", "0", "1", "2"):
         raise InputError(f"the label is {brief(value)}, expected one of {', '.join(_NLI)}, or 0, 1, 2, -1")
-    return int(label)
+    return int(number)
 
 
-def _label(fields: Fields) -> str | int | float:
-    value = value_of(fields, _LABEL)
+def _scalar(value: Any) -> str | int | float:
     if not isinstance(value, (str, int, float)):
         raise InputError(f"the label is {brief(value)}, expected a word or a number")
     return value
+
+
+def _label(parts: Parts, *allowed: str) -> str | int | float:
+    names = [name for part in allowed if (name := parts.name(part)) is not None]
+    if len(names) > 1:
+        raise InputError(f"has {shortlist(f'`{name}`' for name in names)}: name the others in ignore (--ignore)")
+    if not names:
+        raise InputError(f"has no label, only {listed(parts.fields)}")
+    return _scalar(parts.fields[names[0]])
 
 
 def _nli_examples(rows: Sequence[tuple[str, str, int]]) -> TrainingData:
@@ -273,3 +685,21 @@ def _nli_examples(rows: Sequence[tuple[str, str, int]]) -> TrainingData:
     # a row that repeats another counts as left out
     used = sum(len(example.positives) + len(example.negatives) for example in examples)
     return TrainingData("nli", examples, left_out=len(rows) - used)
+
+
+def _judged_examples(rows: Iterable[_Judged], threshold: float) -> list[Example]:
+    """One example for each query that has a positive; its spelling is that of its first row."""
+    by_query: dict[str, tuple[str, list[ScoredText], list[ScoredText]]] = {}
+    for row in rows:
+        if row.value is not None:
+            _, positives, negatives = by_query.setdefault(query_key(row.first), (row.first, [], []))
+            (positives if float(row.value) >= threshold else negatives).append(row.second)
+    return [
+        Example(query, tuple(positives), tuple(negatives))
+        for query, positives, negatives in by_query.values()
+        if positives
+    ]
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else brief(value)

@@ -15,10 +15,20 @@ from qdrant_tools.mining.miner import MiningResult
 from qdrant_tools.records import Example, ScoredText
 from qdrant_tools.same import query_key
 
-Kind = Literal["examples", "pairs", "triplets", "nli", "scored pairs", "distillation", "labelled texts", "texts"]
-"""What a file holds. The first four become examples: a query, its positives, its negatives."""
+Kind = Literal[
+    "examples",
+    "pairs",
+    "triplets",
+    "nli",
+    "judged pairs",
+    "scored pairs",
+    "distillation",
+    "labelled texts",
+    "texts",
+]
+"""What a file holds. The first five become examples: a query, its positives, its negatives."""
 
-RANKING: tuple[Kind, ...] = ("examples", "pairs", "triplets", "nli")
+RANKING: tuple[Kind, ...] = ("examples", "pairs", "triplets", "nli", "judged pairs")
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,15 @@ class ScoredPair:
 
     first: str
     second: str
+    score: float
+
+
+@dataclass(frozen=True)
+class JudgedPair:
+    """A query, a passage, and a grade or a score of which nobody said from where on it is a yes."""
+
+    query: str
+    passage: ScoredText
     score: float
 
 
@@ -48,16 +67,24 @@ class LabelledText:
     label: int
 
 
-TrainingRow = Example | ScoredPair | Distilled | LabelledText | str
+TrainingRow = Example | ScoredPair | JudgedPair | Distilled | LabelledText | str
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Rows of one kind. `left_out`: rows of the file without a gold label, or that say nothing by themselves."""
+    """Rows of one kind.
+
+    Judged pairs are examples where it is known which judgements say yes, and `JudgedPair` where it is not.
+
+    left_out: rows of the file without a gold label, or that say nothing by themselves.
+    ignored: fields of the file that were not read. judged_by: the field that judges, of judged pairs.
+    """
 
     kind: Kind
     rows: tuple[TrainingRow, ...]
     left_out: int = 0
+    ignored: tuple[str, ...] = ()
+    judged_by: str = ""
 
     @classmethod
     def of(cls, rows: MiningResult | Iterable[TrainingRow]) -> TrainingData:
@@ -79,6 +106,13 @@ class TrainingData:
     def examples(self) -> tuple[Example, ...]:
         """The rows as examples. Raises UsageError if they are something else."""
         examples = tuple(row for row in self.rows if isinstance(row, Example))
+        scores = sorted({row.score for row in self.rows if isinstance(row, JudgedPair)})
+        if scores:
+            raise UsageError(
+                f"{self.judged_by or 'the judgement'} goes from {scores[0]:g} to {scores[-1]:g}, and from where on it "
+                "says yes is not known: state it with relevant_from (--relevant-from), or train on the scores with "
+                "cosent, cosine_similarity or margin_mse"
+            )
         if len(examples) < len(self.rows):
             raise UsageError(f"the data is {self.kind}, expected queries with positives: {', '.join(RANKING)}")
         return examples
@@ -120,6 +154,7 @@ def passage_of(text: str) -> ScoredText:
 _KINDS: dict[type, Kind] = {
     Example: "examples",
     ScoredPair: "scored pairs",
+    JudgedPair: "judged pairs",
     Distilled: "distillation",
     LabelledText: "labelled texts",
     str: "texts",

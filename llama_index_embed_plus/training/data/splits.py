@@ -20,7 +20,7 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 
 from llama_index_embed_plus.errors import LeakError
-from llama_index_embed_plus.training.data.records import Distilled, LabelledText, ScoredPair, TrainingRow
+from llama_index_embed_plus.training.data.records import Distilled, JudgedPair, LabelledText, ScoredPair, TrainingRow
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.records import Encoder, Example, HeldOut, Qrels, Query, ScoredText, Vectors
 from qdrant_tools.same import id_key, query_key
@@ -169,6 +169,8 @@ def as_questions(rows: Iterable[TrainingRow]) -> list[Example]:
         elif isinstance(row, ScoredPair):
             for query, answer in ((row.first, row.second), (row.second, row.first)):
                 questions.append(Example(query, (ScoredText("", answer),) if row.score > 0 else ()))
+        elif isinstance(row, JudgedPair):
+            questions.append(Example(row.query, (row.passage,) if row.score > 0 else ()))
         else:
             questions.append(Example(row.text if isinstance(row, LabelledText) else row, ()))
     return questions

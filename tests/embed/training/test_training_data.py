@@ -226,7 +226,7 @@ WEIGHTED = TrainingData.of([example(1), example(2, weight=2.0)])
     ("loss", "data", "message"),
     [
         ("multiple_negatives", PAIRS, "wants examples, pairs, triplets or nli, the data is scored pairs"),
-        ("cosine_similarity", EXAMPLES, "wants scored pairs, the data is examples"),
+        ("cosine_similarity", EXAMPLES, "wants scored pairs or judged pairs, the data is examples"),
         ("cosine_similarity", GRADED, "from -1 to 1, these are from 1.0 to 4.5: read them with a score_range"),
         ("contrastive", GRADED, "wants labels 0 or 1, the scores are others: use cosent"),
         ("triplet", MIXED, "1 of 2 examples have no negatives, and the loss 'triplet' needs them"),
