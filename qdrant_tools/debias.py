@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from qdrant_tools.errors import InputError
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.records import Label
-from qdrant_tools.same import query_key
+from qdrant_tools.same import id_key, query_key, spelled
 
 __all__ = [
     "ClickModel",
@@ -148,19 +148,19 @@ def rated(searches: Iterable[LoggedSearch], *, top: float = 1.0, relevant_from: 
 def aggregate(votes: Iterable[Label], *, minimum: int = 1, min_share: float = 0.0) -> list[Label]:
     """Merge the votes of repeated queries into one label per (query, passage).
 
-    Spellings of one query (`same.query_key`) are one; the first stays. The weight is the mean of the votes.
-    Pairs with fewer than `minimum` votes give no label. Pairs whose mean is above 0 but below `min_share` give none
-    either, since the users disagree. `evidence` says which votes: "click x3, no click x1".
+    Spellings of one query (`same.query_key`), or of one id (`same.id_key`), are one; the first stays. The weight is the
+    mean of the votes. Pairs with fewer than `minimum` votes give no label. Pairs whose mean is above 0 but below
+    `min_share` give none either, since the users disagree. `evidence` says which votes: "click x3, no click x1".
     """
     if minimum < 1 or not 0 <= min_share <= 1:
         raise InputError(f"minimum is {minimum} and min_share {min_share}, expected at least 1 and a share of 0 to 1")
     pairs: dict[tuple[str, str], list[Label]] = {}
     for vote in votes:
-        pairs.setdefault((query_key(vote.query), vote.passage_id), []).append(vote)
+        pairs.setdefault((query_key(vote.query), id_key(vote.passage_id)), []).append(vote)
     spelling: dict[str, str] = {}
     labels = []
-    for (key, passage), group in pairs.items():
-        query = spelling.setdefault(key, group[0].query)
+    for (key, _), group in pairs.items():
+        query, passage = spelling.setdefault(key, group[0].query), group[0].passage_id
         weight = sum(vote.weight for vote in group) / len(group)
         if len(group) >= minimum and not 0 < weight < min_share:
             labels.append(Label(query, passage, weight, _evidence(group)))
@@ -174,8 +174,9 @@ def shown(search: LoggedSearch) -> list[str]:
 
 def clicks(search: LoggedSearch) -> list[str]:
     """Shown passages that were clicked, in the order of the last click on each."""
-    visible = {hit.id for hit in search.hits}
-    clicked = [event.id for event in search.feedback if event.kind == "click" and event.id in visible]
+    events = [event.id for event in search.feedback if event.kind == "click"]
+    shown_as = spelled(events, {hit.id for hit in search.hits})
+    clicked = [shown_as[passage] for passage in events if passage in shown_as]
     # `dict.fromkeys` keeps the first of equal ones: of the reversed list that is the last click
     return list(dict.fromkeys(reversed(clicked)))[::-1]
 
@@ -183,7 +184,7 @@ def clicks(search: LoggedSearch) -> list[str]:
 @dataclass(frozen=True)
 class ClickModel:
     """`propensities[r - 1]` is how likely rank r is looked at, relative to the most looked-at rank; `attraction` is by
-    (query key, passage); `repeated` is the number of pairs that were shown at several ranks."""
+    (query key, id key of the passage); `repeated` is the number of pairs that were shown at several ranks."""
 
     propensities: tuple[float, ...]
     attraction: Mapping[Pair, float] = field(repr=False)
@@ -234,17 +235,24 @@ def inverse_propensity(
         raise InputError(f"clip is {clip} and examined {examined}, expected at least 1 and above 0")
     weights: dict[Pair, list[float]] = {}
     looked_at: dict[Pair, float] = {}
-    spelling: dict[str, str] = {}
+    queries: dict[str, str] = {}
+    passages: dict[str, str] = {}
     for search in searches:
-        clicked = set(clicks(search))
-        spelling.setdefault(query_key(search.query), search.query)
+        clicked, key = set(clicks(search)), query_key(search.query)
+        queries.setdefault(key, search.query)
         for rank, passage in enumerate(shown(search), start=1):
-            pair = (query_key(search.query), passage)
+            pair = key, id_key(passage)
+            passages.setdefault(pair[1], passage)
             propensity = model.propensity(rank)
             weights.setdefault(pair, []).append(min(1 / propensity, clip) if passage in clicked else 0.0)
             looked_at[pair] = looked_at.get(pair, 0.0) + propensity
     return [
-        Label(spelling[query], passage, sum(values) / len(values), "click / propensity" if any(values) else "examined")
+        Label(
+            queries[query],
+            passages[passage],
+            sum(values) / len(values),
+            "click / propensity" if any(values) else "examined",
+        )
         for (query, passage), values in weights.items()
         if any(values) or looked_at[query, passage] >= examined
     ]
@@ -315,9 +323,9 @@ def _count(searches: Iterable[LoggedSearch]) -> _Counts:
     numbers: dict[Pair, int] = {}
     totals: dict[tuple[int, int], list[int]] = {}
     for search in searches:
-        clicked = set(clicks(search))
+        clicked, key = set(clicks(search)), query_key(search.query)
         for position, passage in enumerate(shown(search)):
-            pair = numbers.setdefault((query_key(search.query), passage), len(numbers))
+            pair = numbers.setdefault((key, id_key(passage)), len(numbers))
             total = totals.setdefault((pair, position), [0, 0])
             total[0] += 1
             total[1] += passage in clicked

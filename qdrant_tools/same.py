@@ -14,12 +14,15 @@ grows with the length of a text, whatever is in it. Does not know: words, langua
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from functools import cache
+from urllib.parse import unquote
 
 import regex
 
-__all__ = ["folded", "id_key", "query_key", "unlike_spelling"]
+from qdrant_tools.errors import InputError, brief
+
+__all__ = ["ambiguous", "folded", "id_key", "id_spellings", "query_key", "spelled", "unlike_spelling"]
 
 # signs of names are none of these: + # @ % / and the dot of .NET
 _CLOSING = r"[\p{Sentence_Terminal}\p{Terminal_Punctuation}\p{Quotation_Mark}]"
@@ -91,27 +94,85 @@ def id_key(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
+def id_spellings(name: str) -> tuple[str, ...]:
+    """An id as it is given, and then composed and decomposed: what it may be called elsewhere."""
+    if name.isascii():
+        return (name,)
+    return tuple(dict.fromkeys((name, id_key(name), unicodedata.normalize("NFD", name))))
+
+
+def spelled(names: Iterable[str], stored: Collection[str]) -> dict[str, str]:
+    """Name -> the same id as it is spelled in `stored`: itself if it is there. Names that are not there are left out.
+
+    Raises:
+        InputError: two of `stored` differ from a name by their composition alone.
+    """
+    exact = stored if isinstance(stored, Set | Mapping) else frozenset(stored)
+    found: dict[str, str] = {}
+    others: dict[str, list[str]] | None = None
+    for name in names:
+        if name in exact:
+            found[name] = name
+            continue
+        if others is None:
+            others = {}
+            for other in exact:
+                others.setdefault(id_key(other), []).append(other)
+        alike = others.get(id_key(name), [])
+        if len(alike) > 1:
+            raise ambiguous(name, alike)
+        if alike:
+            found[name] = alike[0]
+    return found
+
+
+def ambiguous(name: str, alike: Sequence[str]) -> InputError:
+    """The error for an id that may be either of two others."""
+    codes = " and ".join(sorted(ascii(other) for other in alike[:2]))
+    return InputError(
+        f"the id {brief(name)} may be {codes}, which differ by composed and decomposed characters alone: write one of "
+        "them as it is"
+    )
+
+
 def unlike_spelling(names: Iterable[str], others: Iterable[str]) -> tuple[str, str] | None:
     """One of `names` that is none of `others`, and the one it most likely means; None if none looks alike.
 
-    For the message of a mismatch: ids that differ by case, white space, a prefix of folders, an ending, or leading
-    zeros are a way of writing, not another passage.
+    For the message of a mismatch: ids that differ by case, white space, a prefix of folders or a host, a part behind
+    `#`, an ending, escapes, slashes, dashes, or the zeros of a number are a way of writing, not another passage.
     """
-    exact: dict[str, str] = {}
-    loose: dict[str, str] = {}
+    exact: set[str] = set()
+    loose: dict[str, tuple[int, str]] = {}
     for other in others:
-        exact[id_key(other)] = other
-        loose.setdefault(_bare(other), other)
+        exact.add(id_key(other))
+        for level, form in enumerate(_looser(other)):
+            if form not in loose or loose[form][0] > level:
+                loose[form] = level, other
     for name in names:
-        if id_key(name) not in exact and (alike := loose.get(_bare(name))) is not None:
-            return name, alike
+        if id_key(name) in exact:
+            continue
+        for form in _looser(name):
+            if form in loose:
+                return name, loose[form][1]
     return None
 
 
-def _bare(name: str) -> str:
-    """What is left of an id without folders, an ending, case, spaces and leading zeros."""
-    last = folded(name).strip().rsplit("/", 1)[-1]
-    stem, dot, ending = last.rpartition(".")
-    if dot and stem and ending.isalpha() and len(ending) <= 5:
-        last = stem
-    return last.lstrip("0") or last
+def _looser(name: str) -> Iterator[str]:
+    """What is left of an id, step by step, if less and less of its spelling counts; never nothing."""
+    form = unquote(folded(name[:_LONGEST_ID])).strip().replace("\\", "/").strip("/{}<>\"'")
+    for part in ("", *_PARTS):
+        form = (regex.sub(part, "", form) if part else form) or form
+        yield form
+    yield regex.sub(r"[\s_.-]+", "", form) or form
+
+
+_LONGEST_ID = 4096
+# a scheme and a host, what stands behind an id, folders, an ending, leading zeros and the rest of a float
+_PARTS = (
+    r"\A(?:[a-z][a-z0-9+.]*://(?:www\.)?|urn:uuid:|\./)",
+    r"/?[#?].*\Z|::.*\Z",
+    r"/(?:index\.html?)?\Z",
+    r"\A.*/",
+    r"(?<=.)\.[a-z]{1,5}\Z",
+    r"\A0+(?=.)|(?<=\A\d+)\.0+\Z",
+)

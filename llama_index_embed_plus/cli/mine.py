@@ -140,6 +140,8 @@ def mine_command(
     )
     for name, count in report.stats.discarded().items():
         say(f"  {name:<20}{count:>9}")
+    for line in report.notes:
+        say(line)
 
 
 @app.command("audit")

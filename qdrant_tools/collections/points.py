@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Container, Iterator, Sequence, Set
+from collections.abc import Container, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,11 +17,15 @@ from qdrant_client import models
 from qdrant_tools.client.gateway import plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import OURS
+from qdrant_tools.errors import brief
 from qdrant_tools.records import Passage, Vectors
+from qdrant_tools.same import ambiguous, id_spellings, unlike_spelling
 from qdrant_tools.validation import checked_texts
 
 IDS_AT_ONCE = 256
 """Passage ids per filter, where the id is a field of the payload."""
+IDS_LOOKED_AT = 10_000
+"""Ids of a collection among which a message looks for the one that was meant."""
 
 # never change it: the ids of all stored points rest on it
 _POINT_IDS = uuid.UUID("5b0f3a52-5c5c-5d0e-9d0b-7a4f6f1c1f5e")
@@ -43,20 +47,57 @@ def point_id(passage_id: str) -> str:
 def fetch(
     collection: Collection, passage_ids: Sequence[str], *, with_vectors: bool = False, with_text: bool = True
 ) -> dict[str, StoredPassage]:
-    """Read passages by id. Ids that are not there are not in the result. Without their text they have no metadata too.
+    """Read passages, each under the id that was asked for. Ids that are not there are not in the result. Without their
+    text they have no metadata too.
+
+    An id is found as it is written, else composed or decomposed (`same.id_spellings`); a UUID in any way of writing it.
 
     Raises:
-        InputError: the ids are not several strings.
+        InputError: the ids are not several strings, or two passages differ from one by their composition alone.
     """
     passage_ids = checked_texts("passage ids", passage_ids)
     layout = collection.layout
+    spellings = {passage_id: id_spellings(passage_id) for passage_id in passage_ids}
+    names = list(dict.fromkeys(name for each in spellings.values() for name in each))
+    if not layout.id:
+        points = {name: point for name in names if (point := _as_point_id(name)) is not None}
+        stored = fetch_points(
+            collection, list(dict.fromkeys(points.values())), with_vectors=with_vectors, with_text=with_text
+        )
+        return {name: stored[point] for name, point in points.items() if point in stored}
     # in a foreign collection a field of the payload has the passage id, and the point an id of its own
-    if layout.id and layout != replace(OURS, vector=layout.vector):
-        return _fetch_by_field(collection, passage_ids, with_vectors=with_vectors, with_text=with_text)
-    points = [point_id(passage_id) if layout.id else _as_point_id(passage_id) for passage_id in passage_ids]
-    usable = [point for point in points if point is not None]
-    stored = fetch_points(collection, usable, with_vectors=with_vectors, with_text=with_text)
-    return {passage.id: passage for passage in stored.values()}
+    if layout != replace(OURS, vector=layout.vector):
+        found = _fetch_by_field(collection, names, with_vectors=with_vectors, with_text=with_text)
+    else:
+        of_points = fetch_points(
+            collection, [point_id(name) for name in names], with_vectors=with_vectors, with_text=with_text
+        )
+        found = {passage.id: passage for passage in of_points.values()}
+    chosen = {passage_id: _one_of(each, found) for passage_id, each in spellings.items()}
+    return {passage_id: passage for passage_id, passage in chosen.items() if passage is not None}
+
+
+def _one_of(spellings: Sequence[str], found: Mapping[str, StoredPassage]) -> StoredPassage | None:
+    """The passage of an id: by its own spelling, else by the only other one that is there."""
+    there = [name for name in spellings if name in found]
+    if len(there) > 1 and there[0] != spellings[0]:
+        raise ambiguous(spellings[0], there)
+    return found[there[0]] if there else None
+
+
+def mismatch(collection: Collection, missing: Sequence[str]) -> str:
+    """What a message says of ids that the collection has not: one of them, and what the collection has in its place."""
+    if not missing:
+        return ""
+    stored: list[str] = []
+    for page in collection.gateway.pages(batch_size=IDS_LOOKED_AT // 10, with_payload=_id_alone(collection)):
+        stored += [collection.layout.passage(record.payload, point_id=plain_id(record.id)).id for record in page]
+        if len(stored) >= IDS_LOOKED_AT:
+            break
+    if (alike := unlike_spelling(missing, stored)) is not None:
+        return f"{brief(alike[0])} is not in {collection.name!r}, which has {brief(alike[1])}"
+    others = f"has ids such as {brief(stored[0])}" if stored else "is empty"
+    return f"{brief(missing[0])} is not in {collection.name!r}, which {others}"
 
 
 def fetch_points(
@@ -149,12 +190,18 @@ def _fetch_by_field(
     stored: dict[str, StoredPassage] = {}
     for start in range(0, len(passage_ids), IDS_AT_ONCE):
         block = list(passage_ids[start : start + IDS_AT_ONCE])
-        condition = models.FieldCondition(key=collection.layout.id, match=models.MatchAny(any=block))
+        # others keep numbers where ours are strings, and an engine takes 7 and "7" for two values
+        numbers = [number for number in map(_as_point_id, block) if isinstance(number, int) and number < 1 << 63]
+        conditions: list[models.Condition] = [
+            models.FieldCondition(key=collection.layout.id, match=models.MatchAny(any=values))
+            for values in (block, numbers)
+            if values
+        ]
         for records in collection.gateway.pages(
             batch_size=IDS_AT_ONCE,
             with_payload=with_text or _id_alone(collection),
             with_vectors=with_vectors and collection.vector_selector,
-            scroll_filter=models.Filter(must=[condition]),
+            scroll_filter=models.Filter(should=conditions),
         ):
             for record in records:
                 passage = _stored(collection, record)
@@ -167,7 +214,8 @@ def _as_point_id(passage_id: str) -> str | int | None:
     # twenty digits hold every 64-bit number, and `int` refuses thousands of them
     if passage_id.isascii() and passage_id.isdecimal() and len(passage_id) <= 20:
         number = int(passage_id)
-        return number if number < 1 << 64 else None
+        # with zeros in front it is the name of something else
+        return number if number < 1 << 64 and str(number) == passage_id else None
     try:
         return str(uuid.UUID(passage_id))
     except ValueError:

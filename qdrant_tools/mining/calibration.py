@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.points import mismatch
 from qdrant_tools.errors import InputError
 from qdrant_tools.mining.miner import MinedQuery, Miner, positives_by_query
 from qdrant_tools.mining.rules import MiningSettings, Positives, eligible, sampling_order
@@ -85,9 +86,11 @@ def calibrate(
     several = {query: weights for query, weights in positives.items() if len(weights) > 1}
     labelled = len(several) >= ENOUGH_QUERIES
     chosen = dict(islice((several if labelled else positives).items(), queries))
-    mined = list(_mined_queries(Miner(collection, encoder, settings), chosen, progress))
+    miner = Miner(collection, encoder, settings)
+    mined = list(_mined_queries(miner, chosen, progress))
     if not mined:
-        raise InputError(f"none of the {len(positives)} labelled queries has a positive in {collection.name!r}")
+        where = f"none of the {len(positives)} labelled queries has a positive in {collection.name!r}"
+        raise InputError(f"{where}: {mismatch(collection, miner.unknown)}" if miner.unknown else where)
     if not labelled:
         return Calibration(_by_distribution(mined, settings), "distribution", len(mined))
     trials = tuple(_trial(mined, replace(settings, max_share=share)) for share in SHARES)

@@ -44,15 +44,18 @@ MOST_COUNTS = 10_000
 
 @dataclass(frozen=True)
 class MiningReport:
-    """What is in the file. `resumed` queries were done by an earlier call."""
+    """What is in the file. `resumed` queries were done by an earlier call. `notes` are for a person: of positives that
+    are not in the collection an example, and what it has in its place."""
 
     path: Path
     stats: MiningStats
     queries: int
     resumed: int
+    notes: tuple[str, ...] = ()
 
     def as_row(self) -> dict[str, Any]:
-        return {"path": self.path.name, "queries": self.queries, "resumed": self.resumed, **self.stats.as_row()}
+        counts = {"queries": self.queries, "resumed": self.resumed, **self.stats.as_row()}
+        return {"path": self.path.name, **counts, "notes": list(self.notes)}
 
 
 def mine_to_jsonl(
@@ -77,6 +80,7 @@ def mine_to_jsonl(
     miner = Miner(collection, encoder, settings, judge)
     state = _State.open(target, _fingerprint(collection, positives, settings, judge))
     miner.stats = state.stats
+    miner.check_ids(positives)
     resumed = state.queries
     if resumed and progress is not None:
         progress(resumed)
@@ -96,7 +100,7 @@ def mine_to_jsonl(
             state.save(target)
             if progress is not None:
                 progress(len(batch))
-    return MiningReport(target, miner.stats, len(positives), resumed)
+    return MiningReport(target, miner.stats, len(positives), resumed, miner.notes())
 
 
 def read_stats(path: str | Path) -> MiningStats | None:

@@ -14,6 +14,7 @@ Does not know: where labels come from. A label of weight 0 or less makes no posi
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,17 +27,22 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.collections.points import StoredPassage, fetch, fetch_points
+from qdrant_tools.collections.points import StoredPassage, fetch, fetch_points, mismatch
 from qdrant_tools.errors import InputError
 from qdrant_tools.log.records import is_redacted
 from qdrant_tools.mining.candidates import document_of, find_candidates
 from qdrant_tools.mining.rules import Candidates, Judge, MiningSettings, Positives, eligible, is_copy, sampling_order
 from qdrant_tools.records import Encoder, Example, Label, Progress, ScoredText, Vectors
-from qdrant_tools.same import query_key
+from qdrant_tools.same import id_key, query_key
 from qdrant_tools.validation import brief, checked_number, checked_unit_vectors
+
+logger = logging.getLogger(__name__)
 
 PREFETCHED_BATCHES = 2
 """Batches whose search runs while an earlier one is worked on: enough to keep several processes busy."""
+
+MOST_NAMED = 1000
+"""Ids that are looked up before a run begins, and unknown ones that are kept for its message."""
 
 BINS_PER_UNIT = 50
 """Histogram bins of scores are 0.02 wide."""
@@ -55,6 +61,7 @@ SCORES = ("positives", "candidates", "negatives")
 
 WeightsByQuery = Mapping[str, Mapping[str, float]]
 """Query -> positive passage -> weight."""
+WeightedPassage = tuple[StoredPassage, float]
 Sampled = dict[int, StoredPassage]
 """Index of the candidate -> its passage."""
 
@@ -113,6 +120,8 @@ class MiningResult:
     examples: list[Example] = field(default_factory=list)
     discarded: Mapping[str, int] = field(default_factory=dict)
     stats: MiningStats = field(default_factory=MiningStats, compare=False)
+    notes: tuple[str, ...] = ()
+    """What a person should know: of unknown positives an example, and what the collection has in its place."""
 
 
 def mine(
@@ -128,17 +137,21 @@ def mine(
 
     Raises:
         SpaceMismatchError: the collection was filled by another encoder, so its scores would mean nothing.
+        InputError: none of the positives is in the collection: the labels are of other ids.
     """
+    positives = positives_by_query(labels)
     miner = Miner(collection, encoder, settings or MiningSettings(), judge)
-    examples = list(miner.examples(positives_by_query(labels), progress=progress))
-    return MiningResult(examples, miner.stats.discarded(), miner.stats)
+    miner.check_ids(positives)
+    examples = list(miner.examples(positives, progress=progress))
+    return MiningResult(examples, miner.stats.discarded(), miner.stats, miner.notes())
 
 
 def positives_by_query(labels: Iterable[Label]) -> dict[str, dict[str, float]]:
     """Query -> positive passage -> its largest weight, in the order of the labels.
 
     A pair that any label calls relevant is a positive: the worse mistake is to train against an answer. Spellings of
-    one query (`same.query_key`) have their positives together, under the first of them that has any.
+    one query (`same.query_key`) have their positives together, under the first of them that has any; of the
+    spellings of one id (`same.id_key`) the first stays.
 
     Raises:
         InputError: something is no `Label`, or its weight is no finite number.
@@ -147,6 +160,7 @@ def positives_by_query(labels: Iterable[Label]) -> dict[str, dict[str, float]]:
         raise InputError(f"labels are {brief(labels)}, expected several Label")
     positives: dict[str, dict[str, float]] = {}
     spelling: dict[str, str] = {}
+    names: dict[tuple[str, str], str] = {}
     for label in labels:
         if not isinstance(label, Label):
             raise InputError(f"a label is {brief(label)}, expected a Label")
@@ -154,7 +168,8 @@ def positives_by_query(labels: Iterable[Label]) -> dict[str, dict[str, float]]:
         if label.weight > 0:
             query = spelling.setdefault(query_key(label.query), label.query)
             weights = positives.setdefault(query, {})
-            weights[label.passage_id] = max(label.weight, weights.get(label.passage_id, 0.0))
+            passage_id = names.setdefault((query, id_key(label.passage_id)), label.passage_id)
+            weights[passage_id] = max(label.weight, weights.get(passage_id, 0.0))
     return positives
 
 
@@ -182,12 +197,12 @@ class MinedQuery:
 class PendingBatch:
     """Queries whose search is running: `candidates()` waits for the answer.
 
-    `stored` are the positives that are in the collection, by query; `vectors` (n, dimension) are those of these
-    queries, None if there are none; `counts` says what was left out.
+    `stored` are the positives that are in the collection, by query, with their weights; `vectors` (n, dimension) are
+    those of these queries, None if there are none; `counts` says what was left out.
     """
 
     queries: WeightsByQuery
-    stored: dict[str, list[StoredPassage]]
+    stored: dict[str, list[WeightedPassage]]
     counts: Counter[str]
     vectors: Vectors | None
     candidates: Callable[[], list[Candidates]]
@@ -202,6 +217,8 @@ class Miner:
         collection.check(encoder)
         self.collection, self.encoder, self.settings, self.judge = collection, encoder, settings, judge
         self.stats = MiningStats()
+        self.unknown: list[str] = []
+        """Some ids of positives that are not in the collection."""
 
     def examples(self, positives: WeightsByQuery, *, progress: Progress | None = None) -> Iterator[Example]:
         """Yield the examples of each query."""
@@ -230,6 +247,36 @@ class Miner:
                 if len(pending) > PREFETCHED_BATCHES:
                     yield self._finish(pending.popleft())
             yield from map(self._finish, pending)
+
+    def check_ids(self, positives: WeightsByQuery) -> None:
+        """Look some ids of positives up, and say at once if most are not in the collection.
+
+        Raises:
+            InputError: none is; the message has one of them, and what the collection has in its place.
+        """
+        readable = (weights for query, weights in positives.items() if query.strip() and not is_redacted(query))
+        ids = list(islice(dict.fromkeys(name for weights in readable for name in weights), MOST_NAMED))
+        found = fetch(self.collection, ids, with_text=False) if ids else {}
+        missing = [name for name in ids if name not in found]
+        if 2 * len(missing) <= len(ids):
+            return
+        several = f"{len(missing)} of the first {len(ids)}" if len(missing) < len(ids) else f"none of the {len(ids)}"
+        example = mismatch(self.collection, missing)
+        if not found:
+            raise InputError(
+                f"{several} positives of the labels is in the collection: {example}; index these passages, or write "
+                "the ids as the collection does"
+            )
+        logger.warning("%s positives of the labels are not in the collection: %s", several, example)
+
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of the run so far."""
+        if not self.unknown:
+            return ()
+        count = self.stats.counts["unknown_positive"]
+        return (
+            f"{count} positives are not in the collection, or have no text: {mismatch(self.collection, self.unknown)}",
+        )
 
     def mined_queries(self, positives: WeightsByQuery) -> list[MinedQuery]:
         """What may be sampled for some queries, before anything is."""
@@ -264,7 +311,7 @@ class Miner:
         self.stats.add_scores("negatives", [n.score or 0.0 for example in examples for n in example.negatives])
         return batch.queries, examples
 
-    def _stored_positives(self, queries: WeightsByQuery) -> tuple[dict[str, list[StoredPassage]], Counter[str]]:
+    def _stored_positives(self, queries: WeightsByQuery) -> tuple[dict[str, list[WeightedPassage]], Counter[str]]:
         """The positives that are in the collection, of the queries that have any; and what was left out."""
         readable = {query: weights for query, weights in queries.items() if query.strip() and not is_redacted(query)}
         # sorted: a set of strings has another order in every process
@@ -272,10 +319,15 @@ class Miner:
         fetched = fetch(self.collection, ids, with_vectors=True)
         # a point may lack the serving vector: after a forced way back from a promotion in place, for instance
         usable = {name: passage for name, passage in fetched.items() if passage.text and passage.vector is not None}
-        stored = {
-            query: [usable[passage_id] for passage_id in weights if passage_id in usable]
-            for query, weights in readable.items()
-        }
+        self.unknown += [name for name in ids if name not in fetched][: MOST_NAMED - len(self.unknown)]
+        stored: dict[str, list[WeightedPassage]] = {}
+        for query, weights in readable.items():
+            found: dict[str, WeightedPassage] = {}
+            for name, weight in weights.items():
+                if (passage := usable.get(name)) is not None:
+                    # two ids may be two ways of writing one
+                    found[passage.id] = passage, max(weight, found.get(passage.id, (passage, weight))[1])
+            stored[query] = list(found.values())
         counts = Counter(
             redacted=len(queries) - len(readable),
             unknown_positive=sum(p not in usable for weights in readable.values() for p in weights),
@@ -292,19 +344,19 @@ class Miner:
         self.stats.add_scores("candidates", np.concatenate([ranking.scores for ranking in candidates]))
         mined: list[MinedQuery] = []
         for (query, passages), vector, ranking in zip(batch.stored.items(), batch.vectors, candidates, strict=True):
-            mined += self._mined_query(query, batch.queries[query], passages, vector, ranking)
+            mined += self._mined_query(query, passages, vector, ranking)
         self.stats.add_scores("positives", np.concatenate([query.positive_scores for query in mined]))
         return mined
 
     def _mined_query(
         self,
         query: str,
-        weights: Mapping[str, float],
-        passages: list[StoredPassage],
+        weighted: list[WeightedPassage],
         vector: Vectors,
         candidates: Candidates,
     ) -> Iterator[MinedQuery]:
         """One for all positives, or with `several="each"` one per positive. `vector` (dimension,) is the query's."""
+        passages = [passage for passage, _ in weighted]
         vectors = np.stack([passage.vector for passage in passages if passage.vector is not None])
         scores = vectors @ vector
         known = Positives([passage.point_id for passage in passages], scores)
@@ -319,7 +371,7 @@ class Miner:
             self.stats.counts.update(removed)
             yield MinedQuery(
                 query=query,
-                weight=fmean(weights[passage.id] for passage in positives),
+                weight=fmean(weighted[index][1] for index in group),
                 positives=positives,
                 positive_scores=scores[group].tolist(),
                 positive_vectors=vectors,
