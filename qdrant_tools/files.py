@@ -124,17 +124,20 @@ class Row:
         return number
 
 
-def read_rows(path: str | Path, *, pad: bool = False) -> Iterator[Row]:
+def read_rows(
+    path: str | Path, *, pad: bool = False, array: Callable[[list[Any]], Mapping[str, Any]] | None = None
+) -> Iterator[Row]:
     """Yield the rows of a file: `.csv` and `.tsv` are tables, every other ending is read as JSONL.
 
     pad: a row of a table that is shorter than its header ends in empty cells; otherwise it is an error.
+    array: makes the fields of a line of JSONL that is an array; otherwise such a line is an error.
 
     Raises:
         InputError: the file cannot be read, is not UTF-8, or a line is no JSON object or no row of the table.
     """
     file = Path(path)
     suffix = file.suffix.lower()
-    return _table(file, _TABLES[suffix](file), pad=pad) if suffix in _TABLES else _objects(file)
+    return _table(file, _TABLES[suffix](file), pad=pad) if suffix in _TABLES else _objects(file, array)
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -377,13 +380,15 @@ def errors_of_writing(path: str | Path) -> Iterator[None]:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _objects(path: Path) -> Iterator[Row]:
+def _objects(path: Path, array: Callable[[list[Any]], Mapping[str, Any]] | None) -> Iterator[Row]:
     for number, line in read_lines(path):
         openings = line.count("[") + line.count("{")
         if has_more_values(line, MOST_VALUES):
             raise InputError(f"{path}:{number}: more than {MOST_VALUES:,} values, expected one object per line")
         try:
             values = _DECODER.decode(line)
+            if isinstance(values, list) and array is not None:
+                values = array(values)
         except InputError as error:
             raise InputError(f"{path}:{number}: {error}") from error
         # RecursionError: JSON that is nested deeper than Python's stack

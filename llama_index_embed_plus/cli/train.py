@@ -48,6 +48,9 @@ Split = Annotated[str | None, typer.Option(help="Of examples with a column of sp
 Ignored = Annotated[
     list[str] | None, typer.Option("--ignore", help="A field of the examples to leave unread; may be repeated.")
 ]
+PassagesOfExamples = Annotated[
+    Path | None, typer.Option("--passages", help="Id and text of passages, for examples that name them by their ids.")
+]
 ExamplesKind = Annotated[
     str | None,
     typer.Option(help="What the examples are (pairs, triplets, judged pairs, ...), where their fields do not tell."),
@@ -76,6 +79,7 @@ def train_command(
     relevant_from: RelevantFrom = None,
     split: Split = None,
     ignore: Ignored = None,
+    passages: PassagesOfExamples = None,
     method: Annotated[
         Method,
         typer.Option(help="A map on query vectors, low-rank updates of the encoder, or all of its weights."),
@@ -132,7 +136,7 @@ def train_command(
         raise UsageError("a model to start from and --examples are needed: give them, or a --recipe")
     _check_out(out, page=page)
     # before the model, which takes longer to open
-    data, held_out = _read(examples, examples_kind, relevant_from, split, ignore), None
+    data, held_out = _read(examples, examples_kind, relevant_from, split, ignore, passages), None
     if method == "adapter" or heldout_share:
         _ = data.examples  # raises if they are none
     encoder = open_encoder(base)
@@ -153,14 +157,19 @@ def train_command(
 
 
 def _read(
-    examples: Path, kind: str | None, relevant_from: float | None, split: str | None, ignore: list[str] | None
+    examples: Path,
+    kind: str | None,
+    relevant_from: float | None,
+    split: str | None,
+    ignore: list[str] | None,
+    passages: Path | None,
 ) -> TrainingData:
     """Read the file, and say on stderr what was left out of it."""
     from llama_index_embed_plus.training.data.reading import read_training_data
 
     # an unknown kind is refused there
     data = read_training_data(
-        examples, kind=cast(Any, kind), relevant_from=relevant_from, split=split, ignore=ignore or ()
+        examples, kind=cast(Any, kind), relevant_from=relevant_from, split=split, ignore=ignore or (), passages=passages
     )
     if data.left_out:
         note(f"{examples}: {data.kind}, {data.left_out} rows left out")
@@ -249,6 +258,7 @@ def prove_command(
     relevant_from: RelevantFrom = None,
     split: Split = None,
     ignore: Ignored = None,
+    passages: PassagesOfExamples = None,
     location: Location = DEFAULT_LOCATION,
     texts: Texts = False,
     as_json: AsJson = False,
@@ -263,7 +273,7 @@ def prove_command(
         raise UsageError(f"{model} was not trained here: there is no report to put a proof into")
     before, after, held_out = open_encoder(base), open_encoder(model), read_held_out(queries, qrels)
     if examples is not None:
-        data = _read(examples, examples_kind, relevant_from, split, ignore)
+        data = _read(examples, examples_kind, relevant_from, split, ignore, passages)
         check_leak(as_questions(data.rows), held_out, encoder=before)
     with managed(location) as manager:
         proof = prove(before, after, held_out, ProofSettings(texts=texts), collection=manager.open(collection, before))

@@ -1,5 +1,4 @@
-from .columns import LogColumns
-from .readers import LogReader, read_log
+from .readers import LogColumns, read_log
 from .records import KINDS, Feedback, LoggedHit, LoggedSearch, dropped, hashed
 from .retrieval_log import RetrievalLog
 from .stats import LogStats
@@ -8,7 +7,6 @@ __all__ = [
     "Feedback",
     "KINDS",
     "LogColumns",
-    "LogReader",
     "LogStats",
     "LoggedHit",
     "LoggedSearch",

@@ -70,8 +70,8 @@ _POSITIVE_IDS = ("positive_document_ids", "positive_ids", "pos_ids", "pos_id", "
 _NEGATIVE_IDS = ("negative_document_ids", "negative_ids", "neg_ids", "neg_id", "negative_id", "negative_doc_ids")
 _POSITIVE_SCORES = ("pos_scores", "positive_scores", "pos_score")
 _NEGATIVE_SCORES = ("neg_scores", "negative_scores", "neg_score")
-_TEXT = ("text", "content", "contents", "passage", "passage_text", "paragraph_text", "page_content", "body")
-_ID = ("id", "_id", "docid", "doc_id", "document_id", "passage_id", "psg_id", "pid", "corpus_id", "idx")
+TEXT = ("text", "content", "contents", "passage", "passage_text", "paragraph_text", "page_content", "body")
+ID = ("id", "_id", "docid", "doc_id", "document_id", "passage_id", "psg_id", "pid", "corpus_id", "idx")
 _ANSWERS = ("answer", "answers", "ground_truth", "ground_truths", "reference", "reference_answer", "expected_output")
 _DOCUMENTS = ("document", "doc", "text", "content", "chunk", "passage_text", "document_text")
 _LABELS = ("labels", "label", "scores", "relevance", "relevances", "grades")
@@ -176,10 +176,10 @@ def _entry(value: Any, name: str, asked: Asked) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise InputError(f"{name!r} holds {brief(value)}, expected texts, or objects with 'text'")
     for key in value:
-        if key not in _BESIDE_TEXT and key not in _TEXT and key not in _ID and carries_meaning(str(key)):
+        if key not in _BESIDE_TEXT and key not in TEXT and key not in ID and carries_meaning(str(key)):
             raise InputError(f"a passage of {name!r} has {brief(key)}, which says what it is, and is not read here")
-    identity = next((value[key] for key in _ID if not _is_empty(value.get(key))), None)
-    text = next((value[key] for key in _TEXT if not _is_empty(value.get(key))), None)
+    identity = next((value[key] for key in ID if not _is_empty(value.get(key))), None)
+    text = next((value[key] for key in TEXT if not _is_empty(value.get(key))), None)
     if identity is not None and not isinstance(identity, (str, int)):
         raise InputError(f"a passage of {name!r} has the id {brief(identity)}, expected a text")
     if text is None and identity is not None:
@@ -405,19 +405,21 @@ def _texts(value: Any, name: str, asked: Asked) -> list[dict[str, Any]]:
     return _passages({name: value}, asked, (name,), ())[0]
 
 
-def _of_article(fields: Fields, asked: Asked) -> Iterator[Fields]:
-    """An article of SQuAD's nested JSON."""
-    for paragraph in _listed(fields["paragraphs"], "paragraphs"):
+def questions_of(article: Fields) -> Iterator[Fields]:
+    """An article of SQuAD's nested JSON -> a row for each question, with its paragraph as `context`."""
+    for paragraph in _listed(article["paragraphs"], "paragraphs"):
         if not isinstance(paragraph, Mapping) or not isinstance(paragraph.get("qas"), list):
             raise InputError(f"a paragraph is {brief(paragraph)}, expected an object with 'context' and 'qas'")
         for asked_for in paragraph["qas"]:
             if not isinstance(asked_for, Mapping):
                 raise InputError(f"a question is {brief(asked_for)}, expected an object with 'question' and 'answers'")
-            yield from _of_question_with_context({**asked_for, "context": paragraph.get("context")}, asked)
+            # one without the field has no answer that was written down
+            yield {"answers": None, **asked_for, "context": paragraph.get("context")}
 
 
-def _is_article(fields: Fields) -> bool:
-    return "paragraphs" in fields and not _given(fields, QUERY)
+def is_article(fields: Any) -> bool:
+    """Whether a row is an article of SQuAD's nested JSON."""
+    return isinstance(fields, Mapping) and "paragraphs" in fields and not _given(fields, QUERY)
 
 
 def _is_musique(fields: Fields) -> bool:
@@ -621,7 +623,6 @@ FORMATS: tuple[Format, ...] = (
     _form("HotpotQA", _has("supporting_facts", "context"), _of_hotpot,
           (*QUERY, "context", "supporting_facts"), _ANSWERS),
     _form("MuSiQue", _is_musique, _of_musique, (*QUERY, "paragraphs", *_FLAGS), (*_ANSWERS, "answer_aliases")),
-    _form("SQuAD's articles", _is_article, _of_article, ("paragraphs",)),
     _form("reference contexts", _all_of(("user_input", "query", "question"), _REFERENCE), _of_reference,
           ("user_input", "query", "question", *_REFERENCE),
           (*_ANSWERS, "reference_answer_by", "reference_context_ids", "retrieved_contexts", "retrieved_context_ids")),
@@ -629,7 +630,8 @@ FORMATS: tuple[Format, ...] = (
           (*_ANSWERS, "actual_output", "retrieval_context")),
     _form("Ragas", _has("contexts"), _of_old_ragas, (*QUERY, "contexts", "evolution_type"), _ANSWERS),
     _form("questions with their context", _is_question_with_context, _of_question_with_context,
-          (*QUERY, *_CONTEXT, *_FLAGS, *_ANSWERS, "weight")),
+          (*QUERY, *_CONTEXT, *_FLAGS, *_ANSWERS, "weight"),
+          ("plausible_answers", "answer_start", "answer_end", "answer_type", "answer_category", "long_answer")),
     _form("ANLI", _has("context", "hypothesis", "label"), _of_anli, ("context", "hypothesis", "label"), ("reason",)),
     _form("ids of passages", _is_ids, _of_ids, (*QUERY, *_POSITIVE_IDS, *_NEGATIVE_IDS, "weight"), _ANSWERS),
     _form("lists of positives and negatives", _is_list, _of_list,
@@ -660,7 +662,7 @@ _UNREADABLE: tuple[tuple[str, Callable[[Fields], bool], str], ...] = (
     ("KILT", lambda fields: isinstance(fields.get("output"), list) and "input" in fields,
      f"its provenance is places in Wikipedia, no texts: {_AS_PAIRS}"),
     ("judgements", lambda fields: _all_of(_QUERY_IDS, _PASSAGE_IDS)(fields)
-     and not _given(fields, (*QUERY, *_TEXT, *_DOCUMENTS, *_CONTEXT)),
+     and not _given(fields, (*QUERY, *TEXT, *_DOCUMENTS, *_CONTEXT)),
      "they name queries and passages, and hold no texts: give the folder with corpus.jsonl, queries.jsonl and qrels/ "
      "(or the file in qrels/)"),
 )  # fmt: skip

@@ -57,14 +57,14 @@ from llama_index_embed_plus.training.data.records import (
     TrainingData,
     passage_of,
 )
-from llama_index_embed_plus.training.data.sources import rows_of
+from llama_index_embed_plus.training.data.sources import passages_of, rows_of
 from llama_index_embed_plus.training.limits import is_number
 from qdrant_tools.errors import InputError, UsageError, brief
 from qdrant_tools.files import Row
 from qdrant_tools.files import listed as shortlist
 from qdrant_tools.foreign import Unread, is_missing
 from qdrant_tools.records import Example, ScoredText
-from qdrant_tools.same import query_key
+from qdrant_tools.same import id_key, query_key
 from qdrant_tools.validation import checked_text
 
 logger = logging.getLogger(__name__)
@@ -115,8 +115,9 @@ def read_training_data(
     relevant_from: float | None = None,
     split: str | None = None,
     ignore: Iterable[str] = (),
+    passages: str | Path | Mapping[str, str] | None = None,
 ) -> TrainingData:
-    """Read the file `path`.
+    """Read the file `path`, or a folder of judgements as BEIR has it.
 
     Args:
         kind: What it holds, where its fields do not tell. If their names say nothing, they are taken in their order, as
@@ -127,6 +128,8 @@ def read_training_data(
             hard negatives. Needed for every scale but yes and no.
         split: Of a file with a column of splits, the one to read.
         ignore: Fields to leave unread, whatever they mean.
+        passages: Id -> text, or the file that says so (JSONL, a table, MS MARCO's collection), for rows that name
+            passages by their ids.
 
     Raises:
         InputError: the file cannot be read, or a row is not what the first one promised.
@@ -141,7 +144,11 @@ def read_training_data(
         raise UsageError(f"relevant_from is {brief(relevant_from)}, expected a number")
     if isinstance(ignore, str):
         raise UsageError(f"ignore is {brief(ignore)}, expected a list of names")
-    reader = _Reader(file, _Told(kind, score_range, relevant_from, split, tuple(ignore)))
+    if isinstance(passages, (str, Path)):
+        passages = passages_of(Path(passages))
+    elif passages is not None:
+        passages = {id_key(name): text for name, text in passages.items()}
+    reader = _Reader(file, _Told(kind, score_range, relevant_from, split, tuple(ignore), passages))
     return reader.read(rows_of(file))
 
 
@@ -154,6 +161,7 @@ class _Told:
     relevant_from: float | None = None
     split: str | None = None
     ignore: tuple[str, ...] = ()
+    passages: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +182,7 @@ class _Reader:
         self.ignore = {spelled(name): 0 for name in told.ignore}
         self.unread = Unread()
         # a file of triplets may hold scores that its reader does not want
-        self.asked = Asked(scores=told.kind in (None, "distillation"))
+        self.asked = Asked(told.passages, scores=told.kind in (None, "distillation"))
         self.classes: dict[str, int] = {}
         self.format: Format | None = None
         self.order: Mapping[str, tuple[str, int]] | None = None

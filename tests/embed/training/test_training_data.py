@@ -124,7 +124,7 @@ def test_a_llamaindex_question_answer_data_set_is_read_as_examples(write):
         ("a.jsonl", '{"query": "q", "positive": "p"}\n{"query": 7, "positive": "p"}\n', ":2: the field 'query'"),
         ("a.jsonl", '{"query": "q", "positive": "p", "weight": 0}\n', ":1: the weight is 0.0, expected a"),
         ("a.jsonl", '{"query": "q", "positive": "p", "weight": "x"}\n', ":1: the field 'weight' is 'x'"),
-        ("a.jsonl", '["q", "p"]\n', r"a.jsonl:1: a list, expected an object"),
+        ("a.jsonl", '7\n["q", "p"]\n', r"a.jsonl:1: a int, expected an object"),
         ("a.jsonl", '{"query": "q", "positives": [{"id": "p", "text": " "}]}\n', ":1: the field 'text' is ' '"),
         ("a.jsonl", '{"query": "q", "positives": [{"id": 1, "text": "x"}]}\n', ":1: row field 'id' is 1"),
         ("a.jsonl", "", "a.jsonl holds no rows"),
