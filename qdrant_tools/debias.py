@@ -23,6 +23,7 @@ says how many such pairs there were.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -30,8 +31,8 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_tools.errors import InputError
-from qdrant_tools.log.records import LoggedSearch
+from qdrant_tools.errors import InputError, brief
+from qdrant_tools.log.records import Feedback, LoggedSearch
 from qdrant_tools.records import Label
 from qdrant_tools.same import id_key, query_key, spelled
 
@@ -126,22 +127,38 @@ def long_dwell_as_positive(
 def rated(searches: Iterable[LoggedSearch], *, top: float = 1.0, relevant_from: float | None = None) -> list[Label]:
     """What users said outright: ratings, thumbs and citations.
 
-    A rating of at least `relevant_from` (default: anything above 0) weighs its share of `top`, at most 1; a lower one
-    is a vote against. A thumb up or a citation weighs 1, a thumb down 0. If one search has several of these on one
-    hit, a rating goes before a thumb, a thumb before a citation, and a later one before an earlier one.
+    A rating of at least `relevant_from` (default: anything above 0) weighs its share of `top`; a lower one is a vote
+    against. A thumb up or a citation weighs 1, a thumb down 0. If one search has several of these on one hit, a rating
+    goes before a thumb, a thumb before a citation, and a later one before an earlier one.
+
+    Raises:
+        InputError: a grade is above `top`, or the grades are those of stars, the lowest of which is 1 and means bad,
+            and nobody says which are relevant.
     """
-    if top <= 0:
+    if not top > 0 or not math.isfinite(top):
         raise InputError(f"top is {top}, expected the highest grade of the scale")
+    if relevant_from is not None and not 0 < relevant_from <= top:
+        raise InputError(f"relevant_from is {relevant_from}, expected a grade above 0 and at most the top, {top:g}")
     votes = []
+    lowest = math.inf
     for search in searches:
         cited = {event.id: 1.0 for event in search.feedback if event.kind == "cited"}
         thumbs = {event.id: float(event.kind == "up") for event in search.feedback if event.kind in ("up", "down")}
         grades = {event.id: event.value for event in search.feedback if event.kind == "rating"}
+        for event in search.feedback:
+            if event.kind == "rating":
+                lowest = min(lowest, event.value)
+                _require_within(event, top, search)
         # what stands further right wins
         weights = cited | thumbs | {passage: _weight(grade, top, relevant_from) for passage, grade in grades.items()}
         for passage, weight in weights.items():
             evidence = "rating" if passage in grades else "thumb" if passage in thumbs else "citation"
             votes.append(_vote(search, passage, weight, evidence))
+    if relevant_from is None and top >= 4 and lowest == 1:
+        raise InputError(
+            f"the ratings go from 1 to {top:g}, and none is 0: as 1 seems to be the worst, give relevant_from "
+            "(--relevant-from), the lowest grade of a relevant passage"
+        )
     return votes
 
 
@@ -292,7 +309,15 @@ def _totals(search: LoggedSearch, kind: str) -> dict[str, float]:
 
 def _weight(grade: float, top: float, relevant_from: float | None) -> float:
     relevant = grade > 0 if relevant_from is None else grade >= relevant_from
-    return min(grade / top, 1.0) if relevant else 0.0
+    return grade / top if relevant else 0.0
+
+
+def _require_within(event: Feedback, top: float, search: LoggedSearch) -> None:
+    if event.value > top:
+        raise InputError(
+            f"{brief(event.id)} has the rating {event.value:g} in search {brief(search.id)}, above the top of the "
+            f"scale, {top:g}: give the highest grade there is as top (--top)"
+        )
 
 
 def _vote(search: LoggedSearch, passage: str, weight: float, evidence: str) -> Label:

@@ -1,7 +1,8 @@
 """A JSONL, CSV or TSV file -> its rows, each with its line; and files that are written whole or not at all.
 
-The formats: JSONL has one object per line. CSV has a header and quotes where it needs them. TSV has a header and no
-quotes, as in BEIR and STS-Benchmark. All are UTF-8, with or without a byte order mark.
+The formats: JSONL has one object per line. CSV has a header and quotes where it needs them; it is parted by commas, or
+by the semicolons or tabs that its header has instead. TSV has a header and no quotes, as in BEIR and STS-Benchmark. All
+are UTF-8, with or without a byte order mark.
 
 Guarantees: rows are streamed; blank lines are skipped; what cannot be read is an `InputError` with `file:line`. The
 files may be anybody's: a pipe, a device, a row of hundreds of megabytes, a table of a million columns, JSON that is
@@ -19,6 +20,7 @@ import io
 import json
 import math
 import os
+import re
 import stat
 import sys
 import uuid
@@ -31,7 +33,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from qdrant_tools.errors import InputError, PlusError, UsageError, brief, first_line
-from qdrant_tools.json_files import DEEPEST, deeper, has_more_values, open_regular
+from qdrant_tools.json_files import DEEPEST, deeper, has_more_values, open_regular, why_not_utf8
 from qdrant_tools.validation import number_in
 
 T = TypeVar("T")
@@ -160,14 +162,18 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
                 # one character beyond the Basic Multilingual Plane makes every other one four bytes wide
                 if sys.getsizeof(text) > 3 * LONGEST_ROW:
                     raise _too_long(path, number)
+                if "\0" in text:
+                    raise InputError(
+                        f"{path}:{number}: a NUL in this line: it is UTF-16 or no text, convert it to UTF-8"
+                    )
                 blank = 0 if text.strip() else blank + 1
                 if not blank:
                     yield number, text.rstrip("\r\n")
                 elif blank > MOST_BLANK_LINES:
                     raise InputError(f"{path}:{number}: the {blank:,} lines up to here are blank: remove them")
     except UnicodeDecodeError as error:
-        packed = ": it is compressed, unpack it" if number == 1 and error.object[:2] == b"\x1f\x8b" else ": convert it"
-        raise InputError(f"{path}:{number}: this line is not UTF-8 text (byte {error.start}){packed}") from error
+        why = why_not_utf8(error.object if number == 1 else b"")
+        raise InputError(f"{path}:{number}: this line is not UTF-8 text (byte {error.start}){why}") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
@@ -417,6 +423,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 def _table(path: Path, lines: Iterator[tuple[int, list[str]]], *, pad: bool) -> Iterator[Row]:
     first, header = next(lines, (0, []))
+    header = [name.strip() for name in header]
     if len(header) > MOST_COLUMNS:
         raise InputError(f"{path}:{first}: more than {MOST_COLUMNS:,} columns: this is no table of rows")
     repeated = next((name for name, count in Counter(header).items() if count > 1), None)
@@ -454,8 +461,11 @@ class _Padded(Mapping[str, str]):
 
 
 def _tsv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
-    # one more than there may be, and never millions of them
-    return ((number, line.split("\t", MOST_COLUMNS)) for number, line in read_lines(path))
+    for number, line in read_lines(path):
+        if "\r" in line:
+            raise InputError(f"{path}:{number}: a carriage return inside of a line: end the lines with a line feed")
+        # one more than there may be, and never millions of them
+        yield number, line.split("\t", MOST_COLUMNS)
 
 
 def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -464,15 +474,15 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
         with open_regular(path) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
             lines = _LinesOfRow(file, path)
             # strict, because an unclosed quote would otherwise swallow the rest of the file without an error
-            reader = csv.reader(lines, strict=True)
+            reader = csv.reader(lines, strict=True, delimiter=lines.delimiter)
             while (cells := _next_cells(reader, lines)) is not None:
                 if cells:
                     # the last line of the row: a quoted cell may have several
-                    yield reader.line_num, cells
+                    yield lines.skipped + reader.line_num, cells
     except csv.Error as error:
-        raise InputError(f"{path}:{reader.line_num}: not a row of the table: {error}") from error
+        raise InputError(f"{path}:{lines.skipped + reader.line_num}: not a row of the table: {error}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}): convert it") from error
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}){why_not_utf8(error.object)}") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
@@ -482,8 +492,9 @@ class _LinesOfRow:
 
     def __init__(self, file: io.TextIOWrapper, path: Path) -> None:
         self._file, self._path = file, path
-        self._number = self._blank = 0
+        self._number = self._blank = self.skipped = 0
         self.begin()
+        self.delimiter = self._delimiter()
 
     def begin(self) -> None:
         """The next line begins a row."""
@@ -498,14 +509,34 @@ class _LinesOfRow:
             raise StopIteration
         self._number += 1
         self._bytes += max(len(line), sys.getsizeof(line) - _SIZE_OF_EMPTY)
-        self._parts += 1 + line.count(",")
+        self._parts += 1 + line.count(self.delimiter)
         self._blank = self._blank + 1 if line.isspace() else 0
         if self._bytes > LONGEST_ROW:
             raise _too_long(self._path, self._number)
         if self._parts > MOST_VALUES or self._blank > MOST_BLANK_LINES:
             what = "commas or lines in one row" if self._parts > MOST_VALUES else "blank lines"
             raise InputError(f"{self._path}:{self._number}: hundreds of thousands of {what}: this is no table of rows")
+        if "\0" in line:
+            raise InputError(f"{self._path}:{self._number}: a NUL in this row: it is UTF-16 or no text, convert it")
         return line
+
+    def _delimiter(self) -> str:
+        """What parts the columns of the header, which nobody names after a semicolon or a tab."""
+        line = self._file.readline(LONGEST_ROW + 1)
+        # a line that Excel reads, and writes
+        if (told := re.fullmatch(r"sep=(.)\s*", line)) is not None:
+            self._number = self.skipped = 1
+            return told[1]
+        self._file.seek(0)
+        bare = re.sub(r'"[^"]*("|$)', "", line)
+        counts = {mark: bare.count(mark) for mark in (",", ";", "\t")}
+        found = [mark for mark, count in counts.items() if count]
+        if len(found) > 1 and counts[","] <= max(counts[";"], counts["\t"]):
+            raise InputError(
+                f"{self._path}:1: the header has several of comma, semicolon and tab, and which one parts the columns "
+                "cannot be told: put quotes around the names"
+            )
+        return found[0] if found else ","
 
 
 # what a string takes at most without its characters

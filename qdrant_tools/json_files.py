@@ -46,9 +46,24 @@ def read_text(path: Path, *, most: int = MOST_BYTES, error: type[PlusError] = In
     if size > most:
         raise error(f"{path} is larger than {most:,} bytes: this is no such file")
     try:
-        return b"".join(blocks).decode("utf-8-sig")
+        text = b"".join(blocks).decode("utf-8-sig")
     except UnicodeDecodeError as reason:
-        raise error(f"{path} is not UTF-8 text (byte {reason.start}): convert it") from reason
+        raise error(f"{path} is not UTF-8 text (byte {reason.start}){why_not_utf8(reason.object)}") from reason
+    # ASCII in UTF-16 is UTF-8 too, with a NUL before or behind every character
+    if text.count("\0") * 4 > len(text) > 0:
+        raise error(f"{path} is not UTF-8 text, but UTF-16 without its mark: convert it")
+    return text
+
+
+def why_not_utf8(beginning: bytes) -> str:
+    """What a file that is not UTF-8 seems to be, and what to do, for the end of a message."""
+    if beginning[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return ': it is UTF-16, the "Unicode text" of Excel: save it as UTF-8 ("CSV UTF-8" there)'
+    if beginning[:2] == b"\x1f\x8b":
+        return ": it is compressed, unpack it"
+    if beginning[:2] == b"PK":
+        return ": it is a workbook or a zip file, export its table as CSV"
+    return ": convert it"
 
 
 def open_regular(path: str | Path, error: type[PlusError] = InputError) -> BinaryIO:

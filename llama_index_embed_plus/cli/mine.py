@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -59,6 +60,13 @@ def mine_command(
     log: Annotated[Path, typer.Argument(help="The retrieval log of searches in it.")],
     out: Annotated[Path, typer.Argument(help="The .jsonl file of examples to write, or to go on with.")],
     rule: Rule = "click",
+    top: Annotated[
+        float | None, typer.Option(help="Of --rule rated: the highest grade of the ratings; 1 if not given.")
+    ] = None,
+    relevant_from: Annotated[
+        float | None,
+        typer.Option(help="Of --rule rated: the lowest grade of a relevant passage; any above 0 if not given."),
+    ] = None,
     negatives: Annotated[int, typer.Option(help="Per example, at most.")] = 4,
     depth: Annotated[int, typer.Option(help="Candidates looked at per query.")] = 50,
     skip: Annotated[int, typer.Option(help="Candidates passed over at the top of the ranking.")] = 0,
@@ -97,6 +105,8 @@ def mine_command(
     """Make training examples with hard negatives of a log and the collection that it searched. Can be interrupted."""
     if promote and judge is None:
         raise UsageError("--promote is about what a judge finds: give --judge too")
+    if rule != "rated" and (top, relevant_from) != (None, None):
+        raise UsageError(f"--top and --relevant-from are about ratings, and --rule {rule} looks at none")
     settings = MiningSettings(
         negatives=negatives,
         minimum=minimum,
@@ -114,7 +124,8 @@ def mine_command(
     reporter = ConsoleReporter()
     with opened(collection, location, model, backend) as (docs, encoder):
         # a search may be logged under the alias or under the collection it named
-        labels = labels_of(log, (collection, docs.name), rule)
+        chosen = partial(rated, top=1.0 if top is None else top, relevant_from=relevant_from)
+        labels = labels_of(log, (collection, docs.name), rule, chosen if rule == "rated" else _RULES[rule])
         if pick:
             with reporter.step("calibrate", None) as advance:
                 calibration = calibrate(docs, labels, encoder, settings=settings, progress=advance)
@@ -199,21 +210,23 @@ def _propensity(searches: Iterable[LoggedSearch]) -> list[Label]:
     return inverse_propensity(listed, fit_click_model(listed))
 
 
-RULES: Mapping[str, Callable[[Iterable[LoggedSearch]], list[Label]]] = {
+_RULES: Mapping[str, Callable[[Iterable[LoggedSearch]], list[Label]]] = {
     "click": clicked_as_positive,
     "skip-above": click_over_skip_above,
     "last-click": last_click_over_skip_above,
     "next": click_over_no_click_next,
     "dwell": long_dwell_as_positive,
-    "rated": rated,
     "propensity": _propensity,
 }
 
 
-def labels_of(log: Path, collections: tuple[str, ...], rule: str) -> list[Label]:
-    """The labels that a rule makes of the searches in one collection, which may be known by several names.
+def labels_of(
+    log: Path, collections: tuple[str, ...], rule: str, make: Callable[[Iterable[LoggedSearch]], list[Label]]
+) -> list[Label]:
+    """The labels that a rule, whose function is `make`, makes of the searches in one collection.
 
-    Searches that name no collection, as in logs of other systems, count too.
+    The collection may be known by several names. Searches that name no collection, as in logs of other systems, count
+    too.
 
     Raises:
         UsageError: the log has no such search, or the rule finds no positive.
@@ -223,7 +236,7 @@ def labels_of(log: Path, collections: tuple[str, ...], rule: str) -> list[Label]
         if all(next(retrievals.searches(collection=name), None) is None for name in names):
             logged = retrievals.stats(top=0).collections
             raise UsageError(f"{log} has no searches in {collections[0]!r}, but in {listed(logged) or 'none at all'}")
-        labels = aggregate(RULES[rule](search for search in retrievals.searches() if search.collection in names))
+        labels = aggregate(make(search for search in retrievals.searches() if search.collection in names))
     if not any(label.weight > 0 for label in labels):
         raise UsageError(f"the rule {rule!r} finds no positive in {log}: it has not the feedback that the rule needs")
     return labels

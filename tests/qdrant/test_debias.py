@@ -104,12 +104,30 @@ def test_what_users_say_goes_by_the_clearest_and_latest_word():
         ("f", "down"),
         ("a", "down"),
         ("b", "click"),
-        ("x", "rating", 9.0),
+        ("x", "rating", 3.0),
     )
     assert weights(rated([said], top=3)) == {"a": 0, "b": 1, "c": 0, "d": 2 / 3, "e": 0, "f": 1 / 3, "x": 1}
     assert weights(rated([said], top=3, relevant_from=2))["f"] == 0
     with pytest.raises(InputError, match="top is 0"):
         rated([said], top=0)
+    with pytest.raises(InputError, match="relevant_from is 0"):
+        rated([said], top=3, relevant_from=0)
+
+
+def test_a_grade_above_the_scale_is_an_error_and_not_the_top():
+    said = search("ab", ("a", "rating", 3.0), ("a", "rating", 1.0))
+    with pytest.raises(InputError, match=r"'a' has the rating 3 in search .*, above the top of the scale, 1: .*--top"):
+        rated([said])
+    assert weights(rated([said], top=3)) == {"a": 1 / 3}, "the last one counts"
+
+
+def test_stars_begin_with_one_which_is_no_praise():
+    stars = [search("ab", ("a", "rating", 1.0), ("b", "rating", 5.0))]
+    with pytest.raises(InputError, match="from 1 to 5, and none is 0.*--relevant-from"):
+        rated(stars, top=5)
+    assert weights(rated(stars, top=5, relevant_from=4)) == {"a": 0, "b": 1}
+    with_none = [*stars, search("c", ("c", "rating", 0.0))]
+    assert weights(rated(with_none, top=5)) == {"a": 0.2, "b": 1, "c": 0}
 
 
 def test_votes_on_spellings_of_one_query_are_averaged():
