@@ -171,8 +171,9 @@ def _read(
     data = read_training_data(
         examples, kind=cast(Any, kind), relevant_from=relevant_from, split=split, ignore=ignore or (), passages=passages
     )
-    if data.left_out:
-        note(f"{examples}: {data.kind}, {data.left_out} rows left out")
+    if data.left_out or data.judged_by:
+        by = f" by {data.judged_by}" if data.judged_by else ""
+        note(f"{examples}: {data.kind}{by}, {len(data)} rows to train on, {data.left_out} left out")
     return data
 
 

@@ -148,7 +148,7 @@ class _RecipeRun:
         for plan in self.recipe.stages:
             data = _data(plan)
             if plan.mining is not None:
-                data = TrainingData.of(self.with_ids(example) for example in data.examples)
+                data = replace(data, rows=tuple(self.with_ids(example) for example in data.examples))
             rows = (asdict(row) if is_dataclass(row) else row for row in data.rows)
             mining = plan.mining.as_row() if plan.mining else None
             contents = [fingerprint(rows), plan.settings.as_dict(), mining]

@@ -28,7 +28,8 @@ LONGEST_TEXT = 1_000_000
 _ALIASES = {
     "query": "query anchor question query_text question_text search_query search_term user_query q",
     "positive": "positive pos passage document doc context positive_passage positive_document positive_text"
-    " passage_text document_text doc_text answer answers response short_answer content chunk paragraph",
+    " passage_text document_text doc_text answer answers response short_answer content chunk paragraph documents docs"
+    " passages candidates",
     "positive_id": "positive_id passage_id pid corpus_id chunk_id node_id positive_passage_id",
     "positives": "positives",
     "negatives": "negatives negs hard_negatives",
@@ -55,13 +56,35 @@ _NUMBERED = (
     ("negative_score", re.compile(r"(?:hard_)?neg(?:ative)?_?(\d{1,9})_score")),
     ("margin", re.compile(r"margins?_?(\d{1,9})?")),
 )
-_GIVES_WAY = frozenset(["answer", "answers", "response", "short_answer"])
+GIVES_WAY = frozenset(["answer", "answers", "response", "short_answer"])
 """An answer in a few words is no passage where the passage stands beside it."""
 # says where a text stands or comes from, not what it is
 _ABOUT = re.compile(
     r"(?P<of>[a-z_]+?)_?(?:\d+_)?(?:id|idx|index|start|end|offset|title|url|uri|source|lang|language|length)(?:_\d+)?"
 )
 _OF_NO_PART = frozenset(["prompt", "instruction", "pair", "caption", "answer", "answers", "context"])
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# of fields that judge in the words of users; elsewhere (in logs) they are counted
+_VOTES = _words(
+    "helpful unhelpful useful useless vote votes upvote upvotes downvote downvotes thumb thumbs feedback polarity good"
+    " bad answerable unanswerable impossible outcome decision click clicked clicks selected accepted rejected match"
+    " matched noisy sim entails supports refutes"
+)
+_VERDICTS = _words(
+    "positive negative pos neg hard_negative easy_negative random_negative relevant irrelevant not_relevant"
+    " non_relevant correct incorrect wrong gold"
+)
+
+
+def judges(name: str, value: Any) -> bool:
+    """Whether an unknown field judges its row, by its name or by what it says: `helpful`, `"type": "hard_negative"`."""
+    verdict = isinstance(value, str) and len(value) < 40 and spelled(value) in _VERDICTS
+    return verdict or (not _says_nothing(value) and not _VOTES.isdisjoint(spelled(name).split("_")))
 
 
 def spelled(name: str) -> str:
@@ -82,7 +105,7 @@ class Parts:
         """The field that plays a part and says something. Raises `InputError` if there are two."""
         names = [name for name in self.named.get((part, number), ()) if not _says_nothing(self.fields[name])]
         if len(names) > 1:
-            names = [name for name in names if spelled(name) not in _GIVES_WAY] or names
+            names = [name for name in names if spelled(name) not in GIVES_WAY] or names
         if len(names) > 1:
             raise InputError(
                 f"has {shortlist(f'`{name}`' for name in names)}, and either may be the {_TITLES.get(part, part)}: "
@@ -105,7 +128,7 @@ class Parts:
         """The short answers beside their passage."""
         passage = self.name("positive")
         for name in self.named.get(("positive", -1), ()):
-            if name != passage and spelled(name) in _GIVES_WAY and not _says_nothing(self.fields[name]):
+            if name != passage and spelled(name) in GIVES_WAY and not _says_nothing(self.fields[name]):
                 yield name
 
     def get(self, part: str, number: int = -1) -> Any:
@@ -266,6 +289,9 @@ def by_order(names: Iterable[str], *, least: int, labelled: bool) -> dict[str, t
     if labelled and not label:
         label = texts[-1:]
     texts = [name for name in texts if name not in label]
+    odd = [name for name in (*texts, *label) if len(name) > 60 or name.count(" ") > 3 or is_number(number_in(name))]
+    if odd:
+        raise InputError(f"has a field called {brief(odd[0])}: the first line is no header, and is needed as one")
     if len(label) != int(labelled) or len(texts) < least or (least == 2 and len(texts) > 2):
         return None
     places = [("query", -1), ("positive", -1), *(("negative", number) for number in range(1, len(texts) - 1))]

@@ -272,9 +272,12 @@ def _is_list(fields: Fields) -> bool:
     # a list of labels judges a list of passages: those are read by `reading`
     if not _given(fields, QUERY) or any(isinstance(fields.get(name), list) for name in _LABELS):
         return False
+    if any(_NUMBERED_NEGATIVE.fullmatch(str(name)) for name in fields):
+        return False
     return any(name in _POSITIVES for name in named) and any(not _is_our_own(name, fields[name]) for name in named)
 
 
+_NUMBERED_NEGATIVE = re.compile(r"(hard_)?neg(ative)?_?\d+")
 _OUR_KEYS = frozenset({"id", "text", "score"})
 
 

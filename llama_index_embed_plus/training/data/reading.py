@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from llama_index_embed_plus.training.data.fields import (
+    GIVES_WAY,
     Fields,
     Parts,
     as_judgement,
@@ -43,6 +44,7 @@ from llama_index_embed_plus.training.data.fields import (
     as_optional_text,
     as_text,
     by_order,
+    judges,
     listed,
     parts_of,
     spelled,
@@ -81,12 +83,11 @@ _READS: dict[Kind, tuple[str, ...]] = {
     "texts": ("text",),
 }
 _NEEDS: dict[Kind, Mapping[str, str]] = {
-    "pairs": {"query": "query", "positive": "positive (or passage, answer, document)"},
-    "triplets": {"query": "query", "positive": "positive", "negative": "negative (or negative_1, ...)"},
-    "judged pairs": {"query": "query", "positive": "passage", "label": "label (or score, relevance, grade)"},
-    "scored pairs": {"first": "sentence1", "second": "sentence2", "score": "score (or label)"},
+    "pairs": {"query": "query", "positive": "positive"},
+    "triplets": {"query": "query", "positive": "positive", "negative": "negative"},
+    "judged pairs": {"query": "query", "positive": "passage", "label": "label"},
+    "scored pairs": {"first": "sentence1", "second": "sentence2", "score": "score"},
     "nli": {"first": "premise", "second": "hypothesis", "label": "label"},
-    "examples": {"query": "query", "positives": "positives"},
     "labelled texts": {"text": "text", "label": "label"},
     "texts": {"text": "text"},
 }
@@ -258,7 +259,9 @@ class _Reader:
         others = {name: value for name, value in fields.items() if name not in form.reads}
         known = {name for name in others if name in form.ignores} | self.splits_of(fields)
         self.unread.check(others, known, way_out=_WAY_OUT)
-        self.unread.names.update(dict.fromkeys(name for name in form.ignores if not is_missing(others.get(name))))
+        self._check_verdicts({name: value for name, value in others.items() if name not in known})
+        aside = [name for name in fields if name in form.ignores or spelled(name) in GIVES_WAY]
+        self.unread.names.update(dict.fromkeys(name for name in aside if not is_missing(fields[name])))
         found = [row for ours in form.rows(fields, self.asked) for row in self._row(ours)]
         self.passed_over += not found
         return found
@@ -295,6 +298,9 @@ class _Reader:
             and not self.format
         ):
             parts = self._in_order(self.kind, parts)
+        if self.format is not None and self.kind in ("pairs", "triplets"):
+            # a foreign row has lists of both, whatever it was told to be
+            self.kind = kind_of(parts)
         self.kind = self.kind or kind_of(parts)  # the first row decides for all
         self._check(self.kind, parts)
         match self.kind:
@@ -361,8 +367,14 @@ class _Reader:
                 else:
                     unread[name] = None
         aside = {name for name in parts.others if parts.about(name) or name in known}
+        self._check_verdicts({name: parts.fields[name] for name in parts.others if name not in aside})
         self.unread.check({name: parts.fields[name] for name in parts.others}, aside, way_out=_WAY_OUT)
         self.unread.names.update(dict.fromkeys([*unread, *sorted(aside), *parts.given_way()]))
+
+    def _check_verdicts(self, unread: Fields) -> None:
+        for name, value in unread.items():
+            if judges(name, value):
+                raise InputError(f"the field {brief(name)} is {brief(value)}, and nothing here reads it: {_WAY_OUT}")
 
     def _example(self, parts: Parts) -> Example:
         example = Example.from_row({name: parts.get(name) for name in ("query", "positives") if parts.has(name)} | {
@@ -382,7 +394,10 @@ class _Reader:
         negatives = tuple(passage_of(text) for _, text in parts.numbered("negative", as_optional_text) if text)
         if self.kind == "triplets" and not parts.has("negative"):
             raise InputError(f"has no field 'negative', only {listed(parts.fields)}")
-        return Example(parts.text("query"), (_passage(parts),), negatives, _weight(parts))
+        passage = _passage(parts)
+        if any(negative.text == passage.text for negative in negatives):
+            raise InputError(f"has {brief(passage.text)} as a positive and as a negative: leave one out")
+        return Example(parts.text("query"), (passage,), negatives, _weight(parts))
 
     def _judged(self, parts: Parts) -> Iterator[_Judged]:
         """One judgement, or those of a list of passages and a list of labels."""
@@ -437,7 +452,7 @@ class _Reader:
             if row.value is not None and row.value != "-"
         ]
         if not scored:
-            raise InputError(f"{self.file}: none of the {len(rows)} rows has a score: give some, or kind='pairs'")
+            raise InputError(f"{self.file}: none of the {len(rows)} rows has a score")
         return TrainingData("scored pairs", tuple(scored), left_out=len(rows) - len(scored))
 
     def _at(self, row: _Judged, make: Callable[[Any], Any], value: Any) -> Any:
@@ -469,7 +484,10 @@ class _Reader:
         name = shortlist(f"`{each}`" for each in self.judged_by)
         values = sorted({float(row.value) for row in by_pair.values() if row.value is not None})
         if not values:
-            raise InputError(f"{self.file}: none of the {len(rows)} rows is judged: {name} is empty")
+            raise InputError(
+                f"{self.file}: none of the {len(rows)} rows is judged: {name} is empty; if that means "
+                "nothing, ignore it (--ignore)"
+            )
         threshold = self._threshold(values, name)
         judged_by = f"{name} of {self.file.name}"
         if threshold is None:
@@ -499,8 +517,8 @@ class _Reader:
         if told is not None:
             if told <= 0 <= lowest:
                 raise UsageError(
-                    f"relevant_from is {_plain(told)}, and {name} begins at {_plain(lowest)}: a row judged 0 would be "
-                    "a positive; say a number above 0"
+                    f"relevant_from is {_plain(told)}, and {name} of {self.file} begins at {_plain(lowest)}: a row "
+                    "judged 0 would be a positive; say a number above 0"
                 )
             return told
         if set(values) <= {0.0, 1.0} or set(values) <= {-1.0, 1.0}:
@@ -564,7 +582,7 @@ def kind_of(parts: Parts) -> Kind:
 
 
 def _nearest(parts: Parts) -> str:
-    """What the two kinds have that are nearest to the row."""
+    """What the kinds have that are nearest to the row."""
 
     def there(part: str) -> bool:
         return parts.says(*(("label", "score") if part in ("label", "score") else (part,)))
@@ -573,7 +591,7 @@ def _nearest(parts: Parts) -> str:
         missing = [part for part in _NEEDS[kind] if not there(part)]
         return len(missing), -len(_NEEDS[kind])
 
-    near = [kind for kind in sorted(_NEEDS, key=order) if any(map(there, _NEEDS[kind]))][:2]
+    near = [kind for kind in sorted(_NEEDS, key=order) if any(map(there, _NEEDS[kind]))][:3]
     if not near:
         return "expected query and passage, also label or negative_1, ..., or sentence1, sentence2, score, or text"
     names = [", ".join(_NEEDS[kind].values()) for kind in near]
@@ -648,6 +666,8 @@ def _margins(parts: Parts, numbers: Sequence[int]) -> tuple[float, ...]:
             return tuple(listed_margins)
         found = dict(parts.numbered("margin", as_number))
     else:
+        if not parts.says("positive_score"):
+            raise InputError(f"has no field 'positive_score' or 'margin', only {listed(parts.fields)}")
         best = as_number(parts.get("positive_score"), "positive_score")
         scores = parts.numbered("negative_score", as_number)
         # a difference of two finite numbers may be none
