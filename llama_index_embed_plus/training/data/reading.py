@@ -127,7 +127,7 @@ def read_training_data(
             for STS).
         relevant_from: From which grade or score on the passage of a judged pair answers its query; the others are its
             hard negatives. Needed for every scale but yes and no.
-        split: Of a file with a column of splits, the one to read.
+        split: Of a file with a column of splits, or of a folder of judgements, the one to read.
         ignore: Fields to leave unread, whatever they mean.
         passages: Id -> text, or the file that says so (JSONL, a table, MS MARCO's collection), for rows that name
             passages by their ids.
@@ -149,6 +149,8 @@ def read_training_data(
         passages = passages_of(Path(passages))
     elif passages is not None:
         passages = {id_key(name): text for name, text in passages.items()}
+    if split is not None and file.is_dir():
+        file, split = file / "qrels" / f"{split}.tsv", None
     reader = _Reader(file, _Told(kind, score_range, relevant_from, split, tuple(ignore), passages))
     return reader.read(rows_of(file))
 
