@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -15,7 +16,9 @@ from llama_index_embed_plus.cli.opened import Overwrite, check_outputs
 from llama_index_embed_plus.integrations.qa_dataset import read_qa_dataset
 from qdrant_tools.errors import LogError, UsageError, first_line
 from qdrant_tools.json_files import parse_json, read_json
-from qdrant_tools.log.readers import LogColumns, modified, read_log
+from qdrant_tools.log import columns as foreign_columns
+from qdrant_tools.log.columns import LogColumns
+from qdrant_tools.log.readers import modified, read_log
 from qdrant_tools.log.records import LoggedSearch, dropped, hashed
 from qdrant_tools.log.retrieval_log import RetrievalLog
 from qdrant_tools.log.stats import LogStats
@@ -28,6 +31,9 @@ app = typer.Typer(
 Log = Annotated[Path, typer.Argument(help="The log file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Days = Annotated[float | None, typer.Option(help="Only searches older than so many days.")]
+
+# what it warns of is said by the command
+logging.getLogger(foreign_columns.__name__).addHandler(logging.NullHandler())
 
 WIDTH = 100
 """Characters of a query or an id that are printed."""
@@ -66,8 +72,11 @@ def import_(
         raise LogError(f"cannot read {source}: there is no such file")
     with RetrievalLog(log) as opened:
         with ConsoleReporter().step(f"import {source}", None):
+            notes: tuple[str, ...] = ()
             if log_columns is not None:
-                added = opened.extend(read_log(source, log_columns))
+                reader = read_log(source, log_columns)
+                added = opened.extend(reader)
+                notes = reader.notes
             elif source.suffix == ".json":
                 # a data set knows no times: that of the file stands for all its searches
                 added = opened.extend(read_qa_dataset(source).searches(modified(source)))
@@ -76,6 +85,8 @@ def import_(
             else:
                 raise UsageError(f"{source} is another system's log: say with --columns which column is what")
         say(f"{log}: {added} searches added, {len(opened)} in all")
+        for note in notes:
+            say(f"{source}: {note}")
 
 
 @app.command()
@@ -188,6 +199,7 @@ def _lines(stats: LogStats) -> list[tuple[str, object]]:
     return [
         ("searches", stats.searches),
         ("distinct queries", stats.distinct_queries),
+        ("sessions", stats.sessions),
         ("redacted", stats.redacted),
         ("first", stats.first or "-"),
         ("last", stats.last or "-"),

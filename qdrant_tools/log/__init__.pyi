@@ -1,4 +1,5 @@
-from .readers import LogColumns, read_log
+from .columns import LogColumns
+from .readers import LogReader, read_log
 from .records import KINDS, Feedback, LoggedHit, LoggedSearch, dropped, hashed
 from .retrieval_log import RetrievalLog
 from .stats import LogStats
@@ -7,6 +8,7 @@ __all__ = [
     "Feedback",
     "KINDS",
     "LogColumns",
+    "LogReader",
     "LogStats",
     "LoggedHit",
     "LoggedSearch",

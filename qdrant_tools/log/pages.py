@@ -57,7 +57,7 @@ def page_of(store: LogStore, after: int, collection: str | None) -> list[tuple[i
 def _searches(store: LogStore, after: int, collection: str | None) -> list[Row]:
     redacted = "redacted" if store.version > 2 else "NULL"
     sql = (
-        f"SELECT seq, id, at, query, collection, space, {redacted} FROM searches "
+        f"SELECT seq, id, at, query, collection, space, {redacted}, {store.session} FROM searches "
         "WHERE seq > ?1 AND (?2 IS NULL OR collection = ?2) ORDER BY seq LIMIT ?3"
     )
     found: list[Row] = []
@@ -112,7 +112,7 @@ def _is_behind(place: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
 
 
 def _search(store: LogStore, row: Row, hits: list[Row], events: list[Row]) -> LoggedSearch:
-    seq, search_id, at, query, collection, space, redacted = row
+    seq, search_id, at, query, collection, space, redacted, session = row
     try:
         # equal times in the order of writing, which is the last column
         events.sort(key=lambda event: (str(event[3]), *event[4:]))
@@ -125,6 +125,7 @@ def _search(store: LogStore, row: Row, hits: list[Row], events: list[Row]) -> Lo
             tuple(LoggedHit(passage, rank, finite(score)) for passage, rank, score in hits),
             tuple(Feedback(passage, kind, value, _time(moment)) for passage, kind, value, moment, *_ in events),
             is_redacted(query) if redacted is None else _flag(redacted),
+            session,
         )
         check_search(search)
         if len({hit.rank for hit in search.hits}) < len(hits):

@@ -1,117 +1,189 @@
 """Logs that other systems wrote, and the names of their columns -> logged searches.
 
 Two shapes are read, from JSONL, CSV or TSV: one row per search with a list of hits in it (nested), or one row per hit
-with the search's id in each (flat).
+or event (flat). In a flat file a search is the rows of one search id; without such a column, the rows that agree on
+session, query and time. A search has one query: rows of one id with several queries are several searches, and the id is
+that of their session.
 
-Guarantees: streams; the same file gives the same search ids, so that importing it twice adds nothing; what cannot be
-read is an error with the file, the line and the column. Does not know: the retrieval log, whose `extend` takes the
-searches.
+Guarantees: rows that contradict each other are never merged, and no cell is taken for more than it says: what is
+neither certain nor missing is an error with the file, the line, the column and the value. Columns that were not read
+are named. Memory does not grow with the file but for a few bytes per search; the same file gives the same search ids,
+so that importing it twice adds nothing. Does not know: the retrieval log, whose `extend` takes the searches.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from qdrant_tools.errors import InputError, LogError
 from qdrant_tools.files import Row, read_rows
+from qdrant_tools.foreign import is_missing
+from qdrant_tools.log.columns import MOST_ROWS, Cells, Fields, LogColumns, lacking, value_in
 from qdrant_tools.log.records import (
-    KINDS,
     MOST_HITS,
     Feedback,
     LoggedHit,
     LoggedSearch,
-    as_number,
-    as_rank,
-    as_score,
-    as_time,
     check_feedback,
     check_hit,
     check_search,
 )
+from qdrant_tools.same import id_key, query_key
 from qdrant_tools.validation import brief
 
-Fields = Mapping[str, Any]
-TimeFormat = Literal["iso", "seconds", "milliseconds"]
+_MOST_WAITING = 20_000
+"""Searches whose next row may still come."""
+_MOST_BYTES = 20_000_000
+"""Of them, roughly."""
+_LONGEST_PAUSE = timedelta(hours=24)
+"""Between two events of one search that nothing but its session and its query tells from others."""
 
 
-_MOST_ROWS = 10 * MOST_HITS
-"""Of one search in a flat file, which may have a row per event."""
+def read_log(path: str | Path, columns: LogColumns) -> LogReader:
+    """The searches of a `.jsonl`, `.csv` or `.tsv` file, one after the other, as `read_rows` reads it.
 
-
-@dataclass(frozen=True)
-class LogColumns:
-    """Where a foreign log keeps things. A dot reaches into nested objects: `"request.text"`.
-
-    Flat: `LogColumns(query="q", search="session_id", hit="doc", rank="pos", feedback={"click": "clicked"})`.
-    Nested: `LogColumns(query="q", hits="results", hit="doc_id", events="clicks", feedback={"click": "doc_id",
-    "dwell": "dwell"})`. `hit`, `rank` and `score` are then fields of the entries of `hits`. Those of `feedback` are
-    fields of the entries of `events`, which name their hit by `hit` too; without `events`, of the entries of `hits`.
-    """
-
-    query: str = "query"
-    search: str | None = None
-    """The id of the search; needed in flat files, made from the row in nested ones without it."""
-    at: str | None = None
-    """The time of the search. Without it, the time the file was last changed."""
-    at_format: TimeFormat = "iso"
-    hits: str | None = None
-    hit: str = "id"
-    rank: str | None = None
-    """Rank from 1. Without it, the order in the file."""
-    score: str | None = None
-    events: str | None = None
-    feedback: Mapping[str, str] = field(default_factory=dict)
-    """Kind of feedback -> its column. Clicks, thumbs and citations count if the value is true, not 0 and not empty."""
-    collection: str = ""
-    space: str = ""
-
-    def __post_init__(self) -> None:
-        for name in ("query", "search", "at", "hits", "hit", "rank", "score", "events", "collection", "space"):
-            value = getattr(self, name)
-            if not isinstance(value, str) and not (value is None and name not in ("query", "hit")):
-                raise InputError(f"{name} is {brief(value)}, expected the name of a column")
-        if self.at_format not in get_args(TimeFormat):
-            raise InputError(f"at_format is {brief(self.at_format)}, expected one of {', '.join(get_args(TimeFormat))}")
-        if not isinstance(self.feedback, Mapping) or not all(isinstance(name, str) for name in self.feedback.values()):
-            raise InputError(f"feedback is {brief(self.feedback)}, expected the column of each kind")
-        for kind in self.feedback:
-            if kind not in KINDS:
-                raise InputError(f"feedback kind is {brief(kind)}, expected one of {', '.join(KINDS)}")
-        if self.hits is None and self.search is None:
-            raise InputError("one row per hit needs `search`, the column that tells which rows are one search")
-        if self.hits is None and self.events is not None:
-            raise InputError("`events` is a list in a row of its search: give `hits`, the list of its hits, too")
-
-
-def read_log(path: str | Path, columns: LogColumns) -> Iterator[LoggedSearch]:
-    """Read a `.jsonl`, `.csv` or `.tsv` file, as `read_rows` does. In a flat file the rows of one search come together.
+    The rows of one search need not follow each other, but must not lie far apart.
 
     Raises:
-        LogError: the file cannot be read, or a row has not what the columns promise.
+        LogError: the file cannot be read, a row has not what the columns promise, or two rows contradict each other.
     """
-    file = Path(path)
-    # not the time of the import: the same file must give equal searches when it is read again
-    default = modified(file)
-    seen: set[str] = set()
-    for row, search in _searches(file, columns, default):
-        with _errors_at(row):
-            check_search(search)
-            if search.id in seen:
-                raise InputError(f"search {brief(search.id)} was there before: sort the rows by search")
-        seen.add(search.id)
-        yield search
+    return LogReader(Path(path), columns)
+
+
+class LogReader(Iterator[LoggedSearch]):
+    """The searches of a file, one after the other.
+
+    When all were taken, `unread` names the columns that nothing reads, and `notes` says whatever else was odd.
+    """
+
+    def __init__(self, path: Path, columns: LogColumns) -> None:
+        self._path, self._columns = path, columns
+        self._cells = Cells(columns)
+        self._searches = self._read()
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        return tuple(self._cells.unread)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(self._cells.notes)
+
+    def __next__(self) -> LoggedSearch:
+        return next(self._searches)
+
+    def _read(self) -> Iterator[LoggedSearch]:
+        # not the time of the import: the same file must give equal searches when it is read again
+        default = modified(self._path)
+        yield from self._flat(default) if self._columns.hits is None else self._nested(default)
+        try:
+            self._cells.finish(self._path)
+        except InputError as error:
+            raise LogError(str(error)) from error
+
+    def _nested(self, default: datetime) -> Iterator[LoggedSearch]:
+        columns, cells, lines = self._columns, self._cells, dict[str, int]()
+        for row in _rows(self._path):
+            with _errors_at(row):
+                cells.look_at(row)
+                search_id = cells.name(row.values, columns.search) if columns.search else _made_id(row.values, row.line)
+                if search_id in lines:
+                    raise InputError(
+                        f"search {brief(search_id)} is that of line {lines[search_id]} too, and each row is a search: "
+                        f"if {columns.search!r} is a session, name it `session`"
+                    )
+                lines[search_id] = row.line
+                draft = _Draft(row, cells, cells.session(row.values))
+                query = cells.query(row.values)
+                if query is None:
+                    raise lacking(row.values, columns.query)
+                draft.see(row, query, cells.time(row.values, columns.at))
+                for entry in cells.entries(row, "hit"):
+                    draft.show(row, entry)
+                    if columns.events is None:
+                        draft.happen(entry)
+                for entry in cells.entries(row, "event") if columns.events else ():
+                    draft.happen(entry)
+                search = draft.search(search_id, default)
+            yield search
+
+    def _flat(self, default: datetime) -> Iterator[LoggedSearch]:
+        """Keeps the searches whose next row may still come, the oldest of which is given up when they are many."""
+        waiting: OrderedDict[bytes, _Group] = OrderedDict()
+        done: set[bytes] = set()
+        last: dict[str, _Group] = {}
+        size = 0
+        for row in _rows(self._path):
+            with _errors_at(row):
+                self._cells.look_at(row)
+                group = self._group_of(row, waiting, done, last)
+                size += group.add(row)
+            while len(waiting) > 1 and (size > _MOST_BYTES or len(waiting) > _MOST_WAITING):
+                key, oldest = waiting.popitem(last=False)
+                done.add(key)
+                size -= oldest.size
+                if last.get(oldest.session) is oldest:
+                    del last[oldest.session]
+                yield from oldest.searches(default)
+        while waiting:
+            yield from waiting.popitem(last=False)[1].searches(default)
+
+    def _group_of(self, row: Row, waiting: dict[bytes, _Group], done: set[bytes], last: dict[str, _Group]) -> _Group:
+        """The group that a row belongs to; `last` has that of the last row of each session."""
+        columns, cells = self._columns, self._cells
+        session = cells.session(row.values)
+        if columns.search is not None:
+            search_id = cells.name(row.values, columns.search)
+            key = _digest([search_id])
+            _require_open(key, done)
+            return waiting.setdefault(key, _Group(row, cells, session, search_id))
+        query, at = cells.query(row.values), cells.time(row.values, columns.at)
+        if query is None or (columns.at is not None and at is None):
+            lacking = columns.query if query is None else columns.at
+            raise InputError(f"column {lacking!r} is empty, and without it the row belongs to no search")
+        key = _digest([session, query_key(query), at.isoformat() if at else ""])
+        _require_open(key, done)
+        group, before = waiting.get(key), last.get(session)
+        if group is None:
+            group = waiting[key] = _Group(row, cells, session, None)
+            if before is not None:
+                self._refuse_one_list_at_two_times(row, query, before)
+        elif columns.at is None and before is not group:
+            between = "another" if before is None else f"that of line {before.line}"
+            raise InputError(
+                f"the query {brief(query)} of session {brief(session)} is that of line {group.line}, with {between} in "
+                "between: one search or two? Give `search` or `at`"
+            )
+        last[session] = group
+        return group
+
+    def _refuse_one_list_at_two_times(self, row: Row, query: str, before: _Group) -> None:
+        """A list whose rows have a time each: as searches of one hit they would be nonsense."""
+        columns, draft = self._columns, before.only
+        if draft is None or columns.rank is None or columns.hit in columns.feedback.values():
+            return
+        hit = self._cells.hit(row.values)
+        if draft.key != query_key(query) or hit is None or is_missing(value_in(row.values, columns.rank)):
+            return
+        if draft.ranks and self._cells.rank(row.values) > max(draft.ranks) and id_key(hit) not in draft.hits:
+            raise InputError(
+                f"the ranks of the query {brief(query)} go on from line {before.line} at another time "
+                f"({columns.at!r}): if that is the time of each event and not of the search, name it `event_at`; or "
+                "give `search`"
+            )
 
 
 def _rows(path: Path) -> Iterator[Row]:
     # stricter than `read_rows`, which takes any other ending for JSONL
-    if path.suffix not in (".jsonl", ".csv", ".tsv"):
+    if path.suffix.lower() not in (".jsonl", ".csv", ".tsv"):
         raise LogError(f"{path} has the ending {path.suffix!r}, expected .jsonl, .csv or .tsv")
     try:
         yield from read_rows(path, pad=True)
@@ -127,155 +199,253 @@ def _errors_at(row: Row) -> Iterator[None]:
         raise LogError(f"{row.where}: {error}") from error
 
 
-def _searches(path: Path, columns: LogColumns, default: datetime) -> Iterator[tuple[Row, LoggedSearch]]:
-    """The searches of a file, each with its first row: the only one, if the file is nested."""
-    draft: _Draft | None = None
-    for row in _rows(path):
-        with _errors_at(row):
-            if columns.hits is not None:
-                whole = _Draft(row, columns, default)
-                whole.add(_list(row.values, columns.hits), [] if columns.events else None)
-                if columns.events:
-                    whole.add([], _list(row.values, columns.events))
-                yield row, whole.search()
-                continue
-            search_id = _text(row.values, columns.search or "")
-        if draft is not None and search_id != draft.id:
-            yield draft.row, draft.search()
-            draft = None
-        with _errors_at(row):
-            draft = draft or _Draft(row, columns, default)
-            draft.add([row.values])
-    if draft is not None:
-        yield draft.row, draft.search()
+@dataclass
+class _Shown:
+    """A hit while its search is read: the ranks it has, with their lines."""
+
+    id: str
+    line: int
+    ranks: dict[int, int] = field(default_factory=dict)
+    score: float | None = None
 
 
 class _Draft:
-    """A search whose rows are being read. It keeps the first of them, and of each what was shown and done."""
+    """A search whose rows are being read: what was shown and done. All that its rows say must agree."""
 
-    def __init__(self, row: Row, columns: LogColumns, default: datetime) -> None:
-        values = row.values
-        self.row, self._columns = row, columns
-        self.id = _text(values, columns.search) if columns.search else _made_id(values, row.line)
-        self._at = default if columns.at is None else _time(values, columns.at, columns.at_format)
-        self._query = _text(values, columns.query)
+    def __init__(self, row: Row, cells: Cells, session: str) -> None:
+        self.row, self.session = row, session
+        self._cells = cells
+        self.text: str | None = None
+        self.key = ""
+        self.at: datetime | None = None
+        self._at_line = row.line
         # systems that write one row per event repeat the hit in each
-        self._hits: dict[tuple[int, str], LoggedHit] = {}
-        self._events: list[Feedback] = []
-        self._entries = 0
+        self.hits: dict[str, _Shown] = {}
+        self.ranks: dict[int, _Shown] = {}
+        self._events: list[tuple[str, str, float, datetime | None]] = []
+        self._rows = self._position = 0
+        self._first_event: datetime | None = None
+        self._last_event: datetime | None = None
+        self.size = 0
 
-    def add(self, shown: list[Fields], events: list[Fields] | None = None) -> None:
-        """Take hits, and the feedback in the same entries or in others. Raises `InputError`."""
-        for entry in shown:
-            self._entries += 1
-            if self._entries > _MOST_ROWS:
-                raise InputError(f"more than {_MOST_ROWS:,} rows of one search, which no user saw")
-            hit = _hit(entry, self._columns, self._entries)
-            self._hits[hit.rank, hit.id] = hit
-        for entry in shown if events is None else events:
-            self._events += _events(entry, self._columns, self._at)
-        if len(self._hits) > MOST_HITS or len(self._events) > MOST_HITS:
-            raise InputError(f"more than {MOST_HITS:,} hits or events of feedback in one search, which no user saw")
+    def see(self, row: Row, query: str | None, at: datetime | None) -> None:
+        """Take the query and the time of a row; both are those of the rows before."""
+        if query is not None and self.text is None:
+            self.text, self.key = query, query_key(query)
+            self.size += len(query) + 500
+        if at is not None and self.at is not None and at != self.at:
+            columns = self._cells.columns
+            raise InputError(
+                f"the search has the time {self.at.isoformat()} in line {self._at_line} and {at.isoformat()} here: if "
+                f"{columns.at!r} is the time of each event, name it `event_at`; if {columns.search!r} is the session, "
+                "name it `session`"
+            )
+        if at is not None and self.at is None:
+            self.at, self._at_line = at, row.line
 
-    def search(self) -> LoggedSearch:
-        hits = tuple(sorted(self._hits.values(), key=lambda hit: hit.rank))
-        columns = self._columns
-        return LoggedSearch(
-            self.id, self._at, self._query, columns.collection, columns.space, hits, tuple(self._events)
-        )
-
-
-def _hit(entry: Fields, columns: LogColumns, position: int) -> LoggedHit:
-    hit = LoggedHit(
-        _text(entry, columns.hit),
-        position if columns.rank is None else as_rank(_number(entry, columns.rank)),
-        None if columns.score is None else as_score(_number(entry, columns.score)),
-    )
-    check_hit(hit)
-    return hit
-
-
-def _events(entry: Fields, columns: LogColumns, at: datetime) -> Iterator[Feedback]:
-    for kind, column in columns.feedback.items():
-        value = _value(entry, column)
-        if value is None or value == "":
-            continue
-        # 0 is a value of these two; of the others it says that nothing happened
-        if kind in ("dwell", "rating"):
-            event = Feedback(_text(entry, columns.hit), kind, _number(entry, column), at)
-        elif _is_true(value):
-            event = Feedback(_text(entry, columns.hit), kind, 1.0, at)
+    def show(self, row: Row, entry: Fields) -> None:
+        """Take a hit. Raises `InputError` if it contradicts another row."""
+        self._rows += 1
+        if self._rows > MOST_ROWS:
+            raise InputError(f"more than {MOST_ROWS:,} rows of one search, which no user saw")
+        columns = self._cells.columns
+        self._position += 1
+        name = self._cells.hit(entry)
+        if name is None:
+            if columns.hits is not None:
+                self._cells.name(entry, columns.hit)
+            return
+        shown = self.hits.get(id_key(name))
+        if shown is None:
+            check_hit(LoggedHit(name, 1))
+            shown = self.hits[id_key(name)] = _Shown(name, row.line)
+            self.size += len(name) + 400
+            if len(self.hits) > MOST_HITS:
+                raise InputError(f"more than {MOST_HITS:,} hits in one search, which no user saw")
+        if columns.rank is None:
+            # the place in the list; a hit that was there before has its place
+            rank = self._position if columns.hits is not None else len(self.hits)
+            if shown.ranks:
+                rank = next(iter(shown.ranks))
+        elif columns.hits is None and is_missing(value_in(entry, columns.rank)):
+            rank = 0  # a row of an event, if another row has the rank
         else:
-            continue
-        check_feedback(event)
-        yield event
+            rank = self._cells.rank(entry)
+        if rank:
+            other = self.ranks.setdefault(rank, shown)
+            if other is not shown:
+                raise InputError(
+                    f"hits {brief(other.id)} (line {other.ranks[rank]}) and {brief(name)} both have rank {rank} in one "
+                    "search"
+                )
+            shown.ranks.setdefault(rank, row.line)
+        self._take_score(shown, row, entry)
 
+    def _take_score(self, shown: _Shown, row: Row, entry: Fields) -> None:
+        column = self._cells.columns.score
+        if column is None or is_missing(value_in(entry, column)):
+            return
+        score = self._cells.amount(entry, column)
+        if shown.score is None:
+            shown.score = score
+        # a passage may be in a list twice, with a score for each of its parts
+        elif shown.score != score and len(shown.ranks) < 2 and self._cells.columns.hits is None:
+            raise InputError(
+                f"hit {brief(shown.id)} has the score {shown.score:g} in line {shown.line} and {score:g} here, in one "
+                "search"
+            )
 
-def _is_true(value: Any) -> bool:
-    if isinstance(value, list | dict):
-        return bool(value)
-    return str(value).strip().lower() not in ("", "0", "0.0", "false", "no", "none", "null")
+    def happen(self, entry: Fields) -> None:
+        """Take the feedback in an entry."""
+        cells = self._cells
+        name = cells.hit(entry)
+        at = cells.time(entry, cells.columns.event_at)
+        if at is not None:
+            if self._last_event is not None and cells.columns.search is None and cells.columns.hits is None:
+                pause = max(at - self._last_event, self._last_event - at)
+                if pause > _LONGEST_PAUSE:
+                    raise InputError(
+                        f"the query is that of line {self.row.line}, more than a day away: one search or two? Give "
+                        "`search` or `at`"
+                    )
+            self._first_event = at if self._first_event is None else min(self._first_event, at)
+            self._last_event = at if self._last_event is None else max(self._last_event, at)
+        for kind, value in cells.events(entry):
+            if name is None:
+                raise InputError(f"a {kind}, and column {cells.columns.hit!r} is empty: which hit was it?")
+            check_feedback(Feedback(name, kind, value, datetime.now(UTC)))
+            self._events.append((name, kind, value, at))
+            self.size += len(name) + 200
+        if len(self._events) > MOST_HITS:
+            raise InputError(f"more than {MOST_HITS:,} events of feedback in one search, which no user saw")
 
-
-def _value(row: Fields, column: str) -> Any:
-    value: Any = row
-    for name in column.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    # A column whose own name has a dot in it.
-    return row.get(column) if value is None else value
-
-
-def _text(row: Fields, column: str) -> str:
-    value = _value(row, column)
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise InputError(
-            f"column {column!r} is {brief(value)}, expected a text or whole number; columns: {_names(row)}"
+    def search(self, search_id: str, default: datetime) -> LoggedSearch:
+        """The whole search. Raises `InputError` if something is still missing, or its ranks make no list."""
+        columns = self._cells.columns
+        at = self.at or self._first_event
+        if self.text is None:
+            raise InputError(f"column {columns.query!r} is empty in all rows of the search, expected its query")
+        if at is None and (columns.at is not None or columns.event_at is not None and self._events):
+            raise InputError(f"column {(columns.at or columns.event_at)!r} is empty, expected the time of the search")
+        at = at or default
+        whole = sorted(self.ranks) == list(range(1, len(self.ranks) + 1))
+        for shown in self.hits.values():
+            if not shown.ranks:
+                raise InputError(f"column {columns.rank!r} is empty in line {shown.line}, and no row has the rank")
+            # a passage of several parts may be in a list twice; a list with gaps is rather two lists in one
+            if len(shown.ranks) > 1 and not whole:
+                (first, line), (second, other) = list(shown.ranks.items())[:2]
+                raise InputError(
+                    f"hit {brief(shown.id)} has rank {first} (line {line}) and rank {second} (line {other}) in one "
+                    "search: are these two searches?"
+                )
+        hits = sorted((LoggedHit(hit.id, min(hit.ranks), hit.score) for hit in self.hits.values()), key=_rank_of)
+        events = tuple(
+            Feedback(self._spelled(name), kind, value, when or at) for name, kind, value, when in self._events
         )
-    try:
-        return str(value)
-    except ValueError as error:  # Python writes no number of more than 4,300 digits
-        raise InputError(f"column {column!r} is a number of thousands of digits, expected a text") from error
+        search = LoggedSearch(
+            search_id, at, self.text, columns.collection, columns.space, tuple(hits), events, session=self.session
+        )
+        check_search(search)
+        return search
+
+    def _spelled(self, name: str) -> str:
+        shown = self.hits.get(id_key(name))
+        return name if shown is None else shown.id
 
 
-def _number(row: Fields, column: str) -> float:
-    value = _value(row, column)
-    try:
-        return as_number(f"column {column!r}", float(value) if isinstance(value, str) else value)
-    except ValueError as error:
-        raise InputError(f"column {column!r} is {brief(value)}, expected a finite number") from error
+def _rank_of(hit: LoggedHit) -> int:
+    return hit.rank
 
 
-def _list(row: Fields, column: str) -> list[Fields]:
-    value = _value(row, column)
-    if not isinstance(value, list) or not all(isinstance(entry, Mapping) for entry in value):
-        raise InputError(f"column {column!r} is {type(value).__name__}, expected a list of objects")
-    return value
+class _Group:
+    """The rows of a flat file under one search id, or one session, query and time: a search, or one per query."""
+
+    def __init__(self, row: Row, cells: Cells, session: str, search_id: str | None) -> None:
+        self.session, self.line = session, row.line
+        self.size = 0
+        self._cells, self._id = cells, search_id
+        self._drafts: dict[str, _Draft] = {}
+        self._without_query: int | None = None
+
+    @property
+    def only(self) -> _Draft | None:
+        """The search, where there is one only."""
+        return next(iter(self._drafts.values())) if len(self._drafts) == 1 else None
+
+    def add(self, row: Row) -> int:
+        """Take a row; returns how much larger the group has become. Raises `InputError` if it contradicts another."""
+        cells = self._cells
+        session = cells.session(row.values)
+        if session and self.session and session != self.session:
+            raise InputError(
+                f"search {brief(self._id)} is of session {brief(self.session)} in line {self.line} and of "
+                f"{brief(session)} here"
+            )
+        self.session = self.session or session
+        query = cells.query(row.values)
+        draft = self._draft_of(row, query)
+        before = draft.size
+        draft.see(row, query, cells.time(row.values, cells.columns.at))
+        draft.show(row, row.values)
+        draft.happen(row.values)
+        self.size += draft.size - before
+        return draft.size - before
+
+    def _draft_of(self, row: Row, query: str | None) -> _Draft:
+        drafts = self._drafts
+        if query is None:
+            self._without_query = self._without_query or row.line
+            if not drafts:
+                raise lacking(row.values, self._cells.columns.query)
+        elif query_key(query) not in drafts:
+            if len(drafts) == MOST_HITS:
+                raise InputError(f"more than {MOST_HITS:,} queries under one search id")
+            drafts[query_key(query)] = _Draft(row, self._cells, self.session)
+        if len(drafts) > 1 and self._without_query is not None:
+            first, second = list(drafts.values())[:2]
+            raise InputError(
+                f"line {self._without_query} has no query, and search {brief(self._id)} has two: {brief(first.text)} "
+                f"in line {first.row.line} and {brief(second.text or query)} in line {second.row.line}"
+            )
+        return next(iter(drafts.values())) if query is None else drafts[query_key(query)]
+
+    def searches(self, default: datetime) -> Iterator[LoggedSearch]:
+        """The search of the group; or those of its queries, which are then those of a session."""
+        for key, draft in self._drafts.items():
+            with _errors_at(draft.row):
+                draft.session, search_id = self.session, self._id
+                if search_id is None:
+                    # the time tells equal queries apart; in a file without times, the line
+                    moment = draft.row.line if draft.at is None else draft.at.isoformat()
+                    search_id = _hashed(["search", self.session, key, moment])
+                elif len(self._drafts) > 1:
+                    draft.session = self.session or search_id
+                    search_id = _hashed(["part", search_id, key])
+                search = draft.search(search_id, default)
+            yield search
 
 
-def _time(row: Fields, column: str, form: str) -> datetime:
-    if form == "iso":
-        text = _text(row, column)
-        try:
-            return as_time(datetime.fromisoformat(text))
-        except ValueError as error:
-            raise InputError(f"column {column!r} is {brief(text)}, expected an ISO 8601 time with its zone") from error
-    try:
-        return datetime.fromtimestamp(_number(row, column) / (1000 if form == "milliseconds" else 1), UTC)
-    except (OverflowError, OSError, ValueError) as error:
-        raise InputError(f"column {column!r} is {brief(_value(row, column))}, expected {form} since 1970") from error
+def _digest(parts: list[str]) -> bytes:
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest()
+
+
+def _require_open(key: bytes, done: set[bytes]) -> None:
+    if key in done:
+        raise InputError("the other rows of this search are tens of thousands of rows before: sort the rows by search")
 
 
 def _made_id(row: Fields, number: int) -> str:
     # with the number of the line, because two searches may have equal rows
     try:
-        content = json.dumps([number, dict(row)], sort_keys=True)
+        return _hashed([number, dict(row)])
     except (RecursionError, ValueError) as error:
         raise InputError("the row is nested too deep, or holds a number of thousands of digits") from error
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _names(row: Fields) -> str:
-    return brief(sorted(map(str, row)))
+def _hashed(content: list[Any]) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def modified(path: Path) -> datetime:

@@ -1,8 +1,9 @@
 """One logged search: its query, the hits as they were shown, and what the user did with them.
 
-Row: `{"id","at","query","redacted","collection","space","hits":[{"id","rank","score"}],
+Row: `{"id","at","session","query","redacted","collection","space","hits":[{"id","rank","score"}],
 "feedback":[{"id","kind","value","at"}]}` with times in ISO 8601. `dropped` and `hashed` are rules for
-`RetrievalLog(redact=...)` and `RetrievalLog.redact`: they take the personal text out of a query.
+`RetrievalLog(redact=...)` and `RetrievalLog.redact`: they take the personal text out of a query, and the name of a
+session, which may be that of a person.
 
 Guarantees: `from_row(as_row())` is the same search; a row that is none is refused with the field's name, whatever its
 numbers and however many its hits; a redacted query is recognised as one, and what a user typed is not. Does not know:
@@ -67,6 +68,7 @@ class LoggedSearch:
     """One search. Hits are in the order shown, feedback is in the order of time.
 
     `redacted` says that a rule has taken the text out of the query. The text alone does not: a user may type any.
+    `session` names the searches that belong together, and are not independent of each other; "" where nobody knows.
     """
 
     id: str
@@ -77,11 +79,13 @@ class LoggedSearch:
     hits: tuple[LoggedHit, ...] = ()
     feedback: tuple[Feedback, ...] = ()
     redacted: bool = False
+    session: str = ""
 
     def as_row(self) -> dict[str, Any]:
         return {
             "id": self.id,
             "at": self.at.isoformat(),
+            "session": self.session,
             "query": self.query,
             "redacted": self.redacted,
             "collection": self.collection,
@@ -125,6 +129,7 @@ class LoggedSearch:
             ),
             # exports of earlier versions say it by the text alone
             row.get("redacted", is_redacted(query)),
+            _string(row, "session", ""),
         )
         check_search(search)
         return search
@@ -136,8 +141,8 @@ def check_search(search: LoggedSearch) -> None:
     Raises:
         InputError: the message names the field and never quotes the query.
     """
-    for name, value in (("id", search.id), ("collection", search.collection), ("space", search.space)):
-        _check_name(name, value)
+    for name in ("id", "session", "collection", "space"):
+        _check_name(name, getattr(search, name))
     if not isinstance(search.query, str):
         raise InputError(f"query is {type(search.query).__name__}, expected a string")
     if not isinstance(search.redacted, bool) or (search.redacted and not is_redacted(search.query)):
@@ -228,6 +233,17 @@ def redacted_by(rule: Callable[[str], str], query: str, redacted: bool) -> tuple
         return query, True  # twice is once: a hash of a hash would be another query
     # a rule of one's own may leave a query as it is, whatever it looks like
     return text, is_redacted(text) and (redacted or text != query or rule is dropped)
+
+
+def session_redacted_by(rule: Callable[[str], str], session: str) -> str:
+    """What a rule makes of the name of a session: nothing, or a hash that still tells the sessions apart."""
+    if not session or is_redacted(session):
+        return session
+    text = rule(session)
+    if not isinstance(text, str):
+        raise InputError(f"the rule that redacts returned {type(text).__name__}, expected a string")
+    # one name for all would make one session of them
+    return "" if text == REDACTED else text
 
 
 def as_rank(value: object) -> int:

@@ -20,6 +20,7 @@ from qdrant_tools.errors import InputError, LogError, UsageError
 from qdrant_tools.files import is_same_file, read_rows, refuse_existing, write_rows
 from qdrant_tools.log.pages import page_of
 from qdrant_tools.log.records import (
+    REDACTED,
     Feedback,
     LoggedHit,
     LoggedSearch,
@@ -28,10 +29,12 @@ from qdrant_tools.log.records import (
     check_search,
     finite,
     redacted_by,
+    session_redacted_by,
 )
 from qdrant_tools.log.stats import LogStats, stats_of
 from qdrant_tools.log.store import LogStore
 from qdrant_tools.records import Hit
+from qdrant_tools.same import query_key
 from qdrant_tools.validation import brief
 
 WAIT_SECONDS = 30.0
@@ -42,9 +45,9 @@ _AFTER_ALL_TIMES = ":"
 class RetrievalLog:
     """A log file, made when it is not there. Usable from several threads; close it, or use it in `with`.
 
-    `redact` is applied to every query before it is written, so that the text never reaches the disk; `dropped` and
-    `hashed` are such rules. A writer waits up to `wait` seconds for other processes that write. With `read_only` the
-    file must be there and stays as it is; an older one is not brought up to date.
+    `redact` is applied to every query and session before it is written, so that the text never reaches the disk;
+    `dropped` and `hashed` are such rules. A writer waits up to `wait` seconds for other processes that write. With
+    `read_only` the file must be there and stays as it is; an older one is not brought up to date.
 
     Raises:
         LogError: the file cannot be opened, is not a log, or was written by a newer version.
@@ -63,9 +66,18 @@ class RetrievalLog:
         self._store = LogStore(self.path, wait=wait, read_only=read_only)
 
     def record(
-        self, query: str, hits: Sequence[Hit], *, collection: str, space: str, at: datetime | None = None
+        self,
+        query: str,
+        hits: Sequence[Hit],
+        *,
+        collection: str,
+        space: str,
+        at: datetime | None = None,
+        session: str = "",
     ) -> str:
         """Write one search and return its id, which `feedback` takes.
+
+        session: names the searches that belong together, best by something that is no person's name.
 
         Raises:
             InputError: the query is not a string, or `at` has no time zone.
@@ -75,7 +87,7 @@ class RetrievalLog:
             raise InputError(f"query is {brief(query)}, expected a string")
         # a score that is no number says nothing, and is no reason to lose the search
         shown = tuple(LoggedHit(hit.id, hit.rank, finite(hit.score)) for hit in hits)
-        search = LoggedSearch(uuid.uuid4().hex, as_time(at), query, collection, space, shown)
+        search = LoggedSearch(uuid.uuid4().hex, as_time(at), query, collection, space, shown, session=session)
         with self._store.transaction():
             self._insert(search)
         return search.id
@@ -117,6 +129,9 @@ class RetrievalLog:
         """Add searches from elsewhere, all or none; returns how many were new.
 
         A search that is there already only gets the feedback that it lacks.
+
+        Raises:
+            InputError: a search is there already with another query: the ids are those of two logs.
         """
         with self._store.transaction():
             return sum(self._insert(search) for search in searches)
@@ -179,7 +194,9 @@ class RetrievalLog:
         return deleted
 
     def redact(self, rule: Callable[[str], str], *, before: datetime | None = None) -> int:
-        """Replace the query of every search by what the rule makes of it; returns how many texts are gone.
+        """Replace the query of every search by what the rule makes of it; returns how many searches have changed.
+
+        So is the name of its session, which may be a person's: `dropped` takes it out, and equal hashes stay equal.
 
         Nothing of them is left in the file, nor of any text that was deleted earlier: the file is rewritten, and
         writers wait meanwhile. Raises as `forget`.
@@ -192,17 +209,19 @@ class RetrievalLog:
         with self._store.transaction():
             last = 0
             # few at a time, because some queries are megabytes long
-            sql = "SELECT seq, query, redacted FROM searches WHERE seq > ? AND at < ? ORDER BY seq LIMIT 16"
+            sql = "SELECT seq, query, redacted, session FROM searches WHERE seq > ? AND at < ? ORDER BY seq LIMIT 16"
             while rows := self._store.read(sql, [last, limit]):
                 last = rows[-1][0]
                 updates = []
-                for seq, query, redacted in rows:
-                    if not isinstance(query, str):
+                for seq, query, redacted, session in rows:
+                    if not isinstance(query, str) or not isinstance(session, str):
                         raise self._store.damaged("searches", seq, "the query is not UTF-8")
-                    result = redacted_by(rule, query, bool(redacted))
-                    if result != (query, bool(redacted)):
+                    result = (*redacted_by(rule, query, bool(redacted)), session_redacted_by(rule, session))
+                    if result != (query, bool(redacted), session):
                         updates.append((*result, seq))
-                self._store.write_many("UPDATE searches SET query = ?, redacted = ? WHERE seq = ?", updates)
+                self._store.write_many(
+                    "UPDATE searches SET query = ?, redacted = ?, session = ? WHERE seq = ?", updates
+                )
                 changed += len(updates)
         self._purge(f"{changed} queries are redacted")
         return changed
@@ -231,16 +250,20 @@ class RetrievalLog:
     def _insert(self, search: LoggedSearch) -> bool:
         """Insert a search unless its id is there, and its feedback either way."""
         check_search(search)
-        query, redacted = search.query, search.redacted
+        query, redacted, session = search.query, search.redacted, search.session
         if self._redact is not None:
             query, redacted = redacted_by(self._redact, query, redacted)
+            session = session_redacted_by(self._redact, session)
         # DO NOTHING: a search that is there already stays as it is, so that importing twice changes nothing
         is_new = self._store.write(
-            "INSERT INTO searches (id, at, query, collection, space, redacted) VALUES (?, ?, ?, ?, ?, ?) "
+            "INSERT INTO searches (id, at, query, collection, space, redacted, session) VALUES (?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT DO NOTHING",
-            (search.id, _stored_time(search.at), query, search.collection, search.space, redacted),
+            (search.id, _stored_time(search.at), query, search.collection, search.space, redacted, session),
         )
-        ((seq,),) = self._store.read("SELECT seq FROM searches WHERE id = ?", [search.id])
+        if is_new:
+            ((seq,),) = self._store.read("SELECT seq FROM searches WHERE id = ?", [search.id])
+        else:
+            seq = self._known_as(search.id, query, redacted)
         if is_new:
             shown = {hit.rank: (seq, int(hit.rank), hit.id, finite(hit.score)) for hit in search.hits}
             if len(shown) < len(search.hits):
@@ -248,6 +271,20 @@ class RetrievalLog:
             self._store.write_many("INSERT INTO hits VALUES (?, ?, ?, ?)", shown.values())
         self._insert_feedback(seq, search.feedback)
         return bool(is_new)
+
+    def _known_as(self, search_id: str, query: str, redacted: bool) -> int:
+        """The number of a search that is there already. Raises `InputError` if it has another query."""
+        ((seq, known, hidden),) = self._store.read(
+            "SELECT seq, query, redacted FROM searches WHERE id = ?", [search_id]
+        )
+        # two hashes of one secret can be compared, a hash and a text cannot
+        comparable = bool(hidden) == redacted and REDACTED not in (known, query)
+        if comparable and isinstance(known, str) and query_key(known) != query_key(query):
+            raise InputError(
+                f"search {brief(search_id)} is in {self.path} already, with another query: ids that count from 1 in "
+                "every file are of no use here, leave the column out or join it with the file's name"
+            )
+        return int(seq)
 
     def _insert_feedback(self, seq: int, events: Iterable[Feedback]) -> None:
         self._store.write_many(

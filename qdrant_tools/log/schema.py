@@ -69,6 +69,10 @@ MIGRATIONS = (
     UPDATE searches SET redacted = 1 WHERE {LOOKS_REDACTED};
     PRAGMA application_id = {0x6C6F6751};
     """,
+    # Searches of one session are not independent; until then nothing said which ones are.
+    """
+    ALTER TABLE searches ADD COLUMN session TEXT NOT NULL DEFAULT '';
+    """,
 )
 VERSION = len(MIGRATIONS)
 APPLICATION_ID = 0x6C6F6751

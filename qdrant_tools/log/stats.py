@@ -28,6 +28,8 @@ class LogStats:
 
     searches: int
     distinct_queries: int
+    sessions: int
+    """Distinct ones; searches whose session nobody knows are in none."""
     redacted: int
     without_feedback: int
     without_click: int
@@ -77,6 +79,7 @@ def stats_of(store: LogStore, *, top: int) -> LogStats:
         return LogStats(
             searches=number("SELECT count(*) FROM searches"),
             distinct_queries=number("SELECT count(DISTINCT query) FROM searches"),
+            sessions=number(f"SELECT count(DISTINCT {store.session}) FROM searches WHERE {store.session} <> ''"),
             redacted=number(f"SELECT count(*) FROM searches WHERE {store.redacted}"),
             without_feedback=number(
                 "SELECT count(*) FROM searches s WHERE NOT EXISTS (SELECT 1 FROM feedback f WHERE f.seq = s.seq)"

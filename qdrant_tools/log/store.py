@@ -75,6 +75,8 @@ class LogStore:
             ((self.version,),) = self._db.execute("PRAGMA user_version")
         self.redacted = "redacted" if self.version > 2 else LOOKS_REDACTED
         """SQL: whether the query of a search is redacted."""
+        self.session = "session" if self.version > 3 else "''"
+        """SQL: the session of a search."""
         self._db.set_progress_handler(self._is_too_long, _STEPS)
 
     def read(self, sql: str, values: Iterable[Any] = ()) -> list[Row]:
@@ -156,6 +158,8 @@ class LogStore:
                     "still be read"
                 )
             for table, sound in _SOUND.items():
+                if table == "searches" and self.version > 3:
+                    sound = f"{sound} AND {_name('session')}"
                 # IS NOT: unknown, as of NULL, is not sound either
                 for (number,) in self._execute(f"SELECT seq FROM {table} WHERE ({sound}) IS NOT 1 LIMIT 1"):
                     raise self.damaged(table, number)

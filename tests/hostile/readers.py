@@ -24,7 +24,8 @@ from qdrant_tools.errors import PlusError
 from qdrant_tools.files import read_rows
 from qdrant_tools.indexing import content_hash, passage_of
 from qdrant_tools.json_files import read_json
-from qdrant_tools.log.readers import LogColumns, read_log
+from qdrant_tools.log.columns import LogColumns
+from qdrant_tools.log.readers import read_log
 from qdrant_tools.metrics import measure
 from qdrant_tools.mining.false_negatives import read_sheet
 from qdrant_tools.mining.file import read_examples, read_stats

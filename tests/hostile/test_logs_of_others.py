@@ -37,9 +37,9 @@ def test_what_the_rows_of_one_search_hold_besides_is_not_kept(tmp_path, refused)
 
 
 def test_a_passage_of_megabytes_in_each_row_is_refused_with_the_first(tmp_path, refused):
-    (tmp_path / "in.csv").write_text("s,q,d\none,q,d\n" + "".join(f"one,q,{n}{'d' * 5_000_000}\n" for n in range(9)))
+    (tmp_path / "in.csv").write_text("s,q,d,c\none,q,d\n" + "".join(f"one,q,{n}{'d' * 5_000_000}\n" for n in range(9)))
     message = refused("log", "import", "new.sqlite", "in.csv", "--columns", COLUMNS, like=LIKE)
-    assert "in.csv:3: id of a hit" in message
+    assert "in.csv:3: column 'd' is" in message and "5,000,001 characters" in message
 
 
 def test_short_rows_end_in_empty_cells(tmp_path):

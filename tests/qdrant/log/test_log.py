@@ -154,7 +154,7 @@ def test_jsonl_goes_out_and_in_again_and_twice_is_once(log, tmp_path):
         log.feedback(search_id, "b", "click", at=NOON)
     assert log.export_jsonl(tmp_path / "out.jsonl") == 3
     row = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
-    assert list(row) == ["id", "at", "query", "redacted", "collection", "space", "hits", "feedback"]
+    assert list(row) == ["id", "at", "session", "query", "redacted", "collection", "space", "hits", "feedback"]
     assert row["hits"][0] == {"id": "a", "rank": 1, "score": 0.9}
     assert row["feedback"] == [{"id": "b", "kind": "click", "value": 1.0, "at": "2025-01-31T12:00:00+00:00"}]
     with RetrievalLog(tmp_path / "other.sqlite") as other:

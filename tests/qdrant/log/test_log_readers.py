@@ -11,7 +11,8 @@ import pytest
 from qdrant_tools.debias import clicked_as_positive
 from qdrant_tools.errors import InputError, LogError
 from qdrant_tools.log import RetrievalLog
-from qdrant_tools.log.readers import LogColumns, read_log
+from qdrant_tools.log.columns import LogColumns
+from qdrant_tools.log.readers import read_log
 
 NESTED = LogColumns(
     query="request.text",
@@ -83,7 +84,7 @@ def test_a_row_per_event_repeats_its_hit_and_still_is_one_hit(tmp_path):
 
 
 def test_what_was_read_can_be_kept_and_reading_it_again_adds_nothing(tmp_path):
-    path = write_jsonl(tmp_path / "log.jsonl", [nested_row(), nested_row(), nested_row(time=5)])
+    path = write_jsonl(tmp_path / "log.jsonl", [nested_row(), nested_row(), nested_row(time=1_600_000_000)])
     with RetrievalLog(tmp_path / "log.sqlite") as log:
         assert log.extend(read_log(path, NESTED)) == 3, "equal rows are different searches"
         assert log.extend(read_log(path, NESTED)) == 0
@@ -106,7 +107,7 @@ def test_a_field_of_ten_megabytes_is_read(tmp_path):
         (nested_row(time="noon"), ":2: column 'time' is 'noon', expected seconds since 1970"),
         (nested_row(time=1e30), ":2: column 'time' is 1e.30, expected seconds since 1970"),
         (nested_row(results={"a": 1}), ":2: column 'results' is dict, expected a list"),
-        (nested_row(clicks=[{"doc": "a", "dwell": -2}]), ":2: dwell is -2"),
+        (nested_row(clicks=[{"doc": "a", "dwell": -2}]), ":2: column 'dwell' is -2, expected seconds of at least 0"),
         ([1], ":2: a list, expected an object"),
     ],
 )
@@ -116,10 +117,18 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path, row, message):
         list(read_log(path, NESTED))
 
 
-def test_rows_of_one_search_must_follow_each_other(tmp_path):
-    (tmp_path / "log.csv").write_text(FLAT_CSV + "s1,2024-05-01T10:00:00Z,tea,d,3,1,0,\n")
-    with pytest.raises(LogError, match=":5: search 's1' was there before: sort"):
-        list(read_log(tmp_path / "log.csv", FLAT))
+def test_rows_of_one_search_need_not_follow_each_other(tmp_path):
+    (tmp_path / "log.csv").write_text(FLAT_CSV + 's1,2024-05-01T10:00:00Z,"green, ""hot"" tea",d,3,1,t,\n')
+    first, second = read_log(tmp_path / "log.csv", FLAT)
+    assert [hit.id for hit in first.hits] == ["a", "b", "d"] and [hit.id for hit in second.hits] == ["c"]
+    assert [event.id for event in first.feedback] == ["b", "b", "d"]
+
+
+def test_rows_of_one_search_that_lie_too_far_apart_are_refused(tmp_path):
+    rows = "".join(f"s{number},q,d\n" for number in range(30_000))
+    (tmp_path / "log.csv").write_text(f"session,q,d\n{rows}s0,q,e\n")
+    with pytest.raises(LogError, match=":30002: the other rows of this search are tens of thousands.*sort"):
+        list(read_log(tmp_path / "log.csv", LogColumns(query="q", search="session", hit="d")))
 
 
 def test_files_that_are_no_logs_are_refused(tmp_path):

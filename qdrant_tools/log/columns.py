@@ -1,0 +1,404 @@
+"""The names of a foreign log's columns, and its rows -> what their cells say.
+
+Guarantees: a cell that is neither certain nor empty is an `InputError` with the column and the value; a column that was
+named and is nowhere is one too. The columns that nothing reads are kept by name. Does not know: which rows are one
+search.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from qdrant_tools.errors import InputError
+from qdrant_tools.files import Row, listed
+from qdrant_tools.foreign import (
+    TimeFormat,
+    as_amount,
+    as_flag,
+    as_rank,
+    as_seconds,
+    as_time,
+    as_vote,
+    as_zone,
+    carries_meaning,
+    is_absent,
+    is_missing,
+)
+from qdrant_tools.json_files import parse_json
+from qdrant_tools.log.records import KINDS, LONGEST_NAME, MOST_HITS
+from qdrant_tools.same import folded
+from qdrant_tools.validation import brief
+
+Fields = Mapping[str, Any]
+Level = Literal["row", "hit", "event"]
+"""Where a column is: in the row of a search, in an entry of its hits, or of its events. A flat row is all of them."""
+
+logger = logging.getLogger(__name__)
+
+MOST_ROWS = 10 * MOST_HITS
+"""Of one search in a flat file, which may have a row per event."""
+_MOST_NAMES = 1000
+"""Columns that are named because nothing reads them."""
+_LONGEST_DWELL = 86_400.0
+_ROUNDED = re.compile(r"[0-9]\.[0-9]+[eE]\+[0-9]+")
+"""A long number as a spreadsheet shows and saves it."""
+_WHAT_HAPPENED = frozenset(
+    ["click", "clicked", "clicks", "action", "event", "type", "kind", "verb", "impression", "feedback", "status"]
+    + ["dwell", "position", "pos"]
+)
+"""Words in the names of columns that say what a row of events is about."""
+_EVENTS = frozenset(["click", "clicked", "action", "event", "type", "kind", "verb"])
+_OTHER_UNITS = frozenset(
+    ["ms", "msec", "msecs", "millis", "millisecond", "milliseconds", "us", "micros"]
+    + ["min", "mins", "minute", "minutes", "hours"]
+)
+
+
+@dataclass(frozen=True)
+class LogColumns:
+    """Where a foreign log keeps things. A dot reaches into nested objects: `"request.text"`.
+
+    Flat: `LogColumns(query="q", session="visit", at="time", hit="doc", rank="pos", feedback={"click": "clicked"})`.
+    Nested: `LogColumns(query="q", hits="results", hit="doc_id", events="clicks", feedback={"click": "doc_id",
+    "dwell": "dwell"})`. `hit`, `rank` and `score` are then fields of the entries of `hits`, which may also be plain
+    ids. Those of `feedback` are fields of the entries of `events`, which name their hit by `hit` too; without `events`,
+    of the entries of `hits`.
+    """
+
+    query: str = "query"
+    search: str | None = None
+    """The id of the search. A flat file needs it, or `at`, or `session`."""
+    session: str | None = None
+    """Whose searches belong together: a session, a visit, a conversation. No session id is a search id."""
+    at: str | None = None
+    """The time of the search. Without it, that of its first event, or the time the file was last changed."""
+    at_format: TimeFormat = "iso"
+    """Of `at` and `event_at`."""
+    zone: str | None = None
+    """Of times that name none: "UTC", "+02:00", "Europe/Berlin"."""
+    hits: str | None = None
+    hit: str = "id"
+    rank: str | None = None
+    """Without it, the order in the file."""
+    rank_from: Literal[0, 1] = 1
+    """What the file calls the first place."""
+    score: str | None = None
+    events: str | None = None
+    event_at: str | None = None
+    """The time of what the user did, where the rows of one search have several."""
+    feedback: Mapping[str, str] = field(default_factory=dict)
+    """Kind of feedback -> its column, or `"column=word"` where a column says which kind of event a row is. The column
+    of the hit itself says that every row, or entry of `events`, is one."""
+    dwell_unit: Literal["seconds", "milliseconds"] | None = None
+    """Of bare numbers; seconds, unless the name of the column says another unit: then it has to be given."""
+    collection: str = ""
+    space: str = ""
+
+    def __post_init__(self) -> None:
+        texts = ("query", "search", "session", "at", "zone", "hits", "hit", "rank", "score", "events", "event_at")
+        for name in (*texts, "collection", "space"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (value is None and name not in ("query", "hit")):
+                raise InputError(f"{name} is {brief(value)}, expected the name of a column")
+        if self.at_format not in get_args(TimeFormat):
+            raise InputError(f"at_format is {brief(self.at_format)}, expected one of {', '.join(get_args(TimeFormat))}")
+        if self.zone is not None:
+            as_zone("zone", self.zone)
+            if self.at_format != "iso":
+                raise InputError(f"zone is {brief(self.zone)}, and {self.at_format} since 1970 have none: leave it out")
+        if repr(self.rank_from) not in ("0", "1"):
+            raise InputError(f"rank_from is {brief(self.rank_from)}, expected 0 or 1")
+        self._check_feedback()
+        if self.hits is None and self.search is None and self.at is None and self.session is None:
+            raise InputError("one row per hit needs `search`, `at` or `session`: which rows are one search?")
+        if self.hits is None and self.events is not None:
+            raise InputError("`events` is a list in a row of its search: give `hits`, the list of its hits, too")
+
+    def _check_feedback(self) -> None:
+        if not isinstance(self.feedback, Mapping) or not all(isinstance(name, str) for name in self.feedback.values()):
+            raise InputError(f"feedback is {brief(self.feedback)}, expected the column of each kind")
+        for kind, column in self.feedback.items():
+            if kind not in KINDS:
+                raise InputError(f"feedback kind is {brief(kind)}, expected one of {', '.join(KINDS)}")
+            if column == self.hit and kind in ("dwell", "rating"):
+                raise InputError(f"feedback {kind} is in {brief(column)}, the column of the hit's id")
+            if column == self.hit and self.hits is not None and self.events is None:
+                raise InputError(f"feedback {kind} is the id of every hit shown: give `events`, the list of {kind}s")
+        if self.dwell_unit not in (None, "seconds", "milliseconds"):
+            raise InputError(f"dwell_unit is {brief(self.dwell_unit)}, expected seconds or milliseconds")
+        if self.dwell_unit is None and not _OTHER_UNITS.isdisjoint(_words(self.feedback.get("dwell", ""))):
+            raise InputError(f"dwell is in {brief(self.feedback['dwell'])}, whose name says a unit: give dwell_unit")
+
+
+class Cells:
+    """What the cells of a row say, under the names of the columns; and which columns there were."""
+
+    def __init__(self, columns: LogColumns) -> None:
+        self.columns = columns
+        self.unread: dict[str, None] = {}
+        self.notes: list[str] = []
+        self._zone = None if columns.zone is None else as_zone("zone", columns.zone)
+        self._marks: dict[str, str] = {}
+        self._counts_from_first = columns.rank is None or columns.rank_from == 1
+        self._looked: set[Level] = set()
+        what = [*map(_column, columns.feedback.values()), columns.event_at]
+        inner = [columns.hit, columns.rank, columns.score]
+        tops = [columns.query, columns.search, columns.session, columns.at]
+        named: dict[Level, list[str | None]]
+        if columns.hits is None:
+            named = {"row": [*tops, *inner, *what]}
+        elif columns.events is None:
+            named = {"row": [*tops, columns.hits], "hit": [*inner, *what]}
+        else:
+            named = {"row": [*tops, columns.hits, columns.events], "hit": [*inner], "event": [columns.hit, *what]}
+        self._lost = {level: dict.fromkeys(filter(None, names)) for level, names in named.items()}
+        # of a path into nested objects, its beginning
+        self._known = {
+            level: {name for path in lost for name in (path, path.split(".")[0])} for level, lost in self._lost.items()
+        }
+
+    def look_at(self, row: Row) -> None:
+        """Note the columns of a row. Raises `InputError` if a table lacks one that was named."""
+        is_table = row.path.suffix.lower() != ".jsonl"
+        if is_table and "row" in self._looked:
+            return  # all rows of a table have the columns of the first
+        self._look("row", row.values, "")
+        if is_table and self._lost["row"]:
+            raise InputError(f"there is no column {next(iter(self._lost['row']))!r}; columns: {names_in(row.values)}")
+
+    def _look(self, level: Level, values: Fields, prefix: str) -> None:
+        self._looked.add(level)
+        if self._lost[level]:
+            for name in [name for name in self._lost[level] if _has(values, name)]:
+                del self._lost[level][name]
+        if values.keys() <= self._known[level]:
+            return
+        for name in values:
+            if len(self.unread) == _MOST_NAMES:
+                return
+            if name not in self._known[level]:
+                self.unread[f"{prefix}{name}"] = None
+
+    def finish(self, path: Path) -> None:
+        """Name what was not read, when all rows were seen.
+
+        Raises:
+            InputError: a column that was named is in no row.
+        """
+        columns, notes = self.columns, self.notes
+        feedback = {_column(column) for column in columns.feedback.values()}
+        for level in self._looked:
+            for lost in self._lost[level]:
+                alike = next((name for name in self.unread if _bare(name.split("[].")[-1]) == _bare(lost)), None)
+                # who clicks nothing may have no such field; but not one of another spelling either
+                if alike is not None or lost not in feedback:
+                    other = f", but {brief(alike)}" if alike else f"; not read: {listed(self.unread) or 'none'}"
+                    raise InputError(f"{path}: no row has the column {lost!r}{other}")
+                notes.append(f"no row has the column {brief(lost)}, so there is no such feedback")
+        if not self._counts_from_first:
+            notes.append("no row has rank 0, although rank_from=0 says that the file counts from there")
+        telling = [name for name in self.unread if carries_meaning(name) or not _WHAT_HAPPENED.isdisjoint(_words(name))]
+        if self.unread:
+            also = f"; of these, {listed(telling)} may say what users did or saw" if telling else ""
+            notes.append(f"not read: {listed(self.unread)}{also}")
+        for note in notes:
+            logger.warning("%s: %s", path, note)
+
+    def name(self, row: Fields, column: str) -> str:
+        """An id, which is never empty."""
+        value = text_in(row, column)
+        if value is None:
+            raise lacking(row, column)
+        if _ROUNDED.fullmatch(value):
+            raise InputError(
+                f"column {column!r} is {brief(value)}, a long number that a spreadsheet has rounded: export it as text"
+            )
+        if len(value) > LONGEST_NAME:
+            raise InputError(
+                f"column {column!r} is {brief(value)} of {len(value):,} characters, expected at most {LONGEST_NAME:,}"
+            )
+        return value.strip()
+
+    def hit(self, entry: Fields) -> str | None:
+        """The id of the hit of a row; a row without one is of a search that showed or led to nothing."""
+        return None if is_absent(value_in(entry, self.columns.hit)) else self.name(entry, self.columns.hit)
+
+    def session(self, row: Fields) -> str:
+        column = self.columns.session
+        return "" if column is None or is_absent(value_in(row, column)) else self.name(row, column)
+
+    def query(self, row: Fields) -> str | None:
+        return text_in(row, self.columns.query)
+
+    def time(self, row: Fields, column: str | None) -> datetime | None:
+        value = None if column is None else value_in(row, column)
+        if column is None or is_missing(value):
+            return None
+        return as_time(f"column {column!r}", value, form=self.columns.at_format, zone=self._zone)
+
+    def rank(self, entry: Fields) -> int:
+        column, first = self.columns.rank or "", self.columns.rank_from
+        value = value_in(entry, column)
+        try:
+            rank = as_rank(f"column {column!r}", value, first=first)
+            self._counts_from_first = self._counts_from_first or rank == 1
+            return rank
+        except InputError as error:
+            if first == 1 and not isinstance(value, bool) and str(value).strip() in ("0", "0.0"):
+                raise InputError(f"{error}; say rank_from=0 if the file counts from 0") from error
+            raise
+
+    def amount(self, entry: Fields, column: str) -> float:
+        value = value_in(entry, column)
+        number = as_amount(f"column {column!r}", value)
+        self._require_one_mark(column, value)
+        return number
+
+    def dwell(self, entry: Fields, column: str) -> float:
+        value, unit = value_in(entry, column), self.columns.dwell_unit or "seconds"
+        seconds = as_seconds(f"column {column!r}", value, unit=unit)
+        self._require_one_mark(column, value)
+        if seconds > _LONGEST_DWELL:
+            raise InputError(
+                f"column {column!r} is {brief(value)}, longer than a day in {unit}: give dwell_unit if it is another"
+            )
+        return seconds
+
+    def _require_one_mark(self, column: str, value: Any) -> None:
+        """Refuse "1.234" in a column of "0,87": the point may part thousands there."""
+        mark = "" if not isinstance(value, str) else "," if "," in value else "." if "." in value else ""
+        if mark and self._marks.setdefault(column, mark) != mark:
+            raise InputError(f"column {column!r} is {brief(value)}, and other rows have the other decimal mark")
+
+    def events(self, entry: Fields) -> Iterator[tuple[str, float]]:
+        """Each kind of feedback in a row, with its value."""
+        feedback = self.columns.feedback
+        for kind, column in feedback.items():
+            if kind == "down" and feedback.get("up") == column:
+                continue  # a column of votes was read with `up`
+            name, _, word = column.partition("=")
+            if word and not _has(entry, column):
+                if folded(str(value_in(entry, name))).strip() == folded(word).strip():
+                    yield kind, 1.0
+                continue
+            value = value_in(entry, column)
+            if is_missing(value):
+                continue
+            if kind in ("dwell", "rating"):
+                yield kind, self.dwell(entry, column) if kind == "dwell" else self.amount(entry, column)
+            elif column == self.columns.hit:
+                self._require_nothing_else_said(entry, kind)
+                yield kind, 1.0
+            else:
+                said = self._said(kind, column, value)
+                if said is not None:
+                    yield said, 1.0
+
+    def _said(self, kind: str, column: str, value: Any) -> str | None:
+        """The kind of event that a cell of a column of flags or votes records."""
+        name = f"column {column!r}"
+        if kind in ("up", "down"):
+            both = self.columns.feedback.get("up") == self.columns.feedback.get("down")
+            vote = as_vote(name, value, yes=kind == "up", no=False if both else None)
+            return None if vote is None else "up" if vote else "down"
+        try:
+            return kind if as_flag(name, value, counts=kind == "click") else None
+        except InputError as error:
+            if isinstance(value, str) and value.strip().isalpha():
+                way = json.dumps({kind: f"{column}={value.strip()}"})
+                raise InputError(f"{error}; if the column says what happened, write feedback={way}") from error
+            raise
+
+    def _require_nothing_else_said(self, entry: Fields, kind: str) -> None:
+        """Where every entry is a click: none that says that it is another event."""
+        level: Level = "row" if self.columns.hits is None else "event"
+        for name, value in entry.items():
+            if name in self._known[level] or _EVENTS.isdisjoint(_words(str(name))) or is_missing(value):
+                continue
+            if folded(str(value)).strip() not in (kind, f"{kind}ed", "true", "1"):
+                raise InputError(
+                    f"every row is taken for a {kind}, and the field {brief(name)} says {brief(value)}: name it in "
+                    f"`feedback`, for example {json.dumps({kind: f'{name}={kind}'})}"
+                )
+
+    def entries(self, row: Row, level: Literal["hit", "event"]) -> list[Fields]:
+        """The objects of a list in a row; plain ids stand for objects with nothing else. A table has it as JSON."""
+        column = (self.columns.hits if level == "hit" else self.columns.events) or ""
+        value = value_in(row.values, column)
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            value = parse_json(value, f"column {column!r}")
+        elif value is None or (isinstance(value, str) and is_absent(value)):
+            value = [] if column == self.columns.events or row.path.suffix.lower() != ".jsonl" else value
+        if not isinstance(value, list) or not all(isinstance(entry, (Mapping, str, int)) for entry in value):
+            raise InputError(f"column {column!r} is {type(value).__name__}, expected a list of objects or ids")
+        if len(value) > MOST_ROWS:
+            raise InputError(f"more than {MOST_ROWS:,} rows of one search, which no user saw")
+        found = [entry if isinstance(entry, Mapping) else {self.columns.hit: entry} for entry in value]
+        for entry in found:
+            self._look(level, entry, f"{column}[].")
+        return found
+
+
+def value_in(row: Fields, column: str) -> Any:
+    # a column whose own name has a dot in it
+    if column in row:
+        return row[column]
+    value: Any = row
+    for name in column.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _has(row: Fields, column: str) -> bool:
+    if column in row:
+        return True
+    value: Any = row
+    for name in column.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return False
+        value = value[name]
+    return True
+
+
+def _column(mapped: str) -> str:
+    """The column in "column" or "column=word"."""
+    return mapped.partition("=")[0]
+
+
+def text_in(row: Fields, column: str) -> str | None:
+    """A text or a whole number; None where there is none."""
+    value = value_in(row, column)
+    if is_absent(value):
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise lacking(row, column)
+    try:
+        return str(value)
+    except ValueError as error:  # Python writes no number of more than 4,300 digits
+        raise InputError(f"column {column!r} is a number of thousands of digits, expected a text") from error
+
+
+def _words(name: str) -> set[str]:
+    """The words in the name of a column: `wasClicked`, `dwell_ms`."""
+    return set(re.findall("[a-z]+", re.sub("(?<=[a-z0-9])(?=[A-Z])", " ", name).lower()))
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\W_]+", "", folded(name))
+
+
+def lacking(row: Fields, column: str) -> InputError:
+    """The error for a cell that must not be empty."""
+    cell = brief(value_in(row, column))
+    return InputError(f"column {column!r} is {cell}, expected a text or whole number; columns: {names_in(row)}")
+
+
+def names_in(row: Fields) -> str:
+    return brief(sorted(map(str, row)))
