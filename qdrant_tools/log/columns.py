@@ -147,6 +147,8 @@ class Cells:
         self._zone = None if columns.zone is None else as_zone("zone", columns.zone)
         self._marks: dict[str, str] = {}
         self._counts_from_first = columns.rank is None or columns.rank_from == 1
+        self.divided = 0
+        """Search ids whose rows had several queries."""
         self._looked: set[Level] = set()
         what = [*map(_column, columns.feedback.values()), columns.event_at]
         inner = [columns.hit, columns.rank, columns.score]
@@ -183,7 +185,8 @@ class Cells:
         for name in values:
             if len(self.unread) == _MOST_NAMES:
                 return
-            if name not in self._known[level]:
+            # pandas leaves its index without a name
+            if name and name not in self._known[level]:
                 self.unread[f"{prefix}{name}"] = None
 
     def finish(self, path: Path) -> None:
@@ -204,6 +207,11 @@ class Cells:
                 notes.append(f"no row has the column {brief(lost)}, so there is no such feedback")
         if not self._counts_from_first:
             notes.append("no row has rank 0, although rank_from=0 says that the file counts from there")
+        if self.divided:
+            notes.append(
+                f"{self.divided} ids of {columns.search!r} had rows of several queries: each query is a search, "
+                "and the id that of its session"
+            )
         telling = [name for name in self.unread if carries_meaning(name) or not _WHAT_HAPPENED.isdisjoint(_words(name))]
         if self.unread:
             also = f"; of these, {listed(telling)} may say what users did or saw" if telling else ""
@@ -312,8 +320,8 @@ class Cells:
             return kind if as_flag(name, value, counts=kind == "click") else None
         except InputError as error:
             if isinstance(value, str) and value.strip().isalpha():
-                way = json.dumps({kind: f"{column}={value.strip()}"})
-                raise InputError(f"{error}; if the column says what happened, write feedback={way}") from error
+                way = json.dumps({kind: f"{column}={kind}"})
+                raise InputError(f"{error}; if the column names what happened, write feedback={way}") from error
             raise
 
     def _require_nothing_else_said(self, entry: Fields, kind: str) -> None:

@@ -367,6 +367,7 @@ class _Group:
         self._cells, self._id = cells, search_id
         self._drafts: dict[str, _Draft] = {}
         self._without_query: int | None = None
+        self._last: _Draft | None = None
 
     @property
     def only(self) -> _Draft | None:
@@ -408,10 +409,19 @@ class _Group:
                 f"line {self._without_query} has no query, and search {brief(self._id)} has two: {brief(first.text)} "
                 f"in line {first.row.line} and {brief(second.text or query)} in line {second.row.line}"
             )
-        return next(iter(drafts.values())) if query is None else drafts[query_key(query)]
+        draft = next(iter(drafts.values())) if query is None else drafts[query_key(query)]
+        before, self._last = self._last, draft
+        if before not in (None, draft) and draft.text is not None and self._cells.columns.at is None:
+            raise InputError(
+                f"search {brief(self._id)} has the query {brief(query)} in line {draft.row.line} too, with "
+                f"{brief(before.text if before else '')} in between: one search or two? Name the time of the searches "
+                "`at`, and a session `session`"
+            )
+        return draft
 
     def searches(self, default: datetime) -> Iterator[LoggedSearch]:
         """The search of the group; or those of its queries, which are then those of a session."""
+        self._cells.divided += len(self._drafts) > 1
         for key, draft in self._drafts.items():
             with _errors_at(draft.row):
                 draft.session, search_id = self.session, self._id

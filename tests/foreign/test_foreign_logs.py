@@ -1,0 +1,700 @@
+"""Logs as other systems write them: each is read as its authors meant it, or refused with the way out."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from qdrant_tools.errors import LogError
+from qdrant_tools.log import LogColumns, LoggedSearch, RetrievalLog, read_log
+
+FILES = Path(__file__).with_name("logs")
+ROWS = {"query": "query", "hit": "doc"}
+FLAT = ROWS | {"search": "search"}
+CLICKED = FLAT | {"feedback": {"click": "clicked"}}
+
+# file, columns -> "session | query | hits@rank=score | feedback | time" of each search, or the message of the refusal
+TABLE = [
+    (
+        "session_as_search.csv",
+        ROWS | {"search": "session", "feedback": {"click": "clicked"}},
+        ["s1 | reset password | kb-1@1 | click:kb-1", "s1 | cancel my order | kb-8@1 | click:kb-8"],
+    ),
+    (
+        "session_as_search.csv",
+        ROWS | {"session": "session", "feedback": {"click": "clicked"}},
+        ["s1 | reset password | kb-1@1 | click:kb-1", "s1 | cancel my order | kb-8@1 | click:kb-8"],
+    ),
+    (
+        "sessions_interleaved.csv",
+        ROWS | {"session": "session", "at": "time", "rank": "pos", "feedback": {"click": "clicked"}},
+        [
+            "s1 | reset password | kb-1@1 kb-2@2 | click:kb-1 | 2026-03-01T09:00:00+00:00",
+            "s2 | cancel my order | kb-8@1 kb-9@2 | click:kb-9 | 2026-03-01T09:00:01+00:00",
+            "s1 | reset password | kb-2@1 kb-1@2 | click:kb-2 | 2026-03-01T09:20:00+00:00",
+        ],
+    ),
+    (
+        "postgres_copy.csv",
+        {
+            "query": "query",
+            "search": "id",
+            "hit": "doc_id",
+            "rank": "position",
+            "score": "score",
+            "feedback": {"click": "clicked"},
+        },
+        [" | wie setze ich mein Passwort zurück | kb-1@1=0.91 kb-2@2=0.88 kb-3@3 | click:kb-2"],
+    ),
+    (
+        "mysql_outfile.tsv",
+        {"query": "q", "search": "search_id", "hit": "doc", "rank": "rnk", "feedback": {"click": "clicked_at"}},
+        [" | reset | kb-1@1 kb-2@2 kb-3@3 | click:kb-2"],
+    ),
+    (
+        "pandas_to_csv.csv",
+        FLAT | {"rank": "rank", "score": "score", "feedback": {"click": "clicked", "rating": "grade"}},
+        [" | green tea | d1@1=0.75 d2@2 d3@3 | click:d1 rating:d1=2"],
+    ),
+    (
+        "excel_deutsch.csv",
+        {
+            "query": "Frage",
+            "search": "Suche",
+            "hit": "Treffer",
+            "rank": "Rang",
+            "score": "Score",
+            "feedback": {"click": "Geklickt", "dwell": "Verweildauer"},
+        },
+        [' | Was kostet "grüner" Tee? | t-1@1=0.87 t-2@2=0.8125 | click:t-2 dwell:t-2=12.5'],
+    ),
+    (
+        "excel_decimal_marks_mixed.csv",
+        {"query": "Frage", "search": "Suche", "hit": "Treffer", "feedback": {"dwell": "Verweildauer"}},
+        (
+            "excel_decimal_marks_mixed.csv:3: column 'Verweildauer' is '1.250', and other rows have "
+            "the other decimal mark"
+        ),
+    ),
+    (
+        "excel_unicode_text.csv",
+        CLICKED,
+        (
+            'excel_unicode_text.csv is not UTF-8 text (byte 0): it is UTF-16, the "Unicode text" of '
+            'Excel: save it as UTF-8 ("CSV UTF-8" there)'
+        ),
+    ),
+    (
+        "utf16_without_mark.csv",
+        CLICKED,
+        "utf16_without_mark.csv:1: a NUL in this row: it is UTF-16 or no text, convert it",
+    ),
+    (
+        "excel_serial_dates.csv",
+        ROWS | {"at": "time"},
+        (
+            "excel_serial_dates.csv:2: column 'time' is '46352.4166666667', a number of days, as "
+            "Excel stores dates: format the column as text, expected an ISO 8601 time with its zone, "
+            "such as 2026-11-26T10:00:00+00:00"
+        ),
+    ),
+    (
+        "excel_rounded_ids.csv",
+        FLAT,
+        (
+            "excel_rounded_ids.csv:2: column 'search' is '1.76E+17', a long number that a "
+            "spreadsheet has rounded: export it as text"
+        ),
+    ),
+    (
+        "dates_day_first.csv",
+        ROWS | {"at": "time"},
+        (
+            "dates_day_first.csv:2: column 'time' is '03/04/2026 10:00', in which the day or the "
+            "month may stand first: expected an ISO 8601 time with its zone, such as "
+            "2026-11-26T10:00:00+00:00"
+        ),
+    ),
+    (
+        "phoenix_documents_exploded.csv",
+        {
+            "query": "input.value",
+            "search": "context.span_id",
+            "hit": "document.id",
+            "rank": "document_position",
+            "score": "document.score",
+        },
+        (
+            "phoenix_documents_exploded.csv:2: column 'document_position' is '0', expected a rank: a "
+            "whole number from 1; say rank_from=0 if the file counts from 0"
+        ),
+    ),
+    (
+        "phoenix_documents_exploded.csv",
+        {
+            "query": "input.value",
+            "search": "context.span_id",
+            "hit": "document.id",
+            "rank": "document_position",
+            "score": "document.score",
+            "rank_from": 0,
+        },
+        [" | who makes honey | bees@1=0.71 wasps@2=0.44 | ", " | who hunts at night | owls@1=0.69 | "],
+    ),
+    ("counts_from_zero_they_say.csv", FLAT | {"rank": "pos", "rank_from": 0}, [" | tea | a@2 b@3 | "]),
+    (
+        "langfuse_observations.jsonl",
+        {
+            "query": "input",
+            "search": "id",
+            "session": "session_id",
+            "at": "start_time",
+            "hits": "output",
+            "hit": "metadata._id",
+        },
+        (
+            "langfuse_observations.jsonl:1: column 'start_time' is '2026-03-01 09:00:00.123456', a "
+            'time without a zone: write one (+00:00), or say zone="UTC"'
+        ),
+    ),
+    (
+        "langfuse_observations.jsonl",
+        {
+            "query": "input",
+            "search": "id",
+            "session": "session_id",
+            "at": "start_time",
+            "hits": "output",
+            "hit": "metadata._id",
+            "zone": "UTC",
+        },
+        [
+            "c9 | who makes honey | bees@1 ants@2 |  | 2026-03-01T09:00:00.123456+00:00",
+            " | who hunts | owls@1 |  | 2026-03-01T09:01:00+00:00",
+        ],
+    ),
+    (
+        "langfuse_headless_ids.jsonl",
+        {"query": "input", "hits": "output"},
+        (
+            "langfuse_headless_ids.jsonl:1: column 'id' is None, expected a text or whole number; "
+            "columns: ['id', 'page_content']"
+        ),
+    ),
+    (
+        "ubi_queries.jsonl",
+        {
+            "query": "user_query",
+            "search": "query_id",
+            "session": "client_id",
+            "at": "timestamp",
+            "hits": "query_response_hit_ids",
+        },
+        [
+            "u1 | dishwasher | a@1 b@2 c@3 |  | 2026-03-01T09:00:00+00:00",
+            "u2 | fridge |  |  | 2026-03-01T09:00:05+00:00",
+        ],
+    ),
+    (
+        "ubi_events.csv",
+        {
+            "query": "user_query",
+            "search": "query_id",
+            "session": "session_id",
+            "hit": "object_id",
+            "rank": "ordinal",
+            "event_at": "timestamp",
+            "feedback": {"click": "action_name=click"},
+        },
+        ["s1 | dishwasher | a@1 b@2 | click:b | 2026-03-01T09:00:00+00:00"],
+    ),
+    (
+        "ubi_events.csv",
+        {
+            "query": "user_query",
+            "search": "query_id",
+            "session": "session_id",
+            "hit": "object_id",
+            "rank": "ordinal",
+            "event_at": "timestamp",
+            "feedback": {"click": "action_name"},
+        },
+        (
+            "ubi_events.csv:2: column 'action_name' is 'impression', expected yes or no (true/false, "
+            "t/f, 1/0, yes/no, a count or a time) or nothing; if the column names what happened, "
+            'write feedback={"click": "action_name=click"}'
+        ),
+    ),
+    (
+        "ubi_events.csv",
+        {
+            "query": "user_query",
+            "search": "query_id",
+            "session": "session_id",
+            "hit": "object_id",
+            "rank": "ordinal",
+            "feedback": {"click": "action_name=click"},
+            "at": "timestamp",
+        },
+        (
+            "ubi_events.csv:4: the search has the time 2026-03-01T09:00:00+00:00 in line 2 and "
+            "2026-03-01T09:00:04+00:00 here: if 'timestamp' is the time of each event, name it "
+            "`event_at`; if 'query_id' is the session, name it `session`"
+        ),
+    ),
+    (
+        "events_with_a_type.jsonl",
+        {"query": "q", "hits": "shown", "hit": "doc", "events": "events", "feedback": {"click": "doc"}},
+        (
+            "events_with_a_type.jsonl:1: every row is taken for a click, and the field 'type' says "
+            '\'impression\': name it in `feedback`, for example {"click": "type=click"}'
+        ),
+    ),
+    (
+        "events_with_a_type.jsonl",
+        {"query": "q", "hits": "shown", "hit": "doc", "events": "events", "feedback": {"click": "type=click"}},
+        [" | tea | a@1 b@2 | click:b"],
+    ),
+    (
+        "aol.txt.tsv",
+        {
+            "query": "Query",
+            "session": "AnonID",
+            "at": "QueryTime",
+            "zone": "UTC",
+            "hit": "ClickURL",
+            "rank": "ItemRank",
+            "feedback": {"click": "ClickURL"},
+        },
+        [
+            "142 | rentdirect.com |  |  | 2006-03-01T07:17:12+00:00",
+            (
+                "142 | www.newyorklawyersite.com | http://www.newyorklawyersite.com@1 | "
+                "click:http://www.newyorklawyersite.com | 2006-03-18T08:02:58+00:00"
+            ),
+            (
+                "142 | www.newyorklawyersite.com | http://www.example.org@3 | "
+                "click:http://www.example.org | 2006-03-18T08:03:09+00:00"
+            ),
+            (
+                "217 | lottery | http://www.calottery.com@1 http://www.example.com@2 | "
+                "click:http://www.calottery.com click:http://www.example.com | 2006-03-01T11:58:51+00:00"
+            ),
+        ],
+    ),
+    (
+        "votes.csv",
+        FLAT | {"feedback": {"up": "vote"}},
+        [" | tea | a@1 b@2 c@3 d@4 e@5 f@6 | up:a down:b down:d down:e"],
+    ),
+    (
+        "votes.csv",
+        FLAT | {"feedback": {"up": "vote", "down": "vote"}},
+        (
+            "votes.csv:7: column 'vote' is '0', expected a vote (up/down, like/dislike, 1/-1, "
+            "yes/no): 0 is no vote to some and a thumb down to others, write which"
+        ),
+    ),
+    (
+        "votes.csv",
+        FLAT | {"feedback": {"down": "vote"}},
+        [" | tea | a@1 b@2 c@3 d@4 e@5 f@6 | up:a down:b down:d down:e"],
+    ),
+    ("helpful_yes_no.csv", FLAT | {"feedback": {"up": "helpful"}}, [" | tea | a@1 b@2 c@3 | up:a"]),
+    (
+        "helpful_yes_no.csv",
+        FLAT | {"feedback": {"up": "helpful", "down": "helpful"}},
+        [" | tea | a@1 b@2 c@3 | up:a down:b"],
+    ),
+    (
+        "unknown_flag.csv",
+        CLICKED,
+        (
+            "unknown_flag.csv:3: column 'clicked' is 'maybe', expected yes or no (true/false, t/f, "
+            "1/0, yes/no, a count or a time) or nothing; if the column names what happened, write "
+            'feedback={"click": "clicked=click"}'
+        ),
+    ),
+    (
+        "minus_one.csv",
+        CLICKED,
+        (
+            "minus_one.csv:3: column 'clicked' is '-1', expected yes or no (true/false, t/f, 1/0, "
+            "yes/no, a count or a time) or nothing"
+        ),
+    ),
+    (
+        "never_a_click.csv",
+        CLICKED,
+        [
+            (
+                " | tea | d0@1 d1@2 d2@3 d3@4 d4@5 d5@6 d6@7 d7@8 d8@9 d9@10 d10@11 d11@12 d12@13 d13@14 "
+                "d14@15 d15@16 d16@17 d17@18 d18@19 d19@20 d20@21 d21@22 yes@23 | click:yes"
+            )
+        ],
+    ),
+    (
+        "json_types.jsonl",
+        FLAT | {"feedback": {"click": "clicked", "cited": "cited"}},
+        [" | tea | a@1 b@2 c@3 d@4 e@5 f@6 | click:a cited:b click:d click:e"],
+    ),
+    (
+        "json_nested_flag.jsonl",
+        CLICKED,
+        (
+            "json_nested_flag.jsonl:1: column 'clicked' is {'value': False}, expected yes or no "
+            "(true/false, t/f, 1/0, yes/no, a count or a time) or nothing"
+        ),
+    ),
+    ("json_nested_flag.jsonl", FLAT | {"feedback": {"click": "clicked.value"}}, [" | tea | a@1 | "]),
+    (
+        "rank_broken.csv",
+        FLAT | {"rank": "pos"},
+        "rank_broken.csv:3: column 'pos' is '2.7', expected a rank: a whole number from 1",
+    ),
+    (
+        "rank_ordinal.csv",
+        FLAT | {"rank": "pos"},
+        "rank_ordinal.csv:2: column 'pos' is '1st', expected a rank: a whole number from 1",
+    ),
+    (
+        "rank_negative.csv",
+        FLAT | {"rank": "pos"},
+        "rank_negative.csv:2: column 'pos' is '-1', expected a rank: a whole number from 1",
+    ),
+    (
+        "rank_true.jsonl",
+        FLAT | {"rank": "pos"},
+        "rank_true.jsonl:1: column 'pos' is True, expected a rank: a whole number from 1",
+    ),
+    (
+        "two_hits_on_one_rank.csv",
+        FLAT | {"rank": "pos"},
+        "two_hits_on_one_rank.csv:3: hits 'a' (line 2) and 'b' both have rank 1 in one search",
+    ),
+    (
+        "one_hit_on_two_ranks.csv",
+        FLAT | {"rank": "pos"},
+        (
+            "one_hit_on_two_ranks.csv:2: hit 'a' has rank 1 (line 2) and rank 4 (line 3) in one "
+            "search: are these two searches?"
+        ),
+    ),
+    ("chunks_of_one_document.csv", FLAT | {"rank": "pos"}, [" | tea | a@1 b@2 | "]),
+    (
+        "milliseconds.jsonl",
+        {"query": "query", "hits": "hits", "at": "time", "at_format": "seconds"},
+        (
+            "milliseconds.jsonl:1: column 'time' is 1772355600123, expected seconds since 1970 of a "
+            "year from 1990 on and before 2100: as milliseconds it would be of 2026"
+        ),
+    ),
+    (
+        "milliseconds.jsonl",
+        {"query": "query", "hits": "hits", "at": "time", "at_format": "milliseconds"},
+        [" | tea | a@1 |  | 2026-03-01T09:00:00.123000+00:00"],
+    ),
+    (
+        "milliseconds.jsonl",
+        {"query": "query", "hits": "hits", "at": "time", "at_format": "iso"},
+        (
+            "milliseconds.jsonl:1: column 'time' is 1772355600123, a number: say "
+            'at_format="milliseconds"; without it, expected an ISO 8601 time with its zone, such as '
+            "2026-11-26T10:00:00+00:00"
+        ),
+    ),
+    (
+        "zero_times.jsonl",
+        {"query": "query", "hits": "hits", "at": "time", "at_format": "seconds"},
+        ("zero_times.jsonl:1: column 'time' is 0, expected seconds since 1970 of a year from 1990 on and before 2100"),
+    ),
+    (
+        "summer_time.csv",
+        ROWS | {"at": "time", "zone": "Europe/Berlin"},
+        (
+            "summer_time.csv:2: column 'time' is '2026-10-25 02:30:00', which the clocks of "
+            "Europe/Berlin show twice or never: write it with its offset"
+        ),
+    ),
+    (
+        "local_times.csv",
+        ROWS | {"at": "time", "zone": "Europe/Berlin"},
+        [" | tea | a@1 b@2 |  | 2026-07-01T10:00:00+00:00"],
+    ),
+    (
+        "local_times.csv",
+        ROWS | {"at": "time"},
+        (
+            "local_times.csv:2: column 'time' is '2026-07-01 12:00:00', a time without a zone: write "
+            'one (+00:00), or say zone="UTC"'
+        ),
+    ),
+    (
+        "days_only.csv",
+        ROWS | {"at": "time", "zone": "UTC"},
+        (
+            "days_only.csv:2: column 'time' is '2026-07-01', a day without a time: expected an ISO "
+            "8601 time with its zone, such as 2026-11-26T10:00:00+00:00"
+        ),
+    ),
+    (
+        "a_time_per_row.csv",
+        ROWS | {"session": "session", "at": "time", "rank": "pos", "feedback": {"click": "clicked"}},
+        (
+            "a_time_per_row.csv:3: the ranks of the query 'tea' go on from line 2 at another time "
+            "('time'): if that is the time of each event and not of the search, name it `event_at`; "
+            "or give `search`"
+        ),
+    ),
+    (
+        "a_time_per_row.csv",
+        ROWS | {"session": "session", "rank": "pos", "feedback": {"click": "clicked"}, "event_at": "time"},
+        ["s1 | tea | a@1 b@2 | click:b | 2026-03-01T09:00:00+00:00"],
+    ),
+    (
+        "search_at_two_times.csv",
+        CLICKED | {"at": "time"},
+        (
+            "search_at_two_times.csv:3: the search has the time 2026-03-01T09:00:00+00:00 in line 2 "
+            "and 2026-03-01T11:00:00+00:00 here: if 'time' is the time of each event, name it "
+            "`event_at`; if 'search' is the session, name it `session`"
+        ),
+    ),
+    (
+        "clicks_join_by_id.csv",
+        CLICKED | {"rank": "pos", "at": "time"},
+        [" | tea | a@1 b@2 | click:b | 2026-03-01T09:00:00+00:00", " | coffee | c@1 |  | 2026-03-01T09:00:01+00:00"],
+    ),
+    (
+        "click_of_which_query.csv",
+        CLICKED,
+        (
+            "click_of_which_query.csv:4: line 4 has no query, and search '1' has two: 'tea' in line "
+            "2 and 'coffee' in line 3"
+        ),
+    ),
+    (
+        "search_of_two_sessions.csv",
+        FLAT | {"session": "session"},
+        "search_of_two_sessions.csv:3: search '1' is of session 's1' in line 2 and of 's2' here",
+    ),
+    (
+        "session_nested.jsonl",
+        {"query": "q", "search": "sid", "hits": "hits"},
+        (
+            "session_nested.jsonl:2: search 's1' is that of line 1 too, and each row is a search: if "
+            "'sid' is a session, name it `session`"
+        ),
+    ),
+    (
+        "session_nested.jsonl",
+        {"query": "q", "hits": "hits", "session": "sid"},
+        ["s1 | tea | a@1 | ", "s1 | coffee | b@1 | "],
+    ),
+    (
+        "again_without_time.csv",
+        ROWS | {"session": "session"},
+        (
+            "again_without_time.csv:4: the query 'tea' of session 's1' is that of line 2, with that "
+            "of line 3 in between: one search or two? Give `search` or `at`"
+        ),
+    ),
+    (
+        "dwell_spelled.csv",
+        FLAT | {"feedback": {"dwell": "read"}},
+        [(" | tea | a@1 b@2 c@3 d@4 e@5 f@6 | dwell:a=12 dwell:b=90 dwell:c=0.85 dwell:d=65 dwell:f=90")],
+    ),
+    (
+        "dwell_negative.csv",
+        FLAT | {"feedback": {"dwell": "read"}},
+        (
+            "dwell_negative.csv:2: column 'read' is '-3', expected seconds of at least 0, or a "
+            "length such as 12s or 00:01:30"
+        ),
+    ),
+    (
+        "dwell_in_ms.csv",
+        FLAT | {"feedback": {"dwell": "dwell_ms"}, "dwell_unit": "milliseconds"},
+        [" | tea | a@1 b@2 | dwell:a=42 dwell:b=0.85"],
+    ),
+    (
+        "dwell_too_long.csv",
+        FLAT | {"feedback": {"dwell": "read"}},
+        (
+            "dwell_too_long.csv:2: column 'read' is '420000', longer than a day in seconds: give "
+            "dwell_unit if it is another"
+        ),
+    ),
+    (
+        "thousands_or_decimals.csv",
+        FLAT | {"feedback": {"dwell": "read"}},
+        (
+            "thousands_or_decimals.csv:2: column 'read' is '1,234', in which the comma may part "
+            "thousands or decimals: write a point"
+        ),
+    ),
+    (
+        "scores_inf.csv",
+        FLAT | {"score": "score"},
+        "scores_inf.csv:2: column 'score' is 'inf', expected a finite number",
+    ),
+    (
+        "scores_differ.csv",
+        FLAT | {"score": "score", "rank": "pos"},
+        "scores_differ.csv:3: hit 'a' has the score 0.9 in line 2 and 0.2 here, in one search",
+    ),
+    (
+        "columns_twice.csv",
+        CLICKED,
+        "columns_twice.csv:1: two columns are named 'clicked': which one is meant cannot be told",
+    ),
+    ("header_spaces.csv", CLICKED, [" | tea | kb-1@1 | click:kb-1"]),
+    ("other_case.jsonl", CLICKED, "other_case.jsonl: no row has the column 'clicked', but 'Clicked'"),
+    ("what_nobody_read.csv", CLICKED, [" | tea | a@1 | click:a"]),
+    ("quoted_lines.csv", CLICKED, [" | what is\r\nthis; and, that? | a@1 | click:a"]),
+    (
+        "hits_as_json_text.csv",
+        {"query": "query", "hits": "results", "events": "clicks", "feedback": {"click": "id"}},
+        [" | tea | a@1 b@2 | click:b", " | coffee |  | "],
+    ),
+    (
+        "hits_as_python.csv",
+        {"query": "query", "hits": "results"},
+        (
+            "hits_as_python.csv:2: column 'results' is no JSON (Expecting property name enclosed in "
+            "double quotes: line 1 column 3 (char 2))"
+        ),
+    ),
+    (
+        "ga4_microseconds.jsonl",
+        {
+            "query": "search_term",
+            "at": "event_timestamp",
+            "at_format": "microseconds",
+            "hits": "items",
+            "hit": "item_id",
+        },
+        [" | tea | a@1 b@2 |  | 2026-03-01T09:00:00.123456+00:00"],
+    ),
+    (
+        "composed_and_not.jsonl",
+        {"query": "q", "hits": "shown", "events": "clicks", "feedback": {"click": "id"}},
+        [" | tea | Café.md@1 | click:Café.md"],
+    ),
+    (
+        "click_without_hit.csv",
+        CLICKED,
+        "click_without_hit.csv:2: a click, and column 'doc' is empty: which hit was it?",
+    ),
+    (
+        "query_null.csv",
+        FLAT,
+        (
+            "query_null.csv:2: column 'query' is 'NULL', expected a text or whole number; columns: "
+            "['doc', 'query', 'search']"
+        ),
+    ),
+    (
+        "session_as_search_again.csv",
+        ROWS | {"search": "session"},
+        (
+            "session_as_search_again.csv:4: search 's1' has the query 'Tea' in line 2 too, with "
+            "'coffee' in between: one search or two? Name the time of the searches `at`, and a "
+            "session `session`"
+        ),
+    ),
+    (
+        "session_as_search_timed.csv",
+        ROWS | {"search": "session", "at": "time"},
+        ["s1 | tea | a@1 c@2 |  | 2026-03-01T09:00:00+00:00", "s1 | coffee | b@1 |  | 2026-03-01T09:01:00+00:00"],
+    ),
+    (
+        "mysql_query_missing.tsv",
+        {"query": "q", "search": "search_id", "hit": "doc"},
+        (
+            "mysql_query_missing.tsv:2: column 'q' is '\\\\N', expected a text or whole number; "
+            "columns: ['doc', 'q', 'search_id']"
+        ),
+    ),
+]
+
+# file, columns -> what is said at the end of reading
+NOTES = [
+    ("what_nobody_read.csv", CLICKED, "not read: label, source; of these, label may say what users did or saw"),
+    ("counts_from_zero_they_say.csv", FLAT | {"rank": "pos", "rank_from": 0}, "no row has rank 0, although"),
+    (
+        "session_as_search.csv",
+        ROWS | {"search": "session"},
+        "1 ids of 'session' had rows of several queries: each query is a search",
+    ),
+    ("json_types.jsonl", FLAT | {"feedback": {"down": "thumbs"}}, "no row has the column 'thumbs', so there"),
+]
+
+
+def told(search: LoggedSearch, timed: bool) -> str:
+    hits = [f"{hit.id}@{hit.rank}" + ("" if hit.score is None else f"={hit.score:g}") for hit in search.hits]
+    events = [
+        f"{event.kind}:{event.id}" + (f"={event.value:g}" if event.kind in ("dwell", "rating") else "")
+        for event in search.feedback
+    ]
+    at = [search.at.isoformat()] if timed else []
+    return " | ".join([search.session, search.query, " ".join(hits), " ".join(events), *at])
+
+
+@pytest.mark.parametrize(("name", "columns", "expected"), TABLE)
+def test_a_log_is_read_as_it_was_meant_or_refused(name, columns, expected, tmp_path):
+    reader = read_log(FILES / name, LogColumns(**columns))
+    if isinstance(expected, str):
+        with pytest.raises(LogError) as refused:
+            list(reader)
+        assert str(refused.value) == f"{FILES}/{expected}"
+        return
+    timed = bool(columns.get("at") or columns.get("event_at"))
+    searches = list(reader)
+    assert [told(search, timed) for search in searches] == expected
+    # through the log and out again, it is the same; and the file is the same when it is read again
+    with RetrievalLog(tmp_path / "log.sqlite") as log:
+        assert log.extend(searches) == len(searches)
+        assert log.extend(read_log(FILES / name, LogColumns(**columns))) == 0
+        kept = list(log.searches())
+        assert [told(search, timed) for search in kept] == expected
+        log.export_jsonl(tmp_path / "log.jsonl")
+    with RetrievalLog(tmp_path / "again.sqlite") as again:
+        assert again.import_jsonl(tmp_path / "log.jsonl") == len(searches)
+        assert list(again.searches()) == kept
+
+
+def test_every_file_is_in_the_table():
+    assert {file.name for file in FILES.iterdir()} == {name for name, _, _ in TABLE}
+
+
+@pytest.mark.parametrize(("name", "columns", "note"), NOTES)
+def test_what_is_left_out_is_said_at_the_end(name, columns, note, caplog):
+    reader = read_log(FILES / name, LogColumns(**columns))
+    with caplog.at_level(logging.WARNING):
+        list(reader)
+    assert any(note in said for said in reader.notes)
+    assert any(note in said and str(FILES / name) in said for said in caplog.messages)
+
+
+def test_no_answer_to_one_query_becomes_one_to_another():
+    for column in ("search", "session"):
+        searches = list(read_log(FILES / "session_as_search.csv", LogColumns(**ROWS, **{column: "session"})))
+        assert {search.query: [hit.id for hit in search.hits] for search in searches} == {
+            "reset password": ["kb-1"],
+            "cancel my order": ["kb-8"],
+        }
+        assert len({search.id for search in searches}) == 2
+
+
+def test_ids_that_count_from_one_in_every_file_do_not_meet_in_a_log(tmp_path):
+    (tmp_path / "monday.csv").write_text("search,query,doc\n1,tea,a\n")
+    (tmp_path / "tuesday.csv").write_text("search,query,doc\n1,coffee,b\n")
+    columns = LogColumns(**FLAT)
+    with RetrievalLog(tmp_path / "log.sqlite") as log:
+        log.extend(read_log(tmp_path / "monday.csv", columns))
+        with pytest.raises(Exception, match="search '1' is in .* already, with another query"):
+            log.extend(read_log(tmp_path / "tuesday.csv", columns))
+        assert [search.query for search in log.searches()] == ["tea"]
