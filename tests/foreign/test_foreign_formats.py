@@ -36,6 +36,12 @@ READ = {
     ],
     "positive_list.jsonl": [(WHO, [HONEY], [CATS])],
     "positives_without_ids.jsonl": [(WHO, [f"Bees {HONEY}"], [CATS])],
+    "documents_with_labels.jsonl": [(WHO, [HONEY], [CATS, DOGS])],
+    "answer_with_negatives.jsonl": [(WHO, [HONEY], [CATS, DOGS])],
+    "negatives_sometimes_none.jsonl": [(WHO, [HONEY], [CATS]), ("who barks", [DOGS], [])],
+    "title_without_text.jsonl": [(WHO, ["Honey bee"], [])],
+    "marco_v2.json": [(WHO, [HONEY], [CATS])],
+    "squad_answers_listed.jsonl": [(ASKED, [HONEY], [])],
     "cohere_rerank.jsonl": [(WHO, [HONEY], [CATS, DOGS])],
     "pandas_lists.csv": [(WHO, [HONEY], [CATS, DOGS])],
     "flat_pos_neg.tsv": [(WHO, [HONEY], [CATS])],
@@ -93,10 +99,21 @@ TAUGHT = {
     "bge_teacher_scores.jsonl": Distilled(WHO, HONEY, (CATS, DOGS), (8.0, 5.5)),
     "bge_reranker_prompted.jsonl": Distilled(WHO, HONEY, (CATS,), (6.5,)),
 }
-BY_ID = ["positives_ids.jsonl", "nemo_pos_doc.jsonl", "tevatron_ids.jsonl"]
+BY_ID = ["positives_ids.jsonl", "nemo_pos_doc.jsonl", "tevatron_ids.jsonl", "judged_ids.jsonl"]
 # file -> words of the refusal
 REFUSED = {
     "positives_ids.jsonl": ":1: 'positives' holds 'd7' and the like, which are ids .* give the passages .*passages=",
+    "positives_ids_beside_texts.jsonl": ":1: 'positives' holds 'd7' and the like, which are ids",
+    "negatives_ids_in_japanese.jsonl": ":1: 'negatives' holds '文書-12' and the like, which are ids",
+    "judged_ids.jsonl": ":1: 'doc_id' holds 'd7', the id of a passage, and no text: give the passages too",
+    "flat_ids.csv": "every passage is a word such as 'd7', an id by its looks: call the field positive_id",
+    "snli_named.txt": ":1: 'gold_label.* is no line of text but a row: name the file .tsv",
+    "qrels_named.txt": ":1: '1185869 0 0 1' is no line of text but a row: name the file .tsv",
+    "jsonl_named.txt": ":1: .* is no line of text but a row: name the file .jsonl",
+    "list_named.jsonl": ":1: a JSON list of rows, where each line should be a row: name the file .json",
+    "qa_with_negatives.json": "has 'hard_negatives', expected queries, corpus and relevant_docs alone",
+    "qa_unknown_passage.json": "'q' is answered by 'z', which is not in the corpus",
+    "gpl_margins.tsv": ":1: the first row is 'genQ1', .*, which looks like data: write the names of the columns",
     "positives_numbers.jsonl": ":1: 'positives' holds 7 and the like, which are ids",
     "positives_file_names.jsonl": ":1: 'positives' holds 'Honig und Bienen.pdf' and the like, which are ids",
     "nemo_pos_doc.jsonl": ":1: 'pos_doc' holds 'd7', the id of a passage, and no text: give the passages",
@@ -104,14 +121,14 @@ REFUSED = {
     "positives_with_labels.jsonl": ":1: a passage of 'positives' has 'label', which says what it is",
     "positive_and_negative_at_once.jsonl": ":1: the passage 'Bees make .* is a positive and a negative of one query",
     "bge_scores_missing_one.jsonl": ":1: 'neg_scores' has 1 scores for 2 negatives: expected one for each",
-    "instructor_medi.jsonl": ":1: 'query' is a list, as INSTRUCTOR writes .*: give the text alone",
+    "instructor_medi.jsonl": ":1: 'query' is a list .of tokens, or INSTRUCTOR's instruction and text.: give the text",
     "pandas_arrays.csv": "'neg' is .*, the print of a list that cannot be read back: write the rows as .jsonl",
     "fid_retrieved.jsonl": ":1: is a row of what a retriever found: which of it answers nobody has judged",
     "marco_id_triples.tsv": ":1: the first row holds '1185869', '0', .* ids without texts cannot be trained on; give a",
     "marco_collection.tsv": ":1: the first row is '0', 'Bees .*, which looks like data: write the names of the columns",
     "marco_hard_negatives.jsonl": ":1: is a row of MS MARCO's hard negatives: they are ids: write the texts",
     "colbert_triples.jsonl": ":1: an array of 3 values, the first 0, expected an object .*ids have to be replaced",
-    "beir_test_only": "has judgements of test.tsv and none of a split 'train': name the file to train on",
+    "beir_test_only": "has judgements in test.tsv and none of the split 'train': name the split or the file",
     "beir_other_ids": "none of its 1 ids is in .*corpus.jsonl; 'd7' may be 'docs/d7.md'",
     "qrels_alone.tsv": "qrels_alone.tsv holds judgements, whose texts are looked for in .*: it has no corpus.jsonl",
     "qrels_rows.jsonl": ":1: is a row of judgements: they name queries and passages, and hold no texts: give the",
@@ -130,7 +147,7 @@ REFUSED = {
 }
 LEFT_OUT = {
     "dpr.json": 1, "marco_questions.jsonl": 1, "beir": 1, "squad_v2.json": 1, "squad_flat.jsonl": 1,
-    "squad_flat.csv": 1, "question_context_answer.csv": 1, "musique.jsonl": 1,
+    "squad_flat.csv": 1, "question_context_answer.csv": 1, "musique.jsonl": 1, "squad_answers_listed.jsonl": 1,
 }  # fmt: skip
 IGNORED = {
     "bge_embedder.jsonl": {"prompt", "type"},

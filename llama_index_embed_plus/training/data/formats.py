@@ -55,6 +55,11 @@ class Format:
     rows: Callable[[Fields, Asked], Iterator[Fields]]
     ignores: frozenset[str] = frozenset()
 
+    def fits(self, fields: Fields) -> bool:
+        """Whether it would read all of a row that is of no other format."""
+        said = {name for name, value in fields.items() if not _is_empty(value)}
+        return bool(said & self.reads) and said <= self.reads | self.ignores
+
 
 QUERY = ("query", "anchor", "question", "query_text")
 _POSITIVES = (
@@ -72,6 +77,8 @@ _POSITIVE_SCORES = ("pos_scores", "positive_scores", "pos_score")
 _NEGATIVE_SCORES = ("neg_scores", "negative_scores", "neg_score")
 TEXT = ("text", "content", "contents", "passage", "passage_text", "paragraph_text", "page_content", "body")
 ID = ("id", "_id", "docid", "doc_id", "document_id", "passage_id", "psg_id", "pid", "corpus_id", "idx")
+_QUERY_IDS = ("query-id", "query_id", "qid")
+_PASSAGE_IDS = ("corpus-id", "corpus_id", "docid", "doc_id", "pid", "passage_id", "document_id", "chunk_id")
 _ANSWERS = ("answer", "answers", "ground_truth", "ground_truths", "reference", "reference_answer", "expected_output")
 _DOCUMENTS = ("document", "doc", "text", "content", "chunk", "passage_text", "document_text")
 _LABELS = ("labels", "label", "scores", "relevance", "relevances", "grades")
@@ -108,7 +115,7 @@ def _query(fields: Fields, names: Sequence[str] = QUERY) -> str:
         raise InputError(f"has no {' or '.join(map(repr, names[:3]))}: expected the text of a query")
     value = fields[name]
     if isinstance(value, list):
-        raise InputError(f"{name!r} is a list, as INSTRUCTOR writes an instruction and a text: give the text alone")
+        raise InputError(f"{name!r} is a list (of tokens, or INSTRUCTOR's instruction and text): give the text alone")
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{name!r} is {brief(value)}, expected a text")
     return value
@@ -182,11 +189,12 @@ def _entry(value: Any, name: str, asked: Asked) -> dict[str, Any]:
     text = next((value[key] for key in TEXT if not _is_empty(value.get(key))), None)
     if identity is not None and not isinstance(identity, (str, int)):
         raise InputError(f"a passage of {name!r} has the id {brief(identity)}, expected a text")
-    if text is None and identity is not None:
+    title = value.get("title")
+    if text is None and identity is not None and not title:
         return _looked_up(str(identity), name, asked)
-    if not isinstance(text, str) or not text.strip():
+    whole = titled(title, text if isinstance(text, str) else "")
+    if not (text is None or isinstance(text, str)) or not whole.strip():
         raise InputError(f"a passage of {name!r} is {brief(value)}, expected a 'text'")
-    whole = titled(value.get("title"), text)
     return {"id": passage_of(whole).id if identity is None else str(identity), "text": whole}
 
 
@@ -208,21 +216,28 @@ def _only_ids(identity: str, name: str) -> InputError:
     )
 
 
-_FILE_NAME = re.compile(r"[^\n]{1,120}\.[A-Za-z0-9]{1,5}(#\S*)?")
+_FILE_NAME = re.compile(r"[^\n]{1,120}[^\W\d_]\w*\.[A-Za-z][A-Za-z0-9]{0,4}(#\S*)?")
 _NUMBERED = re.compile(r"(doc|document|passage|chunk|node|id|page|section|part)[ _#:-]*\d+", re.IGNORECASE)
+_MARKED = re.compile(r".*(\d|[_/#:]|\w-\w).*", re.DOTALL)
 
 
-def _like_an_id(value: Any) -> bool:
-    """Whether this may be the name of a passage rather than its text: one word, a number, the name of a file."""
+def like_an_id(value: Any, *, marked: bool = False) -> bool:
+    """Whether this may be the name of a passage rather than its text: one word, a number, the name of a file.
+
+    marked: only a word that has a digit or a sign in it, as names have.
+    """
     if isinstance(value, int) and not isinstance(value, bool):
         return True
     if not isinstance(value, str):
         return False
-    words = value.split()
-    if _NUMBERED.fullmatch(value.strip()) or (len(words) < 6 and _FILE_NAME.fullmatch(value.strip()) and "." in value):
-        return not value.strip().endswith(".")
+    name = value.strip()
+    words = name.split()
+    if _NUMBERED.fullmatch(name) or (len(words) < 6 and _FILE_NAME.fullmatch(name)):
+        return True
+    if len(words) != 1 or (marked and not _MARKED.fullmatch(name)):
+        return False
     # a script without spaces writes a whole sentence as one word
-    return len(words) == 1 and (value.isascii() or "/" in value)
+    return name.isascii() or "/" in name or bool(re.fullmatch(r".{1,24}[-_#:.]\d+", name))
 
 
 def _passages(
@@ -234,16 +249,20 @@ def _passages(
         return [(name, part) for name in _given(fields, names) for part in _listed(fields[name], name)]
 
     found = parts(positive), parts(negative)
-    bare = [(name, part) for side in found for name, part in side if isinstance(part, (str, int))]
-    # a text may be one word; a row of nothing else is one of ids
-    only_ids = not words and bool(bare) and all(_like_an_id(part) for _, part in bare)
-    if only_ids and asked.passages is None:
-        raise _ambiguous(*bare[0])
+    bare = [[(name, part) for name, part in side if isinstance(part, (str, int))] for side in found]
+    # a text may be one word; a row of nothing else is one of ids, and so is a side of words with digits and signs
+    only_ids = not words and all(like_an_id(part) for side in bare for _, part in side)
 
-    def entry(name: str, part: Any) -> dict[str, Any]:
-        return _looked_up(str(part), name, asked) if only_ids and isinstance(part, str) else _entry(part, name, asked)
+    def parsed(side: int) -> list[dict[str, Any]]:
+        ids = not words and (only_ids or all(like_an_id(part, marked=True) for _, part in bare[side]))
+        if ids and bare[side] and asked.passages is None:
+            raise _ambiguous(*bare[side][0])
+        return [
+            _looked_up(str(part), name, asked) if ids and isinstance(part, str) else _entry(part, name, asked)
+            for name, part in found[side]
+        ]
 
-    return [entry(*each) for each in found[0]], [entry(*each) for each in found[1]]
+    return parsed(0), parsed(1)
 
 
 def _ambiguous(name: str, value: Any) -> InputError:
@@ -267,6 +286,9 @@ def _numbers(fields: Fields, names: Sequence[str], count: int, what: str) -> lis
 # --- lists of positives and negatives: FlagEmbedding, tevatron, Cohere, NeMo, sentence-transformers' {"query", "pos"}
 
 
+_FLAT = ("passage", "document", "doc", "answer", "response", "context")
+
+
 def _is_list(fields: Fields) -> bool:
     named = [name for name in (*_POSITIVES, *_NEGATIVES) if fields.get(name) is not None]
     # a list of labels judges a list of passages: those are read by `reading`
@@ -278,6 +300,18 @@ def _is_list(fields: Fields) -> bool:
 
 
 _NUMBERED_NEGATIVE = re.compile(r"(hard_)?neg(ative)?_?\d+")
+
+
+def _is_flat(fields: Fields) -> bool:
+    """Whether a list of negatives stands beside one passage."""
+    lists = [name for name in _NEGATIVES if isinstance(fields.get(name), list)]
+    return bool(lists) and bool(_given(fields, QUERY)) and len(_given(fields, _FLAT)) == 1
+
+
+def _of_flat(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    yield from _example(_query(fields), *_passages(fields, asked, _FLAT, _NEGATIVES), fields)
+
+
 _OUR_KEYS = frozenset({"id", "text", "score"})
 
 
@@ -357,11 +391,45 @@ def _of_ids(fields: Fields, asked: Asked) -> Iterator[Fields]:
     yield from _example(query, found[0], found[1], fields)
 
 
+# --- judged passages
+
+
+_CANDIDATES = ("documents", "docs", "passages", "texts", "candidates", "candidate_passages", "contexts")
+
+
+def _is_judged_list(fields: Fields) -> bool:
+    lists = [any(isinstance(fields.get(name), list) for name in names) for names in (_CANDIDATES, _LABELS)]
+    return bool(_given(fields, QUERY)) and all(lists)
+
+
+def _of_judged_list(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    """Cross-encoders' rows of a query, its documents and a label for each."""
+    name, labels = (next(n for n in names if isinstance(fields.get(n), list)) for names in (_CANDIDATES, _LABELS))
+    passages, judged = _texts(fields[name], name, asked), fields[labels]
+    if len(judged) != len(passages):
+        raise InputError(f"{labels!r} has {len(judged)} entries for {len(passages)} texts: expected one for each")
+    for passage, label in zip(passages, judged, strict=True):
+        yield {"query": _query(fields), "passage": passage["text"], "passage_id": passage["id"], "label": label}
+
+
+def _is_judged_id(fields: Fields) -> bool:
+    texts = (*TEXT, *_DOCUMENTS, *_CONTEXT, *_FLAT, *_POSITIVES, "answers")
+    return _all_of(QUERY, _PASSAGE_IDS, _JUDGED)(fields) and not _given(fields, texts)
+
+
+def _of_judged_id(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    """A query with the id of a passage and what somebody said of it."""
+    name = _only(fields, _PASSAGE_IDS)
+    passage = _looked_up(str(fields[name or ""]), str(name), asked)
+    rest = {key: fields[key] for key in _JUDGED if not _is_empty(fields.get(key))}
+    yield {"query": _query(fields), "passage": passage["text"], "passage_id": passage["id"], **rest}
+
+
 # --- question answering: the passage is what the answer stands in
 
 
 _CONTEXT = ("context", "passage")
-_NO_ANSWER = frozenset({"cannotanswer", "no answer", "no answer present", "unanswerable", "not answerable"})
+_NO_ANSWER = frozenset({"[]", "{}", "cannotanswer", "no answer", "no answer present", "unanswerable", "not answerable"})
 _FLAGS = {"is_impossible": False, "answerable": True, "is_answerable": True, "unanswerable": False}
 
 
@@ -382,7 +450,7 @@ def _says_something(answer: Any) -> bool:
         return any(map(_says_something, answer))
     if isinstance(answer, str):
         # a CSV of SQuAD's rows: {'text': array([], dtype=object), ...
-        return not re.match(r"\{\s*['\"]text['\"]\s*:\s*(array\()?\[\s*\]", answer) and not (
+        return not re.search(r"\{.*['\"]text['\"]\s*:\s*(array\()?\[\s*\]", answer) and not (
             is_missing(answer) or answer.strip().strip(".").lower() in _NO_ANSWER
         )
     return answer is not None
@@ -531,13 +599,15 @@ def _of_set(fields: Fields, asked: Asked) -> Iterator[Fields]:
 
 def from_array(values: Sequence[Any]) -> Fields:
     """A line of sentence-transformers' collections: `[query, positive]` or `[query, positive, negative]`."""
+    if values and all(isinstance(value, Mapping) for value in values):
+        raise InputError("a JSON list of rows, where each line should be a row: name the file .json")
     if len(values) not in (2, 3) or not all(isinstance(value, str) for value in values):
         shape = f"an array of {len(values)} values, the first {brief(values[0])}" if values else "an empty array"
         raise InputError(
             f"{shape}, expected an object with fields, or the texts of a query, a positive and at most one negative "
             "(ids have to be replaced by texts)"
         )
-    if all(_like_an_id(value) and re.search(r"\d", value) for value in values):
+    if all(like_an_id(value) and re.search(r"\d", value) for value in values):
         raise InputError(f"an array of {brief(values[0])} and the like, which are ids: write texts in their place")
     return dict(zip(("query", "positive", "negative"), values, strict=False))
 
@@ -603,8 +673,6 @@ def _all_of(*groups: Sequence[str]) -> Callable[[Fields], bool]:
     return lambda fields: all(_given(fields, names) for names in groups)
 
 
-_QUERY_IDS = ("query-id", "query_id", "qid")
-_PASSAGE_IDS = ("corpus-id", "corpus_id", "docid", "doc_id", "pid", "passage_id")
 _AS_PAIRS = "write what is asked as 'query' and a passage that answers it as 'positive'"
 
 
@@ -631,7 +699,8 @@ FORMATS: tuple[Format, ...] = (
           (*_ANSWERS, "reference_answer_by", "reference_context_ids", "retrieved_contexts", "retrieved_context_ids")),
     _form("DeepEval's goldens", _all_of(("input",), ("context",)), _of_golden, ("input", "context"),
           (*_ANSWERS, "actual_output", "retrieval_context")),
-    _form("Ragas", _has("contexts"), _of_old_ragas, (*QUERY, "contexts", "evolution_type"), _ANSWERS),
+    _form("Ragas", lambda fields: "contexts" in fields and not _is_judged_list(fields), _of_old_ragas,
+          (*QUERY, "contexts", "evolution_type"), _ANSWERS),
     _form("questions with their context", _is_question_with_context, _of_question_with_context,
           (*QUERY, *_CONTEXT, *_FLAGS, *_ANSWERS, "weight"),
           ("plausible_answers", "answer_start", "answer_end", "answer_type", "answer_category", "long_answer")),
@@ -641,6 +710,9 @@ FORMATS: tuple[Format, ...] = (
           (*QUERY, *_POSITIVES, *_NEGATIVES, *_POSITIVE_IDS, *_NEGATIVE_IDS, *_POSITIVE_SCORES, *_NEGATIVE_SCORES,
            "weight"),
           (*_ANSWERS, "prompt", "query_prompt", "passage_prompt", "instruction", "query_instruction")),
+    _form("a passage with a list of negatives", _is_flat, _of_flat, (*QUERY, *_FLAT, *_NEGATIVES, "weight")),
+    _form("judged lists", _is_judged_list, _of_judged_list, (*QUERY, *_CANDIDATES, *_LABELS), _ANSWERS),
+    _form("judged ids of passages", _is_judged_id, _of_judged_id, (*QUERY, *_PASSAGE_IDS, *_JUDGED)),
     _form("sets of texts", _is_set, _of_set, ("set",)),
     _form("titled passages", _is_titled, _of_titled, (*QUERY, *_DOCUMENTS, "title", *_JUDGED, "weight")),
 )  # fmt: skip

@@ -49,7 +49,7 @@ from llama_index_embed_plus.training.data.fields import (
     parts_of,
     spelled,
 )
-from llama_index_embed_plus.training.data.formats import Asked, Format, format_of
+from llama_index_embed_plus.training.data.formats import Asked, Format, format_of, like_an_id
 from llama_index_embed_plus.training.data.records import (
     Distilled,
     JudgedPair,
@@ -59,7 +59,7 @@ from llama_index_embed_plus.training.data.records import (
     TrainingData,
     passage_of,
 )
-from llama_index_embed_plus.training.data.sources import passages_of, rows_of
+from llama_index_embed_plus.training.data.sources import judgements_in, passages_of, rows_of
 from llama_index_embed_plus.training.limits import is_number
 from qdrant_tools.errors import InputError, UsageError, brief
 from qdrant_tools.files import Row
@@ -149,8 +149,8 @@ def read_training_data(
         passages = passages_of(Path(passages))
     elif passages is not None:
         passages = {id_key(name): text for name, text in passages.items()}
-    if split is not None and file.is_dir():
-        file, split = file / "qrels" / f"{split}.tsv", None
+    if file.is_dir():
+        file, split = judgements_in(file, split or "train"), None
     reader = _Reader(file, _Told(kind, score_range, relevant_from, split, tuple(ignore), passages))
     return reader.read(rows_of(file))
 
@@ -211,11 +211,28 @@ class _Reader:
 
     def _finished(self, found: list[Any]) -> TrainingData:
         assert self.kind is not None
+        if self.told.kind is None and self.format is None:
+            self._refuse_ids(found)
         if self.kind in ("nli", "scored pairs"):
             return self._sentences(found)
         if self.kind == "judged pairs":
             return self._judgements(found)
         return TrainingData(self.kind, tuple(found))
+
+    def _refuse_ids(self, found: list[Any]) -> None:
+        """Raise `InputError` if what should be passages are their names throughout."""
+        positives: set[str] = set()
+        for row in found:
+            if isinstance(row, Example):
+                positives.update(passage.text for passage in row.positives)
+            elif isinstance(row, (Distilled, _Judged)):
+                positives.add(row.positive if isinstance(row, Distilled) else row.second.text)
+        if self.kind in _OF_PASSAGES and positives and all(like_an_id(text, marked=True) for text in positives):
+            raise InputError(
+                f"{self.file}: every passage is a word such as {brief(min(positives))}, an id by its looks: call the "
+                "field positive_id (negative_id) and give the passages (passages=..., --passages FILE), or say the "
+                "kind if these are the texts"
+            )
 
     def _check_options(self, rows: int) -> None:
         told = self.told
@@ -251,6 +268,8 @@ class _Reader:
             fields = respelled if form is not None else fields
         if self.is_first:
             self.format, self.is_first = form, False
+        elif form is None and self.format is not None and self.format.fits(fields):
+            form = self.format  # a row whose list is one text, or empty
         if form is not self.format:
             names = [found.name if found else "rows of our own names" for found in (form, self.format)]
             raise InputError(
@@ -538,6 +557,7 @@ class _Reader:
                 )
 
 
+_OF_PASSAGES: frozenset[Kind] = frozenset(["pairs", "triplets", "judged pairs", "distillation"])
 _HELD_OUT = frozenset(["test", "tst", "dev", "val", "valid", "validation", "eval", "evaluation", "heldout", "held_out"])
 _BESIDE = ("split", "weight", "positive_id")
 _TAUGHT = ("positive_score", "negative_score", "margin", "score", "label")

@@ -47,11 +47,12 @@ def rows_of(file: Path) -> Iterator[Row]:
         UsageError: an ending that is unknown.
     """
     if file.is_dir():
-        yield from _judged(_judgements_in(file))
+        yield from _judged(judgements_in(file))
         return
     suffix = file.suffix.lower()
     if suffix not in _READERS:
-        raise UsageError(f"{file} ends in {file.suffix!r}, expected one of {', '.join(_READERS)}")
+        way_out = _WAYS_OUT.get(suffix, "")
+        raise UsageError(f"{file} ends in {file.suffix!r}, expected one of {', '.join(_READERS)}{way_out}")
     for row in _READERS[suffix](file):
         if is_article(row.values):
             yield from (replace(row, values=fields) for fields in row.parse(lambda values: list(questions_of(values))))
@@ -98,18 +99,22 @@ _SPLIT_FILE = re.compile(r"qrels\.(\w+)(\.tsv)?")
 _CORPORA = ("corpus.jsonl", "collection.tsv", "corpus.tsv")
 
 
-def _judgements_in(folder: Path) -> Path:
-    """The judgements to train on, in a folder."""
-    found = [folder / name for name in ("qrels/train.tsv", "qrels.train.tsv") if (folder / name).is_file()]
-    if found:
-        return found[0]
-    others = [*sorted(folder.glob("qrels/*.tsv")), *sorted(folder.glob("qrels.*tsv"))]
+def judgements_in(folder: Path, split: str = "train") -> Path:
+    """The judgements of a split, in a folder as BEIR or MS MARCO has it.
+
+    Raises:
+        InputError: there are none.
+    """
+    for file in (folder / "qrels" / f"{split}.tsv", folder / f"qrels.{split}.tsv"):
+        if file.is_file():
+            return file
+    others = [*sorted(folder.glob("qrels/*.tsv")), *sorted(folder.glob("qrels.*.tsv"))]
     if others:
         raise InputError(
-            f"{folder} has judgements of {listed(path.name for path in others)} and none of a split 'train': name the "
-            f"file to train on, such as {others[0]}, and keep one that measures"
+            f"{folder} has judgements in {listed(path.name for path in others)} and none of the split {brief(split)}: "
+            "name the split or the file to train on, and keep one that measures"
         )
-    raise InputError(f"{folder} is a folder without qrels/train.tsv: give a file, or a folder as BEIR has it")
+    raise InputError(f"{folder} is a folder without qrels/{split}.tsv: give a file, or a folder as BEIR has it")
 
 
 def _judged(qrels: Path) -> Iterator[Row]:
@@ -211,7 +216,15 @@ def _headless(file: Path, cells: Sequence[str]) -> InputError:
     )
 
 
+_JUDGEMENT = re.compile(r"\S+\s+(0|Q0)\s+\S+\s+[+-]?\d+(\s+\S+\s+\S+)?")
+
+
 def _texts(file: Path) -> Iterator[Row]:
+    first = [line for (_, line), _ in zip(read_lines(file), range(2), strict=False)]
+    tabs = {line.count("\t") for line in first}
+    if first and (_JUDGEMENT.fullmatch(first[0].strip()) or re.match(r"\{.*\}\s*$", first[0]) or tabs - {0} == tabs):
+        kind = ".jsonl" if first[0].startswith("{") else ".tsv"
+        raise InputError(f"{file}:1: {brief(first[0])} is no line of text but a row: name the file {kind}")
     return (Row({"text": line.strip()}, file, number) for number, line in read_lines(file))
 
 
@@ -258,6 +271,8 @@ def _of_object(file: Path, document: _Json) -> Iterator[Row]:
         if key in _LISTS and document.peek() == "[" and "columns" not in content:
             yield from _listed(file, document)
             content[key] = None
+        elif key == "columns" and set(_LISTS) & content.keys():
+            raise InputError(f"{file}: 'columns' stand behind their rows, expected them before")
         elif key in content:
             raise InputError(f"{file}: the key {brief(key)} stands in it twice: which one is meant cannot be told")
         else:
@@ -298,6 +313,10 @@ def _of_columns(file: Path, content: Fields) -> Iterator[Row]:
 
 
 def _qa(file: Path, content: Fields) -> Iterator[Row]:
+    others = [key for key in content if key not in ("queries", "corpus", "relevant_docs", "mode")]
+    if others or content.get("mode", "text") != "text":
+        odd = f"has {listed(map(repr, others))}" if others else f"has the mode {brief(content['mode'])}"
+        raise InputError(f"{file} {odd}, expected queries, corpus and relevant_docs alone, and the mode 'text'")
     try:
         examples = list(from_qa_dataset(content).examples())
     except InputError as error:
@@ -427,6 +446,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
+_AS_JSONL = ": write it as .jsonl (pandas: to_json(path, orient='records', lines=True))"
+_WAYS_OUT = {
+    **dict.fromkeys((".parquet", ".arrow", ".feather", ".xlsx", ".xls", ".pkl"), _AS_JSONL),
+    **dict.fromkeys((".gz", ".zip", ".bz2", ".xz", ".zst", ".tgz"), ": unpack it"),
+}
 _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".json": _json,
     ".jsonl": _jsonl,
