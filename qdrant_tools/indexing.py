@@ -32,11 +32,11 @@ from qdrant_tools.collections.metadata import OURS
 from qdrant_tools.collections.points import point_id
 from qdrant_tools.collections.retirement import refuse_retired
 from qdrant_tools.errors import CollectionError, InputError, first_line
+from qdrant_tools.fields import json_metadata
 from qdrant_tools.records import Encoder, Passage, Progress, Vectors
 from qdrant_tools.search.bm25 import VECTOR
 from qdrant_tools.validation import (
     DEEPEST_PAYLOAD,
-    LARGEST_NUMBER,
     brief,
     checked_count,
     checked_unit_vectors,
@@ -111,6 +111,7 @@ def index_passages(
 
     A passage is a `Passage`, a dict `{"id", "text", "metadata"}` (the metadata may be left out) or a string. A string
     has a stable id made of its text: indexed again it is the same passage, and another text is another passage.
+    Metadata is stored as JSON has it, dates and times as RFC 3339 (`fields.json_metadata`).
 
     `progress` receives the number of passages of each batch once the engine has acknowledged them. A passage that
     cannot be stored ends the run, or with `on_bad="count"` is reported with its reason. With `delete_missing` the
@@ -121,8 +122,8 @@ def index_passages(
         SpaceMismatchError: the collection was filled by another encoder.
         CollectionError: the collection was adopted; it has the layout of another program. Or another collection
             takes its place just now: open the alias again and index again.
-        InputError: an empty id or text, metadata that JSON cannot hold, one id with two contents in a batch, a dict
-            with a field missing or unknown; or nothing to index and `delete_missing`.
+        InputError: an empty id or text, metadata that JSON cannot hold or no engine can be asked for, one id with two
+            contents in a batch, a dict with a field missing or unknown; or nothing to index and `delete_missing`.
         VectorError: the encoder returned something else than one unit vector per text.
         UnreachableError: the server stayed silent for as long as `gateway.DEFAULT_RETRY` says.
     """
@@ -176,20 +177,25 @@ def content_hash(passage: Passage) -> str:
     Raises:
         InputError: the metadata holds something that JSON cannot.
     """
-    return hashlib.sha256(_content(passage)).hexdigest()
+    return hashlib.sha256(_content(_with_json_metadata(passage))).hexdigest()
 
 
 def _content(passage: Passage) -> bytes:
-    # metadata is one level below the payload that holds it
-    refuse_nesting(passage.metadata, parts, DEEPEST_PAYLOAD - 1, f"passage {brief(passage.id)}: metadata")
     try:
-        # without allow_nan=False Python writes NaN, which is no JSON
-        content = json.dumps(
-            [passage.text, dict(passage.metadata)], sort_keys=True, ensure_ascii=False, allow_nan=False
-        )
+        content = json.dumps([passage.text, passage.metadata], sort_keys=True, ensure_ascii=False, allow_nan=False)
         return content.encode("utf-8")
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"passage {brief(passage.id)} cannot be stored as JSON: {first_line(error)}") from error
+
+
+def _with_json_metadata(passage: Passage) -> Passage:
+    """The passage as it is stored: its metadata with the values of JSON. Raises `InputError`."""
+    what = f"passage {brief(passage.id)}: metadata"
+    if not isinstance(passage.metadata, Mapping):
+        raise InputError(f"{what} is {brief(passage.metadata)}, expected a dict")
+    # metadata is one level below the payload that holds it
+    refuse_nesting(passage.metadata, parts, DEEPEST_PAYLOAD - 1, what)
+    return replace(passage, metadata=json_metadata(passage.metadata, what))
 
 
 def _checked_target(collection: Collection, encoder: Encoder) -> None:
@@ -232,22 +238,11 @@ def _prepared(item: Passage | Mapping[str, Any] | str) -> _Prepared | Failure:
         text = brief(passage.text)
         return Failure(passage.id, f"passage {brief(passage.id)} has the text {text}, expected a non-empty string")
     try:
+        passage = _with_json_metadata(passage)
         content = _content(passage)
-        _refuse_unstorable(passage.metadata, f"passage {brief(passage.id)}: metadata")
         return _Prepared(passage, hashlib.sha256(content).hexdigest(), len(content))
     except InputError as error:
         return Failure(passage.id, str(error))
-
-
-def _refuse_unstorable(value: Any, what: str) -> None:
-    if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
-        raise InputError(f"{what} holds a number beyond 1.8e308, which cannot be stored")
-    # JSON would write the key 1 as "1": another one is read than was given
-    odd = next((key for key in value if not isinstance(key, str)), None) if isinstance(value, Mapping) else None
-    if odd is not None:
-        raise InputError(f"{what} has the key {brief(odd)}, expected strings as keys")
-    for _, part in parts(value) or ():
-        _refuse_unstorable(part, what)
 
 
 def _index_batch(

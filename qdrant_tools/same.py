@@ -22,7 +22,18 @@ import regex
 
 from qdrant_tools.errors import InputError, brief
 
-__all__ = ["ambiguous", "folded", "id_key", "id_spellings", "query_key", "spelled", "unlike_spelling"]
+__all__ = [
+    "ambiguous",
+    "folded",
+    "id_key",
+    "id_spellings",
+    "query_key",
+    "respelled",
+    "spelled",
+    "unlike_spelling",
+]
+
+Qrels = Mapping[str, Mapping[str, int]]
 
 # signs of names are none of these: + # @ % / and the dot of .NET
 _CLOSING = r"[\p{Sentence_Terminal}\p{Terminal_Punctuation}\p{Quotation_Mark}]"
@@ -117,13 +128,34 @@ def spelled(names: Iterable[str], stored: Collection[str]) -> dict[str, str]:
         if others is None:
             others = {}
             for other in exact:
-                others.setdefault(id_key(other), []).append(other)
-        alike = others.get(id_key(name), [])
+                if not other.isascii():  # those of plain letters are their own keys
+                    others.setdefault(id_key(other), []).append(other)
+        key = id_key(name)
+        alike = [*others.get(key, ()), *((key,) if key.isascii() and key in exact else ())]
         if len(alike) > 1:
             raise ambiguous(name, alike)
         if alike:
             found[name] = alike[0]
     return found
+
+
+def respelled(qrels: Qrels, passages: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    """Judgements with the passages under other ids, as `spelled` finds them; what is not in `passages` stays.
+
+    Raises:
+        InputError: two ids of one passage have two grades.
+    """
+    renamed: dict[str, dict[str, int]] = {}
+    for query, grades in qrels.items():
+        row = renamed.setdefault(query, {})
+        for name, grade in grades.items():
+            passage = passages.get(name, name)
+            if row.setdefault(passage, grade) != grade:
+                raise InputError(
+                    f"query {brief(query)} and passage {brief(passage)} have the grades {row[passage]} and {grade}, "
+                    "under two spellings of the passage's id: keep one"
+                )
+    return renamed
 
 
 def ambiguous(name: str, alike: Sequence[str]) -> InputError:

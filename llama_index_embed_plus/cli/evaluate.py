@@ -60,7 +60,9 @@ def evaluate(
     mode: Annotated[Mode, typer.Option(help="How a collection is searched.")] = "dense",
     exact: Annotated[bool, typer.Option(help="Compare with every vector instead of HNSW.")] = False,
     hnsw_ef: Annotated[int | None, typer.Option(help="Beam width in the graph; else the collection's.")] = None,
-    filter: Annotated[str | None, typer.Option(help="On metadata, as JSON: '{\"field\": value}'.")] = None,
+    filter: Annotated[
+        str | None, typer.Option(help='On metadata, as JSON: \'{"field": value}\', a list of values or {"gte": bound}.')
+    ] = None,
     against: Annotated[
         list[str] | None,
         typer.Option(
@@ -257,16 +259,26 @@ def _check_effect(system: System, values: Mapping[str, Any]) -> None:
         raise UsageError(f"--against {useless[0]}=... changes nothing: {brief(system.title)} does not use it")
 
 
-def filter_of(text: str | None, where: str) -> dict[str, Any] | None:
-    """A filter on metadata from its JSON."""
+def filter_of(text: str | None, where: str) -> dict[Any, Any] | None:
+    """A filter on metadata from its JSON: an object, or pairs whose fields may be lists of names."""
     if text is None:
         return None
     value = parse_json(text, f"{where}: the filter", error=UsageError)
+    if isinstance(value, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+        pairs = [(tuple(field) if isinstance(field, list) else field, wanted) for field, wanted in value]
+        # an object or a number as a field is no key of a dict either
+        if all(isinstance(field, str | tuple) and not _holds_parts(field) for field, _ in pairs):
+            return dict(pairs)
     if not isinstance(value, dict):
         raise UsageError(
-            f"{where}: the filter is {brief(value)}, expected a JSON object: field -> value or list of values"
+            f"{where}: the filter is {brief(value)}, expected a JSON object, field -> value, list of values or bounds "
+            'such as {"gte": 2020}; or a list of pairs, for fields inside others: [[["author", "name"], "Ann"]]'
         )
     return value
+
+
+def _holds_parts(field: str | tuple[Any, ...]) -> bool:
+    return isinstance(field, tuple) and any(isinstance(step, list | dict) for step in field)
 
 
 class OpenedSystems:

@@ -82,8 +82,11 @@ def mine_command(
         float, typer.Option(help="Similarity to a positive from which on a candidate is its copy.")
     ] = 0.95,
     document_key: Annotated[
-        str | None,
-        typer.Option(help="Metadata field that names a passage's document: its other passages are left out."),
+        list[str] | None,
+        typer.Option(
+            help="Metadata field that names a passage's document: its other passages are left out. Several are the way "
+            "to a field inside others."
+        ),
     ] = None,
     pick: Annotated[
         bool, typer.Option("--calibrate/--no-calibrate", help="Pick that share, or a margin, from the labels.")
@@ -117,7 +120,7 @@ def mine_command(
         margin=margin,
         several=several,
         duplicate_similarity=duplicate_similarity,
-        document_key=document_key,
+        document_key=tuple(document_key) if document_key else None,
         sampling=sampling,
         seed=seed,
     )

@@ -7,6 +7,7 @@ as fit, a seeded sample of the whole collection; equal queries share their posit
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,9 +16,11 @@ import torch
 
 from llama_index_embed_plus.errors import TrainingError
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.collections.points import sample_vectors
+from qdrant_tools.collections.points import mismatch, sample_vectors
 from qdrant_tools.records import Encoder, Example, Vectors
-from qdrant_tools.same import query_key
+from qdrant_tools.same import id_spellings, query_key, spelled
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,13 +52,21 @@ def read_pairs(collection: Collection, examples: Sequence[Example], encoder: Enc
     if not examples:
         raise TrainingError("there are no examples: mine some from a retrieval log, or label a few queries")
     ids, stored = _stored_sample(collection, examples, most=most, seed=seed)
-    index = {passage_id: i for i, passage_id in enumerate(ids)}
+    place = {passage_id: i for i, passage_id in enumerate(ids)}
+    index = {name: place[passage_id] for name, passage_id in spelled(_labelled(examples), place).items()}
     usable = [example for example in examples if example.weight > 0 and any(p.id in index for p in example.positives)]
+    answers = [positive.id for example in examples for positive in example.positives]
+    missing = [name for name in dict.fromkeys(answers) if name not in index]
     if len(usable) < 2:
+        example_of = f" ({mismatch(collection, missing)})" if missing else ""
         raise TrainingError(
             f"{len(usable)} of {len(examples)} examples have a positive that collection {collection.name!r} holds "
-            "(and a weight above 0), expected at least 2: index the positives, or check that the ids are passage ids"
+            f"(and a weight above 0){example_of}, expected at least 2: index the positives, or check that the ids are "
+            "passage ids"
         )
+    if 2 * len(missing) > len(set(answers)):
+        several = f"{len(missing)} of {len(set(answers))} positives"
+        logger.warning("%s are not in the collection: %s", several, mismatch(collection, missing))
     texts = [query_key(example.query) for example in usable]
     if len(set(texts)) < 2:
         raise TrainingError(
@@ -75,7 +86,8 @@ def _pairs(
     known: list[dict[int, None]] = [{} for _ in groups]  # sets that keep an order
     rows: list[tuple[int, int, float]] = []
     for number, example in enumerate(examples):
-        stored_positives = [index[p.id] for p in example.positives if p.id in index]
+        # distinct: two ids may be two ways of writing one
+        stored_positives = list(dict.fromkeys(index[p.id] for p in example.positives if p.id in index))
         known[group[number]].update(dict.fromkeys(stored_positives))
         # an example counts once, however many positives it has
         rows += [(number, position, example.weight / len(stored_positives)) for position in stored_positives]
@@ -100,11 +112,16 @@ def _check(vectors: Vectors, names: Sequence[str], way_out: str) -> None:
         )
 
 
+def _labelled(examples: Sequence[Example]) -> set[str]:
+    return {text.id for example in examples for text in (*example.positives, *example.negatives)}
+
+
 def _stored_sample(
     collection: Collection, examples: Sequence[Example], *, most: int, seed: int
 ) -> tuple[list[str], Vectors]:
     """Every positive and mined negative, and as many other stored vectors as fit."""
-    labelled = {text.id for example in examples for text in (*example.positives, *example.negatives)}
+    # of every id as it may be spelled: those that are not there are drawn by nobody
+    labelled = {name for passage_id in _labelled(examples) for name in id_spellings(passage_id)}
     sample = sample_vectors(collection, most, seed=seed, always=labelled)
     if not sample.ids:
         raise TrainingError(f"collection {collection.name!r} is empty: index passages before fitting an adapter")

@@ -49,7 +49,8 @@ from qdrant_tools.indexing import index_passages
 from qdrant_tools.json_files import read_json
 from qdrant_tools.metrics import ndcg, recall, reciprocal_rank
 from qdrant_tools.mining.file import mine_to_jsonl, read_examples
-from qdrant_tools.records import Encoder, Example, HeldOut, Label, Passage, Progress
+from qdrant_tools.records import Encoder, Example, HeldOut, Label, Passage, Progress, ScoredText
+from qdrant_tools.same import id_key, query_key
 from qdrant_tools.trees import files_of
 
 Announce = Callable[[str], None]
@@ -106,7 +107,9 @@ class _RecipeRun:
         self.work = out.parent / f".{out.name}-stages"
         self.base = checkpoints.resolve(str(recipe.base))
         self.passages = list(read_passages(recipe.passages)) if recipe.passages is not None else []
-        self._ids = {passage.text: passage.id for passage in self.passages}
+        # a passage's own text goes before another spelling of it
+        self._ids = {query_key(passage.text): passage.id for passage in reversed(self.passages)}
+        self._ids |= {f"\0{passage.text}": passage.id for passage in self.passages}
         self.held_out = self.read_queries_of(recipe.held_out)
         self.dev = self.read_queries_of(recipe.dev) or self.held_out
         self.corpus = SearchCorpus(self.dev, None, most=50_000, seed=0) if self.dev is not None else None
@@ -188,18 +191,22 @@ class _RecipeRun:
 
     def pool(self, data: TrainingData) -> Iterator[Passage]:
         """What is mined from: the recipe's passages, and what the examples bring along beside them."""
-        ids = {passage.id for passage in self.passages}
+        ids = {id_key(passage.id) for passage in self.passages}
         yield from self.passages
         for example in data.examples:
             for text in (*example.positives, *example.negatives):
-                if text.id not in ids:
-                    ids.add(text.id)
+                if id_key(text.id) not in ids:
+                    ids.add(id_key(text.id))
                     yield Passage(text.id, text.text)
 
     def with_ids(self, example: Example) -> Example:
         """Positives under the ids that the passages have, for files that hold texts only."""
-        texts = tuple(replace(text, id=self._ids.get(text.text, text.id)) for text in example.positives)
-        return replace(example, positives=texts)
+
+        def named(text: ScoredText) -> ScoredText:
+            by_text = self._ids.get(f"\0{text.text}") or self._ids.get(query_key(text.text))
+            return replace(text, id=by_text or text.id)
+
+        return replace(example, positives=tuple(map(named, example.positives)))
 
     def measured(self, name: str, folder: Path, key: str) -> dict[str, float]:
         """nDCG@10, MRR and recall@10 of a stage on the dev queries, by exact search. {} without queries."""
@@ -220,7 +227,7 @@ class _RecipeRun:
         ids = [query.id for query in self.dev.answerable]
         queries = encoder.encode_queries([query.text for query in self.dev.answerable])
         run = PassageVectors(self.corpus.ids, self.corpus.vectors(encoder)).search(ids, queries, k=10)
-        qrels = {name: self.dev.qrels[name] for name in ids}
+        qrels = {name: self.corpus.qrels[name] for name in ids}
         return {name: float(np.mean(list(metric(qrels, run, k=10).values()))) for name, metric in _METRICS.items()}
 
     def dev_key(self) -> str:
@@ -298,11 +305,12 @@ def _weighted(mined: Iterable[Example], data: TrainingData) -> Iterator[Example]
     weights: dict[str, float] = {}
     for example in data.examples:
         # the miner makes one example of a query, also where the data has several rows of it
-        weights[example.query] = max(example.weight, weights.get(example.query, 0.0))
+        key = query_key(example.query)
+        weights[key] = max(example.weight, weights.get(key, 0.0))
     any_mined = False
     for example in mined:
         any_mined = True
-        yield replace(example, weight=weights.get(example.query, example.weight))
+        yield replace(example, weight=weights.get(query_key(example.query), example.weight))
     if not any_mined:
         raise TrainingError(f"nothing was mined for {len(weights)} queries: none of their positives is in the passages")
 

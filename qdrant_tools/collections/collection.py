@@ -28,6 +28,7 @@ from qdrant_tools.validation import brief
 if TYPE_CHECKING:  # these modules import this one
     from qdrant_tools.collections.points import StoredPassage
     from qdrant_tools.collections.status import CollectionDescription
+    from qdrant_tools.fields import Field
     from qdrant_tools.indexing import IndexReport, OnBad
     from qdrant_tools.mining.miner import MiningResult
     from qdrant_tools.mining.rules import Judge, MiningSettings
@@ -181,7 +182,7 @@ class Collection:
         return search_vectors(self, vectors, **options)
 
     def search_groups(
-        self, query: str, *, by: str, group_size: int = 3, **options: Unpack[SearchKwargs]
+        self, query: str, *, by: Field, group_size: int = 3, **options: Unpack[SearchKwargs]
     ) -> list[HitGroup]:
         """Find the `k` nearest groups of passages that share the metadata field `by`; see `search.search_groups`."""
         from qdrant_tools.search.dense import search_groups

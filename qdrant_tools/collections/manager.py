@@ -39,8 +39,10 @@ from qdrant_tools.errors import (
     NotSupportedError,
     VectorError,
 )
+from qdrant_tools.fields import Field
 from qdrant_tools.files import listed
 from qdrant_tools.records import Encoder
+from qdrant_tools.search.options import refuse_paths
 from qdrant_tools.validation import brief, checked_text
 
 
@@ -262,6 +264,8 @@ class CollectionManager:
                 )
         # no part of the request below: payload indexes are made and dropped one by one
         indexes = changes.pop("payload_indexes", None)
+        if indexes is not None:
+            refuse_paths(collection, indexes[1].keys() - indexes[0].keys())
         if changes:
             metadata = replace(
                 collection.metadata,
@@ -275,7 +279,9 @@ class CollectionManager:
             self._change_indexes(collection, *indexes)
         return self.open(collection.name, collection.encoder)
 
-    def _change_indexes(self, collection: Collection, present: Mapping[str, str], settings: Mapping[str, Any]) -> None:
+    def _change_indexes(
+        self, collection: Collection, present: Mapping[Field, str], settings: Mapping[Field, Any]
+    ) -> None:
         for name in present.keys() - settings.keys():
             collection.gateway.drop_payload_index(collection.layout.metadata_field(name))
         for name, kind in settings.items():

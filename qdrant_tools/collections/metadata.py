@@ -24,6 +24,7 @@ from qdrant_client import models
 from qdrant_tools.client.gateway import metadata_in
 from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.errors import CollectionError, InputError, first_line
+from qdrant_tools.fields import Field, payload_path, steps_in, steps_of
 from qdrant_tools.files import listed
 from qdrant_tools.records import Passage
 from qdrant_tools.search.bm25 import Bm25
@@ -77,9 +78,21 @@ class Layout:
         """Whether a record has the dense vector."""
         return self.vector in vector if isinstance(vector, Mapping) else vector is not None
 
-    def metadata_field(self, name: str) -> str:
-        """Where a payload has a metadata field."""
-        return f"{self.metadata}.{name}" if self.metadata else name
+    def metadata_field(self, field: Field) -> str:
+        """The path to a metadata field in a payload. Raises `InputError` for what no engine can be asked for."""
+        steps = steps_of(field, "metadata field")
+        return payload_path((self.metadata, *steps) if self.metadata else steps)
+
+    def field_at(self, path: str) -> Field | None:
+        """The metadata field at a path of the payload; None for a path to anything else."""
+        steps = steps_in(path)
+        if steps is None or (self.metadata and steps[0] != self.metadata):
+            return None
+        inside = steps[1:] if self.metadata else steps
+        # a list in place of the metadata has no fields
+        if not inside or not isinstance(inside[0], str):
+            return None
+        return inside[0] if len(inside) == 1 else inside
 
     def as_row(self) -> dict[str, Any]:
         return asdict(self) | {"hidden": list(self.hidden)}

@@ -77,6 +77,12 @@ def fetch(
     return {passage_id: passage for passage_id, passage in chosen.items() if passage is not None}
 
 
+def stored_ids(collection: Collection, passage_ids: Sequence[str]) -> dict[str, str]:
+    """Each of the ids that is in the collection -> how the collection spells it."""
+    blocks = (passage_ids[start : start + IDS_AT_ONCE] for start in range(0, len(passage_ids), IDS_AT_ONCE))
+    return {name: passage.id for block in blocks for name, passage in fetch(collection, block, with_text=False).items()}
+
+
 def _one_of(spellings: Sequence[str], found: Mapping[str, StoredPassage]) -> StoredPassage | None:
     """The passage of an id: by its own spelling, else by the only other one that is there."""
     there = [name for name in spellings if name in found]

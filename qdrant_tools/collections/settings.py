@@ -15,6 +15,7 @@ from qdrant_client import models
 from qdrant_tools.collections.metadata import CollectionMetadata, Layout, metadata_of
 from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.errors import InputError, brief
+from qdrant_tools.fields import Field, payload_path, steps_of
 from qdrant_tools.search.bm25 import VECTOR, Bm25
 
 QDRANT_INDEXING_THRESHOLD = 20_000  # kB; what a server that reports none works with
@@ -56,8 +57,8 @@ class CollectionSettings:
     """Keep sparse vectors for BM25 beside the dense ones; see `search.hybrid`."""
     quantization: Quantization | None = None
     """Compress the vectors for the search, which then rescores."""
-    payload_indexes: Mapping[str, PayloadKind] = field(default_factory=dict)
-    """Metadata field -> kind of index: what makes filters on it fast."""
+    payload_indexes: Mapping[Field, PayloadKind] = field(default_factory=dict)
+    """Metadata field (a name, or a tuple for what lies inside one) -> kind of index: what makes filters on it fast."""
     payload_m: int | None = None
     """Edges per node of the graphs that each indexed payload value gets of its own; None is as many as `m`."""
     on_disk: bool = False
@@ -80,11 +81,11 @@ class CollectionSettings:
                 raise InputError(f"{name} is {brief(value)}, expected a whole number of at least {least}")
         if self.payload_m == self.m:
             object.__setattr__(self, "payload_m", None)  # one spelling of the same
-        for name, kind in self.payload_indexes.items():
+        for key, kind in self.payload_indexes.items():
+            payload_path(steps_of(key, "payload index"))
             if kind not in get_args(PayloadKind):
-                raise InputError(
-                    f"payload index on {name!r} is {brief(kind)}, expected one of {', '.join(get_args(PayloadKind))}"
-                )
+                kinds = ", ".join(get_args(PayloadKind))
+                raise InputError(f"payload index on {brief(key)} is {brief(kind)}, expected one of {kinds}")
 
     def difference(self, other: CollectionSettings) -> dict[str, tuple[Any, Any]]:
         """Field -> (here, there), for the fields that differ."""
@@ -244,12 +245,12 @@ def _strict_mode(info: models.CollectionInfo) -> models.StrictModeConfig | None:
     return models.StrictModeConfig(**strict.model_dump(exclude_none=True))
 
 
-def _payload_indexes(info: models.CollectionInfo, layout: Layout | None) -> dict[str, PayloadKind]:
-    prefix = layout.metadata_field("") if layout is not None else ""
-    indexes: dict[str, PayloadKind] = {}
-    for name, index in (info.payload_schema or {}).items():
-        kind = index.data_type.value
+def _payload_indexes(info: models.CollectionInfo, layout: Layout | None) -> dict[Field, PayloadKind]:
+    layout = layout or Layout(metadata="")
+    indexes: dict[Field, PayloadKind] = {}
+    for path, index in (info.payload_schema or {}).items():
+        field = layout.field_at(path)
         # an index on another field is none of ours, and stays
-        if name.startswith(prefix):
-            indexes[name.removeprefix(prefix)] = kind  # type: ignore[assignment]
+        if field is not None:
+            indexes[field] = index.data_type.value
     return indexes

@@ -20,7 +20,7 @@ from qdrant_tools.mining.rules import Candidates, MiningSettings, ordered
 from qdrant_tools.records import Vectors
 from qdrant_tools.search.bm25 import VECTOR
 from qdrant_tools.search.hybrid import lexical_of
-from qdrant_tools.search.options import as_filter
+from qdrant_tools.search.options import as_filter, refuse_paths
 
 
 class ReorderedIds(Sequence[str | int]):
@@ -62,16 +62,17 @@ def find_candidates(
             limits,
             using=collection.layout.vector or None,
             params=params,
-            query_filter=as_filter(settings.filter, layout=collection.layout),
+            query_filter=as_filter(settings.filter, collection=collection),
         )
         return [_candidates_of_ranking(ids, scores) for ids, scores in rankings]
     return _search_points(collection, queries, vectors, limits, params, settings)
 
 
 def document_of(metadata: Mapping[str, Any], settings: MiningSettings) -> object:
-    """The document that a passage's metadata names; dots reach into nested metadata."""
+    """The document that a passage's metadata names."""
+    key = settings.document_key
     value: Any = metadata
-    for name in (settings.document_key or "").split("."):
+    for name in (key,) if isinstance(key, str) else key or ():
         value = value.get(name) if isinstance(value, Mapping) else None
     return value if isinstance(value, str | int) else None
 
@@ -86,8 +87,10 @@ def _search_points(
 ) -> list[Candidates]:
     """Where more of a candidate is needed than its id and score."""
     layout = collection.layout
+    if settings.document_key is not None:
+        refuse_paths(collection, [settings.document_key])
     template = models.QueryRequest(
-        filter=as_filter(settings.filter, layout=layout),
+        filter=as_filter(settings.filter, collection=collection),
         with_payload=False if settings.document_key is None else [layout.metadata_field(settings.document_key)],
     )
     requests: list[models.QueryRequest] = []

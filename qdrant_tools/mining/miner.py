@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.collections.points import StoredPassage, fetch, fetch_points, mismatch
+from qdrant_tools.collections.points import StoredPassage, fetch, fetch_points, mismatch, stored_ids
 from qdrant_tools.errors import InputError
 from qdrant_tools.log.records import is_redacted
 from qdrant_tools.mining.candidates import document_of, find_candidates
@@ -256,7 +256,7 @@ class Miner:
         """
         readable = (weights for query, weights in positives.items() if query.strip() and not is_redacted(query))
         ids = list(islice(dict.fromkeys(name for weights in readable for name in weights), MOST_NAMED))
-        found = fetch(self.collection, ids, with_text=False) if ids else {}
+        found = stored_ids(self.collection, ids)
         missing = [name for name in ids if name not in found]
         if 2 * len(missing) <= len(ids):
             return

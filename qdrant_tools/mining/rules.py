@@ -9,6 +9,7 @@ Does not know: engines, texts.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import models
 
-from qdrant_tools.errors import InputError
+from qdrant_tools.errors import InputError, brief
+from qdrant_tools.fields import json_value, payload_path, steps_of
 from qdrant_tools.search.neighbours import ROUNDING, TIE, levelled
 from qdrant_tools.search.options import PlainFilter
 from qdrant_tools.validation import checked_count, checked_number
@@ -57,8 +59,9 @@ class MiningSettings:
     example of its own."""
     duplicate_similarity: float | None = 0.95
     """A candidate with this cosine to a positive, or more, counts as a copy of it. None: no such rule."""
-    document_key: str | None = None
-    """Metadata field that names the document of a passage: other passages of a positive's document are left out."""
+    document_key: str | tuple[str, ...] | None = None
+    """Metadata field that names the document of a passage: other passages of a positive's document are left out. A
+    tuple of names reaches into nested metadata."""
     filter: PlainFilter | models.Filter | None = None
     """Only candidates that match; as in `search`."""
     sampling: Sampling = "top"
@@ -92,6 +95,11 @@ class MiningSettings:
         if self.several not in ("min", "mean", "each"):
             raise InputError(f"several is {self.several!r}, expected 'min', 'mean' or 'each'")
         checked_number("temperature", self.temperature, above=0)
+        if self.document_key is not None:
+            steps = steps_of(self.document_key, "document_key")
+            payload_path(steps)
+            if not all(isinstance(step, str) for step in steps):
+                raise InputError(f"document_key is {brief(self.document_key)}, expected names only")
 
     def as_row(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""
@@ -99,7 +107,10 @@ class MiningSettings:
         if isinstance(self.filter, models.Filter):
             row["filter"] = self.filter.model_dump(mode="json", exclude_none=True)
         elif isinstance(self.filter, Mapping):
-            row["filter"] = dict(self.filter)
+            row["filter"] = {
+                field if isinstance(field, str) else json.dumps(field): json_value(value, "filter")
+                for field, value in self.filter.items()
+            }
         return row
 
 

@@ -20,6 +20,7 @@ from qdrant_tools.collections.points import fetch
 from qdrant_tools.errors import InputError, SpaceMismatchError, brief
 from qdrant_tools.files import read_rows, write_rows
 from qdrant_tools.records import Encoder
+from qdrant_tools.same import query_key, spelled
 from qdrant_tools.search.dense import search_batch
 
 DEFAULT_K = 10
@@ -84,13 +85,17 @@ class CanaryReport:
 def freeze_canaries(
     collection: Collection, queries: Sequence[str], encoder: Encoder, *, k: int = DEFAULT_K
 ) -> list[Canary]:
-    """Take what the collection finds now, by exact search, as what it has to find from now on.
+    """Take what the collection finds now, by exact search, as what it has to find from now on. Of the spellings of one
+    query (`same.query_key`) the first is asked.
 
     Raises:
         InputError: no query, an empty one, or one that finds nothing.
         SpaceMismatchError: the collection was filled by another encoder.
     """
-    distinct = list(dict.fromkeys(queries))
+    first: dict[str, str] = {}
+    for query in queries:
+        first.setdefault(query_key(query), query)
+    distinct = list(first.values())
     if not distinct:
         raise InputError("no queries to freeze: give at least one")
     # exact: what HNSW loses today must not become what is expected
@@ -130,7 +135,7 @@ def run_canaries(
     queries = [canary.query for canary in canaries]
     rankings = search_batch(collection, queries, encoder, k=k, fields=(), text=False)
     missing = [
-        tuple(passage for passage in canary.expected if passage not in {hit.id for hit in hits})
+        tuple(passage for passage in canary.expected if not spelled([passage], {hit.id for hit in hits}))
         for canary, hits in zip(canaries, rankings)
     ]
     missed = list(dict.fromkeys(passage for passages in missing for passage in passages))

@@ -19,9 +19,10 @@ from qdrant_client import models
 from qdrant_tools.client.gateway import SEARCHES_AT_ONCE, plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import InputError
+from qdrant_tools.fields import Field, steps_of
 from qdrant_tools.records import Encoder, Hit, Vectors
 from qdrant_tools.search.neighbours import levelled
-from qdrant_tools.search.options import SearchKwargs, SearchOptions
+from qdrant_tools.search.options import SearchKwargs, SearchOptions, refuse_paths
 from qdrant_tools.validation import brief, checked_count, checked_text, checked_unit_vectors, checked_vectors
 
 
@@ -71,11 +72,12 @@ def search_groups(
     query: str,
     encoder: Encoder,
     *,
-    by: str,
+    by: Field,
     group_size: int = 3,
     **kwargs: Unpack[SearchKwargs],
 ) -> list[HitGroup]:
-    """Find the k nearest groups of passages, each with its best hits; `by` is the metadata field they share.
+    """Find the k nearest groups of passages, each with its best hits; `by` is the metadata field they share, a name
+    or a tuple of names.
 
     Groups come in the order of their best hits, equal ones by value. Passages without the field are in no group. On a
     server the field needs a payload index of kind keyword or integer.
@@ -85,9 +87,10 @@ def search_groups(
     """
     options = SearchOptions(**kwargs)
     checked_count("group_size", group_size)
-    checked_text("by", by)
+    steps_of(by, "by")
     if options.diversity is not None:
         raise InputError("diversity is for single hits: groups by a field are diverse by that field already")
+    refuse_paths(collection, [by])
     vector = encoded(collection, checked_queries([query]), encoder)[0]
     template = options.request(collection)
     groups_found = collection.gateway.query_groups(

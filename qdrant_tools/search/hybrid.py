@@ -16,6 +16,7 @@ from qdrant_client import models
 
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import InputError, NotSupportedError
+from qdrant_tools.fields import Field
 from qdrant_tools.records import Encoder, Hit, Vectors
 from qdrant_tools.search.bm25 import VECTOR, Bm25
 from qdrant_tools.search.dense import checked_queries, encoded, run_requests
@@ -54,7 +55,7 @@ def search_lexical(
     *,
     k: int = 10,
     filter: PlainFilter | models.Filter | None = None,
-    fields: Sequence[str] | None = None,
+    fields: Sequence[Field] | None = None,
     text: bool = True,
 ) -> list[list[Hit]]:
     """Find the k passages of each query that share the most telling words with it; others are no hits at all.
@@ -70,7 +71,7 @@ def search_lexical(
     options = SearchOptions(k=k, fields=fields, text=text)
     template = models.QueryRequest(
         using=VECTOR,
-        filter=as_filter(filter, layout=collection.layout),
+        filter=as_filter(filter, collection=collection),
         limit=k,
         with_payload=options.payload(collection),
     )
@@ -86,7 +87,7 @@ def search_hybrid(
     k: int = 10,
     fusion: Fusion | None = None,
     filter: PlainFilter | models.Filter | None = None,
-    fields: Sequence[str] | None = None,
+    fields: Sequence[Field] | None = None,
     text: bool = True,
 ) -> list[list[Hit]]:
     """Find the k best passages by the dense and the lexical ranking together. Scores are those of the fusion.
@@ -106,7 +107,7 @@ def search_hybrid(
     if not texts:
         return []
     vectors = encoded(collection, texts, encoder)
-    condition = as_filter(filter, layout=collection.layout)
+    condition = as_filter(filter, collection=collection)
     depth = max(fusion.depth, k)
 
     def request(query: str, row: Vectors) -> models.QueryRequest:

@@ -1,21 +1,36 @@
 """The options of a search as one frozen value, and plain dicts as filters on metadata.
 
 Guarantees: validated when made; every option reaches the engine; every condition of a filter must hold, and a value
-that no condition can express is refused. Does not know: queries, clients.
+that no condition can express is refused. A plain filter finds the same with a payload index and without one, but for
+the engine's own exceptions (docs/collections.md). Does not know: queries, clients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypedDict
 
+import numpy as np
 from qdrant_client import models
 
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import Layout
 from qdrant_tools.errors import InputError
-from qdrant_tools.validation import brief, checked_count, checked_number
+from qdrant_tools.fields import (
+    LARGEST_WHOLE_DOUBLE,
+    Field,
+    moment_in,
+    payload_path,
+    plain_value,
+    shown,
+    steps_in,
+    steps_of,
+)
+from qdrant_tools.validation import brief, checked_count, checked_number, checked_text
 
 MMR_CANDIDATES = 100
 """Nearest passages among which `diversity` chooses, or ten times `k` if that is more."""
@@ -30,7 +45,7 @@ class SearchKwargs(TypedDict, total=False):
     filter: PlainFilter | models.Filter | None
     score_threshold: float | None
     diversity: float | None
-    fields: Sequence[str] | None
+    fields: Sequence[Field] | None
     text: bool
 
 
@@ -45,14 +60,15 @@ class SearchOptions:
     exact: bool = False
     """Compare with every vector instead, as `:memory:` always does."""
     filter: PlainFilter | models.Filter | None = None
-    """`{"field": value or [values]}` on the metadata, or a Qdrant filter on the payload."""
+    """`{"field": value, [values] or {"gte": bound}}` on the metadata, or a Qdrant filter on the payload; see
+    `as_filter`."""
     score_threshold: float | None = None
     """Leave out hits that score less."""
     diversity: float | None = None
     """0 to 1: choose hits that are near the query and far from each other (maximal marginal relevance, Carbonell and
     Goldstein, SIGIR 1998); 0 looks at the query alone. Hits then come in the order in which they were chosen."""
-    fields: Sequence[str] | None = None
-    """Metadata fields of the hits; None is all of them."""
+    fields: Sequence[Field] | None = None
+    """Metadata fields of the hits, a name or a tuple of names each; None is all of them."""
     text: bool = True
     """Whether hits have their text."""
 
@@ -67,12 +83,17 @@ class SearchOptions:
         # a string is a sequence too: its letters would become fields
         if isinstance(self.fields, str):
             raise InputError(f"fields is the string {brief(self.fields)}, expected a list of metadata fields")
+        for field in self.fields or ():
+            if any(isinstance(step, int) for step in steps_of(field, "a field of fields")):
+                raise InputError(
+                    f"fields has {brief(field)}, and engines return no single place of a list: leave the number out"
+                )
 
     def request(self, collection: Collection) -> models.QueryRequest:
         """The engine's request, without its query."""
         return models.QueryRequest(
             using=collection.layout.vector or None,
-            filter=as_filter(self.filter, layout=collection.layout),
+            filter=as_filter(self.filter, collection=collection),
             params=collection.search_params(hnsw_ef=self.hnsw_ef, exact=self.exact),
             score_threshold=self.score_threshold,
             limit=self.k,
@@ -92,54 +113,184 @@ class SearchOptions:
         if self.fields is None and self.text:
             return True
         layout = collection.layout
-        names = [layout.id] if layout.id else []
+        names = [payload_path([layout.id])] if layout.id else []
         if self.text:
-            names.append(layout.text)
+            names.append(payload_path([layout.text]))
         if self.fields is None:
             if not layout.metadata:
                 raise InputError(f"text=False needs fields here: the layout {layout.name!r} has no field for metadata")
-            names.append(layout.metadata)
+            names.append(payload_path([layout.metadata]))
         else:
+            refuse_paths(collection, self.fields)
             names += map(layout.metadata_field, self.fields)
         return names or False
 
 
-PlainFilter = Mapping[str, Any]
-"""Metadata field -> the value it must have, or a list that must contain its value."""
+PlainFilter = Mapping[Any, Any]
+"""Metadata field (`fields.Field`) -> the value it must have, a list that must contain its value, or its bounds."""
+
+BOUNDS = ("gt", "gte", "lt", "lte")
+LEAST_MATCHED, LARGEST_MATCHED = -(2**63), 2**63 - 1
+"""What engines match exactly."""
 
 
-def as_filter(conditions: PlainFilter | models.Filter | None, *, layout: Layout) -> models.Filter | None:
-    """Translate `{"field": value}` and `{"field": [values]}`; a Qdrant filter passes as it is.
+def as_filter(conditions: PlainFilter | models.Filter | None, *, collection: Collection) -> models.Filter | None:
+    """Translate `{"field": value}`, `{"field": [values]}` and `{"field": {"gte": bound}}`; all of them must hold. A
+    Qdrant filter passes as it is.
 
-    Values are strings, whole numbers or booleans. Dots in a field reach into nested metadata.
+    A field is a name, whatever is in it, or a tuple of names for what lies inside a value: ("author", "name"). Numbers
+    are equal if their values are: 2020 finds 2020.0. A boolean is no number. Dates and times find the same moment in
+    any spelling of RFC 3339; one without a zone is UTC.
 
     Raises:
-        InputError: a field that is no name, or a value of another type, with the way to say it as a Qdrant filter.
+        InputError: a field that is no name, or that no passage has while the path that it would be leads somewhere;
+            a value of another type, bounds between which nothing lies; with the way to say it.
     """
     if conditions is None or isinstance(conditions, models.Filter):
         return conditions
     if not isinstance(conditions, Mapping):
         raise InputError(f"filter is a {type(conditions).__name__}, expected a dict or a qdrant_client Filter")
-    unnamed = [name for name in conditions if not isinstance(name, str) or not name]
-    if unnamed:
-        raise InputError(f"filter has the field {brief(unnamed[0])}, expected the name of a metadata field")
-    must: list[models.Condition] = [
-        models.FieldCondition(key=layout.metadata_field(name), match=_match(name, value))
-        for name, value in conditions.items()
-    ]
+    must = [condition(collection.layout, field, value) for field, value in conditions.items()]
+    refuse_paths(collection, conditions)
     return models.Filter(must=must) if must else None
 
 
-def _match(field: str, value: Any) -> models.MatchValue | models.MatchAny:
-    if isinstance(value, str | int):  # bool is an int
-        return models.MatchValue(value=value)
-    if isinstance(value, Sequence) and value:
-        # Qdrant matches any of several strings or of several integers, and nothing else
-        if all(isinstance(item, str) for item in value):
-            return models.MatchAny(any=list(value))
-        if all(isinstance(item, int) and not isinstance(item, bool) for item in value):
-            return models.MatchAny(any=list(value))
-    raise InputError(
-        f"filter on {brief(field)} is {brief(value)}, expected a string, whole number or boolean, or a list of strings "
-        "or of whole numbers; anything else can be given as a qdrant_client Filter"
-    )
+def refuse_paths(collection: Collection, fields: Iterable[Field], *, way_out: str = "write {}") -> None:
+    """Raise `InputError` for a name that no passage has, and that read as a path would lead to something.
+
+    Paths are what names were in earlier releases, and are in Qdrant's own filters.
+    """
+    for field in fields:
+        meant = steps_in(field) if isinstance(field, str) else None
+        if meant is None or len(meant) < 2:
+            continue
+        layout = collection.layout
+        if not _occurs(collection, layout.metadata_field(field)) and _occurs(collection, layout.metadata_field(meant)):
+            raise InputError(
+                f"no passage of {collection.name!r} has a metadata field {brief(field)}, but some have a value inside "
+                f"another one there: a name is only a name, so for that {way_out.format(meant)}"
+            )
+
+
+def _occurs(collection: Collection, path: str) -> bool:
+    absent = models.IsEmptyCondition(is_empty=models.PayloadField(key=path))
+    pages = collection.gateway.pages(batch_size=1, with_payload=False, scroll_filter=models.Filter(must_not=[absent]))
+    return any(True for _ in pages)
+
+
+def condition(layout: Layout, field: Field, value: Any) -> models.Condition:
+    """The condition of a plain filter on one field. Raises `InputError`."""
+    what = f"filter on {shown(steps_of(field, 'filter field'))}"
+    path = layout.metadata_field(field)
+    if isinstance(value, Mapping):
+        return within(path, value, what)
+    if isinstance(value, np.ndarray) and value.ndim:
+        value = list(value)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return any_of(path, list(value), what)
+    return equal(path, value, what)
+
+
+def equal(path: str, value: Any, what: str) -> models.Condition:
+    """That a value, or one in a list, is `value`: the same number in any type, the same moment in any spelling."""
+    plain = _comparable(value, what)
+    if isinstance(plain, bool):
+        return models.FieldCondition(key=path, match=models.MatchValue(value=plain))
+    if isinstance(plain, str):
+        # not MatchValue: an index of numbers or dates takes a text that looks like a UUID for a number
+        return models.FieldCondition(key=path, match=models.MatchAny(any=[plain]))
+    if isinstance(plain, datetime):
+        return models.FieldCondition(key=path, range=models.DatetimeRange(gte=plain, lte=plain))
+    return _same_number(path, plain, what)
+
+
+def _same_number(path: str, number: int | float, what: str) -> models.Condition:
+    if isinstance(number, float) and not (number.is_integer() and LEAST_MATCHED <= number <= LARGEST_MATCHED):
+        # engines read what has many digits, in a payload or a request, with an error of some units in the last place
+        slack, most = 8 * math.ulp(number), sys.float_info.max
+        near = models.Range(gte=max(-most, number - slack), lte=min(most, number + slack))
+        return models.FieldCondition(key=path, range=near)
+    whole = int(number)
+    if abs(whole) <= LARGEST_WHOLE_DOUBLE:
+        # a match finds 2020.0 for 2020 only where the field has an index of integers
+        return models.FieldCondition(key=path, range=models.Range(gte=whole, lte=whole))
+    if not LEAST_MATCHED <= whole <= LARGEST_MATCHED:
+        raise InputError(f"{what} is {whole}, and engines match no integer beyond 64 bits: store it as a string")
+    return models.FieldCondition(key=path, match=models.MatchValue(value=whole))
+
+
+def any_of(path: str, values: Sequence[Any], what: str) -> models.Condition:
+    """That a value, or one in a list, is one of `values`, which are of one kind."""
+    plain = [_comparable(value, what) for value in values]
+    kinds = {_kind(value) for value in plain}
+    if len(kinds) != 1:
+        raise InputError(
+            f"{what} is {brief(values)}, expected values of one kind ({' or '.join(KINDS)}), at least one of them"
+        )
+    if kinds == {"strings"}:
+        return models.FieldCondition(key=path, match=models.MatchAny(any=plain))  # type: ignore[arg-type]
+    return models.Filter(should=[equal(path, value, what) for value in dict.fromkeys(plain)])
+
+
+def within(path: str, bounds: Mapping[Any, Any], what: str) -> models.Condition:
+    """That a number lies between numbers, or a time between times. Raises `InputError`."""
+    unknown = [name for name in bounds if name not in BOUNDS]
+    if unknown or not bounds:
+        raise InputError(
+            f"{what} has {brief(unknown[0]) if unknown else 'no bounds'}, expected {', '.join(BOUNDS)} and a bound for "
+            "each; the value inside another one is reached by a tuple of names as field: ('author', 'name')"
+        )
+    plain: dict[str, Any] = {name: _bound(value, f"{what}: {name}") for name, value in bounds.items()}
+    kinds = sorted({_kind(bound) for bound in plain.values()})
+    if len(kinds) > 1:
+        raise InputError(f"{what} is {brief(dict(bounds))}: {kinds[0]} and {kinds[1]} are not compared")
+    if _is_empty(plain):
+        raise InputError(
+            f"{what} is {brief(dict(bounds))}, and nothing lies there: are the bounds the wrong way round?"
+        )
+    if kinds == ["times"]:
+        return models.FieldCondition(key=path, range=models.DatetimeRange(**plain))
+    return models.FieldCondition(key=path, range=models.Range(**plain))
+
+
+def _is_empty(bounds: Mapping[str, Any]) -> bool:
+    """Whether nothing can lie between bounds, which are of one kind."""
+    lower = [(bounds[name], name == "gt") for name in ("gt", "gte") if name in bounds]
+    upper = [(bounds[name], name == "lt") for name in ("lt", "lte") if name in bounds]
+    return any(low > high or (low == high and (above or below)) for low, above in lower for high, below in upper)
+
+
+KINDS = ("strings", "numbers", "booleans", "times")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "booleans"
+    return "strings" if isinstance(value, str) else "times" if isinstance(value, datetime) else "numbers"
+
+
+def _comparable(value: Any, what: str) -> bool | int | float | str | datetime:
+    try:
+        plain = plain_value(value)
+    except InputError as error:
+        raise InputError(f"{what} is {brief(value)}: {error}") from error
+    if plain is None:
+        raise InputError(
+            f"{what} is None, expected a string, number, boolean, date or time, a list of those, or bounds; a "
+            "qdrant_client Filter with IsEmptyCondition finds where a field is missing"
+        )
+    return checked_text(what, plain) if isinstance(plain, str) else plain
+
+
+def _bound(value: Any, what: str) -> int | float | datetime:
+    plain = _comparable(value, what)
+    if isinstance(plain, str):
+        moment = moment_in(plain)
+        if moment is None:
+            raise InputError(f"{what} is {brief(value)}, expected a number, a date or an RFC 3339 time")
+        return moment
+    if isinstance(plain, bool):
+        raise InputError(f"{what} is {plain}, expected a number, a date or an RFC 3339 time")
+    if isinstance(plain, int) and int(float(plain)) != plain:
+        raise InputError(f"{what} is {plain}, and engines compare doubles: the nearest one is {int(float(plain))}")
+    return plain

@@ -39,7 +39,7 @@ class PassageVectors:
     """Of the encoder that made them, if it is known: another one is refused."""
     texts: Sequence[str] = field(default=(), repr=False)
     """Of the passages, if they are known: they tell whether a query is itself a passage."""
-    _places: Mapping[str, int] = field(init=False, repr=False)
+    places: Mapping[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         matrix = np.asarray(self.vectors)
@@ -55,14 +55,14 @@ class PassageVectors:
             raise InputError(f"{len(self.texts)} texts for {len(self.ids)} passages: expected one for each, or none")
         checked = checked_vectors(matrix, dimension=matrix.shape[1], count=len(self.ids), what="passage vectors")
         object.__setattr__(self, "vectors", checked)
-        object.__setattr__(self, "_places", places)
+        object.__setattr__(self, "places", places)
 
     def __contains__(self, passage_id: str) -> bool:
-        return passage_id in self._places
+        return passage_id in self.places
 
     def texts_of(self, ids: Iterable[str]) -> dict[str, str | None]:
         """The texts of those ids that are passages here; None where they are not known."""
-        places = {name: self._places[name] for name in ids if name in self._places}
+        places = {name: self.places[name] for name in ids if name in self.places}
         return {name: self.texts[place] if self.texts else None for name, place in places.items()}
 
     def search(self, query_ids: Sequence[str], queries: ArrayLike, *, k: int) -> Run:

@@ -13,6 +13,7 @@ from llama_index_embed_plus.evaluate.retrieval.identical import IdenticalIds, is
 from qdrant_tools.errors import InputError, brief
 from qdrant_tools.metrics import mean, measure
 from qdrant_tools.records import Qrels, Query, Run
+from qdrant_tools.same import respelled, spelled, unlike_spelling
 
 PerQuery = Mapping[str, float]
 """query id -> value."""
@@ -30,6 +31,8 @@ class Coverage:
     """Judged, but not among the queries that were asked: left out."""
     unknown_passages: int = 0
     """Judged for a measured query, but not among the passages that are searched: they count as not found."""
+    unknown_example: str = field(default="", compare=False)
+    """One of them, and what stands in its place."""
     without_relevant: int = 0
     """Measured queries whose judgements name no relevant passage: 0 in every metric of quality."""
     without_results: int = 0
@@ -50,7 +53,13 @@ class Coverage:
             "own_passages_ignored": "queries have the id of a passage, which was taken out of their results",
             "identical_ids_kept": "queries find a passage of their own id, which stays (see identical_ids)",
         }
+        if self.unknown_example:
+            lines["unknown_passages"] += f": {self.unknown_example}"
         return [f"{getattr(self, name)} {line}" for name, line in lines.items() if getattr(self, name)]
+
+    def as_row(self) -> dict[str, int]:
+        """The counts, JSON-ready."""
+        return {name: value for name, value in asdict(self).items() if name != "unknown_example"}
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,12 @@ class RetrievalReport:
 
     def as_row(self) -> dict[str, Any]:
         """The report without its values per query, JSON-ready."""
-        return {"name": self.name, "means": self.means(), "counts": asdict(self.coverage)}
+        return {
+            "name": self.name,
+            "means": self.means(),
+            "counts": self.coverage.as_row(),
+            "notes": self.coverage.notes(),
+        }
 
 
 def score_run(
@@ -112,6 +126,7 @@ def score_run(
     k: int | Sequence[int] = 10,
     name: str = "",
     unknown_passages: int = 0,
+    unknown_example: str = "",
     identical_ids: IdenticalIds = "auto",
     ignored: Collection[str] = (),
 ) -> RetrievalReport:
@@ -128,12 +143,16 @@ def score_run(
     """
     cutoffs = tuple(dict.fromkeys([k] if isinstance(k, int) else k))
     texts = texts_by_id(queries or ())
+    qrels = judged_as(qrels, texts if queries is not None else run)
     names = dict.fromkeys([*qrels, *run], "") if queries is None else texts
     used = {query: qrels[query] for query in (qrels if queries is None else texts) if qrels.get(query)}
     if not used:
-        raise InputError(f"none of the {len(names)} queries has a judgement in the {len(qrels)} qrels: check the ids")
+        raise InputError(no_judgements(names, qrels))
     # a query without results stays in the mean, or answering less would raise it
-    kept: Run = {query: run.get(query, {}) for query in used}
+    asked_as = spelled(used, run)
+    kept: Run = {query: run[asked_as[query]] if query in asked_as else {} for query in used}
+    # a run may spell passages in one way for one query, and in another for the next
+    used = {query: respelled({query: used[query]}, spelled(used[query], kept[query]))[query] for query in used}
     found = {query: None for query, scores in kept.items() if query in scores}
     own = own_passages(dict.fromkeys(used, ""), found, qrels, identical_ids)
     kept = without_own(kept, own, k=None)
@@ -146,6 +165,7 @@ def score_run(
             without_judgement=len(names.keys() - used.keys()),
             unknown_queries=len(qrels.keys() - names.keys()),
             unknown_passages=unknown_passages,
+            unknown_example=unknown_example,
             without_relevant=sum(all(grade < 1 for grade in grades.values()) for grades in used.values()),
             without_results=sum(not scores for scores in kept.values()),
             own_passages_ignored=len(own.union(ignored).intersection(used)),
@@ -154,6 +174,19 @@ def score_run(
         {query: texts[query] for query in used if query in texts},
         name,
     )
+
+
+def judged_as(qrels: Qrels, queries: Collection[str]) -> Qrels:
+    """Judgements under the ids that the queries have, if these are composed in another way."""
+    names = spelled((query for query in qrels if query not in queries and not query.isascii()), queries)
+    return {names.get(query, query): grades for query, grades in qrels.items()} if names else qrels
+
+
+def no_judgements(queries: Collection[str], qrels: Qrels) -> str:
+    """The message where no query is judged."""
+    alike = unlike_spelling(qrels, queries)
+    example = "" if alike is None else f": the qrels say {brief(alike[0])}, the queries {brief(alike[1])}"
+    return f"none of the {len(queries)} queries has a judgement in the {len(qrels)} qrels{example or ': check the ids'}"
 
 
 def texts_by_id(queries: Sequence[Query]) -> dict[str, str]:

@@ -15,13 +15,20 @@ from qdrant_client import models
 
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
 from llama_index_embed_plus.evaluate.retrieval.identical import IdenticalIds, own_passages, without_own
-from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, score_run, texts_by_id
+from llama_index_embed_plus.evaluate.retrieval.report import (
+    RetrievalReport,
+    judged_as,
+    no_judgements,
+    score_run,
+    texts_by_id,
+)
 from qdrant_tools.client.gateway import PointId
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.collections.points import fetch
-from qdrant_tools.errors import InputError, SpaceMismatchError, UsageError
+from qdrant_tools.collections.points import fetch, mismatch, stored_ids
+from qdrant_tools.errors import InputError, SpaceMismatchError, UsageError, brief
 from qdrant_tools.metrics import ranked
 from qdrant_tools.records import Encoder, Hit, Qrels, Query, Run
+from qdrant_tools.same import respelled, spelled, unlike_spelling
 from qdrant_tools.search.dense import checked_queries, search_batch
 from qdrant_tools.search.hybrid import Fusion, search_hybrid, search_lexical
 from qdrant_tools.search.neighbours import TIE, nearest_of, recall_at
@@ -99,9 +106,19 @@ def evaluate_retrieval(
     if encoder is None and how.mode != "lexical":
         raise UsageError(f"the mode {how.mode!r} needs an encoder for the queries")
     texts = texts_by_id(queries)
+    qrels = judged_as(qrels, texts)
     judged = [query for query in texts if qrels.get(query)]
     if not judged:
-        raise InputError(f"none of the {len(texts)} queries has a judgement in the {len(qrels)} qrels: check the ids")
+        raise InputError(no_judgements(texts, qrels))
+    about = sorted({passage for query in judged for passage in qrels[query]})
+    names = spelled(about, corpus.places) if isinstance(corpus, PassageVectors) else stored_ids(corpus, about)
+    example = _mismatch(corpus, [passage for passage in about if passage not in names])
+    if not names:
+        raise InputError(
+            f"none of the {len(about)} judged passages is among those that are searched: {example}; write the ids of "
+            "the judgements as the passages have them"
+        )
+    qrels = respelled(qrels, names)
     asked = {query: texts[query] for query in judged}
     checked_queries(list(asked.values()))
     own = own_passages(asked, _passages_called(corpus, judged), qrels, identical_ids)
@@ -112,14 +129,14 @@ def evaluate_retrieval(
         run = _search_vectors(corpus, judged, list(asked.values()), encoder, k=deeper)
     else:
         run = _search_collection(corpus, judged, list(asked.values()), encoder, how, deeper)
-    unknown = _unknown_passages(corpus, sorted({passage for query in judged for passage in qrels[query]}))
     return score_run(
         without_own(run, own, k=depth),
         qrels,
         queries=queries,
         k=k,
         name=name,
-        unknown_passages=unknown,
+        unknown_passages=len(about) - len(names),
+        unknown_example=example,
         identical_ids="keep",
         ignored=own,
     )
@@ -236,8 +253,9 @@ def _passages_called(corpus: Collection | PassageVectors, ids: Sequence[str]) ->
     return {name: passage.text for block in blocks for name, passage in fetch(corpus, block).items()}
 
 
-def _unknown_passages(corpus: Collection | PassageVectors, judged: Sequence[str]) -> int:
-    if isinstance(corpus, PassageVectors):
-        return sum(passage not in corpus for passage in judged)
-    blocks = (judged[start : start + PASSAGES_AT_ONCE] for start in range(0, len(judged), PASSAGES_AT_ONCE))
-    return len(judged) - sum(len(fetch(corpus, block, with_text=False)) for block in blocks)
+def _mismatch(corpus: Collection | PassageVectors, missing: Sequence[str]) -> str:
+    """One id that is not among the passages, and what these have in its place."""
+    if isinstance(corpus, Collection) or not missing:
+        return mismatch(corpus, missing) if isinstance(corpus, Collection) else ""
+    name, other = unlike_spelling(missing, corpus.ids) or (missing[0], f"ids such as {corpus.ids[0]}")
+    return f"{brief(name)} is not among the passages, which have {brief(other)}"

@@ -15,11 +15,13 @@ from pathlib import Path
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
 from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries
 from llama_index_embed_plus.evaluate.retrieval.identical import IdenticalIds, is_relevant, own_passages, without_own
+from llama_index_embed_plus.evaluate.retrieval.report import judged_as
 from llama_index_embed_plus.evaluate.tasks.inputs import embed
 from qdrant_tools.errors import InputError, brief
 from qdrant_tools.files import Row, read_rows
 from qdrant_tools.metrics import mean, ndcg, recall, reciprocal_rank
 from qdrant_tools.records import Encoder
+from qdrant_tools.same import respelled, spelled
 
 DEPTH = 100
 """Passages that are looked at for each query."""
@@ -55,7 +57,9 @@ def read_retrieval(qrels: Path, *, titles: bool = True) -> RetrievalSet:
     # an empty text has no vector to search by
     passages = {name: text for name, text in corpus.items() if text}
     queries = {query.id: query.text for query in read_queries(folder / "queries.jsonl")}
-    grades = read_qrels(qrels)
+    grades = judged_as(read_qrels(qrels), queries)
+    about = {passage for judged in grades.values() for passage in judged}
+    grades = respelled(grades, spelled(about, corpus))
     with_text = {query: judged for query, judged in grades.items() if query in queries}
     answerable = {query: judged for query, judged in with_text.items() if any(grade > 0 for grade in judged.values())}
     if not answerable:

@@ -8,38 +8,72 @@ Does not know: queries, metrics.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection as Container
 from collections.abc import Iterator
 
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.collections.points import draw_ids, draw_rank, fetch, sample_vectors
-from qdrant_tools.errors import InputError
+from qdrant_tools.collections.points import (
+    draw_ids,
+    draw_rank,
+    fetch,
+    mismatch,
+    sample_vectors,
+    stored_ids,
+)
+from qdrant_tools.errors import InputError, brief
 from qdrant_tools.records import Encoder, HeldOut, Passage, Vectors
+from qdrant_tools.same import respelled, spelled, unlike_spelling
 
 _AT_ONCE = 256
+logger = logging.getLogger(__name__)
 
 
 class SearchCorpus:
-    """The passages that are searched. `total` is how many there are in all, `ids` those that are taken."""
+    """The passages that are searched. `total` is how many there are in all, `ids` those that are taken. `qrels` are the
+    judgements of the held-out queries, with the passages under the ids that they have here."""
 
     def __init__(self, held_out: HeldOut, collection: Collection | None, *, most: int, seed: int) -> None:
         self._texts = {passage.id: passage for passage in held_out.passages}
         # passages that the held-out set brings come before a collection
         self._collection = None if self._texts else collection
+        names = self._spelled(held_out)
+        self.qrels = respelled(held_out.qrels, names)
+        relevant = frozenset(names.values())
+        if 2 * len(relevant) < len(held_out.relevant):
+            logger.warning(
+                "%d of the %d passages that answer held-out queries are not among those that are searched%s",
+                len(held_out.relevant) - len(relevant),
+                len(held_out.relevant),
+                self._example(held_out),
+            )
         self._by_space: dict[str, Vectors] = {}
         if self._collection is not None:
-            sample = sample_vectors(self._collection, most, seed=seed, always=held_out.relevant)
+            sample = sample_vectors(self._collection, most, seed=seed, always=relevant)
             self.ids, self.total = sample.ids, sample.total
             self._by_space[self._collection.space] = sample.vectors
         else:
             self.total = len(self._texts)
-            self.ids = draw_ids(list(self._texts), most, seed=seed, always=held_out.relevant)
-        if not held_out.relevant & set(self.ids):
+            self.ids = draw_ids(list(self._texts), most, seed=seed, always=relevant)
+        if not relevant & set(self.ids):
             where = f"collection {collection.name!r}" if collection is not None else f"{self.total} passages"
             raise InputError(
-                f"none of the {len(held_out.relevant)} passages that answer held-out queries is in the {where}: "
-                "give the passages that the judgements are about, by the same ids"
+                f"none of the {len(held_out.relevant)} passages that answer held-out queries is in the {where}"
+                f"{self._example(held_out)}: give the passages that the judgements are about, by the same ids"
             )
+
+    def _spelled(self, held_out: HeldOut) -> dict[str, str]:
+        """The passages that answer held-out queries -> their ids here."""
+        if self._collection is None:
+            return spelled(held_out.relevant, self._texts)
+        return stored_ids(self._collection, sorted(held_out.relevant))
+
+    def _example(self, held_out: HeldOut) -> str:
+        relevant = sorted(held_out.relevant - self._spelled(held_out).keys())
+        if self._collection is not None:
+            return f" ({mismatch(self._collection, relevant)})"
+        alike = unlike_spelling(relevant, self._texts)
+        return "" if alike is None else f" (the judgements say {brief(alike[0])}, the passages {brief(alike[1])})"
 
     def vectors(self, encoder: Encoder) -> Vectors:
         """(len(ids), dimension), computed once per space."""
@@ -57,14 +91,12 @@ class SearchCorpus:
             yield from (stored[passage_id] for passage_id in ids[start : start + _AT_ONCE])
 
 
-def general_passages(
-    corpus: SearchCorpus, held_out: HeldOut, trained: Container[str], *, seed: int
-) -> Iterator[Passage]:
+def general_passages(corpus: SearchCorpus, trained: Container[str], *, seed: int) -> Iterator[Passage]:
     """The passages for known items, in a seeded order.
 
     First come those that are neither trained on nor answer a held-out query, then those trained on, then the rest. In
     a small collection there may be none of the first kind.
     """
-    relevant = held_out.relevant
+    relevant = {passage for grades in corpus.qrels.values() for passage, grade in grades.items() if grade > 0}
     order = sorted(corpus.ids, key=lambda name: (name in relevant, name in trained, draw_rank(name, seed)))
     return corpus.passages(order)

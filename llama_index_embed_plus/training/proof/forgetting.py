@@ -32,6 +32,7 @@ from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
 from qdrant_tools.errors import InputError
 from qdrant_tools.metrics import ndcg
 from qdrant_tools.records import Encoder, HeldOut, Passage, Query, Run
+from qdrant_tools.same import respelled, spelled
 
 Numbers = NDArray[np.float64]
 
@@ -88,7 +89,8 @@ def measure_forgetting(before: Encoder, after: Encoder, general: General, *, k: 
     held_out = general.held_out if isinstance(general, KnownItems) else general
     if not held_out.passages:
         raise InputError("the general retrieval set has no passages: give them, both encoders embed them anew")
-    qrels = {query.id: held_out.qrels[query.id] for query in held_out.answerable}
+    names = spelled(held_out.relevant, {passage.id for passage in held_out.passages})
+    qrels = respelled({query.id: held_out.qrels[query.id] for query in held_out.answerable}, names)
     first, second = (ndcg(qrels, run, k=k) for run in _runs(before, after, held_out, k=k))
     change = mean_change(f"ndcg@{k}", first, second, seed=seed)
     return Forgetting("known items" if is_known_items else "retrieval", len(qrels), change)

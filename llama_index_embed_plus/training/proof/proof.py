@@ -142,7 +142,7 @@ def prove(
         raise UsageError("the held-out set has no passages to search: give them, or a collection")
     corpus = SearchCorpus(held_out, collection, most=settings.max_passages, seed=settings.seed)
     queries = held_out.answerable
-    ids, qrels = [query.id for query in queries], {query.id: held_out.qrels[query.id] for query in queries}
+    ids, qrels = [query.id for query in queries], {query.id: corpus.qrels[query.id] for query in queries}
     systems = tuple(
         QueryPassageVectors(encoder.encode_queries([query.text for query in queries]), corpus.vectors(encoder))
         for encoder in (before, after)
@@ -155,7 +155,7 @@ def prove(
     texts = {query.id: query.text for query in queries} if settings.texts else {}
     moved = query_changes(*values, texts=texts)
     wins, losses = improved(moved), worsened(moved)
-    forgetting = _forgetting(before, after, general or _default(corpus, held_out, trained, settings), trained, settings)
+    forgetting = _forgetting(before, after, general or _default(corpus, trained, settings), trained, settings)
     return Proof(
         before_space=before.space,
         after_space=after.space,
@@ -182,12 +182,10 @@ def _changes(qrels: Qrels, before: Run, after: Run, settings: ProofSettings) -> 
     )
 
 
-def _default(
-    corpus: SearchCorpus, held_out: HeldOut, trained: Container[str], settings: ProofSettings
-) -> KnownItems | None:
+def _default(corpus: SearchCorpus, trained: Container[str], settings: ProofSettings) -> KnownItems | None:
     if not settings.known_items:
         return None
-    return known_items(general_passages(corpus, held_out, trained, seed=settings.seed), most=settings.known_items)
+    return known_items(general_passages(corpus, trained, seed=settings.seed), most=settings.known_items)
 
 
 def _forgetting(

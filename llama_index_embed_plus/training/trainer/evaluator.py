@@ -39,7 +39,7 @@ class SampledEvaluator:
         queries = tuple(answerable[int(i)] for i in drawn)
         sample = HeldOut(queries, {query.id: held_out.qrels[query.id] for query in queries}, held_out.passages)
         corpus = SearchCorpus(sample, collection, most=len(sample.relevant) + _OTHER_PASSAGES, seed=seed)
-        self._spec, self._qrels, self._ids = spec, sample.qrels, corpus.ids
+        self._spec, self._qrels, self._ids = spec, corpus.qrels, corpus.ids
         self._queries = {query.id: query.text for query in queries}
         self._passages = [passage.text for passage in corpus.passages(corpus.ids)]
 

@@ -216,7 +216,7 @@ def test_known_items_take_the_query_out_of_the_passage():
 def test_known_items_are_about_other_passages_first_then_those_trained_on():
     searched = SearchCorpus(HELDOUT, None, most=1000, seed=0)
     trained = {f"p{i}" for i in range(80, 120)}
-    ids = [passage.id for passage in general_passages(searched, HELDOUT, trained, seed=0)]
+    ids = [passage.id for passage in general_passages(searched, trained, seed=0)]
     assert set(ids[:30]) == {f"p{i}" for i in range(120, 150)} and set(ids[30:70]) == trained
     proof = prove(BASE, NoisyEncoder(1.0, asked=0.6), HELDOUT, ProofSettings(known_items=50), trained=trained)
     assert proof.forgetting is not None and (proof.forgetting.items, proof.forgetting.trained) == (50, 20)

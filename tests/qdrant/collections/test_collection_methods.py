@@ -245,7 +245,7 @@ def test_a_collection_has_what_its_metadata_says(docs):
         (lambda docs: docs.mine(None), "labels are None"),
         (lambda docs: docs.mine(["p3"]), "a label is 'p3', expected a Label"),
         (lambda docs: docs.mine([Label("q", "p3", float("nan"))]), "the weight of the label for 'q' is nan"),
-        (lambda docs: docs.search_groups("q", by=float("nan")), "by is nan, expected a string"),
+        (lambda docs: docs.search_groups("q", by=float("nan")), "by is nan, expected the name of a metadata field"),
         (lambda docs: docs.index([{"id": "a", "text": "x", "metadata": {"b": [{1: 2}]}}]), "has the key 1"),
         (lambda docs: Promotion(CollectionManager(docs.client), "docs", None), "encoder is None"),
         (lambda docs: HeldOut(("q",), {"q": {"p": 1}}), "held-out queries hold 'q', expected a Query"),

@@ -277,7 +277,7 @@ def test_other_parts_of_a_positives_document_are_spared(client, encoder):
         for part in range(3)
     ]
     collection = filled(client, encoder, [*passages, Passage("c", "tea without a document")])
-    settings = replace(OPEN, document_key="file.name", negatives=9)
+    settings = replace(OPEN, document_key=("file", "name"), negatives=9)
     result = mine(collection, [Label("tea", "a1")], encoder, settings=settings)
     assert {n.id for n in result.examples[0].negatives} == {"b0", "b1", "b2", "c"}
     assert result.discarded["same_document"] == 2

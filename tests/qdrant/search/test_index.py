@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -155,8 +155,8 @@ def test_an_encoder_of_another_space_is_refused(collection):
         (Passage(7, "text"), "passage id is 7"),
         (Passage("a", "  "), "'a' has the text ' '"),
         (Passage("a", None), "'a' has the text None"),
-        (Passage("a", "text", {"at": datetime(2024, 1, 1, tzinfo=UTC)}), "'a' cannot be stored as JSON"),
-        (Passage("a", "text", {"x": float("nan")}), "'a' cannot be stored as JSON"),
+        (Passage("a", "text", {"at": timedelta(1)}), "'a': metadata field 'at' is .*: JSON has no timedelta"),
+        (Passage("a", "text", {"x": float("nan")}), "'a': metadata field 'x' is nan: JSON has no NaN: use None"),
         (Passage("a", "lone surrogate \ud800"), "'a' cannot be stored as JSON"),
     ],
 )
@@ -233,7 +233,7 @@ def test_what_no_engine_can_store_is_a_bad_passage_and_does_not_end_the_run(coll
     assert (report.added, report.failed) == (1, 6)
     reasons = {failure.passage_id: failure.reason for failure in report.failures}
     assert reasons["deep"].startswith("passage 'deep': metadata is nested more than 63 levels deep at x.x.")
-    assert reasons["huge"] == "passage 'huge': metadata holds a number beyond 1.8e308, which cannot be stored"
+    assert "('x', 0) is 1000" in reasons["huge"] and reasons["huge"].endswith("write it as a string")
     for passage in stream[:-1]:
         with pytest.raises(InputError, match="passage"):
             index_passages(collection, [passage], encoder)
