@@ -270,7 +270,6 @@ class CollectionManager:
             metadata = replace(
                 collection.metadata,
                 hnsw_ef=settings.hnsw_ef,
-                lexical=settings.lexical,
                 quantization=settings.quantization,
             )
             options = update_options(settings, changes, vector=collection.layout.vector)

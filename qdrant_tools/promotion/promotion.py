@@ -212,6 +212,8 @@ class Promotion:
             space=self.encoder.space,
             dimension=self.encoder.dimension,
             adapter=adapter_of(self.encoder),
+            # the same words, whose stems are made here and now
+            lexical=None if source.lexical is None else replace(source.lexical, stemmed_by=None),
         )
         # "building" is in the metadata from the first moment: a half-filled collection is never taken for a whole one
         state = {PROMOTION_KEY: asdict(snapshot.state_at("building"))}

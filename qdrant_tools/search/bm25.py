@@ -26,7 +26,7 @@ from typing import Any
 from qdrant_client import models
 
 from qdrant_tools.errors import CollectionError, InputError, NotSupportedError, brief
-from qdrant_tools.search.words import letters, split
+from qdrant_tools.search.words import Words, letters, split
 from qdrant_tools.validation import checked_number, checked_text
 
 VECTOR = "bm25"
@@ -80,16 +80,17 @@ class Bm25:
                 object.__setattr__(self, "stemmed_by", installed)
 
     def passage(self, text: str) -> models.SparseVector:
-        words, parts = self._words(text)
-        counts = Counter(words)
-        # parts of words make a text no longer
-        norm = self.k1 * (1 - self.b + self.b * counts.total() / self.average_length)
-        counts.update(parts)
+        words = self._words(text)
+        norm = self.k1 * (1 - self.b + self.b * words.length / self.average_length)
+        counts = Counter(map(self._stem, words.asked + words.parts))
         return _sparse({word: count * (self.k1 + 1) / (count + norm) for word, count in counts.items()})
 
     def query(self, text: str) -> models.SparseVector:
-        words, _ = self._words(text, without=self._unasked(text))
-        return _sparse({word: float(count) for word, count in Counter(words).items()})
+        words = self._words(text).asked
+        if self.stop_words is not None:
+            unasked = _stop_words_in(text, self.stop_words)
+            words = [word for word in words if word not in unasked] or words
+        return _sparse({word: float(count) for word, count in Counter(map(self._stem, words)).items()})
 
     def as_row(self) -> dict[str, Any]:
         """As JSON. What earlier versions can search stays readable for them, and nothing else does."""
@@ -131,31 +132,14 @@ class Bm25:
             )
         return None
 
-    def _words(self, text: str, *, without: frozenset[str] = frozenset()) -> tuple[list[str], list[str]]:
+    def _words(self, text: str) -> Words:
         if self.tokenizer == EARLIER:
-            return letters(text), []
-        words, parts = split(text)
-        if without:
-            words = [word for word in words if word not in without] or words
-        if self.stemming is not None:
-            stem = _stemmer(self.stemming)
-            words, parts = [stem(word) for word in words], [stem(part) for part in parts]
-        return words, parts
+            found = letters(text)
+            return Words(found, length=len(found))
+        return split(text)
 
-    def _unasked(self, text: str) -> frozenset[str]:
-        """The stop words of a query, as `split` spells them."""
-        if self.stop_words is None:
-            return frozenset()
-        is_stop_word = _stop_words(self.stop_words)
-        lower = text.casefold()
-        # the lists are in the spelling of the language, with the marks that `split` leaves out
-        spelled = [*lower.split(), *letters(lower), *split(text)[0]]
-        return frozenset(word for each in spelled if is_stop_word(each) for word in split(each)[0])
-
-
-def words(text: str) -> list[str]:
-    """The words of a text, as BM25 counts them: those by which it asks."""
-    return split(text)[0]
+    def _stem(self, word: str) -> str:
+        return word if self.stemming is None else _stemmer(self.stemming)(word)
 
 
 def average_length(texts: Iterable[str]) -> float:
@@ -164,7 +148,7 @@ def average_length(texts: Iterable[str]) -> float:
     Raises:
         InputError: there are no words.
     """
-    lengths = [len(words(text)) for text in texts]
+    lengths = [split(text).length for text in texts]
     if not sum(lengths):
         raise InputError(f"{len(lengths)} texts without a word, expected some to measure")
     return sum(lengths) / len(lengths)
@@ -222,6 +206,14 @@ def _stemmer(language: str) -> Callable[[str], str]:
             return str(stem_word(word))
 
     return lambda word: stem(word) if len(word) <= _LONGEST_CACHED else word
+
+
+def _stop_words_in(text: str, language: str) -> set[str]:
+    """The stop words of a text, as `split` spells them."""
+    is_stop_word, lower = _stop_words(language), text.casefold()
+    # the lists are in the spelling of the language, with the marks that `split` leaves out
+    spelled = {*lower.split(), *letters(lower), *split(text).asked}
+    return {word for each in spelled if is_stop_word(each) for word in split(each).asked}
 
 
 @cache
