@@ -58,7 +58,11 @@ READERS = {
     "a question answer data set": (read_qa_dataset, "a.json", QA),
     "training rows": (read_training_data, "a.jsonl", EXAMPLE),
     "training rows of CSV": (read_training_data, "a.csv", "query,positive\nGrüner Tee?,Tee\n"),
-    "a recipe": (lambda path: read_recipe(path).base, "a.toml", 'base = "ü"\n\n[[stage]]\ndata = "a.toml"\n'),
+    "a recipe": (
+        lambda path: read_recipe(path).base,
+        "a.toml",
+        'base = "ü"\n\n[[stage]]\nname = "s"\ndata = "a.toml"\n',
+    ),
     "a file of a model": (lambda path: read_model_file(path.parent, path.name), "config.json", '{"a": "ü"}'),
     "examples": (lambda path: list(read_examples(path)), "a.jsonl", EXAMPLE),
     "an audit sheet": (read_sheet, "a.csv", TABLE),
