@@ -102,6 +102,19 @@ def shown(steps: Iterable[str | int | None]) -> str:
     return brief(way[0]) if len(way) == 1 else brief(way)
 
 
+def values_at(metadata: Mapping[str, Any], field: Field) -> list[Any]:
+    """What a filter on a field compares: the values that it leads to, those of a list one by one."""
+    values: list[Any] = [metadata]
+    for step in (field,) if isinstance(field, str) else field:
+        if step is None:
+            values = [part for value in values if isinstance(value, list) for part in value]
+        elif isinstance(step, int):
+            values = [value[step] for value in values if isinstance(value, list) and step < len(value)]
+        else:
+            values = [value[step] for value in values if isinstance(value, Mapping) and step in value]
+    return [part for value in values for part in (value if isinstance(value, list) else [value])]
+
+
 def json_metadata(metadata: Mapping[str, Any], what: str) -> dict[str, Any]:
     """Metadata with the values that JSON has for it. Raises `InputError` with the field and its value.
 

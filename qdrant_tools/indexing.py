@@ -31,8 +31,9 @@ from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import OURS
 from qdrant_tools.collections.points import point_id
 from qdrant_tools.collections.retirement import refuse_retired
+from qdrant_tools.collections.settings import PayloadKind, payload_indexes, seen_otherwise
 from qdrant_tools.errors import CollectionError, InputError, first_line
-from qdrant_tools.fields import json_metadata
+from qdrant_tools.fields import Field, json_metadata, values_at
 from qdrant_tools.records import Encoder, Passage, Progress, Vectors
 from qdrant_tools.search.bm25 import VECTOR
 from qdrant_tools.validation import (
@@ -56,6 +57,7 @@ PAGE = 1000
 """Points per page, where `delete_missing` looks for points that are no longer in the stream."""
 _FIELDS = "'id', 'text' and, for everything else, 'metadata'"
 
+Indexes = Mapping[Field, PayloadKind]
 OnBad = Literal["raise", "count"]
 
 
@@ -122,8 +124,9 @@ def index_passages(
         SpaceMismatchError: the collection was filled by another encoder.
         CollectionError: the collection was adopted; it has the layout of another program. Or another collection
             takes its place just now: open the alias again and index again.
-        InputError: an empty id or text, metadata that JSON cannot hold or no engine can be asked for, one id with two
-            contents in a batch, a dict with a field missing or unknown; or nothing to index and `delete_missing`.
+        InputError: an empty id or text, metadata that JSON cannot hold, that no engine can be asked for or that a
+            payload index would hide, one id with two contents in a batch, a dict with a field missing or unknown; or
+            nothing to index and `delete_missing`.
         VectorError: the encoder returned something else than one unit vector per text.
         UnreachableError: the server stayed silent for as long as `gateway.DEFAULT_RETRY` says.
     """
@@ -136,7 +139,8 @@ def index_passages(
     writer = _Writer(collection, encoder)
     report = IndexReport()
     with seen_points() if delete_missing else nullcontext() as seen:
-        for batch in _batches(passages, batch_size):
+        indexes = payload_indexes(collection.gateway.info(), collection.layout)
+        for batch in _batches(passages, batch_size, indexes):
             report += _index_batch(writer, batch, on_bad, seen)
             if progress is not None:
                 progress(len(batch))
@@ -208,11 +212,23 @@ def _checked_target(collection: Collection, encoder: Encoder) -> None:
         )
 
 
-def _batches(passages: Iterable[Passage | Mapping[str, Any] | str], size: int) -> Iterator[list[_Prepared | Failure]]:
+def _refuse_hidden(passage: Passage, indexes: Indexes) -> None:
+    """Raise `InputError` for a value that an index of the collection would keep filters from finding."""
+    for name, kind in indexes.items():
+        for value in values_at(passage.metadata, name):
+            why = seen_otherwise(kind, value)
+            if why is not None:
+                field = brief(name)
+                raise InputError(f"passage {brief(passage.id)}: metadata field {field} is {brief(value)}, and {why}")
+
+
+def _batches(
+    passages: Iterable[Passage | Mapping[str, Any] | str], size: int, indexes: Indexes
+) -> Iterator[list[_Prepared | Failure]]:
     batch: list[_Prepared | Failure] = []
     batch_bytes = 0
     for passage in passages:
-        prepared = _prepared(passage)
+        prepared = _prepared(passage, indexes)
         batch.append(prepared)
         batch_bytes += prepared.size if isinstance(prepared, _Prepared) else len(prepared.passage_id)
         if len(batch) == size or batch_bytes >= BATCH_BYTES:
@@ -222,7 +238,7 @@ def _batches(passages: Iterable[Passage | Mapping[str, Any] | str], size: int) -
         yield batch
 
 
-def _prepared(item: Passage | Mapping[str, Any] | str) -> _Prepared | Failure:
+def _prepared(item: Passage | Mapping[str, Any] | str, indexes: Indexes) -> _Prepared | Failure:
     try:
         passage = passage_of(item)
     except InputError as error:
@@ -239,6 +255,7 @@ def _prepared(item: Passage | Mapping[str, Any] | str) -> _Prepared | Failure:
         return Failure(passage.id, f"passage {brief(passage.id)} has the text {text}, expected a non-empty string")
     try:
         passage = _with_json_metadata(passage)
+        _refuse_hidden(passage, indexes)
         content = _content(passage)
         return _Prepared(passage, hashlib.sha256(content).hexdigest(), len(content))
     except InputError as error:

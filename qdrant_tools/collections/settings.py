@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
+from uuid import UUID
 
 from qdrant_client import models
 
 from qdrant_tools.collections.metadata import CollectionMetadata, Layout, metadata_of
 from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.errors import InputError, brief
-from qdrant_tools.fields import Field, payload_path, steps_of
+from qdrant_tools.fields import Field, moment_in, payload_path, steps_of
 from qdrant_tools.search.bm25 import VECTOR, Bm25
 
 QDRANT_INDEXING_THRESHOLD = 20_000  # kB; what a server that reports none works with
@@ -212,7 +213,7 @@ def settings_of(info: models.CollectionInfo) -> CollectionSettings | None:
         hnsw_ef=(metadata and metadata.hnsw_ef) or CollectionSettings.hnsw_ef,
         lexical=metadata.lexical if metadata else None,
         quantization=_quantization(info, params, metadata),
-        payload_indexes=_payload_indexes(info, metadata.layout if metadata else None),
+        payload_indexes=payload_indexes(info, metadata.layout if metadata else None),
         payload_m=hnsw.payload_m,
         on_disk=bool(params.on_disk),
         datatype=params.datatype.value if params.datatype in _DATATYPES else "float32",  # type: ignore[arg-type]
@@ -245,7 +246,34 @@ def _strict_mode(info: models.CollectionInfo) -> models.StrictModeConfig | None:
     return models.StrictModeConfig(**strict.model_dump(exclude_none=True))
 
 
-def _payload_indexes(info: models.CollectionInfo, layout: Layout | None) -> dict[Field, PayloadKind]:
+def seen_otherwise(kind: PayloadKind, value: Any) -> str | None:
+    """Why a filter finds a value of metadata without an index of this kind and not with it, or the other way round;
+    with the way out. None: the index changes nothing."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind == "integer" and isinstance(value, float) and not value.is_integer():
+        return "an index of integers hides a fraction: make it 'float'"
+    if kind == "integer" and is_number and not -(2**63) <= value < 2**63:
+        return "an index of integers hides one beyond 64 bits: store it as a string"
+    if kind in ("integer", "float") and isinstance(value, str) and moment_in(value):
+        return f"an index of kind {kind!r} hides dates: make it 'datetime'"
+    if kind == "datetime" and is_number:
+        return "an index of dates hides numbers: make it 'integer' or 'float'"
+    if kind == "uuid" and isinstance(value, str) and _other_spelling(value):
+        return f"an index of UUIDs takes it for {_other_spelling(value)!r}: store that, or make it 'keyword'"
+    return None
+
+
+def _other_spelling(text: str) -> str | None:
+    """The usual spelling of a UUID in another one; None for any other text."""
+    try:
+        usual = str(UUID(text))
+    except ValueError:
+        return None
+    return None if usual == text else usual
+
+
+def payload_indexes(info: models.CollectionInfo, layout: Layout | None) -> dict[Field, PayloadKind]:
+    """The indexes on metadata that an engine reports."""
     layout = layout or Layout(metadata="")
     indexes: dict[Field, PayloadKind] = {}
     for path, index in (info.payload_schema or {}).items():

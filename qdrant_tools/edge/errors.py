@@ -106,10 +106,13 @@ def translate(error: BaseException, collection: str) -> PlusError:
         return InputError(f"collection '{collection}' has no vector named {match[1]!r}: Not existing vector name")
     if match := re.search(r"No point with id (\S+)", text):
         return InputError(f"collection '{collection}' has no point with id {match[1]}: upsert it first")
-    if match := re.search(r"(No range index|No appropriate index|requires a text index).*?[` ]([\w.\[\]]+)[`,]", text):
+    if match := re.search(
+        r"(No range index|No appropriate index|requires a text index).*?(?:`([^`]+)`| ([\w.\[\]]+),)", text
+    ):
+        field = match[2] or match[3]
         return InputError(
-            f"collection '{collection}' has no index on '{match[2]}' that can do this ({match[1]}): "
-            f"call create_payload_index(collection_name, '{match[2]}', ...) first"
+            f"collection '{collection}' has no index on '{field}' that can do this ({match[1]}): "
+            f"call create_payload_index(collection_name, '{field}', ...) first"
         )
     if "not initialized" in text:
         return LocationError(f"collection '{collection}' was closed while it was in use: connect again")
@@ -134,6 +137,9 @@ def translate(error: BaseException, collection: str) -> PlusError:
 def _not_unicode(error: UnicodeEncodeError) -> str:
     return f"{brief(error.object)} holds a lone surrogate, expected Unicode text: replace it before you store it"
 
+
+NO_INDEX = ("No range index", "No appropriate index", "requires a text index")
+"""What the engine says where a request needs a payload index."""
 
 # -- arguments
 
