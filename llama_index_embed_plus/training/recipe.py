@@ -26,6 +26,11 @@
     loss = "cosent"
 
     [[stage]]
+    name = "judged"
+    data = "judged.csv"
+    relevant_from = 2                    # of grades; also split = "train", ignore = ["source"]
+
+    [[stage]]
     name = "hard"
     data = "pairs.jsonl"
     rounds = 2                           # mine with the current model, train on what was mined; as often as this

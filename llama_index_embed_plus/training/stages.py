@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
@@ -86,7 +86,7 @@ def run_recipe(
 
 def recipe_steps(recipe: Recipe) -> int:
     """Return about how many optimiser steps all stages take together."""
-    return sum(stage.rounds * planned_steps(_data(stage), stage.settings) for stage in recipe.stages)
+    return sum(stage.rounds * planned_steps(_data(stage, recipe.passages), stage.settings) for stage in recipe.stages)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class _RecipeRun:
         """The trainings in order, each keyed by the base, the data and settings up to it."""
         key = open_encoder(self.base, backend="torch").space
         for plan in self.recipe.stages:
-            data = _data(plan)
+            data = _data(plan, {passage.id: passage.text for passage in self.passages} or None)
             if plan.mining is not None:
                 data = replace(data, rows=tuple(self.with_ids(example) for example in data.examples))
             rows = (asdict(row) if is_dataclass(row) else row for row in data.rows)
@@ -315,7 +315,7 @@ def _weighted(mined: Iterable[Example], data: TrainingData) -> Iterator[Example]
         raise TrainingError(f"nothing was mined for {len(weights)} queries: none of their positives is in the passages")
 
 
-def _data(plan: StagePlan) -> TrainingData:
+def _data(plan: StagePlan, passages: Path | Mapping[str, str] | None) -> TrainingData:
     """The rows of a stage, with the queries that its augmentation adds. Raises UsageError if they have no queries."""
     data = read_training_data(
         plan.data,
@@ -324,6 +324,7 @@ def _data(plan: StagePlan) -> TrainingData:
         relevant_from=plan.relevant_from,
         split=plan.split,
         ignore=plan.ignore,
+        passages=passages,
     )
     if plan.augmentation is None:
         return data

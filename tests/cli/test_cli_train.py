@@ -124,6 +124,45 @@ def test_a_share_of_the_examples_can_be_held_out(run, place):
     assert report.proof.queries + report.data["examples"] == 35 and report.proof.queries >= 5
 
 
+def judged(place, *grades):
+    """A file of judged pairs: of each query one right passage and one wrong, graded like this."""
+    rows = [
+        {"query": QUESTIONS[i], "pid": f"p{p}", "passage": PASSAGES[p].text, "label": grade, "source": "people"}
+        for i in range(1, len(TRAIN))
+        for p, grade in zip((i, 0), grades)
+    ]
+    (place / "judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_row_that_says_wrong_is_no_positive(run, place):
+    judged(place, 1, 0)
+    code, _, stderr = run("--out", "adapted", "--epochs", 2, *IN_DOCS, examples="judged.jsonl")
+    report = read_report(place / "adapted")
+    assert code == 0 and (report.data["positives"], report.data["negatives"], report.data["rows"]) == (35, 35, 35)
+    assert "judged.jsonl: judged pairs by `label` of judged.jsonl, 35 rows to train on, 0 left out" in stderr
+    held = run("--out", "held", "--epochs", 2, "--heldout-share", 0.3, "--shared-passages", *IN_DOCS,
+               examples="judged.jsonl")  # fmt: skip
+    proof = read_report(place / "held").proof
+    assert held[0] == 0 and proof.queries >= 5 and read_report(place / "held").data["positives"] == 35 - proof.queries
+
+
+def test_grades_need_a_threshold_before_the_model_is_opened(run, place):
+    judged(place, 3, 1)
+    code, line = error_of(run("--out", "adapted", *IN_DOCS, examples="judged.jsonl"))
+    assert code == 2 and "`label` of judged.jsonl goes from 1 to 3" in line and "(--relevant-from)" in line
+    told = ("--relevant-from", 2, "--ignore", "source")
+    assert run("--out", "adapted", "--epochs", 2, *told, *IN_DOCS, examples="judged.jsonl")[0] == 0
+    assert read_report(place / "adapted").data["positives"] == 35
+
+
+def test_a_field_that_judges_can_only_be_left_unread_on_purpose(run, place):
+    (place / "pairs.jsonl").write_text(json.dumps({"query": "q", "positive": "p", "instruction": "find"}) + "\n")
+    code, line = error_of(run("--out", "adapted", *IN_DOCS, examples="pairs.jsonl"))
+    assert code == 1 and "pairs.jsonl:1: the field 'instruction' says what the row means" in line
+    code, line = error_of(run("--out", "adapted", "--examples-kind", "couples", *IN_DOCS, examples="pairs.jsonl"))
+    assert code == 2 and "kind is 'couples', expected one of examples, pairs" in line
+
+
 def test_progress_tells_loss_metric_and_time_left_in_a_log_file(run):
     _, _, stderr = run("--out", "adapted", "--epochs", 3, *IN_DOCS)
     lines = [line for line in stderr.splitlines() if line.startswith("train adapter")]

@@ -569,7 +569,7 @@ def _of_anli(fields: Fields, asked: Asked) -> Iterator[Fields]:
 
 def _is_titled(fields: Fields) -> bool:
     others = ("passage", "answer", *_POSITIVES, *_POSITIVE_IDS)
-    return _all_of(QUERY, ("title",), _DOCUMENTS)(fields) and not _given(fields, others)
+    return "title" in fields and _all_of(QUERY, _DOCUMENTS)(fields) and not _given(fields, others)
 
 
 def _of_titled(fields: Fields, asked: Asked) -> Iterator[Fields]:

@@ -250,6 +250,9 @@ def test_held_out_queries_in_a_stages_data_are_refused_before_anything_is_traine
         ('loss = "cosent"', 'loss = "cosine"', "stage 1: loss is 'cosine', expected one of"),
         ('data = "sts.csv"', 'data = "gone.csv"', "stage 1: data names .*gone.csv, which does not exist"),
         ("score_range = [0, 5]", "score_range = 5", "stage 1: score_range is 5, expected two numbers"),
+        ("epochs = 2", 'relevant_from = "2"', "stage 2: relevant_from is '2', expected a number"),
+        ("epochs = 2", "split = 1", "stage 2: split is 1, expected a text"),
+        ("epochs = 2", 'ignore = "label"', "stage 2: ignore is 'label', expected a list of names of fields"),
         ("rounds = 2", "rounds = 0", "stage 3: rounds is 0"),
         ("epochs = 2", "rounds = 2", "stage 2: rounds is 2, expected at least 1, and more only with mine"),
         ('name = "pairs"', 'name = "similarity"', "each with a name of its own"),
@@ -272,6 +275,23 @@ def test_whatever_is_wrong_in_a_recipe_is_an_error_with_the_file_and_the_place(f
     with pytest.raises(UsageError, match=message) as error:
         read_recipe(folder / "wrong.toml")
     assert "wrong.toml" in str(error.value)
+
+
+def test_a_stage_says_how_its_file_is_to_be_understood(folder):
+    judged = [("a cat", "the cat", 2), ("a cat", "the dog", 1), ("a dog", "the dog", 2), ("a dog", "the cat", 0)]
+    rows(
+        folder / "judged.jsonl",
+        *({"query": q, "passage": p, "grade": g, "set_by": "x", "split": "a"} for q, p, g in judged),
+        {"query": "a bird", "passage": "the bird", "grade": 2, "set_by": "x", "split": "b"},
+    )
+    told = 'data = "judged.jsonl"\nrelevant_from = 2\nsplit = "a"\nignore = ["set_by"]'
+    text = (folder / "recipe.toml").read_text().replace('data = "pairs.jsonl"', told, 1)
+    (folder / "judged.toml").write_text(text)
+    plan = read_recipe(folder / "judged.toml").stages[1]
+    assert (plan.relevant_from, plan.split, plan.ignore) == (2.0, "a", ("set_by",))
+    data = stages._data(plan, None)
+    assert [[p.text for p in e.positives] for e in data.examples] == [["the cat"], ["the dog"]]
+    assert [[n.text for n in e.negatives] for e in data.examples] == [["the dog"], ["the cat"]]
 
 
 def test_a_recipe_is_read_into_settings(folder):
