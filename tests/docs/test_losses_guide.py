@@ -33,7 +33,7 @@ def test_the_blocks_run_one_after_the_other_and_say_what_the_guide_says(tmp_path
     assert lines[2:4] == [
         "negatives_0 ['anchor', 'positive'] 1", "negatives_1 ['anchor', 'positive', 'negative_1'] 1",
     ]  # fmt: skip
-    assert lines[4] == "the loss 'cosent' wants scored pairs, the data is nli"
+    assert lines[4] == "the loss 'cosent' wants scored pairs or judged pairs, the data is nli"
     assert lines[5] == "['anchor', 'positive', 'negative_1', 'label'] [0.4, 1.0, 1.6]"
     assert lines[6:] == ["True", "6 ['damaged', 'text']", "question 0 0.2", "question 0.2"]
 
