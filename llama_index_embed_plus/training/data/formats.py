@@ -749,10 +749,26 @@ def format_of(fields: Fields) -> Format | None:
     Raises:
         InputError: a format of which nobody can say what answers what; with what to make of it.
     """
-    for form in FORMATS:
-        if form.matches(fields):
-            return form
-    for name, matches, way_out in _UNREADABLE:
+    shape = _shape(fields)
+    if shape is not None and shape in _seen:
+        return _seen[shape]
+    form = next((form for form in FORMATS if form.matches(fields)), None)
+    for name, matches, way_out in _UNREADABLE if form is None else ():
         if matches(fields):
             raise InputError(f"is a row of {name}: {way_out}")
-    return None
+    if shape is not None and len(_seen) < 256:
+        _seen[shape] = form
+    return form
+
+
+_seen: dict[tuple[tuple[str, bool], ...], Format | None] = {}
+
+
+def _shape(fields: Fields) -> tuple[tuple[str, bool], ...] | None:
+    """The names of a flat row, and which of them say nothing: its format depends on no more. None for other rows."""
+    shape = []
+    for name, value in fields.items():
+        if isinstance(value, (list, tuple, Mapping)) or (isinstance(value, str) and value.lstrip()[:1] == "["):
+            return None
+        shape.append((name, value is None or value == ""))
+    return tuple(shape)

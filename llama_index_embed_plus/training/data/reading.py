@@ -262,7 +262,8 @@ class _Reader:
         if not self._is_of_split(fields):
             self.passed_over += 1
             return []
-        form = format_of(fields)
+        # a row that is of the first row's format is of no other
+        form = self.format if self.format is not None and self.format.matches(fields) else format_of(fields)
         if form is None and (respelled := _respelled(fields)) != fields:
             form = format_of(respelled)
             fields = respelled if form is not None else fields
