@@ -20,6 +20,7 @@ from llama_index.core.vector_stores.types import (
     FilterOperator,
     MetadataFilter,
     MetadataFilters,
+    VectorStoreQuery,
     VectorStoreQueryResult,
 )
 from pydantic import PrivateAttr
@@ -29,6 +30,7 @@ from llama_index_embed_plus.errors import MissingExtraError
 from qdrant_tools.client.gateway import plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import LLAMA_INDEX, Layout
+from qdrant_tools.collections.points import fetch
 from qdrant_tools.errors import NotSupportedError
 from qdrant_tools.search.options import any_of, equal, refuse_paths, within
 from qdrant_tools.validation import brief, checked_text
@@ -99,6 +101,20 @@ class PassageVectorStore(_CollectionStore):
         passage = layout.passage(point.payload, point_id=plain_id(point.id))
         vector = None if point.vector is None else layout.dense(point.vector)
         return TextNode(id_=passage.id, text=passage.text, metadata=dict(passage.metadata), embedding=vector)
+
+    def _build_query_filter(self, query: VectorStoreQuery) -> models.Filter | None:
+        if query.doc_ids:
+            raise NotSupportedError(
+                f"doc_ids: collection {self._collection.name!r} holds passages, which have no document's id of "
+                "LlamaIndex's: filter on the metadata field that names their document"
+            )
+        must: list[models.Condition] = []
+        if query.node_ids:
+            stored = fetch(self._collection, query.node_ids, with_text=False).values()
+            must.append(models.HasIdCondition(has_id=[passage.point_id for passage in stored]))
+        if query.filters and query.filters.filters:
+            must.append(self._build_subfilter(query.filters))
+        return models.Filter(must=must) if must else None
 
     def add(self, nodes: Sequence[BaseNode], *args: Any, **kwargs: Any) -> list[str]:
         raise self._read_only("add")

@@ -18,6 +18,7 @@ from qdrant_tools.client.gateway import plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import OURS
 from qdrant_tools.errors import brief
+from qdrant_tools.fields import payload_path
 from qdrant_tools.records import Passage, Vectors
 from qdrant_tools.same import ambiguous, id_spellings, unlike_spelling
 from qdrant_tools.validation import checked_texts
@@ -199,7 +200,7 @@ def _fetch_by_field(
         # others keep numbers where ours are strings, and an engine takes 7 and "7" for two values
         numbers = [number for number in map(_as_point_id, block) if isinstance(number, int) and number < 1 << 63]
         conditions: list[models.Condition] = [
-            models.FieldCondition(key=collection.layout.id, match=models.MatchAny(any=values))
+            models.FieldCondition(key=payload_path([collection.layout.id]), match=models.MatchAny(any=values))
             for values in (block, numbers)
             if values
         ]
@@ -230,7 +231,7 @@ def _as_point_id(passage_id: str) -> str | int | None:
 
 def _id_alone(collection: Collection) -> bool | list[str]:
     """What to ask of a payload for the passage id and nothing else."""
-    return [collection.layout.id] if collection.layout.id else False
+    return [payload_path([collection.layout.id])] if collection.layout.id else False
 
 
 def _stored(collection: Collection, record: models.Record) -> StoredPassage:
