@@ -20,6 +20,9 @@ def test_the_guide_runs_as_it_stands(tmp_path):
     printed = done.stdout.splitlines()
     assert printed[0].startswith("IndexReport(added=300, updated=0")
     assert printed[1] == "p42 {'chapter': 4}" and printed[2].startswith("[7, ")
+    found = [line.rpartition(" [")[2] for line in printed[3:9]]
+    assert found == ["'a']", "'a']", "'a', 'b']", "'b']", "'a']", "'a', 'b']"]
+    del printed[3:9]
     assert printed[4:8] == ["re-embed", "True", "p42", "docs-1"]
     assert printed[8] == "['docs-1']"
     assert printed[9:11] == ["in-place True False", "v-" + printed[10].removeprefix("v-")]
