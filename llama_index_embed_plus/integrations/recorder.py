@@ -7,8 +7,8 @@ Two lines in an existing application::
     recorder = RetrievalRecorder("retrievals.sqlite").start()
 
 From then on every search that a retriever answers is recorded, synchronous or not, alone or inside a query engine:
-query, hits with ids, ranks and scores, collection, space and time. A search that a retriever makes for another
-retriever is not recorded, because nobody saw its hits.
+query, hits with ids, ranks and scores, collection, space, time and, if you say which, session. A search that a
+retriever makes for another retriever is not recorded, because nobody saw its hits.
 
 Guarantees: a request only pays for copying ids and scores; whatever goes wrong with the log (a full disk, a locked
 file, an overflowing queue) is counted and warned of, never raised in a request, and the warning quotes no query; an
@@ -56,19 +56,27 @@ class RetrievalRecorder:
 
     `log` is a file or an open `RetrievalLog`, which may have a redaction rule. Collection and space are read from a
     retriever over Qdrant with a `PlusEmbedding`; for other retrievers, `collection` and `space` are recorded. At most
-    `capacity` entries wait to be written. `failed` counts the lost ones.
+    `capacity` entries wait to be written. `failed` counts the lost ones. `session` is asked in each request for the
+    session that its searches belong to, for example the value of a context variable.
 
     Raises `LogError` if the log cannot be opened: a wrong path is worth knowing before the first request.
     """
 
     def __init__(
-        self, log: str | Path | RetrievalLog, *, collection: str = "", space: str = "", capacity: int = 10_000
+        self,
+        log: str | Path | RetrievalLog,
+        *,
+        collection: str = "",
+        space: str = "",
+        capacity: int = 10_000,
+        session: Callable[[], str | None] | None = None,
     ) -> None:
         if capacity < 1:
             raise UsageError(f"capacity is {capacity}, expected at least 1")
         self._owns_log = not isinstance(log, RetrievalLog)
         self.log = log if isinstance(log, RetrievalLog) else RetrievalLog(log)
         self.collection, self.space = collection, space
+        self._session = session
         self.recorded = 0
         self.failed = 0
         self._counting = threading.Lock()
@@ -143,6 +151,7 @@ class RetrievalRecorder:
         scores = [(hit_id(hit.node), hit.score) for hit in hits]
         collection = _attribute(retriever, "_vector_store", "collection_name") or self.collection
         space = _attribute(retriever, "_embed_model", "space") or self.space
+        session = self._session_of_request()
         for hit in hits:
             recorded = _RecordedHit(hit, self._forget)
             recorded.key, recorded.search_id = id(hit), search_id
@@ -151,9 +160,18 @@ class RetrievalRecorder:
 
         def write(log: RetrievalLog) -> None:
             logged = tuple(LoggedHit(name, rank, finite(score)) for rank, (name, score) in enumerate(scores, start=1))
-            log.extend([LoggedSearch(search_id, at, query, collection, space, logged)])
+            log.extend([LoggedSearch(search_id, at, query, collection, space, logged, session=session)])
 
         self._queue(write)
+
+    def _session_of_request(self) -> str:
+        """The session of this request; "" where there is none, or the caller's function fails."""
+        try:
+            session = "" if self._session is None else self._session()
+        except Exception as error:  # a request never fails for what is only recorded of it
+            logger.warning("a search is recorded without its session: %s", type(error).__name__)
+            return ""
+        return str(session or "")
 
     def _forget(self, recorded: weakref.ref[NodeWithScore]) -> None:
         # Another hit may have got the same id() meanwhile.

@@ -237,13 +237,15 @@ def redacted_by(rule: Callable[[str], str], query: str, redacted: bool) -> tuple
 
 def session_redacted_by(rule: Callable[[str], str], session: str) -> str:
     """What a rule makes of the name of a session: nothing, or a hash that still tells the sessions apart."""
-    if not session or is_redacted(session):
-        return session
+    if not session:
+        return ""
     text = rule(session)
     if not isinstance(text, str):
         raise InputError(f"the rule that redacts returned {type(text).__name__}, expected a string")
     # one name for all would make one session of them
-    return "" if text == REDACTED else text
+    if text == REDACTED:
+        return ""
+    return session if is_redacted(session) else text
 
 
 def as_rank(value: object) -> int:

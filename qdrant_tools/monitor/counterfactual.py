@@ -48,7 +48,8 @@ BATCH_SIZE = 256
 @dataclass(frozen=True)
 class Estimate:
     """`logged` and `candidate` are the mean gain of a relevant hit under either ranking. `low` and `high` are the ends
-    of the 95 % interval of their `difference`, from a bootstrap over searches.
+    of the 95 % interval of their `difference`, from a bootstrap over `independent` parts of the log: its sessions, and
+    the searches whose session nobody knows.
 
     `effective` is how many equally weighted clicks the weighted ones are worth (Kish); the weights of `clipped` clicks
     were cut. `left_out` counts searches: those with `redacted` or `empty` queries, those `without_click`, and those
@@ -63,6 +64,7 @@ class Estimate:
     low: float
     high: float
     searches: int
+    independent: int
     clicks: int
     effective: float
     clipped: int
@@ -80,6 +82,7 @@ class Estimate:
 class _Ranked:
     """One search: the weight of each click, and its rank in both rankings, among the hits that are still there."""
 
+    session: str
     weights: Sequence[float]
     logged: Sequence[int]
     candidate: Sequence[int]
@@ -123,7 +126,9 @@ def estimate_candidate(
     candidate_gains = np.array([np.dot(search.weights, gain_at(search.candidate)) for search in ranked])
     weights = np.concatenate([search.weights for search in ranked])
     total = weight_sums.sum()
-    low, high = _interval(weight_sums, candidate_gains - logged_gains, seed)
+    part = _parts([search.session for search in ranked])
+    # the searches of one session depend on each other, so they are drawn together
+    low, high = _interval(_summed(weight_sums, part), _summed(candidate_gains - logged_gains, part), seed)
     return Estimate(
         gain=gain,
         logged=float(logged_gains.sum() / total),
@@ -132,6 +137,7 @@ def estimate_candidate(
         low=low,
         high=high,
         searches=len(ranked),
+        independent=int(part.max()) + 1,
         clicks=len(weights),
         effective=float(weights.sum() ** 2 / (weights**2).sum()),
         clipped=int((weights >= clip).sum()),
@@ -194,6 +200,7 @@ def _rank_again(
             # stable: equal scores keep the order in which they were shown
             ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(present) + 1)
             yield _Ranked(
+                search.session,
                 # the rank at which users saw it, hits that are gone by now included
                 weights=[weight(order.index(present[row]) + 1) for row in clicked_rows],
                 logged=[row + 1 for row in clicked_rows],
@@ -207,12 +214,24 @@ def _checked(vectors: Vectors, encoder: Encoder, count: int) -> Vectors:
     )
 
 
+def _parts(sessions: Sequence[str]) -> NDArray[np.int64]:
+    """The number of the session of each search (n,); one without a session is a part of its own."""
+    numbers: dict[str | int, int] = {}
+    parts = [numbers.setdefault(session or row, len(numbers)) for row, session in enumerate(sessions)]
+    return np.array(parts, dtype=np.int64)
+
+
+def _summed(numbers: Numbers, part: NDArray[np.int64]) -> Numbers:
+    """The sum of each part (parts,)."""
+    return np.bincount(part, numbers).astype(np.float64)
+
+
 def _interval(weights: Numbers, differences: Numbers, seed: int, *, resamples: int = 2000) -> tuple[float, float]:
-    """Percentile bootstrap (Efron 1979) of sum(differences) / sum(weights) over searches (n,)."""
+    """Percentile bootstrap (Efron 1979) of sum(differences) / sum(weights) over sessions or searches (n,)."""
     rng = np.random.default_rng(seed)
     ratios = np.empty(resamples)
     for number in range(resamples):
-        # searches are drawn and not clicks: the clicks of one search depend on each other
+        # never single clicks: those of one search depend on each other
         rows = rng.integers(0, len(weights), len(weights))
         ratios[number] = differences[rows].sum() / weights[rows].sum()
     low, high = np.quantile(ratios, [0.025, 0.975])

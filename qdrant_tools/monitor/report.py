@@ -172,12 +172,17 @@ def _left_out(windows: Windows) -> Iterable[str]:
         ):
             if window.counts[name]:
                 yield f"{title}: {window.counts[name]} of {window.counts['searches']} {reason}"
+        if window.counts["tested"] < window.counts["searches"]:
+            yield (
+                f"{title}: {window.counts['tested']} of {window.counts['searches']} searches are tested, one of each "
+                "session"
+            )
 
 
 def _drift(windows: Windows, encoder: Encoder, settings: MonitorSettings, notes: list[str]) -> DriftTest | None:
     before, after = (
         # a sample comes in the order of its hashes, so its beginning is a random sample too
-        [search.query for search in window.readable[: settings.queries]]
+        [search.query for search in window.independent[: settings.queries]]
         for window in (windows.reference, windows.current)
     )
     if min(len(before), len(after)) < FEWEST:

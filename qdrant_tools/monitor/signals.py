@@ -3,8 +3,8 @@
 Guarantees: every share has its count and a 95 % interval. Every p-value of a share is exact and one-sided: it tests
 growth, because fewer searches that go badly are no alarm. The test of the queries is a permutation test: without drift
 its p-value is at most `a` with probability `a` at most, whatever the distribution and however small the sets. All tests
-take the searches as independent. Those of one user in one sitting are not quite, and make a test fire more often. Does
-not know: time, texts.
+take the searches as independent: of a session, which are not, one is tested. Where nobody recorded sessions, those of
+one user in one sitting make a test fire more often. Does not know: time, texts.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _without_click(windows: Windows) -> Signal:
 
 def _signal(name: str, windows: Windows, *, of: str) -> Signal:
     def counts(window: Window) -> tuple[int, int]:
-        return window.counts[name], window.counts[of]
+        return window.tested.get(name, 0), window.tested.get(of, 0)
 
     before, after = counts(windows.reference), counts(windows.current)
     p_value = growth_p_value(before, after) if before[1] and after[1] else None

@@ -1,8 +1,11 @@
 """Logged searches -> two windows of time that can be compared: a reference, and the present.
 
-Guarantees: one pass over the log; memory does not grow with it, but for one score per search; the sample of a window
-depends on the seed and the searches alone, not on their order; whatever is left out is counted. Does not know:
-encoders.
+Searches of one session are not independent, which every test takes them to be. So one search of each session is tested,
+as if drawn by lot; a search whose session nobody knows is tested itself.
+
+Guarantees: one pass over the log; memory does not grow with it, but for one score per search or session; the sample of
+a window, and the searches that are tested, depend on the seed and the searches alone, not on their order; whatever is
+left out is counted. Does not know: encoders.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ LONGEST_QUERY = 8192
 """Characters of a query that a sample keeps: some logs hold megabytes, and no encoder looks that far."""
 COUNTS = (
     "searches",
+    "tested",
     "redacted",
     "empty",
     "without_hits",
@@ -60,14 +64,16 @@ class Span:
 class Window:
     """The searches of a span.
 
-    `counts` has: all `searches`; those whose queries cannot be embedded, `redacted` and `empty`; those `without_hits`,
-    and those with hits, `shown`; of the latter, those `without_click`; those with any `feedback`. `top_scores` (n,)
-    holds the best score of each search with hits, but for two kinds: `other_space`, whose scores are of other vectors,
-    and `without_score`. `shown_at` and `clicked_at` count hits by rank. `sample` holds random searches.
+    `counts` has: all `searches`; those that are `tested`; those whose queries cannot be embedded, `redacted` and
+    `empty`; those `without_hits`, and those with hits, `shown`; of the latter, those `without_click`; those with any
+    `feedback`. `tested` has the same counts of what is tested. `top_scores` (n,) holds the best score of each tested
+    search with hits, but for two kinds: `other_space`, whose scores are of other vectors, and `without_score`.
+    `shown_at` and `clicked_at` count hits by rank. `sample` holds random searches.
     """
 
     span: Span
     counts: Mapping[str, int]
+    tested: Mapping[str, int]
     shown_at: Mapping[int, int]
     clicked_at: Mapping[int, int]
     top_scores: NDArray[np.float64] = field(repr=False)
@@ -77,6 +83,14 @@ class Window:
     def readable(self) -> list[LoggedSearch]:
         """The searches of the sample whose query is a text."""
         return [search for search in self.sample if search.query.strip() and not search.redacted]
+
+    @property
+    def independent(self) -> list[LoggedSearch]:
+        """Of those, one of each session."""
+        first: dict[str | int, LoggedSearch] = {}
+        for number, search in enumerate(self.readable):
+            first.setdefault(search.session or number, search)
+        return list(first.values())
 
 
 @dataclass(frozen=True)
@@ -138,6 +152,15 @@ def read_windows(
     return Windows(first.window(), second.window(), elsewhere)
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """What is tested of a search."""
+
+    without_hits: bool
+    without_click: bool
+    score: float | None
+
+
 class _WindowReader:
     """A window while the log is being read."""
 
@@ -146,7 +169,9 @@ class _WindowReader:
         self.counts: Counter[str] = Counter()
         self.shown_at: Counter[int] = Counter()
         self.clicked_at: Counter[int] = Counter()
+        self.tested: Counter[str] = Counter()
         self.scores: list[float] = []
+        self.sessions: dict[str, tuple[int, _Outcome]] = {}
         self.heap: list[tuple[int, str, LoggedSearch]] = []
 
     def add(self, search: LoggedSearch) -> None:
@@ -155,29 +180,48 @@ class _WindowReader:
         self.counts["empty"] += not search.query.strip()
         self.counts["feedback"] += bool(search.feedback)
         self.counts["without_hits"] += not search.hits
+        clicked = set(clicks(search))
+        score = self._score(search) if search.hits else None
         if search.hits:
-            clicked = set(clicks(search))
             self.counts["shown"] += 1
             self.counts["without_click"] += not clicked
             for rank, passage in enumerate(shown(search), start=1):
                 self.shown_at[rank] += 1
                 self.clicked_at[rank] += passage in clicked
-            self._add_score(search)
-        self._sample(search)
+        key = self._lot(search)
+        self._test(search, key, _Outcome(not search.hits, bool(search.hits) and not clicked, score))
+        self._sample(search, key)
 
-    def _add_score(self, search: LoggedSearch) -> None:
+    def _test(self, search: LoggedSearch, key: int, outcome: _Outcome) -> None:
+        """Count what happened, of each session in its search with the smallest lot only."""
+        if not search.session:
+            self._count(outcome)
+        elif search.session not in self.sessions or key > self.sessions[search.session][0]:
+            self.sessions[search.session] = key, outcome
+
+    def _count(self, outcome: _Outcome) -> None:
+        self.tested["searches"] += 1
+        self.tested["without_hits"] += outcome.without_hits
+        self.tested["shown"] += not outcome.without_hits
+        self.tested["without_click"] += outcome.without_click
+        if outcome.score is not None:
+            self.scores.append(outcome.score)
+
+    def _score(self, search: LoggedSearch) -> float | None:
         scores = [hit.score for hit in search.hits if hit.score is not None and np.isfinite(hit.score)]
         if search.space and search.space != self.space:  # logs of other systems name no space: their scores count
             self.counts["other_space"] += 1
-        elif scores:
-            self.scores.append(max(scores))
-        else:
-            self.counts["without_score"] += 1
+            return None
+        self.counts["without_score"] += not scores
+        return max(scores, default=None)
 
-    def _sample(self, search: LoggedSearch) -> None:
-        """Keep the searches with the smallest hashes of their ids: a random sample, whatever their order."""
+    def _lot(self, search: LoggedSearch) -> int:
+        """A random number of the search, the same in every run; the greatest is the first."""
         digest = hashlib.blake2b(f"{self.seed}\0{search.id}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        key = -int.from_bytes(digest, "big")  # negative: heapq keeps the smallest in front, which is the one to drop
+        return -int.from_bytes(digest, "big")  # negative: heapq keeps the smallest in front, which is the one to drop
+
+    def _sample(self, search: LoggedSearch, key: int) -> None:
+        """Keep the searches with the smallest hashes of their ids: a random sample, whatever their order."""
         if len(self.heap) < self.size or key > self.heap[0][0]:
             entry = (key, search.id, replace(search, query=search.query[:LONGEST_QUERY]))
             (heapq.heappush if len(self.heap) < self.size else heapq.heapreplace)(self.heap, entry)
@@ -185,9 +229,13 @@ class _WindowReader:
     def window(self) -> Window:
         # smallest hash first, so that the first n of a sample are a random sample too
         sample = sorted(self.heap, key=lambda entry: (-entry[0], entry[1]))
+        for _, outcome in self.sessions.values():
+            self._count(outcome)
+        self.counts["tested"] = self.tested["searches"]
         return Window(
             span=self.span,
             counts={name: self.counts[name] for name in COUNTS},
+            tested=dict(self.tested),
             shown_at=dict(sorted(self.shown_at.items())),
             clicked_at={rank: self.clicked_at[rank] for rank in sorted(self.shown_at)},
             top_scores=np.array(self.scores, dtype=np.float64),

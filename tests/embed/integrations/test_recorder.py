@@ -80,6 +80,14 @@ def searches(recorder):
     return list(recorder.log.searches())
 
 
+def test_a_search_may_be_of_a_session_and_no_request_fails_for_it(tmp_path):
+    names = iter(["visit 1", None, "visit 2"])
+    with RetrievalRecorder(tmp_path / "log.sqlite", session=lambda: next(names)) as recorder:
+        for _ in range(4):  # the fourth time the function fails
+            Fixed(node("a")).retrieve("q")
+        assert [search.session for search in searches(recorder)] == ["visit 1", "", "visit 2", ""]
+
+
 def test_a_retrieval_is_written_with_all_that_it_showed(index, embedding, recorder):
     found = index.as_retriever(similarity_top_k=2).retrieve("what is a cat ?")
     (search,) = searches(recorder)

@@ -309,6 +309,51 @@ def test_redacted_text_is_gone_from_the_file(log):
     assert not files_contain(log, "Main Street")
 
 
+def test_the_name_of_a_session_goes_with_the_text_and_still_tells_sessions_apart(log):
+    for name in ("ann@example.org", "ann@example.org", "bob@example.org", ""):
+        log.record("q", [], collection="", space="", session=name)
+    assert log.stats().sessions == 2
+    assert log.redact(hashed("a secret that is long")) == 4
+    first, second, third, fourth = (search.session for search in log.searches())
+    assert first == second != third and fourth == "" and is_redacted(first)
+    assert log.stats().sessions == 2 and not files_contain(log, "example.org")
+    assert log.redact(hashed("a secret that is long")) == 0
+    log.redact(dropped)
+    assert {search.session for search in log.searches()} == {""}
+
+
+def test_a_log_that_redacts_never_writes_who_searched(tmp_path):
+    with RetrievalLog(tmp_path / "private.sqlite", redact=dropped) as log:
+        log.extend([LoggedSearch("s", NOON, "q", session="ann@example.org")])
+        assert next(log.searches()).session == "" and not files_contain(log, "example.org")
+
+
+def test_a_log_of_the_third_version_knows_no_sessions_and_gets_them(tmp_path):
+    path = tmp_path / "old.sqlite"
+    with sqlite3.connect(path) as db:
+        db.executescript("".join(MIGRATIONS[:3]) + "PRAGMA user_version = 3;")
+        db.execute(
+            "INSERT INTO searches VALUES (1, 's1', '2025-01-31T12:00:00.000000+00:00', 'q', 'docs', 'words@1', 0)"
+        )
+    db.close()
+    before = LoggedSearch("s1", NOON, "q", "docs", "words@1")
+    with RetrievalLog(path, read_only=True) as log:
+        assert list(log.searches()) == [before] and log.stats().sessions == 0
+    with RetrievalLog(path) as log:
+        log.record("r", [], collection="docs", space="", session="visit 7")
+        assert [search.session for search in log.searches()] == ["", "visit 7"]
+
+
+def test_one_id_is_one_search_in_a_log(log):
+    log.extend([LoggedSearch("1", NOON, "Green tea?")])
+    assert log.extend([LoggedSearch("1", NOON, "green  TEA")]) == 0, "another spelling is no other query"
+    with pytest.raises(InputError, match="search '1' is in .* already, with another query"):
+        log.extend([LoggedSearch("2", NOON, "x"), LoggedSearch("1", NOON, "coffee")])
+    assert len(log) == 1
+    log.redact(hashed("a secret that is long"))
+    assert log.extend([LoggedSearch("1", NOON, "coffee")]) == 0, "what cannot be compared is as it was"
+
+
 def test_a_log_that_redacts_never_writes_the_text(tmp_path):
     with RetrievalLog(tmp_path / "private.sqlite", redact=hashed("a secret that is long")) as log:
         for query in ("my secret question", "my secret question", "another"):

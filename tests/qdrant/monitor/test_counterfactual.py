@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -120,6 +121,21 @@ def test_with_the_true_propensities_the_estimate_is_the_truth(log, collection):
         assert found.low <= real <= found.high
         assert found.candidate == pytest.approx(truth(log, encoder.queries), abs=0.02)
         assert found.logged == pytest.approx(truth(log), abs=0.02)
+
+
+def test_the_interval_is_one_of_sessions_where_they_are_known(log, collection):
+    """Five searches of one session that are one and the same say no more than one of them."""
+    alone = estimate_candidate(log, KNOWN, GOOD, collection)
+    five = [
+        replace(search, id=f"{search.id}-{number}", session=f"session of {search.id}")
+        for search in log
+        for number in range(5)
+    ]
+    together = estimate_candidate(five, KNOWN, GOOD, collection)
+    assert (together.searches, together.independent) == (5 * alone.searches, alone.searches)
+    assert (together.low, together.high) == pytest.approx((alone.low, alone.high))
+    unaware = estimate_candidate([replace(search, session="") for search in five], KNOWN, GOOD, collection)
+    assert unaware.high - unaware.low < 0.6 * (alone.high - alone.low)
 
 
 def test_unweighted_clicks_flatter_the_ranking_that_made_them(log, collection):

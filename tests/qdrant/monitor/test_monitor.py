@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -120,8 +121,8 @@ def test_a_window_counts_what_it_cannot_use():
     ]
     current = read_windows([searched(0, at=BEFORE), *searches], REFERENCE, CURRENT, space=SPACE).current
     assert current.counts == {
-        "searches": 6, "redacted": 1, "empty": 1, "without_hits": 1, "shown": 5, "without_click": 3, "feedback": 2,
-        "other_space": 1, "without_score": 1,
+        "searches": 6, "tested": 6, "redacted": 1, "empty": 1, "without_hits": 1, "shown": 5, "without_click": 3,
+        "feedback": 2, "other_space": 1, "without_score": 1,
     }  # fmt: skip
     assert current.top_scores.tolist() == [0.9, 0.9, 0.9] and len(current.readable) == 4
     assert current.shown_at == {1: 5, 2: 4} and current.clicked_at == {1: 1, 2: 1}
@@ -179,6 +180,42 @@ def test_fewer_bad_searches_are_no_alarm():
     found = {each.name: each for each in signals(windows_of(before, lately))}
     assert found["low_score"].p_value > 0.5 and found["without_hits"].p_value > 0.5
     assert found["without_click"].p_value is None, "nobody recorded clicks before"
+
+
+def in_sessions(rng, count, *, at, start=0, each=10):
+    """Sessions, in each of which all searches go well or all badly."""
+    lucky = rng.random(count) < 0.5
+    return [
+        replace(
+            searched(f"{start + session}-{number}", at=at, scores=(float(rng.random()),), clicked=(1,) if luck else ()),
+            session=f"session {start + session}",
+        )
+        for session, luck in enumerate(lucky)
+        for number in range(each)
+    ]
+
+
+def test_searches_of_one_session_count_as_one():
+    rng = np.random.default_rng(5)
+    runs, alpha = 150, 0.05
+    fired, unaware = 0, 0
+    for _ in range(runs):
+        before, lately = in_sessions(rng, 40, at=BEFORE), in_sessions(rng, 30, at=LATELY, start=100)
+        windows = windows_of(before, lately)
+        assert (windows.reference.counts["searches"], windows.reference.counts["tested"]) == (400, 40)
+        assert len(windows.current.top_scores) == len(windows.current.independent) == 30
+        fired += signals(windows)[2].p_value <= alpha
+        alone = windows_of(*([replace(search, session="") for search in part] for part in (before, lately)))
+        unaware += signals(alone)[2].p_value <= alpha
+    limit = stats.binom.ppf(0.9995, runs, alpha)
+    assert fired <= limit < unaware, "without their sessions, the same logs raise false alarms"
+
+
+def test_which_search_of_a_session_is_tested_does_not_depend_on_the_order():
+    rng = np.random.default_rng(6)
+    searches = in_sessions(rng, 12, at=LATELY)
+    first, second = (windows_of([searched(0, at=BEFORE)], part).current for part in (searches, searches[::-1]))
+    assert first.tested == second.tested and sorted(first.top_scores) == sorted(second.top_scores)
 
 
 def test_clicks_by_rank_are_of_the_hits_shown_there():
