@@ -1,4 +1,4 @@
-from .bm25 import Bm25
+from .bm25 import Bm25, average_length
 from .dense import HitGroup, search, search_batch, search_groups, search_vectors
 from .hybrid import Fusion, search_hybrid, search_lexical
 from .options import SearchOptions
@@ -8,6 +8,7 @@ __all__ = [
     "Fusion",
     "HitGroup",
     "SearchOptions",
+    "average_length",
     "search",
     "search_batch",
     "search_groups",
