@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,11 +25,19 @@ from llama_index_embed_plus.cli.opened import (
 from llama_index_embed_plus.documents import read_passages
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.evaluate.retrieval.files import read_query_texts
+from llama_index_embed_plus.evaluate.retrieval.retrieval import Mode
+from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.quantization import Quantization
+from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.records import Encoder, Passage
+from qdrant_tools.search.bm25 import Bm25, average_length
 from qdrant_tools.tuning import TuningGrid, TuningReport, TuningTrial
 
 app = typer.Typer()
+
+MEASURED = 1000
+"""Passages that say how long passages are."""
 
 Numbers = Annotated[str | None, typer.Option(help="Values to try, with commas.")]
 
@@ -40,17 +49,29 @@ def index_command(
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Also read what links in the folder lead to outside it.")
     ] = False,
+    lexical: Annotated[bool, typer.Option("--lexical", help="Keep their words too, when the collection is made.")] = (
+        False
+    ),
+    stemming: Annotated[str | None, typer.Option(help="With --lexical: language whose endings do not count.")] = None,
+    stop_words: Annotated[str | None, typer.Option(help="With --lexical: language whose stop words no query asks.")] = (
+        None
+    ),
     location: Location = DEFAULT_LOCATION,
     model: Model = DEFAULT_MODEL,
     backend: Backend = "auto",
 ) -> None:
     """Embed passages and add them to a collection. Unchanged passages are skipped."""
+    if not lexical and (stemming or stop_words):
+        raise UsageError("--stemming and --stop-words say which words are kept: give --lexical too")
+    bm25 = Bm25(stemming=stemming, stop_words=stop_words) if lexical else None
     passages = read_passages(source, follow_links=follow_links)
     encoder = open_encoder(model, backend=backend)
     reporter = ConsoleReporter()
     # counted here for the message of an interruption, which leaves no report
     stored = 0
     with managed(location, create=True) as manager:
+        if bm25 is not None:
+            passages = _with_words(manager, collection, encoder, bm25, passages)
         target = manager.ensure(collection, encoder)
         try:
             with reporter.step(f"index {source}", None) as advance:
@@ -70,6 +91,25 @@ def index_command(
         say("nothing to do: every passage was already indexed")
 
 
+def _with_words(
+    manager: CollectionManager, name: str, encoder: Encoder, bm25: Bm25, passages: Iterator[Passage]
+) -> Iterator[Passage]:
+    """Make the collection with these words, or check that it has them; returns the passages, all of them."""
+    if name in manager.names() or name in manager.aliases():
+        has = manager.open(name).lexical
+        if has is None or (has.stemming, has.stop_words) != (bm25.stemming, bm25.stop_words):
+            kept = "no words" if has is None else f"stemming {has.stemming} and stop words {has.stop_words}"
+            raise UsageError(
+                f"collection {name!r} was made with {kept}, which cannot be changed: give the options it was made "
+                "with, or index into a new collection"
+            )
+        return passages
+    sample = list(islice(passages, MEASURED))
+    length = average_length(passage.text for passage in sample)
+    manager.ensure(name, encoder, settings=CollectionSettings(lexical=replace(bm25, average_length=length)))
+    return chain(sample, passages)
+
+
 @app.command("search")
 def search_command(
     collection: Annotated[str, typer.Argument(help="The collection or alias to search.")],
@@ -78,12 +118,21 @@ def search_command(
     model: Model = DEFAULT_MODEL,
     backend: Backend = "auto",
     k: Annotated[int, typer.Option("-k", help="How many hits.")] = 5,
+    mode: Annotated[Mode, typer.Option(help="By meaning, by words, or by both.")] = "dense",
     exact: Annotated[bool, typer.Option(help="Search every vector instead of HNSW.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON lines.")] = False,
 ) -> None:
     """Search a collection and print the hits."""
-    with opened(collection, location, model, backend) as (docs, _):
-        hits = docs.search(question, k=k, exact=exact)
+    if exact and mode != "dense":
+        raise UsageError(f"--exact is for --mode dense, not for {mode!r}")
+    if mode == "lexical":
+        with managed(location) as manager:  # words need no model
+            (hits,) = manager.open(collection).search_lexical([question], k=k)
+    else:
+        with opened(collection, location, model, backend) as (docs, _):
+            hits = (
+                docs.search(question, k=k, exact=exact) if mode == "dense" else docs.search_hybrid([question], k=k)[0]
+            )
     if not as_json:
         show_hits(question, hits)
         return

@@ -48,6 +48,32 @@ def test_hits_are_printed_for_people_too(run, animals):
     assert out.splitlines()[1].split()[0] == "1" and "whales.md#0" in out.splitlines()[1]
 
 
+def test_words_are_kept_and_searched_if_they_are_asked_for(run, animals):
+    words = ("--lexical", "--stemming", "english", "--stop-words", "english")
+    for _ in range(2):
+        code, out, _ = run("index", animals, "--collection", "docs", *words)
+        assert code == 0 and out.startswith("docs: ")
+    assert run("index", animals, "--collection", "docs")[0] == 0, "it goes on with the words that it has"
+    for mode in ("lexical", "hybrid"):
+        code, out, _ = run("search", "docs", "the SLEEPING", "--mode", mode, "--json")
+        assert code == 0 and json.loads(out.splitlines()[0])["id"] == "cats.txt#0"
+    assert run("search", "docs", "of the", "--mode", "lexical", "--json")[0] == 0
+    for arguments, message in (
+        (("search", "docs", "x", "--mode", "hybrid", "--exact"), "--exact is for --mode dense"),
+        (
+            ("index", animals, "--collection", "docs", "--lexical"),
+            "was made with stemming english and stop words english",
+        ),
+        (("index", animals, "--collection", "new", "--stemming", "english"), "give --lexical too"),
+        (
+            ("index", animals, "--collection", "new", "--lexical", "--stemming", "xx"),
+            "stemming is 'xx', expected one of",
+        ),
+    ):
+        code, _, err = run(*arguments)
+        assert code in (1, 2) and message in error_line(err)
+
+
 def test_indexing_twice_adds_nothing_and_says_so(run, animals):
     run("index", animals, "--collection", "docs")
     code, out, _ = run("index", animals, "--collection", "docs")
