@@ -36,6 +36,7 @@ from qdrant_tools.errors import CollectionError, InputError, first_line
 from qdrant_tools.fields import Field, json_metadata, values_at
 from qdrant_tools.records import Encoder, Passage, Progress, Vectors
 from qdrant_tools.search.bm25 import VECTOR
+from qdrant_tools.search.hybrid import lexical_of
 from qdrant_tools.validation import (
     DEEPEST_PAYLOAD,
     brief,
@@ -136,6 +137,8 @@ def index_passages(
         raise InputError(f"passages is {brief(passages)}, expected several: a list of Passage, dicts or strings")
     if not isinstance(on_bad, str) or on_bad not in ("raise", "count"):
         raise InputError(f"on_bad is {brief(on_bad)}, expected 'raise' or 'count'")
+    if collection.lexical is not None:
+        lexical_of(collection)  # says if its words are not those of this version
     writer = _Writer(collection, encoder)
     report = IndexReport()
     with seen_points() if delete_missing else nullcontext() as seen:

@@ -104,7 +104,7 @@ class Bm25:
         """Read what `as_row` wrote, or an earlier version, which named no tokenizer.
 
         Raises:
-            CollectionError: its words are those of a newer version.
+            CollectionError: its words are those of a newer version, of this package or of the libraries.
             InputError: it was written by neither.
         """
         tokenizer = row.get("tokenizer", EARLIER)
@@ -113,6 +113,14 @@ class Bm25:
                 f"the collection's words are those of {brief(tokenizer)}, this version has {TOKENIZER!r} and "
                 f"{EARLIER!r}: upgrade"
             )
+        stemming, stop_words = row.get("stemming"), row.get("stop_words")
+        try:
+            if isinstance(stemming, str) and _snowball() is not None:
+                _stemmer(stemming)
+            if isinstance(stop_words, str):
+                _stop_words(stop_words)
+        except InputError as error:
+            raise CollectionError(f"the collection's words need another version of the libraries: {error}") from error
         return cls(**(row | {"tokenizer": tokenizer}))
 
     @property
@@ -127,8 +135,8 @@ class Bm25:
         installed = _snowball()
         if self.stemming is not None and installed != self.stemmed_by:
             return (
-                f"has stems of Snowball {self.stemmed_by}, and {installed} is installed: words whose stem has changed "
-                "are not found; install that version, or index into a new collection"
+                f"has stems of Snowball {brief(self.stemmed_by)}, and {installed} is installed: words whose stem has "
+                "changed are not found; install that version, or index into a new collection"
             )
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,26 @@ def test_the_words_of_a_collection_cannot_be_changed_in_place(client):
     assert (manager.open("docs").lexical, manager.open("docs").hnsw_ef) == (earlier, 50)
 
 
+def test_a_collection_that_is_adopted_or_promoted_in_place_keeps_its_words(client):
+    encoder = WordEncoder()
+    manager = CollectionManager(client)
+    settings = CollectionSettings(lexical=replace(BM25, stemming="english"))
+    made = manager.ensure("docs", encoder.dimension, settings=settings)
+    assert manager.adopt("docs", encoder).lexical == made.lexical
+    manager.open("docs", encoder).index([Passage("p0", "東京 he runs")])
+    other = WordEncoder(dimension=24, name="other")
+    promotion = Promotion(manager, "docs", other, in_place=True)
+    promotion.build()
+    promotion.switch(force=True)
+    collection = manager.open("docs", other)
+    collection.index([Passage("p1", "大阪 she ran")])
+    assert collection.lexical == made.lexical
+    assert [[hit.id for hit in hits] for hits in search_lexical(collection, ["running 東京", "大阪"])] == [
+        ["p0"],
+        ["p1"],
+    ]
+
+
 @pytest.mark.parametrize("tokenizer", [EARLIER, TOKENIZER])
 def test_copies_and_promotions_keep_the_words(client, tokenizer):
     encoder = WordEncoder()
@@ -315,7 +336,7 @@ def test_a_collection_keeps_its_language_and_says_if_its_stems_are_of_another_sn
     again = manager.ensure("docs", encoder, settings=CollectionSettings(lexical=opened, hnsw_ef=77))
     with caplog.at_level(logging.WARNING):
         search_lexical(again, ["running"])
-    assert "stems of Snowball 2.2" in again.lexical.caution
+    assert "stems of Snowball '2.2'" in again.lexical.caution
     with pytest.raises(CollectionError, match="lexical"):
         manager.ensure("docs", encoder, settings=CollectionSettings(lexical=Bm25(average_length=10.0)))
 
