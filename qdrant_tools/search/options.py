@@ -7,6 +7,7 @@ the engine's own exceptions (docs/collections.md). Does not know: queries, clien
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +32,8 @@ from qdrant_tools.fields import (
     steps_of,
 )
 from qdrant_tools.validation import brief, checked_count, checked_number, checked_text
+
+logger = logging.getLogger(__name__)
 
 MMR_CANDIDATES = 100
 """Nearest passages among which `diversity` chooses, or ten times `k` if that is more."""
@@ -207,9 +210,7 @@ def equal(path: str, value: Any, what: str) -> models.Condition:
 def _same_number(path: str, number: int | float, what: str) -> models.Condition:
     if isinstance(number, float) and not (number.is_integer() and LEAST_MATCHED <= number <= LARGEST_MATCHED):
         # engines read what has many digits, in a payload or a request, with an error of some units in the last place
-        slack, most = 8 * math.ulp(number), sys.float_info.max
-        near = models.Range(gte=max(-most, number - slack), lte=min(most, number + slack))
-        return models.FieldCondition(key=path, range=near)
+        return models.FieldCondition(key=path, range=_about(number, number))
     whole = int(number)
     if abs(whole) <= LARGEST_WHOLE_DOUBLE:
         # a match finds 2020.0 for 2020 only where the field has an index of integers
@@ -229,7 +230,43 @@ def any_of(path: str, values: Sequence[Any], what: str) -> models.Condition:
         )
     if kinds == {"strings"}:
         return models.FieldCondition(key=path, match=models.MatchAny(any=plain))  # type: ignore[arg-type]
+    if kinds == {"numbers"}:
+        if len(plain) > MOST_NUMBERS:
+            return _one_integer_of(path, plain, what)
+        return _one_number_of(path, sorted(set(plain)), what)  # type: ignore[type-var]
     return models.Filter(should=[equal(path, value, what) for value in dict.fromkeys(plain)])
+
+
+def _one_integer_of(path: str, numbers: Sequence[Any], what: str) -> models.Condition:
+    if any(not float(number).is_integer() or not LEAST_MATCHED <= number <= LARGEST_MATCHED for number in numbers):
+        raise InputError(
+            f"{what} is a list of {len(numbers):,} numbers, and one of them is no integer: give bounds, or at most "
+            f"{MOST_NUMBERS:,} numbers"
+        )
+    logger.warning(
+        "%s is a list of %s numbers: where they are stored with a fraction, as in 2020.0, only an index of integers "
+        "finds them; give at most %s, or bounds",
+        what,
+        f"{len(numbers):,}",
+        f"{MOST_NUMBERS:,}",
+    )
+    return models.FieldCondition(key=path, match=models.MatchAny(any=[int(number) for number in numbers]))
+
+
+def _one_number_of(path: str, numbers: Sequence[Any], what: str) -> models.Filter:
+    """One of several numbers in their order: halved again and again, so that a value is compared with few of them."""
+    if len(numbers) <= NUMBERS_AT_ONCE:
+        return models.Filter(should=[_same_number(path, number, what) for number in numbers])
+    middle = len(numbers) // 2
+    halves = [_one_number_of(path, half, what) for half in (numbers[:middle], numbers[middle:])]
+    between = models.FieldCondition(key=path, range=_about(float(numbers[0]), float(numbers[-1])))
+    return models.Filter(must=[between, models.Filter(should=halves)])
+
+
+def _about(low: float, high: float) -> models.Range:
+    """From one number to another, and a little further."""
+    most = sys.float_info.max
+    return models.Range(gte=max(-most, low - 8 * math.ulp(low)), lte=min(most, high + 8 * math.ulp(high)))
 
 
 def within(path: str, bounds: Mapping[Any, Any], what: str) -> models.Condition:
@@ -260,6 +297,10 @@ def _is_empty(bounds: Mapping[str, Any]) -> bool:
     return any(low > high or (low == high and (above or below)) for low, above in lower for high, below in upper)
 
 
+MOST_NUMBERS = 1000
+"""In a list that are looked for one by one; for more a server needs seconds."""
+NUMBERS_AT_ONCE = 4
+"""Engines read the payload again for every range: more numbers than these are searched by halves."""
 KINDS = ("strings", "numbers", "booleans", "times")
 
 

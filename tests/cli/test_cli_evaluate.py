@@ -12,6 +12,7 @@ from command_line import error_line
 from models import SENTENCE, save_model
 
 from llama_index_embed_plus import open_encoder
+from llama_index_embed_plus.cli.evaluate import filter_of
 from llama_index_embed_plus.evaluate.retrieval.exact import embed_passages
 from llama_index_embed_plus.evaluate.retrieval.files import read_run, write_qrels, write_queries
 from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval
@@ -20,6 +21,7 @@ from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.collections.status import build_index
+from qdrant_tools.errors import UsageError
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Passage, Query
 from qdrant_tools.search.bm25 import Bm25
@@ -226,6 +228,28 @@ def test_a_file_that_cannot_be_used_is_one_line(evaluate, tmp_path, name, conten
 def test_a_wrong_setting_of_the_other_system_is_wrong_usage(evaluate, against, message):
     code, _, err = evaluate("--against", against)
     assert code == 2 and message in error_line(err)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"doc.type": "map", "year": {"gte": 2020}}', {"doc.type": "map", "year": {"gte": 2020}}),
+        ('[["doc.type", "map"]]', {"doc.type": "map"}),
+        ('[[["author", "name"], "Ann"], ["year", [2019, 2020]]]', {("author", "name"): "Ann", "year": [2019, 2020]}),
+        ('[[["parts", null, "page"], 2]]', {("parts", None, "page"): 2}),
+        (None, None),
+    ],
+)
+def test_a_filter_is_an_object_or_pairs_of_a_field_and_its_condition(text, expected):
+    assert filter_of(text, "--filter") == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", '[["a"]]', '[[["a", ["b"]], 1]]', '[[{"a": 1}, 1]]', "[[1, 2]]", '"a"', "[[[[]], 1]]"]
+)
+def test_a_filter_that_is_neither_says_both(text):
+    with pytest.raises(UsageError, match=r"expected a JSON object, .* or a list of pairs, for fields inside others"):
+        filter_of(text, "--filter")
 
 
 def test_settings_that_cannot_be_honoured_are_wrong_usage(evaluate):

@@ -174,6 +174,25 @@ def test_filters_take_the_values_that_metadata_takes(collection):
         assert {hit.id for hit in hits} == ids, value
 
 
+def test_one_of_many_numbers_is_found_as_it_is_among_few(collection, caplog):
+    numbers = [*range(-40, 41, 2), 0.5, 1e300, -1e300, 5e-324, 2**60, 2**62 + 1, -(2**63), 1.5, 97.25]
+    stored = [*numbers, *(float(number) for number in range(-40, 41, 4)), 1, 3.0, 2**60 + 1, 0.25, True, "2", [7, 8]]
+    collection.index([Passage(str(i), "a text", {"f": value}) for i, value in enumerate(stored)])
+    for asked in (numbers, [*numbers, 8.0], np.array(range(-40, 41, 2))):
+        wanted = {str(i) for i, value in enumerate(stored) if type(value) in (int, float) and value in list(asked)}
+        wanted |= {str(i) for i, value in enumerate(stored) if type(value) is list}
+        hits = collection.search("a text", k=200, exact=True, filter={"f": asked})
+        assert {hit.id for hit in hits} == wanted
+    assert not caplog.records
+    hits = collection.search("a text", k=200, exact=True, filter={"f": list(range(-40, 2001))})
+    assert {stored[int(hit.id)] for hit in hits if not isinstance(stored[int(hit.id)], list)} == set(
+        range(-40, 41, 2)
+    ) | {1}
+    assert "where they are stored with a fraction, as in 2020.0, only an index of integers finds them" in caplog.text
+    with pytest.raises(InputError, match="a list of 1,001 numbers, and one of them is no integer: give bounds"):
+        collection.search("a text", filter={"f": [0.5, *range(1000)]})
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
