@@ -63,6 +63,15 @@ READ: list[tuple[str, dict[str, Any], str, list[Any], int, tuple[str, ...]]] = [
     ("judged_with_ids.jsonl", {}, "judged pairs", RIGHT, 0, ("qid",)),
     ("judged_twice.jsonl", {"ignore": ["score"]}, "judged pairs", [row(Q, [BEES])], 0, ()),
     ("judged_weighted.csv", {"ignore": ["Weight"]}, "judged pairs", [row(Q, [BEES])], 0, ()),
+    ("labels_pos_neg.jsonl", {}, "judged pairs", RIGHT, 0, ()),
+    ("labels_of_one.jsonl", {}, "judged pairs", RIGHT, 0, ()),
+    ("unknown_always_yes.jsonl", {}, "pairs", TWO, 0, ("public",)),
+    ("label_inside_metadata.jsonl", {"ignore": ["metadata"]}, "pairs", [row(Q, [BEES])], 0, ()),
+    ("triplets_that_contradict.jsonl", {}, "triplets", [row(Q, [BEES]), row("Who makes honey?", [WASPS], (CATS,))], 0,
+     ()),
+    ("nli_contradiction.jsonl", {}, "nli", RIGHT, 0, ()),
+    ("negatives_from_row_2.jsonl", {}, "triplets", [row(R, [DOGS]), *RIGHT], 0, ()),
+    ("negatives_list_empty_first.jsonl", {}, "examples", [row(R, [DOGS]), *RIGHT], 0, ()),
     ("clicked_false.jsonl", {}, "judged pairs", RIGHT, 0, ()),
     ("judged_graded_late.jsonl", {}, "judged pairs", [pair(Q, WASPS, 1), pair(Q, CATS, 0), pair(Q, BEES, 2)], 0, ()),
     ("judged_graded_late.jsonl", {"relevant_from": 2}, "judged pairs", [row(Q, [BEES], (WASPS, CATS))], 0, ()),
@@ -143,6 +152,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("judged_answer_and_context.jsonl", {}, "correct"),
     ("qnli.jsonl", {}, "has the fields question, sentence, label, idx: no kind of training row has these"),
     ("label_in_a_later_row.jsonl", {}, ":2: " + _NOT_READ.format("label")),
+    ("label_inside_metadata.jsonl", {}, ":1: the field 'metadata' is {.*'relevance': 0}, and nothing here reads it"),
+    ("label_in_french.jsonl", {}, ":1: the field 'étiquette' is 0, and nothing here reads it"),
+    ("unknown_yes_and_no.jsonl", {}, "the field 'oracle' says yes in 2 rows and no in 2: call it `label` if"),
+    ("negatives_from_row_2.jsonl", {"kind": "pairs"}, ":2: " + _NOT_READ.format("negative")),
+    ("negatives_from_row_2.jsonl", {"kind": "triplets"}, ":1: has "),
     ("type_of_a_row.jsonl", {}, ":1: the field 'type' is 'hard negative', and nothing here reads it"),
     ("hard_negative_flag.jsonl", {}, _NOT_READ.format("isHardNegative")),
     ("thumbs.jsonl", {}, "the field 'thumbs' is 'down', and nothing here reads it"),
@@ -200,6 +214,12 @@ def test_a_file_that_could_be_misread_is_refused(name, told, message):
 
 def test_every_file_of_the_folder_is_in_the_table():
     assert {name for name, *_ in READ} | {name for name, *_ in REFUSED} == {path.name for path in FOLDER.iterdir()}
+
+
+def test_what_is_a_positive_in_one_row_is_no_negative_in_another(caplog):
+    with caplog.at_level(logging.WARNING):
+        read_training_data(FOLDER / "triplets_that_contradict.jsonl")
+    assert "1 negatives are positives of the same query in other rows, and were left out" in caplog.text
 
 
 def test_a_passage_keeps_the_id_that_it_came_with():

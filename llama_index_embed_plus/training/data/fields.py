@@ -38,12 +38,12 @@ _ALIASES = {
     "second": "sentence2 sentence_2 text2 text_2 sentence_b text_b question2 question_2 query2 query_2 sent2"
     " hypothesis",
     "text": "text sentence",
-    "label": "label labels gold_label gold target y",
+    "label": "label labels gold_label gold target y lable lbl",
     "score": "score scores similarity similarity_score cosine_similarity relatedness relatedness_score relevance"
-    " relevance_score relevance_label relevance_grade relevant is_relevant rel grade grades rating ratings stars"
-    " judgement judgment is_positive is_answer is_correct correct is_match match is_duplicate duplicate is_selected"
-    " selected is_paraphrase qrel accepted is_accepted clicked is_clicked click teacher_score reranker_score"
-    " cross_encoder_score ce_score human_score",
+    " relevance_score relevance_label relevance_grade relevant is_relevant isrelevant rel grade grades rating ratings"
+    " stars judgement judgment is_positive is_answer is_correct correct is_match match is_duplicate duplicate"
+    " is_selected selected is_paraphrase qrel accepted is_accepted clicked is_clicked click teacher_score"
+    " reranker_score cross_encoder_score ce_score human_score",
     "class": "class category intent topic",
     "split": "split dataset_split data_split fold partition subset",
     "positive_score": "positive_score pos_score",
@@ -73,8 +73,12 @@ def _words(text: str) -> frozenset[str]:
 _VOTES = _words(
     "helpful unhelpful useful useless vote votes upvote upvotes downvote downvotes thumb thumbs feedback polarity good"
     " bad answerable unanswerable impossible outcome decision click clicked clicks selected accepted rejected match"
-    " matched noisy sim entails supports refutes"
+    " matched noisy sim entails supports refutes gt truth"
+    # label, relevance and grade in other languages
+    " étiquette etiqueta etichetta etikett relevanz relevancia relevância pertinence rilevanza bewertung puntuación"
+    " 标签 标注 相关性 相关 ラベル 関連度 레이블 метка оценка релевантность"
 )
+_NESTED = frozenset(_ALIASES["score"].split()) - _words("score scores similarity rating ratings stars")
 _VERDICTS = _words(
     "positive negative pos neg hard_negative easy_negative random_negative relevant irrelevant not_relevant"
     " non_relevant correct incorrect wrong gold"
@@ -82,7 +86,12 @@ _VERDICTS = _words(
 
 
 def judges(name: str, value: Any) -> bool:
-    """Whether an unknown field judges its row, by its name or by what it says: `helpful`, `"type": "hard_negative"`."""
+    """Whether an unknown field judges its row, by its name or by what it says.
+
+    `helpful`, `"type": "hard_negative"`, `"meta": {"label": 0}`.
+    """
+    if isinstance(value, Mapping):
+        return any(_part(spelled(inner)) == ("label", -1) or spelled(inner) in _NESTED for inner in value)
     verdict = isinstance(value, str) and len(value) < 40 and spelled(value) in _VERDICTS
     return verdict or (not _says_nothing(value) and not _VOTES.isdisjoint(spelled(name).split("_")))
 
@@ -213,7 +222,7 @@ def _part(name: str) -> tuple[str, int] | None:
 
 def _says_nothing(value: Any) -> bool:
     # other spellings of nothing may be words of a text
-    return value is None or value == ""
+    return value is None or value == "" or value == [] or value == {}
 
 
 def listed(fields: Fields) -> str:
@@ -256,7 +265,11 @@ def as_numbers(value: Any, name: str) -> list[float] | None:
     return [as_number(each, name) for each in value]
 
 
-_WORDS = {"relevant": 1.0, "positive": 1.0, "irrelevant": 0.0, "not relevant": 0.0, "nonrelevant": 0.0, "negative": 0.0}
+_WORDS = {
+    **dict.fromkeys(("relevant", "positive", "pos", "correct", "duplicate"), 1.0),
+    **dict.fromkeys(("irrelevant", "not relevant", "non relevant", "nonrelevant", "incorrect", "wrong"), 0.0),
+    **dict.fromkeys(("negative", "neg", "hard negative", "easy negative", "random negative", "not duplicate"), 0.0),
+}
 
 
 def as_judgement(value: Any, name: str) -> float | None:

@@ -296,7 +296,11 @@ def _is_list(fields: Fields) -> bool:
         return False
     if any(_NUMBERED_NEGATIVE.fullmatch(str(name)) for name in fields):
         return False
-    return any(name in _POSITIVES for name in named) and any(not _is_our_own(name, fields[name]) for name in named)
+    # other rows of the file fill a list that is empty here
+    has_list = "positives" not in named and any(isinstance(fields[name], list) for name in named)
+    return any(name in _POSITIVES for name in named) and (
+        has_list or any(not _is_our_own(name, fields[name]) for name in named)
+    )
 
 
 _NUMBERED_NEGATIVE = re.compile(r"(hard_)?neg(ative)?_?\d+")

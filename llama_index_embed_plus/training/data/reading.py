@@ -29,6 +29,8 @@ Does not know: losses, models.
 from __future__ import annotations
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -191,6 +193,7 @@ class _Reader:
         self.order: Mapping[str, tuple[str, int]] | None = None
         self.line, self.is_first, self.passed_over = 0, True, 0
         self.splits: dict[str, str] = {}
+        self.flags: dict[str, Counter[bool]] = {}
         self.judged_by: dict[str, None] = {}
         self.is_premise = False
 
@@ -203,7 +206,7 @@ class _Reader:
         # the second half is for the type checker: the first row sets the kind
         if not found or self.kind is None:
             raise InputError(f"{self.file} holds no rows")
-        data = replace(self._finished(found), ignored=tuple(self.unread.names))
+        data = replace(_without_contradictions(self.file, self._finished(found)), ignored=tuple(self.unread.names))
         data = replace(data, left_out=data.left_out + self.passed_over)
         if data.ignored:
             logger.warning("%s: ignored: %s", self.file, shortlist(f"`{name}`" for name in data.ignored))
@@ -217,7 +220,19 @@ class _Reader:
             return self._sentences(found)
         if self.kind == "judged pairs":
             return self._judgements(found)
+        if self.kind == "pairs":
+            self._check_flags(len(found))
         return TrainingData(self.kind, tuple(found))
+
+    def _check_flags(self, rows: int) -> None:
+        """Raise `InputError` for an unknown field that says yes in some rows of pairs and no in others."""
+        for name, said in self.flags.items():
+            # few small numbers may count something
+            if said.total() == rows > 3 and said[True] and said[False]:
+                raise InputError(
+                    f"{self.file}: the field {brief(name)} says yes in {said[True]} rows and no in {said[False]}: call "
+                    "it `label` if it says whether the passage answers, else name it in ignore (--ignore)"
+                )
 
     def _refuse_ids(self, found: list[Any]) -> None:
         """Raise `InputError` if what should be passages are their names throughout."""
@@ -374,6 +389,8 @@ class _Reader:
     def _check(self, kind: Kind, parts: Parts) -> None:
         """Raise `InputError` for a field that means something and is not read; note the others."""
         reads = {*_READS[kind], "split"}
+        if kind == "pairs" and self.told.kind is None:
+            reads.add("negative")
         unread: dict[str, Any] = {}
         known: set[str] = {name for name in parts.others if _is_known(kind, name)}
         for (part, _), names in parts.named.items():
@@ -382,7 +399,7 @@ class _Reader:
                     known.add(name)
                 elif kind == "triplets" and self.told.kind == "triplets" and part in _TAUGHT:
                     unread[name] = None  # the caller wants no distillation
-                elif not is_missing(parts.fields[name]) and part != "positive_id":
+                elif parts.says(part) and not is_missing(parts.fields[name]) and part != "positive_id":
                     raise InputError(
                         f"the field {brief(name)} says what the row means, and {kind} do not have it: {_WAY_OUT}"
                     )
@@ -397,6 +414,8 @@ class _Reader:
         for name, value in unread.items():
             if judges(name, value):
                 raise InputError(f"the field {brief(name)} is {brief(value)}, and nothing here reads it: {_WAY_OUT}")
+            if _is_flag(name, value) and len(self.flags) < _MOST_FLAGS:
+                self.flags.setdefault(name, Counter())[_FLAGS[str(value).lower()]] += 1
 
     def _example(self, parts: Parts) -> Example:
         example = Example.from_row({name: parts.get(name) for name in ("query", "positives") if parts.has(name)} | {
@@ -414,7 +433,9 @@ class _Reader:
 
     def _ranked(self, parts: Parts) -> Example:
         negatives = tuple(passage_of(text) for _, text in parts.numbered("negative", as_optional_text) if text)
-        if self.kind == "triplets" and not parts.has("negative"):
+        if negatives and self.told.kind is None:
+            self.kind = "triplets"  # a row with negatives among pairs
+        if self.told.kind == "triplets" and not negatives:
             raise InputError(f"has no field 'negative', only {listed(parts.fields)}")
         passage = _passage(parts)
         if any(negative.text == passage.text for negative in negatives):
@@ -432,6 +453,8 @@ class _Reader:
                 "judge either: name the one that it does not judge in ignore (--ignore)"
             )
         passages, values = parts.get("positive"), value
+        if isinstance(values, list) and len(values) == 1 and not isinstance(passages, list):
+            value = values = values[0]
         if isinstance(passages, list) or isinstance(values, list):
             if not isinstance(passages, list) or not isinstance(values, list) or len(passages) != len(values):
                 counts = [len(each) if isinstance(each, list) else 1 for each in (passages, values)]
@@ -517,6 +540,8 @@ class _Reader:
                 JudgedPair(row.first, row.second, self._at(row, self._score, row.value)) for row in by_pair.values()
             ]
             return TrainingData("judged pairs", tuple(pairs), len(rows) - len(pairs), judged_by=judged_by)
+        for row in by_pair.values():
+            self._at(row, self._score, row.value)  # raises beyond the range that was told
         examples = _judged_examples(by_pair.values(), threshold)
         if not examples:
             raise InputError(
@@ -559,6 +584,17 @@ class _Reader:
 
 
 _OF_PASSAGES: frozenset[Kind] = frozenset(["pairs", "triplets", "judged pairs", "distillation"])
+_FLAGS = {"true": True, "false": False, "1": True, "0": False, "t": True, "f": False, "yes": True, "no": False}
+_MOST_FLAGS = 1000
+_COUNTS = re.compile(r"|.*(id|idx|index|number|no|nr|row|line|page|chunk|unnamed:? ?_?0|turn|count|rank|version)")
+
+
+def _is_flag(name: str, value: Any) -> bool:
+    """Whether a cell says yes or no, and its name does not say that it is a number."""
+    is_word = isinstance(value, (bool, int, str)) and str(value).lower() in _FLAGS
+    return is_word and not _COUNTS.fullmatch(spelled(name))
+
+
 _HELD_OUT = frozenset(["test", "tst", "dev", "val", "valid", "validation", "eval", "evaluation", "heldout", "held_out"])
 _BESIDE = ("split", "weight", "positive_id")
 _TAUGHT = ("positive_score", "negative_score", "margin", "score", "label")
@@ -633,9 +669,8 @@ def _judging(parts: Parts) -> str:
     # an empty one is a row that nobody judged
     names += [name for part in ("label", "score") for name in parts.named.get((part, -1), ())]
     if not names:
-        raise InputError(
-            f"has no field 'score' or 'label', only {listed(parts.fields)}; unjudged pairs are kind='pairs'"
-        )
+        hint = "; pairs that mean the same are kind='pairs' (--examples-kind pairs)" if parts.has("first") else ""
+        raise InputError(f"has no field 'score' or 'label', only {listed(parts.fields)}{hint}")
     return names[0]
 
 
@@ -736,6 +771,29 @@ def _nli_examples(rows: Sequence[tuple[str, str, int]]) -> TrainingData:
     # a row that repeats another counts as left out
     used = sum(len(example.positives) + len(example.negatives) for example in examples)
     return TrainingData("nli", examples, left_out=len(rows) - used)
+
+
+def _without_contradictions(file: Path, data: TrainingData) -> TrainingData:
+    """The data without negatives that are positives of the same query in another row: which of them is true?"""
+    known: dict[str, set[str]] = {}
+    for row in data.rows:
+        if isinstance(row, Example) and row.negatives:
+            known.setdefault(query_key(row.query), set())
+    for row in data.rows:
+        if isinstance(row, Example) and (texts := known.get(query_key(row.query))) is not None:
+            texts.update(positive.text for positive in row.positives)
+    rows, dropped = [], 0
+    for row in data.rows:
+        if isinstance(row, Example) and row.negatives:
+            texts = known[query_key(row.query)]
+            kept = tuple(negative for negative in row.negatives if negative.text not in texts)
+            dropped += len(row.negatives) - len(kept)
+            row = replace(row, negatives=kept) if len(kept) < len(row.negatives) else row
+        rows.append(row)
+    if not dropped:
+        return data
+    logger.warning("%s: %d negatives are positives of the same query in other rows, and were left out", file, dropped)
+    return replace(data, rows=tuple(rows))
 
 
 def _judged_examples(rows: Iterable[_Judged], threshold: float) -> list[Example]:
