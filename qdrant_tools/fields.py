@@ -158,13 +158,13 @@ def _json(value: Any, what: str, way: tuple[Any, ...]) -> Any:
         return {item.name: _json(getattr(value, item.name), what, (*way, item.name)) for item in fields(value)}
     try:
         plain = plain_value(value)
-        if isinstance(plain, str):
-            return _checked(plain, what, way)
+        # a date keeps its own form, which engines read as its midnight in UTC
+        if isinstance(plain, datetime):
+            return _moment_text(value, plain)
     except InputError as error:
         raise InputError(f"{what} field {shown(way)} is {brief(value)}: {error}") from error
-    # a date keeps its own form, which engines read as its midnight in UTC
-    if isinstance(plain, datetime):
-        return _moment_text(value, plain)
+    if isinstance(plain, str):
+        return _checked(plain, what, way)
     # the same number, which engines keep exactly only if it is written as an integer
     if isinstance(plain, float) and plain.is_integer() and LARGEST_WHOLE_DOUBLE < abs(plain) < 2**63:
         return int(plain)
@@ -219,8 +219,8 @@ def plain_value(value: Any) -> bool | int | float | str | datetime | None:
 
 
 def _is_no_value(value: Any) -> bool:
-    # pandas' own marks of what is missing, without pandas: NaT differs from itself, NA answers no question
-    if type(value).__name__ in ("NaTType", "NAType"):
+    # pandas' own marks of what is missing, without pandas; NumPy's is an array that holds itself
+    if type(value).__name__ in ("NaTType", "NAType") or value is np.ma.masked:
         return True
     return isinstance(value, np.datetime64 | np.timedelta64) and bool(np.isnat(value))
 
@@ -275,7 +275,10 @@ def _moment_text(value: Any, moment: datetime) -> str:
     offset = moment.utcoffset()
     # RFC 3339 has no seconds in a zone, as those of local mean times have
     if offset is not None and offset.total_seconds() % 60:
-        moment = moment.astimezone(UTC)
+        try:
+            moment = moment.astimezone(UTC)
+        except OverflowError as error:
+            raise InputError("in UTC it lies outside the years 1 to 9999: write it as a string") from error
     return moment.isoformat()
 
 

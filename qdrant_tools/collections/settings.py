@@ -82,6 +82,8 @@ class CollectionSettings:
                 raise InputError(f"{name} is {brief(value)}, expected a whole number of at least {least}")
         if self.payload_m == self.m:
             object.__setattr__(self, "payload_m", None)  # one spelling of the same
+        if not isinstance(self.payload_indexes, Mapping):
+            raise InputError(f"payload_indexes is {brief(self.payload_indexes)}, expected a dict: field -> kind")
         for key, kind in self.payload_indexes.items():
             payload_path(steps_of(key, "payload index"))
             if kind not in get_args(PayloadKind):

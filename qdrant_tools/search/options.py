@@ -222,18 +222,18 @@ def _same_number(path: str, number: int | float, what: str) -> models.Condition:
 
 def any_of(path: str, values: Sequence[Any], what: str) -> models.Condition:
     """That a value, or one in a list, is one of `values`, which are of one kind."""
-    plain = [_comparable(value, what) for value in values]
+    plain: list[Any] = [_comparable(value, what) for value in values]
     kinds = {_kind(value) for value in plain}
     if len(kinds) != 1:
         raise InputError(
             f"{what} is {brief(values)}, expected values of one kind ({' or '.join(KINDS)}), at least one of them"
         )
     if kinds == {"strings"}:
-        return models.FieldCondition(key=path, match=models.MatchAny(any=plain))  # type: ignore[arg-type]
+        return models.FieldCondition(key=path, match=models.MatchAny(any=plain))
     if kinds == {"numbers"}:
         if len(plain) > MOST_NUMBERS:
             return _one_integer_of(path, plain, what)
-        return _one_number_of(path, sorted(set(plain)), what)  # type: ignore[type-var]
+        return _one_number_of(path, sorted(set(plain)), what)
     return models.Filter(should=[equal(path, value, what) for value in dict.fromkeys(plain)])
 
 
@@ -258,7 +258,7 @@ def _one_number_of(path: str, numbers: Sequence[Any], what: str) -> models.Filte
     if len(numbers) <= NUMBERS_AT_ONCE:
         return models.Filter(should=[_same_number(path, number, what) for number in numbers])
     middle = len(numbers) // 2
-    halves = [_one_number_of(path, half, what) for half in (numbers[:middle], numbers[middle:])]
+    halves: list[models.Condition] = [_one_number_of(path, half, what) for half in (numbers[:middle], numbers[middle:])]
     between = models.FieldCondition(key=path, range=_about(float(numbers[0]), float(numbers[-1])))
     return models.Filter(must=[between, models.Filter(should=halves)])
 
@@ -311,6 +311,11 @@ def _kind(value: Any) -> str:
 
 
 def _comparable(value: Any, what: str) -> bool | int | float | str | datetime:
+    if isinstance(value, (Mapping, list, tuple, set, frozenset)):
+        raise InputError(
+            f"{what} is or holds {brief(value)}, expected a string, number, boolean, date or time there; conditions "
+            "of other kinds can be given as a qdrant_client Filter"
+        )
     try:
         plain = plain_value(value)
     except InputError as error:
