@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -227,6 +228,47 @@ def test_every_file_of_the_folder_is_in_a_table():
     assert sorted(path.name for path in FILES.iterdir() if path.name not in known) == []
 
 
+def test_rows_of_which_none_is_answered_are_no_training_data(tmp_path):
+    file = tmp_path / "unanswered.jsonl"
+    file.write_text('{"question": "Who?", "context": "Nobody.", "answers": []}\n' * 2)
+    with pytest.raises(InputError, match="holds 2 rows, and all are left out: nothing answers"):
+        read_training_data(file)
+
+
+ODD = [
+    {"query": "q", "pos": {"a": 1}}, {"query": "q", "pos": [None]}, {"query": "q", "pos": [1.5, "a b"]},
+    {"query": "q", "pos": ["a b"], "pos_scores": ["x"], "neg": ["c d"], "neg_scores": [None]},
+    {"query": "q", "pos": ["a b"], "pos_id": {"a": 1}}, {"query": "q", "pos": [{"text": "a b", "id": True}]},
+    {"question": "q", "context": "c", "supporting_facts": 1},
+    {"question": "q", "context": [["t", [1]]], "supporting_facts": [["t", 0]]},
+    {"question": "q", "paragraphs": [1]}, {"question": "q", "paragraphs": [{"paragraph_text": "a b"}]},
+    {"title": "t", "paragraphs": [{"context": "c", "qas": [1]}]}, {"title": "t", "paragraphs": ["x"]},
+    {"question": "q", "context": "c d", "is_impossible": "maybe", "answers": []},
+    {"query": "q", "passages": {"is_selected": [1, 0], "passage_text": ["a b"]}},
+    {"query": "q", "passages": {"is_selected": ["?"], "passage_text": ["a b"]}},
+    {"messages": 1, "positive_messages": 2}, {"input": "q", "context": [{}]}, {"set": list(map(str, range(2000)))},
+    {"query": "q", "docs": ["a b"], "labels": []}, {"query": "q", "pos": ["a b"], "weight": "x"},
+    {"query": "q", "pos": "['" + "[" * 100_000 + "]"}, {"query": "q", "pos": "['a' 'b']"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ODD, ids=lambda row: json.dumps(row)[:60])
+def test_an_odd_row_of_a_format_is_one_error_with_its_line(tmp_path, row):
+    file = tmp_path / "odd.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    with pytest.raises(InputError, match=r"odd\.jsonl:1: .*(expected|more than|cannot be read back)") as refusal:
+        read_training_data(file)
+    assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 400 + len(str(file))
+
+
+def test_a_long_list_in_a_json_file_is_read_row_by_row(tmp_path):
+    file = tmp_path / "train.json"
+    paragraph = {"context": HONEY * 500, "qas": [{"question": ASKED, "answers": ["Bees"]}]}
+    file.write_text(json.dumps({"version": "v2.0", "data": [{"title": "t", "paragraphs": [paragraph]}] * 1300}))
+    assert file.stat().st_size > 1 << 24
+    assert len(read_training_data(file)) == 1300
+
+
 def test_passages_of_a_collection_without_a_header_have_an_id_and_a_text():
     assert passages_of(FILES / "marco_folder" / "collection.tsv") == {"0": HONEY, "1": CATS}
 
@@ -256,7 +298,8 @@ def test_a_list_gives_every_text_once_or_is_refused_and_no_id_is_a_text(query, p
             assert len(side) == len(entries)
             for passage, entry in zip(side, entries, strict=True):
                 assert not isinstance(entry, int)
-                assert passage.text.endswith(entry if isinstance(entry, str) else entry["text"].rstrip())
+                text = entry if isinstance(entry, str) else entry["text"]
+                assert passage.text.rstrip().endswith(text.rstrip())
 
 
 @given(st.lists(st.integers() | TEXTS.filter(lambda text: text.isalnum() and text.isascii()), min_size=1))

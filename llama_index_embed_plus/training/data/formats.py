@@ -25,6 +25,7 @@ from llama_index_embed_plus.training.data.records import passage_of
 from qdrant_tools.errors import InputError, brief
 from qdrant_tools.foreign import as_flag, carries_meaning, is_missing
 from qdrant_tools.same import id_key, unlike_spelling
+from qdrant_tools.validation import number_in
 
 Fields = Mapping[str, Any]
 
@@ -187,7 +188,7 @@ def _entry(value: Any, name: str, asked: Asked) -> dict[str, Any]:
             raise InputError(f"a passage of {name!r} has {brief(key)}, which says what it is, and is not read here")
     identity = next((value[key] for key in ID if not _is_empty(value.get(key))), None)
     text = next((value[key] for key in TEXT if not _is_empty(value.get(key))), None)
-    if identity is not None and not isinstance(identity, (str, int)):
+    if identity is not None and (not isinstance(identity, (str, int)) or isinstance(identity, bool)):
         raise InputError(f"a passage of {name!r} has the id {brief(identity)}, expected a text")
     title = value.get("title")
     if text is None and identity is not None and not title:
@@ -218,7 +219,7 @@ def _only_ids(identity: str, name: str) -> InputError:
 
 _FILE_NAME = re.compile(r"[^\n]{1,120}[^\W\d_]\w*\.[A-Za-z][A-Za-z0-9]{0,4}(#\S*)?")
 _NUMBERED = re.compile(r"(doc|document|passage|chunk|node|id|page|section|part)[ _#:-]*\d+", re.IGNORECASE)
-_MARKED = re.compile(r".*(\d|[_/#:]|\w-\w).*", re.DOTALL)
+_MARKED = re.compile(r"\d|[_/#:]|\w-\w")
 
 
 def like_an_id(value: Any, *, marked: bool = False) -> bool:
@@ -234,7 +235,7 @@ def like_an_id(value: Any, *, marked: bool = False) -> bool:
     words = name.split()
     if _NUMBERED.fullmatch(name) or (len(words) < 6 and _FILE_NAME.fullmatch(name)):
         return True
-    if len(words) != 1 or (marked and not _MARKED.fullmatch(name)):
+    if len(words) != 1 or (marked and not _MARKED.search(name)):
         return False
     # a script without spaces writes a whole sentence as one word
     return name.isascii() or "/" in name or bool(re.fullmatch(r".{1,24}[-_#:.]\d+", name))
@@ -313,7 +314,7 @@ def _is_flat(fields: Fields) -> bool:
 
 
 def _of_flat(fields: Fields, asked: Asked) -> Iterator[Fields]:
-    yield from _example(_query(fields), *_passages(fields, asked, _FLAT, _NEGATIVES), fields)
+    yield from _example(_query(fields), *_passages(fields, asked, _FLAT, _NEGATIVES), fields, strict=True)
 
 
 _OUR_KEYS = frozenset({"id", "text", "score"})
@@ -345,7 +346,7 @@ def _of_list(fields: Fields, asked: Asked) -> Iterator[Fields]:
     if (good is None) != (bad is None) and negatives:
         raise InputError("has scores of one side only, expected pos_scores and neg_scores, or neither")
     if good is None or bad is None or not asked.scores:
-        yield from _example(query, positives, negatives, fields)
+        yield from _example(query, positives, negatives, fields, strict=True)
         return
     for passage, score in zip(positives, good, strict=True):
         if negatives:
@@ -369,17 +370,28 @@ def _identify(fields: Fields, names: Sequence[str], passages: list[dict[str, Any
 
 
 def _example(
-    query: str, positives: list[dict[str, Any]], negatives: list[dict[str, Any]], fields: Fields | None = None
+    query: str,
+    positives: list[dict[str, Any]],
+    negatives: list[dict[str, Any]],
+    fields: Fields | None = None,
+    *,
+    strict: bool = False,
 ) -> Iterator[Fields]:
-    """One of our rows; none where nothing answers the query."""
+    """One of our rows; none where nothing answers the query. What says the same as a positive is no negative.
+
+    strict: it is an error, since somebody wrote it into both lists.
+    """
+    texts = {passage["text"] for passage in positives}
+    both = next((passage for passage in negatives if passage["text"] in texts), None)
+    if both is not None and strict:
+        raise InputError(f"the passage {brief(both['text'])} is a positive and a negative of one query: leave one out")
     if positives:
+        others = [passage for passage in negatives if passage["text"] not in texts]
+        row: dict[str, Any] = {"query": query, "positives": positives, "negatives": others}
         weight = None if fields is None else fields.get("weight")
-        texts = {passage["text"] for passage in positives}
-        both = next((passage for passage in negatives if passage["text"] in texts), None)
-        if both is not None:
-            raise InputError(f"the passage {brief(both['text'])} is a positive and a negative of one query")
-        row = {"query": query, "positives": positives, "negatives": negatives}
-        yield row if weight is None else row | {"weight": weight}
+        # a table has its numbers as texts
+        row |= {} if weight is None else {"weight": number_in(weight) if isinstance(weight, str) else weight}
+        yield row
 
 
 def _is_ids(fields: Fields) -> bool:
@@ -434,6 +446,7 @@ def _of_judged_id(fields: Fields, asked: Asked) -> Iterator[Fields]:
 
 _CONTEXT = ("context", "passage")
 _NO_ANSWER = frozenset({"[]", "{}", "cannotanswer", "no answer", "no answer present", "unanswerable", "not answerable"})
+_EMPTY_TEXTS = re.compile(r"['\"]text['\"]\s*:\s*(array\()?\[\s*\]")
 _FLAGS = {"is_impossible": False, "answerable": True, "is_answerable": True, "unanswerable": False}
 
 
@@ -454,9 +467,9 @@ def _says_something(answer: Any) -> bool:
         return any(map(_says_something, answer))
     if isinstance(answer, str):
         # a CSV of SQuAD's rows: {'text': array([], dtype=object), ...
-        return not re.search(r"\{.*['\"]text['\"]\s*:\s*(array\()?\[\s*\]", answer) and not (
-            is_missing(answer) or answer.strip().strip(".").lower() in _NO_ANSWER
-        )
+        if answer.lstrip().startswith("{") and _EMPTY_TEXTS.search(answer):
+            return False
+        return not is_missing(answer) and answer.strip().strip(".").lower() not in _NO_ANSWER
     return answer is not None
 
 
@@ -522,13 +535,23 @@ def _of_hotpot(fields: Fields, asked: Asked) -> Iterator[Fields]:
 
 
 def _of_musique(fields: Fields, asked: Asked) -> Iterator[Fields]:
-    found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
-    for part in _listed(fields["paragraphs"], "paragraphs"):
-        supports = as_flag("is_supporting", part.get("is_supporting") if isinstance(part, Mapping) else part)
-        # their idx counts the paragraphs of one question
-        found[not supports].append(_entry({**part, "idx": None}, "paragraphs", asked))
+    # their idx counts the paragraphs of one question
+    found = _by_flag(_listed(fields["paragraphs"], "paragraphs"), "is_supporting", "paragraph_text", asked, leave="idx")
     if _is_answered(fields):
         yield from _example(_query(fields), *found)
+
+
+def _by_flag(
+    parts: Sequence[Any], flag: str, text: str, asked: Asked, *, leave: str = ""
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Passages with a yes in a field of theirs, and those with a no."""
+    found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for part in parts:
+        says = as_flag(flag, part.get(flag)) if isinstance(part, Mapping) else None
+        if says is None:
+            raise InputError(f"a passage is {brief(part)}, expected {text!r} and {flag!r} (1 or 0)")
+        found[not says].append(_entry({**part, leave: None}, text, asked))
+    return found
 
 
 # --- DPR and MS MARCO
@@ -548,13 +571,8 @@ def _is_marco(fields: Fields) -> bool:
 
 
 def _of_marco(fields: Fields, asked: Asked) -> Iterator[Fields]:
-    found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
-    for part in _listed(fields["passages"], "passages"):
-        selected = as_flag("is_selected", part.get("is_selected") if isinstance(part, Mapping) else None)
-        if selected is None:
-            raise InputError(f"a passage is {brief(part)}, expected 'passage_text' and 'is_selected' (1 or 0)")
-        found[not selected].append(_entry(part, "passages", asked))
-    yield from _example(_query(fields), *found)
+    parts = _listed(fields["passages"], "passages")
+    yield from _example(_query(fields), *_by_flag(parts, "is_selected", "passage_text", asked))
 
 
 # --- pairs under other names
@@ -586,7 +604,8 @@ def _of_titled(fields: Fields, asked: Asked) -> Iterator[Fields]:
     yield {"query": _query(fields), "passage": titled(fields.get("title"), fields[name]), **rest}
 
 
-_MOST_OF_A_SET = 50
+_LARGEST_SET = 1000
+_ANSWERS_IN_A_SET = 50
 
 
 def _is_set(fields: Fields) -> bool:
@@ -595,9 +614,12 @@ def _is_set(fields: Fields) -> bool:
 
 def _of_set(fields: Fields, asked: Asked) -> Iterator[Fields]:
     """Texts that all mean the same: each is a query, and those that follow it, around the end, answer it."""
-    texts = [_entry(part, "set", Asked()) for part in _listed(fields["set"], "set")]
+    parts = _listed(fields["set"], "set")
+    if len(parts) > _LARGEST_SET:
+        raise InputError(f"the set has {len(parts):,} texts, expected at most {_LARGEST_SET:,} that mean the same")
+    texts = [_entry(part, "set", Asked()) for part in parts]
     for place, passage in enumerate(texts):
-        others = (texts[place + 1 :] + texts[:place])[:_MOST_OF_A_SET]
+        others = (texts[place + 1 :] + texts[:place])[:_ANSWERS_IN_A_SET]
         yield from _example(passage["text"], [other for other in others if other["text"] != passage["text"]], [])
 
 

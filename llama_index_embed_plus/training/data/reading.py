@@ -205,7 +205,8 @@ class _Reader:
         self._check_options(len(found))
         # the second half is for the type checker: the first row sets the kind
         if not found or self.kind is None:
-            raise InputError(f"{self.file} holds no rows")
+            what = f"{self.passed_over} rows, and all are left out: nothing answers" if self.passed_over else "no rows"
+            raise InputError(f"{self.file} holds {what}")
         data = replace(_without_contradictions(self.file, self._finished(found)), ignored=tuple(self.unread.names))
         data = replace(data, left_out=data.left_out + self.passed_over)
         if data.ignored:

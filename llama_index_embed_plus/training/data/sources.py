@@ -26,7 +26,7 @@ from llama_index_embed_plus.evaluate.retrieval.files import BEIR_HEADER, read_qr
 from llama_index_embed_plus.integrations.qa_dataset import from_qa_dataset
 from llama_index_embed_plus.training.data.formats import ID, TEXT, from_array, is_article, questions_of, titled
 from qdrant_tools.errors import InputError, UsageError, brief, first_line
-from qdrant_tools.files import LONGEST_ROW, MOST_VALUES, Row, listed, read_lines, read_rows
+from qdrant_tools.files import LONGEST_ROW, MOST_COLUMNS, MOST_VALUES, Row, listed, read_lines, read_rows
 from qdrant_tools.json_files import DEEPEST, MOST_BYTES, deeper, has_more_values, open_regular
 from qdrant_tools.same import id_key, unlike_spelling
 
@@ -271,6 +271,8 @@ def _of_object(file: Path, document: _Json) -> Iterator[Row]:
         if key in _LISTS and document.peek() == "[" and "columns" not in content:
             yield from _listed(file, document)
             content[key] = None
+        elif len(content) > MOST_COLUMNS:
+            raise InputError(f"{file}: an object of more than {MOST_COLUMNS:,} keys, expected rows or columns")
         elif key == "columns" and set(_LISTS) & content.keys():
             raise InputError(f"{file}: 'columns' stand behind their rows, expected them before")
         elif key in content:
