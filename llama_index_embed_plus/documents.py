@@ -13,14 +13,17 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+
+import regex
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.files import Row, read_rows
 from qdrant_tools.json_files import read_text
 from qdrant_tools.records import Passage
+from qdrant_tools.search.words import spaceless
 from qdrant_tools.trees import allowed_roots, require_inside
 from qdrant_tools.validation import is_unicode
 
@@ -29,6 +32,10 @@ logger = logging.getLogger(__name__)
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".text", ".markdown"})
 MAX_WORDS = 180
 """About 240 tokens of English: most sentence encoders read 256 or more."""
+_STOPS = r"\u3002\uff01\uff1f\uff0e\u17d4\u104b"
+# up to and with what ends a sentence where no space follows it
+_SENTENCE = regex.compile(rf"[^{_STOPS}]+[{_STOPS}\p{{Pe}}\p{{Pf}}]*+|.")
+_CHARACTER = regex.compile(r"\P{M}\p{M}*+|\p{M}++")
 MOST_BYTES = 1 << 26
 """Of a text file, which is read as a whole. War and Peace has 3 MB."""
 
@@ -153,21 +160,51 @@ def _titled(row: Row) -> str:
 
 
 def cut(text: str, *, max_words: int = MAX_WORDS) -> Iterator[str]:
-    """Cut a text at blank lines into parts of at most `max_words` words. A longer paragraph is cut between words."""
+    """Cut a text at blank lines into parts of at most `max_words` words. A longer paragraph is cut between words.
+
+    Where words have no spaces between them (Chinese, Japanese, Thai, ...) each character counts as a word, and a cut
+    is made at the end of a sentence if there is one.
+    """
     part: list[str] = []
     part_words = 0
     for paragraph in re.split(r"\n\s*\n", text):
-        words = paragraph.split()
+        words = [word for piece in paragraph.split() for word in _units(piece, max_words)]
         if not words:
             continue
-        if part and part_words + len(words) > max_words:
+        count = sum(length for _, length in words)
+        if part and part_words + count > max_words:
             yield "\n\n".join(part)
             part, part_words = [], 0
-        if len(words) > max_words:
-            for start in range(0, len(words), max_words):
-                yield " ".join(words[start : start + max_words])
+        if count > max_words:
+            yield from _filled(words, max_words)
             continue
         part.append(paragraph.strip())
-        part_words += len(words)
+        part_words += count
     if part:
         yield "\n\n".join(part)
+
+
+def _units(piece: str, most: int) -> Iterator[tuple[str, int]]:
+    """What a piece of text without spaces may be cut into, each with the words that it counts for."""
+    count = spaceless(piece)
+    if count <= 1:
+        yield f" {piece}", 1
+        return
+    space = " "
+    for sentence in _SENTENCE.findall(piece):
+        characters = _CHARACTER.findall(sentence)
+        for start in range(0, len(characters), most):
+            unit = "".join(characters[start : start + most])
+            yield space + unit, max(1, spaceless(unit))
+            space = ""
+
+
+def _filled(words: Iterable[tuple[str, int]], most: int) -> Iterator[str]:
+    part, count = "", 0
+    for word, length in words:
+        if part and count + length > most:
+            yield part.strip()
+            part, count = "", 0
+        part += word
+        count += length
+    yield part.strip()

@@ -30,7 +30,7 @@ import regex
 
 from qdrant_tools.same import folded
 
-__all__ = ["Words", "letters", "split"]
+__all__ = ["Words", "letters", "spaceless", "split"]
 
 _SCRIPTS = r"""\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Yi}\p{Tangut}\p{Nushu}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}
 \p{Tai_Le}\p{New_Tai_Lue}\p{Tai_Tham}\p{Tai_Viet}\p{Javanese}\p{Balinese}\u3006\u303c\u30fc""".replace("\n", "")
@@ -57,7 +57,10 @@ _IN_ANY = regex.compile(
 )
 _THOUSANDS = re.compile(r"[0-9]{1,3}(?:(?:,[0-9]{3})+(?:\.[0-9]+)?|(?:\.[0-9]{3})+,[0-9]+)")
 _IS_SPACELESS = regex.compile(rf"(?V1){_SPACELESS}")
+_NEVER_SPACED = regex.compile(rf"(?V1)[[{_SCRIPTS}]&&[\p{{L}}\p{{N}}]]")
 _CHARACTER = regex.compile(r"\P{M}\p{M}*+")
+# lines that end inside a word: at a soft hyphen, or where there are no spaces
+_HYPHENATED = re.compile(r"\xad[^\S\n]*\n[^\S\n]*")
 _WRAPPED = regex.compile(rf"(?V1)(?<=[{_SCRIPTS}])[^\S\n]*+\n[^\S\n]*+(?=[{_SCRIPTS}])")
 
 # marks that writers leave out as they like, wherever they are or after letters of one script
@@ -114,15 +117,22 @@ class Words:
     """How many words, each part of a number and each character of what is written without spaces as one."""
 
 
+def spaceless(text: str) -> int:
+    """How many of its characters are of scripts that have no spaces between words."""
+    return 0 if text.isascii() else len(_NEVER_SPACED.findall(text))
+
+
 def split(text: str) -> Words:
     """The words of a text."""
     asked: list[str] = []
     parts: list[str] = []
     if text.isascii():
         return Words(asked, parts, _add_found(_IN_ASCII, text.lower(), asked, parts))
+    if "\xad" in text:
+        text = _HYPHENATED.sub("", text)
     if _BEYOND_ALPHABETS.search(text) is None:
         return Words(asked, parts, _add_found(_IN_ALPHABETS, _one_spelling(text), asked, parts))
-    if "\n" in text and _IS_SPACELESS.search(text):
+    if "\n" in text and _NEVER_SPACED.search(text):
         text = _WRAPPED.sub("", text)
     length = 0
     # much of such a text is often ASCII, and words come again

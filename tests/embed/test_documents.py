@@ -31,6 +31,22 @@ def test_a_long_text_is_cut_at_blank_lines_and_no_word_is_lost():
     assert " ".join(parts).split() == text.split()
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("我爱北京。天安门上太阳升！" * 2, ["我爱北京。", "天安门上太阳升！", "我爱北京。", "天安门上太阳升！"]),
+        ("東京都は日本の首都です", ["東京都は日本の首都", "です"]),
+        ("ภาษาไทยไม่มีช่องว่าง", ["ภาษาไทยไม่", "มีช่องว่าง"]),
+        ("Use iPhone手机 now and 我爱你们 too", ["Use iPhone手机 now and 我爱你们", "too"]),
+        ("한국어는 띄어쓰기를 한다", ["한국어는 띄어쓰기를 한다"]),
+    ],
+)
+def test_a_text_without_spaces_is_cut_at_its_sentences_and_loses_nothing(text, parts):
+    found = list(cut(text, max_words=9))
+    assert "".join(found).replace(" ", "") == text.replace(" ", "")
+    assert found == parts
+
+
 def test_a_paragraph_longer_than_the_limit_is_cut_between_words():
     parts = list(cut(" ".join(map(str, range(100))), max_words=30))
     assert [len(part.split()) for part in parts] == [30, 30, 30, 10]

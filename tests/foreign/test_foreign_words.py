@@ -92,6 +92,11 @@ def test_again_does_not_find_water(client):
     assert mine(collection, labels, encoder, settings=settings).examples[0].negatives == ()
 
 
+def test_lines_that_end_inside_a_word_do_not_end_it():
+    assert split("coopera\xad\n  tion of é").asked == ["cooperation", "of", "é"]
+    assert split("北\n京 and\r\n東 京").asked == ["北京", "and", "東", "京"]
+
+
 # text -> its words, as UAX #29 has them for these
 PLAIN_WORDS = [
     "The quick brown fox can jump",
