@@ -1,8 +1,9 @@
 """A JSONL, CSV or TSV file -> its rows, each with its line; and files that are written whole or not at all.
 
 The formats: JSONL has one object per line. CSV has a header and quotes where it needs them; it is parted by commas, or
-by the semicolons or tabs that its header has instead. TSV has a header and no quotes, as in BEIR and STS-Benchmark. All
-are UTF-8, with or without a byte order mark.
+by the semicolons or tabs that its header has instead. TSV has a header and no quotes, as in BEIR and STS-Benchmark;
+only a text whose own quotes were doubled, as pandas does, is unquoted. All are UTF-8, with or without a byte order
+mark.
 
 Guarantees: rows are streamed; blank lines are skipped; what cannot be read is an `InputError` with `file:line`. The
 files may be anybody's: a pipe, a device, a row of hundreds of megabytes, a table of a million columns, JSON that is
@@ -465,7 +466,17 @@ def _tsv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
         if "\r" in line:
             raise InputError(f"{path}:{number}: a carriage return inside of a line: end the lines with a line feed")
         # one more than there may be, and never millions of them
-        yield number, line.split("\t", MOST_COLUMNS)
+        cells = line.split("\t", MOST_COLUMNS)
+        yield number, [_unquoted(cell) if cell else cell for cell in cells] if '""' in line else cells
+
+
+def _unquoted(cell: str) -> str:
+    """The text of a cell in quotes that doubles every quote in it, which nobody types; any other as it is."""
+    inside = cell[1:-1]
+    if cell[0] != '"' or cell[-1] != '"' or '""' not in inside or '"' in inside.replace('""', ""):
+        return cell
+    # three at both ends are those of a docstring
+    return cell if inside.startswith('""') and inside.endswith('""') else inside.replace('""', '"')
 
 
 def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:

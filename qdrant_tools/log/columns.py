@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -54,6 +55,7 @@ _WHAT_HAPPENED = frozenset(
     + ["dwell", "position", "pos"]
 )
 """Words in the names of columns that say what a row of events is about."""
+_TIMES = frozenset(["time", "timestamp", "date", "datetime", "ts", "at", "when", "created"])
 _EVENTS = frozenset(["click", "clicked", "action", "event", "type", "kind", "verb"])
 _OTHER_UNITS = frozenset(
     ["ms", "msec", "msecs", "millis", "millisecond", "milliseconds", "us", "micros"]
@@ -149,6 +151,10 @@ class Cells:
         self._counts_from_first = columns.rank is None or columns.rank_from == 1
         self.divided = 0
         """Search ids whose rows had several queries."""
+        self.unshown: Counter[str] = Counter()
+        """Events on passages that their search did not show, by an example of each kind of spelling."""
+        self.later = 0
+        """Searches of the future."""
         self._looked: set[Level] = set()
         what = [*map(_column, columns.feedback.values()), columns.event_at]
         inner = [columns.hit, columns.rank, columns.score]
@@ -212,6 +218,17 @@ class Cells:
                 f"{self.divided} ids of {columns.search!r} had rows of several queries: each query is a search, "
                 "and the id that of its session"
             )
+        if self.unshown:
+            example = max(self.unshown, key=len)
+            notes.append(
+                f"{self.unshown.total()} clicks or dwells are on passages that their searches did not show, and count "
+                f"for nothing: {example}"
+            )
+        if self.later:
+            notes.append(f"{self.later} searches are of the future")
+        times = [name for name in self.unread if not _TIMES.isdisjoint(_words(name))]
+        if times and columns.at is None and columns.event_at is None:
+            notes.append(f"without `at`, the searches get the time of the file: {listed(times)} may be theirs")
         telling = [name for name in self.unread if carries_meaning(name) or not _WHAT_HAPPENED.isdisjoint(_words(name))]
         if self.unread:
             also = f"; of these, {listed(telling)} may say what users did or saw" if telling else ""
@@ -344,7 +361,7 @@ class Cells:
             value = parse_json(value, f"column {column!r}")
         elif value is None or (isinstance(value, str) and is_absent(value)):
             value = [] if column == self.columns.events or row.path.suffix.lower() != ".jsonl" else value
-        if not isinstance(value, list) or not all(isinstance(entry, (Mapping, str, int)) for entry in value):
+        if not isinstance(value, list) or not all(isinstance(entry, (Mapping, str, int, float)) for entry in value):
             raise InputError(f"column {column!r} is {type(value).__name__}, expected a list of objects or ids")
         if len(value) > MOST_ROWS:
             raise InputError(f"more than {MOST_ROWS:,} rows of one search, which no user saw")

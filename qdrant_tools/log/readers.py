@@ -36,7 +36,7 @@ from qdrant_tools.log.records import (
     check_hit,
     check_search,
 )
-from qdrant_tools.same import id_key, query_key
+from qdrant_tools.same import id_key, query_key, unlike_spelling
 from qdrant_tools.validation import brief
 
 _MOST_WAITING = 20_000
@@ -343,11 +343,22 @@ class _Draft:
         events = tuple(
             Feedback(self._spelled(name), kind, value, when or at) for name, kind, value, when in self._events
         )
+        self._note_odd(at)
         search = LoggedSearch(
             search_id, at, self.text, columns.collection, columns.space, tuple(hits), events, session=self.session
         )
         check_search(search)
         return search
+
+    def _note_odd(self, at: datetime) -> None:
+        cells = self._cells
+        cells.later += at > datetime.now(UTC) + timedelta(days=1)
+        for name, kind, *_ in self._events:
+            if kind in ("click", "dwell") and id_key(name) not in self.hits:
+                alike = unlike_spelling([name], [shown.id for shown in self.hits.values()])
+                seen = f", where {brief(alike[1])} was shown" if alike else ""
+                # few examples, whatever the log
+                cells.unshown[f"{brief(name)}{seen}" if len(cells.unshown) < 100 else "others"] += 1
 
     def _spelled(self, name: str) -> str:
         shown = self.hits.get(id_key(name))

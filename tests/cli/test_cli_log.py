@@ -77,13 +77,16 @@ def test_what_is_exported_can_be_imported_and_twice_is_once(run, log, tmp_path):
 
 
 def test_another_systems_log_is_imported_by_its_columns(run, tmp_path):
-    (tmp_path / "theirs.csv").write_text("session,q,doc,clicked\ns1,tea,a,0\ns1,tea,b,1\n")
-    columns = {"query": "q", "search": "session", "hit": "doc", "feedback": {"click": "clicked"}}
+    (tmp_path / "theirs.csv").write_text("session,q,doc,clicked,label\ns1,tea,a,f,0\ns1,tea,b,t,1\n")
+    columns = {"query": "q", "session": "session", "hit": "doc", "feedback": {"click": "clicked"}}
     (tmp_path / "columns.json").write_text(json.dumps(columns))
     for given in (json.dumps(columns), "columns.json"):
-        assert run("log", "import", "log.sqlite", "theirs.csv", "--columns", given)[0] == 0
+        code, out, err = run("log", "import", "log.sqlite", "theirs.csv", "--columns", given)
+        assert code == 0 and "theirs.csv: not read: label; of these, label may say what users did or saw" in out
+        assert "not read" not in err, "said once"
     (row,) = map(json.loads, run("log", "show", "log.sqlite", "--json")[1].splitlines())
     assert [hit["id"] for hit in row["hits"]] == ["a", "b"] and row["feedback"][0]["id"] == "b"
+    assert row["session"] == "s1" and json.loads(run("log", "stats", "log.sqlite", "--json")[1])["sessions"] == 1
 
 
 def test_a_finetuning_data_set_of_llama_index_is_imported(run, tmp_path):

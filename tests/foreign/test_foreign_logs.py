@@ -618,6 +618,18 @@ TABLE = [
             "columns: ['doc', 'q', 'search_id']"
         ),
     ),
+    (
+        "ids_of_clicks_in_capitals.jsonl",
+        {"query": "q", "hits": "shown", "events": "clicks", "feedback": {"click": "id"}},
+        [" | tea | kb-1.md@1 | click:KB-1.MD", " | coffee | kb-2@1 | click:zz"],
+    ),
+    ("what_nobody_read_yet.csv", FLAT | {"at": "time"}, [" | tea | a@1 |  | 2087-01-01T00:00:00+00:00"]),
+    (
+        "whole_numbers_as_floats.jsonl",
+        {"query": "q", "hits": "shown"},
+        "whole_numbers_as_floats.jsonl:1: column 'id' is 17.0, expected a text or whole number; columns: ['id']",
+    ),
+    ("pandas_quotes.tsv", FLAT, [' | what is "this" | a@1 | ', ' | "exact phrase" | b@1 | ', ' | say "hi" | c@1 | ']),
 ]
 
 # file, columns -> what is said at the end of reading
@@ -629,6 +641,14 @@ NOTES = [
         ROWS | {"search": "session"},
         "1 ids of 'session' had rows of several queries: each query is a search",
     ),
+    (
+        "ids_of_clicks_in_capitals.jsonl",
+        {"query": "q", "hits": "shown", "events": "clicks", "feedback": {"click": "id"}},
+        "2 clicks or dwells are on passages that their searches did not show, and count for nothing: "
+        "'KB-1.MD', where 'kb-1.md' was shown",
+    ),
+    ("clicks_join_by_id.csv", CLICKED | {"rank": "pos"}, "the searches get the time of the file: time may be theirs"),
+    ("what_nobody_read_yet.csv", FLAT | {"at": "time"}, "1 searches are of the future"),
     ("json_types.jsonl", FLAT | {"feedback": {"down": "thumbs"}}, "no row has the column 'thumbs', so there"),
 ]
 
