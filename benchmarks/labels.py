@@ -46,8 +46,6 @@ from qdrant_tools.records import Label, Passage
 COLUMNS = LogColumns(
     query="query_id",
     search="query_id",
-    at="start",
-    at_format="seconds",
     hits="results",
     hit="doc_id",
     rank="rank",
