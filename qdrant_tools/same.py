@@ -2,8 +2,9 @@
 
 `query_key` is the one definition of "the same query" and "the same text": labels, mining, splits, batches, the search
 for leaks and the removal of repetitions all compare these keys. Spelling in Unicode (NFKC), case, characters nobody
-sees (soft hyphens, zero width spaces), the shape of quotation marks and dashes, white space, and punctuation at the
-edges of words make no difference. Punctuation inside a word, and signs that name things ("C++", "C#", ".NET"), do.
+sees (soft hyphens, zero width spaces), the shape of quotation marks and dashes, white space, a hyphen between words
+("beta-thalassemia"), and punctuation at the edges of words make no difference. Other punctuation inside a word, and
+signs that name things ("C++", "C#", ".NET", "a/b"), do.
 `id_key` does less: an id is the name of something, so only composed and decomposed characters are one (macOS writes
 file names decomposed).
 
@@ -38,6 +39,8 @@ Qrels = Mapping[str, Mapping[str, int]]
 # signs of names are none of these: + # @ % / and the dot of .NET
 _CLOSING = r"[\p{Sentence_Terminal}\p{Terminal_Punctuation}\p{Quotation_Mark}]"
 _ASCII_CLOSING, _ASCII_OPENING = "!\"',.:;?", "\"'"
+# x-y may be a difference, x-ray is a word
+_HYPHEN = regex.compile(r"(?<=[\p{L}\p{M}]{2})-(?=[\p{L}\p{M}])|(?<=[\p{L}\p{M}])-(?=[\p{L}\p{M}]{2})")
 _UNSEEN = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
 # UAX #15 lets a letter have 30 marks in a text that is read as a stream; to sort n of them takes n * n steps
 _STACK = regex.compile(r"(\p{M}{30})\p{M}+")
@@ -89,7 +92,8 @@ def _without_edges(words: list[str], closing: str, opening: str) -> str:
         end -= 1
     while start < end and not bare[start].strip(opening):
         start += 1
-    return " ".join(bare[start:end] or words)
+    key = " ".join(bare[start:end] or words)
+    return _HYPHEN.sub(" ", key) if "-" in key else key
 
 
 @cache
