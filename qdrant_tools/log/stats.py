@@ -23,8 +23,8 @@ _CLICKED = "SELECT 1 FROM feedback f WHERE f.seq = s.seq AND f.kind = 'click'"
 
 @dataclass(frozen=True)
 class LogStats:
-    """What is in a log. `first` and `last` are ISO times. `shown_by_rank` and `clicks_by_rank` count hits; a hit that
-    was clicked twice counts once."""
+    """What is in a log. Spellings of one query (`same.query_key`) are one. `first` and `last` are ISO times.
+    `shown_by_rank` and `clicks_by_rank` count hits; a hit that was clicked twice counts once."""
 
     searches: int
     distinct_queries: int
@@ -78,7 +78,9 @@ def stats_of(store: LogStore, *, top: int) -> LogStats:
         first, last = store.read("SELECT min(at), max(at) FROM searches")[0]
         return LogStats(
             searches=number("SELECT count(*) FROM searches"),
-            distinct_queries=number("SELECT count(DISTINCT query) FROM searches"),
+            distinct_queries=number(
+                "SELECT count(DISTINCT key_of(CAST(query AS BLOB))) FROM (SELECT DISTINCT query FROM searches)"
+            ),
             sessions=number(f"SELECT count(DISTINCT {store.session}) FROM searches WHERE {store.session} <> ''"),
             redacted=number(f"SELECT count(*) FROM searches WHERE {store.redacted}"),
             without_feedback=number(
@@ -101,7 +103,12 @@ def stats_of(store: LogStore, *, top: int) -> LogStats:
                     GROUP BY rank ORDER BY rank LIMIT {MOST_NAMES}"""
             ),
             unclicked_queries=table(
-                f"""SELECT substr(query, 1, {LONGEST_SHOWN}), count(*) AS times FROM searches s GROUP BY query
-                    HAVING sum(EXISTS ({_CLICKED})) = 0 ORDER BY times DESC, query LIMIT {int(top)}"""
+                # of a row with a maximum, SQLite takes the other columns: the most frequent spelling is shown
+                f"""SELECT shown, total FROM (
+                        SELECT substr(query, 1, {LONGEST_SHOWN}) AS shown, sum(times) AS total, max(times) FROM (
+                            SELECT query, count(*) AS times, sum(EXISTS ({_CLICKED})) AS clicked
+                            FROM searches s GROUP BY query)
+                        GROUP BY key_of(CAST(query AS BLOB)) HAVING sum(clicked) = 0)
+                    ORDER BY total DESC, shown LIMIT {int(top)}"""
             ),
         )

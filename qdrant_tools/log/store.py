@@ -8,6 +8,7 @@ rows and the numbers mean.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import threading
@@ -20,6 +21,7 @@ from qdrant_tools.errors import LogError, UsageError
 from qdrant_tools.log.door import open_to_read, open_to_write
 from qdrant_tools.log.records import KINDS, LONGEST_NAME, MOST_RANK
 from qdrant_tools.log.schema import LOOKS_REDACTED
+from qdrant_tools.same import query_key
 
 Row = tuple[Any, ...]
 
@@ -78,6 +80,7 @@ class LogStore:
         self.session = "session" if self.version > 3 else "''"
         """SQL: the session of a search."""
         self._db.set_progress_handler(self._is_too_long, _STEPS)
+        self._db.create_function("key_of", 1, _key_of, deterministic=True)
 
     def read(self, sql: str, values: Iterable[Any] = ()) -> list[Row]:
         with self._lock, self.errors("read"):
@@ -241,6 +244,14 @@ class LogStore:
         if isinstance(error, OSError) and error.strerror:
             return error.strerror
         return _short(error)
+
+
+def _key_of(query: object) -> bytes:
+    """SQL: `key_of(CAST(query AS BLOB))` is equal for spellings of one query. A digest, as queries may be megabytes."""
+    text = query if isinstance(query, bytes) else str(query).encode("utf-8", "surrogatepass")
+    with suppress(UnicodeDecodeError):  # what is no text is no spelling of another
+        text = query_key(text.decode()).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, digest_size=16).digest()
 
 
 def _short(value: object) -> str:

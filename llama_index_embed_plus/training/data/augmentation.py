@@ -17,6 +17,7 @@ import numpy as np
 from llama_index_embed_plus.training.limits import LARGEST_SEED, check_whole, is_number
 from qdrant_tools.errors import InputError, UsageError, brief
 from qdrant_tools.records import Example
+from qdrant_tools.same import query_key
 
 WordChange = Literal["delete", "crop"]
 
@@ -94,9 +95,11 @@ class QueryAugmentation:
         augmented: list[Example] = []
         for example in examples:
             changed = [_augmented(example.query, augmentation, self.seed + copy) for copy in range(self.copies)]
-            queries = list(dict.fromkeys((example.query, *changed)))
+            queries: dict[str, str] = {}
+            for query in (example.query, *changed):
+                queries.setdefault(query_key(query), query)
             weight = example.weight / len(queries)
-            augmented.extend(replace(example, query=query, weight=weight) for query in queries)
+            augmented.extend(replace(example, query=query, weight=weight) for query in queries.values())
         return augmented
 
 

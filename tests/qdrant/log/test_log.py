@@ -457,3 +457,16 @@ def test_clicks_at_the_same_moment_twice_are_one_and_retried_imports_are_too(log
     log.export_jsonl(tmp_path / "out.jsonl")
     log.import_jsonl(tmp_path / "out.jsonl")
     assert log.stats().feedback == {"click": 1}
+
+
+def test_spellings_of_one_query_are_counted_as_one(tmp_path):
+    with RetrievalLog(tmp_path / "log.sqlite") as log:
+        for query in ["How do I reset it?", "how do i reset it", "How do I reset it?", "C++", "c#", "Redacted:"]:
+            log.record(query, [Hit("a", 0.5, 1)], collection="docs", space="s")
+        clicked = log.record("“Where is it”", [Hit("a", 0.5, 1)], collection="docs", space="s")
+        log.feedback(clicked, "a", "click")
+        log.record("where is it?", [Hit("a", 0.5, 1)], collection="docs", space="s")
+        log.redact(lambda query: "redacted:" if query == "c#" else query)
+        stats = log.stats()
+    assert stats.distinct_queries == 5
+    assert stats.unclicked_queries == {"How do I reset it?": 3, "C++": 1, "Redacted:": 1, "redacted:": 1}
