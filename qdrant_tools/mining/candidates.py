@@ -74,7 +74,7 @@ def document_of(metadata: Mapping[str, Any], settings: MiningSettings) -> object
     value: Any = metadata
     for name in (key,) if isinstance(key, str) else key or ():
         value = value.get(name) if isinstance(value, Mapping) else None
-    return value if isinstance(value, str | int) else None
+    return value if isinstance(value, str | int | float) else None
 
 
 def _search_points(

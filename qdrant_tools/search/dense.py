@@ -8,6 +8,7 @@ vector.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -19,11 +20,13 @@ from qdrant_client import models
 from qdrant_tools.client.gateway import SEARCHES_AT_ONCE, plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import InputError
-from qdrant_tools.fields import Field, steps_of
+from qdrant_tools.fields import Field, shown, steps_of
 from qdrant_tools.records import Encoder, Hit, Vectors
 from qdrant_tools.search.neighbours import levelled
-from qdrant_tools.search.options import SearchKwargs, SearchOptions, refuse_paths
+from qdrant_tools.search.options import SearchKwargs, SearchOptions, occurs, refuse_paths
 from qdrant_tools.validation import brief, checked_count, checked_text, checked_unit_vectors, checked_vectors
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,9 @@ def search_groups(
     """Find the k nearest groups of passages, each with its best hits; `by` is the metadata field they share, a name
     or a tuple of names.
 
-    Groups come in the order of their best hits, equal ones by value. Passages without the field are in no group. On a
-    server the field needs a payload index of kind keyword or integer.
+    Groups come in the order of their best hits, equal ones by value. Passages without the field are in no group, nor
+    are those whose value is neither a string nor an integer: 2020.0 is none. A warning says so where no group is found
+    for that reason. An index of kind keyword or integer on the field makes groups fast.
 
     Raises:
         SpaceMismatchError, InputError: as in `search_batch`; `diversity` cannot be had for groups.
@@ -93,8 +97,9 @@ def search_groups(
     refuse_paths(collection, [by])
     vector = encoded(collection, checked_queries([query]), encoder)[0]
     template = options.request(collection)
+    path = collection.layout.metadata_field(by)
     groups_found = collection.gateway.query_groups(
-        collection.layout.metadata_field(by),
+        path,
         query=vector.tolist(),
         using=template.using,
         query_filter=template.filter,
@@ -104,6 +109,13 @@ def search_groups(
         group_size=group_size,
         with_payload=options.payload(collection),
     )
+    if not groups_found and options.score_threshold is None and occurs(collection, path, template.filter):
+        logger.warning(
+            "collection %r has passages with the field %s, but in none of them it is a string or an integer, as groups "
+            "need it",
+            collection.name,
+            shown(steps_of(by, "by")),
+        )
     groups = [HitGroup(group.id, tuple(_hits(collection, group.hits))) for group in groups_found if group.hits]
     best = levelled([group.hits[0].score for group in groups]).tolist()
     # numbers before texts: the two cannot be compared with each other

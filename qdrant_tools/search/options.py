@@ -168,17 +168,18 @@ def refuse_paths(collection: Collection, fields: Iterable[Field], *, way_out: st
         if meant is None or len(meant) < 2:
             continue
         layout = collection.layout
-        if not _occurs(collection, layout.metadata_field(field)) and _occurs(collection, layout.metadata_field(meant)):
+        if not occurs(collection, layout.metadata_field(field)) and occurs(collection, layout.metadata_field(meant)):
             raise InputError(
                 f"no passage of {collection.name!r} has a metadata field {brief(field)}, but some have a value inside "
                 f"another one there: a name is only a name, so for that {way_out.format(meant)}"
             )
 
 
-def _occurs(collection: Collection, path: str) -> bool:
+def occurs(collection: Collection, path: str, among: models.Filter | None = None) -> bool:
+    """Whether a point, of those that match `among`, has something at a path of the payload."""
     absent = models.IsEmptyCondition(is_empty=models.PayloadField(key=path))
-    pages = collection.gateway.pages(batch_size=1, with_payload=False, scroll_filter=models.Filter(must_not=[absent]))
-    return any(True for _ in pages)
+    there = models.Filter(must=[among] if among is not None else None, must_not=[absent])
+    return any(True for _ in collection.gateway.pages(batch_size=1, with_payload=False, scroll_filter=there))
 
 
 def condition(layout: Layout, field: Field, value: Any) -> models.Condition:

@@ -231,3 +231,17 @@ def test_a_name_that_was_meant_as_a_path_is_said_to_be_a_name(manager):
     (hit,) = collection.search("one", k=1, fields=[("author", "name")])
     assert hit.metadata == {"author": {"name": "Ann"}}
     assert [group.value for group in collection.search_groups("one", by=("author", "name"))] == ["Ann", "Bo"]
+
+
+def test_groups_that_cannot_be_made_are_said_to_be_so(manager, caplog):
+    collection = manager.ensure("docs", WordEncoder())
+    collection.index([{"id": "a", "text": "one", "metadata": {"year": 2020.0}}, {"id": "b", "text": "two"}])
+    assert collection.search_groups("one", by="year") == []
+    assert "passages with the field 'year', but in none of them it is a string or an integer" in caplog.text
+    caplog.clear()
+    assert (
+        collection.search_groups("one", by="nothing")
+        == collection.search_groups("one", by="year", filter={"x": 1})
+        == []
+    )
+    assert not caplog.records

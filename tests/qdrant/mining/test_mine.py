@@ -284,6 +284,26 @@ def test_other_parts_of_a_positives_document_are_spared(client, encoder):
     assert len(mine(collection, [Label("tea", "c")], encoder, settings=settings).examples[0].negatives) == 6
 
 
+@pytest.mark.parametrize("key", ["doc.id", ("doc", "id"), "x[0]"])
+def test_a_document_is_named_by_a_field_or_by_what_lies_inside_one(client, encoder, key):
+    def metadata(doc):
+        return {"doc": {"id": doc}} if isinstance(key, tuple) else {key: doc}
+
+    documents = [7, 7.0, 7, 8]  # as a table has them that was read with a gap
+    passages = [Passage(f"p{i}", f"tea part{i}", metadata(doc)) for i, doc in enumerate(documents)]
+    collection = filled(client, encoder, passages)
+    result = mine(collection, [Label("tea", "p0")], encoder, settings=replace(OPEN, document_key=key, negatives=9))
+    assert {n.id for n in result.examples[0].negatives} == {"p3"} and result.discarded["same_document"] == 2
+
+
+def test_a_document_key_that_was_meant_as_a_path_is_said_to_be_a_name(client, encoder):
+    collection = filled(client, encoder, [Passage("a", "tea", {"file": {"name": "x"}}), Passage("b", "tea too")])
+    with pytest.raises(InputError, match=r"no passage .* field 'file.name', .*\('file', 'name'\)"):
+        mine(collection, [Label("tea", "a")], encoder, settings=replace(OPEN, document_key="file.name"))
+    with pytest.raises(InputError, match="document_key is .*, expected names only"):
+        replace(OPEN, document_key=("parts", None, "name"))
+
+
 def test_a_filter_says_where_negatives_may_come_from(client, encoder):
     collection = filled(client, encoder, numbered(30))
     settings = replace(OPEN, filter={"topic": [2, 3]}, negatives=30)
