@@ -362,7 +362,8 @@ class Cells:
         elif value is None or (isinstance(value, str) and is_absent(value)):
             value = [] if column == self.columns.events or row.path.suffix.lower() != ".jsonl" else value
         if not isinstance(value, list) or not all(isinstance(entry, (Mapping, str, int, float)) for entry in value):
-            raise InputError(f"column {column!r} is {type(value).__name__}, expected a list of objects or ids")
+            hint = ": leave out the rows that are no searches" if value is None else ""
+            raise InputError(f"column {column!r} is {type(value).__name__}, expected a list of objects or ids{hint}")
         if len(value) > MOST_ROWS:
             raise InputError(f"more than {MOST_ROWS:,} rows of one search, which no user saw")
         found = [entry if isinstance(entry, Mapping) else {self.columns.hit: entry} for entry in value]

@@ -147,8 +147,12 @@ class LogReader(Iterator[LoggedSearch]):
             return waiting.setdefault(key, _Group(row, cells, session, search_id))
         query, at = cells.query(row.values), cells.time(row.values, columns.at)
         if query is None or (columns.at is not None and at is None):
-            lacking = columns.query if query is None else columns.at
-            raise InputError(f"column {lacking!r} is empty, and without it the row belongs to no search")
+            empty = columns.query if query is None else columns.at
+            raise InputError(f"column {empty!r} is empty, and without it the row belongs to no search")
+        if columns.at is None and not session:
+            raise InputError(
+                f"column {columns.session!r} is empty, and without `search` or `at` nothing tells whose row it is"
+            )
         key = _digest([session, query_key(query), at.isoformat() if at else ""])
         _require_open(key, done)
         group, before = waiting.get(key), last.get(session)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import logging
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from qdrant_tools.errors import LogError
 from qdrant_tools.log import LogColumns, LoggedSearch, RetrievalLog, read_log
+from qdrant_tools.same import query_key
 
 FILES = Path(__file__).with_name("logs")
 ROWS = {"query": "query", "hit": "doc"}
@@ -629,6 +635,17 @@ TABLE = [
         {"query": "q", "hits": "shown"},
         "whole_numbers_as_floats.jsonl:1: column 'id' is 17.0, expected a text or whole number; columns: ['id']",
     ),
+    (
+        "session_unknown.csv",
+        ROWS | {"session": "session"},
+        "session_unknown.csv:3: column 'session' is empty, and without `search` or `at` nothing tells whose row it is",
+    ),
+    (
+        "phoenix_spans.jsonl",
+        {"query": "attributes.input.value", "hits": "attributes.retrieval.documents", "hit": "document.id"},
+        "phoenix_spans.jsonl:2: column 'attributes.retrieval.documents' is NoneType, expected a list of objects or "
+        "ids: leave out the rows that are no searches",
+    ),
     ("pandas_quotes.tsv", FLAT, [' | what is "this" | a@1 | ', ' | "exact phrase" | b@1 | ', ' | say "hi" | c@1 | ']),
 ]
 
@@ -718,3 +735,67 @@ def test_ids_that_count_from_one_in_every_file_do_not_meet_in_a_log(tmp_path):
         with pytest.raises(Exception, match="search '1' is in .* already, with another query"):
             log.extend(read_log(tmp_path / "tuesday.csv", columns))
         assert [search.query for search in log.searches()] == ["tea"]
+
+
+SAID = {
+    "t": True,
+    "1": True,
+    "WAHR": True,
+    "2026-03-01 09:00:07": True,
+    "f": False,
+    r"\N": False,
+    "0.00": False,
+    "": False,
+}
+rows = st.lists(
+    st.tuples(
+        st.sampled_from(["s1", "s2"]),
+        st.sampled_from(["tea", "Tea?", "coffee"]),
+        st.sampled_from(["2026-03-01T09:00:00Z", "2026-03-01T09:01:00Z"]),
+        st.sampled_from("abc"),
+        st.sampled_from(list(SAID)),
+    ),
+    min_size=1,
+    max_size=6,
+)
+ways = st.sampled_from(
+    [
+        {"search": "session"},
+        {"session": "session"},
+        {"session": "session", "event_at": "time"},
+        {"session": "session", "at": "time"},
+        {"search": "session", "at": "time"},
+        {"at": "time"},
+    ]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(rows, ways)
+def test_whatever_the_rows_no_hit_and_no_click_leaves_its_query_session_or_time(tmp_path, table, way):
+    path = tmp_path / "log.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["session", "query", "time", "doc", "clicked"], *table])
+    try:
+        searches = list(read_log(path, LogColumns(**ROWS, **way, feedback={"click": "clicked"})))
+    except LogError as error:
+        assert re.match(rf"{re.escape(str(path))}:\d+: ", str(error)) and "\n" not in str(error)
+        return
+
+    def place(session, query, at):
+        return (session if "at" not in way or len(way) > 1 else "", query_key(query), at if "at" in way else "")
+
+    expected = {}
+    for session, query, time, doc, said in table:
+        shown, clicked = expected.setdefault(place(session, query, time), ({}, set()))
+        shown[doc] = None
+        clicked |= {doc} if SAID[said] else set()
+    found = {}
+    for search in searches:
+        if "search" in way and not search.session:
+            search = replace(search, session=search.id)
+        at = search.at.isoformat().replace("+00:00", "Z")
+        key = place(search.session, search.query, at)
+        assert key not in found
+        found[key] = ({hit.id: None for hit in search.hits}, {event.id for event in search.feedback})
+    assert found == expected
