@@ -20,7 +20,7 @@ from qdrant_client import models
 
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import Layout
-from qdrant_tools.errors import InputError
+from qdrant_tools.errors import EngineError, InputError
 from qdrant_tools.fields import (
     LARGEST_WHOLE_DOUBLE,
     Field,
@@ -179,7 +179,11 @@ def occurs(collection: Collection, path: str, among: models.Filter | None = None
     """Whether a point, of those that match `among`, has something at a path of the payload."""
     absent = models.IsEmptyCondition(is_empty=models.PayloadField(key=path))
     there = models.Filter(must=[among] if among is not None else None, must_not=[absent])
-    return any(True for _ in collection.gateway.pages(batch_size=1, with_payload=False, scroll_filter=there))
+    try:
+        # not tried again, as no search is
+        return bool(collection.gateway.query(None, query_filter=there, limit=1, with_payload=False))
+    except EngineError:  # a server's strict mode may refuse to look where no index is
+        return False
 
 
 def condition(layout: Layout, field: Field, value: Any) -> models.Condition:
