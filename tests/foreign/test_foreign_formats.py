@@ -155,6 +155,7 @@ IGNORED = {
     "bge_teacher_scores.jsonl": set(),
     "tevatron.jsonl": {"query_id", "answers"},
     "positives_texts.jsonl": {"lang"},
+    "answer_with_negatives.jsonl": set(),
     "boolq.jsonl": {"title", "answer"},
     "ragas_testset.jsonl": {"reference", "synthesizer_name"},
     "deepeval_goldens.json": {"expected_output", "retrieval_context", "source_file"},

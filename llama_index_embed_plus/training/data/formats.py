@@ -43,7 +43,7 @@ class Format:
     """One format of rows. `rows` gives ours: one, several or none (left out) for each.
 
     reads: the names that it understands. ignores: the names that it knows and leaves unread although they carry
-    meaning elsewhere; they are named at the end.
+    meaning elsewhere; they are named at the end. passages: those of `reads` that are passages here.
 
     Our rows have the names of `reading`: `query`, `positives` and `negatives` (lists of `{"id", "text"}`), `weight`;
     or `query`, `positive`, `negative_1` ... with `positive_score`, `negative_score_1` ...; or `query`, `passage` and
@@ -55,6 +55,7 @@ class Format:
     matches: Callable[[Fields], bool]
     rows: Callable[[Fields, Asked], Iterator[Fields]]
     ignores: frozenset[str] = frozenset()
+    passages: frozenset[str] = frozenset()
 
     def fits(self, fields: Fields) -> bool:
         """Whether it would read all of a row that is of no other format."""
@@ -736,7 +737,8 @@ FORMATS: tuple[Format, ...] = (
           (*QUERY, *_POSITIVES, *_NEGATIVES, *_POSITIVE_IDS, *_NEGATIVE_IDS, *_POSITIVE_SCORES, *_NEGATIVE_SCORES,
            "weight"),
           (*_ANSWERS, "prompt", "query_prompt", "passage_prompt", "instruction", "query_instruction")),
-    _form("a passage with a list of negatives", _is_flat, _of_flat, (*QUERY, *_FLAT, *_NEGATIVES, "weight")),
+    Format("a passage with a list of negatives", frozenset([*QUERY, *_FLAT, *_NEGATIVES, "weight"]), _is_flat,
+           _of_flat, passages=frozenset(_FLAT)),
     _form("judged lists", _is_judged_list, _of_judged_list, (*QUERY, *_CANDIDATES, *_LABELS), _ANSWERS),
     _form("judged ids of passages", _is_judged_id, _of_judged_id, (*QUERY, *_PASSAGE_IDS, *_JUDGED)),
     _form("sets of texts", _is_set, _of_set, ("set",)),

@@ -298,7 +298,8 @@ class _Reader:
         known = {name for name in others if name in form.ignores} | self.splits_of(fields)
         self.unread.check(others, known, way_out=_WAY_OUT)
         self._check_verdicts({name: value for name, value in others.items() if name not in known})
-        aside = [name for name in fields if name in form.ignores or spelled(name) in GIVES_WAY]
+        short = [name for name in fields if spelled(name) in GIVES_WAY and name not in form.passages]
+        aside = [name for name in fields if name in form.ignores or name in short]
         self.unread.names.update(dict.fromkeys(name for name in aside if not is_missing(fields[name])))
         found = [row for ours in form.rows(fields, self.asked) for row in self._row(ours)]
         self.passed_over += not found
