@@ -306,3 +306,18 @@ def test_a_log_without_what_the_rule_needs_is_one_line(run, searched, tmp_path):
         other.record("q", [], collection="elsewhere", space="s")
     code, _, err = run("mine", "docs", "other.sqlite", "x.jsonl", *searched)
     assert code == 2 and "no searches in 'docs', but in elsewhere" in error_line(err)
+
+
+def test_ratings_have_a_scale_that_is_given_and_never_cut(run, searched, tmp_path):
+    with RetrievalLog(tmp_path / "log.sqlite") as log:
+        for number, found in enumerate(list(log.searches())):
+            log.feedback(found.id, found.hits[0].id, "rating", 5.0 if number else 1.0)
+    rated = ["mine", "docs", "log.sqlite", "rated.jsonl", *OPEN, "--rule", "rated", *searched]
+    code, _, err = run(*rated)
+    assert code == 1 and "has the rating 1 " not in err and "above the top of the scale, 1: give" in error_line(err)
+    code, _, err = run(*rated, "--top", 5)
+    assert code == 1 and "go from 1 to 5, and none is 0" in error_line(err) and "--relevant-from" in err
+    code, out, err = run(*rated, "--top", 5, "--relevant-from", 4)
+    assert code == 0 and "from 11 queries" in out, err
+    code, _, err = run("mine", "docs", "log.sqlite", "x.jsonl", "--top", 5, *searched)
+    assert code == 2 and "--rule click looks at none" in error_line(err)
