@@ -209,6 +209,23 @@ def test_fields_that_are_not_read_are_named(name):
     assert set(read_training_data(FILES / name).ignored) == IGNORED[name]
 
 
+def test_scores_that_are_not_asked_for_are_named():
+    data = read_training_data(FILES / "bge_teacher_scores.jsonl", kind="triplets")
+    assert set(data.ignored) == {"pos_scores", "neg_scores"}
+
+
+def test_of_two_passages_with_one_text_the_negative_goes(tmp_path):
+    def row(negative: str) -> str:
+        sides = {"positive_passages": [{"docid": "7", "text": HONEY}]}
+        return json.dumps({"query": WHO, **sides, "negative_passages": [{"docid": negative, "text": HONEY}]}) + "\n"
+
+    (tmp_path / "twins.jsonl").write_text(row("9"))
+    assert texts(read_training_data(tmp_path / "twins.jsonl")) == [(WHO, [HONEY], [])]
+    (tmp_path / "same.jsonl").write_text(row("7"))
+    with pytest.raises(InputError, match="is a positive and a negative of one query"):
+        read_training_data(tmp_path / "same.jsonl")
+
+
 def test_ids_stay_with_their_texts():
     passages = {
         name: [(text.id, text.text) for text in (*example.positives, *example.negatives)]

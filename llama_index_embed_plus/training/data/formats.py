@@ -77,6 +77,7 @@ _POSITIVE_IDS = ("positive_document_ids", "positive_ids", "pos_ids", "pos_id", "
 _NEGATIVE_IDS = ("negative_document_ids", "negative_ids", "neg_ids", "neg_id", "negative_id", "negative_doc_ids")
 _POSITIVE_SCORES = ("pos_scores", "positive_scores", "pos_score")
 _NEGATIVE_SCORES = ("neg_scores", "negative_scores", "neg_score")
+SCORES = frozenset([*_POSITIVE_SCORES, *_NEGATIVE_SCORES])
 TEXT = ("text", "content", "contents", "passage", "passage_text", "paragraph_text", "page_content", "body")
 ID = ("id", "_id", "docid", "doc_id", "document_id", "passage_id", "psg_id", "pid", "corpus_id", "idx")
 _QUERY_IDS = ("query-id", "query_id", "qid")
@@ -380,10 +381,11 @@ def _example(
 ) -> Iterator[Fields]:
     """One of our rows; none where nothing answers the query. What says the same as a positive is no negative.
 
-    strict: it is an error, since somebody wrote it into both lists.
+    strict: one passage in both lists is an error; of two with the same text, as MS MARCO has them, the negative goes.
     """
     texts = {passage["text"] for passage in positives}
-    both = next((passage for passage in negatives if passage["text"] in texts), None)
+    ids = {passage["id"] for passage in positives}
+    both = next((passage for passage in negatives if passage["id"] in ids), None)
     if both is not None and strict:
         raise InputError(f"the passage {brief(both['text'])} is a positive and a negative of one query: leave one out")
     if positives:

@@ -51,7 +51,7 @@ from llama_index_embed_plus.training.data.fields import (
     parts_of,
     spelled,
 )
-from llama_index_embed_plus.training.data.formats import Asked, Format, format_of, like_an_id
+from llama_index_embed_plus.training.data.formats import SCORES, Asked, Format, format_of, like_an_id
 from llama_index_embed_plus.training.data.records import (
     Distilled,
     JudgedPair,
@@ -299,6 +299,7 @@ class _Reader:
         self.unread.check(others, known, way_out=_WAY_OUT)
         self._check_verdicts({name: value for name, value in others.items() if name not in known})
         short = [name for name in fields if spelled(name) in GIVES_WAY and name not in form.passages]
+        short += [name for name in fields if name in SCORES and not self.asked.scores]
         aside = [name for name in fields if name in form.ignores or name in short]
         self.unread.names.update(dict.fromkeys(name for name in aside if not is_missing(fields[name])))
         found = [row for ours in form.rows(fields, self.asked) for row in self._row(ours)]
