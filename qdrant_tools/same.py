@@ -3,7 +3,8 @@
 `query_key` is the one definition of "the same query" and "the same text": labels, mining, splits, batches, the search
 for leaks and the removal of repetitions all compare these keys. Spelling in Unicode (NFKC), case, characters nobody
 sees (soft hyphens, zero width spaces), the shape of quotation marks and dashes, white space, a hyphen between words
-("beta-thalassemia"), and punctuation at the edges of words make no difference. Other punctuation inside a word, and
+("beta-thalassemia"), punctuation at the edges of words, and bullets, an ellipsis or brackets around the whole make no
+difference. Other punctuation inside a word, and
 signs that name things ("C++", "C#", ".NET", "a/b"), do.
 `id_key` does less: an id is the name of something, so only composed and decomposed characters are one (macOS writes
 file names decomposed).
@@ -39,6 +40,9 @@ Qrels = Mapping[str, Mapping[str, int]]
 # signs of names are none of these: + # @ % / and the dot of .NET
 _CLOSING = r"[\p{Sentence_Terminal}\p{Terminal_Punctuation}\p{Quotation_Mark}]"
 _ASCII_CLOSING, _ASCII_OPENING = "!\"',.:;?", "\"'"
+_BULLETS = "-\u2022\u2023\u25aa\u25cf\u25e6"
+# in brackets, and none of these brackets inside
+_WRAPPED = regex.compile(r"(?|\(([^()]*+)\)|\[([^\[\]]*+)\])")
 # x-y may be a difference, x-ray is a word
 _HYPHEN = regex.compile(r"(?<=[\p{L}\p{M}]{2})-(?=[\p{L}\p{M}])|(?<=[\p{L}\p{M}])-(?=[\p{L}\p{M}]{2})")
 _UNSEEN = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
@@ -48,6 +52,7 @@ _STACK = regex.compile(r"(\p{M}{30})\p{M}+")
 _REDACTED = regex.compile(r"redacted:(?:[0-9a-f]{32})?")
 _SHAPES = str.maketrans(
     dict.fromkeys("\u2018\u2019\u201a\u201b\u02bc\u2039\u203a", "'")
+    | {"`": "'"}
     | dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb", '"')
     | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-")
 )
@@ -75,7 +80,7 @@ def query_key(query: str) -> str:
     if query.startswith("redacted:") and _REDACTED.fullmatch(query):
         return f"\0{query.rstrip(':')}"  # the NUL keeps it apart from what was typed
     if query.isascii():
-        return _without_edges(query.lower().split(), _ASCII_CLOSING, _ASCII_OPENING)
+        return _without_edges(query.lower().replace("`", "'").split(), _ASCII_CLOSING, _ASCII_OPENING)
     closing, opening = _punctuation()
     return _without_edges(folded(query).translate(_SHAPES).split(), closing, opening)
 
@@ -88,12 +93,22 @@ def _without_edges(words: list[str], closing: str, opening: str) -> str:
         for stem in (word.rstrip(closing) or word,)
     ]
     start, end = 0, len(bare)
-    while end and not bare[end - 1].strip(closing):
+    while end and not bare[end - 1].strip(closing + "-"):
         end -= 1
-    while start < end and not bare[start].strip(opening):
+    while start < end and not _opened(bare[start], opening).strip(opening + _BULLETS):
         start += 1
-    key = " ".join(bare[start:end] or words)
+    kept = [_opened(bare[start], opening), *bare[start + 1 : end]] if start < end else words
+    key = " ".join(kept)
+    # several words: [a-z] and print() are something else
+    if " " in key and (inside := _WRAPPED.fullmatch(key)) is not None:
+        # another bracket of this kind is not inside: there are no more steps than kinds
+        return _without_edges(inside[1].split(), closing, opening)
     return _HYPHEN.sub(" ", key) if "-" in key else key
+
+
+def _opened(word: str, opening: str) -> str:
+    """The first word of a text without an ellipsis before it."""
+    return (word.lstrip(f".{opening}") or "-") if word.startswith("...") else word
 
 
 @cache

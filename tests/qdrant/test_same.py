@@ -12,7 +12,7 @@ from qdrant_tools.log import dropped, hashed
 from qdrant_tools.log.records import is_redacted
 from qdrant_tools.same import folded, id_key, query_key
 
-SIGNS = list(" \t\x1f\u00a0.,!?\"':;-+#/@%()¿¡“”’–«»。？،।…") + list(
+SIGNS = list("()[]`- \t\x1f\u00a0.,!?\"':;-+#/@%()¿¡“”’–«»。？،।…") + list(
     "ABcdİıßſςéｆﬁ½日\u0301\u0307\u0323\u00ad\u200b\u1160\u3164"
 )
 TEXTS = st.text(st.one_of(st.sampled_from(SIGNS), st.characters()), max_size=12)
@@ -35,6 +35,12 @@ FORMS = st.sampled_from(("NFC", "NFD", "NFKC", "NFKD"))
         "How do I reset my password…",
         "How do I reset my password。",
         "How do I reset my password؟",
+        "(How do I reset my password?)",
+        "- how do I reset my password",
+        "• How do I reset my password -",
+        "...how do I reset my password",
+        "… “[how do I reset my password]”",
+        "How do I reset `my` password",
     ],
 )
 def test_spellings_of_one_query(spelling):
@@ -81,6 +87,10 @@ def test_scripts_and_signs_that_make_no_difference(one, other):
         ["node.js", "node js"],
         ["50%", "50"],
         ["-5", "5"],
+        ["[a-z]", "a-z"],
+        ["(a) or (b)", "a) or (b"],
+        ["SELECT *", "select", "* select"],
+        ["cd ../a", "cd a"],
         ["x-y", "x y"],
         ["2-3 days", "2 3 days"],
         ["re-sign", "resign"],
@@ -130,7 +140,9 @@ def test_a_redacted_query_is_none_that_was_typed():
     assert query_key("redacted: thing3") == "redacted thing3"
 
 
-@pytest.mark.parametrize("unit", ["?", " ?", "“", "x ", "？ ", "\u0301", "i\u0307\u0301", "\u200b", "'"])
+@pytest.mark.parametrize(
+    "unit", ["?", " ?", "(a ", "[", ". ", "“", "x ", "？ ", "\u0301", "i\u0307\u0301", "\u200b", "'"]
+)
 def test_a_text_without_end_takes_no_time_without_end(unit):
     # with a step per pair of characters this would take hours
     assert query_key(unit * 300_000 + "é").endswith("é") and query_key(unit * 300_000 + "e").endswith("e")
