@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from qdrant_client import models
 from tiny import ENGINES, WordEncoder, client_of
 
 from llama_index_embed_plus.documents import read_passages
 from qdrant_tools.client.connect import engine_of
 from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.metadata import Layout
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.errors import InputError, PlusError
 
@@ -245,3 +247,25 @@ def test_groups_that_cannot_be_made_are_said_to_be_so(manager, caplog):
         == []
     )
     assert not caplog.records
+
+
+def test_a_collection_of_others_may_have_such_names_for_ids_and_texts_too(manager):
+    client, encoder = manager.client, WordEncoder()
+    texts = [f"some words number{i} in a text" for i in range(10)]
+    payloads = [
+        {"page text": text, "doc.id": f"D{i}", "doc.type": "map" if i % 2 else "letter", "n": float(i)}
+        for i, text in enumerate(texts)
+    ]
+    client.create_collection("theirs", models.VectorParams(size=encoder.dimension, distance=models.Distance.COSINE))
+    rows = encoder.encode_passages(texts).tolist()
+    client.upsert(
+        "theirs",
+        [models.PointStruct(id=i, vector=row, payload=payloads[i]) for i, row in enumerate(rows)],
+        wait=True,
+    )
+    layout = Layout("plain", id="doc.id", text="page text", metadata="")
+    collection = manager.adopt("theirs", encoder, layout=layout)
+    (hit,) = collection.search("number5", k=1, filter={"doc.type": "map", "n": [5, 6]}, fields=["n"])
+    assert (hit.id, hit.text, hit.metadata) == ("D5", texts[5], {"n": 5.0})
+    assert list(collection.fetch(["D3", "nobody"])) == ["D3"]
+    assert {group.value for group in collection.search_groups("number5", by="doc.type")} == {"map", "letter"}
