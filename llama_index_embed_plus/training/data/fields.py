@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from llama_index_embed_plus.training.limits import is_number
@@ -98,6 +99,12 @@ def judges(name: str, value: Any) -> bool:
 
 def spelled(name: str) -> str:
     """The name in lower case, with `_` between its words."""
+    # a stranger's names may be long, and are not kept
+    return _spelled(name) if len(name) <= 100 else _spelled.__wrapped__(name)
+
+
+@lru_cache(maxsize=1024)
+def _spelled(name: str) -> str:
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", str(name).strip().strip("\ufeff").strip())
     return re.sub(r"[\s.\-]+", "_", words).lower()
 
@@ -239,7 +246,7 @@ def as_text(value: Any, name: str) -> str:
         raise InputError(f"the field {brief(name)} is {brief(value)}, expected a text")
     if len(value) > LONGEST_TEXT:
         raise InputError(f"the field {brief(name)} has {len(value):,} characters, expected at most {LONGEST_TEXT:,}")
-    return checked_text(f"the field {brief(name)}", value)
+    return value if value.isascii() else checked_text(f"the field {brief(name)}", value)
 
 
 def as_optional_text(value: Any, name: str) -> str | None:

@@ -778,20 +778,19 @@ def _nli_examples(rows: Sequence[tuple[str, str, int]]) -> TrainingData:
 
 def _without_contradictions(file: Path, data: TrainingData) -> TrainingData:
     """The data without negatives that are positives of the same query in another row: which of them is true?"""
+    if not any(isinstance(row, Example) and row.negatives for row in data.rows):
+        return data
+    keys = [query_key(row.query) if isinstance(row, Example) else "" for row in data.rows]
     known: dict[str, set[str]] = {}
-    for row in data.rows:
-        if isinstance(row, Example) and row.negatives:
-            known.setdefault(query_key(row.query), set())
-    for row in data.rows:
-        if isinstance(row, Example) and (texts := known.get(query_key(row.query))) is not None:
-            texts.update(positive.text for positive in row.positives)
+    for key, row in zip(keys, data.rows):
+        if isinstance(row, Example):
+            known.setdefault(key, set()).update(positive.text for positive in row.positives)
     rows, dropped = [], 0
-    for row in data.rows:
-        if isinstance(row, Example) and row.negatives:
-            texts = known[query_key(row.query)]
-            kept = tuple(negative for negative in row.negatives if negative.text not in texts)
+    for key, row in zip(keys, data.rows):
+        if isinstance(row, Example) and any(negative.text in known[key] for negative in row.negatives):
+            kept = tuple(negative for negative in row.negatives if negative.text not in known[key])
             dropped += len(row.negatives) - len(kept)
-            row = replace(row, negatives=kept) if len(kept) < len(row.negatives) else row
+            row = replace(row, negatives=kept)
         rows.append(row)
     if not dropped:
         return data
