@@ -1,7 +1,7 @@
 """A folder of text files, or a JSONL file -> passages.
 
 A text file is cut at blank lines into passages of at most `MAX_WORDS` words, with ids `path#n`. A JSONL row is one
-passage: `{"id", "text", "metadata"}`, or BEIR's `{"_id", "title", "text"}`.
+passage: `{"id", "text", "metadata"}`, or BEIR's `{"_id", "title", "text"}`. Its other fields become metadata.
 
 Guarantees: the same files give the same passages in the same order, streamed, never all in memory; a bad row is an
 error with file and line. What a folder's links lead to outside it is not read unless that is asked for, and what is
@@ -16,10 +16,11 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import regex
 
-from qdrant_tools.errors import InputError
+from qdrant_tools.errors import InputError, brief
 from qdrant_tools.files import Row, read_rows
 from qdrant_tools.json_files import read_text
 from qdrant_tools.records import Passage
@@ -36,6 +37,7 @@ _STOPS = r"\u3002\uff01\uff1f\uff0e\u17d4\u104b"
 # up to and with what ends a sentence where no space follows it
 _SENTENCE = regex.compile(rf"[^{_STOPS}]+[{_STOPS}\p{{Pe}}\p{{Pf}}]*+|.")
 _CHARACTER = regex.compile(r"\P{M}\p{M}*+|\p{M}++")
+_FIELDS = ("id", "_id", "title", "text", "metadata")
 MOST_BYTES = 1 << 26
 """Of a text file, which is read as a whole. War and Peace has 3 MB."""
 
@@ -148,15 +150,33 @@ def _passage(row: Row) -> Passage:
     metadata = row.values.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise InputError(f"{row.where}: metadata is a {type(metadata).__name__}, expected an object")
+    if len({str(row.values[name]) for name in ("id", "_id") if name in row.values}) > 1:
+        raise InputError(
+            f"{row.where}: id is {brief(row.values['id'])} and _id {brief(row.values['_id'])}: leave one out"
+        )
     # a row with neither is an error about `id`, this project's own name
     name = row.text("id" if "id" in row.values or "_id" not in row.values else "_id")
-    return Passage(name, _titled(row), metadata)
+    return Passage(name, _titled(row), {**_other_fields(row, metadata), **metadata})
+
+
+def _other_fields(row: Row, metadata: dict[str, Any]) -> dict[str, Any]:
+    """What a row says beside its text: metadata too, whatever it is called."""
+    others = {name: value for name, value in row.values.items() if name not in _FIELDS}
+    for name, value in others.items():
+        if name in metadata and metadata[name] != value:
+            raise InputError(
+                f"{row.where}: {brief(name)} is {brief(value)}, and {brief(metadata[name])} in its metadata: "
+                "leave one out"
+            )
+    return others
 
 
 def _titled(row: Row) -> str:
     """Return `title text`, as every system embeds BEIR's passages."""
     title, text = row.values.get("title"), row.text("text")
-    return f"{title} {text}".strip() if isinstance(title, str) and title.strip() else text
+    if title is not None and not isinstance(title, str):
+        raise InputError(f"{row.where}: title is {brief(title)}, expected a text")
+    return f"{title} {text}".strip() if title and title.strip() else text
 
 
 def cut(text: str, *, max_words: int = MAX_WORDS) -> Iterator[str]:

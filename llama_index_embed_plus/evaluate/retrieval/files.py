@@ -6,19 +6,27 @@ trec_eval too, and is written whole or not at all. Does not know: metrics.
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport
 from qdrant_tools.errors import InputError
-from qdrant_tools.files import read_lines, read_rows, write_rows, written_whole
+from qdrant_tools.files import Row, read_lines, read_rows, write_rows, written_whole
+from qdrant_tools.foreign import Unread
 from qdrant_tools.metrics import ranked
 from qdrant_tools.records import HeldOut as HeldOut  # the top of this package exports it from here
 from qdrant_tools.records import Passage, Qrels, Query, Run
 from qdrant_tools.validation import LARGEST_GRADE, brief, checked_text, number_in
 
+logger = logging.getLogger(__name__)
+
 BEIR_HEADER = ("query-id", "corpus-id", "score")
+_OF_QUERIES = ("id", "_id", "text", "metadata")
 
 
 def read_queries(path: Path) -> list[Query]:
@@ -30,13 +38,22 @@ def read_queries(path: Path) -> list[Query]:
     """
     _checked_file(path, "queries")
     queries: dict[str, Query] = {}
+    unread = Unread()
     for row in read_rows(path):
+        with row_errors(row):
+            unread.check(row.values, _OF_QUERIES, way_out="put it into the text of the query, or leave it out")
+        if len({str(row.values[name]) for name in ("id", "_id") if name in row.values}) > 1:
+            raise InputError(
+                f"{row.where}: id is {brief(row.values['id'])} and _id {brief(row.values['_id'])}: leave one out"
+            )
         name = row.text("id" if "id" in row.values else "_id")
         if name in queries:
             raise InputError(f"{row.where}: the id {brief(name)} occurs twice: every id names one query")
         queries[name] = Query(name, row.text("text"))
     if not queries:
         raise InputError(f"{path} holds no queries: expected JSONL rows with 'id' (or '_id') and 'text'")
+    if unread.names:
+        logger.warning("%s: fields that are not read: %s", path, unread.listed())
     return list(queries.values())
 
 
@@ -66,26 +83,26 @@ def read_query_texts(path: Path) -> list[str]:
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     """Read judgements: BEIR's TSV (header `query-id corpus-id score`), or TREC's `query iteration passage grade`.
 
+    A header may name the columns otherwise (`qid`, `doc_id`, `relevance`, ...), in any order, between tabs or commas.
+
     Raises:
         InputError: no such file, no judgements in it, a line with other columns, a grade that is no whole number, or
             two grades for one passage.
     """
     _checked_file(path, "judgements")
     qrels: dict[str, dict[str, int]] = {}
-    beir = False
+    layout = _TREC
     # `place` and not `number`: blank lines may stand before the header
     for place, (number, line) in enumerate(read_lines(path)):
-        if place == 0 and tuple(line.split("\t", 3)[:3]) == BEIR_HEADER:
-            beir = True
-            continue
         where = f"{path}:{number}"
+        if place == 0 and (header := _header(line, where)) is not None:
+            layout = header
+            continue
         # one column more than is right, and never millions of them
-        fields = line.split("\t", 3) if beir else line.split(None, 4)
-        if len(fields) != (3 if beir else 4):
-            kinds = "query-id, corpus-id, score" if beir else "query, iteration, passage, grade (or BEIR's header)"
-            raise InputError(f"{where}: {_columns(fields, 3 if beir else 4)}, expected {kinds}")
-        # both layouts end in passage and grade
-        query, passage, text = fields[0], fields[-2], fields[-1]
+        fields = [field.strip() for field in line.split(layout.separator, layout.count)]
+        if len(fields) != layout.count:
+            raise InputError(f"{where}: {_columns(fields, layout.count)}, expected {layout.expected}")
+        query, passage, text = (fields[column] for column in layout.columns)
         if not query or not passage:
             raise InputError(f"{where}: an empty id, expected the ids of a query and a passage")
         grade = _grade(text, where)
@@ -97,6 +114,54 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     if not qrels:
         raise InputError(f"{path} holds no judgements")
     return qrels
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the ids of query and passage, and the grade, are among the columns of a line."""
+
+    separator: str | None
+    count: int
+    columns: tuple[int, int, int]
+    expected: str
+
+
+_TREC = _Layout(None, 4, (0, 2, 3), "query, iteration, passage, grade (or BEIR's header)")
+_NAMES = (
+    ("queryid", "qid", "query", "topic", "topicid", "questionid"),
+    ("corpusid", "pid", "docid", "docno", "did", "documentid", "passageid", "doc", "document", "passage"),
+    ("score", "grade", "relevance", "relevancy", "rel", "label", "rating", "judgment", "judgement"),
+)
+"""What files call the ids of query and passage, and the grade."""
+_ITERATION = ("iteration", "iter", "q0")
+
+
+def _header(line: str, where: str) -> _Layout | None:
+    """The layout that a first line names; None if it is no header.
+
+    Raises:
+        InputError: it is one, with a column that is missing, named twice, or of no known name.
+    """
+    separator = next((mark for mark in ("\t", ",", ";") if mark in line), None)
+    names = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in line.split(separator, 8)]
+    found = [[place for place, name in enumerate(names) if name in known] for known in _NAMES]
+    others = [name for name in names if not any(name in known for known in (*_NAMES, _ITERATION))]
+    # a grade is a number, and so no name: only a header has a name in the last column
+    if sum(map(bool, found)) < 2 or names[-1].isdigit():
+        return None
+    if others or [len(places) for places in found] != [1, 1, 1]:
+        raise InputError(f"{where}: the columns are {brief(line)}, expected query-id, corpus-id and score, one of each")
+    columns = (found[0][0], found[1][0], found[2][0])
+    return _Layout(separator, len(names), columns, ", ".join(line.split(separator)))
+
+
+@contextmanager
+def row_errors(row: Row) -> Iterator[None]:
+    """Say where the row is that an error is about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{row.where}: {error}") from error
 
 
 def read_run(path: Path) -> dict[str, dict[str, float]]:
