@@ -6,8 +6,11 @@ A program is a function at the top of its test module; its arguments arrive as t
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,16 +26,50 @@ def spawn(program: Callable[..., None], *arguments: object, **options: Any) -> s
     return subprocess.Popen(command(program, *arguments), stdout=subprocess.PIPE, text=True, **options)
 
 
-def run(program: Callable[..., None], *arguments: object) -> subprocess.CompletedProcess[str]:
+def run(program: Callable[..., None], *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, whatever that is."""
-    return subprocess.run(command(program, *arguments), capture_output=True, text=True)
+    return subprocess.run(command(program, *arguments), capture_output=True, text=True, **options)
 
 
-def output(program: Callable[..., None], *arguments: object) -> str:
+def output(program: Callable[..., None], *arguments: object, **options: Any) -> str:
     """What a program reports that has to end well."""
-    done = run(program, *arguments)
+    done = run(program, *arguments, **options)
     assert done.returncode == 0, (done.returncode, done.stderr)
     return done.stdout
+
+
+PATIENCE = 60.0
+"""Seconds that a forked child may take. It takes less than two."""
+
+
+def forked(work: Callable[[], object], name: str = "a child") -> None:
+    """Run `work` in a child, which must end well in time."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException as error:
+            sys.stderr.write(f"{name}: {type(error).__name__}: {error}\n")
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    awaited(child, name)
+
+
+def awaited(child: int, name: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            assert status == 0, f"{name} ended with {status}"
+            return
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise AssertionError(f"{name} hangs")
 
 
 def report(*values: object) -> None:

@@ -14,7 +14,7 @@ from llama_index_embed_plus.cli.console import ConsoleReporter, say
 from llama_index_embed_plus.cli.opened import DEFAULT_MODEL, Backend, Model
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
-from llama_index_embed_plus.evaluate.retrieval.identical import IdenticalIds
+from llama_index_embed_plus.evaluate.retrieval.report import IdenticalIds
 from llama_index_embed_plus.evaluate.tasks.inputs import Role, needs_eval
 from llama_index_embed_plus.evaluate.tasks.layouts import Skipped, Task, find_tasks
 from llama_index_embed_plus.evaluate.tasks.run import TaskOptions, TaskResult, read_task, run_task

@@ -33,8 +33,7 @@ from llama_index_embed_plus.encoders.open import BackendName, open_encoder
 from llama_index_embed_plus.evaluate.retrieval.comparison import Comparison, QueryChange, compare
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors, embed_passages
 from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries, read_run, write_run, write_values
-from llama_index_embed_plus.evaluate.retrieval.identical import IdenticalIds
-from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, score_run
+from llama_index_embed_plus.evaluate.retrieval.report import IdenticalIds, RetrievalReport, score_run
 from llama_index_embed_plus.evaluate.retrieval.retrieval import Mode, evaluate_retrieval
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import UsageError, brief, without_keys

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from llama_index_embed_plus.encoders.library_copy import library_copy, opening
 from llama_index_embed_plus.encoders.tokens import PROBES, panics_translated
+from llama_index_embed_plus.encoders.torch_encoder import check_child
 from llama_index_embed_plus.errors import MissingExtraError, ModelError
 from llama_index_embed_plus.models.hub import resolve
+from qdrant_tools.client.forks import undivided
 from qdrant_tools.errors import InputError, PlusError, first_line
 from qdrant_tools.mining.rules import Judge
 
@@ -51,8 +53,9 @@ def cross_encoder_judge(
         raise InputError(f"{model} gives {encoder.num_labels} numbers per pair, expected a reranker that gives one")
 
     def score(pairs: Sequence[tuple[str, str]]) -> Sequence[float]:
+        check_child(encoder.device)
         try:
-            with panics_translated(model):
+            with panics_translated(model), undivided():
                 scores = encoder.predict(list(pairs), batch_size=batch_size, show_progress_bar=False)
         except PlusError:
             raise

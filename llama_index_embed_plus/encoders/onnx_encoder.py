@@ -6,9 +6,10 @@ that is called from one thread per core, which is faster because threads rarely 
 x86 processors without VNNI add products of bytes in 16-bit sums that saturate, so an int8 graph would give other
 vectors there. On such a processor the session multiplies unsigned weights instead: exact everywhere, but slower.
 
-Guarantees: both sessions give the same vectors up to rounding; saturation is measured, not guessed from the processor's
-name. A graph from somebody else runs the operators that onnxruntime brings, on files of its own folder, and has no
-loops and no functions of its own; what is wrong with it is one error. Does not know: texts.
+Guarantees: both sessions give the same vectors up to rounding; a forked child opens sessions of its own; saturation is
+measured, not guessed from the processor's name. A graph from somebody else runs the operators that onnxruntime brings,
+on files of its own folder, and has no loops and no functions of its own; what is wrong with it is one error. Does not
+know: texts.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from llama_index_embed_plus.errors import DamagedModelError, ModelError
 from llama_index_embed_plus.models.pooling import apply_head, as_arrays, pool, unit
 from llama_index_embed_plus.models.spec import EncoderSpec
 from llama_index_embed_plus.models.weights import tensors_of, weight_files
+from qdrant_tools.client.forks import abandon, end_without_destructors, renew_in_children
 from qdrant_tools.errors import NotSupportedError, PlusError, UsageError, first_line
 from qdrant_tools.json_files import open_regular
 from qdrant_tools.records import Vectors
@@ -78,6 +80,13 @@ class OnnxBackend:
             as_arrays({k: v for f in weight_files(folder / step.path) for k, v in tensors_of(f).items()})
             for step in spec.head
         ]
+        renew_in_children(self, OnnxBackend._renew)
+
+    def _renew(self) -> None:
+        """In a forked child: sessions have threads, which it lacks, and wait for them when they are closed."""
+        abandon(*self._sessions.values())
+        end_without_destructors()
+        self._lock, self._sessions = threading.Lock(), {}
 
     def __call__(self, batch: TokenBatch, *, alone: bool) -> Vectors:
         session = self._session(self.workers if alone else 1)

@@ -25,6 +25,7 @@ from llama_index_embed_plus.models.files import read_json
 from llama_index_embed_plus.models.hub import resolve
 from llama_index_embed_plus.models.spec import EncoderSpec, Overrides, read_spec, space_of
 from llama_index_embed_plus.models.weights import weight_files
+from qdrant_tools.client.forks import undivided
 from qdrant_tools.errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -131,9 +132,11 @@ def open_encoder(
     for name, source in spec.sources.items():
         if source.startswith("assumed") and not artifact.is_artifact(folder):
             logger.warning("%s: %s=%r is %s", folder, name, getattr(spec, name), source)
-    engine = _open_backend(identity, device, runtime)
     refusal = artifact.refusal(folder)
-    return TextEncoder(spec, identity.space, folder, engine, adapter=identity.adapter, refusal=refusal)
+    # a child that is forked while a library is imported here would wait for that for ever
+    with undivided():
+        engine = _open_backend(identity, device, runtime)
+        return TextEncoder(spec, identity.space, folder, engine, adapter=identity.adapter, refusal=refusal)
 
 
 def _open_backend(identity: Identity, device: str | None, runtime: Runtime) -> Backend:

@@ -3,8 +3,8 @@
 `TextEncoder` is what `open_encoder` returns; `Runtime` says how it is run, which is no part of the vector space.
 
 Guarantees: a text that cannot be embedded is refused, with its position, before anything is computed; equal texts are
-computed once; rows are in the order of the texts; safe from many threads. This is the only place that checks texts and
-the only one that leaves out duplicates. Does not know: torch, onnxruntime.
+computed once; rows are in the order of the texts; safe from many threads, and in a forked child. This is the only place
+that checks texts and the only one that leaves out duplicates. Does not know: torch, onnxruntime.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from llama_index_embed_plus.encoders.tokens import Ids, Sequences, TokenBatch, T
 from llama_index_embed_plus.errors import DamagedModelError, TextError
 from llama_index_embed_plus.models.pooling import unit
 from llama_index_embed_plus.models.spec import EncoderSpec
+from qdrant_tools.client.forks import renew_in_children, undivided
 from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Progress, Vectors
 
@@ -131,13 +132,24 @@ class TextEncoder:
             lowercase=spec.lowercase,
             append_eos=spec.append_eos,
         )
-        # More batches at once than the backend has workers would only cost memory, however many threads call.
-        self._slots = threading.BoundedSemaphore(backend.workers)
-        self._warning = threading.Lock()
+        self._make_locks()
+        renew_in_children(self, TextEncoder._make_locks)
         self.quiet = False
         """True: no warning about texts that are cut; they are only counted."""
         self.truncated = 0
         """How many texts were cut at `max_tokens` since this encoder was opened."""
+
+    def _make_locks(self) -> None:
+        # More batches at once than the backend has workers would only cost memory, however many threads call.
+        self._slots = threading.BoundedSemaphore(self.backend.workers)
+        self._warning = threading.Lock()
+
+    def __copy__(self) -> TextEncoder:
+        """The same model, not opened again."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        renew_in_children(twin, TextEncoder._make_locks)
+        return twin
 
     @property
     def dimension(self) -> int:
@@ -214,7 +226,7 @@ class TextEncoder:
 
         def run(rows: NDArray[np.int64]) -> Vectors:
             batch = self.tokenizer.batch([sequences[row] for row in rows], prompt_tokens=prompt_tokens)
-            with self._slots:
+            with self._slots, undivided():
                 return self.backend(batch, alone=len(plan) == 1)
 
         if len(plan) == 1 or self.backend.workers == 1:

@@ -5,7 +5,8 @@ from all sequences of one call, sorted by length, so that little is padded. Each
 padding included.
 
 Guarantees: every sequence is in exactly one batch; the tokens of a text do not depend on the other texts; safe from
-many threads; one text of many megabytes takes no more memory than many short ones. Does not know: models, vectors.
+many threads, and in a forked child; one text of many megabytes takes no more memory than many short ones. Does not
+know: models, vectors.
 """
 
 from __future__ import annotations
@@ -39,6 +40,17 @@ _CHUNK = 4096
 """Texts tokenised at a time. The library's own objects are large; only the ids are kept."""
 _PIECE = 50_000
 """Characters of one text tokenised at a time, for the same reason. A longer text is split at a space."""
+_PARALLEL = "TOKENIZERS_PARALLELISM"
+
+
+def _tokenise_alone() -> None:
+    """In a forked child, which lacks the library's threads: it knows that only where this is not set."""
+    if _PARALLEL in os.environ:
+        os.environ[_PARALLEL] = "false"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_tokenise_alone)
 
 
 @dataclass(frozen=True)

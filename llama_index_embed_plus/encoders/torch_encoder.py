@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,54 @@ except ImportError as error:
 _BUILDS = {"float32": "torch-fp32", "bfloat16": "torch-bf16", "float16": "torch-fp16"}
 _ENCODER_HALVES = ("t5", "mt5", "umt5", "t5gemma")
 """Encoder-decoder families of which only the encoder embeds texts, as in sentence-transformers."""
+
+
+logger = logging.getLogger(__name__)
+
+
+class _Child:
+    """What this process is to the one it was forked from."""
+
+    generation = 0
+    """How many forks lie between it and the process that imported torch."""
+    lost_threads = False
+    """Whether it has less threads than its parent, and nobody was told."""
+    thread = threading.local()
+
+
+def _lose_threads() -> None:
+    _Child.generation += 1
+    _Child.lost_threads = torch.get_num_threads() > 1
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_lose_threads)
+
+
+def check_child(device: torch.device) -> None:
+    """Keep torch to one thread in a forked child, and say so once.
+
+    OpenMP would wait for ever for the threads of the parent, which a child has not.
+
+    Raises:
+        NotSupportedError: it wants a GPU that its parent has used, which CUDA forbids.
+    """
+    if device.type == "cuda" and torch.cuda._is_in_bad_fork():
+        raise NotSupportedError(
+            "this process was forked after its parent had used the GPU, which CUDA does not allow: start it with "
+            "'spawn', open the model after the fork only, or use device='cpu'"
+        )
+    if getattr(_Child.thread, "generation", 0) != _Child.generation:
+        # again in every thread: OpenMP counts for each of them
+        torch.set_num_threads(1)
+        _Child.thread.generation = _Child.generation
+    if _Child.lost_threads:
+        _Child.lost_threads = False
+        logger.warning(
+            "this process was forked from one that had loaded torch: torch has one thread here, and gives the same "
+            "vectors to rounding; for more, open the model after the fork only, or start the process with 'spawn'"
+        )
 
 
 _SMALL = 10_000_000
@@ -102,6 +151,7 @@ class TorchBackend:
         self.folder = folder
         self.build = _BUILDS[runtime.dtype]
         self.device = pick_device(device)
+        check_child(self.device)
         self.module = PooledEncoder(folder, spec, trust_remote_code=runtime.trust_remote_code).eval()
         # pooling and head stay in float32
         self.module.transformer.to(getattr(torch, runtime.dtype))
@@ -120,6 +170,7 @@ class TorchBackend:
                 f"the tokenizer gives word {batch.ids.max()}, the model has {self._words}: it belongs to another model"
             )
         ids, mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
+        check_child(self.device)
         try:
             with torch.inference_mode():
                 vectors = self.module(ids.to(self.device), mask.to(self.device), batch.prompt_tokens)

@@ -19,8 +19,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from llama_index_embed_plus.evaluate.retrieval.identical import IdenticalIds, own_passages
-from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport, score_run, texts_by_id
+from llama_index_embed_plus.evaluate.retrieval.report import (
+    IdenticalIds,
+    RetrievalReport,
+    own_passages,
+    score_run,
+    texts_by_id,
+)
 from qdrant_tools.errors import InputError, brief, first_line
 from qdrant_tools.files import write_text
 from qdrant_tools.json_files import read_json

@@ -12,13 +12,15 @@ retriever makes for another retriever is not recorded, because nobody saw its hi
 
 Guarantees: a request only pays for copying ids and scores; whatever goes wrong with the log (a full disk, a locked
 file, an overflowing queue) is counted and warned of, never raised in a request, and the warning quotes no query; an
-orderly exit loses nothing, and a kill only what was not written yet. Does not know: what is done with the log.
+orderly exit loses nothing, and a kill only what was not written yet; a forked child records too, by a writer of its
+own. Does not know: what is done with the log.
 """
 
 from __future__ import annotations
 
 import atexit
 import logging
+import multiprocessing
 import queue
 import sqlite3
 import threading
@@ -27,6 +29,7 @@ import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from inspect import BoundArguments
+from multiprocessing.util import Finalize
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,6 +40,7 @@ from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.span_handlers.base import BaseSpanHandler
 
+from qdrant_tools.client.forks import renew_in_children
 from qdrant_tools.errors import PlusError, UsageError
 from qdrant_tools.log.records import Feedback, LoggedHit, LoggedSearch, check_feedback, finite
 from qdrant_tools.log.retrieval_log import RetrievalLog
@@ -77,38 +81,61 @@ class RetrievalRecorder:
         self.log = log if isinstance(log, RetrievalLog) else RetrievalLog(log)
         self.collection, self.space = collection, space
         self._session = session
+        self._recorded_hits: dict[int, _RecordedHit] = {}
+        self._capacity = capacity
+        self._recording = False
+        self._spans = _RetrievalSpans(self._record)
+        self._begin()
+        renew_in_children(self, RetrievalRecorder._begin)
+
+    def _begin(self) -> None:
+        """Count from nothing, with an empty queue: what waits in that of a forked child's parent is its parent's."""
         self.recorded = 0
         self.failed = 0
         self._counting = threading.Lock()
-        self._recorded_hits: dict[int, _RecordedHit] = {}
-        self._waiting: queue.Queue[_Write | None] = queue.Queue(capacity)
+        self._waiting: queue.Queue[_Write | None] = queue.Queue(self._capacity)
         self._write_now = threading.Event()
         self._writer: threading.Thread | None = None
-        self._spans = _RetrievalSpans(self._record)
 
     def start(self) -> RetrievalRecorder:
-        """Begin to record, for the whole process."""
-        if self._writer is None:
-            # a daemon: Python waits for other threads before it calls atexit, and this one ends only by stop()
-            self._writer = threading.Thread(target=self._write_until_stopped, name="embed-plus-recorder", daemon=True)
-            self._writer.start()
-            atexit.register(self.stop)
+        """Begin to record, for the whole process and for those that are forked from it."""
+        if not self._recording:
+            self._recording = True
+            self._start_writer()
             get_dispatcher().add_span_handler(self._spans)
         return self
 
+    def _start_writer(self) -> None:
+        # a daemon: Python waits for other threads before it calls atexit, and this one ends only by stop()
+        self._writer = threading.Thread(target=self._write_until_stopped, name="embed-plus-recorder", daemon=True)
+        self._writer.start()
+        atexit.unregister(self.stop)  # a forked child has its parent's
+        atexit.register(self.stop)
+        if multiprocessing.parent_process() is not None:  # such a process ends without atexit
+            Finalize(self, RetrievalRecorder._stop_of, args=(weakref.ref(self),), exitpriority=0)
+
+    @staticmethod
+    def _stop_of(recorder: weakref.ref[RetrievalRecorder]) -> None:
+        if (found := recorder()) is not None:
+            found.stop()
+
     def stop(self) -> None:
         """Stop recording, write what waits, and close the log if it was opened here."""
-        if self._writer is None:
+        if not self._recording:
             return
+        self._recording = False
         atexit.unregister(self.stop)
         dispatcher = get_dispatcher()
         # before the end mark, so that hardly any entry comes behind it; the dispatcher has no method to remove one
         dispatcher.span_handlers = [handler for handler in dispatcher.span_handlers if handler is not self._spans]
-        self._write_now.set()
-        self._waiting.put(None)
-        self._writer.join()
-        self._writer = None
-        self._write([write for write in self._take_waiting(self._waiting.maxsize) if write])  # came in while stopping
+        if self._writer is not None:
+            self._write_now.set()
+            self._waiting.put(None)
+            self._writer.join()
+            self._writer = None
+        late = [write for write in self._take_waiting(self._waiting.maxsize) if write]  # came in while stopping
+        if late:
+            self._write(late)
         if self._owns_log:
             self.log.close()
 
@@ -179,6 +206,10 @@ class RetrievalRecorder:
             del self._recorded_hits[recorded.key]
 
     def _queue(self, write: _Write) -> None:
+        if self._writer is None and self._recording:  # the first entry in a forked child
+            with self._counting:
+                if self._writer is None:
+                    self._start_writer()
         try:
             self._waiting.put_nowait(write)
         except queue.Full:

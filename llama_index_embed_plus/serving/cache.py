@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama_index_embed_plus.errors import CacheError
+from qdrant_tools.client.forks import abandon, renew_in_children, undivided
 from qdrant_tools.files import create_private, private_folder, refuse_link
 from qdrant_tools.json_files import open_regular
 
@@ -58,26 +59,49 @@ class VectorCache:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        # absolute: a forked child, which opens the file for itself, may work in another folder
+        self.path = Path(path).absolute()
         self._lock = threading.Lock()
+        self._opened: sqlite3.Connection | None = None
+        self._closed = False
+        self._open()
+        renew_in_children(self, VectorCache._renew)
+
+    @property
+    def _database(self) -> sqlite3.Connection:
+        if self._opened is None and not self._closed:
+            self._open()
+        if self._opened is None:  # never opened in this child, and closed
+            raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
+        return self._opened
+
+    def _open(self) -> None:
         with self._errors_translated("opened"):
             self._require_ours()
             if not self.path.exists():
                 self._create()
             # an address of our own making, so that a name such as "file:x" is only a name; no isolation level:
             # _transaction begins transactions itself; _lock keeps threads apart
-            self._database = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?mode=rw",
+            database = sqlite3.connect(
+                f"{self.path.as_uri()}?mode=rw",
                 uri=True,
                 timeout=BUSY_SECONDS,
                 check_same_thread=False,
                 isolation_level=None,
             )
             try:
-                self._prepare()
+                self._prepare(database)
             except BaseException:
-                self._database.close()
+                database.close()
                 raise
+            self._opened = database
+
+    def _renew(self) -> None:
+        """In a forked child: SQLite forbids to use a connection of the parent, and to close it."""
+        self._lock = threading.Lock()
+        if not self._closed:
+            abandon(self._opened)
+            self._opened = None
 
     def get(self, keys: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Return the stored vectors among `keys`, each of shape (dimension,)."""
@@ -93,7 +117,7 @@ class VectorCache:
     def put(self, vectors: Mapping[str, NDArray[np.float32]]) -> None:
         """Store vectors under their keys, in one transaction; a key that is already there keeps its vector."""
         rows = [(key, np.ascontiguousarray(vector, np.float32).tobytes()) for key, vector in vectors.items()]
-        with self._lock, self._errors_translated("written"), self._transaction():
+        with undivided(), self._lock, self._errors_translated("written"), self._transaction():
             # another process may have stored the same text meanwhile
             self._database.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
 
@@ -104,7 +128,9 @@ class VectorCache:
     def close(self) -> None:
         """Close the file. The cache cannot be used afterwards."""
         with self._lock:
-            self._database.close()
+            self._closed = True
+            if self._opened is not None:
+                self._opened.close()
 
     def _require_ours(self) -> None:
         """Look at the file without SQLite, which would roll a journal back, or follow a link, before it is asked."""
@@ -136,19 +162,19 @@ class VectorCache:
             private_folder(self.path.parent)
         create_private(self.path, _empty_cache())
 
-    def _prepare(self) -> None:
+    def _prepare(self, database: sqlite3.Connection) -> None:
         """Recognise the file, which may be somebody else's."""
-        self._database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_ROW)
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_ROW)
         for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0"):
-            self._database.execute(f"PRAGMA {pragma}").fetchall()
-        ((version,),) = self._database.execute("PRAGMA user_version")
+            database.execute(f"PRAGMA {pragma}").fetchall()
+        ((version,),) = database.execute("PRAGMA user_version")
         if version != FORMAT:
             raise self._another(f"format {version}")
-        if self._database.execute("SELECT sql FROM sqlite_master LIMIT 2").fetchall() != [(_TABLE,)]:
+        if database.execute("SELECT sql FROM sqlite_master LIMIT 2").fetchall() != [(_TABLE,)]:
             raise self._another("a database with other tables")
-        self._database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA journal_mode = WAL")
         # power loss may lose the last vectors, which are computed again
-        self._database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("PRAGMA synchronous = NORMAL")
 
     def _another(self, what: str) -> CacheError:
         return CacheError(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +41,7 @@ from llama_index_embed_plus.serving.identity import (
     stale_nodes,
 )
 from llama_index_embed_plus.serving.service import EncoderService
+from qdrant_tools.client.forks import renew_in_children
 from qdrant_tools.records import Progress
 
 dispatcher = get_dispatcher(__name__)
@@ -98,11 +98,11 @@ class PlusEmbedding(BaseEmbedding):
     dimension: int = _fixed(0, "Length of a vector.")
 
     _service: EncoderService | None = PrivateAttr(default=None)
-    _process: int = PrivateAttr(default=0)
     _opening: Any = PrivateAttr(default_factory=threading.Lock)
 
     def __init__(self, model: str | Path | None = None, **fields: Any) -> None:
         super().__init__(**resolve_fields(model, fields))
+        renew_in_children(self, PlusEmbedding._renew)
 
     @classmethod
     def class_name(cls) -> str:
@@ -186,11 +186,13 @@ class PlusEmbedding(BaseEmbedding):
 
     def _served(self) -> EncoderService:
         with self._opening:
-            if self._service is None or self._process != os.getpid():  # threads and sessions do not survive a fork
+            if self._service is None:
                 open_cache = partial(VectorCache, self.vector_cache) if self.vector_cache else None
                 self._service = EncoderService(self._open, open_cache=open_cache, workers=self.num_workers)
-                self._process = os.getpid()
             return self._service
+
+    def _renew(self) -> None:
+        self._opening = threading.Lock()  # the service renews itself
 
     def _open(self) -> TextEncoder:
         encoder = open_encoder(self.model, device=self.device, **model_arguments(self.__dict__))

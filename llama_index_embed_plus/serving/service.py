@@ -5,7 +5,8 @@ cache at once.
 
 Guarantees: the encoder is opened once, whoever asks first; vectors are in the order of the texts; a bad text fails
 before anything is computed or stored; an event loop is never blocked, and at most `workers` of its bulk calls are
-computed at a time; safe from any number of threads and event loops. Does not know: LlamaIndex, files of models.
+computed at a time; safe from any number of threads and event loops, and in a forked child. Does not know: LlamaIndex,
+files of models.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from llama_index_embed_plus.encoders.text_encoder import CheckedTexts, TextEncod
 from llama_index_embed_plus.errors import CacheError
 from llama_index_embed_plus.serving.cache import KeySpace, Role, VectorCache
 from llama_index_embed_plus.serving.identity import base_build
+from qdrant_tools.client.forks import renew_in_children
 from qdrant_tools.records import Progress, Vectors
 
 SLAB = 4096  # texts computed between two writes to the cache; sorting more of them by length gains nothing
@@ -51,9 +53,14 @@ class EncoderService:
         self._open_encoder, self._open_cache = open_encoder, open_cache
         self._encoder: TextEncoder | None = None
         self._cache: VectorCache | None = None
+        self._most_workers = workers or DEFAULT_WORKERS
+        self._make_threads()
+        renew_in_children(self, EncoderService._make_threads)
+
+    def _make_threads(self) -> None:
         self._opening = threading.Lock()
         self._singles = {role: Coalescer(partial(self._encode_singles, role)) for role in ("query", "passage")}
-        self._workers = ThreadPoolExecutor(workers or DEFAULT_WORKERS, thread_name_prefix="embed-plus-bulk")
+        self._workers = ThreadPoolExecutor(self._most_workers, thread_name_prefix="embed-plus-bulk")
 
     @property
     def encoder(self) -> TextEncoder:

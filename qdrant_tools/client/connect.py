@@ -7,9 +7,11 @@ with a key in it is refused; a folder is opened by one process at a time. Does n
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +21,13 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 from grpc import RpcError, StatusCode
 from httpx import InvalidURL
 from qdrant_client import AsyncQdrantClient, QdrantClient
+from qdrant_client.async_qdrant_remote import AsyncQdrantRemote
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
+from qdrant_client.qdrant_remote import QdrantRemote
 
+from qdrant_tools.client.forks import abandon, renew_in_children
 from qdrant_tools.errors import LocationError, PlusError, UnreachableError, UsageError, first_line, without_keys
 from qdrant_tools.validation import brief
 
@@ -34,6 +39,8 @@ MEMORY = ":memory:"
 
 _NO_JSON = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)
 """What an answer that is no JSON raises, or one that is nested too deep."""
+
+logger = logging.getLogger(__name__)
 
 EngineName = Literal["qdrant-edge", "memory", "server"]
 
@@ -155,7 +162,9 @@ def aconnect(
         # asked once by a plain client, because nothing can be awaited in this function
         _answering(str(location), options).close()
         with _key_over_http_allowed(), _url_errors(str(location)):
-            return AsyncQdrantClient(**_arguments(str(location), options))
+            client = AsyncQdrantClient(**_arguments(str(location), options))
+        own_connections(client)
+        return client
     if str(location) == MEMORY:
         return AsyncQdrantClient(MEMORY)
     from qdrant_tools.edge.async_client import AsyncEmbeddedClient
@@ -269,7 +278,34 @@ def _answering(url: str, options: ServerOptions) -> QdrantClient:
     except (ApiException, RpcError, *_NO_JSON) as error:
         client.close()
         raise UnreachableError(_refusal(url, options, error)) from error
+    own_connections(client)
     return client
+
+
+_with_own: weakref.WeakSet[QdrantClient | AsyncQdrantClient] = weakref.WeakSet()
+
+
+def own_connections(client: QdrantClient | AsyncQdrantClient) -> None:
+    """Let this client of a server have connections of its own in a forked child.
+
+    On a connection that two processes share, one gets the other's answers.
+    """
+    if client not in _with_own and isinstance(client._client, (QdrantRemote, AsyncQdrantRemote)):
+        _with_own.add(client)
+        renew_in_children(client, _connect_anew)
+
+
+def _connect_anew(client: QdrantClient | AsyncQdrantClient) -> None:
+    abandon(client._client)
+    options = client.init_options | {"check_compatibility": False}
+    if options.get("prefer_grpc"):
+        # gRPC's own threads are the parent's, and without them every call waits for ever
+        options["prefer_grpc"] = False
+        logger.warning("this process was forked: a client that spoke gRPC to its server speaks HTTP here")
+    with _key_over_http_allowed():
+        fresh = type(client)(**options)
+    client._client = fresh._client
+    del fresh._client  # its destructor would close it
 
 
 def _refusal(url: str, options: ServerOptions, error: Exception) -> str:

@@ -27,7 +27,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from qdrant_tools.client.connect import embedded_client
+from qdrant_tools.client.connect import embedded_client, own_connections
 from qdrant_tools.errors import (
     CollectionNotFoundError,
     EngineError,
@@ -52,6 +52,9 @@ class Gateway:
 
     client: QdrantClient
     name: str
+
+    def __post_init__(self) -> None:
+        own_connections(self.client)  # whoever made it
 
     def exists(self) -> bool:
         return self._retried("look for", lambda: self.client.collection_exists(self.name))

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from qdrant_tools.client.forks import abandon, renew_in_children, undivided
 from qdrant_tools.errors import LogError, UsageError
 from qdrant_tools.log.door import open_to_read, open_to_write
 from qdrant_tools.log.records import KINDS, LONGEST_NAME, MOST_RANK
@@ -66,21 +67,49 @@ class LogStore:
     """
 
     def __init__(self, path: Path, *, wait: float, read_only: bool = False) -> None:
-        self.path, self.read_only = path, read_only
+        # absolute: a forked child, which opens the file for itself, may work in another folder
+        self.path, self.read_only = path.absolute(), read_only
         self._wait = wait
         # re-entrant, because a transaction reads inside its own lock
         self._lock = threading.RLock()
         self._depth = 0
         self._steps, self._most_steps = 0, 0
+        self._closed = False
+        self._is_cut = False
+        self._opened: sqlite3.Connection | None = None
+        database = self._db
         with self.errors("open"):
-            self._db = (open_to_read if read_only else open_to_write)(path, wait=wait)
-            ((self.version,),) = self._db.execute("PRAGMA user_version")
+            ((self.version,),) = database.execute("PRAGMA user_version")
         self.redacted = "redacted" if self.version > 2 else LOOKS_REDACTED
         """SQL: whether the query of a search is redacted."""
         self.session = "session" if self.version > 3 else "''"
         """SQL: the session of a search."""
-        self._db.set_progress_handler(self._is_too_long, _STEPS)
-        self._db.create_function("key_of", 1, _key_of, deterministic=True)
+        renew_in_children(self, LogStore._renew)
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._opened is None:
+            if self._closed:
+                raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
+            if self._is_cut:
+                raise LogError(
+                    f"this process was forked in the middle of a transaction of the retrieval log {self.path}, which "
+                    "SQLite takes for its own: fork outside of batch()"
+                )
+            with self.errors("open"):
+                database = (open_to_read if self.read_only else open_to_write)(self.path, wait=self._wait)
+            database.set_progress_handler(self._is_too_long, _STEPS)
+            database.create_function("key_of", 1, _key_of, deterministic=True)
+            self._opened = database
+        return self._opened
+
+    def _renew(self) -> None:
+        """In a forked child: SQLite forbids to use a connection of the parent, and to close it."""
+        self._is_cut = self._is_cut or self._depth > 0
+        self._lock, self._depth = threading.RLock(), 0
+        if not self._closed:
+            abandon(self._opened)
+            self._opened = None
 
     def read(self, sql: str, values: Iterable[Any] = ()) -> list[Row]:
         with self._lock, self.errors("read"):
@@ -108,23 +137,26 @@ class LogStore:
         """All writes of the block, or none. Blocks may nest; the outermost commits."""
         if self.read_only:
             raise LogError(f"the retrieval log {self.path} was opened to be read only: open it without read_only")
-        with self._lock, self.errors("write"):
+        with undivided(), self._lock, self.errors("write"):
+            database = self._db
             if self._depth == 0:
                 self._allow_steps()
                 # IMMEDIATE takes the lock of writers now: a later upgrade of a read lock would fail, not wait
-                self._db.execute("BEGIN IMMEDIATE")
+                database.execute("BEGIN IMMEDIATE")
             self._depth += 1
             try:
                 yield
-                if self._depth == 1:
-                    self._db.execute("COMMIT")
+                if self._depth == 1 and database is self._opened:
+                    database.execute("COMMIT")
             except BaseException:
                 # SQLite itself rolls back after some errors, such as a full disk
-                if self._depth == 1 and self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                if self._depth == 1 and database is self._opened and database.in_transaction:
+                    database.execute("ROLLBACK")
                 raise
             finally:
-                self._depth -= 1
+                # in a child that was forked in the block, the transaction is its parent's alone
+                if database is self._opened:
+                    self._depth -= 1
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -209,7 +241,9 @@ class LogStore:
 
     def close(self) -> None:
         with self._lock:
-            self._db.close()
+            self._closed = True
+            if self._opened is not None:
+                self._opened.close()
 
     def _execute(self, sql: str, values: Iterable[Any] = ()) -> sqlite3.Cursor:
         self._allow_steps()

@@ -14,13 +14,15 @@ from typing import Literal, TypedDict, Unpack, get_args
 from qdrant_client import models
 
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
-from llama_index_embed_plus.evaluate.retrieval.identical import IdenticalIds, own_passages, without_own
 from llama_index_embed_plus.evaluate.retrieval.report import (
+    IdenticalIds,
     RetrievalReport,
     judged_as,
     no_judgements,
+    own_passages,
     score_run,
     texts_by_id,
+    without_own,
 )
 from qdrant_tools.client.gateway import PointId
 from qdrant_tools.collections.collection import Collection

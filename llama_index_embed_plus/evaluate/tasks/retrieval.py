@@ -14,8 +14,13 @@ from pathlib import Path
 
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
 from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries
-from llama_index_embed_plus.evaluate.retrieval.identical import IdenticalIds, is_relevant, own_passages, without_own
-from llama_index_embed_plus.evaluate.retrieval.report import judged_as
+from llama_index_embed_plus.evaluate.retrieval.report import (
+    IdenticalIds,
+    is_relevant,
+    judged_as,
+    own_passages,
+    without_own,
+)
 from llama_index_embed_plus.evaluate.tasks.inputs import embed
 from qdrant_tools.errors import InputError, brief
 from qdrant_tools.files import Row, read_rows

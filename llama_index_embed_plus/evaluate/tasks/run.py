@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, TypeVar, get_args
 
-from llama_index_embed_plus.evaluate.retrieval.identical import IdenticalIds
+from llama_index_embed_plus.evaluate.retrieval.report import IdenticalIds
 from llama_index_embed_plus.evaluate.tasks.inputs import Label, Role
 from llama_index_embed_plus.evaluate.tasks.labels import classification, clustering
 from llama_index_embed_plus.evaluate.tasks.layouts import Task, pair_columns, query_column
