@@ -155,6 +155,8 @@ class Cells:
         """Events on passages that their search did not show, by an example of each kind of spelling."""
         self.later = 0
         """Searches of the future."""
+        self._words_found: set[str] = set()
+        self._other_words: dict[str, None] = {}
         self._looked: set[Level] = set()
         what = [*map(_column, columns.feedback.values()), columns.event_at]
         inner = [columns.hit, columns.rank, columns.score]
@@ -218,6 +220,17 @@ class Cells:
                 f"{self.divided} ids of {columns.search!r} had rows of several queries: each query is a search, "
                 "and the id that of its session"
             )
+        worded = [column for column in columns.feedback.values() if "=" in column]
+        notes += [
+            f"no row says {column!r}, so there is no such feedback"
+            for column in worded
+            if column not in self._words_found
+        ]
+        unknown = [
+            word for word in self._other_words if all(_bare(word) != _bare(each.partition("=")[2]) for each in worded)
+        ]
+        if unknown:
+            notes.append(f"other events are not read: {listed(unknown)}")
         if self.unshown:
             example = max(self.unshown, key=len)
             notes.append(
@@ -310,8 +323,12 @@ class Cells:
                 continue  # a column of votes was read with `up`
             name, _, word = column.partition("=")
             if word and not _has(entry, column):
-                if folded(str(value_in(entry, name))).strip() == folded(word).strip():
+                said = value_in(entry, name)
+                if folded(str(said)).strip() == folded(word).strip():
+                    self._words_found.add(column)
                     yield kind, 1.0
+                elif not is_missing(said) and len(self._other_words) < _MOST_NAMES:
+                    self._other_words[brief(said)] = None
                 continue
             value = value_in(entry, column)
             if is_missing(value):

@@ -665,6 +665,16 @@ NOTES = [
         "'KB-1.MD', where 'kb-1.md' was shown",
     ),
     ("clicks_join_by_id.csv", CLICKED | {"rank": "pos"}, "the searches get the time of the file: time may be theirs"),
+    (
+        "ubi_events.csv",
+        {"query": "user_query", "search": "query_id", "hit": "object_id", "feedback": {"click": "action_name=click"}},
+        "other events are not read: 'impression', 'page_exit'",
+    ),
+    (
+        "ubi_events.csv",
+        {"query": "user_query", "search": "query_id", "hit": "object_id", "feedback": {"click": "action_name=klick"}},
+        "no row says 'action_name=klick', so there is no such feedback",
+    ),
     ("what_nobody_read_yet.csv", FLAT | {"at": "time"}, "1 searches are of the future"),
     ("json_types.jsonl", FLAT | {"feedback": {"down": "thumbs"}}, "no row has the column 'thumbs', so there"),
 ]
