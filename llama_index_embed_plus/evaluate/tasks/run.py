@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from llama_index_embed_plus.evaluate.retrieval.report import IdenticalIds
@@ -162,18 +163,20 @@ def _read_bitext_mining(task: Task, options: TaskOptions) -> Measure:
 
 def _read_classification(task: Task, options: TaskOptions) -> Measure:
     assert task.train is not None  # `find_tasks` makes no classification without it
-    train = [(row.text("text"), row.label("label")) for row in read_rows(task.train)]
+    train = [(row.text("text"), row.label("label")) for row in _rows(task.train, "train")]
     if options.limit is not None:
         # as many texts of each label, so that none goes without
         train = _of_each_label(train, max(1, options.limit // max(1, len({label for _, label in train}))))
     training = _columns(train or _no_rows(task.train))
-    test = _columns(_sampled(((row.text("text"), row.label("label")) for row in read_rows(task.file)), options, task))
+    test = _columns(
+        _sampled(((row.text("text"), row.label("label")) for row in _rows(task.file, task.split)), options, task)
+    )
     return lambda encoder: classification(encoder, training, test, role=options.role)
 
 
 def _read_clustering(task: Task, options: TaskOptions) -> Measure:
     texts, labels = _columns(
-        _sampled(((row.text("text"), row.label("label")) for row in read_rows(task.file)), options, task)
+        _sampled(((row.text("text"), row.label("label")) for row in _rows(task.file, task.split)), options, task)
     )
     return lambda encoder: clustering(encoder, texts, labels, role=options.role)
 
@@ -183,7 +186,7 @@ def _read_reranking(task: Task, options: TaskOptions) -> Measure:
         query = query_column(frozenset(row.values)) or "query"
         return RerankingQuery(row.text(query), row.texts("positive"), row.texts("negative"))
 
-    rows = _sampled((with_candidates(row) for row in read_rows(task.file)), options, task)
+    rows = _sampled((with_candidates(row) for row in _rows(task.file, task.split)), options, task)
     return lambda encoder: reranking(encoder, rows)
 
 
@@ -196,12 +199,12 @@ def _read_summarisation(task: Task, options: TaskOptions) -> Measure:
             raise InputError(f"{row.where}: {counts}; expected human ones, and a score for every machine summary")
         return Summaries(human, machine, scores)
 
-    rows = _sampled((summaries(row) for row in read_rows(task.file)), options, task)
+    rows = _sampled((summaries(row) for row in _rows(task.file, task.split)), options, task)
     return lambda encoder: summarisation(encoder, rows, role=options.role)
 
 
 def _read_duplicates(task: Task, options: TaskOptions) -> Measure:
-    rows = [(row.text("text"), row.label("group")) for row in read_rows(task.file)] or _no_rows(task.file)
+    rows = [(row.text("text"), row.label("group")) for row in _rows(task.file, task.split)] or _no_rows(task.file)
     if options.limit is not None:  # a random half of a pair is no pair: whole groups instead
         rows = sorted(rows, key=lambda row: str(row[1]))[: options.limit]
     texts, groups = _columns(rows)
@@ -221,8 +224,27 @@ _READERS: Mapping[str, Callable[[Task, TaskOptions], LoadedTask | Measure]] = {
 }
 
 
+_SAME_SPLIT = {"dev": "validation", "val": "validation", "valid": "validation"}
+
+
+def _rows(path: Path, split: str) -> Iterator[Row]:
+    """The rows of a file, none of which may say that it belongs to another split."""
+    for row in read_rows(path):
+        said = row.values.get("split")
+        if isinstance(said, str) and said.strip() and _split(said) != _split(split):
+            raise InputError(
+                f"{row.where}: split is {brief(said)}, expected {split!r} alone: make a file of each split"
+            )
+        yield row
+
+
+def _split(name: str) -> str:
+    plain = name.strip().lower()
+    return _SAME_SPLIT.get(plain, plain)
+
+
 def _pairs(task: Task, third: Callable[[Row], Kind]) -> Iterator[tuple[str, str, Kind]]:
-    for row in read_rows(task.file):
+    for row in _rows(task.file, task.split):
         names = pair_columns(frozenset(row.values))
         if names is None:
             raise InputError(f"{row.where}: has not the two texts of the first row, but {listed(row.values)}")

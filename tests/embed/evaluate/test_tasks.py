@@ -207,6 +207,11 @@ GOOD = {"text": "a b", "label": "x"}
         ("test.jsonl", '{"sentence1": "a", "sentence2": "b", "score": 1}\n[1]\n', r"test.jsonl:2: a list, expected"),
         ("test.jsonl", '{"sentence1": "a", "sentence2": "b", "score": 1}\n{"text": "a"}\n', r"test.jsonl:2: has not"),
         ("test.jsonl", '{"text1": "a", "text2": "b", "label": "maybe"}\n', r"test.jsonl:1: label is 'maybe', expected"),
+        (
+            "test.tsv",
+            "split\tsentence1\tsentence2\tscore\nTest\ta\tb\t1\ntrain\ta\tb\t2\n",
+            r"test.tsv:3: split is 'train', expected 'test' alone: make a file of each split",
+        ),
         ("test.jsonl", json.dumps(GOOD) + '\n{"text": "c", "label": null}\n', r"test.jsonl:2: label is None"),
         ("test.jsonl", json.dumps(GOOD) + '\n{"text": "", "label": "x"}\n', r"test.jsonl:2: text is ''"),
         ("test.jsonl", '{"query": "a", "positive": ["b"], "negative": [3]}\n', r"test.jsonl:1: negative is \[3\]"),
