@@ -42,6 +42,8 @@ from qdrant_tools.errors import (
 from qdrant_tools.fields import Field
 from qdrant_tools.files import listed
 from qdrant_tools.records import Encoder
+from qdrant_tools.search.bm25 import Bm25
+from qdrant_tools.search.hybrid import say_caution
 from qdrant_tools.search.options import refuse_paths
 from qdrant_tools.validation import brief, checked_text
 
@@ -57,7 +59,8 @@ class CollectionManager:
 
         A collection that was made for a dimension belongs to no encoder: vectors go in and out, texts do not. While it
         is empty, the first encoder that comes with `ensure` makes it its own; once it holds points, `adopt` does.
-        If the collection is there, `settings` that differ from its own are changed in place.
+        If the collection is there, `settings` that differ from its own are changed in place. One that has the words of
+        an earlier version keeps them, with a warning, unless `lexical` names others.
 
         Raises:
             SpaceMismatchError: it is there, and another encoder filled it.
@@ -159,7 +162,7 @@ class CollectionManager:
         `:memory:` has no settings but the distance, `hnsw_ef` and `lexical`; the others differ from nothing there.
         """
         current = self.describe(name).settings
-        changes = {} if current is None else current.difference(settings)
+        changes = {} if current is None else current.difference(_or_earlier_words(settings, current.lexical))
         if engine_of(self.client) == "memory":
             changes = {
                 field: change for field, change in changes.items() if field in ("distance", "hnsw_ef", "lexical")
@@ -256,6 +259,8 @@ class CollectionManager:
     def _apply(self, collection: Collection, settings: CollectionSettings) -> Collection:
         self._refuse_unusable(settings)
         changes = self.difference(collection.name, settings)
+        if collection.lexical is not None and settings.lexical != collection.lexical and "lexical" not in changes:
+            say_caution(collection.name, collection.lexical)
         for fixed in FIXED:
             if fixed in changes:
                 raise CollectionError(
@@ -287,6 +292,12 @@ class CollectionManager:
             if present.get(name) != kind:
                 field = collection.layout.metadata_field(name)
                 collection.gateway.index_payload(field, models.PayloadSchemaType(kind))
+
+
+def _or_earlier_words(settings: CollectionSettings, present: Bm25 | None) -> CollectionSettings:
+    if settings.lexical is None or present is None:
+        return settings
+    return replace(settings, lexical=settings.lexical.or_earlier(present))
 
 
 def _listed(names: Iterable[str]) -> str:

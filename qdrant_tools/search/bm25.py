@@ -36,6 +36,13 @@ TOKENIZER = "unicode-1"
 EARLIER = "letters-1"
 """The words of collections that do not say which: runs of letters and digits, and single Han, kana and Thai."""
 _LONGEST_CACHED = 64
+
+
+class _Unnamed(str):
+    """The words of this version, where the caller has named none."""
+
+
+_UNNAMED = _Unnamed(TOKENIZER)
 _STEMMING = Lock()
 
 
@@ -50,8 +57,9 @@ class Bm25:
     k1: float = 1.2
     b: float = 0.75
     average_length: float = 100.0
-    tokenizer: str = TOKENIZER
-    """Which rules find the words: "unicode-1", or "letters-1", those of collections made before there was a choice."""
+    tokenizer: str = _UNNAMED
+    """Which rules find the words: "unicode-1", or "letters-1", those of collections made before there was a choice. A
+    collection that is there keeps its own, unless they are named here."""
     stemming: str | None = None
     """Language whose endings make no difference ("english": runs finds running). Needs the package snowballstemmer."""
     stop_words: str | None = None
@@ -95,6 +103,7 @@ class Bm25:
     def as_row(self) -> dict[str, Any]:
         """As JSON. What earlier versions can search stays readable for them, and nothing else does."""
         row = {name: value for name, value in asdict(self).items() if value is not None}
+        row["tokenizer"] = str(self.tokenizer)
         if self.tokenizer == EARLIER:
             del row["tokenizer"]
         return row
@@ -122,6 +131,16 @@ class Bm25:
         except InputError as error:
             raise CollectionError(f"the collection's words need another version of the libraries: {error}") from error
         return cls(**(row | {"tokenizer": tokenizer}))
+
+    def or_earlier(self, present: Bm25) -> Bm25:
+        """`present`, the words of a collection, if they differ from these by what an earlier version did otherwise.
+
+        That is the tokenizer, if the caller has named none, and the average length, which counts its words.
+        """
+        if not isinstance(self.tokenizer, _Unnamed) or present.tokenizer == self.tokenizer:
+            return self
+        same = all(getattr(self, name) == getattr(present, name) for name in ("k1", "b", "stemming", "stop_words"))
+        return present if same else self
 
     @property
     def caution(self) -> str | None:

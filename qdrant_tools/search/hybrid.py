@@ -134,9 +134,14 @@ def lexical_of(collection: Collection) -> Bm25:
         raise NotSupportedError(
             f"collection {collection.name!r} has no lexical vectors: make one with CollectionSettings(lexical=Bm25())"
         )
-    if (caution := collection.lexical.caution) is not None:
-        _warn_once(f"collection {collection.name!r} {caution}")
+    say_caution(collection.name, collection.lexical)
     return collection.lexical
+
+
+def say_caution(name: str, lexical: Bm25) -> None:
+    """Log, once, if the words of a collection are not those of this version."""
+    if (caution := lexical.caution) is not None:
+        _warn_once(f"collection {name!r} {caution}")
 
 
 @lru_cache(maxsize=1000)

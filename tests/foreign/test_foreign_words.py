@@ -7,6 +7,7 @@ import logging
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import regex
@@ -213,13 +214,49 @@ def test_the_words_of_a_collection_cannot_be_changed_in_place(client):
     encoder = WordEncoder()
     of_before(client, encoder, ["東京"])
     manager = CollectionManager(client)
-    with pytest.raises(
-        CollectionError, match="letters-1.*cannot be changed to .*unicode-1.*index into a new collection"
+    for other in (
+        {"tokenizer": TOKENIZER},
+        {"stemming": "english"},
+        {"stop_words": "english"},
+        {"b": 0.5},
+        {"tokenizer": EARLIER, "average_length": 11.0},
     ):
-        manager.ensure("docs", encoder, settings=CollectionSettings(lexical=Bm25(average_length=10.0)))
+        with pytest.raises(
+            CollectionError, match=r"letters-1.*cannot be changed to .*: give the former, or index into"
+        ):
+            manager.ensure(
+                "docs", encoder, settings=CollectionSettings(lexical=Bm25(**({"average_length": 10.0} | other)))
+            )
+    with pytest.raises(CollectionError, match="cannot be changed to None"):
+        manager.ensure("docs", encoder, settings=CollectionSettings())
     earlier = Bm25(average_length=10.0, tokenizer=EARLIER)
     manager.ensure("docs", encoder, settings=CollectionSettings(lexical=earlier, hnsw_ef=50))
     assert (manager.open("docs").lexical, manager.open("docs").hnsw_ef) == (earlier, 50)
+
+
+def test_a_program_that_names_no_words_goes_on_with_those_of_its_collection_and_is_told_once(client, caplog):
+    encoder, name = WordEncoder(), f"docs-{uuid4()}"
+    manager = CollectionManager(client)
+    earlier = Bm25(average_length=10.0, tokenizer=EARLIER)
+    manager.ensure(name, encoder, settings=CollectionSettings(lexical=earlier)).index([Passage("p0", "東京")])
+    # it measured the length by the words of its version, which may be counted otherwise now
+    settings = CollectionSettings(lexical=Bm25(average_length=9.5), hnsw_ef=50)
+    assert manager.difference(name, settings).keys() == {"hnsw_ef"}
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            collection = manager.ensure(name, encoder, settings=settings)
+    assert (collection.lexical, collection.hnsw_ef) == (earlier, 50)
+    assert manager.change(name, CollectionSettings(lexical=replace(Bm25(), average_length=9.0))).lexical == earlier
+    assert [hit.id for hit in search_lexical(collection, ["京"])[0]] == ["p0"]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "words of an earlier version (letters-1)" in said and "index its passages into a new collection" in said
+
+
+def test_a_collection_of_this_version_has_one_average_length(client):
+    manager, encoder = CollectionManager(client), WordEncoder()
+    filled(client, encoder, ["tea"])
+    with pytest.raises(CollectionError, match="cannot be changed"):
+        manager.ensure("docs", encoder, settings=CollectionSettings(lexical=Bm25(average_length=9.5)))
 
 
 def test_a_collection_that_is_adopted_or_promoted_in_place_keeps_its_words(client):
