@@ -58,6 +58,11 @@ class Row:
     line: int
 
     @property
+    def is_short(self) -> bool:
+        """Whether it is a row of a table that ends before its header does."""
+        return isinstance(self.values, _Padded)
+
+    @property
     def where(self) -> str:
         """`file:line`, for messages."""
         return f"{self.path}:{self.line}"
@@ -404,7 +409,8 @@ def _objects(path: Path, array: Callable[[list[Any]], Mapping[str, Any]] | None)
                 f"{path}:{number}: not JSON ({first_line(error)}); expected one object per line"
             ) from error
         if not isinstance(values, dict):
-            raise InputError(f"{path}:{number}: a {type(values).__name__}, expected an object")
+            way = ": write one per line (jq -c '.[]', or lines=True in pandas)" if isinstance(values, list) else ""
+            raise InputError(f"{path}:{number}: a {type(values).__name__}, expected an object{way}")
         # few rows have that many brackets, so few are looked at
         if openings > DEEPEST and deeper(values, DEEPEST):
             raise InputError(f"{path}:{number}: nested more than {DEEPEST} levels deep: make it flatter")
@@ -427,20 +433,40 @@ def _table(path: Path, lines: Iterator[tuple[int, list[str]]], *, pad: bool) -> 
     header = [name.strip() for name in header]
     if len(header) > MOST_COLUMNS:
         raise InputError(f"{path}:{first}: more than {MOST_COLUMNS:,} columns: this is no table of rows")
-    repeated = next((name for name, count in Counter(header).items() if count > 1), None)
+    repeated = next((name for name, count in Counter(header).items() if count > 1 and name), None)
     if repeated is not None:
         raise InputError(f"{path}:{first}: two columns are named {brief(repeated)}: which one is meant cannot be told")
+    # spreadsheets write the columns that were once used; of one, which may be pandas's index, nothing is lost
+    unnamed = [place for place, name in enumerate(header) if not name]
+    unnamed = unnamed if len(unnamed) > 1 else []
     blank, names = 0, dict.fromkeys(header)
     for number, cells in lines:
         missing = len(header) - len(cells)
         if missing < 0 or (missing and not pad):
             raise InputError(f"{path}:{number}: {len(cells)} columns, the header has {len(header)}: {listed(header)}")
+        if missing and any(cells) and path.suffix.lower() == ".tsv" and _goes_on(cells[-1]):
+            raise InputError(
+                f"{path}:{number}: {len(cells)} columns, the header has {len(header)}, and the last one seems to go on "
+                "in the next line: in a .tsv every line is a row; in a .csv, which may be parted by tabs, a text in "
+                "quotes has several lines"
+            )
+        for place in unnamed:
+            if cells[place : place + 1] not in ([], [""]):
+                raise InputError(
+                    f"{path}:{number}: {brief(cells[place])} is in one of several columns without a name: is line "
+                    f"{first} the header?"
+                )
         blank = 0 if any(cells) else blank + 1
         if not blank:
             values = dict(zip(header, cells))
             yield Row(_Padded(values, names) if missing else values, path, number)
         elif blank > MOST_BLANK_LINES:
             raise InputError(f"{path}:{number}: the {blank:,} rows up to here are empty: remove them")
+
+
+def _goes_on(cell: str) -> bool:
+    """Whether a cell lacks its end: an open quote, or the backslash before a line's end."""
+    return (cell.startswith('"') and (len(cell) == 1 or not cell.endswith('"'))) or cell.endswith("\\")
 
 
 class _Padded(Mapping[str, str]):

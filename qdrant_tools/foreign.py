@@ -45,10 +45,13 @@ TimeFormat = Literal["iso", "seconds", "milliseconds", "microseconds", "nanoseco
 
 _MISSING = frozenset(
     {"", r"\n", "null", "(null)", "<null>", "[null]", "nil", "none", "nan", "<na>", "nat", "n/a", "#n/a", "na", "-"}
+    | {"\u2205", "\u00a4", "(not set)", "(empty)", "undefined"}
     | {"--", "\u2013", "\u2014", "#nv", "#nan", "1.#qnan", "-nan"}
 )
 # of cells that hold a text: only what no person types
-_ABSENT = frozenset({"", r"\N", "NULL", "(NULL)", "(null)", "<null>", "[NULL]", "NaN", "NaT", "<NA>", "#N/A", "#NV"})
+_ABSENT = frozenset(
+    {"", r"\N", "NULL", "(NULL)", "(null)", "<null>", "[NULL]", "NaN", "NaT", "<NA>", "#N/A", "#NV"}
+) | {"(not set)", "(empty)"}
 # Excel writes booleans in the language of the machine
 _YES = frozenset(
     [
@@ -80,6 +83,9 @@ _YES = frozenset(
         "igaz",
         "pravda",
         "b'1'",
+        "0x01",
+        "\x01",
+        "\u2611",
         "\u2713",
         "\u2714",
         "\u2705",
@@ -113,6 +119,8 @@ _NO = frozenset(
         "hamis",
         "nepravda",
         "b'0'",
+        "0x00",
+        "\u2610",
         "[]",
         "{}",
         "\u2717",
@@ -134,6 +142,19 @@ _TIME = re.compile(
 )
 # what databases and programs write where there is no time
 _NO_TIMES = ("0000-00-00", "0001-01-01", "1900-01-00")
+_MONTHS = {
+    name: number
+    for number, names in enumerate(
+        ["jan january", "feb february", "mar march", "apr april", "may", "jun june", "jul july", "aug august"]
+        + ["sep sept september", "oct october", "nov november", "dec december"],
+        start=1,
+    )
+    for name in names.split()
+}
+_OF_DAY = r"(\d{1,2}:\d{2})(:\d{2})?(?:[.,](\d{1,9}))?(?: ?([AaPp][Mm]))? ?(Z|UTC|GMT|[+-]\d{2}:?\d{2})?"
+# Kibana ("Nov 27, 2026 @ 10:00:00.000"), SQL Server ("Nov 27 2026 10:00AM"); mail, HTTP and web servers
+_MONTH_FIRST = re.compile(rf"([A-Za-z]{{3,9}})\.? +(\d{{1,2}}),? +(\d{{4}}),?(?: @)? +{_OF_DAY}")
+_DAY_FIRST = re.compile(rf"(?:[A-Za-z]{{3}}, )?(\d{{1,2}})[ /-]([A-Za-z]{{3,9}})[ /-](\d{{4}})(?: |:){_OF_DAY}")
 FIRST_YEAR, LAST_YEAR = 1990, 2100
 """Of a time in a log. Another unit than the one that was named falls outside."""
 _PER_SECOND: Mapping[str, int] = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
@@ -318,7 +339,7 @@ def _iso_time(name: str, value: Any, zone: tzinfo | None) -> datetime:
     if isinstance(value, datetime):
         moment = value
     else:
-        text = value.strip() if isinstance(value, str) else ""
+        text = _with_month_as_number(value.strip()) if isinstance(value, str) else ""
         found = _TIME.fullmatch(text)
         if found is None or found[2] is None:
             raise InputError(f"{name} is {brief(value)}, {_way_out_of(value, found)}")
@@ -345,6 +366,23 @@ def _iso_time(name: str, value: Any, zone: tzinfo | None) -> datetime:
         return moment.astimezone(UTC)
     except OverflowError as error:
         raise InputError(f"{name} is {brief(value)}, outside of the calendar in UTC") from error
+
+
+def _with_month_as_number(text: str) -> str:
+    """The ISO form of a time that names its month, so that no two readers take another part for the month."""
+    first, then = _MONTH_FIRST.fullmatch(text), _DAY_FIRST.fullmatch(text)
+    found = first or then
+    if found is None:
+        return text
+    day, month = (found[2], found[1]) if first else (found[1], found[2])
+    number = _MONTHS.get(month.lower())
+    hour, _, minute = found[4].partition(":")
+    half = (found[7] or "").lower()
+    if number is None or (half and not 1 <= int(hour) <= 12):
+        return text
+    of_day = int(hour) % 12 + 12 * (half == "pm") if half else int(hour)
+    fraction = f".{found[6]}" if found[6] else ""
+    return f"{found[3]}-{number:02}-{int(day):02}T{of_day:02}:{minute}{found[5] or ''}{fraction}{found[8] or ''}"
 
 
 def _way_out_of(value: Any, found: re.Match[str] | None) -> str:

@@ -48,8 +48,20 @@ MOST_ROWS = 10 * MOST_HITS
 _MOST_NAMES = 1000
 """Columns that are named because nothing reads them."""
 _LONGEST_DWELL = 86_400.0
-_ROUNDED = re.compile(r"[0-9]\.[0-9]+[eE]\+[0-9]+")
+_ROUNDED = re.compile(r"[0-9]([.,][0-9]+)?[eE]\+[0-9]+")
 """A long number as a spreadsheet shows and saves it."""
+_BROKEN = frozenset(
+    {"#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NUM!", "#NULL!", "#BEZUG!", "#WERT!", "#NOM?", "#VALEUR!"}
+)
+"""What a spreadsheet shows in the place of a text that it could not compute."""
+_NO_NAMES = frozenset({"nan", "none", "null", "nil", "na", "n/a", "<na>", "nat", "undefined", "(none)", "-", "--"})
+"""Of ids: what programs write for nothing, and no collection calls a passage."""
+_NO_SESSIONS = _NO_NAMES | {"-1", "unknown", "anonymous"}
+_ESCAPED = re.compile(r"\\[\\tnr'\"]")
+"""What PostgreSQL's COPY, MySQL and ClickHouse write for a tab, a line's end, a backslash or a quote in a TSV."""
+_WHOLE = re.compile(r"[0-9]+\.0")
+_LONG_DWELL = 600.0
+"""Seconds. Where most are longer, they are rather milliseconds."""
 _WHAT_HAPPENED = frozenset(
     ["click", "clicked", "clicks", "action", "event", "type", "kind", "verb", "impression", "feedback", "status"]
     + ["dwell", "position", "pos"]
@@ -155,8 +167,14 @@ class Cells:
         """Events on passages that their search did not show, by an example of each kind of spelling."""
         self.later = 0
         """Searches of the future."""
+        self.missing_names: dict[tuple[str, str], None] = {}
+        """Columns of ids, and the words in them that stand for nothing."""
+        self._is_tsv = False
+        self._short: tuple[int, int] | None = None
+        self._odd_texts: dict[tuple[str, str], str] = {}
+        self._dwells = self._long_dwells = 0
         self._words_found: set[str] = set()
-        self._other_words: dict[str, None] = {}
+        self._other_words: dict[str, str] = {}
         self._looked: set[Level] = set()
         what = [*map(_column, columns.feedback.values()), columns.event_at]
         inner = [columns.hit, columns.rank, columns.score]
@@ -169,33 +187,49 @@ class Cells:
         else:
             named = {"row": [*tops, columns.hits, columns.events], "hit": [*inner], "event": [columns.hit, *what]}
         self._lost = {level: dict.fromkeys(filter(None, names)) for level, names in named.items()}
-        # of a path into nested objects, its beginning
-        self._known = {
-            level: {name for path in lost for name in (path, path.split(".")[0])} for level, lost in self._lost.items()
+        self._known = {level: frozenset(lost) for level, lost in self._lost.items()}
+        # of a path into nested objects, its beginnings
+        self._above = {
+            level: frozenset(path[:place] for path in lost for place, mark in enumerate(path) if mark == ".")
+            for level, lost in self._lost.items()
         }
 
     def look_at(self, row: Row) -> None:
         """Note the columns of a row. Raises `InputError` if a table lacks one that was named."""
         is_table = row.path.suffix.lower() != ".jsonl"
+        if row.is_short:
+            first, count = self._short or (row.line, 0)
+            self._short = (first, count + 1)
         if is_table and "row" in self._looked:
             return  # all rows of a table have the columns of the first
+        self._is_tsv = row.path.suffix.lower() == ".tsv"
         self._look("row", row.values, "")
         if is_table and self._lost["row"]:
-            raise InputError(f"there is no column {next(iter(self._lost['row']))!r}; columns: {names_in(row.values)}")
+            raise InputError(
+                f"there is no column {next(iter(self._lost['row']))!r}; columns: {names_in(row.values)}"
+                f"{_why_no_column(row.values)}"
+            )
 
     def _look(self, level: Level, values: Fields, prefix: str) -> None:
         self._looked.add(level)
         if self._lost[level]:
             for name in [name for name in self._lost[level] if _has(values, name)]:
                 del self._lost[level][name]
-        if values.keys() <= self._known[level]:
-            return
+        if len(self.unread) < _MOST_NAMES:
+            self._note_unread(level, values, prefix, "")
+
+    def _note_unread(self, level: Level, values: Fields, prefix: str, path: str) -> None:
+        known, above = self._known[level], self._above[level]
         for name in values:
-            if len(self.unread) == _MOST_NAMES:
-                return
             # pandas leaves its index without a name
-            if name and name not in self._known[level]:
-                self.unread[f"{prefix}{name}"] = None
+            where = f"{path}{name}"
+            if not name or where in known:
+                continue
+            inner = values[name]
+            if where in above and isinstance(inner, Mapping):
+                self._note_unread(level, inner, prefix, f"{where}.")
+            elif len(self.unread) < _MOST_NAMES:
+                self.unread[f"{prefix}{where}"] = None
 
     def finish(self, path: Path) -> None:
         """Name what was not read, when all rows were seen.
@@ -209,10 +243,20 @@ class Cells:
             for lost in self._lost[level]:
                 alike = next((name for name in self.unread if _bare(name.split("[].")[-1]) == _bare(lost)), None)
                 # who clicks nothing may have no such field; but not one of another spelling either
+                if alike == lost and level != "row":
+                    raise InputError(
+                        f"{path}: the column {lost!r} is in the rows, and is looked for in the entries of "
+                        f"{(columns.events if level == 'event' else columns.hits)!r}"
+                    )
                 if alike is not None or lost not in feedback:
                     other = f", but {brief(alike)}" if alike else f"; not read: {listed(self.unread) or 'none'}"
                     raise InputError(f"{path}: no row has the column {lost!r}{other}")
                 notes.append(f"no row has the column {brief(lost)}, so there is no such feedback")
+        if self._long_dwells * 2 > self._dwells:
+            raise InputError(
+                f"{path}: {self._long_dwells} of {self._dwells} dwells in {columns.feedback['dwell']!r} would be "
+                "longer than ten minutes: give dwell_unit, seconds or milliseconds"
+            )
         if not self._counts_from_first:
             notes.append("no row has rank 0, although rank_from=0 says that the file counts from there")
         if self.divided:
@@ -226,9 +270,8 @@ class Cells:
             for column in worded
             if column not in self._words_found
         ]
-        unknown = [
-            word for word in self._other_words if all(_bare(word) != _bare(each.partition("=")[2]) for each in worded)
-        ]
+        named = {folded(column.partition("=")[2]).strip() for column in worded}
+        unknown = [shown for word, shown in self._other_words.items() if word not in named]
         if unknown:
             notes.append(f"other events are not read: {listed(unknown)}")
         if self.unshown:
@@ -239,6 +282,16 @@ class Cells:
             )
         if self.later:
             notes.append(f"{self.later} searches are of the future")
+        notes += [
+            f"column {column!r} is {brief(word)} in some rows, which is taken for nothing"
+            for column, word in list(self.missing_names)[:10]
+        ]
+        if self._short is not None:
+            notes.append(
+                f"{self._short[1]} rows are shorter than the header, the first in line {self._short[0]}, and what they "
+                "lack is taken as empty"
+            )
+        notes += [f"column {column!r} has {brief(text)}: {what}" for (column, what), text in self._odd_texts.items()]
         times = [name for name in self.unread if not _TIMES.isdisjoint(_words(name))]
         if times and columns.at is None and columns.event_at is None:
             notes.append(f"without `at`, the searches get the time of the file: {listed(times)} may be theirs")
@@ -252,8 +305,11 @@ class Cells:
     def name(self, row: Fields, column: str) -> str:
         """An id, which is never empty."""
         value = text_in(row, column)
-        if value is None:
+        if value is None or (column == self.columns.search and value.strip().lower() in _NO_NAMES):
             raise lacking(row, column)
+        self._look_at_text(column, value)
+        if _WHOLE.fullmatch(value):
+            self._note_odd(column, value, "if a program wrote whole numbers so, no id of the collection is equal to it")
         if _ROUNDED.fullmatch(value):
             raise InputError(
                 f"column {column!r} is {brief(value)}, a long number that a spreadsheet has rounded: export it as text"
@@ -266,14 +322,44 @@ class Cells:
 
     def hit(self, entry: Fields) -> str | None:
         """The id of the hit of a row; a row without one is of a search that showed or led to nothing."""
-        return None if is_absent(value_in(entry, self.columns.hit)) else self.name(entry, self.columns.hit)
+        column = self.columns.hit
+        return None if self._is_nothing(entry, column, _NO_NAMES) else self.name(entry, column)
 
     def session(self, row: Fields) -> str:
         column = self.columns.session
-        return "" if column is None or is_absent(value_in(row, column)) else self.name(row, column)
+        return "" if column is None or self._is_nothing(row, column, _NO_SESSIONS) else self.name(row, column)
 
     def query(self, row: Fields) -> str | None:
-        return text_in(row, self.columns.query)
+        query = text_in(row, self.columns.query)
+        if query is not None:
+            self._look_at_text(self.columns.query, query)
+            if query.strip().lower() in _NO_NAMES:
+                self._note_odd(
+                    self.columns.query, query, "programs write this for nothing, and it is taken for what a user typed"
+                )
+        return query
+
+    def _is_nothing(self, row: Fields, column: str, words: frozenset[str]) -> bool:
+        """Whether an id is none; what only seems to be none is counted."""
+        value = value_in(row, column)
+        if is_absent(value):
+            return True
+        word = str(value).strip() if isinstance(value, str | int) else ""
+        if word.lower() not in words:
+            return False
+        self.missing_names.setdefault((column, word))
+        return True
+
+    def _look_at_text(self, column: str, text: str) -> None:
+        if text.strip() in _BROKEN:
+            raise InputError(f"column {column!r} is {brief(text)}, a spreadsheet's error: export its text")
+        if self._is_tsv and "\\" in text and _ESCAPED.search(text):
+            self._note_odd(
+                column, text, "backslashes stay as they are; if a database wrote them as escapes, export CSV"
+            )
+
+    def _note_odd(self, column: str, text: str, what: str) -> None:
+        self._odd_texts.setdefault((column, what), text)
 
     def time(self, row: Fields, column: str | None) -> datetime | None:
         value = None if column is None else value_in(row, column)
@@ -303,6 +389,9 @@ class Cells:
         value, unit = value_in(entry, column), self.columns.dwell_unit or "seconds"
         seconds = as_seconds(f"column {column!r}", value, unit=unit)
         self._require_one_mark(column, value)
+        if self.columns.dwell_unit is None and not (isinstance(value, str) and re.search("[a-z:]", value.lower())):
+            self._dwells += 1
+            self._long_dwells += seconds >= _LONG_DWELL
         if seconds > _LONGEST_DWELL:
             raise InputError(
                 f"column {column!r} is {brief(value)}, longer than a day in {unit}: give dwell_unit if it is another"
@@ -328,7 +417,7 @@ class Cells:
                     self._words_found.add(column)
                     yield kind, 1.0
                 elif not is_missing(said) and len(self._other_words) < _MOST_NAMES:
-                    self._other_words[brief(said)] = None
+                    self._other_words.setdefault(folded(str(said)[:100]).strip(), brief(said))
                 continue
             value = value_in(entry, column)
             if is_missing(value):
@@ -380,6 +469,8 @@ class Cells:
             value = [] if column == self.columns.events or row.path.suffix.lower() != ".jsonl" else value
         if not isinstance(value, list) or not all(isinstance(entry, (Mapping, str, int, float)) for entry in value):
             hint = ": leave out the rows that are no searches" if value is None else ""
+            if isinstance(value, str):
+                hint = ', as JSON ["a", "b"]'
             raise InputError(f"column {column!r} is {type(value).__name__}, expected a list of objects or ids{hint}")
         if len(value) > MOST_ROWS:
             raise InputError(f"more than {MOST_ROWS:,} rows of one search, which no user saw")
@@ -389,25 +480,39 @@ class Cells:
         return found
 
 
+_NOWHERE = object()
+
+
 def value_in(row: Fields, column: str) -> Any:
-    # a column whose own name has a dot in it
-    if column in row:
-        return row[column]
-    value: Any = row
-    for name in column.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
+    value = _found(row, column)
+    return None if value is _NOWHERE else value
 
 
 def _has(row: Fields, column: str) -> bool:
+    return _found(row, column) is not _NOWHERE
+
+
+def _found(row: Fields, column: str) -> Any:
+    """What a path leads to. Names may have dots of their own, as those of OpenTelemetry's attributes."""
     if column in row:
-        return True
-    value: Any = row
-    for name in column.split("."):
-        if not isinstance(value, Mapping) or name not in value:
-            return False
-        value = value[name]
-    return True
+        return row[column]
+    place = column.find(".")
+    while place > 0:
+        inner = row.get(column[:place])
+        if isinstance(inner, Mapping) and (value := _found(inner, column[place + 1 :])) is not _NOWHERE:
+            return value
+        place = column.find(".", place + 1)
+    return _NOWHERE
+
+
+def _why_no_column(row: Fields) -> str:
+    """What a header seems to be, where it is no row of names."""
+    names = list(row)
+    if len(names) == 1 and "|" in names[0]:
+        return ": they are parted by |, write them with commas (psql --csv)"
+    if names and all(len(name) > 1 and name[0] == name[-1] == '"' for name in names):
+        return ": in a .tsv a quote is a character like any other, and a .csv may be parted by tabs: name the file so"
+    return ""
 
 
 def _column(mapped: str) -> str:

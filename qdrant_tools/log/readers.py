@@ -109,9 +109,9 @@ class LogReader(Iterator[LoggedSearch]):
                 for entry in cells.entries(row, "hit"):
                     draft.show(row, entry)
                     if columns.events is None:
-                        draft.happen(entry)
+                        draft.happen(row, entry)
                 for entry in cells.entries(row, "event") if columns.events else ():
-                    draft.happen(entry)
+                    draft.happen(row, entry)
                 search = draft.search(search_id, default)
             yield search
 
@@ -148,7 +148,9 @@ class LogReader(Iterator[LoggedSearch]):
         query, at = cells.query(row.values), cells.time(row.values, columns.at)
         if query is None or (columns.at is not None and at is None):
             empty = columns.query if query is None else columns.at
-            raise InputError(f"column {empty!r} is empty, and without it the row belongs to no search")
+            raise InputError(
+                f"column {empty!r} is empty, and without it the row belongs to no search: leave out rows that are none"
+            )
         if columns.at is None and not session:
             raise InputError(
                 f"column {columns.session!r} is empty, and without `search` or `at` nothing tells whose row it is"
@@ -227,6 +229,7 @@ class _Draft:
         self.hits: dict[str, _Shown] = {}
         self.ranks: dict[int, _Shown] = {}
         self._events: list[tuple[str, str, float, datetime | None]] = []
+        self._verdicts: dict[tuple[str, bool, datetime | None], tuple[str, float, int]] = {}
         self._rows = self._position = 0
         self._first_event: datetime | None = None
         self._last_event: datetime | None = None
@@ -299,7 +302,7 @@ class _Draft:
                 "search"
             )
 
-    def happen(self, entry: Fields) -> None:
+    def happen(self, row: Row, entry: Fields) -> None:
         """Take the feedback in an entry."""
         cells = self._cells
         name = cells.hit(entry)
@@ -318,10 +321,25 @@ class _Draft:
             if name is None:
                 raise InputError(f"a {kind}, and column {cells.columns.hit!r} is empty: which hit was it?")
             check_feedback(Feedback(name, kind, value, datetime.now(UTC)))
+            self._require_one_verdict(row, name, kind, value, at)
             self._events.append((name, kind, value, at))
             self.size += len(name) + 200
         if len(self._events) > MOST_HITS:
             raise InputError(f"more than {MOST_HITS:,} events of feedback in one search, which no user saw")
+
+    def _require_one_verdict(self, row: Row, name: str, kind: str, value: float, at: datetime | None) -> None:
+        """Refuse two ratings, or thumbs up and down, of one hit, where no time says which is the later."""
+        if kind not in ("rating", "up", "down"):
+            return
+        before = self._verdicts.setdefault((id_key(name), kind == "rating", at), (kind, value, row.line))
+        if before[:2] != (kind, value):
+            was, now = (
+                f"{what} {amount:g}" if what == "rating" else what for what, amount in (before[:2], (kind, value))
+            )
+            raise InputError(
+                f"hit {brief(name)} has {was} in line {before[2]} and {now} here, in one search and at one time: name "
+                "the time of the feedback `event_at`, or keep one"
+            )
 
     def search(self, search_id: str, default: datetime) -> LoggedSearch:
         """The whole search. Raises `InputError` if something is still missing, or its ranks make no list."""
@@ -347,6 +365,8 @@ class _Draft:
         events = tuple(
             Feedback(self._spelled(name), kind, value, when or at) for name, kind, value, when in self._events
         )
+        # files may have the newest first, and a later verdict goes before an earlier one
+        events = tuple(sorted(events, key=_time_of))
         self._note_odd(at)
         search = LoggedSearch(
             search_id, at, self.text, columns.collection, columns.space, tuple(hits), events, session=self.session
@@ -371,6 +391,10 @@ class _Draft:
 
 def _rank_of(hit: LoggedHit) -> int:
     return hit.rank
+
+
+def _time_of(event: Feedback) -> datetime:
+    return event.at
 
 
 class _Group:
@@ -404,7 +428,7 @@ class _Group:
         before = draft.size
         draft.see(row, query, cells.time(row.values, cells.columns.at))
         draft.show(row, row.values)
-        draft.happen(row.values)
+        draft.happen(row, row.values)
         self.size += draft.size - before
         return draft.size - before
 

@@ -6,13 +6,15 @@ import csv
 import logging
 import re
 from dataclasses import replace
+from datetime import UTC
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qdrant_tools.errors import LogError
+from qdrant_tools.errors import InputError, LogError
+from qdrant_tools.foreign import as_time
 from qdrant_tools.log import LogColumns, LoggedSearch, RetrievalLog, read_log
 from qdrant_tools.same import query_key
 
@@ -647,6 +649,138 @@ TABLE = [
         "ids: leave out the rows that are no searches",
     ),
     ("pandas_quotes.tsv", FLAT, [' | what is "this" | a@1 | ', ' | "exact phrase" | b@1 | ', ' | say "hi" | c@1 | ']),
+    (
+        "kibana.csv",
+        CLICKED | {"at": "@timestamp", "zone": "UTC", "rank": "rank"},
+        [" | tea | kb-1@1 kb-2@2 | click:kb-1 | 2026-03-01T09:00:00.250000+00:00"],
+    ),
+    (
+        "times_with_names_of_months.csv",
+        ROWS | {"session": "session", "at": "time", "zone": "UTC"},
+        "times_with_names_of_months.csv:6: column 'time' is '01 Mär 2026 09:00', expected an ISO 8601 time with its "
+        "zone, such as 2026-11-26T10:00:00+00:00",
+    ),
+    (
+        "pandas_astype_str.csv",
+        CLICKED | {"session": "session"},
+        [" | tea | kb-1@1 | click:kb-1", " | nan |  | ", " | coffee |  | "],
+    ),
+    (
+        "search_nan.csv",
+        FLAT,
+        "search_nan.csv:2: column 'search' is 'nan', expected a text or whole number; columns: "
+        "['doc', 'query', 'search']",
+    ),
+    (
+        "excel_rounded_ids_deutsch.csv",
+        FLAT,
+        "excel_rounded_ids_deutsch.csv:2: column 'search' is '1,76E+17', a long number that a spreadsheet has "
+        "rounded: export it as text",
+    ),
+    (
+        "excel_errors.csv",
+        FLAT,
+        "excel_errors.csv:2: column 'query' is '#NAME?', a spreadsheet's error: export its text",
+    ),
+    ("excel_columns_once_used.csv", CLICKED, [" | tea | a@1 b@2 | click:a"]),
+    (
+        "excel_title_above.csv",
+        CLICKED,
+        "excel_title_above.csv:2: 'query' is in one of several columns without a name: is line 1 the header?",
+    ),
+    (
+        "pandas_lines_in_a_cell.tsv",
+        FLAT,
+        "pandas_lines_in_a_cell.tsv:2: 2 columns, the header has 3, and the last one seems to go on in the next line: "
+        "in a .tsv every line is a row; in a .csv, which may be parted by tabs, a text in quotes has several lines",
+    ),
+    (
+        "mysql_lines_in_a_cell.tsv",
+        FLAT,
+        "mysql_lines_in_a_cell.tsv:2: 2 columns, the header has 3, and the last one seems to go on in the next line: "
+        "in a .tsv every line is a row; in a .csv, which may be parted by tabs, a text in quotes has several lines",
+    ),
+    ("lines_in_a_cell.tsv", FLAT, [" | tea |  | ", " | kb-1 |  | "]),
+    ("postgres_copy_text.tsv", FLAT, [r" | tea\tand milk | C:\\kb@1 | ", r" | \\o/ |  | "]),
+    (
+        "psql_unaligned.csv",
+        FLAT,
+        "psql_unaligned.csv:2: there is no column 'query'; columns: ['search|query|doc']: they are parted by |, write "
+        "them with commas (psql --csv)",
+    ),
+    (
+        "r_write_table.tsv",
+        FLAT,
+        "r_write_table.tsv:2: there is no column 'query'; columns: ['\"doc\"', '\"query\"', '\"search\"']: in a .tsv a "
+        "quote is a character like any other, and a .csv may be parted by tabs: name the file so",
+    ),
+    (
+        "json_array.jsonl",
+        FLAT,
+        "json_array.jsonl:1: a list, expected an object: write one per line (jq -c '.[]', or lines=True in pandas)",
+    ),
+    (
+        "postgres_array.csv",
+        {"query": "query", "search": "search", "hits": "ids"},
+        'postgres_array.csv:2: column \'ids\' is str, expected a list of objects or ids, as JSON ["a", "b"]',
+    ),
+    (
+        "elastic_source.jsonl",
+        {
+            "query": "_source.user.query",
+            "search": "_id",
+            "at": "_source.@timestamp",
+            "hits": "_source.hits",
+            "hit": "doc.id",
+            "feedback": {"click": "seen.clicked"},
+        },
+        [" | tea | a@1 b@2 | click:b | 2026-03-01T09:00:00+00:00"],
+    ),
+    (
+        "same_event_two_spellings.jsonl",
+        FLAT | {"feedback": {"click": "event=product_clicked"}},
+        [" | tea | a@1 b@2 | click:a"],
+    ),
+    (
+        "dwell_rather_ms.csv",
+        FLAT | {"feedback": {"dwell": "dwellTime"}},
+        "dwell_rather_ms.csv: 2 of 3 dwells in 'dwellTime' would be longer than ten minutes: give dwell_unit, seconds "
+        "or milliseconds",
+    ),
+    (
+        "dwell_rather_ms.csv",
+        FLAT | {"feedback": {"dwell": "dwellTime"}, "dwell_unit": "milliseconds"},
+        [" | tea | a@1 b@2 | dwell:a=4.5 dwell:b=0.35", " | coffee | c@1 d@2 | dwell:c=12"],
+    ),
+    (
+        "dwell_mostly_short.csv",
+        FLAT | {"feedback": {"dwell": "read"}},
+        [" | tea | a@1 b@2 | dwell:a=45 dwell:b=7200", " | coffee | c@1 | dwell:c=3"],
+    ),
+    (
+        "two_ratings.csv",
+        FLAT | {"feedback": {"rating": "grade"}},
+        "two_ratings.csv:3: hit 'a' has rating 5 in line 2 and rating 1 here, in one search and at one time: name the "
+        "time of the feedback `event_at`, or keep one",
+    ),
+    (
+        "two_ratings.csv",
+        FLAT | {"feedback": {"rating": "grade"}, "event_at": "time"},
+        [" | tea | a@1 | rating:a=1 rating:a=5 | 2026-03-01T09:00:00+00:00"],
+    ),
+    (
+        "helpful_and_not.csv",
+        FLAT | {"feedback": {"up": "helpful", "down": "unhelpful"}},
+        "helpful_and_not.csv:3: hit 'b' has up in line 3 and down here, in one search and at one time: name the time "
+        "of the feedback `event_at`, or keep one",
+    ),
+    ("flags_of_forms.csv", CLICKED, [" | tea | a@1 b@2 c@3 d@4 e@5 f@6 | click:a click:c"]),
+    ("pandas_float_ids.csv", FLAT | {"session": "session"}, ["12.0 | tea | 101.0@1 | "]),
+    (
+        "click_in_the_row.jsonl",
+        {"query": "query", "search": "search", "hits": "ids", "feedback": {"click": "eventType=click"}},
+        "click_in_the_row.jsonl: the column 'eventType' is in the rows, and is looked for in the entries of 'ids'",
+    ),
 ]
 
 # file, columns -> what is said at the end of reading
@@ -677,6 +811,23 @@ NOTES = [
     ),
     ("what_nobody_read_yet.csv", FLAT | {"at": "time"}, "1 searches are of the future"),
     ("json_types.jsonl", FLAT | {"feedback": {"down": "thumbs"}}, "no row has the column 'thumbs', so there"),
+    ("pandas_astype_str.csv", FLAT, "column 'doc' is 'undefined' in some rows, which is taken for nothing"),
+    ("pandas_astype_str.csv", FLAT, "column 'query' has 'nan': programs write this for nothing"),
+    ("pandas_astype_str.csv", FLAT | {"session": "session"}, "column 'session' is 'None' in some rows"),
+    ("pandas_float_ids.csv", FLAT, "column 'doc' has '101.0': if a program wrote whole numbers so"),
+    ("lines_in_a_cell.tsv", FLAT, "2 rows are shorter than the header, the first in line 2"),
+    ("postgres_copy_text.tsv", FLAT, r"column 'query' has 'tea\\tand milk': backslashes stay as they are"),
+    ("postgres_copy_text.tsv", FLAT, r"column 'doc' has 'C:\\\\kb': backslashes stay as they are"),
+    (
+        "elastic_source.jsonl",
+        {"query": "_source.user.query", "search": "_id", "hits": "_source.hits", "hit": "doc.id"},
+        "not read: _source.@timestamp, _source.clicked_id, _source.hits[].seen; of these, _source.clicked_id may say",
+    ),
+    (
+        "same_event_two_spellings.jsonl",
+        FLAT | {"feedback": {"click": "event=product_clicked"}},
+        "other events are not read: 'Product Clicked'",
+    ),
 ]
 
 
@@ -724,6 +875,27 @@ def test_what_is_left_out_is_said_at_the_end(name, columns, note, caplog):
         list(reader)
     assert any(note in said for said in reader.notes)
     assert any(note in said and str(FILES / name) in said for said in caplog.messages)
+
+
+def test_a_time_that_names_its_month_is_that_time():
+    reader = read_log(
+        FILES / "times_with_names_of_months.csv", LogColumns(**ROWS, session="session", at="time", zone="UTC")
+    )
+    with pytest.raises(LogError, match=":6:"):
+        next(reader)
+    for text, hour in [
+        ("Sun, 01 Mar 2026 10:00:00 +0100", "09:00"),
+        ("01/Mar/2026:09:00:00 +0000", "09:00"),
+        ("1 March 2026 09:00", "09:00"),
+        ("Mar  1 2026 12:30PM", "12:30"),
+        ("Mar 1 2026 12:05:00 AM", "00:05"),
+        ("March 1, 2026 9:00 PM", "21:00"),
+        ("Mar 1, 2026 @ 09:00:00.000", "09:00"),
+    ]:
+        assert as_time("at", text, zone=UTC).isoformat() == f"2026-03-01T{hour}:00+00:00"
+    for text in ("Mar 1 2026 13:00 PM", "Mar 32 2026 09:00", "Foo 1 2026 09:00", "01-MAR-26 09:00", "Mar 1 2026"):
+        with pytest.raises(InputError):
+            as_time("at", text, zone=UTC)
 
 
 def test_no_answer_to_one_query_becomes_one_to_another():
