@@ -36,7 +36,7 @@ from qdrant_tools.mining.rules import Judge, MiningSettings
 from qdrant_tools.records import Encoder, Example, Label, Progress
 from qdrant_tools.validation import checked_count
 
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 MOST_COUNTED = 1 << 53
 MOST_COUNTS = 10_000
 """Kinds of counts in a state, and bins of a histogram: a run has some twenty, and a hundred."""
