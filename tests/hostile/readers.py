@@ -123,7 +123,7 @@ _METADATA = {
     "layout": {"name": "plain", "vector": "", "id": "", "text": "text", "metadata": "", "hidden": ["a"]},
 }
 _STATE = {
-    "format": 2,
+    "format": 3,
     "fingerprint": "a",
     "queries": 1,
     "bytes": 10,

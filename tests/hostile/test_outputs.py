@@ -225,7 +225,7 @@ STATES = {
     "list": "[]",
     "digits": '{"format": ' + "9" * 5000 + "}",
     **{
-        name: json.dumps({"format": 2, "fingerprint": "x", "queries": 0, "bytes": 0, "stats": COUNTS} | change)
+        name: json.dumps({"format": 3, "fingerprint": "x", "queries": 0, "bytes": 0, "stats": COUNTS} | change)
         for name, change in {
             "negative": {"bytes": -1},
             "huge": {"queries": 10**400},

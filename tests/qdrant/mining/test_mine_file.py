@@ -180,7 +180,7 @@ def test_the_account_can_be_read_beside_the_file(collection, encoder, expected, 
     mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS)
     assert read_stats(path) == expected.stats
     state = path.with_name("examples.jsonl.state.json")
-    state.write_text(state.read_text().replace('"format": 2', '"format": 9'))
+    state.write_text(state.read_text().replace('"format": 3', '"format": 9'))
     with pytest.raises(UsageError, match="written by another version"):
         read_stats(path)
     state.write_text("[]")
