@@ -194,9 +194,11 @@ def plain_value(value: Any) -> bool | int | float | str | datetime | None:
         return plain_value(value.value)
     if isinstance(value, str):
         return str(value)
-    # before the numbers and the dates: NaT is a kind of datetime
+    # before the numbers and the dates: NaT is a kind of datetime, and NumPy's timedelta one of its integers
     if _is_no_value(value):
         raise InputError("it is no value: use None, or leave the field out")
+    if isinstance(value, np.timedelta64):
+        raise InputError("JSON has no timedelta64: write it as a string or a number")
     if isinstance(value, (np.datetime64, datetime, date)):
         return _moment(value)
     if isinstance(value, (int, np.integer)):

@@ -9,8 +9,11 @@ opened, and the handle stays with that collection. Does not know: how texts beco
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -28,7 +31,7 @@ from qdrant_tools.collections.metadata import (
     Layout,
     metadata_of,
 )
-from qdrant_tools.collections.settings import FIXED, CollectionSettings, update_options
+from qdrant_tools.collections.settings import FIXED, CollectionSettings, PayloadKind, seen_otherwise, update_options
 from qdrant_tools.collections.status import CollectionDescription, describe
 from qdrant_tools.errors import (
     CollectionError,
@@ -39,13 +42,15 @@ from qdrant_tools.errors import (
     NotSupportedError,
     VectorError,
 )
-from qdrant_tools.fields import Field
+from qdrant_tools.fields import Field, values_at
 from qdrant_tools.files import listed
 from qdrant_tools.records import Encoder
 from qdrant_tools.search.bm25 import Bm25
 from qdrant_tools.search.hybrid import say_caution
 from qdrant_tools.search.options import refuse_paths
 from qdrant_tools.validation import brief, checked_text
+
+logger = logging.getLogger(__name__)
 
 
 class CollectionManager:
@@ -271,6 +276,9 @@ class CollectionManager:
         indexes = changes.pop("payload_indexes", None)
         if indexes is not None:
             refuse_paths(collection, indexes[1].keys() - indexes[0].keys())
+            for field, kind in indexes[1].items():
+                if indexes[0].get(field) != kind:
+                    _warn_of_hidden(collection, field, kind, indexed=field in indexes[0])
         if changes:
             metadata = replace(
                 collection.metadata,
@@ -292,6 +300,42 @@ class CollectionManager:
             if present.get(name) != kind:
                 field = collection.layout.metadata_field(name)
                 collection.gateway.index_payload(field, models.PayloadSchemaType(kind))
+
+
+def _warn_of_hidden(collection: Collection, field: Field, kind: PayloadKind, *, indexed: bool) -> None:
+    """Log a value that is there and that an index of this kind will keep filters from finding, if there is one.
+
+    `indexed`: there is an index of another kind, and conditions see only what that has.
+    """
+    layout = collection.layout
+    path = layout.metadata_field(field)
+    there = models.Filter(must_not=[models.IsEmptyCondition(is_empty=models.PayloadField(key=path))])
+    numbers = models.FieldCondition(key=path, range=models.Range(gte=-sys.float_info.max))
+    times = models.FieldCondition(key=path, range=models.DatetimeRange(gte=datetime.min.replace(tzinfo=UTC)))
+    among: dict[PayloadKind, list[models.Condition]] = {
+        "integer": [numbers, times],
+        "float": [times],
+        "datetime": [numbers],
+        "uuid": [there],
+    }
+    if kind not in among:
+        return
+    looked_at = there if indexed else models.Filter(should=among[kind])
+    # engines return no single place of a list, so the whole field is read
+    name = layout.metadata_field(field if isinstance(field, str) else field[:1])
+    try:
+        for records in collection.gateway.pages(batch_size=512, with_payload=[name], scroll_filter=looked_at):
+            for record in records:
+                payload = record.payload or {}
+                for value in values_at(payload.get(layout.metadata) or {} if layout.metadata else payload, field):
+                    if (why := seen_otherwise(kind, value)) is not None:
+                        logger.warning(
+                            "a passage of %r has %s in metadata field %s, and %s",
+                            *(collection.name, brief(value), brief(field), why),
+                        )
+                        return
+    except EngineError as error:  # a server's strict mode may refuse to look where no index is
+        logger.debug("the values of %s are not looked at: %s", brief(field), error)
 
 
 def _or_earlier_words(settings: CollectionSettings, present: Bm25 | None) -> CollectionSettings:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict
@@ -129,6 +129,7 @@ class SearchOptions:
         return names or False
 
 
+Steps = tuple[str | int | None, ...]
 PlainFilter = Mapping[Any, Any]
 """Metadata field (`fields.Field`) -> the value it must have, a list that must contain its value, or its bounds."""
 
@@ -168,11 +169,21 @@ def refuse_paths(collection: Collection, fields: Iterable[Field], *, way_out: st
         if meant is None or len(meant) < 2:
             continue
         layout = collection.layout
-        if not occurs(collection, layout.metadata_field(field)) and occurs(collection, layout.metadata_field(meant)):
-            raise InputError(
-                f"no passage of {collection.name!r} has a metadata field {brief(field)}, but some have a value inside "
-                f"another one there: a name is only a name, so for that {way_out.format(meant)}"
-            )
+        if occurs(collection, layout.metadata_field(field)):
+            continue
+        for steps in (meant, *_through_lists(meant)):
+            if occurs(collection, layout.metadata_field(steps)):
+                raise InputError(
+                    f"no passage of {collection.name!r} has a metadata field {brief(field)}, but some have a value "
+                    f"inside another one there: a name is only a name, so for that {way_out.format(steps)}"
+                )
+
+
+def _through_lists(steps: Steps) -> Iterator[Steps]:
+    """The same way if one of the values on it is in a list. Of long ways only the beginning is tried."""
+    for place in range(1, min(len(steps), 4)):
+        if isinstance(steps[place - 1], str) and isinstance(steps[place], str):
+            yield (*steps[:place], None, *steps[place:])
 
 
 def occurs(collection: Collection, path: str, among: models.Filter | None = None) -> bool:

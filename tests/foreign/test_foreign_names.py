@@ -4,6 +4,7 @@ payload index and without; or refused with the field."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -233,6 +234,68 @@ def test_a_name_that_was_meant_as_a_path_is_said_to_be_a_name(manager):
     (hit,) = collection.search("one", k=1, fields=[("author", "name")])
     assert hit.metadata == {"author": {"name": "Ann"}}
     assert [group.value for group in collection.search_groups("one", by=("author", "name"))] == ["Ann", "Bo"]
+
+
+def test_a_name_that_was_meant_as_a_path_through_a_list_is_said_to_be_a_name(manager):
+    collection = manager.ensure("docs", WordEncoder())
+    authors = [{"name": "Ann", "at": {"city": "Oslo"}}]
+    collection.index([{"id": "a", "text": "one", "metadata": {"authors": authors, "by": {"all": authors}}}])
+    for name, steps in {
+        "authors.name": ("authors", None, "name"),
+        "authors.at.city": ("authors", None, "at", "city"),
+        "by.all.name": ("by", "all", None, "name"),
+    }.items():
+        with pytest.raises(InputError, match=re.escape(f"for that write {steps}")):
+            collection.search("one", filter={name: "Ann"})
+        assert collection.search("one", filter={steps: "Ann"}) or collection.search("one", filter={steps: "Oslo"})
+
+
+HIDDEN = [
+    ("integer", 2020.5, "a fraction: make it 'float'"),
+    ("integer", 2**63, "beyond 64 bits"),
+    ("integer", "2020-01-01", "hides dates"),
+    ("float", ["2020-01-01T00:00:00Z"], "hides dates"),
+    ("datetime", 2020, "hides numbers"),
+    ("uuid", LETTER.upper(), "takes it for"),
+]
+
+
+@pytest.mark.parametrize(("kind", "value", "why"), HIDDEN)
+@pytest.mark.parametrize("before", ["nothing", "keyword", "text"])
+def test_an_index_that_hides_what_is_there_is_said_to(manager, caplog, kind, value, why, before):
+    if engine_of(manager.client) == "memory":
+        pytest.skip("no payload indexes")
+    odd = {"x[0]": value, "a": [{"b": value}]}
+    indexes = {} if before == "nothing" else {"x[0]": before, ("a", None, "b"): before}
+    collection = manager.ensure("docs", WordEncoder(), settings=CollectionSettings(payload_indexes=indexes))
+    collection.index([{"id": "a", "text": "one"}, {"id": "b", "text": "two", "metadata": odd}])
+    for field in ("x[0]", ("a", None, "b"), ("a", 0, "b")):
+        caplog.clear()
+        indexes = {**indexes, field: kind}
+        manager.ensure("docs", WordEncoder(), settings=CollectionSettings(payload_indexes=indexes))
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert re.search(f"a passage of 'docs' has .* and an index of .*{why}", said)
+    caplog.clear()
+    manager.ensure("docs", WordEncoder(), settings=CollectionSettings(payload_indexes=indexes))
+    assert not caplog.records, "it is there already"
+
+
+@pytest.mark.parametrize("kind", ["integer", "float", "datetime", "uuid", "keyword"])
+def test_an_index_that_hides_nothing_is_made_later_without_a_word(manager, caplog, kind):
+    if engine_of(manager.client) == "memory":
+        pytest.skip("no payload indexes")
+    values = {
+        "integer": [1, 2.0, "x", None, True], "float": [1, 2.5, "2020"], "datetime": ["2020-01-01", "x"],
+        "uuid": [LETTER, "x"], "keyword": [1, 2.5, "2020-01-01"],
+    }[kind]  # fmt: skip
+    collection = manager.ensure("docs", WordEncoder())
+    collection.index([{"id": str(n), "text": "one", "metadata": {"v": v}} for n, v in enumerate(values)])
+    settings = CollectionSettings(payload_indexes={"v": kind})
+    assert manager.ensure("docs", WordEncoder(), settings=settings)
+    for value in values:
+        if value is not None:
+            assert len(collection.search("one", filter={"v": value})) == 1, value
+    assert not caplog.records
 
 
 def test_groups_that_cannot_be_made_are_said_to_be_so(manager, caplog):
