@@ -132,8 +132,8 @@ def rated(searches: Iterable[LoggedSearch], *, top: float = 1.0, relevant_from: 
     goes before a thumb, a thumb before a citation, and a later one before an earlier one.
 
     Raises:
-        InputError: a grade is above `top`, or the grades are those of stars, the lowest of which is 1 and means bad,
-            and nobody says which are relevant.
+        InputError: a grade is above `top`, or the grades are those of stars, as none of them is below 1 (one star
+            means bad), and nobody says which are relevant.
     """
     if not top > 0 or not math.isfinite(top):
         raise InputError(f"top is {top}, expected the highest grade of the scale")
@@ -154,9 +154,9 @@ def rated(searches: Iterable[LoggedSearch], *, top: float = 1.0, relevant_from: 
         for passage, weight in weights.items():
             evidence = "rating" if passage in grades else "thumb" if passage in thumbs else "citation"
             votes.append(_vote(search, passage, weight, evidence))
-    if relevant_from is None and top >= 4 and lowest == 1:
+    if relevant_from is None and top >= 4 and 1 <= lowest < top:
         raise InputError(
-            f"the ratings go from 1 to {top:g}, and none is 0: as 1 seems to be the worst, give relevant_from "
+            f"the ratings go from {lowest:g} to {top:g}, and none is 0: as 1 seems to be the worst, give relevant_from "
             "(--relevant-from), the lowest grade of a relevant passage"
         )
     return votes

@@ -339,7 +339,7 @@ def _iso_time(name: str, value: Any, zone: tzinfo | None) -> datetime:
     if isinstance(value, datetime):
         moment = value
     else:
-        text = _with_month_as_number(value.strip()) if isinstance(value, str) else ""
+        text = _with_dashes(value.strip()) if isinstance(value, str) else ""
         found = _TIME.fullmatch(text)
         if found is None or found[2] is None:
             raise InputError(f"{name} is {brief(value)}, {_way_out_of(value, found)}")
@@ -368,8 +368,10 @@ def _iso_time(name: str, value: Any, zone: tzinfo | None) -> datetime:
         raise InputError(f"{name} is {brief(value)}, outside of the calendar in UTC") from error
 
 
-def _with_month_as_number(text: str) -> str:
-    """The ISO form of a time that names its month, so that no two readers take another part for the month."""
+def _with_dashes(text: str) -> str:
+    """The ISO form of a time whose month nobody can mistake: it has its name, or the year stands first."""
+    if (year_first := re.match(r"(\d{4})/(\d{2})/(\d{2}) ", text)) is not None:
+        return f"{'-'.join(year_first.groups())} {text[11:]}"
     first, then = _MONTH_FIRST.fullmatch(text), _DAY_FIRST.fullmatch(text)
     found = first or then
     if found is None:
@@ -441,12 +443,16 @@ def _happened(value: Any) -> bool | None:
     if isinstance(value, (datetime, date)):
         year = value.year
     else:
-        text = value.strip() if isinstance(value, str) else ""
-        if _TIME.fullmatch(text) is None:
+        text = _with_dashes(value.strip()) if isinstance(value, str) else ""
+        found = _TIME.fullmatch(text)
+        if found is None:
             return None
         if text.startswith(_NO_TIMES):
             return False
-        year = int(text[:4])
+        try:
+            year = datetime.fromisoformat(f"{found[1]}T{found[2] or '00:00'}{found[3] or ''}").year
+        except ValueError:  # no day of the calendar, no hour of the clock
+            return None
     return True if FIRST_YEAR <= year < LAST_YEAR else None
 
 

@@ -59,6 +59,8 @@ _NO_NAMES = frozenset({"nan", "none", "null", "nil", "na", "n/a", "<na>", "nat",
 _NO_SESSIONS = _NO_NAMES | {"-1", "unknown", "anonymous"}
 _ESCAPED = re.compile(r"\\[\\tnr'\"]")
 """What PostgreSQL's COPY, MySQL and ClickHouse write for a tab, a line's end, a backslash or a quote in a TSV."""
+_FORMULA = re.compile('="([^"]+)"')
+"""A text as exports write it for Excel, which would otherwise take it for a number: `="007"`."""
 _WHOLE = re.compile(r"[0-9]+\.0")
 _LONG_DWELL = 600.0
 """Seconds. Where most are longer, they are rather milliseconds."""
@@ -527,6 +529,8 @@ def text_in(row: Fields, column: str) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise lacking(row, column)
+    if isinstance(value, str) and (told := _FORMULA.fullmatch(value.strip())) is not None:
+        return told[1]
     try:
         return str(value)
     except ValueError as error:  # Python writes no number of more than 4,300 digits

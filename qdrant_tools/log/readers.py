@@ -437,7 +437,10 @@ class _Group:
         if query is None:
             self._without_query = self._without_query or row.line
             if not drafts:
-                raise lacking(row.values, self._cells.columns.query)
+                raise InputError(
+                    f"{lacking(row.values, self._cells.columns.query)}; if a later row of its search has the query, "
+                    "sort the rows by time"
+                )
         elif query_key(query) not in drafts:
             if len(drafts) == MOST_HITS:
                 raise InputError(f"more than {MOST_HITS:,} queries under one search id")

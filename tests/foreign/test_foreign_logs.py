@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from qdrant_tools.debias import rated
 from qdrant_tools.errors import InputError, LogError
 from qdrant_tools.foreign import as_time
 from qdrant_tools.log import LogColumns, LoggedSearch, RetrievalLog, read_log
@@ -601,7 +602,8 @@ TABLE = [
         FLAT,
         (
             "query_null.csv:2: column 'query' is 'NULL', expected a text or whole number; columns: "
-            "['doc', 'query', 'search']"
+            "['doc', 'query', 'search']; if a later row of its search has the query, sort the rows by "
+            "time"
         ),
     ),
     (
@@ -623,7 +625,8 @@ TABLE = [
         {"query": "q", "search": "search_id", "hit": "doc"},
         (
             "mysql_query_missing.tsv:2: column 'q' is '\\\\N', expected a text or whole number; "
-            "columns: ['doc', 'q', 'search_id']"
+            "columns: ['doc', 'q', 'search_id']; if a later row of its search has the query, sort the rows by "
+            "time"
         ),
     ),
     (
@@ -781,6 +784,20 @@ TABLE = [
         {"query": "query", "search": "search", "hits": "ids", "feedback": {"click": "eventType=click"}},
         "click_in_the_row.jsonl: the column 'eventType' is in the rows, and is looked for in the entries of 'ids'",
     ),
+    ("formulas_for_excel.csv", CLICKED, [" | tea | 007@1 7@2 | click:007"]),
+    (
+        "clicked_when_never.csv",
+        CLICKED,
+        "clicked_when_never.csv:2: column 'clicked' is '2026-13-01 00:00:00', expected yes or no (true/false, t/f, "
+        "1/0, yes/no, a count or a time) or nothing",
+    ),
+    ("clicked_when_kibana.csv", CLICKED, [" | tea | a@1 b@2 c@3 | click:a click:b"]),
+    (
+        "click_before_its_search.csv",
+        CLICKED,
+        "click_before_its_search.csv:2: column 'query' is '', expected a text or whole number; columns: ['clicked', "
+        "'doc', 'query', 'search']; if a later row of its search has the query, sort the rows by time",
+    ),
 ]
 
 # file, columns -> what is said at the end of reading
@@ -891,11 +908,25 @@ def test_a_time_that_names_its_month_is_that_time():
         ("Mar 1 2026 12:05:00 AM", "00:05"),
         ("March 1, 2026 9:00 PM", "21:00"),
         ("Mar 1, 2026 @ 09:00:00.000", "09:00"),
+        ("2026/03/01 09:00:00", "09:00"),
     ]:
         assert as_time("at", text, zone=UTC).isoformat() == f"2026-03-01T{hour}:00+00:00"
     for text in ("Mar 1 2026 13:00 PM", "Mar 32 2026 09:00", "Foo 1 2026 09:00", "01-MAR-26 09:00", "Mar 1 2026"):
         with pytest.raises(InputError):
             as_time("at", text, zone=UTC)
+
+
+@pytest.mark.parametrize(("grades", "refused"), [("2 5", True), ("1 5", True), ("5 5", False), ("0 5", False)])
+def test_stars_say_which_are_good_whatever_the_worst_that_was_given(grades, refused, tmp_path):
+    rows = "".join(f"1,tea,{number},{grade}\n" for number, grade in enumerate(grades.split()))
+    (tmp_path / "stars.csv").write_text(f"search,query,doc,stars\n{rows}")
+    searches = list(read_log(tmp_path / "stars.csv", LogColumns(**FLAT, feedback={"rating": "stars"})))
+    assert [label.weight for label in rated(searches, top=5, relevant_from=4)][1] == 1.0
+    if refused:
+        with pytest.raises(InputError, match=f"go from {grades[0]} to 5, and none is 0.*--relevant-from"):
+            rated(searches, top=5)
+    else:
+        assert rated(searches, top=5)[1].weight == 1.0
 
 
 def test_no_answer_to_one_query_becomes_one_to_another():
