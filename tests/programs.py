@@ -38,8 +38,8 @@ def output(program: Callable[..., None], *arguments: object, **options: Any) -> 
     return done.stdout
 
 
-PATIENCE = 60.0
-"""Seconds that a forked child may take. It takes less than two."""
+PATIENCE = 240.0
+"""Seconds after which a process is taken to hang, however loaded the machine is. It takes a few at most."""
 
 
 def forked(work: Callable[[], object], name: str = "a child") -> None:

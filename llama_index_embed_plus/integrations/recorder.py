@@ -237,7 +237,7 @@ class RetrievalRecorder:
     def _write(self, batch: list[_Write]) -> None:
         """Write everything in one transaction, or, if anything cannot be written, what can."""
         try:
-            with self.log.batch():
+            with self.log.batch(forks_wait=True):
                 for write in batch:
                     write(self.log)
             self.recorded += len(batch)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,24 +58,34 @@ class VectorCache:
     Raises `CacheError` for a file that is something else, was written in another format, or cannot be written.
     """
 
+    _cut: ClassVar[set[Path]] = set()
+    """Files that were in use when this process was forked: SQLite takes its parent's locks on them for its own."""
+
     def __init__(self, path: str | Path) -> None:
         # absolute: a forked child, which opens the file for itself, may work in another folder
         self.path = Path(path).absolute()
         self._lock = threading.Lock()
         self._opened: sqlite3.Connection | None = None
         self._closed = False
-        self._open()
-        renew_in_children(self, VectorCache._renew)
+        self._in_use = False
+        with undivided():
+            self._opened = self._open()
+            renew_in_children(self, VectorCache._renew, VectorCache._release)
 
     @property
     def _database(self) -> sqlite3.Connection:
-        if self._opened is None and not self._closed:
-            self._open()
-        if self._opened is None:  # never opened in this child, and closed
-            raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
+        if self._opened is None:
+            if self._closed:
+                raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
+            if self.path in self._cut:
+                raise CacheError(
+                    f"this process was forked while its parent used the vector cache {self.path}, whose locks SQLite "
+                    "takes for its own: fork when no thread embeds, or open the cache after the fork"
+                )
+            self._opened = self._open()
         return self._opened
 
-    def _open(self) -> None:
+    def _open(self) -> sqlite3.Connection:
         with self._errors_translated("opened"):
             self._require_ours()
             if not self.path.exists():
@@ -94,19 +104,37 @@ class VectorCache:
             except BaseException:
                 database.close()
                 raise
-            self._opened = database
+            return database
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        with self._lock, undivided():
+            self._in_use = True
+            try:
+                yield
+            finally:
+                self._in_use = False
+
+    def _release(self) -> None:
+        """Before a fork. A child whose parent has the file open holds its locks on paper only.
+
+        Whoever closes the cache then deletes the write-ahead log under the child, and what it stores is lost.
+        """
+        if not self._in_use:
+            self._close()
 
     def _renew(self) -> None:
         """In a forked child: SQLite forbids to use a connection of the parent, and to close it."""
-        self._lock = threading.Lock()
-        if not self._closed:
+        self._lock, self._in_use = threading.Lock(), False
+        if self._opened is not None:
+            self._cut.add(self.path)
             abandon(self._opened)
             self._opened = None
 
     def get(self, keys: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Return the stored vectors among `keys`, each of shape (dimension,)."""
         stored: dict[str, NDArray[np.float32]] = {}
-        with self._lock, self._errors_translated("read"):
+        with self._used(), self._errors_translated("read"):
             for start in range(0, len(keys), KEYS_PER_QUERY):
                 part = keys[start : start + KEYS_PER_QUERY]
                 places = ",".join("?" * len(part))
@@ -117,20 +145,24 @@ class VectorCache:
     def put(self, vectors: Mapping[str, NDArray[np.float32]]) -> None:
         """Store vectors under their keys, in one transaction; a key that is already there keeps its vector."""
         rows = [(key, np.ascontiguousarray(vector, np.float32).tobytes()) for key, vector in vectors.items()]
-        with undivided(), self._lock, self._errors_translated("written"), self._transaction():
+        with self._used(), self._errors_translated("written"), self._transaction():
             # another process may have stored the same text meanwhile
             self._database.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
 
     def __len__(self) -> int:
-        with self._lock, self._errors_translated("read"):
+        with self._used(), self._errors_translated("read"):
             return int(self._database.execute("SELECT count(*) FROM vectors").fetchone()[0])
 
     def close(self) -> None:
         """Close the file. The cache cannot be used afterwards."""
-        with self._lock:
+        with self._used():
             self._closed = True
-            if self._opened is not None:
-                self._opened.close()
+            self._close()
+
+    def _close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def _require_ours(self) -> None:
         """Look at the file without SQLite, which would roll a journal back, or follow a link, before it is asked."""

@@ -1,16 +1,19 @@
 """What does not survive `os.fork` -> made anew in the child: locks, threads, connections, open databases.
 
 A forked child has one thread. A lock that another thread held stays locked in it for ever, a pool of threads has none,
-and a socket or a database belongs to two processes. Whoever keeps one of these says here how it is made anew, and the
-child does so before it runs anything else. What must not be cut in two, such as opening a model, runs in `undivided`: a
-fork by another thread waits for it.
+and a socket belongs to two processes. Whoever keeps one of these says here how it is made anew, and the child does so
+before it runs anything else. A database must not even be open when a process is forked: it is released before, and
+opened again by whoever needs it. What must not be cut in two, such as opening a model, runs in `undivided`: a fork by
+another thread waits for it. It must not itself wait for other threads, such as those that the caller of a block has.
 
-Guarantees: nothing of this costs a process that never forks more than a lock. Does not know: what is made anew.
+Guarantees: nothing of this costs a process that never forks more than a lock; `subprocess` and processes that are
+started with 'spawn' or 'forkserver' are no forks in this sense, and wait for nothing. Does not know: what is made anew.
 """
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import threading
 import weakref
@@ -22,22 +25,29 @@ __all__ = ["abandon", "end_without_destructors", "renew_in_children", "undivided
 
 Owner = TypeVar("Owner")
 
+logger = logging.getLogger(__name__)
+
 LONGEST_WAIT = 30.0
-"""Seconds that a fork waits for what is undivided. After that it goes on, as it would without this module."""
+"""Seconds that a fork waits for what is undivided. After that it warns and goes on, as it would without this module."""
 
-_renewals: dict[int, tuple[weakref.ref[Any], Callable[[Any], None]]] = {}
+_owners: dict[int, tuple[weakref.ref[Any], Callable[[Any], None], Callable[[Any], None] | None]] = {}
 
 
-def renew_in_children(owner: Owner, renew: Callable[[Owner], None]) -> None:
-    """Call `renew(owner)` in every forked child while the owner lives, the earliest first. It must not raise."""
+def renew_in_children(
+    owner: Owner, renew: Callable[[Owner], None], release: Callable[[Owner], None] | None = None
+) -> None:
+    """While the owner lives, call `renew(owner)` in every forked child, and `release(owner)` before the fork.
+
+    The earliest owner comes first. Neither may raise, or wait for a lock.
+    """
 
     def forget(_: object) -> None:
-        _renewals.pop(key, None)
+        _owners.pop(key, None)
 
     # by the identity of the reference: an owner may not be hashable
     reference = weakref.ref(owner, forget)
     key = id(reference)
-    _renewals[key] = reference, renew
+    _owners[key] = reference, renew, release
 
 
 def abandon(*things: object) -> None:
@@ -92,7 +102,9 @@ class _Gate:
         own = threading.get_ident()
         with self._changed:
             self._forks += 1
-            self._changed.wait_for(lambda: not self._inside.keys() - {own}, LONGEST_WAIT)
+            if self._changed.wait_for(lambda: not self._inside.keys() - {own}, LONGEST_WAIT):
+                return
+        logger.warning("a fork has waited %.0f s for another thread, and goes on: its child may hang", LONGEST_WAIT)
 
     def open(self) -> None:
         with self._changed:
@@ -112,13 +124,21 @@ undivided = _gate.block
 """`with undivided():` a block that no fork by another thread cuts in two."""
 
 
+def _before() -> None:
+    _gate.close()
+    for reference, _, release in list(_owners.values()):
+        owner = reference()
+        if owner is not None and release is not None:
+            release(owner)
+
+
 def _in_child() -> None:
     _gate.reset()
-    for reference, renew in list(_renewals.values()):
+    for reference, renew, _ in list(_owners.values()):
         owner = reference()
         if owner is not None:
             renew(owner)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_gate.close, after_in_parent=_gate.open, after_in_child=_in_child)
+    os.register_at_fork(before=_before, after_in_parent=_gate.open, after_in_child=_in_child)

@@ -117,12 +117,13 @@ class RetrievalLog:
             self._insert_feedback(seq, [event])
 
     @contextmanager
-    def batch(self) -> Iterator[None]:
+    def batch(self, *, forks_wait: bool = False) -> Iterator[None]:
         """Write everything in the block at once: much faster, durable when the block ends, nothing if it fails.
 
-        Other threads and processes that write wait meanwhile.
+        Other threads and processes that write wait meanwhile. A process that is forked meanwhile cannot use this log,
+        and is told so. With `forks_wait`, other threads fork only when the block has ended: it must not wait for them.
         """
-        with self._store.transaction():
+        with self._store.transaction(forks_wait=forks_wait):
             yield
 
     def extend(self, searches: Iterable[LoggedSearch]) -> int:
@@ -133,7 +134,7 @@ class RetrievalLog:
         Raises:
             InputError: a search is there already with another query: the ids are those of two logs.
         """
-        with self._store.transaction():
+        with self._store.transaction(forks_wait=False):
             return sum(self._insert(search) for search in searches)
 
     def searches(self, *, collection: str | None = None, last: int | None = None) -> Iterator[LoggedSearch]:
@@ -206,7 +207,7 @@ class RetrievalLog:
         changed = 0
         limit = _AFTER_ALL_TIMES if before is None else _stored_time(as_time(before))
         self._store.require_sound()
-        with self._store.transaction():
+        with self._store.transaction(forks_wait=False):
             last = 0
             # few at a time, because some queries are megabytes long
             sql = "SELECT seq, query, redacted, session FROM searches WHERE seq > ? AND at < ? ORDER BY seq LIMIT 16"

@@ -13,9 +13,9 @@ import os
 import sqlite3
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from qdrant_tools.client.forks import abandon, renew_in_children, undivided
 from qdrant_tools.errors import LogError, UsageError
@@ -66,6 +66,9 @@ class LogStore:
         LogError: the file cannot be opened, is not a log, or was written by a newer version.
     """
 
+    _cut: ClassVar[set[Path]] = set()
+    """Files that were in use when this process was forked: SQLite takes its parent's locks on them for its own."""
+
     def __init__(self, path: Path, *, wait: float, read_only: bool = False) -> None:
         # absolute: a forked child, which opens the file for itself, may work in another folder
         self.path, self.read_only = path.absolute(), read_only
@@ -75,26 +78,27 @@ class LogStore:
         self._depth = 0
         self._steps, self._most_steps = 0, 0
         self._closed = False
-        self._is_cut = False
+        self._uses = 0
         self._opened: sqlite3.Connection | None = None
-        database = self._db
-        with self.errors("open"):
-            ((self.version,),) = database.execute("PRAGMA user_version")
+        with undivided():
+            database = self._db
+            with self.errors("open"):
+                ((self.version,),) = database.execute("PRAGMA user_version")
+            renew_in_children(self, LogStore._renew, LogStore._release)
         self.redacted = "redacted" if self.version > 2 else LOOKS_REDACTED
         """SQL: whether the query of a search is redacted."""
         self.session = "session" if self.version > 3 else "''"
         """SQL: the session of a search."""
-        renew_in_children(self, LogStore._renew)
 
     @property
     def _db(self) -> sqlite3.Connection:
         if self._opened is None:
             if self._closed:
                 raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
-            if self._is_cut:
+            if self.path in self._cut:
                 raise LogError(
-                    f"this process was forked in the middle of a transaction of the retrieval log {self.path}, which "
-                    "SQLite takes for its own: fork outside of batch()"
+                    f"this process was forked while its parent used the retrieval log {self.path}, whose locks SQLite "
+                    "takes for its own: fork outside of batch() and extend(), or open the log after the fork"
                 )
             with self.errors("open"):
                 database = (open_to_read if self.read_only else open_to_write)(self.path, wait=self._wait)
@@ -103,21 +107,39 @@ class LogStore:
             self._opened = database
         return self._opened
 
+    def _release(self) -> None:
+        """Before a fork. A child whose parent has the file open holds its locks on paper only.
+
+        Whoever closes the log then deletes the write-ahead log under the child, and what it writes is lost.
+        """
+        if not self._uses:
+            self._close()
+
     def _renew(self) -> None:
         """In a forked child: SQLite forbids to use a connection of the parent, and to close it."""
-        self._is_cut = self._is_cut or self._depth > 0
-        self._lock, self._depth = threading.RLock(), 0
-        if not self._closed:
+        self._lock, self._depth, self._uses = threading.RLock(), 0, 0
+        if self._opened is not None:
+            self._cut.add(self.path)
             abandon(self._opened)
             self._opened = None
 
+    @contextmanager
+    def _used(self, *, forks_wait: bool = True) -> Iterator[None]:
+        with self._lock, undivided() if forks_wait else nullcontext():
+            self._uses += 1
+            try:
+                yield
+            finally:
+                # not in a child that was forked in the block: it counts from nothing
+                self._uses -= bool(self._uses)
+
     def read(self, sql: str, values: Iterable[Any] = ()) -> list[Row]:
-        with self._lock, self.errors("read"):
+        with self._used(), self.errors("read"):
             return self._execute(sql, values).fetchall()
 
     def rows(self, sql: str, values: Iterable[Any] = ()) -> Generator[Row, None, None]:
         """The rows one at a time. The caller may stop, and other threads wait until it has."""
-        with self._lock, self.errors("read"):
+        with self._used(), self.errors("read"):
             cursor = self._execute(sql, values)
             try:
                 yield from cursor
@@ -133,11 +155,14 @@ class LogStore:
         self._db.executemany(sql, rows)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All writes of the block, or none. Blocks may nest; the outermost commits."""
+    def transaction(self, *, forks_wait: bool = True) -> Iterator[None]:
+        """All writes of the block, or none. Blocks may nest; the outermost commits.
+
+        forks_wait: not for code of a caller, which may wait for another process itself.
+        """
         if self.read_only:
             raise LogError(f"the retrieval log {self.path} was opened to be read only: open it without read_only")
-        with undivided(), self._lock, self.errors("write"):
+        with self._used(forks_wait=forks_wait), self.errors("write"):
             database = self._db
             if self._depth == 0:
                 self._allow_steps()
@@ -161,7 +186,7 @@ class LogStore:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """What the block reads is of one moment."""
-        with self._lock:
+        with self._used():
             if self._db.in_transaction:
                 yield
                 return
@@ -179,7 +204,7 @@ class LogStore:
 
         Counts and deletions of the database itself rely on this; searches that are read are checked one by one.
         """
-        with self._lock, self.errors("read"):
+        with self._used(), self.errors("read"):
             # the check has a bit for every page, and a file can have holes where it has no pages
             ((pages,),) = self._execute("PRAGMA page_count")
             if pages > _MOST_PAGES:
@@ -212,7 +237,7 @@ class LogStore:
         """
         if self._depth:
             raise UsageError("texts leave the file when a transaction has ended: call this outside of batch()")
-        with self._lock, self.errors("write"):
+        with self._used(), self.errors("write"):
             self._execute("VACUUM")
             self._db.execute(f"PRAGMA busy_timeout = {int(1000 * min(self._wait, PATIENCE))}")
             try:
@@ -240,10 +265,14 @@ class LogStore:
             raise LogError(f"cannot open the retrieval log {self.path}: {error}") from error
 
     def close(self) -> None:
-        with self._lock:
+        with self._used():
             self._closed = True
-            if self._opened is not None:
-                self._opened.close()
+            self._close()
+
+    def _close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def _execute(self, sql: str, values: Iterable[Any] = ()) -> sqlite3.Cursor:
         self._allow_steps()

@@ -79,5 +79,5 @@ def serve_in_workers(folder):
 
 
 def test_a_worker_that_ends_in_order_loses_nothing(tmp_path):
-    assert output(serve_in_workers, tmp_path, timeout=200) == "done\n"
+    assert output(serve_in_workers, tmp_path, timeout=4 * PATIENCE) == "done\n"
     assert queries(tmp_path / "log.sqlite") == ["before", "of gunicorn", "of multiprocessing"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from programs import forked
+from programs import PATIENCE, forked
 from qdrant_client import QdrantClient
 
 from qdrant_tools.client import forks
@@ -101,12 +104,12 @@ def test_a_fork_waits_for_what_is_undivided_and_for_nothing_of_its_own():
     def work():
         with undivided():
             inside.set()
-            done.wait(5)
+            done.wait(PATIENCE)
             ended.append("the block")
 
     thread = threading.Thread(target=work)
     thread.start()
-    inside.wait(60)
+    assert inside.wait(PATIENCE)
     threading.Timer(0.2, done.set).start()
     forked(lambda: ended == ["the block"] or os._exit(3))
     thread.join()
@@ -115,10 +118,60 @@ def test_a_fork_waits_for_what_is_undivided_and_for_nothing_of_its_own():
     forked(lambda: undivided().__enter__())
 
 
+def nothing():
+    """What a process of its own does."""
+
+
+@pytest.mark.parametrize("method", ["subprocess", "spawn", "forkserver"])
+def test_processes_that_are_no_forks_wait_for_nothing(method):
+    inside, started = threading.Event(), threading.Event()
+    waited = []
+
+    def work():
+        with undivided():
+            inside.set()
+            waited.append(started.wait(PATIENCE))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert inside.wait(PATIENCE)
+    if method == "subprocess":
+        subprocess.run([sys.executable, "-c", ""], check=True)
+    else:
+        process = multiprocessing.get_context(method).Process(target=nothing)
+        process.start()
+        process.join(PATIENCE)
+        assert process.exitcode == 0
+    started.set()
+    thread.join()
+    assert waited == [True]
+
+
+def test_a_fork_that_has_waited_too_long_says_so_and_goes_on(monkeypatch, caplog):
+    monkeypatch.setattr(forks, "LONGEST_WAIT", 0.05)
+    inside, is_forked = threading.Event(), threading.Event()
+
+    def work():
+        with undivided():
+            inside.set()
+            is_forked.wait(PATIENCE)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert inside.wait(PATIENCE)
+    forked(nothing)
+    is_forked.set()
+    thread.join()
+    assert "a fork has waited" in caplog.text
+
+
 class Owner:
     def __init__(self):
-        self.renewed = 0
-        renew_in_children(self, Owner.renew)
+        self.renewed = self.released = 0
+        renew_in_children(self, Owner.renew, Owner.release)
+
+    def release(self):
+        self.released += 1
 
     __hash__ = None
 
@@ -128,8 +181,8 @@ class Owner:
 
 def test_owners_are_renewed_in_children_alone_and_forgotten_with_their_last_reference():
     owners = [Owner()]
-    known = len(forks._renewals)
-    forked(lambda: owners[0].renewed == 1 or os._exit(3))
-    assert owners[0].renewed == 0
+    known = len(forks._owners)
+    forked(lambda: (owners[0].released, owners[0].renewed) == (1, 1) or os._exit(3))
+    assert (owners[0].released, owners[0].renewed) == (1, 0)
     owners.clear()
-    assert len(forks._renewals) == known - 1
+    assert len(forks._owners) == known - 1
