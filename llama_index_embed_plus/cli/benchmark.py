@@ -29,7 +29,7 @@ COUNTS = ("passages", "pairs", "test_texts", "texts", "candidates", "queries")
 PROBLEMS = (
     *("unknown_queries", "unknown_passages", "without_relevant", "empty_passages"),
     *("own_passages_ignored", "identical_ids_kept"),
-    *("left_out", "skipped", "unseen", "unconverged", "beyond"),
+    *("left_out", "unlabelled", "skipped", "unseen", "unconverged", "beyond"),
 )
 """Counts that a reader must see when they are not 0."""
 

@@ -60,8 +60,10 @@ def embed(encoder: Encoder, texts: Sequence[str], *, role: Role = "passage", wha
 
 
 def paired_cosine(left: Vectors, right: Vectors) -> Floats:
-    """Cosine of every row of `left` with the same row of `right`."""
-    return np.asarray((unit_rows(left, np.float64) * unit_rows(right, np.float64)).sum(axis=1))
+    """Cosine of every row of `left` with the same row of `right`; of equal rows exactly 1, so that these tie."""
+    apart = unit_rows(left, np.float64) - unit_rows(right, np.float64)
+    # the product of a row with itself is 1 but for rounding, which would bring equal pairs into an order of its own
+    return np.asarray(1 - (apart * apart).sum(axis=1) / 2)
 
 
 def checked_scores(scores: Sequence[float], *, count: int, what: str = "scores") -> Floats:

@@ -2,7 +2,7 @@
 
 Classification: a logistic regression learns from a few random texts per label and labels the test texts; the mean over
 several experiments. Clustering: mini-batch k-means on random samples, with as many clusters as labels; the mean
-V-measure. Labels are flat: of mteb's hierarchical ones this is one level.
+V-measure. Labels are flat: of mteb's hierarchical ones this is one level. The label -1 says that a text has none.
 
 Guarantees: mteb's protocols with their seeds and draws, so that published figures come out to the last digit.
 Does not know: files.
@@ -184,6 +184,8 @@ class ClusteringReport:
     v_measures: tuple[float, ...]
     labels: int
     texts: int
+    unlabelled: int
+    """Texts with the label -1, which are left out."""
 
 
 def clustering(
@@ -205,14 +207,18 @@ def clustering(
     needs_eval("clustering")
     settings = settings or ClusteringSettings()
     checked = checked_labels(labels, count=len(texts))
-    codes = {label: code for code, label in enumerate(dict.fromkeys(checked))}
+    # in a table the number is text
+    kept = [row for row, label in enumerate(checked) if label not in (-1, "-1")]
+    codes = {label: code for code, label in enumerate(dict.fromkeys(checked[row] for row in kept))}
     if len(codes) < 2:
         raise InputError(f"labels: only {brief(list(codes))}, expected at least two different ones")
     if settings.sample < len(codes):
         raise UsageError(f"sample is {settings.sample}, expected at least one text for each of {len(codes)} labels")
-    coded = np.asarray([codes[label] for label in checked], np.int64)
-    values = _v_measures(embed(encoder, texts, role=role), coded, len(codes), settings)
-    return ClusteringReport(float(np.mean(values)), float(np.std(values)), tuple(values), len(codes), len(texts))
+    coded = np.asarray([codes[checked[row]] for row in kept], np.int64)
+    values = _v_measures(embed(encoder, [texts[row] for row in kept], role=role), coded, len(codes), settings)
+    return ClusteringReport(
+        float(np.mean(values)), float(np.std(values)), tuple(values), len(codes), len(kept), len(texts) - len(kept)
+    )
 
 
 def _v_measures(vectors: np.ndarray, labels: np.ndarray, clusters: int, settings: ClusteringSettings) -> list[float]:

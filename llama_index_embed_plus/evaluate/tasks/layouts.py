@@ -3,9 +3,10 @@
 ========================  ==========================================================================================
 retrieval                 `corpus.jsonl` (`_id`, `text`, perhaps `title`), `queries.jsonl` (`_id`, `text`) and
                           `qrels/SPLIT.tsv` (`query-id`, `corpus-id`, `score`), as BEIR has them
-similarity                two texts and `score`
-pair_classification       two texts and `label`: 1 and 0, or `entailment` and `contradiction`, others are left out
-bitext_mining             two texts and nothing else that is known
+similarity                two texts and `score` (or another of `SCORES`)
+pair_classification       two texts and `label` (or another of `LABELS`): 1 and 0, or `entailment` and `contradiction`,
+                          others are left out
+bitext_mining             two texts, and no field that says what a pair of them means
 reranking                 `query` (or `anchor`), `positive`, `negative`: a text or a list of texts
 classification            `text` and `label`, in the file of the split and in one of the same name with `train`
 clustering                `text` and `label`, in the file of the split
@@ -30,12 +31,20 @@ from pathlib import Path
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.files import listed, read_rows
+from qdrant_tools.foreign import carries_meaning
 from qdrant_tools.trees import DEEPEST_FOLDER, allowed_roots
 
 PAIRS = (
     *(("sentence1", "sentence2"), ("sent1", "sent2"), ("text1", "text2")),
     *(("premise", "hypothesis"), ("question1", "question2"), ("source", "target")),
 )
+SCORES = ("score", "similarity_score", "relatedness_score", "similarity")
+LABELS = ("label", "labels", "gold_label", "is_duplicate")
+INFERENCE = ("premise", "hypothesis")
+_NO_BITEXT = (INFERENCE, ("question1", "question2"))
+"""Two texts of one language, to be judged: without a label they are no task."""
+_ABOUT = re.compile(r"(?i)(?:prompt|target|context|answer)[_-]?(?:id|idx|lang|language)")
+"""Columns that hold a word of meaning and say nothing about their row, such as SNLI's `promptID`."""
 QUERIES = ("query", "anchor")
 BEIR = ("corpus.jsonl", "queries.jsonl")
 SUFFIXES = (".jsonl", ".tsv", ".csv")
@@ -156,7 +165,10 @@ def _of_file(path: Path, name: str, split: str, files: Sequence[Path]) -> Iterat
     label = name if path.stem == split else f"{name}/{path.stem}"
     kinds = list(_kinds(columns))
     if not kinds:
-        yield Skipped(label, f"{path.name} has the columns {listed(sorted(columns)) or 'of no row'}: no known task")
+        why = "no known task"
+        if pair_columns(columns) is not None:
+            why = "two texts, but not one score or one label of them, and no field beside that says what they mean"
+        yield Skipped(label, f"{path.name} has the columns {listed(sorted(columns)) or 'of no row'}: {why}")
     for kind in kinds:
         if kind != "classification":
             yield Task(f"{label}/{kind}", kind, split, path)
@@ -170,8 +182,12 @@ def _of_file(path: Path, name: str, split: str, files: Sequence[Path]) -> Iterat
 
 
 def _kinds(columns: frozenset[str]) -> Iterator[str]:
-    if pair_columns(columns) is not None:
-        yield "similarity" if "score" in columns else "pair_classification" if "label" in columns else "bitext_mining"
+    if (pair := pair_columns(columns)) is not None:
+        judged = [name for name in (*SCORES, *LABELS) if name in columns]
+        if len(judged) == 1:
+            yield "similarity" if judged[0] in SCORES else "pair_classification"
+        elif not judged and pair not in _NO_BITEXT and not any(map(says_what_a_row_means, columns - {*pair, "split"})):
+            yield "bitext_mining"
     elif {"text", "label"} <= columns:
         yield from ("classification", "clustering")
     elif {"text", "group"} <= columns:
@@ -190,6 +206,11 @@ def columns_of(path: Path) -> frozenset[str]:
 def pair_columns(columns: frozenset[str]) -> tuple[str, str] | None:
     """The names of the two texts, if there are two."""
     return next((pair for pair in PAIRS if set(pair) <= columns), None)
+
+
+def says_what_a_row_means(column: str) -> bool:
+    """Whether a column beside those that are read must not be left unread; its languages and ids may be."""
+    return carries_meaning(column) and _ABOUT.fullmatch(column) is None
 
 
 def query_column(columns: frozenset[str]) -> str | None:

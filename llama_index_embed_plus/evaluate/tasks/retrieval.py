@@ -34,7 +34,7 @@ DEPTH = 100
 
 @dataclass(frozen=True)
 class RetrievalSet:
-    """Texts by id, and grades by query id and passage id. Only queries with a relevant passage are in it."""
+    """Texts by id, and grades by query id and passage id. Only judged queries are in it."""
 
     passages: Mapping[str, str]
     queries: Mapping[str, str]
@@ -44,7 +44,7 @@ class RetrievalSet:
     unknown_passages: int = 0
     """Judgements of passages that have no text; nothing can find them, but they count as missed."""
     without_relevant: int = 0
-    """Judged queries without a relevant passage: nothing can be right about them, and mteb leaves them out too."""
+    """Judged queries without a relevant passage: they score 0, as in mteb and BEIR."""
     empty_passages: int = 0
     """Passages of neither title nor text, which cannot be embedded and so are not found."""
 
@@ -66,16 +66,16 @@ def read_retrieval(qrels: Path, *, titles: bool = True) -> RetrievalSet:
     about = {passage for judged in grades.values() for passage in judged}
     grades = respelled(grades, spelled(about, corpus))
     with_text = {query: judged for query, judged in grades.items() if query in queries}
-    answerable = {query: judged for query, judged in with_text.items() if any(grade > 0 for grade in judged.values())}
-    if not answerable:
+    without_relevant = sum(all(grade < 1 for grade in judged.values()) for judged in with_text.values())
+    if without_relevant == len(with_text):
         raise InputError(f"{qrels}: none of {len(grades)} queries is in queries.jsonl and has a relevant passage")
     return RetrievalSet(
         passages,
-        {query: queries[query] for query in answerable},
-        answerable,
+        {query: queries[query] for query in with_text},
+        with_text,
         unknown_queries=len(grades) - len(with_text),
-        unknown_passages=sum(passage not in passages for judged in answerable.values() for passage in judged),
-        without_relevant=len(with_text) - len(answerable),
+        unknown_passages=sum(passage not in passages for judged in with_text.values() for passage in judged),
+        without_relevant=without_relevant,
         empty_passages=len(corpus) - len(passages),
     )
 

@@ -8,6 +8,7 @@ Does not know: how results are printed.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,16 @@ from typing import Any, TypeVar, get_args
 from llama_index_embed_plus.evaluate.retrieval.report import IdenticalIds
 from llama_index_embed_plus.evaluate.tasks.inputs import Label, Role
 from llama_index_embed_plus.evaluate.tasks.labels import classification, clustering
-from llama_index_embed_plus.evaluate.tasks.layouts import Task, pair_columns, query_column
+from llama_index_embed_plus.evaluate.tasks.layouts import (
+    INFERENCE,
+    LABELS,
+    QUERIES,
+    SCORES,
+    Task,
+    pair_columns,
+    query_column,
+    says_what_a_row_means,
+)
 from llama_index_embed_plus.evaluate.tasks.pairs import bitext_mining, duplicates, pair_classification
 from llama_index_embed_plus.evaluate.tasks.retrieval import exact_retrieval, first_of, read_retrieval
 from llama_index_embed_plus.evaluate.tasks.scores import (
@@ -31,7 +41,10 @@ from llama_index_embed_plus.evaluate.tasks.scores import (
 )
 from qdrant_tools.errors import InputError, UsageError, brief
 from qdrant_tools.files import Row, listed, read_rows
+from qdrant_tools.foreign import Unread, as_amount, as_flag
 from qdrant_tools.records import Encoder
+
+logger = logging.getLogger(__name__)
 
 Measure = Callable[[Encoder], Any]
 """What gives the frozen report of one kind of task."""
@@ -51,9 +64,10 @@ FIGURES = {
 }
 """Kind -> the field of its report that is the figure, as in mteb, and what the figure is called."""
 
-PAIR_LABELS = {"1": 1, "0": 0, "entailment": 1, "contradiction": 0, "neutral": None, "-": None}
-"""What a label of a pair means; of inferences the neutral ones are left out, as in mteb's XNLI, and those without a
-majority of annotators, which SNLI marks with a dash."""
+INFERENCES = {"entailment": 1, "contradiction": 0, "not_entailment": 0, "neutral": None, "-": None}
+"""What a label of an inference means; the neutral ones are left out, as in mteb's XNLI, and those without a majority of
+annotators, which SNLI marks with a dash."""
+_ANNOTATORS = ("label1", "label2", "label3", "label4", "label5")
 
 
 @dataclass(frozen=True)
@@ -135,7 +149,9 @@ def _read_retrieval(task: Task, options: TaskOptions) -> Measure:
 
 
 def _read_similarity(task: Task, options: TaskOptions) -> Measure:
-    left, right, scores = _columns(_sampled(_pairs(task, lambda row: row.number("score")), options, task))
+    rows = list(_pairs(task, _score))
+    _refuse_unscored(rows)
+    left, right, scores = _columns(_sampled([(*pair, score) for *pair, (score, _) in rows], options, task))
     return lambda encoder: semantic_similarity(encoder, left, right, scores, role=options.role)
 
 
@@ -149,34 +165,84 @@ def _read_pair_classification(task: Task, options: TaskOptions) -> LoadedTask:
     )
 
 
-def _pair_label(row: Row) -> int | None:
-    label = str(row.label("label"))
-    if label not in PAIR_LABELS:
-        raise InputError(f"{row.where}: label is {brief(label)}, expected one of {', '.join(PAIR_LABELS)}")
-    return PAIR_LABELS[label]
+def _score(row: Row, column: str) -> tuple[float, str]:
+    value = row.values[column]
+    # tables hold numbers as text, some with a decimal comma
+    of_table = row.path.suffix.lower() != ".jsonl" and isinstance(value, str)
+    return as_amount(f"{row.where}: {column}", value) if of_table else row.number(column), row.where
+
+
+def _refuse_unscored(rows: Sequence[tuple[str, str, tuple[float, str]]]) -> None:
+    """Refuse -1 where it stands for "no score": all others are positive, and not just -1, 0 and 1 are given."""
+    marks = [where for *_, (score, where) in rows if score == -1]
+    others = [score for *_, (score, _) in rows if score != -1]
+    if marks and others and min(others) >= 0 and not set(others) <= {0.0, 1.0}:
+        raise InputError(
+            f"{marks[0]}: a score of -1, while all others lie between {min(others):g} and {max(others):g}: it marks "
+            "pairs without a score in many files, remove these rows"
+        )
+
+
+def _pair_label(row: Row, column: str) -> int | None:
+    value = row.values[column]
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word in INFERENCES:
+        return INFERENCES[word]
+    if set(INFERENCE) <= row.values.keys():
+        raise InputError(
+            f"{row.where}: {column} is {brief(value)}, expected one of {', '.join(INFERENCES)}: as a number, 0 is "
+            "entailment in some files and its contrary in others"
+        )
+    try:
+        flag = as_flag(column, value)
+    except InputError:
+        flag = None
+    if flag is None:
+        raise InputError(
+            f"{row.where}: {column} is {brief(value)}, expected 1 or 0, or one of {', '.join(INFERENCES)}; a score "
+            "is a column 'score'"
+        )
+    return int(flag)
 
 
 def _read_bitext_mining(task: Task, options: TaskOptions) -> Measure:
-    left, right, _ = _columns(_sampled(_pairs(task, lambda row: None), options, task))
+    left, right, _ = _columns(_sampled(_pairs(task, lambda row, column: None), options, task))
     return lambda encoder: bitext_mining(encoder, left, right, role=options.role)
 
 
 def _read_classification(task: Task, options: TaskOptions) -> Measure:
     assert task.train is not None  # `find_tasks` makes no classification without it
-    train = [(row.text("text"), row.label("label")) for row in _rows(task.train, "train")]
+    train = [
+        (row.text("text"), row.label("label"))
+        for row in _rows(task.train, "train", task.kind, _fields("text", "label"))
+    ]
     if options.limit is not None:
         # as many texts of each label, so that none goes without
         train = _of_each_label(train, max(1, options.limit // max(1, len({label for _, label in train}))))
     training = _columns(train or _no_rows(task.train))
     test = _columns(
-        _sampled(((row.text("text"), row.label("label")) for row in _rows(task.file, task.split)), options, task)
+        _sampled(
+            (
+                (row.text("text"), row.label("label"))
+                for row in _rows(task.file, task.split, task.kind, _fields("text", "label"))
+            ),
+            options,
+            task,
+        )
     )
     return lambda encoder: classification(encoder, training, test, role=options.role)
 
 
 def _read_clustering(task: Task, options: TaskOptions) -> Measure:
     texts, labels = _columns(
-        _sampled(((row.text("text"), row.label("label")) for row in _rows(task.file, task.split)), options, task)
+        _sampled(
+            (
+                (row.text("text"), row.label("label"))
+                for row in _rows(task.file, task.split, task.kind, _fields("text", "label"))
+            ),
+            options,
+            task,
+        )
     )
     return lambda encoder: clustering(encoder, texts, labels, role=options.role)
 
@@ -186,7 +252,8 @@ def _read_reranking(task: Task, options: TaskOptions) -> Measure:
         query = query_column(frozenset(row.values)) or "query"
         return RerankingQuery(row.text(query), row.texts("positive"), row.texts("negative"))
 
-    rows = _sampled((with_candidates(row) for row in _rows(task.file, task.split)), options, task)
+    fields = _fields(*QUERIES, "positive", "negative")
+    rows = _sampled((with_candidates(row) for row in _rows(task.file, task.split, task.kind, fields)), options, task)
     return lambda encoder: reranking(encoder, rows)
 
 
@@ -199,12 +266,14 @@ def _read_summarisation(task: Task, options: TaskOptions) -> Measure:
             raise InputError(f"{row.where}: {counts}; expected human ones, and a score for every machine summary")
         return Summaries(human, machine, scores)
 
-    rows = _sampled((summaries(row) for row in _rows(task.file, task.split)), options, task)
+    fields = _fields("human_summaries", "machine_summaries", "relevance")
+    rows = _sampled((summaries(row) for row in _rows(task.file, task.split, task.kind, fields)), options, task)
     return lambda encoder: summarisation(encoder, rows, role=options.role)
 
 
 def _read_duplicates(task: Task, options: TaskOptions) -> Measure:
-    rows = [(row.text("text"), row.label("group")) for row in _rows(task.file, task.split)] or _no_rows(task.file)
+    found = _rows(task.file, task.split, task.kind, _fields("text", "group"))
+    rows = [(row.text("text"), row.label("group")) for row in found] or _no_rows(task.file)
     if options.limit is not None:  # a random half of a pair is no pair: whole groups instead
         rows = sorted(rows, key=lambda row: str(row[1]))[: options.limit]
     texts, groups = _columns(rows)
@@ -227,15 +296,44 @@ _READERS: Mapping[str, Callable[[Task, TaskOptions], LoadedTask | Measure]] = {
 _SAME_SPLIT = {"dev": "validation", "val": "validation", "valid": "validation"}
 
 
-def _rows(path: Path, split: str) -> Iterator[Row]:
-    """The rows of a file, none of which may say that it belongs to another split."""
+_IGNORABLE: Mapping[str, tuple[str, ...]] = {
+    "pair_classification": (*_ANNOTATORS, "label_text"),
+    "classification": ("label_text",),
+    "clustering": ("label_text",),
+}
+"""Fields that repeat what is read."""
+
+
+def _rows(path: Path, split: str, kind: str, used: Callable[[frozenset[str]], Iterable[str]]) -> Iterator[Row]:
+    """The rows of a file, none of which may say that it belongs to another split, or what nobody here reads.
+
+    used: the fields of a row that are read.
+    """
+    unread = Unread()
     for row in read_rows(path):
         said = row.values.get("split")
         if isinstance(said, str) and said.strip() and _split(said) != _split(split):
             raise InputError(
                 f"{row.where}: split is {brief(said)}, expected {split!r} alone: make a file of each split"
             )
+        known = {"split", *used(frozenset(row.values))}
+        harmless = _IGNORABLE.get(kind, ())
+        unread.names.update(
+            (name, None)
+            for name in row.values
+            if name not in known and (name in harmless or not says_what_a_row_means(name))
+        )
+        try:
+            unread.check(row.values, known, way_out=f"leave it out, if these rows are to be a task of {kind}")
+        except InputError as error:
+            raise InputError(f"{row.where}: {error}") from error
         yield row
+    if unread.names:
+        logger.warning("%s: fields that are not read: %s", path, unread.listed())
+
+
+def _fields(*names: str) -> Callable[[frozenset[str]], Iterable[str]]:
+    return lambda columns: names
 
 
 def _split(name: str) -> str:
@@ -243,12 +341,22 @@ def _split(name: str) -> str:
     return _SAME_SPLIT.get(plain, plain)
 
 
-def _pairs(task: Task, third: Callable[[Row], Kind]) -> Iterator[tuple[str, str, Kind]]:
-    for row in _rows(task.file, task.split):
-        names = pair_columns(frozenset(row.values))
-        if names is None:
-            raise InputError(f"{row.where}: has not the two texts of the first row, but {listed(row.values)}")
-        yield row.text(names[0]), row.text(names[1]), third(row)
+_JUDGED = {"similarity": SCORES, "pair_classification": LABELS}
+
+
+def _pairs(task: Task, third: Callable[[Row, str], Kind]) -> Iterator[tuple[str, str, Kind]]:
+    judged = _JUDGED.get(task.kind, ())
+
+    def fields(columns: frozenset[str]) -> list[str]:
+        """The two texts, and what is said about them; nothing if that is not there."""
+        said = [name for name in judged if name in columns][:1]
+        return [*(pair_columns(columns) or ()), *said] if said or not judged else []
+
+    for row in _rows(task.file, task.split, task.kind, fields):
+        names = fields(frozenset(row.values))
+        if len(names) < 2:
+            raise InputError(f"{row.where}: has not the fields of the first row, but {listed(row.values)}")
+        yield row.text(names[0]), row.text(names[1]), third(row, names[-1])
 
 
 def _sampled(rows: Iterable[Kind], options: TaskOptions, task: Task) -> list[Kind]:

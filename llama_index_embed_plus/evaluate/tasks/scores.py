@@ -139,8 +139,8 @@ def summarisation(encoder: Encoder, rows: Sequence[Summaries], *, role: Role = "
         np.split(unit_rows(human, np.float64), np.cumsum([len(row.human) for row in rows])[:-1]),
         np.split(unit_rows(machine, np.float64), np.cumsum([len(row.machine) for row in rows])[:-1]),
     )
-    # theirs are the machine's summaries, ours the human ones
-    cosines = [(theirs @ ours.T).max(axis=1) for ours, theirs in per_text]
+    # theirs are the machine's summaries, ours the human ones; equal ones may differ in the last bit
+    cosines = [np.round((theirs @ ours.T).max(axis=1), 12) for ours, theirs in per_text]
     pairs = [pair for pair in zip(cosines, scores) if not any(map(_is_constant, pair))]
     if not pairs:
         raise InputError(f"none of {len(rows)} texts has machine summaries of different score: nothing to correlate")

@@ -152,7 +152,7 @@ def test_what_retrieval_files_do_not_fit_together_in_is_counted(data):
     with (data / "search" / "corpus.jsonl").open("a") as file:
         file.write('{"_id": "empty", "title": "", "text": " "}\n')
     details = measured(data / "search")["search/retrieval"].details
-    assert (details["queries"], details["passages"], details["empty_passages"]) == (6, 40, 1)
+    assert (details["queries"], details["passages"], details["empty_passages"]) == (7, 40, 1)
     assert (details["unknown_queries"], details["unknown_passages"], details["without_relevant"]) == (1, 1, 1)
 
 
