@@ -55,7 +55,10 @@ _IN_ANY = regex.compile(
     |[{_PICTURE}--[\p{{Regional_Indicator}}\p{{Emoji_Modifier}}]]|\p{{Regional_Indicator}}{{2}}""",
     regex.VERBOSE,
 )
-_THOUSANDS = re.compile(r"[0-9]{1,3}(?:(?:,[0-9]{3})+(?:\.[0-9]+)?|(?:\.[0-9]{3})+,[0-9]+)")
+# 1,234.56, 12,34,567 of India, 1.234,56
+_THOUSANDS = re.compile(
+    r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?:\.[0-9]+)?|[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+"
+)
 _IS_SPACELESS = regex.compile(rf"(?V1){_SPACELESS}")
 _NEVER_SPACED = regex.compile(rf"(?V1)[[{_SCRIPTS}]&&[\p{{L}}\p{{N}}]]")
 _CHARACTER = regex.compile(r"\P{M}\p{M}*+")
@@ -85,7 +88,15 @@ _CHOSEN = {
     "\u0671": "\u0627",
     "\u066b": ".",
     "\u066c": ",",
-    # letters that have had two spellings in Unicode: Bengali khanda ta, Malayalam chillu
+    # two letters or one: Yiddish
+    "\u05f0": "\u05d5\u05d5",
+    "\u05f1": "\u05d5\u05d9",
+    "\u05f2": "\u05d9\u05d9",
+    # letters that have had two spellings in Unicode: Romanian comma and cedilla, Bengali khanda ta, the sha of Tamil
+    # shri, Malayalam chillu
+    "\u0219": "\u015f",
+    "\u021b": "\u0163",
+    "\u0bb6": "\u0bb8",
     "\u09ce": "\u09a4\u09cd",
     "\u0d7a": "\u0d23\u0d4d",
     "\u0d7b": "\u0d28\u0d4d",
