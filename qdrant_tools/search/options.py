@@ -177,6 +177,13 @@ def refuse_paths(collection: Collection, fields: Iterable[Field], *, way_out: st
                     f"no passage of {collection.name!r} has a metadata field {brief(field)}, but some have a value "
                     f"inside another one there: a name is only a name, so for that {way_out.format(steps)}"
                 )
+        # as in the engine's paths, which begin with the field that all metadata are in
+        inside = str(field).removeprefix(f"{layout.metadata}.")
+        if layout.metadata and inside not in ("", field) and occurs(collection, layout.metadata_field(inside)):
+            raise InputError(
+                f"no passage of {collection.name!r} has a metadata field {brief(field)}, but some have "
+                f"{brief(inside)}: names begin inside {layout.metadata!r}, so write {inside!r}"
+            )
 
 
 def _through_lists(steps: Steps) -> Iterator[Steps]:

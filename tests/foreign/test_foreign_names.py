@@ -250,6 +250,17 @@ def test_a_name_that_was_meant_as_a_path_through_a_list_is_said_to_be_a_name(man
         assert collection.search("one", filter={steps: "Ann"}) or collection.search("one", filter={steps: "Oslo"})
 
 
+def test_a_name_that_begins_with_the_field_of_all_metadata_is_said_to_be_none(manager):
+    collection = manager.ensure("docs", WordEncoder())
+    collection.index([{"id": "a", "text": "one", "metadata": {"year": 2020, "doc.type": "map"}}])
+    for name, value in {"year": 2020, "doc.type": "map"}.items():
+        with pytest.raises(InputError, match=f"no passage .* field 'metadata.{name}', .* so write '{name}'"):
+            collection.search("one", filter={f"metadata.{name}": value})
+    assert found(collection, "metadata.nothing", 1) == found(collection, "metadata.", 1) == set()
+    collection.index([{"id": "b", "text": "two", "metadata": {"metadata.year": 2021}}])
+    assert found(collection, "metadata.year", 2021) == {"b"}
+
+
 HIDDEN = [
     ("integer", 2020.5, "a fraction: make it 'float'"),
     ("integer", 2**63, "beyond 64 bits"),
