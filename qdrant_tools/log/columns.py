@@ -71,6 +71,25 @@ _WHAT_HAPPENED = frozenset(
 """Words in the names of columns that say what a row of events is about."""
 _TIMES = frozenset(["time", "timestamp", "date", "datetime", "ts", "at", "when", "created"])
 _EVENTS = frozenset(["click", "clicked", "action", "event", "type", "kind", "verb"])
+_NO_CLICKS = frozenset(
+    [
+        "view",
+        "viewed",
+        "impression",
+        "exposure",
+        "shown",
+        "hover",
+        "scroll",
+        "search",
+        "pageview",
+        "dismiss",
+        "dismissed",
+    ]
+)
+"""What a field of an event says if it is no click, and the field's name may be that of anything:"""
+_ANYTHING = frozenset(
+    ["name", "activity", "interaction", "operation", "behavior", "behaviour", "what", "method", "status"]
+)
 _OTHER_UNITS = frozenset(
     ["ms", "msec", "msecs", "millis", "millisecond", "milliseconds", "us", "micros"]
     + ["min", "mins", "minute", "minutes", "hours"]
@@ -169,6 +188,8 @@ class Cells:
         """Events on passages that their search did not show, by an example of each kind of spelling."""
         self.later = 0
         """Searches of the future."""
+        self.untimed = 0
+        """Searches without a time of their own."""
         self.missing_names: dict[tuple[str, str], None] = {}
         """Columns of ids, and the words in them that stand for nothing."""
         self._is_tsv = False
@@ -284,6 +305,11 @@ class Cells:
             )
         if self.later:
             notes.append(f"{self.later} searches are of the future")
+        if self.untimed and columns.event_at is not None:
+            notes.append(
+                f"{self.untimed} searches have no event with a time, and get the time of the file: is there a column "
+                "for `at`?"
+            )
         notes += [
             f"column {column!r} is {brief(word)} in some rows, which is taken for nothing"
             for column, word in list(self.missing_names)[:10]
@@ -453,7 +479,11 @@ class Cells:
         """Where every entry is a click: none that says that it is another event."""
         level: Level = "row" if self.columns.hits is None else "event"
         for name, value in entry.items():
-            if name in self._known[level] or _EVENTS.isdisjoint(_words(str(name))) or is_missing(value):
+            if name in self._known[level] or is_missing(value):
+                continue
+            words = _words(str(name))
+            says_no_click = not _ANYTHING.isdisjoint(words) and _bare(str(value)[:20]) in _NO_CLICKS
+            if _EVENTS.isdisjoint(words) and not says_no_click:
                 continue
             if folded(str(value)).strip() not in (kind, f"{kind}ed", "true", "1"):
                 raise InputError(

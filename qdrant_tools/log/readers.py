@@ -349,6 +349,7 @@ class _Draft:
             raise InputError(f"column {columns.query!r} is empty in all rows of the search, expected its query")
         if at is None and (columns.at is not None or columns.event_at is not None and self._events):
             raise InputError(f"column {(columns.at or columns.event_at)!r} is empty, expected the time of the search")
+        self._cells.untimed += at is None
         at = at or default
         whole = sorted(self.ranks) == list(range(1, len(self.ranks) + 1))
         for shown in self.hits.values():

@@ -798,6 +798,13 @@ TABLE = [
         "click_before_its_search.csv:2: column 'query' is '', expected a text or whole number; columns: ['clicked', "
         "'doc', 'query', 'search']; if a later row of its search has the query, sort the rows by time",
     ),
+    (
+        "event_named_hover.jsonl",
+        {"query": "query", "hits": "shown", "events": "did", "feedback": {"click": "id"}},
+        "event_named_hover.jsonl:1: every row is taken for a click, and the field 'name' says 'hover': name it in "
+        '`feedback`, for example {"click": "name=click"}',
+    ),
+    ("times_of_clicks_alone.csv", CLICKED, [" | tea | a@1 | click:a", " | coffee | b@1 | "]),
 ]
 
 # file, columns -> what is said at the end of reading
@@ -845,6 +852,7 @@ NOTES = [
         FLAT | {"feedback": {"click": "event=product_clicked"}},
         "other events are not read: 'Product Clicked'",
     ),
+    ("times_of_clicks_alone.csv", CLICKED | {"event_at": "time"}, "1 searches have no event with a time, and get the"),
 ]
 
 
