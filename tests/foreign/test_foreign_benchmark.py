@@ -28,10 +28,11 @@ READ = {
     "scores_three.jsonl": ("similarity", {"pairs": 3, "spearman": 1.0}),
     "scores_stsb.tsv": ("similarity", {"pairs": 3, "spearman": 1.0}),
     "bitext_languages.tsv": ("bitext_mining", {"pairs": 2}),
+    "bitext_numbered.csv": ("bitext_mining", {"pairs": 2}),
     "clusters_names.jsonl": ("clustering", {"texts": 3, "labels": 2, "unlabelled": 0}),
     "clusters_no_label.csv": ("clustering", {"texts": 3, "labels": 2, "unlabelled": 1}),
 }
-NO_TASK = "two texts, but not one score or one label of them, and no field beside that says what they mean"
+NO_TASK = "two texts, and more or less than one 'score' or 'label': call it so, and leave out what is neither"
 REFUSED = {
     "pairs_glue_numbers.jsonl": r":1: label is 0, expected one of entailment, .* 0 is entailment in some files and its",
     "pairs_hidden.jsonl": r":2: label is -1, expected 1 or 0, or one of entailment",
@@ -40,6 +41,9 @@ REFUSED = {
     "pairs_score_and_label.jsonl": NO_TASK,
     "pairs_distance.csv": NO_TASK,
     "pairs_no_label.tsv": NO_TASK,
+    "pairs_german.csv": NO_TASK,
+    "pairs_quality.tsv": NO_TASK,
+    "pairs_same_meaning.jsonl": NO_TASK,
     "pairs_later_score.jsonl": r":2: the field 'score' says what the row means, .* are to be a task of bitext_mining",
     "pairs_later_label.jsonl": r":2: the field 'label' says what the row means",
     "scores_hidden.tsv": r":3: a score of -1, while all others lie between 3.5 and 5: it marks pairs without a score",

@@ -6,7 +6,7 @@ retrieval                 `corpus.jsonl` (`_id`, `text`, perhaps `title`), `quer
 similarity                two texts and `score` (or another of `SCORES`)
 pair_classification       two texts and `label` (or another of `LABELS`): 1 and 0, or `entailment` and `contradiction`,
                           others are left out
-bitext_mining             two texts, and no field that says what a pair of them means
+bitext_mining             two texts, and no field that says what a pair of them means, nor a number or flag
 reranking                 `query` (or `anchor`), `positive`, `negative`: a text or a list of texts
 classification            `text` and `label`, in the file of the split and in one of the same name with `train`
 clustering                `text` and `label`, in the file of the split
@@ -24,27 +24,31 @@ benchmark's folder, unless links are to be followed. Does not know: the rows of 
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.files import listed, read_rows
 from qdrant_tools.foreign import carries_meaning
 from qdrant_tools.trees import DEEPEST_FOLDER, allowed_roots
+from qdrant_tools.validation import number_in
 
 PAIRS = (
     *(("sentence1", "sentence2"), ("sent1", "sent2"), ("text1", "text2")),
     *(("premise", "hypothesis"), ("question1", "question2"), ("source", "target")),
 )
 SCORES = ("score", "similarity_score", "relatedness_score", "similarity")
-LABELS = ("label", "labels", "gold_label", "is_duplicate")
+LABELS = ("label", "labels", "gold_label", "is_duplicate", "is_paraphrase")
 INFERENCE = ("premise", "hypothesis")
 _NO_BITEXT = (INFERENCE, ("question1", "question2"))
 """Two texts of one language, to be judged: without a label they are no task."""
 _ABOUT = re.compile(r"(?i)(?:prompt|target|context|answer)[_-]?(?:id|idx|lang|language)")
 """Columns that hold a word of meaning and say nothing about their row, such as SNLI's `promptID`."""
+_COUNTS = re.compile(r"(?i)(?:.*[_ -])?(?:id|idx|index|line|row|number|lang|language|unnamed: \d+|)|[a-z]+I[Dd]")
 QUERIES = ("query", "anchor")
 BEIR = ("corpus.jsonl", "queries.jsonl")
 SUFFIXES = (".jsonl", ".tsv", ".csv")
@@ -161,13 +165,14 @@ class _Walk:
 
 
 def _of_file(path: Path, name: str, split: str, files: Sequence[Path]) -> Iterator[Task | Skipped]:
-    columns = columns_of(path)
+    first = _first_row(path)
+    columns = frozenset(first)
     label = name if path.stem == split else f"{name}/{path.stem}"
-    kinds = list(_kinds(columns))
+    kinds = list(_kinds(first))
     if not kinds:
         why = "no known task"
         if pair_columns(columns) is not None:
-            why = "two texts, but not one score or one label of them, and no field beside that says what they mean"
+            why = "two texts, and more or less than one 'score' or 'label': call it so, and leave out what is neither"
         yield Skipped(label, f"{path.name} has the columns {listed(sorted(columns)) or 'of no row'}: {why}")
     for kind in kinds:
         if kind != "classification":
@@ -175,19 +180,23 @@ def _of_file(path: Path, name: str, split: str, files: Sequence[Path]) -> Iterat
             continue
         train = path.with_name(re.sub(rf"(?<![^_\-.]){re.escape(split)}(?![^_\-.])", "train", path.name))
         # the same file if the split is `train` itself: nothing is left to test on
-        if train == path or train not in files or not {"text", "label"} <= columns_of(train):
+        if train == path or train not in files or not {"text", "label"} <= _first_row(train).keys():
             yield Skipped(f"{label}/{kind}", f"{path.name} has labels, but no {train.name} to learn them from")
         else:
             yield Task(f"{label}/{kind}", kind, split, path, train)
 
 
-def _kinds(columns: frozenset[str]) -> Iterator[str]:
+def _kinds(first: Mapping[str, Any]) -> Iterator[str]:
+    """The tasks that a file can be, by its first row."""
+    columns = frozenset(first)
     if (pair := pair_columns(columns)) is not None:
         judged = [name for name in (*SCORES, *LABELS) if name in columns]
         if len(judged) == 1:
             yield "similarity" if judged[0] in SCORES else "pair_classification"
-        elif not judged and pair not in _NO_BITEXT and not any(map(says_what_a_row_means, columns - {*pair, "split"})):
-            yield "bitext_mining"
+        elif not judged and pair not in _NO_BITEXT:
+            others = [(name, value) for name, value in first.items() if name not in {*pair, "split"}]
+            if not any(says_what_a_row_means(name) or _judges(name, value) for name, value in others):
+                yield "bitext_mining"
     elif {"text", "label"} <= columns:
         yield from ("classification", "clustering")
     elif {"text", "group"} <= columns:
@@ -198,9 +207,16 @@ def _kinds(columns: frozenset[str]) -> Iterator[str]:
         yield "reranking"
 
 
-def columns_of(path: Path) -> frozenset[str]:
-    """The columns of the first row; none if the file is empty."""
-    return frozenset(next((row.values for row in read_rows(path)), {}))
+def _judges(name: str, value: object) -> bool:
+    """Whether a field of an unknown name says something of its row: it is a number or a flag, and counts no rows."""
+    said = value.strip().lower() if isinstance(value, str) else ""
+    number = isinstance(value, (int, float)) or not math.isnan(number_in(said.rstrip("%").replace(",", ".")))
+    return _COUNTS.fullmatch(name) is None and (number or said in ("true", "false", "t", "f", "yes", "no"))
+
+
+def _first_row(path: Path) -> Mapping[str, Any]:
+    """The fields of the first row; none if the file is empty."""
+    return next((row.values for row in read_rows(path)), {})
 
 
 def pair_columns(columns: frozenset[str]) -> tuple[str, str] | None:
