@@ -18,6 +18,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from functools import cache
+from typing import Generic, TypeVar
 from urllib.parse import unquote
 
 import regex
@@ -25,6 +26,7 @@ import regex
 from qdrant_tools.errors import InputError, brief
 
 __all__ = [
+    "SameTexts",
     "ambiguous",
     "folded",
     "id_key",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 Qrels = Mapping[str, Mapping[str, int]]
+T = TypeVar("T")
 
 # signs of names are none of these: + # @ % / and the dot of .NET
 _CLOSING = r"[\p{Sentence_Terminal}\p{Terminal_Punctuation}\p{Quotation_Mark}]"
@@ -117,6 +120,37 @@ def _punctuation() -> tuple[str, str]:
     characters = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x20000))))
     opening = regex.findall(r"[\u00a1\u00bf\p{Quotation_Mark}]", characters)
     return "".join(regex.findall(_CLOSING, characters)), "".join(opening)
+
+
+class SameTexts(Generic[T]):
+    """(Query, text) -> what was said of it first, in whatever spelling: `query_key` of both, the query's given.
+
+    The key of a long text takes time: it is made where two texts of one query begin alike.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[str, str], tuple[str, T]] = {}
+        self._by_key: dict[tuple[str, str], T] = {}
+
+    def setdefault(self, query: str, text: str, value: T) -> T:
+        opening = query, _opening(text)
+        first = self._first.setdefault(opening, (text, value))
+        if first[0] == text:
+            return first[1]
+        self._by_key.setdefault((query, query_key(first[0])), first[1])
+        return self._by_key.setdefault((query, query_key(text)), value)
+
+    def get(self, query: str, text: str) -> T | None:
+        first = self._first.get((query, _opening(text)))
+        if first is None or first[0] == text:
+            return None if first is None else first[1]
+        self._by_key.setdefault((query, query_key(first[0])), first[1])
+        return self._by_key.get((query, query_key(text)))
+
+
+def _opening(text: str) -> str:
+    """The first letters and digits, which are those of every spelling."""
+    return "".join(filter(str.isalnum, folded(text[:200])))[:24]
 
 
 def id_key(name: str) -> str:

@@ -28,7 +28,7 @@
     [[stage]]
     name = "judged"
     data = "judged.csv"
-    relevant_from = 2                    # of grades; also split = "train", ignore = ["source"]
+    relevant_from = 2                    # also split = "train", ignore = ["source"], passages = "texts.jsonl"
 
     [[stage]]
     name = "hard"
@@ -78,6 +78,7 @@ _STAGE_KEYS = (
     "relevant_from",
     "split",
     "ignore",
+    "passages",
     "rounds",
     "mine",
     "augment",
@@ -98,6 +99,7 @@ class StagePlan:
     """One stage: train on `data`. With `mining`, it is repeated `rounds` times on what the current model finds.
 
     kind, score_range, relevant_from, split, ignore: how to read the file, as in `read_training_data`.
+    passages: the texts of ids in it, if they are others than the recipe's.
     augmentation: adds examples with other queries.
     """
 
@@ -109,6 +111,7 @@ class StagePlan:
     relevant_from: float | None = None
     split: str | None = None
     ignore: tuple[str, ...] = ()
+    passages: Path | None = None
     mining: MiningSettings | None = None
     rounds: int = 1
     augmentation: QueryAugmentation | None = None
@@ -209,6 +212,7 @@ class _Reader:
                 relevant_from=self.number(row, where, "relevant_from"),
                 split=self.typed(row, where, "split", str) if "split" in row else None,
                 ignore=self.names(row, where, "ignore"),
+                passages=self.existing(row, where, "passages") if "passages" in row else None,
                 mining=self.built(MiningSettings, row["mine"], f"{where}: mine") if "mine" in row else None,
                 rounds=self.typed(row, where, "rounds", int) if "rounds" in row else 1,
                 augmentation=(

@@ -324,7 +324,7 @@ def _data(plan: StagePlan, passages: Path | Mapping[str, str] | None) -> Trainin
         relevant_from=plan.relevant_from,
         split=plan.split,
         ignore=plan.ignore,
-        passages=passages,
+        passages=plan.passages or passages,
     )
     if plan.augmentation is None:
         return data

@@ -146,6 +146,20 @@ def test_a_row_that_says_wrong_is_no_positive(run, place):
     assert held[0] == 0 and proof.queries >= 5 and read_report(place / "held").data["positives"] == 35 - proof.queries
 
 
+def test_ids_are_looked_up_in_the_passages_that_are_given(run, place):
+    rows = [{"query": QUESTIONS[i], "positives": [f"p{i}"], "negatives": ["p0"]} for i in range(1, len(TRAIN))]
+    (place / "ids.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (place / "texts.jsonl").write_text("".join(json.dumps(passage.as_row()) + "\n" for passage in PASSAGES))
+    code, line = error_of(run("--out", "adapted", *IN_DOCS, examples="ids.jsonl"))
+    assert code == 1 and "ids.jsonl:1: 'positives' holds 'p1'" in line and "--passages FILE" in line
+    given = ("--passages", "texts.jsonl", "--epochs", 2)
+    assert run("--out", "adapted", *given, *IN_DOCS, examples="ids.jsonl")[0] == 0
+    assert read_report(place / "adapted").data["positives"] == 35
+    (place / "texts.jsonl").write_text(json.dumps({"id": "p0", "text": "the one"}) + "\n")
+    code, line = error_of(run("--out", "other", *given, *IN_DOCS, examples="ids.jsonl"))
+    assert code == 1 and "'positives' names the passage 'p1', which is not among the passages given" in line
+
+
 def test_grades_need_a_threshold_before_the_model_is_opened(run, place):
     judged(place, 3, 1)
     code, line = error_of(run("--out", "adapted", *IN_DOCS, examples="judged.jsonl"))

@@ -325,5 +325,7 @@ def test_a_row_of_nothing_but_names_is_refused_without_their_passages(names):
     row = {"query": "who makes honey", "positives": names}
     form = format_of(row)
     assert form is not None
+    asked = Asked()
     with pytest.raises(InputError, match="give the passages"):
-        list(form.rows(row, Asked()))
+        list(form.rows(row, asked))
+        asked.seen.check()  # words may be texts, if others of their file are

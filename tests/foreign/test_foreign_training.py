@@ -77,6 +77,7 @@ READ: list[tuple[str, dict[str, Any], str, list[Any], int, tuple[str, ...]]] = [
     ("judged_graded_late.jsonl", {"relevant_from": 2}, "judged pairs", [row(Q, [BEES], (WASPS, CATS))], 0, ()),
     ("judged_graded_late.jsonl", {"relevant_from": 1}, "judged pairs", [row(Q, [WASPS, BEES], (CATS,))], 0, ()),
     ("semicolons.csv", {}, "judged pairs", [row(Q, [BEES])], 0, ()),
+    ("judged_decimal_comma.csv", {}, "judged pairs", [pair(Q, BEES, 0.9)], 0, ()),
     ("judged_stars.csv", {"relevant_from": 4}, "judged pairs", [row(Q, [BEES], (CATS,)), row(R, [DOGS])], 0, ()),
     ("judged_percent.csv", {"score_range": (0, 100)}, "judged pairs", [pair(Q, BEES, 0.965), pair(Q, CATS, 0.03)], 0,
      ()),
@@ -147,7 +148,6 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("judged_letters.csv", {"kind": "judged pairs"}, ":2: the field 'esci_label' is 'E', expected a number"),
     ("judged_by_rank.csv", {}, _NOT_READ.format("rank")),
     ("judged_by_distance.csv", {}, _NOT_READ.format("distance")),
-    ("judged_decimal_comma.csv", {}, ":2: the field 'score' is '0,9', expected a number"),
     ("judged_weighted.csv", {}, _NOT_READ.format("weight")),
     ("judged_answer_and_context.jsonl", {}, "correct"),
     ("qnli.jsonl", {}, "has the fields question, sentence, label, idx: no kind of training row has these"),
@@ -219,7 +219,7 @@ def test_every_file_of_the_folder_is_in_the_table():
 def test_what_is_a_positive_in_one_row_is_no_negative_in_another(caplog):
     with caplog.at_level(logging.WARNING):
         read_training_data(FOLDER / "triplets_that_contradict.jsonl")
-    assert "1 negatives are positives of the same query in other rows, and were left out" in caplog.text
+    assert "1 negatives say what a positive of the same query says, and were left out" in caplog.text
 
 
 def test_a_passage_keeps_the_id_that_it_came_with():

@@ -18,7 +18,7 @@ from typing import Any
 from llama_index_embed_plus.training.limits import is_number
 from qdrant_tools.errors import InputError, brief
 from qdrant_tools.files import listed as shortlist
-from qdrant_tools.foreign import as_flag, is_missing
+from qdrant_tools.foreign import as_amount, as_flag, is_missing
 from qdrant_tools.validation import checked_text, number_in
 
 Fields = Mapping[str, Any]
@@ -26,7 +26,7 @@ Fields = Mapping[str, Any]
 LONGEST_TEXT = 1_000_000
 """Characters of one text: a tokenizer takes some hundred bytes for each of its tokens, before it cuts."""
 
-_ALIASES = {
+ALIASES = {
     "query": "query anchor question query_text question_text search_query search_term user_query q",
     "positive": "positive pos passage document doc context positive_passage positive_document positive_text"
     " passage_text document_text doc_text answer answers response short_answer content chunk paragraph documents docs"
@@ -49,7 +49,7 @@ _ALIASES = {
     "split": "split dataset_split data_split fold partition subset",
     "positive_score": "positive_score pos_score",
 }
-_PART_OF = {name: part for part, names in _ALIASES.items() for name in names.split()}
+_PART_OF = {name: part for part, names in ALIASES.items() for name in names.split()}
 _NUMBERED = (
     ("negative", re.compile(r"(?:hard_)?neg(?:ative)?(?:_passage|_document|_doc|_text)?_?(\d{1,9})?")),
     ("negative", re.compile(r"(?:hard_)?(?:negatives|negs)_?(\d{1,9})")),
@@ -63,38 +63,7 @@ GIVES_WAY = frozenset(["answer", "answers", "response", "short_answer"])
 _ABOUT = re.compile(
     r"(?P<of>[a-z_]+?)_?(?:\d+_)?(?:id|idx|index|start|end|offset|title|url|uri|source|lang|language|length)(?:_\d+)?"
 )
-_OF_NO_PART = frozenset(["prompt", "instruction", "pair", "caption", "answer", "answers", "context"])
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# of fields that judge in the words of users; elsewhere (in logs) they are counted
-_VOTES = _words(
-    "helpful unhelpful useful useless vote votes upvote upvotes downvote downvotes thumb thumbs feedback polarity good"
-    " bad answerable unanswerable impossible outcome decision click clicked clicks selected accepted rejected match"
-    " matched noisy sim entails supports refutes gt truth"
-    # label, relevance and grade in other languages
-    " étiquette etiqueta etichetta etikett relevanz relevancia relevância pertinence rilevanza bewertung puntuación"
-    " 标签 标注 相关性 相关 ラベル 関連度 레이블 метка оценка релевантность"
-)
-_NESTED = frozenset(_ALIASES["score"].split()) - _words("score scores similarity rating ratings stars")
-_VERDICTS = _words(
-    "positive negative pos neg hard_negative easy_negative random_negative relevant irrelevant not_relevant"
-    " non_relevant correct incorrect wrong gold"
-)
-
-
-def judges(name: str, value: Any) -> bool:
-    """Whether an unknown field judges its row, by its name or by what it says.
-
-    `helpful`, `"type": "hard_negative"`, `"meta": {"label": 0}`.
-    """
-    if isinstance(value, Mapping):
-        return any(_part(spelled(inner)) == ("label", -1) or spelled(inner) in _NESTED for inner in value)
-    verdict = isinstance(value, str) and len(value) < 40 and spelled(value) in _VERDICTS
-    return verdict or (not _says_nothing(value) and not _VOTES.isdisjoint(spelled(name).split("_")))
+_OF_NO_PART = frozenset(["prompt", "instruction", "pair", "caption", "answer", "answers", "context", "annotation"])
 
 
 def spelled(name: str) -> str:
@@ -242,6 +211,11 @@ _NOTHING = frozenset(["nan", "NaN", "NULL", "<NA>", "#N/A", r"\N"])
 
 def as_text(value: Any, name: str) -> str:
     """Return `value` if it is a text that says something, and that a tokenizer can read in moderate memory."""
+    if isinstance(value, (list, Mapping)):
+        raise InputError(
+            f"the field {brief(name)} is {brief(value)}, expected a text: several passages that answer are "
+            "`positives`, others `negatives`, judged ones stand beside a list of `labels`"
+        )
     if not isinstance(value, str) or not value.strip() or value.strip() in _NOTHING:
         raise InputError(f"the field {brief(name)} is {brief(value)}, expected a text")
     if len(value) > LONGEST_TEXT:
@@ -257,10 +231,17 @@ def as_optional_text(value: Any, name: str) -> str | None:
 
 def as_number(value: Any, name: str) -> float:
     """Return `value`, a number or the text of one, as a finite number."""
-    number = number_in(value) if isinstance(value, str) else value
+    number = _number(value, name)
     if not is_number(number):
         raise InputError(f"the field {brief(name)} is {brief(value)}, expected a number")
     return float(number)
+
+
+def _number(value: Any, name: str) -> Any:
+    # European programs write a decimal comma
+    if isinstance(value, str) and "," in value and value.strip().strip("+-").replace(",", "").isdigit():
+        return as_amount(f"the field {brief(name)}", value)
+    return number_in(value) if isinstance(value, str) else value
 
 
 def as_numbers(value: Any, name: str) -> list[float] | None:
@@ -273,15 +254,17 @@ def as_numbers(value: Any, name: str) -> list[float] | None:
 
 
 _WORDS = {
-    **dict.fromkeys(("relevant", "positive", "pos", "correct", "duplicate"), 1.0),
-    **dict.fromkeys(("irrelevant", "not relevant", "non relevant", "nonrelevant", "incorrect", "wrong"), 0.0),
+    **dict.fromkeys(("relevant", "positive", "pos", "correct", "duplicate", "accept", "accepted"), 1.0),
+    **dict.fromkeys(
+        ("irrelevant", "not relevant", "non relevant", "nonrelevant", "incorrect", "wrong", "reject", "rejected"), 0.0
+    ),
     **dict.fromkeys(("negative", "neg", "hard negative", "easy negative", "random negative", "not duplicate"), 0.0),
 }
 
 
 def as_judgement(value: Any, name: str) -> float | None:
     """A number, yes or no as 1 and 0, or None where nothing is judged."""
-    number = number_in(value) if isinstance(value, str) else value
+    number = _number(value, name)
     if is_number(number):
         return float(number)
     if isinstance(value, str) and (word := re.sub(r"[\s_-]+", " ", value.strip().lower())) in _WORDS:
@@ -297,6 +280,13 @@ def as_judgement(value: Any, name: str) -> float | None:
             f"the field {brief(name)} is {brief(value)}, expected a number: a grade, a score, or yes or no (1/0)"
         )
     return float(flag)
+
+
+def is_word(value: Any) -> bool:
+    """Whether a judgement is a yes or a no in words."""
+    return isinstance(value, bool) or (
+        isinstance(value, str) and not is_missing(value) and not any(map(str.isdigit, value))
+    )
 
 
 def by_order(names: Iterable[str], *, least: int, labelled: bool) -> dict[str, tuple[str, int]] | None:

@@ -18,13 +18,13 @@ import json
 import re
 import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from llama_index_embed_plus.training.data.records import passage_of
 from qdrant_tools.errors import InputError, brief
 from qdrant_tools.foreign import as_flag, carries_meaning, is_missing
-from qdrant_tools.same import id_key, unlike_spelling
+from qdrant_tools.same import SameTexts, id_key, unlike_spelling
 from qdrant_tools.validation import number_in
 
 Fields = Mapping[str, Any]
@@ -32,10 +32,29 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Asked:
-    """What the caller asks for. passages: id -> text, for rows that hold ids. scores: whether a teacher's are read."""
+    """What the caller asks for, and what was seen of a file.
+
+    passages: id -> text, for rows that hold ids. scores: whether a teacher's are read. told: the caller knows what the
+    rows are, and a word is a text.
+    """
 
     passages: Mapping[str, str] | None = None
     scores: bool = True
+    told: bool = False
+    seen: Seen = field(default_factory=lambda: Seen())
+
+
+@dataclass
+class Seen:
+    """Whether a file has passages of several words, and one of those that are a word."""
+
+    texts: bool = False
+    word: tuple[str, Any] | None = None
+
+    def check(self) -> None:
+        """Raise `InputError` for a file of single words: they may be ids."""
+        if self.word is not None and not self.texts:
+            raise _ambiguous(*self.word)
 
 
 @dataclass(frozen=True)
@@ -256,10 +275,14 @@ def _passages(
     # a text may be one word; a row of nothing else is one of ids, and so is a side of words with digits and signs
     only_ids = not words and all(like_an_id(part) for side in bare for _, part in side)
 
+    asked.seen.texts |= not only_ids or any(map(len, found)) and not any(map(len, bare))
+    asked.seen.word = asked.seen.word or next((part for side in bare for part in side if only_ids), None)
+
     def parsed(side: int) -> list[dict[str, Any]]:
-        ids = not words and (only_ids or all(like_an_id(part, marked=True) for _, part in bare[side]))
-        if ids and bare[side] and asked.passages is None:
+        marked = not words and all(like_an_id(part, marked=True) for _, part in bare[side])
+        if marked and bare[side] and asked.passages is None and not asked.told:
             raise _ambiguous(*bare[side][0])
+        ids = asked.passages is not None and (marked or only_ids)
         return [
             _looked_up(str(part), name, asked) if ids and isinstance(part, str) else _entry(part, name, asked)
             for name, part in found[side]
@@ -271,7 +294,8 @@ def _passages(
 def _ambiguous(name: str, value: Any) -> InputError:
     return InputError(
         f"{name!r} holds {brief(value)} and the like, which are ids of passages or single words: give the passages "
-        'that they name (passages=..., --passages FILE), or write texts as objects, {"text": ...}'
+        'that they name (passages=..., --passages FILE), or write texts as objects, {"text": ...}, or say the kind if '
+        "these are the texts (kind='examples', --examples-kind examples)"
     )
 
 
@@ -301,9 +325,9 @@ def _is_list(fields: Fields) -> bool:
         return False
     # other rows of the file fill a list that is empty here
     has_list = "positives" not in named and any(isinstance(fields[name], list) for name in named)
-    return any(name in _POSITIVES for name in named) and (
-        has_list or any(not _is_our_own(name, fields[name]) for name in named)
-    )
+    # the first row of a file may have nothing that answers it
+    has_place = any(name in _POSITIVES for name in (fields if has_list and not _given(fields, _FLAT) else named))
+    return has_place and (has_list or any(not _is_our_own(name, fields[name]) for name in named))
 
 
 _NUMBERED_NEGATIVE = re.compile(r"(hard_)?neg(ative)?_?\d+")
@@ -383,13 +407,15 @@ def _example(
 
     strict: one passage in both lists is an error; of two with the same text, as MS MARCO has them, the negative goes.
     """
-    texts = {passage["text"] for passage in positives}
+    texts: SameTexts[bool] = SameTexts()
+    for passage in positives:
+        texts.setdefault("", passage["text"], True)
     ids = {passage["id"] for passage in positives}
     both = next((passage for passage in negatives if passage["id"] in ids), None)
     if both is not None and strict:
         raise InputError(f"the passage {brief(both['text'])} is a positive and a negative of one query: leave one out")
     if positives:
-        others = [passage for passage in negatives if passage["text"] not in texts]
+        others = [passage for passage in negatives if not texts.get("", passage["text"])]
         row: dict[str, Any] = {"query": query, "positives": positives, "negatives": others}
         weight = None if fields is None else fields.get("weight")
         # a table has its numbers as texts
@@ -418,11 +444,32 @@ _CANDIDATES = ("documents", "docs", "passages", "texts", "candidates", "candidat
 
 def _is_judged_list(fields: Fields) -> bool:
     lists = [any(isinstance(fields.get(name), list) for name in names) for names in (_CANDIDATES, _LABELS)]
-    return bool(_given(fields, QUERY)) and all(lists)
+    return bool(_given(fields, QUERY)) and (all(lists) or _judged_entries(fields) is not None)
+
+
+_OF_ENTRIES = ("label", "relevance", "relevant", "is_relevant", "grade", "rating")
+
+
+def _judged_entries(fields: Fields) -> tuple[str, str] | None:
+    """The field of passages that each say how they are judged, and where they say it."""
+    for name in _given(fields, _CANDIDATES):
+        parts = fields[name]
+        if isinstance(parts, list) and all(isinstance(part, Mapping) for part in parts):
+            return next(((name, key) for key in _OF_ENTRIES if any(key in part for part in parts)), None)
+    return None
 
 
 def _of_judged_list(fields: Fields, asked: Asked) -> Iterator[Fields]:
-    """Cross-encoders' rows of a query, its documents and a label for each."""
+    """Cross-encoders' rows of a query, its documents and a label for each, beside them or inside."""
+    if (found := _judged_entries(fields)) is not None:
+        for part in fields[found[0]]:
+            rest = {key: value for key, value in part.items() if key != found[1]}
+            passage = _entry(rest, found[0], asked)
+            yield {
+                "query": _query(fields), "passage": passage["text"], "passage_id": passage["id"],
+                "label": part.get(found[1]),
+            }  # fmt: skip
+        return
     name, labels = (next(n for n in names if isinstance(fields.get(n), list)) for names in (_CANDIDATES, _LABELS))
     passages, judged = _texts(fields[name], name, asked), fields[labels]
     if len(judged) != len(passages):
@@ -432,7 +479,7 @@ def _of_judged_list(fields: Fields, asked: Asked) -> Iterator[Fields]:
 
 
 def _is_judged_id(fields: Fields) -> bool:
-    texts = (*TEXT, *_DOCUMENTS, *_CONTEXT, *_FLAT, *_POSITIVES, "answers")
+    texts = (*TEXT, *_DOCUMENTS, *_CONTEXT, *_FLAT, *_POSITIVES, "answers", "sentence", "sentences")
     return _all_of(QUERY, _PASSAGE_IDS, _JUDGED)(fields) and not _given(fields, texts)
 
 
@@ -607,6 +654,11 @@ def _of_titled(fields: Fields, asked: Asked) -> Iterator[Fields]:
     yield {"query": _query(fields), "passage": titled(fields.get("title"), fields[name]), **rest}
 
 
+def _of_simcse(fields: Fields, asked: Asked) -> Iterator[Fields]:
+    rest = {"negative": fields["hard_neg"]} if "hard_neg" in fields else {}
+    yield {"query": fields["sent0"], "positive": fields["sent1"], **rest}
+
+
 _LARGEST_SET = 1000
 _ANSWERS_IN_A_SET = 50
 
@@ -743,6 +795,7 @@ FORMATS: tuple[Format, ...] = (
            _of_flat, passages=frozenset(_FLAT)),
     _form("judged lists", _is_judged_list, _of_judged_list, (*QUERY, *_CANDIDATES, *_LABELS), _ANSWERS),
     _form("judged ids of passages", _is_judged_id, _of_judged_id, (*QUERY, *_PASSAGE_IDS, *_JUDGED)),
+    _form("SimCSE's triplets", _has("sent0", "sent1"), _of_simcse, ("sent0", "sent1", "hard_neg")),
     _form("sets of texts", _is_set, _of_set, ("set",)),
     _form("titled passages", _is_titled, _of_titled, (*QUERY, *_DOCUMENTS, "title", *_JUDGED, "weight")),
 )  # fmt: skip

@@ -30,8 +30,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -46,29 +45,29 @@ from llama_index_embed_plus.training.data.fields import (
     as_optional_text,
     as_text,
     by_order,
-    judges,
+    is_word,
     listed,
     parts_of,
     spelled,
 )
-from llama_index_embed_plus.training.data.formats import SCORES, Asked, Format, format_of, like_an_id
+from llama_index_embed_plus.training.data.formats import QUERY, SCORES, Asked, Format, format_of, like_an_id
+from llama_index_embed_plus.training.data.judged import NLI, Judged, Judgements
 from llama_index_embed_plus.training.data.records import (
     Distilled,
-    JudgedPair,
     Kind,
     LabelledText,
-    ScoredPair,
     TrainingData,
     passage_of,
 )
 from llama_index_embed_plus.training.data.sources import judgements_in, passages_of, rows_of
+from llama_index_embed_plus.training.data.verdicts import HELD_OUT, WAY_OUT, Verdicts
 from llama_index_embed_plus.training.limits import is_number
 from qdrant_tools.errors import InputError, UsageError, brief
 from qdrant_tools.files import Row
 from qdrant_tools.files import listed as shortlist
 from qdrant_tools.foreign import Unread, is_missing
 from qdrant_tools.records import Example, ScoredText
-from qdrant_tools.same import id_key, query_key
+from qdrant_tools.same import SameTexts, id_key, query_key
 from qdrant_tools.validation import checked_text
 
 logger = logging.getLogger(__name__)
@@ -103,11 +102,8 @@ _ORDERED: dict[Kind, tuple[int, bool]] = {
 }
 """Kinds that may be told of columns of any names: the number of texts, and whether a label belongs to them."""
 
-_NLI = {"entailment": 0, "neutral": 1, "contradiction": 2, "-": -1}
 _OF_NLI = frozenset(["annotator_labels", "genre", *(f"label{i}" for i in range(1, 6))])
 """What single annotators said, of which the gold label is the sum."""
-_WAY_OUT = "give it the name of what it is (docs/training.md), or say that it means nothing here: ignore (--ignore)"
-_TRAINING = frozenset(["train", "training", "trn"])
 
 
 def read_training_data(
@@ -169,16 +165,6 @@ class _Told:
     passages: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """A judgement as it was read; what its value means is known when all are."""
-
-    first: str
-    second: ScoredText
-    value: str | float | None
-    line: int
-
-
 class _Reader:
     """Turns rows of fields into rows of one kind; every error names the line."""
 
@@ -187,15 +173,14 @@ class _Reader:
         self.ignore = {spelled(name): 0 for name in told.ignore}
         self.unread = Unread()
         # a file of triplets may hold scores that its reader does not want
-        self.asked = Asked(told.passages, scores=told.kind in (None, "distillation"))
+        self.asked = Asked(told.passages, scores=told.kind in (None, "distillation"), told=told.kind is not None)
         self.classes: dict[str, int] = {}
         self.format: Format | None = None
         self.order: Mapping[str, tuple[str, int]] | None = None
         self.line, self.is_first, self.passed_over = 0, True, 0
         self.splits: dict[str, str] = {}
-        self.flags: dict[str, Counter[bool]] = {}
-        self.judged_by: dict[str, None] = {}
-        self.is_premise = False
+        self.verdicts = Verdicts(file)
+        self.judged = Judgements(file, told.kind, told.score_range, told.relevant_from)
 
     def read(self, rows: Iterator[Row]) -> TrainingData:
         found: list[Any] = []
@@ -215,39 +200,52 @@ class _Reader:
 
     def _finished(self, found: list[Any]) -> TrainingData:
         assert self.kind is not None
-        if self.told.kind is None and self.format is None:
+        if self.told.kind is None:
             self._refuse_ids(found)
+            self._refuse_distances(found)
         if self.kind in ("nli", "scored pairs"):
-            return self._sentences(found)
+            return self.judged.sentences(found)
         if self.kind == "judged pairs":
-            return self._judgements(found)
-        if self.kind == "pairs":
-            self._check_flags(len(found))
+            return self.judged.pairs(found)
+        if self.kind in _TAUGHT_BY_ROWS:
+            self.verdicts.check()
         return TrainingData(self.kind, tuple(found))
 
-    def _check_flags(self, rows: int) -> None:
-        """Raise `InputError` for an unknown field that says yes in some rows of pairs and no in others."""
-        for name, said in self.flags.items():
-            # few small numbers may count something
-            if said.total() == rows > 3 and said[True] and said[False]:
-                raise InputError(
-                    f"{self.file}: the field {brief(name)} says yes in {said[True]} rows and no in {said[False]}: call "
-                    "it `label` if it says whether the passage answers, else name it in ignore (--ignore)"
-                )
-
     def _refuse_ids(self, found: list[Any]) -> None:
-        """Raise `InputError` if what should be passages are their names throughout."""
+        """Raise `InputError` if what should be passages or queries are their names throughout."""
+        found_queries = (_query_of(row) for row in found)
+        queries = {query for query in found_queries if query is not None and self.kind in _OF_QUERIES}
+        names = queries and all(like_an_id(text, marked=True) for text in queries)
+        if names and (len(queries) > 1 or all(map(_NAME_OF_QUERY.fullmatch, queries))):
+            raise InputError(
+                f"{self.file}: every query is a word such as {brief(min(queries))}, an id by its looks: write their "
+                "texts, or say the kind if these are the texts (--examples-kind)"
+            )
+        if self.format is not None:
+            if self.told.passages is None:
+                Row({}, self.file, self.line).parse(lambda _: self.asked.seen.check())
+            return
         positives: set[str] = set()
         for row in found:
             if isinstance(row, Example):
                 positives.update(passage.text for passage in row.positives)
-            elif isinstance(row, (Distilled, _Judged)):
+            elif isinstance(row, (Distilled, Judged)):
                 positives.add(row.positive if isinstance(row, Distilled) else row.second.text)
         if self.kind in _OF_PASSAGES and positives and all(like_an_id(text, marked=True) for text in positives):
             raise InputError(
                 f"{self.file}: every passage is a word such as {brief(min(positives))}, an id by its looks: call the "
                 "field positive_id (negative_id) and give the passages (passages=..., --passages FILE), or say the "
                 "kind if these are the texts"
+            )
+
+    def _refuse_distances(self, found: list[Any]) -> None:
+        """Raise `InputError` if no positive of many scores more than its negatives."""
+        margins = [max(row.margins) for row in found if isinstance(row, Distilled)]
+        if len(margins) > 3 and max(margins) < 0:
+            raise InputError(
+                f"{self.file}: in all of {len(margins)} rows the positive has the lowest score: they may be distances, "
+                "or begin with a negative's; write scores of which more is better, the positive's first, or say the "
+                "kind if these are right (--examples-kind distillation)"
             )
 
     def _check_options(self, rows: int) -> None:
@@ -264,7 +262,7 @@ class _Reader:
             raise UsageError(f"score_range is for scored pairs: {self.file} has {self.kind}")
         if told.split is None and self.splits:
             names = shortlist(dict.fromkeys(self.splits.values()))
-            if len(self.splits) > 1 or spelled(next(iter(self.splits))) in _HELD_OUT:
+            if len(self.splits) > 1 or spelled(next(iter(self.splits))) in HELD_OUT:
                 raise InputError(
                     f"{self.file}: {names} says that rows belong to {shortlist(self.splits)}: say which to train on, "
                     "split='train' (--split train), or that it means nothing here, ignore (--ignore)"
@@ -296,12 +294,14 @@ class _Reader:
             return self._row(fields)
         others = {name: value for name, value in fields.items() if name not in form.reads}
         known = {name for name in others if name in form.ignores} | self.splits_of(fields)
-        self.unread.check(others, known, way_out=_WAY_OUT)
-        self._check_verdicts({name: value for name, value in others.items() if name not in known})
+        self.unread.check(others, known, way_out=WAY_OUT)
+        unread = {name: value for name, value in others.items() if name not in known}
+        self.verdicts.note(unread, next((str(fields[name]) for name in QUERY if name in fields), ""))
         short = [name for name in fields if spelled(name) in GIVES_WAY and name not in form.passages]
         short += [name for name in fields if name in SCORES and not self.asked.scores]
         aside = [name for name in fields if name in form.ignores or name in short]
         self.unread.names.update(dict.fromkeys(name for name in aside if not is_missing(fields[name])))
+        self.verdicts.note_answers({name: fields[name] for name in aside if spelled(name) in GIVES_WAY})
         found = [row for ours in form.rows(fields, self.asked) for row in self._row(ours)]
         self.passed_over += not found
         return found
@@ -404,21 +404,19 @@ class _Reader:
                     unread[name] = None  # the caller wants no distillation
                 elif parts.says(part) and not is_missing(parts.fields[name]) and part != "positive_id":
                     raise InputError(
-                        f"the field {brief(name)} says what the row means, and {kind} do not have it: {_WAY_OUT}"
+                        f"the field {brief(name)} says what the row means, and {kind} do not have it: {WAY_OUT}"
                     )
                 else:
                     unread[name] = None
         aside = {name for name in parts.others if parts.about(name) or name in known}
-        self._check_verdicts({name: parts.fields[name] for name in parts.others if name not in aside})
-        self.unread.check({name: parts.fields[name] for name in parts.others}, aside, way_out=_WAY_OUT)
+        others = {name: parts.fields[name] for name in parts.others}
+        self.unread.check(others, aside, way_out=WAY_OUT)
+        unknown = {name: value for name, value in others.items() if name not in aside}
+        self.verdicts.note(unknown, str(parts.get("query")))
+        self.verdicts.note_answers({name: parts.fields[name] for name in parts.given_way()})
+        if kind == "pairs" and self.told.kind is None:
+            _check_short_answer(parts, unknown)
         self.unread.names.update(dict.fromkeys([*unread, *sorted(aside), *parts.given_way()]))
-
-    def _check_verdicts(self, unread: Fields) -> None:
-        for name, value in unread.items():
-            if judges(name, value):
-                raise InputError(f"the field {brief(name)} is {brief(value)}, and nothing here reads it: {_WAY_OUT}")
-            if _is_flag(name, value) and len(self.flags) < _MOST_FLAGS:
-                self.flags.setdefault(name, Counter())[_FLAGS[str(value).lower()]] += 1
 
     def _example(self, parts: Parts) -> Example:
         example = Example.from_row({name: parts.get(name) for name in ("query", "positives") if parts.has(name)} | {
@@ -427,7 +425,7 @@ class _Reader:
         for part in ("positives", "negatives"):
             for entry in parts.get(part) or ():
                 inside = {f"{part}.{name}": value for name, value in entry.items()}
-                self.unread.check(inside, {f"{part}.{name}" for name in ("id", "text", "score")}, way_out=_WAY_OUT)
+                self.unread.check(inside, {f"{part}.{name}" for name in ("id", "text", "score")}, way_out=WAY_OUT)
         as_text(example.query, "query")
         for passage in (*example.positives, *example.negatives):
             as_text(passage.text, "text")
@@ -440,16 +438,29 @@ class _Reader:
             self.kind = "triplets"  # a row with negatives among pairs
         if self.told.kind == "triplets" and not negatives:
             raise InputError(f"has no field 'negative', only {listed(parts.fields)}")
-        passage = _passage(parts)
+        passage = self._answer(parts)
         if any(negative.text == passage.text for negative in negatives):
             raise InputError(f"has {brief(passage.text)} as a positive and as a negative: leave one out")
         return Example(parts.text("query"), (passage,), negatives, _weight(parts))
 
-    def _judged(self, parts: Parts) -> Iterator[_Judged]:
+    def _answer(self, parts: Parts) -> ScoredText:
+        """The positive; where it is an answer in a few words and the passage is named, that passage."""
+        passage, name = _passage(parts), str(parts.name("positive"))
+        whole = (self.told.passages or {}).get(id_key(passage.id))
+        if whole is None or spelled(name) not in GIVES_WAY:
+            return passage
+        self.unread.names[name] = None
+        return replace(passage, text=whole)
+
+    def _judged(self, parts: Parts) -> Iterator[Judged]:
         """One judgement, or those of a list of passages and a list of labels."""
-        query, name = parts.text("query"), _judging(parts)
+        query = parts.text("query")
+        if self.judged.judged_by and not parts.has("label", "score"):
+            yield Judged(query, _passage(parts), None, self.line)  # programs leave out a field that is empty
+            return
+        name = _judging(parts)
         value = parts.fields[name]
-        self.judged_by[name] = None
+        self.judged.judged_by[name] = None
         if any(parts.given_way()):
             raise InputError(
                 f"has {shortlist(f'`{each}`' for each in parts.given_way())} beside the passage, and {brief(name)} may "
@@ -463,142 +474,34 @@ class _Reader:
                 counts = [len(each) if isinstance(each, list) else 1 for each in (passages, values)]
                 raise InputError(f"has {counts[0]} passages and {counts[1]} values of {brief(name)}, expected as many")
             for text, each in zip(passages, values):
-                yield _Judged(query, passage_of(as_text(text, "passage")), as_judgement(each, name), self.line)
+                self.judged.in_words |= is_word(each)
+                yield Judged(query, passage_of(as_text(text, "passage")), as_judgement(each, name), self.line)
             return
-        yield _Judged(query, _passage(parts), as_judgement(value, name), self.line)
+        self.judged.in_words |= is_word(value)
+        yield Judged(query, _passage(parts), as_judgement(value, name), self.line)
 
-    def _sentence_pair(self, parts: Parts) -> _Judged:
+    def _sentence_pair(self, parts: Parts) -> Judged:
         name = _judging(parts)
-        self.judged_by[name] = None
+        self.judged.judged_by[name] = None
         is_label = ("label", -1) in parts.named and name in parts.named["label", -1]
-        self.is_premise |= is_label and any(spelled(each) == "premise" for each in parts.named.get(("first", -1), ()))
+        self.judged.is_premise |= is_label and any(
+            spelled(each) == "premise" for each in parts.named.get(("first", -1), ())
+        )
         value = parts.fields[name]
-        if isinstance(value, str) and value.strip().lower() in _NLI:
+        if isinstance(value, str) and value.strip().lower() in NLI:
             value = value.strip().lower()
-        elif is_label and (self.kind == "nli" or self.is_premise):
+        elif is_label and (self.kind == "nli" or self.judged.is_premise):
             value = value if value is None else str(_scalar(value)).strip().lower()
         elif value is not None:
             # a score that is NaN was not left out, it failed
             value = as_number(value, name) if is_missing(value) else as_judgement(value, name)
-        return _Judged(parts.text("first"), passage_of(parts.text("second")), value, self.line)
-
-    def _sentences(self, rows: Sequence[_Judged]) -> TrainingData:
-        """Pairs of sentences, when it is known whether their labels are those of inference or scores."""
-        words = any(isinstance(row.value, str) and row.value in _NLI and row.value != "-" for row in rows)
-        if self.told.kind == "nli" or (self.told.kind is None and (self.is_premise or words)):
-            labels = [self._at(row, _nli_label, row.value) for row in rows]
-            numbers = {row.value for row in rows if row.value not in _NLI and row.value is not None} - {"-1"}
-            if self.told.kind is None and numbers and "2" not in numbers and not words:
-                raise InputError(
-                    f"{self.file}: the labels are {shortlist(sorted(map(str, numbers)))}, and none is 2: which one "
-                    "says entailment cannot be told; write words, or say kind='nli' if it is 0"
-                )
-            return _nli_examples([(row.first, row.second.text, label) for row, label in zip(rows, labels)])
-        scored = [
-            ScoredPair(row.first, row.second.text, self._at(row, self._score, row.value))
-            for row in rows
-            if row.value is not None and row.value != "-"
-        ]
-        if not scored:
-            raise InputError(f"{self.file}: none of the {len(rows)} rows has a score")
-        return TrainingData("scored pairs", tuple(scored), left_out=len(rows) - len(scored))
-
-    def _at(self, row: _Judged, make: Callable[[Any], Any], value: Any) -> Any:
-        return Row({}, self.file, row.line).parse(lambda _: make(value))
-
-    def _score(self, value: Any) -> float:
-        score = as_number(value, next(iter(self.judged_by), "score"))
-        if self.told.score_range is None:
-            return score
-        low, high = self.told.score_range
-        if not low <= score <= high:
-            raise InputError(f"the score {score} is outside of {low} .. {high}")
-        return (score - low) / (high - low)
-
-    def _judgements(self, rows: Sequence[_Judged]) -> TrainingData:
-        """Judged pairs, when their scale is known: examples, or pairs with scores."""
-        by_pair: dict[tuple[str, str], _Judged] = {}
-        for row in rows:
-            if row.value is None:
-                continue
-            key = (query_key(row.first), " ".join(row.second.text.split()))
-            earlier = by_pair.setdefault(key, row)
-            if earlier.value != row.value and self._differ(earlier, row):
-                raise InputError(
-                    f"{self.file}:{row.line}: the query {brief(row.first)} and the passage {brief(row.second.text)} "
-                    f"are judged {_plain(row.value)} here and {_plain(earlier.value)} in line {earlier.line}: keep one"
-                )
-        self._check_ids(by_pair.values())
-        name = shortlist(f"`{each}`" for each in self.judged_by)
-        values = sorted({float(row.value) for row in by_pair.values() if row.value is not None})
-        if not values:
-            raise InputError(
-                f"{self.file}: none of the {len(rows)} rows is judged: {name} is empty; if that means "
-                "nothing, ignore it (--ignore)"
-            )
-        threshold = self._threshold(values, name)
-        judged_by = f"{name} of {self.file.name}"
-        if threshold is None:
-            pairs = [
-                JudgedPair(row.first, row.second, self._at(row, self._score, row.value)) for row in by_pair.values()
-            ]
-            return TrainingData("judged pairs", tuple(pairs), len(rows) - len(pairs), judged_by=judged_by)
-        for row in by_pair.values():
-            self._at(row, self._score, row.value)  # raises beyond the range that was told
-        examples = _judged_examples(by_pair.values(), threshold)
-        if not examples:
-            raise InputError(
-                f"{self.file}: no query has a passage whose {name} is {_plain(threshold)} or more, the highest is "
-                f"{_plain(values[-1])}: nothing answers anything"
-            )
-        used = sum(len(example.positives) + len(example.negatives) for example in examples)
-        return TrainingData("judged pairs", tuple(examples), len(rows) - used, judged_by=judged_by)
-
-    def _differ(self, one: _Judged, other: _Judged) -> bool:
-        """Whether two judgements of one pair contradict each other; on one side of the threshold they do not."""
-        threshold = self.told.relevant_from
-        if threshold is None or one.value is None or other.value is None:
-            return True
-        return (float(one.value) >= threshold) != (float(other.value) >= threshold)
-
-    def _threshold(self, values: Sequence[float], name: str) -> float | None:
-        """From which value on a passage is a positive; None where nobody said it and the scale does not."""
-        lowest, told = values[0], self.told.relevant_from
-        if told is not None:
-            if told <= 0 <= lowest:
-                raise UsageError(
-                    f"relevant_from is {_plain(told)}, and {name} of {self.file} begins at {_plain(lowest)}: a row "
-                    "judged 0 would be a positive; say a number above 0"
-                )
-            return told
-        if set(values) <= {0.0, 1.0} or set(values) <= {-1.0, 1.0}:
-            return 1.0
-        return None
-
-    def _check_ids(self, rows: Iterable[_Judged]) -> None:
-        seen: dict[str, _Judged] = {}
-        for row in rows:
-            earlier = seen.setdefault(row.second.id, row)
-            if earlier.second.text != row.second.text and earlier.second.text.split() != row.second.text.split():
-                raise InputError(
-                    f"{self.file}:{row.line}: the passage id {brief(row.second.id)} has another text in line "
-                    f"{earlier.line}: give every passage its own id, or name that field in ignore (--ignore)"
-                )
+        return Judged(parts.text("first"), passage_of(parts.text("second")), value, self.line)
 
 
+_NAME_OF_QUERY = re.compile(r"(q|qid|query|question)[-_ #:]*\d+", re.IGNORECASE)
+_TAUGHT_BY_ROWS: frozenset[Kind] = frozenset(["examples", "pairs", "triplets", "distillation"])
 _OF_PASSAGES: frozenset[Kind] = frozenset(["pairs", "triplets", "judged pairs", "distillation"])
-_FLAGS = {"true": True, "false": False, "1": True, "0": False, "t": True, "f": False, "yes": True, "no": False}
-_MOST_FLAGS = 1000
-_COUNTS = re.compile(r"|.*(id|idx|index|number|no|nr|row|line|page|chunk|unnamed:? ?_?0|turn|count|rank|version)")
-
-
-def _is_flag(name: str, value: Any) -> bool:
-    """Whether a cell says yes or no, and its name does not say that it is a number."""
-    is_word = isinstance(value, (bool, int, str)) and str(value).lower() in _FLAGS
-    return is_word and not _COUNTS.fullmatch(spelled(name))
-
-
-_HELD_OUT = frozenset(["test", "tst", "dev", "val", "valid", "validation", "eval", "evaluation", "heldout", "held_out"])
+_OF_QUERIES = _OF_PASSAGES | {"examples"}
 _BESIDE = ("split", "weight", "positive_id")
 _TAUGHT = ("positive_score", "negative_score", "margin", "score", "label")
 _SIDES = {("query", -1): ("first", -1), ("positive", -1): ("second", -1)}
@@ -611,7 +514,7 @@ def _needed(kind: Kind) -> Iterator[str]:
 
 
 def _agree(part: str, other: str) -> bool:
-    texts = {"query": "query first text", "positive": "positive second", "first": "first query text"}
+    texts = {"query": "query first text", "positive": "positive second text", "first": "first query text"}
     return part == other or other in texts.get(part, "second positive").split() or {part, other} <= {"label", "score"}
 
 
@@ -689,6 +592,42 @@ def _passage(parts: Parts) -> ScoredText:
     return replace(passage, id=checked_text("the id", str(given)))
 
 
+_REASONS = frozenset(
+    [
+        "explanation",
+        "rationale",
+        "reason",
+        "reasoning",
+        "thought",
+        "thoughts",
+        "comment",
+        "comments",
+        "note",
+        "notes",
+        "cot",
+    ]
+)
+
+
+def _check_short_answer(parts: Parts, unknown: Fields) -> None:
+    """Raise `InputError` for an answer beside a longer text that nothing reads: which one is to be found?"""
+    name = parts.name("positive")
+    if name is None or spelled(name) not in GIVES_WAY:
+        return
+    for other, value in unknown.items():
+        if not isinstance(value, str) or len(value.split()) < 5 or len(value) <= len(str(parts.fields[name])):
+            continue
+        if _REASONS.isdisjoint(spelled(other).split("_")):
+            raise InputError(
+                f"{brief(name)} may be a few words out of {brief(other)}, which nothing here reads: call the one that "
+                "is to be found `positive`, or name the other in ignore (--ignore)"
+            )
+
+
+def _query_of(row: Any) -> str | None:
+    return row.query if isinstance(row, (Example, Distilled)) else row.first if isinstance(row, Judged) else None
+
+
 def _weight(parts: Parts) -> float:
     given = parts.get("weight")
     weight = 1.0 if given is None else as_number(given, "weight")
@@ -718,6 +657,12 @@ def _margins(parts: Parts, numbers: Sequence[int]) -> tuple[float, ...]:
             )
         if len(values) == len(numbers) and spelled(name) in ("label", "labels"):
             return tuple(values)  # sentence-transformers calls margins a label
+        order = [part for field in parts.fields for part, _ in parts_of({field: ""}).named]
+        if "positive" in order and "negative" in order and order.index("negative") < order.index("positive"):
+            raise InputError(
+                f"{brief(name)} is a list beside a negative that stands before the positive: whose score is the first "
+                "cannot be told; write positive_score and negative_score, or the positive first"
+            )
         if len(values) != len(numbers) + 1:
             raise InputError(f"has {len(numbers)} negatives and {len(values)} scores, expected one more")
         return tuple(as_number(values[0] - score, "margin") for score in values[1:])
@@ -738,15 +683,6 @@ def _margins(parts: Parts, numbers: Sequence[int]) -> tuple[float, ...]:
     return tuple(found[number] for number in numbers)
 
 
-def _nli_label(value: Any) -> int:
-    label = -1 if value is None else _NLI.get(value, value)
-    number = str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
-    number = number.removesuffix(".0")
-    if number not in ("-1", "0", "1", "2"):
-        raise InputError(f"the label is {brief(value)}, expected one of {', '.join(_NLI)}, or 0, 1, 2, -1")
-    return int(number)
-
-
 def _scalar(value: Any) -> str | int | float:
     if not isinstance(value, (str, int, float)):
         raise InputError(f"the label is {brief(value)}, expected a word or a number")
@@ -762,55 +698,24 @@ def _label(parts: Parts, *allowed: str) -> str | int | float:
     return _scalar(parts.fields[names[0]])
 
 
-def _nli_examples(rows: Sequence[tuple[str, str, int]]) -> TrainingData:
-    by_premise: dict[str, dict[int, dict[str, ScoredText]]] = {}
-    for premise, hypothesis, label in rows:
-        by_premise.setdefault(premise, {0: {}, 1: {}, 2: {}, -1: {}})[label][hypothesis] = passage_of(hypothesis)
-    examples = tuple(
-        Example(premise, tuple(by_label[0].values()), tuple(by_label[2].values()))
-        for premise, by_label in by_premise.items()
-        if by_label[0]
-    )
-    # a row that repeats another counts as left out
-    used = sum(len(example.positives) + len(example.negatives) for example in examples)
-    return TrainingData("nli", examples, left_out=len(rows) - used)
-
-
 def _without_contradictions(file: Path, data: TrainingData) -> TrainingData:
     """The data without negatives that are positives of the same query in another row: which of them is true?"""
     if not any(isinstance(row, Example) and row.negatives for row in data.rows):
         return data
     keys = [query_key(row.query) if isinstance(row, Example) else "" for row in data.rows]
-    known: dict[str, set[str]] = {}
+    known: SameTexts[bool] = SameTexts()
     for key, row in zip(keys, data.rows):
         if isinstance(row, Example):
-            known.setdefault(key, set()).update(positive.text for positive in row.positives)
+            for positive in row.positives:
+                known.setdefault(key, positive.text, True)
     rows, dropped = [], 0
     for key, row in zip(keys, data.rows):
-        if isinstance(row, Example) and any(negative.text in known[key] for negative in row.negatives):
-            kept = tuple(negative for negative in row.negatives if negative.text not in known[key])
+        if isinstance(row, Example) and row.negatives:
+            kept = tuple(negative for negative in row.negatives if not known.get(key, negative.text))
             dropped += len(row.negatives) - len(kept)
-            row = replace(row, negatives=kept)
+            row = row if len(kept) == len(row.negatives) else replace(row, negatives=kept)
         rows.append(row)
     if not dropped:
         return data
-    logger.warning("%s: %d negatives are positives of the same query in other rows, and were left out", file, dropped)
+    logger.warning("%s: %d negatives say what a positive of the same query says, and were left out", file, dropped)
     return replace(data, rows=tuple(rows))
-
-
-def _judged_examples(rows: Iterable[_Judged], threshold: float) -> list[Example]:
-    """One example for each query that has a positive; its spelling is that of its first row."""
-    by_query: dict[str, tuple[str, list[ScoredText], list[ScoredText]]] = {}
-    for row in rows:
-        if row.value is not None:
-            _, positives, negatives = by_query.setdefault(query_key(row.first), (row.first, [], []))
-            (positives if float(row.value) >= threshold else negatives).append(row.second)
-    return [
-        Example(query, tuple(positives), tuple(negatives))
-        for query, positives, negatives in by_query.values()
-        if positives
-    ]
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, (int, float)) else brief(value)

@@ -252,6 +252,7 @@ def test_held_out_queries_in_a_stages_data_are_refused_before_anything_is_traine
         ("score_range = [0, 5]", "score_range = 5", "stage 1: score_range is 5, expected two numbers"),
         ("epochs = 2", 'relevant_from = "2"', "stage 2: relevant_from is '2', expected a number"),
         ("epochs = 2", "split = 1", "stage 2: split is 1, expected a text"),
+        ("epochs = 2", 'passages = "no.jsonl"', "stage 2: passages names .*no.jsonl, which does not exist"),
         ("epochs = 2", 'ignore = "label"', "stage 2: ignore is 'label', expected a list of names of fields"),
         ("rounds = 2", "rounds = 0", "stage 3: rounds is 0"),
         ("epochs = 2", "rounds = 2", "stage 2: rounds is 2, expected at least 1, and more only with mine"),
@@ -309,3 +310,15 @@ def test_a_recipe_without_a_base_needs_one(folder, tmp_path):
     (folder / "baseless.toml").write_text(text)
     with pytest.raises(UsageError, match="names no base"):
         run_recipe(folder / "baseless.toml", tmp_path / "tuned")
+
+
+def test_a_stage_may_name_the_passages_of_its_own_ids(tmp_path):
+    rows(tmp_path / "ids.jsonl", {"query": "who runs", "positives": ["d1"], "negatives": ["d2"]})
+    rows(tmp_path / "texts.jsonl", {"id": "d1", "text": "dogs run"}, {"id": "d2", "text": "trees stand"})
+    (tmp_path / "recipe.toml").write_text(
+        '[[stage]]\nname = "ids"\ndata = "ids.jsonl"\npassages = "texts.jsonl"\nkind = "examples"\n'
+    )
+    (plan,) = read_recipe(tmp_path / "recipe.toml").stages
+    assert plan.passages == tmp_path / "texts.jsonl"
+    (example,) = stages._data(plan, {"d1": "other", "d2": "others"}).examples
+    assert (example.positives[0].text, example.negatives[0].text) == ("dogs run", "trees stand")
