@@ -10,6 +10,7 @@ rightly have changed. Does not know: schedules (cron does), encoders.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,9 +20,12 @@ from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import fetch
 from qdrant_tools.errors import InputError, SpaceMismatchError, brief
 from qdrant_tools.files import read_rows, write_rows
+from qdrant_tools.foreign import Unread, is_missing
 from qdrant_tools.records import Encoder
 from qdrant_tools.same import query_key, spelled
 from qdrant_tools.search.dense import search_batch
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_K = 10
 """First hits among which the expected passages must be."""
@@ -167,14 +171,23 @@ def read_canaries(path: str | Path) -> list[Canary]:
     Raises:
         InputError: it cannot be read, holds none, or a line is no canary.
     """
-    canaries = [row.parse(_canary, "a canary") for row in read_rows(path)]
+    unread = Unread()
+
+    def canary(values: Mapping[str, Any]) -> Canary:
+        unread.check(values, ("query", "expected", "space"), way_out="leave it out")
+        return _canary(values)
+
+    canaries = [row.parse(canary, "a canary") for row in read_rows(path)]
     if not canaries:
         raise InputError(f"{path} holds no canaries: one per line, {{'query': ..., 'expected': [passage ids]}}")
+    if unread.names:
+        logger.warning("%s: fields that are not read: %s", path, unread.listed())
     return canaries
 
 
 def _canary(row: Mapping[str, Any]) -> Canary:
-    query, expected, space = row.get("query"), row.get("expected"), row.get("space", "")
+    query, expected, space = row.get("query"), row.get("expected"), row.get("space")
+    space = "" if is_missing(space) else space
     if not isinstance(query, str) or not isinstance(space, str):
         raise InputError(f"query is {brief(query)} and space {brief(space)}, expected texts")
     if not isinstance(expected, list) or not all(isinstance(passage, str) for passage in expected):

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 BEIR_HEADER = ("query-id", "corpus-id", "score")
 _OF_QUERIES = ("id", "_id", "text", "metadata")
+_OF_ROWS = (".jsonl", ".ndjson", ".csv", ".tsv")
 
 
 def read_queries(path: Path) -> list[Query]:
@@ -67,17 +68,40 @@ def read_held_out(queries: Path, qrels: Path, *, passages: Iterable[Passage] = (
 
 
 def read_query_texts(path: Path) -> list[str]:
-    """Read queries without ids: the lines of a text, or the field `text` of `.jsonl` rows.
+    """Read queries without ids: lines of text, or the field `text` (or `query`) of `.jsonl`, `.csv` or `.tsv` rows.
 
     Raises:
-        InputError: no such file, or a row without a text.
+        InputError: no such file, a row without a text or with two, or lines that are rows of another format.
     """
     try:
-        if path.suffix == ".jsonl":
-            return [row.text("text") for row in read_rows(path)]
-        return [line.strip() for _, line in read_lines(path)]
+        if path.suffix.lower() in _OF_ROWS:
+            return _texts_of_rows(path)
+        return [_bare(line.strip(), f"{path}:{number}") for number, line in read_lines(path)]
     except InputError as error:
         raise InputError(f"{path} has no queries, one per line or as .jsonl rows with a text: {error}") from error
+
+
+def _texts_of_rows(path: Path) -> list[str]:
+    texts, unread = [], Unread()
+    for row in read_rows(path):
+        with row_errors(row):
+            unread.check(row.values, (*_OF_QUERIES, "query"), way_out="put it into the text, or leave it out")
+        if "text" in row.values and "query" in row.values:
+            raise InputError(f"{row.where}: a text and a query: leave out the one that is not asked")
+        texts.append(row.text("query" if "query" in row.values else "text"))
+    if unread.names:
+        logger.warning("%s: fields that are not read: %s", path, unread.listed())
+    return texts
+
+
+def _bare(line: str, where: str) -> str:
+    """A line that is a query, and no row of something else."""
+    if "\t" in line or re.match(r'\{\s*"|\[\s*([{"]|$)', line):
+        raise InputError(
+            f"{where}: {brief(line)} is a row of a table or of JSON, expected a query alone: give the file the ending "
+            ".tsv or .jsonl"
+        )
+    return line
 
 
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:
@@ -165,27 +189,67 @@ def row_errors(row: Row) -> Iterator[None]:
 
 
 def read_run(path: Path) -> dict[str, dict[str, float]]:
-    """Read a TREC run, `query Q0 passage rank score name`. Ranks are not read: trec_eval goes by the scores too.
+    """Read a TREC run, `query Q0 passage rank score name`. As in trec_eval, scores decide; other ranks are warned of.
 
     Raises:
-        InputError: no such file, no results in it, a line with other columns, a score that is no number, or a passage
-            that occurs twice for a query.
+        InputError: no such file, no results in it, a line with other columns, a score that is no number, a passage
+            that occurs twice for a query, the results of two runs, or scores that all rise with the ranks.
     """
     _checked_file(path, "results")
     run: dict[str, dict[str, float]] = {}
+    ranks = _Ranks()
+    first = None
     for number, line in read_lines(path):
         where = f"{path}:{number}"
         fields = line.split(None, 6)
         if len(fields) != 6:
             raise InputError(f"{where}: {_columns(fields, 6)}, expected query, Q0, passage, rank, score, name")
-        query, _, passage, _, text, _ = fields
+        query, _, passage, rank, text, name = fields
+        first = name if first is None else first
+        if name != first:
+            raise InputError(f"{where}: the run {brief(name)}, earlier {brief(first)}: give each run a file of its own")
         scores = run.setdefault(query, {})
         if passage in scores:
             raise InputError(f"{where}: passage {brief(passage)} occurs twice for query {brief(query)}")
         scores[passage] = _score(text, where)
+        ranks.see(query, rank, scores[passage])
     if not run:
         raise InputError(f"{path} holds no results")
+    ranks.compare(path)
     return run
+
+
+class _Ranks:
+    """Whether the scores of a run fall with its ranks, from each line and the one before."""
+
+    def __init__(self) -> None:
+        self._last = ("", math.nan, math.nan)
+        self._fall = self._rise = self._equal = 0
+
+    def see(self, query: str, text: str, score: float) -> None:
+        rank = number_in(text)
+        before, last_rank, last_score = self._last
+        self._last = (query, rank, score)
+        # false too where one is no number
+        if query == before and abs(rank - last_rank) > 0:
+            step = (score > last_score) - (score < last_score)
+            worse = step if rank > last_rank else -step
+            self._fall, self._rise, self._equal = (
+                self._fall + (worse < 0),
+                self._rise + (worse > 0),
+                self._equal + (worse == 0),
+            )
+
+    def compare(self, path: Path) -> None:
+        if self._rise and not self._fall:
+            raise InputError(
+                f"{path}: the scores rise with the ranks, as distances do, and the highest score would be taken for "
+                "the best: write their negatives"
+            )
+        if self._rise:
+            logger.warning("%s: %d scores contradict the ranks: scores decide, as in trec_eval", path, self._rise)
+        elif self._equal and not self._fall:
+            logger.warning("%s: all scores are equal: hits are ordered by id, as in trec_eval, not by rank", path)
 
 
 def write_queries(path: Path, queries: Iterable[Query]) -> None:
