@@ -70,8 +70,9 @@ class LogStore:
     """Files that were in use when this process was forked: SQLite takes its parent's locks on them for its own."""
 
     def __init__(self, path: Path, *, wait: float, read_only: bool = False) -> None:
+        self.path, self.read_only = path, read_only
         # absolute: a forked child, which opens the file for itself, may work in another folder
-        self.path, self.read_only = path.absolute(), read_only
+        self._file = path.absolute()
         self._wait = wait
         # re-entrant, because a transaction reads inside its own lock
         self._lock = threading.RLock()
@@ -95,13 +96,13 @@ class LogStore:
         if self._opened is None:
             if self._closed:
                 raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
-            if self.path in self._cut:
+            if self._file in self._cut:
                 raise LogError(
                     f"this process was forked while its parent used the retrieval log {self.path}, whose locks SQLite "
                     "takes for its own: fork outside of batch() and extend(), or open the log after the fork"
                 )
             with self.errors("open"):
-                database = (open_to_read if self.read_only else open_to_write)(self.path, wait=self._wait)
+                database = (open_to_read if self.read_only else open_to_write)(self._file, wait=self._wait)
             database.set_progress_handler(self._is_too_long, _STEPS)
             database.create_function("key_of", 1, _key_of, deterministic=True)
             self._opened = database
@@ -119,7 +120,7 @@ class LogStore:
         """In a forked child: SQLite forbids to use a connection of the parent, and to close it."""
         self._lock, self._depth, self._uses = threading.RLock(), 0, 0
         if self._opened is not None:
-            self._cut.add(self.path)
+            self._cut.add(self._file)
             abandon(self._opened)
             self._opened = None
 
@@ -284,7 +285,7 @@ class LogStore:
         if self._db.in_transaction:
             return
         size = 0
-        for path in (self.path, f"{self.path}-wal"):
+        for path in (self._file, f"{self._file}-wal"):
             with suppress(OSError):
                 size += os.stat(path).st_size
         self._most_steps = 20 * _STEPS + size * _STEPS_PER_BYTE

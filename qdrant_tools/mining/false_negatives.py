@@ -172,8 +172,8 @@ def write_sheet(
 
 
 def _cell(text: str) -> str:
-    # always in quotes: where columns are separated by semicolons, none may be found in a text
-    return '"' + inert(text).replace('"', '""') + '"'
+    # always in quotes: where columns are separated by semicolons, none may be found in a text; no table holds a NUL
+    return '"' + inert(text.replace("\0", "\u2400")).replace('"', '""') + '"'
 
 
 def inert(text: str) -> str:

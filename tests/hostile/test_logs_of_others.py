@@ -48,7 +48,7 @@ def test_short_rows_end_in_empty_cells(tmp_path):
     one, two = read_log(tmp_path / "in.csv", columns)
     assert [hit.id for hit in one.hits] == ["a", "b"] and [event.id for event in one.feedback] == ["b"]
     assert two.query == "why" and not two.feedback
-    with pytest.raises(LogError, match=r"in.csv:2: column 'c' is '', expected .*; columns: .'c', 'd', 'q', 's'.$"):
+    with pytest.raises(LogError, match=r"in.csv:2: column 'c' is '', expected .*; columns: .'c', 'd', 'q', 's'.;"):
         list(read_log(tmp_path / "in.csv", LogColumns(query="c", search="s", hit="d")))
 
 
