@@ -258,9 +258,20 @@ class Cells:
         """Name what was not read, when all rows were seen.
 
         Raises:
-            InputError: a column that was named is in no row.
+            InputError: a column that was named is in no row, or a unit cannot be right.
         """
-        columns, notes = self.columns, self.notes
+        self.notes += self._notes_of_missing_columns(path)
+        if self._long_dwells * 2 > self._dwells:
+            raise InputError(
+                f"{path}: {self._long_dwells} of {self._dwells} dwells in {self.columns.feedback['dwell']!r} would be "
+                "longer than ten minutes: give dwell_unit, seconds or milliseconds"
+            )
+        self.notes += [*self._notes_of_searches(), *self._notes_of_cells(), *self._notes_of_unread()]
+        for note in self.notes:
+            logger.warning("%s: %s", path, note)
+
+    def _notes_of_missing_columns(self, path: Path) -> Iterator[str]:
+        columns = self.columns
         feedback = {_column(column) for column in columns.feedback.values()}
         for level in self._looked:
             for lost in self._lost[level]:
@@ -274,61 +285,58 @@ class Cells:
                 if alike is not None or lost not in feedback:
                     other = f", but {brief(alike)}" if alike else f"; not read: {listed(self.unread) or 'none'}"
                     raise InputError(f"{path}: no row has the column {lost!r}{other}")
-                notes.append(f"no row has the column {brief(lost)}, so there is no such feedback")
-        if self._long_dwells * 2 > self._dwells:
-            raise InputError(
-                f"{path}: {self._long_dwells} of {self._dwells} dwells in {columns.feedback['dwell']!r} would be "
-                "longer than ten minutes: give dwell_unit, seconds or milliseconds"
-            )
+                yield f"no row has the column {brief(lost)}, so there is no such feedback"
+
+    def _notes_of_searches(self) -> Iterator[str]:
+        columns = self.columns
         if not self._counts_from_first:
-            notes.append("no row has rank 0, although rank_from=0 says that the file counts from there")
+            yield "no row has rank 0, although rank_from=0 says that the file counts from there"
         if self.divided:
-            notes.append(
+            yield (
                 f"{self.divided} ids of {columns.search!r} had rows of several queries: each query is a search, "
                 "and the id that of its session"
             )
         worded = [column for column in columns.feedback.values() if "=" in column]
-        notes += [
-            f"no row says {column!r}, so there is no such feedback"
-            for column in worded
-            if column not in self._words_found
-        ]
+        for column in worded:
+            if column not in self._words_found:
+                yield f"no row says {column!r}, so there is no such feedback"
         named = {folded(column.partition("=")[2]).strip() for column in worded}
         unknown = [shown for word, shown in self._other_words.items() if word not in named]
         if unknown:
-            notes.append(f"other events are not read: {listed(unknown)}")
+            yield f"other events are not read: {listed(unknown)}"
         if self.unshown:
             example = max(self.unshown, key=len)
-            notes.append(
+            yield (
                 f"{self.unshown.total()} clicks or dwells are on passages that their searches did not show, and count "
                 f"for nothing: {example}"
             )
         if self.later:
-            notes.append(f"{self.later} searches are of the future")
+            yield f"{self.later} searches are of the future"
         if self.untimed and columns.event_at is not None:
-            notes.append(
+            yield (
                 f"{self.untimed} searches have no event with a time, and get the time of the file: is there a column "
                 "for `at`?"
             )
-        notes += [
-            f"column {column!r} is {brief(word)} in some rows, which is taken for nothing"
-            for column, word in list(self.missing_names)[:10]
-        ]
+
+    def _notes_of_cells(self) -> Iterator[str]:
+        for column, word in list(self.missing_names)[:10]:
+            yield f"column {column!r} is {brief(word)} in some rows, which is taken for nothing"
         if self._short is not None:
-            notes.append(
+            yield (
                 f"{self._short[1]} rows are shorter than the header, the first in line {self._short[0]}, and what they "
                 "lack is taken as empty"
             )
-        notes += [f"column {column!r} has {brief(text)}: {what}" for (column, what), text in self._odd_texts.items()]
+        for (column, what), text in self._odd_texts.items():
+            yield f"column {column!r} has {brief(text)}: {what}"
+
+    def _notes_of_unread(self) -> Iterator[str]:
         times = [name for name in self.unread if not _TIMES.isdisjoint(_words(name))]
-        if times and columns.at is None and columns.event_at is None:
-            notes.append(f"without `at`, the searches get the time of the file: {listed(times)} may be theirs")
+        if times and self.columns.at is None and self.columns.event_at is None:
+            yield f"without `at`, the searches get the time of the file: {listed(times)} may be theirs"
         telling = [name for name in self.unread if carries_meaning(name) or not _WHAT_HAPPENED.isdisjoint(_words(name))]
         if self.unread:
             also = f"; of these, {listed(telling)} may say what users did or saw" if telling else ""
-            notes.append(f"not read: {listed(self.unread)}{also}")
-        for note in notes:
-            logger.warning("%s: %s", path, note)
+            yield f"not read: {listed(self.unread)}{also}"
 
     def name(self, row: Fields, column: str) -> str:
         """An id, which is never empty."""
