@@ -39,6 +39,7 @@ __all__ = [
     "carries_meaning",
     "is_absent",
     "is_missing",
+    "words_in_name",
 ]
 
 TimeFormat = Literal["iso", "seconds", "milliseconds", "microseconds", "nanoseconds"]
@@ -541,11 +542,14 @@ MEANINGFUL = frozenset(
 """Words in the name of a field that say what its row means, in any format of the field."""
 
 
+def words_in_name(name: str) -> list[str]:
+    """The words in the name of a field: camelCase, and everything that is no letter, ends one."""
+    return re.findall(r"[a-z]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower())
+
+
 def carries_meaning(name: str) -> bool:
     """Whether the name of a field says what its row means: `label`, `neg_0`, `isRelevant`, `hard-negative`."""
-    # camelCase, then everything that is no letter, ends a word
-    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower())
-    return not MEANINGFUL.isdisjoint(words)
+    return not MEANINGFUL.isdisjoint(words_in_name(name))
 
 
 @dataclass

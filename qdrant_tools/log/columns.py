@@ -31,6 +31,7 @@ from qdrant_tools.foreign import (
     carries_meaning,
     is_absent,
     is_missing,
+    words_in_name,
 )
 from qdrant_tools.json_files import parse_json
 from qdrant_tools.log.records import KINDS, LONGEST_NAME, MOST_HITS
@@ -168,7 +169,7 @@ class LogColumns:
                 raise InputError(f"feedback {kind} is the id of every hit shown: give `events`, the list of {kind}s")
         if self.dwell_unit not in (None, "seconds", "milliseconds"):
             raise InputError(f"dwell_unit is {brief(self.dwell_unit)}, expected seconds or milliseconds")
-        if self.dwell_unit is None and not _OTHER_UNITS.isdisjoint(_words(self.feedback.get("dwell", ""))):
+        if self.dwell_unit is None and not _OTHER_UNITS.isdisjoint(words_in_name(self.feedback.get("dwell", ""))):
             raise InputError(f"dwell is in {brief(self.feedback['dwell'])}, whose name says a unit: give dwell_unit")
 
 
@@ -330,10 +331,12 @@ class Cells:
             yield f"column {column!r} has {brief(text)}: {what}"
 
     def _notes_of_unread(self) -> Iterator[str]:
-        times = [name for name in self.unread if not _TIMES.isdisjoint(_words(name))]
+        times = [name for name in self.unread if not _TIMES.isdisjoint(words_in_name(name))]
         if times and self.columns.at is None and self.columns.event_at is None:
             yield f"without `at`, the searches get the time of the file: {listed(times)} may be theirs"
-        telling = [name for name in self.unread if carries_meaning(name) or not _WHAT_HAPPENED.isdisjoint(_words(name))]
+        telling = [
+            name for name in self.unread if carries_meaning(name) or not _WHAT_HAPPENED.isdisjoint(words_in_name(name))
+        ]
         if self.unread:
             also = f"; of these, {listed(telling)} may say what users did or saw" if telling else ""
             yield f"not read: {listed(self.unread)}{also}"
@@ -489,7 +492,7 @@ class Cells:
         for name, value in entry.items():
             if name in self._known[level] or is_missing(value):
                 continue
-            words = _words(str(name))
+            words = words_in_name(str(name))
             says_no_click = not _ANYTHING.isdisjoint(words) and _bare(str(value)[:20]) in _NO_CLICKS
             if _EVENTS.isdisjoint(words) and not says_no_click:
                 continue
@@ -573,11 +576,6 @@ def text_in(row: Fields, column: str) -> str | None:
         return str(value)
     except ValueError as error:  # Python writes no number of more than 4,300 digits
         raise InputError(f"column {column!r} is a number of thousands of digits, expected a text") from error
-
-
-def _words(name: str) -> set[str]:
-    """The words in the name of a column: `wasClicked`, `dwell_ms`."""
-    return set(re.findall("[a-z]+", re.sub("(?<=[a-z0-9])(?=[A-Z])", " ", name).lower()))
 
 
 def _bare(name: str) -> str:

@@ -132,6 +132,8 @@ READ: list[tuple[str, dict[str, Any], str, list[Any], int, tuple[str, ...]]] = [
 
 _NOT_READ = "the field '{}' says what the row means"
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("ids_by_name.jsonl", {}, ":1: .* 'doc_id' holds ids, which are no texts: call it 'positive_id'"),
+    ("ids_by_name.jsonl", {"kind": "pairs"}, ":1: .* 'doc_id' holds ids, which are no texts: call it 'positive_id'"),
     ("judged_only_wrong.jsonl", {}, r"no query has a passage whose `label` is 1 or more, the highest is 0"),
     ("judged_graded_late.jsonl", {"relevant_from": 0}, "a row judged 0 would be a positive; say a number above 0"),
     ("judged_graded_late.jsonl", {"relevant_from": 3}, "whose `label` is 3 or more, the highest is 2"),

@@ -18,7 +18,7 @@ from typing import Any
 from llama_index_embed_plus.training.limits import is_number
 from qdrant_tools.errors import InputError, brief
 from qdrant_tools.files import listed as shortlist
-from qdrant_tools.foreign import as_amount, as_flag, is_missing
+from qdrant_tools.foreign import as_amount, as_flag, is_missing, words_in_name
 from qdrant_tools.validation import checked_text, number_in
 
 Fields = Mapping[str, Any]
@@ -306,3 +306,9 @@ def by_order(names: Iterable[str], *, least: int, labelled: bool) -> dict[str, t
         return None
     places = [("query", -1), ("positive", -1), *(("negative", number) for number in range(1, len(texts) - 1))]
     return {**dict(zip(texts, places, strict=True)), **dict.fromkeys(label, ("label", -1))}
+
+
+def names_ids(name: str) -> bool:
+    """Whether a field holds ids by its name: `doc_id`, `chunkIds`, `pid`."""
+    words = words_in_name(name)
+    return bool(words) and words[-1] in ("id", "ids", "docid", "docids", "pid", "pids", "qid", "uuid", "uuids")

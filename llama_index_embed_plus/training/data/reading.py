@@ -47,6 +47,7 @@ from llama_index_embed_plus.training.data.fields import (
     by_order,
     is_word,
     listed,
+    names_ids,
     parts_of,
     spelled,
 )
@@ -378,6 +379,8 @@ class _Reader:
         if kind in ("nli", "scored pairs"):
             order = {name: _SIDES.get(part, part) for name, part in order.items()}
         for name, (part, _) in order.items():
+            if names_ids(name):
+                raise InputError(f"has the fields {listed(parts.fields)}: {_ids_are_no_texts(name)}")
             known = parts_of({name: ""}).named
             if known and not any(_agree(part, other) for other, _ in known):
                 raise InputError(
@@ -543,7 +546,16 @@ def kind_of(parts: Parts) -> Kind:
         return "scored pairs"
     if parts.says("text") and not parts.says("query", "first", "second"):
         return "labelled texts" if parts.has("label", "class") else "texts"
-    raise InputError(f"has the fields {listed(parts.fields)}: no kind of training row has these; {_nearest(parts)}")
+    ids = next((name for name in parts.fields if names_ids(name)), None)
+    way_out = _nearest(parts) if ids is None or not parts.says("query") else _ids_are_no_texts(ids)
+    raise InputError(f"has the fields {listed(parts.fields)}: no kind of training row has these; {way_out}")
+
+
+def _ids_are_no_texts(name: str) -> str:
+    return (
+        f"by its name {brief(name)} holds ids, which are no texts: call it 'positive_id' if it says what answers the "
+        "query, and give the passages (passages=..., --passages FILE), or leave it out with ignore (--ignore)"
+    )
 
 
 def _nearest(parts: Parts) -> str:
