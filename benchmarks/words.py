@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from llama_index_embed_plus.documents import read_passages
+from llama_index_embed_plus.documents.reading import read_passages
 from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries
 from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval
 from qdrant_tools.client.connect import connect

@@ -2,9 +2,8 @@
 
     python examples/rag.py [FOLDER]
 
-The documents are the documentation of a few standard library modules, the store is LlamaIndex's own
-`QdrantVectorStore` over our embedded client, and the language model is a mock that repeats its prompt: put a real one
-in its place. A second run in the same folder finds its documents unchanged and embeds nothing.
+The documents are the documentation of a few standard library modules, and the language model is a mock that repeats its
+prompt: put a real one in its place. A second run in the same folder finds its documents unchanged and embeds nothing.
 """
 
 from __future__ import annotations
@@ -16,11 +15,9 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from llama_index.core import Document, VectorStoreIndex, ingestion, llms, node_parser, storage
-from llama_index.vector_stores.qdrant import QdrantVectorStore
+from llama_index.core import Document, VectorStoreIndex, ingestion, llms, storage
 
-from llama_index_embed_plus import PlusEmbedding
-from qdrant_tools import connect
+from llama_index_embed_plus import PlusEmbedding, PlusVectorStore, plus_node_parser
 
 MODULES = ("argparse", "bisect", "csv", "heapq", "logging", "pickle", "shutil", "statistics", "tempfile", "zipfile")
 QUESTION = "How do I copy a whole folder with everything in it?"
@@ -48,16 +45,15 @@ def main(folder: Path) -> None:
     file = folder / "docstore.json"
     documents = storage.docstore.SimpleDocumentStore
     docstore = documents.from_persist_path(str(file)) if file.exists() else documents()
-    with closing(connect(folder / "qdrant")) as client:
-        store = QdrantVectorStore(collection_name="library", client=client)
+    with closing(PlusVectorStore.from_location(folder / "qdrant", "library", embedding)) as store:
         pipeline = ingestion.IngestionPipeline(
-            transformations=[node_parser.SentenceSplitter(chunk_size=160, chunk_overlap=20), embedding],
+            transformations=[plus_node_parser(embedding), embedding],
             vector_store=store,
             docstore=docstore,
         )
         nodes = pipeline.run(documents=read_documents())
         docstore.persist(str(file))
-        print(f"{len(nodes)} new nodes; the collection holds {client.count('library').count}")
+        print(f"{len(nodes)} new nodes; the collection holds {store.collection.gateway.count()}")
 
         index = VectorStoreIndex.from_vector_store(store, embed_model=embedding)
         print(f"\n{QUESTION}")

@@ -1,4 +1,4 @@
-from .documents import read_passages
+from .documents.reading import read_passages
 from .encoders.adapter import AdaptedEncoder, QueryAdapter
 from .encoders.open import open_encoder
 from .encoders.text_encoder import TextEncoder
@@ -7,13 +7,16 @@ from .evaluate.retrieval.comparison import compare
 from .evaluate.retrieval.files import HeldOut, read_held_out, read_qrels, read_queries
 from .evaluate.retrieval.retrieval import evaluate_retrieval
 from .export.export import export_onnx
+from .integrations.node_parser import plus_node_parser
 from .integrations.recorder import RetrievalRecorder
-from .integrations.vector_store import as_vector_store
+from .integrations.vector_store import PlusVectorStore
 from .serving.embedding import PlusEmbedding
 from .training.adapter import fit_adapter
 from .training.data.splits import split_queries
 from .training.run import train
 from .training.settings import AdapterSettings, TrainSettings
+
+__version__: str
 
 __all__ = [
     "AdaptedEncoder",
@@ -21,16 +24,17 @@ __all__ = [
     "HeldOut",
     "PlusEmbedding",
     "PlusError",
+    "PlusVectorStore",
     "QueryAdapter",
     "RetrievalRecorder",
     "TextEncoder",
     "TrainSettings",
-    "as_vector_store",
     "compare",
     "evaluate_retrieval",
     "export_onnx",
     "fit_adapter",
     "open_encoder",
+    "plus_node_parser",
     "read_held_out",
     "read_passages",
     "read_qrels",

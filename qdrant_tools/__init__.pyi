@@ -13,6 +13,8 @@ from .records import Encoder, Example, HeldOut, Hit, Label, Passage, Query
 from .search.bm25 import Bm25
 from .tuning import TuningGrid, tune
 
+__version__: str
+
 __all__ = [
     "Bm25",
     "Collection",

@@ -28,6 +28,9 @@ makes foreign texts fit for a message: no keys in them, and nothing that steers 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from itertools import islice
+from typing import Self
 
 __all__ = [
     "CollectionError",
@@ -50,6 +53,16 @@ __all__ = [
 
 class PlusError(Exception):
     """Root of the tree."""
+
+    on_command_line: str | None = None
+    """What the command line says instead of the message, where the message's way out is a piece of Python."""
+
+    def with_way_out(self, *, python: str, command: str) -> Self:
+        """Add the way out: as Python to the message, for the command line as a command, without `embed-plus`."""
+        problem = str(self)
+        self.args = (f"{problem}: {python}",)
+        self.on_command_line = f"{problem}: embed-plus {command}"
+        return self
 
 
 class InputError(PlusError, ValueError):
@@ -126,6 +139,17 @@ def brief(value: object) -> str:
     except Exception:  # whatever a stranger's __repr__ raises, a RecursionError for deep values among them
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first few names, shortened, for a message."""
+    shown = [name_shown(name) for name in islice(names, 9)]
+    return ", ".join(shown if len(shown) < 9 else [*shown[:8], "..."])
+
+
+def name_shown(name: str) -> str:
+    """A name as it is, where it is short and can be read."""
+    return name if len(name) <= 40 and name.isprintable() else brief(name)
 
 
 def without_keys(text: str) -> str:

@@ -27,6 +27,7 @@ from qdrant_tools.validation import number_in
 
 __all__ = [
     "MEANINGFUL",
+    "WITH_ZONE",
     "TimeFormat",
     "Unread",
     "as_amount",
@@ -42,7 +43,9 @@ __all__ = [
     "words_in_name",
 ]
 
-TimeFormat = Literal["iso", "seconds", "milliseconds", "microseconds", "nanoseconds"]
+TimeFormat = Literal["iso", "day-first", "month-first", "seconds", "milliseconds", "microseconds", "nanoseconds"]
+WITH_ZONE: frozenset[TimeFormat] = frozenset(["iso", "day-first", "month-first"])
+"""Those in which a zone can be missing."""
 
 _MISSING = frozenset(
     {"", r"\n", "null", "(null)", "<null>", "[null]", "nil", "none", "nan", "<na>", "nat", "n/a", "#n/a", "na", "-"}
@@ -156,6 +159,8 @@ _OF_DAY = r"(\d{1,2}:\d{2})(:\d{2})?(?:[.,](\d{1,9}))?(?: ?([AaPp][Mm]))? ?(Z|UT
 # Kibana ("Nov 27, 2026 @ 10:00:00.000"), SQL Server ("Nov 27 2026 10:00AM"); mail, HTTP and web servers
 _MONTH_FIRST = re.compile(rf"([A-Za-z]{{3,9}})\.? +(\d{{1,2}}),? +(\d{{4}}),?(?: @)? +{_OF_DAY}")
 _DAY_FIRST = re.compile(rf"(?:[A-Za-z]{{3}}, )?(\d{{1,2}})[ /-]([A-Za-z]{{3,9}})[ /-](\d{{4}})(?: |:){_OF_DAY}")
+# what people and spreadsheets write: "26.11.2026 10:00", "11/26/2026, 10:00 AM"
+_IN_NUMBERS = re.compile(rf"(\d{{1,2}})([./-])(\d{{1,2}})\2(\d{{4}})(?:,? +|T){_OF_DAY}")
 FIRST_YEAR, LAST_YEAR = 1990, 2100
 """Of a time in a log. Another unit than the one that was named falls outside."""
 _PER_SECOND: Mapping[str, int] = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
@@ -323,11 +328,15 @@ def as_zone(name: str, value: str) -> tzinfo:
 def as_time(name: str, value: Any, *, form: TimeFormat = "iso", zone: tzinfo | None = None) -> datetime:
     """The moment a cell names, in UTC. `form` is how the file writes it; `zone` is that of times that name none.
 
+    "day-first" and "month-first" say what "03/04/2026 10:00" is; times in ISO are read beside.
+
     Raises:
         InputError: anything else; no zone anywhere, an hour that a change of clocks skips or repeats, a year before
             1990 or from 2100 on, which is a sign of another unit; `name` says whose.
     """
-    moment = _iso_time(name, value, zone) if form == "iso" else _since_1970(name, value, form)
+    if form in ("day-first", "month-first") and isinstance(value, str):
+        value = _in_order(value.strip(), day_first=form == "day-first")
+    moment = _iso_time(name, value, zone) if form in WITH_ZONE else _since_1970(name, value, form)
     if not FIRST_YEAR <= moment.year < LAST_YEAR:
         raise InputError(
             f"{name} is {brief(value)}, a time of the year {moment.year}: expected one from {FIRST_YEAR} on and before "
@@ -356,7 +365,10 @@ def _iso_time(name: str, value: Any, zone: tzinfo | None) -> datetime:
             raise InputError(f"{name} is {brief(value)}, which no calendar or clock has") from error
     if moment.tzinfo is None:
         if zone is None:
-            raise InputError(f'{name} is {brief(value)}, a time without a zone: write one (+00:00), or say zone="UTC"')
+            raise InputError(
+                f"{name} is {brief(value)}, a time without a zone: write one (+00:00), or say "
+                'zone="UTC" (--timezone UTC)'
+            )
         moment = moment.replace(tzinfo=zone)
         # around a change of clocks: an hour that never was, or one that was twice
         if moment.replace(fold=0).utcoffset() != moment.replace(fold=1).utcoffset():
@@ -379,13 +391,27 @@ def _with_dashes(text: str) -> str:
         return text
     day, month = (found[2], found[1]) if first else (found[1], found[2])
     number = _MONTHS.get(month.lower())
-    hour, _, minute = found[4].partition(":")
-    half = (found[7] or "").lower()
-    if number is None or (half and not 1 <= int(hour) <= 12):
+    of_day = _of_day(*found.groups()[3:])
+    return text if number is None or of_day is None else f"{found[3]}-{number:02}-{int(day):02}T{of_day}"
+
+
+def _in_order(text: str, *, day_first: bool) -> str:
+    """The ISO form of a time whose day and month are both numbers."""
+    found = _IN_NUMBERS.fullmatch(text)
+    of_day = None if found is None else _of_day(*found.groups()[4:])
+    if found is None or of_day is None:
         return text
-    of_day = int(hour) % 12 + 12 * (half == "pm") if half else int(hour)
-    fraction = f".{found[6]}" if found[6] else ""
-    return f"{found[3]}-{number:02}-{int(day):02}T{of_day:02}:{minute}{found[5] or ''}{fraction}{found[8] or ''}"
+    day, month = (found[1], found[3]) if day_first else (found[3], found[1])
+    return f"{found[4]}-{int(month):02}-{int(day):02}T{of_day}"
+
+
+def _of_day(minutes: str, seconds: str | None, part: str | None, half: str | None, zone: str | None) -> str | None:
+    """The ISO form of what `_OF_DAY` finds; None for an hour that no half of a day has."""
+    hour, _, minute = minutes.partition(":")
+    if half and not 1 <= int(hour) <= 12:
+        return None
+    of_day = int(hour) % 12 + 12 * (half.lower() == "pm") if half else int(hour)
+    return f"{of_day:02}:{minute}{seconds or ''}{f'.{part}' if part else ''}{zone or ''}"
 
 
 def _way_out_of(value: Any, found: re.Match[str] | None) -> str:
@@ -400,8 +426,12 @@ def _way_out_of(value: Any, found: re.Match[str] | None) -> str:
         fits = [form for form, per in _PER_SECOND.items() if _plausible(number / per)]
         way = f'say at_format="{fits[0]}"' if fits else "say at_format"
         return f"a number: {way}; without it, {expected}"
-    if isinstance(value, str) and re.match(r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}", value.strip()):
-        return f"in which the day or the month may stand first: {expected}"
+    numbers = re.match(r"\d{1,2}[./-]\d{1,2}[./-](\d{2,4})\b(.*)", value.strip()) if isinstance(value, str) else None
+    if numbers is not None:
+        if len(numbers[1]) != 4 or not numbers[2]:
+            lack = "a day without a time" if not numbers[2] else "a year in two digits"
+            return f"{lack}, in which the day or the month may stand first: {expected}"
+        return "in which the day or the month may stand first: say at_format=day-first or at_format=month-first"
     return expected
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "precision",
     "recall",
     "reciprocal_rank",
+    "weighted_gain",
 ]
 
 Grades = Mapping[str, int]
@@ -58,6 +59,19 @@ def average_precision(qrels: Qrels, run: Run, *, k: int = 10) -> dict[str, float
     The mean over queries is MAP@k, `map_cut` of trec_eval: what is not found counts as precision 0.
     """
     return _per_query(_average_precision, qrels, run, k)
+
+
+def weighted_gain(weights: Mapping[str, Mapping[str, float]], run: Run, *, k: int = 10) -> dict[str, float]:
+    """Per query the sum of weight / log2(1 + rank) over the passages that have a weight and stand among the first k.
+
+    With weights of 1 for what is relevant that is DCG. With the inverse of how likely a click or a judgement was, it
+    estimates DCG without bias (Horvitz and Thompson 1952; Joachims et al., WSDM 2017). Queries without a run count 0.
+    """
+    gains = {}
+    for query, of_query in weights.items():
+        ranking = ranked(run.get(query, {}))[:k]
+        gains[query] = sum(of_query.get(name, 0.0) / math.log2(1 + rank) for rank, name in enumerate(ranking, start=1))
+    return gains
 
 
 def recall(qrels: Qrels, run: Run, *, k: int = 10) -> dict[str, float]:

@@ -25,6 +25,7 @@ __all__ = [
     "HeldOut",
     "Hit",
     "Label",
+    "LimitedEncoder",
     "Passage",
     "Progress",
     "Qrels",
@@ -65,6 +66,19 @@ class Encoder(Protocol):
     def encode_queries(self, texts: Sequence[str]) -> Vectors: ...
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors: ...
+
+
+@runtime_checkable
+class LimitedEncoder(Protocol):
+    """What an encoder may offer beside: it knows how much of a passage it reads."""
+
+    def cut(self, passage: Passage) -> Iterable[Passage]:
+        """The passage itself if all of it is read, else parts of which that is true."""
+        ...
+
+    def count_overlong(self, texts: Sequence[str]) -> int:
+        """How many of these passages are longer than what is read of them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -113,47 +127,69 @@ class Hit:
     point_id: str | int = ""
 
 
+SYNTHETIC = "synthetic"
+"""The evidence of labels whose query was made from the passage: nobody asked it."""
+
+
 @dataclass(frozen=True)
 class Label:
     """A judgement about one (query, passage) pair, with what it rests on.
 
     `weight` > 0 says relevant, and how surely; `weight` <= 0 says not relevant. `evidence` names the rule.
+    Examples that are mined of labels with no other evidence than `SYNTHETIC` are synthetic.
+    `debiased`: for a click, its weight by the inverse of how likely its rank was looked at; None: not known.
     """
 
     query: str
     passage_id: str
     weight: float = 1.0
     evidence: str = ""
+    debiased: float | None = None
+
+
+CLICKS, RATINGS, SAMPLE = "clicks", "ratings", "sample"
+"""Where judgements come from: two kinds of feedback on what a search had shown, and a judged sample of passages."""
 
 
 @dataclass(frozen=True)
 class ScoredText:
-    """A passage inside a training example. `score` is its similarity to the query when it was mined."""
+    """A passage inside a training example. `score` is its similarity to the query when it was mined; `debiased` is that
+    of its `Label`."""
 
     id: str
     text: str
     score: float | None = None
+    debiased: float | None = None
 
 
 @dataclass(frozen=True)
 class Example:
     """One training example: a query, what answers it, and what looks as if it did but does not.
 
-    Row: `{"query","positives":[{"id","text"}],"negatives":[{"id","text","score"}],"weight"}`.
+    Row: `{"query","positives":[{"id","text"}],"negatives":[{"id","text","score"}],"weight"}`, and `"synthetic": true`
+    if nobody asked the query: it was made from the passage. `evidence` ("clicks", "ratings") says which feedback calls
+    the positives answers, and a positive may have `"debiased"`.
     """
 
     query: str
     positives: tuple[ScoredText, ...]
     negatives: tuple[ScoredText, ...] = ()
     weight: float = 1.0
+    synthetic: bool = False
+    evidence: str = ""
 
     def as_row(self) -> dict[str, Any]:
-        return {
+        row = {
             "query": self.query,
-            "positives": [{"id": p.id, "text": p.text} for p in self.positives],
+            "positives": [
+                {"id": p.id, "text": p.text} | ({} if p.debiased is None else {"debiased": p.debiased})
+                for p in self.positives
+            ],
             "negatives": [{"id": n.id, "text": n.text, "score": n.score} for n in self.negatives],
             "weight": self.weight,
         }
+        row |= {"synthetic": True} if self.synthetic else {}
+        return row | {"evidence": self.evidence} if self.evidence else row
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Example:
@@ -161,10 +197,18 @@ class Example:
             rows = row.get(key, ())
             if not isinstance(rows, (list, tuple)) or not all(isinstance(entry, Mapping) for entry in rows):
                 raise InputError(f"row field {key!r} is {brief(rows)}, expected a list of objects with 'id' and 'text'")
-            return tuple(ScoredText(_text(r, "id"), _text(r, "text"), _score(r.get("score"))) for r in rows)
+            return tuple(
+                ScoredText(_text(r, "id"), _text(r, "text"), _score(r.get("score")), _score(r.get("debiased")))
+                for r in rows
+            )
 
-        weight = _finite(row.get("weight", 1.0), "weight")
-        return cls(_text(row, "query"), texts("positives"), texts("negatives"), weight)
+        weight, synthetic = _finite(row.get("weight", 1.0), "weight"), row.get("synthetic", False)
+        if not isinstance(synthetic, bool):
+            raise InputError(f"row field 'synthetic' is {brief(synthetic)}, expected true or false")
+        evidence = row.get("evidence", "")
+        if evidence not in ("", CLICKS, RATINGS):
+            raise InputError(f"row field 'evidence' is {brief(evidence)}, expected {CLICKS!r} or {RATINGS!r}, or none")
+        return cls(_text(row, "query"), texts("positives"), texts("negatives"), weight, synthetic, evidence)
 
 
 @dataclass(frozen=True)
@@ -174,6 +218,12 @@ class HeldOut:
     Without `passages`, those of a collection are searched: give the collection where this is used. Ids are unique, and
     at least one query has a relevant passage, so that there is something to measure.
 
+    synthetic: nobody asked the queries, they were made from passages. What is proved on them is labelled so.
+    evidence: where the judgements come from. `CLICKS` and `RATINGS` are about what a search had shown, and favour what
+        ranked it; `SAMPLE` is a sample of passages that a person judged; "" says nothing.
+    weights: query id -> passage id -> how much its answer counts: a click by the inverse of how likely its rank was
+        looked at, a passage of a sample by the inverse of how likely it was drawn. Empty: not known.
+
     Raises:
         InputError: an id stands twice, or no query has a relevant passage.
     """
@@ -181,6 +231,9 @@ class HeldOut:
     queries: tuple[Query, ...]
     qrels: Qrels
     passages: tuple[Passage, ...] = ()
+    synthetic: bool = False
+    evidence: str = ""
+    weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, kind, items in (("queries", Query, self.queries), ("passages", Passage, self.passages)):
@@ -203,6 +256,11 @@ class HeldOut:
         return tuple(query for query in self.queries if any(g > 0 for g in self.qrels.get(query.id, {}).values()))
 
     @property
+    def measured(self) -> tuple[Query, ...]:
+        """The queries whose values enter a mean: those that are `answerable`; of a sample, all that it was drawn of."""
+        return self.queries if self.evidence == SAMPLE else self.answerable
+
+    @property
     def relevant(self) -> frozenset[str]:
         """The ids of all passages that answer a held-out query."""
         return frozenset(
@@ -212,21 +270,30 @@ class HeldOut:
     @classmethod
     def of_examples(cls, examples: Sequence[Example], *, passages: Iterable[Passage] = ()) -> HeldOut:
         """Hold examples out: their positives are the answers. Spellings of one query (`same.query_key`) become one with
-        the answers of all.
+        the answers of all. Synthetic examples are held out only if there are no real ones.
 
         `passages` are searched beside the positives of the examples. With none at all, give a collection instead.
         """
         queries: dict[str, Query] = {}
         qrels: dict[str, dict[str, int]] = {}
+        weights: dict[str, dict[str, float]] = {}
+        real = [example for example in examples if not example.synthetic]
+        synthetic, examples = bool(examples) and not real, real or examples
         for example in examples:
             query = queries.setdefault(query_key(example.query), Query(f"heldout-{len(queries)}", example.query))
             qrels.setdefault(query.id, {}).update({positive.id: 1 for positive in example.positives})
+            debiased = {p.id: p.debiased for p in example.positives if p.debiased is not None}
+            weights.setdefault(query.id, {}).update(debiased)
         corpus = {passage.id: passage for passage in passages}
         if corpus:
             for example in examples:
                 # a passage that was given keeps its own text and metadata
                 corpus.update({p.id: Passage(p.id, p.text) for p in example.positives if p.id not in corpus})
-        return cls(tuple(queries.values()), qrels, tuple(corpus.values()))
+        kinds = {example.evidence for example in examples}
+        # one answer without feedback behind it, and the whole is no log any more
+        evidence = "" if "" in kinds else CLICKS if CLICKS in kinds else RATINGS if kinds else ""
+        known = weights if all(qrels[name].keys() == weights[name].keys() for name in qrels) else {}
+        return cls(tuple(queries.values()), qrels, tuple(corpus.values()), synthetic, evidence, known)
 
 
 def _text(row: Mapping[str, Any], key: str) -> str:

@@ -13,6 +13,7 @@ texts.
 
 from __future__ import annotations
 
+import shlex
 import time
 import uuid
 from collections.abc import Iterator
@@ -29,10 +30,11 @@ from qdrant_tools.client.connect import connect, engine_of
 from qdrant_tools.client.gateway import Gateway, plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.metadata import SearchChoice
 from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.collections.status import build_index
-from qdrant_tools.errors import CollectionError, InputError, NotSupportedError, UsageError
+from qdrant_tools.errors import CollectionError, InputError, NotSupportedError
 from qdrant_tools.records import Progress, Vectors
 from qdrant_tools.search.neighbours import QueryVectors, Truth
 from qdrant_tools.validation import checked_count, checked_number, checked_vectors
@@ -165,19 +167,21 @@ def tune(
 
 
 def apply(collection: Collection, report: TuningReport) -> Collection:
-    """Store the chosen settings with the collection: `hnsw_ef`, and those of the index, which is rebuilt for them.
+    """Store the chosen settings with the collection: `hnsw_ef` or exact search, and those of the index, which is
+    rebuilt for them.
 
     Raises:
-        UsageError: exact search was chosen, which each search has to ask for.
         InputError: the report is about another collection.
     """
     if report.collection != collection.name:
         raise InputError(f"the report is about collection {report.collection!r}, this is {collection.name!r}")
-    if report.chosen.exact:
-        raise UsageError(f"{report.reason}: there is no setting to store, search with exact=True")
     changed = CollectionManager(collection.client).change(collection.name, report.settings)
+    chosen = report.chosen
+    search = SearchChoice(exact=chosen.exact, told=True, points=report.points, recall=min(chosen.recall, 1.0))
+    metadata = replace(changed.metadata, search=search)
+    changed.gateway.update(metadata=metadata.for_qdrant())
     # `change` opens the collection again, without an encoder
-    return replace(changed, encoder=collection.encoder)
+    return replace(changed, metadata=metadata, encoder=collection.encoder)
 
 
 def _current(collection: Collection) -> CollectionSettings:
@@ -187,7 +191,9 @@ def _current(collection: Collection) -> CollectionSettings:
     if described.settings is None:
         raise CollectionError(f"collection {collection.name!r} has no similarity that can be tuned")
     if not described.indexed_vectors:
-        raise CollectionError(f"collection {collection.name!r} has no index yet: call build_index first")
+        raise CollectionError(
+            f"collection {collection.name!r} has no index yet, so every search compares with all vectors"
+        ).with_way_out(python="call build_index() first", command=f"collection wait {shlex.quote(collection.name)}")
     return described.settings
 
 

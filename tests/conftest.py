@@ -48,6 +48,7 @@ def clean_environment(monkeypatch):
 def run(monkeypatch, capsys, tmp_path):
     """Run `embed-plus ARGS` in an empty working folder; returns (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")  # as pytest sets it where it runs in parallel, and only there
 
     def run(*args: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["embed-plus", *map(str, args)])

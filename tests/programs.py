@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import warm
+
 
 def command(program: Callable[..., None], *arguments: object) -> list[str]:
     """The command line that runs a function with these arguments."""
@@ -23,12 +25,12 @@ def command(program: Callable[..., None], *arguments: object) -> list[str]:
 
 def spawn(program: Callable[..., None], *arguments: object, **options: Any) -> subprocess.Popen[str]:
     """Start a program whose lines of output are read one by one."""
-    return subprocess.Popen(command(program, *arguments), stdout=subprocess.PIPE, text=True, **options)
+    return warm.Popen(command(program, *arguments), stdout=subprocess.PIPE, text=True, **options)
 
 
 def run(program: Callable[..., None], *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, whatever that is."""
-    return subprocess.run(command(program, *arguments), capture_output=True, text=True, **options)
+    return warm.run(command(program, *arguments), capture_output=True, text=True, **options)
 
 
 def output(program: Callable[..., None], *arguments: object, **options: Any) -> str:

@@ -18,7 +18,7 @@ MODULES = ["debias", "errors", "indexing", "metrics", "records", "statistics", "
 NAMESPACES = [*LAZY, *(f"qdrant_tools.{name}" for name in MODULES), "llama_index_embed_plus.errors"]
 """What may be imported from: lazy packages, and the modules that are public as they are."""
 
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 

@@ -13,11 +13,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
+from llama_index_embed_plus.cli.shell import mistakes
+from llama_index_embed_plus.cli.shell.forms import plain
 from qdrant_tools.errors import PlusError, UsageError, first_line, visible, without_keys
 
 TRACEBACK_VARIABLE = "EMBED_PLUS_TRACEBACK"
@@ -25,23 +28,33 @@ TRACEBACK_VARIABLE = "EMBED_PLUS_TRACEBACK"
 LONGEST_ERROR = 2000
 
 COMMANDS = {
-    "index": ("search", "Embed passages and add them to a collection."),
+    "index": ("documents.index", "Embed passages and add them to a collection."),
+    "inspect": ("documents.inspect", "Say what indexing a folder would do, before anything is embedded."),
     "search": ("search", "Search a collection and print the hits."),
+    "passages": ("documents.passages", "Look at the passages of a collection, and delete them."),
     "collection": ("collections", "Look at collections, copy them, adopt them."),
+    "similar": ("vectors.similar", "Find passages that are like some stored ones, and unlike others."),
+    "duplicates": ("vectors.duplicates", "Find groups of passages that say nearly the same, and delete all but one."),
+    "cluster": ("vectors.cluster", "Part a collection into groups about the same, named by their words."),
+    "classify": ("vectors.classify", "Label every passage as a few labelled ones are labelled."),
     "tune": ("search", "Measure recall and latency of index settings, and name the cheapest that finds enough."),
-    "promote": ("promote", "Change the encoder of an alias without downtime."),
+    "promote": ("training.promote", "Change the encoder of an alias without downtime."),
     "describe": ("models", "Show everything that decides a model's vectors."),
     "export": ("models", "Write a model folder with an ONNX build, which serves without torch."),
-    "log": ("log", "Look into a retrieval log, fill it, empty it."),
-    "mine": ("mine", "Make training examples with hard negatives of a log and its collection."),
-    "audit": ("mine", "Say how many mined negatives are probably answers."),
-    "train": ("train", "Train a query adapter, LoRA or the whole encoder."),
-    "merge": ("train", "Average a model with the one it was trained from."),
-    "prove": ("train", "Measure a trained model on held-out queries."),
+    "log": ("logs.log", "Look into a retrieval log, fill it, empty it."),
+    "mine": ("logs.mine", "Make training examples with hard negatives of a log and its collection."),
+    "synthesize": ("documents.synthesize", "Make training examples of a collection's own documents, without a log."),
+    "margins": ("documents.margins", "Let a cross-encoder say how far each positive lies above its negatives."),
+    "audit": ("logs.audit", "Say how many mined negatives are probably answers."),
+    "train": ("training.train", "Train a query adapter, LoRA or the whole encoder."),
+    "merge": ("training.merge", "Average a model with the one it was trained from."),
+    "prove": ("training.prove", "Measure a trained model on held-out queries."),
     "evaluate": ("evaluate", "Measure retrieval on judged queries, and whether another system is better."),
     "benchmark": ("benchmark", "Run every task that a folder of data holds."),
-    "monitor": ("monitor", "Compare the last days of a retrieval log with the weeks before."),
-    "canary": ("monitor", "Ask queries whose answers are known."),
+    "monitor": ("logs.monitor", "Compare the last days of a retrieval log with the weeks before."),
+    "canary": ("logs.monitor", "Ask queries whose answers are known."),
+    "push": ("sharing.push", "Give a trained model to a model hub."),
+    "mcp": ("sharing.mcp", "Offer collections to language models, by the Model Context Protocol."),
     "demo": ("demo", "Run the whole loop on Python's own documentation."),
 }
 """Command -> the module of this folder whose `app` holds it, or is a group of this name; and one line of help."""
@@ -50,17 +63,26 @@ COMMANDS = {
 class LazyCommands(TyperGroup):
     """Commands that are imported when they are called, as in click's "lazily loading subcommands"."""
 
+    _only_named = False
+
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
+        if self._only_named:
+            return TyperCommand(cmd_name, help=COMMANDS[cmd_name][1])
         module = import_module(f"llama_index_embed_plus.cli.{COMMANDS[cmd_name][0]}")
         # not `get_command`, which makes no group of an app with one command
         group = typer.main.get_group(module.app)
         # a module's app is the group of this name, or holds the command
-        return group if group.name == cmd_name else group.commands[cmd_name]
+        return plain(group if group.name == cmd_name else group.commands[cmd_name])
+
+    # for the same reason: a person waits for what the tab key finds
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        self._only_named = True
+        return super().shell_complete(ctx, incomplete)
 
     # the inherited one takes the help from the commands, and would import every module
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -72,15 +94,25 @@ app = typer.Typer(
     cls=LazyCommands,
     help="Index, search and improve text retrieval with LlamaIndex and Qdrant.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # usage errors as plain lines
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"embed-plus {version('llama-index-embed-plus')}")
+        raise typer.Exit
+
+
 # an app without commands of its own is a group only if it has a callback
 @app.callback()
-def commands() -> None:
+def commands(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Index, search and improve text retrieval with LlamaIndex and Qdrant."""
 
 
@@ -100,10 +132,13 @@ def _run() -> int:
         return 130
     except typer.Abort:
         return _failed("nobody answered", 1)
-    except UsageError as error:
-        return _failed(error, 2)
     except PlusError as error:
-        return _failed(error, 1)
+        root, words = typer.main.get_command(app), sys.argv[1:]
+        line = mistakes.swapped(root, words)
+        if line:
+            return _failed(f"{_told(error)}; the collection comes first: {line}", 2)
+        code = 2 if isinstance(error, UsageError) else 1
+        return _failed(mistakes.leading_on(_told(error), error, root, words), code)
     except OSError as error:
         return 1 if _reader_has_gone(error) else _failed(error, 1)
     except BaseException as error:
@@ -122,9 +157,7 @@ def _usage_error(error: Any) -> int | None:
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
     else:
-        context = getattr(error, "ctx", None)
-        way_out = f" (see {context.command_path} --help)" if context is not None else ""
-        _failed(error.format_message() + way_out, 2)
+        _failed(mistakes.told(error, typer.main.get_command(app), sys.argv[1:]), 2)
     return int(error.exit_code)
 
 
@@ -134,6 +167,11 @@ def _unexpected(error: BaseException) -> str:
         f"unexpected {type(error).__name__} ({first_line(error)}): a fault of this program or of a library; "
         f"{TRACEBACK_VARIABLE}=1 shows where"
     )
+
+
+def _told(error: PlusError) -> str:
+    # this way out of many errors is an argument in Python, and an option here
+    return (error.on_command_line or str(error)).replace("backend='torch'", "--backend torch")
 
 
 def _failed(error: object, code: int) -> int:

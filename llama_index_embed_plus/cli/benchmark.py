@@ -18,8 +18,7 @@ from llama_index_embed_plus.evaluate.retrieval.report import IdenticalIds
 from llama_index_embed_plus.evaluate.tasks.inputs import Role, needs_eval
 from llama_index_embed_plus.evaluate.tasks.layouts import Skipped, Task, find_tasks
 from llama_index_embed_plus.evaluate.tasks.run import TaskOptions, TaskResult, read_task, run_task
-from qdrant_tools.errors import InputError, UsageError
-from qdrant_tools.files import listed
+from qdrant_tools.errors import InputError, UsageError, listed
 from qdrant_tools.records import Progress, Vectors
 
 app = typer.Typer()
@@ -36,7 +35,14 @@ PROBLEMS = (
 
 @app.command()
 def benchmark(
-    folder: Annotated[Path, typer.Argument(help="A folder of data, or of folders of data; see docs/tasks.md.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder of data in the layout of a task (queries and judgements, pairs with scores, texts with "
+            "labels), or a folder of such folders.",
+        ),
+    ],
     model: Model = DEFAULT_MODEL,
     backend: Backend = "auto",
     task: Annotated[

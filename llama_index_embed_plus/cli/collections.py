@@ -8,10 +8,22 @@ from typing import Annotated
 
 import typer
 
-from llama_index_embed_plus.cli.console import ConsoleReporter, ask, print_json, resumable, say
-from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, DEFAULT_MODEL, Backend, Location, Model, managed
+from llama_index_embed_plus.cli.console import ConsoleReporter, ask, next_step, note, print_json, resumable, say
+from llama_index_embed_plus.cli.opened import (
+    DEFAULT_LOCATION,
+    DEFAULT_MODEL,
+    Backend,
+    CollectionName,
+    Location,
+    Model,
+    Yes,
+    command_of,
+    is_read_only,
+    managed,
+)
 from llama_index_embed_plus.encoders.open import open_encoder
 from qdrant_tools.client.connect import MEMORY, is_url
+from qdrant_tools.collections.adapters import adapter_not_kept
 from qdrant_tools.collections.adopt import detect_layout
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.copying import copy_collection
@@ -25,7 +37,6 @@ app = typer.Typer(
     name="collection", help="Look at collections, copy them, adopt them.", no_args_is_help=True, rich_markup_mode=None
 )
 
-Name = Annotated[str, typer.Argument(help="A collection or alias.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -56,7 +67,7 @@ def list_(location: Location = DEFAULT_LOCATION, as_json: AsJson = False) -> Non
 
 
 @app.command()
-def describe(name: Name, location: Location = DEFAULT_LOCATION, as_json: AsJson = False) -> None:
+def describe(name: CollectionName, location: Location = DEFAULT_LOCATION, as_json: AsJson = False) -> None:
     """Show everything that the engine and the metadata tell about a collection, of whatever origin."""
     with managed(location) as manager:
         described = manager.describe(name)
@@ -65,17 +76,17 @@ def describe(name: Name, location: Location = DEFAULT_LOCATION, as_json: AsJson 
         return
     for field in fields(described):
         value = getattr(described, field.name)
-        if field.name in ("settings", "layout") and value is not None:
+        if field.name in ("settings", "layout", "search") and value is not None:
             say(field.name)
             for inner in fields(value):
-                say(f"  {inner.name:<20}{_plain(getattr(value, inner.name))}")
+                say(f"  {inner.name:<20}{_plain(getattr(value, inner.name), _WITHOUT.get(inner.name))}")
         else:
-            say(f"{field.name:<22}{_plain(value)}")
+            say(f"{field.name:<22}{_plain(value, _WITHOUT.get(field.name))}")
 
 
 @app.command()
 def wait(
-    name: Name,
+    name: CollectionName,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds after which to give up.")] = 3600.0,
     location: Location = DEFAULT_LOCATION,
 ) -> None:
@@ -84,35 +95,37 @@ def wait(
         before = manager.describe(name)
         with (
             resumable("what is in the index stays there; run the same command again to go on"),
-            ConsoleReporter().step(f"index {before.name}", before.points) as advance,
+            ConsoleReporter().step(f"index {before.name}", before.points, "points") as advance,
         ):
             # by its real name: `name` may be an alias
             _any_collection(manager, before.name).build_index(timeout=timeout, progress=advance)
         after = manager.describe(name)
     say(f"{after.name}: {after.indexed_vectors} vectors indexed, {after.points} points, status {after.status}")
+    next_step(command_of("tune", name, location=location))
 
 
 @app.command()
 def alias(
     alias: Annotated[str, typer.Argument(help="The alias; made if it is new.")],
-    target: Annotated[str, typer.Argument(help="The collection that it is to name.")],
+    target: Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection that it is to name.")],
     location: Location = DEFAULT_LOCATION,
 ) -> None:
     """Point an alias at a collection, in one atomic step. Applications open the alias."""
     with managed(location) as manager:
         manager.switch_alias(alias, target)
         say(f"{alias} -> {manager.resolve(alias)}")
+    next_step(command_of("search", alias, "your question", location=location))
 
 
 @app.command()
 def adopt(
-    name: Name,
+    name: CollectionName,
     vector: Annotated[str | None, typer.Option(help="Name of the vector that the model filled.")] = None,
     text: Annotated[str | None, typer.Option(help="Payload field with the text, if it is not to be detected.")] = None,
     id: Annotated[str | None, typer.Option(help="With --text: payload field with the passage's id.")] = None,
     metadata: Annotated[str | None, typer.Option(help="With --text: payload field with the metadata.")] = None,
-    samples: Annotated[int, typer.Option(help="Stored texts to embed again and compare.")] = 32,
-    similarity: Annotated[float, typer.Option(help="Cosine that nine of ten must reach.")] = 0.99,
+    samples: Annotated[int, typer.Option(help="How many stored texts are embedded again and compared.")] = 32,
+    similarity: Annotated[float, typer.Option(help="The cosine that nine of ten of them must reach.")] = 0.99,
     location: Location = DEFAULT_LOCATION,
     model: Model = DEFAULT_MODEL,
     backend: Backend = "auto",
@@ -129,24 +142,32 @@ def adopt(
         encoder = open_encoder(model, backend=backend)
         adopted = manager.adopt(name, encoder, layout=layout, samples=samples, similarity=similarity)
     say(f"{adopted.name}: {adopted.space}, layout {adopted.layout.name}, text in {adopted.layout.text!r}")
+    next_step(command_of("search", name, "your question", location=location, model=model))
 
 
 @app.command()
 def snapshot(
-    name: Name,
-    file: Annotated[Path | None, typer.Argument(help="The file to write; a server keeps its snapshots itself.")] = None,
+    name: CollectionName,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; without it, a server keeps the snapshot.")
+    ] = None,
     location: Location = DEFAULT_LOCATION,
 ) -> None:
     """Write a collection to one file, or have a server write its own snapshot."""
     with managed(location) as manager, ConsoleReporter().step(f"snapshot {name}", None):
-        written = create_snapshot(manager.client, manager.resolve(name), file)
+        written, read_only = create_snapshot(manager.client, manager.resolve(name), out), is_read_only(manager)
     say(f"wrote {written.where}: {written.points} points, {written.bytes} bytes")
+    if out is not None:
+        place = "FOLDER" if read_only else location
+        next_step(command_of("collection restore", f"{name}-restored", out, location=place))
 
 
 @app.command()
 def restore(
-    source: Annotated[str, typer.Argument(help="A file that `snapshot` wrote, or the URL of a server's snapshot.")],
-    name: Annotated[str, typer.Argument(help="The new collection.")],
+    name: Annotated[str, typer.Argument(metavar="COLLECTION", help="The new collection.")],
+    source: Annotated[
+        str, typer.Argument(metavar="FILE", help="What `snapshot` wrote, or the URL of a server's snapshot.")
+    ],
     location: Location = DEFAULT_LOCATION,
 ) -> None:
     """Restore a snapshot as a new collection. The same command begins an interrupted one again."""
@@ -154,30 +175,63 @@ def restore(
     with managed(location, create=True) as manager:
         with (
             resumable("nothing serves it yet; run the same command again to begin it anew"),
-            ConsoleReporter().step(f"restore {name}", None) as advance,
+            ConsoleReporter().step(f"restore {name}", None, "points") as advance,
         ):
             points = restore_snapshot(manager.client, path, name, progress=advance)
         _build_index(manager, name)
+        lost = adapter_not_kept(manager.client, name)
     say(f"{name}: {points} points restored")
+    if lost is None:
+        next_step(command_of("search", name, "your question", location=location))
+    else:
+        note(f"{name} served with {lost}, which no snapshot holds: until it is promoted again, the model serves alone")
+        next_step(command_of("promote run", name, "--model", "FOLDER", location=location))
 
 
 @app.command()
 def copy(
-    name: Name,
-    new_name: Annotated[str, typer.Argument(help="The new collection.")],
+    name: CollectionName,
+    new_name: Annotated[
+        str | None, typer.Argument(help="The new collection; with --to it may have the same name, which is taken then.")
+    ] = None,
     to: Annotated[str | None, typer.Option(help="Another location: folder or server URL.")] = None,
     location: Location = DEFAULT_LOCATION,
 ) -> None:
     """Copy a collection as it is, also to another location. The same command begins an interrupted copy again."""
+    if new_name is None:
+        if to is None:
+            raise UsageError(f"the copy of {name!r} needs a name of its own, or another place: NEW_NAME, or --to PLACE")
+        new_name = name
     with managed(location) as manager, managed(to or location, create=True) as target:
         described = manager.describe(name)
         with (
             resumable("nothing serves the copy yet; run the same command again to begin it anew"),
-            ConsoleReporter().step(f"copy {name}", described.points) as advance,
+            ConsoleReporter().step(f"copy {name}", described.points, "points") as advance,
         ):
             points = copy_collection(manager.client, described.name, target.client, new_name, progress=advance)
         _build_index(target, new_name)
     say(f"{new_name}: {points} points copied")
+    next_step(command_of("search", new_name, "your question", location=to or location))
+
+
+@app.command("add-lexical")
+def add_lexical_command(
+    name: CollectionName,
+    stemming: Annotated[str | None, typer.Option(help="Language whose endings make no difference.")] = None,
+    stop_words: Annotated[str | None, typer.Option(help="Language whose frequent words no query asks for.")] = None,
+    location: Location = DEFAULT_LOCATION,
+) -> None:
+    """Let a collection be searched by words too, embedding nothing again; an interrupted run begins anew."""
+    with managed(location) as manager:
+        collection = manager.open(name)
+        with (
+            resumable("it is searched as before; run the same command again to begin it anew"),
+            ConsoleReporter().step(f"count words of {name}", collection.gateway.count(), "passages") as advance,
+        ):
+            words = collection.add_lexical(stemming=stemming, stop_words=stop_words, progress=advance)
+        points = words.gateway.count()
+    say(f"{words.name}: {points:,} passages are searched by words too")
+    next_step(command_of("search", name, "your question", "--mode", "hybrid", location=location))
 
 
 @app.command()
@@ -217,15 +271,15 @@ def recover(
 
 @app.command()
 def drop(
-    name: Name,
-    force: Annotated[bool, typer.Option(help="Do not ask.")] = False,
+    name: CollectionName,
+    yes: Yes = False,
     location: Location = DEFAULT_LOCATION,
 ) -> None:
     """Delete a collection and its points. One that serves an alias is refused."""
     with managed(location) as manager:
         points = manager.describe(name).points
-        if not force and not ask(f"drop {name} with {points} points?"):
-            raise UsageError(f"{name!r} holds {points} points: say --force to drop it unasked")
+        if not yes and not ask(f"drop {name} with {points} points?"):
+            raise UsageError(f"{name!r} holds {points} points: --yes drops it unasked")
         manager.drop(name)
     say(f"dropped {name}: {points} points")
 
@@ -240,7 +294,22 @@ def _any_collection(manager: CollectionManager, name: str) -> Collection:
     return Collection(manager.client, name, CollectionMetadata("", 0))
 
 
-def _plain(value: object) -> str:
+def _plain(value: object, without: str | None = None) -> str:
     if isinstance(value, tuple):
-        return ", ".join(map(repr, value)) or "none"
-    return "unknown" if value is None else str(value)
+        return ", ".join(repr(each) if each else UNNAMED for each in value) or "none"
+    if value == "":
+        return UNNAMED
+    if value is None or value == {}:
+        return without or "unknown"
+    return str(value)
+
+
+UNNAMED = "the unnamed one"
+"""How a vector is called that has no name."""
+_WITHOUT = {
+    **dict.fromkeys(("lexical", "quantization", "strict_mode", "adapter", "payload_indexes"), "none"),
+    "payload_m": "as many as m",
+    "space": "unknown: `embed-plus collection adopt` says which model filled it",
+    "disk_bytes": "unknown: only a folder tells its size",
+}
+"""What it means where a collection has no such thing, by field."""

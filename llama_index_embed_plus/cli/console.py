@@ -8,6 +8,7 @@ Does not know: what the steps are.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -18,16 +19,22 @@ from typing import Any, NoReturn
 import typer
 from pydantic import BaseModel
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from qdrant_tools.errors import UNSEEN_BEYOND_ASCII, visible, without_keys
-from qdrant_tools.records import Hit
 from qdrant_tools.records import Progress as Advance
 
 out = Console(highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+IN_A_PIPE = 200
+"""Columns where there is no terminal."""
+TOLD_EVERY = 30.0
+"""Seconds between two lines on one step where no bar is shown."""
+MIN_WIDTH = 20
+"""Columns of a text, however narrow the terminal is."""
 
 _UNSEEN_IN_JSON = re.compile(f"[{UNSEEN_BEYOND_ASCII}\u200c\u200d]")
 
@@ -40,6 +47,11 @@ def say(text: str = "", *, style: str | None = None) -> None:
 def note(text: str) -> None:
     """Print one line to stderr, without the keys of URLs."""
     err.print(Text(visible(without_keys(text))), soft_wrap=True)
+
+
+def next_step(command: str) -> None:
+    """Print the last line of a command to stderr: the command that leads on, without `embed-plus`."""
+    note(f"next: embed-plus {command}")
 
 
 def ask(question: str) -> bool:
@@ -63,14 +75,41 @@ def shortened(text: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 3] + "..."
 
 
-def show_hits(question: str, hits: Sequence[Hit]) -> None:
-    """Print a question and its hits, one line each: rank, score, id, and as much of the text as fits."""
-    out.print(Text(visible(question), "bold"))
-    for hit in hits:
-        # passages of the demo begin with their id
-        text = shortened(hit.text.removeprefix(hit.id), 1000)
-        line = f"{hit.rank:>3}  {hit.score:.3f}  {hit.id}  {text}"
-        out.print(Text(visible(line)), no_wrap=True, overflow="ellipsis")
+def width() -> int:
+    """The columns of the terminal; in a pipe, where nobody's screen is narrow, `IN_A_PIPE`."""
+    return out.width if out.is_terminal or "COLUMNS" in os.environ else IN_A_PIPE
+
+
+def heading(before: str, text: str, behind: str = "") -> None:
+    """Print one line that begins something: what stands out between what does not. Not wrapped."""
+    out.print(Text.assemble(visible(before), (visible(text), "bold cyan"), (visible(behind), "dim")), soft_wrap=True)
+
+
+def paragraph(
+    text: str, *, margin: str = "", most: int | None = None, marked: Sequence[str] = (), faint: bool = False
+) -> None:
+    """Print a text, wrapped at the width of the terminal behind a margin.
+
+    `most`: so many lines, the last of which then ends in dots. `marked`: words that stand out.
+    """
+    columns = max(MIN_WIDTH, width() - len(margin))
+    shown = Text(visible(text, lines=True).strip("\n").expandtabs(4), "dim" if faint else "")
+    words = [re.escape(visible(word)) for word in marked if len(word) > 2 or not word.isascii()]
+    if words:
+        shown.highlight_regex(re.compile(rf"(?i)(?<!\w)(?:{'|'.join(words)})(?!\w)"), "bold")
+    lines = list(shown.wrap(out, columns))
+    for number, line in enumerate(lines[:most], start=1):
+        line.rstrip()
+        if number == most and len(lines) > number:
+            line = _with_dots(line, columns)
+        out.print(Text.assemble((margin, "dim"), line), soft_wrap=True)
+
+
+def _with_dots(line: Text, columns: int) -> Text:
+    while line.cell_len > columns - 4 and " " in line.plain:
+        line = line[: line.plain.rindex(" ")]
+    line.truncate(columns - 4)
+    return Text.assemble(line, "" if line.plain.endswith("...") else " ...")
 
 
 def show_table(
@@ -82,29 +121,74 @@ def show_table(
         table.add_column(Text(visible(column)), justify="right" if place in numbers else "left")
     for row in rows:
         table.add_row(*(Text(visible(cell)) for cell in row))
-    out.print(table)
+    # rich would fold it at 80 columns, which no pipe has
+    (out if width() == out.width else Console(highlight=False, markup=False, emoji=False, width=width())).print(table)
 
 
 class ConsoleReporter:
     """One line per step: a bar while it runs, its duration when it is done."""
 
     @contextmanager
-    def step(self, name: str, total: int | None) -> Iterator[Advance]:
+    def step(self, name: str, total: int | None, unit: str = "") -> Iterator[Advance]:
         started = time.perf_counter()
-        with _bar(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
-            task = bar.add_task(_shown(name), total=total)
-            yield lambda done: bar.advance(task, done)
+        counted, sometimes = _Counted(total, unit), _Sometimes(name)
+        with _bar(BarColumn(), TextColumn("{task.fields[told]}", markup=False), TimeElapsedColumn()) as bar:
+            task = bar.add_task(_shown(name), total=total, told="")
+
+            def advance(done: int) -> None:
+                told = counted.add(done)
+                bar.update(task, advance=done, told=told)
+                sometimes.tell(told)
+
+            yield advance
         # not in a `finally`: a step that failed is not done
         _done(name, time.perf_counter() - started)
 
 
+class _Counted:
+    """How much is done -> how much of how many, how fast, and for how long yet."""
+
+    def __init__(self, total: int | None, unit: str) -> None:
+        self._total, self._unit = total, f" {unit}" if unit else ""
+        self._done, self._started = 0, time.perf_counter()
+
+    def add(self, done: int) -> str:
+        self._done += done
+        seconds = max(time.perf_counter() - self._started, 1e-9)
+        rate = self._done / seconds
+        told = f"{self._done:,}{'' if self._total is None else f' of {self._total:,}'}{self._unit}"
+        told = f"{told}, {rate:,.0f}/s" if rate >= 10 else f"{told}, {rate:.1f}/s"
+        if self._total is None or not rate:
+            return told
+        left = round(max(self._total - self._done, 0) / rate)
+        return f"{told}, {left // 60}:{left % 60:02d} left"
+
+
+class _Sometimes:
+    """A line on stderr every `TOLD_EVERY` seconds where no bar is shown, so that a log file says how far a step is."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._last = name, time.perf_counter()
+
+    def tell(self, text: str) -> None:
+        now = time.perf_counter()
+        if not err.is_terminal and now - self._last >= TOLD_EVERY:
+            self._last = now
+            note(f"{self._name}  {text}")
+
+
 @contextmanager
 def changing_line(name: str) -> Iterator[Callable[[str], None]]:
-    """One line that changes while a step runs: the name, and what the block says last. A log file gets none."""
-    started = time.perf_counter()
+    """One line that changes while a step runs: the name, and what the block says last. A log file gets few of them."""
+    started, sometimes = time.perf_counter(), _Sometimes(name)
     with _bar() as bar:
         task = bar.add_task(_shown(name))
-        yield lambda text: bar.update(task, description=_shown(f"{name}  {text}"))
+
+        def tell(text: str) -> None:
+            bar.update(task, description=_shown(f"{name}  {text}"))
+            sometimes.tell(text)
+
+        yield tell
     _done(name, time.perf_counter() - started)
 
 

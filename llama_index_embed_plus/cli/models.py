@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from llama_index_embed_plus.cli.console import ConsoleReporter, print_json, say, show_table
+from llama_index_embed_plus.cli.console import ConsoleReporter, next_step, print_json, say, show_table
+from llama_index_embed_plus.cli.opened import command_of
 from llama_index_embed_plus.encoders.open import ModelDescription, describe
 from llama_index_embed_plus.export.export import export_onnx
 
 app = typer.Typer()
 
-Precision = Annotated[Literal["fp32", "int8"], typer.Option(help="Of the ONNX build.")]
+Precision = Annotated[Literal["fp32", "int8"], typer.Option(help="The precision of the ONNX build.")]
 
 
 @app.command("describe")
@@ -41,20 +42,23 @@ def describe_command(
         say(f"made from {description.source.get('name')} at revision {description.source.get('revision')}")
     for note in description.notes:
         say(f"note: {note}")
+    if not description.builds:
+        next_step(command_of("export", model, "--out", f"{Path(model).name.partition('@')[0]}-onnx"))
 
 
 @app.command()
 def export(
     model: Annotated[str, typer.Argument(help="A model folder, or a name; name@revision demands a revision.")],
-    folder: Annotated[Path, typer.Argument(metavar="out", help="The folder to write; it must not exist.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; it must not exist.")],
     precision: Precision = "fp32",
     force: Annotated[bool, typer.Option(help="Write the model even if it does not agree with its original.")] = False,
 ) -> None:
     """Write a model folder with an ONNX build, which serves without torch, and print how well it agrees."""
     with ConsoleReporter().step(f"export {model}", None):
-        parity = export_onnx(model, folder, precision=precision, force=force)
-    say(f"wrote {folder} ({precision})")
+        parity = export_onnx(model, out, precision=precision, force=force)
+    say(f"wrote {out} ({precision})")
     say(parity.summary())
+    next_step(command_of("index", "docs", "FOLDER", "--model", out))
 
 
 def _row(description: ModelDescription) -> dict[str, Any]:

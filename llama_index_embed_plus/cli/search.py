@@ -1,16 +1,25 @@
-"""`embed-plus index`, `search` and `tune`: files -> a collection, a question -> hits, index settings -> figures."""
+"""`embed-plus search` and `tune`: a question -> hits, index settings -> figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from llama_index_embed_plus.cli.console import ConsoleReporter, interrupted, print_json, say, show_hits
+from llama_index_embed_plus.cli.console import ConsoleReporter, next_step, note, print_json, say
+from llama_index_embed_plus.cli.documents.hits import (
+    Shown,
+    are_repeated,
+    by_document,
+    by_field,
+    row_of,
+    show_hits,
+    show_stretches,
+    why_nothing,
+)
 from llama_index_embed_plus.cli.opened import (
     DEFAULT_LOCATION,
     DEFAULT_MODEL,
@@ -18,96 +27,28 @@ from llama_index_embed_plus.cli.opened import (
     Location,
     Model,
     Overwrite,
+    changing_step,
     check_outputs,
+    check_picture,
+    command_of,
+    is_read_only,
     managed,
     opened,
 )
-from llama_index_embed_plus.documents import read_passages
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.evaluate.retrieval.files import read_query_texts
 from llama_index_embed_plus.evaluate.retrieval.retrieval import Mode
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.quantization import Quantization
-from qdrant_tools.collections.settings import CollectionSettings
-from qdrant_tools.errors import InputError, UsageError
-from qdrant_tools.records import Encoder, Passage
-from qdrant_tools.search.bm25 import Bm25, average_length
+from qdrant_tools.errors import InputError, UsageError, brief
+from qdrant_tools.records import Hit
+from qdrant_tools.search.written import read_field, written_filter
+from qdrant_tools.sources.stored import with_origins
 from qdrant_tools.tuning import TuningGrid, TuningReport, TuningTrial
 
 app = typer.Typer()
 
-MEASURED = 1000
-"""Passages that say how long passages are."""
-
-Numbers = Annotated[str | None, typer.Option(help="Values to try, with commas.")]
-
-
-@app.command("index")
-def index_command(
-    source: Annotated[Path, typer.Argument(help="A folder of text files, a text file, or a .jsonl file.")],
-    collection: Annotated[str, typer.Option(help="The collection to fill; made if it is not there.")],
-    follow_links: Annotated[
-        bool, typer.Option("--follow-links", help="Also read what links in the folder lead to outside it.")
-    ] = False,
-    lexical: Annotated[bool, typer.Option("--lexical", help="Keep their words too, when the collection is made.")] = (
-        False
-    ),
-    stemming: Annotated[str | None, typer.Option(help="With --lexical: language whose endings do not count.")] = None,
-    stop_words: Annotated[str | None, typer.Option(help="With --lexical: language whose stop words no query asks.")] = (
-        None
-    ),
-    location: Location = DEFAULT_LOCATION,
-    model: Model = DEFAULT_MODEL,
-    backend: Backend = "auto",
-) -> None:
-    """Embed passages and add them to a collection. Unchanged passages are skipped."""
-    if not lexical and (stemming or stop_words):
-        raise UsageError("--stemming and --stop-words say which words are kept: give --lexical too")
-    bm25 = Bm25(stemming=stemming, stop_words=stop_words) if lexical else None
-    passages = read_passages(source, follow_links=follow_links)
-    encoder = open_encoder(model, backend=backend)
-    reporter = ConsoleReporter()
-    # counted here for the message of an interruption, which leaves no report
-    stored = 0
-    with managed(location, create=True) as manager:
-        if bm25 is not None:
-            passages = _with_words(manager, collection, encoder, bm25, passages)
-        target = manager.ensure(collection, encoder)
-        try:
-            with reporter.step(f"index {source}", None) as advance:
-
-                def progress(done: int) -> None:
-                    nonlocal stored
-                    stored += done
-                    advance(done)
-
-                report = target.index(passages, progress=progress)
-        except KeyboardInterrupt:
-            interrupted(f"{stored} passages are indexed; run the same command again to go on")
-        with reporter.step("build hnsw", None):
-            target.build_index()
-    say(f"{collection}: {report.added} added, {report.updated} updated, {report.unchanged} unchanged")
-    if not report.added and not report.updated:
-        say("nothing to do: every passage was already indexed")
-
-
-def _with_words(
-    manager: CollectionManager, name: str, encoder: Encoder, bm25: Bm25, passages: Iterator[Passage]
-) -> Iterator[Passage]:
-    """Make the collection with these words, or check that it has them; returns the passages, all of them."""
-    if name in manager.names() or name in manager.aliases():
-        has = manager.open(name).lexical
-        if has is None or (has.stemming, has.stop_words) != (bm25.stemming, bm25.stop_words):
-            kept = "no words" if has is None else f"stemming {has.stemming} and stop words {has.stop_words}"
-            raise UsageError(
-                f"collection {name!r} was made with {kept}, which cannot be changed: give the options it was made "
-                "with, or index into a new collection"
-            )
-        return passages
-    sample = list(islice(passages, MEASURED))
-    length = average_length(passage.text for passage in sample)
-    manager.ensure(name, encoder, settings=CollectionSettings(lexical=replace(bm25, average_length=length)))
-    return chain(sample, passages)
+Numbers = Annotated[str | None, typer.Option(help="Values to try, with commas; without it, the usual ones.")]
 
 
 @app.command("search")
@@ -117,48 +58,89 @@ def search_command(
     location: Location = DEFAULT_LOCATION,
     model: Model = DEFAULT_MODEL,
     backend: Backend = "auto",
-    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 5,
-    mode: Annotated[Mode, typer.Option(help="By meaning, by words, or by both.")] = "dense",
-    exact: Annotated[bool, typer.Option(help="Search every vector instead of HNSW.")] = False,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many hits, or documents, are printed.")] = 5,
+    mode: Annotated[
+        Mode, typer.Option(help="How to search: by meaning (dense), by words (lexical), or by both (hybrid).")
+    ] = "dense",
+    exact: Annotated[
+        bool | None,
+        typer.Option(help="Compare with every vector, or walk the HNSW graph; without it, as the collection does."),
+    ] = None,
+    conditions: Annotated[
+        list[str] | None,
+        typer.Option("--filter", help="Only where metadata are like this: author=Ann, year>=2020; may be given again."),
+    ] = None,
+    grouped: Annotated[bool, typer.Option("--by-document", help="Each document once, by its best passage.")] = False,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Show each value of this metadata field once, by its best passage: author, ('author', 'id')."
+        ),
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Print the whole text of each hit.")] = False,
+    around: Annotated[int, typer.Option(min=0, help="Print so many passages before and after each hit too.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON lines.")] = False,
 ) -> None:
-    """Search a collection and print the hits."""
-    if exact and mode != "dense":
-        raise UsageError(f"--exact is for --mode dense, not for {mode!r}")
-    if mode == "lexical":
-        with managed(location) as manager:  # words need no model
-            (hits,) = manager.open(collection).search_lexical([question], k=k)
+    """Search a collection and print where each hit comes from, and the sentences nearest to the question."""
+    if exact is not None and mode != "dense":
+        raise UsageError(f"--exact and --no-exact are for --mode dense, not for {mode!r}")
+    if grouped and group_by is not None:
+        raise UsageError("--by-document and --group-by say two ways to group: give one of them")
+    # words need no model
+    with managed(location) if mode == "lexical" else opened(collection, location, model, backend) as door:
+        docs = door.open(collection) if isinstance(door, CollectionManager) else door[0]
+        wanted = written_filter(conditions or (), docs)
+
+        def find(depth: int) -> list[Hit]:
+            if mode == "dense":
+                return with_origins(docs, docs.search(question, k=depth, exact=exact, filter=wanted))
+            search = docs.search_lexical if mode == "lexical" else docs.search_hybrid
+            return with_origins(docs, search([question], k=depth, filter=wanted)[0])
+
+        if group_by is not None:
+            shown = by_field(find, k, read_field(group_by))
+        else:
+            shown = by_document(find, k) if grouped else [Shown(hit) for hit in find(k)]
+        stretches = docs.around([item.hit for item in shown], around) if around and shown else []
+        nothing = "" if shown else why_nothing(docs, conditions or (), wanted)
+    if nothing:
+        (note if as_json else say)(nothing)
+    elif as_json:
+        stretch_of = {hit.id: stretch for stretch in stretches for hit in stretch.hits}
+        for rank, item in enumerate(shown, start=1):
+            print_json(row_of(rank, item, question, stretch_of.get(item.hit.id), around))
+    elif stretches:
+        show_stretches(question, stretches, shown)
     else:
-        with opened(collection, location, model, backend) as (docs, _):
-            hits = (
-                docs.search(question, k=k, exact=exact) if mode == "dense" else docs.search_hybrid([question], k=k)[0]
-            )
-    if not as_json:
-        show_hits(question, hits)
-        return
-    for hit in hits:
-        print_json(
-            {"rank": hit.rank, "score": hit.score, "id": hit.id, "text": hit.text, "metadata": dict(hit.metadata)}
-        )
+        show_hits(question, shown, full=full)
+        if not grouped and group_by is None and are_repeated([item.hit for item in shown]):
+            say("a document stands here more than once: --by-document shows each once")
 
 
 @app.command("tune")
 def tune_command(
     collection: Annotated[str, typer.Argument(help="A collection or alias.")],
-    target_recall: Annotated[float, typer.Option(help="Share of the exact neighbours to be found.")] = 0.95,
-    k: Annotated[int, typer.Option("-k", help="Among how many hits.")] = 10,
+    target_recall: Annotated[float, typer.Option(help="The share of the exact neighbours that must be found.")] = 0.95,
+    k: Annotated[int, typer.Option("-k", help="How many hits are looked at.")] = 10,
     queries: Annotated[
         Path | None, typer.Option(help="Real queries (text lines, or .jsonl with a text); else stored vectors ask.")
     ] = None,
-    held_out: Annotated[int, typer.Option(help="How many stored vectors ask.")] = 200,
+    held_out: Annotated[int, typer.Option(help="How many stored vectors ask, where there are no --queries.")] = 200,
     hnsw_ef: Numbers = None,
     m: Numbers = None,
-    quantization: Annotated[str | None, typer.Option(help="int8, binary, product, turbo; with commas.")] = None,
+    quantization: Annotated[
+        str | None,
+        typer.Option(
+            help="Quantizations to try, with commas: int8, binary, product, turbo. Without it, the collection's own."
+        ),
+    ] = None,
     oversampling: Numbers = None,
     keep: Annotated[bool, typer.Option("--apply/--no-apply", help="Keep the chosen setting with the collection.")] = (
         False
     ),
-    plot: Annotated[Path | None, typer.Option(help="Draw recall against latency; needs the extra 'plot'.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw recall against latency as a PNG; needs the extra 'plot'.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     location: Location = DEFAULT_LOCATION,
@@ -167,11 +149,12 @@ def tune_command(
 ) -> None:
     """Measure recall and latency of index settings against exact search, and name the cheapest that finds enough."""
     check_outputs(plot, overwrite=overwrite, inputs=[queries])
+    check_picture(plot)
     grid = grid_of(hnsw_ef, m, quantization, oversampling)
     reporter = ConsoleReporter()
     with managed(location) as manager:
         # without an encoder: stored vectors can ask, and then no model is opened
-        docs = manager.open(collection)
+        docs, read_only = manager.open(collection), is_read_only(manager)
         vectors = None
         if queries is not None:
             encoder = open_encoder(model, backend=backend)
@@ -181,24 +164,27 @@ def tune_command(
             report = docs.tune(
                 vectors, k=k, target_recall=target_recall, grid=grid, held_out=held_out, progress=advance
             )
-        # where exact search is chosen, there is no setting of the graph to keep
-        applied = keep and not report.chosen.exact
-        if applied:
+        if keep:
             with reporter.step("apply", None):
                 docs.apply_tuning(report)
+    if as_json:
+        print_json({**report.as_row(), "applied": keep})
+    else:
+        _show(report)
     if plot is not None:
         from llama_index_embed_plus.evaluate.plots.pages import recall_latency
         from llama_index_embed_plus.evaluate.plots.style import finish
 
         finish(recall_latency(None, report), plot, overwrite=overwrite)
     if as_json:
-        print_json({**report.as_row(), "applied": applied})
         return
-    _show(report)
     if plot is not None:
         say(f"wrote {plot}")
+    if not keep and not report.chosen.exact:
+        command = command_of("tune", collection, "--target-recall", target_recall, "--apply", location=location)
+        next_step(changing_step(command, collection, location, read_only=read_only))
     if keep:
-        say(f"kept with {report.collection}" if applied else "nothing to keep: search with exact=True")
+        say(f"kept with {report.collection}: every search uses it")
 
 
 def grid_of(hnsw_ef: str | None, m: str | None, quantization: str | None, oversampling: str | None) -> TuningGrid:
@@ -223,8 +209,11 @@ def grid_of(hnsw_ef: str | None, m: str | None, quantization: str | None, oversa
 def _values(option: str, text: str, parse: Callable[[str], Any]) -> tuple[Any, ...]:
     try:
         return tuple(parse(value.strip()) for value in text.split(","))
-    except (ValueError, InputError) as error:
-        raise UsageError(f"{option} is {text!r}: {error}") from error
+    except InputError as error:
+        raise UsageError(f"{option} is {brief(text)}: {error}") from error
+    except ValueError as error:
+        example = "1.5,2" if parse is float else "64,128"
+        raise UsageError(f"{option} is {brief(text)}, expected numbers with commas, such as {example}") from error
 
 
 def _show(report: TuningReport) -> None:

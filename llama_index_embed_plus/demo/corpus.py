@@ -49,7 +49,8 @@ class DocstringCorpus:
 def load_docstrings(*, library: Path | None = None, limit: int | None = None) -> DocstringCorpus:
     """Read the docstrings under `library` (default: the standard library) into a data set.
 
-    `limit` keeps only the first so many passages: for a quick look. Raises `InputError` if nothing usable is found.
+    `limit` keeps only the first so many passages: for a quick look. Raises `InputError` if nothing usable is found,
+    or too little to train on and to measure by.
     """
     root = library or Path(sysconfig.get_path("stdlib"))
     passages: dict[str, Passage] = {}
@@ -74,19 +75,20 @@ def load_docstrings(*, library: Path | None = None, limit: int | None = None) ->
     held_out = {text: ids for text, ids in answers.items() if not _in_train(text)}
     secret = {passage for ids in held_out.values() for passage in ids}
     trained = {text: ids for text, ids in answers.items() if _in_train(text) and secret.isdisjoint(ids)}
+    # said here, before a model is opened for nothing
+    if limit is not None and not (trained and held_out):
+        raise InputError(
+            f"{len(passages)} passages have {len(trained)} queries to train on and {len(held_out)} to measure by, "
+            "expected both: give a larger limit (--limit), such as 500"
+        )
     return DocstringCorpus(tuple(passages.values()), _split(trained), _split(held_out))
 
 
 def _docstrings(root: Path) -> Iterator[tuple[str, str]]:
     """(qualified name, docstring) of every public module, class and function, in a fixed order."""
-    for path in sorted(root.rglob("*.py")):
+    for path in _sources(root):
         parts = path.relative_to(root).with_suffix("").parts
-        if (
-            parts[0] not in sys.stdlib_module_names
-            or parts[0] in _SKIPPED_MODULES
-            or "test" in parts
-            or "tests" in parts
-        ):
+        if "test" in parts or "tests" in parts:
             continue
         names = [part for part in parts if part != "__init__"]
         if any(name.startswith("_") for name in names):
@@ -99,6 +101,15 @@ def _docstrings(root: Path) -> Iterator[tuple[str, str]]:
         except (SyntaxError, ValueError):
             continue  # templates and deliberately broken files ship with the library
         yield from _walk(tree, ".".join(names))
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    """The files of the library's public modules. Installed packages, which lie among them, are not walked through."""
+    for entry in sorted(root.iterdir()):
+        name = entry.stem if entry.suffix == ".py" else entry.name
+        if name not in sys.stdlib_module_names or name in _SKIPPED_MODULES:
+            continue
+        yield from sorted(entry.rglob("*.py")) if entry.is_dir() else [entry]
 
 
 def _walk(

@@ -4,7 +4,8 @@ Turns the docstring corpus and one checkpoint into a folder (collection, log, da
 
 Guarantees: every figure in the report was measured in this run. The adapter is kept only if the interval of its gain
 on held-out queries lies above zero. Runs and judgements are TREC and BEIR files, so that any outside program can
-compute the same figures. Does not know: how progress is shown.
+compute the same figures. Needs the extra `export`; no torch but for `full`, and matplotlib for the chart alone.
+Does not know: how progress is shown.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ import numpy as np
 from llama_index_embed_plus.demo.corpus import DocstringCorpus, load_docstrings
 from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter, attach_adapter
 from llama_index_embed_plus.encoders.open import open_encoder
-from llama_index_embed_plus.evaluate.plots.pages import before_after
-from llama_index_embed_plus.evaluate.plots.style import finish
 from llama_index_embed_plus.evaluate.retrieval.comparison import Comparison, compare
 from llama_index_embed_plus.evaluate.retrieval.files import write_qrels, write_queries, write_run
 from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport
@@ -37,7 +36,7 @@ from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.debias import clicked_as_positive
 from qdrant_tools.errors import UsageError
-from qdrant_tools.files import refuse_link, write_rows, write_text
+from qdrant_tools.files.written import refuse_link, write_rows, write_text
 from qdrant_tools.log.retrieval_log import RetrievalLog
 from qdrant_tools.mining.miner import MiningResult
 from qdrant_tools.records import Encoder, Example, Hit, Progress, Vectors
@@ -163,7 +162,7 @@ class Demo:
             return load_docstrings(limit=self.limit)
 
     def open(self, model: str | Path, out: str) -> Encoder:
-        """Write an ONNX build of `model` into the folder `out`, checked against torch, and open it: it is faster."""
+        """Write an ONNX build of `model` into the folder `out`, checked against its weights, and open it."""
         with self.step("export to onnx"):
             export_onnx(model, self.folder / out)
         with self.step("load model"):
@@ -262,7 +261,7 @@ class Demo:
             "adapter": {
                 "train_pairs": fitted.train_pairs,
                 "best_epoch": fitted.best_epoch,
-                "validation_mrr": fitted.validation_mrr[fitted.best_epoch],
+                "validation_loss": fitted.validation_loss[fitted.best_epoch],
             },
             "mining": {
                 "examples": len(mined.examples),
@@ -309,9 +308,16 @@ def _fresh(folder: Path) -> None:
 Reports = Mapping[str, RetrievalReport]
 
 
-def write_report(row: Mapping[str, Any], reports: Reports, path: Path, chart: Path, *, overwrite: bool = True) -> None:
-    """Write the figures as JSON and the chart as PNG."""
+def write_report(row: Mapping[str, Any], path: Path, *, overwrite: bool = True) -> None:
+    """Write the figures as JSON."""
     write_text(path, json.dumps(row, indent=2) + "\n", overwrite=overwrite)
+
+
+def draw_report(reports: Reports, chart: Path, *, overwrite: bool = True) -> None:
+    """Draw the chart as PNG. Raises MissingExtraError without the extra `plot`."""
+    from llama_index_embed_plus.evaluate.plots.pages import before_after
+    from llama_index_embed_plus.evaluate.plots.style import finish
+
     base, last = reports["base"], list(reports.values())[-1]
     picture = before_after(
         None,

@@ -24,9 +24,9 @@ from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.models.artifact import LARGEST_TEXT
 from llama_index_embed_plus.models.files import inside, module_rows, read_json, write_json
 from llama_index_embed_plus.models.weights import weight_files
-from qdrant_tools import json_files
 from qdrant_tools.errors import NotSupportedError, PlusError, first_line
-from qdrant_tools.trees import copy_tree
+from qdrant_tools.files import json_files
+from qdrant_tools.files.trees import copy_tree
 
 _KEPT = (".json", ".safetensors", ".txt", ".model", ".jinja")
 _LEFT_OUT = {"onnx", "openvino", "adapter"}

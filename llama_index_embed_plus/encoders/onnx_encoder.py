@@ -29,12 +29,20 @@ import onnxruntime
 from llama_index_embed_plus.encoders.text_encoder import Runtime, out_of_memory_message
 from llama_index_embed_plus.encoders.tokens import TokenBatch
 from llama_index_embed_plus.errors import DamagedModelError, ModelError
-from llama_index_embed_plus.models.pooling import apply_head, as_arrays, pool, unit
+from llama_index_embed_plus.models.pooling import (
+    TOKEN_STATES,
+    Stretch,
+    apply_head,
+    as_arrays,
+    pool,
+    pool_stretches,
+    unit,
+)
 from llama_index_embed_plus.models.spec import EncoderSpec
 from llama_index_embed_plus.models.weights import tensors_of, weight_files
 from qdrant_tools.client.forks import abandon, end_without_destructors, renew_in_children
 from qdrant_tools.errors import NotSupportedError, PlusError, UsageError, first_line
-from qdrant_tools.json_files import open_regular
+from qdrant_tools.files.json_files import open_regular
 from qdrant_tools.records import Vectors
 
 BATCH_TOKENS = 512
@@ -63,19 +71,23 @@ class OnnxBackend:
         build: str = "onnx-fp32",
         device: str | None = None,
         runtime: Runtime | None = None,
+        graph: bytes | None = None,
     ) -> None:
+        """graph: the graph where it stands in no file; `file` is then what messages name."""
         runtime = runtime or Runtime()
         self.build = build
         self.workers = runtime.threads or cores()
         self.budget = runtime.batch_tokens or BATCH_TOKENS
         self._providers = providers(device)
-        self._file, self._spec = file, spec
+        self._file, self._spec, self._graph = file, spec, graph
         self._lock = threading.Lock()
         self._sessions: dict[int, Any] = {}
-        check_graph(file)
+        if graph is None:
+            check_graph(file)
         session = self._session(self.workers)
         self._inputs = input_names(session, file)
         self._output, self._pooled = _output(session, file)
+        self._states = TOKEN_STATES if TOKEN_STATES in _outputs(session) else None if self._pooled else self._output
         self._head = [
             as_arrays({k: v for f in weight_files(folder / step.path) for k, v in tensors_of(f).items()})
             for step in spec.head
@@ -89,10 +101,27 @@ class OnnxBackend:
         self._lock, self._sessions = threading.Lock(), {}
 
     def __call__(self, batch: TokenBatch, *, alone: bool) -> Vectors:
+        return self._run(
+            batch, self._output, lambda result: result if self._pooled else self._pool(result, batch), alone
+        )
+
+    def stretches(self, batch: TokenBatch, stretches: Sequence[Stretch], *, alone: bool) -> Vectors:
+        if self._states is None:
+            raise NotSupportedError(
+                f"{self._file} has no token states, which late chunking needs: export it again, or use backend='torch'"
+            )
+
+        def finish(states: Any) -> Any:
+            states = states.swapaxes(0, 1) if self._states == TOKEN_STATES else states
+            self._check_states(states, batch)
+            return self._finish(pool_stretches(states, stretches))
+
+        return self._run(batch, self._states, finish, alone)
+
+    def _run(self, batch: TokenBatch, output: str, finish: Callable[[Any], Any], alone: bool) -> Vectors:
         session = self._session(self.workers if alone else 1)
         try:
-            result = session.run([self._output], feed(self._inputs, batch))[0]
-            return np.asarray(result if self._pooled else self._finish(result, batch), np.float32)
+            return np.asarray(finish(session.run([output], feed(self._inputs, batch))[0]), np.float32)
         except PlusError:
             raise
         except Exception as error:  # onnxruntime's errors share no base class; an odd graph may give anything
@@ -101,10 +130,15 @@ class OnnxBackend:
             shape = batch.ids.shape
             raise ModelError(f"{self._file} cannot be run on {shape} tokens ({first_line(error)})") from error
 
-    def _finish(self, states: Any, batch: TokenBatch) -> Any:
+    def _pool(self, states: Any, batch: TokenBatch) -> Any:
+        self._check_states(states, batch)
+        return self._finish(pool(states, batch.mask, self._spec.pooling, prompt_tokens=batch.prompt_tokens))
+
+    def _check_states(self, states: Any, batch: TokenBatch) -> None:
         if states.ndim != 3 or states.shape[:2] != batch.ids.shape:
             raise DamagedModelError(f"{self._file} gives {states.shape} for {batch.ids.shape} tokens: export it again")
-        vectors = pool(states, batch.mask, self._spec.pooling, prompt_tokens=batch.prompt_tokens)
+
+    def _finish(self, vectors: Any) -> Any:
         vectors = apply_head(vectors, self._spec.head, self._head)[:, : self._spec.dimension]
         return unit(vectors) if self._spec.normalize else vectors
 
@@ -113,9 +147,9 @@ class OnnxBackend:
         # A server of single queries never needs the session for bulk work.
         with self._lock:
             if threads not in self._sessions:
-                self._sessions[threads] = open_session(
-                    self._file, threads, providers=self._providers, int8=self.build == "onnx-int8"
-                )
+                int8 = self.build == "onnx-int8"
+                graph = self._file if self._graph is None else self._graph
+                self._sessions[threads] = open_session(graph, threads, providers=self._providers, int8=int8)
         return self._sessions[threads]
 
 
@@ -192,23 +226,25 @@ def _varint(stream: BinaryIO) -> int | None:
     return None
 
 
-def open_session(file: Path, threads: int, *, providers: list[Any], int8: bool) -> Any:
+def open_session(graph: Path | bytes, threads: int, *, providers: list[Any], int8: bool) -> Any:
     """Open a graph. Raises DamagedModelError if onnxruntime cannot read it."""
     try:
-        return _opened(file, session_options(threads, int8=int8), providers)
+        return _opened(graph, session_options(threads, int8=int8), providers)
     except DamagedModelError:
         if not int8:
             raise
         # onnxruntime cannot make a weight unsigned that two products read. If vectors differ, the self-check finds it.
-        return _opened(file, session_options(threads, int8=False), providers)
+        return _opened(graph, session_options(threads, int8=False), providers)
 
 
-def _opened(file: Path, options: onnxruntime.SessionOptions, providers: list[Any]) -> Any:
+def _opened(graph: Path | bytes, options: onnxruntime.SessionOptions, providers: list[Any]) -> Any:
     try:
-        return onnxruntime.InferenceSession(str(file), options, providers=providers)
+        given = str(graph) if isinstance(graph, Path) else graph
+        return onnxruntime.InferenceSession(given, options, providers=providers)
     except Exception as error:  # onnxruntime's errors share no base class
+        name = graph if isinstance(graph, Path) else "the graph of its weights"
         raise DamagedModelError(
-            f"{file} cannot be opened by onnxruntime ({first_line(error)}); export it again"
+            f"{name} cannot be opened by onnxruntime ({first_line(error)}); export it again"
         ) from error
 
 
@@ -236,9 +272,13 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
+def _outputs(session: Any) -> list[str]:
+    return [node.name for node in session.get_outputs()]
+
+
 def _output(session: Any, file: Path) -> tuple[str, bool]:
     """Return the name of the output to read, and whether it is pooled already."""
-    outputs = {node.name: node for node in session.get_outputs()}
+    outputs = _outputs(session)
     if "embedding" in outputs:
         return "embedding", True
     for name in ("last_hidden_state", "token_embeddings"):

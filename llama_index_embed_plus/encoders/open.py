@@ -1,5 +1,8 @@
 """A model's name or folder -> a `TextEncoder`, without importing torch or onnxruntime before they are needed.
 
+Without torch, the weights of the BERT family are run all the same: their graph is built when they are opened (extra
+`export`), which takes a second or two and the memory of the weights twice. An export saves both.
+
 `open_encoder` opens a model. `identify` takes the same arguments (`ModelArguments`) and says what would be opened.
 `describe` says where each fact about the model comes from. The last two only read files.
 
@@ -10,15 +13,18 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
 from llama_index_embed_plus.encoders.adapter import QueryAdapter
+from llama_index_embed_plus.encoders.late import with_late_chunking
 from llama_index_embed_plus.encoders.self_check import find_mismatch
 from llama_index_embed_plus.encoders.text_encoder import Backend, Runtime, TextEncoder
-from llama_index_embed_plus.errors import DamagedModelError, ParityError
+from llama_index_embed_plus.encoders.tokens import Tokenizer
+from llama_index_embed_plus.errors import DamagedModelError, MissingExtraError, ParityError
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.models.families import family_of
 from llama_index_embed_plus.models.files import read_json
@@ -52,7 +58,7 @@ class Identity:
     space: str
     build: str
     onnx_file: Path | None
-    """The graph to run. None: torch runs the weights."""
+    """The graph to run. None: torch runs the weights, or `build` is onnx-fp32 and their graph is built first."""
     adapter: QueryAdapter | None
 
 
@@ -91,8 +97,31 @@ def identify(
         )
     # An adapter belongs to one space, which is known only now.
     adapter = _adapter(folder, space)
-    build = (graph.build if graph else "torch-fp32") + ("+adapter" if adapter else "")
+    build = graph.build if graph else "onnx-fp32" if _builds_graph(folder, spec, backend) else "torch-fp32"
+    build += "+adapter" if adapter else ""
     return Identity(folder, spec, space, build, graph.file if graph else None, adapter)
+
+
+@dataclass(frozen=True)
+class ModelTokens:
+    """How a model reads texts, without what computes its vectors."""
+
+    folder: Path
+    spec: EncoderSpec
+    tokenizer: Tokenizer
+
+
+def open_tokenizer(model: str | Path) -> ModelTokens:
+    """Open what counts a model's tokens: small files only, neither weights nor graphs.
+
+    Raises the errors of `open_encoder` that are about names and small files.
+    """
+    folder = resolve(model)
+    spec = read_spec(folder, None)
+    tokenizer = Tokenizer(
+        folder / spec.transformer_path, spec.max_tokens, lowercase=spec.lowercase, append_eos=spec.append_eos
+    )
+    return ModelTokens(folder, spec, tokenizer)
 
 
 def open_encoder(
@@ -136,12 +165,16 @@ def open_encoder(
     # a child that is forked while a library is imported here would wait for that for ever
     with undivided():
         engine = _open_backend(identity, device, runtime)
-        return TextEncoder(spec, identity.space, folder, engine, adapter=identity.adapter, refusal=refusal)
+        encoder = TextEncoder(spec, identity.space, folder, engine, adapter=identity.adapter, refusal=refusal)
+        return with_late_chunking(encoder) if spec.late else encoder
 
 
 def _open_backend(identity: Identity, device: str | None, runtime: Runtime) -> Backend:
     """Open the graph or the weights. A graph that gives other vectors here is replaced by the fp32 build."""
+    if identity.onnx_file is None and identity.build.startswith("onnx"):
+        return _built(identity, device, runtime)
     if identity.onnx_file is None:
+        _require_torch(identity)
         from llama_index_embed_plus.encoders.torch_encoder import TorchBackend
 
         return TorchBackend(identity.folder, identity.spec, device=device, runtime=runtime)
@@ -164,7 +197,7 @@ def _open_backend(identity: Identity, device: str | None, runtime: Runtime) -> B
 def _pick_graph(
     folder: Path, manifest: artifact.ArtifactManifest | None, spec: EncoderSpec, backend: BackendName
 ) -> artifact.Build | None:
-    """Return the graph to run. None: torch is to run the weights."""
+    """Return the graph to run. None: the weights are to be run."""
     if backend == "torch":
         return None
     if backend == "auto" and manifest is None and _torch_can_run(folder, spec):
@@ -175,14 +208,69 @@ def _pick_graph(
     graph = artifact.onnx_build(folder, manifest, spec, build=build)
     if graph is None and backend != "auto":
         raise UsageError(
-            f"{str(folder)!r} has no {build or 'ONNX'} build; make one with `embed-plus export`, or use backend='torch'"
+            f"{str(folder)!r} has no {build or 'ONNX'} build: `{_export(folder, build)}` makes one, beside the weights "
+            "in a folder of its own, which is given instead; or use backend='auto'"
         )
     return graph
 
 
+def _export(folder: Path, build: str | None) -> str:
+    precision = " --precision int8" if build == "onnx-int8" else ""
+    return f"embed-plus export {shlex.quote(str(folder))} --out FOLDER{precision}"
+
+
 def _torch_can_run(folder: Path, spec: EncoderSpec) -> bool:
-    has_torch = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
-    return has_torch and bool(weight_files(folder / spec.transformer_path))
+    return _has_torch() and bool(weight_files(folder / spec.transformer_path))
+
+
+def _has_torch() -> bool:
+    return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+
+
+_LARGEST_BUILT = 1_900_000_000
+"""Bytes of weights that one graph in memory may have: protobuf ends at 2 GB."""
+
+
+def _graph_can_be_built(folder: Path, spec: EncoderSpec) -> bool:
+    """Whether `export.graph` knows this architecture; says nothing about what is installed."""
+    from llama_index_embed_plus.export.weights import unsupported_reason
+
+    inner = folder / spec.transformer_path
+    files = weight_files(inner)
+    fits = bool(files) and sum(file.stat().st_size for file in files) <= _LARGEST_BUILT
+    return fits and unsupported_reason(read_json(inner, "config.json") or {}) is None
+
+
+def _builds_graph(folder: Path, spec: EncoderSpec, backend: BackendName) -> bool:
+    if backend != "auto" or _has_torch() or importlib.util.find_spec("onnx") is None:
+        return False
+    if not _graph_can_be_built(folder, spec):
+        return False
+    from llama_index_embed_plus.export import graph
+
+    return graph.supports(folder, spec)
+
+
+def _built(identity: Identity, device: str | None, runtime: Runtime) -> Backend:
+    """Run the graph of the weights, built here and kept in memory."""
+    from llama_index_embed_plus.encoders.onnx_encoder import OnnxBackend
+    from llama_index_embed_plus.export.graph import build_graph
+
+    folder, spec = identity.folder, identity.spec
+    logger.info("%s: no torch here, so its graph is built; `embed-plus export` saves that at every start", folder)
+    graph = build_graph(folder, spec).SerializeToString()
+    return OnnxBackend(folder, folder, spec, build="onnx-fp32", device=device, runtime=runtime, graph=graph)
+
+
+def _require_torch(identity: Identity) -> None:
+    """Raise MissingExtraError, naming the lightest extra that opens this model, where there is no torch."""
+    if _has_torch():
+        return
+    # with onnx, a graph would have been built if it could be
+    light = importlib.util.find_spec("onnx") is None and _graph_can_be_built(identity.folder, identity.spec)
+    way = "or give a folder that `embed-plus export` wrote"
+    what = f"opening {identity.spec.name!r} without an ONNX build ({way})"
+    raise MissingExtraError(what, extra="export" if light else "train")
 
 
 def _adapter(folder: Path, space: str) -> QueryAdapter | None:
@@ -197,7 +285,7 @@ def _adapter(folder: Path, space: str) -> QueryAdapter | None:
 
 _DESCRIBED = (
     *("model_type", "dimension", "max_tokens", "long_text", "pooling", "include_prompt", "head", "normalize"),
-    *("query_prompt", "passage_prompt", "lowercase", "append_eos", "truncate_dim"),
+    *("query_prompt", "passage_prompt", "lowercase", "append_eos", "truncate_dim", "late"),
 )
 _BY_DEFAULT = "default of this project"
 

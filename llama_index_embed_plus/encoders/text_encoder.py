@@ -11,23 +11,27 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llama_index_embed_plus.encoders.adapter import QueryAdapter
-from llama_index_embed_plus.encoders.tokens import Ids, Sequences, TokenBatch, Tokenizer, plan_batches
+from llama_index_embed_plus.encoders.tokens import Sequences, TokenBatch, Tokenizer, plan_batches
 from llama_index_embed_plus.errors import DamagedModelError, TextError
-from llama_index_embed_plus.models.pooling import unit
+from llama_index_embed_plus.models.artifact import Refusal
+from llama_index_embed_plus.models.pooling import Stretch, unit
 from llama_index_embed_plus.models.spec import EncoderSpec
 from qdrant_tools.client.forks import renew_in_children, undivided
 from qdrant_tools.errors import UsageError
-from qdrant_tools.records import Progress, Vectors
+from qdrant_tools.records import Passage, Progress, Vectors
+from qdrant_tools.search.adapters import Adapter
+
+if TYPE_CHECKING:
+    from llama_index_embed_plus.sharing.hub import Pushed
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +78,17 @@ class Backend(Protocol):
         """Embed (n, t) tokens into (n, dimension) rows as the spec says. alone: no other batch runs beside it."""
         ...
 
+    def stretches(self, batch: TokenBatch, stretches: Sequence[Stretch], *, alone: bool) -> Vectors:
+        """Embed stretches of the batch's rows, each pooled out of the whole row, into (m, dimension) rows.
+
+        Raises NotSupportedError if this build has no states of single tokens.
+        """
+        ...
+
+
+Compute = Callable[[NDArray[np.int64], bool], Vectors]
+"""Rows of a call, and whether no other batch runs beside theirs -> their vectors."""
+
 
 class CheckedTexts(tuple[str, ...]):
     """Texts that can all be embedded, as `check_texts` returns them. A selection of them needs no second check."""
@@ -119,13 +134,15 @@ class TextEncoder:
         folder: Path,
         backend: Backend,
         *,
-        adapter: QueryAdapter | None = None,
-        refusal: str | None = None,
+        adapter: Adapter | None = None,
+        refusal: Refusal | None = None,
     ) -> None:
         self.spec, self.space, self.folder = spec, space, folder
         self.backend, self.adapter = backend, adapter
-        self.refusal = refusal
+        self.refusal = refusal.reason if refusal is not None else None
         """Why this encoder must not be promoted. None: no reason is known."""
+        self.only_synthetic = refusal is not None and refusal.only_synthetic
+        """Whether the only reason is that it was proved on synthetic queries, which a person may accept."""
         self.tokenizer = Tokenizer(
             folder / spec.transformer_path,
             spec.max_tokens,
@@ -136,8 +153,16 @@ class TextEncoder:
         renew_in_children(self, TextEncoder._make_locks)
         self.quiet = False
         """True: no warning about texts that are cut; they are only counted."""
+        self.announce: Callable[[list[str]], None] | None = None
+        """Told of texts that are cut, instead of the warning."""
         self.truncated = 0
         """How many texts were cut at `max_tokens` since this encoder was opened."""
+
+    def push_to_hub(self, repo: str, *, private: bool = False, force: bool = False, dry_run: bool = False) -> Pushed:
+        """Send its folder to the repository `owner/name` of the model hub; see `sharing.hub.push_to_hub`."""
+        from llama_index_embed_plus.sharing.hub import push_to_hub
+
+        return push_to_hub(self.folder, repo, private=private, force=force, dry_run=dry_run)
 
     def _make_locks(self) -> None:
         # More batches at once than the backend has workers would only cost memory, however many threads call.
@@ -175,6 +200,22 @@ class TextEncoder:
         """
         return self._encode(texts, self.spec.passage_prompt, progress)
 
+    def cut(self, passage: Passage) -> Iterator[Passage]:
+        """The passage itself if all of it is read, else parts of which that is true; see `documents.passage_cutter`."""
+        if self.spec.long_text == "mean":
+            yield passage
+            return
+        # imported here: it imports this module
+        from llama_index_embed_plus.documents.passages import passage_cutter
+
+        yield from passage_cutter(self)(passage)
+
+    def count_overlong(self, texts: Sequence[str]) -> int:
+        """How many of these passages are longer than what is read of them."""
+        if self.spec.long_text == "mean":
+            return 0
+        return len(self.tokenizer.cut(list(texts), prompt=self.spec.passage_prompt).over)
+
     def _encode(self, texts: Sequence[str], prompt: str, progress: Progress | None) -> Vectors:
         texts = check_texts(texts)
         distinct: dict[str, int] = {}  # text -> its row among the distinct ones
@@ -185,7 +226,12 @@ class TextEncoder:
         skipped = 0 if self.spec.include_prompt else self.tokenizer.prompt_length(prompt)
         vectors = np.empty((len(sequences.ids), self.dimension), np.float32)
         report = _ProgressCounter(progress, sequences.owner, np.bincount(rows, minlength=len(distinct)))
-        for batch, embedded in self._embed(sequences.ids, skipped):
+
+        def compute(batch: NDArray[np.int64], alone: bool) -> Vectors:
+            ids = [sequences.ids[row] for row in batch]
+            return self.backend(self.tokenizer.batch(ids, prompt_tokens=skipped), alone=alone)
+
+        for batch, embedded in self._batches([len(ids) for ids in sequences.ids], compute):
             if embedded.shape != (len(batch), self.dimension):
                 raise DamagedModelError(
                     f"{self.folder}: the {self.backend.build} build gives {embedded.shape} numbers for {len(batch)} "
@@ -210,7 +256,7 @@ class TextEncoder:
                 f"text {texts.index(text)} {short_repr(text)} has at least {tokens} tokens with its prompt, "
                 f"{self.tokenizer.room} fit; split it, or let long_text be 'mean' or 'truncate'"
             )
-        self._note_truncation(len(distinct), sequences.over)
+        self._note_truncation(distinct, sequences.over)
         return sequences
 
     def _check_tokens(self, sequences: Sequences, distinct: list[str], texts: CheckedTexts) -> None:
@@ -220,14 +266,13 @@ class TextEncoder:
             text = distinct[int(empty)]
             raise TextError(f"text {texts.index(text)} is {short_repr(text)}, which has no token this model knows")
 
-    def _embed(self, sequences: Sequence[Ids], prompt_tokens: int) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
+    def _batches(self, lengths: Sequence[int], compute: Compute) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
         """Yield (rows, their vectors), batch by batch."""
-        plan = plan_batches([len(ids) for ids in sequences], self.backend.budget)
+        plan = plan_batches(lengths, self.backend.budget)
 
         def run(rows: NDArray[np.int64]) -> Vectors:
-            batch = self.tokenizer.batch([sequences[row] for row in rows], prompt_tokens=prompt_tokens)
             with self._slots, undivided():
-                return self.backend(batch, alone=len(plan) == 1)
+                return compute(rows, len(plan) == 1)
 
         if len(plan) == 1 or self.backend.workers == 1:
             for rows in plan:
@@ -239,17 +284,19 @@ class TextEncoder:
         finally:  # after an error or Ctrl-C too: batches that have not begun must not be waited for
             pool.shutdown(cancel_futures=True)
 
-    def _note_truncation(self, texts: int, cut: dict[int, int]) -> None:
+    def _note_truncation(self, texts: list[str], cut: dict[int, int]) -> None:
         if not cut:
             return
         with self._warning:
             # in one step with the counting: of many threads one warns
             first, self.truncated = self.truncated == 0, self.truncated + len(cut)
-        if first and not self.quiet:
+        if self.announce is not None:
+            self.announce([texts[row] for row in cut])
+        elif first and not self.quiet:
             logger.warning(
                 "%d of %d texts have more than the %d tokens that fit (the longest at least %d) and were cut; "
                 "further ones are only counted, in `truncated`",
-                *(len(cut), texts, self.tokenizer.room, max(cut.values())),
+                *(len(cut), len(texts), self.tokenizer.room, max(cut.values())),
             )
 
 

@@ -40,6 +40,8 @@ _CHUNK = 4096
 """Texts tokenised at a time. The library's own objects are large; only the ids are kept."""
 _PIECE = 50_000
 """Characters of one text tokenised at a time, for the same reason. A longer text is split at a space."""
+BETWEEN = "\n\n"
+"""What lies between texts that are read together."""
 _PARALLEL = "TOKENIZERS_PARALLELISM"
 
 
@@ -127,6 +129,25 @@ class Tokenizer:
             owner += [row] * len(pieces)
             weight += [len(piece) for piece in pieces]
         return Sequences(ids, np.asarray(owner, np.int64), np.asarray(weight, np.float32), over)
+
+    def together(self, texts: Sequence[str], *, prompt: str = "") -> tuple[Ids, list[int]]:
+        """Make one sequence of texts that follow each other, a blank line between them, and find their borders in it.
+
+        Text i has the tokens `borders[i]` to `borders[i + 1]`: those that end in it, and those of nothing but the blank
+        line behind it. What comes before the first text and after the last belongs to these two.
+        """
+        with panics_translated(self.folder):
+            encoding = self._tokenizer.encode(prompt + BETWEEN.join(texts), add_special_tokens=False)
+        begin = np.cumsum([len(prompt), *(len(text) + len(BETWEEN) for text in texts[:-1])])
+        # a token without a place of its own is where the token before it is
+        last = np.maximum.accumulate(np.asarray([max(stop - 1, 0) for _, stop in encoding.offsets], np.int64))
+        inner = len(self.opening) + np.searchsorted(last, begin[1:])
+        sequence = self._framed(_ids(encoding.ids))
+        return sequence, [0, *inner.tolist(), len(sequence)]
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens each text has, however long it is, without those put around every text."""
+        return [len(body) for body in self._bodies(texts, None)]
 
     def prompt_length(self, prompt: str) -> int:
         """Return how many leading tokens of a sequence belong to the prompt or come before it.

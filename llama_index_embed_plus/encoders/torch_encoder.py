@@ -14,7 +14,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,10 @@ from llama_index_embed_plus.errors import DamagedModelError, MissingExtraError, 
 from llama_index_embed_plus.models.families import family_of
 from llama_index_embed_plus.models.files import has_lora
 from llama_index_embed_plus.models.lora import lora_base, lora_settings
-from llama_index_embed_plus.models.pooling import ATTENTION, apply_head, pool, unit
+from llama_index_embed_plus.models.pooling import ATTENTION, Stretch, apply_head, pool, pool_stretches, unit
 from llama_index_embed_plus.models.spec import EncoderSpec
 from llama_index_embed_plus.models.weights import tensors_of, weight_files
+from qdrant_tools.client.forks import undivided
 from qdrant_tools.errors import NotSupportedError, PlusError, UsageError, first_line
 from qdrant_tools.records import Vectors
 
@@ -106,7 +107,7 @@ class PooledEncoder(torch.nn.Module):
         if family is not None and family.needs_code and not trust_remote_code:
             raise UsageError(
                 f"{folder}: this model's architecture is code in its own repository ({family.source}); read that code, "
-                "then allow it with Runtime(trust_remote_code=True)"
+                "then allow it in Python with Runtime(trust_remote_code=True): no command does"
             )
         self.transformer = load_transformer(
             folder / spec.transformer_path, attention=ATTENTION in spec.pooling, trust_remote_code=trust_remote_code
@@ -124,13 +125,20 @@ class PooledEncoder(torch.nn.Module):
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor, prompt_tokens: Any = 0) -> Any:
         """ids, mask (n, t) -> (n, dimension)."""
+        states, weights = self.states(ids, mask)
+        return self.finish(pool(states, mask, self.spec.pooling, prompt_tokens=prompt_tokens, attention=weights))
+
+    def states(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[Any, Any]:
+        """ids, mask (n, t) -> the states of the tokens (n, t, h), and the last attention if the pooling reads it."""
         attention = ATTENTION in self.spec.pooling
         output = self.transformer(
             input_ids=ids, attention_mask=mask, **({"output_attentions": True} if attention else {})
         )
         weights = output.attentions[-1] if attention else None
-        states = output.last_hidden_state.float()  # sums over many tokens need float32
-        vectors = pool(states, mask, self.spec.pooling, prompt_tokens=prompt_tokens, attention=weights)
+        return output.last_hidden_state.float(), weights  # sums over many tokens need float32
+
+    def finish(self, vectors: Any) -> Any:
+        """Pooled states (m, h) -> (m, dimension)."""
         vectors = apply_head(vectors, self.spec.head, [_named(holder) for holder in self.head])
         if self.spec.truncate_dim:
             vectors = vectors[:, : self.spec.truncate_dim]
@@ -165,6 +173,15 @@ class TorchBackend:
         self.budget = runtime.batch_tokens or (1024 if self.device.type == "cpu" else 32_768)
 
     def __call__(self, batch: TokenBatch, *, alone: bool) -> Vectors:
+        return self._run(batch, lambda ids, mask: self.module(ids, mask, batch.prompt_tokens))
+
+    def stretches(self, batch: TokenBatch, stretches: Sequence[Stretch], *, alone: bool) -> Vectors:
+        def run(ids: torch.Tensor, mask: torch.Tensor) -> Any:
+            return self.module.finish(pool_stretches(self.module.states(ids, mask)[0], stretches))
+
+        return self._run(batch, run)
+
+    def _run(self, batch: TokenBatch, compute: Callable[[torch.Tensor, torch.Tensor], Any]) -> Vectors:
         if batch.ids.size and int(batch.ids.max()) >= self._words:  # a GPU would end the whole process
             raise DamagedModelError(
                 f"the tokenizer gives word {batch.ids.max()}, the model has {self._words}: it belongs to another model"
@@ -172,8 +189,9 @@ class TorchBackend:
         ids, mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
         check_child(self.device)
         try:
-            with torch.inference_mode():
-                vectors = self.module(ids.to(self.device), mask.to(self.device), batch.prompt_tokens)
+            # libraries below torch hold locks of their own while they compute
+            with undivided(), torch.inference_mode():
+                vectors = compute(ids.to(self.device), mask.to(self.device))
             return np.asarray(vectors.cpu().numpy(), np.float32)
         except Exception as error:  # layers that do not fit each other end in errors of every kind
             # on a CPU only the message says it

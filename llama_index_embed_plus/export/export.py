@@ -1,7 +1,8 @@
 """A checkpoint -> an artifact that serves without torch, with a report of how well it agrees with the original.
 
 `export_onnx` writes the graph (built from the weights for the BERT family, traced for every other model), measures it
-on real texts against the original, and writes the manifest.
+on real texts against the original, and writes the manifest. The original is computed by torch; without torch, that of
+the BERT family by numpy (`reference`), and a graph that came with a model is run as it came.
 
 Guarantees: a graph outside its bound is not written unless forced; nothing is half-written; both builds embed the same
 texts, and the figures say nothing about other texts than these. Does not know: how graphs are made (`graph`, `rewrite`,
@@ -14,17 +15,18 @@ import importlib
 import importlib.util
 import inspect
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from llama_index_embed_plus.encoders import self_check
 from llama_index_embed_plus.encoders.onnx_encoder import OnnxBackend, check_graph
 from llama_index_embed_plus.encoders.open import Identity, identify, open_encoder
-from llama_index_embed_plus.encoders.text_encoder import TextEncoder
+from llama_index_embed_plus.encoders.text_encoder import Backend, TextEncoder
 from llama_index_embed_plus.errors import DamagedModelError, MissingExtraError, ParityError
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.models.files import has_lora, onnx_files, write_json
@@ -121,7 +123,7 @@ def export_onnx(
     if precision not in get_args(Precision):
         raise UsageError(f"precision is {precision!r}, expected one of {', '.join(get_args(Precision))}")
     if importlib.util.find_spec("onnx") is None:
-        raise MissingExtraError("writing ONNX files", extra="train")
+        raise MissingExtraError("writing ONNX files", extra="export")
     source = identify(model, backend="torch", overrides=overrides)
     if has_lora(source.folder / source.spec.transformer_path):
         raise NotSupportedError(
@@ -139,7 +141,6 @@ def export_onnx(
         for name in _PRECISIONS[: _PRECISIONS.index(precision) + 1]:
             opset = _write_graph(source, draft, name)
             built = _open(source, draft, name)
-            reference = reference or embed(built, texts, progress=progress)  # no torch: fp32 is the reference
             report = measure(built, reference, texts, size=_size(draft / FILES[name]), progress=progress)
             if not report.within and not force:
                 raise ParityError(f"{report.summary()}; outside {BOUNDS[name]}, nothing was written (force writes it)")
@@ -170,14 +171,7 @@ def _graph(source: Identity, precision: Precision, fp32: Path) -> Any:
     from llama_index_embed_plus.export import graph
 
     if _has_weights(source) and graph.supports(source.folder, source.spec):
-        try:
-            return graph.build_graph(source.folder, source.spec, precision=precision)
-        except PlusError:
-            raise
-        except Exception as error:  # odd values of a config are not looked at before they are used
-            raise DamagedModelError(
-                f"{source.folder}: its config.json does not fit its weights ({first_line(error)}); fetch it again"
-            ) from error
+        return graph.build_graph(source.folder, source.spec, precision=precision)
     if precision == "int8":
         from llama_index_embed_plus.export.calibration import frame_of
         from llama_index_embed_plus.export.rewrite import quantise
@@ -219,14 +213,34 @@ def _reference(
     *,
     overrides: Overrides | None,
     progress: Progress | None,
-) -> Embedded | None:
-    """Embed the texts with torch. None: there is no torch, or there are no weights for it."""
-    if not (_has_torch() and _has_weights(source)):
-        return None
-    # on the CPU, where the graph runs: speeds are compared too
-    encoder = open_encoder(model, backend="torch", device="cpu", overrides=overrides)
+) -> Embedded:
+    """Embed the texts with what the graph must agree with: the weights by torch, by numpy, or the graph as it came."""
+    if _has_weights(source) and _has_torch():
+        # texts are compared one by one, whether the artifact will have late chunking or not
+        plain = replace(overrides or Overrides(), late=False)
+        # on the CPU, where the graph runs: speeds are compared too
+        encoder = open_encoder(model, backend="torch", device="cpu", overrides=plain)
+    else:
+        encoder = TextEncoder(source.spec, source.space, source.folder, _without_torch(source))
     encoder.quiet = True
-    return embed(encoder, texts, progress=progress)
+    # numpy has a text in each thread already; more threads for its small products would wait for each other
+    with threadpool_limits(limits=1, user_api="blas"):
+        return embed(encoder, texts, progress=progress)
+
+
+def _without_torch(source: Identity) -> Backend:
+    from llama_index_embed_plus.export import graph
+    from llama_index_embed_plus.export.reference import NumpyBackend
+
+    if _has_weights(source) and graph.supports(source.folder, source.spec):
+        return NumpyBackend(source.folder, source.spec)
+    existing = next(onnx_files(source.folder), None)
+    if existing is None and not _has_weights(source):
+        raise DamagedModelError(f"{source.folder} holds neither weights nor a graph; fetch it again")
+    if existing is None:
+        kind = f"a {source.spec.model_type} has to be traced, and exporting it"
+        raise MissingExtraError(kind, extra="train")
+    return OnnxBackend(existing, source.folder, source.spec, build="onnx-as-it-came")
 
 
 def _has_weights(source: Identity) -> bool:

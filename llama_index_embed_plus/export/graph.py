@@ -3,7 +3,8 @@
 `build_graph(folder, spec, precision="fp32" | "int8")` needs numpy, onnx and, for int8, onnxruntime; no torch and no
 calibration text. The graph reads `input_ids` and `attention_mask` [batch, sequence] int64, padded on the right, and,
 if the pooling leaves the prompt out, `prompt_tokens` (int64 scalar). It gives `embedding` [batch, dimension] float32:
-pooled, projected, truncated and normalised as the spec says. `models.pooling` defines what that means.
+pooled, projected, truncated and normalised as the spec says. `models.pooling` defines what that means. If the pooling
+is the mean, `token_states` [sequence, batch, hidden] are given too, which costs nothing where nobody fetches them.
 
 Weights are folded first, by four identities that are exact in real arithmetic:
 
@@ -44,9 +45,20 @@ from llama_index_embed_plus.export.weights import (
     unsupported_reason,
 )
 from llama_index_embed_plus.models.files import require_json
-from llama_index_embed_plus.models.pooling import ATTENTION, CLS, LAST, MAX, MEAN_SQRT, WEIGHTED, HeadStep
+from llama_index_embed_plus.models.pooling import (
+    ATTENTION,
+    CLS,
+    LAST,
+    MAX,
+    MEAN,
+    MEAN_SQRT,
+    TOKEN_STATES,
+    WEIGHTED,
+    HeadStep,
+)
 from llama_index_embed_plus.models.spec import EncoderSpec
 from llama_index_embed_plus.models.weights import tensors_of, weight_files
+from qdrant_tools.errors import PlusError, first_line
 
 Precision = Literal["fp32", "int8"]
 
@@ -65,6 +77,23 @@ def build_graph(folder: Path, spec: EncoderSpec, *, precision: Precision = "fp32
     reason = _unsupported_reason(inner)
     if reason is not None:
         raise ModelError(f"{folder}: {reason}; no graph can be built from its weights, export it by tracing instead")
+    try:
+        return _build(folder, spec, precision)
+    except PlusError:
+        raise
+    except Exception as error:  # odd values of a config are not looked at before they are used
+        raise misfit(folder, error) from error
+
+
+def misfit(folder: Path, error: Exception) -> DamagedModelError:
+    """Return the error for a folder whose config and weights made no network."""
+    return DamagedModelError(
+        f"{folder}: its config.json does not fit its weights ({first_line(error)}); fetch it again"
+    )
+
+
+def _build(folder: Path, spec: EncoderSpec, precision: Precision) -> Any:
+    inner = folder / spec.transformer_path
     weights, graph = fold(read_weights(inner)), GraphWriter()
     arithmetic: Arithmetic = Float32(graph)
     if precision == "int8":
@@ -72,9 +101,14 @@ def build_graph(folder: Path, spec: EncoderSpec, *, precision: Precision = "fp32
     network = Network(weights, arithmetic)
     # With first-token pooling, the last layer computes one token instead of all.
     states = network.states(first_only=reads_first_only(spec))
+    if gives_states(spec):
+        states = graph.renamed(states, TOKEN_STATES)
     vectors = HeadWriter(graph, states, MASK, attention=network.attention).write(folder, spec)
     scalars = () if spec.include_prompt else (PROMPT_TOKENS,)
-    return graph.model({vectors: ["batch", spec.dimension]}, inputs=(IDS, MASK), scalars=scalars)
+    outputs: dict[str, Sequence[str | int]] = {vectors: ["batch", spec.dimension]}
+    if gives_states(spec):
+        outputs[states] = ["sequence", "batch", weights.hidden_size]
+    return graph.model(outputs, inputs=(IDS, MASK), scalars=scalars)
 
 
 def _unsupported_reason(inner: Path) -> str | None:
@@ -125,6 +159,11 @@ def reads_first_only(spec: EncoderSpec) -> bool:
     """Whether the pooling reads nothing but the state of the first token."""
     # without the prompt, the first token that counts is a later one
     return spec.pooling == (CLS,) and spec.include_prompt
+
+
+def gives_states(spec: EncoderSpec) -> bool:
+    """Whether the graph gives the states of all tokens too: passages can be pooled out of a longer text."""
+    return spec.pooling == (MEAN,)
 
 
 class HeadWriter:

@@ -74,6 +74,13 @@ class GraphWriter:
         """Append one of onnxruntime's own operators."""
         return self(operator, *inputs, domain=MICROSOFT, **attributes)
 
+    def renamed(self, tensor: str, name: str) -> str:
+        """Call a tensor `name`, in the node that makes it and in those that read it: an output without a copy."""
+        for node in self._graph.node:
+            for names in (node.input, node.output):
+                names[:] = [name if known == tensor else known for known in names]
+        return name
+
     def reshape(self, tensor: str, *shape: int) -> str:
         """0 keeps the dimension, -1 takes what is left."""
         return self("Reshape", tensor, int64(*shape))

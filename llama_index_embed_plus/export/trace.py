@@ -5,8 +5,8 @@ and tokens. torch's tracing exporter is used and not its successor, which needs 
 enough for encoders: once the mask is given, they have no branches that depend on data.
 
 Guarantees: inputs `input_ids`, `attention_mask` (n, t) int64, and `prompt_tokens` (0-d int64) if the prompt is left out
-of the pooling; output `embedding` (n, dimension). Does not know: whether the graph is right for other lengths. The
-parity report of an export tells.
+of the pooling; outputs `embedding` (n, dimension), and `token_states` (t, n, h) if the pooling is the mean. Does not
+know: whether the graph is right for other lengths. The parity report of an export tells.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from llama_index_embed_plus.errors import MissingExtraError, ModelError
+from llama_index_embed_plus.export.graph import gives_states
+from llama_index_embed_plus.models.pooling import TOKEN_STATES, pool
 from llama_index_embed_plus.models.spec import EncoderSpec
 from qdrant_tools.errors import first_line
 
@@ -67,7 +69,11 @@ class _Traced(torch.nn.Module):
         self.encoder = encoder
 
     def forward(self, *inputs: torch.Tensor) -> Any:
-        return self.encoder(*inputs)
+        if not gives_states(self.encoder.spec):
+            return self.encoder(*inputs)
+        states, _ = self.encoder.states(*inputs[:2])
+        pooled = pool(states, inputs[1], self.encoder.spec.pooling, prompt_tokens=(*inputs, 0)[2])
+        return self.encoder.finish(pooled), states.transpose(0, 1)
 
 
 def trace(folder: Path, spec: EncoderSpec) -> Any:
@@ -86,6 +92,10 @@ def trace(folder: Path, spec: EncoderSpec) -> Any:
         "attention_mask": {0: "batch", 1: "tokens"},
         "embedding": {0: "batch"},
     }
+    outputs = ["embedding"]
+    if gives_states(spec):
+        outputs.append(TOKEN_STATES)
+        axes[TOKEN_STATES] = {0: "tokens", 1: "batch"}
     try:
         with warnings.catch_warnings(), torch.inference_mode(), _masks_by_index(), TemporaryDirectory() as scratch:
             warnings.simplefilter("ignore")  # tracing warns of every branch
@@ -95,7 +105,7 @@ def trace(folder: Path, spec: EncoderSpec) -> Any:
                 tuple(inputs),
                 str(path),
                 input_names=names,
-                output_names=["embedding"],
+                output_names=outputs,
                 dynamic_axes=axes,
                 opset_version=OPSET,
                 dynamo=False,

@@ -27,8 +27,8 @@ from llama_index_embed_plus.evaluate.retrieval.report import (
     texts_by_id,
 )
 from qdrant_tools.errors import InputError, brief, first_line
-from qdrant_tools.files import write_text
-from qdrant_tools.json_files import read_json
+from qdrant_tools.files.json_files import read_json
+from qdrant_tools.files.written import write_text
 from qdrant_tools.log.records import Feedback, LoggedSearch
 from qdrant_tools.records import Example, Passage, Qrels, Query, ScoredText
 

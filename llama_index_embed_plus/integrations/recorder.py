@@ -136,6 +136,8 @@ class RetrievalRecorder:
         late = [write for write in self._take_waiting(self._waiting.maxsize) if write]  # came in while stopping
         if late:
             self._write(late)
+        if self.failed > 1:
+            logger.warning("retrieval log %s: %d entries are lost in all", self.log.path, self.failed)
         if self._owns_log:
             self.log.close()
 
@@ -255,7 +257,8 @@ class RetrievalRecorder:
         with self._counting:
             before, self.failed = self.failed, self.failed + count
         if len(str(before)) < len(str(self.failed)) or not before:
-            logger.warning("%d entries of the retrieval log %s are lost: %s", self.failed, self.log.path, reason)
+            lost = "1 entry is" if self.failed == 1 else f"{self.failed} entries are"
+            logger.warning("retrieval log %s: %s lost: %s", self.log.path, lost, reason)
 
 
 def hit_id(node: BaseNode) -> str:

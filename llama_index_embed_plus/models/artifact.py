@@ -7,6 +7,7 @@
     onnx/parity.json         how well it agrees with the weights
     adapter/                 a map on query vectors, if one was kept
     train_report.json        if it was trained here: how, and whether the training is proved to do no harm
+    heldout/                 the queries on which that was measured, and their judgements; left out of every copy
     embed_plus.json          the manifest: format, spec, space, builds, sha256 of every file; written last
 
 Guarantees: a folder without a manifest is not an artifact, so an unfinished one is never taken for a whole one; a file
@@ -34,11 +35,12 @@ from llama_index_embed_plus.models.files import MANIFEST, Settings, inside, onnx
 from llama_index_embed_plus.models.hub import source_of
 from llama_index_embed_plus.models.spec import EncoderSpec, read_spec, space_of, weights_of
 from qdrant_tools.errors import UsageError
-from qdrant_tools.files import refuse_link
-from qdrant_tools.trees import copy_tree, files_of
+from qdrant_tools.files.trees import copy_tree, files_of
+from qdrant_tools.files.written import refuse_link
 
 FORMAT = 1
 ADAPTER = "adapter"
+HELD_OUT = "heldout"
 TRAIN_REPORT = "train_report.json"
 # computed inside the graph: to change one of these takes the weights
 _IN_THE_GRAPH = ("pooling", "include_prompt", "head", "normalize", "dimension", "truncate_dim")
@@ -200,10 +202,19 @@ def onnx_build(
     return None
 
 
-def refusal(folder: Path) -> str | None:
+@dataclass(frozen=True)
+class Refusal:
+    """Why an artifact must not be promoted; `only_synthetic`: for want of real queries alone, which may be accepted."""
+
+    reason: str
+    only_synthetic: bool = False
+
+
+def refusal(folder: Path) -> Refusal | None:
     """Say in one line why the artifact must not be promoted. None: it may be, or it was not trained here.
 
-    train_report.json decides, by `promotable` and `verdict`. Raises DamagedModelError if they are missing.
+    train_report.json decides, by `promotable`, `only_synthetic` and `verdict`. Raises DamagedModelError if they are
+    missing.
     """
     saved = read_json(folder, TRAIN_REPORT)
     if saved is None:
@@ -212,7 +223,8 @@ def refusal(folder: Path) -> str | None:
     promotable, verdict = report.flag("promotable"), report.text("verdict")
     if promotable is None or not verdict:
         raise DamagedModelError(f"{folder / TRAIN_REPORT} has no verdict: train again")
-    return None if promotable else verdict
+    # reports of earlier versions know of no synthetic queries
+    return None if promotable else Refusal(verdict, report.flag("only_synthetic") is True)
 
 
 def copy_model(source: Path, target: Path, *, spec: EncoderSpec | None = None) -> None:
@@ -221,7 +233,7 @@ def copy_model(source: Path, target: Path, *, spec: EncoderSpec | None = None) -
     The copy's files say what `spec` says, also what was known only by the folder's name. None: as `source` is read.
     """
     # a graph or an adapter fits one spec, and the copy may get another
-    left_out = {"onnx", "openvino", ADAPTER}
+    left_out = {"onnx", "openvino", ADAPTER, HELD_OUT}
 
     def keep(relative: Path) -> bool:
         hidden = any(part.startswith(".") for part in relative.parts)
@@ -241,7 +253,7 @@ def copy_artifact(source: Path, target: Path) -> None:
 
     Raises as `verify`.
     """
-    listed = {Path(name) for name in (*verify(source).sha256, MANIFEST)}
+    listed = {Path(name) for name in (*verify(source).sha256, MANIFEST) if Path(name).parts[0] != HELD_OUT}
 
     def keep(relative: Path) -> bool:
         return relative in listed and relative.suffix in (*_COPIED, *_GRAPHS_AND_MAPS)
@@ -281,16 +293,24 @@ def check_out(out: Path) -> None:
         raise UsageError(f"{str(out)!r} exists and is no artifact; give a new folder")
 
 
+WORK = "work-"
+"""How the names of folders begin that whoever holds the folder around them removes."""
+
+
 @contextmanager
-def draft_folder(out: Path) -> Iterator[Path]:
+def draft_folder(out: Path, *, inside: Path | None = None) -> Iterator[Path]:
     """Give a folder to write into, beside `out`. It becomes `out` if all went well; else nothing is left behind.
+
+    inside: where to make it instead, on the same disk: what a kill leaves is removed there, if its owner removes what
+        begins with `WORK`.
 
     Raises UsageError for an `out` that holds something other than an artifact.
     """
     check_out(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     # beside `out`, because a rename does not reach another file system
-    draft = _fresh(out)
+    draft = _fresh(out) if inside is None else inside / f"{WORK}{uuid.uuid4().hex}"
+    draft.mkdir(exist_ok=True)
     try:
         yield draft
         # Two renames: for a moment there is neither, but never a mixture of both.

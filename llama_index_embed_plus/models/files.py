@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from llama_index_embed_plus.errors import DamagedModelError
-from qdrant_tools import json_files
 from qdrant_tools.errors import NotSupportedError
-from qdrant_tools.files import written_whole
+from qdrant_tools.files import json_files
+from qdrant_tools.files.written import written_whole
 
 T = TypeVar("T")
 

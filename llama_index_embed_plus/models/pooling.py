@@ -23,11 +23,17 @@ from qdrant_tools.errors import UsageError
 MEAN, CLS, MAX = "mean", "cls", "max"
 MEAN_SQRT, WEIGHTED, LAST, ATTENTION = "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "attention"
 
+TOKEN_STATES = "token_states"
+"""The output of a graph that holds the states of all tokens, (t, n, h)."""
+
 POOLING_MODES = (CLS, MAX, MEAN, MEAN_SQRT, WEIGHTED, LAST, ATTENTION)
 """Names as sentence-transformers 6 writes them, in the order in which several are joined; `attention` is ours."""
 
 Array = Any
 """A numpy array or a torch tensor. Shapes are given as (n texts, t tokens, h states)."""
+
+Stretch = tuple[int, int, int]
+"""Row of a batch, its first token, and the one behind its last."""
 
 
 def namespace(array: Array) -> Any:
@@ -75,6 +81,13 @@ def _pool_one(mode: str, states: Array, kept: Array, position: Array, weights: A
     total = xp.clip(weight.sum(1), 1e-9, None)[:, None]
     summed = _sum(xp.where(kept[..., None], states, 0.0) * weight[..., None])
     return summed / (xp.sqrt(total) if mode == MEAN_SQRT else total)
+
+
+def pool_stretches(states: Array, stretches: Sequence[Stretch]) -> Array:
+    """Return (m, h): the mean of `states` (n, t, h) over each stretch of tokens."""
+    # made contiguous first: the order of a sum must not depend on the batch around it
+    means = [(states[row, start:stop] + 0.0).sum(0) / (stop - start) for row, start, stop in stretches]
+    return namespace(states).stack(means)
 
 
 def _cast(array: Array, like: Array) -> Array:

@@ -22,7 +22,7 @@ from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.models.files import has_lora, inside, module_rows, read_json
 from llama_index_embed_plus.models.weights import tensors_of, weight_files
 from qdrant_tools.errors import NotSupportedError
-from qdrant_tools.trees import files_of
+from qdrant_tools.files.trees import files_of
 
 _SETTINGS = re.compile(
     r"(config|base_config|generation_config|tokenizer_config|(pre)?processor_config|router_config"

@@ -53,6 +53,8 @@ class EncoderSpec:
     long_text: LongText = "truncate"
     truncate_dim: int | None = None
     """Keep only the first components (Matryoshka). The vector is scaled back to unit length."""
+    late: bool = False
+    """True: passages are pooled out of one pass over the document around them, see `encoders.late`."""
     transformer_path: str = ""
     """Folder of config, weights and tokenizer inside the model folder."""
     # not compared: one value from two sources makes the same vectors
@@ -74,7 +76,10 @@ class EncoderSpec:
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict. `from_dict` gives an equal spec back."""
-        return {**asdict(self), "pooling": list(self.pooling), "sources": dict(self.sources)}
+        row = {**asdict(self), "pooling": list(self.pooling), "sources": dict(self.sources)}
+        if not self.late:
+            del row["late"]  # unknown to earlier versions, which read everything else
+        return row
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> EncoderSpec:
@@ -114,7 +119,7 @@ def _bounds(spec: EncoderSpec) -> Iterator[tuple[str, bool]]:
 
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("name", "model_type", "query_prompt", "passage_prompt", "transformer_path", "long_text"), str),
-    **dict.fromkeys(("include_prompt", "normalize", "lowercase", "append_eos"), bool),
+    **dict.fromkeys(("include_prompt", "normalize", "lowercase", "append_eos", "late"), bool),
     "dimension": int,
     "max_tokens": int,
     "truncate_dim": int | None,
@@ -135,6 +140,7 @@ class Overrides:
     max_tokens: int | None = None
     long_text: LongText | None = None
     truncate_dim: int | None = None
+    late: bool | None = None
 
 
 def read_spec(folder: Path, overrides: Overrides | None = None) -> EncoderSpec:
@@ -176,7 +182,17 @@ def space_of(folder: Path, spec: EncoderSpec, *, weights: str | None = None) -> 
     }
     # Collections store this name: the text that is hashed must be the same on every machine and in every version.
     text = json.dumps(identity, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return f"{spec.name}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    space = f"{spec.name}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return late_space(space) if spec.late else space
+
+
+_LATE = "late chunking 1"
+"""Another number for other windows or another pooling of passages."""
+
+
+def late_space(space: str) -> str:
+    """The space of the same encoder with late chunking: `space` is that without."""
+    return f"{space.rpartition('@')[0]}@{hashlib.sha256(f'{_LATE} {space}'.encode()).hexdigest()[:12]}"
 
 
 def _override(folder: Path, spec: EncoderSpec, overrides: Overrides) -> EncoderSpec:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama_index_embed_plus.errors import DamagedModelError
-from qdrant_tools import json_files
+from qdrant_tools.files import json_files
 
 _WIDTH = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 # numpy has no bfloat16: its bytes are read as integers and widened in `read`

@@ -12,20 +12,19 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llama_index_embed_plus.errors import CacheError
-from qdrant_tools.client.forks import abandon, renew_in_children, undivided
-from qdrant_tools.files import create_private, private_folder, refuse_link
-from qdrant_tools.json_files import open_regular
+from qdrant_tools.client.database import SharedDatabase
+from qdrant_tools.files.json_files import open_regular
+from qdrant_tools.files.written import create_private, private_folder, refuse_link
 
 Role = Literal["query", "passage"]
 
@@ -52,38 +51,15 @@ class KeySpace:
         return f"{self.space}/{self.build}/{self.role}/{digest}"
 
 
-class VectorCache:
+class VectorCache(SharedDatabase):
     """A persistent cache of vectors in the SQLite file `path`, made if it does not exist.
 
     Raises `CacheError` for a file that is something else, was written in another format, or cannot be written.
     """
 
-    _cut: ClassVar[set[Path]] = set()
-    """Files that were in use when this process was forked: SQLite takes its parent's locks on them for its own."""
-
     def __init__(self, path: str | Path) -> None:
-        # absolute: a forked child, which opens the file for itself, may work in another folder
         self.path = Path(path).absolute()
-        self._lock = threading.Lock()
-        self._opened: sqlite3.Connection | None = None
-        self._closed = False
-        self._in_use = False
-        with undivided():
-            self._opened = self._open()
-            renew_in_children(self, VectorCache._renew, VectorCache._release)
-
-    @property
-    def _database(self) -> sqlite3.Connection:
-        if self._opened is None:
-            if self._closed:
-                raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
-            if self.path in self._cut:
-                raise CacheError(
-                    f"this process was forked while its parent used the vector cache {self.path}, whose locks SQLite "
-                    "takes for its own: fork when no thread embeds, or open the cache after the fork"
-                )
-            self._opened = self._open()
-        return self._opened
+        super().__init__(self.path)
 
     def _open(self) -> sqlite3.Connection:
         with self._errors_translated("opened"):
@@ -91,7 +67,7 @@ class VectorCache:
             if not self.path.exists():
                 self._create()
             # an address of our own making, so that a name such as "file:x" is only a name; no isolation level:
-            # _transaction begins transactions itself; _lock keeps threads apart
+            # transactions are begun by hand, and a lock keeps threads apart
             database = sqlite3.connect(
                 f"{self.path.as_uri()}?mode=rw",
                 uri=True,
@@ -106,30 +82,11 @@ class VectorCache:
                 raise
             return database
 
-    @contextmanager
-    def _used(self) -> Iterator[None]:
-        with self._lock, undivided():
-            self._in_use = True
-            try:
-                yield
-            finally:
-                self._in_use = False
-
-    def _release(self) -> None:
-        """Before a fork. A child whose parent has the file open holds its locks on paper only.
-
-        Whoever closes the cache then deletes the write-ahead log under the child, and what it stores is lost.
-        """
-        if not self._in_use:
-            self._close()
-
-    def _renew(self) -> None:
-        """In a forked child: SQLite forbids to use a connection of the parent, and to close it."""
-        self._lock, self._in_use = threading.Lock(), False
-        if self._opened is not None:
-            self._cut.add(self.path)
-            abandon(self._opened)
-            self._opened = None
+    def _cut_off(self) -> CacheError:
+        return CacheError(
+            f"this process was forked while its parent used the vector cache {self.path}, whose locks SQLite takes "
+            "for its own: fork when no thread embeds, or open the cache after the fork"
+        )
 
     def get(self, keys: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Return the stored vectors among `keys`, each of shape (dimension,)."""
@@ -138,31 +95,20 @@ class VectorCache:
             for start in range(0, len(keys), KEYS_PER_QUERY):
                 part = keys[start : start + KEYS_PER_QUERY]
                 places = ",".join("?" * len(part))
-                rows = self._database.execute(f"SELECT key, vector FROM vectors WHERE key IN ({places})", part)
+                rows = self._db.execute(f"SELECT key, vector FROM vectors WHERE key IN ({places})", part)
                 stored.update((key, np.frombuffer(blob, np.float32)) for key, blob in rows)
         return stored
 
     def put(self, vectors: Mapping[str, NDArray[np.float32]]) -> None:
         """Store vectors under their keys, in one transaction; a key that is already there keeps its vector."""
         rows = [(key, np.ascontiguousarray(vector, np.float32).tobytes()) for key, vector in vectors.items()]
-        with self._used(), self._errors_translated("written"), self._transaction():
+        with self._errors_translated("written"), self._whole():
             # another process may have stored the same text meanwhile
-            self._database.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
+            self._db.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
 
     def __len__(self) -> int:
         with self._used(), self._errors_translated("read"):
-            return int(self._database.execute("SELECT count(*) FROM vectors").fetchone()[0])
-
-    def close(self) -> None:
-        """Close the file. The cache cannot be used afterwards."""
-        with self._used():
-            self._closed = True
-            self._close()
-
-    def _close(self) -> None:
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+            return int(self._db.execute("SELECT count(*) FROM vectors").fetchone()[0])
 
     def _require_ours(self) -> None:
         """Look at the file without SQLite, which would roll a journal back, or follow a link, before it is asked."""
@@ -212,16 +158,6 @@ class VectorCache:
         return CacheError(
             f"vector cache {self.path} is {what}, expected format {FORMAT}: delete it, or name another file"
         )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")  # takes the write lock now: a later upgrade could not wait
-        try:
-            yield
-        except BaseException:  # Ctrl-C too: an open transaction would lock out every other writer
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
 
     @contextmanager
     def _errors_translated(self, action: str) -> Iterator[None]:

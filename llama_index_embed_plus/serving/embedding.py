@@ -16,13 +16,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, Unpack
 
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
 from llama_index.core.schema import BaseNode, MetadataMode
+from llama_index.core.utils import get_tokenizer
 from llama_index_instrumentation import get_dispatcher
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
@@ -31,6 +32,7 @@ from llama_index_embed_plus.encoders.text_encoder import CheckedTexts, OnMismatc
 from llama_index_embed_plus.errors import ModelError
 from llama_index_embed_plus.models.spec import LongText
 from llama_index_embed_plus.serving.cache import Role, StoreCache, VectorCache
+from llama_index_embed_plus.serving.fields import EmbeddingFields, refuse_unknown
 from llama_index_embed_plus.serving.identity import (
     DEFAULT_MODEL,
     StaleNode,
@@ -40,8 +42,10 @@ from llama_index_embed_plus.serving.identity import (
     set_embeddings,
     stale_nodes,
 )
+from llama_index_embed_plus.serving.overlong import announce_overlong
+from llama_index_embed_plus.serving.provenance import Maker, remember
 from llama_index_embed_plus.serving.service import EncoderService
-from qdrant_tools.client.forks import renew_in_children
+from qdrant_tools.client.forks import renew_in_children, undivided
 from qdrant_tools.records import Progress
 
 dispatcher = get_dispatcher(__name__)
@@ -91,6 +95,7 @@ class PlusEmbedding(BaseEmbedding):
     max_tokens: int | None = _fixed(None, "Longest token sequence the model is given.")
     long_text: LongText | None = _fixed(None, "A longer text is cut (truncate), averaged (mean) or refused (error).")
     truncate_dim: int | None = _fixed(None, "Keep only the first components of a vector.")
+    late: bool | None = _fixed(None, "True: for queries to a collection with late chunking; texts alone are refused.")
 
     space: str = _fixed("", "Identity of the vector space, name@12hex.")
     # not fixed: the model may be opened as another build here, see _open
@@ -100,7 +105,8 @@ class PlusEmbedding(BaseEmbedding):
     _service: EncoderService | None = PrivateAttr(default=None)
     _opening: Any = PrivateAttr(default_factory=threading.Lock)
 
-    def __init__(self, model: str | Path | None = None, **fields: Any) -> None:
+    def __init__(self, model: str | Path | None = None, **fields: Unpack[EmbeddingFields]) -> None:
+        refuse_unknown(fields, type(self).model_fields)
         super().__init__(**resolve_fields(model, fields))
         renew_in_children(self, PlusEmbedding._renew)
 
@@ -137,6 +143,22 @@ class PlusEmbedding(BaseEmbedding):
     ) -> list[Embedding]:
         """Embed passages, in input order. One start and one end event cover the whole call."""
         return await self._aembed("passage", texts, show_progress=show_progress)
+
+    def get_agg_embedding_from_queries(
+        self, queries: list[str], agg_fn: Callable[..., Embedding] | None = None
+    ) -> Embedding:
+        """Embed queries and make one vector of them: their mean, or what `agg_fn` makes of the list."""
+        embedding = super().get_agg_embedding_from_queries(queries, agg_fn)
+        remember([embedding], self._maker("query"))
+        return embedding
+
+    async def aget_agg_embedding_from_queries(
+        self, queries: list[str], agg_fn: Callable[..., Embedding] | None = None
+    ) -> Embedding:
+        """Embed queries and make one vector of them: their mean, or what `agg_fn` makes of the list."""
+        embedding = await super().aget_agg_embedding_from_queries(queries, agg_fn)
+        remember([embedding], self._maker("query"))
+        return embedding
 
     # The hooks that the base class demands: the same vectors without events, limits and `embeddings_cache`.
 
@@ -184,6 +206,11 @@ class PlusEmbedding(BaseEmbedding):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
         return self.__copy__()
 
+    @property
+    def encoder(self) -> TextEncoder:
+        """The encoder behind this embedding, opened if it was not yet."""
+        return self._served().encoder
+
     def _served(self) -> EncoderService:
         with self._opening:
             if self._service is None:
@@ -201,6 +228,7 @@ class PlusEmbedding(BaseEmbedding):
                 f"model {self.model} is now of space {encoder.space}, this embedding was made for {self.space}: "
                 "make it anew without space=, and embed the stored passages again"
             )
+        encoder.announce = partial(announce_overlong, encoder, get_tokenizer)
         if (build := base_build(encoder.build)) != self.build:
             logger.warning("%s is computed by build %s instead of %s", self.model, build, self.build)
             self.build = build  # builds of one space are interchangeable within the parity bound
@@ -222,7 +250,12 @@ class PlusEmbedding(BaseEmbedding):
             # An empty store counts as false, so only None means that there is none.
             compute = self._compute if self.embeddings_cache is None else self._look_up
             embeddings += await compute(call, role, texts, show_progress)
+        remember(embeddings, self._maker(role))
         return embeddings
+
+    def _maker(self, role: Role) -> Maker:
+        adapter = self.encoder.adapter if role == "query" else None
+        return Maker(self.space, "" if adapter is None else adapter.build)
 
     async def _look_up(self, call: _Caller, role: Role, texts: CheckedTexts, show_progress: bool) -> list[Embedding]:
         """Take what `embeddings_cache` has, compute the rest and store it."""
@@ -253,7 +286,9 @@ class PlusEmbedding(BaseEmbedding):
         payload = self.to_payload()
         chunks = list(texts)
         embeddings: list[Embedding] = []
-        dispatcher.event(EmbeddingStartEvent(model_dict=payload))
+        with undivided():  # pydantic has a lock at the first event of a process
+            started = EmbeddingStartEvent(model_dict=payload)
+        dispatcher.event(started)
         start: dict[str, Any] = {EventPayload.SERIALIZED: payload}
         with self.callback_manager.event(CBEventType.EMBEDDING, payload=start) as event:
             yield embeddings

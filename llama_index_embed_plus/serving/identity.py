@@ -80,7 +80,10 @@ def _one_name(model: str | Path | None, model_name: str | None) -> str:
     names = {str(name) for name in (model, model_name) if name is not None}
     if len(names) > 1:
         raise UsageError(f"model is {str(model)!r} and model_name {model_name!r}: give one of them")
-    return names.pop() if names else DEFAULT_MODEL
+    name = names.pop() if names else DEFAULT_MODEL
+    if not name.strip():
+        raise UsageError(f"model is {name!r}, expected a name or a folder")
+    return name
 
 
 class Node(Protocol):

@@ -27,7 +27,7 @@ from llama_index_embed_plus.encoders.text_encoder import CheckedTexts, TextEncod
 from llama_index_embed_plus.errors import CacheError
 from llama_index_embed_plus.serving.cache import KeySpace, Role, VectorCache
 from llama_index_embed_plus.serving.identity import base_build
-from qdrant_tools.client.forks import renew_in_children
+from qdrant_tools.client.forks import renew_in_children, undivided
 from qdrant_tools.records import Progress, Vectors
 
 SLAB = 4096  # texts computed between two writes to the cache; sorting more of them by length gains nothing
@@ -70,8 +70,10 @@ class EncoderService:
                 if self._encoder is None:  # still: another thread may have opened it while this one waited
                     # the cache first: a wrong path fails before a model is loaded
                     self._cache = self._open_cache() if self._open_cache is not None else None
-                    # the encoder last: the check outside the lock reads it
-                    self._encoder = self._open_encoder()
+                    # a child that is forked while a library is imported would wait for that for ever
+                    with undivided():
+                        # the encoder last: the check outside the lock reads it
+                        self._encoder = self._open_encoder()
         return self._encoder
 
     def keyspace(self, role: Role) -> KeySpace:

@@ -3,7 +3,14 @@ from .data.augmentation import CropWords, DeleteWords, QueryAugmentation
 from .data.columns import ColumnSettings, datasets_for
 from .data.reading import read_training_data
 from .data.records import TrainingData
-from .data.splits import SplitSettings, check_leak, find_leaks, split_queries, without_leaks
+from .data.splits import (
+    SplitSettings,
+    check_leak,
+    find_leaks,
+    split_queries,
+    without_leaked_queries,
+    without_leaks,
+)
 from .data.unsupervised import NoiseSettings
 from .losses.build import build_loss
 from .losses.catalogue import LOSSES, LossOptions
@@ -17,6 +24,9 @@ from .recipe import Recipe, StagePlan, read_recipe
 from .run import Evidence, planned_steps, train
 from .settings import AdapterSettings, LoraSettings, Projection, TrainSettings
 from .stages import run_recipe
+from .synthesis.generate import GenerationSettings
+from .synthesis.records import SynthesisReport, SynthesisResult, SynthesisSettings
+from .synthesis.run import synthesize, write_synthesis
 
 __all__ = [
     "AdapterReport",
@@ -25,6 +35,7 @@ __all__ = [
     "CropWords",
     "DeleteWords",
     "Evidence",
+    "GenerationSettings",
     "LOSSES",
     "LoraSettings",
     "LossOptions",
@@ -37,6 +48,9 @@ __all__ = [
     "SimilaritySet",
     "SplitSettings",
     "StagePlan",
+    "SynthesisReport",
+    "SynthesisResult",
+    "SynthesisSettings",
     "TrainReport",
     "TrainSettings",
     "TrainingData",
@@ -57,7 +71,10 @@ __all__ = [
     "run_recipe",
     "scale_adapter",
     "split_queries",
+    "synthesize",
     "train",
     "training_plot",
+    "without_leaked_queries",
     "without_leaks",
+    "write_synthesis",
 ]

@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from llama_index_embed_plus.errors import TrainingError
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import mismatch, sample_vectors
 from qdrant_tools.records import Encoder, Example, Vectors
 from qdrant_tools.same import id_spellings, query_key, spelled
+
+Rows = NDArray[np.int64]
 
 logger = logging.getLogger(__name__)
 
@@ -31,16 +33,18 @@ class Pairs:
     query, positive, weight: (rows,) index into queries, index into stored, how much the row counts.
     group: per query, the number of its key (`same.query_key`): spellings of one query are one group.
     known: per group, the stored positives; mined: per query, the stored mined negatives.
+    mixed: whether there are both real and synthetic queries.
     """
 
-    queries: torch.Tensor
-    stored: torch.Tensor
-    query: torch.Tensor
-    positive: torch.Tensor
-    weight: torch.Tensor
+    queries: Vectors
+    stored: Vectors
+    query: Rows
+    positive: Rows
+    weight: NDArray[np.float32]
     group: tuple[int, ...]
     known: tuple[tuple[int, ...], ...]
     mined: tuple[tuple[int, ...], ...]
+    mixed: bool = False
 
 
 def read_pairs(collection: Collection, examples: Sequence[Example], encoder: Encoder, *, most: int, seed: int) -> Pairs:
@@ -59,11 +63,17 @@ def read_pairs(collection: Collection, examples: Sequence[Example], encoder: Enc
     missing = [name for name in dict.fromkeys(answers) if name not in index]
     if len(usable) < 2:
         example_of = f" ({mismatch(collection, missing)})" if missing else ""
-        raise TrainingError(
+        problem = (
             f"{len(usable)} of {len(examples)} examples have a positive that collection {collection.name!r} holds "
-            f"(and a weight above 0){example_of}, expected at least 2: index the positives, or check that the ids are "
-            "passage ids"
+            f"(and a weight above 0){example_of}, expected at least 2"
         )
+        if len(usable) == len(examples):
+            raise TrainingError(problem).with_way_out(
+                python="mine more searches with clicks",
+                command="mine COLLECTION LOG --out EXAMPLES again, once there are some hundred searches with clicks "
+                "(embed-plus log stats LOG counts them)",
+            )
+        raise TrainingError(f"{problem}: index the positives, or check that the ids are passage ids")
     if 2 * len(missing) > len(set(answers)):
         several = f"{len(missing)} of {len(set(answers))} positives"
         logger.warning("%s are not in the collection: %s", several, mismatch(collection, missing))
@@ -93,14 +103,15 @@ def _pairs(
         rows += [(number, position, example.weight / len(stored_positives)) for position in stored_positives]
     query, positive, weight = zip(*rows)
     return Pairs(
-        torch.from_numpy(np.ascontiguousarray(queries, np.float32)),
-        torch.from_numpy(stored),
-        torch.tensor(query),
-        torch.tensor(positive),
-        torch.tensor(weight, dtype=torch.float32),
+        np.ascontiguousarray(queries, np.float32),
+        stored,
+        np.array(query, np.int64),
+        np.array(positive, np.int64),
+        np.array(weight, np.float32),
         group,
         tuple(tuple(positions) for positions in known),
         tuple(tuple(index[n.id] for n in example.negatives if n.id in index) for example in examples),
+        mixed=len({example.synthetic for example in examples}) > 1,
     )
 
 

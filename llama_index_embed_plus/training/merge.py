@@ -12,18 +12,15 @@ about. The chosen c was seen by the dev queries: prove the result on others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from llama_index_embed_plus.encoders.adapter import FullMap, LowRankMap, MlpMap, OrthogonalMap, QueryAdapter, QueryMap
+from llama_index_embed_plus.encoders.adapter import QueryAdapter
 from llama_index_embed_plus.encoders.open import open_encoder
-from llama_index_embed_plus.errors import DamagedModelError, TrainingError
+from llama_index_embed_plus.errors import MissingExtraError, TrainingError
 from llama_index_embed_plus.evaluate.retrieval.comparison import Change
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.models import hub as checkpoints
@@ -37,6 +34,7 @@ from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, r
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Encoder, HeldOut, Vectors
+from qdrant_tools.search.adapters import FullMap, LowRankMap, MlpMap, OrthogonalMap, QueryMap
 
 COEFFICIENTS = (0.2, 0.4, 0.6, 0.8, 1.0)
 _MUST_AGREE = (
@@ -55,8 +53,13 @@ def interpolate(base: str | Path, tuned: str | Path, coefficient: float, out: Pa
         UsageError: a coefficient outside of 0 to 1, or two models that cannot be averaged.
         DamagedModelError: weights that are missing or not finite.
         TrainingError: the result cannot be written; nothing is left of it.
+        MissingExtraError: the extra `train` is not installed.
     """
     _check_coefficient(coefficient)
+    try:
+        from llama_index_embed_plus.training.averaging import write_between
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("averaging weights", extra="train") from error
     first, second = (_opened(model) for model in (base, tuned))
     specs = read_spec(first), read_spec(second)
     _check_same_kind(first, second, *specs)
@@ -67,11 +70,11 @@ def interpolate(base: str | Path, tuned: str | Path, coefficient: float, out: Pa
             artifact.copy_model(second, draft)
             (draft / CARD).unlink(missing_ok=True)  # its figures are another model's
             for of_base, file in pairs:
-                _write_between(of_base, file, coefficient, draft / file.relative_to(second))
+                write_between(of_base, file, coefficient, draft / file.relative_to(second))
             report = _report(Path(base).name, first, draft, read_report(second), coefficient)
             write_report_file(draft, report)
-            artifact.write_manifest(draft, spec=specs[1], source=artifact.origin_of(second))
-    except (OSError, SafetensorError) as error:
+            artifact.write_manifest(draft, spec=specs[1], name=specs[1].name, source=artifact.origin_of(second))
+    except OSError as error:
         raise TrainingError(f"{out} cannot be written ({error}): make room, or give another folder") from error
     return report
 
@@ -224,34 +227,6 @@ def _weight_files(
     others = [path for path in tuned.rglob("*.safetensors") if path not in files_of_base]
     if others:
         raise UsageError(f"{others[0]} is no part of the model that is known here: merge a LoRA before averaging")
-
-
-def _write_between(base: Mapping[str, Path], tuned: Path, coefficient: float, out: Path) -> None:
-    """Write one weight file: the tuned model's names, types and metadata, values between both."""
-    with safe_open(tuned, framework="pt") as opened:
-        metadata = opened.metadata()
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    for name, tensor in tensors.items():
-        # whole numbers, such as position ids, stay as they are
-        if not tensor.is_floating_point():
-            continue
-        if name not in base:
-            raise UsageError(f"the base has no tensor {name!r}, which {tuned} has: they are not of one architecture")
-        with safe_open(base[name], framework="pt") as opened:
-            before = opened.get_tensor(name)
-        if before.shape != tensor.shape:
-            shapes = f"{tuple(before.shape)} and {tuple(tensor.shape)}"
-            raise UsageError(f"tensor {name!r} has the shapes {shapes}: only equal architectures can be averaged")
-        tensors[name] = _between(before, tensor, coefficient)
-        if not bool(torch.isfinite(tensors[name]).all()):
-            raise DamagedModelError(f"tensor {name!r} of {tuned} is not finite between the two: train again")
-    save_file(tensors, out, metadata=metadata)
-
-
-def _between(base: torch.Tensor, tuned: torch.Tensor, coefficient: float) -> torch.Tensor:
-    if coefficient in (0, 1):
-        return tuned if coefficient else base.to(tuned.dtype)  # the formula would lose the sign of a zero
-    return ((1 - coefficient) * base.double() + coefficient * tuned.double()).to(tuned.dtype)
 
 
 def _report(base: str, folder: Path, draft: Path, tuned: TrainReport | None, coefficient: float) -> TrainReport:

@@ -59,7 +59,7 @@ from llama_index_embed_plus.training.losses.catalogue import LossOptions
 from llama_index_embed_plus.training.proof.proof import ProofSettings
 from llama_index_embed_plus.training.settings import LoraSettings, Projection, TrainSettings
 from qdrant_tools.errors import PlusError, UsageError, brief, first_line
-from qdrant_tools.json_files import read_text
+from qdrant_tools.files.json_files import read_text
 from qdrant_tools.mining.rules import MiningSettings
 
 Table = Mapping[str, Any]

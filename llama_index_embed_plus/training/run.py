@@ -16,47 +16,33 @@ are gathered across devices, and one process writes. Does not know: where the ex
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict
-
 from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, attaching_adapter
-from llama_index_embed_plus.encoders.cross_encoder import cross_encoder_judge
+from llama_index_embed_plus.encoders.late import suited
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
+from llama_index_embed_plus.errors import LeakError, MissingExtraError
+from llama_index_embed_plus.evaluate.retrieval.held_out import write_held_out, write_trained
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.models import hub as checkpoints
-from llama_index_embed_plus.models.spec import EncoderSpec, read_spec, space_of
+from llama_index_embed_plus.models.spec import EncoderSpec, space_of
 from llama_index_embed_plus.training.adapter import fit_adapter
-from llama_index_embed_plus.training.data.columns import ColumnSettings, column_role, datasets_for
 from llama_index_embed_plus.training.data.records import TrainingData
-from llama_index_embed_plus.training.data.splits import SAME, as_questions, check_leak
-from llama_index_embed_plus.training.data.unsupervised import NoiseSettings
-from llama_index_embed_plus.training.losses.build import build_loss
-from llama_index_embed_plus.training.losses.catalogue import LossOptions, loss_spec
+from llama_index_embed_plus.training.data.splits import SAME, as_questions, find_leaks, refuse_leaks
+from llama_index_embed_plus.training.data.synthetic import is_synthetic, mixed
+from llama_index_embed_plus.training.losses.catalogue import loss_spec
 from llama_index_embed_plus.training.proof.forgetting import General
 from llama_index_embed_plus.training.proof.model_card import write_report
 from llama_index_embed_plus.training.proof.proof import Proof, prove
 from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, read_report
 from llama_index_embed_plus.training.settings import TrainSettings
-from llama_index_embed_plus.training.trainer.batches import batch_sampler
-from llama_index_embed_plus.training.trainer.checkpoint import Checkpoints, fingerprint
-from llama_index_embed_plus.training.trainer.distributed import is_main_process, wait_for_all, world_size
-from llama_index_embed_plus.training.trainer.evaluator import evaluation_callbacks
-from llama_index_embed_plus.training.trainer.loop import fit
-from llama_index_embed_plus.training.trainer.setup import (
-    Trainable,
-    arguments_of,
-    device_of,
-    open_trainable,
-    save_trained,
-)
+from llama_index_embed_plus.training.trainer.checkpoint import fingerprint
+from llama_index_embed_plus.training.trainer.distributed import is_main_process, world_size
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Encoder, Example, HeldOut, Progress
@@ -72,36 +58,53 @@ def train(
     *,
     held_out: HeldOut | Evidence | None = None,
     collection: Collection | None = None,
+    keep_held_out: bool = False,
     progress: Progress | None = None,
 ) -> TrainReport:
     """Train `base` on `examples` and write an artifact, a sentence-transformers folder with a report, to `out`.
 
     held_out: queries that decide whether the result is better; training examples that know one are refused.
     collection: what a query adapter is fitted against, and what is searched for held-out queries without passages.
+    keep_held_out: write these queries, which people typed, into `out` beside the model, where a promotion finds them,
+        if they are searched for in the collection; and what was trained on, by which a later proof on other queries
+        knows whether they are unseen. A copy of the model leaves both out.
     progress: called once per optimiser step (adapter: epoch); `planned_steps` says how many there will be.
 
     Raises:
         UsageError: `out` holds something that is no artifact, or the folder beside it an interrupted run of other
             settings, data or base; data of another shape than the loss wants; a setting that this base or device
             cannot honour.
-        LeakError: an example knows a held-out query.
+        LeakError: an example knows a held-out query. Synthetic ones that do are left out and counted instead, and with
+            `drop_leaks` the others too.
         TrainingError: nothing to train on, a loss that is no number, no memory, or a checkpoint that cannot be written.
+        MissingExtraError: LoRA or the whole encoder is to be trained, and the extra `train` is not installed.
     """
     out = Path(out)
     artifact.check_out(out)
+    data = examples if isinstance(examples, TrainingData) else TrainingData.of(examples)
     job = TrainingJob(
         # the model card is published: of a local path only the last part goes into it
         base=Path(base).name if Path(base).exists() else str(base),
         folder=checkpoints.resolve(base),
-        data=examples if isinstance(examples, TrainingData) else TrainingData.of(examples),
+        data=data,
         out=out,
         settings=settings or TrainSettings(),
         evidence=Evidence(held_out) if isinstance(held_out, HeldOut) else held_out,
         collection=collection,
+        with_synthetic=any(map(is_synthetic, data.rows)),
+        keep_held_out=keep_held_out,
     )
-    if is_main_process():
-        job.check_leak()
-    return _fit_adapter(job, progress) if job.settings.method == "adapter" else _train_weights(job, progress)
+    # every process trains on the same rows: where some are left out, each finds them
+    if is_main_process() or job.with_synthetic or job.settings.drop_leaks:
+        job = job.without_leaks()
+    job = job.mixed()
+    if job.settings.method == "adapter":
+        return _fit_adapter(job, progress)
+    try:
+        from llama_index_embed_plus.training.weights import train_weights
+    except ImportError as error:
+        raise MissingExtraError(f"method {job.settings.method!r}", extra="train") from error
+    return train_weights(job, progress)
 
 
 def planned_steps(examples: Sequence[Example] | TrainingData, settings: TrainSettings) -> int:
@@ -116,78 +119,25 @@ def _fit_adapter(job: TrainingJob, progress: Progress | None) -> TrainReport:
         raise UsageError("method 'adapter' is fitted against stored vectors: give the collection")
     started, before = time.perf_counter(), job.open_base()
     adapter, fitted = fit_adapter(job.collection, job.data.examples, before, job.settings.adapter, progress=progress)
+    # before anything is written: a kill meanwhile leaves nothing behind
+    proof = job.proof(before, AdaptedEncoder(before, adapter))
     with attaching_adapter(job.folder, adapter, job.out) as draft:
         report = job.report(
             space=before.space,
             base_space=before.space,
+            base_build=before.build,
             data={**job.counts, "rows": fitted.train_pairs, "skipped": fitted.skipped_examples},
             losses=fitted.losses,
-            proof=job.proof(before, AdaptedEncoder(before, adapter)),
+            proof=proof,
             seconds=time.perf_counter() - started,
         )
         write_report(draft, report)
+        job.write_held_out(draft)
     return report
 
 
-def _train_weights(job: TrainingJob, progress: Progress | None) -> TrainReport:
-    settings, datasets, spec = job.settings, job.datasets(), read_spec(job.folder)
-    options = LossOptions.of(
-        settings.loss,
-        settings.loss_options,
-        tokens_at_once=settings.tokens_at_once,
-        gather_across_devices=world_size() > 1,
-    )
-    run = Checkpoints(job.out.parent / f".{job.out.name}-training", job.identity(spec))
-    sampler = batch_sampler(settings.loss, known=job.data.positives_by_query(), ids=job.data.passage_ids())
-    arguments = arguments_of(settings, run.folder, prompts_of(spec, datasets), batch_sampler=sampler)
-    with _opened(run), tempfile.TemporaryDirectory(prefix=".embed-plus-", dir=job.out.parent) as copy:
-        wait_for_all()  # until the main process has taken the folder of checkpoints
-        if is_main_process():
-            job.open_base()  # raises now what would else end a whole training: weights that its config does not fit
-        trained = open_trainable(job.folder, Path(copy), settings, device=device_of(settings))
-        # one module under every name: some losses bring weights of their own
-        losses = dict.fromkeys(datasets, build_loss(settings.loss, trained.model, options))
-        held_out = job.evidence.held_out if job.evidence and is_main_process() else None
-        watched = evaluation_callbacks(trained.model, held_out, spec, progress, collection=job.collection)
-        fitted = fit(trained.model, datasets, losses, arguments, checkpoints=run, progress=progress, callbacks=watched)
-        if is_main_process():
-            counts = {**job.counts, "rows": sum(map(len, datasets.values()))}
-            _write(job, trained, data=counts, losses=fitted.losses, seconds=fitted.seconds, notes=fitted.notes)
-    wait_for_all()
-    report = read_report(job.out)
-    assert report is not None  # written above, by this process or by the one that it waited for
-    return report
-
-
-def _write(job: TrainingJob, trained: Trainable, **figures: Any) -> None:
-    """Save the model with its manifest, measure what was saved, and write the manifest again with the report."""
-    with artifact.draft_folder(job.out) as draft:
-        final = save_trained(trained, draft, job.settings)
-        manifest = artifact.write_manifest(draft, spec=final, source=artifact.origin_of(job.folder))
-        before = job.open_base()
-        # opened from the folder, so that what is measured is what was saved
-        proof = job.proof(before, open_encoder(draft, backend="torch", device=job.settings.device))
-        report = job.report(space=manifest.space, base_space=before.space, proof=proof, **figures)
-        write_report(draft, report)
-        artifact.write_manifest(draft)  # again: it hashes the report too
-
-
-@contextmanager
-def _opened(run: Checkpoints) -> Iterator[None]:
-    """Hold the folder of checkpoints; it goes with a finished run, and stays with an interrupted one."""
-    if not is_main_process():  # the main process holds the lock for all
-        yield
-        return
-    run.open()
-    done = False
-    try:
-        yield
-        done = True
-    finally:
-        run.close(done=done)
-
-
-_MAY_DIFFER = ("report_to", "checkpoint_every", "device", "adapter", "proof", "passages_apart", "leak_similarity")
+_OF_LEAKS = ("passages_apart", "leak_similarity", "drop_leaks")
+_MAY_DIFFER = ("report_to", "checkpoint_every", "device", "adapter", "proof", *_OF_LEAKS)
 """Settings that may change before an interrupted run goes on: they do not change the weights."""
 
 
@@ -213,6 +163,13 @@ class TrainingJob:
     settings: TrainSettings
     evidence: Evidence | None
     collection: Collection | None
+    leaked: int = 0
+    """Synthetic rows that were left out because they know a held-out query."""
+    with_synthetic: bool = False
+    """Whether there were synthetic rows among those given."""
+    dropped: int = 0
+    """Other rows that were left out for that, where `TrainSettings.drop_leaks` allows it."""
+    keep_held_out: bool = False
 
     @property
     def counts(self) -> dict[str, int]:
@@ -222,27 +179,55 @@ class TrainingJob:
         if examples:
             counted["positives"] = sum(len(example.positives) for example in examples)
             counted["negatives"] = sum(len(example.negatives) for example in examples)
-        return counted
+        if self.with_synthetic:
+            synthetic = sum(map(is_synthetic, self.data.rows))
+            counted |= {"real": len(self.data) - synthetic, "synthetic": synthetic, "synthetic_leaks": self.leaked}
+        return counted | ({"leaks": self.dropped} if self.dropped else {})
 
     def open_base(self) -> TextEncoder:
-        """The base as it is served by torch."""
-        return open_encoder(self.folder, backend="torch", device=self.settings.device)
+        """The base, with late chunking if that filled the collection. Under an adapter any build of its space will do;
+        weights in training are compared with the same in torch."""
+        by_torch = self.settings.method != "adapter" or self.settings.device is not None
+        base = open_encoder(self.folder, backend="torch" if by_torch else "auto", device=self.settings.device)
+        return base if self.collection is None else suited(base, self.collection.space)
 
-    def check_leak(self) -> None:
-        """Raise LeakError if a row of training data knows a held-out query."""
-        if self.evidence is not None and self.data.rows:
-            examples = as_questions(self.data.rows)
-            apart, similarity = self.settings.passages_apart, self.settings.leak_similarity
-            encoder = None if similarity is None else self.open_base()
-            check_leak(examples, self.evidence.held_out, encoder=encoder, similarity=similarity or SAME, passages=apart)
+    def without_leaks(self) -> TrainingJob:
+        """The job without the synthetic rows that know a held-out query.
 
-    def datasets(self) -> DatasetDict:
-        """The columns that the loss reads. Raises UsageError for data of another shape, TrainingError for none."""
-        options, noise = self.settings.loss_options, NoiseSettings(seed=self.settings.seed)
-        named = loss_spec(self.settings.loss).shape == "distillation" and options.get("teacher")
-        # `score` gives plain scores: the threshold is not used
-        teacher = cross_encoder_judge(str(options["teacher"]), threshold=0.0).score if named else None
-        return datasets_for(self.settings.loss, self.data, ColumnSettings(self.settings.negatives, teacher, noise))
+        Raises:
+            LeakError: another row does, and `drop_leaks` is off; or nothing is left.
+        """
+        if self.evidence is None or not self.data.rows:
+            return self
+        questions, similarity = as_questions(self.data.rows), self.settings.leak_similarity
+        leaks = find_leaks(
+            questions,
+            self.evidence.held_out,
+            encoder=None if similarity is None else self.open_base(),
+            similarity=similarity or SAME,
+            passages=self.settings.passages_apart,
+        )
+        real = [leak for leak in leaks if not questions[leak.row].synthetic]
+        if not self.settings.drop_leaks:
+            refuse_leaks(real, len(questions))
+        dropped = {leak.row for leak in leaks}
+        rows = tuple(row for number, row in enumerate(self.data.rows) if number not in dropped)
+        if not rows and real:
+            raise LeakError(f"all {len(questions)} examples know held-out queries: hold others out (--heldout-share)")
+        if not rows:
+            raise LeakError(
+                f"all {len(questions)} examples are synthetic and know held-out queries, or ask for their passages: "
+                "make some from other passages, or allow questions about these with passages_apart=False "
+                "(--shared-passages)"
+            )
+        known = len({leak.row for leak in real})
+        return replace(self, data=replace(self.data, rows=rows), leaked=len(dropped) - known, dropped=known)
+
+    def mixed(self) -> TrainingJob:
+        """The job with real and synthetic rows in the proportion of the settings."""
+        settings = self.settings
+        weighted = settings.method == "adapter" or loss_spec(settings.loss).weighted
+        return replace(self, data=mixed(self.data, settings.synthetic_weight, weighted=weighted, seed=settings.seed))
 
     def identity(self, spec: EncoderSpec) -> dict[str, Any]:
         """What must be equal for an interrupted run to go on."""
@@ -266,18 +251,26 @@ class TrainingJob:
             trained={positive.id for example in rows for positive in example.positives},
         )
 
-    def report(self, *, space: str, base_space: str, **figures: Any) -> TrainReport:
+    def write_held_out(self, folder: Path) -> None:
+        """Keep beside the model, if that was asked for, what was trained on, and the held-out queries if a collection
+        holds their passages."""
+        if not self.keep_held_out:
+            return
+        write_trained(folder, as_questions(self.data.rows))
+        if self.evidence is not None and not self.evidence.held_out.passages:
+            write_held_out(folder, self.evidence.held_out)
+
+    def report(self, *, space: str, base_space: str, base_build: str = "torch-fp32", **figures: Any) -> TrainReport:
         """The report of this job; `figures` are the other fields of `TrainReport`."""
-        earlier = read_report(self.folder)
+        earlier, refused = read_report(self.folder), artifact.refusal(self.folder)
         return TrainReport(
             method=self.settings.method,
             settings=_without_paths(self.settings.as_dict()),
             seed=self.settings.seed,
-            lineage=Lineage(
-                self.base, base_space, "torch-fp32", space, earlier.lineage.as_parents() if earlier else ()
-            ),
+            lineage=Lineage(self.base, base_space, base_build, space, earlier.lineage.as_parents() if earlier else ()),
             versions=artifact.versions(),
-            inherited=(artifact.refusal(self.folder) or "")[:_LONGEST_REASON],
+            inherited=refused.reason[:_LONGEST_REASON] if refused is not None else "",
+            inherited_synthetic=refused is not None and refused.only_synthetic,
             **figures,
         )
 
@@ -291,11 +284,3 @@ def _without_paths(settings: dict[str, Any]) -> dict[str, Any]:
     options = settings["loss_options"]
     named = {key: Path(options[key]).name for key in ("guide", "teacher") if isinstance(options.get(key), str)}
     return {**settings, "loss_options": {**options, **named}}
-
-
-def prompts_of(spec: EncoderSpec, datasets: DatasetDict) -> dict[str, str]:
-    """Column -> the prompt that inference puts before such a text; none where that is empty."""
-    prompts = {"query": spec.query_prompt, "passage": spec.passage_prompt}
-    columns = {column for dataset in datasets.values() for column in dataset.column_names if column != "label"}
-    by_column = {column: prompts[column_role(column)] for column in sorted(columns)}
-    return {column: prompt for column, prompt in by_column.items() if prompt}

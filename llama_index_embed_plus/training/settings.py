@@ -10,13 +10,13 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from llama_index_embed_plus.encoders.adapter import MAPS, AdapterKind
 from llama_index_embed_plus.models.pooling import ACTIVATIONS, POOLING_MODES
 from llama_index_embed_plus.training.data.splits import SAME
 from llama_index_embed_plus.training.limits import LARGEST_SEED, check_number, check_whole, is_number
 from llama_index_embed_plus.training.losses.catalogue import loss_spec
 from llama_index_embed_plus.training.proof.proof import ProofSettings
 from qdrant_tools.errors import UsageError
+from qdrant_tools.search.adapters import MAPS, AdapterKind
 
 Method = Literal["full", "lora", "adapter"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -26,6 +26,7 @@ SOURCES: tuple[Source, ...] = ("in_batch", "mined", "collection")
 MOST_ROWS = 1_000_000_000
 MOST_WIDE = 65_536
 _MOST_NAMES = 1000
+_MOST_FOLDS = 20
 RATES = {"full": 3e-4, "low_rank": 1e-3, "orthogonal": 1e-4, "mlp": 1e-3}
 """Learning rates that suit the kinds."""
 
@@ -34,15 +35,16 @@ RATES = {"full": 3e-4, "low_rank": 1e-3, "orthogonal": 1e-4, "mlp": 1e-3}
 class AdapterSettings:
     """How to fit.
 
-    kind: full, low_rank, orthogonal or mlp; see `encoders.adapter`. width: rank of low_rank, hidden units of mlp.
+    kind: full, low_rank, orthogonal or mlp; see `qdrant_tools.search.adapters`. width: rank of low_rank, hidden units
+        of mlp.
     temperature: divides cosines in the loss.
     learning_rate: None: what suits the kind.
     negatives: where they come from: the other positives of the batch, the query's mined negatives, stored vectors.
     sampled: how many stored vectors are drawn for a batch; a smaller collection is taken whole.
     max_stored_vectors: how many are held in memory to draw from; positives and mined negatives always are.
     same_passage_similarity: a stored vector with at least this cosine to a known positive is not taken as a negative.
-    validation_share: of the queries, at most `max_validation`; they decide when to stop: after `patience` epochs
-        without a better one.
+    folds: the epochs are chosen by cross-validation: so many fits leave out a part of the queries each, until there
+        are `max_validation` rows of such queries, and go on for `patience` epochs without a better one.
     """
 
     kind: AdapterKind = "full"
@@ -57,7 +59,7 @@ class AdapterSettings:
     sampled: int = 4096
     max_stored_vectors: int = 50_000
     same_passage_similarity: float = 0.95
-    validation_share: float = 0.1
+    folds: int = 5
     max_validation: int = 1000
     seed: int = 0
 
@@ -75,8 +77,7 @@ class AdapterSettings:
         check_number("weight_decay", self.weight_decay, above_zero=False)
         if not is_number(self.same_passage_similarity):
             raise UsageError(f"same_passage_similarity is {self.same_passage_similarity!r}, expected a cosine")
-        if not (is_number(self.validation_share) and 0 < self.validation_share < 1):
-            raise UsageError(f"validation_share is {self.validation_share}, expected a share between 0 and 1")
+        check_whole("folds", self.folds, least=2, most=_MOST_FOLDS)
         if not self.negatives or set(self.negatives) - set(SOURCES):
             raise UsageError(f"negatives is {self.negatives!r}, expected some of {', '.join(SOURCES)}")
 
@@ -149,6 +150,9 @@ class TrainSettings:
         many questions.
     leak_similarity: a training query with at least this cosine (by the base) to a held-out one is the same question in
         other words, and refused; None: only equal words count. A base that puts all texts close together needs None.
+    drop_leaks: leave out and count the examples that give held-out queries away, instead of refusing them all.
+    synthetic_weight: how much an example counts whose query nobody asked, as soon as there are real ones beside it; 0
+        leaves them out. A loss that takes no weights draws that share of them. Where all are synthetic, all count.
     """
 
     method: Method = "full"
@@ -178,6 +182,8 @@ class TrainSettings:
     proof: ProofSettings = field(default_factory=ProofSettings)
     passages_apart: bool = True
     leak_similarity: float | None = SAME
+    synthetic_weight: float = 0.5
+    drop_leaks: bool = False
 
     def __post_init__(self) -> None:
         loss_spec(self.loss)
@@ -197,6 +203,7 @@ class TrainSettings:
         check_whole("seed", self.seed, least=0, most=LARGEST_SEED)
         if self.leak_similarity is not None and not is_number(self.leak_similarity):
             raise UsageError(f"leak_similarity is {self.leak_similarity!r}, expected a cosine")
+        check_number("synthetic_weight", self.synthetic_weight, above_zero=False)
         if len(self.pooling_modes or ()) > _MOST_NAMES:
             raise UsageError(f"pooling has {len(self.pooling_modes or ())} modes, expected at most {_MOST_NAMES}")
         unknown = [mode for mode in self.pooling_modes or () if mode not in POOLING_MODES]

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from llama_index_embed_plus.documents import read_passages
+from llama_index_embed_plus.documents.reading import read_passages
+from llama_index_embed_plus.documents.row_files import SUFFIXES
 from llama_index_embed_plus.encoders.open import identify, open_encoder
 from llama_index_embed_plus.errors import TrainingError
-from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
 from llama_index_embed_plus.evaluate.retrieval.files import read_held_out
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.models import hub as checkpoints
@@ -44,14 +44,14 @@ from llama_index_embed_plus.training.trainer.progress import report_metric
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import UsageError
-from qdrant_tools.files import private_folder
+from qdrant_tools.files.json_files import read_json
+from qdrant_tools.files.trees import files_of
+from qdrant_tools.files.written import private_folder
 from qdrant_tools.indexing import index_passages
-from qdrant_tools.json_files import read_json
 from qdrant_tools.metrics import ndcg, recall, reciprocal_rank
 from qdrant_tools.mining.file import mine_to_jsonl, read_examples
-from qdrant_tools.records import Encoder, Example, HeldOut, Label, Passage, Progress, ScoredText
+from qdrant_tools.records import SYNTHETIC, Encoder, Example, HeldOut, Label, Passage, Progress, ScoredText
 from qdrant_tools.same import id_key, query_key
-from qdrant_tools.trees import files_of
 
 Announce = Callable[[str], None]
 """Told what begins: `train nli`, `mine hard-1`, `measure hard-1`."""
@@ -106,19 +106,18 @@ class _RecipeRun:
         self.recipe, self.out, self.progress, self.announce = recipe, out, progress, announce
         self.work = out.parent / f".{out.name}-stages"
         self.base = checkpoints.resolve(str(recipe.base))
-        self.passages = list(read_passages(recipe.passages)) if recipe.passages is not None else []
+        self.passages = list(_passages(recipe.passages, self.base)) if recipe.passages is not None else []
         # a passage's own text goes before another spelling of it
         self._ids = {query_key(passage.text): passage.id for passage in reversed(self.passages)}
         self._ids |= {f"\0{passage.text}": passage.id for passage in self.passages}
         self.held_out = self.read_queries_of(recipe.held_out)
         self.dev = self.read_queries_of(recipe.dev) or self.held_out
         self.corpus = SearchCorpus(self.dev, None, most=50_000, seed=0) if self.dev is not None else None
+        self.leaked: dict[str, int] = {}
 
     def run(self) -> TrainReport:
         started = time.perf_counter()
-        steps = list(self.steps())
-        for step in steps:
-            self.job(step.data, step.plan).check_leak()  # of all steps, before the first is trained
+        steps = list(self.steps())  # leaks are looked for in the data of all of them, before the first is trained
         self.open_work()
         folders, stages = [self.base], [Stage("base", 0, self.measured("base", self.base, "base"))]
         for step in steps:
@@ -152,6 +151,8 @@ class _RecipeRun:
             data = _data(plan, {passage.id: passage.text for passage in self.passages} or None)
             if plan.mining is not None:
                 data = replace(data, rows=tuple(self.with_ids(example) for example in data.examples))
+            job = self.job(data, plan).without_leaks()
+            data, self.leaked[plan.name] = job.data, job.leaked
             rows = (asdict(row) if is_dataclass(row) else row for row in data.rows)
             mining = plan.mining.as_row() if plan.mining else None
             contents = [fingerprint(rows), plan.settings.as_dict(), mining]
@@ -226,7 +227,7 @@ class _RecipeRun:
         assert self.dev is not None and self.corpus is not None
         ids = [query.id for query in self.dev.answerable]
         queries = encoder.encode_queries([query.text for query in self.dev.answerable])
-        run = PassageVectors(self.corpus.ids, self.corpus.vectors(encoder)).search(ids, queries, k=10)
+        run = self.corpus.run(self.corpus.vectors(encoder), ids, queries, k=10)
         qrels = {name: self.corpus.qrels[name] for name in ids}
         return {name: float(np.mean(list(metric(qrels, run, k=10).values()))) for name, metric in _METRICS.items()}
 
@@ -252,21 +253,27 @@ class _RecipeRun:
         chosen = (f"the best of {len(steps)} trainings is {steps[len(made) - 1].name}",) if self.dev else ()
         on_held_out = self.dev is not None and self.dev is self.held_out and len(steps) > 1
         optimistic = (CHOSEN_ON_HELD_OUT,) if on_held_out else ()
+        proof = job.proof(before, after)  # before anything is written: a kill meanwhile leaves nothing beside `work`
         with artifact.draft_folder(self.out) as draft:
             artifact.copy_artifact(best, draft)
             report = job.report(
                 space=after.space,
                 base_space=before.space,
-                data=last.data,
+                data={**last.data, **self.left_out(steps[len(made) - 1].plan)},
                 losses=tuple(loss for done in reports for loss in done.losses),
                 stages=tuple(stages[1:]),  # without the base, which is no stage
-                proof=job.proof(before, after),
+                proof=proof,
                 notes=(*(note for done in reports for note in done.notes), *chosen, *optimistic),
                 seconds=seconds,
             )
             write_report(draft, report)
             artifact.write_manifest(draft)
         return report
+
+    def left_out(self, plan: StagePlan) -> dict[str, int]:
+        """How many synthetic rows of a stage knew a held-out query, if any did."""
+        leaked = self.leaked[plan.name]
+        return {"synthetic_leaks": leaked} if leaked else {}
 
     def job(self, data: TrainingData, plan: StagePlan) -> TrainingJob:
         """The stage as one call of `train` on the first base: for the leak check, the proof and the report."""
@@ -297,7 +304,7 @@ def labels_of(data: TrainingData) -> Iterator[Label]:
     """Labels for the miner: every positive of every query, with the weight of its example."""
     for example in data.examples:
         for positive in example.positives:
-            yield Label(example.query, positive.id, example.weight, "recipe")
+            yield Label(example.query, positive.id, example.weight, SYNTHETIC if example.synthetic else "recipe")
 
 
 def _weighted(mined: Iterable[Example], data: TrainingData) -> Iterator[Example]:
@@ -313,6 +320,12 @@ def _weighted(mined: Iterable[Example], data: TrainingData) -> Iterator[Example]
         yield replace(example, weight=weights.get(query_key(example.query), example.weight))
     if not any_mined:
         raise TrainingError(f"nothing was mined for {len(weights)} queries: none of their positives is in the passages")
+
+
+def _passages(path: Path, base: Path) -> Iterator[Passage]:
+    """Rows as they are; files cut for the first base, whose passages all stages search."""
+    is_file_of_rows = path.suffix.lower() in SUFFIXES
+    return read_passages(path, None if is_file_of_rows else open_encoder(base, backend="torch"), whole_rows=True)
 
 
 def _data(plan: StagePlan, passages: Path | Mapping[str, str] | None) -> TrainingData:

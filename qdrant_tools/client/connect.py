@@ -15,6 +15,8 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
@@ -123,16 +125,20 @@ def connect(
     prefer_grpc: bool = False,
     create: bool = True,
     readers: int = 0,
+    read_only: bool = False,
 ) -> QdrantClient:
     """Return a client of the collections at `location`.
 
     `location` is an http(s) URL, a folder, or ":memory:". `api_key` (default: the environment's QDRANT_API_KEY),
-    `timeout` (seconds) and `prefer_grpc` concern a server. With `create=False` a folder without collections is an
+    `timeout` (seconds) and `prefer_grpc` concern a server; a key that goes
+    over plain http to another machine is warned of once. With `create=False` a folder without collections is an
     error and nothing is written. `readers` processes answer searches of a folder's large collections: threads of one
-    process search one after another. Raises `LocationError`, `LocationBusyError`, `UnreachableError`, `UsageError`.
+    process search one after another. With `read_only` a folder is searched from private copies and stays as it is, and
+    any number of processes may do so at once; a folder that cannot be written is opened so by itself, with a warning.
+    Raises `LocationError`, `LocationBusyError`, `UnreachableError`, `UsageError`.
     """
     options = server_options(location, api_key, timeout, prefer_grpc)
-    _check_readers(location, readers)
+    _check_folder_options(location, readers, read_only)
     if options is not None:
         return _answering(str(location), options)
     if str(location) == MEMORY:
@@ -140,7 +146,7 @@ def connect(
     # imported here: a client of a server needs no engine in its process
     from qdrant_tools.edge.client import EmbeddedClient
 
-    return EmbeddedClient(Path(location), create=create, readers=readers)
+    return EmbeddedClient(Path(location), create=create, readers=readers, read_only=read_only)
 
 
 def aconnect(
@@ -151,13 +157,14 @@ def aconnect(
     prefer_grpc: bool = False,
     create: bool = True,
     readers: int = 0,
+    read_only: bool = False,
 ) -> AsyncQdrantClient:
     """Return what `connect` returns, with methods to await. Clients of one folder share one engine.
 
     Two clients of ":memory:" share nothing: each has collections of its own.
     """
     options = server_options(location, api_key, timeout, prefer_grpc)
-    _check_readers(location, readers)
+    _check_folder_options(location, readers, read_only)
     if options is not None:
         # asked once by a plain client, because nothing can be awaited in this function
         _answering(str(location), options).close()
@@ -169,7 +176,7 @@ def aconnect(
         return AsyncQdrantClient(MEMORY)
     from qdrant_tools.edge.async_client import AsyncEmbeddedClient
 
-    return AsyncEmbeddedClient(Path(location), create=create, readers=readers)
+    return AsyncEmbeddedClient(Path(location), create=create, readers=readers, read_only=read_only)
 
 
 def engine_of(client: QdrantClient | AsyncQdrantClient) -> EngineName:
@@ -189,6 +196,13 @@ def embedded_client(client: QdrantClient) -> EmbeddedClient | None:
     return client if isinstance(client, EmbeddedClient) else None
 
 
+def refuse_read_only(client: QdrantClient) -> None:
+    """Raise `LocationError` if the client's folder is only read."""
+    embedded = embedded_client(client)
+    if embedded is not None:
+        embedded.engine.require_writable()
+
+
 def server_options(
     location: str | Path, api_key: str | None, timeout: int | None, prefer_grpc: bool
 ) -> ServerOptions | None:
@@ -199,6 +213,8 @@ def server_options(
     if is_url(text):
         _refuse_key_in(text)
         key = api_key or os.environ.get(API_KEY_VARIABLE)
+        if key and (host := _readable_to(text)) is not None:
+            _warn_of_plain_http(host)
         return ServerOptions(Secret(key) if key else None, timeout, prefer_grpc)
     if not text.strip():
         raise LocationError("the location is empty: give a folder, a server URL or ':memory:'")
@@ -218,9 +234,38 @@ def _refuse_key_in(url: str) -> None:
         )
 
 
-def _check_readers(location: str | Path, readers: int) -> None:
-    if readers and (str(location) == MEMORY or is_url(str(location))):
+def _readable_to(url: str) -> str | None:
+    """The host of a URL whose key everybody on the way can read; None for https, and for this machine."""
+    address = re.fullmatch(r"http://(\[[^\]]*\]|[^/:]*).*", url, re.IGNORECASE)
+    if address is None:
+        return None
+    host = address[1].strip("[]").lower().rstrip(".")
+    try:
+        is_local = ip_address(host).is_loopback
+    except ValueError:
+        is_local = host == "localhost" or host.endswith(".localhost")
+    return None if is_local else host
+
+
+@cache
+def _warn_of_plain_http(host: str) -> None:
+    logger.warning(
+        "the key is sent to %s over plain http, where everybody on the way can read it: use https://, or a tunnel to "
+        "localhost",
+        host,
+    )
+
+
+def _check_folder_options(location: str | Path, readers: int, read_only: bool) -> None:
+    if str(location) != MEMORY and not is_url(str(location)):
+        return
+    if readers:
         raise UsageError(f"readers are for a folder, but the location is '{location}': drop readers={readers!r}")
+    if read_only:
+        raise UsageError(
+            f"read_only is for a folder, but the location is '{location}': drop it; a server gives out keys that only "
+            "read"
+        )
 
 
 def is_url(location: str) -> bool:
@@ -250,7 +295,7 @@ def _arguments(url: str, options: ServerOptions) -> dict[str, Any]:
 
 @contextmanager
 def _key_over_http_allowed() -> Iterator[None]:
-    # a key over plain http is the caller's decision, for example inside a private network
+    # we have warned, once, and of hosts that are not this machine only
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
         yield

@@ -117,6 +117,21 @@ class Gateway:
         """Write whole points; returns when they are stored."""
         self._retried("write to", lambda: self.client.upsert(self.name, points, wait=True))
 
+    def overwrite_payloads(self, payloads: Sequence[tuple[models.Filter, Mapping[str, Any]]]) -> None:
+        """Give the points that match each filter another payload; they keep their vectors."""
+        operations = [
+            models.OverwritePayloadOperation(
+                overwrite_payload=models.SetPayload(payload=dict(payload), filter=matching)
+            )
+            for matching, payload in payloads
+        ]
+        self._retried("write payloads to", lambda: self.client.batch_update_points(self.name, operations, wait=True))
+
+    def set_payloads(self, changes: Sequence[models.SetPayload]) -> None:
+        """Write fields of payloads and leave the others; returns when they are stored."""
+        operations = [models.SetPayloadOperation(set_payload=change) for change in changes]
+        self._retried("write payloads to", lambda: self.client.batch_update_points(self.name, operations, wait=True))
+
     def update_vectors(self, vectors: list[models.PointVectors], *, update_filter: models.Filter) -> None:
         """Write vectors of the points that match; returns when they are stored."""
         self._retried(
@@ -134,6 +149,11 @@ class Gateway:
     def delete(self, ids: Sequence[models.ExtendedPointId]) -> None:
         """Delete points; returns when they are gone."""
         points = models.PointIdsList(points=list(ids))
+        self._retried("delete from", lambda: self.client.delete(self.name, points, wait=True))
+
+    def delete_matching(self, delete_filter: models.Filter) -> None:
+        """Delete the points that match; returns when they are gone."""
+        points = models.FilterSelector(filter=delete_filter)
         self._retried("delete from", lambda: self.client.delete(self.name, points, wait=True))
 
     def update(self, **changes: Any) -> None:

@@ -9,9 +9,10 @@ are made or opened; see `manager`.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from numpy.typing import ArrayLike
 from qdrant_client import QdrantClient, models
@@ -21,7 +22,7 @@ from qdrant_tools.client.gateway import Gateway
 from qdrant_tools.collections.metadata import UNKNOWN_SPACE, CollectionMetadata, Layout
 from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.errors import CollectionError, InputError, SpaceMismatchError, UsageError, VectorError
-from qdrant_tools.records import Encoder, Hit, Label, Passage, Progress
+from qdrant_tools.records import Encoder, Hit, Label, Progress
 from qdrant_tools.search.bm25 import Bm25
 from qdrant_tools.validation import brief
 
@@ -32,10 +33,19 @@ if TYPE_CHECKING:  # these modules import this one
     from qdrant_tools.indexing import IndexReport, OnBad
     from qdrant_tools.mining.miner import MiningResult
     from qdrant_tools.mining.rules import Judge, MiningSettings
+    from qdrant_tools.search.around import Stretch
+    from qdrant_tools.search.choosing import SearchReport
     from qdrant_tools.search.dense import HitGroup
     from qdrant_tools.search.hybrid import Fusion
     from qdrant_tools.search.options import PlainFilter, SearchKwargs
+    from qdrant_tools.sources.given import Cutter, Given
+    from qdrant_tools.sources.in_step import SourceReport
+    from qdrant_tools.sources.origin import SourceDocument
     from qdrant_tools.tuning import TuningGrid, TuningReport
+    from qdrant_tools.vectors.classes import Classification
+    from qdrant_tools.vectors.clusters import Clustering
+    from qdrant_tools.vectors.liked import Strategy
+    from qdrant_tools.vectors.near import DuplicateReport
 
 
 @dataclass(frozen=True)
@@ -93,10 +103,20 @@ class Collection:
         # a lone unnamed vector comes as a plain list, and needs no name to be asked for
         return [self.layout.vector] if self.layout.vector or self.lexical else True
 
-    def search_params(self, *, hnsw_ef: int | None = None, exact: bool = False) -> models.SearchParams | None:
-        """What to ask the engine for; nothing on `:memory:`, which compares with every vector anyway."""
+    @property
+    def searches_exactly(self) -> bool:
+        """Whether a search that says nothing compares with every vector; see `choosing`."""
+        return self.metadata.search is not None and self.metadata.search.exact
+
+    def search_params(self, *, hnsw_ef: int | None = None, exact: bool | None = None) -> models.SearchParams | None:
+        """What to ask the engine for; nothing on `:memory:`, which compares with every vector anyway.
+
+        `exact` None: as the collection searches, and by the graph if `hnsw_ef` is given.
+        """
         if engine_of(self.client) == "memory":
             return None
+        if exact is None:
+            exact = hnsw_ef is None and self.searches_exactly
         quantization = None if self.quantization is None or exact else self.quantization.search
         return models.SearchParams(hnsw_ef=hnsw_ef or self.hnsw_ef, exact=exact, quantization=quantization)
 
@@ -112,8 +132,10 @@ class Collection:
         check_encoder(encoder)
         if self.space == UNKNOWN_SPACE and encoder.dimension == self.dimension:
             raise CollectionError(
-                f"collection {self.name!r} was made for {self.dimension} dimensions and has no encoder yet: give it "
-                "one with ensure(), or with adopt() if it holds points already"
+                f"collection {self.name!r} was made for {self.dimension} dimensions and has no encoder yet"
+            ).with_way_out(
+                python="give it one with ensure(), or with adopt() if it holds points already",
+                command=f"collection adopt {shlex.quote(self.name)}",
             )
         # an unknown space cannot disagree: such a collection has another dimension, which is said below
         if encoder.space != self.space != UNKNOWN_SPACE:
@@ -128,7 +150,7 @@ class Collection:
             )
 
     def with_encoder(self, encoder: Encoder) -> Collection:
-        """The same collection with another encoder of its space, such as one with a query adapter.
+        """The same collection with exactly this encoder of its space, whatever was promoted here: to compare encoders.
 
         Raises:
             InputError, SpaceMismatchError, VectorError, CollectionError: as `check` does.
@@ -138,29 +160,66 @@ class Collection:
 
     def index(
         self,
-        passages: Iterable[Passage | Mapping[str, Any] | str],
+        documents: Iterable[Given],
         *,
+        cutter: Cutter | None = None,
         batch_size: int = 256,
         progress: Progress | None = None,
         on_bad: OnBad = "raise",
         delete_missing: bool = False,
+        skip_duplicates: float | None = None,
     ) -> IndexReport:
         """Store passages, encoding only those that are new or changed; see `indexing.index_passages`.
 
         A passage is a `Passage`, a dict `{"id", "text", "metadata"}` (the metadata may be left out) or a string. A
         string has a stable id made of its text: indexed again it is the same passage, and another text is another one.
+        Documents and nodes of LlamaIndex and LangChain are cut where they are longer than the encoder reads. `cutter`
+        cuts everything that comes; `passage_cutter` of the other package makes one.
         """
         # imported here, as in the methods below: these modules import this one
         from qdrant_tools.indexing import index_passages
 
         return index_passages(
             self,
-            passages,
+            documents,
             self.required_encoder(),
+            cutter=cutter,
             batch_size=batch_size,
             progress=progress,
             on_bad=on_bad,
             delete_missing=delete_missing,
+            skip_duplicates=skip_duplicates,
+        )
+
+    def sync(
+        self,
+        documents: Iterable[SourceDocument | Given],
+        *,
+        source: str,
+        delete_missing: bool = False,
+        batch_size: int = 256,
+        progress: Progress | None = None,
+        on_bad: OnBad = "raise",
+        dry_run: bool = False,
+        skip_duplicates: float | None = None,
+    ) -> SourceReport:
+        """Store the documents of a source and remove what they have no more; see `sources.sync`.
+
+        With `delete_missing` also what the collection has of documents of this source that did not come.
+        """
+        from qdrant_tools.sources.in_step import sync
+
+        return sync(
+            self,
+            documents,
+            self.required_encoder(),
+            source=source,
+            delete_missing=delete_missing,
+            batch_size=batch_size,
+            progress=progress,
+            on_bad=on_bad,
+            dry_run=dry_run,
+            skip_duplicates=skip_duplicates,
         )
 
     def search(self, query: str, **options: Unpack[SearchKwargs]) -> list[Hit]:
@@ -210,17 +269,99 @@ class Collection:
 
         return search_hybrid(self, queries, self.required_encoder(), k=k, fusion=fusion, filter=filter)
 
+    def around(self, hits: Hit | Sequence[Hit], n: int = 1) -> list[Stretch]:
+        """Read the `n` passages before and after each hit in its document; see `search.around`. Needs no encoder."""
+        from qdrant_tools.search.around import around
+
+        return around(self, hits, n)
+
+    def similar(
+        self,
+        liked: Sequence[str],
+        disliked: Sequence[str] = (),
+        *,
+        k: int = 10,
+        strategy: Strategy = "average_vector",
+        filter: PlainFilter | models.Filter | None = None,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """Find the `k` passages most like those of the ids, and unlike the others; see `vectors.similar`. Needs no
+        encoder."""
+        from qdrant_tools.vectors.liked import similar
+
+        return similar(self, liked, disliked, k=k, strategy=strategy, filter=filter, exact=exact)
+
+    def duplicates(
+        self,
+        *,
+        above: float = 0.95,
+        filter: PlainFilter | models.Filter | None = None,
+        exact: bool | None = None,
+        progress: Progress | None = None,
+    ) -> DuplicateReport:
+        """Find groups of passages that say nearly the same; see `vectors.duplicates`. Needs no encoder."""
+        from qdrant_tools.vectors.near import duplicates
+
+        return duplicates(self, above=above, filter=filter, exact=exact, progress=progress)
+
+    def cluster(self, count: int | None = None, *, seed: int = 0, progress: Progress | None = None) -> Clustering:
+        """Part the passages into groups about the same, named by their words; see `vectors.cluster`. Needs no
+        encoder."""
+        from qdrant_tools.vectors.clusters import cluster
+
+        return cluster(self, count, seed=seed, progress=progress)
+
+    def classify(self, labels: Mapping[str, str], *, seed: int = 0) -> Classification:
+        """Learn the label of every passage from a few labelled ones; see `vectors.classify`. Needs no encoder."""
+        from qdrant_tools.vectors.classes import classify
+
+        return classify(self, labels, seed=seed)
+
     def fetch(self, passage_ids: Sequence[str], *, with_vectors: bool = False) -> dict[str, StoredPassage]:
         """Read passages by id; ids that are not there are not in the result."""
         from qdrant_tools.collections.points import fetch
 
         return fetch(self, passage_ids, with_vectors=with_vectors)
 
-    def build_index(self, *, timeout: float = 3600.0, progress: Progress | None = None) -> bool:
-        """Have the HNSW graph built now; whether there was something to build. See `collections.build_index`."""
+    def build_index(self, *, timeout: float = 3600.0, progress: Progress | None = None, choose: bool = True) -> bool:
+        """Have the HNSW graph built now; whether there was something to build. See `collections.build_index`.
+
+        With `choose`, how it is searched from then on is chosen too, unless that was done or said: see `choose_search`.
+        """
         from qdrant_tools.collections.status import build_index
 
-        return build_index(self, timeout=timeout, progress=progress)
+        built = build_index(self, timeout=timeout, progress=progress)
+        if choose:
+            self.choose_search()
+        return built
+
+    def choose_search(self, *, exact: bool | None = None, hnsw_ef: int | None = None) -> SearchReport | None:
+        """Measure what a search finds, and keep with the collection how it is searched; see `choosing.choose_search`.
+
+        This handle searches so at once; others when they are opened again.
+        """
+        from qdrant_tools.search.choosing import choose_search
+
+        return choose_search(self, exact=exact, hnsw_ef=hnsw_ef)
+
+    def add_lexical(
+        self,
+        bm25: Bm25 | None = None,
+        *,
+        stemming: str | None = None,
+        stop_words: str | None = None,
+        progress: Progress | None = None,
+    ) -> Collection:
+        """Let it be searched by words too, embedding nothing again; see `added_words.add_lexical`."""
+        from qdrant_tools.search.added_words import add_lexical
+
+        return add_lexical(self, bm25, stemming=stemming, stop_words=stop_words, progress=progress)
+
+    def take_search(self, metadata: CollectionMetadata) -> None:
+        """Search as this metadata of the collection says."""
+        # who has just built the index would not look for a new handle to search with
+        taken = replace(self.metadata, hnsw_ef=metadata.hnsw_ef, search=metadata.search)
+        object.__setattr__(self, "metadata", taken)
 
     def describe(self) -> CollectionDescription:
         """What the engine and the metadata say about the collection: points, settings, aliases, sizes."""
@@ -283,3 +424,8 @@ def check_encoder(value: object, expected: str = "an encoder") -> None:
     """Raise `InputError` for something that is no encoder."""
     if not isinstance(getattr(value, "space", None), str) or not isinstance(getattr(value, "dimension", None), int):
         raise InputError(f"encoder is {brief(value)}, expected {expected}: an encoder has a space and a dimension")
+    # an embedding of a framework has both, and is no encoder
+    if not (hasattr(value, "encode_queries") and hasattr(value, "encode_passages")):
+        kind = type(value).__name__
+        hint = f"give the `encoder` of this {kind}" if hasattr(value, "encoder") else "it has no encode_passages"
+        raise InputError(f"encoder is a {kind}, expected {expected}: {hint}")

@@ -14,8 +14,11 @@ from qdrant_client import QdrantClient, models
 
 from qdrant_tools.client.connect import engine_of
 from qdrant_tools.client.gateway import Gateway, aliases_of, metadata_in
+from qdrant_tools.collections.adapters import carry_adapter
+from qdrant_tools.collections.metadata import metadata_of
 from qdrant_tools.errors import CollectionExistsError, NotSupportedError
 from qdrant_tools.records import Progress
+from qdrant_tools.sources.origin import INDEXED
 
 INCOMPLETE = "embed_plus_incomplete"
 """Metadata key that a copy has until it is whole."""
@@ -57,6 +60,7 @@ def copy_collection(
             progress(len(records))
     # the engine merges metadata by key and cannot remove one: an empty value stands for none
     to.update(metadata={**metadata_in(info), INCOMPLETE: {}})
+    carry_adapter(source, target, metadata_of(info))
     return copied
 
 
@@ -79,7 +83,7 @@ def create_like(
 
 def copy_indexes(client: QdrantClient, name: str, info: models.CollectionInfo) -> None:
     """Give a collection the payload indexes of another that it lacks."""
-    if not info.payload_schema:
+    if not info.payload_schema or engine_of(client) == "memory":
         return
     gateway = Gateway(client, name)
     present = gateway.info().payload_schema or {}
@@ -104,11 +108,16 @@ def drop_unfinished(client: QdrantClient, name: str) -> bool:
     return True
 
 
+def _foreign_indexes(info: models.CollectionInfo) -> set[str]:
+    """The payload indexes but those that are made for speed alone, wherever there can be some."""
+    return (info.payload_schema or {}).keys() - set(INDEXED)
+
+
 def _options(client: QdrantClient, info: models.CollectionInfo) -> dict[str, Any]:
     config, params = info.config, info.config.params
     options: dict[str, Any] = {"vectors_config": params.vectors, "sparse_vectors_config": params.sparse_vectors}
     if engine_of(client) == "memory":
-        if config.quantization_config is not None or info.payload_schema:
+        if config.quantization_config is not None or _foreign_indexes(info):
             raise NotSupportedError("':memory:' has no quantization and no payload indexes: use a folder or a server")
         return options
     options["hnsw_config"] = models.HnswConfigDiff(**config.hnsw_config.model_dump(exclude_none=True))

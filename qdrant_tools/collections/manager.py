@@ -10,6 +10,7 @@ opened, and the handle stays with that collection. Does not know: how texts beco
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -21,6 +22,7 @@ from qdrant_client import QdrantClient, models
 
 from qdrant_tools.client.connect import engine_of
 from qdrant_tools.client.gateway import Gateway, aliases_of, engine_errors, metadata_in
+from qdrant_tools.collections.adapters import ADAPTERS, keep_adapter, serving_encoder
 from qdrant_tools.collections.adopt import check_samples, choose_vector, detect_layout
 from qdrant_tools.collections.collection import Collection, check_encoder
 from qdrant_tools.collections.copying import INCOMPLETE
@@ -29,9 +31,17 @@ from qdrant_tools.collections.metadata import (
     UNKNOWN_SPACE,
     CollectionMetadata,
     Layout,
+    SearchChoice,
     metadata_of,
 )
-from qdrant_tools.collections.settings import FIXED, CollectionSettings, PayloadKind, seen_otherwise, update_options
+from qdrant_tools.collections.settings import (
+    CHOSEN,
+    FIXED,
+    CollectionSettings,
+    PayloadKind,
+    seen_otherwise,
+    update_options,
+)
 from qdrant_tools.collections.status import CollectionDescription, describe
 from qdrant_tools.errors import (
     CollectionError,
@@ -41,10 +51,11 @@ from qdrant_tools.errors import (
     InputError,
     NotSupportedError,
     VectorError,
+    listed,
 )
 from qdrant_tools.fields import Field, values_at
-from qdrant_tools.files import listed
 from qdrant_tools.records import Encoder
+from qdrant_tools.search.adapters import adapter_of
 from qdrant_tools.search.bm25 import Bm25
 from qdrant_tools.search.hybrid import say_caution
 from qdrant_tools.search.options import refuse_paths
@@ -93,14 +104,21 @@ class CollectionManager:
             raise VectorError(
                 f"collection {name!r} holds {collection.dimension}-dimensional vectors, not {encoder}-dimensional ones"
             )
-        return collection if settings is None else self._apply(collection, settings)
+        if settings is None:
+            return collection
+        return self._apply(collection, _with_chosen(settings, self.describe(collection.name)))
 
     def open(self, name: str, encoder: Encoder | None = None) -> Collection:
         """Open by name or alias. The collection keeps the encoder, if it comes with one of its space.
 
+        Where a query adapter was promoted, it keeps that encoder with this adapter: searches are what was promoted. An
+        encoder that brings an adapter of its own is kept as it is, and a warning names both if they differ. For
+        exactly one encoder, take `with_encoder`. An open collection does not change: open it again after a switch.
+
         Raises:
             CollectionNotFoundError: no such collection; the message lists those there are.
-            CollectionError: the collection was not made by this package.
+            CollectionError: the collection was not made by this package, or the adapter that is kept here is not the
+                one that was promoted.
             SpaceMismatchError: another encoder filled it.
         """
         if encoder is not None:
@@ -111,12 +129,18 @@ class CollectionManager:
         metadata = metadata_of(info)
         if metadata is None:
             raise CollectionError(
-                f"collection {name!r} does not say which encoder filled it (written by another program?): "
-                "adopt it with the encoder that did (or, if it is empty, that will), or index its texts into a new "
-                "collection"
+                f"collection {name!r} does not say which encoder filled it (written by another program?)"
+            ).with_way_out(
+                python="adopt it by CollectionManager(client).adopt(name, encoder), with the encoder that did (or, if "
+                "it is empty, that will), or index its texts into a new collection",
+                command=f"collection adopt {shlex.quote(name)} --model MODEL, with the model that did (or, if it is "
+                "empty, that will); or index its texts into a new collection",
             )
         collection = Collection(self.client, real_name, metadata)
-        return collection if encoder is None else collection.with_encoder(encoder)
+        if encoder is None:
+            return collection
+        collection.check(encoder)
+        return replace(collection, encoder=serving_encoder(self.client, real_name, metadata, encoder))
 
     def adopt(
         self,
@@ -131,8 +155,8 @@ class CollectionManager:
 
         `samples` stored texts are embedded again; 9 of 10 must have a cosine of at least `similarity` to their stored
         vectors. `layout` says where the vector and the text are, if that is not to be detected. The collection can
-        then be searched and mined; the program that filled it goes on filling it. An empty one gets our own layout,
-        and is filled by `index_passages`.
+        then be searched and mined; the program that filled it goes on filling it. One of few vectors is searched
+        exactly from then on, see `choose_search`. An empty one gets our own layout, and is filled by `index_passages`.
 
         Raises:
             InputError: `encoder` is not an encoder.
@@ -140,12 +164,19 @@ class CollectionManager:
             VectorError: none of its vectors has the encoder's dimension.
             SpaceMismatchError: the stored vectors are not this encoder's.
         """
+        from qdrant_tools.search.choosing import keep_search
+
         check_encoder(encoder)
         real_name = self.resolve(name)
         info = Gateway(self.client, real_name).info()
         before = metadata_of(info)
         if before is not None and before.space != UNKNOWN_SPACE:
-            raise CollectionError(f"collection {name!r} already says which encoder filled it: open it")
+            raise CollectionError(
+                f"collection {name!r} already says which encoder filled it, {before.space!r}"
+            ).with_way_out(
+                python="open it with that encoder",
+                command=f"search {shlex.quote(name)} 'a question' --model MODEL searches it, with that model",
+            )
         if metadata_in(info).get(INCOMPLETE):
             raise CollectionError(f"collection {name!r} is a copy that was interrupted: copy it again, or drop it")
         vector = choose_vector(name, info, encoder.dimension, None if layout is None else layout.vector)
@@ -155,7 +186,9 @@ class CollectionManager:
         unclaimed = before or CollectionMetadata(UNKNOWN_SPACE, 0)
         metadata = replace(unclaimed, space=encoder.space, dimension=encoder.dimension, layout=layout)
         Gateway(self.client, real_name).update(metadata=metadata.for_qdrant())
-        return self.open(real_name, encoder)
+        adopted = self.open(real_name, encoder)
+        keep_search(adopted)
+        return adopted
 
     def change(self, name: str, settings: CollectionSettings) -> Collection:
         """Change the settings of a collection in place. Errors as in `ensure`."""
@@ -166,7 +199,12 @@ class CollectionManager:
 
         `:memory:` has no settings but the distance, `hnsw_ef` and `lexical`; the others differ from nothing there.
         """
-        current = self.describe(name).settings
+        described = self.describe(name)
+        return self._difference(described.settings, _with_chosen(settings, described))
+
+    def _difference(
+        self, current: CollectionSettings | None, settings: CollectionSettings
+    ) -> dict[str, tuple[Any, Any]]:
         changes = {} if current is None else current.difference(_or_earlier_words(settings, current.lexical))
         if engine_of(self.client) == "memory":
             changes = {
@@ -185,12 +223,17 @@ class CollectionManager:
         real_name = self.resolve(name)
         serving = [alias for alias, target in self.aliases().items() if target == real_name]
         if serving:
-            raise CollectionError(f"collection {name!r} serves alias {serving[0]!r}: switch or drop the alias first")
+            raise CollectionError(f"collection {name!r} serves alias {serving[0]!r}").with_way_out(
+                python="switch or drop the alias first",
+                command=f"collection alias {serving[0]} OTHER points the alias at another collection first",
+            )
         Gateway(self.client, real_name).drop()
 
     def names(self) -> list[str]:
+        """The collections; not the one in which the adapters are kept that serve here."""
         with engine_errors("list collections"):
-            return sorted(collection.name for collection in self.client.get_collections().collections)
+            names = (collection.name for collection in self.client.get_collections().collections)
+            return sorted(name for name in names if name != ADAPTERS)
 
     def aliases(self) -> dict[str, str]:
         """Alias -> collection."""
@@ -198,7 +241,8 @@ class CollectionManager:
 
     def switch_alias(self, alias: str, target: str) -> None:
         """Point an alias at a collection in one atomic step; the alias is made if it is new."""
-        if checked_text("alias", alias) in self.names():
+        _refuse_reserved(checked_text("alias", alias))
+        if alias in self.names():
             raise CollectionExistsError(f"{alias!r} is the name of a collection, so it cannot be an alias")
         real_target = self.resolve(target)
         create = models.CreateAliasOperation(
@@ -247,10 +291,15 @@ class CollectionManager:
     def _create(self, name: str, encoder: Encoder | int, settings: CollectionSettings) -> None:
         if not isinstance(name, str) or not name.strip():
             raise InputError(f"collection name is {brief(name)}, expected a non-empty string")
+        _refuse_reserved(name)
         space, dimension = (UNKNOWN_SPACE, encoder) if isinstance(encoder, int) else (encoder.space, encoder.dimension)
         if isinstance(dimension, bool) or not 1 <= dimension <= LARGEST_DIMENSION:
             raise InputError(f"dimension is {dimension!r}, expected a whole number from 1 to {LARGEST_DIMENSION}")
         metadata = settings.metadata(space, dimension)
+        if not isinstance(encoder, int):
+            # made for an encoder with an adapter, it serves with that
+            metadata = replace(metadata, adapter=adapter_of(encoder))
+            keep_adapter(self.client, encoder)
         self._refuse_unusable(settings)
         options = settings.create_options(dimension)
         Gateway(self.client, name).create(**options, metadata=metadata.for_qdrant())
@@ -263,9 +312,14 @@ class CollectionManager:
 
     def _apply(self, collection: Collection, settings: CollectionSettings) -> Collection:
         self._refuse_unusable(settings)
-        changes = self.difference(collection.name, settings)
+        changes = self._difference(self.describe(collection.name).settings, settings)
         if collection.lexical is not None and settings.lexical != collection.lexical and "lexical" not in changes:
             say_caution(collection.name, collection.lexical)
+        if "lexical" in changes and collection.lexical is None:
+            raise CollectionError(f"collection {collection.name!r} was made without words").with_way_out(
+                python="add them with Collection.add_lexical(bm25), then give these settings",
+                command=f"collection add-lexical {shlex.quote(collection.name)}",
+            )
         for fixed in FIXED:
             if fixed in changes:
                 raise CollectionError(
@@ -284,6 +338,7 @@ class CollectionManager:
                 collection.metadata,
                 hnsw_ef=settings.hnsw_ef,
                 quantization=settings.quantization,
+                search=_told(collection.metadata.search, changes),
             )
             options = update_options(settings, changes, vector=collection.layout.vector)
             collection.gateway.update(**options, metadata=metadata.for_qdrant())
@@ -336,6 +391,25 @@ def _warn_of_hidden(collection: Collection, field: Field, kind: PayloadKind, *, 
                         return
     except EngineError as error:  # a server's strict mode may refuse to look where no index is
         logger.debug("the values of %s are not looked at: %s", brief(field), error)
+
+
+def _refuse_reserved(name: str) -> None:
+    if name == ADAPTERS:
+        raise InputError(f"{name!r} is where the query adapters that serve are kept: give another name")
+
+
+def _told(search: SearchChoice | None, changes: Mapping[str, tuple[Any, Any]]) -> SearchChoice | None:
+    """Who sets `hnsw_ef` has said how to search."""
+    return SearchChoice(told=True) if "hnsw_ef" in changes else search
+
+
+def _with_chosen(settings: CollectionSettings, described: CollectionDescription) -> CollectionSettings:
+    """The settings with what was chosen for the collection, in place of defaults that nobody has asked for."""
+    if described.search is None or described.search.told or described.settings is None:
+        return settings
+    usual = CollectionSettings()
+    unsaid = [name for name in CHOSEN if getattr(settings, name) == getattr(usual, name)]
+    return replace(settings, **{name: getattr(described.settings, name) for name in unsaid})
 
 
 def _or_earlier_words(settings: CollectionSettings, present: Bm25 | None) -> CollectionSettings:

@@ -23,12 +23,11 @@ from qdrant_client import models
 
 from qdrant_tools.client.gateway import metadata_in
 from qdrant_tools.collections.quantization import Quantization
-from qdrant_tools.errors import CollectionError, InputError, first_line
+from qdrant_tools.errors import CollectionError, InputError, first_line, listed
 from qdrant_tools.fields import Field, payload_path, steps_in, steps_of
-from qdrant_tools.files import listed
 from qdrant_tools.records import Passage
 from qdrant_tools.search.bm25 import Bm25
-from qdrant_tools.validation import brief, checked_count, checked_text
+from qdrant_tools.validation import brief, checked_count, checked_number, checked_text
 
 PayloadFields = Mapping[str, Any]
 
@@ -246,6 +245,33 @@ def _parts(template: Any, names: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield "", field
 
 
+@dataclass(frozen=True)
+class SearchChoice:
+    """How a search that says nothing is made: with the graph, or `exact`; and what was measured when it was chosen."""
+
+    exact: bool = False
+    told: bool = False
+    """A person has said so, and it is not chosen again."""
+    points: int = 0
+    """How many there were when it was chosen."""
+    recall: float | None = None
+    """Share of the ten nearest that it found then; see `choosing`."""
+
+    def as_row(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_row(cls, row: Any) -> SearchChoice:
+        """Read what `as_row` wrote. Raises `InputError` for anything else."""
+        choice = cls(**_of_ours(cls, row, "search"))
+        if not isinstance(choice.exact, bool) or not isinstance(choice.told, bool):
+            raise InputError(f"search is {brief(row)}, expected exact and told to be true or false")
+        checked_count("points of search", choice.points, least=0)
+        if choice.recall is not None:
+            checked_number("recall of search", choice.recall, least=0, most=1)
+        return choice
+
+
 METADATA_KEY = "embed_plus"
 METADATA_FORMAT = 1
 UNKNOWN_SPACE = ""
@@ -265,6 +291,8 @@ class CollectionMetadata:
     """How a search uses the compressed vectors, if there are any."""
     adapter: str | None = None
     """The build of the query adapter that serves here, if one does."""
+    search: SearchChoice | None = None
+    """None: nothing was chosen, and a search walks the graph."""
 
     def as_row(self) -> dict[str, Any]:
         row: dict[str, Any] = {
@@ -281,6 +309,8 @@ class CollectionMetadata:
             row["quantization"] = self.quantization.as_row()
         if self.adapter is not None:
             row["adapter"] = self.adapter
+        if self.search is not None:
+            row["search"] = self.search.as_row()
         return row
 
     @classmethod
@@ -307,6 +337,7 @@ class CollectionMetadata:
                 if "quantization" in row
                 else None,
                 None if adapter is None else _name("adapter", adapter),
+                SearchChoice.from_row(row["search"]) if "search" in row else None,
             )
         except (InputError, TypeError) as error:
             raise CollectionError(

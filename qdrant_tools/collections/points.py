@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import models
 
-from qdrant_tools.client.gateway import plain_id
+from qdrant_tools.client.gateway import PointId, plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import OURS
 from qdrant_tools.errors import brief
@@ -124,16 +124,42 @@ def stored_vectors(collection: Collection, *, batch_size: int = 512) -> Iterator
 
     Points without the collection's vector are left out.
     """
+    for page in vector_pages(collection, batch_size=batch_size):
+        yield page.ids, page.vectors
+
+
+@dataclass(frozen=True, eq=False)
+class VectorPage:
+    """Points, the ids of their passages, and their vectors (n, dimension) as they are stored."""
+
+    points: list[PointId]
+    ids: list[str]
+    vectors: Vectors
+
+
+def vector_pages(
+    collection: Collection, *, batch_size: int = 512, filter: models.Filter | None = None
+) -> Iterator[VectorPage]:
+    """As `stored_vectors`, with the points; of all passages, or of those that match."""
     layout = collection.layout
     for page in collection.gateway.pages(
         batch_size=batch_size,
         with_payload=_id_alone(collection),
         with_vectors=collection.vector_selector,
+        scroll_filter=filter,
     ):
         records = [record for record in page if layout.has_dense(record.vector)]
         if records:
+            points = [plain_id(record.id) for record in records]
             ids = [layout.passage(record.payload, point_id=plain_id(record.id)).id for record in records]
-            yield ids, np.asarray([layout.dense(record.vector) for record in records], dtype=np.float32)
+            vectors = np.asarray([layout.dense(record.vector) for record in records], dtype=np.float32)
+            yield VectorPage(points, ids, vectors)
+
+
+def stored_passages(collection: Collection, *, batch_size: int = 256) -> Iterator[StoredPassage]:
+    """Yield the passages of the whole collection without their vectors, in the order of their points."""
+    for page in collection.gateway.pages(batch_size=batch_size):
+        yield from (_stored(collection, record) for record in page)
 
 
 def random_passages(collection: Collection, count: int) -> list[StoredPassage]:

@@ -29,6 +29,8 @@ Datatype = Literal["float32", "float16", "uint8"]
 
 FIXED = ("distance", "lexical", "datatype", "shards")
 """What cannot be changed once a collection is made."""
+CHOSEN = ("hnsw_ef", "m", "ef_construct")
+"""What is chosen by measuring, where nobody says otherwise; see `choosing`."""
 EVERYWHERE = ("distance", "hnsw_ef", "lexical", "m", "ef_construct", "full_scan_threshold", "indexing_threshold")
 """What can be set on `:memory:` too. It has no graph and compares with every vector, so the settings of a graph change
 nothing there."""

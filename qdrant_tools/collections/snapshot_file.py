@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
 from qdrant_tools.errors import DamagedCollectionError, LocationError, NotSupportedError, first_line
-from qdrant_tools.json_files import open_regular, parse_json
+from qdrant_tools.files.json_files import open_regular, parse_json
 
 HEADER = "snapshot.json"
 FORMAT = "embed-plus snapshot 1"

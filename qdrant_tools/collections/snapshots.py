@@ -36,7 +36,7 @@ from qdrant_tools.errors import (
     UsageError,
     without_keys,
 )
-from qdrant_tools.files import written_whole
+from qdrant_tools.files.written import written_whole
 from qdrant_tools.records import Progress
 from qdrant_tools.validation import brief, checked_text
 
@@ -83,7 +83,9 @@ def create_snapshot(client: QdrantClient, name: str, file: Path | str | None = N
             raise CollectionError(f"the server made no snapshot of {name!r}: see its log")
         return Snapshot(name, made.name, made.size, points)
     if path is None:
-        raise UsageError("the embedded engine writes a snapshot to a file: give one")
+        raise UsageError("the embedded engine writes a snapshot to a file").with_way_out(
+            python="give one", command=f"collection snapshot {name} --out {name}.snapshot"
+        )
     return _written(embedded, name, path)
 
 
@@ -179,7 +181,9 @@ def _written(client: EmbeddedClient, name: str, file: Path) -> Snapshot:
     try:
         if os.path.lexists(file):
             raise LocationError(f"snapshot file '{file}' is there already: give another name")
-        file.parent.mkdir(parents=True, exist_ok=True)
+        # not made: a mistyped path would leave folders, and a large file where nobody looks for it
+        if not file.parent.is_dir():
+            raise LocationError(f"snapshot file '{file}' cannot be written: there is no folder '{file.parent}'")
         with client.engine.frozen_copy(name, file) as copy:
             points = _points(copy.root, copy.name)
             header = Snapshot(copy.name, "", 0, points)

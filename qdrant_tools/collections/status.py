@@ -16,7 +16,7 @@ from qdrant_tools.client.connect import embedded_client, engine_of
 from qdrant_tools.client.gateway import Gateway, engine_errors
 from qdrant_tools.collections.adopt import detect_layout, vector_names
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.collections.metadata import CollectionMetadata, Layout, metadata_of
+from qdrant_tools.collections.metadata import CollectionMetadata, Layout, SearchChoice, metadata_of
 from qdrant_tools.collections.settings import CollectionSettings, dense_params, settings_of
 from qdrant_tools.errors import CollectionError, EngineError
 from qdrant_tools.records import Progress
@@ -43,6 +43,8 @@ class CollectionDescription:
     status: str = "green"
     adapter: str | None = None
     """The build of the query adapter that serves here."""
+    search: SearchChoice | None = None
+    """How it is searched, and what that was found to find; None if nothing was chosen."""
     vector_bytes: int | None = None
     """Points times the bytes of a dense vector, computed. They are in memory, unless the settings say `on_disk`."""
     disk_bytes: int | None = None
@@ -70,6 +72,7 @@ def describe(client: QdrantClient, name: str, *, aliases: Mapping[str, str]) -> 
         vectors=tuple(vector_names(info)),
         status=info.status.value,
         adapter=metadata.adapter if metadata else None,
+        search=metadata.search if metadata else None,
         vector_bytes=points * params.size * _WIDTH.get(params.datatype, 4) if params else None,  # type: ignore[arg-type]
         disk_bytes=None if embedded is None else embedded.engine.disk_bytes(name),
     )

@@ -64,9 +64,9 @@ class AsyncEmbeddedClient(AsyncQdrantClient):
     Raises `LocationError` and `LocationBusyError` as `EmbeddedClient` does.
     """
 
-    def __init__(self, folder: str | Path, *, create: bool = True, readers: int = 0) -> None:
+    def __init__(self, folder: str | Path, *, create: bool = True, readers: int = 0, read_only: bool = False) -> None:
         # not AsyncQdrantClient.__init__: it would set up a server connection or another engine
-        backend = AsyncEdgeBackend(EdgeBackend(Path(folder), create=create, readers=readers))
+        backend = AsyncEdgeBackend(EdgeBackend(Path(folder), create=create, readers=readers, read_only=read_only))
         self._client: AsyncEdgeBackend = backend
         self.cloud_inference = False
         self.local_inference_batch_size: int | None = None

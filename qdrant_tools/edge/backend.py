@@ -112,10 +112,10 @@ for _name in ROUTED:
 class EdgeBackend(RoutedReads, CatalogMethods, WriteMethods, ReadMethods):
     """One user of a folder's engine; the engine closes with its last user."""
 
-    def __init__(self, root: Path, *, create: bool = True, readers: int = 0) -> None:
+    def __init__(self, root: Path, *, create: bool = True, readers: int = 0, read_only: bool = False) -> None:
         super().__init__()
         checked_readers(readers)
-        self.engine = acquire(root, create=create)
+        self.engine = acquire(root, create=create, read_only=read_only)
         self._closed = False
         try:
             start_readers(self.engine, readers)

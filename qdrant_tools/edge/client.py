@@ -28,13 +28,13 @@ from qdrant_tools.records import ScoredIds, Vectors
 class EmbeddedClient(QdrantClient):
     """All methods of `QdrantClient`, on collections in a folder; also `build_index`, `flush` and `rankings`.
 
-    Several clients of one process share one engine per folder. A second process is refused with
-    `LocationBusyError`. Raises `LocationError` for a folder that is not ours, or absent with `create=False`.
+    Several clients of one process share one engine per folder. A second process is refused with `LocationBusyError`,
+    unless all are `read_only`. Raises `LocationError` for a folder that is not ours, or absent with `create=False`.
     """
 
-    def __init__(self, folder: str | Path, *, create: bool = True, readers: int = 0) -> None:
+    def __init__(self, folder: str | Path, *, create: bool = True, readers: int = 0, read_only: bool = False) -> None:
         # not QdrantClient.__init__: it would set up a server connection or another engine
-        backend = EdgeBackend(Path(folder), create=create, readers=readers)
+        backend = EdgeBackend(Path(folder), create=create, readers=readers, read_only=read_only)
         self._client: EdgeBackend = backend
         self.cloud_inference = False
         self.local_inference_batch_size: int | None = None

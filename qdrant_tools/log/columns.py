@@ -11,15 +11,16 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from qdrant_tools.errors import InputError
-from qdrant_tools.files import Row, listed
+from qdrant_tools.errors import InputError, listed
+from qdrant_tools.files.rows import Row
 from qdrant_tools.foreign import (
+    WITH_ZONE,
     TimeFormat,
     as_amount,
     as_flag,
@@ -33,7 +34,7 @@ from qdrant_tools.foreign import (
     is_missing,
     words_in_name,
 )
-from qdrant_tools.json_files import parse_json
+from qdrant_tools.log.lists import SEPARATORS, list_in
 from qdrant_tools.log.records import KINDS, LONGEST_NAME, MOST_HITS
 from qdrant_tools.same import folded
 from qdrant_tools.validation import brief
@@ -63,6 +64,7 @@ _ESCAPED = re.compile(r"\\[\\tnr'\"]")
 _FORMULA = re.compile('="([^"]+)"')
 """A text as exports write it for Excel, which would otherwise take it for a number: `="007"`."""
 _WHOLE = re.compile(r"[0-9]+\.0")
+_RANK = re.compile(r"[0-9]{1,3}(\.0)?")
 _LONG_DWELL = 600.0
 """Seconds. Where most are longer, they are rather milliseconds."""
 _WHAT_HAPPENED = frozenset(
@@ -105,7 +107,8 @@ class LogColumns:
     Nested: `LogColumns(query="q", hits="results", hit="doc_id", events="clicks", feedback={"click": "doc_id",
     "dwell": "dwell"})`. `hit`, `rank` and `score` are then fields of the entries of `hits`, which may also be plain
     ids. Those of `feedback` are fields of the entries of `events`, which name their hit by `hit` too; without `events`,
-    of the entries of `hits`.
+    of the entries of `hits`, or of the row, if they list ids there: `LogColumns(query="q", hits="shown",
+    feedback={"click": "clicked"})`.
     """
 
     query: str = "query"
@@ -120,6 +123,8 @@ class LogColumns:
     zone: str | None = None
     """Of times that name none: "UTC", "+02:00", "Europe/Berlin"."""
     hits: str | None = None
+    separator: str | None = None
+    """Between the values of a list in a cell ("|"), where that is not certain. " " is any white space."""
     hit: str = "id"
     rank: str | None = None
     """Without it, the order in the file."""
@@ -132,6 +137,8 @@ class LogColumns:
     feedback: Mapping[str, str] = field(default_factory=dict)
     """Kind of feedback -> its column, or `"column=word"` where a column says which kind of event a row is. The column
     of the hit itself says that every row, or entry of `events`, is one."""
+    feedback_by: Literal["id", "rank"] = "id"
+    """What feedback that is listed in the row of a search names: ids of hits, or their ranks."""
     dwell_unit: Literal["seconds", "milliseconds"] | None = None
     """Of bare numbers; seconds, unless the name of the column says another unit: then it has to be given."""
     collection: str = ""
@@ -147,8 +154,12 @@ class LogColumns:
             raise InputError(f"at_format is {brief(self.at_format)}, expected one of {', '.join(get_args(TimeFormat))}")
         if self.zone is not None:
             as_zone("zone", self.zone)
-            if self.at_format != "iso":
+            if self.at_format not in WITH_ZONE:
                 raise InputError(f"zone is {brief(self.zone)}, and {self.at_format} since 1970 have none: leave it out")
+        if self.separator is not None and (not isinstance(self.separator, str) or not 1 <= len(self.separator) <= 10):
+            raise InputError(f"separator is {brief(self.separator)}, expected the sign between two values, such as '|'")
+        if self.feedback_by not in ("id", "rank"):
+            raise InputError(f"feedback_by is {brief(self.feedback_by)}, expected id or rank")
         if repr(self.rank_from) not in ("0", "1"):
             raise InputError(f"rank_from is {brief(self.rank_from)}, expected 0 or 1")
         self._check_feedback()
@@ -196,6 +207,8 @@ class Cells:
         self._is_tsv = False
         self._short: tuple[int, int] | None = None
         self._odd_texts: dict[tuple[str, str], str] = {}
+        self._parted: dict[str, str] = {}
+        self._lone: Counter[str] = Counter()
         self._dwells = self._long_dwells = 0
         self._words_found: set[str] = set()
         self._other_words: dict[str, str] = {}
@@ -211,7 +224,7 @@ class Cells:
         else:
             named = {"row": [*tops, columns.hits, columns.events], "hit": [*inner], "event": [columns.hit, *what]}
         self._lost = {level: dict.fromkeys(filter(None, names)) for level, names in named.items()}
-        self._known = {level: frozenset(lost) for level, lost in self._lost.items()}
+        self._known: dict[Level, frozenset[str]] = {level: frozenset(lost) for level, lost in self._lost.items()}
         # of a path into nested objects, its beginnings
         self._above = {
             level: frozenset(path[:place] for path in lost for place, mark in enumerate(path) if mark == ".")
@@ -220,7 +233,7 @@ class Cells:
 
     def look_at(self, row: Row) -> None:
         """Note the columns of a row. Raises `InputError` if a table lacks one that was named."""
-        is_table = row.path.suffix.lower() != ".jsonl"
+        is_table = row.path.suffix.lower() not in (".jsonl", ".json")
         if row.is_short:
             first, count = self._short or (row.line, 0)
             self._short = (first, count + 1)
@@ -267,6 +280,7 @@ class Cells:
                 f"{path}: {self._long_dwells} of {self._dwells} dwells in {self.columns.feedback['dwell']!r} would be "
                 "longer than ten minutes: give dwell_unit, seconds or milliseconds"
             )
+        self._require_lists(path)
         self.notes += [*self._notes_of_searches(), *self._notes_of_cells(), *self._notes_of_unread()]
         for note in self.notes:
             logger.warning("%s: %s", path, note)
@@ -288,8 +302,20 @@ class Cells:
                     raise InputError(f"{path}: no row has the column {lost!r}{other}")
                 yield f"no row has the column {brief(lost)}, so there is no such feedback"
 
+    def _require_lists(self, path: Path) -> None:
+        """Refuse a column of lists that has never one: it is rather that of one hit."""
+        column = self.columns.hits
+        if column is not None and self._lone[column] > 1 and self.columns.separator is None:
+            raise InputError(
+                f"{path}: {column!r} is never a list: if each row is one hit of a search, name it `hit` and give "
+                "`search`, `at` or `session`; if every search showed one, give a separator"
+            )
+
     def _notes_of_searches(self) -> Iterator[str]:
         columns = self.columns
+        for column, sign in self._parted.items():
+            if columns.separator is None:
+                yield f"the lists in {column!r} are parted by {sign!r}"
         if not self._counts_from_first:
             yield "no row has rank 0, although rank_from=0 says that the file counts from there"
         if self.divided:
@@ -503,24 +529,111 @@ class Cells:
                 )
 
     def entries(self, row: Row, level: Literal["hit", "event"]) -> list[Fields]:
-        """The objects of a list in a row; plain ids stand for objects with nothing else. A table has it as JSON."""
+        """The objects of a list in a row; plain ids stand for objects with nothing else."""
         column = (self.columns.hits if level == "hit" else self.columns.events) or ""
         value = value_in(row.values, column)
-        if isinstance(value, str) and value.lstrip().startswith("["):
-            value = parse_json(value, f"column {column!r}")
-        elif value is None or (isinstance(value, str) and is_absent(value)):
-            value = [] if column == self.columns.events or row.path.suffix.lower() != ".jsonl" else value
-        if not isinstance(value, list) or not all(isinstance(entry, (Mapping, str, int, float)) for entry in value):
-            hint = ": leave out the rows that are no searches" if value is None else ""
-            if isinstance(value, str):
-                hint = ', as JSON ["a", "b"]'
-            raise InputError(f"column {column!r} is {type(value).__name__}, expected a list of objects or ids{hint}")
-        if len(value) > MOST_ROWS:
-            raise InputError(f"more than {MOST_ROWS:,} rows of one search, which no user saw")
-        found = [entry if isinstance(entry, Mapping) else {self.columns.hit: entry} for entry in value]
+        if is_absent(value) and (level == "event" or row.path.suffix.lower() not in (".jsonl", ".json")):
+            value = []
+        found = [
+            entry if isinstance(entry, Mapping) else {self.columns.hit: entry} for entry in self._list(column, value)
+        ]
         for entry in found:
             self._look(level, entry, f"{column}[].")
         return found
+
+    def _list(self, column: str, value: Any, shown: Collection[str] = ()) -> list[Any]:
+        """The list in a cell. One that is a hit in `shown`, whole, is that one; the sign of the hits parts others."""
+        if isinstance(value, str) and value.strip() in shown:
+            return [value.strip()]
+        if isinstance(value, str) and not is_absent(value):
+            usual = self._parted.get(column)
+            if usual is None and shown and (sign := self._parted.get(self.columns.hits or "")) is not None:
+                usual = sign if sign in value or not any(other in value for other in SEPARATORS) else None
+            cell = list_in(f"column {column!r}", value, separator=self.columns.separator, usual=usual)
+            if cell.parted_by:
+                self._parted[column] = cell.parted_by
+            # a cell that is no list in any case: any other row that has several settles it
+            if cell.parted_by is None and column not in self._parted:
+                self._lone[column] += 1
+            else:
+                self._lone[column] = -MOST_ROWS * 10**6
+            value = cell.entries
+        if not isinstance(value, list) or not all(isinstance(entry, (Mapping, str, int, float)) for entry in value):
+            hint = ": leave out the rows that are no searches" if value is None else ""
+            raise InputError(f"column {column!r} is {type(value).__name__}, expected a list of objects or ids{hint}")
+        if len(value) > MOST_ROWS:
+            raise InputError(f"more than {MOST_ROWS:,} rows of one search, which no user saw")
+        return value
+
+    def listed_feedback(self, row: Row, hits: list[Fields]) -> Iterator[Fields]:
+        """What a row says of its hits itself: the ids, or ranks, of those that were clicked. An entry for each."""
+        listed: dict[str, list[Any]] = {}
+        shown = [value_in(entry, self.columns.hit) for entry in hits]
+        names = frozenset(str(each).strip() for each in shown)
+        for kind, column in self.columns.feedback.items():
+            inside = any(_has(entry, column) for entry in hits)
+            if inside or column in (self.columns.hit, self.columns.hits) or not _has(row.values, column):
+                continue
+            self._lost["hit"].pop(column, None)
+            self._known["row"] |= {column}
+            self.unread.pop(column, None)
+            value = value_in(row.values, column)
+            if not is_missing(value) and value is not False:
+                named = names if self.columns.feedback_by == "id" and kind not in ("dwell", "rating") else ()
+                listed[kind] = self._list(column, value if isinstance(value, (str, list)) else [value], named)
+        for kind, values in listed.items():
+            if kind in ("dwell", "rating"):
+                continue
+            for place, value in enumerate(values):
+                entry = {self.columns.hit: self._named(kind, value, shown), self.columns.feedback[kind]: True}
+                if kind == "click":
+                    entry |= self._beside_clicks(listed, place, len(values))
+                if self.columns.event_at is not None:
+                    entry[self.columns.event_at] = value_in(row.values, self.columns.event_at)
+                yield entry
+        lone = next((kind for kind in ("dwell", "rating") if listed.get(kind) and not listed.get("click")), None)
+        if lone is not None:
+            raise InputError(
+                f"column {self.columns.feedback[lone]!r} is {brief(listed[lone])}, and no click says of which hit"
+            )
+
+    def _beside_clicks(self, listed: Mapping[str, list[Any]], place: int, clicks: int) -> dict[str, Any]:
+        """The dwell and the rating that a row lists for the click at a place of its list."""
+        beside = {}
+        for kind in ("dwell", "rating"):
+            values = listed.get(kind)
+            if not values:
+                continue
+            column = self.columns.feedback[kind]
+            if len(values) != clicks:
+                raise InputError(
+                    f"column {column!r} has {len(values)} values for {clicks} clicks, expected one for each"
+                )
+            beside[column] = values[place]
+        return beside
+
+    def _named(self, kind: str, value: Any, shown: list[Any]) -> Any:
+        """The hit that a value in the row of its search names."""
+        column, names = self.columns.feedback[kind], {str(each).strip() for each in shown}
+        if isinstance(value, Mapping):
+            raise InputError(f"column {column!r} lists objects: name it `events`, and in `feedback` the field of each")
+        if self.columns.feedback_by == "rank":
+            rank = as_rank(f"column {column!r}", value, first=self.columns.rank_from)
+            if rank > len(shown):
+                raise InputError(f"column {column!r} is {brief(value)}, and the search showed {len(shown)} hits")
+            return shown[rank - 1]
+        if str(value).strip() in names:
+            return value
+        try:
+            is_flag = as_flag("", value, counts=True) is not None
+        except InputError:
+            return value
+        if is_flag:
+            raise InputError(
+                f"column {column!r} is {brief(value)}, expected ids of hits that were shown"
+                + ("; if it is the rank of the hit, say feedback_by=rank" if _RANK.fullmatch(str(value)) else "")
+            )
+        return value
 
 
 _NOWHERE = object()

@@ -19,8 +19,8 @@ import stat
 from pathlib import Path
 
 from qdrant_tools.errors import LogError
-from qdrant_tools.files import create_private, refuse_link
-from qdrant_tools.json_files import open_regular
+from qdrant_tools.files.json_files import open_regular
+from qdrant_tools.files.written import create_private, refuse_link
 from qdrant_tools.log.schema import Schema, empty_log, migrate
 
 LARGEST_ROW = 1 << 24

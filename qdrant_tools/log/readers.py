@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from qdrant_tools.errors import InputError, LogError
-from qdrant_tools.files import Row, read_rows
+from qdrant_tools.files.rows import Row
 from qdrant_tools.foreign import is_missing
 from qdrant_tools.log.columns import MOST_ROWS, Cells, Fields, LogColumns, lacking, value_in
 from qdrant_tools.log.records import (
@@ -36,6 +36,7 @@ from qdrant_tools.log.records import (
     check_hit,
     check_search,
 )
+from qdrant_tools.log.rows import rows_of_log
 from qdrant_tools.same import id_key, query_key, unlike_spelling
 from qdrant_tools.validation import brief
 
@@ -48,7 +49,7 @@ _LONGEST_PAUSE = timedelta(hours=24)
 
 
 def read_log(path: str | Path, columns: LogColumns) -> LogReader:
-    """The searches of a `.jsonl`, `.csv` or `.tsv` file, one after the other, as `read_rows` reads it.
+    """The searches of a `.jsonl`, `.json`, `.csv` or `.tsv` file, one after the other, as `read_rows` reads it.
 
     The rows of one search need not follow each other, but must not lie far apart.
 
@@ -106,10 +107,13 @@ class LogReader(Iterator[LoggedSearch]):
                 if query is None:
                     raise lacking(row.values, columns.query)
                 draft.see(row, query, cells.time(row.values, columns.at))
-                for entry in cells.entries(row, "hit"):
+                hits = cells.entries(row, "hit")
+                for entry in hits:
                     draft.show(row, entry)
                     if columns.events is None:
                         draft.happen(row, entry)
+                for entry in cells.listed_feedback(row, hits) if columns.events is None else ():
+                    draft.happen(row, entry)
                 for entry in cells.entries(row, "event") if columns.events else ():
                     draft.happen(row, entry)
                 search = draft.search(search_id, default)
@@ -189,10 +193,10 @@ class LogReader(Iterator[LoggedSearch]):
 
 def _rows(path: Path) -> Iterator[Row]:
     # stricter than `read_rows`, which takes any other ending for JSONL
-    if path.suffix.lower() not in (".jsonl", ".csv", ".tsv"):
-        raise LogError(f"{path} has the ending {path.suffix!r}, expected .jsonl, .csv or .tsv")
+    if path.suffix.lower() not in (".jsonl", ".json", ".csv", ".tsv"):
+        raise LogError(f"{path} has the ending {path.suffix!r}, expected .jsonl, .json, .csv or .tsv")
     try:
-        yield from read_rows(path, pad=True)
+        yield from rows_of_log(path)
     except InputError as error:
         raise LogError(str(error)) from error
 

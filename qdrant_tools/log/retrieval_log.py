@@ -17,7 +17,8 @@ from pathlib import Path
 from types import TracebackType
 
 from qdrant_tools.errors import InputError, LogError, UsageError
-from qdrant_tools.files import is_same_file, read_rows, refuse_existing, write_rows
+from qdrant_tools.files.rows import read_rows
+from qdrant_tools.files.written import is_same_file, refuse_existing, write_rows
 from qdrant_tools.log.pages import page_of
 from qdrant_tools.log.records import (
     REDACTED,
@@ -113,7 +114,12 @@ class RetrievalLog:
             seq = rows[0][0]
             is_shown = self._store.read("SELECT 1 FROM hits WHERE seq = ? AND hit_id = ? LIMIT 1", [seq, hit_id])
             if kind in ("click", "dwell") and not is_shown:
-                raise LogError(f"search {brief(search_id)} did not show {brief(hit_id)}, so it cannot have a {kind}")
+                # one of its ids says of what kind they are: often another is given, such as that of the document
+                shown = self._store.read("SELECT hit_id FROM hits WHERE seq = ? LIMIT 1", [seq])
+                what = f"its hits have ids such as {brief(shown[0][0])}" if shown else "it had no hits"
+                raise LogError(
+                    f"search {brief(search_id)} did not show {brief(hit_id)}, so it cannot have a {kind}: {what}"
+                )
             self._insert_feedback(seq, [event])
 
     @contextmanager
@@ -171,7 +177,7 @@ class RetrievalLog:
             LogError: the file cannot be read, or a row is not a logged search; nothing of the file is kept then.
         """
         with self._store.errors("import into"):
-            return self.extend(_rows(path))
+            return self.extend(exported_searches(path))
 
     def stats(self, *, top: int = 10) -> LogStats:
         """What is in the log: counts, clicks by rank, and the `top` most frequent queries that nobody clicked on."""
@@ -300,7 +306,8 @@ class RetrievalLog:
         return int(rows[0][0]) if rows else 0
 
 
-def _rows(path: str | Path) -> Iterator[LoggedSearch]:
+def exported_searches(path: str | Path) -> Iterator[LoggedSearch]:
+    """The searches of a file that `export_jsonl` wrote. Raises `LogError` for a row that is none."""
     try:
         for row in read_rows(path):
             yield row.parse(LoggedSearch.from_row, "a logged search")

@@ -11,13 +11,12 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-import threading
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from qdrant_tools.client.forks import abandon, renew_in_children, undivided
+from qdrant_tools.client.database import SharedDatabase
 from qdrant_tools.errors import LogError, UsageError
 from qdrant_tools.log.door import open_to_read, open_to_write
 from qdrant_tools.log.records import KINDS, LONGEST_NAME, MOST_RANK
@@ -59,80 +58,37 @@ _SOUND = {
 """SQL: what holds of every row that we have written, by table."""
 
 
-class LogStore:
-    """One connection, shared by the threads of a process behind a lock. A writer waits up to `wait` seconds for others.
+class LogStore(SharedDatabase):
+    """The file of a retrieval log. A writer waits up to `wait` seconds for others.
 
     Raises:
         LogError: the file cannot be opened, is not a log, or was written by a newer version.
     """
 
-    _cut: ClassVar[set[Path]] = set()
-    """Files that were in use when this process was forked: SQLite takes its parent's locks on them for its own."""
-
     def __init__(self, path: Path, *, wait: float, read_only: bool = False) -> None:
         self.path, self.read_only = path, read_only
-        # absolute: a forked child, which opens the file for itself, may work in another folder
-        self._file = path.absolute()
         self._wait = wait
-        # re-entrant, because a transaction reads inside its own lock
-        self._lock = threading.RLock()
-        self._depth = 0
         self._steps, self._most_steps = 0, 0
-        self._closed = False
-        self._uses = 0
-        self._opened: sqlite3.Connection | None = None
-        with undivided():
-            database = self._db
-            with self.errors("open"):
-                ((self.version,),) = database.execute("PRAGMA user_version")
-            renew_in_children(self, LogStore._renew, LogStore._release)
+        super().__init__(path)
+        with self._used(), self.errors("open"):
+            ((self.version,),) = self._db.execute("PRAGMA user_version")
         self.redacted = "redacted" if self.version > 2 else LOOKS_REDACTED
         """SQL: whether the query of a search is redacted."""
         self.session = "session" if self.version > 3 else "''"
         """SQL: the session of a search."""
 
-    @property
-    def _db(self) -> sqlite3.Connection:
-        if self._opened is None:
-            if self._closed:
-                raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
-            if self._file in self._cut:
-                raise LogError(
-                    f"this process was forked while its parent used the retrieval log {self.path}, whose locks SQLite "
-                    "takes for its own: fork outside of batch() and extend(), or open the log after the fork"
-                )
-            with self.errors("open"):
-                database = (open_to_read if self.read_only else open_to_write)(self._file, wait=self._wait)
-            database.set_progress_handler(self._is_too_long, _STEPS)
-            database.create_function("key_of", 1, _key_of, deterministic=True)
-            self._opened = database
-        return self._opened
+    def _open(self) -> sqlite3.Connection:
+        with self.errors("open"):
+            database = (open_to_read if self.read_only else open_to_write)(self._file, wait=self._wait)
+        database.set_progress_handler(self._is_too_long, _STEPS)
+        database.create_function("key_of", 1, _key_of, deterministic=True)
+        return database
 
-    def _release(self) -> None:
-        """Before a fork. A child whose parent has the file open holds its locks on paper only.
-
-        Whoever closes the log then deletes the write-ahead log under the child, and what it writes is lost.
-        """
-        if not self._uses:
-            self._close()
-
-    def _renew(self) -> None:
-        """In a forked child: SQLite forbids to use a connection of the parent, and to close it."""
-        self._lock, self._depth, self._uses = threading.RLock(), 0, 0
-        if self._opened is not None:
-            self._cut.add(self._file)
-            abandon(self._opened)
-            self._opened = None
-
-    @contextmanager
-    def _used(self, *, forks_wait: bool = True) -> Iterator[None]:
-        with self._lock, undivided() if forks_wait else nullcontext():
-            self._uses += 1
-            try:
-                yield
-            finally:
-                # not in a child that was forked in the block: it counts from nothing
-                self._uses -= bool(self._uses)
+    def _cut_off(self) -> LogError:
+        return LogError(
+            f"this process was forked while its parent used the retrieval log {self.path}, whose locks SQLite takes "
+            "for its own: fork outside of batch() and extend(), or open the log after the fork"
+        )
 
     def read(self, sql: str, values: Iterable[Any] = ()) -> list[Row]:
         with self._used(), self.errors("read"):
@@ -163,26 +119,10 @@ class LogStore:
         """
         if self.read_only:
             raise LogError(f"the retrieval log {self.path} was opened to be read only: open it without read_only")
-        with self._used(forks_wait=forks_wait), self.errors("write"):
-            database = self._db
-            if self._depth == 0:
-                self._allow_steps()
-                # IMMEDIATE takes the lock of writers now: a later upgrade of a read lock would fail, not wait
-                database.execute("BEGIN IMMEDIATE")
-            self._depth += 1
-            try:
+        with self.errors("write"), self._used(forks_wait=forks_wait):
+            self._allow_steps()
+            with self._whole(forks_wait=forks_wait):
                 yield
-                if self._depth == 1 and database is self._opened:
-                    database.execute("COMMIT")
-            except BaseException:
-                # SQLite itself rolls back after some errors, such as a full disk
-                if self._depth == 1 and database is self._opened and database.in_transaction:
-                    database.execute("ROLLBACK")
-                raise
-            finally:
-                # in a child that was forked in the block, the transaction is its parent's alone
-                if database is self._opened:
-                    self._depth -= 1
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -264,16 +204,6 @@ class LogStore:
                 raise
             # what the door says is about the file and does not name it
             raise LogError(f"cannot open the retrieval log {self.path}: {error}") from error
-
-    def close(self) -> None:
-        with self._used():
-            self._closed = True
-            self._close()
-
-    def _close(self) -> None:
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
 
     def _execute(self, sql: str, values: Iterable[Any] = ()) -> sqlite3.Cursor:
         self._allow_steps()

@@ -55,7 +55,7 @@ def find_candidates(
         NotSupportedError: BM25 is asked of a collection without lexical vectors.
     """
     limits = [settings.depth + count for count in positives]
-    params = collection.search_params(hnsw_ef=settings.hnsw_ef, exact=settings.exact)
+    params = collection.search_params(hnsw_ef=settings.hnsw_ef, exact=settings.exact or collection.searches_exactly)
     if settings.source == "dense" and settings.document_key is None:
         rankings = collection.gateway.rankings(
             vectors,

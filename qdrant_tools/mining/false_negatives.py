@@ -13,13 +13,14 @@ import heapq
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from qdrant_tools.errors import InputError, brief
-from qdrant_tools.files import errors_of_writing, read_rows, written_whole
+from qdrant_tools.files.rows import read_rows
+from qdrant_tools.files.written import errors_of_writing, written_whole
 from qdrant_tools.mining.miner import RULES, MiningStats
 from qdrant_tools.mining.rules import Judge
 from qdrant_tools.records import Example, Label, ScoredText
@@ -34,8 +35,9 @@ SHEET_COLUMNS = ("query", "passage_id", "score", "positive", "passage", "relevan
 class FalseNegatives:
     """How many of the negatives that a source looked at are relevant, with the 95 % Wilson interval of that rate.
 
-    `of_all` is the relevant share of all negatives, looked at or not. Judgements, like most qrels, often list little
-    but relevant passages: then it is the figure to read, and a lower bound.
+    `of_all` is the relevant share of all `negatives`, looked at or not. With `only_positives` the judgements name no
+    passage that is irrelevant, like most qrels: all that they looked at is relevant by definition. Then `rate` is
+    `of_all`, a lower bound, and the true rate may be anything from there (`low`) to 1 (`high`).
     """
 
     source: str
@@ -45,6 +47,24 @@ class FalseNegatives:
     low: float
     high: float
     of_all: float
+    negatives: int = 0
+    only_positives: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """The finding in words."""
+        interval = f"95 % interval {self.low:.1%} to {self.high:.1%}"
+        if self.only_positives:
+            return (
+                f"at least {self.relevant:,} of {self.negatives:,} negatives ({self.of_all:.1%}) are answers by "
+                f"{self.source}, which name relevant passages only"
+            )
+        if not self.looked_at:
+            return f"none of the {self.negatives:,} negatives was looked at by {self.source}"
+        return (
+            f"{self.relevant:,} of {self.looked_at:,} negatives are answers by {self.source} ({self.rate:.1%}, "
+            f"{interval})"
+        )
 
 
 @dataclass(frozen=True)
@@ -111,7 +131,9 @@ def audit(
     negatives = sum(number * count for number, count in per_example.items())
     findings = []
     if judgements is not None:
-        findings.append(false_negative_rate(by_judgements, source="judgements", negatives=negatives))
+        finding = false_negative_rate(by_judgements, source="judgements", negatives=negatives)
+        # of all judgements, not of those that were met: ten irrelevant passages elsewhere say that pairs were judged
+        findings.append(_lower_bound(finding) if judged and all(judged.values()) else finding)
     if judge is not None:
         findings.append(false_negative_rate(by_judge, source="judge", negatives=negatives))
     if sheet is not None:
@@ -141,11 +163,15 @@ def false_negative_rate(verdicts: Sequence[bool] | Counter[bool], *, source: str
     counts = Counter(verdicts)
     looked_at, relevant = counts.total(), counts[True]
     if looked_at == 0:
-        return FalseNegatives(source, 0, 0, 0.0, 0.0, 1.0, 0.0)
+        return FalseNegatives(source, 0, 0, 0.0, 0.0, 1.0, 0.0, negatives)
     low, high = wilson(relevant, looked_at)
-    return FalseNegatives(
-        source, looked_at, relevant, relevant / looked_at, low, high, relevant / max(negatives, looked_at)
-    )
+    of_all = relevant / max(negatives, looked_at)
+    return FalseNegatives(source, looked_at, relevant, relevant / looked_at, low, high, of_all, negatives)
+
+
+def _lower_bound(finding: FalseNegatives) -> FalseNegatives:
+    """The finding of judgements that name relevant passages only."""
+    return replace(finding, rate=finding.of_all, low=finding.of_all, high=1.0, only_positives=True)
 
 
 def write_sheet(

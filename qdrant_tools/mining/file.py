@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,17 +21,18 @@ from typing import Any
 
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import InputError, UsageError
-from qdrant_tools.files import (
+from qdrant_tools.files.json_files import read_json
+from qdrant_tools.files.rows import read_rows
+from qdrant_tools.files.written import (
     errors_of_writing,
     json_line,
     open_private,
-    read_rows,
     refuse_link,
     require_writable,
     written_whole,
 )
-from qdrant_tools.json_files import read_json
-from qdrant_tools.mining.miner import SCORES, Miner, MiningStats, positives_by_query
+from qdrant_tools.mining.miner import SCORES, Miner, MiningStats, positives_by_query, synthetic_queries
+from qdrant_tools.mining.origins import Origin, origins_by_query
 from qdrant_tools.mining.rules import Judge, MiningSettings
 from qdrant_tools.records import Encoder, Example, Label, Progress
 from qdrant_tools.validation import checked_count
@@ -76,9 +77,11 @@ def mine_to_jsonl(
     """
     settings = settings or MiningSettings()
     target = Path(path)
-    positives = positives_by_query(labels)
-    miner = Miner(collection, encoder, settings, judge)
-    state = _State.open(target, _fingerprint(collection, positives, settings, judge))
+    listed = labels if isinstance(labels, Sequence) else list(labels)
+    positives, synthetic = positives_by_query(listed), synthetic_queries(listed)
+    origins = origins_by_query(listed)
+    miner = Miner(collection, encoder, settings, judge, synthetic, origins)
+    state = _State.open(target, _fingerprint(collection, positives, settings, judge, synthetic, origins))
     miner.stats = state.stats
     miner.check_ids(positives)
     resumed = state.queries
@@ -205,6 +208,8 @@ def _fingerprint(
     positives: Mapping[str, Mapping[str, float]],
     settings: MiningSettings,
     judge: Judge | None,
+    synthetic: frozenset[str],
+    origins: Mapping[str, Origin],
 ) -> str:
     # Batches only cut the work into pieces, so their size may change from one call to the next.
     compared: Any = {name: value for name, value in settings.as_row().items() if name != "batch_size"}
@@ -212,4 +217,8 @@ def _fingerprint(
     digest = hashlib.sha256(json.dumps([collection.name, collection.space, compared, judged], sort_keys=True).encode())
     for query, weights in positives.items():
         digest.update(json.dumps([query, list(weights.items())]).encode())
+    if synthetic:
+        digest.update(json.dumps(sorted(synthetic)).encode())
+    if origins:
+        digest.update(json.dumps([[key, origin.as_row()] for key, origin in sorted(origins.items())]).encode())
     return digest.hexdigest()

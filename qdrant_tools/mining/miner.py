@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -31,8 +31,9 @@ from qdrant_tools.collections.points import StoredPassage, fetch, fetch_points, 
 from qdrant_tools.errors import InputError
 from qdrant_tools.log.records import is_redacted
 from qdrant_tools.mining.candidates import document_of, find_candidates
+from qdrant_tools.mining.origins import Origin, origins_by_query
 from qdrant_tools.mining.rules import Candidates, Judge, MiningSettings, Positives, eligible, is_copy, sampling_order
-from qdrant_tools.records import Encoder, Example, Label, Progress, ScoredText, Vectors
+from qdrant_tools.records import SYNTHETIC, Encoder, Example, Label, Progress, ScoredText, Vectors
 from qdrant_tools.same import id_key, query_key
 from qdrant_tools.validation import brief, checked_number, checked_unit_vectors
 
@@ -139,8 +140,10 @@ def mine(
         SpaceMismatchError: the collection was filled by another encoder, so its scores would mean nothing.
         InputError: none of the positives is in the collection: the labels are of other ids.
     """
-    positives = positives_by_query(labels)
-    miner = Miner(collection, encoder, settings or MiningSettings(), judge)
+    listed = list(labels) if isinstance(labels, Iterator) else labels
+    positives = positives_by_query(listed)
+    synthetic, origins = synthetic_queries(listed), origins_by_query(listed)
+    miner = Miner(collection, encoder, settings or MiningSettings(), judge, synthetic, origins)
     miner.check_ids(positives)
     examples = list(miner.examples(positives, progress=progress))
     return MiningResult(examples, miner.stats.discarded(), miner.stats, miner.notes())
@@ -171,6 +174,16 @@ def positives_by_query(labels: Iterable[Label]) -> dict[str, dict[str, float]]:
             passage_id = names.setdefault((query, id_key(label.passage_id)), label.passage_id)
             weights[passage_id] = max(label.weight, weights.get(passage_id, 0.0))
     return positives
+
+
+def synthetic_queries(labels: Iterable[Label]) -> frozenset[str]:
+    """The keys (`same.query_key`) of the queries whose positives have no other evidence than `SYNTHETIC`."""
+    synthetic: set[str] = set()
+    real: set[str] = set()
+    for label in labels:
+        if label.weight > 0:
+            (synthetic if label.evidence == SYNTHETIC else real).add(query_key(label.query))
+    return frozenset(synthetic - real)
 
 
 @dataclass(frozen=True)
@@ -212,9 +225,18 @@ class Miner:
     """Mines batch by batch, and counts in `stats`."""
 
     def __init__(
-        self, collection: Collection, encoder: Encoder, settings: MiningSettings, judge: Judge | None = None
+        self,
+        collection: Collection,
+        encoder: Encoder,
+        settings: MiningSettings,
+        judge: Judge | None = None,
+        synthetic: Container[str] = (),
+        origins: Mapping[str, Origin] | None = None,
     ) -> None:
+        """`synthetic` are the keys of queries whose examples are marked as that, `origins` those of queries of a
+        log."""
         collection.check(encoder)
+        self.synthetic, self.origins = synthetic, origins or {}
         self.collection, self.encoder, self.settings, self.judge = collection, encoder, settings, judge
         self.stats = MiningStats()
         self.unknown: list[str] = []
@@ -444,8 +466,10 @@ class Miner:
                 for index, passage in sorted(passages.items())  # candidates are numbered best first
             )
 
+        key = query_key(mined.query)
+        origin = self.origins.get(key, Origin())
         positives = tuple(
-            ScoredText(passage.id, passage.text, score)
+            ScoredText(passage.id, passage.text, score, origin.debiased.get(id_key(passage.id)))
             for passage, score in zip(mined.positives, mined.positive_scores, strict=True)
         )
         negatives = scored(sampled)
@@ -457,4 +481,7 @@ class Miner:
             return None
         self.stats.counts["examples"] += 1
         self.stats.counts["negatives"] += len(negatives)
-        return Example(mined.query, positives + scored(promoted), negatives, mined.weight)
+        # what a judge makes an answer was never clicked
+        evidence = "" if promoted else origin.evidence
+        answers = positives + scored(promoted)
+        return Example(mined.query, answers, negatives, mined.weight, key in self.synthetic, evidence)

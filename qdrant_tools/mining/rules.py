@@ -72,6 +72,7 @@ class MiningSettings:
     """How far HNSW looks. Mining reads deeper into the ranking than a search does, and what the graph loses there is
     lost silently. None: as the collection searches."""
     exact: bool = False
+    """Compare with every vector, as a collection that searches exactly does anyway."""
     batch_size: int = 64
     """Queries at a time."""
 

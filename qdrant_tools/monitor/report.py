@@ -92,9 +92,26 @@ class MonitorReport:
     alarms: tuple[str, ...]
     notes: tuple[str, ...]
 
+    @property
+    def tests(self) -> int:
+        """How many p-values the alarms were decided by."""
+        return (self.drift is not None) + sum(signal.p_value is not None for signal in self.signals)
+
+    @property
+    def rule(self) -> str:
+        """When a p-value is an alarm, in words: alone it says nothing, because several are looked at."""
+        most = f"the smallest p of {self.tests} tests must be at most {self.alpha / self.tests:.4g}"
+        if self.tests == 1:
+            return f"an alarm needs p of at most {self.alpha:g}: so rare is a false alarm"
+        return (
+            f"by Holm's correction {most}, and the next {self.alpha / (self.tests - 1):.4g}: with several tests, the "
+            f"probability of any false alarm stays {self.alpha:g}"
+        )
+
     def as_row(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return asdict(self) | {
+            "tests": self.tests,
             "reference": self.reference.as_row(),
             "current": self.current.as_row(),
             "estimate": None if self.estimate is None else self.estimate.as_row(),

@@ -134,8 +134,10 @@ def read_windows(
         raise InputError(f"the reference ends {reference.end.isoformat()}, after the current window begins")
     first, second = _WindowReader(reference, space, sample, seed), _WindowReader(current, space, sample, seed)
     elsewhere = 0
+    latest: datetime | None = None
     for search in searches:
         at = search.at.astimezone(UTC)
+        latest = at if latest is None else max(latest, at)
         if at in reference:
             first.add(search)
         elif at in current:
@@ -147,9 +149,18 @@ def read_windows(
             span = window.span
             raise LogError(
                 f"the log has no searches in the {name} window {span.start.isoformat()} to {span.end.isoformat()} "
-                f"({first.counts['searches'] + second.counts['searches'] + elsewhere} in all): choose another window"
-            )
+                f"({first.counts['searches'] + second.counts['searches'] + elsewhere} in all)"
+            ).with_way_out(python="choose another window", command=_with_searches(latest, current))
     return Windows(first.window(), second.window(), elsewhere)
+
+
+def _with_searches(latest: datetime | None, current: Span) -> str:
+    """The command whose windows the log fills: they end with its last search, or are shorter."""
+    if latest is None:
+        return "log import LOG SEARCHES.csv"
+    if latest in current:
+        return f"monitor COLLECTION LOG --days {max(1, (current.end - current.start).days // 4)}"
+    return f"monitor COLLECTION LOG --until {(latest + timedelta(days=1)).date().isoformat()}"
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,10 @@ from qdrant_tools.client.gateway import engine_errors, plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.settings import dense_params
 from qdrant_tools.errors import CollectionError, CollectionNotFoundError, EngineError, InputError, NotSupportedError
-from qdrant_tools.promotion.plan import adapter_of, vector_name
+from qdrant_tools.promotion.plan import vector_name
 from qdrant_tools.promotion.sync import SyncReport, embed_records
 from qdrant_tools.records import Encoder, Progress
+from qdrant_tools.search.adapters import adapter_of
 
 PASSES = 10
 """Passes after which filling stops although writes go on: the switch does the rest."""

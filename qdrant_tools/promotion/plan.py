@@ -28,6 +28,7 @@ from qdrant_tools.errors import (
     first_line,
 )
 from qdrant_tools.records import Encoder
+from qdrant_tools.search.adapters import adapter_of
 from qdrant_tools.validation import checked_number, checked_text
 
 PROMOTION_KEY = "embed_plus_promotion"
@@ -86,8 +87,8 @@ class DiskNeed:
 class PromotionPlan(Transition):
     """What a promotion will do. `phase` is how far an earlier run came, None if there was none.
 
-    `refusal` is the reason why the encoder should not serve, if its training found one. `disk` is None where nothing is
-    embedded.
+    `refusal` is the reason why the encoder should not serve, if its training found one; `only_synthetic` says that it
+    is only the want of real queries, which `accept_synthetic` overrides. `disk` is None where nothing is embedded.
     """
 
     from_space: str
@@ -95,6 +96,7 @@ class PromotionPlan(Transition):
     points: int
     phase: Phase | None
     refusal: str | None = None
+    only_synthetic: bool = False
     disk: DiskNeed | None = None
 
     @property
@@ -189,6 +191,7 @@ def read_promotion(
         points=description.points,
         phase=_phase(alias, kind, adapter_of(encoder), state),
         refusal=refusal_of(encoder),
+        only_synthetic=refusal_of(encoder) is not None and getattr(encoder, "only_synthetic", False) is True,
         disk=disk_need(source, description, encoder.dimension) if kind in ("re-embed", "in-place") else None,
     )
     return PromotionSnapshot(plan, source, state)
@@ -209,8 +212,9 @@ def serving_collection(manager: CollectionManager, alias: str, *, in_place: bool
         if in_place or (state is not None and state.kind == "in-place" and state.alias == alias):
             return alias
         raise CollectionError(
-            f"{alias!r} is a collection, and only an alias can be switched: once, call switch_alias('{alias}-live', "
-            f"'{alias}'), let every application open '{alias}-live', and promote '{alias}-live'; or promote in place"
+            f"{alias!r} is a collection, and only an alias can be switched: make one (embed-plus collection alias "
+            f"{alias}-live {alias}), let every application open {alias}-live, and promote that; or promote in place "
+            "(--in-place)"
         )
     raise CollectionNotFoundError(f"no alias {alias!r}; aliases here: {', '.join(sorted(aliases)) or 'none'}")
 
@@ -280,13 +284,6 @@ def disk_need(source: Collection, description: CollectionDescription, dimension:
 def vector_name(space: str) -> str:
     """The name of the vector that an encoder of this space fills in place."""
     return f"v-{space.rpartition('@')[2]}"
-
-
-def adapter_of(encoder: Encoder) -> str | None:
-    """The build of an encoder's query adapter (its attribute `adapter`), if it has one."""
-    # by attribute and not by class: this package does not import the one that makes adapters
-    build = getattr(getattr(encoder, "adapter", None), "build", None)
-    return build if isinstance(build, str) else None
 
 
 def refusal_of(encoder: Encoder) -> str | None:

@@ -13,21 +13,22 @@ from any machine, and goes on from what is stored. Does not know: how encoders a
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass, replace
 
+from qdrant_tools.collections.adapters import keep_adapter
 from qdrant_tools.collections.collection import Collection, check_encoder
 from qdrant_tools.collections.copying import copy_indexes, create_like
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.settings import dense_params
 from qdrant_tools.collections.status import build_index
-from qdrant_tools.errors import CollectionError, CollectionExistsError, UsageError
+from qdrant_tools.errors import CollectionError, CollectionExistsError, NotSupportedError, UsageError
 from qdrant_tools.promotion.in_place import add_vector, count_missing, fill, has_vector, with_vector_of
 from qdrant_tools.promotion.plan import (
     PROMOTION_KEY,
     Phase,
     PromotionPlan,
     PromotionSnapshot,
-    adapter_of,
     read_promotion,
     save_state,
 )
@@ -40,8 +41,18 @@ from qdrant_tools.promotion.switch import (
     switch_vector,
 )
 from qdrant_tools.promotion.sync import SyncReport, sync
-from qdrant_tools.promotion.verify import Gates, Verification, verify_copy, verify_in_place, verify_queries
+from qdrant_tools.promotion.verify import (
+    Gates,
+    Verification,
+    accepted_proof,
+    only_if_accepted,
+    verify_copy,
+    verify_in_place,
+    verify_queries,
+)
 from qdrant_tools.records import Encoder, HeldOut, Progress
+from qdrant_tools.search.adapters import adapter_of
+from qdrant_tools.sources.windows import window_encoder
 from qdrant_tools.validation import checked_text
 
 PASSES = 10
@@ -57,6 +68,16 @@ class BuildReport:
     deleted: int
     passes: int
     complete: bool
+
+
+def check_promotable(encoder: Encoder) -> None:
+    """Raise `NotSupportedError` for an encoder that reads passages with those around them, and what is no encoder."""
+    check_encoder(encoder)
+    if window_encoder(encoder) is not None:
+        raise NotSupportedError(
+            f"{encoder.space!r} embeds passages with the document around them (late chunking), and a promotion "
+            "embeds what is stored one by one: index the documents into a new collection and switch the alias to it"
+        )
 
 
 class Promotion:
@@ -75,12 +96,16 @@ class Promotion:
 
         With `in_place` the collection that serves gets a second vector instead, and `alias` may be its own name. What
         was begun in place goes on in place, also without `in_place`.
+
+        Raises:
+            NotSupportedError: an encoder that reads passages with those around them (late chunking). A promotion
+                embeds what is stored one by one.
         """
         if in_place and target is not None:
             raise UsageError(
                 f"target is {target!r}, but a promotion in place makes no collection: leave one of them out"
             )
-        check_encoder(encoder)
+        check_promotable(encoder)
         self.manager = manager
         self.alias = checked_text("alias", alias)
         self.encoder = encoder
@@ -97,17 +122,25 @@ class Promotion:
         """
         return self._read().plan
 
-    def build(self, *, batch_size: int = 256, progress: Progress | None = None, force: bool = False) -> BuildReport:
+    def build(
+        self,
+        *,
+        batch_size: int = 256,
+        progress: Progress | None = None,
+        force: bool = False,
+        accept_synthetic: bool = False,
+    ) -> BuildReport:
         """Embed what is not yet embedded, until a pass finds nothing left, and build the index.
 
         `progress` receives the points of each page; beside the old collection, those that were there already included.
 
         Raises:
-            CollectionError: the encoder says that it should not serve; `force` builds nevertheless.
+            CollectionError: the encoder says that it should not serve; `force` builds nevertheless, and
+                `accept_synthetic` what was proved on synthetic queries only.
             NotSupportedError: in place, on a server older than 1.18.
         """
         snapshot = self._read()
-        self._refuse_unfit(snapshot.plan, force=force)
+        self._refuse_unfit(snapshot.plan, force=force, accept_synthetic=accept_synthetic)
         if snapshot.plan.kind == "re-embed":
             target = self._begin_copy(snapshot)
             report = self._sync_copy(snapshot.source, target, batch_size=batch_size, progress=progress)
@@ -125,11 +158,18 @@ class Promotion:
         return report
 
     def verify(
-        self, gates: Gates | None = None, *, held_out: HeldOut | None = None, before: Encoder | None = None
+        self,
+        gates: Gates | None = None,
+        *,
+        held_out: HeldOut | None = None,
+        before: Encoder | None = None,
+        accept_synthetic: bool = False,
     ) -> Verification:
         """Check what was built; `switch` requires it.
 
-        `held_out` queries are measured with the new encoder and with `before`, the one that serves now.
+        `held_out` queries are measured with the new encoder and with `before`, the one that serves now. With
+        `accept_synthetic` they may be synthetic, and a query adapter that its training proved on such queries needs
+        none.
 
         Raises:
             CollectionError: nothing was built yet.
@@ -139,7 +179,9 @@ class Promotion:
         if plan.kind == "nothing":
             raise CollectionError(f"alias {self.alias!r} serves {self.encoder.space!r} already: nothing to verify")
         _refuse_unbuilt(plan)
-        if plan.kind == "adapter":
+        if plan.kind == "adapter" and plan.only_synthetic and accept_synthetic and held_out is None and before is None:
+            verification = accepted_proof(source)
+        elif plan.kind == "adapter":
             verification = verify_queries(source, self.encoder, gates, held_out, before)
         elif plan.kind == "in-place":
             target = with_vector_of(source, self.encoder)
@@ -147,16 +189,18 @@ class Promotion:
         else:
             target = self.manager.open(plan.target)
             verification = verify_copy(source, target, self.encoder, gates, held_out, before)
+        verification = only_if_accepted(verification, held_out, accept_synthetic=accept_synthetic)
         # a check that fails also takes an earlier "verified" back
         phase: Phase = "verified" if verification.passed else "built"
         save_state(self.manager, snapshot.state_at(phase, verification=verification.as_row()))
         return verification
 
-    def switch(self, *, force: bool = False) -> SyncReport:
+    def switch(self, *, force: bool = False, accept_synthetic: bool = False) -> SyncReport:
         """Let the alias serve the new encoder: copy the last writes, then one atomic operation.
 
         Switching again is no error. `force` switches what did not pass `verify`, or what its training says should not
-        serve, but never what was not built.
+        serve, but never what was not built. `accept_synthetic` switches what its training proved on synthetic queries
+        only.
 
         Raises:
             CollectionError: not built, not verified, or refused by the encoder itself.
@@ -164,14 +208,21 @@ class Promotion:
         snapshot = self._read()
         plan, source = snapshot.plan, snapshot.source
         if plan.kind == "nothing":
+            # restored from a snapshot, or promoted by an earlier version, the adapter may not be kept here yet
+            keep_adapter(self.manager.client, self.encoder)
             # a switch that was killed right after the alias operation is completed here
             finish_switch(self.manager, plan.source)
             return SyncReport()
         _refuse_unbuilt(plan)
-        self._refuse_unfit(plan, force=force)
+        self._refuse_unfit(plan, force=force, accept_synthetic=accept_synthetic)
         if plan.next_step != "switch" and not force:
             failed = "it was not called" if snapshot.state is None else snapshot.state.failed_checks
-            raise CollectionError(f"collection {plan.target!r} has not passed verify() ({failed}): fix that, or force")
+            raise CollectionError(f"collection {plan.target!r} has not passed verify ({failed})").with_way_out(
+                python="call verify() and mend what it names, or force",
+                command=f"promote verify {shlex.quote(self.alias)} --model MODEL (or --force)",
+            )
+        # before the alias serves it: whoever opens the alias then has to find it
+        keep_adapter(self.manager.client, self.encoder)
         if plan.kind == "adapter":
             switch_adapter(source, plan.adapter, snapshot.state_at("switched"))
             return SyncReport()
@@ -250,14 +301,18 @@ class Promotion:
         add_vector(source, target)
         return target
 
-    def _refuse_unfit(self, plan: PromotionPlan, *, force: bool) -> None:
-        if plan.refusal is not None and plan.kind != "nothing" and not force:
-            raise CollectionError(
-                f"{self.alias!r} keeps its encoder: {plan.refusal}; promote something better, or force"
-            )
+    def _refuse_unfit(self, plan: PromotionPlan, *, force: bool, accept_synthetic: bool) -> None:
+        if plan.refusal is None or plan.kind == "nothing" or force or (plan.only_synthetic and accept_synthetic):
+            return
+        way_out = "prove it on other queries (embed-plus prove), promote something better, or force"
+        if plan.only_synthetic:
+            way_out = "prove it on real queries, or accept that (accept_synthetic, --accept-synthetic)"
+        raise CollectionError(f"{self.alias!r} keeps its encoder: {plan.refusal}; {way_out}")
 
 
 def _refuse_unbuilt(plan: PromotionPlan) -> None:
     if plan.next_step == "build":
         subject = f"vector {plan.vector!r} of collection" if plan.kind == "in-place" else "collection"
-        raise CollectionError(f"{subject} {plan.target!r} is not built yet: call build() first")
+        raise CollectionError(f"{subject} {plan.target!r} is not built yet").with_way_out(
+            python="call build() first", command=f"promote build {shlex.quote(plan.alias)} --model MODEL"
+        )

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
+from qdrant_tools.client.gateway import Gateway
+from qdrant_tools.collections.adapters import forget_adapters
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
-from qdrant_tools.collections.metadata import CollectionMetadata
+from qdrant_tools.collections.metadata import CollectionMetadata, metadata_of
 from qdrant_tools.collections.retirement import (
     RETIRED_KEY,
     WriteLock,
@@ -138,7 +140,20 @@ def cleanup(manager: CollectionManager, alias: str) -> list[str]:
         remove_state(manager, serving)
     # a killed switch may have left its mark on the collection that serves
     accept_writes(manager.client, serving)
-    return dropped
+    return [*dropped, *forget_adapters(manager.client, _adapters_in_use(manager))]
+
+
+def _adapters_in_use(manager: CollectionManager) -> set[str]:
+    """The builds of all adapters that serve in a collection, are about to, or that a rollback goes back to."""
+    used: list[str | None] = []
+    for name in manager.names():
+        info = Gateway(manager.client, name).info()
+        metadata, state = metadata_of(info), read_state(manager, name)
+        used.append(None if metadata is None else metadata.adapter)
+        if state is not None:
+            former = CollectionMetadata.from_row(state.former).adapter if state.former else None
+            used += (state.adapter, state.before, former)
+    return {build for build in used if build is not None}
 
 
 def _roll_back_collection(
@@ -153,8 +168,8 @@ def _roll_back_collection(
         missing = differences(serving, old).differences
         if missing and not force:
             raise CollectionError(
-                f"{missing} points of {serving.name!r} are not in {old.name!r}, which served before: give the encoder "
-                "that filled it, to carry them back, or force to serve without them"
+                f"{missing} points of {serving.name!r} were written or deleted since {old.name!r} served: give the "
+                f"encoder of {old.name!r}, to carry this back, or force to serve without it"
             )
         report = SyncReport()
         # first, because the switch had marked the old collection for good: its writers would be refused

@@ -6,7 +6,7 @@ Does not know: aliases, promotion.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,13 @@ from qdrant_tools.client.gateway import plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import random_passages
 from qdrant_tools.errors import UsageError
-from qdrant_tools.metrics import mean, ndcg, paired_bootstrap
+from qdrant_tools.metrics import mean, ndcg, paired_bootstrap, weighted_gain
 from qdrant_tools.promotion.in_place import count_missing
 from qdrant_tools.promotion.sync import differences
 from qdrant_tools.records import Encoder, HeldOut, Vectors
-from qdrant_tools.search.dense import search_batch
+from qdrant_tools.same import respelled
 from qdrant_tools.search.neighbours import QueryVectors, Truth
+from qdrant_tools.sources.judged import documents_judged, search_judged
 from qdrant_tools.validation import checked_count, checked_number, checked_unit_vectors, unit_rows
 
 
@@ -135,10 +136,26 @@ def verify_queries(
     if held_out is None or before is None:
         raise UsageError(
             "a query adapter is verified on held-out queries: give held_out=HeldOut(queries, qrels) and "
-            "before=encoder, on the command line --queries, --qrels and --before"
+            "before=encoder; on the command line --queries and --qrels, or train it with --heldout-share"
         )
     metric = _check_metric(collection, collection, encoder, gates, held_out, before)
     return Verification(collection.name, collection.gateway.count(), (metric,))
+
+
+def accepted_proof(collection: Collection) -> Verification:
+    """What stands for a check of an adapter that its training proved on synthetic queries, where that is accepted."""
+    proof = Check("the proof of its training, on synthetic queries", True, 1.0, "to be accepted, and it was")
+    return Verification(collection.name, collection.gateway.count(), (proof,))
+
+
+def only_if_accepted(verification: Verification, held_out: HeldOut | None, *, accept_synthetic: bool) -> Verification:
+    """With a check that fails if the queries are synthetic and nobody accepted that; the others stay."""
+    if held_out is None or not held_out.synthetic:
+        return verification
+    asked = Check(
+        "real queries", accept_synthetic, 0, "some: these are synthetic (accept_synthetic, --accept-synthetic)"
+    )
+    return replace(verification, checks=(*verification.checks, asked))
 
 
 def _check_samples(target: Collection, encoder: Encoder, gates: Gates) -> list[Check]:
@@ -177,11 +194,12 @@ def _check_metric(
     held_out: HeldOut,
     before: Encoder | None,
 ) -> Check:
-    after = _ndcg(target, encoder, gates.k, held_out)
-    name = f"nDCG@{gates.k} on {len(after)} held-out queries"
+    after = _values(target, encoder, gates.k, held_out)
+    metric = f"gain@{gates.k} of weighed answers" if held_out.weights else f"nDCG@{gates.k}"
+    name = f"{metric} on {len(after)} {'synthetic ' if held_out.synthetic else ''}held-out queries"
     if before is None:
         return Check(name, True, mean(after), "anything: there is no encoder to compare with")
-    served = _ndcg(source, before, gates.k, held_out)
+    served = _values(source, before, gates.k, held_out)
     interval = paired_bootstrap(served, after)
     expected = (
         f"at least {mean(served) - gates.max_drop:.4f} (difference {interval.difference:+.4f}, "
@@ -191,10 +209,24 @@ def _check_metric(
     return Check(name, interval.difference >= -gates.max_drop, mean(after), expected)
 
 
-def _ndcg(collection: Collection, encoder: Encoder, k: int, held_out: HeldOut) -> dict[str, float]:
-    """nDCG@k of every query that has a relevant passage."""
-    queries = held_out.answerable
+def _values(collection: Collection, encoder: Encoder, k: int, held_out: HeldOut) -> dict[str, float]:
+    """nDCG@k of every query that has a relevant passage; the gain of weighed answers, where they have weights."""
+    queries = held_out.measured
+    judged = {name for query in queries for name in held_out.qrels.get(query.id, {})}
+    passages, documents = documents_judged(collection, judged)
     # ids alone: a passage that answers every query comes once per query
-    ranked = search_batch(collection, [query.text for query in queries], encoder, k=k, fields=(), text=False)
+    ranked = search_judged(collection, [query.text for query in queries], encoder, k=k, documents=bool(documents))
     run = {query.id: {hit.id: hit.score for hit in hits} for query, hits in zip(queries, ranked, strict=True)}
-    return ndcg({query.id: held_out.qrels[query.id] for query in queries}, run, k=k)
+    names = passages | documents
+    if held_out.weights:
+        weights = {
+            query.id: {
+                names.get(name, name): weight
+                for name, weight in held_out.weights.get(query.id, {}).items()
+                if held_out.qrels.get(query.id, {}).get(name, 0) > 0
+            }
+            for query in queries
+        }
+        return weighted_gain(weights, run, k=k)
+    qrels = respelled({query.id: held_out.qrels[query.id] for query in queries}, names)
+    return ndcg(qrels, run, k=k)

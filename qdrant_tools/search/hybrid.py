@@ -7,15 +7,17 @@ first, equal scores in the order of the ids. Does not know: how the engine fuses
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
 from qdrant_client import models
 
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.errors import InputError, NotSupportedError
+from qdrant_tools.collections.metadata import OURS
+from qdrant_tools.errors import InputError, NotSupportedError, PlusError
 from qdrant_tools.fields import Field
 from qdrant_tools.records import Encoder, Hit, Vectors
 from qdrant_tools.search.bm25 import VECTOR, Bm25
@@ -131,11 +133,32 @@ def lexical_of(collection: Collection) -> Bm25:
         NotSupportedError: it was made without.
     """
     if collection.lexical is None:
-        raise NotSupportedError(
-            f"collection {collection.name!r} has no lexical vectors: make one with CollectionSettings(lexical=Bm25())"
+        error = NotSupportedError(f"collection {collection.name!r} has no lexical vectors")
+        if not takes_words(collection):
+            raise with_words_elsewhere(error, collection)
+        raise error.with_way_out(
+            python="add them with Collection.add_lexical(), which embeds nothing again",
+            command=f"collection add-lexical {shlex.quote(collection.name)} adds them, embedding nothing again",
         )
     say_caution(collection.name, collection.lexical)
     return collection.lexical
+
+
+def takes_words(collection: Collection) -> bool:
+    """Whether words can be added in place: not to a collection that another program writes."""
+    return replace(collection.layout, vector="") == OURS
+
+
+def with_words_elsewhere(error: PlusError, collection: Collection) -> PlusError:
+    """The error, with what leads to words for a collection of another program: its texts in one of ours."""
+    name = shlex.quote(collection.name)
+    file = shlex.quote(f"{collection.name}.jsonl")
+    read = f"passages list {name} -k {max(1, collection.gateway.count())} --json > {file}"
+    return error.with_way_out(
+        python="another program lays out its points, so index its texts into a new collection that has "
+        "CollectionSettings(lexical=Bm25()); nodes of LlamaIndex bring their vectors, new_store.add(store.get_nodes())",
+        command=f"{read}, then embed-plus index NEW {file} --whole --lexical, make a collection of its texts",
+    )
 
 
 def say_caution(name: str, lexical: Bm25) -> None:

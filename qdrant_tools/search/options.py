@@ -44,7 +44,7 @@ class SearchKwargs(TypedDict, total=False):
 
     k: int
     hnsw_ef: int | None
-    exact: bool
+    exact: bool | None
     filter: PlainFilter | models.Filter | None
     score_threshold: float | None
     diversity: float | None
@@ -60,8 +60,8 @@ class SearchOptions:
     """Hits (or groups) at most."""
     hnsw_ef: int | None = None
     """Beam width in the graph; None is the collection's own."""
-    exact: bool = False
-    """Compare with every vector instead, as `:memory:` always does."""
+    exact: bool | None = None
+    """Compare with every vector instead, as `:memory:` always does. None: as the collection does."""
     filter: PlainFilter | models.Filter | None = None
     """`{"field": value, [values] or {"gte": bound}}` on the metadata, or a Qdrant filter on the payload; see
     `as_filter`."""
@@ -351,15 +351,18 @@ def _comparable(value: Any, what: str) -> bool | int | float | str | datetime:
     return checked_text(what, plain) if isinstance(plain, str) else plain
 
 
+_EXPECTED = "expected a number, a date or an RFC 3339 time, such as 30, 2024-01-31 or 2024-01-31T09:00:00Z"
+
+
 def _bound(value: Any, what: str) -> int | float | datetime:
     plain = _comparable(value, what)
     if isinstance(plain, str):
         moment = moment_in(plain)
         if moment is None:
-            raise InputError(f"{what} is {brief(value)}, expected a number, a date or an RFC 3339 time")
+            raise InputError(f"{what} is {brief(value)}, {_EXPECTED}")
         return moment
     if isinstance(plain, bool):
-        raise InputError(f"{what} is {plain}, expected a number, a date or an RFC 3339 time")
+        raise InputError(f"{what} is {plain}, {_EXPECTED}")
     if isinstance(plain, int) and int(float(plain)) != plain:
         raise InputError(f"{what} is {plain}, and engines compare doubles: the nearest one is {int(float(plain))}")
     return plain

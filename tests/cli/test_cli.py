@@ -31,42 +31,50 @@ def animals(tmp_path) -> Path:
 
 
 def test_index_then_search_finds_what_a_person_would_expect(run, animals):
-    code, out, _ = run("index", animals, "--collection", "docs")
-    assert (code, out.strip()) == (0, "docs: 3 added, 0 updated, 0 unchanged")
+    code, out, _ = run("index", "docs", animals)
+    assert (code, out.splitlines()) == (
+        0,
+        [
+            "docs: 3 added, 0 updated, 0 refreshed, 0 unchanged, 0 removed",
+            "0 of 3 passages longer than the model reads (0.0% of the text)",
+            "search is exact, among all 3 vectors: recall@10 1.000 against exact search, 1.000 with HNSW",
+        ],
+    )
     code, out, _ = run("search", "docs", "which animal produces something sweet?", "--json", "-k", 2)
     hits = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert [hit["rank"] for hit in hits] == [1, 2]
-    assert hits[0]["id"] == "bees.txt#0" and hits[0]["metadata"]["source"] == "bees.txt"
+    assert hits[0]["id"].startswith("animals/bees.txt#") and hits[0]["metadata"]["source"] == "animals"
 
 
 def test_hits_are_printed_for_people_too(run, animals):
-    run("index", animals, "--collection", "docs")
+    run("index", "docs", animals)
     code, out, _ = run("search", "docs", "mammals of the sea")
     assert code == 0
     assert out.splitlines()[0] == "mammals of the sea"
-    assert out.splitlines()[1].split()[0] == "1" and "whales.md#0" in out.splitlines()[1]
+    assert out.splitlines()[1].split()[0] == "1" and "animals/whales.md" in out.splitlines()[1]
 
 
 def test_words_are_kept_and_searched_if_they_are_asked_for(run, animals):
     words = ("--lexical", "--stemming", "english", "--stop-words", "english")
     for _ in range(2):
-        code, out, _ = run("index", animals, "--collection", "docs", *words)
+        code, out, _ = run("index", "docs", animals, *words)
         assert code == 0 and out.startswith("docs: ")
-    assert run("index", animals, "--collection", "docs")[0] == 0, "it goes on with the words that it has"
+    assert run("index", "docs", animals)[0] == 0, "it goes on with the words that it has"
     for mode in ("lexical", "hybrid"):
         code, out, _ = run("search", "docs", "the SLEEPING", "--mode", mode, "--json")
-        assert code == 0 and json.loads(out.splitlines()[0])["id"] == "cats.txt#0"
+        assert code == 0 and json.loads(out.splitlines()[0])["metadata"]["file_name"] == "cats.txt"
     assert run("search", "docs", "of the", "--mode", "lexical", "--json")[0] == 0
     for arguments, message in (
-        (("search", "docs", "x", "--mode", "hybrid", "--exact"), "--exact is for --mode dense"),
+        (("search", "docs", "x", "--mode", "hybrid", "--exact"), "--exact and --no-exact are for --mode dense"),
         (
-            ("index", animals, "--collection", "docs", "--lexical"),
+            ("index", "docs", animals, "--lexical"),
             "was made with stemming english and stop words english",
         ),
-        (("index", animals, "--collection", "new", "--stemming", "english"), "give --lexical too"),
+        (("index", "new", animals, "--stemming", "english"), "give --lexical too"),
+        (("index", "docs", animals, "--lexical"), "embed-plus index docs-2"),
         (
-            ("index", animals, "--collection", "new", "--lexical", "--stemming", "xx"),
+            ("index", "new", animals, "--lexical", "--stemming", "xx"),
             "stemming is 'xx', expected one of",
         ),
     ):
@@ -75,37 +83,45 @@ def test_words_are_kept_and_searched_if_they_are_asked_for(run, animals):
 
 
 def test_indexing_twice_adds_nothing_and_says_so(run, animals):
-    run("index", animals, "--collection", "docs")
-    code, out, _ = run("index", animals, "--collection", "docs")
+    run("index", "docs", animals)
+    code, out, _ = run("index", "docs", animals)
     assert code == 0
     assert out.splitlines() == [
-        "docs: 0 added, 0 updated, 3 unchanged",
+        "docs: 0 added, 0 updated, 0 refreshed, 3 unchanged, 0 removed",
+        "0 of 3 passages longer than the model reads (0.0% of the text)",
         "nothing to do: every passage was already indexed",
+        "search is exact, among all 3 vectors: recall@10 1.000 against exact search",
     ]
 
 
 def test_a_changed_file_is_updated(run, animals):
-    run("index", animals, "--collection", "docs")
+    run("index", "docs", animals)
     (animals / "cats.txt").write_text("Cats purr.")
-    assert run("index", animals, "--collection", "docs")[1].startswith("docs: 0 added, 1 updated, 2 unchanged")
+    out = run("index", "docs", animals)[1]
+    assert out.startswith("docs: 1 added, 0 updated, 0 refreshed, 2 unchanged, 1 removed")
 
 
 def test_an_unknown_model_is_one_line(run, animals):
-    code, _, err = run("index", animals, "--collection", "docs", "--model", "no/such-model")
+    code, _, err = run("index", "docs", animals, "--model", "no/such-model")
     assert code == 1
     assert "no/such-model" in error_line(err)
 
 
 def test_an_unknown_folder_is_one_line_and_creates_nothing(run, tmp_path):
-    code, _, err = run("index", "nowhere", "--collection", "docs")
+    code, _, err = run("index", "docs", "nowhere")
     assert code == 1
     assert "nowhere does not exist" in error_line(err)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_source_that_is_not_there_is_named_before_a_model_is_opened(run):
+    code, _, err = run("index", "docs", "nowhere", "--model", "no-such-model")
+    assert code == 1 and "nowhere does not exist" in error_line(err)
+
+
 def test_an_empty_folder_is_one_line_and_creates_nothing(run, tmp_path):
     (tmp_path / "empty").mkdir()
-    code, _, err = run("index", "empty", "--collection", "docs")
+    code, _, err = run("index", "docs", "empty")
     assert code == 1
     assert "empty holds no text" in error_line(err)
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
@@ -119,7 +135,7 @@ def test_searching_a_location_that_is_not_there_creates_nothing(run, tmp_path):
 
 
 def test_an_unknown_collection_is_one_line_that_lists_the_known_ones(run, animals):
-    run("index", animals, "--collection", "docs")
+    run("index", "docs", animals)
     code, _, err = run("search", "dogs", "anything")
     assert code == 1
     assert "'dogs'" in error_line(err) and "docs" in error_line(err)
@@ -127,7 +143,7 @@ def test_an_unknown_collection_is_one_line_that_lists_the_known_ones(run, animal
 
 @pytest.mark.parametrize("question", ["", "   "])
 def test_an_empty_question_is_one_line(run, animals, question):
-    run("index", animals, "--collection", "docs")
+    run("index", "docs", animals)
     code, _, err = run("search", "docs", question)
     assert code == 1
     assert "empty" in error_line(err)
@@ -135,7 +151,7 @@ def test_an_empty_question_is_one_line(run, animals, question):
 
 def test_a_row_whose_text_is_not_a_string_is_named_with_its_line(run, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"id": "a", "text": 3}\n')
-    code, _, err = run("index", "rows.jsonl", "--collection", "docs")
+    code, _, err = run("index", "docs", "rows.jsonl")
     assert code == 1
     assert "rows.jsonl:1: text is 3" in error_line(err)
 
@@ -156,7 +172,7 @@ class Foreign:
 def test_a_collection_that_another_encoder_filled_is_refused(run, animals, dimension):
     with closing(connect("embed-plus-data")) as client:
         CollectionManager(client).ensure("docs", Foreign(dimension))
-    for command in (["index", animals, "--collection", "docs"], ["search", "docs", "honey"]):
+    for command in (["index", "docs", animals], ["search", "docs", "honey"]):
         code, _, err = run(*command)
         assert code == 1
         assert f"foreign-{dimension}@000000000000" in error_line(err) and "all-MiniLM-L6-v2@" in error_line(err)
@@ -176,24 +192,24 @@ def test_a_location_that_another_process_holds_is_one_line(run, animals, tmp_pat
     )
     with holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        code, _, err = run("index", animals, "--collection", "docs", "--location", "held")
+        code, _, err = run("index", "docs", animals, "--location", "held")
         holder.kill()
     assert code == 1
     assert "held" in error_line(err) and "another process" in error_line(err)
 
 
 def test_wrong_usage_exits_with_2(run, animals):
-    assert run("index", animals)[0] == 2  # no --collection
+    assert run("index", animals)[0] == 2  # no collection
     assert run("no-such-command")[0] == 2
-    code, _, err = run("index", animals, "--collection", "docs", "--backend", "abacus")
+    code, _, err = run("index", "docs", animals, "--backend", "abacus")
     assert code == 2
     assert "abacus" in err
 
 
 def test_export_writes_a_folder_that_serves_without_torch(run, animals, tmp_path):
-    code, out, _ = run("export", "all-MiniLM-L6-v2", "exported")
+    code, out, _ = run("export", "all-MiniLM-L6-v2", "--out", "exported")
     assert code == 0 and "cosine" in out
-    run("index", animals, "--collection", "docs", "--model", "exported")
+    run("index", "docs", animals, "--model", "exported")
     code = (
         "import sys\n"
         "from llama_index_embed_plus import cli\n"
@@ -202,7 +218,7 @@ def test_export_writes_a_folder_that_serves_without_torch(run, animals, tmp_path
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout.splitlines()[0])["id"] == "bees.txt#0"
+    assert json.loads(done.stdout.splitlines()[0])["place"] == "animals/bees.txt"
 
 
 def test_describe_says_where_each_fact_comes_from(run):
@@ -219,7 +235,7 @@ def test_describe_says_where_each_fact_comes_from(run):
 def test_exporting_over_something_is_refused(run, tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "precious").touch()
-    code, _, err = run("export", "all-MiniLM-L6-v2", "taken")
+    code, _, err = run("export", "all-MiniLM-L6-v2", "--out", "taken")
     assert code in (1, 2)
     assert "taken" in error_line(err)
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["precious"]
@@ -229,12 +245,12 @@ def test_ctrl_c_keeps_what_was_reported(tmp_path):
     rows = [{"id": f"row {i}", "text": f"passage number {i}"} for i in range(60_000)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     script = (
-        "import qdrant_tools.indexing as c\nindex = c.index_passages\n"
+        "import qdrant_tools.sources.in_step as c\nindex = c.store_passages\n"
         "def telling(*a, progress, **k):\n"
         "    return index(*a, progress=lambda n: (progress(n), print('batch', flush=True)), **k)\n"
-        "c.index_passages = telling\nfrom llama_index_embed_plus.cli import main; main()"
+        "c.store_passages = telling\nfrom llama_index_embed_plus.cli import main; main()"
     )
-    command = [sys.executable, "-c", script, "index", "rows.jsonl", "--collection", "docs"]
+    command = [sys.executable, "-c", script, "index", "docs", "rows.jsonl"]
     indexing = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for _ in range(2):  # of more than 200
         assert indexing.stdout.readline() == "batch\n"
@@ -252,8 +268,9 @@ def test_every_line_of_the_table_of_commands_belongs_to_a_command():
     for name in COMMANDS:
         command = group.get_command(typer.Context(group), name)
         assert command.name == name and command.help, name
-    files = Path(app_module.__file__).parent.glob("*.py")
-    with_commands = {file.stem for file in files if "Typer(" in file.read_text()}
+    folder = Path(app_module.__file__).parent
+    modules = {".".join(file.relative_to(folder).with_suffix("").parts): file for file in folder.rglob("*.py")}
+    with_commands = {module for module, file in modules.items() if "Typer(" in file.read_text()}
     assert {module for module, _ in COMMANDS.values()} == with_commands - {"app"}
 
 

@@ -17,6 +17,7 @@ from llama_index_embed_plus import open_encoder
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.status import build_index
+from qdrant_tools.edge.storage.read_only import SharedLock
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Passage
 
@@ -66,9 +67,9 @@ def test_waiting_builds_the_index_and_says_how_much_is_in_it(run, at):
 
 
 def test_a_snapshot_restores_and_a_copy_goes_elsewhere(run, at, tmp_path):
-    code, out, _ = run("collection", "snapshot", "docs", "docs.snapshot", *at)
+    code, out, _ = run("collection", "snapshot", "docs", "--out", "docs.snapshot", *at)
     assert code == 0 and out.startswith("wrote docs.snapshot: 200 points, ")
-    code, out, _ = run("collection", "restore", "docs.snapshot", "again", "--location", "other")
+    code, out, _ = run("collection", "restore", "again", "docs.snapshot", "--location", "other")
     assert (code, out) == (0, "again: 200 points restored\n")
     assert run("collection", "copy", "again", "third", "--to", "elsewhere", "--location", "other")[0] == 0
     with closing(connect(tmp_path / "elsewhere")) as client:
@@ -76,12 +77,55 @@ def test_a_snapshot_restores_and_a_copy_goes_elsewhere(run, at, tmp_path):
         assert client.get_collection("third").indexed_vectors_count >= 200
 
 
+def test_a_copy_elsewhere_keeps_its_name_and_one_beside_it_needs_another(run, at):
+    assert run("collection", "copy", "docs", "--to", "elsewhere", *at)[:2] == (0, "docs: 200 points copied\n")
+    code, _, err = run("collection", "copy", "docs", *at)
+    assert code == 2 and "the copy of 'docs' needs a name of its own, or another place: NEW_NAME, or --to" in err
+
+
+def test_words_are_added_to_a_collection_that_has_none(run, at, encoder, tmp_path):
+    (tmp_path / "more.txt").write_text("another text")
+    code, _, err = run("index", "docs-1", "more.txt", "--lexical", *at, "--model", encoder.folder)
+    assert code == 2 and "embed-plus collection add-lexical docs-1 --location data adds them" in error_line(err)
+    code, _, err = run("search", "docs", "x", "--mode", "hybrid", *at, "--model", encoder.folder)
+    assert code == 1 and "embed-plus collection add-lexical docs" in error_line(err)
+    code, out, err = run("collection", "add-lexical", "docs", *at)
+    assert (code, out) == (0, "docs-1: 200 passages are searched by words too\n")
+    assert "next: embed-plus search docs 'your question' --mode hybrid --location data" in err
+    code, out, _ = run("search", "docs", TEXTS[3], "--mode", "lexical", "-k", 1, *at, "--model", encoder.folder)
+    assert code == 0 and "p3" in out
+    code, _, err = run("collection", "add-lexical", "docs", *at)
+    assert code == 1 and "docs-1' has words already: embed-plus search" in error_line(err)
+
+
+def test_a_folder_that_is_only_read_answers_and_refuses_changes_with_a_command(run, at, encoder, tmp_path, caplog):
+    model = ["--model", encoder.folder]
+    (tmp_path / "more.txt").write_text("another text")
+    lock = SharedLock(tmp_path / "data")  # as another process that reads has it
+    code, out, _ = run("search", "docs", TEXTS[3], *at, *model)
+    assert code == 0 and TEXTS[3] in out and caplog.text.count("collections are read from private copies") == 1
+    assert run("similar", "docs", "p3", *at)[0] == run("collection", "describe", "docs", *at)[0] == 0
+    for command in (["index", "docs", "more.txt", *model], ["index", "new", "more.txt", *model]):
+        code, out, err = run(*command, *at)
+        assert (code, out) == (1, "") and "embed-plus collection copy NAME --to FOLDER takes" in error_line(err)
+    code, _, err = run("cluster", "docs", "--clusters", "2", *at)
+    assert code == 0 and err.endswith("next: embed-plus collection copy docs --to FOLDER --location data\n")
+    code, _, err = run("tune", "docs", *at)
+    assert code == 0 and "--apply" not in err, "what is fastest decides whether there is anything to apply"
+    code, _, err = run("collection", "snapshot", "docs", "--out", "s", *at)
+    assert code == 0 and err.endswith("next: embed-plus collection restore docs-restored s --location FOLDER\n")
+    assert run("collection", "copy", "docs", "--to", "writable", *at)[0] == 0
+    lock.release()
+    code, out, _ = run("index", "docs-1", "more.txt", "--location", "data", *model)
+    assert code == 0 and "1 added" in out
+
+
 def test_dropping_asks_or_is_forced(run, at):
     run("collection", "copy", "docs", "spare", *at)
     code, _, err = run("collection", "drop", "spare", *at)
-    assert code == 2 and "'spare' holds 200 points: say --force" in error_line(err)
-    assert run("collection", "drop", "spare", "--force", *at)[:2] == (0, "dropped spare: 200 points\n")
-    code, _, err = run("collection", "drop", "docs-1", "--force", *at)
+    assert code == 2 and "'spare' holds 200 points: --yes drops it unasked" in error_line(err)
+    assert run("collection", "drop", "spare", "--yes", *at)[:2] == (0, "dropped spare: 200 points\n")
+    code, _, err = run("collection", "drop", "docs-1", "--yes", *at)
     assert code == 1 and "serves alias 'docs'" in error_line(err)
 
 
@@ -95,6 +139,8 @@ def test_a_collection_of_another_program_is_adopted(run, encoder, tmp_path):
         ]
         client.upsert("theirs", points, wait=True)
     at = ["--location", "data", "--model", encoder.folder]
+    code, _, err = run("search", "theirs", TEXTS[7], *at)
+    assert code == 1 and "embed-plus collection adopt theirs --model MODEL" in error_line(err)
     code, _, err = run("collection", "adopt", "theirs", *at, "--id", "ref")
     assert code == 2 and "need --text" in error_line(err)
     code, out, _ = run("collection", "adopt", "theirs", *at, "--text", "inhalt", "--id", "ref")
@@ -142,9 +188,14 @@ def test_a_lost_manifest_is_made_again(run, at, tmp_path):
     ("arguments", "code", "message"),
     [
         (["describe", "typo"], 1, "no collection 'typo'; collections here: docs, docs-1"),
-        (["wait", "typo"], 1, "no collection 'typo'"),
-        (["snapshot", "docs"], 2, "give one"),
-        (["restore", "typo.snapshot", "new"], 1, "no snapshot file 'typo.snapshot'"),
+        (
+            ["wait", "typo"],
+            1,
+            "(embed-plus collection list --location data shows them)",
+        ),
+        (["snapshot", "docs"], 2, "embed-plus collection snapshot docs-1 --out docs-1.snapshot"),
+        (["drop", "docs-1", "--yes"], 1, "embed-plus collection alias docs OTHER"),
+        (["restore", "new", "typo.snapshot"], 1, "no snapshot file 'typo.snapshot'"),
         (["copy", "docs", "docs-1"], 1, "'docs-1' is there already"),
         (["alias", "docs-1", "docs"], 1, "is the name of a collection"),
         (["adopt", "docs"], 1, "already says which encoder filled it"),
@@ -153,6 +204,33 @@ def test_a_lost_manifest_is_made_again(run, at, tmp_path):
 def test_mistakes_are_one_line(run, at, arguments, code, message):
     found, _, err = run("collection", *arguments, *at)
     assert (found, message in error_line(err)) == (code, True), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "way_out"),
+    [
+        (["similar", "docs", "a b.txt"], 1, "embed-plus passages list docs-1 --document 'a b.txt'"),
+        (["passages", "delete", "docs", "typo", "--yes"], 1, "embed-plus passages list docs-1 shows ids"),
+        (["search", "docs", ""], 1, "(see embed-plus search --help)"),
+        (["collection", "drop", "docs-1", "--yes", "--force"], 2, "write: embed-plus collection drop docs-1 --yes "),
+    ],
+)
+def test_every_refusal_names_a_command(run, at, encoder, arguments, code, way_out):
+    model = ["--model", encoder.folder] if arguments[0] == "search" else []
+    found, _, err = run(*arguments, *at, *model)
+    assert (found, way_out in error_line(err)) == (code, True) and "--yes --yes" not in err, err
+
+
+def test_what_is_to_be_deleted_unasked_is_answered_with_the_whole_command(run, at):
+    code, _, err = run("passages", "delete", "docs", "p1", *at)
+    assert code == 2 and error_line(err).endswith("write: embed-plus passages delete docs p1 --location data --yes")
+
+
+def test_passages_that_are_not_there_lead_to_those_that_are(run, at):
+    for command in (["list", "docs"], ["delete", "docs", "--yes"]):
+        code, _, err = run("passages", *command, "--file", "manual/a.txt", *at)
+        assert code == 0
+        assert err.endswith("next: embed-plus passages list docs --document manual/a.txt --location data\n")
 
 
 def test_a_location_that_is_not_there_is_not_made(run, tmp_path):
@@ -175,3 +253,37 @@ def test_ctrl_c_in_a_copy_leaves_nothing_that_looks_whole(run, at, tmp_path):
     _, err = copying.communicate(timeout=300)
     assert copying.returncode == 130 and "run the same command again" in err
     assert run("collection", "copy", "docs", "docs-2", *at)[:2] == (0, "docs-2: 200 points copied\n")
+
+
+def test_a_snapshot_is_written_into_folders_that_are_there(run, at, tmp_path):
+    code, _, err = run("collection", "snapshot", "docs", "--out", tmp_path / "absent" / "x.snapshot", *at)
+    assert code == 1 and "there is no folder" in error_line(err)
+    assert not (tmp_path / "absent").exists()
+    code, _, err = run("collection", "snapshot", "docs", tmp_path / "x.snapshot", *at)
+    assert code == 2 and error_line(err).endswith(
+        f"write: embed-plus collection snapshot docs --location data --out {tmp_path / 'x.snapshot'}"
+    )
+
+
+def test_what_a_collection_does_not_tell_is_said_in_words(run, at):
+    parts = [line.split(maxsplit=1) for line in run("collection", "describe", "docs", *at)[1].splitlines()]
+    lines = {part[0]: part[-1] for part in parts}
+    assert (lines["quantization"], lines["adapter"], lines["payload_m"]) == ("none", "none", "as many as m")
+    assert (lines["vector"], lines["vectors"], lines["hidden"]) == ("the unnamed one", "the unnamed one", "none")
+    assert lines["disk_bytes"].isdigit() and not {"None", "{}", "''"} & {*lines.values()}
+
+
+def test_wrong_settings_and_pictures_are_refused_before_anything_is_measured(run, at, tmp_path):
+    code, _, err = run("tune", "docs", *at, "--hnsw-ef", "a,b")
+    assert code == 2 and error_line(err).startswith("error: --hnsw-ef is 'a,b', expected numbers with commas")
+    code, _, err = run("tune", "docs", *at, "--plot", "tune.gif")
+    assert code == 2 and error_line(err) == (
+        "error: --plot is 'tune.gif', expected the name of a PNG, such as tune.png (see embed-plus tune --help)"
+    )
+    code, _, err = run("tune", "docs", *at, "--plot", "absent/tune.png")
+    assert code == 2 and error_line(err) and not (tmp_path / "absent").exists()
+
+
+def test_a_demo_of_less_than_one_passage_is_refused(run, tmp_path):
+    code, _, err = run("demo", "--limit", -1)
+    assert code == 2 and "--limit" in error_line(err) and list(tmp_path.iterdir()) == []

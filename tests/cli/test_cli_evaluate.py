@@ -12,7 +12,7 @@ from command_line import error_line
 from models import SENTENCE, save_model
 
 from llama_index_embed_plus import open_encoder
-from llama_index_embed_plus.cli.evaluate import filter_of
+from llama_index_embed_plus.cli.systems import filter_of
 from llama_index_embed_plus.evaluate.retrieval.exact import embed_passages
 from llama_index_embed_plus.evaluate.retrieval.files import read_run, write_qrels, write_queries
 from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval
@@ -154,7 +154,11 @@ def read_run_lengths(path):
 
 
 def test_people_see_the_table_the_verdict_and_the_queries(evaluate):
-    _, out, _ = evaluate("--against", "mode=lexical", "--show", 2)
+    _, _, err = evaluate()
+    assert err.splitlines()[-1].startswith("next: embed-plus evaluate one --queries ")
+    assert "--against mode=hybrid" in err.splitlines()[-1]
+    _, out, err = evaluate("--against", "mode=lexical", "--show", 2)
+    assert err.splitlines()[-1].startswith("next: embed-plus tune one")
     lines = out.splitlines()
     assert lines[1].split()[:3] == ["one", "mode=lexical", "difference"]
     assert lines[2].startswith("ndcg@10 ") and len(lines[2].split()) == 11
@@ -190,7 +194,7 @@ def test_what_does_not_fit_together_is_counted_in_the_report(evaluate, tmp_path)
     counts = json.loads(evaluate("--json")[1])["systems"][0]["counts"]
     assert counts == {
         "queries": 23, "without_judgement": 1, "unknown_queries": 1, "unknown_passages": 1, "without_relevant": 1,
-        "without_results": 0, "own_passages_ignored": 0, "identical_ids_kept": 0,
+        "without_results": 0, "own_passages_ignored": 0, "identical_ids_kept": 0, "cut_documents": 0,
     }  # fmt: skip
     _, out, _ = evaluate()
     assert "  1 queries have no judgement and were left out" in out.splitlines()

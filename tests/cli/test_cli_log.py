@@ -71,7 +71,7 @@ def test_stats_print_the_counts_and_the_clicks_by_rank(run, log):
 
 
 def test_what_is_exported_can_be_imported_and_twice_is_once(run, log, tmp_path):
-    assert run("log", "export", log, "out.jsonl")[1] == "wrote 3 searches to out.jsonl\n"
+    assert run("log", "export", log, "--out", "out.jsonl")[1] == "wrote 3 searches to out.jsonl\n"
     assert run("log", "import", "new.sqlite", "out.jsonl")[1] == "new.sqlite: 3 searches added, 3 in all\n"
     assert run("log", "import", "new.sqlite", "out.jsonl")[1] == "new.sqlite: 0 searches added, 3 in all\n"
 
@@ -115,11 +115,12 @@ def test_old_searches_are_forgotten_and_texts_taken_out(run, log):
         (["show", "typo.sqlite"], 1, "no retrieval log typo.sqlite"),
         (["stats", "notes.txt"], 1, "cannot open the retrieval log notes.txt"),
         (["import", "new.sqlite", "typo.jsonl"], 1, "cannot read typo.jsonl"),
-        (["import", "new.sqlite", "theirs.csv"], 2, "say with --columns"),
-        (["import", "new.sqlite", "theirs.csv", "--columns", '{"q": "x"}'], 2, "--columns has ['q']"),
-        (["import", "new.sqlite", "theirs.csv", "--columns", "typo.json"], 2, "--columns is 'typo.json'"),
+        (["import", "new.sqlite", "theirs.csv"], 2, "say which of its columns is what"),
+        (["import", "new.sqlite", "theirs.csv", "--columns", '{"q": "x"}'], 2, "the columns have ['q']"),
+        (["import", "new.sqlite", "theirs.csv", "--columns", "typo.json"], 2, "the columns are 'typo.json'"),
         (["import", "new.sqlite", "theirs.csv", "--columns", '{"query": "q"}'], 1, "needs `search`"),
         (["redact", "log.sqlite", "--secret", "short"], 1, "at least 16"),
+        (["stats", "."], 1, "is a folder, expected the file of a retrieval log in it"),
         (["forget", "log.sqlite", "--days", "1e9"], 2, "--days is 1e+09"),
         (["forget", "log.sqlite", "--days", "nan"], 2, "Invalid value for '--days'"),
     ],
@@ -158,35 +159,36 @@ OPEN = ["--max-share", 1.0]
 
 
 def test_a_log_becomes_examples_and_the_same_command_goes_on(run, searched, tmp_path):
-    code, out, err = run("mine", "docs", "log.sqlite", "mined.jsonl", *OPEN, "--depth", 20, *searched)
+    code, out, err = run("mine", "docs", "log.sqlite", "--out", "mined.jsonl", *OPEN, "--depth", 20, *searched)
     assert code == 0, err
     assert out.startswith("wrote mined.jsonl: 12 examples with ") and "from 12 queries" in out
     rows = [json.loads(line) for line in (tmp_path / "mined.jsonl").read_text().splitlines()]
     assert len(rows) == 12 and all(row["positives"] for row in rows)
     before = (tmp_path / "mined.jsonl").read_bytes()
-    assert run("mine", "docs", "log.sqlite", "mined.jsonl", *OPEN, "--depth", 20, *searched)[0] == 0
+    assert run("mine", "docs", "log.sqlite", "--out", "mined.jsonl", *OPEN, "--depth", 20, *searched)[0] == 0
     assert (tmp_path / "mined.jsonl").read_bytes() == before
-    code, _, err = run("mine", "docs", "log.sqlite", "mined.jsonl", *OPEN, "--seed", 1, *searched)
+    code, _, err = run("mine", "docs", "log.sqlite", "--out", "mined.jsonl", *OPEN, "--seed", 1, *searched)
     assert code == 2 and "was begun with other labels" in error_line(err)
 
 
 @pytest.mark.parametrize("rule", ["skip-above", "last-click", "next", "propensity"])
 def test_every_rule_that_clicks_feed_gives_labels(run, searched, rule):
-    code, out, err = run("mine", "docs", "log.sqlite", f"{rule}.jsonl", "--rule", rule, *OPEN, *searched)
+    code, out, err = run("mine", "docs", "log.sqlite", "--out", f"{rule}.jsonl", "--rule", rule, *OPEN, *searched)
     assert code == 0 and "examples with" in out, err
 
 
 def test_how_careful_to_be_can_be_calibrated(run, searched):
-    code, out, _ = run("mine", "docs", "log.sqlite", "mined.jsonl", "--calibrate", *searched)
+    code, out, _ = run("mine", "docs", "log.sqlite", "--out", "mined.jsonl", "--calibrate", *searched)
     assert code == 0 and out.startswith("calibrated (distribution, 12 queries): margin ")
 
 
 def test_the_audit_is_printed_and_written_as_json_and_as_a_page(run, searched, tmp_path):
-    run("mine", "docs", "log.sqlite", "mined.jsonl", *OPEN, *searched)
+    run("mine", "docs", "log.sqlite", "--out", "mined.jsonl", *OPEN, *searched)
     rows = [json.loads(line) for line in (tmp_path / "mined.jsonl").read_text().splitlines()]
     code, out, err = run("audit", "mined.jsonl", "--write-sheet", "sheet.csv")
     assert code == 0 and "nobody said which negatives are answers" in out, err
     assert out.splitlines()[-1] == "wrote mined.audit.json, sheet.csv, mined.audit.png"
+    assert err.splitlines()[-1] == "next: embed-plus audit mined.jsonl --sheet sheet.csv --overwrite"
     assert (tmp_path / "mined.audit.png").read_bytes().startswith(b"\x89PNG")
     first = rows[0]
     with (tmp_path / "queries.jsonl").open("w") as file:
@@ -203,7 +205,7 @@ def test_the_audit_is_printed_and_written_as_json_and_as_a_page(run, searched, t
         "queries.jsonl",
         "--sheet",
         "sheet.csv",
-        "--no-page",
+        "--no-plot",
         "--overwrite",
     ]
     code, out, err = run("audit", "mined.jsonl", *arguments)
@@ -225,27 +227,29 @@ def judge(tmp_path_factory):
 def test_a_cross_encoder_judges_what_is_mined_and_what_was_mined(run, searched, judge, tmp_path):
     folder, threshold = judge
     asked = ["--judge", folder, "--threshold", threshold]
-    code, out, err = run("mine", "docs", "log.sqlite", "judged.jsonl", *OPEN, "--depth", 12, *asked, *searched)
+    code, out, err = run("mine", "docs", "log.sqlite", "--out", "judged.jsonl", *OPEN, "--depth", 12, *asked, *searched)
     assert code == 0 and "judged_relevant" in out, err
-    code, out, err = run("audit", "judged.jsonl", "--no-page", *asked)
+    code, out, err = run("audit", "judged.jsonl", "--no-plot", *asked)
     assert code == 0 and " negatives are answers by judge (0.0%" in out, err
-    run("mine", "docs", "log.sqlite", "all.jsonl", *OPEN, "--depth", 12, *searched)
-    code, out, _ = run("audit", "all.jsonl", "--no-page", *asked)
+    run("mine", "docs", "log.sqlite", "--out", "all.jsonl", *OPEN, "--depth", 12, *searched)
+    code, out, _ = run("audit", "all.jsonl", "--no-plot", *asked)
     assert code == 0 and " negatives are answers by judge (0.0%" not in out
-    code, _, err = run("mine", "docs", "log.sqlite", "all.jsonl", *OPEN, "--depth", 12, *asked, *searched)
+    code, _, err = run("mine", "docs", "log.sqlite", "--out", "all.jsonl", *OPEN, "--depth", 12, *asked, *searched)
     assert code == 2 and "was begun with other labels, settings, judge" in err.splitlines()[-1]
-    code, _, err = run("mine", "docs", "log.sqlite", "more.jsonl", *OPEN, "--depth", 12, *asked, "--promote", *searched)
+    code, _, err = run(
+        "mine", "docs", "log.sqlite", "--out", "more.jsonl", *OPEN, "--depth", 12, *asked, "--promote", *searched
+    )
     assert code == 0, err
     rows = [json.loads(line) for line in (tmp_path / "more.jsonl").read_text().splitlines()]
     assert max(len(row["positives"]) for row in rows) > 1, "what the judge finds becomes a positive"
-    code, _, err = run("mine", "docs", "log.sqlite", "x.jsonl", "--promote", *searched)
+    code, _, err = run("mine", "docs", "log.sqlite", "--out", "x.jsonl", "--promote", *searched)
     assert code == 2 and "give --judge too" in error_line(err)
 
 
 def test_every_rule_of_mining_can_be_set(run, searched, tmp_path):
     rules = ["--margin", 0.01, "--several", "each", "--skip", 1, "--minimum", 2, "--negatives", 2]
     rules += ["--duplicate-similarity", 0.999, "--document-key", "source", "--sampling", "random", "--seed", 3]
-    code, out, err = run("mine", "docs", "log.sqlite", "mined.jsonl", *OPEN, *rules, *searched)
+    code, out, err = run("mine", "docs", "log.sqlite", "--out", "mined.jsonl", *OPEN, *rules, *searched)
     assert code == 0, err
     rows = [json.loads(line) for line in (tmp_path / "mined.jsonl").read_text().splitlines()]
     assert rows and all(len(row["negatives"]) == 2 for row in rows)
@@ -273,7 +277,7 @@ def test_a_messy_log_is_mined_and_what_it_lacks_is_counted(run, searched, tmp_pa
             search_id = log.record(query, hits, collection="docs", space=encoder_space, at=at)
             for _ in range(2):
                 log.feedback(search_id, clicked, "click", at=at)
-    code, out, err = run("mine", "docs", "log.sqlite", "mined.jsonl", *OPEN, *searched)
+    code, out, err = run("mine", "docs", "log.sqlite", "--out", "mined.jsonl", *OPEN, *searched)
     assert code == 0, err
     assert [line.split() for line in out.splitlines() if "unknown_positive" in line] == [["unknown_positive", "2"]]
     assert [line.split() for line in out.splitlines() if "redacted" in line] == [["redacted", "1"]]
@@ -282,16 +286,21 @@ def test_a_messy_log_is_mined_and_what_it_lacks_is_counted(run, searched, tmp_pa
 
 
 def test_what_cannot_be_mined_or_audited_is_one_line(run, searched, log, tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "queries.jsonl").write_text('{"query": "Who?", "answer": "nobody"}\n')
     for arguments, code, message in [
-        (["mine", "docs", "typo.sqlite", "x.jsonl"], 1, "no retrieval log typo.sqlite"),
-        (["mine", "typo", "log.sqlite", "x.jsonl"], 1, "'typo'"),
-        (["mine", "docs", "log.sqlite", "x.jsonl", "--negatives", 0], 1, "negatives is 0"),
-        (["mine", "docs", "log.sqlite", "x.jsonl", "--judge", "no/judge/here"], 1, "no/judge/here"),
+        (["mine", "docs", "typo.sqlite", "--out", "x.jsonl"], 1, "no retrieval log typo.sqlite"),
+        (["mine", "typo", "log.sqlite", "--out", "x.jsonl"], 1, "'typo'"),
+        (["mine", "docs", "log.sqlite", "--out", "x.jsonl", "--negatives", 0], 1, "negatives is 0"),
+        (["mine", "docs", "log.sqlite", "--out", "x.jsonl", "--judge", "no/judge/here"], 1, "no/judge/here"),
     ]:
         found, _, err = run(*arguments, *searched)
         assert (found, message in error_line(err)) == (code, True), err
     for arguments, code, message in [
         (["audit", "typo.jsonl"], 1, "typo.jsonl"),
+        (["audit", "empty.jsonl"], 1, "empty.jsonl holds no examples, expected what `embed-plus mine` wrote"),
+        (["audit", "queries.jsonl"], 1, "queries.jsonl: example 1 ('Who?') has neither positives nor negatives"),
+        (["log", "stats", "."], 1, "is a folder, expected the file of a retrieval log in it"),
         (["audit", "x.jsonl", "--qrels", "q.tsv"], 2, "--qrels and --queries go together"),
     ]:
         found, _, err = run(*arguments)
@@ -300,11 +309,11 @@ def test_what_cannot_be_mined_or_audited_is_one_line(run, searched, log, tmp_pat
 
 
 def test_a_log_without_what_the_rule_needs_is_one_line(run, searched, tmp_path):
-    code, _, err = run("mine", "docs", "log.sqlite", "x.jsonl", "--rule", "rated", *searched)
+    code, _, err = run("mine", "docs", "log.sqlite", "--out", "x.jsonl", "--rule", "rated", *searched)
     assert code == 2 and "the rule 'rated' finds no positive" in error_line(err)
     with RetrievalLog(tmp_path / "other.sqlite") as other:
         other.record("q", [], collection="elsewhere", space="s")
-    code, _, err = run("mine", "docs", "other.sqlite", "x.jsonl", *searched)
+    code, _, err = run("mine", "docs", "other.sqlite", "--out", "x.jsonl", *searched)
     assert code == 2 and "no searches in 'docs', but in elsewhere" in error_line(err)
 
 
@@ -312,12 +321,12 @@ def test_ratings_have_a_scale_that_is_given_and_never_cut(run, searched, tmp_pat
     with RetrievalLog(tmp_path / "log.sqlite") as log:
         for number, found in enumerate(list(log.searches())):
             log.feedback(found.id, found.hits[0].id, "rating", 5.0 if number else 1.0)
-    rated = ["mine", "docs", "log.sqlite", "rated.jsonl", *OPEN, "--rule", "rated", *searched]
+    rated = ["mine", "docs", "log.sqlite", "--out", "rated.jsonl", *OPEN, "--rule", "rated", *searched]
     code, _, err = run(*rated)
     assert code == 1 and "has the rating 1 " not in err and "above the top of the scale, 1: give" in error_line(err)
     code, _, err = run(*rated, "--top", 5)
     assert code == 1 and "go from 1 to 5, and none is 0" in error_line(err) and "--relevant-from" in err
     code, out, err = run(*rated, "--top", 5, "--relevant-from", 4)
     assert code == 0 and "from 11 queries" in out, err
-    code, _, err = run("mine", "docs", "log.sqlite", "x.jsonl", "--top", 5, *searched)
+    code, _, err = run("mine", "docs", "log.sqlite", "--out", "x.jsonl", "--top", 5, *searched)
     assert code == 2 and "--rule click looks at none" in error_line(err)

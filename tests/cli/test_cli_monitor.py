@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
@@ -51,12 +52,14 @@ def where(model, tmp_path):
 def test_a_quiet_week_is_printed_and_written_and_exits_0(run, where, tmp_path):
     code, out, err = run("monitor", "docs", "log.sqlite", *UNTIL, *where)
     assert code == 0, err
-    assert "no alarm (false alarms: 0.01)" in out and "click-through by rank" in out
+    assert "no alarm\n  by Holm's correction the smallest p of 4 tests must be at most 0.0025" in out
+    assert "click-through by rank" in out
     assert out.splitlines()[-1] == "wrote monitor.json, monitor.png"
+    assert err.splitlines()[-1].startswith("next: embed-plus canary freeze docs QUERIES --out canaries.jsonl")
     row = json.loads((tmp_path / "monitor.json").read_text())
     assert row["alarms"] == [] and row["counts"]["current"]["searches"] == 20
     assert (tmp_path / "monitor.png").read_bytes().startswith(b"\x89PNG")
-    code, out, _ = run("monitor", "docs", "log.sqlite", "--json", "--no-page", "--out", "again.json", *UNTIL, *where)
+    code, out, _ = run("monitor", "docs", "log.sqlite", "--json", "--no-plot", "--out", "again.json", *UNTIL, *where)
     assert code == 0 and json.loads(out) == json.loads((tmp_path / "again.json").read_text()) == row
 
 
@@ -66,11 +69,46 @@ def test_an_alarm_exits_3(run, where, tmp_path):
             log.record(f"wholly : other ! {'?' * number}", [], collection="docs", space="", at=NOW - timedelta(days=1))
     code, out, err = run("monitor", "docs", "log.sqlite", *UNTIL, *where)
     assert code == 3, err
-    assert out.splitlines()[-2].startswith("ALARM: ") and "without_hits" in out.splitlines()[-2]
+    assert out.splitlines()[-3].startswith("ALARM: ") and "without_hits" in out.splitlines()[-3]
+    assert err.splitlines()[-1].startswith("next: embed-plus mine docs log.sqlite --out examples.jsonl")
+
+
+def test_windows_that_hold_no_search_are_answered_with_those_that_do(run, where):
+    code, _, err = run("monitor", "docs", "log.sqlite", "--until", "2020-01-01", *where)
+    assert code == 1 and f"embed-plus monitor COLLECTION LOG --until {NOW:%Y-%m}" in err.splitlines()[-1]
+    code, _, err = run("monitor", "docs", "log.sqlite", *UNTIL, "--days", 4000, *where)
+    assert code == 1 and err.splitlines()[-1].endswith("embed-plus monitor COLLECTION LOG --days 1000")
+
+
+def test_what_cannot_be_measured_is_said_to_be_so_and_shown_without_an_interval(run, where, tmp_path):
+    with RetrievalLog(tmp_path / "scoreless.sqlite") as log, log.batch():
+        for number in range(30):
+            at = NOW - timedelta(days=20 if number < 20 else 3)
+            log.record(TEXTS[number % 20], [], collection="docs", space="", at=at)
+    code, out, err = run("monitor", "docs", "scoreless.sqlite", *UNTIL, *where)
+    assert code == 0, err
+    (line,) = [line for line in out.splitlines() if line.startswith("low_score")]
+    assert line.split(maxsplit=1)[1] == "not measurable (none) then, not measurable (none) now"
+
+
+def test_without_matplotlib_the_report_is_printed_and_a_line_says_that_nothing_was_drawn(
+    run, where, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, out, err = run("monitor", "docs", "log.sqlite", *UNTIL, *where)
+    assert code == 0 and "no alarm" in out and out.splitlines()[-1] == "wrote monitor.json"
+    assert err.count("no picture is drawn: that needs the extra 'plot'") == 1
+    code, out, err = run("monitor", "docs", "log.sqlite", "--plot", "--out", "again", *UNTIL, *where)
+    assert (
+        code == 1
+        and out == ""
+        and error_line(err) == ("error: drawing needs the extra 'plot': pip install 'llama-index-embed-plus[plot]'")
+    ), "a picture that was asked for is missed before the work"
+    assert not (tmp_path / "again.json").exists()
 
 
 def test_a_candidate_is_judged_by_the_clicks(run, where, model, tmp_path):
-    arguments = ["--candidate", model, "--no-page", *UNTIL]
+    arguments = ["--candidate", model, "--no-plot", *UNTIL]
     code, out, err = run("monitor", "docs", "log.sqlite", *arguments, *where)
     assert code == 0 and "candidate: mean gain of a relevant hit" in out, err
     estimate = json.loads((tmp_path / "monitor.json").read_text())["estimate"]
@@ -80,18 +118,20 @@ def test_a_candidate_is_judged_by_the_clicks(run, where, model, tmp_path):
 
 def test_canaries_are_frozen_asked_and_exit_4_when_they_fail(run, where, tmp_path):
     (tmp_path / "queries.txt").write_text("\n".join(TEXTS[:4]) + "\n\n")
-    code, out, err = run("canary", "freeze", "docs", "queries.txt", "canaries.jsonl", "-k", 5, *where)
+    code, out, err = run("canary", "freeze", "docs", "queries.txt", "--out", "canaries.jsonl", "-k", 5, *where)
     assert code == 0 and out.startswith("wrote canaries.jsonl: 4 canaries"), err
-    code, out, _ = run("canary", "run", "docs", "canaries.jsonl", *where)
+    code, out, err = run("canary", "run", "docs", "canaries.jsonl", *where)
     assert code == 0 and out.startswith("canaries passed: 100.0%")
+    assert err.splitlines()[-1].startswith("next: embed-plus monitor docs LOG --canaries canaries.jsonl")
     lost = json.loads((tmp_path / "canaries.jsonl").read_text().splitlines()[0])["expected"]
     with closing(connect(tmp_path / "data")) as client:
         client.delete("docs", [point_id(passage) for passage in lost])
-    code, out, _ = run("canary", "run", "docs", "canaries.jsonl", *where)
+    code, out, err = run("canary", "run", "docs", "canaries.jsonl", *where)
+    assert err.splitlines()[-1].startswith("next: embed-plus collection describe docs")
     assert code == 4 and out.startswith("canaries FAILED") and "5 of them gone from the collection" in out
     code, out, _ = run("canary", "run", "docs", "canaries.jsonl", "--json", *where)
     assert code == 4 and json.loads(out)["passed"] is False
-    code, out, _ = run("monitor", "docs", "log.sqlite", "--canaries", "canaries.jsonl", "--no-page", *UNTIL, *where)
+    code, out, _ = run("monitor", "docs", "log.sqlite", "--canaries", "canaries.jsonl", "--no-plot", *UNTIL, *where)
     assert code == 4 and "ALARM: canaries" in out
 
 
@@ -110,7 +150,7 @@ def test_mistakes_are_one_line(run, where, tmp_path):
         (["monitor", "typo", "log.sqlite"], 1, "'typo'"),
         (["canary", "run", "docs", "typo.jsonl"], 1, "cannot read typo.jsonl"),
         (["canary", "run", "docs", "canaries.jsonl"], 1, "freeze the canaries again"),
-        (["canary", "freeze", "docs", "queries.jsonl", "x.jsonl"], 1, "queries.jsonl has no queries"),
+        (["canary", "freeze", "docs", "queries.jsonl", "--out", "x.jsonl"], 1, "queries.jsonl has no queries"),
     ]:
         found, out, err = run(*arguments, *where)
         assert (found, message in error_line(err)) == (code, True), err

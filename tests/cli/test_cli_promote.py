@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import closing
 
+import numpy as np
 import pytest
 from command_line import error_line
 from models import save_model
@@ -21,6 +22,7 @@ from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.promotion.plan import DiskNeed
 from qdrant_tools.records import Passage
+from qdrant_tools.search.adapters import OrthogonalMap
 from qdrant_tools.search.dense import search
 
 
@@ -121,6 +123,35 @@ def test_a_model_whose_training_says_no_is_refused_before_anything_is_embedded(r
     assert run("promote", "run", "docs", *there, *OPEN, "--force")[0] == 0
 
 
+def test_a_model_that_is_proved_on_synthetic_queries_only_is_taken_if_that_is_accepted(run, at, encoders, tmp_path):
+    shutil.copytree(encoders[1].folder, tmp_path / "made")
+    report = {"promotable": False, "only_synthetic": True, "verdict": "measured on synthetic queries only"}
+    (tmp_path / "made" / "train_report.json").write_text(json.dumps(report))
+    there = [*at[:-1], "made"]
+    assert "or say --accept-synthetic" in run("promote", "plan", "docs", *there)[1]
+    for step in ("build", "run"):
+        code, _, err = run("promote", step, "docs", *there)
+        assert code == 1 and "prove it on real queries, or accept that" in error_line(err)
+    code, out, _ = run("promote", "run", "docs", *there, *OPEN, "--accept-synthetic")
+    assert code == 0 and out.splitlines()[-1].startswith(f"docs serves {encoders[1].space}")
+
+
+def test_an_adapter_of_synthetic_queries_alone_is_promoted_without_queries_if_that_is_accepted(
+    run, at, encoders, tmp_path
+):
+    old = encoders[0]
+    shutil.copytree(old.folder, tmp_path / "base")
+    report = {"promotable": False, "only_synthetic": True, "verdict": "measured on synthetic queries only"}
+    (tmp_path / "base" / "train_report.json").write_text(json.dumps(report))
+    adapter = QueryAdapter.identity(old.dimension, old.space)
+    attach_adapter(tmp_path / "base", adapter, tmp_path / "adapted")
+    there = [*at[:-1], "adapted"]
+    code, _, err = run("promote", "run", "docs", *there)
+    assert code != 0 and "synthetic" in error_line(err)
+    code, out, _ = run("promote", "run", "docs", *there, "--accept-synthetic")
+    assert (code, out.splitlines()[-1]) == (0, f"docs serves {old.space} with {adapter.build} from docs-1")
+
+
 def test_a_query_adapter_is_promoted_by_the_same_command(run, at, encoders, tmp_path):
     old = encoders[0]
     adapter = QueryAdapter.identity(old.dimension, old.space)
@@ -131,6 +162,40 @@ def test_a_query_adapter_is_promoted_by_the_same_command(run, at, encoders, tmp_
     code, out, err = run("promote", "run", "docs", *there, *given, "--before", old.folder)
     assert (code, out.splitlines()[-1]) == (0, f"docs serves {old.space} with {adapter.build} from docs-1"), err
     assert run("promote", "rollback", "docs", "--location", "data")[1] == f"docs serves {old.space} from docs-1\n"
+
+
+def test_every_command_that_opens_the_alias_serves_with_the_adapter_that_was_promoted(
+    run, at, encoders, tmp_path, caplog
+):
+    old = encoders[0]
+    one, other = old.encode_queries([TEXTS[17], TEXTS[3]])
+    step = (one - other) / np.linalg.norm(one - other)
+    reflection = (np.eye(old.dimension) - 2 * np.outer(step, step)).astype(np.float32)
+    adapter = QueryAdapter(OrthogonalMap(reflection), old.space)
+    attach_adapter(old.folder, adapter, tmp_path / "adapted")
+    base, adapted = [*at[:-1], old.folder], [*at[:-1], "adapted"]
+    given = judged(tmp_path, [(TEXTS[17], "p17")])
+    (tmp_path / "questions.txt").write_text(f"{TEXTS[17]}\n")
+
+    def first(*model):
+        return json.loads(run("search", "docs", TEXTS[17], "-k", 1, "--json", *model)[1])["id"]
+
+    assert first(*base) == "p17"
+    assert run("search", "docs", TEXTS[17], *adapted)[0] == 0
+    assert f"serves {old.space} with no adapter, and is searched with {adapter.build}" in caplog.text
+    assert run("canary", "freeze", "docs", "questions.txt", "--out", "before.jsonl", *base)[0] == 0
+    assert run("canary", "freeze", "docs", "questions.txt", "--out", "candidate.jsonl", *adapted)[0] == 0
+    assert run("promote", "run", "docs", *adapted, "--force")[0] == 0
+    assert first(*base) == first(*adapted) != "p17"
+    code, _, err = run("canary", "run", "docs", "before.jsonl", *base)
+    assert code == 1 and f"was frozen with no adapter, and is asked with {adapter.build}" in error_line(err)
+    assert run("canary", "run", "docs", "candidate.jsonl", *base)[0] == 0, "the candidate serves now"
+    code, out, err = run("evaluate", "docs", *given, "--against", f"model={old.folder}", "-k", 1, "--json", *base)
+    served, exactly = json.loads(out)["systems"]
+    assert (served["means"]["recall@1"], exactly["means"]["recall@1"]) == (0.0, 1.0), err
+    assert f"docs serves with {adapter.build}" in err
+    assert run("promote", "rollback", "docs", "--location", "data")[0] == 0
+    assert first(*base) == "p17"
 
 
 def test_a_bridge_is_measured_before_it_is_built(run, at, encoders, tmp_path):

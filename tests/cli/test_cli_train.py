@@ -61,12 +61,12 @@ def run(run, place, base):
     """Run `embed-plus train BASE --examples examples.jsonl ARGS`; returns (exit code, stdout, stderr)."""
 
     def run_training(*args: object, examples: str = "examples.jsonl") -> tuple[int, str, str]:
-        return run("train", base, "--examples", examples, "--no-page", *args)
+        return run("train", "--model", base, "--examples", examples, "--no-plot", *args)
 
     return run_training
 
 
-IN_DOCS = ("--collection", "docs", "--location", "here")
+IN_DOCS = ("docs", "--location", "here")
 MEASURED = ("--queries", "queries.jsonl", "--qrels", "qrels.tsv", *IN_DOCS)
 
 
@@ -111,6 +111,39 @@ def test_an_encoder_is_trained_into_a_space_of_its_own(run, place, base, method)
     assert row["steps"] == len(report.losses) == 5 and row["last_loss"] == report.losses[-1]
     assert [change["metric"] for change in row["changes"]] == ["ndcg@10", "mrr", "recall@10"]
     assert row["space"] == open_encoder(place / "tuned", device="cpu").space != open_encoder(base, device="cpu").space
+
+
+def synthetic(place, share):
+    """The examples in a file of their own, where only every so many are real."""
+    rows = [json.loads(line) for line in (place / "examples.jsonl").read_text().splitlines()]
+    rows = [row | ({"synthetic": True} if i % share else {}) for i, row in enumerate(rows, start=1)]
+    (place / "made.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return "made.jsonl"
+
+
+def test_synthetic_queries_alone_are_held_out_and_what_they_prove_is_labelled(run, place):
+    made = synthetic(place, 100)
+    share = ("--heldout-share", 0.3, "--shared-passages")
+    code, out, err = run("--out", "adapted", "--epochs", 2, *share, *IN_DOCS, examples=made)
+    assert code == 0 and "no real queries to hold out: synthetic ones decide" in err
+    report = read_report(place / "adapted")
+    assert report.proof.synthetic and "synthetic held-out queries" in report.verdict
+    assert f"  0 real and {report.data['synthetic']} synthetic examples" in out.splitlines()
+    assert out.splitlines()[-1].startswith("not to be promoted: ")
+    code, out, _ = run("--out", "again", "--epochs", 2, *share, *IN_DOCS, "--json", examples=made)
+    assert json.loads(out)["proved_on"] == "synthetic queries"
+
+
+def test_real_queries_are_held_out_beside_synthetic_ones_which_count_by_their_weight(run, place):
+    made = synthetic(place, 2)
+    share = ("--heldout-share", 0.3, "--shared-passages")
+    code, out, err = run("--out", "adapted", "--epochs", 2, "--synthetic-weight", 0.25, *share, *IN_DOCS, examples=made)
+    report = read_report(place / "adapted")
+    assert code == 0 and not report.proof.synthetic and report.proof.queries + report.data["real"] == 17, err
+    assert f"  {report.data['real']} real and {report.data['synthetic']} synthetic examples (each counts 0.25)" in out
+    assert report.settings["synthetic_weight"] == 0.25
+    code, message = error_of(run("--out", "none", "--synthetic-weight", -1, *IN_DOCS, examples=made))
+    assert code == 2 and "synthetic_weight is -1" in message
 
 
 def test_what_was_not_measured_is_not_to_be_promoted(run, place):
@@ -180,12 +213,36 @@ def test_a_field_that_judges_can_only_be_left_unread_on_purpose(run, place):
 def test_progress_tells_loss_metric_and_time_left_in_a_log_file(run):
     _, _, stderr = run("--out", "adapted", "--epochs", 3, *IN_DOCS)
     lines = [line for line in stderr.splitlines() if line.startswith("train adapter")]
-    assert lines[0].startswith("train adapter  step 1/3  loss ") and "  validation mrr " in lines[0]
+    assert lines[0].startswith("train adapter  step 1/3  loss ") and "  validation loss " in lines[0]
     assert lines[0].endswith(" left")
 
 
+def test_without_matplotlib_the_result_is_printed_all_the_same(place, base, monkeypatch, capsys):
+    """The result of minutes of work, or of hours, must not be lost for want of a picture."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    argv = ["embed-plus", "train", "--model", base, "--examples", "examples.jsonl", "--out", "adapted", "--epochs", 2]
+    monkeypatch.setattr(sys, "argv", list(map(str, [*argv, *MEASURED])))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert ended.value.code == 0 and "promoted: " in out.splitlines()[-1], err
+    assert "no picture is drawn: that needs the extra 'plot'" in err and not (place / "adapted.png").exists()
+
+
 def test_the_page_is_drawn_beside_the_model(place, base, monkeypatch, capsys):
-    argv = ["embed-plus", "train", base, "--examples", "examples.jsonl", "--out", "adapted", "--epochs", 2, *MEASURED]
+    argv = [
+        "embed-plus",
+        "train",
+        "--model",
+        base,
+        "--examples",
+        "examples.jsonl",
+        "--out",
+        "adapted",
+        "--epochs",
+        2,
+        *MEASURED,
+    ]
     monkeypatch.setattr(sys, "argv", list(map(str, argv)))
     with suppress(SystemExit):
         cli.main()
@@ -226,12 +283,12 @@ def test_an_option_that_means_nothing_to_the_method_is_refused(run, place):
 
 def test_what_is_missing_is_one_line_and_an_exit_code(run, place):
     code, line = error_of(run("--out", "out"))
-    assert code == 2 and "give the --collection" in line
+    assert code == 2 and "give the COLLECTION" in line
     code, line = error_of(run("--out", "out", "--queries", "queries.jsonl", *IN_DOCS))
     assert code == 2 and "--queries and --qrels go together" in line
     code, line = error_of(run("--out", "out", *IN_DOCS, examples="nowhere.jsonl"))
     assert code == 1 and "nowhere.jsonl" in line
-    code, line = error_of(run("--out", "out", "--collection", "elsewhere", "--location", "here"))
+    code, line = error_of(run("--out", "out", "elsewhere", "--location", "here"))
     assert code == 1 and "'elsewhere'" in line
     code, line = error_of(run("--out", "out", "--epochs", 0, *IN_DOCS))
     assert code == 2 and "max_epochs is 0" in line
@@ -298,7 +355,7 @@ def bare(place, monkeypatch, capsys):
 
 
 def test_a_recipe_trains_its_stages_and_keeps_the_best(bare, recipe, base, place):
-    code, out, stderr = bare(base, "--recipe", recipe, "--out", "tuned", "--no-page")
+    code, out, stderr = bare("--model", base, "--recipe", recipe, "--out", "tuned", "--no-plot")
     assert code == 0, stderr
     report = read_report(place / "tuned")
     assert [stage.name for stage in report.stages][-2:] == ["pairs", "hard-1"]
@@ -307,11 +364,17 @@ def test_a_recipe_trains_its_stages_and_keeps_the_best(bare, recipe, base, place
 
 
 def test_what_a_recipe_has_to_say_cannot_be_said_twice(bare, recipe, base):
-    found = bare(base, "--recipe", recipe, "--out", "tuned", "--epochs", 2, "--examples", "examples.jsonl")
-    assert error_of(found) == (2, f"error: --epochs, --examples cannot be given with a recipe: write it into {recipe}")
-    code, line = error_of(bare(base, "--recipe", recipe, "--out", "tuned", "--method", "adapter", "--width", 32))
+    found = bare("--model", base, "--recipe", recipe, "--out", "tuned", "--epochs", 2, "--examples", "examples.jsonl")
+    assert error_of(found) == (
+        2,
+        f"error: --epochs, --examples cannot be given with a recipe: write it into {recipe} "
+        "(see embed-plus train --help)",
+    )
+    code, line = error_of(
+        bare("--model", base, "--recipe", recipe, "--out", "tuned", "--method", "adapter", "--width", 32)
+    )
     assert code == 2 and line.startswith("error: --method, --width cannot be given with a recipe")
     code, line = error_of(bare("--recipe", recipe, "--out", "tuned"))
     assert code == 2 and "base" in line
-    code, line = error_of(bare(base, "--out", "tuned"))
-    assert code == 2 and "--examples are needed" in line
+    code, line = error_of(bare("--out", "tuned"))
+    assert code == 2 and "give --examples" in line

@@ -23,8 +23,10 @@ def test_the_guide_runs_as_it_stands(tmp_path):
     found = [line.rpartition(" [")[2] for line in printed[3:9]]
     assert found == ["'a']", "'a']", "'a', 'b']", "'b']", "'a']", "'a', 'b']"]
     del printed[3:9]
+    assert printed[3].startswith("search is ") and printed[4].startswith("SearchChoice(")
+    del printed[3:5]
     assert printed[4:8] == ["re-embed", "True", "p42", "docs-1"]
-    assert printed[8] == "['docs-1']"
+    assert printed[8] == "['docs-1']" and printed.pop(9) == "None", "no adapter serves"
     assert printed[9:11] == ["in-place True False", "v-" + printed[10].removeprefix("v-")]
     assert printed[11] == f"[\"docs-{NEW} (vector '{printed[10]}')\"] True"
     assert printed[12].startswith("recall of the bridge: ")

@@ -8,7 +8,7 @@ import sys
 
 from paths import DOCS
 
-from llama_index_embed_plus.cli.evaluate import System, changed
+from llama_index_embed_plus.cli.systems import System, changed
 from qdrant_tools.metrics import METRICS
 
 GUIDE = (DOCS / "evaluation.md").read_text()

@@ -12,9 +12,10 @@ from dataclasses import fields
 import pytest
 from paths import DOCS
 
-from llama_index_embed_plus.cli.log import read_columns
 from qdrant_tools.errors import LogError
 from qdrant_tools.log import LogColumns, read_log
+from qdrant_tools.log.lists import list_in
+from qdrant_tools.log.naming import written_columns
 
 GUIDE = (DOCS / "foreign-logs.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", GUIDE, flags=re.S | re.M)
@@ -98,12 +99,17 @@ def test_the_blocks_run_one_after_the_other_and_say_what_the_guide_says(tmp_path
     assert done.stdout.splitlines() == [
         "2 searches; not read: score; of these, score may say what users did or saw",
         "[('v1', 'reset password', ['kb-1']), ('v1', 'cancel my order', ['kb-8'])]",
+        "reset password ['kb-1', 'kb-2', 'kb-3'] ['kb-2']",
+        "cancel my order ['kb-8', 'kb-9'] []",
     ]
 
 
 def test_the_command_names_columns_that_there_are():
     (command,) = re.findall(r"^\$ embed-plus (log import .*)", GUIDE, flags=re.M)
-    assert read_columns(shlex.split(command)[-1]).session == "visit"
+    columns, _, zone = shlex.split(command)[-3:]
+    assert written_columns(columns, zone=zone) == LogColumns(
+        query="q", session="visit", at="time", zone="UTC", hit="doc", rank="pos", feedback={"click": "clicked"}
+    )
 
 
 def test_every_column_is_in_the_table_and_those_of_each_system_are_taken():
@@ -113,3 +119,16 @@ def test_every_column_is_in_the_table_and_those_of_each_system_are_taken():
     assert len(systems) == 7
     for _, columns in systems:
         assert isinstance(eval(f"LogColumns({columns.strip('`')})"), LogColumns)
+
+
+def test_every_form_of_a_list_in_the_guide_is_read():
+    rows = re.findall(
+        r"^\| (`.*`)(?:, lines, tabs)? \| ",
+        GUIDE[GUIDE.index("## Lists in a cell") : GUIDE.index("## What is a search")],
+        flags=re.M,
+    )
+    cells = [cell.replace("\\|", "|") for row in rows for cell in re.findall("`([^`]+)`", row)]
+    assert len(cells) == 13
+    for cell in cells:
+        entries = [entry["id"] if isinstance(entry, dict) else entry for entry in list_in("it", cell).entries]
+        assert entries[0] == "a" and entries[1:] in ([], ["b"], ["b", "c"], ["b, c"])

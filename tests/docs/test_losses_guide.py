@@ -1,4 +1,4 @@
-"""The guide to losses cannot lie: its table is the registry, its Python runs, and its options exist."""
+"""The guide to losses cannot lie: its sections are the registry, its Python runs, and its options exist."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ GUIDE = (DOCS / "losses.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", GUIDE, flags=re.S | re.M)
 
 
-def test_the_table_has_every_loss_as_the_registry_has_it():
-    rows = [line for line in GUIDE.splitlines() if line.startswith("| `")]
-    cells = [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
-    assert [row[:4] for row in cells] == [
-        [f"`{spec.name}`", spec.formula, spec.source, f"{spec.shape}: {spec.needs}"] for spec in LOSSES.values()
+def test_every_loss_has_its_section_as_the_registry_has_it():
+    sections = re.findall(
+        r"^### `(\w+)`\n\n(.+?)\n\n```text\n(.+?)```\n\n- Rows: (.+?)\n- Source: (.+?)\n\n", GUIDE, flags=re.S | re.M
+    )
+    found = [[" ".join(part.split()) for part in section] for section in sections]
+    assert [[name, formula, source, rows] for name, _, formula, rows, source in found] == [
+        [spec.name, spec.formula, spec.source, f"{spec.shape}: {spec.needs}"] for spec in LOSSES.values()
     ]
-    assert all(row[4].endswith(".") for row in cells)  # when to use it
+    assert all(when.endswith(".") for _, when, *_ in found)
 
 
 def test_the_blocks_run_one_after_the_other_and_say_what_the_guide_says(tmp_path):

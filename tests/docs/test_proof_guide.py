@@ -31,4 +31,4 @@ def test_the_numbers_in_the_guide_are_the_defaults():
 
     defaults = ProofSettings()
     assert (defaults.margin, defaults.forgetting_margin, defaults.min_queries) == (0, 0.02, 20)
-    assert f"{defaults.known_items} passages" in GUIDE and f"{SAME} apart in cosine" in GUIDE
+    assert f"{defaults.known_items} passages" in GUIDE and f"have a cosine of at least {SAME}" in GUIDE

@@ -36,9 +36,11 @@ def folder(tmp_path_factory):
         (BLOCKS[0], "Bees turn nectar into honey."),
         (
             BLOCKS[1],
-            "IndexReport(added=2, updated=0, unchanged=0, merged=0, deleted=0, failed=0)\nBees turn",
+            "IndexReport(added=2, updated=0, refreshed=0, unchanged=0, merged=0, deleted=0, failed=0, truncated=0, "
+            "duplicates=0)\n"
+            "Bees turn",
         ),
-        (BLOCKS[2], "validation MRR "),
+        (BLOCKS[2], "loss of left-out queries "),
     ],
     ids=["llama-index", "qdrant", "fine-tune"],
 )
@@ -46,6 +48,34 @@ def test_each_snippet_runs_as_it_stands(folder, block, printed):
     done = subprocess.run([sys.executable, "-c", block], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(printed)
+
+
+def test_the_first_snippet_may_run_again_and_doubles_nothing(tmp_path):
+    count = "\nprint(len(store.get_nodes()))"
+    for _ in range(2):
+        command = [sys.executable, "-c", BLOCKS[0] + count]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.stdout.splitlines() == ["Bees turn nectar into honey.", "2"], done.stderr
+
+
+def test_the_first_snippet_cuts_long_texts_also_in_a_process_that_has_made_an_index_before(tmp_path):
+    before = """
+from llama_index.core import Document, MockEmbedding, VectorStoreIndex
+VectorStoreIndex.from_documents([Document(text="Cut by LlamaIndex itself.")], embed_model=MockEmbedding(4))
+"""
+    after = """
+index.insert(Document(text="Herons wade in shallow water. " * 300))
+print(len(store.get_nodes()) > 5, Settings.embed_model.encoder.count_overlong([n.text for n in store.get_nodes()]))
+"""
+    command = [sys.executable, "-c", before + BLOCKS[0] + after]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["Bees turn nectar into honey.", "True 0"], done.stderr
+
+
+def test_the_first_snippet_needs_neither_torch_nor_the_store_of_llamaindex(tmp_path):
+    absent = "import sys\nfor name in ('torch', 'llama_index.vector_stores'):\n    sys.modules[name] = None\n"
+    done = subprocess.run([sys.executable, "-c", absent + BLOCKS[0]], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["Bees turn nectar into honey."], done.stderr
 
 
 def test_there_are_three_snippets():

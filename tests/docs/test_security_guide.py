@@ -28,7 +28,7 @@ def test_every_hostile_test_holds_a_row_but_that_of_the_doors():
 
 
 def test_the_doors_are_where_the_page_says():
-    for name in ("qdrant_tools/trees.py", "qdrant_tools/json_files.py", "qdrant_tools/files.py"):
+    for name in ("qdrant_tools/files/trees.py", "qdrant_tools/files/json_files.py", "qdrant_tools/files/rows.py"):
         assert (ROOT / name).is_file()
         assert name.rpartition("/")[2] in PAGE
     assert "def visible" in (ROOT / "qdrant_tools" / "errors.py").read_text()

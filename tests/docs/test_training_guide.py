@@ -8,8 +8,8 @@ import sys
 
 from paths import DOCS
 
-from llama_index_embed_plus.encoders.adapter import MAPS, unfitted
 from llama_index_embed_plus.training.recipe import read_recipe
+from qdrant_tools.search.adapters import MAPS, unfitted
 
 GUIDE = (DOCS / "training.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", GUIDE, flags=re.S | re.M)
@@ -47,7 +47,7 @@ def test_the_sizes_of_the_kinds_are_those_of_the_table():
 
 def test_the_options_of_the_commands_exist():
     commands = re.findall(r"^\$ embed-plus (train|promote run) (.*)$", GUIDE, flags=re.M)
-    assert [name for name, _ in commands] == ["train", "train", "train", "promote run"]
+    assert [name for name, _ in commands] == ["train", "promote run", "train", "train", "train", "promote run"]
     for name in ("train", "promote run"):
         call = "from llama_index_embed_plus.cli import main; main()"
         help_command = [sys.executable, "-c", call, *name.split(), "--help"]

@@ -7,17 +7,17 @@ import json
 import pytest
 from click.exceptions import UsageError as ClickUsageError
 
-from llama_index_embed_plus.cli.log import read_columns
-from llama_index_embed_plus.documents import read_passages
+from llama_index_embed_plus.documents.reading import read_passages
 from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries, read_query_texts, read_run
 from llama_index_embed_plus.integrations.qa_dataset import read_qa_dataset
 from llama_index_embed_plus.models.files import read_json as read_model_file
 from llama_index_embed_plus.training.data.reading import read_training_data
 from llama_index_embed_plus.training.recipe import read_recipe
 from qdrant_tools.errors import PlusError
-from qdrant_tools.files import read_lines, read_rows
-from qdrant_tools.json_files import read_json, read_text
+from qdrant_tools.files.json_files import read_json, read_text
+from qdrant_tools.files.rows import read_lines, read_rows
 from qdrant_tools.log import LogColumns, RetrievalLog, read_log
+from qdrant_tools.log.naming import written_columns
 from qdrant_tools.mining import read_examples
 from qdrant_tools.mining.false_negatives import read_sheet
 from qdrant_tools.monitor import read_canaries
@@ -48,7 +48,6 @@ READERS = {
     "lines": (lambda path: list(read_lines(path)), "a.txt", "Grüner Tee\n"),
     "text": (read_text, "a.txt", "Grüner Tee\n"),
     "JSON": (read_json, "a.json", '{"a": "ü"}'),
-    "a document": (lambda path: list(read_passages(path)), "a.md", "# Grüner Tee\n\nTee ist grün.\n"),
     "passages": (lambda path: list(read_passages(path)), "a.jsonl", '{"id": "a", "text": "Tee"}\n'),
     "queries": (read_queries, "a.jsonl", '{"id": "q", "text": "Grüner Tee"}\n'),
     "texts of queries": (read_query_texts, "a.txt", "Grüner Tee\n"),
@@ -69,7 +68,7 @@ READERS = {
     "canaries": (read_canaries, "a.jsonl", '{"query": "Grüner Tee?", "expected": ["a"]}\n'),
     "a log of ours": (imported, "a.jsonl", SEARCH),
     "a log of others": (lambda path: [search.query for search in read_log(path, LOG)], "a.csv", TABLE),
-    "the columns of a log": (lambda path: read_columns(str(path)), "a.json", '{"query": "q", "search": "s"}'),
+    "the columns of a log": (lambda path: written_columns(str(path)), "a.json", '{"query": "q", "search": "s"}'),
 }
 
 
@@ -78,7 +77,7 @@ def test_a_byte_order_mark_is_read_over(name, tmp_path):
     read, file, text = READERS[name]
     found = []
     for number, encoding in enumerate(("utf-8", "utf-8-sig")):
-        folder = tmp_path / "same name" / str(number)
+        folder = tmp_path / str(number) / "same name"
         folder.mkdir(parents=True)
         (folder / file).write_bytes(text.replace("\n", "\r\n").encode(encoding))
         found.append(read(folder / file))

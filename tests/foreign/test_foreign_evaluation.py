@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_index_embed_plus.documents import read_passages
+from llama_index_embed_plus.documents.reading import read_passages
 from llama_index_embed_plus.evaluate.retrieval.files import (
     read_qrels,
     read_queries,

@@ -122,8 +122,7 @@ TABLE = [
         ROWS | {"at": "time"},
         (
             "dates_day_first.csv:2: column 'time' is '03/04/2026 10:00', in which the day or the "
-            "month may stand first: expected an ISO 8601 time with its zone, such as "
-            "2026-11-26T10:00:00+00:00"
+            "month may stand first: say at_format=day-first or at_format=month-first"
         ),
     ),
     (
@@ -165,7 +164,7 @@ TABLE = [
         },
         (
             "langfuse_observations.jsonl:1: column 'start_time' is '2026-03-01 09:00:00.123456', a "
-            'time without a zone: write one (+00:00), or say zone="UTC"'
+            'time without a zone: write one (+00:00), or say zone="UTC" (--timezone UTC)'
         ),
     ),
     (
@@ -437,7 +436,7 @@ TABLE = [
         ROWS | {"at": "time"},
         (
             "local_times.csv:2: column 'time' is '2026-07-01 12:00:00', a time without a zone: write "
-            'one (+00:00), or say zone="UTC"'
+            'one (+00:00), or say zone="UTC" (--timezone UTC)'
         ),
     ),
     (
@@ -571,10 +570,7 @@ TABLE = [
     (
         "hits_as_python.csv",
         {"query": "query", "hits": "results"},
-        (
-            "hits_as_python.csv:2: column 'results' is no JSON (Expecting property name enclosed in "
-            "double quotes: line 1 column 3 (char 2))"
-        ),
+        [" | tea | a@1 | "],
     ),
     (
         "ga4_microseconds.jsonl",
@@ -725,7 +721,7 @@ TABLE = [
     (
         "postgres_array.csv",
         {"query": "query", "search": "search", "hits": "ids"},
-        'postgres_array.csv:2: column \'ids\' is str, expected a list of objects or ids, as JSON ["a", "b"]',
+        [" | tea | a@1 b@2 | "],
     ),
     (
         "elastic_source.jsonl",

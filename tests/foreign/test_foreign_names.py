@@ -12,7 +12,7 @@ import pytest
 from qdrant_client import models
 from tiny import ENGINES, WordEncoder, client_of
 
-from llama_index_embed_plus.documents import read_passages
+from llama_index_embed_plus.documents.reading import read_passages
 from qdrant_tools.client.connect import engine_of
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.metadata import Layout
@@ -124,10 +124,10 @@ FOUND = {
 """File -> field, condition, the passages that it finds, and indexes with which it must find the same."""
 
 REFUSED = {
-    "quoted-header.jsonl": r"passage 'q1': metadata field '\"title\"' has a quotation mark or a backslash.*rename it",
-    "windows-path.jsonl": r"passage 'w1': metadata field 'C:.*tea.txt' has a quotation mark or a backslash.*rename it",
-    "not-a-number.jsonl": "passage 'p2': metadata field 'score' is nan: JSON has no NaN: use None, or leave",
-    "beyond-64-bits.jsonl": r"passage 'p1': metadata field 'hash' is 3402.*beyond 64 bits: write it as a string",
+    "quoted-header.jsonl": r"metadata field '\"title\"' has a quotation mark or a backslash.*rename it",
+    "windows-path.jsonl": r"metadata field 'C:.*tea.txt' has a quotation mark or a backslash.*rename it",
+    "not-a-number.jsonl": "metadata field 'score' is nan: JSON has no NaN: use None, or leave",
+    "beyond-64-bits.jsonl": r"metadata field 'hash' is 3402.*beyond 64 bits: write it as a string",
 }
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llama_index_embed_plus.documents import read_passages
+from llama_index_embed_plus.documents.reading import Source, read_passages
 from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries, read_query_texts, read_run
 from llama_index_embed_plus.evaluate.retrieval.report import score_run
 from llama_index_embed_plus.evaluate.tasks.layouts import find_tasks
@@ -21,9 +21,9 @@ from llama_index_embed_plus.integrations.qa_dataset import read_qa_dataset
 from qdrant_tools.collections.metadata import LLAMA_INDEX, OURS, CollectionMetadata
 from qdrant_tools.debias import aggregate, clicked_as_positive, rated
 from qdrant_tools.errors import PlusError
-from qdrant_tools.files import read_rows
-from qdrant_tools.indexing import content_hash, passage_of
-from qdrant_tools.json_files import read_json
+from qdrant_tools.files.json_files import read_json
+from qdrant_tools.files.rows import read_rows
+from qdrant_tools.indexing import content_hash
 from qdrant_tools.log.columns import LogColumns
 from qdrant_tools.log.readers import read_log
 from qdrant_tools.metrics import measure
@@ -31,8 +31,16 @@ from qdrant_tools.mining.false_negatives import read_sheet
 from qdrant_tools.mining.file import read_examples, read_stats
 from qdrant_tools.monitor.canary import read_canaries
 from qdrant_tools.records import Example, Passage
+from qdrant_tools.sources.given import passage_of
 
 LONGEST_MESSAGE = 500
+
+
+def _blocks(path: Path) -> list[Any]:
+    source = Source(path)
+    blocks = [block.text for document in source for block in document.blocks]
+    source.require_complete()
+    return blocks
 
 
 @dataclass(frozen=True)
@@ -136,7 +144,7 @@ KINDS = {
     "tabbed table": Kind("x.tsv", _all, "id\ttext\tscore\np1\tkettle\t1.5\n"),
     "passages": Kind("x.jsonl", lambda path: list(read_passages(path)), rows(_PASSAGE, {"_id": "p2", "text": "b"})),
     "passages to index": Kind("x.jsonl", _indexed, rows(_PASSAGE | {"metadata": {"x": [1, {"y": None}]}})),
-    "a text": Kind("x.txt", lambda path: list(read_passages(path)), "one\n\ntwo\n\nthree\n"),
+    "a text": Kind("x.txt", _blocks, "one\n\ntwo\n\nthree\n"),
     "queries": Kind("x.jsonl", read_queries, rows({"id": "q1", "text": "tea"}, {"_id": "q2", "text": "rain"})),
     "query texts": Kind("x.txt", read_query_texts, "tea\nrain\n"),
     "judgements": Kind("x.tsv", _judged, "query-id\tcorpus-id\tscore\nq1\tp1\t1\nq1\tp2\t0\n"),

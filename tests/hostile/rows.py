@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from qdrant_tools.files import LONGEST_ROW, MOST_BLANK_LINES, MOST_COLUMNS, MOST_VALUES
+from qdrant_tools.files.rows import LONGEST_ROW, MOST_BLANK_LINES, MOST_COLUMNS, MOST_VALUES
 
 MEGABYTE = 1 << 20
 Write = Callable[[Path], object]

@@ -7,8 +7,8 @@ import os
 import pytest
 from bounds import ran
 
-from llama_index_embed_plus.documents import MOST_BYTES, read_passages
-from qdrant_tools.errors import InputError
+from llama_index_embed_plus.documents.reading import Source
+from llama_index_embed_plus.documents.records import ReadSettings
 
 
 @pytest.fixture
@@ -20,8 +20,11 @@ def documents(tmp_path):
     return folder
 
 
-def ids(folder, **options):
-    return [passage.id for passage in read_passages(folder, **options)]
+def read(folder, **options):
+    """The paths of the documents below the folder, and what was not read, with its reason."""
+    source = Source(folder, ReadSettings(**options))
+    documents = [document.id.removeprefix(f"{source.name}/") for document in source]
+    return documents, {os.path.relpath(each.path, folder): each.reason for each in source.skipped}, source
 
 
 def chain(folder, outside):
@@ -50,17 +53,21 @@ LEAVING = {
 
 
 @pytest.mark.parametrize("make", LEAVING.values(), ids=LEAVING)
-def test_a_link_that_leaves_the_folder_is_not_read_and_that_is_said(documents, outside, caplog, make):
+def test_a_link_that_leaves_the_folder_is_not_read_and_that_is_said(documents, outside, make):
     make(documents, outside)
-    assert ids(documents) == ["a.txt#0", "below/b.md#0"]
-    assert len(caplog.messages) == 1 and "left out" in caplog.text and "--follow-links" in caplog.text
+    names, skipped, source = read(documents)
+    assert names == ["a.txt", "below/b.md"]
+    assert set(skipped.values()) == {"link"} and len(skipped) == (3 if make is chain else 1)
+    assert all("--follow-links" in each.detail or "nowhere" in each.detail for each in source.skipped)
 
 
-def test_links_are_followed_on_request(documents, outside, caplog):
+def test_links_are_followed_on_request(documents, outside):
     (documents / "x.txt").symlink_to(outside.secret)
     (documents / "more").symlink_to(outside.folder)
-    assert ids(documents, follow_links=True) == ["a.txt#0", "below/b.md#0", "note", "more/secret.txt#0", "x.txt#0"]
-    assert caplog.text == ""
+    names, skipped, source = read(documents, follow_links=True)
+    # the secret has two names, and is read under one
+    assert names == ["a.txt", "below/b.md", "more/below/config.json", "note", "x.txt"] and skipped == {}
+    assert source.left_out == {"links to files that are read anyway": 1}
 
 
 @pytest.mark.parametrize("follow_links", [False, True])
@@ -69,38 +76,46 @@ def test_links_that_lead_round_end(documents, follow_links):
     (documents / "self").symlink_to(".")
     (documents / "one.txt").symlink_to("two.txt")
     (documents / "two.txt").symlink_to("one.txt")
-    assert ids(documents, follow_links=follow_links) == ["a.txt#0", "below/b.md#0"]
+    names, skipped, source = read(documents, follow_links=follow_links)
+    assert names == ["a.txt", "below/b.md"]
+    assert skipped == {"one.txt": "link", "two.txt": "link"}
+    assert source.left_out == {"links to files that are read anyway": 2}
 
 
-def test_a_link_to_a_file_of_the_same_folder_is_read(documents, caplog):
-    (documents / "c.txt").symlink_to("below/b.md")
-    assert ids(documents) == ["a.txt#0", "below/b.md#0", "c.txt#0"]
-    assert caplog.text == ""
+def test_a_file_that_links_lead_to_is_read_once_under_its_own_name(documents):
+    (documents / "a-link.txt").symlink_to("below/b.md")
+    (documents / "hard.txt").hardlink_to(documents / "a.txt")
+    names, skipped, source = read(documents)
+    assert names == ["a.txt", "below/b.md"] and skipped == {}
+    assert source.left_out == {"links to files that are read anyway": 2}
 
 
-def test_a_data_set_of_the_hub_cache_is_read(tmp_path, caplog):
+def test_a_data_set_of_the_hub_cache_is_read(tmp_path):
     repository = tmp_path / "datasets--owner--name"
     snapshot = repository / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
     (repository / "blobs").mkdir()
     (repository / "blobs" / "hash").write_text("a text")
     (snapshot / "a.txt").symlink_to("../../blobs/hash")
-    assert ids(snapshot) == ["a.txt#0"] and caplog.text == ""
+    assert read(snapshot)[:2] == (["a.txt"], {})
 
 
 @pytest.mark.parametrize("follow_links", [False, True])
-def test_pipes_devices_and_folders_of_a_texts_name_are_left_out(documents, caplog, follow_links):
+def test_pipes_devices_and_folders_of_a_texts_name_are_left_out(documents, follow_links):
     os.mkfifo(documents / "pipe.txt")
     (documents / "zero.txt").symlink_to("/dev/zero")
     (documents / "folder.txt").mkdir()
     (documents / "gone.txt").symlink_to("nowhere")
-    assert ids(documents, follow_links=follow_links) == ["a.txt#0", "below/b.md#0"]
-    assert "3 left out" in caplog.text
+    names, skipped, _ = read(documents, follow_links=follow_links)
+    assert names == ["a.txt", "below/b.md"]
+    assert skipped == {"pipe.txt": "unreadable", "zero.txt": "link", "gone.txt": "link"}
 
 
 def test_hidden_folders_are_not_entered(documents, outside):
     (documents / ".git").symlink_to(outside.folder)
-    assert ids(documents, follow_links=True) == ["a.txt#0", "below/b.md#0"]
+    names, skipped, source = read(documents, follow_links=True)
+    assert names == ["a.txt", "below/b.md"] and skipped == {}
+    assert source.left_out == {"hidden": 1}
 
 
 def sized(path, size):
@@ -123,8 +138,8 @@ HOSTILE = {
     "device": lambda folder: (folder / "x.txt").symlink_to("/dev/zero"),
     "sparse": lambda folder: sized(folder / "x.txt", 4 << 30),
     "huge row": lambda folder: sized(folder / "x.jsonl", 4 << 30),
-    "no UTF-8": lambda folder: (folder / "x.txt").write_bytes(b"caf\xe9"),
-    "UTF-16": lambda folder: (folder / "x.txt").write_bytes("text".encode("utf-16")),
+    "no encoding": lambda folder: (folder / "x.txt").write_bytes(bytes(range(128, 256)) * 8),
+    "binary": lambda folder: (folder / "x.txt").write_bytes(os.urandom(4096)),
     "name without UTF-8": without_utf8,
     "name with escapes": lambda folder: (folder / "\x1b]0;x\x07.jsonl").write_text("{}"),
     "name with markup": with_markup,
@@ -132,29 +147,22 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
-def test_a_file_that_cannot_be_read_is_one_line(tmp_path, outside, refused, make):
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path, tmp_path_factory, outside, refused, make):
+    empty = tmp_path_factory.getbasetemp() / "empty.txt"
+    empty.touch()
     folder = tmp_path / "received"
     folder.mkdir()
     make(folder)
     (path,) = (path for path in folder.rglob("*") if not path.is_dir())
-    # what a folder holds besides texts is left out of it; a file is named by the user
-    source = path if make in (HOSTILE["pipe"], HOSTILE["device"]) else folder
-    refused("index", source, "--collection", "docs", like=("index", "nowhere", "--collection", "docs"))
+    refused("index", "docs", path, like=("index", "docs", empty))
     assert sorted(each.name for each in tmp_path.iterdir()) == [".peak", "outside", "received"]
-
-
-def test_a_large_text_is_refused_by_its_size(tmp_path):
-    with (tmp_path / "x.txt").open("wb") as file:
-        file.truncate(MOST_BYTES + 1)
-    with pytest.raises(InputError, match="split it"):
-        list(read_passages(tmp_path))
 
 
 def test_the_command_says_what_was_left_out(documents, outside, tmp_path):
     (documents / "x.txt").symlink_to(outside.secret)
-    done = ran(tmp_path, "index", documents, "--collection", "docs")
+    done = ran(tmp_path, "index", "docs", documents)
     assert done.code == 0 and done.out.startswith("docs: 2 added")
-    assert len([line for line in done.err.splitlines() if "left out" in line]) == 1
-    done = ran(tmp_path, "index", documents, "--collection", "docs", "--follow-links")
+    assert "1 of 3 files skipped: 1 link (.txt)" in done.out
+    done = ran(tmp_path, "index", "docs", documents, "--follow-links")
     assert done.code == 0 and done.out.startswith("docs: 1 added")
-    assert "left out" not in done.err
+    assert "skipped" not in done.out

@@ -7,11 +7,11 @@ import stat
 
 import pytest
 
-from qdrant_tools import trees
 from qdrant_tools.errors import InputError, LocationError, UsageError
-from qdrant_tools.files import create_private, open_private, private_folder, write_text, written_whole
-from qdrant_tools.json_files import parse_json, read_json, read_text
-from qdrant_tools.trees import DEEPEST_FOLDER, copy_tree, files_of
+from qdrant_tools.files import trees
+from qdrant_tools.files.json_files import parse_json, read_json, read_text
+from qdrant_tools.files.trees import DEEPEST_FOLDER, copy_tree, files_of
+from qdrant_tools.files.written import create_private, open_private, private_folder, write_text, written_whole
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ def test_weights_beside_a_graph_are_no_link_that_leads_out(model, outside, tmp_p
 @pytest.mark.parametrize("made", ["a loop", "garbage", "other inputs"])
 def test_a_hostile_graph_is_refused_by_the_commands(model, tmp_path, refused, made):
     place(model, GRAPHS[made]())
-    refused("export", model, tmp_path / "out", like=("describe", "--help"))
+    refused("export", model, "--out", tmp_path / "out", like=("describe", "--help"))
 
 
 @pytest.mark.parametrize("written", [b'"\x04Loop', b"\xa2\x00\x84\x80\x00Scan"])

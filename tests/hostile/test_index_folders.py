@@ -368,12 +368,13 @@ def test_looking_changes_nothing_and_a_good_folder_passes(index):
 def test_commands_refuse_a_folder_that_leads_out(template, tmp_path, outside, refused):
     cases = {
         ".lock": ("collection", "list"),
-        "collections": ("collection", "drop", "docs", "--force"),
+        "collections": ("collection", "drop", "docs", "--yes"),
         "manifest.json.new": ("collection", "recover"),
         f"{folders.collection_of(template).relative_to(template)}/shard/wal/open-1": (
             "collection",
             "snapshot",
             "docs",
+            "--out",
             "x",
         ),
     }
@@ -391,7 +392,7 @@ def test_a_manifest_that_leads_out_drops_nothing(index, tmp_path, refused, outsi
     folders.edit_json(
         index / "manifest.json", lambda manifest: manifest["collections"]["docs"].update(folder="../../outside")
     )
-    assert "is damaged" in refused("collection", "drop", "docs", "--force", "--location", "index")
+    assert "is damaged" in refused("collection", "drop", "docs", "--yes", "--location", "index")
     folders.edit_json(
         index / "manifest.json",
         lambda manifest: {**manifest, "collections": {str(n): [] for n in range(150_000)}, "x": [[]] * 100_000},

@@ -36,7 +36,7 @@ from qdrant_tools.log import LoggedHit, LoggedSearch, RetrievalLog, dropped, has
 from qdrant_tools.log.records import check_search
 
 STATS, SHOW = ("log", "stats", "log.sqlite"), ("log", "show", "log.sqlite", "--json")
-REDACT, EXPORT = ("log", "redact", "log.sqlite"), ("log", "export", "log.sqlite", "out.jsonl")
+REDACT, EXPORT = ("log", "redact", "log.sqlite"), ("log", "export", "log.sqlite", "--out", "out.jsonl")
 LIKE = ("log", "show", "no.sqlite")
 
 
@@ -244,7 +244,7 @@ def test_the_main_cases_are_one_line_through_the_commands(path, tmp_path, refuse
     for number, name in enumerate(["a million hits", "a time of megabytes", "a passage of megabytes"]):
         log = honest(tmp_path / f"{number}.sqlite", 5)
         changed(log, ROWS[name])
-        assert "seq 2" in refused("log", "export", log, "out.jsonl", like=LIKE)
+        assert "seq 2" in refused("log", "export", log, "--out", "out.jsonl", like=LIKE)
     for number, name in enumerate(["a view for a table", "a generated column", "a trigger that keeps texts"]):
         log = honest(tmp_path / f"foreign{number}.sqlite", 5)
         changed(log, *FOREIGN[name])
@@ -615,9 +615,9 @@ def test_columns_that_are_none_are_one_line(tmp_path, run, columns):
 
 def test_an_export_replaces_no_file_unless_it_is_told_to(path, tmp_path, outside, run):
     honest(path)
-    code, _, err = run("log", "export", path, outside.secret)
+    code, _, err = run("log", "export", path, "--out", outside.secret)
     assert code == 2 and "--overwrite" in err
     (tmp_path / "link.jsonl").symlink_to(outside.secret)
-    assert run("log", "export", path, "link.jsonl")[0] == 2
-    assert run("log", "export", path, "link.jsonl", "--overwrite")[0] == 0
+    assert run("log", "export", path, "--out", "link.jsonl")[0] == 2
+    assert run("log", "export", path, "--out", "link.jsonl", "--overwrite")[0] == 0
     assert not (tmp_path / "link.jsonl").is_symlink()

@@ -34,7 +34,7 @@ from model_folders import (
 from models import TEXTS, save_model
 from sentence_transformers import SentenceTransformer
 
-from llama_index_embed_plus.encoders.adapter import MAPS, QueryAdapter, attach_adapter
+from llama_index_embed_plus.encoders.adapter import QueryAdapter, attach_adapter
 from llama_index_embed_plus.encoders.library_copy import opening
 from llama_index_embed_plus.encoders.open import describe, identify, open_encoder
 from llama_index_embed_plus.errors import DamagedModelError
@@ -44,6 +44,7 @@ from llama_index_embed_plus.models.files import inside, write_json
 from llama_index_embed_plus.models.hub import resolve
 from llama_index_embed_plus.models.weights import tensors_of
 from qdrant_tools.errors import NotSupportedError, PlusError, UsageError
+from qdrant_tools.search.adapters import MAPS
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_links_are_refused_and_what_they_point_to_is_not_copied(model, outside, 
 
 def test_a_link_is_refused_by_the_commands(model, outside, tmp_path, refused):
     (model / "notes.txt").symlink_to(outside.secret)
-    for arguments in (["describe", model], ["export", model, tmp_path / "out"]):
+    for arguments in (["describe", model], ["export", model, "--out", tmp_path / "out"]):
         assert "notes.txt is a link to" in refused(*arguments, like=("describe", "--help"))
     assert not (tmp_path / "out").exists()
 
@@ -174,7 +175,7 @@ def test_such_a_setting_is_refused_by_the_commands(model, tmp_path, refused):
     change(model, "config.json", attn_implementation="owner/kernel")
     line = refused("describe", model, like=("describe", "--help"))
     assert "asks by attn_implementation for 'owner/kernel'" in line
-    refused("export", model, tmp_path / "out", like=("describe", "--help"))
+    refused("export", model, "--out", tmp_path / "out", like=("describe", "--help"))
 
 
 @pytest.mark.parametrize("rows", MODULES.values(), ids=MODULES)
@@ -392,7 +393,7 @@ def test_hostile_numbers_are_refused_by_the_commands_without_memory(model, tmp_p
     like = ("describe", "--help")
     change(model, "config.json", num_hidden_layers=10**7)
     assert "num_hidden_layers=10000000" in refused("describe", model, like=like)
-    assert "num_hidden_layers" in refused("export", model, tmp_path / "out", like=like)
+    assert "num_hidden_layers" in refused("export", model, "--out", tmp_path / "out", like=like)
     (model / "model.safetensors").write_bytes(header(b"[" * 3_000_000))
     assert "model.safetensors" in refused("describe", model, like=like)
     (model / "config.json").write_text(DEEP)
@@ -506,7 +507,7 @@ def test_an_exported_model_keeps_its_verdict_and_no_text_of_a_held_out_query(mod
     export_onnx(model, tmp_path / "out")
     attach_adapter(tmp_path / "out", QueryAdapter.identity(32, identify(model).space), tmp_path / "further")
     for folder in (tmp_path / "out", tmp_path / "further"):
-        assert artifact.refusal(folder) == "it does harm"
+        assert artifact.refusal(folder) == artifact.Refusal("it does harm")
         assert "private" not in (folder / "train_report.json").read_text()
         assert "q1" in (folder / "train_report.json").read_text()
         artifact.verify(folder)

@@ -20,7 +20,7 @@ from llama_index_embed_plus.evaluate.retrieval.files import write_run
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import InputError, UsageError
-from qdrant_tools.files import written_whole
+from qdrant_tools.files.written import written_whole
 from qdrant_tools.log import RetrievalLog
 from qdrant_tools.mining.false_negatives import audit, inert, read_sheet, write_sheet
 from qdrant_tools.mining.file import mine_to_jsonl, read_stats
@@ -30,6 +30,7 @@ from qdrant_tools.records import Example, Label, Passage, ScoredText
 AUDIT = ["audit", "examples.jsonl"]
 EVALUATE = ["evaluate", "--queries", "queries.jsonl", "--qrels", "qrels.tsv", "--run", "run.trec"]
 MONITOR = ["monitor", "docs", "log.sqlite", "--location", "data", "--model", "no/such"]
+FREEZE = ["canary", "freeze", "docs", "queries.jsonl", "--location", "data", "--model", "no/such"]
 # command -> the file that it is to write; the check comes before the work, so that the model need not exist
 OUTPUTS = {
     "audit --write-sheet": ([*AUDIT, "--write-sheet", "mine.csv"], "mine.csv"),
@@ -42,11 +43,11 @@ OUTPUTS = {
     "evaluate --per-query": ([*EVALUATE, "--per-query", "mine.jsonl"], "mine.jsonl"),
     "evaluate --plot": ([*EVALUATE, "--plot", "mine.png"], "mine.png"),
     "tune --plot": (["tune", "docs", "--location", "data", "--plot", "mine.png"], "mine.png"),
-    "log export": (["log", "export", "log.sqlite", "mine.jsonl"], "mine.jsonl"),
+    "log export": (["log", "export", "log.sqlite", "--out", "mine.jsonl"], "mine.jsonl"),
     "monitor --out": ([*MONITOR, "--out", "mine"], "mine.json"),
     "monitor, its page": ([*MONITOR, "--out", "mine"], "mine.png"),
     "canary freeze": (
-        ["canary", "freeze", "docs", "queries.jsonl", "mine.jsonl", "--location", "data", "--model", "no/such"],
+        [*FREEZE, "--out", "mine.jsonl"],
         "mine.jsonl",
     ),
     "demo, its figures": (["demo", "--model", "no/such"], "demo-report.json"),
@@ -96,7 +97,7 @@ def test_on_request_it_is_replaced_and_not_what_it_links_to(run, place, outside,
 )
 def test_no_device_and_no_folder_is_replaced(run, place, name):
     for arguments in (
-        ["log", "export", "log.sqlite", name],
+        ["log", "export", "log.sqlite", "--out", name],
         [*EVALUATE, "--plot", name],
         [*EVALUATE, "--write-run", name],
     ):
@@ -118,10 +119,8 @@ READ = {
     "the other run": [*EVALUATE, "--against", "run=linked.trec", "--write-run", "linked.trec"],
     "queries": [*EVALUATE, "--per-query", "queries.jsonl"],
     "judgements": [*EVALUATE, "--plot", "qrels.tsv"],
-    "a log": ["log", "export", "log.sqlite", "log.sqlite"],
-    "queries of canaries": [
-        *("canary", "freeze", "docs", "queries.jsonl", "queries.jsonl", "--location", "data", "--model", "no/such")
-    ],
+    "a log": ["log", "export", "log.sqlite", "--out", "log.sqlite"],
+    "queries of canaries": [*FREEZE, "--out", "queries.jsonl"],
     "canaries": [*MONITOR, "--canaries", "queries.jsonl", "--out", "queries.jsonl.json"],
 }
 

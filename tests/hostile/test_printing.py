@@ -23,12 +23,14 @@ from texts import MARKUP, STEERING, steers
 
 from llama_index_embed_plus.cli import console
 from llama_index_embed_plus.cli.app import _shown_streams, main
+from llama_index_embed_plus.cli.documents.hits import EXCERPT_LINES, Shown, show_hits, show_stretches
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import visible, without_keys
 from qdrant_tools.log.records import LoggedHit, LoggedSearch
 from qdrant_tools.log.retrieval_log import RetrievalLog
 from qdrant_tools.records import Hit, Passage
+from qdrant_tools.search.around import Stretch
 
 ALL = "".join(text for name, text in STEERING.items())
 STORABLE = "".join(text for name, text in STEERING.items() if name != "surrogate")
@@ -90,7 +92,10 @@ def test_every_way_to_print_shows_escapes_and_no_markup(printed, text):
     def call():
         console.say(text)
         console.note(text)
-        console.show_hits(text, [])
+        hits = [Hit(text, 1.0, 1, text, {"file_path": text, "header_path": text, "page_label": text})]
+        show_hits(text, hits)
+        show_hits(text, hits, full=True)
+        show_stretches(text, [Stretch(tuple(hits), (Passage(text, text),))], [Shown(hit) for hit in hits])
         console.show_table([text], [[text]], title=text)
         with console.ConsoleReporter().step(text, None):
             pass
@@ -118,7 +123,7 @@ def test_a_bar_on_a_terminal_shows_escapes_and_no_markup(monkeypatch, text):
     assert shown.split()[0][:10] in plain
 
 
-@pytest.mark.parametrize("arguments", [["NAME"], ["search", "NAME"], ["index", "NAME", "--collection", "NAME"],
+@pytest.mark.parametrize("arguments", [["NAME"], ["search", "NAME"], ["index", "NAME", "NAME"],
     ["describe", "NAME"], ["search", "docs", "x", "--NAME"], ["search", "docs", "x", "-k", "NAME"],
     ["search", "docs", "x", "--backend", "NAME"], ["log", "NAME"], ["log", "show", "NAME"],
     ["search", "a", "b", "NAME"], ["collection", "list", "--location", "NAME"],
@@ -202,9 +207,9 @@ def test_what_is_stored_is_shown_visibly(run, hostile_location, command, as_json
 
 def test_hits_are_shown_visibly(printed):
     hit = Hit(f"id{ALL}", 0.5, 1, f"text {ALL} [/nope]", {})
-    out, _ = printed(lambda: console.show_hits("q", [hit]))
+    out, _ = printed(lambda: show_hits("q", [hit]))
     assert not steers(out)
-    assert out.count("\n") == 2
+    assert out.count("\n") == 2 + EXCERPT_LINES
 
 
 def embed_plus(folder, *args, shell="", **environment):

@@ -164,8 +164,8 @@ def test_an_odd_json_file_is_one_error(place, make):
 @pytest.mark.parametrize("name", ["deep lists", "a million negatives", "half a character in a text"])
 def test_the_command_refuses_odd_rows_before_it_opens_a_model(place, refused, name):
     (place / "examples.jsonl").write_text(ROWS[name])
-    like = ("train", "model", "--examples", "gone.jsonl", "--out", "tuned")
-    said = refused("train", "no/such model", "--examples", "examples.jsonl", "--out", "tuned", like=like)
+    like = ("train", "--model", "model", "--examples", "gone.jsonl", "--out", "tuned")
+    said = refused("train", "--model", "no/such model", "--examples", "examples.jsonl", "--out", "tuned", like=like)
     assert "examples.jsonl:1" in said
     assert not (place / "tuned").exists()
 

@@ -7,7 +7,7 @@ from rows import NUMBERS, ROWS
 
 from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_run
 from qdrant_tools.errors import InputError, brief
-from qdrant_tools.files import MOST_VALUES, Row, read_lines, read_rows
+from qdrant_tools.files.rows import MOST_VALUES, Row, read_lines, read_rows
 from qdrant_tools.metrics import measure
 
 

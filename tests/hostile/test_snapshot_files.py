@@ -57,7 +57,7 @@ def test_an_entry_that_no_snapshot_has_is_refused_and_writes_nothing(good, tmp_p
 def test_the_command_refuses_and_leaves_neither_files_nor_a_collection(good, tmp_path, outside, refused, case):
     extra = archives.traversals(outside.folder, collection_in(good))[case]
     archives.written(tmp_path / "hostile", archives.with_extra(archives.entries_of(good), extra))
-    line = refused("collection", "restore", "hostile", "docs", "--location", "index")
+    line = refused("collection", "restore", "docs", "hostile", "--location", "index")
     assert "hostile" in line
     assert list((tmp_path / "index" / "collections").iterdir()) == []
 
@@ -107,7 +107,7 @@ def test_what_unpacks_to_very_much_is_refused_early(tmp_path, refused, case):
     file = archives.written(tmp_path / "bomb", BOMBS[case](), 9 if "zeros" in case else 1)
     assert file.stat().st_size < 2 * MEGABYTE
     if case in WITH_THE_COMMAND:
-        assert "bomb" in refused("collection", "restore", "bomb", "docs", "--location", "index")
+        assert "bomb" in refused("collection", "restore", "docs", "bomb", "--location", "index")
         assert list((tmp_path / "index" / "collections").iterdir()) == []
     with pytest.raises((DamagedCollectionError, NotSupportedError)):
         snapshot_file.unpack(file, tmp_path / "unpacked")
@@ -134,7 +134,7 @@ def test_a_large_snapshot_may_have_more_entries():
 
 def test_a_long_name_in_the_gzip_header_and_very_many_streams_are_refused(good, tmp_path, refused):
     archives.members(tmp_path / "many", 200_000)
-    assert "damaged or no snapshot" in refused("collection", "restore", "many", "docs", "--location", "index")
+    assert "damaged or no snapshot" in refused("collection", "restore", "docs", "many", "--location", "index")
     archives.gzip_name(tmp_path / "named", good, 50 * MEGABYTE)
     client = connect(":memory:")
     assert restore_snapshot(client, tmp_path / "named", "docs") == 20

@@ -9,7 +9,8 @@ import os
 import pytest
 
 from qdrant_tools.errors import InputError, UsageError
-from qdrant_tools.files import Row, read_lines, read_rows, write_rows, write_text, written_whole
+from qdrant_tools.files.rows import Row, read_lines, read_rows
+from qdrant_tools.files.written import write_rows, write_text, written_whole
 
 
 def file_of(folder, name: str, content: str | bytes):

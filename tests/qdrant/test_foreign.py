@@ -228,8 +228,9 @@ def test_a_unit_that_is_not_the_files_is_found_by_the_year(moment):
 @pytest.mark.parametrize(
     ("value", "way"),
     [
-        ("26/11/2026 10:00", "the day or the month may stand first"),
-        ("11-26-2026", "the day or the month may stand first"),
+        ("26/11/2026 10:00", "may stand first: say at_format=day-first or at_format=month-first"),
+        ("11-26-2026", "a day without a time, in which the day or the month may stand first"),
+        ("26.11.26 10:00", "a year in two digits"),
         (46352.4166667, "as Excel stores dates"),
         ("2026-11-26", "a day without a time"),
         ("2026-02-30T10:00:00Z", "which no calendar or clock has"),
@@ -242,6 +243,28 @@ def test_a_unit_that_is_not_the_files_is_found_by_the_year(moment):
 def test_other_times_are_refused_with_what_is_right(value, way):
     with pytest.raises(InputError, match=way):
         as_time("c", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "moment"),
+    [
+        ("03.08.2026 08:37:05", "day-first", datetime(2026, 8, 3, 8, 37, 5, tzinfo=UTC)),
+        ("3/8/2026, 8:37 PM", "day-first", datetime(2026, 8, 3, 20, 37, tzinfo=UTC)),
+        ("3/8/2026 8:37 AM", "month-first", datetime(2026, 3, 8, 8, 37, tzinfo=UTC)),
+        ("03-08-2026T08:37:00.5Z", "month-first", datetime(2026, 3, 8, 8, 37, 0, 500_000, tzinfo=UTC)),
+        ("2026-03-08 08:37:00", "day-first", datetime(2026, 3, 8, 8, 37, tzinfo=UTC)),
+    ],
+)
+def test_days_and_months_in_numbers_are_read_in_the_order_that_is_told(value, form, moment):
+    assert as_time("c", value, form=form, zone=UTC) == moment
+
+
+@pytest.mark.parametrize(
+    ("value", "form"), [("26/11/2026 10:00", "month-first"), ("3/8/2026 13:00 PM", "day-first"), (5, "day-first")]
+)
+def test_an_order_that_no_calendar_allows_is_refused(value, form):
+    with pytest.raises(InputError):
+        as_time("c", value, form=form, zone=UTC)
 
 
 def test_an_hour_that_the_clocks_repeat_or_skip_is_refused():

@@ -118,8 +118,8 @@ def score_histograms(
         if len(scores):
             middle = float(np.median(scores))
             label = f"median of the {name}, {middle:.2f}"
-            axis.axvline(middle, color=INK, linewidth=1, linestyle=line, label=label)
-    axis.set_ylim(top=1.4 * axis.get_ylim()[1])  # room for the legend
+            axis.axvline(middle, ymax=0.7, color=INK, linewidth=1, linestyle=line, label=label)
+    axis.set_ylim(top=1.4 * axis.get_ylim()[1])  # room for the legend, above the lines
     axis.set_xlabel(f"score ({unit})")
     axis.set_ylabel("share of the passages of its kind (0 to 1)")
     axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
@@ -172,32 +172,47 @@ def _scatter(axis: Any, comparison: Comparison) -> None:
 
 
 def recall_latency(path: Path | None, report: TuningReport) -> Picture:
-    """Write one panel: every setting that was tried by its recall and its median latency, the chosen one marked."""
-    reason = textwrap.fill(report.reason, 60)
-    figure, axis = page(1, f"{report.collection}: {report.points} points, {report.queries} queries\n{reason}")
+    """Write one panel: every setting that was tried by its recall and its median latency, the chosen one marked.
+
+    The line of a graph goes by its `hnsw_ef`. The ends of each line say which; between them, so does what is chosen.
+    """
+    title = f"{report.collection}: {report.points:,} points, {report.queries:,} queries"
+    figure, axis = page(1, title, width=7.5, height=4.5)
     families: dict[str, list[TuningTrial]] = {}
     for trial in report.trials:
         quantized = "" if trial.quantization == "none" else f", {trial.quantization} x{trial.oversampling:g}"
         families.setdefault("exact" if trial.exact else f"m={trial.m}{quantized}", []).append(trial)
     for (name, trials), marker, shade in zip(families.items(), itertools.cycle(MARKERS), shades(len(families))):
-        ordered = sorted(trials, key=lambda trial: trial.recall)
+        ordered = sorted(trials, key=lambda trial: trial.hnsw_ef or 0)
         x, y = [trial.recall for trial in ordered], [trial.p50_ms for trial in ordered]
         axis.plot(x, y, "-", marker=marker, markersize=5, linewidth=0.8, label=name, color=shade, markeredgecolor=INK)
-        # labels of more curves would cover each other
-        for trial in ordered if name != "exact" and len(families) <= 4 else ():
-            axis.annotate(
-                f"ef {trial.hnsw_ef}", (trial.recall, trial.p50_ms), (4, 4), "data", "offset points", fontsize=7
-            )
+        # every label of every curve would cover others: the ends say enough, one below its line and one above
+        for trial, below in ((ordered[0], True), (ordered[-1], False)) if name != "exact" else ():
+            if trial != report.chosen and len(families) <= 5:
+                _name_trial(axis, trial, below=below)
     axis.plot([report.chosen.recall], [report.chosen.p50_ms], "o", markersize=14, fillstyle="none", color=INK)
-    axis.axvline(report.target_recall, color=INK, linewidth=0.8, linestyle="--")
-    axis.set_xlabel(f"recall@{report.k} against exact search (0 to 1)")
+    if not report.chosen.exact:
+        _name_trial(axis, report.chosen, below=True, before="chosen: ")
+    axis.axvline(report.target_recall, color=INK, linewidth=0.8, linestyle="--", label="target")
+    axis.set_xlabel(
+        f"recall@{report.k} against exact search (0 to 1)\n{textwrap.fill(label_of(report.reason, length=180), 90)}"
+    )
     axis.set_ylabel("median latency of a query (ms)")
     latencies = [trial.p50_ms for trial in report.trials]
     if max(latencies) > 10 * min(latencies):
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter("{x:g}")  # 10 and not 10^1
-    axis.legend(frameon=False, fontsize=8)
+    axis.margins(0.1, 0.12)  # room for the labels at the ends
+    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return finish(figure, path)
+
+
+def _name_trial(axis: Any, trial: TuningTrial, *, below: bool, before: str = "") -> None:
+    axis.annotate(
+        f"{before}ef {trial.hnsw_ef}", (trial.recall, trial.p50_ms), (0, -11 if below else 7), "data",
+        "offset points", ha="center", va="top" if below else "bottom", fontsize=7,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.85},
+    )  # fmt: skip
 
 
 def audit_page(path: Path | None, report: Audit, *, title: str = "Mined negatives") -> Picture:
@@ -205,9 +220,8 @@ def audit_page(path: Path | None, report: Audit, *, title: str = "Mined negative
 
     The title adds what the audit found of negatives that are relevant.
     """
-    for finding in (finding for finding in report.false_negatives if finding.looked_at):
-        title += f"\n{finding.relevant} of {finding.looked_at} relevant by {finding.source}"
-        title += f" ({finding.rate:.1%}, 95 % interval {finding.low:.1%} to {finding.high:.1%})"
+    for finding in report.false_negatives:
+        title += f"\n{finding.sentence}"
     figure, (left, right) = page(2, title)
     for (colour, hatch), name in zip(FILLS, ("negatives", "positives")):
         bins = report.histograms.get(name, {})
@@ -224,7 +238,8 @@ def audit_page(path: Path | None, report: Audit, *, title: str = "Mined negative
     rules = list(report.removed_share)[::-1]
     bars = right.barh(rules, [report.removed_share[rule] for rule in rules], color=DARK)
     right.bar_label(bars, fmt="{:.1%}", fontsize=8, padding=2)
-    right.set_xlim(0, 1)
+    # bars of a few percent on an axis to 1 would all look the same; the room is for the labels
+    right.set_xlim(0, min(1.0, 1.25 * max(report.removed_share.values(), default=0.8) or 1.0))
     right.set_xlabel("share of the candidates that the rule removed")
     return finish(figure, path)
 
@@ -239,7 +254,8 @@ def monitor_page(path: Path | None, report: MonitorReport) -> Picture:
     searches = f"{report.counts['current']['searches']} searches, {report.counts['reference']['searches']} before"
     lines = [f"{report.collection}, {span} ({searches}): {alarms}"]
     if report.drift is not None:
-        lines.append(f"drift of the queries {report.drift.share:.1%}, p = {report.drift.p_value:.3g}")
+        least = f"an alarm needs {report.alpha / report.tests:.4g} as the smallest of {report.tests} tests"
+        lines.append(f"drift of the queries {report.drift.share:.1%}, p = {report.drift.p_value:.3g} ({least})")
     if report.canaries is not None:
         state = "passed" if report.canaries.passed else "failed"
         lines.append(f"canaries {state}: {report.canaries.mean:.1%} found")
@@ -268,6 +284,13 @@ def _bars(axis: Any, pairs: Sequence[tuple[Share, Share]]) -> None:
         errors = np.array([(s.share - s.low, s.high - s.share) for s in shares]).reshape(-1, 2).T
         at = np.arange(len(shares)) + (side - 0.5) * 0.4
         axis.bar(at, heights, 0.4, color=colour, hatch=hatch, edgecolor=INK, label=name)
+        # a share of nothing could be anything: it has no interval to draw
+        known = np.array([share.of > 0 for share in shares], bool)
         # the bound of a share may pass it by rounding, and matplotlib refuses negative errors
-        axis.errorbar(at, heights, np.maximum(errors, 0), fmt="none", ecolor=FILLS[2][0], capsize=2, linewidth=1)
+        bounds = np.maximum(errors, 0)[:, known]
+        axis.errorbar(at[known], heights[known], bounds, fmt="none", ecolor=FILLS[2][0], capsize=2, linewidth=1)
+        for place in at[~known]:
+            axis.annotate(
+                "not measurable", (place, 0), (0, 3), textcoords="offset points", rotation=90, ha="center", fontsize=7
+            )
     axis.set_ylim(bottom=0)

@@ -14,7 +14,7 @@ import numpy as np
 
 from llama_index_embed_plus.errors import MissingExtraError
 from qdrant_tools.errors import visible
-from qdrant_tools.files import written_whole
+from qdrant_tools.files.written import written_whole
 
 if TYPE_CHECKING:
     from llama_index_embed_plus.evaluate.plots.picture import Picture
@@ -28,6 +28,17 @@ LONGEST_LINE = 300
 LIGHT, DARK = FILLS[0][0], FILLS[1][0]
 
 
+def can_draw() -> bool:
+    """Whether matplotlib is installed. It is not imported."""
+    return find_spec("matplotlib") is not None
+
+
+def require_drawing() -> None:
+    """Raise `MissingExtraError` where nothing can be drawn: called before the work for a picture that was asked for."""
+    if not can_draw():
+        raise MissingExtraError("drawing", extra="plot")
+
+
 def page(panels: int, title: str, *, rows: int = 1, width: float = 5.5, height: float = 4.0) -> tuple[Picture, Any]:
     """Return a figure and its axes, `panels` in each of `rows`, as `matplotlib.figure.Figure.subplots` gives them.
 
@@ -36,8 +47,7 @@ def page(panels: int, title: str, *, rows: int = 1, width: float = 5.5, height: 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    if find_spec("matplotlib") is None:
-        raise MissingExtraError("drawing", extra="plot")
+    require_drawing()
     from llama_index_embed_plus.evaluate.plots.picture import Picture
 
     figure = Picture(width * panels, height * rows)

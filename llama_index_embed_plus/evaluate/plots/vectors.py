@@ -9,8 +9,6 @@ other; clusters differ in shape and lightness. Needs the extras `eval` and `plot
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,13 +24,12 @@ from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import fetch, sample_vectors
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.validation import checked_vectors, unit_rows
+from qdrant_tools.vectors.clusters import distinctive_words
 
 if TYPE_CHECKING:
     from llama_index_embed_plus.evaluate.plots.picture import Picture
 
 Method = Literal["pca", "tsne"]
-_WORD = re.compile(r"[^\W\d_]{3,}")
-_WORDS_PER_NAME = 3
 _AT_ONCE = 256
 MOST_TEXTS = 30
 """More do not fit on a heat map that can be read."""
@@ -169,27 +166,6 @@ def _plane(rows: NDArray[np.float64], settings: MapSettings) -> tuple[NDArray[np
     perplexity = min(30.0, (len(rows) - 1) / 3)
     tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=settings.seed)
     return np.asarray(tsne.fit_transform(rows), np.float64), None
-
-
-def distinctive_words(texts: Sequence[str], clusters: NDArray[np.int64]) -> list[str]:
-    """Name each cluster by the words that are in more of its texts than of all texts.
-
-    The score of a word is p log(p / q): p is the share of the cluster's texts that have it, q that of all texts (its
-    part of the Kullback-Leibler divergence).
-    """
-    words = [set(_WORD.findall(text.lower())) for text in texts]
-    overall = Counter(word for of_text in words for word in of_text)
-    names = []
-    for cluster in range(int(clusters.max()) + 1):
-        members = [of_text for of_text, number in zip(words, clusters) if number == cluster]
-        inside = Counter(word for of_text in members for word in of_text)
-        score = {
-            word: count / len(members) * math.log(count / len(members) * len(texts) / overall[word])
-            for word, count in inside.items()
-        }
-        best = sorted(score, key=lambda word: (-score[word], word))[:_WORDS_PER_NAME]
-        names.append(", ".join(best) or f"cluster {cluster + 1}")
-    return names
 
 
 def vector_map(path: Path | None, plane: VectorMap, *, title: str = "") -> Picture:

@@ -48,6 +48,12 @@ class Change:
     def __str__(self) -> str:
         return f"{self.metric} {self.difference:+.4f} ({self.low:+.4f} to {self.high:+.4f})"
 
+    @property
+    def figures(self) -> str:
+        """Both means, the difference and its interval, in one line."""
+        interval = f"{self.difference:+.4f} ({self.low:+.4f} to {self.high:+.4f})"
+        return f"{self.metric} {self.before:.4f} -> {self.after:.4f}, {interval}"
+
 
 @dataclass(frozen=True)
 class PairedTest(Change):

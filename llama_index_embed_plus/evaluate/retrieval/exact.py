@@ -7,7 +7,7 @@ orders them, and scores that differ by rounding alone are equal. Does not know: 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from qdrant_tools.errors import InputError
 from qdrant_tools.records import Encoder, Passage, Run, Vectors
 from qdrant_tools.search.neighbours import ROUNDING, levelled
+from qdrant_tools.sources.judged import document_named
 from qdrant_tools.validation import brief, checked_vectors, unit_rows
 
 QUERIES_AT_ONCE, PASSAGES_AT_ONCE = 128, 16_384
@@ -39,6 +40,8 @@ class PassageVectors:
     """Of the encoder that made them, if it is known: another one is refused."""
     texts: Sequence[str] = field(default=(), repr=False)
     """Of the passages, if they are known: they tell whether a query is itself a passage."""
+    documents: Sequence[str] = field(default=(), repr=False)
+    """The document that each passage is a part of, its own id if it is none; nothing if there are no parts."""
     places: Mapping[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -53,6 +56,8 @@ class PassageVectors:
             raise InputError(f"the passage id {brief(name)} occurs {times} times: every id names one passage")
         if self.texts and len(self.texts) != len(self.ids):
             raise InputError(f"{len(self.texts)} texts for {len(self.ids)} passages: expected one for each, or none")
+        if self.documents and len(self.documents) != len(self.ids):
+            raise InputError(f"{len(self.documents)} documents for {len(self.ids)} passages: expected one for each")
         checked = checked_vectors(matrix, dimension=matrix.shape[1], count=len(self.ids), what="passage vectors")
         object.__setattr__(self, "vectors", checked)
         object.__setattr__(self, "places", places)
@@ -64,6 +69,26 @@ class PassageVectors:
         """The texts of those ids that are passages here; None where they are not known."""
         places = {name: self.places[name] for name in ids if name in self.places}
         return {name: self.texts[place] if self.texts else None for name, place in places.items()}
+
+    def parts(self) -> Iterator[tuple[str, str]]:
+        """(passage id, document) of every passage that is part of a document."""
+        return ((name, document) for name, document in zip(self.ids, self.documents) if name != document)
+
+    def search_documents(self, query_ids: Sequence[str], queries: ArrayLike, *, k: int) -> Run:
+        """As `search`, for the k best documents: each stands where the best of its parts stands."""
+        rows, depth, found = np.asarray(queries), 2 * k, dict[str, dict[str, float]]()
+        of_passage = dict(zip(self.ids, self.documents)) if self.documents else {}
+        waiting = list(range(len(query_ids)))
+        while waiting:
+            run = self.search([query_ids[place] for place in waiting], rows[waiting], k=depth)
+            for name, scores in run.items():
+                best: dict[str, float] = {}
+                for passage, score in scores.items():
+                    best.setdefault(of_passage.get(passage, passage), score)
+                found[name] = dict(list(best.items())[:k])
+            waiting = [place for place in waiting if len(found[query_ids[place]]) < k and depth < len(self.ids)]
+            depth *= 4
+        return found
 
     def search(self, query_ids: Sequence[str], queries: ArrayLike, *, k: int) -> Run:
         """The k passages with the largest cosine for every row of `queries` (m, dimension), best first.
@@ -104,12 +129,14 @@ def embed_passages(passages: Iterable[Passage], encoder: Encoder) -> PassageVect
     """Embed passages, `TEXTS_AT_ONCE` at a time, to be searched without a collection."""
     ids: list[str] = []
     texts: list[str] = []
+    documents: list[str] = []
     parts: list[Vectors] = []
     remaining = iter(passages)
     while batch := list(islice(remaining, TEXTS_AT_ONCE)):
         ids.extend(passage.id for passage in batch)
         texts.extend(passage.text for passage in batch)
+        documents.extend(document_named(passage) for passage in batch)
         parts.append(np.asarray(encoder.encode_passages([passage.text for passage in batch]), np.float32))
     if not ids:
         raise InputError("no passages to search")
-    return PassageVectors(ids, np.concatenate(parts), encoder.space, texts)
+    return PassageVectors(ids, np.concatenate(parts), encoder.space, texts, documents if documents != ids else ())

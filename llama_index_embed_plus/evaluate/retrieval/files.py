@@ -16,7 +16,8 @@ from pathlib import Path
 
 from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport
 from qdrant_tools.errors import InputError
-from qdrant_tools.files import Row, read_lines, read_rows, write_rows, written_whole
+from qdrant_tools.files.rows import Row, read_lines, read_rows
+from qdrant_tools.files.written import write_rows, written_whole
 from qdrant_tools.foreign import Unread
 from qdrant_tools.metrics import ranked
 from qdrant_tools.records import HeldOut as HeldOut  # the top of this package exports it from here
@@ -26,7 +27,8 @@ from qdrant_tools.validation import LARGEST_GRADE, brief, checked_text, number_i
 logger = logging.getLogger(__name__)
 
 BEIR_HEADER = ("query-id", "corpus-id", "score")
-_OF_QUERIES = ("id", "_id", "text", "metadata")
+_OF_QUERIES = ("id", "_id", "text", "metadata", "synthetic", "evidence", "weights")
+"""The last three are what `held_out` writes beside."""
 _OF_ROWS = (".jsonl", ".ndjson", ".csv", ".tsv")
 
 

@@ -41,6 +41,8 @@ class Coverage:
     """Judged for a measured query, but not among the passages that are searched: they count as not found."""
     unknown_example: str = field(default="", compare=False)
     """One of them, and what stands in its place."""
+    cut_documents: int = 0
+    """Judged documents of which parts are searched: the best part stands for its document, and k counts documents."""
     without_relevant: int = 0
     """Measured queries whose judgements name no relevant passage: 0 in every metric of quality."""
     without_results: int = 0
@@ -56,6 +58,7 @@ class Coverage:
             "without_judgement": "queries have no judgement and were left out",
             "unknown_queries": "judged queries were not asked and were left out",
             "unknown_passages": "judged passages are not among those that are searched and count as not found",
+            "cut_documents": "judged documents were cut: the best part counts as its document, and k counts documents",
             "without_relevant": "queries have no relevant passage in the judgements and score 0",
             "without_results": "queries have no results and score 0",
             "own_passages_ignored": "queries have the id of a passage, which was taken out of their results",
@@ -137,6 +140,7 @@ def score_run(
     unknown_example: str = "",
     identical_ids: IdenticalIds = "auto",
     ignored: Collection[str] = (),
+    cut_documents: int = 0,
 ) -> RetrievalReport:
     """Score a run, whoever made it. A judged query that the run has nothing for scores 0.
 
@@ -174,6 +178,7 @@ def score_run(
             unknown_queries=len(qrels.keys() - names.keys()),
             unknown_passages=unknown_passages,
             unknown_example=unknown_example,
+            cut_documents=cut_documents,
             without_relevant=sum(all(grade < 1 for grade in grades.values()) for grades in used.values()),
             without_results=sum(not scores for scores in kept.values()),
             own_passages_ignored=len(own.union(ignored).intersection(used)),

@@ -1,13 +1,14 @@
 """Queries, judgements, an encoder, and a collection or plain vectors -> every metric per query and in the mean.
 
 Guarantees: every judged query is in the mean, with 0 where nothing was found; what does not fit together (queries
-without judgement, judged passages that are not there) is counted in the report. Two reports over the same queries are
-compared by `compare`. Does not know: how the collection was filled or the encoder trained.
+without judgement, judged passages that are not there) is counted in the report. A judged document that was cut stands
+where the best of its parts stands (`sources.judged`). Two reports over the same queries are compared by
+`compare`. Does not know: how the collection was filled or the encoder trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict, Unpack, get_args
 
@@ -31,10 +32,12 @@ from qdrant_tools.errors import InputError, SpaceMismatchError, UsageError, brie
 from qdrant_tools.metrics import ranked
 from qdrant_tools.records import Encoder, Hit, Qrels, Query, Run
 from qdrant_tools.same import respelled, spelled, unlike_spelling
+from qdrant_tools.search.around import DOCUMENT
 from qdrant_tools.search.dense import checked_queries, search_batch
 from qdrant_tools.search.hybrid import Fusion, search_hybrid, search_lexical
 from qdrant_tools.search.neighbours import TIE, nearest_of, recall_at
 from qdrant_tools.search.options import PlainFilter
+from qdrant_tools.sources.judged import judged_documents, parts_in, search_documents
 from qdrant_tools.validation import checked_count
 
 Mode = Literal["dense", "hybrid", "lexical"]
@@ -47,7 +50,7 @@ class EvaluationArguments(TypedDict, total=False):
 
     mode: Mode
     hnsw_ef: int | None
-    exact: bool
+    exact: bool | None
     filter: PlainFilter | models.Filter | None
     fusion: Fusion | None
 
@@ -59,8 +62,8 @@ class SearchSettings:
     mode: Mode = "dense"
     hnsw_ef: int | None = None
     """Beam width in the graph; None is what the collection keeps."""
-    exact: bool = False
-    """Compare with every vector, without HNSW."""
+    exact: bool | None = None
+    """Compare with every vector, without HNSW. None: as the collection does."""
     filter: PlainFilter | models.Filter | None = None
     fusion: Fusion | None = None
     """Of the hybrid mode."""
@@ -68,7 +71,7 @@ class SearchSettings:
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
             raise UsageError(f"mode is {self.mode!r}, expected one of {', '.join(get_args(Mode))}")
-        if self.mode != "dense" and (self.exact or self.hnsw_ef is not None):
+        if self.mode != "dense" and (self.exact is not None or self.hnsw_ef is not None):
             raise UsageError(f"exact and hnsw_ef are for the mode 'dense', not for {self.mode!r}")
         if self.mode != "hybrid" and self.fusion is not None:
             raise UsageError(f"fusion is for the mode 'hybrid', not for {self.mode!r}")
@@ -114,6 +117,8 @@ def evaluate_retrieval(
         raise InputError(no_judgements(texts, qrels))
     about = sorted({passage for query in judged for passage in qrels[query]})
     names = spelled(about, corpus.places) if isinstance(corpus, PassageVectors) else stored_ids(corpus, about)
+    documents = _documents(corpus, [passage for passage in about if passage not in names], names.values())
+    names |= documents
     example = _mismatch(corpus, [passage for passage in about if passage not in names])
     if not names:
         raise InputError(
@@ -128,9 +133,9 @@ def evaluate_retrieval(
     if isinstance(corpus, PassageVectors):
         if how != SearchSettings():
             raise UsageError(f"vectors are searched exactly, without {how}: give a collection")
-        run = _search_vectors(corpus, judged, list(asked.values()), encoder, k=deeper)
+        run = _search_vectors(corpus, judged, list(asked.values()), encoder, k=deeper, documents=bool(documents))
     else:
-        run = _search_collection(corpus, judged, list(asked.values()), encoder, how, deeper)
+        run = _search_collection(corpus, judged, list(asked.values()), encoder, how, deeper, documents=bool(documents))
     return score_run(
         without_own(run, own, k=depth),
         qrels,
@@ -141,6 +146,7 @@ def evaluate_retrieval(
         unknown_example=example,
         identical_ids="keep",
         ignored=own,
+        cut_documents=len(documents),
     )
 
 
@@ -192,27 +198,43 @@ def _search_collection(
     encoder: Encoder | None,
     how: SearchSettings,
     k: int,
+    *,
+    documents: bool,
 ) -> Run:
     run: dict[str, dict[str, float]] = {}
     # ids and scores of some queries at a time: a text that answers every query would be kept once for each of them
     for start in range(0, len(names), QUERIES_AT_ONCE):
         block = texts[start : start + QUERIES_AT_ONCE]
-        hits_of_queries = _hits_of(collection, block, encoder, how, k)
+        hits_of_queries = _hits_of(collection, block, encoder, how, k, documents=documents)
         for name, hits in zip(names[start : start + len(block)], hits_of_queries, strict=True):
             run[name] = _as_run(hits)
     return run
 
 
 def _hits_of(
-    collection: Collection, texts: Sequence[str], encoder: Encoder | None, how: SearchSettings, k: int
+    collection: Collection,
+    texts: Sequence[str],
+    encoder: Encoder | None,
+    how: SearchSettings,
+    k: int,
+    *,
+    documents: bool = False,
+    fields: Sequence[str] = (),
 ) -> list[list[Hit]]:
-    """Hits that carry nothing but their ids."""
+    """Hits that carry nothing but their ids, which are those of documents where that is asked for."""
+    if documents:
+
+        def find(places: Sequence[int], depth: int) -> list[list[Hit]]:
+            block = [texts[place] for place in places]
+            return _hits_of(collection, block, encoder, how, depth, fields=(DOCUMENT,))
+
+        return search_documents(find, len(texts), k)
     # the caller lets no other mode come without an encoder: the second half is for the type checker
     if how.mode == "lexical" or encoder is None:
-        return search_lexical(collection, texts, k=k, filter=how.filter, fields=(), text=False)
+        return search_lexical(collection, texts, k=k, filter=how.filter, fields=fields, text=False)
     if how.mode == "hybrid":
         return search_hybrid(
-            collection, texts, encoder, k=k, filter=how.filter, fusion=how.fusion, fields=(), text=False
+            collection, texts, encoder, k=k, filter=how.filter, fusion=how.fusion, fields=fields, text=False
         )
     return search_batch(
         collection,
@@ -222,7 +244,7 @@ def _hits_of(
         hnsw_ef=how.hnsw_ef,
         exact=how.exact,
         filter=how.filter,
-        fields=(),
+        fields=fields,
         text=False,
     )
 
@@ -236,7 +258,13 @@ def _as_run(hits: Sequence[Hit]) -> dict[str, float]:
 
 
 def _search_vectors(
-    passages: PassageVectors, names: Sequence[str], texts: Sequence[str], encoder: Encoder | None, *, k: int
+    passages: PassageVectors,
+    names: Sequence[str],
+    texts: Sequence[str],
+    encoder: Encoder | None,
+    *,
+    k: int,
+    documents: bool,
 ) -> Run:
     if encoder is None:
         raise UsageError("vectors have no words to search by: the mode 'lexical' needs a collection")
@@ -244,7 +272,16 @@ def _search_vectors(
         raise SpaceMismatchError(
             f"the passages are vectors of {passages.space!r}, this encoder makes {encoder.space!r}: embed them with it"
         )
-    return passages.search(names, encoder.encode_queries(texts), k=k) if names else {}
+    search = passages.search_documents if documents else passages.search
+    return search(names, encoder.encode_queries(texts), k=k) if names else {}
+
+
+def _documents(corpus: Collection | PassageVectors, missing: Sequence[str], passages: Iterable[str]) -> dict[str, str]:
+    """The judged ids that are documents, of which only parts are searched."""
+    if not missing:
+        return {}
+    parts = corpus.parts() if isinstance(corpus, PassageVectors) else parts_in(corpus)
+    return judged_documents(parts, missing, frozenset(passages))
 
 
 def _passages_called(corpus: Collection | PassageVectors, ids: Sequence[str]) -> dict[str, str | None]:

@@ -31,10 +31,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qdrant_tools.errors import InputError
-from qdrant_tools.files import listed, read_rows
+from qdrant_tools.errors import InputError, listed
+from qdrant_tools.files.rows import read_rows
+from qdrant_tools.files.trees import DEEPEST_FOLDER, allowed_roots
 from qdrant_tools.foreign import carries_meaning
-from qdrant_tools.trees import DEEPEST_FOLDER, allowed_roots
 from qdrant_tools.validation import number_in
 
 PAIRS = (

@@ -23,7 +23,7 @@ from llama_index_embed_plus.evaluate.retrieval.report import (
 )
 from llama_index_embed_plus.evaluate.tasks.inputs import embed
 from qdrant_tools.errors import InputError, brief
-from qdrant_tools.files import Row, read_rows
+from qdrant_tools.files.rows import Row, read_rows
 from qdrant_tools.metrics import mean, ndcg, recall, reciprocal_rank
 from qdrant_tools.records import Encoder
 from qdrant_tools.same import respelled, spelled

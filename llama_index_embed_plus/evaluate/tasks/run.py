@@ -39,8 +39,8 @@ from llama_index_embed_plus.evaluate.tasks.scores import (
     semantic_similarity,
     summarisation,
 )
-from qdrant_tools.errors import InputError, UsageError, brief
-from qdrant_tools.files import Row, listed, read_rows
+from qdrant_tools.errors import InputError, UsageError, brief, listed
+from qdrant_tools.files.rows import Row, read_rows
 from qdrant_tools.foreign import Unread, as_amount, as_flag
 from qdrant_tools.records import Encoder
 

@@ -255,6 +255,10 @@ _MAKERS: dict[str, Callable[[LossSpec, TrainingData, ColumnSettings], DatasetDic
 }
 
 
+_KNOWN = "--examples EXAMPLES.jsonl --method lora --loss multiple_negatives"
+"""Takes weights, and examples without negatives."""
+
+
 def _examples(spec: LossSpec, data: TrainingData, wanted: str) -> Sequence[Example]:
     try:
         examples = data.examples
@@ -263,8 +267,8 @@ def _examples(spec: LossSpec, data: TrainingData, wanted: str) -> Sequence[Examp
             raise  # these are examples as soon as their grades are understood
         raise _another_shape(spec, data, wanted) from error
     if _differ(examples) and not spec.weighted:
-        raise UsageError(
-            f"the loss {spec.name!r} takes no weights, and these examples have some: use data.unweighted()"
+        raise UsageError(f"the loss {spec.name!r} takes no weights, and these examples have some").with_way_out(
+            python="use data.unweighted()", command=f"train COLLECTION {_KNOWN} --out OUT"
         )
     return examples
 
@@ -273,8 +277,10 @@ def _all_with_negatives(spec: LossSpec, examples: Sequence[Example]) -> Sequence
     without = sum(not example.negatives for example in examples)
     if without:
         raise UsageError(
-            f"{without} of {len(examples)} examples have no negatives, and the loss {spec.name!r} needs them: mine "
-            "some, leave those out with data.with_negatives(), or use multiple_negatives"
+            f"{without} of {len(examples)} examples have no negatives, and the loss {spec.name!r} needs them"
+        ).with_way_out(
+            python="mine some, leave those out with data.with_negatives(), or use multiple_negatives",
+            command=f"mine COLLECTION LOG --out EXAMPLES.jsonl, or embed-plus train COLLECTION {_KNOWN} --out OUT",
         )
     return examples
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from llama_index_embed_plus.training.limits import is_number
 from qdrant_tools.errors import InputError, brief
-from qdrant_tools.files import listed as shortlist
+from qdrant_tools.errors import listed as shortlist
 from qdrant_tools.foreign import as_amount, as_flag, is_missing, words_in_name
 from qdrant_tools.validation import checked_text, number_in
 
@@ -35,6 +35,7 @@ ALIASES = {
     "positives": "positives",
     "negatives": "negatives negs hard_negatives",
     "weight": "weight weights sample_weight example_weight row_weight",
+    "synthetic": "synthetic is_synthetic",
     "first": "sentence1 sentence_1 text1 text_1 sentence_a text_a question1 question_1 query1 query_1 sent1 premise",
     "second": "sentence2 sentence_2 text2 text_2 sentence_b text_b question2 question_2 query2 query_2 sent2"
     " hypothesis",

@@ -105,6 +105,7 @@ _ANSWERS = ("answer", "answers", "ground_truth", "ground_truths", "reference", "
 _DOCUMENTS = ("document", "doc", "text", "content", "chunk", "passage_text", "document_text")
 _LABELS = ("labels", "label", "scores", "relevance", "relevances", "grades")
 _JUDGED = ("label", "score", "relevance", "relevant", "is_relevant", "grade", "rating", "similarity")
+_OF_EXAMPLES = ("weight", "synthetic")
 # what a passage in a list may say beside its text: a place, or how the tool that wrote it ranked it
 _BESIDE_TEXT = frozenset(
     {"score", "title_score", "title", "url", "rank", "has_answer", "metadata", "is_supporting", "is_selected"}
@@ -420,6 +421,7 @@ def _example(
         weight = None if fields is None else fields.get("weight")
         # a table has its numbers as texts
         row |= {} if weight is None else {"weight": number_in(weight) if isinstance(weight, str) else weight}
+        row |= {} if fields is None or "synthetic" not in fields else {"synthetic": fields["synthetic"]}
         yield row
 
 
@@ -650,7 +652,7 @@ def _of_titled(fields: Fields, asked: Asked) -> Iterator[Fields]:
     assert name is not None  # it matched
     if not isinstance(fields[name], str):
         raise InputError(f"{name!r} is {brief(fields[name])}, expected a text")
-    rest = {key: fields[key] for key in (*_JUDGED, "weight") if not _is_empty(fields.get(key))}
+    rest = {key: fields[key] for key in (*_JUDGED, *_OF_EXAMPLES) if not _is_empty(fields.get(key))}
     yield {"query": _query(fields), "passage": titled(fields.get("title"), fields[name]), **rest}
 
 
@@ -783,21 +785,21 @@ FORMATS: tuple[Format, ...] = (
     _form("Ragas", lambda fields: "contexts" in fields and not _is_judged_list(fields), _of_old_ragas,
           (*QUERY, "contexts", "evolution_type"), _ANSWERS),
     _form("questions with their context", _is_question_with_context, _of_question_with_context,
-          (*QUERY, *_CONTEXT, *_FLAGS, *_ANSWERS, "weight"),
+          (*QUERY, *_CONTEXT, *_FLAGS, *_ANSWERS, *_OF_EXAMPLES),
           ("plausible_answers", "answer_start", "answer_end", "answer_type", "answer_category", "long_answer")),
     _form("ANLI", _has("context", "hypothesis", "label"), _of_anli, ("context", "hypothesis", "label"), ("reason",)),
-    _form("ids of passages", _is_ids, _of_ids, (*QUERY, *_POSITIVE_IDS, *_NEGATIVE_IDS, "weight"), _ANSWERS),
+    _form("ids of passages", _is_ids, _of_ids, (*QUERY, *_POSITIVE_IDS, *_NEGATIVE_IDS, *_OF_EXAMPLES), _ANSWERS),
     _form("lists of positives and negatives", _is_list, _of_list,
           (*QUERY, *_POSITIVES, *_NEGATIVES, *_POSITIVE_IDS, *_NEGATIVE_IDS, *_POSITIVE_SCORES, *_NEGATIVE_SCORES,
-           "weight"),
+           *_OF_EXAMPLES),
           (*_ANSWERS, "prompt", "query_prompt", "passage_prompt", "instruction", "query_instruction")),
-    Format("a passage with a list of negatives", frozenset([*QUERY, *_FLAT, *_NEGATIVES, "weight"]), _is_flat,
+    Format("a passage with a list of negatives", frozenset([*QUERY, *_FLAT, *_NEGATIVES, *_OF_EXAMPLES]), _is_flat,
            _of_flat, passages=frozenset(_FLAT)),
     _form("judged lists", _is_judged_list, _of_judged_list, (*QUERY, *_CANDIDATES, *_LABELS), _ANSWERS),
     _form("judged ids of passages", _is_judged_id, _of_judged_id, (*QUERY, *_PASSAGE_IDS, *_JUDGED)),
     _form("SimCSE's triplets", _has("sent0", "sent1"), _of_simcse, ("sent0", "sent1", "hard_neg")),
     _form("sets of texts", _is_set, _of_set, ("set",)),
-    _form("titled passages", _is_titled, _of_titled, (*QUERY, *_DOCUMENTS, "title", *_JUDGED, "weight")),
+    _form("titled passages", _is_titled, _of_titled, (*QUERY, *_DOCUMENTS, "title", *_JUDGED, *_OF_EXAMPLES)),
 )  # fmt: skip
 """The formats, in the order in which they are tried."""
 

@@ -14,8 +14,8 @@ from typing import Any
 from llama_index_embed_plus.training.data.fields import as_number
 from llama_index_embed_plus.training.data.records import JudgedPair, Kind, ScoredPair, TrainingData, passage_of
 from qdrant_tools.errors import InputError, UsageError, brief
-from qdrant_tools.files import Row
-from qdrant_tools.files import listed as shortlist
+from qdrant_tools.errors import listed as shortlist
+from qdrant_tools.files.rows import Row
 from qdrant_tools.records import Example, ScoredText
 from qdrant_tools.same import SameTexts, query_key
 

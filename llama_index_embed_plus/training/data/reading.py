@@ -13,6 +13,7 @@ The fields of the first row say what a file holds::
     labelled texts   text, label
     texts            text
 
+A `synthetic` beside the first four that have queries says that nobody asked this one: it was made from its passage.
 `fields` knows the other names of these, `formats` the rows of other tools. NLI: an entailment is a positive of its
 premise, a contradiction a hard negative; rows without a gold label ("-", -1), neutral ones, and premises without an
 entailment are left out and counted. Judged pairs that say yes or no (0/1, -1/1, true/false) become positives and hard
@@ -64,21 +65,31 @@ from llama_index_embed_plus.training.data.sources import judgements_in, passages
 from llama_index_embed_plus.training.data.verdicts import HELD_OUT, WAY_OUT, Verdicts
 from llama_index_embed_plus.training.limits import is_number
 from qdrant_tools.errors import InputError, UsageError, brief
-from qdrant_tools.files import Row
-from qdrant_tools.files import listed as shortlist
-from qdrant_tools.foreign import Unread, is_missing
-from qdrant_tools.records import Example, ScoredText
+from qdrant_tools.errors import listed as shortlist
+from qdrant_tools.files.rows import Row
+from qdrant_tools.foreign import Unread, as_flag, is_missing
+from qdrant_tools.records import CLICKS, RATINGS, Example, ScoredText
 from qdrant_tools.same import SameTexts, id_key, query_key
 from qdrant_tools.validation import checked_text
 
 logger = logging.getLogger(__name__)
 
 _READS: dict[Kind, tuple[str, ...]] = {
-    "examples": ("query", "positives", "negatives", "weight"),
-    "pairs": ("query", "positive", "positive_id", "weight"),
-    "triplets": ("query", "positive", "positive_id", "negative", "weight"),
+    "examples": ("query", "positives", "negatives", "weight", "synthetic"),
+    "pairs": ("query", "positive", "positive_id", "weight", "synthetic"),
+    "triplets": ("query", "positive", "positive_id", "negative", "weight", "synthetic"),
     "judged pairs": ("query", "positive", "positive_id", "label", "score"),
-    "distillation": ("query", "positive", "negative", "positive_score", "negative_score", "margin", "label", "score"),
+    "distillation": (
+        "query",
+        "positive",
+        "negative",
+        "positive_score",
+        "negative_score",
+        "margin",
+        "label",
+        "score",
+        "synthetic",
+    ),  # fmt: skip
     "nli": ("first", "second", "label"),
     "scored pairs": ("first", "second", "label", "score"),
     "labelled texts": ("text", "label", "class"),
@@ -411,8 +422,9 @@ class _Reader:
                     )
                 else:
                     unread[name] = None
-        aside = {name for name in parts.others if parts.about(name) or name in known}
-        others = {name: parts.fields[name] for name in parts.others}
+        told = {_EVIDENCE} if kind == "examples" and _evidence(parts) else set()
+        others = {name: parts.fields[name] for name in parts.others if name not in told}
+        aside = {name for name in others if parts.about(name) or name in known}
         self.unread.check(others, aside, way_out=WAY_OUT)
         unknown = {name: value for name, value in others.items() if name not in aside}
         self.verdicts.note(unknown, str(parts.get("query")))
@@ -424,16 +436,17 @@ class _Reader:
     def _example(self, parts: Parts) -> Example:
         example = Example.from_row({name: parts.get(name) for name in ("query", "positives") if parts.has(name)} | {
             name: parts.get(name) for name in ("negatives", "weight") if parts.get(name) is not None
-        })  # fmt: skip
+        } | {_EVIDENCE: _evidence(parts)})  # fmt: skip
         for part in ("positives", "negatives"):
             for entry in parts.get(part) or ():
                 inside = {f"{part}.{name}": value for name, value in entry.items()}
-                self.unread.check(inside, {f"{part}.{name}" for name in ("id", "text", "score")}, way_out=WAY_OUT)
+                known = {f"{part}.{name}" for name in ("id", "text", "score", "debiased")}
+                self.unread.check(inside, known, way_out=WAY_OUT)
         as_text(example.query, "query")
         for passage in (*example.positives, *example.negatives):
             as_text(passage.text, "text")
             checked_text("the field 'id'", passage.id)
-        return replace(example, weight=_weight(parts))
+        return replace(example, weight=_weight(parts), synthetic=_synthetic(parts))
 
     def _ranked(self, parts: Parts) -> Example:
         negatives = tuple(passage_of(text) for _, text in parts.numbered("negative", as_optional_text) if text)
@@ -444,7 +457,7 @@ class _Reader:
         passage = self._answer(parts)
         if any(negative.text == passage.text for negative in negatives):
             raise InputError(f"has {brief(passage.text)} as a positive and as a negative: leave one out")
-        return Example(parts.text("query"), (passage,), negatives, _weight(parts))
+        return Example(parts.text("query"), (passage,), negatives, _weight(parts), _synthetic(parts))
 
     def _answer(self, parts: Parts) -> ScoredText:
         """The positive; where it is an answer in a few words and the passage is named, that passage."""
@@ -505,7 +518,9 @@ _NAME_OF_QUERY = re.compile(r"(q|qid|query|question)[-_ #:]*\d+", re.IGNORECASE)
 _TAUGHT_BY_ROWS: frozenset[Kind] = frozenset(["examples", "pairs", "triplets", "distillation"])
 _OF_PASSAGES: frozenset[Kind] = frozenset(["pairs", "triplets", "judged pairs", "distillation"])
 _OF_QUERIES = _OF_PASSAGES | {"examples"}
-_BESIDE = ("split", "weight", "positive_id")
+_EVIDENCE = "evidence"
+"""What `mine` writes into its examples beside; other files have other things under this name."""
+_BESIDE = ("split", "weight", "positive_id", "synthetic")
 _TAUGHT = ("positive_score", "negative_score", "margin", "score", "label")
 _SIDES = {("query", -1): ("first", -1), ("positive", -1): ("second", -1)}
 
@@ -648,13 +663,33 @@ def _weight(parts: Parts) -> float:
     return weight
 
 
+def _evidence(parts: Parts) -> str:
+    """Which feedback calls the positives answers, where `mine` wrote that; "" for anything else of this name."""
+    value = parts.fields.get(_EVIDENCE)
+    return value if value in (CLICKS, RATINGS) else ""
+
+
+def _synthetic(parts: Parts) -> bool:
+    """Whether nobody asked the query: it was made from the passage."""
+    given = parts.get("synthetic")
+    if isinstance(given, bool) or is_missing(given):
+        return given is True
+    try:
+        return as_flag("synthetic", given) is True
+    except InputError as error:
+        raise InputError(
+            f"the field 'synthetic' is {brief(given)}, expected true or false: whether the query was made from its "
+            "passage; if it says something else, name it in ignore (--ignore)"
+        ) from error
+
+
 def _distilled(parts: Parts) -> Distilled:
     texts = {number: text for number, text in parts.numbered("negative", as_optional_text) if text}
     negatives = tuple(texts.values())
     margins = _margins(parts, list(texts))
     if not negatives or len(margins) != len(negatives):
         raise InputError(f"has {len(negatives)} negatives and {len(margins)} scores of them")
-    return Distilled(parts.text("query"), parts.text("positive"), negatives, margins)
+    return Distilled(parts.text("query"), parts.text("positive"), negatives, margins, _synthetic(parts))
 
 
 def _margins(parts: Parts, numbers: Sequence[int]) -> tuple[float, ...]:

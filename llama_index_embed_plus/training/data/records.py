@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from qdrant_tools.errors import UsageError
 from qdrant_tools.mining.miner import MiningResult
@@ -51,12 +51,23 @@ class JudgedPair:
 
 @dataclass(frozen=True)
 class Distilled:
-    """A query, its positive, and negatives with the teacher's margins: the positive's score minus the negative's."""
+    """A query, its positive, and negatives with the teacher's margins: the positive's score minus the negative's.
+
+    synthetic: nobody asked the query, it was made from the positive.
+    """
 
     query: str
     positive: str
     negatives: tuple[str, ...]
     margins: tuple[float, ...]
+    synthetic: bool = False
+
+    def as_row(self) -> dict[str, Any]:
+        """The row of a file that `read_training_data` reads."""
+        row: dict[str, Any] = {"query": self.query, "positive": self.positive}
+        row |= {f"negative_{i}": text for i, text in enumerate(self.negatives, start=1)}
+        row |= {"margins": list(self.margins)}
+        return row | {"synthetic": True} if self.synthetic else row
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
 
 import numpy as np
@@ -24,6 +24,7 @@ from llama_index_embed_plus.training.data.records import Distilled, JudgedPair, 
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.records import Encoder, Example, HeldOut, Qrels, Query, ScoredText, Vectors
 from qdrant_tools.same import id_key, query_key
+from qdrant_tools.sources.judged import document_of
 
 Item = TypeVar("Item", Query, Example)
 
@@ -104,6 +105,7 @@ class Leak:
     row: int
     train_query: str
     held_out_query: str
+    held_out_id: str = ""
 
 
 def find_leaks(
@@ -120,12 +122,49 @@ def find_leaks(
     least `similarity` close; without an encoder this rule is not applied. same passage: one of its positives, by id or
     by text, answers a held-out query, so that it is a question about a held-out passage; `passages=False` allows that,
     for collections where every passage answers many questions.
+
+    Only queries that are measured count: what has no judged answer can be given away by nobody.
     """
-    return [
-        *_same_queries(train, held_out),
-        *(_near_queries(train, held_out, encoder, similarity) if encoder is not None else ()),
-        *(_same_passages(train, held_out) if passages else ()),
-    ]
+    found: dict[tuple[str, int], Leak] = {}
+    for leak in _all_leaks(train, held_out, encoder, similarity, passages=passages):
+        found.setdefault((leak.kind, leak.row), leak)
+    return list(found.values())
+
+
+def without_leaked_queries(
+    train: Sequence[Example],
+    held_out: HeldOut,
+    *,
+    encoder: Encoder | None = None,
+    similarity: float = SAME,
+    passages: bool = True,
+) -> tuple[HeldOut, int]:
+    """Return the held-out queries that no training example knows, and how many others were measured before.
+
+    For a model that is trained already: its examples cannot be taken back, the queries can. Rules as in `find_leaks`.
+
+    Raises:
+        LeakError: every query that has an answer is known.
+    """
+    leaks = _all_leaks(train, held_out, encoder, similarity, passages=passages)
+    known = {leak.held_out_id for leak in leaks}
+    if not known:
+        return held_out, 0
+    left = [query for query in held_out.measured if query.id not in known]
+    if not any(query in left for query in held_out.answerable):  # a sample too needs one that has an answer
+        raise LeakError(f"training knows all {len(held_out.measured)} held-out queries: give other ones")
+    return replace(held_out, queries=tuple(left)), len(known)
+
+
+def _all_leaks(
+    train: Sequence[Example], held_out: HeldOut, encoder: Encoder | None, similarity: float, *, passages: bool
+) -> Iterator[Leak]:
+    """Every leak: also several held-out queries that one example knows."""
+    yield from _same_queries(train, held_out)
+    if encoder is not None:
+        yield from _near_queries(train, held_out, encoder, similarity)
+    if passages:
+        yield from _same_passages(train, held_out)
 
 
 def check_leak(
@@ -142,15 +181,20 @@ def check_leak(
         LeakError: with the number of leaks by rule, and examples.
     """
     leaks = find_leaks(train, held_out, encoder=encoder, similarity=similarity, passages=passages)
+    refuse_leaks(leaks, len(train))
+
+
+def refuse_leaks(leaks: Sequence[Leak], examples: int) -> None:
+    """Raise `LeakError` if there are any, found in so many examples."""
     if not leaks:
         return
     counts = {kind: sum(leak.kind == kind for leak in leaks) for kind in ("same query", "near query", "same passage")}
     by_kind = ", ".join(f"{count} by {kind}" for kind, count in counts.items() if count)
     samples = "; ".join(f"{leak.train_query[:80]!r} ~ {leak.held_out_query[:80]!r}" for leak in _shown(leaks))
     raise LeakError(
-        f"{len({leak.row for leak in leaks})} of {len(train)} training examples give held-out queries away "
-        f"({by_kind}), such as {samples}: split with split_queries, or drop them with without_leaks"
-        + (", or allow other questions about held-out passages with passages=False" if counts["same passage"] else "")
+        f"{len({leak.row for leak in leaks})} of {examples} training examples give held-out queries away "
+        f"({by_kind}), such as {samples}: let the leaks go (--drop-leaks), or hold other queries out (--heldout-share)"
+        + (", or allow other questions about held-out passages (--shared-passages)" if counts["same passage"] else "")
     )
 
 
@@ -165,7 +209,8 @@ def as_questions(rows: Iterable[TrainingRow]) -> list[Example]:
         if isinstance(row, Example):
             questions.append(row)
         elif isinstance(row, Distilled):
-            questions.append(Example(row.query, (ScoredText("", row.positive),)))  # no id: compared by its words
+            # no id: compared by its words
+            questions.append(Example(row.query, (ScoredText("", row.positive),), synthetic=row.synthetic))
         elif isinstance(row, ScoredPair):
             for query, answer in ((row.first, row.second), (row.second, row.first)):
                 questions.append(Example(query, (ScoredText("", answer),) if row.score > 0 else ()))
@@ -198,42 +243,45 @@ def _shown(leaks: Sequence[Leak]) -> list[Leak]:
 
 
 def _same_queries(train: Sequence[Example], held_out: HeldOut) -> Iterator[Leak]:
-    held_out_texts = {query_key(query.text): query.text for query in held_out.queries}
+    asked: dict[str, list[Query]] = {}
+    for query in held_out.measured:
+        asked.setdefault(query_key(query.text), []).append(query)
     for row, example in enumerate(train):
-        if (same := held_out_texts.get(query_key(example.query))) is not None:
-            yield Leak("same query", row, example.query, same)
+        for query in asked.get(query_key(example.query), ()):
+            yield Leak("same query", row, example.query, query.text, query.id)
 
 
 def _near_queries(train: Sequence[Example], held_out: HeldOut, encoder: Encoder, similarity: float) -> Iterator[Leak]:
     """Those that differ in their words; the others are found without an encoder."""
-    if not train:
+    measured = held_out.measured
+    if not train or not measured:
         return
-    held_out_texts = {query_key(query.text) for query in held_out.queries}
     left = encoder.encode_queries([example.query for example in train])
-    right = encoder.encode_queries([query.text for query in held_out.queries])
-    last = -1
+    right = encoder.encode_queries([query.text for query in measured])
     for row, column, _ in near_pairs(left, right, similarity=similarity):
-        # pairs come row by row: the first of a row is enough
-        if row != last and query_key(train[row].query) not in held_out_texts:
-            yield Leak("near query", row, train[row].query, held_out.queries[column].text)
-        last = row
+        query = measured[column]
+        if query_key(train[row].query) != query_key(query.text):
+            yield Leak("near query", row, train[row].query, query.text, query.id)
 
 
 def _same_passages(train: Sequence[Example], held_out: HeldOut) -> Iterator[Leak]:
-    by_id = {
-        id_key(passage): query.text
-        for query in held_out.queries
-        for passage, grade in held_out.qrels.get(query.id, {}).items()
-        if grade > 0
-    }
-    answers = ((query_key(passage.text), by_id.get(id_key(passage.id))) for passage in held_out.passages)
-    by_text = {text: query for text, query in answers if query is not None}
+    by_id: dict[str, list[Query]] = {}
+    for query in held_out.answerable:
+        for passage, grade in held_out.qrels[query.id].items():
+            if grade > 0:
+                by_id.setdefault(id_key(passage), []).append(query)
+    by_text: dict[str, list[Query]] = {}
+    for given in held_out.passages:
+        if asking := by_id.get(id_key(given.id)):
+            by_text.setdefault(query_key(given.text), []).extend(asking)
     for row, example in enumerate(train):
         for positive in example.positives:
-            query = by_id.get(id_key(positive.id)) or (by_text.get(query_key(positive.text)) if positive.text else None)
-            if query is not None:
-                yield Leak("same passage", row, example.query, query)
-                break
+            named = id_key(positive.id)
+            queries = by_id.get(named) or by_id.get(document_of(named)) or []
+            if not queries and positive.text:
+                queries = by_text.get(query_key(positive.text), [])
+            for query in queries:
+                yield Leak("same passage", row, example.query, query.text, query.id)
 
 
 def _fill(part: list[str], groups: Sequence[Sequence[int]], name: str, wanted: int) -> int:

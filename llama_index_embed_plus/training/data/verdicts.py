@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_index_embed_plus.training.data.fields import ALIASES, spelled
-from qdrant_tools.errors import InputError, brief
-from qdrant_tools.files import listed
+from qdrant_tools.errors import InputError, brief, listed
 from qdrant_tools.foreign import as_flag, is_missing
 from qdrant_tools.same import query_key
 from qdrant_tools.validation import number_in

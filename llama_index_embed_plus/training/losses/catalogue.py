@@ -264,7 +264,7 @@ class LossOptions:
     """The options of a loss; None is the loss's own default. Which loss takes what: `LOSSES[name].takes`.
 
     temperature, scale: one is the inverse of the other; give either. Temperature 0.05 (scale 20), guided
-        0.01, margin_mse 1.
+        0.01, margin_mse 1; `train` sets the scale by the margins where unit vectors cannot have them.
     margin: triplets 0.3, contrastive 0.5, guided 0 (nothing above the positive); of the distance, or of the similarity.
     margin_kind: of guided, whether `margin` is a difference or a share of the positive's similarity.
     distance: of triplets and contrastive; vectors of unit length have Euclidean distances up to 2.
@@ -272,7 +272,7 @@ class LossOptions:
     dims: Matryoshka dimensions (Kusupati et al. 2022, arXiv 2205.13147): the loss is the sum, weighted by `dim_weights`
     (1 each), of the losses of the first `dim` components, brought to unit length.
     guide: a sentence-transformers model or its folder, which judges who is a false negative.
-    teacher: a cross-encoder's folder that scores pairs where the data holds no scores.
+    teacher: a cross-encoder's folder that gives the raw scores of pairs where the data holds none.
     tokens_at_once: how many tokens a cached loss embeds at a time; bounds the memory, not the batch.
     gather_across_devices: the batches of all devices are negatives of each.
     """

@@ -20,13 +20,15 @@ from typing import Any
 
 from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.evaluate.retrieval.comparison import Change
+from llama_index_embed_plus.evaluate.retrieval.held_out import trained_on, write_held_out, write_trained
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.training.proof.forgetting import Forgetting
 from llama_index_embed_plus.training.proof.markdown import code, plain, scalar, table
 from llama_index_embed_plus.training.proof.proof import Proof
 from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, read_report, write_report_file
 from qdrant_tools.errors import UsageError
-from qdrant_tools.files import refuse_link
+from qdrant_tools.files.written import refuse_link
+from qdrant_tools.records import HeldOut
 
 CARD = "README.md"
 _GENERAL = {
@@ -83,7 +85,8 @@ def _front_matter(report: TrainReport) -> str:
     }
     if report.proof is not None:
         task = {"type": "information-retrieval", "name": "Information Retrieval"}
-        dataset = {"type": "held-out", "name": f"{report.proof.queries} held-out queries"}
+        kind = "synthetic held-out" if report.proof.synthetic else "held-out"
+        dataset = {"type": kind.replace(" ", "-"), "name": f"{report.proof.queries} {kind} queries"}
         metrics = [{"type": change.metric, "value": round(change.after, 4)} for change in report.proof.changes]
         name = report.lineage.space or report.lineage.base_space
         rows["model-index"] = [{"name": name, "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}]
@@ -105,9 +108,11 @@ def _figures(proof: Proof | None) -> Iterator[str]:
         yield "Not measured: no held-out queries were given. Nothing is known about whether this model is better."
         return
     of_all = f" of {proof.passages_in_all}" if proof.passages != proof.passages_in_all else ""
+    if proof.synthetic:
+        yield "**Measured on synthetic queries only**: nobody asked them, they were made from passages."
     yield (
-        f"On {proof.queries} held-out queries over {proof.passages}{of_all} passages, by exact search; 95 % intervals "
-        "by paired bootstrap."
+        f"On {proof.queries} {'synthetic ' if proof.synthetic else ''}held-out queries over {proof.passages}{of_all} "
+        "passages, by exact search; 95 % intervals by paired bootstrap."
     )
     yield _changes(proof.changes)
     yield f"By nDCG@{proof.k}: {len(proof.wins)} queries better, {len(proof.losses)} worse, {proof.same} the same."
@@ -162,8 +167,10 @@ def _lineage(lineage: Lineage) -> str:
     return " → ".join([*steps, f"this model ({code(lineage.space or lineage.base_space)})"])
 
 
-def record_proof(folder: Path, proof: Proof) -> TrainReport:
+def record_proof(folder: Path, proof: Proof, *, held_out: HeldOut | None = None) -> TrainReport:
     """Put `proof` into the report of the artifact in `folder`, and return the report.
+
+    held_out: the queries that it was measured on, to be kept beside the model; None: none are. Earlier ones go.
 
     Raises:
         UsageError: the artifact has no report, or is a link, or the proof is about another model or base.
@@ -180,12 +187,16 @@ def record_proof(folder: Path, proof: Proof) -> TrainReport:
     ):
         if proved != expected:
             raise UsageError(f"the proof has the {name} {proved}, the artifact {expected}: prove this artifact")
-    report = replace(report, proof=proof)
+    report, trained = replace(report, proof=proof), trained_on(folder)
     try:
         with artifact.draft_folder(folder) as draft:
             artifact.copy_artifact(folder, draft)
             # before the manifest, which hashes it
             write_report(draft, report)
+            if held_out is not None and not held_out.passages:
+                write_held_out(draft, held_out)
+            if trained:
+                write_trained(draft, trained)
             artifact.write_manifest(draft)
     except OSError as error:
         raise TrainingError(f"{folder} cannot be written ({error}): make room; it is as it was") from error

@@ -27,7 +27,8 @@ class View:
     """What one encoder makes of the held-out data.
 
     relevant, irrelevant: passages per bin of `BIN_EDGES`. queries, passages: their places in the plane of the two
-    largest principal components (Pearson 1901) of both together; `explained` is the share of the variance in it.
+    largest principal components (Pearson 1901) of both encoders' vectors together; `explained` is the share of this
+    encoder's variance in it.
     """
 
     relevant: tuple[int, ...]
@@ -39,7 +40,7 @@ class View:
 
 @dataclass(frozen=True)
 class PlotData:
-    """The views of two encoders on the same queries and passages. Their planes are not the same plane."""
+    """The views of two encoders on the same queries and passages, in one plane: what did not move lies where it lay."""
 
     before: View
     after: View
@@ -70,7 +71,12 @@ def plot_data(
     answers = dict.fromkeys(column for row, column in relevant.tolist() if row in set(queries.tolist()))
     others = dict.fromkeys(random.permutation(len(passage_ids))[:_PASSAGES_SHOWN].tolist())
     passages = np.array(list(answers | others)[:_PASSAGES_SHOWN], np.int64)
-    before, after = (_view(system, relevant, irrelevant, queries, passages) for system in systems)
+    shown = [np.concatenate([system.queries[queries], system.passages[passages]]) for system in systems]
+    places, _ = principal_plane(np.concatenate(shown))
+    before, after = (
+        _view(system, relevant, irrelevant, plane, _explained(vectors, plane), len(queries))
+        for system, vectors, plane in zip(systems, shown, np.split(places, 2))
+    )
     return PlotData(before, after)
 
 
@@ -107,18 +113,24 @@ def _view(
     system: QueryPassageVectors,
     relevant: NDArray[np.int64],
     irrelevant: NDArray[np.int64],
-    queries: NDArray[np.int64],
-    passages: NDArray[np.int64],
+    plane: NDArray[np.float64],
+    explained: float,
+    queries: int,
 ) -> View:
-    plane, explained = principal_plane(np.concatenate([system.queries[queries], system.passages[passages]]))
     points: Points = tuple((round(float(x), 4), round(float(y), 4)) for x, y in plane)
     return View(
         _counts(system, relevant),
         _counts(system, irrelevant),
-        points[: len(queries)],
-        points[len(queries) :],
+        points[:queries],
+        points[queries:],
         round(explained, 4),
     )
+
+
+def _explained(vectors: NDArray[np.floating], plane: NDArray[np.float64]) -> float:
+    """The share of the variance of (n, dimension) vectors that their (n, 2) places in a plane have."""
+    total = float(np.var(np.asarray(vectors, np.float64), axis=0).sum())
+    return float(np.var(plane, axis=0).sum()) / total if total else 1.0
 
 
 def _counts(system: QueryPassageVectors, pairs: NDArray[np.int64]) -> tuple[int, ...]:

@@ -1,11 +1,10 @@
 """A training report -> one PNG: what training did to the loss, to the metrics, to the scores and to the vectors.
 
 Panels: loss of every step; the metrics after every stage; how relevant and irrelevant passages score, before and after;
-queries and passages in the plane of their two largest principal components, before and after.
+queries and passages in one plane, that of the two largest principal components of both encoders' vectors.
 
-Guarantees: readable in greyscale; the file is written whole or not at all; the two score panels share their axes; a
-panel for what was not measured says so. Does not know: how it was measured. The planes before and after
-are different planes: compare shapes, not places.
+Guarantees: readable in greyscale; the file is written whole or not at all; the panels before and after share their
+axes; a panel for what was not measured says so. Does not know: how it was measured.
 """
 
 from __future__ import annotations
@@ -52,6 +51,8 @@ def _drawn(report: TrainReport) -> Picture:
         _share_axes(scores_before, scores_after, views)
     for axis, view, when in zip((plane_before, plane_after), views, ("before", "after")):
         _plane(axis, view, when)
+    if report.proof is not None:
+        _share_plane(plane_before, plane_after, views)
     return figure
 
 
@@ -150,11 +151,21 @@ def _plane(axis: Any, view: View | None, when: str) -> None:
     ):
         places = np.array(points).reshape(-1, 2)
         axis.scatter(places[:, 0], places[:, 1], label=f"{name} ({len(places)})", linewidths=0.8, **style)
-    axis.set_xlabel(f"first principal component (both: {view.explained:.0%} of the variance)")
+    axis.set_xlabel(f"first principal component (the two have {view.explained:.0%} of the variance)")
     axis.set_ylabel("second principal component")
     # one scale for both components, or the shapes would be stretched
-    axis.set_aspect("equal", adjustable="datalim")
+    axis.set_aspect("equal", adjustable="box")
     axis.legend(frameon=False, fontsize=8)
+
+
+def _share_plane(before: Any, after: Any, views: tuple[View | None, View | None]) -> None:
+    places = np.array([place for view in views if view is not None for place in (*view.queries, *view.passages)])
+    low, high = places.min(axis=0), places.max(axis=0)
+    # squares of one size, so that both panels have one scale
+    middle, reach = (low + high) / 2, 0.55 * max(float((high - low).max()), 1e-3)
+    for axis in (before, after):
+        axis.set_xlim(middle[0] - reach, middle[0] + reach)
+        axis.set_ylim(middle[1] - reach, middle[1] + reach)
 
 
 def _not_measured(axis: Any, why: str = "not measured") -> None:

@@ -14,6 +14,15 @@ hold; a reason for each that does not is in `refusals`:
 An interval that is wide because there is little data excludes nothing: too little evidence is a refusal, never a pass.
 Below `min_queries` queries no interval is believed, since a bootstrap over a handful of values is too narrow.
 
+Answers that are clicks (`HeldOut.evidence`) are about what a search had shown, and favour what ranked it: the proof
+says so. Where the log tells how likely each rank was looked at (`HeldOut.weights`), clicks count by the inverse of that
+(`corrected`), and this decides. Passages that nobody was shown count as no answers even so: that is against whatever is
+new, so that a proof on clicks can be trusted, and a refusal need not be right. Passages that were drawn for judging
+(`SAMPLE`) count by the inverse of how likely they were drawn; their mean over all queries has no bias.
+
+Queries that nobody asked (`HeldOut.synthetic`) prove a gain on such queries, not on those that people ask: the proof is
+labelled so and promotes nothing by itself. Where nothing else is against it (`only_synthetic`), a person may accept it.
+
 Guarantees: queries without a relevant passage are left out and counted; the same inputs and seed give the same proof.
 Does not know: how either encoder was made, and nothing that the held-out queries do not ask about.
 """
@@ -21,8 +30,10 @@ Does not know: how either encoder was made, and nothing that the held-out querie
 from __future__ import annotations
 
 from collections.abc import Collection as Container
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from llama_index_embed_plus.evaluate.retrieval.comparison import (
     Change,
@@ -32,7 +43,6 @@ from llama_index_embed_plus.evaluate.retrieval.comparison import (
     query_changes,
     worsened,
 )
-from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
 from llama_index_embed_plus.training.limits import LARGEST_SEED, check_number, check_whole
 from llama_index_embed_plus.training.proof.corpus import SearchCorpus, general_passages
 from llama_index_embed_plus.training.proof.forgetting import (
@@ -42,11 +52,12 @@ from llama_index_embed_plus.training.proof.forgetting import (
     known_items,
     measure_forgetting,
 )
+from llama_index_embed_plus.training.proof.moves import judged_moves
 from llama_index_embed_plus.training.proof.plot_data import PlotData, QueryPassageVectors, plot_data
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import UsageError
-from qdrant_tools.metrics import ndcg, recall, reciprocal_rank
-from qdrant_tools.records import Encoder, HeldOut, Qrels, Run
+from qdrant_tools.metrics import ndcg, recall, reciprocal_rank, weighted_gain
+from qdrant_tools.records import CLICKS, RATINGS, SAMPLE, Encoder, HeldOut, Qrels, Run
 
 __all__ = ["HeldOut", "Proof", "ProofSettings", "QueryChange", "prove"]
 
@@ -101,11 +112,34 @@ class Proof:
     forgetting: Forgetting | None
     refusals: tuple[str, ...]
     plot_data: PlotData
+    synthetic: bool = False
+    """Whether nobody asked the queries: they were made from passages."""
+    evidence: str = ""
+    """Where the answers come from, see `HeldOut`."""
+    corrected: Change | None = None
+    """Of clicks that count by the inverse of how likely their rank was looked at: the gain of an answer, 1 if all of
+    them come first."""
+    needed: int | None = None
+    """About how many such queries show a gain of `worth` four times in five, by the variance that was observed."""
+    worth: float = 0.0
+    higher: tuple[int, ...] = ()
+    """Of a judged sample: how many of the passages that the second ranks higher answer, and of how many."""
+    lower: tuple[int, ...] = ()
+
+    @property
+    def deciding(self) -> Change:
+        """The change that the verdict is about."""
+        return self.corrected or self.changes[0]
+
+    @property
+    def only_synthetic(self) -> bool:
+        """Whether nothing but the lack of real queries stands against it: harm is excluded on synthetic ones."""
+        return self.synthetic and not self.refusals
 
     @property
     def harmless(self) -> bool:
-        """Whether harm is excluded, so that the encoder may be promoted."""
-        return not self.refusals
+        """Whether harm is excluded, on queries that people asked, so that the encoder may be promoted."""
+        return not self.refusals and not self.synthetic
 
     @property
     def verdict(self) -> str:
@@ -113,7 +147,9 @@ class Proof:
         if self.refusals:
             return "; ".join(self.refusals)
         general = f"; {self.forgetting.kind} {self.forgetting.change}" if self.forgetting else ""
-        return f"{self.queries} held-out queries: {self.changes[0]}{general}"
+        label = "measured on synthetic queries only, which nobody asked: " if self.synthetic else ""
+        figures = self.deciding.figures if self.evidence else str(self.deciding)
+        return f"{label}{_named(self.queries, synthetic=self.synthetic, evidence=self.evidence)}: {figures}{general}"
 
 
 def prove(
@@ -141,17 +177,24 @@ def prove(
     if not held_out.passages and collection is None:
         raise UsageError("the held-out set has no passages to search: give them, or a collection")
     corpus = SearchCorpus(held_out, collection, most=settings.max_passages, seed=settings.seed)
-    queries = held_out.answerable
-    ids, qrels = [query.id for query in queries], {query.id: corpus.qrels[query.id] for query in queries}
+    queries = held_out.measured
+    ids, qrels = [query.id for query in queries], {query.id: corpus.qrels.get(query.id, {}) for query in queries}
     systems = tuple(
         QueryPassageVectors(encoder.encode_queries([query.text for query in queries]), corpus.vectors(encoder))
         for encoder in (before, after)
     )
-    first, second = (
-        PassageVectors(corpus.ids, each.passages).search(ids, each.queries, k=settings.k) for each in systems
-    )
-    changes = _changes(qrels, first, second, settings)
-    values = (ndcg(qrels, run, k=settings.k) for run in (first, second))
+    first, second = (corpus.run(each.passages, ids, each.queries, k=settings.k) for each in systems)
+    weights = corpus.weights(held_out)
+    if held_out.evidence == SAMPLE:
+        values = [weighted_gain(weights, run, k=settings.k) for run in (first, second)]
+        changes: tuple[Change, ...] = (mean_change(f"dcg@{settings.k}", *values, seed=settings.seed),)
+    else:
+        values = [ndcg(qrels, run, k=settings.k) for run in (first, second)]
+        changes = _changes(qrels, first, second, settings)
+    weighed = held_out.evidence == CLICKS and held_out.weights
+    corrected = _corrected(weights, first, second, settings) if weighed else None
+    higher, lower = judged_moves(qrels, first, second) if held_out.evidence == SAMPLE else ((), ())
+    needed, worth = _needed(values, corrected or changes[0], settings.min_queries)
     texts = {query.id: query.text for query in queries} if settings.texts else {}
     moved = query_changes(*values, texts=texts)
     wins, losses = improved(moved), worsened(moved)
@@ -169,9 +212,42 @@ def prove(
         losses=losses,
         same=len(moved) - len(wins) - len(losses),
         forgetting=forgetting,
-        refusals=tuple(_refusals(changes[0], len(queries), forgetting, settings)),
-        plot_data=plot_data(qrels, ids, corpus.ids, (systems[0], systems[1]), seed=settings.seed),
+        refusals=tuple(_refusals(corrected or changes[0], len(queries), forgetting, settings, held_out)),
+        plot_data=plot_data(corpus.of_parts(qrels), ids, corpus.ids, (systems[0], systems[1]), seed=settings.seed),
+        synthetic=held_out.synthetic,
+        evidence=held_out.evidence,
+        corrected=corrected,
+        needed=needed,
+        worth=worth,
+        higher=higher,
+        lower=lower,
     )
+
+
+def _corrected(weights: Mapping[str, Mapping[str, float]], before: Run, after: Run, settings: ProofSettings) -> Change:
+    """The mean gain of an answer, each click weighed, normalised by the sum of the weights."""
+    scale = len(weights) / sum(weight for of_query in weights.values() for weight in of_query.values())
+    gains = [
+        {name: scale * gain for name, gain in weighted_gain(weights, run, k=settings.k).items()}
+        for run in (before, after)
+    ]
+    return mean_change(f"gain@{settings.k} by look", *gains, seed=settings.seed)
+
+
+_WORTH, _LEAST_WORTH = 0.02, 0.005
+"""A gain that is worth having where none was seen, and the least that is asked for."""
+_POWER = (1.96 + 0.84) ** 2
+"""Of a two-sided test at 5 % that finds what is there four times in five, by the normal distribution."""
+
+
+def _needed(values: Sequence[Mapping[str, float]], change: Change, least: int) -> tuple[int | None, float]:
+    """How many queries it takes, and for which gain; None if no query changed."""
+    before, after = values
+    differences = np.array([after[query] - before[query] for query in sorted(before)])
+    if len(differences) < 2 or not differences.any():
+        return None, 0.0
+    worth = change.difference if change.difference >= _LEAST_WORTH else _WORTH
+    return max(least, int(np.ceil(_POWER * differences.var(ddof=1) / worth**2))), worth
 
 
 def _changes(qrels: Qrels, before: Run, after: Run, settings: ProofSettings) -> tuple[Change, ...]:
@@ -199,21 +275,42 @@ def _forgetting(
     return replace(forgetting, trained=sum(passage.id in trained for passage in general.held_out.passages))
 
 
-def _refusals(change: Change, queries: int, forgetting: Forgetting | None, settings: ProofSettings) -> Iterator[str]:
+def _named(queries: int, *, synthetic: bool, evidence: str) -> str:
+    of_what = {
+        CLICKS: ", whose answers are clicks on what a search had shown",
+        RATINGS: ", whose answers are ratings of what a search had shown",
+        SAMPLE: ", of which a sample of passages was judged",
+    }
+    return f"{queries} {'synthetic ' if synthetic else ''}held-out queries{of_what.get(evidence, '')}"
+
+
+def _refusals(
+    change: Change, queries: int, forgetting: Forgetting | None, settings: ProofSettings, held_out: HeldOut
+) -> Iterator[str]:
     """The reasons why harm is not excluded, as the module's docstring defines it."""
-    least, margin = settings.min_queries, settings.margin
+    least, named = settings.min_queries, _named(queries, synthetic=held_out.synthetic, evidence=held_out.evidence)
     if queries < least:
-        yield f"{queries} held-out queries are too few to exclude harm, expected at least {least}"
-    if not change.excludes_loss_of(margin):
-        # as of an adapter that stayed the identity
-        if change.low == change.high == 0:
-            yield f"nothing changed on {queries} held-out queries"
-        elif change.high < 0:
-            yield f"worse on {queries} held-out queries: {change}"
-        elif margin:
-            yield f"a loss of more than {margin:g} is not excluded by {queries} held-out queries: {change}"
-        else:
-            yield f"not proved better on {queries} held-out queries: {change}"
+        yield f"{named} are too few to exclude harm, expected at least {least}"
+    yield from _of_queries(change, named, settings.margin)
+    yield from _of_general(forgetting, settings)
+
+
+def _of_queries(change: Change, named: str, margin: float) -> Iterator[str]:
+    if change.excludes_loss_of(margin):
+        return
+    # as of an adapter that stayed the identity
+    if change.low == change.high == 0:
+        yield f"nothing changed on {named}"
+    elif change.high < 0:
+        yield f"worse on {named}: {change.figures}"
+    elif margin:
+        yield f"a loss of more than {margin:g} is not excluded by {named}: {change.figures}"
+    else:
+        yield f"not proved better on {named}: {change.figures}"
+
+
+def _of_general(forgetting: Forgetting | None, settings: ProofSettings) -> Iterator[str]:
+    least = settings.min_queries
     if forgetting is None:
         if settings.known_items:  # none of the passages could be split into a query and a rest
             yield "nothing to measure forgetting on: give a general set, or known_items=0 to do without"

@@ -1,7 +1,7 @@
 """What a training run did and what came of it -> `train_report.json` in the artifact, and back.
 
-The file carries `promotable` and `verdict` beside the facts they follow from: `artifact.refusal` reads these two
-without knowing this module, and a promotion refuses an artifact that is not promotable.
+The file carries `promotable`, `only_synthetic` and `verdict` beside the facts they follow from: `artifact.refusal`
+reads these without knowing this module, and a promotion refuses an artifact that is not promotable.
 
 Guarantees: a report without a proof is not promotable, nor is one whose base is not; reading back what was written
 gives the same report; a file whose `promotable` contradicts its proof, or that holds values of another kind, is
@@ -79,6 +79,15 @@ class TrainReport:
     inherited: str = ""
     """Why the base, which the proof compares with, must not be promoted itself (`artifact.refusal`); "": it may.
     A model that is better than a harmful one may still be harmful."""
+    inherited_synthetic: bool = False
+    """Whether that is only because the base was proved on synthetic queries."""
+
+    @property
+    def only_synthetic(self) -> bool:
+        """Whether it is refused only for want of real queries, here or in the base: a person may accept that."""
+        if self.proof is None or self.promotable or (self.inherited and not self.inherited_synthetic):
+            return False
+        return self.proof.harmless or self.proof.only_synthetic
 
     @property
     def promotable(self) -> bool:
@@ -94,7 +103,8 @@ class TrainReport:
 
     def as_row(self) -> dict[str, Any]:
         """The report, JSON-ready."""
-        return {"format": FORMAT, "promotable": self.promotable, "verdict": self.verdict, **asdict(self)}
+        says = {"promotable": self.promotable, "only_synthetic": self.only_synthetic, "verdict": self.verdict}
+        return {"format": FORMAT, **says, **asdict(self)}
 
 
 def write_report_file(folder: Path, report: TrainReport) -> None:
@@ -117,8 +127,9 @@ def _from_row(row: Any, *, where: str) -> TrainReport:
     # ArithmeticError: an integer beyond what a float holds
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise DamagedModelError(f"{where} is damaged ({brief(str(error))}): train again") from error
-    # promotions read these two alone, so they must say what the proof says
-    if (row.get("promotable"), row.get("verdict")) != (report.promotable, report.verdict):
+    # promotions read these alone, so they must say what the proof says; reports of earlier versions have no synthetic
+    says = (row.get("promotable"), row.get("verdict"), row.get("only_synthetic", False))
+    if says != (report.promotable, report.verdict, report.only_synthetic):
         raise DamagedModelError(f"{where} says promotable={row.get('promotable')!r}, its proof {report.promotable}")
     return report
 

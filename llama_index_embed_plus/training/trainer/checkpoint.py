@@ -3,6 +3,7 @@
 ::
 
     .NAME-training/run.json            what the run is: hashes of base, data and settings
+    .NAME-training/work-*/             what the run at work has open, and the model while it is proved
     .NAME-training/checkpoint-STEP/    weights, optimizer, schedule, random states; there whole or not at all
 
 Guarantees: a checkpoint is written under another name and renamed when it is complete, and the one before is removed
@@ -25,10 +26,11 @@ from typing import IO, Any
 import portalocker
 
 from llama_index_embed_plus.errors import TrainingError
+from llama_index_embed_plus.models.artifact import WORK
 from qdrant_tools.errors import UsageError, first_line
-from qdrant_tools.files import open_private, private_folder, write_text
-from qdrant_tools.json_files import read_json
-from qdrant_tools.trees import files_of
+from qdrant_tools.files.json_files import read_json
+from qdrant_tools.files.trees import files_of
+from qdrant_tools.files.written import open_private, private_folder, write_text
 
 RUN_FILE, LOCK_FILE, PREFIX, DRAFT = "run.json", ".lock", "checkpoint-", "draft"
 _CHECKPOINT = re.compile(re.escape(PREFIX) + "[0-9]{1,15}")
@@ -70,10 +72,16 @@ class Checkpoints:
             self._release()
             raise
         self.discard_draft()  # under the lock: nobody else can be writing it
+        self.discard_work()
 
     def discard_draft(self) -> None:
         """Remove what an interrupted write left."""
         shutil.rmtree(self.folder / DRAFT, ignore_errors=True)
+
+    def discard_work(self) -> None:
+        """Remove what a killed run had open."""
+        for path in self.folder.glob(f"{WORK}*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def latest(self) -> Path | None:
         """The last complete checkpoint."""

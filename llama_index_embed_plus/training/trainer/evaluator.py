@@ -16,7 +16,6 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback
 
-from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
 from llama_index_embed_plus.models.spec import EncoderSpec
 from llama_index_embed_plus.training.proof.corpus import SearchCorpus
 from llama_index_embed_plus.training.trainer.progress import TrainingProgress
@@ -39,7 +38,7 @@ class SampledEvaluator:
         queries = tuple(answerable[int(i)] for i in drawn)
         sample = HeldOut(queries, {query.id: held_out.qrels[query.id] for query in queries}, held_out.passages)
         corpus = SearchCorpus(sample, collection, most=len(sample.relevant) + _OTHER_PASSAGES, seed=seed)
-        self._spec, self._qrels, self._ids = spec, corpus.qrels, corpus.ids
+        self._spec, self._qrels, self._corpus = spec, corpus.qrels, corpus
         self._queries = {query.id: query.text for query in queries}
         self._passages = [passage.text for passage in corpus.passages(corpus.ids)]
 
@@ -52,7 +51,7 @@ class SampledEvaluator:
             passages = self._embedded(model, self._passages, self._spec.passage_prompt)
         finally:
             model.train(training)
-        run = PassageVectors(self._ids, passages).search(list(self._queries), queries, k=10)
+        run = self._corpus.run(passages, list(self._queries), queries, k=10)
         return mean(ndcg(self._qrels, run, k=10))
 
     def _embedded(self, model: SentenceTransformer, texts: list[str], prompt: str) -> Vectors:

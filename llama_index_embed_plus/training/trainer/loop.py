@@ -6,9 +6,10 @@ negatives.
 
 Guarantees: a checkpoint holds everything that the next step depends on (weights of the model and of the loss,
 optimizer, schedule, random states, size of the mini-batches), so that on a CPU an interrupted run ends as an
-uninterrupted one. Nothing of a checkpoint is unpickled, and one that no run wrote is refused. A repeated step equals an
-undisturbed one up to the random draws of dropout, and every halving is reported once. A loss or a gradient that is no
-number stops the run before the step is saved. Nothing is printed.
+uninterrupted one. There is one after the last step too: what is interrupted behind the loop trains nothing again.
+Nothing of a checkpoint is unpickled, and one that no run wrote is refused. A repeated step equals an undisturbed one up
+to the random draws of dropout, and every halving is reported once. A loss or a gradient that is no number stops the run
+before the step is saved. Nothing is printed.
 Does not know: folders of models, held-out queries.
 """
 
@@ -44,7 +45,7 @@ from llama_index_embed_plus.training.trainer.checkpoint import DRAFT, PREFIX, Ch
 from llama_index_embed_plus.training.trainer.distributed import wait_for_all, world_size
 from llama_index_embed_plus.training.trainer.progress import report_loss
 from qdrant_tools.errors import PlusError, UsageError, first_line
-from qdrant_tools.json_files import read_json
+from qdrant_tools.files.json_files import read_json
 from qdrant_tools.records import Progress
 
 WEIGHTS_FILE, LOSS_FILE, EXTRA_FILE = "weights.safetensors", "loss.safetensors", "embed_plus_run.json"
@@ -298,6 +299,13 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             self.progress(1)
         if self.asked_to_stop:
             control.should_save = control.should_training_stop = True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # how many batches an epoch has is an estimate, so that the library may not know the last step for one
+        is_last = state.epoch is not None and math.ceil(state.epoch - 1e-9) >= args.num_train_epochs
+        last = self.checkpoints.latest()
+        if is_last and args.save_strategy != "no" and (last is None or step_of(last) < state.global_step):
+            control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         logs = logs or {}

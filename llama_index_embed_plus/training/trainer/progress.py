@@ -42,6 +42,21 @@ def report_metric(progress: Progress | None, name: str, value: float) -> None:
         progress.measured(name, value)
 
 
+@runtime_checkable
+class PhasedProgress(Protocol):
+    """A `Progress` that is told what is done beside steps."""
+
+    def __call__(self, steps: int, /) -> None: ...
+
+    def begin(self, phase: str) -> None: ...
+
+
+def report_phase(progress: Progress | None, phase: str) -> None:
+    """Say what begins after the last step, if `progress` wants to know."""
+    if isinstance(progress, PhasedProgress):
+        progress.begin(phase)
+
+
 class Meter:
     """Collects what a run reports. `total` is the number of planned steps; 0 or less: not known.
 
@@ -54,6 +69,8 @@ class Meter:
     ) -> None:
         self.total, self.steps = total, 0
         self.metrics: dict[str, float] = {}
+        self.phase = ""
+        """What is done now beside steps; "" while steps are taken."""
         self._losses: deque[float] = deque(maxlen=_LOSSES_AVERAGED)
         self._times: deque[tuple[int, float]] = deque([(0, clock())], maxlen=_STEPS_TIMED)
         self._show, self._clock = show, clock
@@ -61,7 +78,7 @@ class Meter:
     def __call__(self, steps: int, /) -> None:
         if steps > 1:  # a resumed run starts where it stopped
             self._times.clear()
-        self.steps += steps
+        self.steps, self.phase = self.steps + steps, ""
         self._times.append((self.steps, self._clock()))
         self._changed()
 
@@ -73,6 +90,10 @@ class Meter:
         self.metrics[name] = value
         self._changed()
 
+    def begin(self, phase: str) -> None:
+        self.phase = phase
+        self._changed()
+
     @property
     def mean_loss(self) -> float | None:
         """Mean loss of the last steps; a single one says little. None before the first."""
@@ -82,19 +103,21 @@ class Meter:
     def seconds_left(self) -> float | None:
         """Seconds until the last planned step, judged by the steps just done; None if that cannot be told."""
         (first, began), (last, now) = self._times[0], self._times[-1]
-        if self.total <= 0 or last <= first:
+        if self.phase or not 0 < self.steps < self.total or last <= first:
             return None
-        # the plan is an estimate, and a run may take a few steps more
-        return max(0, self.total - self.steps) * (now - began) / (last - first)
+        return (self.total - self.steps) * (now - began) / (last - first)
 
     def line(self) -> str:
         """All of it in one line, such as `step 120/400  loss 0.312  ndcg@10 0.842  1:23 left`."""
-        parts = [f"step {self.steps}" + (f"/{self.total}" if self.total > 0 else "")]
+        # the plan is an estimate, and a run may take a few steps more
+        parts = [f"step {self.steps}" + (f"/{max(self.total, self.steps)}" if self.total > 0 else "")]
         if self.mean_loss is not None:
             parts.append(f"loss {self.mean_loss:.3f}")
         parts += [f"{name} {value:.3f}" for name, value in self.metrics.items()]
         if (left := self.seconds_left) is not None:
             parts.append(f"{clock_time(left)} left")
+        if self.phase:
+            parts.append(self.phase)
         return "  ".join(parts)
 
     def _changed(self) -> None:

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
 from llama_index_embed_plus.models.weights import tensors_of
-from qdrant_tools.json_files import read_json
+from qdrant_tools.files.json_files import read_json
 
 OPTIMIZER, OPTIMIZER_NUMBERS, LOSSES = "optimizer.safetensors", "optimizer.json", "losses.safetensors"
 TRAINER_STATE = "trainer_state.json"

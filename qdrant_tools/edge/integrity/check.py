@@ -34,7 +34,7 @@ from qdrant_tools.edge.integrity.checksums import (
 from qdrant_tools.edge.integrity.wal import SegmentEnd, WalEnd, first_unflushed
 from qdrant_tools.edge.storage.files import WAL_FOLDER, checksummed_json, json_checksum, replace_file
 from qdrant_tools.errors import DamagedCollectionError, first_line
-from qdrant_tools.json_files import read_json
+from qdrant_tools.files.json_files import read_json
 from qdrant_tools.validation import brief
 
 POINT_COUNT_FILE = "guard.json"

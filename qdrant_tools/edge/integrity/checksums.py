@@ -42,7 +42,7 @@ from qdrant_tools.edge.storage.files import (
     replace_file,
 )
 from qdrant_tools.errors import DamagedCollectionError
-from qdrant_tools.json_files import parse_json, read_json, read_text
+from qdrant_tools.files.json_files import parse_json, read_json, read_text
 
 CHECKSUMS_FILE = "seal.json"
 READ_BUDGET = 256 << 20  # bytes read to check a collection; the largest files beyond it are checked by size only

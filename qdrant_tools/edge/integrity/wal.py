@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qdrant_tools.edge.storage.files import content_size
-from qdrant_tools.json_files import read_json
+from qdrant_tools.files.json_files import read_json
 from qdrant_tools.validation import brief
 
 MAGIC = b"wal\x00"

@@ -451,6 +451,6 @@ def start_readers(engine: Engine, count: int) -> None:
             if engine.readers is not None:
                 engine.readers.close()
             try:
-                engine.readers = ReaderPool(engine.root, count)
+                engine.readers = ReaderPool(engine.place, count)
             except OSError as error:
                 raise LocationError(f"folder '{engine.root}' cannot be written: {error.strerror}") from error

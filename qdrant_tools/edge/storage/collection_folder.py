@@ -22,7 +22,7 @@ from qdrant_tools.edge.storage.files import make_folder, replace_file
 from qdrant_tools.edge.storage.manifest import FOLDER_NAME, Description
 from qdrant_tools.edge.storage.tree import COLLECTIONS_FOLDER, require_plain_tree
 from qdrant_tools.errors import LocationError
-from qdrant_tools.files import sync_folder
+from qdrant_tools.files.written import sync_folder
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,12 @@ Does not know: qdrant-client's requests and results.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,25 +25,37 @@ from qdrant_tools.edge.convert.checks import text
 from qdrant_tools.edge.convert.config import engine_config
 from qdrant_tools.edge.errors import EngineCall
 from qdrant_tools.edge.storage.build import BackgroundBuilds, build
-from qdrant_tools.edge.storage.collection_folder import clear_mark, draft_of
+from qdrant_tools.edge.storage.collection_folder import clear_mark, draft_of, list_folders
 from qdrant_tools.edge.storage.disk_space import reserve_of
 from qdrant_tools.edge.storage.files import (
     SHARD_FOLDER,
     FolderLock,
+    UnwritableError,
     content_bytes,
     copy_folder,
     remove_readers_folder,
 )
 from qdrant_tools.edge.storage.location import Location, prepare_folder, resolved, write_location
 from qdrant_tools.edge.storage.manifest import CollectionEntry, Manifest, settings_row
+from qdrant_tools.edge.storage.read_only import ReadOnlyFolder
 from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.edge.storage.tree import COLLECTIONS_FOLDER, require_plain_tree
-from qdrant_tools.errors import CollectionExistsError, CollectionNotFoundError, LocationError, NotSupportedError
+from qdrant_tools.errors import (
+    CollectionExistsError,
+    CollectionNotFoundError,
+    LocationBusyError,
+    LocationError,
+    NotSupportedError,
+)
 
 if TYPE_CHECKING:
     from qdrant_tools.edge.readers.pool import ReaderPool
 
 Settings = models.CreateCollection
+ASKED = "opened with read_only=True"
+READ_BY_OTHERS = "other processes are reading it"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,22 +73,68 @@ class Engine:
     readers: ReaderPool | None = None
     """Processes that answer searches, if the folder was opened with any."""
 
-    def __init__(self, root: Path, *, create: bool) -> None:
-        prepare_folder(root, create=create)
+    def __init__(self, root: Path, *, create: bool, read_only: bool = False) -> None:
+        prepare_folder(root, create=create and not read_only)
         self.root = root
         self.users = 0
         self.pid = os.getpid()
-        self._lock = FolderLock(root)
+        self._lock: FolderLock | None = None
+        self.read_only: ReadOnlyFolder | None = None
+        """What stands for the folder if it is only read."""
+        self._enter(read_only)
         self._mutex = threading.RLock()
         self._open: dict[str, OpenCollection] = {}
         self.closed = False
         self.builds = BackgroundBuilds(self.build)
         try:
-            self._location = Location.open(root)
-            remove_readers_folder(root)
+            with self._named():
+                self._location = Location.open(self.place)
+                remove_readers_folder(self.place)
         except BaseException:
-            self._lock.release()
+            self._leave()
             raise
+
+    @property
+    def place(self) -> Path:
+        """The folder that this process writes to."""
+        return self.root if self.read_only is None else self.read_only.path
+
+    def _enter(self, read_only: bool) -> None:
+        if read_only:
+            self.read_only = ReadOnlyFolder(self.root, ASKED)
+            return
+        try:
+            self._lock = FolderLock(self.root)
+            return
+        except UnwritableError as error:
+            if not list_folders(self.root):
+                raise
+            reason = error.reason
+        except LocationBusyError:
+            reason = READ_BY_OTHERS
+        # raises the same error if another process writes
+        self.read_only = ReadOnlyFolder(self.root, reason)
+        logger.warning(
+            "folder '%s' cannot be written (%s): collections are read from private copies below '%s'",
+            self.root,
+            reason,
+            self.place.parent,
+        )
+
+    def _leave(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+        if self.read_only is not None:
+            self.read_only.close()
+
+    def _named(self) -> AbstractContextManager[None]:
+        """Errors of a copy name the folder itself."""
+        return nullcontext() if self.read_only is None else self.read_only.named()
+
+    def require_writable(self) -> None:
+        """Raise `LocationError` if the folder is only read."""
+        if self.read_only is not None:
+            raise self.read_only.refusal()
 
     @property
     def _manifest(self) -> Manifest:
@@ -114,12 +173,20 @@ class Engine:
         with self._mutex:
             target = self.resolve(name)
             if target not in self._open:
-                entry = self._manifest.collections[target]
-                require_plain_tree(self._folder(entry))
-                clear_mark(self._folder(entry))  # before anything is written to it: a marked folder may be removed
-                settings = models.CreateCollection.model_validate(entry.settings)
-                self._open[target] = OpenCollection(target, self._folder(entry), settings)
+                with self._named():
+                    self._open[target] = self._opened(target, self._manifest.collections[target])
             return self._open[target]
+
+    def _opened(self, name: str, entry: CollectionEntry) -> OpenCollection:
+        if self.read_only is None:
+            require_plain_tree(self._folder(entry))
+        else:
+            self.read_only.fetch(name, entry.folder)
+        clear_mark(self._folder(entry))  # before anything is written to it: a marked folder may be removed
+        settings = models.CreateCollection.model_validate(entry.settings)
+        opened = OpenCollection(name, self._folder(entry), settings)
+        opened.require_writable = self.require_writable
+        return opened
 
     # -- changing
 
@@ -127,6 +194,7 @@ class Engine:
         """Create a collection. Raises `CollectionExistsError` if the name is taken."""
         with self._mutex:
             self._alive()
+            self.require_writable()
             if name in self._manifest.collections or name in self._manifest.aliases:
                 kind = "Collection" if name in self._manifest.collections else "Alias"
                 # LlamaIndex looks for "already exists" in the message
@@ -153,6 +221,7 @@ class Engine:
         """Delete a collection and its aliases; False if there is none. An alias is no collection."""
         with self._mutex:
             self._alive()
+            self.require_writable()
             if name not in self._manifest.collections:
                 return False
             entry = self._manifest.collections[name]
@@ -171,6 +240,7 @@ class Engine:
     def save_settings(self, collection: OpenCollection, change: Callable[[Settings], Settings]) -> None:
         """Replace a collection's settings by `change(settings)`; its shard already has those that concern it."""
         with self._mutex:
+            self.require_writable()
             before = collection.settings
             settings = change(before)
             row = settings_row(settings)
@@ -235,6 +305,7 @@ class Engine:
 
     def build(self, collection: OpenCollection) -> bool:
         """Build the index of a collection if that is due, beside it if it is large."""
+        self.require_writable()
         return build(collection, self._folder_for_copy, self._exchange, self._location.remove)
 
     def _folder_for_copy(self, collection: OpenCollection) -> Path:
@@ -266,6 +337,7 @@ class Engine:
         """Replace all aliases at once by `change(aliases)`: every reader sees the old ones or the new ones."""
         with self._mutex:
             self._alive()
+            self.require_writable()
             self._location.save(self._manifest.collections, change(dict(self._manifest.aliases)))
 
     # -- closing
@@ -285,10 +357,10 @@ class Engine:
                 self.readers.close()
             try:
                 for collection in self._open.values():
-                    collection.close()
+                    collection.close(discard=self.read_only is not None)
             finally:
                 self._open.clear()
-                self._lock.release()
+                self._leave()
 
     def _alive(self) -> None:
         if self.closed:
@@ -307,16 +379,29 @@ _engines: dict[Path, Engine] = {}
 _registry = threading.RLock()
 
 
-def acquire(root: Path, *, create: bool = True) -> Engine:
+def acquire(root: Path, *, create: bool = True, read_only: bool = False) -> Engine:
     """The engine of a folder, opened if this process has not yet. Raises `LocationError`, `LocationBusyError`."""
     root = resolved(root)
     with _registry:
         engine = _engines.get(root)
         # after a fork the entry is the parent's: a child must not use what its parent has open
         if engine is None or engine.closed or engine.pid != os.getpid():
-            engine = _engines[root] = Engine(root, create=create)
+            engine = _engines[root] = Engine(root, create=create, read_only=read_only)
+        _require_same_mode(engine, read_only)
         engine.users += 1
         return engine
+
+
+def _require_same_mode(engine: Engine, read_only: bool) -> None:
+    """Clients of one engine can all write, or none: one that shall not must not share it with one that may."""
+    if read_only and engine.read_only is None:
+        raise LocationBusyError(
+            f"folder '{engine.root}' is open in this process to be written: use that client, or close it first"
+        )
+    if not read_only and engine.read_only is not None and engine.read_only.reason == ASKED:
+        raise LocationBusyError(
+            f"folder '{engine.root}' is open in this process with read_only=True: use that client, or close it first"
+        )
 
 
 def release(engine: Engine) -> None:

@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,8 +22,8 @@ import portalocker
 
 from qdrant_tools.edge.storage.tree import NEVER_WRITTEN, require_plain_tree
 from qdrant_tools.errors import DamagedCollectionError, LocationBusyError, LocationError
-from qdrant_tools.files import open_private, written_whole
-from qdrant_tools.json_files import read_json
+from qdrant_tools.files.json_files import read_json
+from qdrant_tools.files.written import open_private, written_whole
 
 LOCK_FILE = ".lock"
 READERS_FOLDER = ".readers"
@@ -104,10 +105,11 @@ def content_bytes(folder: Path) -> int:
 
 def copy_folder(source: Path, target: Path) -> None:
     """Copy a folder tree, holes as holes: the engine preallocates its files, and most of them are empty."""
-    shutil.copytree(source, target, copy_function=_copy_sparse)
+    shutil.copytree(source, target, copy_function=copy_sparse)
 
 
-def _copy_sparse(source: str, target: str) -> str:
+def copy_sparse(source: str, target: str) -> str:
+    """Copy a file, holes as holes."""
     if not hasattr(os, "SEEK_DATA"):
         return shutil.copyfile(source, target)
     with open(source, "rb") as reading, open(target, "wb") as writing:
@@ -158,7 +160,7 @@ def _link_or_copy(source: str, target: str) -> str:
             return target
         except OSError:  # a file system without links
             pass
-    return _copy_sparse(source, target)
+    return copy_sparse(source, target)
 
 
 def copied_bytes(shard: Path) -> int:
@@ -198,10 +200,18 @@ def remove_readers_folder(root: Path) -> None:
 # -- one process per folder
 
 
+class UnwritableError(LocationError):
+    """The folder is there and cannot be written; `reason` says why, in the system's words."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(f"folder '{folder}' cannot be written ({reason}): choose another")
+        self.reason = reason
+
+
 class FolderLock:
     """An advisory lock on a file inside the folder, held from construction to `release()`.
 
-    Raises `LocationBusyError` if another process holds it, `LocationError` if the folder cannot be written.
+    Raises `LocationBusyError` if another process holds it, `UnwritableError` if the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -209,29 +219,42 @@ class FolderLock:
         try:
             portalocker.lock(self._file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
         except portalocker.exceptions.LockException as error:
-            self._file.seek(0)
-            holder = self._file.read(LONGEST_PID).strip()
+            busy = busy_error(folder, self._file)
             self._file.close()
-            raise LocationBusyError(
-                f"folder '{folder}' is in use by another process{f' (pid {holder})' if holder.isdecimal() else ''}: "
-                "close it there, or run a Qdrant server and give its URL to share collections between processes"
-            ) from error
-        # the pid is for the message above only: the lock itself is what counts
-        self._file.seek(0)
-        self._file.truncate()
-        self._file.write(str(os.getpid()))
-        self._file.flush()
+            raise busy from error
+        self._note(str(os.getpid()))
 
     def release(self) -> None:
         # the file stays: a process that has just opened it would lock one without a name
         if not self._file.closed:
+            self._note("")  # who reads the folder later holds the lock without a number in it
             # unlocked by hand, because a forked child may still hold the same open file
             portalocker.unlock(self._file)
             self._file.close()
+
+    def _note(self, holder: str) -> None:
+        """Write who holds the lock, for the message of `busy_error` only: the lock itself is what counts."""
+        # written over, not anew: a full disk has no room for a file that was made empty
+        with suppress(OSError):
+            os.lseek(self._file.fileno(), 0, os.SEEK_SET)
+            os.write(self._file.fileno(), holder.ljust(LONGEST_PID).encode())
 
 
 def _open_lock_file(path: Path) -> IO[str]:
     try:
         return open_private(path, group=group_of(path.parent))
     except OSError as error:
-        raise LocationError(f"folder '{path.parent}' cannot be written ({error.strerror}): choose another") from error
+        raise UnwritableError(path.parent, error.strerror or str(error)) from error
+
+
+def busy_error(folder: Path, lock: IO[str]) -> LocationBusyError:
+    """The error of whoever finds the folder's lock held."""
+    lock.seek(0)
+    holder = lock.read(LONGEST_PID).strip()
+    by = f"another process (pid {holder})" if holder.isdecimal() else "other processes"
+    return LocationBusyError(f"folder '{folder}' is in use by {by}").with_way_out(
+        python="close it there; processes that only read may share it by connect(folder, read_only=True), others a "
+        "Qdrant server",
+        command="collection copy NAME --to http://localhost:6333, once that process has ended, takes a collection to a "
+        "Qdrant server, which any number of processes may use",
+    )

@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -68,7 +69,7 @@ from qdrant_tools.edge.storage.manifest import (
 )
 from qdrant_tools.edge.storage.tree import COLLECTIONS_FOLDER, require_plain_root
 from qdrant_tools.errors import LocationError
-from qdrant_tools.files import private_folder, sync_folder
+from qdrant_tools.files.written import private_folder, sync_folder
 from qdrant_tools.validation import brief
 
 logger = logging.getLogger(__name__)
@@ -340,7 +341,10 @@ def prepare_folder(root: Path, *, create: bool) -> None:
             )
         require_plain_root(root)
         if not create:
-            raise LocationError(f"no collections at '{root}': check the location, or index something there first")
+            raise LocationError(f"no collections at '{root}'").with_way_out(
+                python="check the location, or index something there first",
+                command=f"index NAME FOLDER --location {shlex.quote(str(root))} makes one there; or check the location",
+            )
         private_folder(root)
 
 

@@ -27,7 +27,7 @@ from qdrant_tools.edge.convert.checks import check_vector_name
 from qdrant_tools.edge.convert.config import vector_params
 from qdrant_tools.edge.storage.files import checksummed_json, json_checksum, replace_file
 from qdrant_tools.errors import InputError, LocationError
-from qdrant_tools.json_files import read_json
+from qdrant_tools.files.json_files import read_json
 from qdrant_tools.validation import brief, is_unicode
 
 MANIFEST_FILE = "manifest.json"

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,8 @@ class OpenCollection:
         self.call = EngineCall(name)
         self.point_count = PointCount(folder)
         self.building = threading.Lock()
+        self.require_writable: Callable[[], None] = lambda: None
+        """Raises `LocationError` if the collection is only read."""
         self._builder: subprocess.Popen[str] | None = None
         self.last_write = 0.0
         # always in this order: writing, then calling. Re-entrant: a build and a reload flush while they hold both
@@ -185,6 +187,7 @@ class OpenCollection:
         the ids of the points whose vectors another change overwrites. Raises `LocationError` before anything is
         written if there is no room.
         """
+        self.require_writable()
         with self._writing:
             fills_holes = bool(upserts) and is_memory_filesystem(self.folder)
             self.reserve.require(needed + (self._new_file_bytes() if fills_holes else 0))
@@ -199,6 +202,7 @@ class OpenCollection:
 
     def delete(self, operation: qe.UpdateOperation, at_most: int) -> None:
         """Apply a deletion of at most that many points. The reserve makes room for it."""
+        self.require_writable()
         with self._writing:
             self.reserve.spend(MARGIN + DELETED * at_most)
             self.point_count.before_deleting(at_most)
@@ -210,6 +214,7 @@ class OpenCollection:
 
         It adds `numbers` to the vectors of each point, or `indexes` to those of the payload.
         """
+        self.require_writable()
         with self._writing:
             with self.hold() as shard:
                 needed = self._estimate.schema_change(shard, self.reserve.free, numbers, indexes)
@@ -266,6 +271,7 @@ class OpenCollection:
 
     def optimize(self) -> bool:
         """Run the engine's optimizer in this process; every Python thread waits for it."""
+        self.require_writable()
         with self._writing, self.hold() as shard:
             require_room_for_build(self.folder, self.reserve)
             self.integrity.before_optimizing()
@@ -408,6 +414,7 @@ class OpenCollection:
 
         The caller holds `building`, so that no copy under the old settings is on its way.
         """
+        self.require_writable()
         engine_config(settings)  # raises for settings that the engine lacks, before anything is closed
         with self._writing, self.hold() as shard:
             self.flush()

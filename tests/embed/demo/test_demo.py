@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 import ir_measures
 import pytest
 
-from llama_index_embed_plus.demo.pipeline import ALIAS, Demo, write_report
+from llama_index_embed_plus.demo.pipeline import ALIAS, Demo, draw_report, write_report
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.training.settings import TrainSettings
 from qdrant_tools.client.connect import connect
@@ -43,7 +43,8 @@ def demo(tmp_path_factory):
 
 def test_the_report_holds_everything_it_promises(demo, tmp_path):
     _, report, reporter = demo
-    write_report(report.as_row(), report.systems.reports, tmp_path / "report.json", tmp_path / "chart.png")
+    write_report(report.as_row(), tmp_path / "report.json")
+    draw_report(report.systems.reports, tmp_path / "chart.png")
     row = json.loads((tmp_path / "report.json").read_text())
     assert row["engine"] == "qdrant-edge"
     assert row["documents"] == row["indexed_vectors"] == 500

@@ -78,3 +78,9 @@ def short():
 def test_a_library_without_sources_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no usable docstrings"):
         load_docstrings(library=tmp_path)
+
+
+def test_too_few_passages_to_train_and_to_measure_are_refused_with_a_better_limit():
+    with pytest.raises(InputError, match=r"1 passages have .* give a larger limit \(--limit\), such as 500"):
+        load_docstrings(limit=1)
+    assert load_docstrings(limit=500).passages

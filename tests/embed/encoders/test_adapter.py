@@ -7,18 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from llama_index_embed_plus.encoders.adapter import (
-    MAPS,
-    AdaptedEncoder,
-    FullMap,
-    LowRankMap,
-    MlpMap,
-    OrthogonalMap,
-    QueryAdapter,
-    unfitted,
-)
+from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter
 from llama_index_embed_plus.errors import DamagedModelError
 from qdrant_tools.errors import UsageError
+from qdrant_tools.search.adapters import MAPS, FullMap, LowRankMap, MlpMap, OrthogonalMap, unfitted
 
 
 class Directions:

@@ -209,7 +209,7 @@ def test_an_unknown_model_is_one_error_with_the_way_out(tmp_path):
 
 
 def test_an_onnx_build_that_is_not_there_is_not_replaced_by_another(minilm):
-    with pytest.raises(UsageError, match="has no ONNX build"):
+    with pytest.raises(UsageError, match="has no ONNX build: `embed-plus export .* --out FOLDER` makes one"):
         open_encoder(minilm, backend="onnx")
 
 

@@ -11,7 +11,7 @@ from matplotlib import image
 from tiny import WordEncoder, numbered
 
 from llama_index_embed_plus.errors import MissingExtraError
-from llama_index_embed_plus.evaluate.plots import style
+from llama_index_embed_plus.evaluate.plots import pages, style
 from llama_index_embed_plus.evaluate.plots.pages import (
     before_after,
     query_differences,
@@ -32,6 +32,7 @@ from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import InputError, UsageError, VectorError
 from qdrant_tools.indexing import index_passages
+from qdrant_tools.monitor.signals import Share
 from qdrant_tools.records import Query
 
 
@@ -224,6 +225,16 @@ def test_a_figure_shows_itself_in_a_notebook_and_a_failed_one_leaves_no_file(tmp
     with pytest.raises(OSError):
         style.finish(figure, tmp_path / "missing" / "x.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_shares_of_nothing_have_no_interval_and_say_so():
+    nothing, some = Share.from_counts(0, 0), Share.from_counts(3, 12)
+    axis = style.page(1, "shares")[1]
+    pages._bars(axis, [(nothing, some), (some, some)])
+    ends = [line.get_ydata() for line in axis.lines if len(line.get_ydata())]
+    drawn = sorted({round(float(end), 6) for line in ends for end in line})
+    assert drawn == sorted({round(some.low, 6), round(some.high, 6)}), "no bar from 0 to 1"
+    assert [text.get_text() for text in axis.texts] == ["not measurable"]
 
 
 def test_a_missing_library_is_named_by_its_extra(monkeypatch):

@@ -26,7 +26,7 @@ from mteb.abstasks.text.summarization import AbsTaskSummarization
 from mteb_tasks import local_task, scores, sentences, splits, unit
 from tiny import DirectionEncoder
 
-from llama_index_embed_plus.documents import read_passages
+from llama_index_embed_plus.documents.reading import read_passages
 from llama_index_embed_plus.evaluate.retrieval.exact import embed_passages
 from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries
 from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval

@@ -16,7 +16,7 @@ from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb_tasks import MixedEncoder, UnitEncoder, local_task, scores, sentences
 from tiny import client_of
 
-from llama_index_embed_plus.documents import read_passages
+from llama_index_embed_plus.documents.reading import read_passages
 from llama_index_embed_plus.evaluate.retrieval.exact import embed_passages
 from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries
 from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval

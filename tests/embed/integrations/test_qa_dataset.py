@@ -23,8 +23,8 @@ from llama_index_embed_plus.integrations.qa_dataset import (
     read_qa_dataset,
     write_qa_dataset,
 )
-from llama_index_embed_plus.integrations.vector_store import as_vector_store
-from qdrant_tools.client.connect import aconnect, connect
+from llama_index_embed_plus.integrations.vector_store import PlusVectorStore
+from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.status import build_index
 from qdrant_tools.debias import rated
@@ -65,8 +65,8 @@ def collection(folder):
 
 
 @pytest.mark.parametrize("k", [1, 3, 10])
-def test_hit_rate_and_mrr_are_those_of_its_evaluator_query_by_query(collection, folder, k):
-    store = as_vector_store(collection, aclient=aconnect(folder))  # the evaluator asks asynchronously
+def test_hit_rate_and_mrr_are_those_of_its_evaluator_query_by_query(collection, k):
+    store = PlusVectorStore(collection)  # the evaluator asks asynchronously
     index = VectorStoreIndex.from_vector_store(store, embed_model=Words())
     retriever = index.as_retriever(similarity_top_k=k)
     evaluator = RetrieverEvaluator.from_metric_names(["hit_rate", "mrr", "precision"], retriever=retriever)
@@ -81,7 +81,7 @@ def test_hit_rate_and_mrr_are_those_of_its_evaluator_query_by_query(collection, 
 
 
 def test_a_retriever_over_the_store_scores_as_the_collection_does(collection):
-    index = VectorStoreIndex.from_vector_store(as_vector_store(collection), embed_model=Words())
+    index = VectorStoreIndex.from_vector_store(PlusVectorStore(collection), embed_model=Words())
     ours = evaluate_retrieval(collection, QUERIES, QRELS, DirectionEncoder(), k=10)
     theirs = evaluate_retriever(index.as_retriever(similarity_top_k=10), QUERIES, QRELS, k=10)
     for name in ("recall@10", "hit_rate@10", "judged@10"):

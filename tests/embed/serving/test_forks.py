@@ -87,20 +87,26 @@ def fork_while_busy(model):
     """Children are forked all the time while threads compute, and while one opens the model."""
     embedding = PlusEmbedding(model, backend="torch", device="cpu")
     # the first text imports torch and reads the weights: a child that waited for this thread would wait for ever
-    opening = threading.Thread(target=embedding.get_text_embedding, args=(SENTENCES[0],))
+    stop, opened = threading.Event(), threading.Event()
+
+    def open_model():
+        embedding.get_text_embedding(SENTENCES[0])
+        opened.set()
+        stop.wait()
+
+    opening = threading.Thread(target=open_model)
     opening.start()
     time.sleep(0.3)
-    forked(lambda: embedding.get_text_embedding(SENTENCES[0]), "a child of an opening process")
-    opening.join()
+    while not opened.is_set():
+        forked(lambda: embedding.get_text_embedding(SENTENCES[0]), "a child of an opening process")
     many = embedding.get_text_embedding_batch(SENTENCES)
-    stop = threading.Event()
 
     def busy():
         while not stop.is_set():
             embedding.get_text_embedding_batch(SENTENCES)
 
-    threads = [threading.Thread(target=busy) for _ in range(2)]
-    for thread in threads:
+    busy_threads = [threading.Thread(target=busy) for _ in range(2)]
+    for thread in busy_threads:
         thread.start()
 
     def compare():
@@ -113,9 +119,33 @@ def fork_while_busy(model):
             forked(compare, f"child {number} of a busy process")
     finally:
         stop.set()
-        for thread in threads:
+        for thread in [opening, *busy_threads]:
             thread.join()
     programs.report("done")
+
+
+def fork_after_opening(model):
+    """A child is forked at the moment when a thread has opened the model, and goes on: with a text that is too long."""
+    embedding = PlusEmbedding(model, backend="torch", device="cpu")
+    texts = [SENTENCES[0], "long " * 400]
+    told, end = threading.Event(), threading.Event()
+
+    def embed():
+        embedding.get_text_embedding_batch(texts)
+        told.set()
+        end.wait()  # a library may free what belongs to a thread when it ends, and no fork can wait for that
+
+    first = threading.Thread(target=embed)
+    first.start()
+    while not told.is_set():
+        forked(lambda: embedding.get_text_embedding_batch(texts), "a child of a process that tells what is cut")
+    end.set()
+    first.join()
+    programs.report("done")
+
+
+def test_a_fork_while_a_thread_tells_of_a_text_that_is_cut_hangs_nobody(minilm):
+    assert programs.output(fork_after_opening, minilm, **ALONE) == "done\n"
 
 
 def test_a_fork_in_the_middle_of_the_work_of_other_threads_hangs_nobody(minilm):

@@ -17,16 +17,7 @@ from models import TEXTS, save_model, save_transformer
 from safetensors.torch import load_file, save_file
 from sentence_transformers.base.modules import Dense
 
-from llama_index_embed_plus.encoders.adapter import (
-    MAPS,
-    AdaptedEncoder,
-    FullMap,
-    LowRankMap,
-    MlpMap,
-    OrthogonalMap,
-    QueryAdapter,
-    QueryMap,
-)
+from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.errors import DamagedModelError, TrainingError
 from llama_index_embed_plus.models import artifact
@@ -39,6 +30,7 @@ from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import UsageError
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import HeldOut, Passage, Query
+from qdrant_tools.search.adapters import MAPS, FullMap, LowRankMap, MlpMap, OrthogonalMap, QueryMap
 
 WEIGHTS = "model.safetensors"
 
@@ -221,11 +213,11 @@ def test_a_full_disk_leaves_the_old_artifact_and_nothing_half(pair, tmp_path):
 
 def test_killed_in_the_middle_there_is_the_old_artifact_or_none(pair, tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from llama_index_embed_plus.training import merge\n"
-        "write = merge._write_between\n"
+        "import sys, time; from pathlib import Path; from llama_index_embed_plus.training import averaging, merge\n"
+        "write = averaging.write_between\n"
         "def slow(*arguments):\n"
         "    write(*arguments); print('written', flush=True); time.sleep(60)\n"
-        "merge._write_between = slow\n"
+        "averaging.write_between = slow\n"
         "merge.interpolate(*sys.argv[1:3], 0.9, Path(sys.argv[3]))"
     )
     command = [sys.executable, "-c", code, *map(str, pair), str(tmp_path / "out")]

@@ -189,7 +189,7 @@ def test_a_question_about_a_held_out_passage_is_a_leak_by_id_or_by_words():
         ("same passage", 0, "How do bees make honey?"),
         ("same passage", 2, "Where do whales sleep?"),
     ]
-    with pytest.raises(LeakError, match="passages=False"):
+    with pytest.raises(LeakError, match="--shared-passages"):
         check_leak([by_id], HELDOUT)
     check_leak([by_id, by_words], HELDOUT, passages=False)
 

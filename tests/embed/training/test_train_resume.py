@@ -18,14 +18,14 @@ from paths import TESTS
 from safetensors.torch import load_file
 
 from llama_index_embed_plus.errors import TrainingError
-from llama_index_embed_plus.training import train
+from llama_index_embed_plus.training import run, train
 from llama_index_embed_plus.training.data.records import TrainingData
 from llama_index_embed_plus.training.proof.report import read_report
 from llama_index_embed_plus.training.settings import TrainSettings
 from llama_index_embed_plus.training.trainer import loop
 from llama_index_embed_plus.training.trainer.checkpoint import Checkpoints
 from qdrant_tools.errors import UsageError
-from qdrant_tools.records import Example, ScoredText
+from qdrant_tools.records import Example, HeldOut, Passage, Query, ScoredText
 
 WORDS = ("cat", "dog", "bird", "tree", "river", "stone", "red", "blue")
 SETTINGS = TrainSettings(epochs=3, batch_size=2, max_tokens=16, learning_rate=1e-3, checkpoint_every=2)
@@ -313,3 +313,32 @@ def test_ctrl_c_ends_the_step_and_leaves_a_checkpoint_of_it(base, whole, tmp_pat
     assert signal.getsignal(signal.SIGINT) is handler
     assert Checkpoints(tmp_path / ".tuned-training", {}).latest().name == "checkpoint-5"
     assert train(base, examples(), tmp_path / "tuned", SETTINGS).losses == whole[0].losses
+
+
+def test_a_run_killed_while_it_is_proved_trains_nothing_again_and_leaves_nothing(base, whole, tmp_path, monkeypatch):
+    """Fewer steps than between two checkpoints: the one after the last step is there all the same."""
+    settings = replace(SETTINGS, checkpoint_every=200, leak_similarity=None)  # a tiny base puts all texts close
+    held_out = HeldOut((Query("q", "what is the sun"),), {"q": {"sun": 1}}, (Passage("sun", "the sun"),))
+
+    def killed(*args, **named):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "prove", killed)
+        with pytest.raises(Killed):
+            train(base, examples(), tmp_path / "tuned", settings, held_out=held_out)
+    steps: list[int] = []
+    again = train(base, examples(), tmp_path / "tuned", settings, held_out=held_out, progress=steps.append)
+    assert steps == [STEPS] and again.losses == whole[0].losses
+    same_weights(tmp_path / "tuned", whole[1])
+    assert [path.name for path in tmp_path.iterdir()] == ["tuned"]
+
+
+def test_what_a_killed_run_had_open_goes_with_the_next_one(base, tmp_path):
+    place = tmp_path / ".tuned-training"
+    for name in ("work-abc", "work-of-a-proof"):
+        (place / name).mkdir(parents=True)
+        (place / name / "model.safetensors").write_bytes(b"left")
+    (place / "run.json").write_text("{}")
+    train(base, examples(), tmp_path / "tuned", SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == ["tuned"]

@@ -246,6 +246,15 @@ def test_data_that_a_loss_cannot_use_is_refused_with_what_it_wants(loss, data, m
         datasets_for(loss, data)
 
 
+@pytest.mark.parametrize(("loss", "data"), [("triplet", MIXED), ("contrastive", WEIGHTED)])
+def test_the_command_line_is_told_commands_and_no_python(loss, data):
+    with pytest.raises(UsageError) as refused:
+        datasets_for(loss, data)
+    told = refused.value.on_command_line or ""
+    assert "embed-plus train COLLECTION --examples EXAMPLES.jsonl" in told and "()" not in told
+    assert datasets_for("multiple_negatives", data)
+
+
 def test_the_ways_out_that_the_errors_name_lead_out():
     assert len(datasets_for("triplet", MIXED.with_negatives())["triplets"]) == 1
     assert MIXED.with_negatives().left_out == 1

@@ -97,7 +97,7 @@ def test_a_string_is_the_same_passage_whenever_it_comes(empty):
         ({"id": "a"}, "passage {'id': 'a'} has no field 'text'"),
         ({"id": "a", "text": "x", "title": "t"}, "passage 'a' has the field 'title', expected 'id', 'text' and"),
         ({"id": "a", "text": "x", "metadata": ["m"]}, "passage 'a': field 'metadata' is ['m'], expected a dict"),
-        ({"id": 7, "text": "x"}, "passage id is 7, expected a non-empty string"),
+        ({"id": 7.5, "text": "x"}, "passage id is 7.5, expected a non-empty string"),
         ({"id": "a", "text": None}, "passage 'a' has the text None"),
         (3, "passage is 3, expected a Passage, a dict with 'id' and 'text', or a string"),
         (" ", "has the text ' ', expected a non-empty string"),

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from qdrant_client import QdrantClient, models
 
+from qdrant_tools.client import connect as connect_module
 from qdrant_tools.client.connect import API_KEY_VARIABLE, Secret, ServerOptions, aconnect, connect, engine_of
 from qdrant_tools.errors import LocationBusyError, LocationError, UnreachableError, UsageError
 
@@ -207,3 +208,32 @@ def test_a_client_forgotten_without_close_lets_the_folder_go(tmp_path):
     program = f"from qdrant_tools.client.connect import connect; print(connect({str(tmp_path)!r}).get_collections())"
     other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "docs" in other.stdout, other.stderr
+
+
+@pytest.mark.parametrize(
+    ("location", "host"),
+    [
+        ("http://qdrant.example:6333", "qdrant.example"),
+        ("HTTP://10.0.0.7", "10.0.0.7"),
+        ("http://[2001:db8::1]:6333/x", "2001:db8::1"),
+        ("http://localhost.example:6333", "localhost.example"),
+        ("https://qdrant.example:6333", None),
+        ("http://localhost:6333", None),
+        ("http://LOCALHOST.:6333", None),
+        ("http://127.0.0.1:6333", None),
+        ("http://127.9.9.9", None),
+        ("http://[::1]:6333", None),
+    ],
+)
+def test_a_key_over_plain_http_to_another_machine_is_warned_of_once(location, host, caplog, monkeypatch):
+    connect_module._warn_of_plain_http.cache_clear()
+    monkeypatch.setenv("QDRANT_API_KEY", "sekret")
+    for _ in range(2):
+        connect_module.server_options(location, None, None, False)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == (host is not None)
+    assert all(f"the key is sent to {host} over plain http" in text and "sekret" not in text for text in told)
+    monkeypatch.delenv("QDRANT_API_KEY")
+    connect_module._warn_of_plain_http.cache_clear()
+    connect_module.server_options(location, None, None, False)
+    assert len(caplog.records) == len(told), "without a key there is nothing to read"

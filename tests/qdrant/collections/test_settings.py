@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from qdrant_client import models
-from tiny import WordEncoder, numbered
+from tiny import SERVER, WordEncoder, numbered
 
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.collections.settings import CollectionSettings
+from qdrant_tools.collections.snapshots import create_snapshot, restore_snapshot
 from qdrant_tools.collections.status import build_index
-from qdrant_tools.errors import CollectionError, InputError, NotSupportedError
+from qdrant_tools.errors import CollectionError, EngineError, InputError, NotSupportedError
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Passage
 from qdrant_tools.search.bm25 import Bm25
@@ -110,11 +111,10 @@ def test_how_a_quantized_collection_is_searched_changes_without_building_it_agai
     assert not build_index(changed), "nothing to build"
 
 
-@pytest.mark.parametrize("wanted", [CollectionSettings(datatype="float16"), CollectionSettings(lexical=Bm25())])
-def test_what_cannot_be_changed_says_so(manager, wanted):
+def test_what_cannot_be_changed_says_so(manager):
     manager.ensure("docs", ENCODER)
     with pytest.raises(CollectionError, match="cannot be changed.*new collection"):
-        manager.ensure("docs", ENCODER, settings=wanted)
+        manager.ensure("docs", ENCODER, settings=CollectionSettings(datatype="float16"))
 
 
 @pytest.mark.parametrize(
@@ -175,3 +175,24 @@ def test_describe_tells_what_the_vectors_and_the_files_take(manager):
     memory = CollectionManager(connect(":memory:"))
     memory.ensure("docs", ENCODER)
     assert memory.describe("docs").disk_bytes is None
+
+
+@pytest.mark.skipif(not SERVER, reason="needs a server")
+def test_a_server_has_shards_and_a_strict_mode_and_restores_its_own_snapshot_by_url():
+    client = connect(str(SERVER))
+    strict = models.StrictModeConfig(enabled=True, max_query_limit=10)
+    settings = CollectionSettings(shards=2, strict_mode=strict)
+    try:
+        docs = CollectionManager(client).ensure("of-a-server", ENCODER, settings=settings)
+        index_passages(docs, numbered(20), ENCODER)
+        assert docs.describe().settings.shards == 2
+        with pytest.raises(EngineError, match="Limit exceeded 11 > 10"):
+            search(docs, "passage", ENCODER, k=11)
+        made = create_snapshot(client, "of-a-server")
+        url = f"{str(SERVER).rstrip('/')}/collections/of-a-server/snapshots/{made.where}"
+        assert restore_snapshot(client, url, "of-a-server-back") == 20
+        assert CollectionManager(client).open("of-a-server-back").space == ENCODER.space
+    finally:
+        for name in ("of-a-server", "of-a-server-back"):
+            client.delete_collection(name)
+        client.close()

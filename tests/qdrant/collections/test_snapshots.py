@@ -98,6 +98,12 @@ def test_the_collection_stays_in_use_while_a_snapshot_is_made(client, tmp_path):
     assert restore_snapshot(client, tmp_path / "two", "again") == 301
 
 
+def test_a_snapshot_makes_no_folders(client, tmp_path):
+    with pytest.raises(LocationError, match="there is no folder"):
+        create_snapshot(client, "docs", tmp_path / "mistyped" / "docs.snapshot")
+    assert not (tmp_path / "mistyped").exists()
+
+
 def test_nothing_is_overwritten(client, tmp_path):
     create_snapshot(client, "docs", tmp_path / "one")
     with pytest.raises(LocationError, match="there already"):
@@ -175,6 +181,7 @@ def test_a_snapshot_of_an_alias_is_one_of_its_collection(client, tmp_path):
 
 
 def test_a_file_may_be_given_as_text(client, tmp_path):
+    (tmp_path / "new").mkdir()
     made = create_snapshot(client, "docs", str(tmp_path / "new" / "one"))
     assert (made.where, made.points) == (str(tmp_path / "new" / "one"), 300)
     assert restore_snapshot(client, str(tmp_path / "new" / "one"), "back") == 300

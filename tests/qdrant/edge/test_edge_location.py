@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 import uuid
 from pathlib import Path
@@ -424,6 +425,12 @@ def test_recovery_takes_the_lock_and_wants_collections(folder, tmp_path):
 
 # -- a kill at every file operation
 
+
+def made(folder):
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 EVENTS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")
 WRITING = os.O_WRONLY | os.O_RDWR
 TASKS = {
@@ -432,7 +439,7 @@ TASKS = {
     "settings": lambda client, folder: client.update_collection("docs", metadata={"changed": True}),
     "aliases": lambda client, folder: client.update_collection_aliases([alias("live", "ünï code")]),
     "exchange": lambda client, folder: client.build_index("docs") or os._exit(3),
-    "snapshot": lambda client, folder: create_snapshot(client, "docs", folder.parent / "out" / "docs.snapshot"),
+    "snapshot": lambda client, folder: create_snapshot(client, "docs", made(folder.parent / "out") / "docs.snapshot"),
     "restore": lambda client, folder: restore_snapshot(client, folder.parent.parent / "docs.snapshot", "restored"),
 }
 
@@ -618,25 +625,19 @@ def test_a_folder_named_collections_of_somebody_else_is_left_alone(tmp_path):
 
 
 def connect_as_nobody(folder):
-    import qdrant_tools.edge.client  # noqa: F401  before: nobody may not read the package
-
     if os.getuid() == 0:
         os.setuid(65534)  # nobody: permissions do not stop root
     try:
         connect(folder)
     except LocationError as error:
-        report("cannot be" in str(error), "\n" not in str(error))
+        report("cannot be" in str(error), "Permission denied" in str(error), "\n" not in str(error))
 
 
 @pytest.mark.skipif(not hasattr(os, "setuid"), reason="permissions of this kind are not on this system")
-def test_a_read_only_folder_is_one_error(folder):
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    for path in folder.parents:
-        if path.owner() != "root" or path.stat().st_mode & 0o007 == 0:
-            path.chmod(0o755)
-    for location in (folder, folder / "new"):
-        assert output(connect_as_nobody, location) == "True True\n"
+def test_a_new_location_where_nothing_may_be_written_is_one_error():
+    with tempfile.TemporaryDirectory() as parent:  # those of pytest are its user's own
+        os.chmod(parent, 0o555)
+        assert output(connect_as_nobody, Path(parent) / "new") == "True True True\n"
 
 
 @pytest.mark.parametrize("wrong", ["a\0b", "\ud800", "~nobody-of-this-name-x/y"])

@@ -76,7 +76,7 @@ def test_feedback_must_name_a_search_a_kind_and_a_shown_hit(log):
         log.feedback(search_id, "a", "dwell", -1)
     with pytest.raises(InputError, match="value is nan"):
         log.feedback(search_id, "a", "rating", float("nan"))
-    with pytest.raises(LogError, match="did not show 'z'"):
+    with pytest.raises(LogError, match="did not show 'z', .*: its hits have ids such as"):
         log.feedback(search_id, "z", "click")
     log.feedback(search_id, "z", "rating", 2)  # the right answer may not have been shown at all
     assert [event.id for event in next(log.searches()).feedback] == ["z"]

@@ -41,6 +41,18 @@ def test_judgements_count_only_where_there_are_any():
     assert finding.of_all == 0.25, "one of the four negatives is known to be an answer"
 
 
+def test_judgements_of_relevant_passages_alone_give_a_lower_bound():
+    """As nearly all qrels are: what they looked at is relevant by definition, which says nothing of the rest."""
+    judgements = [Label("q1", "a", 1.0), Label("q2", "c", 2.0)]
+    (finding,) = audit(EXAMPLES, judgements=judgements).false_negatives
+    assert finding.only_positives and (finding.rate, finding.low, finding.high) == (0.25, 0.25, 1.0)
+    assert finding.sentence.startswith("at least 1 of 4 negatives (25.0%) are answers by judgements")
+    (judged,) = audit(EXAMPLES, judgements=[*judgements, Label("q9", "z", 0.0)]).false_negatives
+    assert not judged.only_positives and judged.sentence.startswith("1 of 1 negatives are answers")
+    (unmet,) = audit(EXAMPLES, judgements=[Label("q7", "a", 1.0)]).false_negatives
+    assert unmet.sentence.startswith("at least 0 of 4 negatives (0.0%)")
+
+
 def test_judgements_are_found_by_any_spelling_of_their_query_and_passage():
     mined = [example("Where is the Café?", "cafe\u0301.md", "b")]
     judgements = [Label("where is the cafe\u0301", "caf\u00e9.md", 1.0), Label("WHERE is the caf\u00e9", "b", 0.0)]

@@ -13,6 +13,8 @@ from qdrant_tools.collections.points import point_id
 from qdrant_tools.errors import InputError, SpaceMismatchError, UsageError
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.monitor import Canary, freeze_canaries, read_canaries, run_canaries, write_canaries
+from qdrant_tools.search.adapters import AdaptedEncoder, Adapter
+from qdrant_tools.search.dense import search_batch
 
 QUERIES = ["passage about topic1", "thing7", "number 12"]
 
@@ -57,6 +59,32 @@ def test_canaries_of_another_space_are_refused(collection):
         run_canaries(collection, frozen, WordEncoder())
     with pytest.raises(SpaceMismatchError):
         run_canaries(collection, [Canary("thing7", ("p7",))], WordEncoder("other"))
+
+
+def test_canaries_are_bound_to_the_adapter_that_froze_them_also_those_of_a_candidate(collection, tmp_path):
+    base, candidate = WordEncoder(), AdaptedEncoder(WordEncoder(), Adapter.identity(64, WordEncoder().space))
+    for encoder, other in ((base, candidate), (candidate, base)):
+        frozen = freeze_canaries(collection, QUERIES, encoder, k=5)
+        write_canaries(tmp_path / "canaries.jsonl", frozen)
+        assert run_canaries(collection, read_canaries(tmp_path / "canaries.jsonl"), encoder, k=5).passed
+        with pytest.raises(SpaceMismatchError, match=r"frozen with .*adapter.* asked with .*adapter"):
+            run_canaries(collection, frozen, other)
+
+
+def test_canaries_are_run_as_they_were_frozen(collection, monkeypatch):
+    asked: list[tuple[int, bool]] = []
+
+    def recorded(collection, queries, encoder, *, k, exact=False, **options):
+        asked.append((len(queries), exact))
+        return search_batch(collection, queries, encoder, k=k, exact=exact, **options)
+
+    monkeypatch.setattr("qdrant_tools.monitor.canary.search_batch", recorded)
+    monkeypatch.setattr("qdrant_tools.sources.judged.search_batch", recorded)
+    graph = freeze_canaries(collection, QUERIES, WordEncoder(), k=5)
+    exact = freeze_canaries(collection, QUERIES[:2], WordEncoder(), k=5, exact=True)
+    mixed = [*exact, *graph]
+    assert run_canaries(collection, mixed, WordEncoder(), k=5).passed
+    assert asked == [(3, False), (2, True), (3, False), (2, True)]
 
 
 def test_what_cannot_be_asked_is_refused(collection):

@@ -219,7 +219,7 @@ def test_one_of_many_numbers_is_found_as_it_is_among_few(collection, caplog):
         ({"gte": 5, "lte": 4.5}, "wrong way round"),
         ({"gte": date(2024, 1, 2), "lt": "2024-01-01"}, "wrong way round"),
         ({"gte": 5, "lt": date(2024, 1, 1)}, "numbers and times are not compared"),
-        ({"gte": "b"}, "gte is 'b', expected a number, a date or an RFC 3339 time"),
+        ({"gte": "b"}, "gte is 'b', expected a number, a date or an RFC 3339 time, such as 30, 2024-01-31"),
         ({"gte": "2024-02-30"}, "expected a number, a date"),
         ({"gte": "5"}, "gte is '5', expected a number"),
         ({"gte": True}, "gte is True, expected a number"),

@@ -19,9 +19,11 @@ from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.points import fetch
 from qdrant_tools.collections.retirement import WriteLock, accept_writes
+from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.errors import CollectionError, InputError, SpaceMismatchError, VectorError
 from qdrant_tools.indexing import Failure, IndexReport, content_hash, index_passages
 from qdrant_tools.records import Passage
+from qdrant_tools.search.bm25 import Bm25
 
 
 @pytest.fixture
@@ -40,17 +42,30 @@ def test_indexing_twice_adds_nothing_and_encodes_nothing(collection, encoder):
     assert encoder.encoded == [] and points_in(collection) == 20
 
 
-def test_a_changed_text_or_metadata_replaces_the_passage(collection, encoder):
+def test_a_changed_text_replaces_the_passage_and_changed_metadata_keeps_its_vector(collection, encoder):
     index_passages(
         collection, [Passage("a", "old text"), Passage("b", "same", {"v": 1}), Passage("c", "same")], encoder
     )
+    before = fetch(collection, ["b"], with_vectors=True)["b"].vector
     encoder.encoded.clear()
     changed = [Passage("a", "new text"), Passage("b", "same", {"v": 2}), Passage("c", "same")]
-    assert index_passages(collection, changed, encoder) == IndexReport(updated=2, unchanged=1)
-    assert encoder.encoded == ["new text", "same"]
+    assert index_passages(collection, changed, encoder) == IndexReport(updated=1, refreshed=1, unchanged=1)
+    assert encoder.encoded == ["new text"]
     stored = fetch(collection, ["a", "b"], with_vectors=True)
     assert stored["a"].text == "new text" and stored["b"].metadata == {"v": 2}
     np.testing.assert_allclose(stored["a"].vector, encoder.encode_queries(["new text"])[0], atol=1e-6)
+    assert stored["b"].vector.tobytes() == before.tobytes()
+    assert index_passages(collection, changed, encoder) == IndexReport(unchanged=3)
+
+
+def test_changed_metadata_keeps_the_words_of_a_passage_too(manager, encoder):
+    settings = CollectionSettings(lexical=Bm25(average_length=4))
+    collection = manager.ensure("words", encoder, settings=settings)
+    index_passages(collection, [Passage("a", "rare heron", {"v": 1}), Passage("b", "common duck")], encoder)
+    encoder.encoded.clear()
+    assert index_passages(collection, [Passage("a", "rare heron", {"v": 2})], encoder).refreshed == 1
+    (hits,) = collection.search_lexical(["heron"])
+    assert [(hit.id, hit.metadata) for hit in hits] == [("a", {"v": 2})] and encoder.encoded == []
 
 
 def test_any_string_is_an_id(collection, encoder):

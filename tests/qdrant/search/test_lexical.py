@@ -101,7 +101,7 @@ def test_a_collection_without_lexical_vectors_says_so(client, encoder):
         lambda: search_hybrid(plain, ["x"], encoder),
         lambda: mine(plain, [Label("x", "p1")], encoder, settings=MiningSettings(source="lexical")),
     ):
-        with pytest.raises(NotSupportedError, match=r"no lexical vectors: make one with CollectionSettings\(lexical"):
+        with pytest.raises(NotSupportedError, match=r"no lexical vectors: add them with Collection.add_lexical"):
             attempt()
 
 

@@ -14,7 +14,7 @@ from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.collections.status import build_index
-from qdrant_tools.errors import CollectionError, InputError, NotSupportedError, UsageError, VectorError
+from qdrant_tools.errors import CollectionError, InputError, NotSupportedError, VectorError
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Passage
 from qdrant_tools.tuning import TuningGrid, TuningReport, apply, tune
@@ -85,19 +85,16 @@ def test_nothing_is_left_behind(manager, report):
 def test_the_chosen_beam_is_stored_with_the_collection(manager):
     collection = manager.open("numbers")
     found = tune(collection, k=5, target_recall=0.3, grid=TuningGrid(hnsw_ef=(33,)), held_out=20)
-    if found.chosen.exact:
-        with pytest.raises(UsageError, match="search with exact=True"):
-            apply(collection, found)
-    else:
-        assert apply(collection, found).hnsw_ef == manager.open("numbers").hnsw_ef == 33
+    applied = apply(collection, found)
+    assert applied.metadata == manager.open("numbers").metadata and applied.metadata.search.told
+    assert applied.searches_exactly if found.chosen.exact else applied.hnsw_ef == 33
 
 
 def test_a_target_that_no_graph_reaches_is_exact_searchs(manager):
     collection = manager.open("numbers")
     found = tune(collection, target_recall=1.0, grid=TuningGrid(hnsw_ef=(10,)), held_out=30)
     assert found.chosen.exact and "no setting reaches recall@10 1.0" in found.reason
-    with pytest.raises(UsageError, match="exact=True"):
-        apply(collection, found)
+    assert apply(collection, found).searches_exactly and manager.open("numbers").searches_exactly
 
 
 def test_queries_of_ones_own_are_used_as_they_are(manager):

@@ -1,0 +1,1 @@
+"""Commands about documents: read them, look at them, index them, make training examples of them."""

@@ -1,0 +1,217 @@
+"""`embed-plus index`: files -> passages -> a collection that holds what the files hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llama_index_embed_plus.cli.console import interrupted, next_step
+from llama_index_embed_plus.cli.documents.indexed import show
+from llama_index_embed_plus.cli.documents.job import Job, Search, run_job
+from llama_index_embed_plus.cli.documents.options import (
+    ChunkTokens,
+    ContextOption,
+    Encoding,
+    Exclude,
+    FollowLinks,
+    IdField,
+    Include,
+    MinTokens,
+    Overlap,
+    SourceName,
+    SourcePath,
+    TextField,
+    Whole,
+    settings_of,
+)
+from llama_index_embed_plus.cli.documents.watching import keep_in_step
+from llama_index_embed_plus.cli.opened import (
+    DEFAULT_LOCATION,
+    DEFAULT_MODEL,
+    Backend,
+    Location,
+    Model,
+    command_of,
+    managed,
+)
+from llama_index_embed_plus.documents.reading import require_there
+from llama_index_embed_plus.encoders.late import suited, with_late_chunking
+from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.encoders.text_encoder import TextEncoder
+from qdrant_tools.client.connect import MEMORY, is_url
+from qdrant_tools.errors import LocationBusyError, LocationError, UsageError
+from qdrant_tools.records import Progress
+from qdrant_tools.search.bm25 import Bm25
+from qdrant_tools.validation import checked_number
+
+app = typer.Typer()
+
+
+@app.command("index")
+def index_command(
+    collection: Annotated[str, typer.Argument(help="The collection to fill; it is made if it is not there.")],
+    path: SourcePath,
+    source: SourceName = None,
+    moved: Annotated[bool, typer.Option("--moved", help="The source of this name lies here now.")] = False,
+    include: Include = None,
+    exclude: Exclude = None,
+    follow_links: FollowLinks = False,
+    encoding: Encoding = None,
+    id_field: IdField = None,
+    text_field: TextField = None,
+    chunk_tokens: ChunkTokens = None,
+    min_tokens: MinTokens = None,
+    overlap: Overlap = 0,
+    context: ContextOption = "none",
+    whole: Whole = False,
+    delete_missing: Annotated[
+        bool, typer.Option("--delete-missing", help="Also remove what this source has of files that are gone.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on with every change of the folder; also removes what is gone.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; embed and write nothing.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything was skipped.")] = False,
+    lexical: Annotated[
+        bool,
+        typer.Option(
+            "--lexical",
+            help="Keep the words of passages too, for --mode lexical and hybrid; when the collection is made.",
+        ),
+    ] = (False),
+    stemming: Annotated[
+        str | None, typer.Option(help="With --lexical: language whose endings do not count; none if not given.")
+    ] = None,
+    stop_words: Annotated[
+        str | None, typer.Option(help="With --lexical: language whose stop words no query asks; none if not given.")
+    ] = (None),
+    late: Annotated[
+        bool, typer.Option("--late", help="Read passages with those around them (late chunking), when it is made.")
+    ] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Let every search compare with all vectors, however many there are.")
+    ] = False,
+    hnsw_ef: Annotated[
+        int | None,
+        typer.Option(min=1, help="Let every search use this beam width in the HNSW graph, instead of a chosen one."),
+    ] = None,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune/--no-tune",
+            help="Measure what a search finds of what exact search finds, and choose how later searches are made.",
+        ),
+    ] = True,
+    skip_duplicates: Annotated[
+        bool,
+        typer.Option("--skip-duplicates", help="Do not add what says nearly the same as a stored passage."),
+    ] = False,
+    above: Annotated[
+        float, typer.Option(help="With --skip-duplicates: how near that is, as a cosine above 0 and at most 1.")
+    ] = 0.95,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every skipped file.")] = False,
+    location: Location = DEFAULT_LOCATION,
+    model: Model = DEFAULT_MODEL,
+    backend: Backend = "auto",
+) -> None:
+    """Bring a collection in step with files: embed what is new or changed, remove what changed files have no more."""
+    if not lexical and (stemming or stop_words):
+        raise UsageError("--stemming and --stop-words say which words are kept: give --lexical too")
+    search = Search(exact, hnsw_ef, tune)
+    twice = above if skip_duplicates else None
+    _check(path, location, above=twice, watch=watch, dry_run=dry_run, strict=strict)
+    read, cut = settings_of(
+        source=source,
+        include=include,
+        exclude=[*(exclude or ()), *_own_files(path, location)],
+        follow_links=follow_links,
+        encoding=encoding,
+        id_field=id_field,
+        text_field=text_field,
+        chunk_tokens=chunk_tokens,
+        min_tokens=min_tokens,
+        overlap=overlap,
+        context=context,
+        whole=whole,
+    )
+    bm25 = Bm25(stemming=stemming, stop_words=stop_words) if lexical else None
+    require_there(path)  # before seconds go into opening a model
+    encoder = open_encoder(model, backend=backend)
+    encoder = _suited(with_late_chunking(encoder) if late else encoder, collection, location)
+    job = Job(
+        path, collection, location, read, cut, bm25, encoder, delete_missing or watch, moved, dry_run, search, twice
+    )
+    if watch:
+        keep_in_step(job, as_json=as_json)
+        return
+    with _stoppable() as progress:
+        report, found = run_job(job, job.files(), progress)
+    show(job, report, found, as_json=as_json)
+    if not as_json:
+        next_step(_next(job, model))
+    if report.stored.passages.failed or (strict and (report.skipped or report.unread_pages.get("damaged"))):
+        raise typer.Exit(1)
+
+
+def _check(path: Path, location: str, *, above: float | None, watch: bool, dry_run: bool, strict: bool) -> None:
+    """Raise `UsageError` for options that contradict each other, before a model is opened."""
+    if location == MEMORY and not dry_run:
+        raise UsageError(
+            "--location :memory: keeps nothing when the command ends, so nothing could be searched: give a folder or a "
+            "server, or --dry-run to see what would be indexed"
+        )
+    if above is not None and dry_run:
+        raise UsageError("a dry run embeds nothing, and knows no near-duplicates: leave out --skip-duplicates")
+    if above is not None:
+        checked_number("--above", above, above=0, most=1)
+    if watch and (dry_run or strict or not path.is_dir()):
+        raise UsageError("--watch goes on with every change of a folder: give a folder, no --dry-run and no --strict")
+
+
+def _suited(encoder: TextEncoder, collection: str, location: str) -> TextEncoder:
+    """The encoder, with late chunking if the collection is there and has it: the option is for its first run."""
+    try:
+        with managed(location) as manager:
+            if collection in manager.names() or collection in manager.aliases():
+                return suited(encoder, manager.open(collection).space)
+    except LocationBusyError:
+        raise
+    except LocationError:
+        pass  # nothing is there yet
+    return encoder
+
+
+def _next(job: Job, model: str) -> str:
+    if job.dry_run:
+        return command_of("index", job.collection, job.path, location=job.location, model=model)
+    return command_of("search", job.collection, "your question", location=job.location, model=model)
+
+
+@contextmanager
+def _stoppable() -> Iterator[Progress]:
+    """Progress for a run that Ctrl-C ends with a line that says how to go on."""
+    # counted here for the message of an interruption, which leaves no report
+    stored = 0
+
+    def progress(done: int) -> None:
+        nonlocal stored
+        stored += done
+
+    try:
+        yield progress
+    except KeyboardInterrupt:
+        interrupted(f"{stored} passages are indexed; run the same command again to go on")
+
+
+def _own_files(path: Path, location: str) -> list[str]:
+    """A pattern for the folder of the collections, if it lies in the folder that is read."""
+    if location == MEMORY or is_url(location) or not path.is_dir():
+        return []
+    own, root = Path(location).resolve(), path.resolve()
+    return [f"/{own.relative_to(root).as_posix()}/"] if own != root and own.is_relative_to(root) else []

@@ -1,0 +1,230 @@
+"""`embed-plus mine`: a log and its collection -> labels -> training examples with hard negatives.
+
+Does not know: how negatives are chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from llama_index_embed_plus.cli.console import ConsoleReporter, next_step, note, resumable, say
+from llama_index_embed_plus.cli.logs.judge import JudgeModel, Threshold, cross_encoder
+from llama_index_embed_plus.cli.logs.log import open_log
+from llama_index_embed_plus.cli.opened import (
+    DEFAULT_LOCATION,
+    DEFAULT_MODEL,
+    Backend,
+    Location,
+    Model,
+    command_of,
+    opened,
+)
+from qdrant_tools.collections.collection import Collection
+from qdrant_tools.debias import (
+    aggregate,
+    click_over_no_click_next,
+    click_over_skip_above,
+    clicked_as_positive,
+    fit_click_model,
+    inverse_propensity,
+    last_click_over_skip_above,
+    long_dwell_as_positive,
+    rated,
+)
+from qdrant_tools.errors import UsageError, listed
+from qdrant_tools.log.records import LoggedSearch
+from qdrant_tools.mining.calibration import calibrate
+from qdrant_tools.mining.file import MiningReport, mine_to_jsonl
+from qdrant_tools.mining.looks import fit_looks, with_debiased
+from qdrant_tools.mining.miner import positives_by_query
+from qdrant_tools.mining.rules import MiningSettings
+from qdrant_tools.records import Encoder, Label
+
+app = typer.Typer()
+
+MakeLabels = Callable[[Iterable[LoggedSearch]], list[Label]]
+
+Rule = Annotated[
+    Literal["click", "skip-above", "last-click", "next", "dwell", "rated", "propensity"],
+    typer.Option(
+        help="How feedback becomes labels: a click is a positive (click), so is one on a hit below others without "
+        "(skip-above), the last one of a search (last-click), one before a hit without (next), a long stay "
+        "(dwell), a high grade (rated), or a click weighted by how often its rank is looked at (propensity)."
+    ),
+]
+
+
+@app.command("mine")
+def mine_command(
+    collection: Annotated[str, typer.Argument(help="The collection or alias that negatives are taken from.")],
+    log: Annotated[Path, typer.Argument(help="The retrieval log of searches in it.")],
+    out: Annotated[Path, typer.Option(help="The .jsonl file of examples to write, or to go on with.")],
+    rule: Rule = "click",
+    top: Annotated[
+        float | None, typer.Option(help="For --rule rated, the highest grade of the ratings; 1 if not given.")
+    ] = None,
+    relevant_from: Annotated[
+        float | None,
+        typer.Option(help="For --rule rated, the lowest grade of a relevant passage; any above 0 if not given."),
+    ] = None,
+    negatives: Annotated[int, typer.Option(help="The most negatives of an example.")] = 4,
+    depth: Annotated[int, typer.Option(help="How many candidates are looked at for each query.")] = 50,
+    skip: Annotated[int, typer.Option(help="How many candidates at the top of the ranking are passed over.")] = 0,
+    minimum: Annotated[int, typer.Option(help="Examples with fewer negatives are left out.")] = 0,
+    max_share: Annotated[
+        float, typer.Option(help="The share of the positive's score that a negative may reach.")
+    ] = 0.95,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="How far below the positive's score a negative must stay, besides; no limit if not given."),
+    ] = None,
+    several: Annotated[
+        Literal["min", "mean", "each"],
+        typer.Option(
+            help="Which of several positives --max-share and --margin compare with: the weakest, their mean, or each."
+        ),
+    ] = "min",
+    duplicate_similarity: Annotated[
+        float, typer.Option(help="From this similarity to a positive on, a candidate counts as its copy.")
+    ] = 0.95,
+    document_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Metadata field that names a passage's document: its other passages are left out. Several are the way "
+            "to a field inside others."
+        ),
+    ] = None,
+    pick: Annotated[
+        bool, typer.Option("--calibrate/--no-calibrate", help="Pick that share, or a margin, from the labels.")
+    ] = False,
+    source: Annotated[
+        Literal["dense", "lexical", "both"],
+        typer.Option(help="Where candidates come from: the nearest vectors, BM25, or both."),
+    ] = ("dense"),
+    sampling: Annotated[Literal["top", "random", "softmax"], typer.Option(help="How negatives are drawn.")] = "top",
+    seed: Annotated[int, typer.Option(help="The seed of what is drawn: the same seed gives the same result.")] = 0,
+    judge: JudgeModel = None,
+    threshold: Threshold = 0.5,
+    promote: Annotated[bool, typer.Option(help="Make positives of what the judge finds, instead of dropping it.")] = (
+        False
+    ),
+    location: Location = DEFAULT_LOCATION,
+    model: Model = DEFAULT_MODEL,
+    backend: Backend = "auto",
+) -> None:
+    """Make training examples with hard negatives of a log and the collection that it searched. Can be interrupted."""
+    if promote and judge is None:
+        raise UsageError("--promote is about what a judge finds: give --judge too")
+    make = _made_by(rule, top, relevant_from)
+    settings = MiningSettings(
+        negatives=negatives,
+        minimum=minimum,
+        source=source,
+        depth=depth,
+        skip=skip,
+        max_share=max_share,
+        margin=margin,
+        several=several,
+        duplicate_similarity=duplicate_similarity,
+        document_key=tuple(document_key) if document_key else None,
+        sampling=sampling,
+        seed=seed,
+    )
+    steps = ConsoleReporter()
+    with opened(collection, location, model, backend) as (docs, encoder):
+        # a search may be logged under the alias or under the collection it named
+        labels = labels_of(log, (collection, docs.name), rule, make)
+        if pick:
+            settings = _calibrated(docs, labels, encoder, settings, steps)
+        judging = cross_encoder(judge, threshold, promote=promote)
+        with (
+            resumable(f"run the same command again to go on with {out}"),
+            steps.step(f"mine {collection}", len(positives_by_query(labels)), "queries") as advance,
+        ):
+            report = mine_to_jsonl(docs, labels, encoder, path=out, settings=settings, judge=judging, progress=advance)
+    _tell(out, report)
+    held_out = ("--examples", out, "--heldout-share", 0.2, "--out", "adapted")
+    next_step(command_of("train", collection, *held_out, location=location, model=model))
+
+
+def _calibrated(
+    docs: Collection, labels: Sequence[Label], encoder: Encoder, settings: MiningSettings, steps: ConsoleReporter
+) -> MiningSettings:
+    with steps.step("calibrate", None) as advance:
+        found = calibrate(docs, labels, encoder, settings=settings, progress=advance)
+    chosen = found.settings
+    limit = f"max_share {chosen.max_share}" if chosen.margin is None else f"margin {chosen.margin}"
+    say(f"calibrated ({found.method}, {found.queries} queries): {limit}")
+    return chosen
+
+
+def _tell(out: Path, report: MiningReport) -> None:
+    counts = report.stats.counts
+    say(
+        f"wrote {out}: {counts['examples']} examples with {counts['negatives']} negatives from {report.queries} queries"
+    )
+    for name, count in report.stats.discarded().items():
+        say(f"  {name:<20}{count:>9}")
+    for line in report.notes:
+        say(line)
+
+
+def _propensity(searches: Iterable[LoggedSearch]) -> list[Label]:
+    listed = list(searches)  # gone through twice
+    return inverse_propensity(listed, fit_click_model(listed))
+
+
+_RULES: Mapping[str, MakeLabels] = {
+    "click": clicked_as_positive,
+    "skip-above": click_over_skip_above,
+    "last-click": last_click_over_skip_above,
+    "next": click_over_no_click_next,
+    "dwell": long_dwell_as_positive,
+    "propensity": _propensity,
+}
+
+
+def _made_by(rule: str, top: float | None, relevant_from: float | None) -> MakeLabels:
+    """The function of a rule.
+
+    Raises:
+        UsageError: the options say something about ratings, and this rule looks at none.
+    """
+    if rule == "rated":
+        return partial(rated, top=1.0 if top is None else top, relevant_from=relevant_from)
+    if (top, relevant_from) != (None, None):
+        raise UsageError(f"--top and --relevant-from are about ratings, and --rule {rule} looks at none")
+    return _RULES[rule]
+
+
+def labels_of(log: Path, collections: tuple[str, ...], rule: str, make: MakeLabels) -> list[Label]:
+    """The labels that a rule, whose function is `make`, makes of the searches in one collection.
+
+    The collection may be known by several names. Searches that name no collection, as in logs of other systems, count
+    too.
+
+    Raises:
+        UsageError: the log has no such search, or the rule finds no positive.
+    """
+    names = {*collections, ""}
+    with open_log(log) as retrievals:
+        if all(next(retrievals.searches(collection=name), None) is None for name in names):
+            logged = retrievals.stats(top=0).collections
+            raise UsageError(f"{log} has no searches in {collections[0]!r}, but in {listed(logged) or 'none at all'}")
+        searches = [search for search in retrievals.searches() if search.collection in names]
+        labels = aggregate(make(searches))
+        looks = None if rule == "rated" else fit_looks(searches)
+        if looks is not None:
+            labels = with_debiased(labels, searches, looks)
+            note(
+                f"clicks are held out with how likely their rank is looked at, by {looks.clicks} clicks on passages "
+                f"that changed places: {', '.join(f'{look:.2f}' for look in looks.likely)}"
+            )
+    if not any(label.weight > 0 for label in labels):
+        raise UsageError(f"the rule {rule!r} finds no positive in {log}: it has not the feedback that the rule needs")
+    return labels

@@ -1,0 +1,1 @@
+"""Commands that give something to others: a model to a hub, collections to a language model."""

@@ -1,0 +1,1 @@
+"""What a person types: mistakes in it, and the way from there to what was meant."""

@@ -1,0 +1,1 @@
+"""Which files are read, by which reader, in which encoding and within which bounds."""

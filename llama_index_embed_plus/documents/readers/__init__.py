@@ -1,0 +1,1 @@
+"""What reads a file of one family of formats: its content -> blocks and facts."""

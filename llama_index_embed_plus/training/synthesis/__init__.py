@@ -1,0 +1,1 @@
+"""Training without a log: a collection's own passages -> queries that they answer."""

@@ -1,0 +1,37 @@
+"""A file of another system's log -> its rows: a table, JSONL, or a JSON list of rows.
+
+Guarantees: rows come one by one, so that a file may be as long as the disk allows. Does not know: what a column means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from qdrant_tools.errors import InputError, brief
+from qdrant_tools.files.json_stream import JsonStream
+from qdrant_tools.files.rows import Row, read_rows
+
+
+def is_list_of_rows(path: str | Path) -> bool:
+    """Whether a JSON file begins as a list does. Raises InputError: it cannot be read."""
+    with JsonStream(Path(path)) as document:
+        return document.peek() == "["
+
+
+def rows_of_log(path: str | Path) -> Iterator[Row]:
+    """Yield the rows; in a JSON list the number of the row stands for the line.
+
+    Raises:
+        InputError: the file cannot be read, or a row is no object.
+    """
+    file = Path(path)
+    if file.suffix.lower() != ".json" or not is_list_of_rows(file):
+        yield from read_rows(file, pad=True)
+        return
+    with JsonStream(file) as document:
+        for number, fields in enumerate(document.elements(), start=1):
+            if not isinstance(fields, dict):
+                raise InputError(f"{file}:{number}: {brief(fields)} is no row, expected an object of columns")
+            yield Row(fields, file, number)
+        document.end()
