@@ -1,11 +1,13 @@
 from .columns import LogColumns
 from .readers import LogReader, read_log
-from .records import KINDS, Feedback, LoggedHit, LoggedSearch, dropped, hashed
+from .records import JUDGES, KINDS, VERDICTS, Answer, Feedback, LoggedHit, LoggedSearch, Verdict, dropped, hashed
 from .retrieval_log import RetrievalLog
 from .stats import LogStats
 
 __all__ = [
+    "Answer",
     "Feedback",
+    "JUDGES",
     "KINDS",
     "LogColumns",
     "LogReader",
@@ -13,6 +15,8 @@ __all__ = [
     "LoggedHit",
     "LoggedSearch",
     "RetrievalLog",
+    "VERDICTS",
+    "Verdict",
     "dropped",
     "hashed",
     "read_log",

@@ -41,7 +41,19 @@ KINDS = {
     "down": "thumb down",
     "cited": "an answer was built on it",
     "rating": "a grade, 0 is not relevant",
+    "judged": "a language model's grade of the hit for the query, from 0 to 1",
+    "reranked": "the score that a reranker gave the hit; scores of one search compare, those of two do not",
 }
+
+VERDICTS = {
+    "thumb": "1 is up, 0 is down",
+    "score": "a grade of the answer, from 0 to 1",
+    "comment": "what somebody wrote",
+}
+"""What can be said of an answer. None of it is said of the passages that the answer was made from."""
+
+JUDGES = ("person", "judge", "code")
+"""Who says it: a person, a language model, a program."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +76,49 @@ class Feedback:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What somebody said of a whole answer: `kind` is one of `VERDICTS`, `by` one of `JUDGES`.
+
+    `name` is that of the question ("user_feedback"), `who` tells the people apart (a hash). A later verdict of one
+    kind, name and person replaces an earlier one.
+    """
+
+    kind: str
+    value: float
+    at: datetime
+    by: str = "person"
+    name: str = ""
+    who: str = ""
+    text: str = ""
+    """Of a comment."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer that an application gave, made of what one or several searches found.
+
+    `searches` is how many: of more than one, nobody knows which of them a verdict is about. `context` has the passages
+    that the language model saw, in that order, as far as they are known; () is unknown. `cited` has the passages that
+    the text refers to, as far as a reference can be followed.
+    """
+
+    id: str
+    text: str = ""
+    searches: int = 1
+    context: tuple[str, ...] = ()
+    cited: tuple[str, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+
+
+@dataclass(frozen=True)
 class LoggedSearch:
     """One search. Hits are in the order shown, feedback is in the order of time.
 
     `redacted` says that a rule has taken the text out of the query. The text alone does not: a user may type any.
     `session` names the searches that belong together, and are not independent of each other; "" where nobody knows.
+    `user` tells the people apart, by a hash. `generated` says that a language model wrote the query, and no user.
+    `scored_by` names whose the scores of the hits are ("retriever", "fusion", "reranker"), which do not compare.
+    `answer` is what the application made of the hits.
     """
 
     id: str
@@ -80,6 +130,10 @@ class LoggedSearch:
     feedback: tuple[Feedback, ...] = ()
     redacted: bool = False
     session: str = ""
+    user: str = ""
+    generated: bool = False
+    scored_by: str = ""
+    answer: Answer | None = None
 
     def as_row(self) -> dict[str, Any]:
         return {

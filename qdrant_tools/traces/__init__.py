@@ -1,0 +1,1 @@
+"""Traces of RAG applications, as tracing tools export them -> logged searches."""
