@@ -64,6 +64,10 @@ class Span:
     """The application, project or environment, as the tool calls it: evaluation runs are told by it."""
     tags: tuple[str, ...] = ()
     collection: str = ""
+    until: datetime | None = None
+    """When it ended: tells what lies in what where the spans between are not in the file."""
+    sources: tuple[str, ...] = ()
+    """The texts as they were numbered for the language model, the first being `[1]`; for citations in the answer."""
     hint: str = ""
     """Why a span of a retrieval has no list or no query, and which setting of its tool would write it."""
 
