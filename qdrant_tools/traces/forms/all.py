@@ -1,0 +1,11 @@
+"""Every form in which traces are read, in the order in which a row is tried.
+
+Guarantees: no row is of two forms. Does not know: files.
+"""
+
+from __future__ import annotations
+
+from qdrant_tools.traces.forms.otel import OTEL_FORMS
+from qdrant_tools.traces.records import TraceForm
+
+FORMS: tuple[TraceForm, ...] = (*OTEL_FORMS,)

@@ -1,0 +1,56 @@
+"""A raw span -> a span, by the convention of its attributes: each span by its own, never the file by its first.
+
+Guarantees: of two conventions in one span, the one that has the list counts; a span of none is `other`, with its place
+in the tree. Does not know: how the span was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from qdrant_tools.traces.forms.openinference import OpenInference, whose
+from qdrant_tools.traces.forms.raw import RawSpan
+from qdrant_tools.traces.records import Span, TraceSettings
+
+
+class Dialect(Protocol):
+    """A convention of attributes."""
+
+    @property
+    def name(self) -> str:
+        """As in `--format`."""
+        ...
+
+    def speaks(self, attributes: Mapping[str, Any]) -> bool:
+        """Whether a span has this convention's attributes."""
+        ...
+
+    def span(self, raw: RawSpan, settings: TraceSettings) -> Span:
+        """What they say."""
+        ...
+
+
+DIALECTS: tuple[Dialect, ...] = (OpenInference(),)
+"""The richest first."""
+
+
+def dialect_of(attributes: Mapping[str, Any]) -> str:
+    """The name of the first convention that a span has attributes of; the empty string if of none."""
+    return next((dialect.name for dialect in DIALECTS if dialect.speaks(attributes)), "")
+
+
+def span_of(raw: RawSpan, settings: TraceSettings) -> Span:
+    """What a span says, in the convention that has a list, else in the first that it speaks."""
+    spans = [dialect.span(raw, settings) for dialect in DIALECTS if dialect.speaks(raw.attributes)]
+    with_list = [span for span in spans if span.documents is not None or span.context is not None]
+    return next(iter(with_list or spans), None) or Span(
+        trace=raw.trace,
+        id=raw.id,
+        parent=raw.parent,
+        kind="other",
+        name=raw.name,
+        at=raw.at,
+        failed=raw.failed,
+        **whose(raw),
+    )

@@ -1,0 +1,142 @@
+"""A span as OpenTelemetry has it, before anything in it is understood.
+
+An envelope (SDK JSON, OTLP, Phoenix, Jaeger, ...) makes one of a row; a dialect (OpenInference, GenAI, OpenLLMetry, ...)
+makes a `Span` of it.
+
+Guarantees: attributes are flat, `retrieval.documents.0.document.id` wherever it lay; ids are lower-case hex, as long as
+OpenTelemetry writes them, out of `0x...`, base64 or shortened hex. Does not know: what an attribute means.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from qdrant_tools.errors import InputError, brief
+from qdrant_tools.foreign import is_missing
+
+
+@dataclass(frozen=True, slots=True)
+class RawSpan:
+    """A span and its attributes; `parent` is None for a root, `dropped` counts attributes that the SDK gave up."""
+
+    trace: str
+    id: str
+    parent: str | None
+    name: str = ""
+    at: datetime | None = None
+    failed: bool = False
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    resource: Mapping[str, Any] = field(default_factory=dict)
+    events: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    dropped: int = 0
+
+
+_UNREAD = ("embedding.embeddings", "llm.tools", "gen_ai.tool.definitions")
+"""Long, and nothing is made of them: vectors, descriptions of tools."""
+
+
+def flat(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested objects and lists of objects under dotted names; lists of plain values stay lists."""
+    found: dict[str, Any] = {}
+    todo: list[tuple[str, Any]] = [(name, attributes[name]) for name in reversed(list(attributes))]
+    while todo:
+        name, value = todo.pop()
+        if name.startswith(_UNREAD) or value is None:
+            continue
+        inside = _inside(value)
+        if inside is None:
+            found[name] = value
+        else:
+            todo.extend((f"{name}.{key}", part) for key, part in reversed(inside))
+    return found
+
+
+def _inside(value: Any) -> list[tuple[str, Any]] | None:
+    if isinstance(value, Mapping) and value:
+        return [(str(key), part) for key, part in value.items()]
+    if isinstance(value, (list, tuple)) and any(isinstance(part, (Mapping, list, tuple)) for part in value):
+        return [(str(place), part) for place, part in enumerate(value)]
+    return None
+
+
+def numbered(attributes: Mapping[str, Any], prefix: str) -> dict[int, dict[str, Any]]:
+    """What lies under `prefix.0.`, `prefix.1.`, ... by its number, in the order of numbers: 2 before 10."""
+    found: dict[int, dict[str, Any]] = {}
+    start = f"{prefix}."
+    for name, value in attributes.items():
+        if not name.startswith(start):
+            continue
+        place, _, rest = name[len(start) :].partition(".")
+        if place.isascii() and place.isdigit() and len(place) < 10:
+            found.setdefault(int(place), {})[rest] = value
+    return dict(sorted(found.items()))
+
+
+def under(attributes: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """What lies under `prefix.`, by the rest of its name."""
+    start = f"{prefix}."
+    return {name[len(start) :]: value for name, value in attributes.items() if name.startswith(start)}
+
+
+TRACE_DIGITS, SPAN_DIGITS = 32, 16
+_HEX = re.compile(r"(?:0x)?([0-9a-fA-F]+)")
+LONGEST_ID = 512
+
+
+def hex_id(name: str, value: Any, digits: int) -> str:
+    """The id of a trace or span: hex of `digits`, or the tool's own text where it is no such number.
+
+    Raises:
+        InputError: it is missing, no text, or longer than an id is; `name` says whose.
+    """
+    text = value.strip() if isinstance(value, str) else ""
+    if not 0 < len(text) <= LONGEST_ID:
+        raise InputError(f"{name} is {brief(value)}, expected the id of a {'trace' if digits > 16 else 'span'}")
+    found = _HEX.fullmatch(text)
+    if found is not None and len(found[1]) <= digits:
+        return found[1].lower().zfill(digits)
+    return _of_base64(text, digits) or text
+
+
+def parent_id(name: str, value: Any) -> str | None:
+    """The id of a span's parent; None for a root: null, an empty text, or zeros alone."""
+    if is_missing(value):
+        return None
+    found = hex_id(name, value, SPAN_DIGITS)
+    return found if found.strip("0") else None
+
+
+def _of_base64(text: str, digits: int) -> str | None:
+    # 16 bytes are 24 characters of base64, 8 bytes are 12: no number in hex has those lengths
+    if len(text) != {32: 24, 16: 12}[digits]:
+        return None
+    try:
+        return base64.b64decode(text, validate=True).hex()
+    except (binascii.Error, ValueError):
+        return None
+
+
+def number_of(value: Any) -> float | None:
+    """A finite number out of a number or its text; None for everything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if number - number == 0 else None
+
+
+def texts_of(value: Any) -> tuple[str, ...]:
+    """The texts in a list of texts, or in one that is written into a text with commas."""
+    if isinstance(value, str):
+        value = value.strip("[] ").split(",")
+    if not isinstance(value, Iterable) or isinstance(value, (Mapping, bytes)):
+        return ()
+    return tuple(text for part in value if isinstance(part, str) and (text := part.strip(" '\"")))

@@ -1,0 +1,221 @@
+"""What an application put into a span as text, JSON or Python's repr -> a query, an answer, a list of documents.
+
+Guarantees: a text that the tool has hidden is never a query or an answer; JSON is bounded in size and depth; what is
+not understood is None. Does not know: tools, attributes.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qdrant_tools.errors import InputError
+from qdrant_tools.files.json_files import parse_json
+from qdrant_tools.files.rows import LONGEST_ROW, MOST_VALUES
+from qdrant_tools.traces.forms.raw import number_of
+from qdrant_tools.traces.records import SpanDocument
+
+_HIDDEN = re.compile(r"\W*(?:redacted|masked|hidden|filtered|scrubbed)\W*|\*{3,}", re.IGNORECASE)
+_MARKED = re.compile(r"[\[<_{(*].*[\]>_})*]", re.DOTALL)
+
+
+def is_hidden(value: Any) -> bool:
+    """Whether a tool has put this in place of a text: `__REDACTED__`, `[REDACTED]`, `***`. A bare word is a text."""
+    text = value.strip() if isinstance(value, str) and len(value) < 40 else ""
+    return _HIDDEN.fullmatch(text.replace("_", " ").strip()) is not None and _MARKED.fullmatch(text) is not None
+
+
+def text_of(value: Any) -> str | None:
+    """A text that says something and is not hidden."""
+    return value if isinstance(value, str) and value.strip() and not is_hidden(value) else None
+
+
+def json_in(value: Any) -> Any:
+    """The object or list that a text holds as JSON, or that a value is already; None for everything else."""
+    if isinstance(value, (Mapping, list, tuple)):
+        return value
+    text = value.strip() if isinstance(value, str) else ""
+    if text[:1] not in ("{", "[") or len(text) > LONGEST_ROW:
+        return None
+    try:
+        return parse_json(text, "it", most_values=MOST_VALUES)
+    except InputError:
+        return None
+
+
+LONGEST_PYTHON = 2_000_000
+"""Characters: Python's parser takes a hundred bytes for each."""
+
+
+def python_in(value: Any) -> Any:
+    """As `json_in`, also out of Python's repr of lists, dicts and numpy arrays, as pandas writes them into CSV."""
+    found = json_in(value)
+    if found is not None or not isinstance(value, str):
+        return found
+    text = value.strip()
+    if text[:1] not in ("{", "[", "(", "a") or len(text) > LONGEST_PYTHON:
+        return None
+    # numpy parts what is in an array by white space; in a repr, a line end is never inside of a text
+    text = re.sub(r"([}\])])\s*\n\s*(?=[{\[(])", r"\1, ", text)
+    try:
+        return _plain(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _plain(node: ast.expr) -> Any:
+    match node:
+        case ast.Constant():
+            return node.value
+        case ast.List() | ast.Tuple():
+            return [_plain(part) for part in node.elts]
+        case ast.Dict():
+            return {str(_plain(key)): _plain(part) for key, part in zip(node.keys, node.values, strict=True) if key}
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+            return -number
+        case ast.Name(id="nan" | "NaT" | "null"):
+            return None
+        # array([...], dtype=object), np.float64(0.5), Timestamp('...')
+        case ast.Call(args=[first, *_]):
+            return _plain(first)
+    raise ValueError("no plain value")
+
+
+# in this order: an engine's own question before the parts of a template
+_ASKED = (
+    "str_or_query_bundle", "query_bundle", "query_str", "query", "question", "user_query", "query_text", "search_query",
+    "input", "message", "prompt", "text", "content", "inputs", "q", "user_input", "user_message", "user_msg",
+)  # fmt: skip
+_ANSWERED = (
+    "response", "answer", "result", "output", "final_answer", "content", "text", "message", "outputs", "generation",
+    "replies", "completion",
+)  # fmt: skip
+_DEEPEST = 6
+
+
+def query_in(value: Any) -> str | None:
+    """The question in the input of a retriever or an engine: a text, or an object that has it under a usual name."""
+    return _words(value, _ASKED, ("user", "human"), _DEEPEST)
+
+
+def answer_in(value: Any) -> str | None:
+    """The answer in the output of an engine: a text, or an object that has it under a usual name."""
+    return _words(value, _ANSWERED, ("assistant", "ai", "model"), _DEEPEST)
+
+
+def _words(value: Any, names: Sequence[str], roles: Sequence[str], deep: int) -> str | None:
+    inside = json_in(value)
+    if inside is None or deep == 0:
+        return text_of(value)
+    if not isinstance(inside, Mapping):
+        return _last_said(inside, roles) or (_words(inside[0], names, roles, deep - 1) if len(inside) == 1 else None)
+    if isinstance(messages := inside.get("messages"), (list, tuple)):
+        return _last_said(messages, roles)
+    for name in names:
+        if (part := inside.get(name)) is not None and (found := _words(part, names, roles, deep - 1)) is not None:
+            return found
+    texts = [part for part in inside.values() if text_of(part)]
+    # of one text, nobody can be in doubt
+    return str(texts[0]) if len(texts) == 1 and len(inside) == 1 else None
+
+
+def _last_said(messages: Sequence[Any], roles: Sequence[str]) -> str | None:
+    """What the last message of a role says: `{"role", "content"}`, LangChain's `{"type", "content"}`, pairs."""
+    for message in reversed(messages):
+        if isinstance(message, (list, tuple)):
+            found = _last_said(message, roles) if len(message) != 2 or not isinstance(message[0], str) else None
+            if isinstance(message[0] if message else None, str) and message[0] in roles:
+                found = _content(message[-1])
+        elif isinstance(message, Mapping):
+            # LangChain: {"kwargs": {...}} of dumped objects, {"data": {...}} of message dicts
+            inner = next((message[name] for name in ("kwargs", "data") if isinstance(message.get(name), Mapping)), {})
+            role = next((r for r in (message.get("role"), inner.get("type"), message.get("type")) if r), "")
+            found = _content(inner or message) if str(role).lower() in roles else None
+        else:
+            found = None
+        if found is not None:
+            return found
+    return None
+
+
+def _content(message: Any) -> str | None:
+    """The text of a message whose content is a text, or a list of parts of which some are texts."""
+    content = message
+    if isinstance(message, Mapping):
+        content = next((message[name] for name in ("content", "parts", "blocks", "text") if message.get(name)), None)
+    if isinstance(content, (list, tuple)):
+        parts = [part.get("text") or part.get("content") for part in content if isinstance(part, Mapping)]
+        content = "\n".join(part for part in parts if isinstance(part, str))
+    return text_of(content)
+
+
+_IDS = ("id", "id_", "node_id", "_id", "point_id", "doc_id", "document_id")
+_TEXTS = ("content", "page_content", "text", "document")
+_CUT_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{0,4}-){0,3}[0-9a-f]{0,12}", re.IGNORECASE)
+
+
+def is_cut_id(value: Any) -> bool:
+    """Whether an id is the beginning of a UUID."""
+    return isinstance(value, str) and 8 < len(value) < 36 and _CUT_UUID.fullmatch(value) is not None
+
+
+def id_of(own: Any, metadata: Any, field: str | None) -> str | None:
+    """The id of a document: the metadata's `field` if one is named; else the tool's own, or langchain-qdrant's `_id`."""
+    inside = json_in(metadata)
+    inside = inside if isinstance(inside, Mapping) else {}
+    value = inside.get(field) if field is not None else inside.get("_id") if own in (None, "") else own
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return None if is_cut_id(value) else text_of(value)
+
+
+def document_of(position: int, value: Mapping[str, Any], field: str | None) -> SpanDocument:
+    """A document of one of the usual shapes: LangChain's, LlamaIndex's node with its score, `{"id", "score"}`."""
+    node = value.get("node") if isinstance(value.get("node"), Mapping) else value
+    assert isinstance(node, Mapping)
+    metadata = node.get("metadata") or node.get("meta")
+    own = next((node[name] for name in _IDS if node.get(name) not in (None, "")), None)
+    text = next((found for name in _TEXTS if (found := text_of(node.get(name))) is not None), None)
+    score = number_of(value.get("score"))
+    if field is not None and field in node and not isinstance(metadata, Mapping):
+        metadata = node
+    return SpanDocument(position, id_of(own, metadata, field), score, text)
+
+
+def documents_in(value: Any, field: str | None) -> tuple[SpanDocument, ...] | None:
+    """The documents of a list, each an object or the JSON of one; None if it is no such list."""
+    inside = json_in(value)
+    if isinstance(inside, Mapping):
+        lists = [inside[name] for name in ("documents", "nodes", "retrieved_documents", "docs") if name in inside]
+        inside = json_in(lists[0]) if len(lists) == 1 else None
+    if not isinstance(inside, (list, tuple)):
+        return None
+    objects = [json_in(part) for part in inside]
+    if not all(isinstance(part, Mapping) for part in objects):
+        return None
+    return tuple(document_of(place, part, field) for place, part in enumerate(objects))
+
+
+_REPR = re.compile(r"<?NodeWithScore\(node=\w+\(id_=(.+)\), score=([^)]*)\)>?", re.DOTALL)
+
+
+def reprs_in(value: Any) -> tuple[SpanDocument, ...] | None:
+    """The ids and scores in a list of `<NodeWithScore(node=TextNode(id_=...), score=...)>`; None if it is no such list."""
+    inside = json_in(value)
+    if not isinstance(inside, (list, tuple)):
+        return None
+    found = [_REPR.fullmatch(part) if isinstance(part, str) else None for part in inside]
+    if any(match is None for match in found):
+        return None
+    return tuple(
+        SpanDocument(place, match[1], _finite(number_of(match[2]))) for place, match in enumerate(found) if match
+    )
+
+
+def _finite(number: float | None) -> float | None:
+    return None if number is None or not math.isfinite(number) else number
