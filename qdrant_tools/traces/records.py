@@ -121,8 +121,10 @@ class TraceSettings:
 class TraceForm(Protocol):
     """One way in which a tool writes traces: a module of `forms/` has one such object for each."""
 
-    name: str
-    """As in `--format`."""
+    @property
+    def name(self) -> str:
+        """As in `--format`."""
+        ...
 
     def recognises(self, row: Mapping[str, Any]) -> bool:
         """Whether a row of a file is of this form. Only certain signs count: two forms never claim one row."""

@@ -93,7 +93,7 @@ class _Reader:
             query, answer = query_in(self.shown("input.value")), answer_in(self.shown("output.value"))
         elif kind == "llm":
             answer, context = answer_in(self.shown("output.value")), sources_in(self.attributes)
-        dropped = self.raw.dropped or int(bool(documents) and documents[0].position > 0)
+        dropped = self.raw.dropped or int(documents is not None and documents[:1] != () and documents[0].position > 0)
         return Span(
             trace=self.raw.trace,
             id=self.raw.id,

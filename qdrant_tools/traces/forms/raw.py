@@ -1,6 +1,6 @@
 """A span as OpenTelemetry has it, before anything in it is understood.
 
-An envelope (SDK JSON, OTLP, Phoenix, Jaeger, ...) makes one of a row; a dialect (OpenInference, GenAI, OpenLLMetry, ...)
+An envelope (SDK JSON, OTLP, Phoenix, Jaeger, ...) makes one of a row; a dialect (OpenInference, GenAI, OpenLLMetry)
 makes a `Span` of it.
 
 Guarantees: attributes are flat, `retrieval.documents.0.document.id` wherever it lay; ids are lower-case hex, as long as

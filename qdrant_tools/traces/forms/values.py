@@ -131,7 +131,9 @@ def _last_said(messages: Sequence[Any], roles: Sequence[str]) -> str | None:
                 found = _content(message[-1])
         elif isinstance(message, Mapping):
             # LangChain: {"kwargs": {...}} of dumped objects, {"data": {...}} of message dicts
-            inner = next((message[name] for name in ("kwargs", "data") if isinstance(message.get(name), Mapping)), {})
+            inner: Mapping[str, Any] = next(
+                (message[name] for name in ("kwargs", "data") if isinstance(message.get(name), Mapping)), {}
+            )
             role = next((r for r in (message.get("role"), inner.get("type"), message.get("type")) if r), "")
             found = _content(inner or message) if str(role).lower() in roles else None
         else:
@@ -163,7 +165,7 @@ def is_cut_id(value: Any) -> bool:
 
 
 def id_of(own: Any, metadata: Any, field: str | None) -> str | None:
-    """The id of a document: the metadata's `field` if one is named; else the tool's own, or langchain-qdrant's `_id`."""
+    """The id of a document: the metadata's `field` if that is named; else its own, or langchain-qdrant's `_id`."""
     inside = json_in(metadata)
     inside = inside if isinstance(inside, Mapping) else {}
     value = inside.get(field) if field is not None else inside.get("_id") if own in (None, "") else own
@@ -205,7 +207,7 @@ _REPR = re.compile(r"<?NodeWithScore\(node=\w+\(id_=(.+)\), score=([^)]*)\)>?", 
 
 
 def reprs_in(value: Any) -> tuple[SpanDocument, ...] | None:
-    """The ids and scores in a list of `<NodeWithScore(node=TextNode(id_=...), score=...)>`; None if it is no such list."""
+    """Ids and scores in a list of `<NodeWithScore(node=TextNode(id_=...), score=...)>`; None if it is none."""
     inside = json_in(value)
     if not isinstance(inside, (list, tuple)):
         return None
