@@ -5,7 +5,7 @@ Guarantees: no row is of two forms. Does not know: files.
 
 from __future__ import annotations
 
-from qdrant_tools.traces.forms.otel import OTEL_FORMS
+from qdrant_tools.traces.forms.otel.forms import OTEL_FORMS
 from qdrant_tools.traces.records import TraceForm
 
 FORMS: tuple[TraceForm, ...] = (*OTEL_FORMS,)

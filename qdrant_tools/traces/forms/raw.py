@@ -14,11 +14,11 @@ import binascii
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any
 
 from qdrant_tools.errors import InputError, brief
-from qdrant_tools.foreign import is_missing
+from qdrant_tools.foreign import TimeFormat, as_time, is_missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,23 @@ class RawSpan:
     parent: str | None
     name: str = ""
     at: datetime | None = None
+    until: datetime | None = None
     failed: bool = False
     attributes: Mapping[str, Any] = field(default_factory=dict)
     resource: Mapping[str, Any] = field(default_factory=dict)
     events: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RawEvent:
+    """Something that was said in a trace, perhaps of a span, as the signal of logs has it."""
+
+    trace: str
+    span: str | None
+    name: str
+    at: datetime | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 _UNREAD = ("embedding.embeddings", "llm.tools", "gen_ai.tool.definitions")
@@ -120,6 +132,24 @@ def _of_base64(text: str, digits: int) -> str | None:
         return base64.b64decode(text, validate=True).hex()
     except (binascii.Error, ValueError):
         return None
+
+
+_UNITS: tuple[tuple[float, TimeFormat], ...] = ((1e11, "seconds"), (1e14, "milliseconds"), (1e17, "microseconds"))
+
+
+def moment(name: str, value: Any, zone: tzinfo | None) -> datetime | None:
+    """A time in ISO, or a number since 1970 in the unit that its size tells; None for nothing.
+
+    Raises:
+        InputError: anything else; `name` says whose.
+    """
+    if is_missing(value):
+        return None
+    number = number_of(value)
+    if number is None:
+        return as_time(name, value, zone=zone)
+    unit: TimeFormat = next((unit for most, unit in _UNITS if abs(number) < most), "nanoseconds")
+    return as_time(name, value, form=unit)
 
 
 def number_of(value: Any) -> float | None:

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from qdrant_tools.traces.forms.openinference import OpenInference, whose
+from qdrant_tools.traces.forms.otel.common import base_of
+from qdrant_tools.traces.forms.otel.genai import GenAI
+from qdrant_tools.traces.forms.otel.openinference import OpenInference
+from qdrant_tools.traces.forms.otel.openllmetry import OpenLLMetry
 from qdrant_tools.traces.forms.raw import RawSpan
 from qdrant_tools.traces.records import Span, TraceSettings
 
@@ -31,7 +34,7 @@ class Dialect(Protocol):
         ...
 
 
-DIALECTS: tuple[Dialect, ...] = (OpenInference(),)
+DIALECTS: tuple[Dialect, ...] = (OpenInference(), OpenLLMetry(), GenAI())
 """The richest first."""
 
 
@@ -44,13 +47,4 @@ def span_of(raw: RawSpan, settings: TraceSettings) -> Span:
     """What a span says, in the convention that has a list, else in the first that it speaks."""
     spans = [dialect.span(raw, settings) for dialect in DIALECTS if dialect.speaks(raw.attributes)]
     with_list = [span for span in spans if span.documents is not None or span.context is not None]
-    return next(iter(with_list or spans), None) or Span(
-        trace=raw.trace,
-        id=raw.id,
-        parent=raw.parent,
-        kind="other",
-        name=raw.name,
-        at=raw.at,
-        failed=raw.failed,
-        **whose(raw),
-    )
+    return next(iter(with_list or spans), None) or Span(kind="other", **base_of(raw))

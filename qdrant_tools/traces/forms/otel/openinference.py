@@ -10,12 +10,12 @@ counted and never a text. Does not know: which span of a trace counts.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qdrant_tools.traces.forms.raw import RawSpan, number_of, numbered, texts_of, under
+from qdrant_tools.traces.forms.otel.common import base_of, collection_of, sources_in
+from qdrant_tools.traces.forms.raw import RawSpan, number_of, numbered, under
 from qdrant_tools.traces.forms.values import (
     answer_in,
     documents_in,
@@ -82,6 +82,7 @@ class _Reader:
     def span(self, kind: SpanKind) -> Span:
         """Of one kind."""
         query, answer, documents, context = None, None, None, None
+        sources: tuple[str, ...] = ()
         if kind == "retrieval":
             query, documents = query_in(self.shown("input.value")), self.documents("retrieval.documents")
             documents = self.of_output() if documents is None else self.with_ids(documents)
@@ -92,26 +93,21 @@ class _Reader:
         elif kind == "chain":
             query, answer = query_in(self.shown("input.value")), answer_in(self.shown("output.value"))
         elif kind == "llm":
-            answer, context = answer_in(self.shown("output.value")), sources_in(self.attributes)
+            answer, sources = answer_in(self.shown("output.value")), sources_in(self.attributes)
         dropped = self.raw.dropped or int(documents is not None and documents[:1] != () and documents[0].position > 0)
         return Span(
-            trace=self.raw.trace,
-            id=self.raw.id,
-            parent=self.raw.parent,
             kind=kind,
-            name=self.raw.name,
-            at=self.raw.at,
             query=query,
             documents=documents,
             context=context,
             answer=answer,
-            failed=self.raw.failed,
+            sources=sources,
             hidden=self.hidden,
             cut=self.cut,
             dropped=dropped,
-            collection=_collection_of(self.attributes) if documents else "",
+            collection=collection_of(self.attributes) if documents else "",
             hint=self.hint(dropped) if kind == "retrieval" else "",
-            **whose(self.raw),
+            **base_of(self.raw),
         )
 
     def shown(self, name: str) -> Any:
@@ -197,67 +193,3 @@ def _limit_of(attributes: Mapping[str, Any]) -> int | None:
 def _is_broken(name: str, value: str, attributes: Mapping[str, Any]) -> bool:
     of_json = name.endswith(".metadata") or attributes.get(name.replace(".value", ".mime_type")) == "application/json"
     return of_json and value[:1] in ("{", "[") and json_in(value) is None
-
-
-def whose(raw: RawSpan) -> dict[str, Any]:
-    """Session, user, service and tags, as every convention that knows them calls them."""
-    attributes, resource = raw.attributes, raw.resource
-    project = text_of(resource.get("openinference.project.name"))
-    services = [project, text_of(resource.get("service.name"))]
-    environments = [text_of(resource.get(f"deployment.environment{end}")) for end in (".name", "")]
-    known = [name for name in services if name]
-    return {
-        "session": text_of(attributes.get("session.id")) or "",
-        "user": text_of(attributes.get("user.id")) or "",
-        "service": known[0] if known else "",
-        "tags": tuple(
-            dict.fromkeys(
-                [
-                    *texts_of(attributes.get("tag.tags")),
-                    *(name for name in known[1:] if name != known[0]),
-                    *filter(None, environments),
-                ]
-            )
-        ),
-    }
-
-
-def _collection_of(attributes: Mapping[str, Any]) -> str:
-    """langchain-qdrant writes the collection beside the id of every point."""
-    for name, value in attributes.items():
-        if name.endswith("document.metadata._collection_name"):
-            return str(value)
-        if name.endswith("document.metadata") and isinstance(value, str) and "_collection_name" in value:
-            metadata = json_in(value)
-            return str(metadata.get("_collection_name", "")) if isinstance(metadata, Mapping) else ""
-    return ""
-
-
-_SOURCE = re.compile(r"^Source (\d{1,4}):\s*\n", re.MULTILINE)
-_RULE = re.compile(r"\n\s*[-=]{3,}\s*(?:\n|$)")
-
-
-def sources_in(attributes: Mapping[str, Any]) -> tuple[SpanDocument, ...] | None:
-    """The numbered sources of a prompt, as a citation engine writes them: `Source 2:` is at position 1."""
-    prompts = [value for name, value in attributes.items() if name.startswith(("llm.prompts", "llm.input_messages"))]
-    for prompt in _texts(prompts):
-        found = list(_SOURCE.finditer(prompt))
-        if not found:
-            continue
-        # a template shows examples of sources first; the last run from 1 on is the one that was asked about
-        start = max(place for place, match in enumerate(found) if place == 0 or match[1] == "1")
-        ends = [match.start() for match in found[start + 1 :]] + [len(prompt)]
-        return tuple(
-            SpanDocument(int(match[1]) - 1, None, None, _RULE.split(prompt[match.end() : end])[0].strip())
-            for match, end in zip(found[start:], ends, strict=True)
-            if int(match[1])
-        )
-    return None
-
-
-def _texts(values: list[Any]) -> Iterator[str]:
-    for value in values:
-        inside = json_in(value)
-        for part in inside if isinstance(inside, (list, tuple)) else [value]:
-            if isinstance(part, str):
-                yield part

@@ -29,13 +29,14 @@ def is_sdk_json(row: Mapping[str, Any]) -> bool:
 def read_sdk_json(row: Mapping[str, Any], settings: TraceSettings) -> Iterator[RawSpan]:
     """The span that a row is. Raises `InputError` where an id or the time is damaged."""
     context, status = row["context"], row.get("status")
-    start = row.get("start_time")
+    start, end = row.get("start_time"), row.get("end_time")
     yield RawSpan(
         trace=hex_id("context.trace_id", context["trace_id"], TRACE_DIGITS),
         id=hex_id("context.span_id", context["span_id"], SPAN_DIGITS),
         parent=parent_id("parent_id", row.get("parent_id")),
         name=str(row.get("name") or ""),
         at=None if start is None else as_time("start_time", start, zone=settings.zone),
+        until=None if end is None else as_time("end_time", end, zone=settings.zone),
         failed=isinstance(status, Mapping) and str(status.get("status_code")).upper().endswith("ERROR"),
         attributes=flat(row["attributes"]),
         resource=_inside(row, "resource"),

@@ -1,0 +1,139 @@
+"""Spans of OpenTelemetry in every envelope -> spans: the forms `openinference`, ..., one for each convention.
+
+An envelope is told by its own signs, the form by the attributes of the span; each of these forms reads all envelopes
+and all conventions, because one file may hold several.
+
+Guarantees: as `TraceForm`. Does not know: files, what is told of a whole trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qdrant_tools.errors import InputError, listed
+from qdrant_tools.traces.forms.otel.dialects import DIALECTS, dialect_of, span_of
+from qdrant_tools.traces.forms.otel.genai import evaluations_of
+from qdrant_tools.traces.forms.otel.otlp import is_otlp_span, is_request, read_otlp_span, read_request
+from qdrant_tools.traces.forms.otel.phoenix import (
+    is_exploded,
+    is_phoenix_frame,
+    is_phoenix_span,
+    read_exploded,
+    read_phoenix_frame,
+    read_phoenix_span,
+)
+from qdrant_tools.traces.forms.otel.phoenix_annotations import annotations_in, is_annotation
+from qdrant_tools.traces.forms.otel.sdk_json import is_sdk_json, read_sdk_json
+from qdrant_tools.traces.forms.otel.stores import (
+    is_clickhouse,
+    is_jaeger,
+    is_javascript,
+    is_zipkin,
+    read_clickhouse,
+    read_jaeger,
+    read_javascript,
+    read_zipkin,
+)
+from qdrant_tools.traces.forms.raw import RawEvent, RawSpan, flat
+from qdrant_tools.traces.records import Annotation, Span, TraceForm, TraceSettings
+
+Reader = Callable[[Mapping[str, Any], TraceSettings], Iterator[RawSpan | RawEvent]]
+Envelope = tuple[Callable[[Mapping[str, Any]], bool], Reader]
+
+ENVELOPES: tuple[Envelope, ...] = (
+    (is_sdk_json, read_sdk_json),
+    (is_request, read_request),
+    (is_otlp_span, read_otlp_span),
+    (is_jaeger, read_jaeger),
+    (is_zipkin, read_zipkin),
+    (is_clickhouse, read_clickhouse),
+    (is_javascript, read_javascript),
+    (is_phoenix_span, read_phoenix_span),
+    (is_phoenix_frame, read_phoenix_frame),
+)
+
+
+def raw_spans(row: Mapping[str, Any], settings: TraceSettings) -> Iterator[RawSpan | RawEvent]:
+    """The spans and events of a row in whichever envelope it is.
+
+    Raises:
+        InputError: it is in none, or damaged.
+    """
+    for is_one, read in ENVELOPES:
+        if is_one(row):
+            yield from read(row, settings)
+            return
+    raise InputError(f"no span of OpenTelemetry: its fields are {listed(map(str, row))}")
+
+
+@dataclass(frozen=True)
+class SdkForm:
+    """Spans as the SDK writes them, whose attributes are of one convention; without one, of none."""
+
+    name: str
+    dialect: str
+
+    def recognises(self, row: Mapping[str, Any]) -> bool:
+        """Whether it is such a span."""
+        return is_sdk_json(row) and dialect_of(flat(row["attributes"])) == self.dialect
+
+    def read(self, row: Mapping[str, Any], settings: TraceSettings) -> Iterator[Span | Annotation]:
+        """Its span. Raises `InputError`."""
+        return spans_in(row, settings)
+
+
+@dataclass(frozen=True)
+class PhoenixForm:
+    """What Phoenix and Arize give out: spans, documents by themselves, and what was said of them."""
+
+    name: str = "phoenix"
+
+    def recognises(self, row: Mapping[str, Any]) -> bool:
+        """Whether it is any of these."""
+        return is_phoenix_span(row) or is_phoenix_frame(row) or is_exploded(row) or is_annotation(row)
+
+    def read(self, row: Mapping[str, Any], settings: TraceSettings) -> Iterator[Span | Annotation]:
+        """Its span, document or annotations. Raises `InputError`."""
+        if is_exploded(row):
+            yield from read_exploded(row, settings)
+        elif not is_annotation(row):
+            yield from spans_in(row, settings)
+        yield from annotations_in(row, settings)
+
+
+@dataclass(frozen=True)
+class EnvelopeForm:
+    """Spans in one of the other envelopes, of any convention: a row may hold several."""
+
+    name: str
+    envelopes: tuple[Envelope, ...]
+
+    def recognises(self, row: Mapping[str, Any]) -> bool:
+        """Whether it is one of these envelopes."""
+        return any(is_one(row) for is_one, _ in self.envelopes)
+
+    def read(self, row: Mapping[str, Any], settings: TraceSettings) -> Iterator[Span | Annotation]:
+        """Its spans, and what is said of them. Raises `InputError`."""
+        return spans_in(row, settings)
+
+
+def spans_in(row: Mapping[str, Any], settings: TraceSettings) -> Iterator[Span | Annotation]:
+    """The spans of a row, and what its events say. Raises as `raw_spans`."""
+    for raw in raw_spans(row, settings):
+        if isinstance(raw, RawSpan):
+            yield span_of(raw, settings)
+        yield from evaluations_of(raw)
+
+
+OTEL_FORMS: tuple[TraceForm, ...] = (
+    *(SdkForm(dialect.name, dialect.name) for dialect in DIALECTS),
+    SdkForm("opentelemetry", ""),
+    EnvelopeForm("otlp", ENVELOPES[1:3]),
+    EnvelopeForm("jaeger", ENVELOPES[3:4]),
+    EnvelopeForm("zipkin", ENVELOPES[4:5]),
+    EnvelopeForm("clickhouse", ENVELOPES[5:6]),
+    EnvelopeForm("javascript", ENVELOPES[6:7]),
+    PhoenixForm(),
+)
