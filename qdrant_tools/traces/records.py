@@ -68,6 +68,9 @@ class Span:
     """When it ended: tells what lies in what where the spans between are not in the file."""
     sources: tuple[str, ...] = ()
     """The texts as they were numbered for the language model, the first being `[1]`; for citations in the answer."""
+    implied: bool = False
+    """Only its list says that it is a retrieval. A step that passes on what another has found looks the same, so it
+    does not count where a span of the trace that is not implied, or an earlier one, has that list."""
     hint: str = ""
     """Why a span of a retrieval has no list or no query, and which setting of its tool would write it."""
 

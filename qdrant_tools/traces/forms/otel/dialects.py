@@ -14,6 +14,7 @@ from qdrant_tools.traces.forms.otel.genai import GenAI
 from qdrant_tools.traces.forms.otel.openinference import OpenInference
 from qdrant_tools.traces.forms.otel.openllmetry import OpenLLMetry
 from qdrant_tools.traces.forms.raw import RawSpan
+from qdrant_tools.traces.forms.sdk_attributes import LangfuseAttributes, MlflowAttributes
 from qdrant_tools.traces.records import Span, TraceSettings
 
 
@@ -34,7 +35,7 @@ class Dialect(Protocol):
         ...
 
 
-DIALECTS: tuple[Dialect, ...] = (OpenInference(), OpenLLMetry(), GenAI())
+DIALECTS: tuple[Dialect, ...] = (OpenInference(), OpenLLMetry(), GenAI(), LangfuseAttributes(), MlflowAttributes())
 """The richest first."""
 
 

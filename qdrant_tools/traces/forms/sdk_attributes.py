@@ -1,0 +1,102 @@
+"""What the SDKs of Langfuse and MLflow write into the spans that they send -> spans.
+
+Both store what a function was given and what it returned: Langfuse as text or JSON, MLflow always as JSON, so that a
+text is quoted.
+
+Guarantees: as `steps.py`. Does not know: rows, and what these tools make of the spans later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from qdrant_tools.traces.forms.fields import first_of, tags_in, unquoted
+from qdrant_tools.traces.forms.raw import RawSpan
+from qdrant_tools.traces.forms.steps import NO_LIST, Step, span_of_step
+from qdrant_tools.traces.forms.values import text_of
+from qdrant_tools.traces.records import Span, SpanKind, TraceSettings
+
+LANGFUSE_KINDS: Mapping[str, SpanKind | None] = {
+    "RETRIEVER": "retrieval", "GENERATION": "llm", "EMBEDDING": "embedding", "CHAIN": "chain", "AGENT": "chain",
+    "SPAN": None, "TOOL": None, "EVENT": None, "EVALUATOR": "other", "GUARDRAIL": "other",
+}  # fmt: skip
+MLFLOW_KINDS: Mapping[str, SpanKind | None] = {
+    "RETRIEVER": "retrieval", "RERANKER": "rerank", "LLM": "llm", "CHAT_MODEL": "llm", "EMBEDDING": "embedding",
+    "CHAIN": "chain", "AGENT": "chain", "WORKFLOW": "chain", "TASK": "chain", "TOOL": None, "UNKNOWN": None,
+    "PARSER": "other", "MEMORY": "other", "GUARDRAIL": "other", "EVALUATOR": "other",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LangfuseAttributes:
+    """The dialect of the spans that Langfuse's SDK sends."""
+
+    name: str = "langfuse"
+
+    def speaks(self, attributes: Mapping[str, Any]) -> bool:
+        """Whether a span has an observation's attributes."""
+        return any(name.startswith(("langfuse.observation.", "langfuse.trace.")) for name in attributes)
+
+    def span(self, raw: RawSpan, settings: TraceSettings) -> Span:
+        """The observation that the attributes tell of."""
+        said = raw.attributes
+        step = Step(
+            trace=raw.trace,
+            id=raw.id,
+            parent=raw.parent,
+            name=raw.name,
+            kind=LANGFUSE_KINDS.get(str(said.get("langfuse.observation.type", "span")).upper()),
+            at=raw.at,
+            until=raw.until,
+            input=first_of(said, "langfuse.observation.input", "langfuse.trace.input"),
+            output=first_of(said, "langfuse.observation.output", "langfuse.trace.output"),
+            failed=raw.failed or str(said.get("langfuse.observation.level", "")).upper() == "ERROR",
+            session=text_of(first_of(said, "session.id", "langfuse.session.id")) or "",
+            user=text_of(first_of(said, "user.id", "langfuse.user.id")) or "",
+            service=text_of(said.get("langfuse.environment")) or text_of(raw.resource.get("service.name")) or "",
+            tags=tags_in(said.get("langfuse.trace.tags")),
+            lacking=NO_LIST,
+        )
+        return replace(span_of_step(step, settings), dropped=raw.dropped)
+
+
+@dataclass(frozen=True)
+class MlflowAttributes:
+    """The dialect of the spans that MLflow's tracing makes, in its own traces and over OTLP."""
+
+    name: str = "mlflow"
+
+    def speaks(self, attributes: Mapping[str, Any]) -> bool:
+        """Whether a span has MLflow's attributes."""
+        return (
+            "mlflow.spanInputs" in attributes or "mlflow.spanOutputs" in attributes or "mlflow.spanType" in attributes
+        )
+
+    def span(self, raw: RawSpan, settings: TraceSettings) -> Span:
+        """The span that the attributes tell of."""
+        said = {
+            name: unquoted(raw.attributes.get(f"mlflow.{name}")) for name in ("spanType", "spanInputs", "spanOutputs")
+        }
+        step = Step(
+            trace=raw.trace,
+            id=raw.id,
+            parent=raw.parent,
+            name=raw.name,
+            kind=MLFLOW_KINDS.get(str(said["spanType"]).upper()),
+            at=raw.at,
+            until=raw.until,
+            input=said["spanInputs"],
+            output=said["spanOutputs"],
+            failed=raw.failed,
+            session=_of_trace(raw, "mlflow.trace.session", "session.id"),
+            user=_of_trace(raw, "mlflow.trace.user", "user.id"),
+            service=text_of(raw.resource.get("service.name")) or "",
+            lacking=NO_LIST,
+        )
+        return replace(span_of_step(step, settings), dropped=raw.dropped)
+
+
+def _of_trace(raw: RawSpan, *names: str) -> str:
+    return text_of(unquoted(first_of(raw.attributes, *names))) or ""
