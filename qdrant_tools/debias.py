@@ -65,9 +65,10 @@ def clicked_as_positive(searches: Iterable[LoggedSearch]) -> list[Label]:
     """The naive rule for positives: whatever was clicked answers the query; the rest has no vote.
 
     Clicks follow the position as much as the relevance (Joachims et al., "Accurately interpreting clickthrough data
-    as implicit feedback", SIGIR 2005), so these labels are noisy, above all at the first ranks.
+    as implicit feedback", SIGIR 2005), so these labels are noisy, above all at the first ranks. It is the only rule
+    for clicks in a search without hits, of which nobody knows what it showed.
     """
-    return [_vote(search, passage, 1.0, "click") for search in searches for passage in clicks(search)]
+    return [_vote(search, passage, 1.0, "click") for search in searches for passage in _clicked(search)]
 
 
 def unclicked_as_negative(searches: Iterable[LoggedSearch]) -> list[Label]:
@@ -196,6 +197,14 @@ def clicks(search: LoggedSearch) -> list[str]:
     clicked = [shown_as[passage] for passage in events if passage in shown_as]
     # `dict.fromkeys` keeps the first of equal ones: of the reversed list that is the last click
     return list(dict.fromkeys(reversed(clicked)))[::-1]
+
+
+def _clicked(search: LoggedSearch) -> list[str]:
+    """`clicks`; in a search without hits, whose log does not say what was shown, all that was clicked."""
+    if search.hits:
+        return clicks(search)
+    events = [event.id for event in search.feedback if event.kind == "click"]
+    return list(dict.fromkeys(reversed(events)))[::-1]
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,7 @@ class _Outcome:
     """What is tested of a search."""
 
     without_hits: bool
+    shown: bool
     without_click: bool
     score: float | None
 
@@ -190,7 +191,9 @@ class _WindowReader:
         self.counts["redacted"] += search.redacted
         self.counts["empty"] += not search.query.strip()
         self.counts["feedback"] += bool(search.feedback)
-        self.counts["without_hits"] += not search.hits
+        # of a log that does not say what was shown, a click says that something was
+        nothing = not search.hits and not search.feedback
+        self.counts["without_hits"] += nothing
         clicked = set(clicks(search))
         score = self._score(search) if search.hits else None
         if search.hits:
@@ -200,7 +203,7 @@ class _WindowReader:
                 self.shown_at[rank] += 1
                 self.clicked_at[rank] += passage in clicked
         key = self._lot(search)
-        self._test(search, key, _Outcome(not search.hits, bool(search.hits) and not clicked, score))
+        self._test(search, key, _Outcome(nothing, bool(search.hits), bool(search.hits) and not clicked, score))
         self._sample(search, key)
 
     def _test(self, search: LoggedSearch, key: int, outcome: _Outcome) -> None:
@@ -213,7 +216,7 @@ class _WindowReader:
     def _count(self, outcome: _Outcome) -> None:
         self.tested["searches"] += 1
         self.tested["without_hits"] += outcome.without_hits
-        self.tested["shown"] += not outcome.without_hits
+        self.tested["shown"] += outcome.shown
         self.tested["without_click"] += outcome.without_click
         if outcome.score is not None:
             self.scores.append(outcome.score)
