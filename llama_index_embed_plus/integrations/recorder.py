@@ -26,7 +26,7 @@ import sqlite3
 import threading
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from inspect import BoundArguments
 from multiprocessing.util import Finalize
@@ -41,9 +41,20 @@ from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.span_handlers.base import BaseSpanHandler
 
 from qdrant_tools.client.forks import renew_in_children
-from qdrant_tools.errors import PlusError, UsageError
-from qdrant_tools.log.records import Feedback, LoggedHit, LoggedSearch, check_feedback, finite
+from qdrant_tools.errors import InputError, PlusError, UsageError
+from qdrant_tools.log.records import (
+    Answer,
+    Feedback,
+    LoggedHit,
+    LoggedSearch,
+    Verdict,
+    check_answer,
+    check_feedback,
+    check_verdict,
+)
 from qdrant_tools.log.retrieval_log import RetrievalLog
+from qdrant_tools.log.values import finite
+from qdrant_tools.validation import brief
 
 GATHER_SECONDS = 0.2  # how long the writer waits for more entries of the same commit
 MAX_BATCH = 1000  # entries of one commit
@@ -165,6 +176,32 @@ class RetrievalRecorder:
         event = Feedback(hit_id, kind, value, datetime.now(UTC))
         check_feedback(event)
         self._queue(lambda log: log.feedback(search_id, hit_id, kind, value, at=event.at))
+
+    def answered(
+        self, search_ids: Sequence[str], text: str, *, context: Sequence[str] = (), cited: Sequence[str] = ()
+    ) -> None:
+        """Record the answer that was made of what these searches found, as `RetrievalLog.answered` does.
+
+        Raises `InputError` for what no answer can be. If the log has no such search, it is counted in `failed`.
+        """
+        if isinstance(search_ids, str) or not search_ids:
+            raise InputError(f"searches are {brief(search_ids)}, expected a list of ids that search_id() returned")
+        ids, shown, named = tuple(search_ids), tuple(context), tuple(cited)
+        check_answer(Answer(ids[0], text, len(ids), shown, named))
+        self._queue(lambda log: log.answered(ids, text, context=shown, cited=named))
+
+    def answer_feedback(
+        self, search_id: str, kind: str = "thumb", value: float = 1.0, *, name: str = "", who: str = "", text: str = ""
+    ) -> None:
+        """Record what a user said of the whole answer that was made of a search; it is no label of a hit.
+
+        A later thumb of one person replaces an earlier one. `who` tells the people apart, best by a hash.
+
+        Raises `InputError` for an unknown kind or value. If the log has no such search, it is counted in `failed`.
+        """
+        said = Verdict(kind, value, datetime.now(UTC), name=name, who=who, text=text)
+        check_verdict(said)
+        self._queue(lambda log: log.answer_feedback(search_id, kind, value, at=said.at, name=name, who=who, text=text))
 
     def __enter__(self) -> RetrievalRecorder:
         return self.start()

@@ -35,7 +35,8 @@ from qdrant_tools.foreign import (
     words_in_name,
 )
 from qdrant_tools.log.lists import SEPARATORS, list_in
-from qdrant_tools.log.records import KINDS, LONGEST_NAME, MOST_HITS
+from qdrant_tools.log.records import KINDS
+from qdrant_tools.log.values import LONGEST_NAME, MOST_HITS
 from qdrant_tools.same import folded
 from qdrant_tools.validation import brief
 

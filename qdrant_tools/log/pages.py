@@ -8,22 +8,13 @@ a wrong search. Logs of earlier versions are read as they are. Does not know: wh
 from __future__ import annotations
 
 from contextlib import closing
-from datetime import datetime
 from typing import Any
 
 from qdrant_tools.errors import InputError
-from qdrant_tools.log.records import (
-    LONGEST_NAME,
-    MOST_HITS,
-    Feedback,
-    LoggedHit,
-    LoggedSearch,
-    as_time,
-    check_search,
-    finite,
-    is_redacted,
-)
+from qdrant_tools.log.answers import COLUMNS, answer_of, read_time
+from qdrant_tools.log.records import Answer, Feedback, LoggedHit, LoggedSearch, check_search, is_redacted
 from qdrant_tools.log.store import LogStore, Row
+from qdrant_tools.log.values import LONGEST_NAME, MOST_HITS, finite
 from qdrant_tools.validation import brief
 
 PAGE = 256
@@ -49,16 +40,22 @@ def page_of(store: LogStore, after: int, collection: str | None) -> list[tuple[i
         number = ", number" if store.version > 1 else ""
         columns, key = f"hit_id, kind, value, at{number}", "hit_id, kind, at, value"
         events, last = _items(store, "feedback", columns, key, (0, 1, 3, 2), first, last)
-    return [
-        (row[0], _search(store, row, hits.get(row[0], []), events.get(row[0], []))) for row in rows if row[0] <= last
-    ]
+        return [
+            (row[0], _search(store, row, hits.get(row[0], []), events.get(row[0], [])))
+            for row in rows
+            if row[0] <= last
+        ]
 
 
 def _searches(store: LogStore, after: int, collection: str | None) -> list[Row]:
     redacted = "redacted" if store.version > 2 else "NULL"
+    more, answers = "", ""
+    if store.has_answers:
+        more = f", user, generated, scored_by, answer, {COLUMNS}"
+        answers = "LEFT JOIN answers a ON a.seq = s.answer"
     sql = (
-        f"SELECT seq, id, at, query, collection, space, {redacted}, {store.session} FROM searches "
-        "WHERE seq > ?1 AND (?2 IS NULL OR collection = ?2) ORDER BY seq LIMIT ?3"
+        f"SELECT s.seq, s.id, at, query, collection, space, {redacted}, {store.session}{more} "
+        f"FROM searches s {answers} WHERE s.seq > ?1 AND (?2 IS NULL OR collection = ?2) ORDER BY s.seq LIMIT ?3"
     )
     found: list[Row] = []
     characters, last = 0, after
@@ -69,7 +66,10 @@ def _searches(store: LogStore, after: int, collection: str | None) -> list[Row]:
                 raise store.damaged("searches", row[0], "its rows are out of order")
             found.append(row)
             last = row[0]
-            characters += len(row[3]) if isinstance(row[3], str | bytes) else 0
+            # the query; and the text and the lists of the answer
+            characters += sum(
+                len(row[at]) for at in (3, 14, 16, 17) if at < len(row) and isinstance(row[at], str | bytes)
+            )
             if characters > _MOST_CHARACTERS:
                 break
     return found
@@ -112,20 +112,21 @@ def _is_behind(place: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
 
 
 def _search(store: LogStore, row: Row, hits: list[Row], events: list[Row]) -> LoggedSearch:
-    seq, search_id, at, query, collection, space, redacted, session = row
+    seq, search_id, at, query, collection, space, redacted, session, *more = row
     try:
         # equal times in the order of writing, which is the last column
         events.sort(key=lambda event: (str(event[3]), *event[4:]))
         search = LoggedSearch(
             search_id,
-            _time(at),
+            read_time(at),
             query,
             collection,
             space,
             tuple(LoggedHit(passage, rank, finite(score)) for passage, rank, score in hits),
-            tuple(Feedback(passage, kind, value, _time(moment)) for passage, kind, value, moment, *_ in events),
+            tuple(Feedback(passage, kind, value, read_time(moment)) for passage, kind, value, moment, *_ in events),
             is_redacted(query) if redacted is None else _flag(redacted),
             session,
+            *_of_answers(store, more),
         )
         check_search(search)
         if len({hit.rank for hit in search.hits}) < len(hits):
@@ -135,14 +136,19 @@ def _search(store: LogStore, row: Row, hits: list[Row], events: list[Row]) -> Lo
     return search
 
 
-def _time(text: Any) -> datetime:
-    try:
-        return as_time(datetime.fromisoformat(text))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"a time is {brief(text)}") from error
+def _of_answers(store: LogStore, more: list[Any]) -> tuple[str, bool, str, Answer | None]:
+    """User, generated, owner of the scores and answer; an earlier version knows none of them."""
+    if not more:
+        return "", False, "", None
+    user, generated, scored_by, number, *answer = more
+    if number is None:
+        return user, _flag(generated), scored_by, None
+    if answer[0] is None:
+        raise InputError("its answer is not there")
+    return user, _flag(generated), scored_by, answer_of(store, tuple(answer))
 
 
 def _flag(value: Any) -> bool:
     if value not in (0, 1):
-        raise InputError(f"redacted is {brief(value)}, expected 0 or 1")
+        raise InputError(f"a flag is {brief(value)}, expected 0 or 1")
     return bool(value)

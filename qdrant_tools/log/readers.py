@@ -28,7 +28,6 @@ from qdrant_tools.files.rows import Row
 from qdrant_tools.foreign import is_missing
 from qdrant_tools.log.columns import MOST_ROWS, Cells, Fields, LogColumns, lacking, value_in
 from qdrant_tools.log.records import (
-    MOST_HITS,
     Feedback,
     LoggedHit,
     LoggedSearch,
@@ -37,6 +36,7 @@ from qdrant_tools.log.records import (
     check_search,
 )
 from qdrant_tools.log.rows import rows_of_log
+from qdrant_tools.log.values import MOST_HITS
 from qdrant_tools.same import id_key, query_key, unlike_spelling
 from qdrant_tools.validation import brief
 

@@ -1,9 +1,11 @@
 """One logged search: its query, the hits as they were shown, and what the user did with them.
 
 Row: `{"id","at","session","query","redacted","collection","space","hits":[{"id","rank","score"}],
-"feedback":[{"id","kind","value","at"}]}` with times in ISO 8601. `dropped` and `hashed` are rules for
-`RetrievalLog(redact=...)` and `RetrievalLog.redact`: they take the personal text out of a query, and the name of a
-session, which may be that of a person.
+"feedback":[{"id","kind","value","at"}]}` with times in ISO 8601, and, where they are known,
+`"user","generated","scored_by","answer":{"id","text","searches","context","cited","verdicts":[{"kind","value","at",
+"by","name","who","text"}]}`. `dropped` and `hashed` are rules for `RetrievalLog(redact=...)` and `RetrievalLog.redact`:
+they take the personal text out of a query and an answer, and the name of a session or user, which may be that of a
+person.
 
 Guarantees: `from_row(as_row())` is the same search; a row that is none is refused with the field's name, whatever its
 numbers and however many its hits; a redacted query is recognised as one, and what a user typed is not. Does not know:
@@ -17,22 +19,33 @@ import hmac
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from qdrant_tools.errors import InputError
+from qdrant_tools.log.values import (
+    MOST_HITS,
+    MOST_RANK,
+    as_count,
+    as_number,
+    as_rank,
+    as_score,
+    check_name,
+    names_of,
+    objects_of,
+    string_of,
+)
 from qdrant_tools.validation import brief, checked_number
 
 REDACTED = "redacted:"
 """What stands in place of a redacted query: this, with or without a hash behind it."""
 _REDACTED = re.compile(f"{REDACTED}(?:[0-9a-f]{{32}})?")
 
-MOST_HITS = 10_000
-"""Hits of one search, and events of feedback on it."""
-MOST_RANK = 2**31 - 1
-LONGEST_NAME = 4096
-"""Characters of the id of a search or a passage, of the name of a collection or a space."""
+MOST_VERDICTS = 1000
+"""Of one answer."""
+LONGEST_COMMENT = 65_536
+"""Characters of what somebody wrote about an answer."""
 
 KINDS = {
     "click": "the hit was opened",
@@ -44,6 +57,9 @@ KINDS = {
     "judged": "a language model's grade of the hit for the query, from 0 to 1",
     "reranked": "the score that a reranker gave the hit; scores of one search compare, those of two do not",
 }
+
+BY_MACHINES = ("judged", "reranked")
+"""Kinds of feedback that no user gave."""
 
 VERDICTS = {
     "thumb": "1 is up, 0 is down",
@@ -92,6 +108,23 @@ class Verdict:
     text: str = ""
     """Of a comment."""
 
+    def as_row(self) -> dict[str, Any]:
+        row: dict[str, Any] = {"kind": self.kind, "value": self.value, "at": self.at.isoformat(), "by": self.by}
+        return row | {name: getattr(self, name) for name in ("name", "who", "text") if getattr(self, name)}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Verdict:
+        """Read a row. Raises `InputError`: a field is missing or has the wrong type."""
+        return cls(
+            string_of(row, "kind"),
+            as_number("value", row.get("value", 1.0)),
+            _time(row, "at"),
+            string_of(row, "by", "person"),
+            string_of(row, "name", ""),
+            string_of(row, "who", ""),
+            string_of(row, "text", ""),
+        )
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -108,6 +141,28 @@ class Answer:
     context: tuple[str, ...] = ()
     cited: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+
+    def as_row(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "text": self.text,
+            "searches": self.searches,
+            "context": list(self.context),
+            "cited": list(self.cited),
+            "verdicts": [verdict.as_row() for verdict in self.verdicts],
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Answer:
+        """Read a row. Raises `InputError`: a field is missing or has the wrong type."""
+        return cls(
+            string_of(row, "id"),
+            string_of(row, "text", ""),
+            as_count("searches", row.get("searches", 1)),
+            names_of(row, "context"),
+            names_of(row, "cited"),
+            tuple(Verdict.from_row(verdict) for verdict in objects_of(row, "verdicts", MOST_VERDICTS)),
+        )
 
 
 @dataclass(frozen=True)
@@ -136,7 +191,7 @@ class LoggedSearch:
     answer: Answer | None = None
 
     def as_row(self) -> dict[str, Any]:
-        return {
+        row = {
             "id": self.id,
             "at": self.at.isoformat(),
             "session": self.session,
@@ -150,6 +205,10 @@ class LoggedSearch:
                 for event in self.feedback
             ],
         }
+        # what most logs have not is no field of theirs, and an earlier version reads them
+        known = {"user": self.user, "generated": self.generated, "scored_by": self.scored_by}
+        row |= {name: value for name, value in known.items() if value}
+        return row if self.answer is None else row | {"answer": self.answer.as_row()}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> LoggedSearch:
@@ -161,29 +220,33 @@ class LoggedSearch:
         if not isinstance(row, Mapping):
             raise InputError(f"a row is {type(row).__name__}, expected an object")
         at = _time(row, "at")
-        query = _string(row, "query")
+        query = string_of(row, "query")
         search = cls(
-            _string(row, "id"),
+            string_of(row, "id"),
             at,
             query,
-            _string(row, "collection", ""),
-            _string(row, "space", ""),
+            string_of(row, "collection", ""),
+            string_of(row, "space", ""),
             tuple(
-                LoggedHit(_string(hit, "id"), as_rank(hit.get("rank")), as_score(hit.get("score")))
-                for hit in _objects(row, "hits")
+                LoggedHit(string_of(hit, "id"), as_rank(hit.get("rank")), as_score(hit.get("score")))
+                for hit in objects_of(row, "hits")
             ),
             tuple(
                 Feedback(
-                    _string(event, "id"),
-                    _string(event, "kind"),
+                    string_of(event, "id"),
+                    string_of(event, "kind"),
                     as_number("value", event.get("value", 1.0)),
                     _time(event, "at") if "at" in event else at,
                 )
-                for event in _objects(row, "feedback")
+                for event in objects_of(row, "feedback")
             ),
             # exports of earlier versions say it by the text alone
             row.get("redacted", is_redacted(query)),
-            _string(row, "session", ""),
+            string_of(row, "session", ""),
+            string_of(row, "user", ""),
+            row.get("generated", False),
+            string_of(row, "scored_by", ""),
+            _answer_of(row),
         )
         check_search(search)
         return search
@@ -195,8 +258,8 @@ def check_search(search: LoggedSearch) -> None:
     Raises:
         InputError: the message names the field and never quotes the query.
     """
-    for name in ("id", "session", "collection", "space"):
-        _check_name(name, getattr(search, name))
+    for name in ("id", "session", "collection", "space", "user", "scored_by"):
+        check_name(name, getattr(search, name))
     if not isinstance(search.query, str):
         raise InputError(f"query is {type(search.query).__name__}, expected a string")
     if not isinstance(search.redacted, bool) or (search.redacted and not is_redacted(search.query)):
@@ -208,11 +271,57 @@ def check_search(search: LoggedSearch) -> None:
         check_hit(hit)
     for event in search.feedback:
         check_feedback(event)
+    if not isinstance(search.generated, bool):
+        raise InputError(f"generated is {brief(search.generated)}, expected true or false")
+    if search.answer is not None:
+        check_answer(search.answer)
+
+
+def check_answer(answer: Answer) -> None:
+    """Refuse an answer without a name or without end, and verdicts that nobody can give.
+
+    Raises:
+        InputError: the message names the field and never quotes the answer.
+    """
+    check_name("id of an answer", answer.id)
+    if not answer.id:
+        raise InputError("the id of an answer is empty, expected a name of its own")
+    if not isinstance(answer.text, str):
+        raise InputError(f"text of an answer is {type(answer.text).__name__}, expected a string")
+    as_count("searches of an answer", answer.searches)
+    for what, items, most in (
+        ("passages of its context", answer.context, MOST_HITS),
+        ("citations", answer.cited, MOST_HITS),
+        ("verdicts", answer.verdicts, MOST_VERDICTS),
+    ):
+        if len(items) > most:
+            raise InputError(f"answer {brief(answer.id)} has {len(items):,} {what}, expected at most {most:,}")
+    for passage in (*answer.context, *answer.cited):
+        check_name("id of a passage of an answer", passage)
+    for verdict in answer.verdicts:
+        check_verdict(verdict)
+
+
+def check_verdict(verdict: Verdict) -> None:
+    """Refuse a kind or a judge that does not exist, and a value that the kind cannot have. Raises `InputError`."""
+    if not isinstance(verdict.kind, str) or verdict.kind not in VERDICTS:
+        raise InputError(f"a verdict is {brief(verdict.kind)}, expected one of {', '.join(VERDICTS)}")
+    if not isinstance(verdict.by, str) or verdict.by not in JUDGES:
+        raise InputError(f"a verdict is by {brief(verdict.by)}, expected one of {', '.join(JUDGES)}")
+    for name in ("name", "who"):
+        check_name(f"{name} of a verdict", getattr(verdict, name))
+    if not isinstance(verdict.text, str) or len(verdict.text) > LONGEST_COMMENT:
+        raise InputError(f"a comment is {brief(verdict.text)}, expected a text of at most {LONGEST_COMMENT:,}")
+    checked_number("value of a verdict", verdict.value)
+    if verdict.kind == "thumb" and verdict.value not in (0, 1):
+        raise InputError(f"a thumb is {verdict.value:g}, expected 1 (up) or 0 (down)")
+    if verdict.kind == "score" and not 0 <= verdict.value <= 1:
+        raise InputError(f"a score of an answer is {verdict.value:g}, expected a number from 0 to 1")
 
 
 def check_hit(hit: LoggedHit) -> None:
     """Refuse a hit without a usable id, rank or score. Raises `InputError`."""
-    _check_name("id of a hit", hit.id)
+    check_name("id of a hit", hit.id)
     # most are, and logs have millions
     if type(hit.rank) is not int or not 1 <= hit.rank <= MOST_RANK:
         as_rank(hit.rank)
@@ -226,7 +335,7 @@ def check_feedback(event: Feedback) -> None:
     Raises:
         InputError: the message names the kind or the value.
     """
-    _check_name("id of feedback", event.id)
+    check_name("id of feedback", event.id)
     if not isinstance(event.kind, str) or event.kind not in KINDS:
         raise InputError(f"feedback kind is {brief(event.kind)}, expected one of {', '.join(KINDS)}")
     checked_number("feedback value", event.value)
@@ -289,8 +398,33 @@ def redacted_by(rule: Callable[[str], str], query: str, redacted: bool) -> tuple
     return text, is_redacted(text) and (redacted or text != query or rule is dropped)
 
 
+def answer_redacted_by(rule: Callable[[str], str], text: str) -> str:
+    """What a rule makes of an answer, or of a comment on one: a hash of it is of no use, so that nothing is left."""
+    if not text:
+        return ""
+    result, is_gone = redacted_by(rule, text, False)
+    return "" if is_gone else result
+
+
+def verdict_redacted_by(rule: Callable[[str], str], verdict: Verdict) -> Verdict:
+    """What a rule makes of what somebody said, and of who it was."""
+    who, text = session_redacted_by(rule, verdict.who), answer_redacted_by(rule, verdict.text)
+    return replace(verdict, who=who, text=text)
+
+
+def search_redacted_by(rule: Callable[[str], str], search: LoggedSearch) -> LoggedSearch:
+    """What a rule makes of all personal texts of a search. Who searched is still told apart as far as hashes are."""
+    query, redacted = redacted_by(rule, search.query, search.redacted)
+    answer = search.answer
+    if answer is not None:
+        verdicts = tuple(verdict_redacted_by(rule, verdict) for verdict in answer.verdicts)
+        answer = replace(answer, text=answer_redacted_by(rule, answer.text), verdicts=verdicts)
+    session, user = session_redacted_by(rule, search.session), session_redacted_by(rule, search.user)
+    return replace(search, query=query, redacted=redacted, session=session, user=user, answer=answer)
+
+
 def session_redacted_by(rule: Callable[[str], str], session: str) -> str:
-    """What a rule makes of the name of a session: nothing, or a hash that still tells the sessions apart."""
+    """What a rule makes of the name of a session or a user: nothing, or a hash that still tells them apart."""
     if not session:
         return ""
     text = rule(session)
@@ -302,55 +436,17 @@ def session_redacted_by(rule: Callable[[str], str], session: str) -> str:
     return session if is_redacted(session) else text
 
 
-def as_rank(value: object) -> int:
-    """A place in a ranking, which starts at 1. Raises `InputError`."""
-    rank = as_number("rank", value)
-    if not (rank == int(rank) and 1 <= rank <= MOST_RANK):
-        raise InputError(f"rank is {brief(value)}, expected a whole number from 1 to {MOST_RANK}")
-    return int(rank)
-
-
-def as_score(value: object) -> float | None:
-    """A finite number, or none. Raises `InputError`."""
-    return None if value is None else as_number("score", value)
-
-
-def finite(score: float | None) -> float | None:
-    """A score as a float; none for one that says nothing: NaN or infinity."""
-    return None if score is None or not math.isfinite(score) else float(score)
-
-
-def as_number(name: str, value: object) -> float:
-    """A finite number: not NaN, and not one with more digits than a float can count. Raises `InputError`."""
-    checked_number(name, value)
-    return float(value)  # type: ignore[arg-type]
-
-
-def _check_name(what: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise InputError(f"{what} is {brief(value)}, expected a string")
-    if len(value) > LONGEST_NAME:
-        raise InputError(f"{what} is {brief(value)} of {len(value):,} characters, expected at most {LONGEST_NAME:,}")
-
-
-def _objects(row: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    value = row.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
-        raise InputError(f"field {key!r} is not a list of objects")
-    if len(value) > MOST_HITS:
-        raise InputError(f"field {key!r} has {len(value):,} entries, expected at most {MOST_HITS:,}")
-    return value
-
-
-def _string(row: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    value = row.get(key, default)
-    if not isinstance(value, str):
-        raise InputError(f"field {key!r} is {brief(value)}, expected a string")
-    return value
+def _answer_of(row: Mapping[str, Any]) -> Answer | None:
+    answer = row.get("answer")
+    if answer is None:
+        return None
+    if not isinstance(answer, Mapping):
+        raise InputError(f"field 'answer' is {brief(answer)}, expected an object")
+    return Answer.from_row(answer)
 
 
 def _time(row: Mapping[str, Any], key: str) -> datetime:
-    text = _string(row, key)
+    text = string_of(row, key)
     try:
         return as_time(datetime.fromisoformat(text))
     except ValueError as error:

@@ -12,28 +12,43 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
 from qdrant_tools.errors import InputError, LogError, UsageError
 from qdrant_tools.files.rows import read_rows
 from qdrant_tools.files.written import is_same_file, refuse_existing, write_rows
+from qdrant_tools.log.answers import (
+    add_answer,
+    add_verdicts,
+    drop_answers_of_no_search,
+    redact_answers,
+    stored_time,
+)
 from qdrant_tools.log.pages import page_of
 from qdrant_tools.log.records import (
     REDACTED,
+    Answer,
     Feedback,
     LoggedHit,
     LoggedSearch,
+    Verdict,
+    answer_redacted_by,
     as_time,
+    check_answer,
     check_feedback,
     check_search,
-    finite,
+    check_verdict,
     redacted_by,
+    search_redacted_by,
     session_redacted_by,
+    verdict_redacted_by,
 )
 from qdrant_tools.log.stats import LogStats, stats_of
 from qdrant_tools.log.store import LogStore
+from qdrant_tools.log.values import finite
 from qdrant_tools.records import Hit
 from qdrant_tools.same import query_key
 from qdrant_tools.validation import brief
@@ -75,10 +90,12 @@ class RetrievalLog:
         space: str,
         at: datetime | None = None,
         session: str = "",
+        user: str = "",
     ) -> str:
         """Write one search and return its id, which `feedback` takes.
 
-        session: names the searches that belong together, best by something that is no person's name.
+        session: names the searches that belong together, best by something that is no person's name; so does `user`
+        those of one person.
 
         Raises:
             InputError: the query is not a string, or `at` has no time zone.
@@ -88,7 +105,9 @@ class RetrievalLog:
             raise InputError(f"query is {brief(query)}, expected a string")
         # a score that is no number says nothing, and is no reason to lose the search
         shown = tuple(LoggedHit(hit.id, hit.rank, finite(hit.score)) for hit in hits)
-        search = LoggedSearch(uuid.uuid4().hex, as_time(at), query, collection, space, shown, session=session)
+        search = LoggedSearch(
+            uuid.uuid4().hex, as_time(at), query, collection, space, shown, session=session, user=user
+        )
         with self._store.transaction():
             self._insert(search)
         return search.id
@@ -108,10 +127,7 @@ class RetrievalLog:
         event = Feedback(hit_id, kind, value, as_time(at))
         check_feedback(event)
         with self._store.transaction():
-            rows = self._store.read("SELECT seq FROM searches WHERE id = ?", [search_id])
-            if not rows:
-                raise LogError(f"no search {brief(search_id)} in {self.path}: give the id that record() returned")
-            seq = rows[0][0]
+            seq = self._number_of(search_id)
             is_shown = self._store.read("SELECT 1 FROM hits WHERE seq = ? AND hit_id = ? LIMIT 1", [seq, hit_id])
             if kind in ("click", "dwell") and not is_shown:
                 # one of its ids says of what kind they are: often another is given, such as that of the document
@@ -121,6 +137,75 @@ class RetrievalLog:
                     f"search {brief(search_id)} did not show {brief(hit_id)}, so it cannot have a {kind}: {what}"
                 )
             self._insert_feedback(seq, [event])
+
+    def answered(
+        self, search_ids: Sequence[str], text: str, *, context: Sequence[str] = (), cited: Sequence[str] = ()
+    ) -> str:
+        """Write the answer that an application made of what these searches found; returns its id.
+
+        context: the ids of the passages that the language model saw, in that order. cited: of those that the answer
+        refers to. Neither is a label of a passage: the rules of `debias` ask for more.
+
+        Raises:
+            InputError: no search, or an id that is none.
+            LogError: no such search, or the file cannot be written.
+        """
+        if isinstance(search_ids, str) or not search_ids:
+            raise InputError(f"searches are {brief(search_ids)}, expected a list of the ids that record() returned")
+        answer = Answer(uuid.uuid4().hex, text, len(search_ids), tuple(context), tuple(cited))
+        check_answer(answer)
+        if self._redact is not None:
+            answer = replace(answer, text=answer_redacted_by(self._redact, text))
+        with self._store.transaction():
+            for search_id in search_ids:
+                answer = replace(answer, id=self._insert_answer(self._number_of(search_id), answer))
+        return answer.id
+
+    def answer_feedback(
+        self,
+        search_id: str,
+        kind: str = "thumb",
+        value: float = 1.0,
+        *,
+        at: datetime | None = None,
+        by: str = "person",
+        name: str = "",
+        who: str = "",
+        text: str = "",
+    ) -> None:
+        """Add what somebody said of the whole answer that was made of a search: a thumb is no label of its hits.
+
+        `kind` is one of `VERDICTS`, `by` one of `JUDGES`. A later verdict of one kind, name and person (`who`) replaces
+        an earlier one. Searches that share the answer (`answered`) share what is said of it.
+
+        Raises:
+            InputError: no such kind, or a value that the kind cannot have.
+            LogError: no such search.
+        """
+        verdict = Verdict(kind, value, as_time(at), by, name, who, text)
+        check_verdict(verdict)
+        if self._redact is not None:
+            verdict = verdict_redacted_by(self._redact, verdict)
+        with self._store.transaction():
+            self._insert_answer(self._number_of(search_id), Answer(search_id, verdicts=(verdict,)))
+
+    def add_verdicts(self, answer_id: str, verdicts: Iterable[Verdict]) -> bool:
+        """Add what was said of an answer, as `answer_feedback` does; returns whether there is such an answer.
+
+        Raises:
+            InputError: a verdict is none.
+        """
+        said = list(verdicts)
+        for verdict in said:
+            check_verdict(verdict)
+        if self._redact is not None:
+            rule = self._redact
+            said = [verdict_redacted_by(rule, verdict) for verdict in said]
+        with self._store.transaction():
+            rows = self._store.read("SELECT seq FROM answers WHERE id = ?", [answer_id])
+            for (seq,) in rows:
+                add_verdicts(self._store, seq, said)
+        return bool(rows)
 
     @contextmanager
     def batch(self, *, forks_wait: bool = False) -> Iterator[None]:
@@ -135,7 +220,8 @@ class RetrievalLog:
     def extend(self, searches: Iterable[LoggedSearch]) -> int:
         """Add searches from elsewhere, all or none; returns how many were new.
 
-        A search that is there already only gets the feedback that it lacks.
+        A search that is there already only gets the feedback and the verdicts that it lacks, and an answer if it has
+        none.
 
         Raises:
             InputError: a search is there already with another query: the ids are those of two logs.
@@ -196,14 +282,16 @@ class RetrievalLog:
         self._store.require_sound()
         with self._store.transaction():
             # hits and feedback go with their search: ON DELETE CASCADE
-            deleted = self._store.write("DELETE FROM searches WHERE at < ?", [_stored_time(as_time(before))])
+            deleted = self._store.write("DELETE FROM searches WHERE at < ?", [stored_time(as_time(before))])
+            drop_answers_of_no_search(self._store)
         self._purge(f"{deleted} searches are deleted")
         return deleted
 
     def redact(self, rule: Callable[[str], str], *, before: datetime | None = None) -> int:
         """Replace the query of every search by what the rule makes of it; returns how many searches have changed.
 
-        So is the name of its session, which may be a person's: `dropped` takes it out, and equal hashes stay equal.
+        So are the names of its session and its user, which may be a person's: `dropped` takes them out, and equal
+        hashes stay equal. Of its answer, the text and the comments that a hash would replace are taken out.
 
         Nothing of them is left in the file, nor of any text that was deleted earlier: the file is rewritten, and
         writers wait meanwhile. Raises as `forget`.
@@ -211,25 +299,32 @@ class RetrievalLog:
         before: only searches of an earlier time.
         """
         changed = 0
-        limit = _AFTER_ALL_TIMES if before is None else _stored_time(as_time(before))
+        limit = _AFTER_ALL_TIMES if before is None else stored_time(as_time(before))
         self._store.require_sound()
         with self._store.transaction(forks_wait=False):
             last = 0
             # few at a time, because some queries are megabytes long
-            sql = "SELECT seq, query, redacted, session FROM searches WHERE seq > ? AND at < ? ORDER BY seq LIMIT 16"
+            sql = (
+                "SELECT seq, query, redacted, session, user, answer FROM searches WHERE seq > ? AND at < ? "
+                "ORDER BY seq LIMIT 16"
+            )
             while rows := self._store.read(sql, [last, limit]):
                 last = rows[-1][0]
                 updates = []
-                for seq, query, redacted, session in rows:
-                    if not isinstance(query, str) or not isinstance(session, str):
+                for seq, query, redacted, session, user, _ in rows:
+                    if not all(isinstance(text, str) for text in (query, session, user)):
                         raise self._store.damaged("searches", seq, "the query is not UTF-8")
-                    result = (*redacted_by(rule, query, bool(redacted)), session_redacted_by(rule, session))
-                    if result != (query, bool(redacted), session):
+                    people = session_redacted_by(rule, session), session_redacted_by(rule, user)
+                    result = (*redacted_by(rule, query, bool(redacted)), *people)
+                    if result != (query, bool(redacted), session, user):
                         updates.append((*result, seq))
                 self._store.write_many(
-                    "UPDATE searches SET query = ?, redacted = ?, session = ? WHERE seq = ?", updates
+                    "UPDATE searches SET query = ?, redacted = ?, session = ?, user = ? WHERE seq = ?", updates
                 )
+                # an answer of several searches stands once
+                redact_answers(self._store, sorted({row[-1] for row in rows} - {None}), rule)
                 changed += len(updates)
+            drop_answers_of_no_search(self._store)
         self._purge(f"{changed} queries are redacted")
         return changed
 
@@ -255,29 +350,50 @@ class RetrievalLog:
             raise LogError(f"{done}, but not yet gone: {error}") from error
 
     def _insert(self, search: LoggedSearch) -> bool:
-        """Insert a search unless its id is there, and its feedback either way."""
+        """Insert a search unless its id is there, and its feedback and answer either way."""
         check_search(search)
-        query, redacted, session = search.query, search.redacted, search.session
         if self._redact is not None:
-            query, redacted = redacted_by(self._redact, query, redacted)
-            session = session_redacted_by(self._redact, session)
+            search = search_redacted_by(self._redact, search)
         # DO NOTHING: a search that is there already stays as it is, so that importing twice changes nothing
         is_new = self._store.write(
-            "INSERT INTO searches (id, at, query, collection, space, redacted, session) VALUES (?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT DO NOTHING",
-            (search.id, _stored_time(search.at), query, search.collection, search.space, redacted, session),
+            "INSERT INTO searches (id, at, query, collection, space, redacted, session, user, generated, scored_by) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (search.id, stored_time(search.at), search.query, search.collection, search.space, search.redacted)
+            + (search.session, search.user, search.generated, search.scored_by),
         )
         if is_new:
             ((seq,),) = self._store.read("SELECT seq FROM searches WHERE id = ?", [search.id])
         else:
-            seq = self._known_as(search.id, query, redacted)
+            seq = self._known_as(search.id, search.query, search.redacted)
         if is_new:
             shown = {hit.rank: (seq, int(hit.rank), hit.id, finite(hit.score)) for hit in search.hits}
             if len(shown) < len(search.hits):
                 raise InputError(f"search {brief(search.id)} has two hits of one rank: number them from 1")
             self._store.write_many("INSERT INTO hits VALUES (?, ?, ?, ?)", shown.values())
         self._insert_feedback(seq, search.feedback)
+        if search.answer is not None:
+            self._insert_answer(seq, search.answer)
         return bool(is_new)
+
+    def _number_of(self, search_id: str) -> int:
+        rows = self._store.read("SELECT seq FROM searches WHERE id = ?", [search_id])
+        if not rows:
+            raise LogError(f"no search {brief(search_id)} in {self.path}: give the id that record() returned")
+        return int(rows[0][0])
+
+    def _insert_answer(self, seq: int, answer: Answer) -> str:
+        """Give a search its answer; a search that has one keeps it, under its id, and gets what that lacks."""
+        ((redacted, known),) = self._store.read(
+            "SELECT redacted, (SELECT a.id FROM answers a WHERE a.seq = answer) FROM searches WHERE seq = ?", [seq]
+        )
+        # no text comes back to a search whose query has been taken out
+        if redacted:
+            verdicts = tuple(replace(verdict, text="") for verdict in answer.verdicts)
+            answer = replace(answer, text="", verdicts=verdicts)
+        number = add_answer(self._store, answer if known is None else replace(answer, id=known))
+        if known is None:
+            self._store.write("UPDATE searches SET answer = ? WHERE seq = ?", [number, seq])
+        return answer.id if known is None else str(known)
 
     def _known_as(self, search_id: str, query: str, redacted: bool) -> int:
         """The number of a search that is there already. Raises `InputError` if it has another query."""
@@ -296,7 +412,7 @@ class RetrievalLog:
     def _insert_feedback(self, seq: int, events: Iterable[Feedback]) -> None:
         self._store.write_many(
             "INSERT INTO feedback (seq, hit_id, kind, value, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            [(seq, event.id, event.kind, float(event.value), _stored_time(event.at)) for event in events],
+            [(seq, event.id, event.kind, float(event.value), stored_time(event.at)) for event in events],
         )
 
     def _before_last(self, last: int, collection: str | None) -> int:
@@ -313,8 +429,3 @@ def exported_searches(path: str | Path) -> Iterator[LoggedSearch]:
             yield row.parse(LoggedSearch.from_row, "a logged search")
     except InputError as error:
         raise LogError(str(error)) from error
-
-
-def _stored_time(at: datetime) -> str:
-    # Fixed width, so that the text sorts as the time does.
-    return at.astimezone(UTC).isoformat(timespec="microseconds")

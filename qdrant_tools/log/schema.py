@@ -73,6 +73,32 @@ MIGRATIONS = (
     """
     ALTER TABLE searches ADD COLUMN session TEXT NOT NULL DEFAULT '';
     """,
+    # What an application made of the hits, and what was said of it. One answer may be made of several searches.
+    """
+    ALTER TABLE searches ADD COLUMN user TEXT NOT NULL DEFAULT '';
+    ALTER TABLE searches ADD COLUMN generated INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE searches ADD COLUMN scored_by TEXT NOT NULL DEFAULT '';
+    ALTER TABLE searches ADD COLUMN answer INTEGER;
+    CREATE TABLE answers (
+        seq INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        text TEXT NOT NULL,
+        searches INTEGER NOT NULL,
+        context TEXT NOT NULL,
+        cited TEXT NOT NULL
+    );
+    CREATE TABLE verdicts (
+        seq INTEGER NOT NULL REFERENCES answers (seq) ON DELETE CASCADE,
+        kind TEXT NOT NULL,
+        said_by TEXT NOT NULL,
+        name TEXT NOT NULL,
+        who TEXT NOT NULL,
+        value REAL NOT NULL,
+        at TEXT NOT NULL,
+        text TEXT NOT NULL,
+        PRIMARY KEY (seq, kind, said_by, name, who)
+    ) WITHOUT ROWID;
+    """,
 )
 VERSION = len(MIGRATIONS)
 APPLICATION_ID = 0x6C6F6751

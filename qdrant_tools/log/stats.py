@@ -6,10 +6,11 @@ distinct values is cut to the first or most frequent ones. Does not know: how a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from qdrant_tools.log.records import BY_MACHINES
 from qdrant_tools.log.store import LogStore
 
 MOST_NAMES = 1000
@@ -17,8 +18,14 @@ MOST_NAMES = 1000
 LONGEST_SHOWN = 8192
 """Characters of a query that are listed: some are megabytes long."""
 
+_BY_USERS = f"kind NOT IN ({', '.join(map(repr, BY_MACHINES))})"
 _CLICKED = "SELECT 1 FROM feedback f WHERE f.seq = s.seq AND f.kind = 'click'"
 """SQL: the search `s` has a click."""
+_SAID = """
+    SELECT CASE WHEN kind <> 'thumb' THEN kind WHEN value = 0 THEN 'thumb down' ELSE 'thumb up' END
+        || CASE said_by WHEN 'judge' THEN ' by a judge' WHEN 'code' THEN ' by code' ELSE '' END AS said, count(*)
+    FROM verdicts GROUP BY said ORDER BY said
+"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,13 @@ class LogStats:
     clicks_by_rank: Mapping[int, int]
     unclicked_queries: Mapping[str, int]
     """The most frequent queries without a click in any search, and how often they came."""
+    users: int = 0
+    """Distinct ones; searches of which nobody knows whose they are count for none."""
+    generated: int = 0
+    """Queries that a language model wrote, and no user."""
+    answers: int = 0
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    """What was said of answers, by kind and judge: "thumb up", "thumb down", "score by a judge"."""
 
     def as_row(self) -> dict[str, Any]:
         return asdict(self)
@@ -84,7 +98,8 @@ def stats_of(store: LogStore, *, top: int) -> LogStats:
             sessions=number(f"SELECT count(DISTINCT {store.session}) FROM searches WHERE {store.session} <> ''"),
             redacted=number(f"SELECT count(*) FROM searches WHERE {store.redacted}"),
             without_feedback=number(
-                "SELECT count(*) FROM searches s WHERE NOT EXISTS (SELECT 1 FROM feedback f WHERE f.seq = s.seq)"
+                "SELECT count(*) FROM searches s WHERE NOT EXISTS "
+                f"(SELECT 1 FROM feedback f WHERE f.seq = s.seq AND {_BY_USERS})"
             ),
             without_click=number(f"SELECT count(*) FROM searches s WHERE NOT EXISTS ({_CLICKED})"),
             first=first,
@@ -111,4 +126,19 @@ def stats_of(store: LogStore, *, top: int) -> LogStats:
                         GROUP BY key_of(CAST(query AS BLOB)) HAVING sum(clicked) = 0)
                     ORDER BY total DESC, shown LIMIT {int(top)}"""
             ),
+            **_of_answers(store, number, table),
         )
+
+
+def _of_answers(
+    store: LogStore, number: Callable[[str], int], table: Callable[[str], dict[Any, int]]
+) -> dict[str, Any]:
+    """The counts that a log of an earlier version has not."""
+    if not store.has_answers:
+        return {}
+    return {
+        "users": number("SELECT count(DISTINCT user) FROM searches WHERE user <> ''"),
+        "generated": number("SELECT count(*) FROM searches WHERE generated"),
+        "answers": number("SELECT count(*) FROM answers"),
+        "verdicts": table(_SAID),
+    }

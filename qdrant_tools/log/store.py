@@ -19,8 +19,9 @@ from typing import Any
 from qdrant_tools.client.database import SharedDatabase
 from qdrant_tools.errors import LogError, UsageError
 from qdrant_tools.log.door import open_to_read, open_to_write
-from qdrant_tools.log.records import KINDS, LONGEST_NAME, MOST_RANK
+from qdrant_tools.log.records import JUDGES, KINDS, LONGEST_COMMENT, VERDICTS
 from qdrant_tools.log.schema import LOOKS_REDACTED
+from qdrant_tools.log.values import LONGEST_NAME, MOST_RANK
 from qdrant_tools.same import query_key
 
 Row = tuple[Any, ...]
@@ -43,6 +44,10 @@ def _name(column: str) -> str:
     return f"typeof({column}) = 'text' AND length(CAST({column} AS BLOB)) <= {4 * LONGEST_NAME}"
 
 
+def _one_of(column: str, words: Iterable[str]) -> str:
+    return f"{column} IN ({', '.join(map(repr, words))})"
+
+
 _SOUND = {
     "searches": f"{_name('id')} AND typeof(query) = 'text' AND {_TIME} AND {_name('collection')} AND {_name('space')}",
     "hits": (
@@ -50,12 +55,30 @@ _SOUND = {
         "AND typeof(score) IN ('real', 'null')"
     ),
     "feedback": (
-        f"{_name('hit_id')} AND kind IN ({', '.join(map(repr, KINDS))}) AND typeof(value) = 'real' "
-        f"AND abs(value) < 9e999 AND {_TIME}"
+        f"{_name('hit_id')} AND {_one_of('kind', KINDS)} AND typeof(value) = 'real' AND abs(value) < 9e999 AND {_TIME}"
+    ),
+    "answers": (
+        f"{_name('id')} AND typeof(text) = 'text' AND typeof(searches) = 'integer' "
+        f"AND searches BETWEEN 1 AND {MOST_RANK} AND typeof(context) = 'text' AND typeof(cited) = 'text'"
+    ),
+    "verdicts": (
+        f"{_one_of('kind', VERDICTS)} AND {_one_of('said_by', JUDGES)} AND {_name('name')} AND {_name('who')} "
+        f"AND typeof(value) = 'real' AND abs(value) < 9e999 AND (kind = 'comment' OR value BETWEEN 0 AND 1) "
+        f"AND {_TIME} AND typeof(text) = 'text' "
+        f"AND length(CAST(text AS BLOB)) <= {4 * LONGEST_COMMENT}"
     ),
     "sqlite_sequence": "name = 'searches' AND typeof(seq) = 'integer'",
 }
 """SQL: what holds of every row that we have written, by table."""
+
+_SOUND_SINCE = {
+    4: _name("session"),
+    5: (
+        f"{_name('user')} AND {_name('scored_by')} AND generated IN (0, 1) AND (answer IS NULL OR EXISTS "
+        "(SELECT 1 FROM answers a WHERE a.seq = answer))"
+    ),
+}
+"""SQL: what holds of searches besides, from a version on."""
 
 
 class LogStore(SharedDatabase):
@@ -76,6 +99,8 @@ class LogStore(SharedDatabase):
         """SQL: whether the query of a search is redacted."""
         self.session = "session" if self.version > 3 else "''"
         """SQL: the session of a search."""
+        self.has_answers = self.version > 4
+        """Whether there are tables for them; and columns for users, generated queries and owners of scores."""
 
     def _open(self) -> sqlite3.Connection:
         with self.errors("open"):
@@ -159,8 +184,12 @@ class LogStore(SharedDatabase):
                     "still be read"
                 )
             for table, sound in _SOUND.items():
-                if table == "searches" and self.version > 3:
-                    sound = f"{sound} AND {_name('session')}"
+                if table in ("answers", "verdicts") and not self.has_answers:
+                    continue
+                if table == "searches":
+                    sound = " AND ".join(
+                        [sound] + [more for since, more in _SOUND_SINCE.items() if self.version >= since]
+                    )
                 # IS NOT: unknown, as of NULL, is not sound either
                 for (number,) in self._execute(f"SELECT seq FROM {table} WHERE ({sound}) IS NOT 1 LIMIT 1"):
                     raise self.damaged(table, number)

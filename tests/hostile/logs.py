@@ -8,7 +8,7 @@ import struct
 from contextlib import closing
 from datetime import UTC, datetime
 
-from qdrant_tools.log import Feedback, LoggedHit, LoggedSearch, RetrievalLog
+from qdrant_tools.log import Answer, Feedback, LoggedHit, LoggedSearch, RetrievalLog, Verdict
 from qdrant_tools.log.schema import MIGRATIONS
 
 NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)
@@ -19,8 +19,21 @@ TEXT = "my address is"
 def honest(path, count=3):
     """A log of ours, closed."""
     hits, click = (LoggedHit("a", 1, 0.9), LoggedHit("b", 2, 0.5)), (Feedback("a", "click", 1.0, NOON),)
+    said = (Verdict("thumb", 1.0, NOON), Verdict("comment", 1.0, NOON, text=f"{TEXT} unlisted"))
     with RetrievalLog(path) as log:
-        log.extend(LoggedSearch(f"s{i}", NOON, f"{TEXT} {i}", "docs", "words@1", hits, click) for i in range(count))
+        log.extend(
+            LoggedSearch(
+                f"s{i}",
+                NOON,
+                f"{TEXT} {i}",
+                "docs",
+                "words@1",
+                hits,
+                click,
+                answer=Answer(f"a{i}", f"then {TEXT} {i}", 1, ("a",), (), said),
+            )
+            for i in range(count)
+        )
     return path
 
 
@@ -111,6 +124,21 @@ ROWS = {
     "a kind that is none": "UPDATE feedback SET kind = 'liked' WHERE seq = 2",
     "a value that is infinite": "UPDATE feedback SET value = -9e999 WHERE seq = 2",
     "a value that is a text": "UPDATE feedback SET value = 'much' WHERE seq = 2",
+    "an answer that is not there": "UPDATE searches SET answer = 77 WHERE seq = 2",
+    "generated neither 0 nor 1": "UPDATE searches SET generated = 'yes' WHERE seq = 2",
+    "a user of megabytes": "UPDATE searches SET user = hex(zeroblob(3000000)) WHERE seq = 2",
+    "an answer that is a blob": "UPDATE answers SET text = x'00ff' WHERE seq = 2",
+    "an answer of no searches": "UPDATE answers SET searches = 0 WHERE seq = 2",
+    "an answer whose passages are no list": "UPDATE answers SET context = '{}' WHERE seq = 2",
+    "an answer whose passages have no list in depth": "UPDATE answers SET cited = replace(hex(zeroblob(90000)), "
+    "'0', '[') WHERE seq = 2",
+    "a verdict that is none": "UPDATE verdicts SET kind = 'praise' WHERE seq = 2 AND kind = 'thumb'",
+    "a verdict of a nobody": "UPDATE verdicts SET said_by = 'cat' WHERE seq = 2",
+    "a thumb of 7": "UPDATE verdicts SET value = 7 WHERE seq = 2 AND kind = 'thumb'",
+    "a comment of megabytes": "UPDATE verdicts SET text = hex(zeroblob(3000000)) WHERE seq = 2",
+    "ten thousand verdicts": "INSERT INTO verdicts SELECT 2, 'thumb', 'person', value, '', 1.0, "
+    "'2025-01-31T12:00:00.000000+00:00', '' FROM (WITH RECURSIVE n(value) AS "
+    "(SELECT 1 UNION ALL SELECT value + 1 FROM n LIMIT 10000) SELECT value FROM n)",
     "a million hits": "INSERT INTO hits SELECT 2, value + 2, 'a', NULL FROM (WITH RECURSIVE n(value) AS "
     "(SELECT 1 UNION ALL SELECT value + 1 FROM n LIMIT 1000000) SELECT value FROM n)",
     "a hundred thousand events": "INSERT INTO feedback (seq, hit_id, kind, value, at) "

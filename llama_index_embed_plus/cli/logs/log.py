@@ -13,7 +13,7 @@ from llama_index_embed_plus.cli.console import next_step, print_json, say, short
 from llama_index_embed_plus.cli.logs.importing import import_log
 from llama_index_embed_plus.cli.opened import Overwrite, check_outputs, command_of
 from qdrant_tools.errors import LogError, UsageError
-from qdrant_tools.log.records import LoggedSearch, dropped, hashed
+from qdrant_tools.log.records import Answer, LoggedSearch, dropped, hashed
 from qdrant_tools.log.retrieval_log import RetrievalLog
 from qdrant_tools.log.stats import LogStats
 
@@ -133,10 +133,11 @@ def open_log(path: Path, *, write: bool = False) -> RetrievalLog:
 
 
 def _show(search: LoggedSearch) -> None:
-    say(f"{search.at:%Y-%m-%d %H:%M:%S}  {shortened(search.query, WIDTH)}", style="bold")
+    by = "  (written by a language model)" if search.generated else ""
+    say(f"{search.at:%Y-%m-%d %H:%M:%S}  {shortened(search.query, WIDTH)}{by}", style="bold")
     feedback: dict[str, list[str]] = {}
     for event in search.feedback:
-        value = f" {event.value:g}" if event.kind in ("dwell", "rating") else ""
+        value = f" {event.value:g}" if event.kind in ("dwell", "rating", "judged", "reranked") else ""
         feedback.setdefault(event.id, []).append(f"{event.kind}{value}")
     for hit in search.hits:
         score = "" if hit.score is None else f"{hit.score:.3f}"
@@ -144,10 +145,22 @@ def _show(search: LoggedSearch) -> None:
     # what is left was about passages that are not among the hits
     for passage, events in feedback.items():
         say(f"  -          {shortened(passage, WIDTH)}  {', '.join(events)} (not shown)")
+    if search.answer is not None:
+        _show_answer(search.answer)
+
+
+def _show_answer(answer: Answer) -> None:
+    made_of = "" if answer.searches == 1 else f" (of {answer.searches} searches)"
+    say(f"  =  {shortened(answer.text, WIDTH) or 'an answer whose text is not known'}{made_of}")
+    for said in answer.verdicts:
+        what = {0: "thumb down", 1: "thumb up"}[int(said.value)] if said.kind == "thumb" else said.kind
+        value = f" {said.value:g}" if said.kind == "score" else f": {shortened(said.text, WIDTH)}" if said.text else ""
+        name = f"  ({shortened(said.name, WIDTH)})" if said.name else ""
+        say(f"     {what}{value} by a {said.by if said.by != 'code' else 'program'}{name}")
 
 
 def _lines(stats: LogStats) -> list[tuple[str, object]]:
-    return [
+    lines: list[tuple[str, object]] = [
         ("searches", stats.searches),
         ("distinct queries", stats.distinct_queries),
         ("sessions", stats.sessions),
@@ -161,6 +174,13 @@ def _lines(stats: LogStats) -> list[tuple[str, object]]:
         ("collections", _counts(stats.collections)),
         ("spaces", _counts(stats.spaces)),
     ]
+    if stats.users:
+        lines.insert(3, ("users", stats.users))
+    if stats.generated:
+        lines.append(("by a language model", f"{stats.generated} queries"))
+    if stats.answers:
+        lines += [("answers", stats.answers), ("said of answers", _counts(stats.verdicts))]
+    return lines
 
 
 def _counts(counts: Any) -> str:
