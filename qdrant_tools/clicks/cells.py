@@ -15,7 +15,7 @@ from qdrant_tools.errors import InputError, brief
 from qdrant_tools.foreign import TimeFormat, as_time, is_absent, is_missing
 from qdrant_tools.log.columns import value_in
 from qdrant_tools.log.lists import list_in
-from qdrant_tools.log.records import LONGEST_NAME, MOST_HITS
+from qdrant_tools.log.values import LONGEST_NAME, MOST_HITS
 from qdrant_tools.validation import number_in
 
 Fields = Mapping[str, Any]

@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from qdrant_tools.clicks.records import Asked, ClickForm, ClickSettings, Done, Judged
-from qdrant_tools.log.records import MOST_HITS, Feedback, LoggedHit, LoggedSearch
+from qdrant_tools.log.records import Feedback, LoggedHit, LoggedSearch
+from qdrant_tools.log.values import MOST_HITS
 from qdrant_tools.same import folded, id_key, query_key
 
 MOST_ROWS = 100_000
