@@ -135,7 +135,7 @@ class _Reader:
 
     @property
     def is_headless(self) -> bool:
-        return self.raw.dropped > 0 or len(self.attributes) >= FEWEST_DROPPED
+        return self.raw.dropped > 0 or len(self.attributes) >= FEWEST_DROPPED or "input.value" not in self.attributes
 
     def document(self, place: int, values: Mapping[str, Any]) -> SpanDocument:
         own = {name.removeprefix("document."): value for name, value in values.items()}
