@@ -154,8 +154,6 @@ def _content(message: Any) -> str | None:
     return text_of(content)
 
 
-_IDS = ("id", "id_", "node_id", "_id", "point_id", "doc_id", "document_id")
-_TEXTS = ("content", "page_content", "text", "document")
 _CUT_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{0,4}-){0,3}[0-9a-f]{0,12}", re.IGNORECASE)
 
 
@@ -174,33 +172,6 @@ def id_of(own: Any, metadata: Any, field: str | None) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return None if is_cut_id(value) else text_of(value)
-
-
-def document_of(position: int, value: Mapping[str, Any], field: str | None) -> SpanDocument:
-    """A document of one of the usual shapes: LangChain's, LlamaIndex's node with its score, `{"id", "score"}`."""
-    node = value.get("node") if isinstance(value.get("node"), Mapping) else value
-    assert isinstance(node, Mapping)
-    metadata = node.get("metadata") or node.get("meta")
-    own = next((node[name] for name in _IDS if node.get(name) not in (None, "")), None)
-    text = next((found for name in _TEXTS if (found := text_of(node.get(name))) is not None), None)
-    score = number_of(value.get("score"))
-    if field is not None and field in node and not isinstance(metadata, Mapping):
-        metadata = node
-    return SpanDocument(position, id_of(own, metadata, field), score, text)
-
-
-def documents_in(value: Any, field: str | None) -> tuple[SpanDocument, ...] | None:
-    """The documents of a list, each an object or the JSON of one; None if it is no such list."""
-    inside = json_in(value)
-    if isinstance(inside, Mapping):
-        lists = [inside[name] for name in ("documents", "nodes", "retrieved_documents", "docs") if name in inside]
-        inside = json_in(lists[0]) if len(lists) == 1 else None
-    if not isinstance(inside, (list, tuple)):
-        return None
-    objects = [json_in(part) for part in inside]
-    if not all(isinstance(part, Mapping) for part in objects):
-        return None
-    return tuple(document_of(place, part, field) for place, part in enumerate(objects))
 
 
 _REPR = re.compile(r"<?NodeWithScore\(node=\w+\(id_=(.+)\), score=([^)]*)\)>?", re.DOTALL)

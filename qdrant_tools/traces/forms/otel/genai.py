@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from qdrant_tools.traces.forms.documents import documents_in
 from qdrant_tools.traces.forms.otel.common import base_of, collection_of, first_text, sources_in
 from qdrant_tools.traces.forms.raw import RawEvent, RawSpan, number_of
-from qdrant_tools.traces.forms.values import answer_in, documents_in, is_hidden, query_in, text_of
+from qdrant_tools.traces.forms.values import answer_in, is_hidden, json_in, query_in, text_of
 from qdrant_tools.traces.records import Annotation, Span, SpanKind, TraceSettings
 
 CAPTURE_HINT = (
@@ -65,18 +66,18 @@ class GenAI:
 def _retrieval(raw: RawSpan, settings: TraceSettings) -> Span:
     query, listed = (raw.attributes.get(f"gen_ai.retrieval.{name}") for name in ("query.text", "documents"))
     # a list of nothing is written as one of JSON, or not at all
-    documents = documents_in(listed, settings.id_field)
+    documents = documents_in(listed, settings) if json_in(listed) is not None else None
     hint = ""
-    if documents is None or text_of(query) is None:
-        hint = CAPTURE_HINT
-    elif documents and all(document.id is None for document in documents):
+    if documents is None and json_in(listed):
         hint = NO_IDS_HINT
+    elif documents is None or text_of(query) is None:
+        hint = CAPTURE_HINT
     return Span(
         kind="retrieval",
         query=text_of(query),
         documents=documents,
         hidden=int(is_hidden(query)) + int(is_hidden(listed)),
-        cut=int(isinstance(listed, str) and documents is None and listed.startswith("[")),
+        cut=int(isinstance(listed, str) and listed.startswith("[") and json_in(listed) is None),
         dropped=raw.dropped,
         collection=collection_of(raw.attributes),
         hint=hint,

@@ -11,14 +11,14 @@ counted and never a text. Does not know: which span of a trace counts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from qdrant_tools.traces.forms.documents import documents_in
 from qdrant_tools.traces.forms.otel.common import base_of, collection_of, sources_in
 from qdrant_tools.traces.forms.raw import RawSpan, number_of, numbered, under
 from qdrant_tools.traces.forms.values import (
     answer_in,
-    documents_in,
     id_of,
     is_cut_id,
     is_hidden,
@@ -40,7 +40,7 @@ DROPPED_HINT = (
     "its first attributes are dropped: set OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=10000 in the application, or take the "
     "TracerProvider of openinference.instrumentation"
 )
-FEWEST_DROPPED = 128
+MOST_KEPT = 128
 """The SDK keeps that many attributes of a span and drops the oldest of more."""
 
 
@@ -75,38 +75,39 @@ class _Reader:
     """The attributes of one span, with counts of what is hidden and cut in them."""
 
     def __init__(self, raw: RawSpan, settings: TraceSettings) -> None:
-        self.raw, self.attributes, self.field = raw, raw.attributes, settings.id_field
+        self.raw, self.attributes, self.settings = raw, raw.attributes, settings
         self.limit = _limit_of(raw.attributes)
         self.hidden = self.cut = 0
 
     def span(self, kind: SpanKind) -> Span:
-        """Of one kind."""
-        query, answer, documents, context = None, None, None, None
-        sources: tuple[str, ...] = ()
+        """The span, which is of this kind."""
+        documents, context, answer, implied = None, None, None, False
+        query = query_in(self.shown("reranker.query") or self.shown("input.value")) if kind != "llm" else None
         if kind == "retrieval":
-            query, documents = query_in(self.shown("input.value")), self.documents("retrieval.documents")
-            documents = self.of_output() if documents is None else self.with_ids(documents)
+            documents = self.retrieved()
         elif kind == "rerank":
-            query = query_in(self.shown("reranker.query") or self.shown("input.value"))
-            documents, context = self.documents("reranker.input_documents"), self.documents("reranker.output_documents")
-            context = context or reprs_in(self.attributes.get("output.value"))
-        elif kind == "chain":
-            query, answer = query_in(self.shown("input.value")), answer_in(self.shown("output.value"))
-        elif kind == "llm":
-            answer, sources = answer_in(self.shown("output.value")), sources_in(self.attributes)
-        dropped = self.raw.dropped or int(documents is not None and documents[:1] != () and documents[0].position > 0)
+            documents, context = self.listed("reranker.input_documents"), self.returned()
+        else:
+            answer = answer_in(self.shown("output.value"))
+        if kind == "chain":
+            # a function that is traced without a kind of its own, and returns what it has found
+            documents = documents_in(self.shown("output.value"), self.settings, certain=True)
+            implied = documents is not None
+            kind = "retrieval" if implied else "chain"
+        headless = documents is not None and documents[:1] != () and documents[0].position > 0
         return Span(
             kind=kind,
             query=query,
             documents=documents,
             context=context,
             answer=answer,
-            sources=sources,
+            sources=sources_in(self.attributes) if kind == "llm" else (),
             hidden=self.hidden,
             cut=self.cut,
-            dropped=dropped,
+            dropped=self.raw.dropped or int(headless),
+            implied=implied,
             collection=collection_of(self.attributes) if documents else "",
-            hint=self.hint(dropped) if kind == "retrieval" else "",
+            hint=self.hint(headless or self.raw.dropped > 0) if kind == "retrieval" else "",
             **base_of(self.raw),
         )
 
@@ -116,17 +117,35 @@ class _Reader:
         if is_hidden(value):
             self.hidden += 1
             return None
-        if isinstance(value, str) and self.limit is not None and len(value) >= self.limit:
+        if isinstance(value, str) and (self.is_cut(value) or _is_broken(name, value, self.attributes)):
             self.cut += 1
             return None
         return value
 
-    def documents(self, prefix: str) -> tuple[SpanDocument, ...] | None:
+    def is_cut(self, value: Any) -> bool:
+        """Whether a text is as long as the longest that was kept, and so probably not whole."""
+        return isinstance(value, str) and self.limit is not None and len(value) >= self.limit
+
+    def retrieved(self) -> tuple[SpanDocument, ...] | None:
+        """The list of a retriever: of its attributes, else of its output, where that is more than reprs."""
+        documents, output = self.listed("retrieval.documents"), json_in(self.attributes.get("output.value"))
+        if documents is None and reprs_in(output) != ():
+            # LlamaIndex's inner spans have reprs, and a span above them that has the list
+            return documents_in(output, self.settings) if output is not None and not reprs_in(output) else None
+        return () if documents is None else self.with_ids(self.with_head(documents))
+
+    def returned(self) -> tuple[SpanDocument, ...] | None:
+        """The list that a reranker or postprocessor gave back."""
+        documents = self.listed("reranker.output_documents")
+        if documents is None:
+            return reprs_in(self.attributes.get("output.value"))
+        return self.with_head(documents)
+
+    def listed(self, prefix: str) -> tuple[SpanDocument, ...] | None:
         """The list under a prefix; None if there is none."""
-        given = self.attributes.get(prefix)
-        found = numbered(self.attributes, prefix)
+        given, found = self.attributes.get(prefix), numbered(self.attributes, prefix)
         if not found:
-            return () if isinstance(given, (list, tuple)) and not given else documents_in(given, self.field)
+            return () if isinstance(given, (list, tuple)) and not given else None
         documents = [self.document(place, values) for place, values in found.items()]
         # of the document in which the dropped attributes end, the rest is of no use
         if len(documents) > 1 and documents[0].id is None and documents[1].id is not None and self.is_headless:
@@ -135,46 +154,42 @@ class _Reader:
 
     @property
     def is_headless(self) -> bool:
-        return self.raw.dropped > 0 or len(self.attributes) >= FEWEST_DROPPED or "input.value" not in self.attributes
+        return self.raw.dropped > 0 or len(self.attributes) >= MOST_KEPT or "input.value" not in self.attributes
 
     def document(self, place: int, values: Mapping[str, Any]) -> SpanDocument:
+        """A document of the list."""
         own = {name.removeprefix("document."): value for name, value in values.items()}
-        metadata = own.get("metadata")
-        metadata = {**under(own, "metadata")} if metadata is None else metadata
-        content = own.get("content")
+        metadata = own.get("metadata", under(own, "metadata"))
+        content, score = own.get("content"), number_of(own.get("score"))
+        is_cut = self.is_cut(content)
         self.hidden += is_hidden(content)
-        is_cut = isinstance(content, str) and self.limit is not None and len(content) >= self.limit
         self.cut += is_cut + is_cut_id(own.get("id"))
-        return SpanDocument(
-            place,
-            id_of(own.get("id"), metadata, self.field),
-            number_of(own.get("score")),
-            None if is_cut else text_of(content),
-        )
+        identity = id_of(own.get("id"), metadata, self.settings.id_field)
+        return SpanDocument(place, identity, score, None if is_cut else text_of(content))
+
+    def with_head(self, documents: tuple[SpanDocument, ...]) -> tuple[SpanDocument, ...]:
+        """A headless list with its head, where LlamaIndex's output has the whole list as reprs.
+
+        The output is written last, so it is there when the oldest attributes are gone.
+        """
+        whole = reprs_in(self.attributes.get("output.value")) or ()
+        known = {document.position: document.id for document in documents}
+        agree = all(document.id == known.get(document.position, document.id) for document in whole)
+        if not documents or not agree or len(whole) <= documents[-1].position or self.settings.id_field is not None:
+            return documents
+        return whole[: documents[0].position] + documents
 
     def with_ids(self, documents: tuple[SpanDocument, ...]) -> tuple[SpanDocument, ...]:
-        """The documents; where all lack an id, with those that the retriever's output has for the same texts."""
-        if self.field is not None or any(document.id is not None for document in documents):
+        """The documents; where all lack an id, with those that the retriever's output has beside the same texts."""
+        if any(document.id is not None for document in documents):
             return documents
-        others = documents_in(self.attributes.get("output.value"), self.field) or ()
-        ids = {document.position: (document.id, document.text) for document in others}
-        return tuple(
-            SpanDocument(document.position, ids[document.position][0], document.score, document.text)
-            if ids.get(document.position, (None, None))[1] == document.text is not None
-            else document
-            for document in documents
-        )
+        found = documents_in(json_in(self.attributes.get("output.value")), self.settings) or ()
+        ids = {(other.position, other.text): other.id for other in found if other.text is not None}
+        return tuple(replace(each, id=ids.get((each.position, each.text or ""))) for each in documents)
 
-    def of_output(self) -> tuple[SpanDocument, ...] | None:
-        """The list in the output where no attribute has it: of nothing, or of documents that LangChain dumped."""
-        output = json_in(self.attributes.get("output.value"))
-        if isinstance(output, (list, tuple)) and not output:
-            return ()
-        return documents_in(output, self.field)
-
-    def hint(self, dropped: int) -> str:
+    def hint(self, is_dropped: bool) -> str:
         """What to set in the application so that this span says all."""
-        return HIDDEN_HINT if self.hidden else CUT_HINT if self.cut else DROPPED_HINT if dropped else ""
+        return HIDDEN_HINT if self.hidden else CUT_HINT if self.cut else DROPPED_HINT if is_dropped else ""
 
 
 def _limit_of(attributes: Mapping[str, Any]) -> int | None:

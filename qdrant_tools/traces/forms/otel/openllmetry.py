@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from qdrant_tools.traces.forms.documents import collection_in, documents_in
 from qdrant_tools.traces.forms.otel.common import base_of, collection_of, first_text, sources_in
 from qdrant_tools.traces.forms.raw import RawSpan
-from qdrant_tools.traces.forms.values import answer_in, documents_in, is_hidden, json_in, query_in
+from qdrant_tools.traces.forms.values import answer_in, is_hidden, json_in, query_in
 from qdrant_tools.traces.records import Span, SpanDocument, SpanKind, TraceSettings
 
 CONTENT_HINT = "OpenLLMetry writes no contents here: unset TRACELOOP_TRACE_CONTENT=false in the application"
@@ -46,14 +47,14 @@ class OpenLLMetry:
         if _is_client(raw.attributes):
             return Span(kind="other", collection=collection_of(raw.attributes), hint=CLIENT_HINT, **base_of(raw))
         given, made = (first_text(raw.attributes, names) for names in (_INPUTS, _OUTPUTS))
-        documents, inside = _documents(made, settings.id_field), json_in(given)
+        documents, inside = _documents(made, settings), json_in(given)
         kind = _kind_of(raw, inside, documents)
         if kind == "retrieval":
             return _retrieval(raw, given, made, documents)
         if kind == "rerank":
             nodes = inside.get("nodes") if isinstance(inside, Mapping) else None
             asked = first_text(raw.attributes, ("gen_ai.input.messages",)) or given
-            before = None if nodes is None else documents_in(nodes, settings.id_field)
+            before = None if nodes is None else documents_in(nodes, settings)
             return Span(kind=kind, query=query_in(asked), documents=before, context=documents, **base_of(raw))
         return Span(
             kind=kind,
@@ -83,7 +84,7 @@ def _kind_of(raw: RawSpan, given: Any, documents: tuple[SpanDocument, ...] | Non
     return "chain" if "traceloop.span.kind" in raw.attributes else "other"
 
 
-def _documents(made: str, field: str | None) -> tuple[SpanDocument, ...] | None:
+def _documents(made: str, settings: TraceSettings) -> tuple[SpanDocument, ...] | None:
     """The list that an output is, or has under `documents`; an answer with its sources is none."""
     inside = json_in(made)
     if isinstance(inside, Mapping):
@@ -92,7 +93,7 @@ def _documents(made: str, field: str | None) -> tuple[SpanDocument, ...] | None:
         return None
     objects = [json_in(part) for part in inside]
     sure = all(isinstance(part, Mapping) and ("node" in part or "page_content" in part) for part in objects)
-    return documents_in(objects, field) if sure else None
+    return documents_in(objects, settings) if sure else None
 
 
 def _retrieval(raw: RawSpan, given: str, made: str, documents: tuple[SpanDocument, ...] | None) -> Span:
@@ -106,17 +107,7 @@ def _retrieval(raw: RawSpan, given: str, made: str, documents: tuple[SpanDocumen
         hidden=hidden,
         cut=cut,
         dropped=raw.dropped,
-        collection=_collection(raw, made),
+        collection=collection_of(raw.attributes) or collection_in(made),
         hint=hint,
         **base_of(raw),
     )
-
-
-def _collection(raw: RawSpan, made: str) -> str:
-    if found := collection_of(raw.attributes):
-        return found
-    output = json_in(made)
-    for document in output.get("documents") or () if isinstance(output, Mapping) else ():
-        if isinstance(document, Mapping) and isinstance(metadata := document.get("metadata"), Mapping):
-            return str(metadata.get("_collection_name") or "")
-    return ""
