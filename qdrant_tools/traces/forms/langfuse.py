@@ -21,6 +21,7 @@ from qdrant_tools.foreign import is_missing, words_in_name
 from qdrant_tools.traces.forms.fields import first_of, mapping_in, name_of, needed, tags_in, unquoted
 from qdrant_tools.traces.forms.otel.dialects import dialect_of, span_of
 from qdrant_tools.traces.forms.raw import RawSpan, flat, moment, number_of
+from qdrant_tools.traces.forms.scores import OF_PEOPLE
 from qdrant_tools.traces.forms.sdk_attributes import LANGFUSE_KINDS as KINDS
 from qdrant_tools.traces.forms.steps import NO_LIST, Step, span_of_step
 from qdrant_tools.traces.forms.values import json_in, text_of
@@ -28,8 +29,6 @@ from qdrant_tools.traces.records import Annotation, By, Span, TraceSettings
 
 _SOURCES = frozenset({"API", "EVAL", "ANNOTATION"})
 _SCORE_TYPES = frozenset({"NUMERIC", "BOOLEAN", "CATEGORICAL", "TEXT", "CORRECTION"})
-_OF_PEOPLE = frozenset({"user", "feedback", "thumb", "thumbs", "rating", "like", "liked", "vote", "human", "helpful"})
-"""Words in the name of a score that say that a person gave it."""
 _LACKING = "it has no output: export the fields of the groups io and metadata too"
 _KNOWN = frozenset(
     [
@@ -230,7 +229,7 @@ def _by(name: str, source: str, settings: TraceSettings) -> By:
         return "person"
     if source == "EVAL" or name == settings.judge:
         return "judge"
-    return "person" if not _OF_PEOPLE.isdisjoint(words_in_name(name)) else "code"
+    return "person" if not OF_PEOPLE.isdisjoint(words_in_name(name)) else "code"
 
 
 def _score_columns(

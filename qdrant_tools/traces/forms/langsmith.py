@@ -20,6 +20,7 @@ from typing import Any
 from qdrant_tools.foreign import is_missing, words_in_name
 from qdrant_tools.traces.forms.fields import first_of, list_in, mapping_in, name_of, needed, tags_in
 from qdrant_tools.traces.forms.raw import moment, number_of
+from qdrant_tools.traces.forms.scores import OF_PEOPLE
 from qdrant_tools.traces.forms.steps import NO_LIST, Step, span_of_step
 from qdrant_tools.traces.forms.values import json_in, text_of
 from qdrant_tools.traces.records import Annotation, By, Span, SpanKind, TraceSettings
@@ -30,7 +31,6 @@ KINDS: Mapping[str, SpanKind | None] = {
 }  # fmt: skip
 _SESSIONS = ("session_id", "thread_id", "conversation_id")
 _LACKING = "its outputs are not in the file: select them (list_runs(select=[..., 'inputs', 'outputs']))"
-_OF_PEOPLE = frozenset({"user", "thumb", "thumbs", "feedback", "rating", "like", "vote", "human", "helpful"})
 _DEEPEST = 40
 
 
@@ -160,4 +160,4 @@ def _by(name: str, source: str, settings: TraceSettings) -> By:
         return "person"
     if source in ("model", "auto_eval") or name == settings.judge:
         return "judge"
-    return "person" if not _OF_PEOPLE.isdisjoint(words_in_name(name)) else "code"
+    return "person" if not OF_PEOPLE.isdisjoint(words_in_name(name)) else "code"

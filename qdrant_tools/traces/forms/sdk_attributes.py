@@ -1,7 +1,7 @@
-"""What the SDKs of Langfuse and MLflow write into the spans that they send -> spans.
+"""What Langfuse, MLflow and Haystack write into the spans that they send -> spans.
 
-Both store what a function was given and what it returned: Langfuse as text or JSON, MLflow always as JSON, so that a
-text is quoted.
+All store what a function was given and what it returned: Langfuse as text or JSON, MLflow always as JSON, so that a
+text is quoted, Haystack what its components had.
 
 Guarantees: as `steps.py`. Does not know: rows, and what these tools make of the spans later.
 """
@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from qdrant_tools.traces.forms.fields import first_of, tags_in, unquoted
+from qdrant_tools.traces.forms.fields import first_of, mapping_in, tags_in, unquoted
+from qdrant_tools.traces.forms.otel.common import base_of
 from qdrant_tools.traces.forms.raw import RawSpan
 from qdrant_tools.traces.forms.steps import NO_LIST, Step, span_of_step
-from qdrant_tools.traces.forms.values import text_of
+from qdrant_tools.traces.forms.values import answer_in, text_of
 from qdrant_tools.traces.records import Span, SpanKind, TraceSettings
 
 LANGFUSE_KINDS: Mapping[str, SpanKind | None] = {
@@ -100,3 +101,68 @@ class MlflowAttributes:
 
 def _of_trace(raw: RawSpan, *names: str) -> str:
     return text_of(unquoted(first_of(raw.attributes, *names))) or ""
+
+
+_COMPONENT = "haystack.component."
+_PIPELINE = "haystack.pipeline."
+_HAYSTACK_KINDS: Mapping[str, SpanKind] = {
+    "Retriever": "retrieval", "Ranker": "rerank", "Generator": "llm", "Embedder": "embedding",
+}  # fmt: skip
+HAYSTACK_HINT = "its content is not in the span: set HAYSTACK_CONTENT_TRACING_ENABLED=true in the application"
+
+
+@dataclass(frozen=True)
+class HaystackAttributes:
+    """The dialect of Haystack's own tracing: a span for each component that ran, and one for the pipeline.
+
+    Inputs and outputs are only there where content tracing is on. The input of a retriever by vectors has no text, so
+    that its query is the pipeline's, if that was given one text alone.
+    """
+
+    name: str = "haystack"
+
+    def speaks(self, attributes: Mapping[str, Any]) -> bool:
+        """Whether a span is a component's or a pipeline's."""
+        return any(name.startswith((_COMPONENT, _PIPELINE)) for name in attributes)
+
+    def span(self, raw: RawSpan, settings: TraceSettings) -> Span:
+        """The step that the attributes tell of."""
+        said, whose = raw.attributes, base_of(raw)
+        type = str(said.get(f"{_COMPONENT}type", ""))
+        given = said.get(f"{_COMPONENT}input", _texts_given(said.get(f"{_PIPELINE}input_data")))
+        output = said.get(f"{_COMPONENT}output", _reply_in(said.get(f"{_PIPELINE}output_data")))
+        step = Step(
+            **{**whose, "name": text_of(said.get(f"{_COMPONENT}name")) or raw.name},
+            kind=_haystack_kind(type),
+            input=given,
+            output=output,
+            lacking=HAYSTACK_HINT if output is None else NO_LIST,
+        )
+        return replace(span_of_step(step, settings), dropped=raw.dropped)
+
+
+def _haystack_kind(type: str) -> SpanKind:
+    """By the name of a component's class, which says what it is."""
+    for end, kind in _HAYSTACK_KINDS.items():
+        if type.endswith(end):
+            return kind
+    return "other" if type else "chain"
+
+
+def _texts_given(value: Any) -> str | None:
+    """The one text that the components of a pipeline were given, however many were given it."""
+    texts = {text for part in mapping_in(value).values() for text in _questions(part)}
+    return texts.pop() if len(texts) == 1 else None
+
+
+def _questions(given: Any) -> list[str]:
+    named = mapping_in(given)
+    found = [named.get(name) for name in ("query", "question", "text")]
+    return [text for value in found if (text := text_of(value)) is not None]
+
+
+def _reply_in(value: Any) -> str | None:
+    """The one reply in the outputs of a pipeline's components."""
+    outputs = [mapping_in(part) for part in mapping_in(value).values()]
+    replies = {text for part in outputs for name in ("replies", "answers") if (text := answer_in(part.get(name)))}
+    return replies.pop() if len(replies) == 1 else None

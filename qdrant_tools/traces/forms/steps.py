@@ -23,6 +23,7 @@ _RERANK = re.compile(r"re-?rank|postprocess_nodes|compress_documents", re.IGNORE
 NO_LIST = "its output is no list of documents: return the documents with their ids from the function that is traced"
 _ASKED = frozenset({"question", "query", "input", "user_query", "search_query", "chat_history", "history"})
 """What a state of an application still has of its input when it comes out."""
+_DEEPEST = 3
 HIDDEN_HINT = "its texts are hidden: stop masking inputs and outputs of retrievers in the application"
 
 
@@ -50,13 +51,19 @@ class Step:
 def asked(value: Any) -> str | None:
     """The query in an input, also where a decorator has written the arguments of a function."""
     inside = json_in(value)
+    for _ in range(_DEEPEST):
+        # a function of one argument that is an object: {"state": {"question": …}}
+        part = next(iter(inside.values())) if isinstance(inside, Mapping) and len(inside) == 1 else None
+        if not isinstance(part, Mapping) or query_in(inside) is not None:
+            break
+        inside = part
     if isinstance(inside, Mapping) and set(inside) <= {"args", "kwargs"}:
         named = query_in(inside.get("kwargs")) if inside.get("kwargs") else None
         args = inside.get("args")
         texts = [text for arg in args if (text := text_of(arg)) is not None] if isinstance(args, (list, tuple)) else []
         # of several texts, the first may be the name of a collection
         return named or (texts[0] if len(texts) == 1 else None) or query_in(args)
-    return query_in(value)
+    return query_in(value if inside is None else inside)
 
 
 def span_of_step(step: Step, settings: TraceSettings) -> Span:

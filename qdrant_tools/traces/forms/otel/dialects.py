@@ -14,7 +14,7 @@ from qdrant_tools.traces.forms.otel.genai import GenAI
 from qdrant_tools.traces.forms.otel.openinference import OpenInference
 from qdrant_tools.traces.forms.otel.openllmetry import OpenLLMetry
 from qdrant_tools.traces.forms.raw import RawSpan
-from qdrant_tools.traces.forms.sdk_attributes import LangfuseAttributes, MlflowAttributes
+from qdrant_tools.traces.forms.sdk_attributes import HaystackAttributes, LangfuseAttributes, MlflowAttributes
 from qdrant_tools.traces.records import Span, TraceSettings
 
 
@@ -35,7 +35,14 @@ class Dialect(Protocol):
         ...
 
 
-DIALECTS: tuple[Dialect, ...] = (OpenInference(), OpenLLMetry(), GenAI(), LangfuseAttributes(), MlflowAttributes())
+DIALECTS: tuple[Dialect, ...] = (
+    OpenInference(),
+    OpenLLMetry(),
+    GenAI(),
+    LangfuseAttributes(),
+    MlflowAttributes(),
+    HaystackAttributes(),
+)
 """The richest first."""
 
 
