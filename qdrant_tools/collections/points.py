@@ -61,7 +61,7 @@ def fetch(
     spellings = {passage_id: id_spellings(passage_id) for passage_id in passage_ids}
     names = list(dict.fromkeys(name for each in spellings.values() for name in each))
     if not layout.id:
-        points = {name: point for name in names if (point := _as_point_id(name)) is not None}
+        points = {name: point for name in names if (point := as_point_id(name)) is not None}
         stored = fetch_points(
             collection, list(dict.fromkeys(points.values())), with_vectors=with_vectors, with_text=with_text
         )
@@ -224,7 +224,7 @@ def _fetch_by_field(
     for start in range(0, len(passage_ids), IDS_AT_ONCE):
         block = list(passage_ids[start : start + IDS_AT_ONCE])
         # others keep numbers where ours are strings, and an engine takes 7 and "7" for two values
-        numbers = [number for number in map(_as_point_id, block) if isinstance(number, int) and number < 1 << 63]
+        numbers = [number for number in map(as_point_id, block) if isinstance(number, int) and number < 1 << 63]
         conditions: list[models.Condition] = [
             models.FieldCondition(key=payload_path([collection.layout.id]), match=models.MatchAny(any=values))
             for values in (block, numbers)
@@ -242,7 +242,7 @@ def _fetch_by_field(
     return stored
 
 
-def _as_point_id(passage_id: str) -> str | int | None:
+def as_point_id(passage_id: str) -> str | int | None:
     """The point of a passage that goes by its point id; None for what no point can be called."""
     # twenty digits hold every 64-bit number, and `int` refuses thousands of them
     if passage_id.isascii() and passage_id.isdecimal() and len(passage_id) <= 20:

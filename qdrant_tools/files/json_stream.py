@@ -14,7 +14,7 @@ from typing import Any
 
 from qdrant_tools.errors import InputError, brief, first_line
 from qdrant_tools.files.json_files import DEEPEST, deeper, has_more_values, open_regular
-from qdrant_tools.files.rows import LONGEST_ROW, MOST_VALUES
+from qdrant_tools.files.rows import LONGEST_ROW, MOST_VALUES, Opener
 
 _PIECE = 1 << 16
 
@@ -22,12 +22,12 @@ _PIECE = 1 << 16
 class JsonStream:
     """A JSON file, read value by value, so that a list of rows may be as long as its disk allows."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, opened: Opener = open_regular) -> None:
         self.file, self.text, self.at, self.ended = file, "", 0, False
         self.size = 0
         """Characters of the last value."""
         try:
-            self.stream = io.TextIOWrapper(open_regular(file), encoding="utf-8-sig")
+            self.stream = io.TextIOWrapper(opened(file), encoding="utf-8-sig")
         except OSError as error:
             raise InputError(f"cannot read {file}: {error.strerror}") from error
 
@@ -80,12 +80,17 @@ class JsonStream:
 
     def elements(self) -> Iterator[Any]:
         """The values of the list that begins here."""
+        for _ in self.places():
+            yield self.value()
+
+    def places(self) -> Iterator[None]:
+        """Stand at each value of the list that begins here, which is to be read before the next."""
         self._take("[")
         if self.peek() != "]":
-            yield self.value()
+            yield
             while self.peek() == ",":
                 self._take(",")
-                yield self.value()
+                yield
         self._take("]")
 
     def items(self) -> Iterator[str]:

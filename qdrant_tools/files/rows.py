@@ -24,13 +24,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from qdrant_tools.errors import InputError, brief, first_line, listed, name_shown
 from qdrant_tools.files.json_files import DEEPEST, deeper, has_more_values, open_regular, why_not_utf8
 from qdrant_tools.validation import number_in
 
 T = TypeVar("T")
+Opener = Callable[[Path], BinaryIO]
+"""What opens a file to read its bytes: `open_regular`, or what unpacks them on the way."""
 
 # reading a row takes up to eight times this, and a refusal has a hundred megabytes
 LONGEST_ROW = 12_000_000
@@ -89,7 +91,7 @@ class Row:
 
     def number(self, column: str) -> float:
         """A finite number. CSV and TSV hold it as text, JSONL must not."""
-        return self._number(self.values.get(column), column, as_text=self.path.suffix.lower() in _TABLES)
+        return self._number(self.values.get(column), column, as_text=ending(self.path) in _TABLES)
 
     def numbers(self, column: str) -> tuple[float, ...]:
         """A list of finite numbers."""
@@ -131,25 +133,34 @@ def read_rows(
     pad: bool = False,
     array: Callable[[list[Any]], Mapping[str, Any]] | None = None,
     encoding: str | None = None,
+    opened: Opener = open_regular,
 ) -> Iterator[Row]:
     """Yield the rows of a file: `.csv` and `.tsv` are tables, every other ending is read as JSONL.
 
     pad: a row of a table that is shorter than its header ends in empty cells; otherwise it is an error.
     array: makes the fields of a line of JSONL that is an array; otherwise such a line is an error.
     encoding: of a `.csv`; None and every other file: UTF-8.
+    opened: opens the file; the ending `.gz` of one that it unpacks does not count.
 
     Raises:
         InputError: the file cannot be read, is not UTF-8, or a line is no JSON object or no row of the table.
     """
     file = Path(path)
-    suffix = file.suffix.lower()
-    if suffix not in _TABLES:
-        return _objects(file, array)
-    cells = _csv_cells(file, encoding) if suffix == ".csv" and encoding is not None else _TABLES[suffix](file)
-    return _table(file, cells, pad=pad)
+    suffix = ending(file)
+    if suffix == ".csv":
+        return _table(file, _csv_cells(file, encoding or "utf-8-sig", opened), pad=pad)
+    if suffix == ".tsv":
+        return _table(file, _tsv_cells(file, opened), pad=pad)
+    return _objects(file, array, opened)
 
 
-def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+def ending(path: Path) -> str:
+    """What says how the rows are written: `.csv` of `log.csv` and of `log.csv.gz`."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
+
+
+def read_lines(path: str | Path, opened: Opener = open_regular) -> Iterator[tuple[int, str]]:
     """Yield (line number, text without its end) for each line that is not blank.
 
     Raises:
@@ -159,7 +170,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     number = blank = 0
     try:
         # binary, so that only "\n" and "\r\n" end a line and a byte that is not UTF-8 is found in its line
-        with open_regular(path) as file:
+        with opened(Path(path)) as file:
             while line := file.readline(LONGEST_ROW + 1):
                 number += 1
                 if len(line) > LONGEST_ROW:
@@ -185,8 +196,10 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _objects(path: Path, array: Callable[[list[Any]], Mapping[str, Any]] | None) -> Iterator[Row]:
-    for number, line in read_lines(path):
+def _objects(
+    path: Path, array: Callable[[list[Any]], Mapping[str, Any]] | None, opened: Opener = open_regular
+) -> Iterator[Row]:
+    for number, line in read_lines(path, opened):
         yield row_of_line(path, number, line, array=array)
 
 
@@ -242,7 +255,7 @@ def _table(path: Path, lines: Iterator[tuple[int, list[str]]], *, pad: bool) -> 
         missing = len(header) - len(cells)
         if missing < 0 or (missing and not pad):
             raise InputError(f"{path}:{number}: {len(cells)} columns, the header has {len(header)}: {listed(header)}")
-        if missing and any(cells) and path.suffix.lower() == ".tsv" and _goes_on(cells[-1]):
+        if missing and any(cells) and ending(path) == ".tsv" and _goes_on(cells[-1]):
             raise InputError(
                 f"{path}:{number}: {len(cells)} columns, the header has {len(header)}, and the last one seems to go on "
                 "in the next line: in a .tsv every line is a row; in a .csv, which may be parted by tabs, a text in "
@@ -285,8 +298,8 @@ class _Padded(Mapping[str, str]):
         return len(self._header)
 
 
-def _tsv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
-    for number, line in read_lines(path):
+def _tsv_cells(path: Path, opened: Opener = open_regular) -> Iterator[tuple[int, list[str]]]:
+    for number, line in read_lines(path, opened):
         if "\r" in line:
             raise InputError(f"{path}:{number}: a carriage return inside of a line: end the lines with a line feed")
         # one more than there may be, and never millions of them
@@ -303,10 +316,12 @@ def _unquoted(cell: str) -> str:
     return cell if inside.startswith('""') and inside.endswith('""') else inside.replace('""', '"')
 
 
-def _csv_cells(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[int, list[str]]]:
+def _csv_cells(
+    path: Path, encoding: str = "utf-8-sig", opened: Opener = open_regular
+) -> Iterator[tuple[int, list[str]]]:
     try:
         # newline="": the csv module reads line ends inside quoted cells itself
-        with open_regular(path) as binary, io.TextIOWrapper(binary, encoding=encoding, newline="") as file:
+        with opened(path) as binary, io.TextIOWrapper(binary, encoding=encoding, newline="") as file:
             lines = _LinesOfRow(file, path)
             # strict, because an unclosed quote would otherwise swallow the rest of the file without an error
             reader = csv.reader(lines, strict=True, delimiter=lines.delimiter)
@@ -397,4 +412,4 @@ def _too_long(path: str | Path, line: int) -> InputError:
     )
 
 
-_TABLES = {".csv": _csv_cells, ".tsv": _tsv_cells}
+_TABLES = (".csv", ".tsv")

@@ -1,0 +1,181 @@
+"""Files of traces and of annotations on them -> logged searches, and a report of what became of them.
+
+All files are read once, into a spool on disk, before the first search is made: the spans of a trace may lie anywhere in
+them, and so may what was said of it.
+
+Guarantees: memory does not grow with the files. The same spans give the same searches, from whatever file and however
+often. Does not know: the retrieval log, whose `extend` takes the searches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.log.records import LoggedSearch
+from qdrant_tools.records import Progress
+from qdrant_tools.traces.annotations import said_of, spoken_of, with_annotations
+from qdrant_tools.traces.detect import FormOfRows
+from qdrant_tools.traces.files import TraceFile
+from qdrant_tools.traces.ids import Ids, IdsByText, WrittenIds, ids_checked
+from qdrant_tools.traces.opinions import told_of
+from qdrant_tools.traces.records import Annotation, Span, TraceSettings
+from qdrant_tools.traces.report import TraceReport
+from qdrant_tools.traces.retries import without_retries
+from qdrant_tools.traces.runs import is_left_out
+from qdrant_tools.traces.spool import Spool, SpooledTrace
+from qdrant_tools.traces.tree import Tree
+from qdrant_tools.traces.trees import searches_in
+
+if TYPE_CHECKING:
+    from qdrant_tools.collections.collection import Collection
+
+_AT_ONCE = 1 << 20
+
+
+def read_traces(
+    paths: str | Path | Iterable[str | Path],
+    settings: TraceSettings | None = None,
+    *,
+    form: str | None = None,
+    collection: Collection | None = None,
+    progress: Progress | None = None,
+) -> Traces:
+    """Read files that tracing tools exported: spans, and what people and judges said of them, in any order.
+
+    form: the name of the form of all files; each is told by its rows if None.
+    collection: what was searched: ids are looked up there.
+    progress: is called with the number of bytes read.
+
+    Raises:
+        InputError: a file cannot be read, or a row is of no form.
+        UsageError: texts are to be matched, and there is no collection.
+    """
+    return Traces(paths, settings or TraceSettings(), form=form, collection=collection, progress=progress)
+
+
+class Traces:
+    """Traces that were read. `searches` makes searches of them, and `report` is complete when all were taken.
+
+    It keeps a temporary file: close it, or use it in `with`.
+    """
+
+    def __init__(
+        self,
+        paths: str | Path | Iterable[str | Path],
+        settings: TraceSettings,
+        *,
+        form: str | None,
+        collection: Collection | None,
+        progress: Progress | None,
+    ) -> None:
+        if settings.match == "text" and collection is None:
+            raise UsageError("documents are to be found by their texts: name the collection that has them")
+        files = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
+        if not files:
+            raise UsageError("no file of traces was named")
+        self._settings, self._collection = settings, collection
+        self._ids: Ids = WrittenIds() if settings.match == "id" or collection is None else IdsByText(collection)
+        self._read = TraceReport()
+        self.report = self._read
+        self._spool = Spool()
+        try:
+            for file in files:
+                self._read_file(file, form, progress)
+            if self._spool.lacks:
+                for file in files:
+                    self._read_again(file, form)
+            self._read.traces, self._read.without_retrieval = self._spool.settle()
+        except BaseException:
+            self._spool.close()
+            raise
+
+    def searches(self) -> Iterator[LoggedSearch]:
+        """Yield the searches, in the order of their traces' times; again from the first when called again."""
+        self.report = report = deepcopy(self._read)
+        searches: Iterator[LoggedSearch] = without_retries(self._found(report), report)
+        if self._collection is not None:
+            searches = ids_checked(searches, self._collection, report)
+        for search in searches:
+            report.searches += 1
+            yield search
+        for annotation in self._spool.unmatched():
+            is_session = annotation.trace is None and annotation.span is None and annotation.session is not None
+            report.unjoin("whole session" if is_session else "matches nothing", told_of(annotation))
+
+    __iter__ = searches
+
+    def close(self) -> None:
+        self._spool.close()
+
+    def __enter__(self) -> Traces:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read_file(self, path: Path, form: str | None, progress: Progress | None) -> None:
+        file, forms, told = TraceFile(path), FormOfRows(form), 0
+        for row in file.rows():
+            self._read.rows += 1
+            of = forms.of(row)
+            for each in row.parse(lambda values, of=of: list(of.read(values, self._settings))):  # type: ignore[misc]
+                self._keep(each)
+            if progress is not None and file.position - told >= _AT_ONCE:
+                progress(file.position - told)
+                told = file.position
+        if progress is not None:
+            progress(path.stat().st_size - told)
+        self._read.notes += file.notes
+        if not forms.seen and not file.notes:
+            raise InputError(f"{path} has no rows")
+        self._read.forms[str(path)] = ", ".join(forms.seen)
+
+    def _keep(self, each: Span | Annotation) -> None:
+        if isinstance(each, Annotation):
+            self._read.annotations += 1
+            self._spool.annotate(each)
+            return
+        self._read.spans += 1
+        self._read.retrievals += each.kind == "retrieval"
+        self._spool.add(each)
+
+    def _read_again(self, path: Path, form: str | None) -> None:
+        """For the spans of traces in which a retrieval came late."""
+        forms = FormOfRows(form)
+        for row in TraceFile(path).rows():
+            of = forms.of(row)
+            for each in row.parse(lambda values, of=of: list(of.read(values, self._settings))):  # type: ignore[misc]
+                if isinstance(each, Span):
+                    self._spool.add_again(each)
+
+    def _found(self, report: TraceReport) -> Iterator[tuple[LoggedSearch, bool]]:
+        for trace in self._spool.traces():
+            yield from self._of_trace(trace, report)
+
+    def _of_trace(self, trace: SpooledTrace, report: TraceReport) -> list[tuple[LoggedSearch, bool]]:
+        retrievals = sum(span.kind == "retrieval" for span in trace.spans)
+        if trace.repeated:
+            report.drop("duplicate", trace.repeated)
+        reason = "too large" if trace.cut else is_left_out(trace.spans, self._settings)
+        if reason is not None:
+            report.drop(reason, retrievals)
+            return []
+        tree = Tree(trace.spans)
+        said = said_of(tree, trace.annotations, self._settings, report)
+        found = searches_in(tree, self._settings, self._ids, report, spoken_of=spoken_of(tree, said))
+        searches = with_annotations(tree, found, said, report)
+        return list(zip(searches, [one.root_failed for one in found], strict=True))
+
+
+def first_searches(traces: Traces, count: int) -> Sequence[LoggedSearch]:
+    """The first few searches, for a person to look at."""
+    found = []
+    for search in traces.searches():
+        found.append(search)
+        if len(found) == count:
+            break
+    return found

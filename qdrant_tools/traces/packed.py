@@ -1,0 +1,73 @@
+"""A file, packed by gzip or not -> its bytes, and how far it was read.
+
+Guarantees: memory is that of one block. A packed file that was cut gives what can be unpacked, and says that it was
+cut; one that is damaged is an error. Does not know: what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from qdrant_tools.errors import InputError, first_line
+from qdrant_tools.files.json_files import open_regular
+
+_BLOCK = 1 << 18
+
+
+class Unpacked(io.RawIOBase):
+    """The bytes of a file; `stream` reads them in blocks.
+
+    Raises:
+        InputError: it is no regular file, or no packed one though its name says so.
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = open_regular(path)
+        is_packed = self._file.read(2) == b"\x1f\x8b"
+        self._file.seek(0)
+        self._bytes: BinaryIO = cast(BinaryIO, gzip.GzipFile(fileobj=self._file)) if is_packed else self._file
+        self.last = b""
+        """The last byte that was read."""
+        self.position = 0
+        self.cut = self.at_end = False
+        self.stream = cast(BinaryIO, io.BufferedReader(self, _BLOCK))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._bytes.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._bytes.tell()
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer)  # type: ignore[arg-type]
+        try:
+            block = self._bytes.read(len(view))
+        except EOFError:
+            block, self.cut = b"", True
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(
+                f"{self._path} is no file of gzip that can be unpacked ({first_line(error)}): write it again"
+            ) from error
+        view[: len(block)] = block
+        self.last = block[-1:] or self.last
+        self.at_end = not block
+        self.position = self._file.tell()
+        return len(block)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._bytes.close()
+            self._file.close()
+        super().close()

@@ -1,0 +1,67 @@
+"""Searches in the order of time -> the same without those that the application made again.
+
+An application that retries after a failed answer writes two traces with one query, one list and one session. The user
+asked once.
+
+Guarantees: only searches of one known session or user are one, or those of which the earlier has failed; a few thousand
+are held at a time. Does not know: spans.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+from qdrant_tools.log.records import LoggedSearch
+from qdrant_tools.same import query_key
+from qdrant_tools.traces.report import TraceReport
+
+WITHIN = timedelta(minutes=10)
+MOST_HELD = 2_000
+
+
+def without_retries(searches: Iterable[tuple[LoggedSearch, bool]], report: TraceReport) -> Iterator[LoggedSearch]:
+    """Yield each search once; beside each, whether the answer made of it has failed."""
+    held: OrderedDict[object, tuple[LoggedSearch, bool]] = OrderedDict()
+    number = 0
+    for search, failed in searches:
+        for key, (earlier, _) in list(held.items())[: len(held) - MOST_HELD + 1 or None]:
+            if len(held) < MOST_HELD and search.at - earlier.at <= WITHIN:
+                break
+            del held[key]
+            yield earlier
+        key = _key(search)
+        before = held.get(key)
+        if before is not None and _is_retry(before[0], search, failed=before[1]):
+            report.drop("retried")
+            held[key] = (_with_said(search, before[0]), failed)
+            continue
+        if before is not None:
+            number += 1
+            held[(key, number)] = held.pop(key)
+        held[key] = (search, failed)
+    yield from (search for search, _ in held.values())
+
+
+def _key(search: LoggedSearch) -> object:
+    return search.session, search.user, search.generated, query_key(search.query), tuple(hit.id for hit in search.hits)
+
+
+def _is_retry(earlier: LoggedSearch, later: LoggedSearch, *, failed: bool) -> bool:
+    if earlier.id == later.id or later.at - earlier.at > WITHIN:
+        return False
+    same_answer = earlier.answer is not None and later.answer is not None and earlier.answer.id == later.answer.id
+    if failed:
+        return not same_answer
+    # an answer that somebody judged stands for itself
+    return (
+        not same_answer and bool(earlier.session or earlier.user) and not (earlier.answer and earlier.answer.verdicts)
+    )
+
+
+def _with_said(later: LoggedSearch, earlier: LoggedSearch) -> LoggedSearch:
+    """The later one, with what was said of the documents of the earlier one."""
+    feedback = tuple(dict.fromkeys((*earlier.feedback, *later.feedback)))
+    return replace(later, feedback=tuple(sorted(feedback, key=lambda event: event.at)))

@@ -1,0 +1,234 @@
+"""Spans in any order -> the spans of each trace that has a retrieval, with what was said of them; on disk meanwhile.
+
+Tools write the spans of a trace over several lines and files, children first. They wait in a temporary database
+without a name, which is gone with the process, however it ends. Of a span that says nothing here only its place in the
+tree is kept, because a retrieval may lie below it; and when millions of such wait, those of traces without a retrieval
+are let go of. If one comes later, `lacks` says that the files have to be read once more.
+
+Guarantees: memory does not grow with the files. Does not know: what a search is.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from tempfile import gettempdir
+from typing import Any
+
+from qdrant_tools.errors import InputError, LogError
+from qdrant_tools.traces.records import Annotation, Span
+from qdrant_tools.validation import brief
+
+MOST_WAITING = 1_000_000
+"""Spans that wait before those of traces without a retrieval are let go of."""
+MOST_IN_TRACE = 100_000
+LONGEST_ID = 4096
+_AT_ONCE = 1000
+_SCHEMA = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -16000;
+PRAGMA temp_store = FILE;
+CREATE TABLE spans (trace TEXT NOT NULL, id TEXT NOT NULL, parent TEXT, body BLOB);
+CREATE TABLE retrieved (trace TEXT PRIMARY KEY, at TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE annotations (trace TEXT, span TEXT, session TEXT, body BLOB);
+"""
+_LATEST = "9"
+
+
+@dataclass(frozen=True)
+class SpooledTrace:
+    """A trace with a retrieval. `repeated` counts retrievals that were there twice; `cut` says that spans are missing,
+    because they are too many."""
+
+    id: str
+    spans: list[Span]
+    annotations: list[Annotation]
+    repeated: int
+    cut: bool
+
+
+class Spool:
+    """Spans and annotations, until all were read. Close it, or use it in `with`."""
+
+    def __init__(self, *, most_waiting: int = MOST_WAITING) -> None:
+        self.lacks = False
+        """Whether spans of traces with a retrieval may have been let go of."""
+        self.traces_let_go = 0
+        self._most_waiting, self._waiting = most_waiting, 0
+        self._spans: list[tuple[str, str, str | None, bytes | None]] = []
+        self._annotations: list[tuple[str | None, str | None, str | None, bytes]] = []
+        with _errors():
+            # a file without a name: the system frees it when the process ends
+            self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+            self._database.executescript(_SCHEMA)
+            self._database.execute("BEGIN")
+
+    def add(self, span: Span) -> None:
+        """Keep a span for its trace. Raises `InputError` for an id without end."""
+        for name, value in (("trace", span.trace), ("span", span.id), ("parent", span.parent or "")):
+            if len(value) > LONGEST_ID:
+                raise InputError(f"the id of a {name} is {brief(value)} of {len(value):,} characters")
+        body = pickle.dumps(span, protocol=5) if _says_something(span) else None
+        self._spans.append((span.trace, span.id, span.parent, body))
+        if span.kind == "retrieval":
+            at = _LATEST if span.at is None else span.at.isoformat()
+            self._write(
+                "INSERT INTO retrieved VALUES (?, ?) ON CONFLICT DO UPDATE SET at = min(at, excluded.at)",
+                (span.trace, at),
+            )
+        self._waiting += 1
+        if len(self._spans) >= _AT_ONCE:
+            self._flush()
+        if self._waiting >= self._most_waiting:
+            self._let_go()
+
+    def add_again(self, span: Span) -> None:
+        """Of a second reading: keep what was let go of, and a retrieval needs it."""
+        if span.kind == "retrieval":
+            return  # was never let go of
+        if self._read("SELECT 1 FROM retrieved WHERE trace = ?", (span.trace,)):
+            body = pickle.dumps(span, protocol=5) if _says_something(span) else None
+            self._spans.append((span.trace, span.id, span.parent, body))
+            if len(self._spans) >= _AT_ONCE:
+                self._flush()
+
+    def annotate(self, annotation: Annotation) -> None:
+        """Keep what somebody said until its span is known."""
+        body = pickle.dumps(annotation, protocol=5)
+        self._annotations.append((annotation.trace, annotation.span, annotation.session or None, body))
+        if len(self._annotations) >= _AT_ONCE:
+            self._flush()
+
+    def settle(self) -> tuple[int, int]:
+        """All was read: make ready for `traces`. Returns how many traces were told apart, and have no retrieval."""
+        self._flush()
+        ((without,),) = self._read(
+            "SELECT count(DISTINCT trace) FROM spans WHERE trace NOT IN (SELECT trace FROM retrieved)"
+        )
+        ((having,),) = self._read("SELECT count(*) FROM retrieved")
+        self._write("DELETE FROM spans WHERE trace NOT IN (SELECT trace FROM retrieved)")
+        self._write("CREATE INDEX of_trace ON spans (trace)")
+        self._write("CREATE INDEX of_span ON spans (id)")
+        self._write(
+            "UPDATE annotations SET trace = (SELECT trace FROM spans WHERE id = annotations.span LIMIT 1) "
+            "WHERE trace IS NULL AND span IS NOT NULL"
+        )
+        self._write("CREATE INDEX about_trace ON annotations (trace)")
+        without += self.traces_let_go
+        return having + without, without
+
+    def traces(self) -> Iterator[SpooledTrace]:
+        """Yield the traces with a retrieval, in the order of their first one."""
+        after = ("", "")
+        while True:
+            found = self._read(
+                "SELECT at, trace FROM retrieved WHERE (at, trace) > (?, ?) ORDER BY at, trace LIMIT 256", after
+            )
+            if not found:
+                return
+            for _, trace in found:
+                yield self._trace(trace)
+            after = found[-1]
+
+    def unmatched(self) -> Iterator[Annotation]:
+        """Yield the annotations on no trace with a retrieval; those on sessions are among them."""
+        after = 0
+        while found := self._read(
+            "SELECT rowid, body FROM annotations WHERE rowid > ? AND (trace IS NULL OR trace NOT IN "
+            "(SELECT trace FROM retrieved)) ORDER BY rowid LIMIT 256",
+            (after,),
+        ):
+            yield from (pickle.loads(body) for _, body in found)
+            after = found[-1][0]
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _trace(self, trace: str) -> SpooledTrace:
+        rows = self._read("SELECT id, parent, body FROM spans WHERE trace = ? LIMIT ?", (trace, MOST_IN_TRACE + 1))
+        said = self._read("SELECT body FROM annotations WHERE trace = ? ORDER BY rowid LIMIT ?", (trace, MOST_IN_TRACE))
+        spans: dict[str, Span] = {}
+        repeated = 0
+        for name, parent, body in rows[:MOST_IN_TRACE]:
+            span: Span = pickle.loads(body) if body is not None else Span(trace, name, parent, "other")
+            known = spans.get(name)
+            repeated += known is not None and known.kind == span.kind == "retrieval"
+            # an export may hold a part of what another one says of the same span
+            if known is None or _fullness(span) > _fullness(known):
+                spans[name] = span
+        return SpooledTrace(
+            trace,
+            list(spans.values()),
+            [pickle.loads(body) for (body,) in said],
+            repeated,
+            len(rows) > MOST_IN_TRACE,
+        )
+
+    def _let_go(self) -> None:
+        """Of all spans so far, keep those of traces with a retrieval."""
+        self._flush()
+        ((traces,),) = self._read(
+            "SELECT count(DISTINCT trace) FROM spans WHERE trace NOT IN (SELECT trace FROM retrieved)"
+        )
+        self._write("DELETE FROM spans WHERE trace NOT IN (SELECT trace FROM retrieved)")
+        self.traces_let_go += traces
+        self.lacks = self.lacks or traces > 0
+        self._waiting = 0
+
+    def _flush(self) -> None:
+        with _errors():
+            self._database.executemany("INSERT INTO spans VALUES (?, ?, ?, ?)", self._spans)
+            self._database.executemany("INSERT INTO annotations VALUES (?, ?, ?, ?)", self._annotations)
+        self._spans, self._annotations = [], []
+
+    def _read(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        with _errors():
+            return self._database.execute(sql, values).fetchall()
+
+    def _write(self, sql: str, values: Sequence[Any] = ()) -> None:
+        with _errors():
+            self._database.execute(sql, values)
+
+
+def _says_something(span: Span) -> bool:
+    """Whether more of a span than its place is needed, should its trace have a retrieval."""
+    if span.kind == "retrieval":
+        return True
+    return (
+        span.context is not None
+        or span.documents is not None
+        or span.query is not None
+        or span.answer is not None
+        or bool(span.session or span.user or span.service or span.tags or span.sources or span.failed)
+    )
+
+
+def _fullness(span: Span) -> tuple[int, int, int]:
+    """Of two copies of a span, the one that says more."""
+    lists = [*(span.documents or ()), *(span.context or ())]
+    return (
+        span.documents is not None,
+        len(lists) + sum(document.text is not None for document in lists),
+        sum(value is not None for value in (span.query, span.answer, span.at, span.parent)),
+    )
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise LogError(
+            f"the spans that wait for the rest of their trace cannot be kept in the folder for temporary files "
+            f"({error}): make room in {gettempdir()}, or name another folder in SQLITE_TMPDIR"
+        ) from error

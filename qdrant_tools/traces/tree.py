@@ -1,0 +1,132 @@
+"""The spans of one trace -> who is below whom, which retrievals are outermost, and what is above them.
+
+A framework writes several spans for one retrieval: a public method and the one it calls, a fusion and the retrievals
+that it fuses. The outermost one with a list is what the application asked for. Where the spans between were left out of
+the file, what lies in what is told by the times.
+
+Guarantees: a circle of parents ends. Does not know: searches, annotations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+
+from qdrant_tools.traces.records import Span
+
+
+class Tree:
+    """The spans of a trace, by id."""
+
+    def __init__(self, spans: Iterable[Span]) -> None:
+        self.spans = {span.id: span for span in spans}
+        self._above: dict[str, tuple[Span, ...]] = {}
+
+    def above(self, span: Span) -> tuple[Span, ...]:
+        """The spans that a span lies in, the nearest first."""
+        if span.id not in self._above:
+            self._above[span.id] = tuple(self._climb(span))
+        return self._above[span.id]
+
+    def _climb(self, span: Span) -> Iterator[Span]:
+        seen = {span.id}
+        while span.parent is not None and span.parent not in seen:
+            parent = self.spans.get(span.parent)
+            if parent is None:
+                # spans are missing in between, but hardly ever the root
+                yield from (root for root in self.roots[:1] if len(self.roots) == 1 and root.id not in seen)
+                return
+            seen.add(parent.id)
+            yield parent
+            span = parent
+
+    @cached_property
+    def roots(self) -> list[Span]:
+        """The spans without a parent."""
+        return [span for span in self.spans.values() if span.parent is None]
+
+    @cached_property
+    def retrievals(self) -> list[Span]:
+        """All spans of retrievals, in the order of time."""
+        found = [span for span in self.spans.values() if span.kind == "retrieval"]
+        return sorted(found, key=_when)
+
+    @cached_property
+    def outermost(self) -> list[Span]:
+        """The retrievals with a list that are in no other one with a list."""
+        return [span for span in self.retrievals if span.documents is not None and not self.is_inner(span)]
+
+    def is_inner(self, span: Span) -> bool:
+        """Whether a retrieval is a part of another one, which has a list."""
+        above = self.above(span)
+        if any(other.kind == "retrieval" and other.documents is not None for other in above):
+            return True
+        # the chain to the root is broken: times say what lies in what
+        if all(step.parent is None or step.parent in self.spans for step in (span, *above)):
+            return False
+        return any(other.documents is not None and _holds(other, span) for other in self.retrievals)
+
+    def has_outer(self, span: Span) -> bool:
+        """Whether a retrieval lies in or around another one that has a list."""
+        return self.is_inner(span) or bool(self.below(span))
+
+    def lists_after(self, span: Span) -> list[Span]:
+        """The rerankers and postprocessors that a retrieval's list went through, in the order of time."""
+        return [step for step, of in self._lists if span.id in of]
+
+    @cached_property
+    def _lists(self) -> list[tuple[Span, frozenset[str]]]:
+        """The rerankers outside of retrievals, each with the retrievals whose lists it had."""
+        found = []
+        inside = {span.id for span in self.outermost}
+        for step in sorted(self.spans.values(), key=_when):
+            above = self.above(step)
+            if step.kind != "rerank" or step.context is None or any(other.id in inside for other in above):
+                continue
+            # those of the nearest span that holds both
+            near = next((below for other in above if (below := self.below(other))), [])
+            found.append((step, frozenset(span.id for span in near)))
+        return found
+
+    def below(self, span: Span) -> list[Span]:
+        """The outermost retrievals that a span holds, itself among them."""
+        return self._below.get(span.id, [])
+
+    @cached_property
+    def _below(self) -> dict[str, list[Span]]:
+        found: dict[str, list[Span]] = {}
+        for span in self.outermost:
+            for holder in (span, *self.above(span)):
+                found.setdefault(holder.id, []).append(span)
+        return found
+
+    def inside(self, span: Span) -> list[Span]:
+        """All spans below a span, itself not among them."""
+        found: list[Span] = []
+        todo, seen = [span.id], {span.id}
+        while todo:
+            for child in self._children.get(todo.pop(), ()):
+                if child.id not in seen:
+                    seen.add(child.id)
+                    found.append(child)
+                    todo.append(child.id)
+        return found
+
+    @cached_property
+    def _children(self) -> dict[str, list[Span]]:
+        found: dict[str, list[Span]] = {}
+        for span in self.spans.values():
+            if span.parent is not None:
+                found.setdefault(span.parent, []).append(span)
+        return found
+
+
+def _when(span: Span) -> tuple[bool, str, str]:
+    return span.at is None, "" if span.at is None else span.at.isoformat(), span.id
+
+
+def _holds(outer: Span, inner: Span) -> bool:
+    """Whether one span ran within the time of another, and not the other way round."""
+    if outer.id == inner.id or outer.at is None or inner.at is None or outer.until is None or inner.until is None:
+        return False
+    return outer.at <= inner.at and inner.until <= outer.until and (outer.at, outer.until) != (inner.at, inner.until)

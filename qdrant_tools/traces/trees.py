@@ -1,0 +1,211 @@
+"""The spans of one trace -> its searches: what was asked, the list that came back, and the answer made of it.
+
+Guarantees: a search is an outermost retrieval; its id is made of the ids of its trace and span, so that the same span
+from another file is the same search. Ranks are the places in the list, scores stay with whose they are. A query that is
+not that of the trace's beginning was written by the application, which today means a language model: `generated`.
+Users and sessions are replaced by a hash without a key: it keeps names out of logs and reports, and is no protection
+against somebody who guesses a name. Does not know: annotations, files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from qdrant_tools.log.records import LONGEST_NAME, MOST_HITS, Answer, Feedback, LoggedHit, LoggedSearch, finite
+from qdrant_tools.same import query_key
+from qdrant_tools.traces.citations import cited_in
+from qdrant_tools.traces.ids import Ids
+from qdrant_tools.traces.records import Span, SpanDocument, TraceSettings
+from qdrant_tools.traces.report import TraceReport
+from qdrant_tools.traces.tree import Tree
+
+
+@dataclass(frozen=True)
+class Found:
+    """A search, and the span that it is of; `documents` are those of its hits, in the order of ranks."""
+
+    search: LoggedSearch
+    span: Span
+    documents: tuple[SpanDocument, ...]
+    answered: Span | None
+    """The span whose output is the answer."""
+    root_failed: bool
+
+
+def search_id(trace: str, span: str) -> str:
+    """The id of the search that a span is, the same from whatever file."""
+    return hashlib.sha256(f"{trace}\0{span}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def pseudonym(what: str, name: str) -> str:
+    """A short name that stands for a user or a session; none for none."""
+    if not name:
+        return ""
+    return hashlib.sha256(f"{what}\0{name}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def searches_in(
+    tree: Tree, settings: TraceSettings, ids: Ids, report: TraceReport, *, spoken_of: Iterable[str] = ()
+) -> list[Found]:
+    """The searches of a trace, in the order of time.
+
+    spoken_of: ids of spans that somebody judged, so that their output is an answer of its own.
+    """
+    judged = frozenset(spoken_of)
+    found = []
+    for span in tree.retrievals:
+        result = _why_not(tree, span) or _search(tree, span, settings, ids, judged, report)
+        if isinstance(result, Found):
+            found.append(result)
+            continue
+        report.drop(result)
+        if result not in ("inner", "error"):
+            report.hint(span.hint)
+    answers = {answered.id: _answer(tree, answered, found, ids) for answered in _answers(found)}
+    return [_with_answer(one, answers.get(one.answered.id if one.answered else "")) for one in found]
+
+
+def _why_not(tree: Tree, span: Span) -> str | None:
+    """The reason why a retrieval is no search, in itself or for where it lies."""
+    if span.documents is None:
+        if tree.has_outer(span):
+            return "inner"
+        return "error" if span.failed else "redacted" if span.hidden else "no documents"
+    if tree.is_inner(span):
+        return "inner"
+    if span.failed:
+        return "error"
+    return "too large" if len(span.documents) > MOST_HITS else None
+
+
+def _search(
+    tree: Tree, span: Span, settings: TraceSettings, ids: Ids, judged: frozenset[str], report: TraceReport
+) -> Found | str:
+    """The search that a span is, or why it is none."""
+    above = tree.above(span)
+    query = _query(tree, span, settings)
+    if query is None:
+        return "redacted" if span.hidden else "no query"
+    # what holds it begins earlier, but hardly
+    at = next((step.at for step in (span, *above) if step.at is not None), None)
+    if at is None:
+        return "no time"
+    given = span.documents or ()
+    documents = _named(given, ids)
+    if given and not documents:
+        return "redacted" if span.hidden and not any(document.text for document in given) else ids.lacking
+    report.documents_without_id += len(given) - len(documents)
+    report.headless += bool(given) and given[0].position > 0
+    asked = next((step.query for step in reversed(above) if step.query is not None), None)
+    generated = asked is not None and query_key(asked) != query_key(query)
+    report.generated += generated
+    search = LoggedSearch(
+        id=search_id(span.trace, span.id),
+        at=at,
+        query=query,
+        collection=next((step.collection for step in (span, *above) if step.collection), "")[:LONGEST_NAME],
+        hits=tuple(LoggedHit(each.id or "", each.position + 1, finite(each.score)) for each in documents),
+        session=pseudonym("session", next((step.session for step in (span, *above) if step.session), "")),
+        user=pseudonym("user", next((step.user for step in (span, *above) if step.user), "")),
+        generated=generated,
+        scored_by=_scored_by(tree, span) if any(each.score is not None for each in documents) else "",
+    )
+    search = replace(search, feedback=_reranked(tree.lists_after(span), search, ids))
+    return Found(search, span, documents, _answered(tree, span, judged), any(step.failed for step in above))
+
+
+def _query(tree: Tree, span: Span, settings: TraceSettings) -> str | None:
+    above = [step.query for step in tree.above(span) if step.query and step.query.strip()]
+    own = span.query if span.query and span.query.strip() else None
+    if settings.query == "root" and above and len(tree.below(tree.above(span)[-1])) == 1:
+        return above[-1]
+    return own or next(iter(above), None)
+
+
+def _named(documents: Iterable[SpanDocument], ids: Ids) -> tuple[SpanDocument, ...]:
+    """The documents whose id is known, each once, in the order of their places."""
+    named: dict[str, SpanDocument] = {}
+    places: set[int] = set()
+    for document in sorted(documents, key=lambda document: document.position):
+        name = ids.of(document)
+        if name and len(name) <= LONGEST_NAME and name not in named and document.position not in places:
+            places.add(document.position)
+            named[name] = replace(document, id=name)
+    return tuple(named.values())
+
+
+def _scored_by(tree: Tree, span: Span) -> str:
+    """Whose the scores of a list are."""
+    inside = tree.inside(span)
+    if any(other.kind == "rerank" and other.context is not None for other in inside):
+        return "reranker"
+    own = _ids(span.documents)
+    lists = {_ids(other.documents) for other in inside if other.kind == "retrieval" and other.documents} - {own}
+    return "fusion" if len(lists) > 1 or "fusion" in span.name.lower() else "retriever"
+
+
+def _ids(documents: Iterable[SpanDocument] | None) -> tuple[str | None, ...]:
+    return tuple(document.id or document.text for document in documents or ())
+
+
+def _reranked(lists: Sequence[Span], search: LoggedSearch, ids: Ids) -> tuple[Feedback, ...]:
+    """The scores of the last reranker: those that are not what came in."""
+    current = {hit.id: hit.score for hit in search.hits}
+    events: tuple[Feedback, ...] = ()
+    for span in lists:
+        scores = {name: finite(each.score) for each in span.context or () if (name := ids.of(each)) in current}
+        known = {name: score for name, score in scores.items() if name and score is not None}
+        # the same numbers, rounded by a tool
+        if all((before := current[name]) is not None and abs(score - before) < 1e-6 for name, score in known.items()):
+            continue
+        events = tuple(Feedback(name, "reranked", score, span.at or search.at) for name, score in known.items())
+        current.update(known)
+    return events
+
+
+def _answered(tree: Tree, span: Span, judged: frozenset[str]) -> Span | None:
+    """The span whose output is the answer: the nearest that somebody judged, else the outermost with an output."""
+    above = tree.above(span)
+    outermost = next((step for step in reversed(above) if step.answer), None)
+    spoken = next((step for step in (span, *above) if step.id in judged), None)
+    if spoken is None or spoken.answer or outermost is None:
+        return spoken or outermost
+    return outermost if tree.below(spoken) == tree.below(outermost) else spoken
+
+
+def _answers(found: Iterable[Found]) -> list[Span]:
+    return list({one.answered.id: one.answered for one in found if one.answered is not None}.values())
+
+
+def _answer(tree: Tree, answered: Span, found: Sequence[Found], ids: Ids) -> Answer:
+    """The answer of one or several searches, with what the language model saw for it."""
+    of_it = [one for one in found if one.answered is not None and one.answered.id == answered.id]
+    text = answered.answer or ""
+    sources = [step.context for step in tree.inside(answered) if step.kind == "llm" and step.context]
+    seen = sources[-1] if sources else None
+    documents = [document for one in of_it for document in one.documents]
+    return Answer(
+        id=search_id(answered.trace, answered.id),
+        text=text,
+        searches=max(len([span for span in tree.below(answered) if span.documents]), 1),
+        context=_context(tree, of_it, ids),
+        cited=cited_in(text, seen, documents) if seen and text else (),
+    )
+
+
+def _context(tree: Tree, found: Sequence[Found], ids: Ids) -> tuple[str, ...]:
+    """What the language model saw of these searches; () if that is not known of all of them."""
+    names: dict[str, None] = {}
+    for one in found:
+        lists = tree.lists_after(one.span)
+        last = [ids.of(document) for document in lists[-1].context or ()] if lists else []
+        if not last or None in last:
+            return ()
+        names.update(dict.fromkeys(name for name in last if name is not None))
+    return tuple(names)
+
+
+def _with_answer(one: Found, answer: Answer | None) -> Found:
+    return one if answer is None else replace(one, search=replace(one.search, answer=answer))
