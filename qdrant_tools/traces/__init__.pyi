@@ -1,5 +1,5 @@
 from .importer import Traces, read_traces
-from .records import Annotation, Span, SpanDocument, TraceSettings
+from .records import TraceSettings
 from .report import TraceReport
 
-__all__ = ["Annotation", "Span", "SpanDocument", "TraceReport", "TraceSettings", "Traces", "read_traces"]
+__all__ = ["TraceReport", "TraceSettings", "Traces", "read_traces"]

@@ -13,14 +13,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from qdrant_tools.log.records import MOST_HITS, Answer, Feedback, LoggedSearch, Verdict
+from qdrant_tools.log.records import LONGEST_COMMENT, MOST_VERDICTS, Answer, Feedback, LoggedSearch, Verdict
+from qdrant_tools.log.values import MOST_HITS
 from qdrant_tools.traces.opinions import Opinion, opinions_in, told_of
 from qdrant_tools.traces.records import Annotation, Span, SpanDocument, TraceSettings
 from qdrant_tools.traces.report import TraceReport
 from qdrant_tools.traces.tree import Tree
 from qdrant_tools.traces.trees import Found, pseudonym, search_id
-
-LONGEST_COMMENT = 10_000
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ def _joined(
     one: Found, feedback: dict[str, list[Feedback]], verdicts: dict[str, list[Verdict]], report: TraceReport
 ) -> LoggedSearch:
     search = one.search
-    answer, said = search.answer, tuple(verdicts.get(_answer_id(one), ())[:MOST_HITS])
+    answer, said = search.answer, tuple(verdicts.get(_answer_id(one), ())[-MOST_VERDICTS:])
     if said:
         answer = answer or Answer(search_id(one.span.trace, one.span.id))
         answer = replace(answer, verdicts=said)

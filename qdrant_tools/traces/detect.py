@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qdrant_tools.errors import InputError, UsageError, brief, listed
 from qdrant_tools.files.rows import Row
-from qdrant_tools.traces.files import TraceFile
+from qdrant_tools.traces.files.rows import TraceFile
 from qdrant_tools.traces.forms.all import FORMS
 from qdrant_tools.traces.records import TraceForm
 

@@ -19,7 +19,7 @@ from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.records import Progress
 from qdrant_tools.traces.annotations import said_of, spoken_of, with_annotations
 from qdrant_tools.traces.detect import FormOfRows
-from qdrant_tools.traces.files import TraceFile
+from qdrant_tools.traces.files.rows import TraceFile
 from qdrant_tools.traces.ids import Ids, IdsByText, WrittenIds, ids_checked
 from qdrant_tools.traces.opinions import told_of
 from qdrant_tools.traces.records import Annotation, Span, TraceSettings

@@ -13,7 +13,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from qdrant_tools.log.records import LONGEST_NAME, MOST_HITS, Answer, Feedback, LoggedHit, LoggedSearch, finite
+from qdrant_tools.log.records import Answer, Feedback, LoggedHit, LoggedSearch
+from qdrant_tools.log.values import LONGEST_NAME, MOST_HITS, finite
 from qdrant_tools.same import query_key
 from qdrant_tools.traces.citations import cited_in
 from qdrant_tools.traces.ids import Ids

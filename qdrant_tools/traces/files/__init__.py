@@ -1,0 +1,1 @@
+"""A file that a tool exported -> its rows, whatever its ending says."""
