@@ -51,9 +51,6 @@ def read_phoenix_frame(row: Mapping[str, Any], settings: TraceSettings) -> Itera
     prefix = _PREFIX if any(name.startswith(_PREFIX) for name in row) else ""
     cells = {name[len(prefix) :]: value for name, value in row.items() if name.startswith(prefix)}
     attributes = {name: _cell(name, value) for name, value in cells.items() if not is_absent(value)}
-    kind = row.get("span_kind")
-    if isinstance(kind, str) and "openinference.span.kind" not in attributes:
-        attributes["openinference.span.kind"] = kind
     yield _raw(row, row.get(_TRACE), row[_SPAN], flat(attributes), settings)
 
 
@@ -71,7 +68,9 @@ def _cell(name: str, value: Any) -> Any:
 
 
 def _raw(row: Mapping[str, Any], trace: Any, span: Any, attributes: dict[str, Any], settings: TraceSettings) -> RawSpan:
-    identity = hex_id(_SPAN, span, SPAN_DIGITS)
+    identity, kind = hex_id(_SPAN, span, SPAN_DIGITS), row.get("span_kind")
+    if text_of(kind) is not None:
+        attributes.setdefault("openinference.span.kind", kind)
     return RawSpan(
         # a query need not select the trace: such a span is known by its own id alone
         trace=identity if is_missing(trace) else hex_id(_TRACE, trace, TRACE_DIGITS),
