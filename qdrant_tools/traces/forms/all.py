@@ -5,15 +5,20 @@ Guarantees: no row is of two forms. Does not know: files.
 
 from __future__ import annotations
 
-from qdrant_tools.traces.forms.langfuse import Langfuse
-from qdrant_tools.traces.forms.langsmith import LangSmith
-from qdrant_tools.traces.forms.layouts import ANY, LAYOUT_FORMS, LayoutForm
-from qdrant_tools.traces.forms.llamaindex_events import LlamaIndexEvents
-from qdrant_tools.traces.forms.mlflow import MlflowTraces
-from qdrant_tools.traces.forms.otel.forms import OTEL_FORMS
-from qdrant_tools.traces.records import TraceForm
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-FORMS: tuple[TraceForm, ...] = (
+from qdrant_tools.traces.forms.otel.forms import OTEL_FORMS
+from qdrant_tools.traces.forms.tools.langfuse import Langfuse
+from qdrant_tools.traces.forms.tools.langsmith import LangSmith
+from qdrant_tools.traces.forms.tools.layouts import ANY, LAYOUT_FORMS, LayoutForm
+from qdrant_tools.traces.forms.tools.llamaindex_events import LlamaIndexEvents
+from qdrant_tools.traces.forms.tools.mlflow import MlflowTraces
+from qdrant_tools.traces.forms.tools.whole_rows import WholeRows
+from qdrant_tools.traces.records import Annotation, Span, TraceForm, TraceSettings
+
+TOOLS: tuple[TraceForm, ...] = (
     *OTEL_FORMS,
     Langfuse(),
     LangSmith(),
@@ -21,5 +26,26 @@ FORMS: tuple[TraceForm, ...] = (
     LlamaIndexEvents(),
     *LAYOUT_FORMS,
 )
-ANY_SPANS: TraceForm = LayoutForm("spans", (ANY,))
-"""For rows that are of no known tool."""
+"""Those of known tools and conventions."""
+
+
+@dataclass(frozen=True)
+class Otherwise:
+    """A form that any tool may write, for rows that are of no known one."""
+
+    name: str
+    form: TraceForm
+
+    def recognises(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row is of this form, of none of a known tool, and a whole search before a step."""
+        if not self.form.recognises(row) or any(form.recognises(row) for form in TOOLS):
+            return False
+        return self.form is _ROWS or not _ROWS.recognises(row)
+
+    def read(self, row: Mapping[str, Any], settings: TraceSettings) -> Iterable[Span | Annotation]:
+        """What the row says. Raises `InputError`."""
+        return self.form.read(row, settings)
+
+
+_SPANS, _ROWS = LayoutForm("spans", (ANY,)), WholeRows()
+FORMS: tuple[TraceForm, ...] = (*TOOLS, Otherwise("rows", _ROWS), Otherwise("spans", _SPANS))

@@ -103,6 +103,27 @@ def _of_trace(raw: RawSpan, *names: str) -> str:
     return text_of(unquoted(first_of(raw.attributes, *names))) or ""
 
 
+_ARGUMENTS = ("gen_ai.tool.call.arguments", "tool_arguments")
+_RESULTS = ("gen_ai.tool.call.result", "tool_response")
+
+
+@dataclass(frozen=True)
+class ToolCalls:
+    """The dialect of an agent's tools (GenAI, Pydantic AI): one that returns documents has searched."""
+
+    name: str = "tools"
+
+    def speaks(self, attributes: Mapping[str, Any]) -> bool:
+        """Whether a span has what a tool returned."""
+        return any(name in attributes for name in _RESULTS)
+
+    def span(self, raw: RawSpan, settings: TraceSettings) -> Span:
+        """The call that the attributes tell of."""
+        given, result = first_of(raw.attributes, *_ARGUMENTS), first_of(raw.attributes, *_RESULTS)
+        step = Step(**base_of(raw), input=given, output=result, lacking=NO_LIST)
+        return replace(span_of_step(step, settings), dropped=raw.dropped)
+
+
 _COMPONENT = "haystack.component."
 _PIPELINE = "haystack.pipeline."
 _HAYSTACK_KINDS: Mapping[str, SpanKind] = {

@@ -14,7 +14,7 @@ from qdrant_tools.traces.forms.otel.genai import GenAI
 from qdrant_tools.traces.forms.otel.openinference import OpenInference
 from qdrant_tools.traces.forms.otel.openllmetry import OpenLLMetry
 from qdrant_tools.traces.forms.raw import RawSpan
-from qdrant_tools.traces.forms.sdk_attributes import HaystackAttributes, LangfuseAttributes, MlflowAttributes
+from qdrant_tools.traces.forms.sdk_attributes import HaystackAttributes, LangfuseAttributes, MlflowAttributes, ToolCalls
 from qdrant_tools.traces.records import Span, TraceSettings
 
 
@@ -42,6 +42,7 @@ DIALECTS: tuple[Dialect, ...] = (
     LangfuseAttributes(),
     MlflowAttributes(),
     HaystackAttributes(),
+    ToolCalls(),
 )
 """The richest first."""
 

@@ -36,6 +36,7 @@ from qdrant_tools.traces.forms.otel.stores import (
     read_javascript,
     read_zipkin,
 )
+from qdrant_tools.traces.forms.otel.tables import is_app_insights, is_logfire, read_app_insights, read_logfire
 from qdrant_tools.traces.forms.raw import RawEvent, RawSpan, flat
 from qdrant_tools.traces.records import Annotation, Span, TraceForm, TraceSettings
 
@@ -52,6 +53,8 @@ ENVELOPES: tuple[Envelope, ...] = (
     (is_javascript, read_javascript),
     (is_phoenix_span, read_phoenix_span),
     (is_phoenix_frame, read_phoenix_frame),
+    (is_app_insights, read_app_insights),
+    (is_logfire, read_logfire),
 )
 
 
@@ -135,5 +138,7 @@ OTEL_FORMS: tuple[TraceForm, ...] = (
     EnvelopeForm("zipkin", ENVELOPES[4:5]),
     EnvelopeForm("clickhouse", ENVELOPES[5:6]),
     EnvelopeForm("javascript", ENVELOPES[6:7]),
+    EnvelopeForm("appinsights", ENVELOPES[-2:-1]),
+    EnvelopeForm("logfire", ENVELOPES[-1:]),
     PhoenixForm(),
 )
