@@ -13,7 +13,7 @@ from qdrant_tools.errors import InputError, UsageError, brief, listed
 from qdrant_tools.files.rows import Row
 from qdrant_tools.traces.files.rows import TraceFile
 from qdrant_tools.traces.forms.all import FORMS
-from qdrant_tools.traces.records import TraceForm
+from qdrant_tools.traces.records import BegunForm, TraceForm
 
 ROWS_LOOKED_AT = 20
 
@@ -22,7 +22,8 @@ class FormOfRows:
     """The form of each row of a file: mostly that of the row before."""
 
     def __init__(self, name: str | None = None) -> None:
-        self.forms = FORMS if name is None else forms_named(name)
+        forms = FORMS if name is None else forms_named(name)
+        self.forms = [form.begin() if isinstance(form, BegunForm) else form for form in forms]
         self.seen: dict[str, int] = {}
         self._last: TraceForm | None = None
 

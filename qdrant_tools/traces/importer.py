@@ -22,6 +22,7 @@ from qdrant_tools.traces.detect import FormOfRows
 from qdrant_tools.traces.files.rows import TraceFile
 from qdrant_tools.traces.ids import Ids, IdsByText, WrittenIds, ids_checked
 from qdrant_tools.traces.opinions import told_of
+from qdrant_tools.traces.passed_on import without_echoes
 from qdrant_tools.traces.records import Annotation, Span, TraceSettings
 from qdrant_tools.traces.report import TraceReport
 from qdrant_tools.traces.retries import without_retries
@@ -164,7 +165,10 @@ class Traces:
         if reason is not None:
             report.drop(reason, retrievals)
             return []
-        tree = Tree(trace.spans)
+        spans = without_echoes(trace.spans)
+        if echoes := retrievals - sum(span.kind == "retrieval" for span in spans):
+            report.drop("inner", echoes)
+        tree = Tree(spans)
         said = said_of(tree, trace.annotations, self._settings, report)
         found = searches_in(tree, self._settings, self._ids, report, spoken_of=spoken_of(tree, said))
         searches = with_annotations(tree, found, said, report)

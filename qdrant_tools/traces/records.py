@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 SpanKind = Literal["retrieval", "rerank", "chain", "llm", "embedding", "other"]
 """`chain` is whatever has an input and an output of the application: a query engine, an agent, a workflow, a root."""
@@ -139,4 +139,13 @@ class TraceForm(Protocol):
         Raises:
             InputError: the row is damaged or of another form; the message names the field and the value.
         """
+        ...
+
+
+@runtime_checkable
+class BegunForm(Protocol):
+    """A form whose rows are understood by those before them."""
+
+    def begin(self) -> TraceForm:
+        """The form at the beginning of a file."""
         ...

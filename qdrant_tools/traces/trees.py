@@ -168,9 +168,9 @@ def _reranked(lists: Sequence[Span], search: LoggedSearch, ids: Ids) -> tuple[Fe
 
 def _answered(tree: Tree, span: Span, judged: frozenset[str]) -> Span | None:
     """The span whose output is the answer: the nearest that somebody judged, else the outermost with an output."""
-    above = tree.above(span)
+    above = (span, *tree.above(span))
     outermost = next((step for step in reversed(above) if step.answer), None)
-    spoken = next((step for step in (span, *above) if step.id in judged), None)
+    spoken = next((step for step in above if step.id in judged), None)
     if spoken is None or spoken.answer or outermost is None:
         return spoken or outermost
     return outermost if tree.below(spoken) == tree.below(outermost) else spoken

@@ -194,18 +194,19 @@ def _expected(row: Mapping[str, Any], said: Annotation, spans: list[Span]) -> It
     serialized = mapping_in(value.get("serialized_value"))
     for wanted in _objects(serialized.get("value") if serialized else value.get("value")):
         text, address = text_of(wanted.get("content")), name_of(first_of(wanted, "doc_uri", "id", "document_id"))
-        found = [
-            (span, document)
+        # the steps of one retrieval all have its list
+        found = {
+            document.id: document
             for span in spans
             if span.kind == "retrieval"
             for document in span.documents or ()
             if (address is not None and document.id == address)
             or (text is not None and document.text is not None and document.text.split() == text.split())
-        ]
-        for span, document in found:
-            yield _changed(said, span=span.id, position=document.position, label="relevant", value=1.0)
-        if not found and address is not None:
-            yield _changed(said, document=address, label="relevant", value=1.0)
+        }
+        names: list[str | None] = [name for name in found if name is not None]
+        for name in names or [address]:
+            if name is not None:
+                yield _changed(said, document=name, label="relevant", value=1.0)
 
 
 def _changed(said: Annotation, **values: Any) -> Annotation:
