@@ -40,7 +40,8 @@ class Span:
 
     `query` is what a retriever was asked, or the input of a chain. `documents` is None for a span without a list, and
     () for a list of nothing. `context` is the list that a reranker or postprocessor returned, which is what the
-    language model saw. `answer` is the output of a chain as text. `hidden` counts needed values that the tool replaced
+    language model saw; of a chain, the passages that its answer names as its sources; of a language model, the numbered
+    texts of its prompt. `answer` is the output of a chain as text. `hidden` counts needed values that the tool replaced
     (`__REDACTED__`), `cut` those that it shortened, `dropped` attributes that the SDK gave up.
     """
 
@@ -66,8 +67,8 @@ class Span:
     collection: str = ""
     until: datetime | None = None
     """When it ended: tells what lies in what where the spans between are not in the file."""
-    sources: tuple[str, ...] = ()
-    """The texts as they were numbered for the language model, the first being `[1]`; for citations in the answer."""
+    is_tool: bool = False
+    """A tool that a language model called: what is asked below it are the model's words."""
     implied: bool = False
     """Only its list says that it is a retrieval. A step that passes on what another has found looks the same, so it
     does not count where a span of the trace that is not implied, or an earlier one, has that list."""

@@ -14,7 +14,7 @@ import pickle
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from tempfile import gettempdir
 from typing import Any
 
@@ -157,20 +157,15 @@ class Spool:
     def _trace(self, trace: str) -> SpooledTrace:
         rows = self._read("SELECT id, parent, body FROM spans WHERE trace = ? LIMIT ?", (trace, MOST_IN_TRACE + 1))
         said = self._read("SELECT body FROM annotations WHERE trace = ? ORDER BY rowid LIMIT ?", (trace, MOST_IN_TRACE))
-        spans: dict[str, Span] = {}
-        repeated = 0
+        copies: dict[str, list[Span]] = {}
         for name, parent, body in rows[:MOST_IN_TRACE]:
             span: Span = pickle.loads(body) if body is not None else Span(trace, name, parent, "other")
-            known = spans.get(name)
-            repeated += known is not None and known.kind == span.kind == "retrieval"
-            # an export may hold a part of what another one says of the same span
-            if known is None or _fullness(span) > _fullness(known):
-                spans[name] = span
+            copies.setdefault(name, []).append(span)
         return SpooledTrace(
             trace,
-            list(spans.values()),
+            [_joined(each) for each in copies.values()],
             [pickle.loads(body) for (body,) in said],
-            repeated,
+            sum(map(_repeats, copies.values())),
             len(rows) > MOST_IN_TRACE,
         )
 
@@ -209,7 +204,35 @@ def _says_something(span: Span) -> bool:
         or span.documents is not None
         or span.query is not None
         or span.answer is not None
-        or bool(span.session or span.user or span.service or span.tags or span.sources or span.failed)
+        or bool(span.session or span.user or span.service or span.tags or span.failed)
+    )
+
+
+def _repeats(copies: Sequence[Span]) -> int:
+    """How many copies of a retrieval say nothing that one before did not; of a list in pieces, none."""
+    repeated, places = 0, set[int]()
+    for span in copies if len(copies) > 1 else ():
+        new = {document.position for document in span.documents or ()}
+        repeated += bool(places) and new <= places and span.kind == "retrieval"
+        places |= new
+    return repeated
+
+
+def _joined(copies: Sequence[Span]) -> Span:
+    """The copy of a span that says most, with what only others say: some exports have a row for each document."""
+    if len(copies) == 1:
+        return copies[0]
+    first, *others = sorted(copies, key=_fullness, reverse=True)
+    # of two documents in one place, that of the fuller copy
+    documents = {document.position: document for span in (*others[::-1], first) for document in span.documents or ()}
+
+    def said(name: str) -> Any:
+        return next((value for span in (first, *others) if (value := getattr(span, name))), getattr(first, name))
+
+    return replace(
+        first,
+        documents=tuple(documents[place] for place in sorted(documents)) or first.documents,
+        **{name: said(name) for name in ("parent", "at", "until", "query", "answer", "session", "user")},
     )
 
 

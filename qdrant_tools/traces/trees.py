@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from qdrant_tools.log.records import Answer, Feedback, LoggedHit, LoggedSearch
 from qdrant_tools.log.values import LONGEST_NAME, MOST_HITS, finite
@@ -99,8 +100,7 @@ def _search(
         return "redacted" if span.hidden and not any(document.text for document in given) else ids.lacking
     report.documents_without_id += len(given) - len(documents)
     report.headless += bool(given) and given[0].position > 0
-    asked = next((step.query for step in reversed(above) if step.query is not None), None)
-    generated = asked is not None and query_key(asked) != query_key(query)
+    generated = _is_generated(query, above)
     report.generated += generated
     search = LoggedSearch(
         id=search_id(span.trace, span.id),
@@ -115,6 +115,13 @@ def _search(
     )
     search = replace(search, feedback=_reranked(tree.lists_after(span), search, ids))
     return Found(search, span, documents, _answered(tree, span, judged), any(step.failed for step in above))
+
+
+def _is_generated(query: str, above: Sequence[Span]) -> bool:
+    """Whether a query is not what the trace began with: a language model's, which also calls tools."""
+    users = list(takewhile(lambda step: not step.is_tool or step.parent is None, reversed(above)))
+    asked = next((step.query for step in users if step.query is not None), None)
+    return len(users) < len(above) if asked is None else query_key(asked) != query_key(query)
 
 
 def _query(tree: Tree, span: Span, settings: TraceSettings) -> str | None:
@@ -169,11 +176,24 @@ def _reranked(lists: Sequence[Span], search: LoggedSearch, ids: Ids) -> tuple[Fe
 def _answered(tree: Tree, span: Span, judged: frozenset[str]) -> Span | None:
     """The span whose output is the answer: the nearest that somebody judged, else the outermost with an output."""
     above = (span, *tree.above(span))
-    outermost = next((step for step in reversed(above) if step.answer), None)
+    outermost = next((step for step in reversed(above) if step.answer), None) or _streaming(tree, above)
     spoken = next((step for step in above if step.id in judged), None)
     if spoken is None or spoken.answer or outermost is None:
         return spoken or outermost
     return outermost if tree.below(spoken) == tree.below(outermost) else spoken
+
+
+def _streaming(tree: Tree, above: Sequence[Span]) -> Span | None:
+    """The outermost span, where only a language model's span has the answer, because it was streamed."""
+    root = above[-1]
+    return root if not root.failed and _last_words(tree, root) else None
+
+
+def _last_words(tree: Tree, span: Span) -> str:
+    """What the language model said last below a span."""
+    said = [step for step in tree.inside(span) if step.kind == "llm" and step.answer]
+    last = max(said, key=lambda step: (step.at is not None, step.at.isoformat() if step.at else ""), default=None)
+    return last.answer or "" if last is not None else ""
 
 
 def _answers(found: Iterable[Found]) -> list[Span]:
@@ -183,7 +203,7 @@ def _answers(found: Iterable[Found]) -> list[Span]:
 def _answer(tree: Tree, answered: Span, found: Sequence[Found], ids: Ids) -> Answer:
     """The answer of one or several searches, with what the language model saw for it."""
     of_it = [one for one in found if one.answered is not None and one.answered.id == answered.id]
-    text = answered.answer or ""
+    text = answered.answer or _last_words(tree, answered)
     sources = [step.context for step in tree.inside(answered) if step.kind == "llm" and step.context]
     seen = sources[-1] if sources else None
     documents = [document for one in of_it for document in one.documents]
@@ -201,7 +221,7 @@ def _context(tree: Tree, found: Sequence[Found], ids: Ids) -> tuple[str, ...]:
     names: dict[str, None] = {}
     for one in found:
         lists = tree.lists_after(one.span)
-        last = [ids.of(document) for document in lists[-1].context or ()] if lists else []
+        last = [ids.of(document) for document in lists[-1].context or ()] if lists else _named_by_answer(tree, one, ids)
         if not last or None in last:
             return ()
         names.update(dict.fromkeys(name for name in last if name is not None))
@@ -210,3 +230,10 @@ def _context(tree: Tree, found: Sequence[Found], ids: Ids) -> tuple[str, ...]:
 
 def _with_answer(one: Found, answer: Answer | None) -> Found:
     return one if answer is None else replace(one, search=replace(one.search, answer=answer))
+
+
+def _named_by_answer(tree: Tree, one: Found, ids: Ids) -> list[str | None]:
+    """The passages that the nearest answer names as its sources, if all are hits: engines that split make new ids."""
+    named = next((step.context for step in tree.above(one.span) if step.kind == "chain" and step.context), ())
+    found = [ids.of(document) for document in named]
+    return found if {hit.id for hit in one.search.hits}.issuperset(found) else []

@@ -172,9 +172,9 @@ def test_a_root_knows_its_question_and_its_answer_and_a_prompt_the_sources_it_nu
     assert (root.kind, root.query, root.answer) == ("chain", "What does wild yeast make?", "Yeast makes gas [1].")
     (search,) = outermost(spans)
     texts = [document.text for document in search.documents or ()]
-    numbered = next(span.sources for span in spans if span.kind == "llm" and span.sources)
-    assert len(numbered) == len(texts) == 2
-    assert all(text and text in source for text, source in zip(texts, numbered, strict=True))
+    numbered = next(span.context for span in spans if span.kind == "llm" and span.context)
+    assert [source.position for source in numbered] == [0, 1]
+    assert all(text and text in (source.text or "") for text, source in zip(texts, numbered, strict=True))
 
 
 def test_an_answer_that_failed_leaves_a_failed_root_and_a_search_that_did_not(index):

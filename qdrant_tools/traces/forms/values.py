@@ -28,9 +28,14 @@ def is_hidden(value: Any) -> bool:
     return _HIDDEN.fullmatch(text.replace("_", " ").strip()) is not None and _MARKED.fullmatch(text) is not None
 
 
+_OBJECT = re.compile(r"<(?:async_)?generator object.*>|<[\w.]+ object at 0x[0-9a-f]+>")
+
+
 def text_of(value: Any) -> str | None:
-    """A text that says something and is not hidden."""
-    return value if isinstance(value, str) and value.strip() and not is_hidden(value) else None
+    """A text that says something, is not hidden, and does not stand for an object that nobody could write."""
+    if not isinstance(value, str) or not value.strip() or is_hidden(value):
+        return None
+    return None if value[0] == "<" and _OBJECT.fullmatch(value.strip()) else value
 
 
 def json_in(value: Any) -> Any:
@@ -109,7 +114,7 @@ def answer_in(value: Any) -> str | None:
 def _words(value: Any, names: Sequence[str], roles: Sequence[str], deep: int) -> str | None:
     inside = json_in(value)
     if inside is None or deep == 0:
-        return text_of(value)
+        return _of_repr(value, roles) if isinstance(value, str) and _CALL.match(value) else text_of(value)
     if not isinstance(inside, Mapping):
         return _last_said(inside, roles) or (_words(inside[0], names, roles, deep - 1) if len(inside) == 1 else None)
     if isinstance(messages := inside.get("messages"), (list, tuple)):
@@ -120,6 +125,23 @@ def _words(value: Any, names: Sequence[str], roles: Sequence[str], deep: int) ->
     texts = [part for part in inside.values() if text_of(part)]
     # of one text, nobody can be in doubt
     return str(texts[0]) if len(texts) == 1 and len(inside) == 1 else None
+
+
+# Python's repr of what LlamaIndex's agents and workflows hand on, often cut at its end
+_CALL = re.compile(r"(?:StopEvent|AgentInput|AgentOutput|AgentSetup|AgentChatResponse|ChatMessage|ChatResponse)\(")
+_LITERAL = r"""('(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")"""
+_SAID = re.compile(
+    rf"role=<MessageRole\.(\w+):[^>]*>.{{0,200}}?TextBlock\(block_type='text', text={_LITERAL}", re.DOTALL
+)
+_RESULT = re.compile(rf"\w+\((?:result|response)={_LITERAL}")
+
+
+def _of_repr(text: str, roles: Sequence[str]) -> str | None:
+    """What the last message of a role says in such a repr; or the plain text that is its result."""
+    said = [words for role, words in _SAID.findall(text) if role.lower() in roles]
+    plain = _RESULT.match(text)
+    found = said[-1] if said else plain[1] if plain is not None else None
+    return None if found is None else text_of(ast.literal_eval(found))
 
 
 def _last_said(messages: Sequence[Any], roles: Sequence[str]) -> str | None:
@@ -188,6 +210,20 @@ def reprs_in(value: Any) -> tuple[SpanDocument, ...] | None:
     return tuple(
         SpanDocument(place, match[1], _finite(number_of(match[2]))) for place, match in enumerate(found) if match
     )
+
+
+def sources_of_answer(output: Any) -> tuple[SpanDocument, ...] | None:
+    """The passages that an answer of LlamaIndex was made of, where it names them; None if it does not."""
+    inside = json_in(output)
+    if not isinstance(inside, Mapping) or not {"response", "response_gen"} & inside.keys():
+        return None
+    if (named := reprs_in(inside.get("source_nodes"))) is not None:
+        return named
+    # OpenLLMetry leaves the nodes out, and keeps their metadata by their ids
+    by_id = inside.get("metadata")
+    if not isinstance(by_id, Mapping) or not all(isinstance(value, Mapping) for value in by_id.values()):
+        return None
+    return tuple(SpanDocument(place, str(name)) for place, name in enumerate(by_id)) or None
 
 
 def _finite(number: float | None) -> float | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from qdrant_tools.traces.forms.raw import RawSpan, texts_of
 from qdrant_tools.traces.forms.values import json_in, text_of
+from qdrant_tools.traces.records import SpanDocument
 
 _ASSOCIATED = "traceloop.association.properties."
 _SESSIONS = (
@@ -59,8 +60,11 @@ _SOURCE = re.compile(r"^Source (\d{1,4}):[ \t]*\n", re.MULTILINE)
 _RULE = re.compile(r"\n\s*[-=]{3,}\s*(?:\n|$)")
 
 
-def sources_in(attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    """The numbered sources of a prompt, as LlamaIndex's citation engine writes them: `Source 1:` and its text."""
+def sources_in(attributes: Mapping[str, Any]) -> tuple[SpanDocument, ...] | None:
+    """The numbered sources of a prompt, as LlamaIndex's citation engine writes them: `Source 1:` and its text.
+
+    They are what the language model saw; None if no prompt numbers any.
+    """
     prompts = [value for name, value in attributes.items() if name.startswith(_PROMPTS)]
     for prompt in _texts(prompts):
         found = list(_SOURCE.finditer(prompt))
@@ -69,10 +73,9 @@ def sources_in(attributes: Mapping[str, Any]) -> tuple[str, ...]:
         run = found[starts[-1] :] if starts else []
         if run and [match[1] for match in run] == [str(place + 1) for place in range(len(run))]:
             ends = [match.start() for match in run[1:]] + [len(prompt)]
-            return tuple(
-                _RULE.split(prompt[match.end() : end])[0].strip() for match, end in zip(run, ends, strict=True)
-            )
-    return ()
+            texts = [_RULE.split(prompt[match.end() : end])[0].strip() for match, end in zip(run, ends, strict=True)]
+            return tuple(SpanDocument(place, None, None, text) for place, text in enumerate(texts))
+    return None
 
 
 def _texts(values: list[Any]) -> Iterator[str]:

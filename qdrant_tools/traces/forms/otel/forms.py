@@ -37,7 +37,7 @@ from qdrant_tools.traces.forms.otel.stores import (
     read_zipkin,
 )
 from qdrant_tools.traces.forms.otel.tables import is_app_insights, is_logfire, read_app_insights, read_logfire
-from qdrant_tools.traces.forms.raw import RawEvent, RawSpan, flat
+from qdrant_tools.traces.forms.raw import RawEvent, RawSpan
 from qdrant_tools.traces.records import Annotation, Span, TraceForm, TraceSettings
 
 Reader = Callable[[Mapping[str, Any], TraceSettings], Iterator[RawSpan | RawEvent]]
@@ -80,7 +80,7 @@ class SdkForm:
 
     def recognises(self, row: Mapping[str, Any]) -> bool:
         """Whether it is such a span."""
-        return is_sdk_json(row) and dialect_of(flat(row["attributes"])) == self.dialect
+        return is_sdk_json(row) and dialect_of(row["attributes"]) == self.dialect
 
     def read(self, row: Mapping[str, Any], settings: TraceSettings) -> Iterator[Span | Annotation]:
         """Its span. Raises `InputError`."""

@@ -58,7 +58,8 @@ class GenAI:
             kind=kind,
             query=query_in(given) if given and kind != "llm" else None,
             answer=answer_in(first_text(raw.attributes, _OUTPUTS)),
-            sources=sources_in(raw.attributes) if kind == "llm" else (),
+            context=sources_in(raw.attributes) if kind == "llm" else None,
+            is_tool=raw.attributes.get("gen_ai.operation.name") == "execute_tool",
             **base_of(raw),
         )
 

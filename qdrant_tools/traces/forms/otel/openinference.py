@@ -25,6 +25,7 @@ from qdrant_tools.traces.forms.values import (
     json_in,
     query_in,
     reprs_in,
+    sources_of_answer,
     text_of,
 )
 from qdrant_tools.traces.records import Span, SpanDocument, SpanKind, TraceSettings
@@ -82,14 +83,16 @@ class _Reader:
     def span(self, kind: SpanKind) -> Span:
         """The span, which is of this kind."""
         documents, context, answer, implied = None, None, None, False
+        is_tool = str(self.attributes.get(_KIND)).upper() == "TOOL"
         query = query_in(self.shown("reranker.query") or self.shown("input.value")) if kind != "llm" else None
         if kind == "retrieval":
             documents = self.retrieved()
         elif kind == "rerank":
             documents, context = self.listed("reranker.input_documents"), self.returned()
         else:
-            answer = answer_in(self.shown("output.value"))
+            answer = answer_in(self.shown("output.value")) if not is_tool else None
         if kind == "chain":
+            context = sources_of_answer(self.attributes.get("output.value"))
             # a function that is traced without a kind of its own, and returns what it has found
             documents = documents_in(self.shown("output.value"), self.settings, certain=True)
             implied = documents is not None
@@ -99,13 +102,13 @@ class _Reader:
             kind=kind,
             query=query,
             documents=documents,
-            context=context,
+            context=sources_in(self.attributes) if kind == "llm" else context,
             answer=answer,
-            sources=sources_in(self.attributes) if kind == "llm" else (),
             hidden=self.hidden,
             cut=self.cut,
             dropped=self.raw.dropped or int(headless),
             implied=implied,
+            is_tool=is_tool,
             collection=collection_of(self.attributes) if documents else "",
             hint=self.hint(headless or self.raw.dropped > 0) if kind == "retrieval" else "",
             **base_of(self.raw),

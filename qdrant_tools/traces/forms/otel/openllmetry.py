@@ -16,7 +16,7 @@ from typing import Any
 from qdrant_tools.traces.forms.documents import collection_in, documents_in
 from qdrant_tools.traces.forms.otel.common import base_of, collection_of, first_text, sources_in
 from qdrant_tools.traces.forms.raw import RawSpan
-from qdrant_tools.traces.forms.values import answer_in, is_hidden, json_in, query_in
+from qdrant_tools.traces.forms.values import answer_in, is_hidden, json_in, query_in, sources_of_answer
 from qdrant_tools.traces.records import Span, SpanDocument, SpanKind, TraceSettings
 
 CONTENT_HINT = "OpenLLMetry writes no contents here: unset TRACELOOP_TRACE_CONTENT=false in the application"
@@ -60,7 +60,8 @@ class OpenLLMetry:
             kind=kind,
             query=query_in(given) if given and kind == "chain" else None,
             answer=answer_in(made) if made else None,
-            sources=sources_in(raw.attributes) if kind == "llm" else (),
+            context=sources_in(raw.attributes) if kind == "llm" else sources_of_answer(made),
+            is_tool=raw.attributes.get("traceloop.span.kind") == "tool",
             hidden=int(is_hidden(given)) + int(is_hidden(made)),
             **base_of(raw),
         )

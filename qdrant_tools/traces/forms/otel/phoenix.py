@@ -20,6 +20,7 @@ from qdrant_tools.traces.forms.values import id_of, json_in, python_in, query_in
 from qdrant_tools.traces.records import Span, SpanDocument, TraceSettings
 
 _SPAN, _TRACE, _PREFIX = "context.span_id", "context.trace_id", "attributes."
+TIME_HINT = 'an exploded query has no times unless "start_time" is among what it selects'
 _POSITION = "document_position"
 _ASKED = ("input.value", "attributes.input.value", "input", "query", "question")
 _SELECTED = frozenset({"input.value", "output.value", "retrieval.documents", "retrieval", "reranker.output_documents"})
@@ -122,6 +123,7 @@ def read_exploded(row: Mapping[str, Any], settings: TraceSettings) -> Iterator[S
         documents=(document,),
         session=text_of(_first(row, ("session.id", "attributes.session.id"))) or "",
         user=text_of(_first(row, ("user.id", "attributes.user.id"))) or "",
+        hint=TIME_HINT,
     )
 
 
