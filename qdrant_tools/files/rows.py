@@ -134,12 +134,14 @@ def read_rows(
     array: Callable[[list[Any]], Mapping[str, Any]] | None = None,
     encoding: str | None = None,
     opened: Opener = open_regular,
+    twice: bool = False,
 ) -> Iterator[Row]:
     """Yield the rows of a file: `.csv` and `.tsv` are tables, every other ending is read as JSONL.
 
     pad: a row of a table that is shorter than its header ends in empty cells; otherwise it is an error.
     array: makes the fields of a line of JSONL that is an array; otherwise such a line is an error.
     encoding: of a `.csv`; None and every other file: UTF-8.
+    twice: a column of a `.csv` may stand twice, where its cells are equal: pandas writes an index beside its column.
     opened: opens the file; the ending `.gz` of one that it unpacks does not count.
 
     Raises:
@@ -148,7 +150,7 @@ def read_rows(
     file = Path(path)
     suffix = ending(file)
     if suffix == ".csv":
-        return _table(file, _csv_cells(file, encoding or "utf-8-sig", opened), pad=pad)
+        return _table(file, _csv_cells(file, encoding or "utf-8-sig", opened), pad=pad, twice=twice)
     if suffix == ".tsv":
         return _table(file, _tsv_cells(file, opened), pad=pad)
     return _objects(file, array, opened)
@@ -239,13 +241,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def _table(path: Path, lines: Iterator[tuple[int, list[str]]], *, pad: bool) -> Iterator[Row]:
+def _table(path: Path, lines: Iterator[tuple[int, list[str]]], *, pad: bool, twice: bool = False) -> Iterator[Row]:
     first, header = next(lines, (0, []))
     header = [name.strip() for name in header]
     if len(header) > MOST_COLUMNS:
         raise InputError(f"{path}:{first}: more than {MOST_COLUMNS:,} columns: this is no table of rows")
     repeated = next((name for name, count in Counter(header).items() if count > 1 and name), None)
-    if repeated is not None:
+    if repeated is not None and not twice:
         raise InputError(f"{path}:{first}: two columns are named {brief(repeated)}: which one is meant cannot be told")
     # spreadsheets write the columns that were once used; of one, which may be pandas's index, nothing is lost
     unnamed = [place for place, name in enumerate(header) if not name]
@@ -270,6 +272,8 @@ def _table(path: Path, lines: Iterator[tuple[int, list[str]]], *, pad: bool) -> 
         blank = 0 if any(cells) else blank + 1
         if not blank:
             values = dict(zip(header, cells))
+            if repeated is not None and any(values[name] != cell for name, cell in zip(header, cells)):
+                raise InputError(f"{path}:{number}: two columns of one name, such as {brief(repeated)}, differ here")
             yield Row(_Padded(values, names) if missing else values, path, number)
         elif blank > MOST_BLANK_LINES:
             raise InputError(f"{path}:{number}: the {blank:,} rows up to here are empty: remove them")

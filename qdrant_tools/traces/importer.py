@@ -9,16 +9,16 @@ often. Does not know: the retrieval log, whose `extend` takes the searches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.errors import UsageError
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.records import Progress
 from qdrant_tools.traces.annotations import said_of, spoken_of, with_annotations
-from qdrant_tools.traces.detect import FormOfRows
+from qdrant_tools.traces.detect import FormOfRows, check_form
 from qdrant_tools.traces.files.rows import TraceFile
 from qdrant_tools.traces.ids import Ids, IdsByText, WrittenIds, ids_checked
 from qdrant_tools.traces.opinions import told_of
@@ -47,7 +47,7 @@ def read_traces(
 ) -> Traces:
     """Read files that tracing tools exported: spans, and what people and judges said of them, in any order.
 
-    form: the name of the form of all files; each is told by its rows if None.
+    form: the name of the form that some rows must have; every row is told by its own signs all the same.
     collection: what was searched: ids are looked up there.
     progress: is called with the number of bytes read.
 
@@ -78,6 +78,8 @@ class Traces:
         files = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
         if not files:
             raise UsageError("no file of traces was named")
+        if form is not None:
+            check_form(form)
         self._settings, self._collection = settings, collection
         self._ids: Ids = WrittenIds() if settings.match == "id" or collection is None else IdsByText(collection)
         self._read = TraceReport()
@@ -85,10 +87,11 @@ class Traces:
         self._spool = Spool()
         try:
             for file in files:
-                self._read_file(file, form, progress)
+                self._read_file(file, progress)
+            self._check_form(form)
             if self._spool.lacks:
                 for file in files:
-                    self._read_again(file, form)
+                    self._read_again(file)
             self._read.traces, self._read.without_retrieval = self._spool.settle()
         except BaseException:
             self._spool.close()
@@ -118,8 +121,8 @@ class Traces:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read_file(self, path: Path, form: str | None, progress: Progress | None) -> None:
-        file, forms, told = TraceFile(path), FormOfRows(form), 0
+    def _read_file(self, path: Path, progress: Progress | None) -> None:
+        file, forms, told = TraceFile(path), FormOfRows(), 0
         for row in file.rows():
             self._read.rows += 1
             of = forms.of(row)
@@ -131,9 +134,12 @@ class Traces:
         if progress is not None:
             progress(path.stat().st_size - told)
         self._read.notes += file.notes
-        if not forms.seen and not file.notes:
-            raise InputError(f"{path} has no rows")
-        self._read.forms[str(path)] = ", ".join(forms.seen)
+        self._read.forms[str(path)] = ", ".join(forms.seen) or "empty"
+
+    def _check_form(self, form: str | None) -> None:
+        told = ", ".join(f"{path}: {forms}" for path, forms in self._read.forms.items())
+        if form is not None and not any(form in forms.split(", ") for forms in self._read.forms.values()):
+            raise UsageError(f"no row is of the format {form}: {told}")
 
     def _keep(self, each: Span | Annotation) -> None:
         if isinstance(each, Annotation):
@@ -144,9 +150,9 @@ class Traces:
         self._read.retrievals += each.kind == "retrieval"
         self._spool.add(each)
 
-    def _read_again(self, path: Path, form: str | None) -> None:
+    def _read_again(self, path: Path) -> None:
         """For the spans of traces in which a retrieval came late."""
-        forms = FormOfRows(form)
+        forms = FormOfRows()
         for row in TraceFile(path).rows():
             of = forms.of(row)
             for each in row.parse(lambda values, of=of: list(of.read(values, self._settings))):  # type: ignore[misc]
@@ -173,13 +179,3 @@ class Traces:
         found = searches_in(tree, self._settings, self._ids, report, spoken_of=spoken_of(tree, said))
         searches = with_annotations(tree, found, said, report)
         return list(zip(searches, [one.root_failed for one in found], strict=True))
-
-
-def first_searches(traces: Traces, count: int) -> Sequence[LoggedSearch]:
-    """The first few searches, for a person to look at."""
-    found = []
-    for search in traces.searches():
-        found.append(search)
-        if len(found) == count:
-            break
-    return found

@@ -34,6 +34,7 @@ UNJOINED = {
     "another question": "answer a question that is neither a thumb nor relevance: --thumb or --judge says which is",
     "not certain": "have a label or value that is not clearly yes or no: --up and --down say what it means",
     "whole list": "judge a whole list of documents, which says nothing of a single one",
+    "failed answer": "are about an answer that failed, and was made again",
     "several answers": "are about several answers at once",
     "whole session": "are about a session of several traces",
     "no such document": "name a document that its list has not",
@@ -120,12 +121,13 @@ class TraceReport:
         lines += [f"left out: {count:,} {DROPPED.get(reason, reason)}" for reason, count in self.dropped.most_common()]
         if self.documents_without_id:
             lines.append(f"left out: {self.documents_without_id:,} documents without an id in lists that have others")
-        lines += self._of_ids()
+        lines += self.of_ids()
         lines += self._of_feedback()
         lines += [f"{text} ({count:,} times)" for text, count in self.hints.most_common(MOST_HINTS)]
         return [*lines, *self.notes]
 
-    def _of_ids(self) -> list[str]:
+    def of_ids(self) -> list[str]:
+        """What was found in the collection."""
         if self.ids_found is None or not self.ids:
             return []
         share = f"{self.ids_found:,} of {self.ids:,} ids ({self.ids_found / self.ids:.0%}) are in the collection"
@@ -137,7 +139,9 @@ class TraceReport:
         lines = []
         if self.annotations:
             on_hits = ", ".join(f"{count:,} {kind}" for kind, count in self.feedback.items()) or "none on documents"
-            on_answers = ", ".join(f"{count:,} {kind}" for kind, count in self.verdicts.items()) or "none on answers"
+            on_answers = (
+                ", ".join(f"{count:,} {kind}" for kind, count in self.verdicts.items() if count) or "none on answers"
+            )
             lines.append(f"{self.annotations:,} annotations: {on_hits}; {on_answers}")
         elif self.feedback:
             lines.append("feedback: " + ", ".join(f"{count:,} {kind}" for kind, count in self.feedback.items()))

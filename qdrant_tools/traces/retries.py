@@ -36,7 +36,7 @@ def without_retries(searches: Iterable[tuple[LoggedSearch, bool]], report: Trace
         before = held.get(key)
         if before is not None and _is_retry(before[0], search, failed=before[1]):
             report.drop("retried")
-            held[key] = (_with_said(search, before[0]), failed)
+            held[key] = (_with_said(search, before[0], report), failed)
             continue
         if before is not None:
             number += 1
@@ -61,7 +61,11 @@ def _is_retry(earlier: LoggedSearch, later: LoggedSearch, *, failed: bool) -> bo
     )
 
 
-def _with_said(later: LoggedSearch, earlier: LoggedSearch) -> LoggedSearch:
-    """The later one, with what was said of the documents of the earlier one."""
-    feedback = tuple(dict.fromkeys((*earlier.feedback, *later.feedback)))
-    return replace(later, feedback=tuple(sorted(feedback, key=lambda event: event.at)))
+def _with_said(later: LoggedSearch, earlier: LoggedSearch, report: TraceReport) -> LoggedSearch:
+    """The later one, with what was said of the documents of the earlier one. What was said of its answer is counted."""
+    known = {(event.id, event.kind) for event in later.feedback}
+    more = [event for event in earlier.feedback if (event.id, event.kind) not in known]
+    for verdict in earlier.answer.verdicts if earlier.answer is not None else ():
+        report.unjoin("failed answer", f"{verdict.name} ({verdict.kind})")
+        report.verdicts[verdict.kind] -= 1
+    return replace(later, feedback=tuple(sorted((*later.feedback, *more), key=lambda event: event.at)))

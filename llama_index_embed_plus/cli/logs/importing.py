@@ -1,7 +1,7 @@
-"""`embed-plus log import`: a file of searches -> a retrieval log, once a person has seen how it is understood.
+"""`embed-plus log import`: files of searches -> a retrieval log, once a person has seen how they are understood.
 
-Guarantees: the whole file is read before anything is written; where it is refused, no log is made. Does not know: how a
-cell is read.
+Guarantees: all files are read whole before anything is written; where one is refused, no log is made. Does not know:
+how a cell is read, what a trace is.
 """
 
 from __future__ import annotations
@@ -10,26 +10,27 @@ import logging
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, tzinfo
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from llama_index_embed_plus.cli.console import ConsoleReporter, ask, next_step, note, say, shortened
-from llama_index_embed_plus.integrations.qa_dataset import read_qa_dataset
-from qdrant_tools.errors import InputError, LogError, UsageError
-from qdrant_tools.files.rows import read_rows
+from llama_index_embed_plus.cli.logs.sources import Asked, Source, named_files, source_of
+from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, Location
+from qdrant_tools.clicks.records import ClickSettings
+from qdrant_tools.errors import LogError, UsageError
 from qdrant_tools.files.written import is_same_file
+from qdrant_tools.foreign import as_zone
 from qdrant_tools.log import columns as foreign_columns
-from qdrant_tools.log.naming import why_unknown, written_columns
-from qdrant_tools.log.readers import LogReader, modified, read_log
-from qdrant_tools.log.records import LoggedSearch
-from qdrant_tools.log.retrieval_log import RetrievalLog, exported_searches
-from qdrant_tools.log.rows import is_list_of_rows
+from qdrant_tools.log.records import LoggedSearch, Verdict
+from qdrant_tools.log.retrieval_log import RetrievalLog
+from qdrant_tools.traces.records import TraceSettings
 
 # what it warns of is said by the command
 logging.getLogger(foreign_columns.__name__).addHandler(logging.NullHandler())
@@ -37,16 +38,16 @@ logging.getLogger(foreign_columns.__name__).addHandler(logging.NullHandler())
 PREVIEWED = 3
 SHOWN_HITS = 5
 WIDTH = 80
-_OURS = frozenset({"id", "at", "query", "hits"})
 
 
 @dataclass
 class _Looked:
-    """What a first reading of a file found."""
+    """What a first reading of the files found."""
 
     searches: int = 0
     first: list[LoggedSearch] = field(default_factory=list)
     events: Counter[str] = field(default_factory=Counter)
+    verdicts: Counter[str] = field(default_factory=Counter)
     collections: Counter[str] = field(default_factory=Counter)
     earliest: datetime | None = None
     latest: datetime | None = None
@@ -56,6 +57,8 @@ class _Looked:
         if len(self.first) < PREVIEWED:
             self.first.append(search)
         self.events.update(event.kind for event in search.feedback)
+        if search.answer is not None:
+            self.verdicts.update(said.kind for said in search.answer.verdicts)
         self.collections[search.collection] += 1
         self.earliest = min(self.earliest or search.at, search.at)
         self.latest = max(self.latest or search.at, search.at)
@@ -63,9 +66,19 @@ class _Looked:
 
 def import_log(
     log: Annotated[Path, typer.Argument(help="The log to add to, which is made if it is not there.")],
-    source: Annotated[
-        Path, typer.Argument(help="An exported .jsonl, a .json data set, or another system's .csv, .tsv or .jsonl.")
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="What a tracing tool, a search engine or `log export` wrote: .jsonl, .json, .csv, .tsv or .parquet, "
+            "also packed (.gz); with files of annotations, scores or events beside them."
+        ),
     ],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", help="What wrote the files, such as openinference, phoenix or ubi; auto tells it by their rows."
+        ),
+    ] = "auto",
     columns: Annotated[
         str | None,
         typer.Option(
@@ -73,17 +86,65 @@ def import_log(
             "same as JSON, or a file of JSON."
         ),
     ] = None,
+    collection: Annotated[
+        str | None, typer.Option(help="What was searched: ids are looked up there, and those not found are told.")
+    ] = None,
+    location: Location = DEFAULT_LOCATION,
+    id_field: Annotated[
+        str | None,
+        typer.Option("--id", help="The metadata field of a document that has its id; the tool's own if not given."),
+    ] = None,
+    match: Annotated[
+        Literal["id", "text"],
+        typer.Option(
+            help="How documents of traces are found in the collection: text is for one that was indexed anew."
+        ),
+    ] = "id",
+    query: Annotated[
+        Literal["retriever", "root"],
+        typer.Option(
+            help="Whose query a search of a trace gets: root is what the user asked, before it was rewritten."
+        ),
+    ] = "retriever",
+    thumb: Annotated[
+        str | None, typer.Option(help="The name of the annotation that is a user's thumb on an answer.")
+    ] = None,
+    up: Annotated[str | None, typer.Option(help="Labels, scores or actions that mean yes, as 'good,5'.")] = None,
+    down: Annotated[str | None, typer.Option(help="Labels, scores or actions that mean no, as 'bad,1'.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="The name of the annotation with which a language model grades.")
+    ] = None,
+    click: Annotated[
+        str | None,
+        typer.Option(help="Actions of a click log that are a click, as 'click,open'; the usual ones if not given."),
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A service, project, environment or tag whose traces are no users'; what calls itself an evaluation "
+            "if not given."
+        ),
+    ] = None,
     timezone: Annotated[
         str | None,
         typer.Option(help="The zone of times that name none: UTC, +02:00, Europe/Berlin."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show how the file is understood; write nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether it is understood rightly.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show how the files are understood; write nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether they are understood rightly.")] = False,
 ) -> None:
     """Add searches to a log. Importing a file twice adds nothing.
 
-    The log of another system needs --columns: a key and its column for each thing that the log knows. The whole file is
-    read first, and its first three searches are shown as they were understood.
+    Traces of a RAG application, with what was said of its answers, and click logs are known by their rows. All files
+    are read first, and the first three searches are shown as they were understood. An answer's thumb is kept as that of
+    the answer: it is no label of its passages.
+
+    \b
+    embed-plus log import log.sqlite spans.parquet annotations.csv --thumb user_feedback
+    embed-plus log import log.sqlite ubi_queries.jsonl ubi_events.jsonl
+
+    The log of another system needs --columns: a key and its column for each thing that the log knows.
 
     \b
     query        the query; no other key has to be given
@@ -98,6 +159,8 @@ def import_log(
     click, dwell, cited, rating, up, down
                  what the user did: yes or no in the row of a result; a list of ids in the row of a search
                  (feedback_by=rank if it lists ranks); or column=word where a column names the kind of event
+    judged, reranked
+                 a language model's grade of a result, and the score that a reranker gave it
     events       the list of what the user did, of objects; event_at is the time of each
     dwell_unit   seconds or milliseconds
     collection, space
@@ -108,85 +171,91 @@ def import_log(
     One row per result:  --columns 'query=q search=search_id hit=doc rank=pos click=clicked dwell=seconds'
     One row per event:   --columns 'query=q search=query_id hit=object_id event_at=time click=action=click'
     """
-    if not source.is_file():
-        raise LogError(f"cannot read {source}: there is no such file")
-    if is_same_file(source, log):
-        raise UsageError(f"{log} is to be read and to be written: give the log another name")
-    read = _reader(log, source, columns, timezone)
-    looked = _Looked()
-    with ConsoleReporter().step(f"read {source}", None):
-        searches = read()
-        for search in searches:
-            looked.see(search)
-    notes = searches.notes if isinstance(searches, LogReader) else ()
-    is_foreign = isinstance(searches, LogReader)
-    if is_foreign or dry_run:
-        _preview(source, looked)
+    asked = Asked(
+        log, files, form, columns, timezone, collection, location,
+        _trace_settings(id_field, match, query, thumb, up, down, judge, leave_out, timezone, columns),
+        ClickSettings(_words(click), _words(up), _words(down), None if columns else _zone(timezone)),
+    )  # fmt: skip
+    _check(asked)
+    with ExitStack() as stack:
+        source = source_of(asked, stack)
+        looked = _Looked()
+        with ConsoleReporter().step(f"look at {named_files(files)}", None):
+            for search in source.searches():
+                looked.see(search)
+        _write(asked, source, looked, dry_run=dry_run, yes=yes)
+
+
+def _write(asked: Asked, source: Source, looked: _Looked, *, dry_run: bool, yes: bool) -> None:
+    notes, log, named = source.notes(), asked.log, named_files(asked.files)
+    if source.is_foreign or dry_run:
+        for told in source.told:
+            note(told)
+        _preview(named, looked)
     if dry_run:
-        say(f"{source}: {looked.searches} searches; nothing was written: a dry run")
-        _say_all(source, notes)
-        named = "" if columns is None else f" --columns {shlex.quote(columns)}"
-        zone = "" if timezone is None else f" --timezone {shlex.quote(timezone)}"
-        next_step(f"log import {shlex.quote(str(log))} {shlex.quote(str(source))}{named}{zone}")
+        say(f"{named}: {looked.searches} searches; nothing was written: a dry run")
+        _say_all(named, notes)
+        next_step(_command_again())
         return
-    if is_foreign and not yes and not _agreed():
+    if not looked.searches and (why := source.why_nothing()):
+        raise LogError(f"{named} gives no search: {why}")
+    if source.is_foreign and not yes and not _agreed():
         say("nothing was written: name the columns otherwise, or say --yes")
         raise typer.Exit(1)
-    with RetrievalLog(log) as opened, ConsoleReporter().step(f"import {source}", None):
-        added = opened.extend(read())
+    with RetrievalLog(log) as opened, ConsoleReporter().step(f"import {named}", None):
+        added = opened.extend(source.searches())
         total = len(opened)
     say(f"{log}: {added} searches added, {total} in all")
-    _say_all(source, notes)
-    names = [name for name in looked.collections if name]
+    _say_all(named, notes)
+    names = [name for name in looked.collections if name] or [asked.collection or ""]
     if looked.events["click"] and len(names) <= 1:
         # a log of another system hardly ever knows what the collection is called here
-        collection = shlex.quote(names[0]) if names else "COLLECTION"
-        next_step(f"mine {collection} {shlex.quote(str(log))} --out examples.jsonl")
+        next_step(
+            f"mine {shlex.quote(names[0]) if names[0] else 'COLLECTION'} {shlex.quote(str(log))} --out examples.jsonl"
+        )
     else:
         next_step(f"log stats {shlex.quote(str(log))}")
 
 
-def _reader(log: Path, source: Path, columns: str | None, timezone: str | None) -> Callable[[], Iterator[LoggedSearch]]:
-    """What reads the searches of a file, as often as it is called. Raises `UsageError` if nobody knows how."""
-    suffix = source.suffix.lower()
-    if columns is not None:
-        named = written_columns(columns, zone=timezone)
-        return lambda: read_log(source, named)
-    if timezone is not None:
-        raise UsageError("--timezone is for the log of another system: say with --columns which column is what")
-    if suffix == ".json" and not is_list_of_rows(source):
-        # a data set knows no times: that of the file stands for all its searches
-        return lambda: _searches_of_data_set(source)
-    if suffix == ".jsonl" and _is_ours(source):
-        return lambda: exported_searches(source)
-    if suffix not in (".jsonl", ".json", ".csv", ".tsv"):
-        raise UsageError(
-            f"{source} ends in {suffix or 'nothing'}, expected .jsonl, .json, .csv or .tsv: export it so, "
-            "for example psql --csv -c 'SELECT ...' > log.csv"
-        )
-    problem, likely = why_unknown(source)
-    command = (
-        f"embed-plus log import {shlex.quote(str(log))} {shlex.quote(str(source))} --columns {shlex.quote(likely)}"
-    )
-    zone = ", if its times are of UTC" if " zone=UTC" in likely else ""
-    raise UsageError(f"{problem} (log import --help explains them). Perhaps{zone}: {command} --dry-run")
+def _check(asked: Asked) -> None:
+    for source in asked.files:
+        if not source.is_file():
+            raise LogError(f"cannot read {source}: there is no such file")
+        if is_same_file(source, asked.log):
+            raise UsageError(f"{asked.log} is to be read and to be written: give the log another name")
+    if len({path.resolve() for path in asked.files}) < len(asked.files):
+        raise UsageError("a file is named twice")
 
 
-def _searches_of_data_set(source: Path) -> Iterator[LoggedSearch]:
-    try:
-        return iter(read_qa_dataset(source).searches(modified(source)))
-    except InputError as error:
-        raise InputError(
-            f"{error}; a log is a list of rows: jq .KEY {shlex.quote(str(source))} > rows.json takes one out"
-        ) from error
+def _command_again() -> str:
+    """The command as it was typed, without what made it a dry run."""
+    words = [word for word in sys.argv[1:] if word != "--dry-run"]
+    return shlex.join(words)
 
 
-def _is_ours(source: Path) -> bool:
-    try:
-        row = next(iter(read_rows(source)), None)
-    except InputError as error:
-        raise LogError(str(error)) from error
-    return row is None or row.values.keys() >= _OURS
+def _trace_settings(
+    id_field: str | None,
+    match: Literal["id", "text"],
+    query: Literal["retriever", "root"],
+    thumb: str | None,
+    up: str | None,
+    down: str | None,
+    judge: str | None,
+    leave_out: list[str] | None,
+    timezone: str | None,
+    columns: str | None,
+) -> TraceSettings:
+    # the zone of columns is checked with them
+    zone = None if columns else _zone(timezone)
+    return TraceSettings(id_field, match, query, thumb, _words(up), _words(down), judge, tuple(leave_out or ()), zone)
+
+
+def _zone(timezone: str | None) -> tzinfo | None:
+    return None if timezone is None else as_zone("--timezone", timezone)
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
 
 
 def _agreed() -> bool:
@@ -194,9 +263,9 @@ def _agreed() -> bool:
     return sys.stdin is None or not sys.stdin.isatty() or ask("is this what the file says?")
 
 
-def _preview(source: Path, looked: _Looked) -> None:
+def _preview(named: str, looked: _Looked) -> None:
     """On stderr, as a question is: results are the lines of the import."""
-    note(f"{source}, as understood:")
+    note(f"{named}, as understood:")
     for search in looked.first:
         session = f"  session {shortened(search.session, 40)}" if search.session else ""
         note(f"  {search.at:%Y-%m-%d %H:%M:%S} UTC{session}  {shortened(search.query, WIDTH)}")
@@ -205,11 +274,24 @@ def _preview(source: Path, looked: _Looked) -> None:
         note(f"    {len(search.hits)} hits: {shown or 'none'}{more}")
         done = [f"{event.kind} {shortened(event.id, 40)}" for event in search.feedback[:SHOWN_HITS]]
         note(f"    {', '.join(done) or 'nothing was clicked or judged'}")
-    told = ", ".join(f"{count} {kind}" for kind, count in looked.events.items()) or "no feedback"
+        if search.generated:
+            note("    a language model wrote this query")
+        if search.answer is not None:
+            said = [_said(verdict) for verdict in search.answer.verdicts[:SHOWN_HITS]]
+            note(f"    answer: {shortened(search.answer.text, WIDTH) or 'not known'}")
+            note(f"    {', '.join(said) or 'nothing was said of it'}")
+    counts = [*looked.events.items(), *((f"{kind} on answers", count) for kind, count in looked.verdicts.items())]
+    told = ", ".join(f"{count} {kind}" for kind, count in counts) or "no feedback"
     span = f", {looked.earliest:%Y-%m-%d %H:%M} to {looked.latest:%Y-%m-%d %H:%M} UTC" if looked.earliest else ""
     note(f"  {looked.searches} searches in all: {told}{span}")
 
 
-def _say_all(source: Path, notes: tuple[str, ...]) -> None:
+def _said(verdict: Verdict) -> str:
+    if verdict.kind == "comment":
+        return f"comment {shortened(verdict.text, 40)}"
+    return {"thumb": "thumb down" if verdict.value == 0 else "thumb up"}.get(verdict.kind, f"score {verdict.value:g}")
+
+
+def _say_all(named: str, notes: Sequence[str]) -> None:
     for each in notes:
-        say(f"{source}: {each}")
+        say(f"{named}: {each}")

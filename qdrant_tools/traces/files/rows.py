@@ -102,7 +102,7 @@ class TraceFile:
         return self._opened is not None and self._opened.last == b"\n" and not self._opened.cut
 
     def _table(self) -> Iterator[Row]:
-        rows = read_rows(self.path, opened=self._open)
+        rows = read_rows(self.path, opened=self._open, twice=True)
         before: Row | None = None
         try:
             for row in rows:
