@@ -18,10 +18,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("llama_index_embed_plus", "qdrant_tools")
 MODULES = (
-    *(
-        f"qdrant_tools.{name}"
-        for name in ("debias", "errors", "indexing", "metrics", "records", "statistics", "tuning")
-    ),
+    *(f"qdrant_tools.{name}" for name in ("errors", "indexing", "metrics", "records", "statistics", "tuning")),
     "llama_index_embed_plus.errors",
 )
 """Modules that are public as they are; every folder with an `__init__.pyi` is public too."""

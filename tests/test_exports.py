@@ -14,7 +14,7 @@ from paths import DOCS, ROOT
 
 STUBS = sorted([*ROOT.glob("qdrant_tools/**/__init__.pyi"), *ROOT.glob("llama_index_embed_plus/**/__init__.pyi")])
 LAZY = [".".join(path.relative_to(ROOT).parent.parts) for path in STUBS]
-MODULES = ["debias", "errors", "indexing", "metrics", "records", "statistics", "tuning"]
+MODULES = ["errors", "indexing", "metrics", "records", "statistics", "tuning"]
 NAMESPACES = [*LAZY, *(f"qdrant_tools.{name}" for name in MODULES), "llama_index_embed_plus.errors"]
 """What may be imported from: lazy packages, and the modules that are public as they are."""
 

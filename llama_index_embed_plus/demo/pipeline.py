@@ -34,7 +34,7 @@ from llama_index_embed_plus.training.settings import AdapterSettings
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
-from qdrant_tools.debias import clicked_as_positive
+from qdrant_tools.debias.click_rules import clicked_as_positive
 from qdrant_tools.errors import UsageError
 from qdrant_tools.files.written import refuse_link, write_rows, write_text
 from qdrant_tools.log.retrieval_log import RetrievalLog

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_tools.debias import clicks, shown
+from qdrant_tools.debias.click_rules import clicks, shown
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.records import Label
 from qdrant_tools.same import id_key, query_key

@@ -55,4 +55,4 @@ def _feedback(evidence: str) -> str:
     words = set(re.findall("[a-z]+", evidence.lower()))
     if words & {"click", "dwell", "bounce", "skipped", "examined"}:
         return CLICKS
-    return RATINGS if words & {"rating", "thumb", "citation"} else ""
+    return RATINGS if words & {"rating", "thumb", "citation", "judge"} else ""

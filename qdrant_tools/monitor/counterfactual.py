@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import fetch
-from qdrant_tools.debias import ClickModel, clicks, shown
+from qdrant_tools.debias.click_rules import ClickModel, clicks, shown
 from qdrant_tools.errors import InputError, LogError
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.records import Encoder, Vectors

@@ -15,7 +15,7 @@ import numpy as np
 
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import fetch
-from qdrant_tools.debias import clicks, fit_click_model, shown
+from qdrant_tools.debias.click_rules import clicks, fit_click_model, shown
 from qdrant_tools.errors import InputError, LogError
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.monitor.canary import CanaryReport

@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_tools.debias import clicks, shown
+from qdrant_tools.debias.click_rules import clicks, shown
 from qdrant_tools.errors import InputError, LogError
 from qdrant_tools.log.records import LoggedSearch, as_time
 

@@ -25,7 +25,7 @@ from llama_index_embed_plus.cli.opened import (
     opened,
 )
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.debias import (
+from qdrant_tools.debias.click_rules import (
     aggregate,
     click_over_no_click_next,
     click_over_skip_above,

@@ -1,0 +1,381 @@
+"""Answers, and what was said of them -> labels of passages, by rules that ask for more than a thumb.
+
+A thumb is about a whole answer, and most of the passages in its prompt are noise: a language model reads the list as a
+whole (arXiv 2510.21440). So each rule asks for a second, independent sign, votes for a passage of one search, and has a
+weight, which says how surely the passage is relevant. The weights here are guesses until `audit_rules` has measured
+them on your own log.
+
+Nothing speaks against a passage but a person who says so of that passage. A thumb down may be about the tone, the
+writing, the age of the documents or a missing one; silence, a low rank and a missing citation are the norm.
+
+Guarantees: deterministic; one query has one vote for a passage from each user, however often they ask; several people
+count as independent only if they are known as such; a label is never made for a query that a redaction took away. What
+gives no label is counted by its reason. Does not know: collections (the texts of passages are asked for), encoders.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+
+from qdrant_tools.debias.click_rules import rated, shown
+from qdrant_tools.debias.support import NGRAMS, Support, is_too_short, score_of
+from qdrant_tools.debias.unanswered import is_refusal, thumbs_of
+from qdrant_tools.errors import UsageError
+from qdrant_tools.log.records import LoggedSearch
+from qdrant_tools.records import Label
+from qdrant_tools.same import id_key, query_key
+from qdrant_tools.validation import brief
+
+__all__ = ["RULES", "AnswerCounts", "AnswerSettings", "AnswerVote", "labels_from_answers", "votes_from_answers"]
+
+Texts = Callable[[Sequence[str]], Mapping[str, str]]
+"""Ids of passages -> their texts; ids that are not there are not in the result."""
+
+AT_ONCE = 256
+"""Searches whose texts are asked for together."""
+MOST_VOTERS = 3
+"""Users who raise a weight: more of them say nothing new."""
+
+
+def labelled(read: Read, settings: AnswerSettings) -> Iterator[tuple[str, float]]:
+    """A person said of this passage that it is relevant, or that it is not.
+
+    The only direct sign, and the only one that speaks against a passage. How grades and thumbs on hits are read:
+    `rated`. What a click log's citations say counts by `cited` only.
+    """
+    said = tuple(event for event in read.search.feedback if event.kind in ("up", "down", "rating"))
+    if said:
+        only = replace(read.search, feedback=said)
+        for label in rated([only], top=settings.top, relevant_from=settings.relevant_from):
+            yield label.passage_id, label.weight
+
+
+def one_passage(read: Read, settings: AnswerSettings) -> Iterator[tuple[str, float]]:
+    """A thumb up, and the language model saw one passage: there is nothing else that the answer was made from.
+
+    It can still be an answer from what the model knew before. No published figure; traces of rerankers that leave one
+    passage are the usual case.
+    """
+    if read.liked and len(read.context) == 1:
+        yield read.context[0], 1.0
+
+
+def supported(read: Read, settings: AnswerSettings) -> Iterator[tuple[str, float]]:
+    """A thumb up, and this passage supports the answer where others do not (`Support`).
+
+    Two independent signs: the person says that the answer is right, the text that it is that of the passage. Checks by
+    overlap favour long passages and answers that quote.
+    """
+    if read.liked:
+        yield from ((passage, 1.0) for passage in read.supporting())
+
+
+def cited(read: Read, settings: AnswerSettings) -> Iterator[tuple[str, float]]:
+    """The answer cites this passage, and the passage supports it; nobody had to give a thumb.
+
+    Of the citations of engines in 2023, 74.5 % supported their sentence (arXiv 2304.09848), and up to 57 % are made up
+    afterwards (ICTIR 2025, doi 10.1145/3731120.3744592), which for a retriever matters less than support does. An
+    answer that a person liked less than not counts for nothing.
+    """
+    if read.search.answer is not None and not read.disliked:
+        names = {id_key(passage) for passage in read.search.answer.cited}
+        if names:
+            yield from ((passage, 1.0) for passage in read.supporting() if id_key(passage) in names)
+
+
+def judged(read: Read, settings: AnswerSettings) -> Iterator[tuple[str, float]]:
+    """A language model calls this passage relevant for the query, with a grade of at least `judged_from`.
+
+    Such judges rank systems as people do but are more lenient (arXiv 2411.08275) and swayed by length and shared words
+    (arXiv 2602.17170); one that also evaluates what is trained here goes in a circle (arXiv 2412.17156).
+    """
+    yield from ((name, 1.0) for name, grade in read.grades().items() if grade >= settings.judged_from)
+
+
+def reformulated(read: Read, settings: AnswerSettings) -> Iterator[tuple[str, float]]:
+    """The next query of the session was answered well by this passage, so it answers this one, which was not liked.
+
+    Off by default: the user may have moved on to another question.
+    """
+    if not read.liked and read.followed_by is not None:
+        yield from ((passage, 1.0) for passage in read.followed_by)
+
+
+Rule = Callable[["Read", "AnswerSettings"], Iterator[tuple[str, float]]]
+RULES: Mapping[str, tuple[Rule, float, str]] = {
+    "labelled": (labelled, 1.0, "rating by a person"),
+    "supported": (supported, 0.6, "thumb up, support"),
+    "one-passage": (one_passage, 0.5, "thumb up, one passage"),
+    "judged": (judged, 0.5, "judge"),
+    "cited": (cited, 0.4, "citation, support"),
+    "reformulated": (reformulated, 0.2, "thumb up, reformulation"),
+}
+"""Name -> the rule, how surely its passages are relevant (a guess), and what a label says of its evidence."""
+_OF_ANSWERS = ("supported", "one-passage", "cited", "reformulated")
+
+
+@dataclass(frozen=True)
+class AnswerSettings:
+    """How answers become labels.
+
+    rules: those that vote; all but `reformulated` by default. weights: of rules, measured instead of guessed
+    (`RuleAudit.weights`). support: how it is checked that a passage supports an answer.
+    ambiguous: also take answers that were made of several searches, of which nobody knows which one was good.
+    top, relevant_from: the grades of persons' labels, as in `rated`.
+    judged_from, judged_below: the grades of a language model from which a passage is relevant, and below which no other
+    rule but a person's label counts.
+    session: how long after a query another one of its session is a reformulation.
+    """
+
+    rules: tuple[str, ...] = ("labelled", "supported", "one-passage", "judged", "cited")
+    weights: Mapping[str, float] = field(default_factory=dict)
+    support: Support = NGRAMS
+    ambiguous: bool = False
+    top: float = 1.0
+    relevant_from: float | None = None
+    judged_from: float = 0.75
+    judged_below: float = 0.25
+    session: timedelta = timedelta(minutes=5)
+
+    def __post_init__(self) -> None:
+        for name in (*self.rules, *self.weights):
+            if name not in RULES:
+                raise UsageError(f"there is no rule {brief(name)} for answers, expected some of {', '.join(RULES)}")
+        odd = [weight for weight in self.weights.values() if not 0 <= weight <= 1]
+        if odd or not self.top > 0 or not 0 <= self.judged_below <= self.judged_from <= 1:
+            raise UsageError(
+                f"weights {brief(odd)}, top {self.top}, judged_from {self.judged_from}, judged_below "
+                f"{self.judged_below}: expected weights and grades from 0 to 1, the second one lower, a top above 0"
+            )
+
+    def weight(self, rule: str) -> float:
+        return self.weights.get(rule, RULES[rule][1])
+
+
+@dataclass(frozen=True)
+class AnswerVote:
+    """What one rule says of a passage of one search. `voters` are the known people behind it, none for a program."""
+
+    rule: str
+    search: str
+    query: str
+    passage_id: str
+    value: float
+    voters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AnswerCounts:
+    """What was made of the searches: labels by rule (the one with the most weight), and searches without by reason."""
+
+    searches: int = 0
+    labelled: int = 0
+    rules: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+    def as_row(self) -> dict[str, Any]:
+        return {
+            "searches": self.searches,
+            "labelled": self.labelled,
+            "rules": dict(self.rules),
+            "reasons": dict(self.reasons),
+        }
+
+
+@dataclass
+class Read:
+    """A search as the rules look at it."""
+
+    search: LoggedSearch
+    texts: Mapping[str, str]
+    settings: AnswerSettings
+    context: tuple[str, ...] = ()
+    liked: tuple[str, ...] = ()
+    """The people whose last thumb is up, "" of whom nobody knows; none if as many are against."""
+    disliked: bool = False
+    followed_by: tuple[str, ...] | None = None
+    reason: str = ""
+    """Why the answer gives nothing."""
+    _supporting: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, search: LoggedSearch, texts: Mapping[str, str], settings: AnswerSettings) -> Read:
+        read = cls(search, texts, settings)
+        if search.answer is None:
+            read.reason = "no answer"
+            return read
+        read.context = tuple(dict.fromkeys(search.answer.context)) or tuple(shown(search))
+        thumbs = thumbs_of(search)
+        ups, downs = [thumb for thumb in thumbs if thumb.value], [thumb for thumb in thumbs if not thumb.value]
+        if search.answer.searches > 1 and not settings.ambiguous:
+            read.context, read.reason = (), "several searches behind one answer"
+        elif is_refusal(search.answer.text):
+            read.context, read.reason = (), "the answer is a refusal"
+        if len(ups) > len(downs):
+            read.liked = tuple(dict.fromkeys(thumb.who or search.user for thumb in ups)) if read.context else ()
+        read.disliked = bool(downs) and len(downs) >= len(ups)
+        if not read.reason and read.disliked:
+            read.reason = "people disagree" if ups else "thumb down"
+        return read
+
+    def supporting(self) -> tuple[str, ...]:
+        """The passages that support the answer."""
+        if self._supporting is None:
+            self._supporting = self._supported()
+        return self._supporting
+
+    def _supported(self) -> tuple[str, ...]:
+        answer = self.search.answer
+        known = [passage for passage in self.context if passage in self.texts]
+        if answer is None or not self.context:
+            return ()
+        if not answer.text:
+            self.reason = "the answer's text is not known"
+        elif not known:
+            self.reason = "its passages are not in the collection"
+        elif is_too_short(self.search.query, answer.text):
+            self.reason = "the answer is too short"
+        else:
+            texts = [self.texts[passage] for passage in known]
+            places = score_of(self.settings.support, self.search.query, answer.text, texts)
+            self.reason = "" if places else "no passage supports the answer more than others"
+            return tuple(known[place] for place in places)
+        return ()
+
+    def grades(self) -> dict[str, float]:
+        """The last grade that a language model gave each passage."""
+        return {event.id: event.value for event in self.search.feedback if event.kind == "judged"}
+
+
+def votes_from_answers(
+    searches: Iterable[LoggedSearch], texts: Texts, settings: AnswerSettings | None = None
+) -> Iterator[AnswerVote | str]:
+    """Yield the votes of every search, or the reason why it has none.
+
+    texts: ids -> texts of the passages, such as those of a collection.
+    """
+    settings = settings or AnswerSettings()
+    for read in _read_in_order(searches, texts, settings):
+        if read.search.redacted:
+            yield "the query is redacted"
+            continue
+        votes = list(_votes_of(read, settings))
+        yield from votes
+        if not votes:
+            yield read.reason or "nobody said anything"
+
+
+def labels_from_answers(
+    searches: Iterable[LoggedSearch], texts: Texts, settings: AnswerSettings | None = None
+) -> tuple[list[Label], AnswerCounts]:
+    """One label per (query, passage) of all searches, and what became of them.
+
+    Of several rules the one with the most weight counts, as they look at the same answers; users who are known as
+    different people raise it: n of them leave a doubt of (1 - weight) ** n. People who differ on a passage give no
+    label; one who says that it is not relevant gives a label of weight 0, whatever the other rules say.
+
+    Raises:
+        UsageError: there is no such rule.
+    """
+    settings = settings or AnswerSettings()
+    pairs: dict[tuple[str, str], dict[str, list[AnswerVote]]] = {}
+    reasons: Counter[str] = Counter()
+    with_votes: set[str] = set()
+    for vote in votes_from_answers(searches, texts, settings):
+        if isinstance(vote, str):
+            reasons[vote] += 1
+            continue
+        with_votes.add(vote.search)
+        pair = query_key(vote.query), id_key(vote.passage_id)
+        pairs.setdefault(pair, {}).setdefault(vote.rule, []).append(vote)
+    labels, rules, spelling = [], Counter[str](), dict[str, str]()
+    for (key, _), by_rule in pairs.items():
+        first = next(iter(by_rule.values()))[0]
+        found = _label(spelling.setdefault(key, first.query), first.passage_id, by_rule, settings)
+        if found is None:
+            reasons["people disagree about a passage"] += 1
+        else:
+            rules[found[0]] += 1
+            labels.append(found[1])
+    return labels, AnswerCounts(len(with_votes) + reasons.total(), len(with_votes), dict(rules), dict(reasons))
+
+
+def _label(
+    query: str, passage: str, by_rule: Mapping[str, list[AnswerVote]], settings: AnswerSettings
+) -> tuple[str, Label] | None:
+    """The rule that decides about a pair, and the label; None if people disagree."""
+    said = by_rule.get("labelled")
+    if said is not None:
+        mean = sum(vote.value for vote in said) / len(said)
+        if 0 < mean < 0.5 and any(vote.value == 0 for vote in said):
+            return None
+        return "labelled", Label(query, passage, settings.weight("labelled") * mean, _evidence("labelled", said))
+    weights = {rule: _raised(settings.weight(rule), votes) for rule, votes in by_rule.items()}
+    rule = max(weights, key=lambda name: weights[name])
+    return rule, Label(query, passage, weights[rule], _evidence(rule, by_rule[rule]))
+
+
+def _raised(weight: float, votes: Sequence[AnswerVote]) -> float:
+    return 1 - (1 - weight) ** _people(votes)
+
+
+def _people(votes: Sequence[AnswerVote]) -> int:
+    """How many are known to be different people, at least 1."""
+    return min(MOST_VOTERS, max(1, len({who for vote in votes for who in vote.voters if who})))
+
+
+def _evidence(rule: str, votes: Sequence[AnswerVote]) -> str:
+    people = _people(votes)
+    return RULES[rule][2] if people == 1 else f"{RULES[rule][2]} x{people}"
+
+
+def _votes_of(read: Read, settings: AnswerSettings) -> Iterator[AnswerVote]:
+    search, grades = read.search, read.grades()
+    for name in settings.rules:
+        # whoever is behind a query that a language model wrote has been counted for another
+        voters = read.liked if name in _OF_ANSWERS and not search.generated else ()
+        for passage, value in RULES[name][0](read, settings):
+            if name in _OF_ANSWERS and grades.get(passage, 1.0) < settings.judged_below:
+                read.reason = "a judge calls the passage irrelevant"
+                continue
+            yield AnswerVote(name, search.id, search.query, passage, value, voters)
+
+
+def _read_in_order(searches: Iterable[LoggedSearch], texts: Texts, settings: AnswerSettings) -> Iterator[Read]:
+    """Searches with their texts, some hundred at a time; with `reformulated`, each with what answered the next one."""
+    source = iter(searches)
+    while block := list(islice(source, AT_ONCE)):
+        ids = {name: None for search in block for name in _passages(search)}
+        found = texts(list(ids)) if ids else {}
+        reads = [Read.of(search, found, settings) for search in block]
+        if "reformulated" in settings.rules:
+            _follow(reads, settings)
+        yield from reads
+
+
+def _passages(search: LoggedSearch) -> Iterable[str]:
+    """The passages whose texts a rule may ask for."""
+    if search.answer is None or not (search.answer.text and (search.answer.verdicts or search.answer.cited)):
+        return ()
+    return search.answer.context or [hit.id for hit in search.hits]
+
+
+def _follow(reads: Sequence[Read], settings: AnswerSettings) -> None:
+    """Give every search what answered the next one of its session; within one block, which misses a few at its edge."""
+    before: dict[str, Read] = {}
+    for read in reads:
+        session = read.search.session
+        last = before.get(session) if session else None
+        if last is not None and read.liked and _is_reformulation(last.search, read.search, settings.session):
+            last.followed_by = read.supporting() or (read.context if len(read.context) == 1 else None)
+        before[session] = read
+
+
+def _is_reformulation(first: LoggedSearch, second: LoggedSearch, within: timedelta) -> bool:
+    soon = timedelta(0) <= second.at - first.at <= within
+    return soon and query_key(first.query) != query_key(second.query)
