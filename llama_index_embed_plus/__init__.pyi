@@ -9,6 +9,7 @@ from .evaluate.retrieval.retrieval import evaluate_retrieval
 from .export.export import export_onnx
 from .integrations.node_parser import plus_node_parser
 from .integrations.recorder import RetrievalRecorder
+from .integrations.spans import SearchSpans
 from .integrations.vector_store import PlusVectorStore
 from .serving.embedding import PlusEmbedding
 from .training.adapter import fit_adapter
@@ -27,6 +28,7 @@ __all__ = [
     "PlusVectorStore",
     "QueryAdapter",
     "RetrievalRecorder",
+    "SearchSpans",
     "TextEncoder",
     "TrainSettings",
     "compare",

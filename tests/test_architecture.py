@@ -58,6 +58,7 @@ DOORS = {
     "matplotlib": ("llama_index_embed_plus/evaluate/plots/picture.py",),
     "mcp": ("llama_index_embed_plus/sharing/mcp_server.py",),
     "mteb": ("llama_index_embed_plus/integrations/mteb.py",),
+    "opentelemetry": ("llama_index_embed_plus/integrations/spans.py",),
     "py3langid": ("llama_index_embed_plus/documents/languages.py",),
     "typer": ("llama_index_embed_plus/cli/",),
     "rich": ("llama_index_embed_plus/cli/console.py",),

@@ -36,10 +36,11 @@ from typing import Any
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.bridge.pydantic import Field
-from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
+from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle, TextNode
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.span_handlers.base import BaseSpanHandler
 
+from llama_index_embed_plus.integrations.spans import Begun, PendingSpan, SearchSpans
 from qdrant_tools.client.forks import renew_in_children
 from qdrant_tools.errors import InputError, PlusError, UsageError
 from qdrant_tools.log.records import (
@@ -63,7 +64,7 @@ logger = logging.getLogger(__name__)
 
 _Write = Callable[[RetrievalLog], object]
 _Forget = Callable[[weakref.ref[NodeWithScore]], None]
-_Retrieval = Callable[[BaseRetriever, str, list[NodeWithScore]], None]
+_Retrieval = Callable[[BaseRetriever, str, list[NodeWithScore], Begun | None], None]
 
 
 class RetrievalRecorder:
@@ -72,7 +73,8 @@ class RetrievalRecorder:
     `log` is a file or an open `RetrievalLog`, which may have a redaction rule. Collection and space are read from a
     retriever over Qdrant with a `PlusEmbedding`; for other retrievers, `collection` and `space` are recorded. At most
     `capacity` entries wait to be written. `failed` counts the lost ones. `session` is asked in each request for the
-    session that its searches belong to, for example the value of a context variable.
+    session that its searches belong to, for example the value of a context variable. `spans` writes a span of
+    OpenTelemetry for each search, when it is in the log.
 
     Raises `LogError` if the log cannot be opened: a wrong path is worth knowing before the first request.
     """
@@ -85,6 +87,7 @@ class RetrievalRecorder:
         space: str = "",
         capacity: int = 10_000,
         session: Callable[[], str | None] | None = None,
+        spans: SearchSpans | None = None,
     ) -> None:
         if capacity < 1:
             raise UsageError(f"capacity is {capacity}, expected at least 1")
@@ -95,7 +98,8 @@ class RetrievalRecorder:
         self._recorded_hits: dict[int, _RecordedHit] = {}
         self._capacity = capacity
         self._recording = False
-        self._spans = _RetrievalSpans(self._record)
+        self._written_spans = spans
+        self._spans = _RetrievalSpans(self._record, None if spans is None else spans.begin)
         self._begin()
         renew_in_children(self, RetrievalRecorder._begin)
 
@@ -211,7 +215,7 @@ class RetrievalRecorder:
     ) -> None:
         self.stop()
 
-    def _record(self, retriever: BaseRetriever, query: str, hits: list[NodeWithScore]) -> None:
+    def _record(self, retriever: BaseRetriever, query: str, hits: list[NodeWithScore], begun: Begun | None) -> None:
         """Called in the request: copy what the application may change next, and leave the rest to the writer."""
         search_id, at = uuid.uuid4().hex, datetime.now(UTC)
         scores = [(hit_id(hit.node), hit.score) for hit in hits]
@@ -224,11 +228,16 @@ class RetrievalRecorder:
             # by id(): LlamaIndex's hits cannot be hashed
             self._recorded_hits[recorded.key] = recorded
 
-        def write(log: RetrievalLog) -> None:
+        def search() -> LoggedSearch:
             logged = tuple(LoggedHit(name, rank, finite(score)) for rank, (name, score) in enumerate(scores, start=1))
-            log.extend([LoggedSearch(search_id, at, query, collection, space, logged, session=session)])
+            return LoggedSearch(search_id, at, query, collection, space, logged, session=session)
 
-        self._queue(write)
+        self._queue(lambda log: log.extend([search()]))
+        spans = self._written_spans
+        if spans is not None and begun is not None:
+            shown = hits if spans.capture_content else []
+            texts = [hit.text if isinstance(hit.node, TextNode) else "" for hit in shown]
+            self._queue(PendingSpan(spans, search, spans.innermost(begun), texts))
 
     def _session_of_request(self) -> str:
         """The session of this request; "" where there is none, or the caller's function fails."""
@@ -275,6 +284,14 @@ class RetrievalRecorder:
 
     def _write(self, batch: list[_Write]) -> None:
         """Write everything in one transaction, or, if anything cannot be written, what can."""
+        spans = [write for write in batch if isinstance(write, PendingSpan)]
+        batch = [write for write in batch if not isinstance(write, PendingSpan)]
+        if batch:
+            self._write_to_log(batch)
+        for write in spans:  # whoever takes them may be slow, and others wait for a transaction
+            write(self.log)
+
+    def _write_to_log(self, batch: list[_Write]) -> None:
         try:
             with self.log.batch(forks_wait=True):
                 for write in batch:
@@ -287,7 +304,7 @@ class RetrievalRecorder:
                 self._count_failures(len(batch), str(error) if isinstance(error, PlusError) else type(error).__name__)
             else:
                 for write in batch:
-                    self._write([write])
+                    self._write_to_log([write])
 
     def _count_failures(self, count: int, reason: str) -> None:
         """Warn at the first failure and whenever their number has another digit."""
@@ -319,12 +336,13 @@ class _RetrievalSpans(BaseSpanHandler[Any]):
 
     # Fields: pydantic's private attributes cost a microsecond at every access.
     report: _Retrieval | None = None
-    outermost: dict[str, BaseRetriever] = Field(default_factory=dict)
+    begin: Callable[[], Begun] | None = None
+    outermost: dict[str, tuple[BaseRetriever, Begun | None]] = Field(default_factory=dict)
     inside: set[str] = Field(default_factory=set)
 
-    def __init__(self, report: _Retrieval) -> None:
+    def __init__(self, report: _Retrieval, begin: Callable[[], Begun] | None) -> None:
         super().__init__()
-        self.report = report
+        self.report, self.begin = report, begin
 
     def span_enter(
         self,
@@ -341,7 +359,7 @@ class _RetrievalSpans(BaseSpanHandler[Any]):
         # the dispatcher names a span after the method: "VectorIndexRetriever.retrieve-<uuid>"
         elif isinstance(instance, BaseRetriever) and id_.partition("-")[0].endswith((".retrieve", ".aretrieve")):
             self.inside.add(id_)
-            self.outermost[id_] = instance
+            self.outermost[id_] = instance, None if self.begin is None else self.begin()
 
     def span_exit(
         self,
@@ -352,11 +370,12 @@ class _RetrievalSpans(BaseSpanHandler[Any]):
         **kwargs: Any,
     ) -> None:
         self.inside.discard(id_)
-        retriever = self.outermost.pop(id_, None)
+        retriever, begun = self.outermost.pop(id_, (None, None))
         if retriever is None or self.report is None:
             return
         query = next(iter(bound_args.arguments.values()))
-        self.report(retriever, query.query_str if isinstance(query, QueryBundle) else query, list(result or ()))
+        text = query.query_str if isinstance(query, QueryBundle) else query
+        self.report(retriever, text, list(result or ()), begun)
 
     def span_drop(
         self,

@@ -2,22 +2,25 @@
 
 Guarantees: only the collections that were named, if any were; nothing is written that was said to be read only, and no
 passage of a file is replaced; every request is bounded. A search is kept in the log, if there is one, so that feedback
-reaches the examples of the next training. What a collection cannot be asked with is one error that says why. Does not
-know: how the requests come.
+reaches the examples of the next training, and is a span, if spans are written. What a collection cannot be asked with
+is one error that says why. Does not know: how the requests come.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from threading import Lock
 from typing import Any, Literal
 
+from llama_index_embed_plus.integrations.spans import PendingSpan, SearchSpans
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.points import fetch_points, point_id
 from qdrant_tools.errors import CollectionError, CollectionNotFoundError, InputError, UsageError
 from qdrant_tools.indexing import index_passages
+from qdrant_tools.log.records import LoggedHit, LoggedSearch, finite
 from qdrant_tools.log.retrieval_log import RetrievalLog
 from qdrant_tools.records import Hit, Passage
 from qdrant_tools.search.written import written_filter
@@ -49,6 +52,7 @@ class CollectionTools:
     """The collections or aliases that are offered; none given: all."""
     read_only: bool = False
     log: RetrievalLog | None = None
+    spans: SearchSpans | None = None
     _lock: Lock = field(default_factory=Lock, repr=False)
 
     def collections(self) -> list[dict[str, Any]]:
@@ -81,6 +85,7 @@ class CollectionTools:
         if len(conditions) > MOST_CONDITIONS:
             raise InputError(f"there are {len(conditions)} conditions, expected at most {MOST_CONDITIONS}")
         docs = self._plain(collection) if mode == "lexical" else self._with_encoder(collection)
+        begun = None if self.spans is None else self.spans.begin()
         wanted = written_filter(conditions, docs)
         if mode == "dense":
             hits = docs.search(query, k=k, filter=wanted)
@@ -91,6 +96,10 @@ class CollectionTools:
         search_id = ""
         if self.log is not None:
             search_id = self.log.record(query, hits, collection=docs.name, space=docs.space)
+            if self.spans is not None and begun is not None:
+                shown = tuple(LoggedHit(hit.id, hit.rank, finite(hit.score)) for hit in hits)
+                search = LoggedSearch(search_id, datetime.now(UTC), query, docs.name, docs.space, shown)
+                PendingSpan(self.spans, lambda: search, begun, [hit.text for hit in hits])(self.log)
         return {"search_id": search_id, "hits": [_row(hit) for hit in with_origins(docs, hits)]}
 
     def index(self, collection: str, passages: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -265,6 +265,12 @@ class RetrievalLog:
         with self._store.errors("import into"):
             return self.extend(exported_searches(path))
 
+    def redacted(self, search: LoggedSearch) -> LoggedSearch:
+        """What the rule of this log leaves of a search; all of it without a rule."""
+        if self._redact is None:
+            return search
+        return search_redacted_by(self._redact, search)
+
     def stats(self, *, top: int = 10) -> LogStats:
         """What is in the log: counts, clicks by rank, and the `top` most frequent queries that nobody clicked on."""
         return stats_of(self._store, top=top)

@@ -72,6 +72,8 @@ class Span:
     implied: bool = False
     """Only its list says that it is a retrieval. A step that passes on what another has found looks the same, so it
     does not count where a span of the trace that is not implied, or an earlier one, has that list."""
+    search: str = ""
+    """The id under which the application itself has logged this search, where it says so: it is the same search."""
     hint: str = ""
     """Why a span of a retrieval has no list or no query, and which setting of its tool would write it."""
 

@@ -25,6 +25,7 @@ from llama_index_embed_plus.cli.opened import (
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
 from llama_index_embed_plus.errors import MissingExtraError
+from llama_index_embed_plus.integrations.spans import SearchSpans
 from llama_index_embed_plus.sharing.tools import CollectionTools
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import UsageError
@@ -45,6 +46,13 @@ def mcp_command(
         Path | None,
         typer.Option(metavar="FILE", help="Keep searches and feedback in this retrieval log; else none is kept."),
     ] = None,
+    spans: Annotated[
+        bool,
+        typer.Option(
+            "--spans",
+            help="With --log: write each search as a span of OpenTelemetry too, where opentelemetry-instrument says.",
+        ),
+    ] = False,
     http: Annotated[
         bool, typer.Option("--http", help="Answer over http (at /mcp) instead of stdin and stdout.")
     ] = False,
@@ -63,6 +71,8 @@ def mcp_command(
     if find_spec("mcp") is None:
         raise MissingExtraError("the server for language models", extra="mcp")
     allowed = (*LOCAL, *(allow_host or ()))
+    if spans and log is None:
+        raise UsageError("--spans writes the searches that are logged: give --log too")
     if not http and (allow_host or host != LOCAL[0]):
         raise UsageError("--host and --allow-host are for a server: give --http too")
     if host not in LOCAL and not allow_host:
@@ -90,7 +100,9 @@ def mcp_command(
             return opened_with(manager, name, encoder())[0]
 
         kept = None if log is None else stack.enter_context(RetrievalLog(log))
-        tools = CollectionTools(manager, opener, tuple(collections or ()), read_only, kept)
+        tools = CollectionTools(
+            manager, opener, tuple(collections or ()), read_only, kept, SearchSpans() if spans else None
+        )
         server = make_server(tools, version=version("llama-index-embed-plus"))
         note(f"offering {', '.join(collections or manager.names()) or 'no collection yet'} of {location}")
         if http:

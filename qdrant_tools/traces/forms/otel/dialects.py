@@ -13,6 +13,7 @@ from qdrant_tools.traces.forms.otel.common import base_of
 from qdrant_tools.traces.forms.otel.genai import GenAI
 from qdrant_tools.traces.forms.otel.openinference import OpenInference
 from qdrant_tools.traces.forms.otel.openllmetry import OpenLLMetry
+from qdrant_tools.traces.forms.otel.recorded import as_recorded
 from qdrant_tools.traces.forms.raw import RawSpan
 from qdrant_tools.traces.forms.sdk_attributes import HaystackAttributes, LangfuseAttributes, MlflowAttributes, ToolCalls
 from qdrant_tools.traces.records import Span, TraceSettings
@@ -56,4 +57,5 @@ def span_of(raw: RawSpan, settings: TraceSettings) -> Span:
     """What a span says, in the convention that has a list, else in the first that it speaks."""
     spans = [dialect.span(raw, settings) for dialect in DIALECTS if dialect.speaks(raw.attributes)]
     with_list = [span for span in spans if span.documents is not None or span.context is not None]
-    return next(iter(with_list or spans), None) or Span(kind="other", **base_of(raw))
+    span = next(iter(with_list or spans), None) or Span(kind="other", **base_of(raw))
+    return as_recorded(span, raw, settings)
