@@ -26,7 +26,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from llama_index_embed_plus.errors import MissingExtraError
@@ -45,9 +45,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """When a search began, and inside of which span."""
+    """When a search began, and inside of which span, with the id of the span around that."""
 
     context: Any
+    inside: int
+    around: int
     nanoseconds: int
 
 
@@ -83,20 +85,23 @@ class SearchSpans:
 
     def begin(self) -> Begun:
         """To be called where a search begins."""
-        return Begun(self._current(), time.time_ns())
+        context = self._current()
+        span = self._trace.get_current_span(context)
+        inside = span.get_span_context()
+        around = getattr(getattr(span, "parent", None), "span_id", 0)
+        # by its ids: another instrumentation may put another span in its place before ours is written
+        fixed = self._trace.set_span_in_context(self._trace.NonRecordingSpan(inside), context)
+        return Begun(fixed, inside.span_id, around, time.time_ns())
 
     def innermost(self, begun: Begun) -> Begun:
         """The same beginning, inside of the deeper one of the spans that were open then and are open now.
 
-        Other instrumentations open a span for the same search before us or after us, and ours belongs inside of it:
+        Another instrumentation opens a span for the same search before us, or after us, and ours belongs inside of it:
         two spans beside each other would be two searches.
         """
-        now = self._current()
-        before, after = (self._trace.get_current_span(context) for context in (begun.context, now))
-        parent = getattr(after, "parent", None)
-        is_deeper = parent is not None and parent.span_id == before.get_span_context().span_id
-        is_only = after.get_span_context().is_valid and not before.get_span_context().is_valid
-        return Begun(now, begun.nanoseconds) if is_deeper or is_only else begun
+        now = self.begin()
+        is_deeper = now.inside != 0 and now.around == begun.inside
+        return replace(now, nanoseconds=begun.nanoseconds) if is_deeper else begun
 
     def write(self, search: LoggedSearch, *, begun: Begun, ended: int, texts: Sequence[str] = ()) -> None:
         """Write the span of a search that ended at `ended`, in nanoseconds since 1970. Never raises.

@@ -159,11 +159,11 @@ class Traces:
                 if isinstance(each, Span):
                     self._spool.add_again(each)
 
-    def _found(self, report: TraceReport) -> Iterator[tuple[LoggedSearch, bool]]:
+    def _found(self, report: TraceReport) -> Iterator[tuple[LoggedSearch, bool | None]]:
         for trace in self._spool.traces():
             yield from self._of_trace(trace, report)
 
-    def _of_trace(self, trace: SpooledTrace, report: TraceReport) -> list[tuple[LoggedSearch, bool]]:
+    def _of_trace(self, trace: SpooledTrace, report: TraceReport) -> list[tuple[LoggedSearch, bool | None]]:
         retrievals = sum(span.kind == "retrieval" for span in trace.spans)
         if trace.repeated:
             report.drop("duplicate", trace.repeated)
@@ -178,4 +178,4 @@ class Traces:
         said = said_of(tree, trace.annotations, self._settings, report)
         found = searches_in(tree, self._settings, self._ids, report, spoken_of=spoken_of(tree, said))
         searches = with_annotations(tree, found, said, report)
-        return list(zip(searches, [one.root_failed for one in found], strict=True))
+        return list(zip(searches, [None if one.is_logged else one.root_failed for one in found], strict=True))

@@ -22,9 +22,12 @@ WITHIN = timedelta(minutes=10)
 MOST_HELD = 2_000
 
 
-def without_retries(searches: Iterable[tuple[LoggedSearch, bool]], report: TraceReport) -> Iterator[LoggedSearch]:
-    """Yield each search once; beside each, whether the answer made of it has failed."""
-    held: OrderedDict[object, tuple[LoggedSearch, bool]] = OrderedDict()
+def without_retries(
+    searches: Iterable[tuple[LoggedSearch, bool | None]], report: TraceReport
+) -> Iterator[LoggedSearch]:
+    """Yield each search once; beside each, whether the answer made of it has failed, or None if the application has
+    logged it as a search of its own."""
+    held: OrderedDict[object, tuple[LoggedSearch, bool | None]] = OrderedDict()
     number = 0
     for search, failed in searches:
         for key, (earlier, _) in list(held.items())[: len(held) - MOST_HELD + 1 or None]:
@@ -32,9 +35,9 @@ def without_retries(searches: Iterable[tuple[LoggedSearch, bool]], report: Trace
                 break
             del held[key]
             yield earlier
-        key = _key(search)
+        key = ("logged", search.id) if failed is None else _key(search)
         before = held.get(key)
-        if before is not None and _is_retry(before[0], search, failed=before[1]):
+        if before is not None and _is_retry(before[0], search, failed=bool(before[1])):
             report.drop("retried")
             held[key] = (_with_said(search, before[0], report), failed)
             continue

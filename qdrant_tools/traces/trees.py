@@ -1,10 +1,10 @@
 """The spans of one trace -> its searches: what was asked, the list that came back, and the answer made of it.
 
 Guarantees: a search is an outermost retrieval; its id is made of the ids of its trace and span, so that the same span
-from another file is the same search. Ranks are the places in the list, scores stay with whose they are. A query that is
-not that of the trace's beginning was written by the application, which today means a language model: `generated`.
-Users and sessions are replaced by a hash without a key: it keeps names out of logs and reports, and is no protection
-against somebody who guesses a name. Does not know: annotations, files.
+from another file is the same search, or is that under which the application has logged it. Ranks are the places in the
+list, scores stay with whose they are. A query that is not that of the trace's beginning was written by the application,
+which today means a language model: `generated`. Users and sessions are replaced by a hash without a key: it keeps names
+out of logs and reports, and is no protection against somebody who guesses a name. Does not know: annotations, files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from qdrant_tools.log.records import Answer, Feedback, LoggedHit, LoggedSearch
+from qdrant_tools.log.records import REDACTED, Answer, Feedback, LoggedHit, LoggedSearch
 from qdrant_tools.log.values import LONGEST_NAME, MOST_HITS, finite
 from qdrant_tools.same import query_key
 from qdrant_tools.traces.citations import cited_in
@@ -34,6 +34,8 @@ class Found:
     answered: Span | None
     """The span whose output is the answer."""
     root_failed: bool
+    is_logged: bool = False
+    """Whether the application says under which id it has logged the search."""
 
 
 def search_id(trace: str, span: str) -> str:
@@ -87,7 +89,10 @@ def _search(
 ) -> Found | str:
     """The search that a span is, or why it is none."""
     above = tree.above(span)
+    logged_as = _logged_as(tree, span)
     query = _query(tree, span, settings)
+    if logged_as and span.query is None:
+        query = REDACTED  # the log has it; what is above may be another
     if query is None:
         return "redacted" if span.hidden else "no query"
     # what holds it begins earlier, but hardly
@@ -100,12 +105,13 @@ def _search(
         return "redacted" if span.hidden and not any(document.text for document in given) else ids.lacking
     report.documents_without_id += len(given) - len(documents)
     report.headless += bool(given) and given[0].position > 0
-    generated = _is_generated(query, above)
+    generated = query != REDACTED and _is_generated(query, above)
     report.generated += generated
     search = LoggedSearch(
-        id=search_id(span.trace, span.id),
+        id=logged_as or search_id(span.trace, span.id),
         at=at,
         query=query,
+        redacted=query == REDACTED,
         collection=next((step.collection for step in (span, *above) if step.collection), "")[:LONGEST_NAME],
         hits=tuple(LoggedHit(each.id or "", each.position + 1, finite(each.score)) for each in documents),
         session=pseudonym("session", next((step.session for step in (span, *above) if step.session), "")),
@@ -114,7 +120,14 @@ def _search(
         scored_by=_scored_by(tree, span) if any(each.score is not None for each in documents) else "",
     )
     search = replace(search, feedback=_reranked(tree.lists_after(span), search, ids))
-    return Found(search, span, documents, _answered(tree, span, judged), any(step.failed for step in above))
+    root_failed = any(step.failed for step in above)
+    return Found(search, span, documents, _answered(tree, span, judged), root_failed, bool(logged_as))
+
+
+def _logged_as(tree: Tree, span: Span) -> str:
+    """The id under which the application has logged the search itself; a span within says it too."""
+    told = {step.search for step in (span, *tree.inside(span)) if step.search}
+    return told.pop() if len(told) == 1 else ""
 
 
 def _is_generated(query: str, above: Sequence[Span]) -> bool:

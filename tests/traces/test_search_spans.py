@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import logging
 import subprocess
@@ -14,6 +15,7 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import NodeWithScore, TextNode
+from openinference.instrumentation.llama_index import LlamaIndexInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -22,6 +24,7 @@ from llama_index_embed_plus import RetrievalRecorder, SearchSpans
 from llama_index_embed_plus.errors import MissingExtraError
 from qdrant_tools.errors import UsageError
 from qdrant_tools.log import RetrievalLog, dropped, hashed
+from qdrant_tools.traces import read_traces
 from qdrant_tools.traces.forms.all import FORMS
 from qdrant_tools.traces.records import Span, TraceSettings
 
@@ -203,3 +206,89 @@ def test_without_the_extra_it_is_said_what_to_install_and_recording_needs_none()
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(MissingExtraError.__name__) and "llama-index-embed-plus[otel]" in done.stdout
+
+
+# the way back --------------------------------------------------------------------------------------------------------
+
+
+def imported(path, *files, settings=None):
+    """What `log import` makes of files, in a log of its own or in one that is there."""
+    with RetrievalLog(path) as log, read_traces(files, settings) as traces:
+        log.extend(traces.searches())
+        return list(log.searches()), traces.report
+
+
+def thumbs(path, span, *, label="thumbs-up", score=1.0):
+    """As Phoenix exports what a person said of a span."""
+    row = {"span_id": f"{span.context.span_id:016x}", "annotation_name": "user_feedback", "annotator_kind": "HUMAN"}
+    row |= {"result.label": label, "result.score": score, "result.explanation": "", "user_id": "ann", "metadata": "{}"}
+    row |= {"id": "U3Bhbjox", "created_at": "2026-11-01T10:00:00+00:00", "updated_at": "2026-11-01T10:00:00+00:00"}
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([row, row.values()])
+    return path
+
+
+def same(searches):
+    return [(search.id, search.query, search.collection, search.hits) for search in searches]
+
+
+def test_what_was_recorded_comes_back_as_the_same_searches(tmp_path, collector):
+    def ask(retriever):
+        for query in ("who?", "why?", "who?"):
+            retriever.retrieve(query)
+
+    found, _ = recorded(tmp_path, collector, ask, Fixed(70), capture_content=True)
+    file = collector.file(tmp_path / "spans.jsonl")
+    again, report = imported(tmp_path / "other.sqlite", file)
+    assert same(again) == same(found) and report.searches == 3
+    assert len({search.session for search in again}) == 1 and again[0].session != ""
+    into, _ = imported(tmp_path / "log.sqlite", file)
+    assert same(into) == same(found)
+
+
+def test_a_thumb_on_a_span_that_never_saw_the_question_is_a_verdict_on_the_logged_search(tmp_path, collector):
+    engine = RetrieverQueryEngine.from_args(Fixed(), llm=MockLLM())
+
+    def ask(_):
+        for query in ("who?", "why?"):
+            with collector.tracer.start_as_current_span("request", attributes={"openinference.span.kind": "CHAIN"}):
+                engine.query(query)
+
+    (first, second), written = recorded(tmp_path, collector, ask)
+    (root,) = [span for span in written if span.name == "request"][1:]
+    file = collector.file(tmp_path / "spans.jsonl")
+    after, report = imported(tmp_path / "log.sqlite", file, thumbs(tmp_path / "annotations.csv", root))
+    assert same(after) == same([first, second]), report
+    assert after[0].answer is None or not after[0].answer.verdicts
+    assert [(said.kind, said.value, said.by) for said in after[1].answer.verdicts] == [("thumb", 1.0, "person")]
+    again, _ = imported(tmp_path / "log.sqlite", file, tmp_path / "annotations.csv")
+    assert again == after
+
+
+def test_inside_of_a_pipeline_that_is_traced_already_no_search_is_there_twice(tmp_path, collector):
+    for turn, first in enumerate(("instrumentor", "recorder")):
+        collector = Collector()
+        instrumentor = LlamaIndexInstrumentor()
+        spans = SearchSpans(collector.provider)
+        recorder = RetrievalRecorder(tmp_path / f"log{turn}.sqlite", spans=spans)
+        if first == "recorder":
+            recorder.start()
+        instrumentor.instrument(tracer_provider=collector.provider)
+        try:
+            with recorder:
+                engine = RetrieverQueryEngine.from_args(Fixed(), llm=MockLLM())
+                engine.query("who?")
+                asyncio.run(engine.aquery("why?"))
+                recorder.flush()
+                found = list(recorder.log.searches())
+        finally:
+            instrumentor.uninstrument()
+        assert spans.failed == 0 and len(found) == 2, first
+        file = collector.file(tmp_path / f"spans{turn}.jsonl")
+        again, _ = imported(tmp_path / f"other{turn}.sqlite", file)
+        assert [(search.id, search.query, [hit.id for hit in search.hits]) for search in again] == [
+            (search.id, search.query, [hit.id for hit in search.hits]) for search in found
+        ], first
+        root = next(span for span in collector.written if span.parent is None)
+        after, _ = imported(tmp_path / f"log{turn}.sqlite", file, thumbs(tmp_path / "annotations.csv", root))
+        assert [len(search.answer.verdicts) for search in after] == [1, 0], first

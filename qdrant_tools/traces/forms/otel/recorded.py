@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qdrant_tools.log.records import LONGEST_NAME
+from qdrant_tools.log.values import LONGEST_NAME
+from qdrant_tools.traces.forms.documents import documents_in
 from qdrant_tools.traces.forms.raw import RawSpan
-from qdrant_tools.traces.forms.values import documents_in, text_of
+from qdrant_tools.traces.forms.values import text_of
 from qdrant_tools.traces.records import Span, TraceSettings
 
 SEARCH_ID = "embed_plus.search_id"
@@ -24,7 +25,7 @@ def as_recorded(span: Span, raw: RawSpan, settings: TraceSettings) -> Span:
     search = text_of(raw.attributes.get(SEARCH_ID))
     if search is None or len(search) > LONGEST_NAME:
         return span
-    whole = documents_in(raw.attributes.get("gen_ai.retrieval.documents"), settings.id_field)
+    whole = documents_in(raw.attributes.get("gen_ai.retrieval.documents"), settings)
     if whole is None or (span.documents is not None and len(whole) <= len(span.documents)):
         return replace(span, search=search)
     texts = {document.position: document.text for document in span.documents or ()}
