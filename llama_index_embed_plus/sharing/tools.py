@@ -20,8 +20,9 @@ from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.points import fetch_points, point_id
 from qdrant_tools.errors import CollectionError, CollectionNotFoundError, InputError, UsageError
 from qdrant_tools.indexing import index_passages
-from qdrant_tools.log.records import LoggedHit, LoggedSearch, finite
+from qdrant_tools.log.records import LoggedHit, LoggedSearch
 from qdrant_tools.log.retrieval_log import RetrievalLog
+from qdrant_tools.log.values import finite
 from qdrant_tools.records import Hit, Passage
 from qdrant_tools.search.written import written_filter
 from qdrant_tools.sources.given import passage_of
