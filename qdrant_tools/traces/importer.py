@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,7 @@ class Traces:
         self._read = TraceReport()
         self.report = self._read
         self._spool = Spool()
+        self._written: datetime | None = None
         try:
             for file in files:
                 self._read_file(file, progress)
@@ -134,6 +136,8 @@ class Traces:
         if progress is not None:
             progress(path.stat().st_size - told)
         self._read.notes += file.notes
+        changed = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        self._written = changed if self._written is None else max(self._written, changed)
         self._read.forms[str(path)] = ", ".join(forms.seen) or "empty"
 
     def _check_form(self, form: str | None) -> None:
@@ -176,6 +180,8 @@ class Traces:
             report.drop("inner", echoes)
         tree = Tree(spans)
         said = said_of(tree, trace.annotations, self._settings, report)
-        found = searches_in(tree, self._settings, self._ids, report, spoken_of=spoken_of(tree, said))
+        found = searches_in(
+            tree, self._settings, self._ids, report, spoken_of=spoken_of(tree, said), written=self._written
+        )
         searches = with_annotations(tree, found, said, report)
         return list(zip(searches, [None if one.is_logged else one.root_failed for one in found], strict=True))

@@ -63,6 +63,8 @@ class TraceReport:
     generated: int = 0
     headless: int = 0
     """Searches whose list has lost its head: ranks are true, the first ones are missing."""
+    untimed: int = 0
+    """Searches without a time, which got that of their file."""
     answers: int = 0
     ambiguous: int = 0
     """Verdicts on answers that were made of several searches."""
@@ -118,6 +120,11 @@ class TraceReport:
             lines.append(f"{self.generated:,} of them with a query that a language model wrote")
         if self.headless:
             lines.append(f"{self.headless:,} of them with a list that lost its first documents")
+        if self.untimed:
+            lines.append(
+                f"{self.untimed:,} of them with the time of their file, as they have none: what is told by time, such "
+                "as the newest searches, says nothing of them"
+            )
         lines += [f"left out: {count:,} {DROPPED.get(reason, reason)}" for reason, count in self.dropped.most_common()]
         if self.documents_without_id:
             lines.append(f"left out: {self.documents_without_id:,} documents without an id in lists that have others")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import takewhile
 
 from qdrant_tools.log.records import REDACTED, Answer, Feedback, LoggedHit, LoggedSearch
@@ -51,16 +52,23 @@ def pseudonym(what: str, name: str) -> str:
 
 
 def searches_in(
-    tree: Tree, settings: TraceSettings, ids: Ids, report: TraceReport, *, spoken_of: Iterable[str] = ()
+    tree: Tree,
+    settings: TraceSettings,
+    ids: Ids,
+    report: TraceReport,
+    *,
+    spoken_of: Iterable[str] = (),
+    written: datetime | None = None,
 ) -> list[Found]:
     """The searches of a trace, in the order of time.
 
     spoken_of: ids of spans that somebody judged, so that their output is an answer of its own.
+    written: when the files were, which is the time of a search that says none.
     """
     judged = frozenset(spoken_of)
     found = []
     for span in tree.retrievals:
-        result = _why_not(tree, span) or _search(tree, span, settings, ids, judged, report)
+        result = _why_not(tree, span) or _search(tree, span, settings, ids, judged, report, written)
         if isinstance(result, Found):
             found.append(result)
             continue
@@ -85,7 +93,13 @@ def _why_not(tree: Tree, span: Span) -> str | None:
 
 
 def _search(
-    tree: Tree, span: Span, settings: TraceSettings, ids: Ids, judged: frozenset[str], report: TraceReport
+    tree: Tree,
+    span: Span,
+    settings: TraceSettings,
+    ids: Ids,
+    judged: frozenset[str],
+    report: TraceReport,
+    written: datetime | None,
 ) -> Found | str:
     """The search that a span is, or why it is none."""
     above = tree.above(span)
@@ -96,7 +110,8 @@ def _search(
     if query is None:
         return "redacted" if span.hidden else "no query"
     # what holds it begins earlier, but hardly
-    at = next((step.at for step in (span, *above) if step.at is not None), None)
+    known = next((step.at for step in (span, *above) if step.at is not None), None)
+    at = known or written
     if at is None:
         return "no time"
     given = span.documents or ()
@@ -104,7 +119,11 @@ def _search(
     if given and not documents:
         return "redacted" if span.hidden and not any(document.text for document in given) else ids.lacking
     report.documents_without_id += len(given) - len(documents)
-    report.headless += bool(given) and given[0].position > 0
+    headless = bool(given) and given[0].position > 0
+    report.untimed += known is None
+    report.headless += headless
+    if headless or known is None:
+        report.hint(span.hint)
     generated = query != REDACTED and _is_generated(query, above)
     report.generated += generated
     search = LoggedSearch(

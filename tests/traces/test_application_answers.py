@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from spans_written import TEXTS, TRACE, retrieved, sdk
 
+from qdrant_tools.errors import InputError
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.traces import TraceSettings, read_traces
 
@@ -50,15 +51,31 @@ def test_a_list_that_was_exported_a_document_a_row_is_one_search_with_the_time_o
     ]
     timeless = written(tmp_path, *pieces[::-1])
     with read_traces([timeless]) as traces:
-        assert list(traces) == [] and dict(traces.report.dropped) == {"no time": 1}
-        assert any("start_time" in hint for hint in traces.report.hints)
+        (search,) = traces
+        assert abs(search.at.timestamp() - timeless.stat().st_mtime) < 1 and traces.report.untimed == 1
+        assert any("the time of their file" in line for line in traces.report.lines())
+        assert any("start_time" in line for line in traces.report.lines())
     timed = [{**piece, "start_time": "2026-11-26T10:00:00Z"} for piece in pieces]
     (search,) = searches_in(written(tmp_path, *timed, name="timed.jsonl"))
     assert [(hit.id, hit.rank) for hit in search.hits] == [("id-bread", 1), ("id-tea", 2), ("id-rust", 3)]
     # the span itself, from another export, is the same search
     whole = written(tmp_path, sdk(retrieved("q?", "bread", "tea", "rust"), parent_id=None), name="whole.jsonl")
     (again,) = searches_in(timeless, whole)
+    assert again.at.year == 2026 and again.at.second == 35
     assert (again.id, [hit.id for hit in again.hits]) == (search.id, [hit.id for hit in search.hits])
+
+
+def test_a_csv_in_which_pandas_wrote_the_index_beside_the_column_of_its_name_is_read(tmp_path):
+    file = tmp_path / "spans.csv"
+    header = "context.span_id,name,parent_id,start_time,context.span_id,context.trace_id,attributes.input.value,"
+    listed = "attributes.retrieval.documents,span_kind\n"
+    row = f"""b7ad6b7169203331,retrieve,,2026-11-26 10:00:00+00:00,b7ad6b7169203331,{TRACE},q?,"""
+    file.write_text(header + listed + row + "\"[{'document.id': 'a', 'document.score': 0.5}]\",RETRIEVER\n")
+    (search,) = searches_in(file)
+    assert (search.query, [hit.id for hit in search.hits]) == ("q?", ["a"])
+    file.write_text(header + listed + row.replace("b7ad", "c7ad", 1) + ",RETRIEVER\n")
+    with pytest.raises(InputError, match="spans.csv:2: two columns of one name, such as 'context.span_id'"):
+        searches_in(file)
 
 
 def test_an_answer_that_was_streamed_is_what_the_language_model_said_last(tmp_path):

@@ -20,7 +20,10 @@ from qdrant_tools.traces.forms.values import id_of, json_in, python_in, query_in
 from qdrant_tools.traces.records import Span, SpanDocument, TraceSettings
 
 _SPAN, _TRACE, _PREFIX = "context.span_id", "context.trace_id", "attributes."
-TIME_HINT = 'an exploded query has no times unless "start_time" is among what it selects'
+TIME_HINT = (
+    'an exploded query has no times, and does not tell inner retrievals from outer ones, unless "start_time" and '
+    '"parent_id" are among what it selects'
+)
 _POSITION = "document_position"
 _ASKED = ("input.value", "attributes.input.value", "input", "query", "question")
 _SELECTED = frozenset({"input.value", "output.value", "retrieval.documents", "retrieval", "reranker.output_documents"})
