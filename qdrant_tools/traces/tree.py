@@ -9,7 +9,8 @@ Guarantees: a circle of parents ends. Does not know: searches, annotations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from qdrant_tools.traces.records import Span
@@ -19,7 +20,7 @@ class Tree:
     """The spans of a trace, by id."""
 
     def __init__(self, spans: Iterable[Span]) -> None:
-        self.spans = {span.id: span for span in spans}
+        self.spans = {span.id: span for span in _below_the_whole(list(spans))}
         self._above: dict[str, tuple[Span, ...]] = {}
 
     def above(self, span: Span) -> tuple[Span, ...]:
@@ -119,6 +120,15 @@ class Tree:
             if span.parent is not None:
                 found.setdefault(span.parent, []).append(span)
         return found
+
+
+def _below_the_whole(spans: Sequence[Span]) -> Iterable[Span]:
+    """The spans; where the trace itself is one of them, as some tools write it, what has no parent lies in that."""
+    if all(span.id != span.trace for span in spans):
+        return spans
+    return [
+        replace(span, parent=span.trace) if span.parent is None and span.id != span.trace else span for span in spans
+    ]
 
 
 def _when(span: Span) -> tuple[bool, str, str]:

@@ -15,6 +15,7 @@ from qdrant_tools.traces.forms.tools.langsmith import LangSmith
 from qdrant_tools.traces.forms.tools.layouts import ANY, LAYOUT_FORMS, LayoutForm
 from qdrant_tools.traces.forms.tools.llamaindex_events import LlamaIndexEvents
 from qdrant_tools.traces.forms.tools.mlflow import MlflowTraces
+from qdrant_tools.traces.forms.tools.openwebui import OpenWebui
 from qdrant_tools.traces.forms.tools.whole_rows import WholeRows
 from qdrant_tools.traces.records import Annotation, Span, TraceForm, TraceSettings
 
@@ -25,6 +26,7 @@ TOOLS: tuple[TraceForm, ...] = (
     MlflowTraces(),
     LlamaIndexEvents(),
     *LAYOUT_FORMS,
+    OpenWebui(),
 )
 """Those of known tools and conventions."""
 

@@ -38,6 +38,7 @@ OF_PEOPLE = frozenset(
 )
 """Words in the name of a score that say that a person gave it."""
 _WRITTEN_BY_PEOPLE = frozenset({"reaction", "note", "comment"})
+_FLAGS = frozenset({"rating", "user_rating", "liked"})
 _PEOPLE = frozenset({"ui", "app", "human", "person", "user", "annotation", "annotator", "manual", "end_user"})
 _JUDGES = frozenset({"llm", "llm_judge", "model", "eval", "judge", "online_scoring", "ai", "auto_eval"})
 _NAMES = ("name", "key", "metric", "label_name", "feedback_type", "eval_name", "score_name")
@@ -121,6 +122,8 @@ def _said(name: str, value: Any, about: About, settings: TraceSettings) -> Annot
         at=moment("created_at", first_of(details, *_TIMES), settings.zone or UTC),
         id=name_of(details.get("id")) or f"{about.span or about.trace}/{name}",
     )
+    if isinstance(plain, bool) and name in _FLAGS:
+        return replace(about_all, name="user_feedback")  # a grade that is yes or no is a thumb
     return replace(about_all, by="person") if name in _WRITTEN_BY_PEOPLE else about_all
 
 

@@ -156,7 +156,7 @@ OPIK = Layout(
     session=("thread_id",),
     service=("project_name", "environment"),
     scores=("feedback_scores", "comments"),
-    lacks=frozenset({"run_type", "span_id", "event_type", "dotted_order"}),
+    lacks=frozenset({"run_type", "span_id", "event_type", "dotted_order", "parent_observation_id", "status_message"}),
 )
 OPIK_TRACE = Layout(
     "opik",

@@ -43,13 +43,15 @@ _TIMES = (
 )  # fmt: skip
 _SESSIONS = ("session_id", "sessionId", "session", "conversation_id", "conversationId", "thread_id", "chat_id")
 _USERS = ("user_id", "userId", "user", "end_user_id", "from_end_user_id", "from_account_id")
-_OPINIONS = ("feedback", "feedbacks", "user_feedback", "thumb", "thumbs", "rating", "vote", "annotation", "scores")
+_OPINIONS = (
+    "feedback", "feedbacks", "user_feedback", "userFeedback", "feedbackScore", "feedback_score", "thumb", "thumbs",
+    "thumbs_up", "thumb_up", "rating", "user_rating", "vote", "liked", "helpful", "is_helpful", "annotation", "scores",
+)  # fmt: skip
 _OF_TEXTS = ("retrieved_context_ids", "retrieved_ids", "document_ids", "doc_ids", "context_ids", "ids")
 _NOT_OF_LOGS = frozenset({"pos", "neg", "positives", "negatives", "positive", "negative", "hard_negatives", "label"})
 """Fields of data for training, which holds no searches of users."""
 _OF_STEPS = ("parent_id", "parent_span_id", "parentSpanId", "parent_run_id", "span_id", "spanId")
 """Fields of a row that is a step among others."""
-_NO_TIME = "it has no time: add the field `timestamp` to each row"
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,7 @@ class WholeRows:
             tags=tags_in(row.get("tags")),
         )
         yield root
-        hint = _NO_TIME if at is None else ""
-        yield replace(
-            root, id=f"{trace}/retrieval", parent=trace, kind="retrieval", answer=None, documents=documents, hint=hint
-        )
+        yield replace(root, id=f"{trace}/retrieval", parent=trace, kind="retrieval", answer=None, documents=documents)
         for name in _OPINIONS:
             yield from _said(name, _found(row, (name,)), About(trace, trace), settings)
 

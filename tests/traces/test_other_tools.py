@@ -1,0 +1,276 @@
+"""Tools that keep their traces in rows of their own, and applications that write a search a row."""
+
+import json
+
+import pytest
+
+from qdrant_tools.errors import InputError
+from qdrant_tools.traces.forms.all import FORMS
+from qdrant_tools.traces.records import TraceSettings
+from tests.traces.tool_rows import ids, imported, langchain, read, scored
+
+WHEN = "2026-05-01T10:00:00Z"
+
+
+def opik(**other):
+    return {
+        "id": "s-1", "project_name": "rocks", "trace_id": "t-1", "name": "retrieve", "type": "tool",
+        "start_time": WHEN, "input": {"query": "Which rock floats?"}, "output": {"output": scored("p1", "p2")},
+        "last_updated_at": WHEN, **other,
+    }  # fmt: skip
+
+
+OPIK_TRACE = {
+    "id": "t-1", "project_name": "rocks", "name": "ask", "start_time": WHEN,
+    "input": {"question": "Which rock floats?"}, "output": {"output": "Pumice."},
+    "thread_id": "visit", "last_updated_at": WHEN,
+    "feedback_scores": [{"name": "user_feedback", "value": 1.0, "source": "ui", "created_by": "ann"}],
+}  # fmt: skip
+WEAVE = {
+    "id": "c-1", "project_id": "team/rocks", "trace_id": "t-1", "parent_id": None, "started_at": WHEN,
+    "op_name": "weave:///team/rocks/op/retrieve:abc", "inputs": {"query": "Which rock floats?"},
+    "output": scored("p1", "p2"), "attributes": {}, "thread_id": "visit",
+    "summary": {"weave": {"feedback": [{"id": "f", "feedback_type": "wandb.reaction.1", "payload": {"emoji": "👍"},
+                                        "creator": "ann", "created_at": WHEN}]}},
+}  # fmt: skip
+BRAINTRUST = {
+    "id": "e-1", "span_id": "s-1", "root_span_id": "s-1", "span_parents": None, "created": WHEN,
+    "input": {"query": "Which rock floats?"}, "output": scored("p1", "p2"), "metadata": {"session_id": "visit"},
+    "scores": {"user_rating": 1, "Factuality": 0.6}, "span_attributes": {"name": "retrieve", "type": "function"},
+    "metrics": {"start": 1777629600.0, "end": 1777629601.0},
+}  # fmt: skip
+HONEYHIVE = {
+    "event_id": "e-1", "session_id": "visit", "parent_id": "visit", "event_name": "retriever", "event_type": "tool",
+    "inputs": {"query": "Which rock floats?"}, "outputs": {"documents": scored("p1", "p2")},
+    "start_time": 1777629600000, "feedback": {"rating": True}, "source": "production",
+}  # fmt: skip
+DATADOG = {
+    "id": "x", "type": "span",
+    "attributes": {
+        "span_id": "1", "trace_id": "2", "parent_id": "undefined", "name": "kb", "span_kind": "retrieval",
+        "start_ns": 1777629600000000000, "ml_app": "bot", "status": "ok", "input": {"value": "Which rock floats?"},
+        "output": {"documents": scored("p1", "p2")},
+        "evaluation": {"user_feedback": {"value": "positive", "eval_metric_type": "categorical"}},
+    },
+}  # fmt: skip
+LOGFIRE = {
+    "trace_id": "a" * 32, "span_id": "b" * 16, "parent_span_id": None, "span_name": "running tool",
+    "start_timestamp": WHEN, "end_timestamp": WHEN, "service_name": "bot", "is_exception": False,
+    "attributes": {
+        "tool_arguments": '{"search_query": "Which rock floats?"}', "tool_response": json.dumps(scored("p1", "p2")),
+    },
+}  # fmt: skip
+INSIGHTS = {
+    "timestamp [UTC]": "5/1/2026, 10:00:00.000 AM", "id": "b" * 16, "operation_Id": "a" * 32,
+    "operation_ParentId": "a" * 32, "name": "retrieval", "success": "True", "cloud_RoleName": "bot",
+    "customDimensions": json.dumps({
+        "gen_ai.operation.name": "retrieval", "gen_ai.retrieval.query.text": "Which rock floats?",
+        "gen_ai.retrieval.documents": json.dumps([{"id": "p1", "score": 0.4}, {"id": "p2", "score": 0.3}]),
+    }),
+}  # fmt: skip
+SPANS = {
+    "trace_id": "t-1", "span_id": "s-1", "parent_span_id": None, "name": "search", "span_type": "retriever",
+    "input": "Which rock floats?", "output": scored("p1", "p2"), "start_time": WHEN,
+}  # fmt: skip
+DIFY = {
+    "id": "m-1", "conversation_id": "visit", "query": "Which rock floats?", "answer": "Pumice.", "inputs": {},
+    "retriever_resources": [{"position": n, "document_id": "d", "segment_id": f"p{n}", "score": 0.5, "content": "text"}
+                            for n in (1, 2)],
+    "feedback": {"rating": "like"}, "created_at": 1777629600,
+}  # fmt: skip
+RAGAS = {
+    "user_input": "Which rock floats?", "retrieved_contexts": ["Pumice floats.", "Slate splits."],
+    "retrieved_context_ids": ["p1", "p2"], "response": "Pumice.", "timestamp": WHEN,
+}  # fmt: skip
+OWN = {
+    "request_id": "r-1", "timestamp": WHEN, "request": {"question": "Which rock floats?", "session_id": "visit"},
+    "retrieval": {"documents": [{"chunk_id": "p1", "score": 0.3}, {"chunk_id": "p2", "score": 0.2}]},
+    "response": {"answer": "Pumice."}, "feedback": "thumbs up",
+}  # fmt: skip
+TOOLS = {
+    "opik": [opik()], "opik with traces": [opik(), OPIK_TRACE], "weave": [WEAVE], "braintrust": [BRAINTRUST],
+    "honeyhive": [HONEYHIVE], "datadog": [DATADOG], "logfire": [LOGFIRE], "appinsights": [INSIGHTS], "spans": [SPANS],
+    "rows of dify": [DIFY], "rows of ragas": [RAGAS], "rows of one's own": [OWN],
+}  # fmt: skip
+RATED = {"opik with traces", "weave", "braintrust", "honeyhive", "datadog", "rows of dify", "rows of one's own"}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_retrieval_is_read_as_it_was(tool, tmp_path):
+    (search,), report = imported(tmp_path, *TOOLS[tool])
+    assert (search.query, ids(search)) == ("Which rock floats?", ["p1", "p2"])
+    assert search.at.isoformat() == "2026-05-01T10:00:00+00:00"
+    assert report.dropped == {} and not search.generated
+    thumbs = [each for each in search.answer.verdicts if each.kind == "thumb"] if search.answer else []
+    assert [(each.value, each.by) for each in thumbs] == ([(1.0, "person")] if tool in RATED else [])
+    assert set(report.forms.values()) == {tool.split()[0]}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_no_row_is_of_two_forms(tool):
+    for row in TOOLS[tool]:
+        assert len([form.name for form in FORMS if form.recognises(row)]) == 1
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"id": "1", "at": WHEN, "query": "q", "hits": [{"id": "a", "rank": 1, "score": 0.4}], "feedback": []},
+        {"query": "q", "pos": ["a"], "neg": ["b"]},
+        {"query": "q", "documents": ["a", "b"], "label": 1},
+        {"query": "q", "doc_id": "d", "clicked": 1, "timestamp": WHEN},
+        {"question": "q", "sources": [{"page": 1}, {"page": 2}]},
+        {"query": "q", "results": [{"id": "a"}, {"name": "b"}]},
+        {"query": "q", "documents": "a text"},
+        {"trace_id": "t", "span_id": "s", "duration": 3},
+        {"name": "x", "value": 3},
+        {},
+    ],
+    ids=[
+        "our own log",
+        "training pairs",
+        "labelled",
+        "clicks",
+        "pages",
+        "bare",
+        "a text",
+        "no output",
+        "metric",
+        "empty",
+    ],
+)
+def test_what_is_no_search_for_certain_is_of_no_form(row):
+    assert [form.name for form in FORMS if form.recognises(row)] == []
+
+
+def test_a_row_of_no_form_is_refused_with_the_way_out(tmp_path):
+    with pytest.raises(InputError, match=r"rows\.jsonl:1: .*its fields are .*doc_id.*--columns"):
+        imported(tmp_path, {"query": "q", "doc_id": "d"})
+
+
+def test_a_span_of_no_kind_that_returns_anything_else_is_no_retrieval():
+    outputs = [
+        "Pumice.", {"answer": "Pumice."}, [{"id": "u1", "name": "Ann"}], [{"label": "rock", "score": 0.9}],
+        [{"role": "user", "content": "x", "id": "m"}], [1, 2], [], {"documents": []}, [{"text": "a"}, {"text": "b"}],
+    ]  # fmt: skip
+    for output in outputs:
+        (span,), _ = read(opik(output={"output": output}))
+        assert span.kind == "chain" and span.documents is None, output
+
+
+def test_pairs_of_a_document_and_its_score_are_read(tmp_path):
+    pairs = [[document, 0.5] for document in langchain("p1", "p2")]
+    (search,), _ = imported(tmp_path, opik(output={"output": pairs}))
+    assert [(hit.id, hit.score) for hit in search.hits] == [("p1", 0.5), ("p2", 0.5)]
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        [{"id": "p1", "version": 3, "score": 0.5, "payload": {"text": "Pumice"}, "vector": None}],
+        [{"node": {"id_": "p1", "text": "Pumice", "class_name": "TextNode"}, "score": 0.5}],
+        [{"id": "p1", "content": "Pumice", "meta": {"file": "a"}, "score": 0.5}],
+        [{"document": {"page_content": "Pumice", "metadata": {"id": "p1"}}, "score": 0.5}],
+        [{"lc": 1, "type": "constructor", "id": ["langchain", "Document"],
+          "kwargs": {"page_content": "Pumice", "metadata": {"_id": "p1", "_collection_name": "c", "score": 0.5}}}],
+    ],
+    ids=["qdrant", "llamaindex", "haystack", "wrapped", "constructor"],
+)  # fmt: skip
+def test_documents_of_every_framework_are_known_without_being_announced(documents):
+    (span,), _ = read(opik(output=documents))
+    assert [(each.id, each.score, each.text) for each in span.documents or ()] == [("p1", 0.5, "Pumice")]
+
+
+def test_the_id_of_a_file_is_no_id_of_its_chunks_unless_nothing_else_is_there():
+    chunks = [{"document_id": "d", "text": "a", "score": 0.5}, {"document_id": "d", "text": "b", "score": 0.4}]
+    (span,), _ = read(SPANS | {"output": chunks})
+    assert [each.id for each in span.documents] == [None, None]
+    chunks[1]["document_id"] = "e"
+    (span,), _ = read(SPANS | {"output": chunks})
+    assert [each.id for each in span.documents] == ["d", "e"]
+
+
+def test_the_field_that_is_named_holds_the_id_wherever_it_lies():
+    documents = [{"id": "x", "text": "a", "score": 0.5, "metadata": {"source": {"key": "p1"}, "a.b": "p2"}}]
+    for field, found in (("source.key", "p1"), ("a.b", "p2"), ("nothing", None)):
+        (span,), _ = read(SPANS | {"output": documents}, settings=TraceSettings(id_field=field))
+        assert [each.id for each in span.documents] == [found]
+
+
+def test_a_distance_is_no_score_and_a_hidden_text_is_none():
+    (span,), _ = read(SPANS | {"output": [{"id": "p1", "text": "__REDACTED__", "distance": 0.2}]})
+    assert (span.documents[0].score, span.documents[0].text, span.hidden) == (None, None, 1)
+
+
+def test_a_search_without_a_time_is_counted_as_one(tmp_path):
+    (search,), report = imported(tmp_path, {name: value for name, value in RAGAS.items() if name != "timestamp"})
+    assert ids(search) == ["p1", "p2"] and report.untimed == 1
+
+
+def test_a_row_without_an_id_is_the_same_search_when_it_is_read_again(tmp_path):
+    ((first,), _), ((again,), _) = imported(tmp_path, RAGAS), imported(tmp_path, RAGAS)
+    assert first.id == again.id
+
+
+def test_scores_that_a_tool_has_averaged_are_nobodys():
+    score = OPIK_TRACE["feedback_scores"][0] | {"value": 0.5, "value_by_author": {"ann": {}, "bob": {}}}
+    _, annotations = read(OPIK_TRACE | {"feedback_scores": [score]})
+    assert annotations == []
+
+
+def haystack(name, attributes, parent="c" * 16):
+    return {
+        "name": name, "context": {"trace_id": "0x" + "a" * 32, "span_id": "0x" + name[9] * 16}, "start_time": WHEN,
+        "parent_id": parent and f"0x{parent}", "status": {"status_code": "UNSET"}, "attributes": attributes,
+        "resource": {"attributes": {}},
+    }  # fmt: skip
+
+
+def test_components_of_haystack_say_what_they_are_by_their_class(tmp_path):
+    component = {"haystack.component.name": "finder", "haystack.component.type": "QdrantEmbeddingRetriever"}
+    found = component | {
+        "haystack.component.input": '{"query_embedding": [0.1]}',
+        "haystack.component.output": json.dumps({"documents": [{"id": "p1", "content": "Pumice", "score": 0.5}]}),
+    }
+    given = {"embedder": {"text": "Which rock floats?"}, "prompt": {"question": "Which rock floats?"}}
+    pipeline = {
+        "haystack.pipeline.input_data": json.dumps(given),
+        "haystack.pipeline.output_data": json.dumps({"llm": {"replies": ["Pumice."]}}),
+    }
+    rows = [haystack("haystack.component.run", found, "p" * 16), haystack("haystack.pipeline.run", pipeline, None)]
+    rows[0]["parent_id"] = rows[1]["context"]["span_id"]
+    (search,), _ = imported(tmp_path, *rows)
+    assert (search.query, ids(search)) == ("Which rock floats?", ["p1"])
+    assert search.answer is not None and search.answer.text == "Pumice."
+    lacking, report = imported(tmp_path, haystack("haystack.component.run", component, None))
+    assert lacking == [] and any("HAYSTACK_CONTENT_TRACING_ENABLED" in hint for hint in report.hints)
+
+
+def chat(rating=1):
+    passages = {"source": {"name": "rocks"}, "document": ["Pumice floats.", "Slate splits."], "distances": [0.4, 0.3]}
+    passages |= {"metadata": [{"name": "a.md", "key": "p1"}, {"name": "a.md", "key": "p2"}]}
+    question = {"id": "u", "parentId": None, "role": "user", "content": "Which rock floats?", "timestamp": 1777629590}
+    answer = {"id": "m", "parentId": "u", "role": "assistant", "content": "Pumice.", "timestamp": 1777629600}
+    answer |= {"sources": [passages], "annotation": {"rating": rating}}
+    return {
+        "id": "chat",
+        "user_id": "ann",
+        "title": "Rocks",
+        "chat": {"history": {"messages": {"u": question, "m": answer}}},
+    }
+
+
+def test_chats_of_open_webui_have_passages_below_the_answer(tmp_path):
+    (search,), _ = imported(tmp_path, chat(), settings=TraceSettings(id_field="key"))
+    assert (search.query, ids(search)) == ("Which rock floats?", ["p1", "p2"])
+    assert search.answer is not None and [verdict.value for verdict in search.answer.verdicts] == [1.0]
+    found, report = imported(tmp_path, chat())
+    assert found == [] and sum(report.dropped.values()) == 1  # passages have no ids: match them by text
+
+
+def test_feedback_of_open_webui_brings_its_chat(tmp_path):
+    said = {"id": "f", "user_id": "ann", "data": {"rating": -1, "reason": "wrong"}, "created_at": 1777629700}
+    said |= {"meta": {"message_id": "m", "chat_id": "chat"}, "snapshot": {"chat": chat(rating=None)}}
+    (search,), _ = imported(tmp_path, said, settings=TraceSettings(id_field="key"))
+    assert search.answer is not None
+    assert [(each.kind, each.value) for each in search.answer.verdicts if each.kind == "thumb"] == [("thumb", 0.0)]
