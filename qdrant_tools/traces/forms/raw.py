@@ -96,6 +96,29 @@ def under(attributes: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {name[len(start) :]: value for name, value in attributes.items() if name.startswith(start)}
 
 
+def whole(attributes: Mapping[str, Any], name: str) -> Any:
+    """What lies under a name, put together again where `flat` took it apart; None if nothing does."""
+    if name in attributes:
+        return attributes[name]
+    found: dict[str, Any] = {}
+    for path, value in under(attributes, name).items():
+        *steps, last = path.split(".")
+        holder = found
+        for step in steps:
+            inner = holder.setdefault(step, {})
+            holder = inner if isinstance(inner, dict) else {}
+        holder[last] = value
+    return _with_lists(found) if found else None
+
+
+def _with_lists(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    parts = {name: _with_lists(part) for name, part in value.items()}
+    is_list = parts.keys() == {str(place) for place in range(len(parts))}
+    return [parts[str(place)] for place in range(len(parts))] if is_list else parts
+
+
 TRACE_DIGITS, SPAN_DIGITS = 32, 16
 _HEX = re.compile(r"(?:0x)?([0-9a-fA-F]+)")
 LONGEST_ID = 512

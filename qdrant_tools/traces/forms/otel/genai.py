@@ -9,13 +9,13 @@ which this convention does not have.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from qdrant_tools.traces.forms.documents import documents_in
-from qdrant_tools.traces.forms.otel.common import base_of, collection_of, first_text, sources_in
-from qdrant_tools.traces.forms.raw import RawEvent, RawSpan, number_of
+from qdrant_tools.traces.forms.otel.common import base_of, collection_of, sources_in
+from qdrant_tools.traces.forms.raw import RawEvent, RawSpan, number_of, whole
 from qdrant_tools.traces.forms.values import answer_in, is_hidden, json_in, query_in, text_of
 from qdrant_tools.traces.records import Annotation, Span, SpanKind, TraceSettings
 
@@ -53,19 +53,23 @@ class GenAI:
         kind = _KINDS.get(str(raw.attributes.get("gen_ai.operation.name", "retrieval")), "other")
         if kind == "retrieval":
             return _retrieval(raw, settings)
-        given = first_text(raw.attributes, _INPUTS)
+        given, made = (_first(raw.attributes, names) for names in (_INPUTS, _OUTPUTS))
         return Span(
             kind=kind,
             query=query_in(given) if given and kind != "llm" else None,
-            answer=answer_in(first_text(raw.attributes, _OUTPUTS)),
+            answer=answer_in(made),
             context=sources_in(raw.attributes) if kind == "llm" else None,
             is_tool=raw.attributes.get("gen_ai.operation.name") == "execute_tool",
             **base_of(raw),
         )
 
 
+def _first(attributes: Mapping[str, Any], names: Iterable[str]) -> Any:
+    return next((value for name in names if (value := whole(attributes, name))), None)
+
+
 def _retrieval(raw: RawSpan, settings: TraceSettings) -> Span:
-    query, listed = (raw.attributes.get(f"gen_ai.retrieval.{name}") for name in ("query.text", "documents"))
+    query, listed = (whole(raw.attributes, f"gen_ai.retrieval.{name}") for name in ("query.text", "documents"))
     # a list of nothing is written as one of JSON, or not at all
     documents = documents_in(listed, settings) if json_in(listed) is not None else None
     hint = ""
