@@ -160,3 +160,16 @@ def test_indexing_is_no_search(tmp_path):
     assert found == []
     found, report = imported(tmp_path, trace(split))
     assert found == [] and sum(report.dropped.values()) == 1
+
+
+def test_spans_that_mlflow_sends_over_otlp_are_the_same_searches(tmp_path):
+    own = span(parent=None, inputs="Which rock floats?", outputs=langchain("p1", "p2"))
+    attributes = [{"key": key, "value": {"stringValue": value}} for key, value in own["attributes"].items()]
+    sent = {
+        "traceId": TRACE, "spanId": STEP, "name": "search", "startTimeUnixNano": str(own["start_time_unix_nano"]),
+        "endTimeUnixNano": str(own["end_time_unix_nano"]), "attributes": attributes, "status": {},
+    }  # fmt: skip
+    line = {"resourceSpans": [{"resource": {"attributes": []}, "scopeSpans": [{"scope": {}, "spans": [sent]}]}]}
+    (over,), _ = imported(tmp_path, line)
+    (kept,), _ = imported(tmp_path, trace(own))
+    assert (over.id, over.query, over.hits, over.at) == (kept.id, kept.query, kept.hits, kept.at)

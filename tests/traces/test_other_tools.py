@@ -87,10 +87,18 @@ OWN = {
     "retrieval": {"documents": [{"chunk_id": "p1", "score": 0.3}, {"chunk_id": "p2", "score": 0.2}]},
     "response": {"answer": "Pumice."}, "feedback": "thumbs up",
 }  # fmt: skip
+BEDROCK = {
+    "requestId": "r-1", "timestamp": WHEN, "retrievalQuery": {"text": "Which rock floats?"},
+    "retrievalResults": [
+        {"content": {"text": "Pumice"}, "metadata": {"x-amz-bedrock-kb-chunk-id": f"p{n}"}, "score": 0.5}
+        for n in (1, 2)
+    ],
+}  # fmt: skip
 TOOLS = {
     "opik": [opik()], "opik with traces": [opik(), OPIK_TRACE], "weave": [WEAVE], "braintrust": [BRAINTRUST],
     "honeyhive": [HONEYHIVE], "datadog": [DATADOG], "logfire": [LOGFIRE], "appinsights": [INSIGHTS], "spans": [SPANS],
     "rows of dify": [DIFY], "rows of ragas": [RAGAS], "rows of one's own": [OWN],
+    "rows of bedrock": [BEDROCK],
 }  # fmt: skip
 RATED = {"opik with traces", "weave", "braintrust", "honeyhive", "datadog", "rows of dify", "rows of one's own"}
 

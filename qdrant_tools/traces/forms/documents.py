@@ -29,7 +29,10 @@ LIST_KEYS = (
 )  # fmt: skip
 """Names under which a list of documents lies in an output."""
 _OWN_IDS = ("id", "_id", "id_", "node_id", "point_id", "chunk_id", "passage_id", "segment_id", "uuid", "pk", "chunkId")
-_METADATA_IDS = ("_id", "id", "node_id", "point_id", "chunk_id", "passage_id", "segment_id", "uuid", "chunkId")
+_METADATA_IDS = (
+    "_id", "id", "node_id", "point_id", "chunk_id", "passage_id", "segment_id", "uuid", "chunkId",
+    "x-amz-bedrock-kb-chunk-id",
+)  # fmt: skip
 _FILE_IDS = ("document_id", "doc_id", "docid", "documentId", "docId", "corpus_id", "corpusid")
 """Ids that chunks of one document share, where documents are chunked."""
 _TEXTS = (

@@ -100,7 +100,12 @@ def _span(
     context: tuple[SpanDocument, ...] | None,
     implied: bool,
 ) -> Span:
-    hidden = hidden_in(step.output) + hidden_in(step.input) if kind in ("retrieval", "rerank") else 0
+    query = asked(step.input) if kind in ("retrieval", "rerank", "chain") else None
+    hidden = 0
+    if kind in ("retrieval", "rerank"):
+        shown = [document.text for document in documents or context or ()]
+        hidden += hidden_in(step.output) if not shown or None in shown else 0
+        hidden += hidden_in(step.input) if query is None else 0
     lacks = kind == "retrieval" and documents is None and not step.failed
     return Span(
         trace=step.trace,
@@ -110,7 +115,7 @@ def _span(
         name=step.name,
         at=step.at,
         until=step.until,
-        query=asked(step.input) if kind in ("retrieval", "rerank", "chain") else None,
+        query=query,
         documents=documents,
         context=context,
         answer=_answer(step.output) if kind in ("chain", "llm") or implied else None,

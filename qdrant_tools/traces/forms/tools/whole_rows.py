@@ -20,17 +20,20 @@ from qdrant_tools.traces.forms.documents import documents_in
 from qdrant_tools.traces.forms.fields import first_of, list_in, mapping_in, name_of, tags_in
 from qdrant_tools.traces.forms.raw import moment
 from qdrant_tools.traces.forms.scores import About, scores_in
-from qdrant_tools.traces.forms.values import answer_in, json_in, python_in, text_of
+from qdrant_tools.traces.forms.values import answer_in, json_in, python_in, query_in, text_of
 from qdrant_tools.traces.records import Annotation, Span, SpanDocument, TraceSettings
 
 QUERIES = (
     "query", "question", "user_query", "user_input", "user_question", "search_query", "query_text", "user_message",
-    "prompt", "input", "message",
+    "retrievalQuery", "prompt", "input", "message",
 )  # fmt: skip
+_BUNDLES = ("query", "question", "retrievalQuery")
+"""Of these, the text may lie in an object: Bedrock's `{"text": …}`, LlamaIndex' `{"query_str": …}`."""
 LISTS = (
     "retrieved_documents", "retrieved_docs", "retrieved_contexts", "retrieved_chunks", "retrieved_nodes",
     "retrieved_passages", "retrieval_context", "retrieval_results", "retrieved_context", "retriever_resources",
-    "retrieved", "source_documents", "source_nodes", "search_results", "documents", "docs", "chunks", "passages",
+    "retrieved", "retrievalResults", "source_documents", "source_nodes", "search_results", "documents", "docs",
+    "chunks", "passages",
     "contexts", "sources", "nodes", "hits", "results", "matches", "references", "context",
 )  # fmt: skip
 ANSWERS = ("answer", "response", "actual_output", "output", "generated_answer", "completion", "reply", "llm_response")
@@ -109,6 +112,8 @@ def _query(row: Mapping[str, Any]) -> str | None:
     for holder in _holders(row):
         for name in QUERIES:
             value = holder.get(name)
+            if isinstance(value, Mapping) and name in _BUNDLES:
+                value = query_in(value)
             if (text := text_of(value)) is not None and json_in(value) is None:
                 return text
     return None
@@ -129,20 +134,24 @@ def _documents(row: Mapping[str, Any], settings: TraceSettings) -> tuple[SpanDoc
             listed = python_in(holder.get(name))
             if not isinstance(listed, (list, tuple)) or not listed:
                 continue
-            if not all(isinstance(item, (Mapping, str)) for item in listed) or not _all_say_something(name, listed):
+            if not all(isinstance(item, (Mapping, str)) for item in listed):
+                continue
+            if all(isinstance(item, str) for item in listed) and not _is_of_texts(name):
                 continue
             documents = documents_in(listed, settings)
-            if documents is not None and len(documents) == len(listed):
+            if documents is not None and len(documents) == len(listed) and all(map(_says_something, documents)):
                 return _with_ids(documents, holder)
     return None
 
 
-def _all_say_something(name: str, listed: list[Any] | tuple[Any, ...]) -> bool:
-    """Texts are documents only under a name that says so; of objects, each has an id or a text."""
-    if all(isinstance(item, str) for item in listed):
-        return name.startswith("retriev") or name in ("contexts", "context", "passages", "chunks", "documents", "docs")
-    found = [documents_in([item], TraceSettings()) for item in listed]
-    return all(each and (each[0].text or each[0].score is not None) for each in found)
+def _is_of_texts(name: str) -> bool:
+    """Whether texts under a name are documents."""
+    return name.startswith("retriev") or name in ("contexts", "context", "passages", "chunks", "documents", "docs")
+
+
+def _says_something(document: SpanDocument) -> bool:
+    """Whether it can be a document that was found: an id alone is that of anything."""
+    return document.text is not None or document.score is not None
 
 
 def _with_ids(documents: tuple[SpanDocument, ...], holder: Mapping[str, Any]) -> tuple[SpanDocument, ...]:
