@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Container, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -76,6 +76,16 @@ def fetch(
         found = {passage.id: passage for passage in of_points.values()}
     chosen = {passage_id: _one_of(each, found) for passage_id, each in spellings.items()}
     return {passage_id: passage for passage_id, passage in chosen.items() if passage is not None}
+
+
+def texts_of(collection: Collection) -> Callable[[Sequence[str]], dict[str, str]]:
+    """A function from ids to the texts of those that the collection holds, as the rules for answers ask for them."""
+
+    def read(passage_ids: Sequence[str]) -> dict[str, str]:
+        blocks = (passage_ids[start : start + IDS_AT_ONCE] for start in range(0, len(passage_ids), IDS_AT_ONCE))
+        return {name: passage.text for block in blocks for name, passage in fetch(collection, block).items()}
+
+    return read
 
 
 def stored_ids(collection: Collection, passage_ids: Sequence[str]) -> dict[str, str]:

@@ -14,6 +14,14 @@ from .click_rules import (
     shown,
     unclicked_as_negative,
 )
+from .rule_audit import (
+    RuleAudit,
+    RulePrecision,
+    audit_rules,
+    read_rule_sheet,
+    read_weights,
+    write_rule_sheet,
+)
 from .support import Support, encoder_support, ngram_support
 from .teachers import TaughtList, lists_of_rerankers
 from .unanswered import Unanswered, is_refusal, queries_without_answer
@@ -23,10 +31,13 @@ __all__ = [
     "AnswerSettings",
     "AnswerVote",
     "ClickModel",
+    "RuleAudit",
+    "RulePrecision",
     "Support",
     "TaughtList",
     "Unanswered",
     "aggregate",
+    "audit_rules",
     "click_over_no_click_next",
     "click_over_skip_above",
     "clicked_as_positive",
@@ -42,7 +53,10 @@ __all__ = [
     "ngram_support",
     "queries_without_answer",
     "rated",
+    "read_rule_sheet",
+    "read_weights",
     "shown",
     "unclicked_as_negative",
     "votes_from_answers",
+    "write_rule_sheet",
 ]

@@ -191,13 +191,14 @@ def write_sheet(
         file.write(f"{','.join(SHEET_COLUMNS)}\r\n".encode())
         for _, example, negative in sample:
             positive = example.positives[0].text if example.positives else ""
-            query, name, positive, text = map(_cell, (example.query, negative.id, positive, negative.text))
+            query, name, positive, text = map(cell, (example.query, negative.id, positive, negative.text))
             line = f"{query},{name},{negative.score},{positive},{text},\r\n"
             file.write(line.encode("utf-8", "backslashreplace"))  # what is no Unicode as escapes
     return len(sample)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """A text as the cell of a sheet for people."""
     # always in quotes: where columns are separated by semicolons, none may be found in a text; no table holds a NUL
     return '"' + inert(text.replace("\0", "\u2400")).replace('"', '""') + '"'
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from llama_index_embed_plus.cli.console import next_step, print_json, say, shortened, show_table
+from llama_index_embed_plus.cli.logs.answers import audit_log, taught, unanswered
 from llama_index_embed_plus.cli.logs.importing import import_log
 from llama_index_embed_plus.cli.opened import Overwrite, check_outputs, command_of
 from qdrant_tools.errors import LogError, UsageError
@@ -50,6 +51,9 @@ def show(
 
 
 app.command("import")(import_log)
+app.command("audit")(audit_log)
+app.command("unanswered")(unanswered)
+app.command("taught")(taught)
 
 
 @app.command()

@@ -13,6 +13,15 @@ from typing import Annotated, Literal
 import typer
 
 from llama_index_embed_plus.cli.console import ConsoleReporter, next_step, note, resumable, say
+from llama_index_embed_plus.cli.logs.answers import (
+    Ambiguous,
+    AnswerRules,
+    SupportBy,
+    SupportFrom,
+    answer_settings,
+    labels_of_answers,
+    support_by,
+)
 from llama_index_embed_plus.cli.logs.judge import JudgeModel, Threshold, cross_encoder
 from llama_index_embed_plus.cli.logs.log import open_log
 from llama_index_embed_plus.cli.opened import (
@@ -47,14 +56,15 @@ from qdrant_tools.records import Encoder, Label
 
 app = typer.Typer()
 
-MakeLabels = Callable[[Iterable[LoggedSearch]], list[Label]]
+MakeLabels = Callable[[Sequence[LoggedSearch]], list[Label]]
 
 Rule = Annotated[
-    Literal["click", "skip-above", "last-click", "next", "dwell", "rated", "propensity"],
+    Literal["click", "skip-above", "last-click", "next", "dwell", "rated", "propensity", "answers"],
     typer.Option(
         help="How feedback becomes labels: a click is a positive (click), so is one on a hit below others without "
         "(skip-above), the last one of a search (last-click), one before a hit without (next), a long stay "
-        "(dwell), a high grade (rated), or a click weighted by how often its rank is looked at (propensity)."
+        "(dwell), a high grade (rated), or a click weighted by how often its rank is looked at (propensity); or what "
+        "was said of answers and passages (answers)."
     ),
 ]
 
@@ -66,12 +76,19 @@ def mine_command(
     out: Annotated[Path, typer.Option(help="The .jsonl file of examples to write, or to go on with.")],
     rule: Rule = "click",
     top: Annotated[
-        float | None, typer.Option(help="For --rule rated, the highest grade of the ratings; 1 if not given.")
+        float | None, typer.Option(help="For --rule rated and answers, the highest grade of ratings; 1 if not given.")
     ] = None,
     relevant_from: Annotated[
         float | None,
-        typer.Option(help="For --rule rated, the lowest grade of a relevant passage; any above 0 if not given."),
+        typer.Option(help="For them, the lowest grade of a relevant passage; any above 0 if not given."),
     ] = None,
+    answer_rules: AnswerRules = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="For --rule answers, the measured weights that `log audit --out` wrote.")
+    ] = None,
+    support: SupportBy = "words",
+    support_from: SupportFrom = None,
+    ambiguous: Ambiguous = False,
     negatives: Annotated[int, typer.Option(help="The most negatives of an example.")] = 4,
     depth: Annotated[int, typer.Option(help="How many candidates are looked at for each query.")] = 50,
     skip: Annotated[int, typer.Option(help="How many candidates at the top of the ranking are passed over.")] = 0,
@@ -120,7 +137,11 @@ def mine_command(
     """Make training examples with hard negatives of a log and the collection that it searched. Can be interrupted."""
     if promote and judge is None:
         raise UsageError("--promote is about what a judge finds: give --judge too")
-    make = _made_by(rule, top, relevant_from)
+    if rule != "answers" and (answer_rules or weights or ambiguous or support != "words" or support_from is not None):
+        raise UsageError(
+            "--answer-rule, --weights, --support, --support-from and --ambiguous are about answers: give --rule answers"
+        )
+    make = None if rule == "answers" else _made_by(rule, top, relevant_from)
     settings = MiningSettings(
         negatives=negatives,
         minimum=minimum,
@@ -138,10 +159,16 @@ def mine_command(
     steps = ConsoleReporter()
     with opened(collection, location, model, backend) as (docs, encoder):
         # a search may be logged under the alias or under the collection it named
+        judging = cross_encoder(judge, threshold, promote=promote)
+        if make is None:
+            by = support_by(support, support_from, encoder, judging)
+            answers = answer_settings(
+                by, answer_rules, weights, ambiguous=ambiguous, top=top, relevant_from=relevant_from
+            )
+            make = partial(labels_of_answers, docs=docs, settings=answers)
         labels = labels_of(log, (collection, docs.name), rule, make)
         if pick:
             settings = _calibrated(docs, labels, encoder, settings, steps)
-        judging = cross_encoder(judge, threshold, promote=promote)
         with (
             resumable(f"run the same command again to go on with {out}"),
             steps.step(f"mine {collection}", len(positives_by_query(labels)), "queries") as advance,
@@ -218,7 +245,7 @@ def labels_of(log: Path, collections: tuple[str, ...], rule: str, make: MakeLabe
             raise UsageError(f"{log} has no searches in {collections[0]!r}, but in {listed(logged) or 'none at all'}")
         searches = [search for search in retrievals.searches() if search.collection in names]
         labels = aggregate(make(searches))
-        looks = None if rule == "rated" else fit_looks(searches)
+        looks = None if rule in ("rated", "answers") else fit_looks(searches)
         if looks is not None:
             labels = with_debiased(labels, searches, looks)
             note(
