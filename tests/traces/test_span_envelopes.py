@@ -310,3 +310,22 @@ def test_attributes_of_every_type_of_the_protocol_are_read():
     span = only(otlp({**otlp_span({}), "attributes": pairs}))
     assert [(document.id, document.score) for document in span.documents] == [("7", None)]
     assert isinstance(span, Span)
+
+
+def test_a_pipeline_that_hands_its_question_to_several_parts_asks_it_once():
+    given = {"data": {"embedder": {"text": "Why?"}, "prompt": {"question": "Why?"}}, "include_outputs_from": "set()"}
+    made = {"llm": {"replies": ["Yeast."]}, "retriever": {"documents": ["Document(id=1, content: 'x')"]}}
+    attributes = {
+        "input.value": json.dumps(given),
+        "output.value": json.dumps(made),
+        "openinference.span.kind": "CHAIN",
+    }
+    span = only(sdk(attributes, name="Pipeline.run"))
+    assert (span.kind, span.query, span.answer) == ("chain", "Why?", "Yeast.")
+    given["data"]["prompt"]["question"] = "Why not?"
+    assert only(sdk({**attributes, "input.value": json.dumps(given)})).query is None
+
+
+@pytest.mark.parametrize("value", ['{"query": "Why', '["Why', '[{"role": "user"', "<generator object at 0x7f>", "***"])
+def test_what_is_no_whole_text_is_no_query(value):
+    assert only(sdk({"input.value": value, "openinference.span.kind": "RETRIEVER"})).query is None

@@ -56,17 +56,25 @@ _UNREAD = ("embedding.embeddings", "llm.tools", "gen_ai.tool.definitions")
 def flat(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Nested objects and lists of objects under dotted names; lists of plain values stay lists."""
     found: dict[str, Any] = {}
-    todo: list[tuple[str, Any]] = [(name, attributes[name]) for name in reversed(list(attributes))]
-    while todo:
-        name, value = todo.pop()
-        if name.startswith(_UNREAD) or value is None:
+    for outer, value in attributes.items():
+        if isinstance(value, _PLAIN):  # nearly all are, and there are many
+            if not outer.startswith(_UNREAD):
+                found[outer] = value
             continue
-        inside = _inside(value)
-        if inside is None:
-            found[name] = value
-        else:
-            todo.extend((f"{name}.{key}", part) for key, part in reversed(inside))
+        todo = [(outer, value)]
+        while todo:
+            name, part = todo.pop()
+            if name.startswith(_UNREAD) or part is None:
+                continue
+            inside = _inside(part)
+            if inside is None:
+                found[name] = part
+            else:
+                todo.extend((f"{name}.{key}", each) for key, each in reversed(inside))
     return found
+
+
+_PLAIN = (str, int, float)
 
 
 def _inside(value: Any) -> list[tuple[str, Any]] | None:

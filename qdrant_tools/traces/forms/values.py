@@ -24,7 +24,8 @@ _MARKED = re.compile(r"[\[<_{(*].*[\]>_})*]", re.DOTALL)
 
 def is_hidden(value: Any) -> bool:
     """Whether a tool has put this in place of a text: `__REDACTED__`, `[REDACTED]`, `***`. A bare word is a text."""
-    text = value.strip() if isinstance(value, str) and len(value) < 40 else ""
+    if not isinstance(value, str) or len(value) >= 40 or not (text := value.strip()) or text[0] not in "[<_{(*":
+        return False
     return _HIDDEN.fullmatch(text.replace("_", " ").strip()) is not None and _MARKED.fullmatch(text) is not None
 
 
@@ -99,6 +100,8 @@ _ANSWERED = (
     "replies", "completion",
 )  # fmt: skip
 _DEEPEST = 6
+# of JSON that has lost its end; nobody asks in these signs
+_BROKEN = re.compile(r'\s*(?:\{\s*"|\[\s*[\[{"])')
 
 
 def query_in(value: Any) -> str | None:
@@ -114,7 +117,9 @@ def answer_in(value: Any) -> str | None:
 def _words(value: Any, names: Sequence[str], roles: Sequence[str], deep: int) -> str | None:
     inside = json_in(value)
     if inside is None or deep == 0:
-        return _of_repr(value, roles) if isinstance(value, str) and _CALL.match(value) else text_of(value)
+        if not isinstance(value, str) or _BROKEN.match(value):
+            return None
+        return _of_repr(value, roles) if _CALL.match(value) else text_of(value)
     if not isinstance(inside, Mapping):
         return _last_said(inside, roles) or (_words(inside[0], names, roles, deep - 1) if len(inside) == 1 else None)
     if isinstance(messages := inside.get("messages"), (list, tuple)):
@@ -124,7 +129,18 @@ def _words(value: Any, names: Sequence[str], roles: Sequence[str], deep: int) ->
             return found
     texts = [part for part in inside.values() if text_of(part)]
     # of one text, nobody can be in doubt
-    return str(texts[0]) if len(texts) == 1 and len(inside) == 1 else None
+    return str(texts[0]) if len(texts) == 1 and len(inside) == 1 else _of_parts(inside, names, roles, deep)
+
+
+def _of_parts(inside: Mapping[str, Any], names: Sequence[str], roles: Sequence[str], deep: int) -> str | None:
+    """What the parts of a pipeline were given or gave under usual names, if that is one and the same text."""
+    found: set[str] = set()
+    layer = [part for part in inside.values() if isinstance(part, Mapping)]
+    for _ in range(deep):
+        said = [_words(part[name], names, roles, 2) for part in layer for name in names if name in part]
+        found.update(text for text in said if text is not None)
+        layer = [value for part in layer for value in part.values() if isinstance(value, Mapping)]
+    return found.pop() if len(found) == 1 else None
 
 
 # Python's repr of what LlamaIndex's agents and workflows hand on, often cut at its end

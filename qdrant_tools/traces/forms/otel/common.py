@@ -66,7 +66,7 @@ def sources_in(attributes: Mapping[str, Any]) -> tuple[SpanDocument, ...] | None
     They are what the language model saw; None if no prompt numbers any.
     """
     prompts = [value for name, value in attributes.items() if name.startswith(_PROMPTS)]
-    for prompt in _texts(prompts):
+    for prompt in _texts([prompt for prompt in prompts if not isinstance(prompt, str) or "Source 1:" in prompt]):
         found = list(_SOURCE.finditer(prompt))
         # the template begins with examples; the last run from 1 on is the one that was asked about
         starts = [place for place, match in enumerate(found) if match[1] == "1"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from qdrant_tools.traces.forms.documents import documents_in
@@ -77,8 +78,19 @@ class _Reader:
 
     def __init__(self, raw: RawSpan, settings: TraceSettings) -> None:
         self.raw, self.attributes, self.settings = raw, raw.attributes, settings
-        self.limit = _limit_of(raw.attributes)
         self.hidden = self.cut = 0
+
+    @cached_property
+    def limit(self) -> int | None:
+        """The length at which the SDK cut every value, if it did."""
+        return _limit_of(self.attributes)
+
+    @cached_property
+    def output(self) -> Any:
+        """What the span gave: an object or a list, where it is one."""
+        made = self.shown("output.value")
+        inside = json_in(made)
+        return made if inside is None else inside
 
     def span(self, kind: SpanKind) -> Span:
         """The span, which is of this kind."""
@@ -90,11 +102,11 @@ class _Reader:
         elif kind == "rerank":
             documents, context = self.listed("reranker.input_documents"), self.returned()
         else:
-            answer = answer_in(self.shown("output.value")) if not is_tool else None
+            answer = answer_in(self.output) if not is_tool else None
         if kind == "chain":
-            context = sources_of_answer(self.attributes.get("output.value"))
+            context = sources_of_answer(self.output)
             # a function that is traced without a kind of its own, and returns what it has found
-            documents = documents_in(self.shown("output.value"), self.settings, certain=True)
+            documents = documents_in(self.output, self.settings, certain=True)
             implied = documents is not None
             kind = "retrieval" if implied else "chain"
         headless = documents is not None and documents[:1] != () and documents[0].position > 0
@@ -131,17 +143,24 @@ class _Reader:
 
     def retrieved(self) -> tuple[SpanDocument, ...] | None:
         """The list of a retriever: of its attributes, else of its output, where that is more than reprs."""
-        documents, output = self.listed("retrieval.documents"), json_in(self.attributes.get("output.value"))
-        if documents is None and reprs_in(output) != ():
-            # LlamaIndex's inner spans have reprs, and a span above them that has the list
-            return documents_in(output, self.settings) if output is not None and not reprs_in(output) else None
-        return () if documents is None else self.with_ids(self.with_head(documents))
+        documents = self.listed("retrieval.documents")
+        if documents is not None:
+            return self.with_ids(self.with_head(documents))
+        named = reprs_in(self.output)
+        # LlamaIndex's inner spans have reprs, and a span above them that has the list
+        return (
+            None
+            if named or isinstance(self.output, str)
+            else ()
+            if named == ()
+            else documents_in(self.output, self.settings)
+        )
 
     def returned(self) -> tuple[SpanDocument, ...] | None:
         """The list that a reranker or postprocessor gave back."""
         documents = self.listed("reranker.output_documents")
         if documents is None:
-            return reprs_in(self.attributes.get("output.value"))
+            return reprs_in(self.output)
         return self.with_head(documents)
 
     def listed(self, prefix: str) -> tuple[SpanDocument, ...] | None:
@@ -175,10 +194,12 @@ class _Reader:
 
         The output is written last, so it is there when the oldest attributes are gone.
         """
-        whole = reprs_in(self.attributes.get("output.value")) or ()
+        if not documents or documents[0].position == 0 or self.settings.id_field is not None:
+            return documents
+        whole = reprs_in(self.output) or ()
         known = {document.position: document.id for document in documents}
         agree = all(document.id == known.get(document.position, document.id) for document in whole)
-        if not documents or not agree or len(whole) <= documents[-1].position or self.settings.id_field is not None:
+        if not agree or len(whole) <= documents[-1].position:
             return documents
         return whole[: documents[0].position] + documents
 
@@ -186,7 +207,7 @@ class _Reader:
         """The documents; where all lack an id, with those that the retriever's output has beside the same texts."""
         if any(document.id is not None for document in documents):
             return documents
-        found = documents_in(json_in(self.attributes.get("output.value")), self.settings) or ()
+        found = (documents_in(self.output, self.settings) if not isinstance(self.output, str) else None) or ()
         ids = {(other.position, other.text): other.id for other in found if other.text is not None}
         return tuple(replace(each, id=ids.get((each.position, each.text or ""))) for each in documents)
 
@@ -210,4 +231,5 @@ def _limit_of(attributes: Mapping[str, Any]) -> int | None:
 
 def _is_broken(name: str, value: str, attributes: Mapping[str, Any]) -> bool:
     of_json = name.endswith(".metadata") or attributes.get(name.replace(".value", ".mime_type")) == "application/json"
-    return of_json and value[:1] in ("{", "[") and json_in(value) is None
+    # the end of JSON is easily told: to read it takes long
+    return of_json and value[:1] in ("{", "[") and value[-1] != {"{": "}", "[": "]"}[value[0]]

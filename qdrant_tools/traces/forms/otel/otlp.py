@@ -10,6 +10,7 @@ Guarantees: all of these are read alike. Does not know: what an attribute means.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from qdrant_tools.errors import InputError, brief
@@ -51,9 +52,12 @@ def is_otlp_span(row: Mapping[str, Any]) -> bool:
 def get(holder: Mapping[str, Any], name: str) -> Any:
     """A field by its name in camelCase, however it is written; null is nothing."""
     value = holder.get(name)
-    if value is None:
-        value = holder.get("".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name))
-    return value
+    return holder.get(_with_underscores(name)) if value is None else value
+
+
+@cache
+def _with_underscores(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
 
 
 def read_request(row: Mapping[str, Any], settings: TraceSettings) -> Iterator[RawSpan | RawEvent]:
@@ -126,18 +130,24 @@ def _value(value: Any, deep: int = _DEEPEST) -> Any:
         return value
     if not deep:
         raise InputError(f"an attribute is nested more than {_DEEPEST} levels deep")
-    for name in ("stringValue", "boolValue", "bytesValue"):
-        if (found := get(value, name)) is not None:
-            return found
-    if (found := get(value, "intValue")) is not None:
-        return int(number) if (number := number_of(found)) is not None and not isinstance(found, int) else found
-    if (found := get(value, "doubleValue")) is not None:
-        return number_of(found)
-    if (found := get(value, "arrayValue")) is not None:
-        return [_value(part, deep - 1) for part in (found.get("values") or () if isinstance(found, Mapping) else ())]
-    if (found := get(value, "kvlistValue")) is not None:
-        pairs = _objects("values", found.get("values") if isinstance(found, Mapping) else None)
-        return {str(pair.get("key")): _value(pair.get("value"), deep - 1) for pair in pairs}
+    for kind, found in value.items():
+        # of the types that a value may have, all but one are missing or null
+        if found is None:
+            continue
+        match kind.replace("_v", "V"):
+            case "stringValue" | "boolValue" | "bytesValue":
+                return found
+            case "intValue":
+                number = number_of(found)
+                return found if isinstance(found, int) or number is None else int(found)
+            case "doubleValue":
+                return number_of(found)
+            case "arrayValue" if isinstance(found, Mapping):
+                parts = found.get("values") or ()
+                return [_value(part, deep - 1) for part in parts] if isinstance(parts, (list, tuple)) else []
+            case "kvlistValue" if isinstance(found, Mapping):
+                pairs = _objects("values", found.get("values"))
+                return {str(pair.get("key")): _value(pair.get("value"), deep - 1) for pair in pairs}
     return None
 
 
