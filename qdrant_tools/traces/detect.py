@@ -5,6 +5,7 @@ Guarantees: a form is told by its certain signs in a row, never by a file's name
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,23 +14,32 @@ from qdrant_tools.files.rows import Row
 from qdrant_tools.traces.forms.all import FORMS, TOOLS
 from qdrant_tools.traces.records import BegunForm, TraceForm
 
+ROWS_LOOKED_AT = 1000
+"""From then on, a row with the fields of an earlier one has its form: to look at each takes as long as to read it."""
+
 
 class FormOfRows:
-    """The form of each row of a file: mostly that of the row before. `seen` counts them by name."""
+    """The form of each row of a file. `seen` counts the rows by it."""
 
     def __init__(self) -> None:
-        self.seen: dict[str, int] = {}
+        self.seen: Counter[str] = Counter()
         self._forms = [form.begin() if isinstance(form, BegunForm) else form for form in FORMS]
-        self._last: TraceForm | None = None
+        self._by_fields: dict[tuple[str, ...], TraceForm] = {}
+        self._rows = 0
 
     def of(self, row: Row) -> TraceForm:
         """Raises `InputError` for a row of none."""
-        if self._last is None or not self._last.recognises(row.values):
-            self._last = next((form for form in self._forms if form.recognises(row.values)), None)
-        if self._last is None:
+        self._rows += 1
+        fields = tuple(row.values)
+        form = self._by_fields.get(fields)
+        if form is None or (self._rows < ROWS_LOOKED_AT and not form.recognises(row.values)):
+            form = next((form for form in self._forms if form.recognises(row.values)), None)
+        if form is None:
             raise InputError(f"{row.where}: {why_none(row)}")
-        self.seen[self._last.name] = self.seen.get(self._last.name, 0) + 1
-        return self._last
+        if len(self._by_fields) < ROWS_LOOKED_AT:
+            self._by_fields[fields] = form
+        self.seen[form.name] += 1
+        return form
 
 
 def form_names() -> list[str]:

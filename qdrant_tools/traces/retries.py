@@ -30,11 +30,11 @@ def without_retries(
     held: OrderedDict[object, tuple[LoggedSearch, bool | None]] = OrderedDict()
     number = 0
     for search, failed in searches:
-        for key, (earlier, _) in list(held.items())[: len(held) - MOST_HELD + 1 or None]:
-            if len(held) < MOST_HELD and search.at - earlier.at <= WITHIN:
+        while held:
+            first = next(iter(held))
+            if len(held) < MOST_HELD and search.at - held[first][0].at <= WITHIN:
                 break
-            del held[key]
-            yield earlier
+            yield held.pop(first)[0]
         key = ("logged", search.id) if failed is None else _key(search)
         before = held.get(key)
         if before is not None and _is_retry(before[0], search, failed=bool(before[1])):
