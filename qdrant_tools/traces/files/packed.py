@@ -10,7 +10,7 @@ import gzip
 import io
 import zlib
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from qdrant_tools.errors import InputError, first_line
 from qdrant_tools.files.json_files import open_regular
@@ -31,7 +31,7 @@ class Unpacked(io.RawIOBase):
         self._file = open_regular(path)
         is_packed = self._file.read(2) == b"\x1f\x8b"
         self._file.seek(0)
-        self._bytes: BinaryIO = cast(BinaryIO, gzip.GzipFile(fileobj=self._file)) if is_packed else self._file
+        self._bytes: Any = gzip.GzipFile(fileobj=self._file) if is_packed else self._file
         self.last = b""
         """The last byte that was read."""
         self.position = 0
@@ -45,15 +45,16 @@ class Unpacked(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return self._bytes.seek(offset, whence)
+        return int(self._bytes.seek(offset, whence))
 
     def tell(self) -> int:
-        return self._bytes.tell()
+        return int(self._bytes.tell())
 
     def readinto(self, buffer: object) -> int:
         view = memoryview(buffer)  # type: ignore[arg-type]
         try:
-            block = self._bytes.read(len(view))
+            # one block at a time: of a file that was cut, what came before the cut is not lost
+            block = self._bytes.read1(len(view))
         except EOFError:
             block, self.cut = b"", True
         except (gzip.BadGzipFile, zlib.error) as error:

@@ -1,0 +1,176 @@
+"""Whatever kind of file rows lie in, they are the same rows; what is cut or damaged is said."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+
+import pytest
+from written import annotation, imported, question, span, write
+
+from qdrant_tools.errors import InputError, UsageError
+from qdrant_tools.traces import read_traces
+from qdrant_tools.traces.files.rows import SPANS_AT_ONCE, TraceFile
+
+HITS = [("a", 0.9), ("b", 0.8)]
+ROWS = [row for number in range(4) for row in question(f"t{number}", f"query {number}", HITS, at=number)]
+
+
+def rows_in(path):
+    file = TraceFile(path)
+    return [dict(row.values) for row in file.rows()], file.notes
+
+
+def shapes():
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS)
+    return {
+        "lines.jsonl": lines,
+        "no_end.jsonl": lines.rstrip("\n"),
+        "list.json": json.dumps(ROWS),
+        "indented.json": json.dumps(ROWS, indent=1),
+        "page.json": json.dumps({"data": ROWS, "next_cursor": None}),
+        "spans.json": json.dumps({"meta": {"page": 1}, "spans": ROWS}, indent=1),
+        "console.txt": "".join(json.dumps(row, indent=4) + "\n" for row in ROWS),
+        "mark.jsonl": "\ufeff" + lines,
+    }
+
+
+@pytest.mark.parametrize("name", shapes())
+@pytest.mark.parametrize("packed", [False, True])
+def test_rows_are_the_same_in_every_shape_and_packed(tmp_path, name, packed):
+    path = tmp_path / (f"{name}.gz" if packed else name)
+    content = shapes()[name].encode()
+    path.write_bytes(gzip.compress(content) if packed else content)
+    assert rows_in(path) == (ROWS, [])
+
+
+@pytest.mark.parametrize("name", shapes())
+def test_of_a_file_that_was_cut_in_its_last_row_the_others_are_read_and_it_is_said(tmp_path, name):
+    whole = shapes()[name].encode()
+    path = tmp_path / name
+    path.write_bytes(whole[: whole.rindex(b'"service.name"') + 4])
+    rows, notes = rows_in(path)
+    assert rows == ROWS[:-1] and len(notes) == 1 and "was cut in" in notes[0]
+
+
+def test_a_packed_file_that_was_cut_gives_what_can_be_unpacked(tmp_path):
+    path = tmp_path / "spans.jsonl.gz"
+    packed = gzip.compress(
+        "".join(json.dumps(row | {"salt": number}) + "\n" for number, row in enumerate(ROWS * 50)).encode()
+    )
+    path.write_bytes(packed[: len(packed) // 2])
+    rows, notes = rows_in(path)
+    assert 0 < len(rows) < 400 and "was cut" in notes[0]
+
+
+@pytest.mark.parametrize("name", ["lines.jsonl", "list.json", "console.txt"])
+def test_a_file_that_is_damaged_in_the_middle_is_an_error(tmp_path, name):
+    whole = shapes()[name]
+    middle = len(whole) // 2
+    (tmp_path / name).write_text(whole[:middle] + whole[middle + 700 :])
+    with pytest.raises(InputError, match=name):
+        rows_in(tmp_path / name)
+
+
+def test_a_last_line_that_was_written_to_its_end_is_not_cut_but_damaged(tmp_path):
+    path = write(tmp_path / "spans.jsonl", ROWS)
+    path.write_text(path.read_text() + '{"name": \n')
+    with pytest.raises(InputError, match="spans.jsonl:9: not JSON"):
+        rows_in(path)
+
+
+def test_a_document_of_otlp_is_given_in_pieces_of_its_own_shape(tmp_path):
+    spans = [{"traceId": "t", "spanId": str(number)} for number in range(3 * SPANS_AT_ONCE + 1)]
+    document = {
+        "resourceSpans": [{"resource": {"attributes": []}, "scopeSpans": [{"scope": {"name": "x"}, "spans": spans}]}]
+    }
+    path = tmp_path / "otlp.json"
+    path.write_text(json.dumps(document, indent=1) + json.dumps(document))
+    rows, _ = rows_in(path)
+    assert len(rows) == 8 and all(list(row) == ["resourceSpans"] for row in rows)
+    parts = [row["resourceSpans"][0] for row in rows]
+    assert all(
+        part["resource"] == {"attributes": []} and part["scopeSpans"][0]["scope"] == {"name": "x"} for part in parts
+    )
+    assert [each for part in parts for each in part["scopeSpans"][0]["spans"]] == spans * 2
+
+
+def test_the_spans_of_a_flush_of_the_collector_may_be_more_than_a_row_may_have(tmp_path):
+    spans = [{"traceId": "t", "spanId": str(number), "text": "x" * 1000} for number in range(14_000)]
+    path = tmp_path / "otlp.jsonl"
+    path.write_text(json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}) + "\n")
+    assert path.stat().st_size > 13_000_000
+    assert sum(len(row["resourceSpans"][0]["scopeSpans"][0]["spans"]) for row in rows_in(path)[0]) == 14_000
+
+
+def test_a_row_with_a_list_of_its_own_is_no_page(tmp_path):
+    row = {"id": "t", "name": "chat", "observations": [{"id": "o"}], "scores": []}
+    assert rows_in(write(tmp_path / "traces.jsonl", [row, row]))[0] == [row, row]
+
+
+def test_an_index_that_pandas_writes_beside_its_column_is_one_column(tmp_path):
+    def table(rows):
+        with (tmp_path / "spans.csv").open("w", newline="") as out:
+            csv.writer(out).writerows([["id", "name", "id"], *rows])
+
+    table([["1", "x", "1"]])
+    assert rows_in(tmp_path / "spans.csv")[0] == [{"id": "1", "name": "x"}]
+    table([["1", "x", "1"], ["1", "x", "2"]])
+    with pytest.raises(InputError, match="two columns of one name, such as 'id', differ here"):
+        rows_in(tmp_path / "spans.csv")
+
+
+def test_a_table_that_was_cut_in_its_last_row_is_read_up_to_it(tmp_path):
+    path = tmp_path / "spans.csv"
+    path.write_text('id,text\n1,a\n2,b\n3,"c')
+    rows, notes = rows_in(path)
+    assert [row["id"] for row in rows] == ["1", "2"] and "the row behind line 3" in notes[0]
+
+
+def test_tables_of_parquet_are_rows_of_plain_python(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from datetime import datetime
+
+    import pyarrow.parquet as parquet
+
+    documents = [[{"id": "a", "score": 0.5}, {"id": "b", "score": None}]]
+    at = pyarrow.array([1_790_000_000_123_456_789], pyarrow.timestamp("ns", tz="UTC"))
+    parquet.write_table(pyarrow.table({"documents": documents, "at": at}), tmp_path / "spans.parquet")
+    ((row,), _) = rows_in(tmp_path / "spans.parquet")
+    assert row["documents"] == documents[0] and isinstance(row["at"], datetime) and row["at"].microsecond == 123456
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "spans.parquet").read_bytes()[:-20])
+    with pytest.raises(InputError, match="cut.parquet"):
+        rows_in(tmp_path / "cut.parquet")
+
+
+def test_the_cut_is_in_the_report(tmp_path):
+    path = write(tmp_path / "spans.jsonl", ROWS)
+    path.write_text(path.read_text() + json.dumps(span("ask"))[:50])
+    with read_traces(path) as traces:
+        assert len(list(traces.searches())) == 4
+    assert "spans.jsonl was cut in line 9" in traces.report.lines()[-1]
+
+
+def test_spans_of_a_trace_may_lie_in_several_files_with_annotations_first(tmp_path):
+    retrieve, ask = question("t", "tea", HITS)
+    paths = [
+        write(tmp_path / "annotations.jsonl", [annotation("thumb", "ask", label="up")]),
+        write(tmp_path / "late.jsonl", [retrieve]),
+        write(tmp_path / "root.jsonl", [ask]),
+    ]
+    with read_traces(paths) as traces:
+        (search,) = traces.searches()
+    assert search.answer.verdicts[0].value == 1.0 and search.query == "tea"
+    assert list(traces.report.forms.values()) == ["phoenix", "openinference", "openinference"]
+
+
+def test_a_row_of_no_tool_is_named_with_its_fields_and_a_way_out(tmp_path):
+    with pytest.raises(
+        InputError, match=r"rows.jsonl:1: a row that no known tool writes: its fields are q, found; .*--columns"
+    ):
+        imported(tmp_path, {"q": "tea", "found": 3})
+    with pytest.raises(UsageError, match="no row is of the format mlflow: .*openinference"):
+        read_traces(write(tmp_path / "spans.jsonl", ROWS), form="mlflow")
+    with pytest.raises(UsageError, match="format is 'phoenics', expected auto or one of"):
+        read_traces(tmp_path / "spans.jsonl", form="phoenics")
