@@ -29,6 +29,22 @@ _UNITS: tuple[tuple[float, TimeFormat], ...] = (
 )
 
 
+def documents_in(row: Fields) -> list[Fields]:
+    """All documents in what an engine answers to a search in its indexes, or rows in tables of Azure; else the row."""
+    hits = row.get("hits")
+    if isinstance(hits, Mapping) and isinstance(hits.get("hits"), list):
+        return [each for each in hits["hits"] if isinstance(each, Mapping)]
+    tables = row.get("tables")
+    if isinstance(tables, list) and all(isinstance(table, Mapping) and "columns" in table for table in tables):
+        return [
+            dict(zip([str(column.get("name")) for column in objects(table, "columns")], cells))
+            for table in tables
+            for cells in value_in(table, "rows") or ()
+            if isinstance(cells, list)
+        ]
+    return [row]
+
+
 def unwrapped(row: Fields, *objects: str) -> Fields:
     """The document in a row of a search engine's export (`_source`), with the `objects` that are texts as objects."""
     inner = row.get("_source")

@@ -17,14 +17,21 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
+from tempfile import gettempdir
+from typing import Any
 
 from qdrant_tools.clicks.records import Asked, ClickForm, ClickSettings, Done, Judged
+from qdrant_tools.errors import LogError
 from qdrant_tools.log.records import Feedback, LoggedHit, LoggedSearch
 from qdrant_tools.log.values import MOST_HITS
 from qdrant_tools.same import folded, id_key, query_key
+from qdrant_tools.traces.trees import pseudonym
 
+_AT_ONCE = 1000
+"""Rows that are written to the temporary database together."""
 MOST_ROWS = 100_000
 """Of one search, or of one session: nobody does more."""
 WINDOW = timedelta(minutes=30)
@@ -39,43 +46,76 @@ class Waiting:
     """Rows that wait for the others of their search."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None)
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("PRAGMA cache_size = -16000")
-        self._database.execute("CREATE TABLE waiting (key BLOB, at REAL, what TEXT)")
-        self._database.execute("BEGIN")
+        self._new: list[tuple[bytes, float | None, str]] = []
+        with _errors():
+            self._database = sqlite3.connect("", isolation_level=None)
+            for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -16000", "temp_store = FILE"):
+                self._database.execute(f"PRAGMA {setting}")
+            self._database.execute("CREATE TABLE waiting (key BLOB, at REAL, what TEXT)")
+            self._database.execute("BEGIN")
 
     def add(self, entry: Asked | Done) -> None:
         key = hashlib.blake2b(entry.key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         at = None if entry.at is None else entry.at.timestamp()
-        self._database.execute("INSERT INTO waiting VALUES (?, ?, ?)", (key, at, _packed(entry)))
+        self._new.append((key, at, _packed(entry)))
+        if len(self._new) >= _AT_ONCE:
+            self._write()
+
+    def _write(self) -> None:
+        with _errors():
+            self._database.executemany("INSERT INTO waiting VALUES (?, ?, ?)", self._new)
+        self._new.clear()
 
     def groups(self) -> Iterator[tuple[list[Asked | Done], int]]:
         """The rows of each key by time, and how many more there were; the keys in the order of their first time."""
-        self._database.execute("CREATE INDEX by_key ON waiting (key, at)")
-        self._database.execute(
-            "CREATE TABLE keys AS SELECT key, count(*) AS n FROM waiting GROUP BY key ORDER BY min(at), min(rowid)"
-        )
-        for key, count in self._database.execute("SELECT key, n FROM keys ORDER BY rowid"):
-            rows = self._database.execute(
-                f"SELECT what FROM waiting WHERE key = ? ORDER BY at, rowid LIMIT {MOST_ROWS}", (key,)
+        self._write()
+        with _errors():
+            self._database.execute("CREATE INDEX by_key ON waiting (key, at)")
+            self._database.execute(
+                "CREATE TABLE keys AS SELECT key, count(*) AS n FROM waiting GROUP BY key ORDER BY min(at), min(rowid)"
             )
-            yield [_unpacked(what) for (what,) in rows], max(0, count - MOST_ROWS)
+        after = 0
+        while keys := self._read("SELECT rowid, key, n FROM keys WHERE rowid > ? ORDER BY rowid LIMIT 1000", (after,)):
+            after = keys[-1][0]
+            for _, key, count in keys:
+                rows = self._read(
+                    f"SELECT what FROM waiting WHERE key = ? ORDER BY at, rowid LIMIT {MOST_ROWS}", (key,)
+                )
+                yield [_unpacked(what) for (what,) in rows], max(0, count - MOST_ROWS)
+
+    def _read(self, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        with _errors():
+            return self._database.execute(sql, values).fetchall()
 
     def close(self) -> None:
         self._database.close()
 
 
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise LogError(
+            f"the rows that wait for the rest of their search cannot be kept in the folder for temporary files "
+            f"({error}): make room in {gettempdir()}, or name another folder in SQLITE_TMPDIR"
+        ) from error
+
+
+_ASKED, _DONE = ([each.name for each in fields(kind) if each.name != "at"] for kind in (Asked, Done))
+
+
 def _packed(entry: Asked | Done) -> str:
-    fields = asdict(entry) | {"at": None if entry.at is None else entry.at.isoformat()}
-    return json.dumps([isinstance(entry, Asked), fields])
+    names = _ASKED if isinstance(entry, Asked) else _DONE
+    at = None if entry.at is None else entry.at.isoformat()
+    return json.dumps([isinstance(entry, Asked), at, *(getattr(entry, name) for name in names)])
 
 
 def _unpacked(text: str) -> Asked | Done:
-    is_asked, fields = json.loads(text)
-    fields |= {name: tuple(found) for name, found in fields.items() if isinstance(found, list)}
-    fields["at"] = None if fields["at"] is None else datetime.fromisoformat(fields["at"])
-    return Asked(**fields) if is_asked else Done(**fields)
+    is_asked, at, *values = json.loads(text)
+    values = [tuple(found) if isinstance(found, list) else found for found in values]
+    named = dict(zip(_ASKED if is_asked else _DONE, values), at=None if at is None else datetime.fromisoformat(at))
+    return Asked(**named) if is_asked else Done(**named)
 
 
 @dataclass
@@ -210,8 +250,8 @@ class Joiner:
             asked.query,
             hits=hits,
             feedback=events,
-            session=hashed_name(session),
-            user=hashed_name(user),
+            session=pseudonym("session", session),
+            user=pseudonym("user", user),
         )
 
     def _hits(self, draft: _Draft) -> tuple[LoggedHit, ...]:
@@ -266,11 +306,6 @@ def judged_search(judged: Judged, form: str, default: datetime) -> LoggedSearch:
     return LoggedSearch(
         _digest([form, query_key(judged.query), judged.kind, judged.grades]), at, judged.query, feedback=events
     )
-
-
-def hashed_name(name: str) -> str:
-    """A name that tells people, or sessions, apart. Who can guess the name can check it: there is no secret in it."""
-    return name and _digest(["name", name])[:16]
 
 
 def _digest(parts: list[object]) -> str:

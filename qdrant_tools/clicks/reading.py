@@ -8,12 +8,13 @@ retrieval log, whose `extend` takes the searches.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from qdrant_tools.clicks.cells import documents_in
 from qdrant_tools.clicks.engines import Azure, Elastic, Ubi
 from qdrant_tools.clicks.joining import Joiner, judged_search
 from qdrant_tools.clicks.judgments import Judgments
@@ -23,7 +24,7 @@ from qdrant_tools.errors import InputError, LogError, UsageError, brief
 from qdrant_tools.files.rows import Row
 from qdrant_tools.log.readers import modified
 from qdrant_tools.log.records import LoggedSearch, check_search
-from qdrant_tools.log.rows import rows_of_log
+from qdrant_tools.traces.files.rows import TraceFile
 
 FORMS: Mapping[str, ClickForm] = {
     form.name: form
@@ -34,12 +35,11 @@ FORMS: Mapping[str, ClickForm] = {
 _LOOKED_AT = 200
 """Rows of each file that tell its form."""
 
-Rows = Callable[[Path], Iterator[Row]]
-
 
 def form_of(rows: Iterable[Mapping[str, Any]]) -> str | None:
     """The name of the form that claims any of the rows; None if none does, or two do."""
-    found = {form.name for row in rows for form in FORMS.values() if form.recognises(row)}
+    each = (fields for row in rows for fields in documents_in(row))
+    found = {form.name for fields in each for form in FORMS.values() if form.recognises(fields)}
     return found.pop() if len(found) == 1 else None
 
 
@@ -48,13 +48,11 @@ def read_clicks(
     *,
     form: str | None = None,
     settings: ClickSettings | None = None,
-    rows: Rows = rows_of_log,
 ) -> ClickReader:
     """The searches of click logs, one after the other in the order of time.
 
     paths: all files of one log: of UBI the queries and the events, of Algolia the events and the searches.
     form: one of `FORMS`; what the rows are, if None.
-    rows: reads the rows of a file.
 
     Raises:
         UsageError: no such form.
@@ -66,13 +64,13 @@ def read_clicks(
         raise UsageError("no files: name those of the click log")
     if form is not None and form not in FORMS:
         raise UsageError(f"form is {brief(form)}, expected one of {', '.join(FORMS)}")
-    return ClickReader(files, FORMS[form] if form else _detected(files, rows), settings or ClickSettings(), rows)
+    return ClickReader(files, FORMS[form] if form else _detected(files), settings or ClickSettings())
 
 
-def _detected(files: Sequence[Path], rows: Rows) -> ClickForm:
+def _detected(files: Sequence[Path]) -> ClickForm:
     by_file = {}
     for path in files:
-        with_row = list(islice(_rows(path, rows), _LOOKED_AT))
+        with_row = list(islice(_rows(TraceFile(path)), _LOOKED_AT))
         found = form_of(row.values for row in with_row)
         if found is None:
             raise LogError(f"{path}: its first rows are of no click log that is known: say form ({', '.join(FORMS)})")
@@ -83,9 +81,10 @@ def _detected(files: Sequence[Path], rows: Rows) -> ClickForm:
     return FORMS[next(iter(by_file))]
 
 
-def _rows(path: Path, rows: Rows) -> Iterator[Row]:
+def _rows(file: TraceFile) -> Iterator[Row]:
     try:
-        yield from rows(path)
+        for row in file.rows():
+            yield from (Row(fields, row.path, row.line) for fields in documents_in(row.values))
     except InputError as error:
         raise LogError(str(error)) from error
 
@@ -96,8 +95,9 @@ class ClickReader(Iterator[LoggedSearch]):
     When all were taken, `dropped` counts what was left out by reason, and `notes` says that and whatever else was odd.
     """
 
-    def __init__(self, files: Sequence[Path], form: ClickForm, settings: ClickSettings, rows: Rows) -> None:
-        self._files, self._form, self._settings, self._source = files, form, settings, rows
+    def __init__(self, files: Sequence[Path], form: ClickForm, settings: ClickSettings) -> None:
+        self._files, self._form, self._settings = files, form, settings
+        self._odd: list[str] = []
         self.form = form.name
         self._joiner: Joiner | None = None
         self._other: Counter[str] = Counter()
@@ -138,7 +138,8 @@ class ClickReader(Iterator[LoggedSearch]):
 
     def _read_file(self, path: Path, joiner: Joiner, default: datetime) -> Iterator[LoggedSearch]:
         understood = 0
-        for row in _rows(path, self._source):
+        file = TraceFile(path)
+        for row in _rows(file):
             if not self._form.recognises(row.values):
                 self._other[f"rows that are none of {self.form}"] += 1
                 continue
@@ -157,10 +158,12 @@ class ClickReader(Iterator[LoggedSearch]):
                         self._other[entry.reason if few else "others"] += 1
             except InputError as error:
                 raise LogError(f"{row.where}: {error}") from error
+        self._odd += file.notes
         if not understood:
             raise LogError(f"{path}: no row of it is of {self.form}: leave the file out, or say another form")
 
     def _notes(self) -> Iterator[str]:
+        yield from self._odd
         yield from (f"left out: {count:,} × {reason}" for reason, count in self.dropped.items())
         joiner = self._joiner
         if joiner is None:

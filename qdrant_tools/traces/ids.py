@@ -93,7 +93,7 @@ def ids_checked(
         known: dict[str, str | None] = {}
         searches = iter(searches)
         while block := list(islice(searches, SEARCHES_AT_ONCE)):
-            names = list(dict.fromkeys(hit.id for search in block for hit in search.hits))
+            names = list(dict.fromkeys(hit.id for search in block for hit in search.hits or search.feedback))
             new = [name for name in names if name not in known]
             if len(known) > _MOST_KNOWN:
                 known, new = {}, names
@@ -126,7 +126,7 @@ def passage_ids(collection: Collection, names: Sequence[str]) -> dict[str, str |
 
 
 def _renamed(search: LoggedSearch, known: dict[str, str | None]) -> LoggedSearch:
-    named = {hit.id: known.get(hit.id) for hit in search.hits}
+    named = {each.id: known.get(each.id) for each in search.hits or search.feedback}
     new = {name: passage for name, passage in named.items() if passage is not None and passage != name}
     if not new:
         return search

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from datetime import UTC, datetime
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from qdrant_tools.clicks import ClickSettings, form_of, read_clicks
@@ -137,6 +140,29 @@ def test_documents_of_an_index_and_tables_are_rows_as_well(tmp_path):
     assert flat == expected
 
 
+def test_what_a_search_in_the_index_returned_packed_files_and_parquet_are_read_as_well(tmp_path):
+    rows = [ubi_query(), ubi_event()]
+    (expected,), _ = read(tmp_path, *rows)
+    page = tmp_path / "page.json"
+    found = [{"_index": "ubi", "_id": str(n), "_source": row} for n, row in enumerate(rows)]
+    page.write_text(json.dumps({"took": 3, "hits": {"total": {"value": 2}, "hits": found}}, indent=1))
+    packed = tmp_path / "log.jsonl.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "log.jsonl").read_bytes()))
+    columns = [tmp_path / "q.parquet", tmp_path / "e.parquet"]
+    for path, row in zip(columns, rows):
+        pq.write_table(pa.Table.from_pylist([row]), path)
+    for files in (page, packed, columns):
+        assert list(read_clicks(files)) == [expected]
+
+
+def test_a_file_that_was_cut_in_its_last_row_gives_the_others_and_says_so(tmp_path):
+    path = written(tmp_path / "log.jsonl", [ubi_query(), ubi_event(), ubi_event(hit="c")])
+    path.write_text(path.read_text()[:-40])
+    reader = read_clicks(path)
+    (search,) = reader
+    assert feedback(search) == [("click", "b", 1.0)] and any("cut" in note for note in reader.notes)
+
+
 # Elastic -------------------------------------------------------------------------------------------------------------
 
 
@@ -262,8 +288,11 @@ def test_azure_never_says_what_was_shown_and_a_click_is_no_list_of_one(tmp_path)
     assert reader.dropped["searches without a click, of which no file says what was shown"] == 1
     assert any("neither positions nor what was passed over can be judged" in note for note in reader.notes)
     later = {"TimeGenerated [UTC]": "2026-11-01 10:00:00", "Name": "Search", "SessionId": "s", "UserId": "u"}
-    again, _ = read(tmp_path, later | {"Properties": {"SearchId": "z2", "QueryTerms": "bees", "ResultCount": 0}})
-    assert [(search.query, search.at) for search in again] == [("bees", nothing.at)]
+    later |= {"Properties": {"SearchId": "z2", "QueryTerms": "bees", "ResultCount": 0}}
+    table = {"name": "PrimaryResult", "columns": [{"name": name} for name in later], "rows": [list(later.values())]}
+    for row in (later, {"tables": [table]}):
+        again, _ = read(tmp_path, row)
+        assert [(search.query, search.at) for search in again] == [("bees", nothing.at)]
 
 
 def ga4(event, seconds, items=(), session="77", **said):

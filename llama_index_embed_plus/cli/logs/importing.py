@@ -271,7 +271,8 @@ def _preview(named: str, looked: _Looked) -> None:
         note(f"  {search.at:%Y-%m-%d %H:%M:%S} UTC{session}  {shortened(search.query, WIDTH)}")
         shown = ", ".join(shortened(hit.id, 40) for hit in islice(search.hits, SHOWN_HITS))
         more = f", and {len(search.hits) - SHOWN_HITS} more" if len(search.hits) > SHOWN_HITS else ""
-        note(f"    {len(search.hits)} hits: {shown or 'none'}{more}")
+        is_unknown = not search.hits and search.feedback
+        note(f"    {len(search.hits)} hits: {'what was shown is not known' if is_unknown else shown or 'none'}{more}")
         done = [f"{event.kind} {shortened(event.id, 40)}" for event in search.feedback[:SHOWN_HITS]]
         note(f"    {', '.join(done) or 'nothing was clicked or judged'}")
         if search.generated:

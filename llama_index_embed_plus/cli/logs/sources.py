@@ -19,7 +19,7 @@ from qdrant_tools.clicks import reading as clicks
 from qdrant_tools.clicks.records import ClickSettings
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import InputError, LogError, UsageError, brief
-from qdrant_tools.files.rows import Row, read_rows
+from qdrant_tools.files.rows import read_rows
 from qdrant_tools.log.naming import why_unknown, written_columns
 from qdrant_tools.log.readers import LogReader, modified, read_log
 from qdrant_tools.log.records import LoggedSearch
@@ -179,15 +179,11 @@ def _clicks(asked: Asked) -> Source:
     readers: list[clicks.ClickReader] = []
 
     def searches() -> Iterator[LoggedSearch]:
-        readers.append(clicks.read_clicks(asked.files, form=form, settings=asked.clicks, rows=_rows))
+        readers.append(clicks.read_clicks(asked.files, form=form, settings=asked.clicks))
         return readers[-1]
 
     searches()
     return Source(searches, [f"{path}: {readers[0].form}" for path in asked.files], lambda: readers[-1].notes)
-
-
-def _rows(path: Path) -> Iterator[Row]:
-    return TraceFile(path).rows()
 
 
 def _ours(asked: Asked) -> Source:
