@@ -173,3 +173,11 @@ def test_spans_that_mlflow_sends_over_otlp_are_the_same_searches(tmp_path):
     (over,), _ = imported(tmp_path, line)
     (kept,), _ = imported(tmp_path, trace(own))
     assert (over.id, over.query, over.hits, over.at) == (kept.id, kept.query, kept.hits, kept.at)
+
+
+def test_request_logs_of_databricks_have_the_trace_beside_the_request(tmp_path):
+    whole = trace(span(inputs="Which rock floats?", outputs=langchain("p1")), root())
+    row = {"databricks_request_id": "r", "request": "{}", "response": "{}", "trace": json.dumps(whole)}
+    (logged,), _ = imported(tmp_path, row, row | {"trace": None})
+    (kept,), _ = imported(tmp_path, whole)
+    assert (logged.id, logged.hits, logged.answer) == (kept.id, kept.hits, kept.answer)

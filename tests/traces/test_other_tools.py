@@ -282,3 +282,20 @@ def test_feedback_of_open_webui_brings_its_chat(tmp_path):
     (search,), _ = imported(tmp_path, said, settings=TraceSettings(id_field="key"))
     assert search.answer is not None
     assert [(each.kind, each.value) for each in search.answer.verdicts if each.kind == "thumb"] == [("thumb", 0.0)]
+
+
+def test_contexts_of_trulens_are_texts(tmp_path):
+    said = {
+        "ai.observability.span_type": "retrieval", "ai.observability.retrieval.query_text": "Which rock floats?",
+        "ai.observability.retrieval.retrieved_contexts": ["Pumice floats.", "Slate splits."],
+    }  # fmt: skip
+    (span,), _ = read(haystack("retrieval.run", said, None))
+    assert (span.kind, span.query) == ("retrieval", "Which rock floats?")
+    assert [each.text for each in span.documents] == ["Pumice floats.", "Slate splits."]
+
+
+def test_ids_that_look_like_the_beginning_of_another_are_ids(tmp_path):
+    (search,), _ = imported(
+        tmp_path, SPANS | {"trace_id": "20260501-12", "output": [{"id": "20260501-7", "text": "a"}]}
+    )
+    assert ids(search) == ["20260501-7"]

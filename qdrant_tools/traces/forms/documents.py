@@ -23,6 +23,7 @@ from qdrant_tools.traces.records import SpanDocument, TraceSettings
 
 LIST_KEYS = (
     "documents", "retrieved_documents", "retrieved_docs", "docs", "source_documents", "source_nodes", "nodes", "chunks",
+    "retrievedDocuments", "retrievedDocs", "retrievedChunks", "sourceDocuments", "sourceNodes", "searchResults",
     "retrieved_chunks", "passages", "hits", "matches", "points", "results", "result", "search_results", "sources",
     "contexts", "retrieved_contexts", "context", "retrieval_context", "references", "citations", "output", "value",
     "items", "data", "artifact", "retrievalResults", "retrieval_results", "return_value", "response",

@@ -1,6 +1,6 @@
 """The fields of a row that a tracing tool writes: the first that says something, ids, tags, JSON in quotes.
 
-Guarantees: an id is never a missing, hidden or cut value; a float that pandas made of a whole number is that number.
+Guarantees: an id is never a missing or hidden value; a float that pandas made of a whole number is that number.
 Does not know: which tool has which field.
 """
 
@@ -13,7 +13,7 @@ from qdrant_tools.errors import InputError
 from qdrant_tools.files.json_files import parse_json
 from qdrant_tools.foreign import is_missing
 from qdrant_tools.traces.forms.raw import texts_of
-from qdrant_tools.traces.forms.values import is_cut_id, is_hidden, json_in
+from qdrant_tools.traces.forms.values import is_hidden, json_in
 from qdrant_tools.validation import brief
 
 LONGEST_NAME = 4096
@@ -33,12 +33,12 @@ def has(row: Mapping[str, Any], *names: str) -> bool:
 
 
 def name_of(value: Any) -> str | None:
-    """An id as text: a whole number is one; what is missing, hidden or cut is none."""
+    """An id as text: a whole number is one; what is missing or hidden is none."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # pandas makes floats of a column with a gap
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if not isinstance(value, str) or is_missing(value) or is_hidden(value) or is_cut_id(value):
+    if not isinstance(value, str) or is_missing(value) or is_hidden(value):
         return None
     return value.strip()
 

@@ -1,4 +1,4 @@
-"""What Langfuse, MLflow and Haystack write into the spans that they send -> spans.
+"""What Langfuse, MLflow, Haystack and TruLens write into the spans that they send -> spans.
 
 All store what a function was given and what it returned: Langfuse as text or JSON, MLflow always as JSON, so that a
 text is quoted, Haystack what its components had.
@@ -14,7 +14,7 @@ from typing import Any
 
 from qdrant_tools.traces.forms.fields import first_of, mapping_in, tags_in, unquoted
 from qdrant_tools.traces.forms.otel.common import base_of
-from qdrant_tools.traces.forms.raw import RawSpan
+from qdrant_tools.traces.forms.raw import RawSpan, under
 from qdrant_tools.traces.forms.steps import NO_LIST, Step, span_of_step
 from qdrant_tools.traces.forms.values import answer_in, text_of
 from qdrant_tools.traces.records import Span, SpanKind, TraceSettings
@@ -187,3 +187,31 @@ def _reply_in(value: Any) -> str | None:
     outputs = [mapping_in(part) for part in mapping_in(value).values()]
     replies = {text for part in outputs for name in ("replies", "answers") if (text := answer_in(part.get(name)))}
     return replies.pop() if len(replies) == 1 else None
+
+
+_TRULENS = "ai.observability."
+
+
+@dataclass(frozen=True)
+class TruLensAttributes:
+    """The dialect of TruLens: contexts are texts without ids, found in the collection by `--match text`."""
+
+    name: str = "trulens"
+
+    def speaks(self, attributes: Mapping[str, Any]) -> bool:
+        """Whether a span has TruLens' attributes."""
+        return f"{_TRULENS}span_type" in attributes or f"{_TRULENS}retrieval.retrieved_contexts" in attributes
+
+    def span(self, raw: RawSpan, settings: TraceSettings) -> Span:
+        """The step that the attributes tell of."""
+        said = under(raw.attributes, _TRULENS.rstrip("."))
+        type = str(said.get("span_type", "retrieval"))
+        kind: SpanKind = "retrieval" if type == "retrieval" else "llm" if type == "generation" else "chain"
+        step = Step(
+            **base_of(raw),
+            kind=kind,
+            input=first_of(said, "retrieval.query_text", "record_root.input"),
+            output=first_of(said, "retrieval.retrieved_contexts", "record_root.output"),
+            lacking=NO_LIST,
+        )
+        return replace(span_of_step(step, settings), dropped=raw.dropped)

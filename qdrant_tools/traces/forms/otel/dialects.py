@@ -15,7 +15,13 @@ from qdrant_tools.traces.forms.otel.openinference import OpenInference
 from qdrant_tools.traces.forms.otel.openllmetry import OpenLLMetry
 from qdrant_tools.traces.forms.otel.recorded import as_recorded
 from qdrant_tools.traces.forms.raw import RawSpan
-from qdrant_tools.traces.forms.sdk_attributes import HaystackAttributes, LangfuseAttributes, MlflowAttributes, ToolCalls
+from qdrant_tools.traces.forms.sdk_attributes import (
+    HaystackAttributes,
+    LangfuseAttributes,
+    MlflowAttributes,
+    ToolCalls,
+    TruLensAttributes,
+)
 from qdrant_tools.traces.records import Span, TraceSettings
 
 
@@ -43,6 +49,7 @@ DIALECTS: tuple[Dialect, ...] = (
     LangfuseAttributes(),
     MlflowAttributes(),
     HaystackAttributes(),
+    TruLensAttributes(),
     ToolCalls(),
 )
 """The richest first."""

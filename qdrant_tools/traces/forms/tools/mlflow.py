@@ -1,8 +1,8 @@
 """MLflow's traces, with what was said of them -> spans and annotations.
 
 Read are `Trace.to_dict()` and `Trace.to_json()`, the rows of `search_traces()` (CSV, where spans are Python's repr,
-JSONL, Parquet), and assessments on rows of their own. The spans that MLflow sends over OTLP are a dialect:
-`sdk_attributes.py`.
+JSONL, Parquet), the request logs of Databricks, and assessments on rows of their own. The spans that MLflow sends over
+OTLP are a dialect: `sdk_attributes.py`.
 
 Guarantees: ids are hex, whether MLflow writes base64 (spans) or hex (assessments), and a trace is the same with `tr-`
 before its id and without. A judge's grade of one chunk (`chunk_index`, or a list by number) is one of that document.
@@ -65,7 +65,8 @@ def _is_trace(row: Mapping[str, Any]) -> bool:
 
 
 def _is_row_of_search(row: Mapping[str, Any]) -> bool:
-    of_three = "trace" in row and "trace_id" in row and "trace_metadata" in row
+    # tables of Databricks have the trace beside its request
+    of_three = "trace" in row and ({"trace_id", "trace_metadata"} <= row.keys() or "databricks_request_id" in row)
     return of_three or ("spans" in row and "request_metadata" in row and ("request_id" in row or "trace_id" in row))
 
 
@@ -84,6 +85,8 @@ def _parts(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Mapping[str,
     if _is_trace(whole):
         return whole["info"], _objects(whole["data"]["spans"])
     spans = python_in(row.get("spans"))
+    if spans is None and "databricks_request_id" in row:
+        return row, []  # a request whose trace was not kept
     if not isinstance(spans, (list, tuple)):
         raise InputError(f"spans are {brief(row.get('spans'))}, expected the list of a trace's spans")
     return row, _objects(spans)

@@ -25,7 +25,7 @@ from qdrant_tools.traces.records import Annotation, Span, SpanDocument, TraceSet
 
 QUERIES = (
     "query", "question", "user_query", "user_input", "user_question", "search_query", "query_text", "user_message",
-    "retrievalQuery", "prompt", "input", "message",
+    "userQuery", "userInput", "userMessage", "searchQuery", "queryText", "retrievalQuery", "prompt", "input", "message",
 )  # fmt: skip
 _BUNDLES = ("query", "question", "retrievalQuery")
 """Of these, the text may lie in an object: Bedrock's `{"text": …}`, LlamaIndex' `{"query_str": …}`."""
@@ -33,13 +33,27 @@ LISTS = (
     "retrieved_documents", "retrieved_docs", "retrieved_contexts", "retrieved_chunks", "retrieved_nodes",
     "retrieved_passages", "retrieval_context", "retrieval_results", "retrieved_context", "retriever_resources",
     "retrieved", "retrievalResults", "source_documents", "source_nodes", "search_results", "documents", "docs",
-    "chunks", "passages",
+    "chunks", "passages", "retrievedDocuments", "retrievedDocs", "retrievedChunks", "retrievedContexts",
+    "sourceDocuments", "sourceNodes", "searchResults",
     "contexts", "sources", "nodes", "hits", "results", "matches", "references", "context",
 )  # fmt: skip
-ANSWERS = ("answer", "response", "actual_output", "output", "generated_answer", "completion", "reply", "llm_response")
+ANSWERS = (
+    "answer",
+    "response",
+    "actual_output",
+    "output",
+    "generated_answer",
+    "completion",
+    "reply",
+    "llm_response",
+    "actualOutput",
+)
 HOLDERS = ("request", "response", "retrieval", "search", "data", "payload", "event", "inputs", "outputs", "rag", "log")
 """Objects of a row in which these may lie."""
-_IDS = ("trace_id", "request_id", "message_id", "query_id", "search_id", "interaction_id", "run_id", "record_id", "id")
+_IDS = (
+    "trace_id", "request_id", "message_id", "query_id", "search_id", "interaction_id", "run_id", "record_id", "traceId",
+    "requestId", "messageId", "queryId", "id",
+)  # fmt: skip
 _TIMES = (
     "start_time", "timestamp", "created_at", "createdAt", "created", "time", "datetime", "ts", "at", "request_time",
     "logged_at", "date", "start_timestamp",
