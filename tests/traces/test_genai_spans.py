@@ -178,3 +178,12 @@ def test_a_span_that_speaks_two_conventions_is_read_in_the_one_that_has_the_list
     listed = {"gen_ai.retrieval.query.text": "q", "gen_ai.retrieval.documents": '[{"id": "a", "score": 1}]'}
     span = only(sdk({**both, **listed}))
     assert (span.kind, [d.id for d in span.documents]) == ("retrieval", ["a"])
+
+
+def test_a_step_of_langchain_that_returns_documents_has_found_them():
+    document = {"lc": 1, "type": "constructor", "id": ["langchain", "schema", "document", "Document"]}
+    held = {"page_content": TEXTS["tea"], "metadata": {"_id": "p-2", "_collection_name": "kitchen"}}
+    made = {"outputs": [{**document, "kwargs": held}], "kwargs": {"tags": []}}
+    span = only(openllmetry({"inputs": "Why?", "tags": []}, made, name="find"))
+    assert (span.kind, span.implied, span.query, span.answer) == ("retrieval", True, "Why?", None)
+    assert [d.id for d in span.documents] == ["p-2"]

@@ -6,6 +6,11 @@ import base64
 import csv
 import io
 import json
+import math
+import random
+from collections.abc import Iterator
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +33,7 @@ from spans_written import (
 )
 
 from qdrant_tools.errors import InputError
+from qdrant_tools.traces.forms.all import FORMS
 from qdrant_tools.traces.records import Span, TraceSettings
 
 ATTRIBUTES = retrieved("Why does bread rise?", "bread", "tea", "rust")
@@ -329,3 +335,35 @@ def test_a_pipeline_that_hands_its_question_to_several_parts_asks_it_once():
 @pytest.mark.parametrize("value", ['{"query": "Why', '["Why', '[{"role": "user"', "<generator object at 0x7f>", "***"])
 def test_what_is_no_whole_text_is_no_query(value):
     assert only(sdk({"input.value": value, "openinference.span.kind": "RETRIEVER"})).query is None
+
+
+ODD = [
+    None, [], {}, "", 0, -1, 1e308, math.nan, "\ud800", "x" * 700, True, [[]], [None], {"a": None}, "{", "[1", "[{}]",
+    [{}], "__REDACTED__", "StopEvent(result='", "[{'document.id': -}]", "((((", "[" * 500, {"kvlistValue": 1},
+    {"arrayValue": {"values": 3}}, {"intValue": "x"}, "\u0663", "\u00b2", 10**40, {"node": 5}, '[{"node": 5}]',
+    '{"messages": [["x"]]}', '{"messages": [{"role": {}}]}', '{"messages": [{"role": "user", "parts": [{"text": 5}]}]}',
+]  # fmt: skip
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if at:
+        yield at
+    for step in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield from places(value[step], (*at, step))
+
+
+@pytest.mark.parametrize("name", ENVELOPES)
+def test_a_row_with_odd_values_anywhere_is_read_or_refused_and_nothing_else(name):
+    row = json.loads(json.dumps(ENVELOPES[name]()))
+    chance = random.Random(name)
+    for at in places(row):
+        for odd in chance.sample(ODD, 3):
+            changed = deepcopy(row)
+            holder = changed
+            for step in at[:-1]:
+                holder = holder[step]
+            holder[at[-1]] = odd
+            forms = [form for form in FORMS if form.recognises(changed)]
+            assert len(forms) <= 1
+            with suppress(InputError):
+                [repr(said) for form in forms for said in form.read(changed, TraceSettings())]

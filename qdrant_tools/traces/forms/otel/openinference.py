@@ -108,6 +108,7 @@ class _Reader:
             # a function that is traced without a kind of its own, and returns what it has found
             documents = documents_in(self.output, self.settings, certain=True)
             implied = documents is not None
+            answer = None if implied and isinstance(self.output, (list, tuple)) else answer
             kind = "retrieval" if implied else "chain"
         headless = documents is not None and documents[:1] != () and documents[0].position > 0
         return Span(

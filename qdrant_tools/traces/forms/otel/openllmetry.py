@@ -56,10 +56,13 @@ class OpenLLMetry:
             asked = first_text(raw.attributes, ("gen_ai.input.messages",)) or given
             before = None if nodes is None else documents_in(nodes, settings)
             return Span(kind=kind, query=query_in(asked), documents=before, context=documents, **base_of(raw))
+        implied = documents_in(_inner(made), settings, certain=True) if kind == "chain" else None
         return Span(
-            kind=kind,
+            kind=kind if implied is None else "retrieval",
             query=query_in(given) if given and kind == "chain" else None,
-            answer=answer_in(made) if made else None,
+            documents=implied,
+            implied=implied is not None,
+            answer=answer_in(made) if made and not (implied and isinstance(_inner(made), list)) else None,
             context=sources_in(raw.attributes) if kind == "llm" else sources_of_answer(made),
             is_tool=raw.attributes.get("traceloop.span.kind") == "tool",
             hidden=int(is_hidden(given)) + int(is_hidden(made)),
@@ -95,6 +98,12 @@ def _documents(made: str, settings: TraceSettings) -> tuple[SpanDocument, ...] |
     objects = [json_in(part) for part in inside]
     sure = all(isinstance(part, Mapping) and ("node" in part or "page_content" in part) for part in objects)
     return documents_in(objects, settings) if sure else None
+
+
+def _inner(made: str) -> Any:
+    """What a step of LangChain gave on."""
+    inside = json_in(made)
+    return inside.get("outputs") if isinstance(inside, Mapping) and "outputs" in inside else inside
 
 
 def _retrieval(raw: RawSpan, given: str, made: str, documents: tuple[SpanDocument, ...] | None) -> Span:

@@ -117,7 +117,8 @@ def _of_graphql(node: Mapping[str, Any], settings: TraceSettings) -> Iterator[An
     if span is None:
         raise InputError("a span with evaluations has no spanId: select it in the query")
     for name, by in _LISTS.items():
-        for said in node.get(name) or ():
+        listed = node.get(name)
+        for said in listed if isinstance(listed, list) else ():
             if not isinstance(said, Mapping):
                 raise InputError(f"{name} hold {brief(said)}, expected objects")
             yield _annotation({**said, "spanId": span}, settings, by=by)

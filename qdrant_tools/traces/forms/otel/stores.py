@@ -42,7 +42,7 @@ def _of_jaeger(span: Mapping[str, Any], process: Mapping[str, Any]) -> RawSpan:
     attributes = _tags(span.get("tags"))
     parents = [
         reference.get("spanID")
-        for reference in span.get("references") or ()
+        for reference in _listed("references", span.get("references"))
         if isinstance(reference, Mapping) and reference.get("refType") == "CHILD_OF"
     ]
     start, lasted = span.get("startTime"), number_of(span.get("duration"))
@@ -63,7 +63,14 @@ def _of_jaeger(span: Mapping[str, Any], process: Mapping[str, Any]) -> RawSpan:
 def _tags(tags: Any) -> dict[str, Any]:
     if isinstance(tags, Mapping):
         return flat(tags)
-    return flat({str(tag.get("key")): tag.get("value") for tag in tags or () if isinstance(tag, Mapping)})
+    listed = _listed("tags", tags)
+    return flat({str(tag.get("key")): tag.get("value") for tag in listed if isinstance(tag, Mapping)})
+
+
+def _listed(name: str, values: Any) -> list[Any]:
+    if values is not None and not isinstance(values, list):
+        raise InputError(f"{name} are {brief(values)}, expected a list")
+    return values or []
 
 
 def _micro(name: str, value: Any) -> datetime | None:
