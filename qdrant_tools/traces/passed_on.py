@@ -33,7 +33,8 @@ def without_echoes(spans: Iterable[Span]) -> list[Span]:
     holders = _holders_of(found, parents)
     echoes: set[str] = set()
     lists: deque[Span] = deque(maxlen=_LISTS)
-    for span in sorted(implied, key=lambda span: _order(span, parents)):
+    ends = all(span.until is not None for span in implied)
+    for span in sorted(implied, key=lambda span: _order(span, parents, ends)):
         if span.id in holders or named.issuperset(_names(span)) or _is_echo(span, lists):
             echoes.add(span.id)
         else:
@@ -75,10 +76,11 @@ def _holders_of(found: Iterable[Span], parents: Mapping[str, str | None]) -> set
     return holders
 
 
-def _order(span: Span, parents: Mapping[str, str | None]) -> tuple[bool, str, int, str]:
-    """The order in which steps end: what lies inside ends first, and is deeper where the times are the same."""
+def _order(span: Span, parents: Mapping[str, str | None], ends: bool) -> tuple[str, int, str, str]:
+    """The order in which steps end. Where not all say when: what lies deeper ends first, then what began first."""
     depth, parent = 0, span.parent
     while parent is not None and depth < _DEEPEST:
         depth, parent = depth + 1, parents.get(parent)
-    end = span.until or span.at
-    return end is None, "" if end is None else end.isoformat(), -depth, span.id
+    began = "~" if span.at is None else span.at.isoformat()
+    ended = span.until.isoformat() if ends and span.until is not None else ""
+    return ended, -depth, began, span.id

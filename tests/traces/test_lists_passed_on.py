@@ -55,3 +55,9 @@ def test_an_echo_stays_in_the_tree_with_its_answer() -> None:
 
 def test_a_circle_of_parents_ends() -> None:
     assert kept(step("one", "two", 1, "a"), step("two", "one", 2, "a")) == ["one"]
+
+
+def test_without_ends_what_lies_deeper_was_first() -> None:
+    root, found = step("root", None, 9, "a", "b"), step("retrieve", "root", 1, "a", "b", "c")
+    graded = replace(step("grade", "root", 2, "a", "b"), at=BEGIN + timedelta(seconds=1))
+    assert kept(*(replace(span, until=None) for span in (root, found, graded))) == ["retrieve"]

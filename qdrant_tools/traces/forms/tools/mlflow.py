@@ -123,6 +123,7 @@ def _span(span: Mapping[str, Any], info: Mapping[str, Any], settings: TraceSetti
         parent=parent_id("parent_span_id", first_of(span, "parent_span_id", "parent_id")),
         name=text_of(span.get("name")) or "",
         at=moment("start_time", first_of(span, "start_time_unix_nano", "start_time"), settings.zone or UTC),
+        until=moment("end_time", first_of(span, "end_time_unix_nano", "end_time"), settings.zone or UTC),
         failed=str(code).upper().endswith("ERROR"),
         attributes=attributes,
         resource={"service.name": _experiment(info, about)},
