@@ -1,10 +1,12 @@
 """Langfuse's observations, traces and scores, in each way out of it."""
 
+import csv
 import json
 
 import pytest
 
 from qdrant_tools.errors import InputError
+from qdrant_tools.traces.importer import read_traces
 from qdrant_tools.traces.records import TraceSettings
 from tests.traces.tool_rows import ROOT, STEP, TRACE, ids, imported, langchain, read, scored
 
@@ -165,3 +167,18 @@ def test_spans_of_the_sdk_are_the_same_observations(tmp_path):
 def test_a_damaged_time_is_refused_with_its_value():
     with pytest.raises(InputError, match="start"):
         read(observation(start_time="yesterday"))
+
+
+def test_the_csv_of_the_screen_has_texts_in_its_cells(tmp_path):
+    rows = [camel(observation()) | {"output": json.dumps(langchain("p1", "p2")), "input": "Which rock floats?"}]
+    rows.append(camel(root()) | {"output": "Pumice.", "input": "Which rock floats?", "user-feedback": "[1]"})
+    file = tmp_path / "observations.csv"
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.DictWriter(opened, list(rows[1]))
+        writer.writeheader()
+        writer.writerows({name: "" if value in (None, {}) else value for name, value in row.items()} for row in rows)
+    with read_traces(file) as traces:
+        (search,) = traces.searches()
+    assert (search.query, ids(search)) == ("Which rock floats?", ["p1", "p2"])
+    assert search.answer is not None and search.answer.text == "Pumice."
+    assert [verdict.value for verdict in search.answer.verdicts] == [1.0]
