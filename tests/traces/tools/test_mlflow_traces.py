@@ -6,7 +6,7 @@ import json
 import pytest
 
 from qdrant_tools.traces.importer import read_traces
-from tests.traces.tool_rows import ROOT, STEP, TEXTS, TRACE, base64_of, ids, imported, langchain, read
+from tests.traces.tools.tool_rows import ROOT, STEP, TEXTS, TRACE, base64_of, ids, imported, langchain, read
 
 
 def span(id=STEP, parent=ROOT, type="RETRIEVER", inputs=None, outputs=None, name="search"):

@@ -7,7 +7,7 @@ import pytest
 from qdrant_tools.errors import InputError
 from qdrant_tools.traces.forms.all import FORMS
 from qdrant_tools.traces.records import TraceSettings
-from tests.traces.tool_rows import ids, imported, langchain, read, scored
+from tests.traces.tools.tool_rows import ids, imported, langchain, read, scored
 
 WHEN = "2026-05-01T10:00:00Z"
 

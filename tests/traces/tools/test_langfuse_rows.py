@@ -8,7 +8,7 @@ import pytest
 from qdrant_tools.errors import InputError
 from qdrant_tools.traces.importer import read_traces
 from qdrant_tools.traces.records import TraceSettings
-from tests.traces.tool_rows import ROOT, STEP, TRACE, ids, imported, langchain, read, scored
+from tests.traces.tools.tool_rows import ROOT, STEP, TRACE, ids, imported, langchain, read, scored
 
 
 def observation(id=STEP, parent=ROOT, type="RETRIEVER", input="Which rock floats?", output=None, **other):

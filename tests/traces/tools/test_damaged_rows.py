@@ -8,11 +8,11 @@ import pytest
 from qdrant_tools.errors import InputError
 from qdrant_tools.traces.forms.all import FORMS
 from qdrant_tools.traces.records import TraceSettings
-from tests.traces import test_langfuse_rows as langfuse
-from tests.traces import test_langsmith_runs as langsmith
-from tests.traces import test_mlflow_traces as mlflow
-from tests.traces import test_other_tools as others
-from tests.traces.tool_rows import langchain, scored
+from tests.traces.tools import test_langfuse_rows as langfuse
+from tests.traces.tools import test_langsmith_runs as langsmith
+from tests.traces.tools import test_mlflow_traces as mlflow
+from tests.traces.tools import test_other_tools as others
+from tests.traces.tools.tool_rows import langchain, scored
 
 
 def nested(levels: int) -> Any:
