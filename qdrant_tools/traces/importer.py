@@ -21,6 +21,7 @@ from qdrant_tools.records import Progress
 from qdrant_tools.traces.annotations import said_of, spoken_of, with_annotations
 from qdrant_tools.traces.detect import FormOfRows, check_form
 from qdrant_tools.traces.files.rows import TraceFile
+from qdrant_tools.traces.forms.all import notes_on
 from qdrant_tools.traces.ids import Ids, IdsByText, WrittenIds, ids_checked
 from qdrant_tools.traces.opinions import told_of
 from qdrant_tools.traces.passed_on import without_echoes
@@ -136,6 +137,7 @@ class Traces:
         if progress is not None:
             progress(path.stat().st_size - told)
         self._read.notes += file.notes
+        self._read.notes += [f"{path}: {note}" for note in notes_on(forms.seen)]
         changed = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         self._written = changed if self._written is None else max(self._written, changed)
         self._read.forms[str(path)] = ", ".join(forms.seen) or "empty"

@@ -78,6 +78,16 @@ def test_a_csv_in_which_pandas_wrote_the_index_beside_the_column_of_its_name_is_
         searches_in(file)
 
 
+def test_just_as_many_spans_as_phoenix_gives_at_once_are_said_to_be_perhaps_not_all(tmp_path):
+    row = {"context.span_id": "1", "context.trace_id": "2", "start_time": "2026-11-26T10:00:00Z", "attributes.x": 1}
+    rows = [{**row, "context.span_id": f"{number:016x}"} for number in range(1, 1001)]
+    with read_traces(written(tmp_path, *rows)) as traces:
+        assert list(traces) == []
+        assert any("newest 1,000 spans" in line and "limit=" in line for line in traces.report.lines())
+    with read_traces(written(tmp_path, *rows[:999])) as traces:
+        assert list(traces) == [] and traces.report.notes == []
+
+
 def test_an_answer_that_was_streamed_is_what_the_language_model_said_last(tmp_path):
     file = written(
         tmp_path,

@@ -191,12 +191,19 @@ def test_ids_are_the_metadatas_where_a_document_has_none_or_a_field_is_named():
     span = only(sdk(attributes))
     assert (span.documents[0].id, span.documents[0].score, span.collection) == ("point-1", None, "kitchen")
     assert only(sdk(attributes), id_field="sku").documents[0].id == "17"
+    nested = {**attributes, "retrieval.documents.0.document.metadata": json.dumps({"shop": {"sku": "a-9"}})}
+    assert only(sdk(nested), id_field="shop.sku").documents[0].id == "a-9"
     # a field that is not there is no id, and no other one stands in for it
     assert only(sdk(attributes), id_field="isbn").documents[0].id is None
     # LangChain dumps what other stores call a document
     del attributes["retrieval.documents.0.document.metadata"]
     attributes["output.value"] = json.dumps({"documents": [{"id": "chroma-7", "page_content": TEXTS["bread"]}]})
     assert only(sdk(attributes)).documents[0].id == "chroma-7"
+
+
+def test_a_step_of_any_kind_that_has_the_list_of_a_retriever_is_one():
+    span = only(sdk({**ATTRIBUTES, "openinference.span.kind": "TOOL"}))
+    assert (span.kind, span.implied, len(span.documents)) == ("retrieval", False, 3)
 
 
 def test_a_retriever_that_found_nothing_has_an_empty_list():

@@ -50,4 +50,16 @@ class Otherwise:
 
 
 _SPANS, _ROWS = LayoutForm("spans", (ANY,)), WholeRows()
+_PAGES = {"phoenix": {100: "the REST API gives 100 spans", 1000: "get_spans_dataframe gives the newest 1,000 spans"}}
+
+
+def notes_on(rows: Mapping[str, int]) -> list[str]:
+    """What the number of rows of each form tells: just as many as a tool gives out at once are probably not all."""
+    return [
+        f"{count:,} rows of {form}: {page} unless more is asked for by limit=, so there may be others"
+        for form, count in rows.items()
+        if (page := _PAGES.get(form, {}).get(count)) is not None
+    ]
+
+
 FORMS: tuple[TraceForm, ...] = (*TOOLS, Otherwise("rows", _ROWS), Otherwise("spans", _SPANS))

@@ -204,12 +204,24 @@ def id_of(own: Any, metadata: Any, field: str | None) -> str | None:
     """The id of a document: the metadata's `field` if that is named; else its own, or langchain-qdrant's `_id`."""
     inside = json_in(metadata)
     inside = inside if isinstance(inside, Mapping) else {}
-    value = inside.get(field) if field is not None else inside.get("_id") if own in (None, "") else own
+    value = own if own not in (None, "") else inside.get("_id")
+    if field is not None:
+        value = _at_path(inside, field)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return None if is_cut_id(value) else text_of(value)
+
+
+def _at_path(inside: Mapping[str, Any], field: str) -> Any:
+    """The value of a field, whose name may be a path: `source.page`."""
+    value: Any = inside.get(field)
+    if value is None and "." in field:
+        value = inside
+        for step in field.split("."):
+            value = value.get(step) if isinstance(value, Mapping) else None
+    return value
 
 
 _REPR = re.compile(r"<?NodeWithScore\(node=\w+\(id_=(.+)\), score=([^)]*)\)>?", re.DOTALL)

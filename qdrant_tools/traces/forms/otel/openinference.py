@@ -70,7 +70,10 @@ def _kind_of(raw: RawSpan) -> SpanKind:
     named = str(raw.attributes.get(_KIND, "")).upper()
     if not named:
         return "retrieval" if numbered(raw.attributes, "retrieval.documents") else "rerank"
-    return _KINDS.get(named, "other")
+    kind = _KINDS.get(named, "other")
+    if kind in ("chain", "other") and any(name.startswith("retrieval.documents.") for name in raw.attributes):
+        return "retrieval"
+    return kind
 
 
 class _Reader:

@@ -27,8 +27,6 @@ TIME_HINT = (
 _POSITION = "document_position"
 _ASKED = ("input.value", "attributes.input.value", "input", "query", "question")
 _SELECTED = frozenset({"input.value", "output.value", "retrieval.documents", "retrieval", "reranker.output_documents"})
-FIRST_THOUSAND = "get_spans_dataframe gives the newest 1,000 spans unless limit= says more"
-"""Said of a file of a thousand spans, which is probably all that was asked for and not all that there is."""
 
 
 def is_phoenix_span(row: Mapping[str, Any]) -> bool:
