@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import test_langfuse_rows as langfuse
+import test_langsmith_runs as langsmith
+import test_mlflow_traces as mlflow
+import test_other_tools as others
+from tool_rows import langchain, scored
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.traces.forms.all import FORMS
 from qdrant_tools.traces.records import TraceSettings
-from tests.traces.tools import test_langfuse_rows as langfuse
-from tests.traces.tools import test_langsmith_runs as langsmith
-from tests.traces.tools import test_mlflow_traces as mlflow
-from tests.traces.tools import test_other_tools as others
-from tests.traces.tools.tool_rows import langchain, scored
 
 
 def nested(levels: int) -> Any:

@@ -4,11 +4,16 @@ import csv
 import json
 
 import pytest
+from llama_index.core import MockEmbedding, VectorStoreIndex
+from llama_index.core.llms import MockLLM
+from llama_index.core.retrievers import QueryFusionRetriever
+from llama_index.core.schema import TextNode
+from spans_written import instrumented
+from tool_rows import ROOT, STEP, TEXTS, TRACE, ids, imported, langchain, read, scored
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.traces.importer import read_traces
 from qdrant_tools.traces.records import TraceSettings
-from tests.traces.tools.tool_rows import ROOT, STEP, TRACE, ids, imported, langchain, read, scored
 
 
 def observation(id=STEP, parent=ROOT, type="RETRIEVER", input="Which rock floats?", output=None, **other):
@@ -182,3 +187,35 @@ def test_the_csv_of_the_screen_has_texts_in_its_cells(tmp_path):
     assert (search.query, ids(search)) == ("Which rock floats?", ["p1", "p2"])
     assert search.answer is not None and search.answer.text == "Pumice."
     assert [verdict.value for verdict in search.answer.verdicts] == [1.0]
+
+
+def as_stored(span):
+    """A span of OpenInference as Langfuse stores it: input and output on their own, the rest as texts in metadata."""
+    said = dict(span["attributes"])
+    given, returned = said.pop("input.value", None), said.pop("output.value", None)
+    types = {"RETRIEVER": "RETRIEVER", "LLM": "GENERATION", "EMBEDDING": "EMBEDDING", "CHAIN": "CHAIN"}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()}
+    row = observation(
+        span["context"]["span_id"][2:],
+        span["parent_id"] and span["parent_id"][2:],
+        types.get(said.get("openinference.span.kind"), "SPAN"),
+        metadata={"attributes": json.dumps(texts), "resourceAttributes": json.dumps(span["resource"]["attributes"])},
+    )
+    about = {"trace_id": span["context"]["trace_id"][2:], "name": span["name"], "input": given, "output": returned}
+    times = {name: span[name].replace("T", " ").rstrip("Z") for name in ("start_time", "end_time")}
+    return row | about | times | {"user_id": None, "session_id": None}
+
+
+def test_an_application_of_llamaindex_gives_the_same_searches_as_from_its_spans(tmp_path):
+    index = VectorStoreIndex(
+        [TextNode(id_=name, text=text) for name, text in TEXTS.items()], embed_model=MockEmbedding(4)
+    )
+    engine = index.as_query_engine(llm=MockLLM(max_tokens=5), similarity_top_k=2)
+    fused = QueryFusionRetriever([index.as_retriever()], llm=MockLLM(), num_queries=1, use_async=False)
+    with instrumented() as written:
+        for question in ("Which rock floats?", "What splits?"):
+            engine.query(question)
+        fused.retrieve("What is made of shells?")
+    spans = written()
+    (sent, _), (stored, _) = imported(tmp_path, *spans), imported(tmp_path, *map(as_stored, spans))
+    assert len(sent) == 3 and [search.as_row() for search in sent] == [search.as_row() for search in stored]

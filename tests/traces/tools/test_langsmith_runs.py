@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from tool_rows import ids, imported, langchain, read, scored
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.traces.records import TraceSettings
-from tests.traces.tools.tool_rows import ids, imported, langchain, read, scored
 
 ROOT, STEP = "01a21a2b-e249-7432-9ae8-3dcecc9b402e", "01a21a2b-e250-7516-8f88-74523aa0ff1b"
 

@@ -4,9 +4,9 @@ import csv
 import json
 
 import pytest
+from tool_rows import ROOT, STEP, TEXTS, TRACE, base64_of, ids, imported, langchain, read
 
 from qdrant_tools.traces.importer import read_traces
-from tests.traces.tools.tool_rows import ROOT, STEP, TEXTS, TRACE, base64_of, ids, imported, langchain, read
 
 
 def span(id=STEP, parent=ROOT, type="RETRIEVER", inputs=None, outputs=None, name="search"):

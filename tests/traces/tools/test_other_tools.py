@@ -3,11 +3,11 @@
 import json
 
 import pytest
+from tool_rows import ids, imported, langchain, read, scored
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.traces.forms.all import FORMS
 from qdrant_tools.traces.records import TraceSettings
-from tests.traces.tools.tool_rows import ids, imported, langchain, read, scored
 
 WHEN = "2026-05-01T10:00:00Z"
 
