@@ -77,6 +77,9 @@ def test_a_table_of_phoenix_evals_is_a_judges_and_named_by_the_caller():
     row = {"context.span_id": SPAN, "document_position": "1", "label": "unrelated", "score": "0", "explanation": "no"}
     (annotation,) = said(row, judge="hallucination")
     assert (annotation.name, annotation.position, annotation.by) == ("hallucination", 1, "judge")
+    # as it is given to log_span_annotations_dataframe
+    (short,) = said({"span_id": SPAN, "score": 1})
+    assert (short.span, short.value, short.name, short.by) == (SPAN, 1.0, "evaluation", "judge")
     # beside the documents that were judged
     (beside,) = said({**row, "reference": "a text", "input.value": "q"})
     assert (beside.position, beside.label) == (1, "unrelated")

@@ -240,6 +240,27 @@ def test_a_csv_of_phoenix_has_lists_as_numpy_writes_them():
         only(as_frame("[{'document.content': open('x')"))
 
 
+def test_arizes_lists_in_columns_are_lists_of_documents():
+    row = as_frame(None)
+    del row["attributes.retrieval.documents"]
+    columns = {
+        "ids": ["id-bread", "id-tea"], "scores": [0.9, 0.8], "contents": [TEXTS["bread"], TEXTS["tea"]],
+        "metadatas": [{"sku": "a"}, {"sku": "b"}],
+    }  # fmt: skip
+    named = {f"attributes.retrieval.documents.{name}": values for name, values in columns.items()}
+    for cells in (named, {name: str(values) for name, values in named.items()}):
+        span = only({**row, **cells})
+        assert [(d.position, d.id, d.score, d.text) for d in span.documents] == [
+            (0, "id-bread", 0.9, TEXTS["bread"]), (1, "id-tea", 0.8, TEXTS["tea"]),
+        ]  # fmt: skip
+        assert [d.id for d in only({**row, **cells}, id_field="sku").documents] == ["a", "b"]
+    # those that an application wrote by hand; of two lengths, nobody knows which belong together
+    by_hand = {"input.value": "q", "openinference.span.kind": "CHAIN", "retrieval.documents.ids": '["a", "b"]'}
+    assert [d.id for d in only(sdk(by_hand)).documents] == ["a", "b"]
+    assert only(sdk({**by_hand, "retrieval.documents.scores": [1.0]})).documents is None
+    assert only(sdk({"retrieval.documents.count": 3, "openinference.span.kind": "CHAIN"})).kind == "chain"
+
+
 def test_nothing_in_a_cell_is_run(tmp_path):
     target = tmp_path / "made"
     cell = f"[{{'document.id': __import__('pathlib').Path({str(target)!r}).touch()}}]"

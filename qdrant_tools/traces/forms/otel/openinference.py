@@ -10,14 +10,16 @@ counted and never a text. Does not know: which span of a trace counts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 from qdrant_tools.traces.forms.documents import documents_in
 from qdrant_tools.traces.forms.otel.common import base_of, collection_of, sources_in
-from qdrant_tools.traces.forms.raw import RawSpan, number_of, numbered, under
+from qdrant_tools.traces.forms.raw import RawSpan, number_of, numbered, under, whole
 from qdrant_tools.traces.forms.values import (
     answer_in,
     id_of,
@@ -42,6 +44,8 @@ DROPPED_HINT = (
     "its first attributes are dropped: set OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=10000 in the application, or take the "
     "TracerProvider of openinference.instrumentation"
 )
+_OF_LIST = re.compile(r"retrieval\.documents\.(?:\d|ids$|contents$)")
+_COLUMNS = ("ids", "scores", "contents", "metadatas")
 MOST_KEPT = 128
 """The SDK keeps that many attributes of a span and drops the oldest of more."""
 
@@ -71,7 +75,7 @@ def _kind_of(raw: RawSpan) -> SpanKind:
     if not named:
         return "retrieval" if numbered(raw.attributes, "retrieval.documents") else "rerank"
     kind = _KINDS.get(named, "other")
-    if kind in ("chain", "other") and any(name.startswith("retrieval.documents.") for name in raw.attributes):
+    if kind in ("chain", "other") and any(map(_OF_LIST.match, raw.attributes)):
         return "retrieval"
     return kind
 
@@ -171,12 +175,29 @@ class _Reader:
         """The list under a prefix; None if there is none."""
         given, found = self.attributes.get(prefix), numbered(self.attributes, prefix)
         if not found:
-            return () if isinstance(given, (list, tuple)) and not given else None
+            return () if isinstance(given, (list, tuple)) and not given else self.in_columns(prefix)
         documents = [self.document(place, values) for place, values in found.items()]
         # of the document in which the dropped attributes end, the rest is of no use
         if len(documents) > 1 and documents[0].id is None and documents[1].id is not None and self.is_headless:
             del documents[0]
         return tuple(documents)
+
+    def in_columns(self, prefix: str) -> tuple[SpanDocument, ...] | None:
+        """A list that is written as lists of ids, scores and contents, as by Arize AX; None if there is none."""
+        ids, scores, texts, metadata = (self.column(f"{prefix}.{name}") for name in _COLUMNS)
+        count = len(ids or texts or ())
+        if not count or any(len(each) not in (0, count) for each in (ids, scores, texts, metadata)):
+            return None
+        rows = zip_longest(ids, scores, texts, metadata)
+        return tuple(
+            self.document(place, {"id": own, "score": score, "content": text, "metadata": about})
+            for place, (own, score, text, about) in enumerate(rows)
+        )
+
+    def column(self, name: str) -> list[Any]:
+        """The list under a name, which may be written as JSON; an empty one if there is none."""
+        found = json_in(whole(self.attributes, name))
+        return list(found) if isinstance(found, (list, tuple)) else []
 
     @property
     def is_headless(self) -> bool:

@@ -23,6 +23,10 @@ from qdrant_tools.traces.records import Annotation, By, TraceSettings
 _KINDS: Mapping[str, By] = {"HUMAN": "person", "LLM": "judge", "CODE": "code"}
 _NAMES = ("annotation_name", "name", "annotationName")
 _SPANS = ("span_id", "context.span_id", "spanId")
+_SAYING = frozenset({"label", "score", "explanation"})
+_EVALUATED = frozenset(
+    {*_SPANS, *_NAMES, *_SAYING, "document_position", "context.trace_id", "trace_id", "metadata", "identifier"}
+)
 _TRACES = ("trace_id", "traceId", "context.trace_id")
 _SESSIONS = ("session_id", "sessionId")
 _LISTS: Mapping[str, By] = {
@@ -44,7 +48,7 @@ def is_annotation(row: Mapping[str, Any]) -> bool:
     if "annotator_kind" in row or "annotatorKind" in row:
         return _target(row) is not None and any(name in row for name in _NAMES)
     # of phoenix-evals: the index of the table, and what the judge said
-    return "context.span_id" in row and "label" in row and ("score" in row or "explanation" in row)
+    return any(name in row for name in _SPANS[:2]) and row.keys() <= _EVALUATED and not _SAYING.isdisjoint(row)
 
 
 def annotations_in(row: Mapping[str, Any], settings: TraceSettings) -> Iterator[Annotation]:
