@@ -133,6 +133,7 @@ def import_spans(file: Path) -> None:
         searches = log.extend(traces.searches())
     seconds = time.perf_counter() - started
     row = {"searches": searches, "seconds": round(seconds, 1), "reading": round(read - started, 1)}
+    row["cpu_seconds"] = round(time.process_time(), 1)
     row |= {"memory_before": round(before), "memory_peak": round(memory("VmHWM"))}
     print(json.dumps(row))
 
