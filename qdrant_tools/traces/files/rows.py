@@ -22,11 +22,15 @@ from qdrant_tools.files.rows import Row, ending, read_lines, read_rows, row_of_l
 from qdrant_tools.traces.files.packed import Unpacked
 from qdrant_tools.traces.files.parquet import parquet_rows
 
-PAGES = frozenset({"data", "spans", "traces", "observations", "runs", "items", "results", "scores", "feedback"})
+PAGES = frozenset(
+    {"data", "spans", "traces", "observations", "runs", "items", "results", "scores", "feedback"}
+    | {"content", "events", "calls"}
+)
 """Under which APIs write the list of what was asked for."""
 PAGING = frozenset(
     {"next_cursor", "nextCursor", "cursor", "cursors", "meta", "page", "pages", "limit", "offset", "total", "count"}
     | {"next", "previous", "next_page_token", "nextPageToken", "has_more", "hasMore", "object", "links", "errors"}
+    | {"sortable_by", "totalEvents", "totalItems", "total_items", "schema", "freshness_state"}
     | {"success", "status", "version", "exported_at", "exportedAt", "size", "total_count", "totalCount"}
 )
 """What stands beside it and says nothing of the rows."""

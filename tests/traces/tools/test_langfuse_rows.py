@@ -219,3 +219,10 @@ def test_an_application_of_llamaindex_gives_the_same_searches_as_from_its_spans(
     spans = written()
     (sent, _), (stored, _) = imported(tmp_path, *spans), imported(tmp_path, *map(as_stored, spans))
     assert len(sent) == 3 and [search.as_row() for search in sent] == [search.as_row() for search in stored]
+
+
+def test_scores_of_older_versions_have_no_type():
+    old = score(value=0.0)
+    del old["data_type"], old["string_value"]
+    _, (said,) = read(old)
+    assert (said.label, said.value) == (None, 0.0)

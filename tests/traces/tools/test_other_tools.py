@@ -7,6 +7,7 @@ from tool_rows import ids, imported, langchain, read, scored
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.traces.forms.all import FORMS
+from qdrant_tools.traces.importer import read_traces
 from qdrant_tools.traces.records import TraceSettings
 
 WHEN = "2026-05-01T10:00:00Z"
@@ -299,3 +300,27 @@ def test_ids_that_look_like_the_beginning_of_another_are_ids(tmp_path):
         tmp_path, SPANS | {"trace_id": "20260501-12", "output": [{"id": "20260501-7", "text": "a"}]}
     )
     assert ids(search) == ["20260501-7"]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"page": 1, "size": 10, "total": 1, "content": [opik()], "sortable_by": []},
+        {"events": [BRAINTRUST], "cursor": "x"},
+        {"calls": [WEAVE]},
+        {"data": [DATADOG], "meta": {"page": {"after": "x"}}, "links": {"next": "x"}},
+        {"data": [DIFY], "has_more": False, "limit": 20},
+        {
+            "tables": [
+                {"name": "t", "columns": [{"name": name} for name in INSIGHTS], "rows": [list(INSIGHTS.values())]}
+            ]
+        },
+    ],
+    ids=["opik", "braintrust", "weave", "datadog", "dify", "appinsights"],
+)
+def test_pages_of_their_apis_are_read_as_they_are_saved(page, tmp_path):
+    file = tmp_path / "page.json"
+    file.write_text(json.dumps(page, indent=1), encoding="utf-8")
+    with read_traces(file) as traces:
+        (search,) = traces.searches()
+    assert (search.query, ids(search)) == ("Which rock floats?", ["p1", "p2"])

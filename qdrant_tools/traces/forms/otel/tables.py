@@ -24,13 +24,19 @@ _FAILED = frozenset({"false", "0"})
 
 
 def is_app_insights(row: Mapping[str, Any]) -> bool:
-    """Whether a row is a request or a dependency of Application Insights."""
+    """Whether a row is a request or a dependency of Application Insights, or an answer with tables of such."""
+    if any(is_app_insights(inner) for inner in _rows_of_tables(row)[:1]):
+        return True
     classic = {"operation_Id", "operation_ParentId", "customDimensions", "id"} <= row.keys()
     return classic or {"OperationId", "ParentId", "Properties", "Id"} <= row.keys()
 
 
 def read_app_insights(row: Mapping[str, Any], settings: TraceSettings) -> Iterator[RawSpan]:
-    """The span of a row. Raises `InputError` where an id or the time is damaged."""
+    """The span of a row, or those of a table. Raises `InputError` where an id or the time is damaged."""
+    if "tables" in row:
+        for inner in _rows_of_tables(row):
+            yield from read_app_insights(inner, settings)
+        return
     trace = hex_id("operation_Id", first_of(row, "operation_Id", "OperationId"), TRACE_DIGITS)
     above = parent_id("operation_ParentId", first_of(row, "operation_ParentId", "ParentId"))
     service = text_of(first_of(row, "cloud_RoleName", "AppRoleName"))
@@ -45,6 +51,18 @@ def read_app_insights(row: Mapping[str, Any], settings: TraceSettings) -> Iterat
         attributes=flat(mapping_in(first_of(row, "customDimensions", "Properties"))),
         resource={"service.name": service} if service else {},
     )
+
+
+def _rows_of_tables(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of an answer of its API: tables with the names of columns, and rows of values."""
+    tables = row.get("tables")
+    found: list[dict[str, Any]] = []
+    for table in tables if isinstance(tables, list) else []:
+        columns, values = (mapping_in(table).get(name) for name in ("columns", "rows"))
+        if isinstance(columns, list) and isinstance(values, list):
+            names = [str(mapping_in(column).get("name")) for column in columns]
+            found.extend(dict(zip(names, each, strict=False)) for each in values if isinstance(each, list))
+    return found
 
 
 def _time(row: Mapping[str, Any], settings: TraceSettings) -> datetime | None:

@@ -79,11 +79,12 @@ def _is_observation(row: Mapping[str, Any]) -> bool:
 
 def _is_score(row: Mapping[str, Any]) -> bool:
     return (
-        ("dataType" in row or "data_type" in row)
+        (any(name in row for name in ("dataType", "data_type", "observationId", "observation_id")))
         and "name" in row
+        and "value" in row
         and str(row.get("source", "")).upper() in _SOURCES
         and ("traceId" in row or "trace_id" in row)
-        and str(first_of(row, "dataType", "data_type")).upper() in _SCORE_TYPES
+        and str(first_of(row, "dataType", "data_type") or "NUMERIC").upper() in _SCORE_TYPES
     )
 
 
