@@ -4,6 +4,7 @@ from .data.columns import ColumnSettings, datasets_for
 from .data.reading import read_training_data
 from .data.records import TrainingData
 from .data.splits import (
+    Asked,
     SplitSettings,
     check_leak,
     find_leaks,
@@ -31,6 +32,7 @@ from .synthesis.run import synthesize, write_synthesis
 __all__ = [
     "AdapterReport",
     "AdapterSettings",
+    "Asked",
     "ColumnSettings",
     "CropWords",
     "DeleteWords",

@@ -23,7 +23,7 @@ from itertools import islice
 from typing import Any
 
 from qdrant_tools.debias.click_rules import rated, shown
-from qdrant_tools.debias.support import NGRAMS, Support, is_too_short, score_of
+from qdrant_tools.debias.support import NGRAMS, Support, says_nothing, score_of
 from qdrant_tools.debias.unanswered import is_refusal, thumbs_of
 from qdrant_tools.errors import UsageError
 from qdrant_tools.log.records import LoggedSearch
@@ -238,8 +238,8 @@ class Read:
             self.reason = "the answer's text is not known"
         elif not known:
             self.reason = "its passages are not in the collection"
-        elif is_too_short(self.search.query, answer.text):
-            self.reason = "the answer is too short"
+        elif says_nothing(self.search.query, answer.text):
+            self.reason = "the answer says no more than the query, yes or no"
         else:
             texts = [self.texts[passage] for passage in known]
             places = score_of(self.settings.support, self.search.query, answer.text, texts)

@@ -12,9 +12,11 @@ the answer is right, which only a person's thumb or label says.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 from qdrant_tools.errors import InputError, UsageError
@@ -25,8 +27,16 @@ from qdrant_tools.validation import brief
 
 __all__ = ["NGRAMS", "Support", "encoder_support", "ngram_support"]
 
-LEAST_WORDS = 3
-"""An answer with fewer words of its own, such as "yes", is supported by anything."""
+FEW_WORDS = 3
+"""An answer with fewer words of its own is supported by the one passage that has them all, or by none."""
+
+_YES_AND_NO = (
+    "yes yeah yep no not nope true false correct incorrect right wrong none never always maybe perhaps okay sure both "
+    "neither ja nein doch oui non sim não nao sí evet hayır да нет 是的 不是 没有 可以 はい いいえ 아니 니요"
+)
+"""Words that any passage may be said to support."""
+_MARKS = re.compile(r"\[\d{1,3}(?:[,;\-\u2013] ?\d{1,3})*\]|\u3010[^\u3011]{0,40}\u3011")
+"""Citations: [1], [2, 3], and those in the brackets of East Asia."""
 
 Judge = Callable[[str, Sequence[str]], Sequence[float]]
 """(answer, passages) -> a score of each passage."""
@@ -79,15 +89,22 @@ def ngram_support(answer: str, passages: Sequence[str], *, query: str = "") -> l
     of the query are left out, as all passages were found by them. A pair that no passage has is a way of writing, a
     word that none has is something that nothing here supports. Of a single passage all words weigh 1. Words are those
     of search (`search.words`): of what is written without spaces, neighbouring characters.
+
+    An answer of one or two words of its own ("Owls.") has the score 1 where a single passage has them, as in the
+    distant supervision of question answering (Karpukhin et al., "Dense passage retrieval", arXiv 2004.04906); "yes" has
+    none anywhere.
     """
     asked = set(_words(query))
-    words = [word for word in _words(answer) if _says_something(word)]
-    own = {(word,) for word in words} - {(word,) for word in asked}
-    if len(own) < LEAST_WORDS:
+    words = _telling(answer)
+    own = {(word,) for word in _own(words, asked)}
+    if not own:
         return [0.0] * len(passages)
     pairs = {pair for pair in pairwise(words) if not asked.issuperset(pair)}
     grams = [_grams(text) for text in passages]
     different = {query_key(text): found for text, found in zip(passages, grams)}
+    if len(own) < FEW_WORDS:
+        alone = sum(own <= found for found in different.values()) == 1
+        return [float(alone and own <= found) for found in grams]
     seen = Counter(gram for found in different.values() for gram in found & (own | pairs))
     count = len(different)
     weights = {gram: math.log(count / times) / math.log(count) if count > 1 else 1.0 for gram, times in seen.items()}
@@ -118,8 +135,23 @@ def _words(text: str) -> list[str]:
     return split(text).asked
 
 
+def _telling(text: str) -> list[str]:
+    return [word for word in _words(_MARKS.sub(" ", text)) if _says_something(word)]
+
+
+def _own(words: Iterable[str], asked: set[str]) -> set[str]:
+    """The words of an answer that are not those of the query; none if they say no more than yes or no."""
+    own = set(words) - asked
+    return set() if own <= _yes_and_no() else own
+
+
+@cache
+def _yes_and_no() -> frozenset[str]:
+    return frozenset(_words(_YES_AND_NO))
+
+
 def _grams(text: str) -> set[tuple[str, ...]]:
-    words = [word for word in _words(text) if _says_something(word)]
+    words = _telling(text)
     return {(word,) for word in words} | set(pairwise(words))
 
 
@@ -144,11 +176,6 @@ def score_of(support: Support, query: str, answer: str, passages: Sequence[str])
     return support.supporting(answer, passages)
 
 
-def is_too_short(query: str, answer: str) -> bool:
-    """Whether an answer has too few words of its own to be told from others."""
-    asked = set(_words(query))
-    return len(_distinct(word for word in _words(answer) if _says_something(word) and word not in asked)) < LEAST_WORDS
-
-
-def _distinct(words: Iterable[str]) -> set[str]:
-    return set(words)
+def says_nothing(query: str, answer: str) -> bool:
+    """Whether an answer has no words of its own, beside those of the query, yes and no."""
+    return not _own(_telling(answer), set(_words(query)))

@@ -43,9 +43,22 @@ def test_an_answer_that_several_passages_share_alike_is_supported_by_none():
     assert NGRAMS.supporting("It leaves platform seven every morning at dawn.", passages) == []
 
 
-@pytest.mark.parametrize("answer", ["", "yes", "42", "No.", "It is.", "😀"])
-def test_answers_of_a_word_or_two_are_supported_by_nothing(answer):
-    assert ngram_support(answer, ["yes no 42 it is 😀", "another one"]) == [0.0, 0.0]
+@pytest.mark.parametrize("answer", ["", "yes", "No.", "It is.", "[1]", "Yes, correct [2, 3]", "はい", "いいえ", "..."])
+def test_answers_that_say_nothing_are_supported_by_nothing(answer):
+    assert ngram_support(answer, ["yes no 1 it is correct はい", "another one"]) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("answer", ["Owls [2].", "42", "Owls, 42", "鸮鸟"])
+def test_an_answer_of_a_word_or_two_is_supported_by_the_only_passage_that_has_them(answer):
+    passages = ["Bats hear where insects are.", "Owls hunt at night, 42 of them: 鸮鸟", "Cats sleep."]
+    assert NGRAMS.supporting(answer, passages) == [1]
+    assert NGRAMS.supporting(answer, [*passages, "Not only owls do so: 42 鸮鸟"]) == []
+    assert NGRAMS.supporting(answer, passages[:1]) == [] and NGRAMS.supporting(answer, passages[1:2]) == [0]
+
+
+def test_marks_of_citations_are_no_words():
+    passages = ["Section 1: the oven is hot.", "Section 2: the fridge is cold and holds ninety litres."]
+    assert NGRAMS.supporting("It is cold and holds ninety litres [1].", passages) == [1]
 
 
 def test_what_is_written_without_spaces_is_compared_by_neighbouring_characters():

@@ -6,8 +6,8 @@ group is a connected component (union-find, Tarjan 1975), so that no member of o
 another. A leak is the same thing across the border; see `find_leaks`.
 
 Guarantees: every item lands in exactly one part. The same items and seed give the same parts in whatever order the
-items come. A split passes `check_leak` with the settings it was made with. Memory is one block of similarities, never
-all pairs at once. Does not know: how well a model does.
+items come; with `asked`, the later ones are held out. A split passes `check_leak` with the settings it was made with.
+Memory is one block of similarities, never all pairs at once. Does not know: how well a model does.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Generic, Literal, TypeVar
 
 import numpy as np
@@ -51,6 +52,15 @@ class SplitSettings:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """When a query was asked first, in which session and by whom; "" where nobody knows, or where it may not matter."""
+
+    at: datetime
+    session: str = ""
+    user: str = ""
+
+
+@dataclass(frozen=True)
 class Split(Generic[Item]):
     """The parts, each in the order of the input. `groups` is how many sets of near-duplicates there were."""
 
@@ -66,6 +76,7 @@ def split_queries(
     *,
     qrels: Qrels | None = None,
     encoder: Encoder | None = None,
+    asked: Sequence[Asked] | None = None,
 ) -> Split[Item]:
     """Split queries or examples into train, dev and test.
 
@@ -73,8 +84,13 @@ def split_queries(
     the share; a group larger than a share is trained on. `qrels` says which passages answer a `Query`; an `Example`
     says so itself.
 
+    asked: of each item. Then queries of one session, and of one user, stay together too, and the latest groups are for
+    test, those before them for dev: a model is measured on what came after that which it has seen. A group is as old as
+    its first query.
+
     Raises:
-        InputError: a share above 0 got no query: the groups are too few or too large.
+        InputError: a share above 0 got no query, as the groups are too few or too large; or `asked` is not about each
+            item.
     """
     settings = settings or SplitSettings()
     texts = [_text(item) for item in items]
@@ -82,7 +98,16 @@ def split_queries(
     same_question = group_texts(texts, vectors, similarity=settings.similarity)
     if settings.by_passage:
         same_question.join_equal((i, key) for i, item in enumerate(items) for key in _passages_of(item, qrels or {}))
+    if asked is not None:
+        if len(asked) != len(items):
+            raise InputError(f"{len(asked)} say when they were asked, of {len(items)} queries: expected one for each")
+        people = ((i, (kind, getattr(one, kind))) for i, one in enumerate(asked) for kind in ("session", "user"))
+        same_question.join_equal((i, key) for i, key in people if key[1])
     groups = sorted(same_question.members(), key=lambda members: _draw(members, texts, settings.seed))
+    if asked is not None:
+        times = [one.at for one in asked]
+        # the order that the seed decides stays among groups of one time
+        groups.sort(key=lambda members: min(times[member] for member in members), reverse=True)
     part = ["train"] * len(items)
     for name, share in (("test", settings.test), ("dev", settings.dev)):
         size = max(1, round(share * len(items))) if share else 0

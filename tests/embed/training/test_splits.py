@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tiny import WordEncoder
 from llama_index_embed_plus.errors import LeakError, TrainingError
 from llama_index_embed_plus.training.data.records import Distilled, LabelledText, ScoredPair
 from llama_index_embed_plus.training.data.splits import (
+    Asked,
     Groups,
     SplitSettings,
     as_questions,
@@ -54,6 +56,48 @@ def test_the_shares_are_those_asked_for_and_every_query_has_one_part():
 def test_another_seed_gives_another_split_and_the_same_seed_the_same():
     first, again, other = (split_queries(numbered(100), SplitSettings(seed=seed)).test for seed in (1, 1, 2))
     assert first == again != other
+
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def test_with_times_the_later_queries_are_held_out():
+    items = numbered(100)
+    order = random.Random(3).sample(range(100), 100)
+    split = split_queries(items, SplitSettings(0.1, 0.2), asked=[Asked(NOON + timedelta(days=day)) for day in order])
+    days = {part: [order[items.index(item)] for item in getattr(split, part)] for part in ("train", "dev", "test")}
+    assert (len(days["train"]), len(days["dev"]), len(days["test"])) == (70, 10, 20)
+    assert max(days["train"]) < min(days["dev"]) <= max(days["dev"]) < min(days["test"])
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    where=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 8), st.integers(0, 90)), min_size=20, max_size=60),
+    by_user=st.booleans(),
+)
+def test_no_session_and_no_user_is_on_both_sides(where, by_user):
+    items = numbered(len(where))
+    asked = [
+        Asked(NOON + timedelta(days=day), f"s{session}" if session else "", f"u{user}" if user and by_user else "")
+        for session, user, day in where
+    ]
+    try:
+        split = split_queries(items, SplitSettings(0.0, 0.3), asked=asked)
+    except InputError:  # one group of everything cannot be split
+        return
+    sides = [{items.index(item) for item in part} for part in (split.train, split.test)]
+    for kind in ("session", "user"):
+        train, test = ({getattr(asked[place], kind) for place in side} - {""} for side in sides)
+        assert not train & test
+
+
+def test_a_question_that_was_asked_before_is_trained_on_and_not_held_out():
+    items = [*numbered(9), Query("again", "Question NUMBER 0?")]
+    asked = [Asked(NOON + timedelta(days=day)) for day in range(10)]
+    split = split_queries(items, SplitSettings(0.0, 0.2), asked=asked)
+    assert [query.id for query in split.test] == ["q7", "q8"] and items[-1] in split.train
+    with pytest.raises(InputError, match="expected one for each"):
+        split_queries(items, asked=asked[:3])
 
 
 @settings(max_examples=30, deadline=None)
