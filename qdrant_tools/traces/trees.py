@@ -161,7 +161,9 @@ def _query(tree: Tree, span: Span, settings: TraceSettings) -> str | None:
     own = span.query if span.query and span.query.strip() else None
     if settings.query == "root" and above and len(tree.below(tree.above(span)[-1])) == 1:
         return above[-1]
-    return own or next(iter(above), None)
+    # a framework's inner span was asked the same, and has no list whose attributes pushed the query out
+    inner = (step.query for step in tree.inside(span) if step.kind == "retrieval" and step.documents is None)
+    return own or next((query for query in inner if query and query.strip()), None) or next(iter(above), None)
 
 
 def _named(documents: Iterable[SpanDocument], ids: Ids) -> tuple[SpanDocument, ...]:

@@ -19,6 +19,7 @@ from llama_index.core.retrievers import QueryFusionRetriever
 from llama_index.core.schema import QueryBundle, TextNode
 from spans_written import TEXTS, embedded, instrumented, otlp, otlp_span, read
 
+from qdrant_tools.traces import read_traces
 from qdrant_tools.traces.records import Span
 
 
@@ -185,7 +186,7 @@ def test_an_answer_that_failed_leaves_a_failed_root_and_a_search_that_did_not(in
     assert [span.failed for span in outermost(spans)] == [False]
 
 
-def test_a_list_whose_head_the_sdk_dropped_gets_it_back_from_the_output(index):
+def test_a_list_whose_head_the_sdk_dropped_gets_it_back_from_the_output(index, tmp_path):
     with instrumented(max_attributes=12) as written:
         index.as_query_engine(similarity_top_k=5, llm=Stub()).query("Why does bread rise?")
     rows = written()
@@ -194,8 +195,13 @@ def test_a_list_whose_head_the_sdk_dropped_gets_it_back_from_the_output(index):
     (search,) = outermost(read(*rows))
     assert len(set(ids_of(search))) == 5 and None not in ids_of(search)
     assert [document.position for document in search.documents or ()] == [0, 1, 2, 3, 4]
-    # the query went first; the core takes it from the parent
+    # the query went first; the span inside still has it
     assert search.query is None
+    file = tmp_path / "spans.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows if row["name"].endswith("etrieve")))
+    with read_traces(file) as traces:
+        (logged,) = traces
+    assert (logged.query, len(logged.hits)) == ("Why does bread rise?", 5)
     # without the output, the places of the rest stay what they were
     for row in rows:
         row["attributes"].pop("output.value", None)
