@@ -78,10 +78,10 @@ class JsonStream:
         self.at += self.size
         return value
 
-    def elements(self) -> Iterator[Any]:
+    def elements(self, most: int = LONGEST_ROW, most_values: int = MOST_VALUES) -> Iterator[Any]:
         """The values of the list that begins here."""
         for _ in self.places():
-            yield self.value()
+            yield self.value(most, most_values)
 
     def places(self) -> Iterator[None]:
         """Stand at each value of the list that begins here, which is to be read before the next."""

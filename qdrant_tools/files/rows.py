@@ -206,12 +206,17 @@ def _objects(
 
 
 def row_of_line(
-    path: Path, number: int, line: str, *, array: Callable[[list[Any]], Mapping[str, Any]] | None = None
+    path: Path,
+    number: int,
+    line: str,
+    *,
+    array: Callable[[list[Any]], Mapping[str, Any]] | None = None,
+    most_values: int = MOST_VALUES,
 ) -> Row:
     """The row that a line of JSONL holds, as `read_rows` reads it. Raises `InputError`."""
     openings = line.count("[") + line.count("{")
-    if has_more_values(line, MOST_VALUES):
-        raise InputError(f"{path}:{number}: more than {MOST_VALUES:,} values, expected one object per line")
+    if has_more_values(line, most_values):
+        raise InputError(f"{path}:{number}: more than {most_values:,} values, expected one object per line")
     try:
         values = _DECODER.decode(line)
         if isinstance(values, list) and array is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from spans_written import TEXTS, TRACE, retrieved, sdk
+from spans_written import TEXTS, TRACE, otlp, otlp_span, retrieved, sdk
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.log.records import LoggedSearch
@@ -156,3 +156,22 @@ def test_a_query_that_the_sdk_dropped_is_that_of_the_engine(tmp_path):
     file = written(tmp_path, chain(0, None, "Why does bread rise?", "x"), placed(1, 0, attributes))
     (search,) = searches_in(file)
     assert (search.query, search.generated) == ("Why does bread rise?", False)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_span_with_the_vectors_of_a_large_batch_does_not_stand_in_the_way(tmp_path, first):
+    retrieval = placed(1, None, retrieved("q?", "bread"))
+
+    def with_vectors(number: int) -> list[dict[str, Any]]:
+        vectors = {f"embedding.embeddings.{text}.embedding.vector": [0.5] * 3072 for text in range(number)}
+        embedding = placed(5, None, {"openinference.span.kind": "EMBEDDING", **vectors})
+        return [embedding, retrieval] if first else [retrieval, embedding]
+
+    (search,) = searches_in(written(tmp_path, *with_vectors(90)))
+    # in OTLP, a number is an object
+    rows = with_vectors(30)
+    spans = [
+        otlp_span(row["attributes"], spanId=row["context"]["span_id"][2:], parentSpanId="") for row in rows
+    ]  # fmt: skip
+    (again,) = searches_in(written(tmp_path, otlp(*spans), name="otlp.jsonl"))
+    assert again.id == search.id

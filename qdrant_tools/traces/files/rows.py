@@ -18,7 +18,7 @@ from typing import Any
 
 from qdrant_tools.errors import InputError, brief, listed
 from qdrant_tools.files.json_stream import JsonStream
-from qdrant_tools.files.rows import Row, ending, read_lines, read_rows, row_of_line
+from qdrant_tools.files.rows import LONGEST_ROW, Row, ending, read_lines, read_rows, row_of_line
 from qdrant_tools.traces.files.packed import Unpacked
 from qdrant_tools.traces.files.parquet import parquet_rows
 
@@ -44,6 +44,9 @@ OTLP = {
 """Lists of resources, each with lists of scopes, each with a list of spans or records of a log."""
 _RECORDS = frozenset({"spans", "logRecords", "log_records"})
 SPANS_AT_ONCE = 32
+# a span that embeds a batch has all its vectors: a hundred of 3,072 numbers, each an object in OTLP
+LONGEST_SPAN = 24_000_000
+MOST_VALUES = 1_500_000
 
 
 class TraceFile:
@@ -83,7 +86,7 @@ class TraceFile:
         """Whether the first line is an object that is no page of many."""
         try:
             number, line = next(read_lines(self.path, self._open), (0, ""))
-            return not line or not _is_page(row_of_line(self.path, number, line).values)
+            return not line or not _is_page(row_of_line(self.path, number, line, most_values=MOST_VALUES).values)
         except InputError:
             return False
 
@@ -91,7 +94,7 @@ class TraceFile:
         lines = read_lines(self.path, self._open)
         for number, line in lines:
             try:
-                row = row_of_line(self.path, number, line)
+                row = row_of_line(self.path, number, line, most_values=MOST_VALUES)
             except InputError as error:
                 if number == 1 or not _at_end(error) or next(lines, None) is not None or self._ends_in_line():
                     raise
@@ -126,7 +129,7 @@ class TraceFile:
         with JsonStream(self.path, self._open) as document:
             try:
                 while mark := document.peek():
-                    found = document.elements() if mark == "[" else self._object(document)
+                    found = document.elements(LONGEST_SPAN, MOST_VALUES) if mark == "[" else self._object(document)
                     for fields in found:
                         number += 1
                         if not isinstance(fields, dict):
@@ -149,9 +152,9 @@ class TraceFile:
                 yield from _resources(document, key)
             elif key in PAGES and document.peek() == "[" and fields.keys() <= PAGING:
                 is_page = True
-                yield from document.elements()
+                yield from document.elements(LONGEST_SPAN, MOST_VALUES)
             else:
-                fields[key] = document.value()
+                fields[key] = document.value(LONGEST_SPAN, MOST_VALUES)
         if not is_page:
             yield fields
         elif left := [key for key in fields if key not in PAGING]:
@@ -190,11 +193,13 @@ def _scopes(document: JsonStream) -> Iterator[tuple[dict[str, Any], str, list[An
                 scope[part] = document.value()
                 continue
             spans: list[Any] = []
-            for span in document.elements():
+            size = 0
+            for span in document.elements(LONGEST_SPAN, MOST_VALUES):
                 spans.append(span)
-                if len(spans) == SPANS_AT_ONCE:
+                size += document.size
+                if len(spans) == SPANS_AT_ONCE or size > LONGEST_ROW:
                     yield scope, part, spans
-                    spans = []
+                    spans, size = [], 0
             if spans:
                 yield scope, part, spans
 

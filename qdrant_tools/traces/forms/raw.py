@@ -49,7 +49,7 @@ class RawEvent:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-_UNREAD = ("embedding.embeddings", "llm.tools", "gen_ai.tool.definitions")
+UNREAD = ("embedding.embeddings", "llm.tools", "gen_ai.tool.definitions")
 """Long, and nothing is made of them: vectors, descriptions of tools."""
 
 
@@ -58,13 +58,13 @@ def flat(attributes: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for outer, value in attributes.items():
         if isinstance(value, _PLAIN):  # nearly all are, and there are many
-            if not outer.startswith(_UNREAD):
+            if not outer.startswith(UNREAD):
                 found[outer] = value
             continue
         todo = [(outer, value)]
         while todo:
             name, part = todo.pop()
-            if name.startswith(_UNREAD) or part is None:
+            if name.startswith(UNREAD) or part is None:
                 continue
             inside = _inside(part)
             if inside is None:

@@ -18,6 +18,7 @@ from qdrant_tools.foreign import as_time, is_missing
 from qdrant_tools.traces.forms.raw import (
     SPAN_DIGITS,
     TRACE_DIGITS,
+    UNREAD,
     RawEvent,
     RawSpan,
     flat,
@@ -121,7 +122,9 @@ def attributes_of(pairs: Any) -> dict[str, Any]:
     """The attributes in a list of `{"key", "value"}`, or in an object, as some exporters simplify them."""
     if isinstance(pairs, Mapping):
         return flat(pairs)
-    return flat({str(pair.get("key")): _value(pair.get("value")) for pair in _objects("attributes", pairs)})
+    named = ((str(pair.get("key")), pair.get("value")) for pair in _objects("attributes", pairs))
+    # a vector has thousands of values, each an object
+    return flat({name: _value(value) for name, value in named if not name.startswith(UNREAD)})
 
 
 def _value(value: Any, deep: int = _DEEPEST) -> Any:
