@@ -38,7 +38,11 @@ class Said:
 def said_of(tree: Tree, annotations: Iterable[Annotation], settings: TraceSettings, report: TraceReport) -> list[Said]:
     """The annotations that say something, the latest of each person and question."""
     last: dict[tuple[object, ...], Said] = {}
-    for annotation in sorted(annotations, key=_when):
+    every = list(annotations)
+    kept = _without_summaries(every)
+    for summary in (each for each in every if each.summary and each not in kept):
+        report.unjoin("replaced", told_of(summary))
+    for annotation in sorted(kept, key=_when):
         opinions = opinions_in(annotation, settings)
         about = None if annotation.span is None else tree.spans.get(annotation.span)
         if isinstance(opinions, str):
@@ -52,6 +56,12 @@ def said_of(tree: Tree, annotations: Iterable[Annotation], settings: TraceSettin
                 report.unjoin("replaced")
             last[key] = Said(annotation, tuple(opinions), about)
     return list(last.values())
+
+
+def _without_summaries(annotations: Sequence[Annotation]) -> list[Annotation]:
+    """What was said; a summary of it only where that is all there is, as else one person would be two."""
+    itself = {(each.span, each.name) for each in annotations if not each.summary}
+    return [each for each in annotations if not (each.summary and (each.span, each.name) in itself)]
 
 
 def spoken_of(tree: Tree, said: Iterable[Said]) -> set[str]:

@@ -97,6 +97,8 @@ class Annotation:
     at: datetime | None = None
     id: str = ""
     """The tool's own id of it, or whatever makes a later one replace an earlier one."""
+    summary: bool = False
+    """A tool's summary in the row of the span: it gives way to what was said itself, where that is in a file too."""
 
 
 @dataclass(frozen=True)

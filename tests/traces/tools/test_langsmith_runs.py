@@ -116,6 +116,19 @@ def test_one_voice_in_the_statistics_counts_and_an_average_does_not():
     assert [(each.name, each.value) for each in annotations] == [("user_score", 0.0)]
 
 
+def test_the_statistics_give_way_to_the_feedback_that_they_count(tmp_path):
+    """Else one person would be two: the statistics do not say who it was."""
+    rows = [run(outputs={"documents": langchain("p1")}), root(feedback_stats={"user_score": {"n": 1, "avg": 1.0}})]
+    said = feedback(feedback_source={"type": "api", "user_id": "ann"})
+    (search,), report = imported(tmp_path, *rows, said)
+    assert report.unjoined == {"replaced": 1}
+    assert search.answer is not None and [(each.value, each.who != "") for each in search.answer.verdicts] == [
+        (1.0, True)
+    ]
+    (alone,), _ = imported(tmp_path, *rows)
+    assert alone.answer is not None and [(each.value, each.who) for each in alone.answer.verdicts] == [(1.0, "")]
+
+
 def test_a_person_at_the_screen_is_told_from_a_model_and_from_a_program():
     rows = [feedback("correct", feedback_source={"type": type}) for type in ("app", "model", "api")]
     _, annotations = read(*rows, feedback())

@@ -259,4 +259,5 @@ def _score_columns(
                 value=number,
                 by=_by(str(name), "", settings),
                 id=f"{span or trace}/{name}/{place}",
+                summary=True,
             )

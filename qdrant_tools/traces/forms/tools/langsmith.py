@@ -129,7 +129,8 @@ def _stats(run: Mapping[str, Any], trace: str, id: str, settings: TraceSettings)
     for name, said in mapping_in(run.get("feedback_stats")).items():
         value = number_of(said.get("avg")) if isinstance(said, Mapping) and said.get("n") == 1 else None
         if value is not None:
-            yield Annotation(name, trace=trace, span=id, value=value, by=_by(name, "", settings), id=f"{id}/{name}")
+            by = _by(name, "", settings)
+            yield Annotation(name, trace=trace, span=id, value=value, by=by, id=f"{id}/{name}", summary=True)
 
 
 def _feedback(row: Mapping[str, Any], settings: TraceSettings) -> Iterator[Annotation]:
