@@ -77,6 +77,22 @@ class IdsByText:
         self._texts.close()
 
 
+class IdsOfList:
+    """As other ids, also for a document that is written by its id alone: the list it was in has the text of that id."""
+
+    def __init__(self, ids: Ids, documents: Iterable[SpanDocument]) -> None:
+        self._ids = ids
+        self._named = {document.id: ids.of(document) for document in documents if document.id}
+
+    @property
+    def lacking(self) -> str:
+        return self._ids.lacking
+
+    def of(self, document: SpanDocument) -> str | None:
+        found = self._ids.of(document)
+        return self._named.get(document.id or "") if found is None and not document.text else found
+
+
 def _hash(text: str) -> bytes:
     return hashlib.sha256(" ".join(text.split()).encode("utf-8", "surrogatepass")).digest()[:16]
 

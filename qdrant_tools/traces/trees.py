@@ -19,7 +19,7 @@ from qdrant_tools.log.records import REDACTED, Answer, Feedback, LoggedHit, Logg
 from qdrant_tools.log.values import LONGEST_NAME, MOST_HITS, finite
 from qdrant_tools.same import query_key
 from qdrant_tools.traces.citations import cited_in
-from qdrant_tools.traces.ids import Ids
+from qdrant_tools.traces.ids import Ids, IdsOfList
 from qdrant_tools.traces.records import Span, SpanDocument, TraceSettings
 from qdrant_tools.traces.report import TraceReport
 from qdrant_tools.traces.tree import Tree
@@ -138,7 +138,7 @@ def _search(
         generated=generated,
         scored_by=_scored_by(tree, span) if any(each.score is not None for each in documents) else "",
     )
-    search = replace(search, feedback=_reranked(tree.lists_after(span), search, ids))
+    search = replace(search, feedback=_reranked(tree.lists_after(span), search, IdsOfList(ids, given)))
     root_failed = any(step.failed for step in above)
     return Found(search, span, documents, _answered(tree, span, judged), root_failed, bool(logged_as))
 
@@ -255,7 +255,8 @@ def _context(tree: Tree, found: Sequence[Found], ids: Ids) -> tuple[str, ...]:
     names: dict[str, None] = {}
     for one in found:
         lists = tree.lists_after(one.span)
-        last = [ids.of(document) for document in lists[-1].context or ()] if lists else _named_by_answer(tree, one, ids)
+        of = IdsOfList(ids, one.span.documents or ())
+        last = [of.of(document) for document in lists[-1].context or ()] if lists else _named_by_answer(tree, one, of)
         if not last or None in last:
             return ()
         names.update(dict.fromkeys(name for name in last if name is not None))

@@ -63,6 +63,18 @@ def test_after_everything_was_indexed_anew_texts_tell_which_passage_it_was(tmp_p
     assert searches == [] and report.dropped == {"no text": 1}
 
 
+def test_a_postprocessor_that_names_old_ids_alone_is_understood_by_the_list_that_it_had(tmp_path, docs):
+    retrieve, ask = question("t", "q", [("old-1", 0.9), ("old-2", 0.8)])
+    for place, name in enumerate(["tea", "honey"]):
+        retrieve["attributes"][f"retrieval.documents.{place}.document.content"] = text_of(name)
+    left = span("postprocess", "CHAIN", parent="ask", at=2, query="q")
+    left["name"] = "Overlap._postprocess_nodes"
+    left["attributes"]["output.value"] = '["<NodeWithScore(node=TextNode(id_=old-2), score=3.0)>"]'
+    (search,), _ = found(tmp_path, docs, retrieve, left, ask, match="text")
+    assert search.answer.context == ("honey",)
+    assert [(event.id, event.kind, event.value) for event in search.feedback] == [("honey", "reranked", 3.0)]
+
+
 def test_texts_cannot_be_found_without_a_collection(tmp_path):
     with pytest.raises(UsageError, match="name the collection"):
         read_traces(write(tmp_path / "rows.jsonl", question("t", "q", [("a", 1.0)])), TraceSettings(match="text"))
