@@ -40,8 +40,8 @@ def said_of(tree: Tree, annotations: Iterable[Annotation], settings: TraceSettin
     last: dict[tuple[object, ...], Said] = {}
     every = list(annotations)
     kept = _without_summaries(every)
-    for summary in (each for each in every if each.summary and each not in kept):
-        report.unjoin("replaced", told_of(summary))
+    for _ in range(len(every) - len(kept)):
+        report.unjoin("replaced")
     for annotation in sorted(kept, key=_when):
         opinions = opinions_in(annotation, settings)
         about = None if annotation.span is None else tree.spans.get(annotation.span)

@@ -12,6 +12,11 @@ from typing import Any
 
 from qdrant_tools.validation import brief
 
+HINTS = {
+    "no id": "documents have no id: say which field of their metadata has one (--id), or find them in the collection "
+    "by their texts (--match text --collection NAME)",
+}
+"""What can be done where a form does not say."""
 DROPPED = {
     "inner": "retrievals inside of another one, whose list they went into",
     "no documents": "retrievals whose list the tool did not write",

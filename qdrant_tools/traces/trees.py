@@ -21,7 +21,7 @@ from qdrant_tools.same import query_key
 from qdrant_tools.traces.citations import cited_in
 from qdrant_tools.traces.ids import Ids, IdsOfList
 from qdrant_tools.traces.records import Span, SpanDocument, TraceSettings
-from qdrant_tools.traces.report import TraceReport
+from qdrant_tools.traces.report import HINTS, TraceReport
 from qdrant_tools.traces.tree import Tree
 
 
@@ -74,7 +74,7 @@ def searches_in(
             continue
         report.drop(result)
         if result not in ("inner", "error"):
-            report.hint(span.hint)
+            report.hint(span.hint or HINTS.get(result, ""))
     answers = {answered.id: _answer(tree, answered, found, ids) for answered in _answers(found)}
     return [_with_answer(one, answers.get(one.answered.id if one.answered else "")) for one in found]
 

@@ -274,7 +274,8 @@ def test_chats_of_open_webui_have_passages_below_the_answer(tmp_path):
     assert (search.query, ids(search)) == ("Which rock floats?", ["p1", "p2"])
     assert search.answer is not None and [verdict.value for verdict in search.answer.verdicts] == [1.0]
     found, report = imported(tmp_path, chat())
-    assert found == [] and sum(report.dropped.values()) == 1  # passages have no ids: match them by text
+    assert found == [] and report.dropped == {"no id": 1}
+    assert any("--match text" in hint for hint in report.hints)
 
 
 def test_feedback_of_open_webui_brings_its_chat(tmp_path):
