@@ -21,7 +21,7 @@ from qdrant_tools.records import Progress
 from qdrant_tools.traces.annotations import said_of, spoken_of, with_annotations
 from qdrant_tools.traces.detect import FormOfRows, check_form
 from qdrant_tools.traces.files.rows import TraceFile
-from qdrant_tools.traces.forms.all import notes_on
+from qdrant_tools.traces.forms.all import may_be, notes_on
 from qdrant_tools.traces.ids import Ids, IdsByText, WrittenIds, ids_checked
 from qdrant_tools.traces.opinions import told_of
 from qdrant_tools.traces.passed_on import without_echoes
@@ -144,7 +144,8 @@ class Traces:
 
     def _check_form(self, form: str | None) -> None:
         told = ", ".join(f"{path}: {forms}" for path, forms in self._read.forms.items())
-        if form is not None and not any(form in forms.split(", ") for forms in self._read.forms.values()):
+        every = [each for forms in self._read.forms.values() for each in forms.split(", ")]
+        if form is not None and not any(may_be(form, each) for each in every):
             raise UsageError(f"no row is of the format {form}: {told}")
 
     def _keep(self, each: Span | Annotation) -> None:

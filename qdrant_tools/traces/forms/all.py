@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qdrant_tools.traces.forms.otel.forms import OTEL_FORMS
+from qdrant_tools.traces.forms.otel.forms import CONVENTIONS, OTEL_FORMS, WITH_CONVENTIONS
 from qdrant_tools.traces.forms.tools.langfuse import Langfuse
 from qdrant_tools.traces.forms.tools.langsmith import LangSmith
 from qdrant_tools.traces.forms.tools.layouts import ANY, LAYOUT_FORMS, LayoutForm
@@ -51,6 +51,11 @@ class Otherwise:
 
 _SPANS, _ROWS = LayoutForm("spans", (ANY,)), WholeRows()
 _PAGES = {"phoenix": {100: "the REST API gives 100 spans", 1000: "get_spans_dataframe gives the newest 1,000 spans"}}
+
+
+def may_be(named: str, told: str) -> bool:
+    """Whether rows of the form that was told are what somebody named: a convention may be in any envelope."""
+    return named == told or (named in CONVENTIONS and told in WITH_CONVENTIONS)
 
 
 def notes_on(rows: Mapping[str, int]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from spans_written import TEXTS, TRACE, otlp, otlp_span, retrieved, sdk
 
-from qdrant_tools.errors import InputError
+from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.traces import TraceSettings, read_traces
 
@@ -156,6 +156,15 @@ def test_a_query_that_the_sdk_dropped_is_that_of_the_engine(tmp_path):
     file = written(tmp_path, chain(0, None, "Why does bread rise?", "x"), placed(1, 0, attributes))
     (search,) = searches_in(file)
     assert (search.query, search.generated) == ("Why does bread rise?", False)
+
+
+def test_the_name_of_a_convention_is_right_for_every_envelope_that_its_spans_are_in(tmp_path):
+    file = written(tmp_path, otlp(otlp_span(retrieved("q?", "bread"), parentSpanId="")))
+    for name in ("otlp", "openinference"):
+        with read_traces(file, form=name) as traces:
+            assert len(list(traces)) == 1
+    with pytest.raises(UsageError, match="no row is of the format phoenix: .*: otlp"):
+        read_traces(file, form="phoenix")
 
 
 @pytest.mark.parametrize("first", [True, False])

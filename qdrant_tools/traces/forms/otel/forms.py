@@ -142,3 +142,6 @@ OTEL_FORMS: tuple[TraceForm, ...] = (
     EnvelopeForm("logfire", ENVELOPES[-1:]),
     PhoenixForm(),
 )
+CONVENTIONS = frozenset(dialect.name for dialect in DIALECTS)
+WITH_CONVENTIONS = frozenset(form.name for form in OTEL_FORMS) - CONVENTIONS
+"""Envelopes, in which spans of any convention may be."""
