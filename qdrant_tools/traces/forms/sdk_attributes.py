@@ -103,24 +103,33 @@ def _of_trace(raw: RawSpan, *names: str) -> str:
     return text_of(unquoted(first_of(raw.attributes, *names))) or ""
 
 
-_ARGUMENTS = ("gen_ai.tool.call.arguments", "tool_arguments")
-_RESULTS = ("gen_ai.tool.call.result", "tool_response")
+_ARGUMENTS = ("gen_ai.tool.call.arguments", "tool_arguments", "ai.toolCall.args")
+_OPERATION = "ai.operationId"
+_RESULTS = ("gen_ai.tool.call.result", "tool_response", "ai.toolCall.result")
 
 
 @dataclass(frozen=True)
 class ToolCalls:
-    """The dialect of an agent's tools (GenAI, Pydantic AI): one that returns documents has searched."""
+    """The dialect of an agent's tools (GenAI, Pydantic AI, Vercel's AI SDK): one that returns documents has searched.
+
+    In Vercel's SDK, the call of the model that holds the tools is what was asked and answered.
+    """
 
     name: str = "tools"
 
     def speaks(self, attributes: Mapping[str, Any]) -> bool:
         """Whether a span has what a tool returned."""
-        return any(name in attributes for name in _RESULTS)
+        return _OPERATION in attributes or any(name in attributes for name in _RESULTS)
 
     def span(self, raw: RawSpan, settings: TraceSettings) -> Span:
         """The call that the attributes tell of."""
-        given, result = first_of(raw.attributes, *_ARGUMENTS), first_of(raw.attributes, *_RESULTS)
-        step = Step(**base_of(raw), input=given, output=result, lacking=NO_LIST)
+        said = raw.attributes
+        given, result = first_of(said, *_ARGUMENTS, "ai.prompt"), first_of(said, *_RESULTS, "ai.response.text")
+        whose = base_of(raw)
+        for name, key in (("session", "sessionId"), ("user", "userId")):
+            whose[name] = whose[name] or text_of(said.get(f"ai.telemetry.metadata.{key}")) or ""
+        kind: SpanKind | None = "llm" if ".do" in str(said.get(_OPERATION)) else None
+        step = Step(**whose, kind=kind, input=given, output=result, lacking=NO_LIST)
         return replace(span_of_step(step, settings), dropped=raw.dropped)
 
 

@@ -325,3 +325,19 @@ def test_pages_of_their_apis_are_read_as_they_are_saved(page, tmp_path):
     with read_traces(file) as traces:
         (search,) = traces.searches()
     assert (search.query, ids(search)) == ("Which rock floats?", ["p1", "p2"])
+
+
+def test_tools_of_vercels_sdk_lie_in_the_call_that_was_asked(tmp_path):
+    asked = {
+        "ai.operationId": "ai.generateText", "ai.response.text": "Pumice.", "ai.telemetry.metadata.sessionId": "visit",
+        "ai.prompt": json.dumps({"messages": [{"role": "user", "content": "floats?"}]}),
+    }  # fmt: skip
+    called = {
+        "ai.operationId": "ai.toolCall", "ai.toolCall.name": "search",
+        "ai.toolCall.args": json.dumps({"query": "rock that floats"}),
+        "ai.toolCall.result": json.dumps(scored("p1", "p2")),
+    }  # fmt: skip
+    rows = [haystack("xxxxxxxxxa", called, "b" * 16), haystack("xxxxxxxxxb", asked, None)]
+    (search,), _ = imported(tmp_path, *rows)
+    assert (search.query, ids(search), search.generated) == ("rock that floats", ["p1", "p2"], True)
+    assert search.session and search.answer is not None and search.answer.text == "Pumice."
