@@ -148,7 +148,7 @@ class RetrievalLog:
 
         Raises:
             InputError: no search, or an id that is none.
-            LogError: no such search, or the file cannot be written.
+            LogError: no such search, or one that has another answer; or the file cannot be written.
         """
         if isinstance(search_ids, str) or not search_ids:
             raise InputError(f"searches are {brief(search_ids)}, expected a list of the ids that record() returned")
@@ -159,6 +159,10 @@ class RetrievalLog:
         with self._store.transaction():
             for search_id in search_ids:
                 answer = replace(answer, id=self._insert_answer(self._number_of(search_id), answer))
+                ((written,),) = self._store.read("SELECT text FROM answers WHERE id = ?", [answer.id])
+                # of a redacted search no text is written
+                if written and written != answer.text:
+                    raise LogError(f"search {brief(search_id)} has another answer already: record one search for each")
         return answer.id
 
     def answer_feedback(

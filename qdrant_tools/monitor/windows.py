@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from qdrant_tools.debias.click_rules import clicks, shown
 from qdrant_tools.errors import InputError, LogError
-from qdrant_tools.log.records import LoggedSearch, as_time
+from qdrant_tools.log.records import BY_MACHINES, LoggedSearch, as_time
 
 SAMPLE = 10_000
 """Searches of each window that are kept."""
@@ -190,7 +190,7 @@ class _WindowReader:
         self.counts["searches"] += 1
         self.counts["redacted"] += search.redacted
         self.counts["empty"] += not search.query.strip()
-        self.counts["feedback"] += bool(search.feedback)
+        self.counts["feedback"] += any(event.kind not in BY_MACHINES for event in search.feedback)
         # of a log that does not say what was shown, a click says that something was
         nothing = not search.hits and not search.feedback
         self.counts["without_hits"] += nothing
@@ -223,6 +223,8 @@ class _WindowReader:
 
     def _score(self, search: LoggedSearch) -> float | None:
         scores = [hit.score for hit in search.hits if hit.score is not None and np.isfinite(hit.score)]
+        if search.scored_by not in ("", "retriever"):  # of a fusion or a reranker, which compare with no similarity
+            scores = []
         if search.space and search.space != self.space:  # logs of other systems name no space: their scores count
             self.counts["other_space"] += 1
             return None

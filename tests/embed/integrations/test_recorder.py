@@ -115,6 +115,18 @@ def test_a_query_engine_is_one_search_and_its_sources_take_feedback(index, recor
     ]
 
 
+def test_the_answer_of_a_query_engine_and_its_thumb_are_recorded_and_are_no_feedback_on_a_hit(index, recorder):
+    answer = index.as_query_engine(llm=MockLLM(), similarity_top_k=2).query("what is a dog ?")
+    nodes = [source.node for source in answer.source_nodes]
+    search_id = recorder.search_id(answer.source_nodes[0])
+    recorder.answered([search_id], str(answer), context=[hit_id(each) for each in nodes])
+    recorder.answer_feedback(search_id, "thumb", 0.0, who="u1")
+    (search,) = searches(recorder)
+    assert not search.feedback and search.answer.text == str(answer)
+    assert search.answer.context == tuple(each.node_id for each in nodes)
+    assert [(said.kind, said.value, said.who) for said in search.answer.verdicts] == [("thumb", 0.0, "u1")]
+
+
 def test_what_a_retriever_asks_another_one_is_not_a_search_of_the_user(recorder):
     Fixed(node("a"), inner=Fixed(node("b"), inner=Fixed(node("c")))).retrieve("question")
     (search,) = searches(recorder)
@@ -242,6 +254,10 @@ def test_mistakes_of_the_programmer_are_errors_at_once(tmp_path, recorder):
         recorder.search_id(node("a"))
     with pytest.raises(InputError, match="feedback kind is 'like', expected one of click"):
         recorder.feedback("search", "a", "like")
+    with pytest.raises(InputError, match="a thumb is 7"):
+        recorder.answer_feedback("search", "thumb", 7)
+    with pytest.raises(InputError, match="expected a list of ids"):
+        recorder.answered("search", "text")
     with pytest.raises(UsageError, match="capacity is 0"):
         RetrievalRecorder(tmp_path / "log.sqlite", capacity=0)
     with pytest.raises(LogError, match="cannot open the retrieval log"):

@@ -106,6 +106,15 @@ def test_a_thumb_may_come_before_its_answer_and_without_one(log):
     assert next(log.searches()).answer == Answer(search_id, "It is red.", 1, (), (), (Verdict("thumb", 1, NOON),))
 
 
+def test_a_search_has_one_answer(log):
+    first, second = (log.record(query, [], collection="docs", space="s") for query in "xy")
+    log.answered([first], "It is red.")
+    log.answered([first], "It is red.")
+    with pytest.raises(LogError, match="has another answer already"):
+        log.answered([second, first], "It is blue.")
+    assert [search.answer and search.answer.text for search in log.searches()] == ["It is red.", None]
+
+
 def test_verdicts_that_come_later_find_their_answer_by_its_id(log):
     log.extend([SEARCH, OTHER])
     assert log.add_verdicts("t1", [replace(UP, who="u9")]) and not log.add_verdicts("t7", [UP])

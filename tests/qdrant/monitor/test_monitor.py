@@ -45,6 +45,17 @@ def collection(tmp_path):
         yield collection
 
 
+def test_what_a_machine_said_is_no_feedback_and_its_scores_are_no_similarities():
+    said = (Feedback("p1", "judged", 1.0, LATELY), Feedback("p1", "reranked", 7.5, LATELY))
+    both = [
+        replace(searched(1), feedback=said),
+        replace(searched(2, clicked=(1,)), scored_by="retriever"),
+        replace(searched(3, scores=(7.5, 3.0)), scored_by="reranker"),
+    ]
+    found = read_windows([searched(0, at=BEFORE), *both], REFERENCE, CURRENT, space=SPACE).current
+    assert (found.counts["feedback"], found.counts["without_score"]) == (1, 1)
+
+
 # -- drift
 
 
