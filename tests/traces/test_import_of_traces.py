@@ -75,6 +75,24 @@ def test_spans_that_can_give_nothing_say_why_and_make_no_log(run, tmp_path):
     assert not list(tmp_path.glob("log.sqlite*"))
 
 
+def test_annotations_without_their_spans_say_what_is_lacking(run, tmp_path):
+    write(tmp_path / "thumbs.jsonl", [annotation("user_feedback", "ask", label="thumbs-up")])
+    code, _, err = run("log", "import", "log.sqlite", "thumbs.jsonl")
+    assert code == 1 and "name the files of those spans beside them" in err.splitlines()[-1]
+
+
+def test_texts_can_be_taken_out_before_they_are_written(run, tmp_path, spans):
+    said = annotation("thumb", "ask", trace="t1", label="up", explanation="query 1 was mine")
+    write(tmp_path / "thumbs.jsonl", [said])
+    assert run("log", "import", "log.sqlite", "spans.jsonl", "thumbs.jsonl", "--redact")[0] == 0
+    written = b"".join(file.read_bytes() for file in tmp_path.glob("log.sqlite*"))
+    assert b"query 1" not in written and b"redacted:" in written
+    secret = ["--redact", "--secret", "sixteen characters"]
+    assert run("log", "import", "hashed.sqlite", "spans.jsonl", *secret)[0] == 0
+    with RetrievalLog(tmp_path / "hashed.sqlite") as log:
+        assert len({search.query for search in log.searches()}) == 5
+
+
 def test_a_collection_tells_which_ids_are_there(run, tmp_path, spans):
     from tiny import WordEncoder
 

@@ -10,7 +10,7 @@ import logging
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
@@ -28,7 +28,7 @@ from qdrant_tools.errors import LogError, UsageError
 from qdrant_tools.files.written import is_same_file
 from qdrant_tools.foreign import as_zone
 from qdrant_tools.log import columns as foreign_columns
-from qdrant_tools.log.records import LoggedSearch, Verdict
+from qdrant_tools.log.records import LoggedSearch, Verdict, dropped, hashed
 from qdrant_tools.log.retrieval_log import RetrievalLog
 from qdrant_tools.traces.records import TraceSettings
 
@@ -129,6 +129,17 @@ def import_log(
         str | None,
         typer.Option(help="The zone of times that name none: UTC, +02:00, Europe/Berlin."),
     ] = None,
+    redact: Annotated[
+        bool,
+        typer.Option("--redact", help="Take the text out of queries, answers and comments before they are written."),
+    ] = False,
+    secret: Annotated[
+        str | None,
+        typer.Option(
+            envvar="EMBED_PLUS_LOG_SECRET",
+            help="For --redact: replace texts by a hash under this secret; without it, by nothing.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show how the files are understood; write nothing.")
     ] = False,
@@ -183,10 +194,19 @@ def import_log(
         with ConsoleReporter().step(f"look at {named_files(files)}", None):
             for search in source.searches():
                 looked.see(search)
-        _write(asked, source, looked, dry_run=dry_run, yes=yes)
+        _write(asked, source, looked, _rule(redact, secret), dry_run=dry_run, yes=yes)
 
 
-def _write(asked: Asked, source: Source, looked: _Looked, *, dry_run: bool, yes: bool) -> None:
+def _rule(redact: bool, secret: str | None) -> Callable[[str], str] | None:
+    """What takes the text out, as in `log redact`."""
+    if not redact:
+        return None
+    return dropped if secret is None else hashed(secret)
+
+
+def _write(
+    asked: Asked, source: Source, looked: _Looked, rule: Callable[[str], str] | None, *, dry_run: bool, yes: bool
+) -> None:
     notes, log, named = source.notes(), asked.log, named_files(asked.files)
     if source.is_foreign or dry_run:
         for told in source.told:
@@ -202,7 +222,7 @@ def _write(asked: Asked, source: Source, looked: _Looked, *, dry_run: bool, yes:
     if source.is_foreign and not yes and not _agreed():
         say("nothing was written: name the columns otherwise, or say --yes")
         raise typer.Exit(1)
-    with RetrievalLog(log) as opened, ConsoleReporter().step(f"import {named}", None):
+    with RetrievalLog(log, redact=rule) as opened, ConsoleReporter().step(f"import {named}", None):
         added = opened.extend(source.searches())
         total = len(opened)
     say(f"{log}: {added} searches added, {total} in all")

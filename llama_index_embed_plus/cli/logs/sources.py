@@ -166,6 +166,11 @@ def _traces(asked: Asked, collection: Collection | None, stack: ExitStack) -> So
 
 def _why_no_search(traces: Traces) -> str:
     report = traces.report
+    if report.annotations and not report.spans:
+        return (
+            f"these are {report.annotations:,} annotations without the spans that they are about: name the files of "
+            "those spans beside them; a span that is in the log already is not doubled"
+        )
     if not report.retrievals:
         return (
             f"none of {report.spans:,} spans is a retrieval: these are not the traces of one, or its retriever is not "
