@@ -1,4 +1,4 @@
-"""What Langfuse, MLflow, Haystack and TruLens write into the spans that they send -> spans.
+"""What Langfuse, LangSmith, MLflow, Haystack and TruLens write into the spans that they send -> spans.
 
 All store what a function was given and what it returned: Langfuse as text or JSON, MLflow always as JSON, so that a
 text is quoted, Haystack what its components had.
@@ -22,6 +22,10 @@ from qdrant_tools.traces.records import Span, SpanKind, TraceSettings
 LANGFUSE_KINDS: Mapping[str, SpanKind | None] = {
     "RETRIEVER": "retrieval", "GENERATION": "llm", "EMBEDDING": "embedding", "CHAIN": "chain", "AGENT": "chain",
     "SPAN": None, "TOOL": None, "EVENT": None, "EVALUATOR": "other", "GUARDRAIL": "other",
+}  # fmt: skip
+RUN_KINDS: Mapping[str, SpanKind | None] = {
+    "retriever": "retrieval", "llm": "llm", "chat_model": "llm", "embedding": "embedding", "chain": "chain",
+    "tool": None, "prompt": "other", "parser": "other",
 }  # fmt: skip
 MLFLOW_KINDS: Mapping[str, SpanKind | None] = {
     "RETRIEVER": "retrieval", "RERANKER": "rerank", "LLM": "llm", "CHAT_MODEL": "llm", "EMBEDDING": "embedding",
@@ -58,6 +62,40 @@ class LangfuseAttributes:
             user=text_of(first_of(said, "user.id", "langfuse.user.id")) or "",
             service=text_of(said.get("langfuse.environment")) or text_of(raw.resource.get("service.name")) or "",
             tags=tags_in(said.get("langfuse.trace.tags")),
+            lacking=NO_LIST,
+        )
+        return replace(span_of_step(step, settings), dropped=raw.dropped)
+
+
+_LANGSMITH = "langsmith."
+
+
+@dataclass(frozen=True)
+class LangSmithAttributes:
+    """The dialect of the spans that LangSmith's SDK sends where it is told to speak OpenTelemetry."""
+
+    name: str = "langsmith"
+
+    def speaks(self, attributes: Mapping[str, Any]) -> bool:
+        """Whether a span has a run's attributes."""
+        return f"{_LANGSMITH}span.kind" in attributes
+
+    def span(self, raw: RawSpan, settings: TraceSettings) -> Span:
+        """The run that the attributes tell of."""
+        said, whose = raw.attributes, base_of(raw)
+        about = under(said, f"{_LANGSMITH}metadata")
+        names = ("session_id", "thread_id", "conversation_id")
+        step = Step(
+            **whose
+            | {
+                "session": whose["session"] or text_of(first_of(about, *names)) or "",
+                "user": whose["user"] or text_of(about.get("user_id")) or "",
+                "service": text_of(said.get(f"{_LANGSMITH}trace.session_name")) or whose["service"],
+                "tags": (*whose["tags"], *tags_in(said.get(f"{_LANGSMITH}span.tags"))),
+            },
+            kind=RUN_KINDS.get(str(said.get(f"{_LANGSMITH}span.kind")).lower(), "other"),
+            input=said.get("gen_ai.prompt"),
+            output=said.get("gen_ai.completion"),
             lacking=NO_LIST,
         )
         return replace(span_of_step(step, settings), dropped=raw.dropped)

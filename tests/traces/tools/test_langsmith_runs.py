@@ -157,3 +157,19 @@ def test_a_time_without_a_zone_is_utc_and_an_odd_one_is_refused(tmp_path):
     assert search.at.isoformat() == "2026-05-01T10:00:00.500000+00:00"
     with pytest.raises(InputError, match="start_time"):
         read(row | {"start_time": "soon"})
+
+
+def test_runs_that_are_sent_as_spans_of_opentelemetry_are_read(tmp_path):
+    said = {
+        "langsmith.span.kind": "retriever", "langsmith.trace.session_name": "rocks",
+        "gen_ai.operation.name": "retriever", "langsmith.metadata.thread_id": "visit",
+        "gen_ai.prompt": '{"query": "Which rock floats?"}',
+        "gen_ai.completion": json.dumps({"documents": langchain("p1", "p2")}),
+    }  # fmt: skip
+    span = {
+        "name": "step", "context": {"trace_id": "0x" + "a" * 32, "span_id": "0x" + "b" * 16}, "parent_id": None,
+        "start_time": "2026-05-01T10:00:00Z", "status": {"status_code": "OK"}, "attributes": said, "resource": {},
+    }  # fmt: skip
+    (search,), report = imported(tmp_path, span)
+    assert (search.query, ids(search), search.collection) == ("Which rock floats?", ["p1", "p2"], "rocks")
+    assert search.session != "" and set(report.forms.values()) == {"langsmith"}

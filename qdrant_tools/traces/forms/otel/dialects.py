@@ -18,6 +18,7 @@ from qdrant_tools.traces.forms.raw import RawSpan
 from qdrant_tools.traces.forms.sdk_attributes import (
     HaystackAttributes,
     LangfuseAttributes,
+    LangSmithAttributes,
     MlflowAttributes,
     ToolCalls,
     TruLensAttributes,
@@ -45,6 +46,7 @@ class Dialect(Protocol):
 DIALECTS: tuple[Dialect, ...] = (
     OpenInference(),
     OpenLLMetry(),
+    LangSmithAttributes(),  # its spans speak GenAI too, without lists
     GenAI(),
     LangfuseAttributes(),
     MlflowAttributes(),

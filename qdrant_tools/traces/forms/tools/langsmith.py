@@ -21,14 +21,11 @@ from qdrant_tools.foreign import is_missing, words_in_name
 from qdrant_tools.traces.forms.fields import first_of, list_in, mapping_in, name_of, needed, tags_in
 from qdrant_tools.traces.forms.raw import moment, number_of
 from qdrant_tools.traces.forms.scores import OF_PEOPLE
+from qdrant_tools.traces.forms.sdk_attributes import RUN_KINDS
 from qdrant_tools.traces.forms.steps import NO_LIST, Step, span_of_step
 from qdrant_tools.traces.forms.values import json_in, text_of
-from qdrant_tools.traces.records import Annotation, By, Span, SpanKind, TraceSettings
+from qdrant_tools.traces.records import Annotation, By, Span, TraceSettings
 
-KINDS: Mapping[str, SpanKind | None] = {
-    "retriever": "retrieval", "llm": "llm", "chat_model": "llm", "embedding": "embedding", "chain": "chain",
-    "tool": None, "prompt": "other", "parser": "other",
-}  # fmt: skip
 _SESSIONS = ("session_id", "thread_id", "conversation_id")
 _LACKING = "its outputs are not in the file: select them (list_runs(select=[..., 'inputs', 'outputs']))"
 _DEEPEST = 40
@@ -105,7 +102,7 @@ def _step(run: Mapping[str, Any], trace: str, id: str, parent: str | None, setti
         id=id,
         parent=parent if parent != id else None,
         name=text_of(run.get("name")) or "",
-        kind=KINDS.get(str(run["run_type"]).lower(), "other") if "run_type" in run else None,
+        kind=RUN_KINDS.get(str(run["run_type"]).lower(), "other") if "run_type" in run else None,
         at=moment("start_time", run.get("start_time"), zone),
         until=moment("end_time", run.get("end_time"), zone),
         input=run.get("inputs"),
