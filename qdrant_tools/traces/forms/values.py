@@ -127,9 +127,13 @@ def _words(value: Any, names: Sequence[str], roles: Sequence[str], deep: int) ->
     for name in names:
         if (part := inside.get(name)) is not None and (found := _words(part, names, roles, deep - 1)) is not None:
             return found
-    texts = [part for part in inside.values() if text_of(part)]
+    texts = [part for part in inside.values() if text_of(part) and not _OBJECT_SHOWN.match(part)]
     # of one text, nobody can be in doubt
     return str(texts[0]) if len(texts) == 1 and len(inside) == 1 else _of_parts(inside, names, roles, deep)
+
+
+_OBJECT_SHOWN = re.compile(r"[A-Z]\w*\(")
+"""The beginning of Python's repr of an object: `StartEvent()`."""
 
 
 def _of_parts(inside: Mapping[str, Any], names: Sequence[str], roles: Sequence[str], deep: int) -> str | None:

@@ -360,6 +360,12 @@ def test_a_pipeline_that_hands_its_question_to_several_parts_asks_it_once():
     assert only(sdk({**attributes, "input.value": json.dumps(given)})).query is None
 
 
+def test_the_step_of_a_workflow_is_not_asked_its_event():
+    given = {"input.value": '{"ev": "StartEvent()"}', "openinference.span.kind": "CHAIN"}
+    assert only(sdk(given)).query is None
+    assert only(sdk({**given, "input.value": '{"topic": "Why?"}'})).query == "Why?"
+
+
 @pytest.mark.parametrize("value", ['{"query": "Why', '["Why', '[{"role": "user"', "<generator object at 0x7f>", "***"])
 def test_what_is_no_whole_text_is_no_query(value):
     assert only(sdk({"input.value": value, "openinference.span.kind": "RETRIEVER"})).query is None
