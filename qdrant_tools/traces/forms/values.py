@@ -65,7 +65,7 @@ def python_in(value: Any) -> Any:
     if text[:1] not in ("{", "[", "(", "a") or len(text) > LONGEST_PYTHON:
         return None
     # numpy parts what is in an array by white space; in a repr, a line end is never inside of a text
-    text = re.sub(r"([}\])])\s*\n\s*(?=[{\[(])", r"\1, ", text)
+    text = re.sub(r"([}\])])[ \t\r]*+\n\s*+(?=[{\[(])", r"\1, ", text)
     try:
         return _plain(ast.parse(text, mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -151,7 +151,7 @@ def _of_parts(inside: Mapping[str, Any], names: Sequence[str], roles: Sequence[s
 _CALL = re.compile(r"(?:StopEvent|AgentInput|AgentOutput|AgentSetup|AgentChatResponse|ChatMessage|ChatResponse)\(")
 _LITERAL = r"""('(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")"""
 _SAID = re.compile(
-    rf"role=<MessageRole\.(\w+):[^>]*>.{{0,200}}?TextBlock\(block_type='text', text={_LITERAL}", re.DOTALL
+    rf"role=<MessageRole\.(\w{{1,20}}):[^>]{{0,40}}>.{{0,200}}?TextBlock\(block_type='text', text={_LITERAL}", re.DOTALL
 )
 _RESULT = re.compile(rf"\w+\((?:result|response)={_LITERAL}")
 

@@ -401,3 +401,15 @@ def test_a_row_with_odd_values_anywhere_is_read_or_refused_and_nothing_else(name
             assert len(forms) <= 1
             with suppress(InputError):
                 [repr(said) for form in forms for said in form.read(changed, TraceSettings())]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[{}" + "\n" * 400_000 + "x", "StopEvent(" + "role=<MessageRole.A:" * 100_000, "<NodeWithScore(" * 100_000],
+    ids=["line ends", "roles", "nodes"],
+)
+def test_a_text_that_is_made_to_be_looked_at_for_ever_is_looked_at_once(text):
+    chain = {"input.value": text, "output.value": text, "openinference.span.kind": "CHAIN"}
+    assert only(sdk(chain)).documents is None
+    with suppress(InputError):
+        only(as_frame(text))
