@@ -20,6 +20,7 @@ from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.records import Progress
 from qdrant_tools.traces.annotations import said_of, spoken_of, with_annotations
 from qdrant_tools.traces.detect import FormOfRows, check_form
+from qdrant_tools.traces.files.halves import without_halves
 from qdrant_tools.traces.files.rows import TraceFile
 from qdrant_tools.traces.forms.all import may_be, notes_on
 from qdrant_tools.traces.ids import Ids, IdsByText, WrittenIds, ids_checked
@@ -151,11 +152,11 @@ class Traces:
     def _keep(self, each: Span | Annotation) -> None:
         if isinstance(each, Annotation):
             self._read.annotations += 1
-            self._spool.annotate(each)
+            self._spool.annotate(without_halves(each))
             return
         self._read.spans += 1
         self._read.retrievals += each.kind == "retrieval"
-        self._spool.add(each)
+        self._spool.add(without_halves(each))
 
     def _read_again(self, path: Path) -> None:
         """For the spans of traces in which a retrieval came late."""
@@ -164,7 +165,7 @@ class Traces:
             of = forms.of(row)
             for each in row.parse(lambda values, of=of: list(of.read(values, self._settings))):  # type: ignore[misc]
                 if isinstance(each, Span):
-                    self._spool.add_again(each)
+                    self._spool.add_again(without_halves(each))
 
     def _found(self, report: TraceReport) -> Iterator[tuple[LoggedSearch, bool | None]]:
         for trace in self._spool.traces():

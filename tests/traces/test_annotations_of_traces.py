@@ -145,6 +145,16 @@ def test_annotations_that_come_later_find_their_search_in_the_log(tmp_path):
     assert said(search) == [("thumb", 1.0, "person", "")] and ids(search) == ["a", "b", "c"]
 
 
+def test_half_an_emoji_is_no_reason_to_refuse_a_file(tmp_path):
+    """A program in JavaScript cut its texts; no database holds what it wrote."""
+    rows = question("t\ud83d", "tea \ud83d", [("a\ud83d", 0.5)], answer="a drink \ude00", user__id="\ud83d")
+    rows += [annotation("thumb", "ask", trace="t\ud83d", label="up", explanation="ok \ud83d", who="\ud83d")]
+    with RetrievalLog(tmp_path / "log.sqlite") as log:
+        log.extend(imported(tmp_path, *rows)[0])
+        (search,) = log.searches()
+    assert search.query == "tea \ufffd" and ids(search) == ["a\ufffd"] and len(said(search)) == 2
+
+
 def test_what_was_said_of_an_answer_that_failed_is_not_said_of_the_next(tmp_path):
     rows = question("first", "tea", HITS, failed=True, answer=None, session__id="s")
     rows += question("second", "tea", HITS, at=20, session__id="s")

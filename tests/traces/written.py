@@ -18,7 +18,7 @@ Documents = Sequence[tuple[str, float | None]]
 
 
 def hex_of(name: str, digits: int) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:digits]
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
 
 
 def span(
