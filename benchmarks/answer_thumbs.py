@@ -19,7 +19,10 @@ opposite. Rules:
 thumbed queries with a relevant passage on the list that it labels rightly. For each rule hard negatives are mined of
 the labels, an adapter is fitted, and `gain` is its difference to the base in nDCG@10 on the test queries and their true
 answers, 95 %, paired bootstrap. Train queries that give test queries away are left out before anything is simulated.
-`--seeds` simulations are run: counts and precisions are those of all together, gains are means over them, and the
+`gain_where_shown` is that on the test queries for which the base
+ranks an answer among the first `--shown`, as it does for every query of a log that has a label: a proof on such queries
+sees this part only. `gain_elsewhere` is that on the others, about which such a log can say nothing. `--seeds`
+simulations are run: counts and precisions are those of all together, gains are means over them, and the
 interval that of the mean over the queries. Test queries choose nothing. The last line is JSON.
 """
 
@@ -34,6 +37,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +57,8 @@ from llama_index_embed_plus.training.settings import AdapterSettings
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
-from qdrant_tools.debias import aggregate, clicked_as_positive
+from qdrant_tools.debias import AnswerSettings, aggregate, clicked_as_positive, encoder_support, labels_from_answers
+from qdrant_tools.debias.support import NGRAMS
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.mining import MiningSettings, mine
@@ -75,7 +80,7 @@ def copied(searches: Logged, passages: Callable[[LoggedSearch], Sequence[str]], 
     return [Label(search.query, name, 1.0, evidence) for search in ups(searches) for name in passages(search)]
 
 
-NAIVE: Mapping[str, Rule] = {
+NAIVE: dict[str, Rule] = {
     "copy to all": lambda searches: copied(searches, lambda s: [hit.id for hit in s.hits], "copy to all"),
     "copy to first": lambda searches: copied(searches, lambda s: [hit.id for hit in s.hits[:1]], "copy to first"),
     "copy to cited": lambda searches: copied(searches, lambda s: s.answer.cited if s.answer else (), "copy to cited"),
@@ -96,15 +101,17 @@ class Bench:
         examples = [Example(text, tuple(ScoredText(name, "") for name in ids)) for text, ids in asked.items()]
         leaks = {leak.row for leak in find_leaks(examples, held_out, encoder=encoder)}
         self.asked = {text: ids for row, (text, ids) in enumerate(asked.items()) if row not in leaks}
-        self.results = [collection.search(text, k=World().shown, exact=True) for text in self.asked]
+        self.results = [collection.search(text, k=arguments.shown, exact=True) for text in self.asked]
         self.texts = {passage.id: passage.text for passage in data.passages}
         self.base = self.ndcg(encoder)
+        lists = [collection.search(query.text, k=arguments.shown, exact=True) for query in self.queries]
+        self.found = {q.id for q, hits in zip(self.queries, lists) if any(hit.id in self.qrels[q.id] for hit in hits)}
 
     def ndcg(self, encoder: Any) -> Mapping[str, float]:
         return evaluate_retrieval(self.collection, self.queries, self.qrels, encoder, exact=True).ndcg
 
     def simulate(self, seed: int) -> tuple[list[LoggedSearch], dict[str, Truth]]:
-        return searched(list(self.asked), self.results, self.asked, World(seed=seed))
+        return searched(list(self.asked), self.results, self.asked, World(shown=self.arguments.shown, seed=seed))
 
     def gained(self, labels: Sequence[Label]) -> Mapping[str, float] | None:
         """nDCG of the test queries with an adapter of these labels; None if they are too few."""
@@ -115,7 +122,21 @@ class Bench:
         return self.ndcg(AdaptedEncoder(self.encoder, adapter))
 
     def rules(self) -> dict[str, Rule]:
-        return dict(NAIVE)
+        """The naive rules, and those for answers: each by itself, with either check of support, and the defaults."""
+        one = {name: AnswerSettings(rules=(name,)) for name in ("one-passage", "supported", "cited")}
+        by_encoder = encoder_support(self.encoder)
+        one["supported, by the encoder"] = AnswerSettings(rules=("supported",), support=by_encoder)
+        for threshold in self.arguments.thresholds:
+            support = replace(NGRAMS, threshold=threshold)
+            one[f"supported from {threshold:g}"] = AnswerSettings(rules=("supported",), support=support)
+        one["answers"] = AnswerSettings()
+        return NAIVE | {
+            name: (lambda searches, its=its: labels_from_answers(searches, self.texts_of, its)[0])
+            for name, its in one.items()
+        }
+
+    def texts_of(self, ids: Sequence[str]) -> Mapping[str, str]:
+        return {name: self.texts[name] for name in ids if name in self.texts}
 
     def measure(self, users: Users) -> Iterator[dict[str, Any]]:
         """One row per rule, over all seeds."""
@@ -149,7 +170,14 @@ class Bench:
             return {"gain": None, "interval": None}
         mean = {query: float(np.mean([after[query] for after in fitted])) for query in self.base}
         change = mean_change("ndcg@10", self.base, mean)
-        return {"gain": round(change.difference, 4), "interval": [round(change.low, 4), round(change.high, 4)]}
+        gains = {query: mean[query] - self.base[query] for query in mean}
+        elsewhere = [gain for query, gain in gains.items() if query not in self.found]
+        return {
+            "gain": round(change.difference, 4),
+            "interval": [round(change.low, 4), round(change.high, 4)],
+            "gain_where_shown": round(float(np.mean([gains[query] for query in self.found])), 4),
+            "gain_elsewhere": round(float(np.mean(elsewhere)), 4),
+        }
 
 
 def _precision(given: Sequence[tuple[Sequence[Label], Logged, Mapping[str, Truth]]]) -> dict[str, Any]:
@@ -223,7 +251,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.1, 0.2, 0.3])
     parser.add_argument("--rates", type=float, nargs="+", default=[1.0, 0.2])
     parser.add_argument("--pleased", choices=("context", "answer"), nargs="+", default=["context"])
+    parser.add_argument("--shown", type=int, default=World().shown, help="passages in the prompt")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--thresholds", type=float, nargs="*", default=[], help="of support by n-grams, to compare")
     parser.add_argument("--rules", nargs="*", help="only these")
     parser.add_argument("--no-fit", action="store_true", help="only precisions")
     parser.set_defaults(dev=False)
