@@ -48,6 +48,7 @@ COMMANDS = {
     "audit": ("logs.audit", "Say how many mined negatives are probably answers."),
     "train": ("training.train", "Train a query adapter, LoRA or the whole encoder."),
     "merge": ("training.merge", "Average a model with the one it was trained from."),
+    "improve": ("training.improve", "Make a better encoder of traces, or a log, and what users said."),
     "prove": ("training.prove", "Measure a trained model on held-out queries."),
     "evaluate": ("evaluate", "Measure retrieval on judged queries, and whether another system is better."),
     "benchmark": ("benchmark", "Run every task that a folder of data holds."),

@@ -1,0 +1,286 @@
+"""`embed-plus improve`: traces or a log, and what users said -> an adapter that is proved better, or why it is not.
+
+Guarantees: options and files are checked before a model is opened. Does not know: how anything is read, learnt or
+proved.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from llama_index_embed_plus.cli.console import ConsoleReporter, next_step, note, print_json, resumable, say
+from llama_index_embed_plus.cli.logs.answers import Ambiguous, AnswerRules, answer_settings, support_by
+from llama_index_embed_plus.cli.logs.log import open_log
+from llama_index_embed_plus.cli.logs.sources import Asked, named_files, source_of
+from llama_index_embed_plus.cli.opened import (
+    DEFAULT_LOCATION,
+    DEFAULT_MODEL,
+    Backend,
+    Location,
+    Model,
+    command_of,
+    opened,
+)
+from llama_index_embed_plus.cli.training.options import AsJson, Texts
+from llama_index_embed_plus.evaluate.retrieval.held_out import read_held_out_files
+from qdrant_tools.clicks.records import ClickSettings
+from qdrant_tools.errors import LogError, UsageError
+from qdrant_tools.files.written import is_same_file
+from qdrant_tools.foreign import as_zone
+from qdrant_tools.log.retrieval_log import RetrievalLog
+from qdrant_tools.records import HeldOut
+from qdrant_tools.traces.records import TraceSettings
+
+if TYPE_CHECKING:
+    from llama_index_embed_plus.training.improvement.folder import ImproveFolder
+    from llama_index_embed_plus.training.improvement.report import ImproveReport
+    from llama_index_embed_plus.training.improvement.settings import ImproveSettings
+
+app = typer.Typer()
+
+
+@app.command("improve")
+def improve_command(
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its passages were found.")],
+    out: Annotated[Path, typer.Option(help="The folder for the log, the examples, the model and the report.")],
+    more: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILES]...", help="Further files, as --traces takes them.")
+    ] = None,
+    traces: Annotated[
+        list[Path] | None,
+        typer.Option(help="Spans that a tracing tool exported, or a click log; may be repeated."),
+    ] = None,
+    annotations: Annotated[
+        list[Path] | None, typer.Option(help="What was said of them: annotations, scores, feedback; may be repeated.")
+    ] = None,
+    log: Annotated[Path | None, typer.Option(help="A retrieval log, instead of files.")] = None,
+    form: Annotated[str, typer.Option("--format", help="What wrote the files, as in `log import`.")] = "auto",
+    thumb: Annotated[
+        str | None, typer.Option(help="The name of the annotation that is a user's thumb on an answer.")
+    ] = None,
+    up: Annotated[str | None, typer.Option(help="Labels or scores that mean yes, as 'good,5'.")] = None,
+    down: Annotated[str | None, typer.Option(help="Labels or scores that mean no, as 'bad,1'.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="The name of the annotation with which a language model grades.")
+    ] = None,
+    id_field: Annotated[
+        str | None,
+        typer.Option("--id", help="The metadata field of a document that has its id; the tool's own if not given."),
+    ] = None,
+    match: Annotated[
+        Literal["id", "text"],
+        typer.Option(help="How documents of traces are found: text is for a collection that was indexed anew."),
+    ] = "id",
+    query: Annotated[
+        Literal["retriever", "root"], typer.Option(help="Whose query counts: root is what the user asked.")
+    ] = "retriever",
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="A service, project or tag whose traces are no users'; may be repeated.")
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="The zone of times that name none: UTC, +02:00, Europe/Berlin.")
+    ] = None,
+    answer_rules: AnswerRules = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Measured weights of the rules for answers, which `log audit --out` wrote.")
+    ] = None,
+    support: Annotated[
+        Literal["words", "encoder"],
+        typer.Option(help="How it is checked that a passage supports an answer: by words, or by the encoder."),
+    ] = "words",
+    ambiguous: Ambiguous = False,
+    queries: Annotated[
+        Path | None, typer.Option(help="Judged queries that decide instead of the last sessions; needs --qrels.")
+    ] = None,
+    qrels: Annotated[Path | None, typer.Option(help="Their judgements, BEIR's TSV or TREC's qrels.")] = None,
+    heldout_share: Annotated[
+        float, typer.Option(help="The share of the labelled queries that decides, from the last sessions.")
+    ] = 0.2,
+    shared_passages: Annotated[
+        bool, typer.Option(help="Let the queries that decide ask for passages that are trained on.")
+    ] = False,
+    sheet_rows: Annotated[
+        int, typer.Option(min=10, help="About how many passages to draw for a person, where the log proves nothing.")
+    ] = 200,
+    seed: Annotated[int, typer.Option(help="The seed of what is drawn: the same seed gives the same result.")] = 0,
+    texts: Texts = False,
+    location: Location = DEFAULT_LOCATION,
+    model: Model = DEFAULT_MODEL,
+    backend: Backend = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Make a better encoder of traces and of what users said: import, rules, negatives, adapter, proof.
+
+    A thumb on an answer is no label of its passages: rules ask for a second sign. Run it again with more files, or
+    after an interruption: it goes on, and nothing stands twice.
+
+    \b
+    embed-plus improve docs --traces spans.parquet --annotations annotations.csv --thumb user_feedback --out better
+    embed-plus improve docs --log log.sqlite --out better
+    """
+    from llama_index_embed_plus.training.improvement.folder import ImproveFolder
+    from llama_index_embed_plus.training.improvement.run import improve
+
+    files = [*(traces or ()), *(more or ()), *(annotations or ())]
+    held_out = _held_out(queries, qrels)
+    # before anything is written
+    settings = _settings(heldout_share, sheet_rows, seed, shared_passages=shared_passages, texts=texts)
+    zone = None if timezone is None else as_zone("--timezone", timezone)
+    of_traces = TraceSettings(
+        id_field, match, query, thumb, _words(up), _words(down), judge, tuple(leave_out or ()), zone
+    )
+    folder = ImproveFolder(out)
+    source = _log_of(log, folder.log, files)
+    folder.begin()
+    if files:
+        asked = Asked(
+            folder.log, files, form, None, timezone, collection, location, of_traces, ClickSettings((), (), (), zone)
+        )
+        _import(asked)
+    with (
+        opened(collection, location, model, backend) as (docs, encoder),
+        open_log(source) as retrievals,
+        resumable(f"run the same command again to go on in {out}"),
+    ):
+        by = support_by(support, None, encoder, None)
+        answers = answer_settings(by, answer_rules, weights, ambiguous=ambiguous)
+        report = improve(
+            docs,
+            retrievals,
+            out,
+            base=model,
+            settings=replace(settings, answers=answers),
+            held_out=held_out,
+            names=(collection,),
+            steps=ConsoleReporter(),
+        )
+    if as_json:
+        print_json(report.as_row())
+        return
+    _show(report, folder, collection, location)
+
+
+def _held_out(queries: Path | None, qrels: Path | None) -> HeldOut | None:
+    if (queries is None) != (qrels is None):
+        raise UsageError("--queries and --qrels go together: the first has the texts, the second the answers")
+    return None if queries is None or qrels is None else read_held_out_files(queries, qrels)
+
+
+def _log_of(log: Path | None, made: Path, files: Sequence[Path]) -> Path:
+    """The log that is learnt from: the one that was named, or that of the folder.
+
+    Raises:
+        UsageError: nothing to learn from was named, or twice.
+        LogError: a file is not there.
+    """
+    if log is not None and files:
+        raise UsageError(
+            "--log is learnt from as it is: add the files to it with `log import`, or leave one of them out"
+        )
+    for path in files:
+        if not path.is_file():
+            raise LogError(f"cannot read {path}: there is no such file")
+        if is_same_file(path, made):
+            raise UsageError(f"{path} is to be read and to be written: give it as --log, or another --out")
+    if log is None and not files and not made.is_file():
+        raise UsageError("nothing says what to learn from: give --traces, with --annotations, or a --log")
+    return made if log is None else log
+
+
+def _settings(
+    heldout_share: float, sheet_rows: int, seed: int, *, shared_passages: bool, texts: bool
+) -> ImproveSettings:
+    from llama_index_embed_plus.training.improvement.settings import ImproveSettings
+    from llama_index_embed_plus.training.proof.proof import ProofSettings
+    from llama_index_embed_plus.training.settings import AdapterSettings, TrainSettings
+
+    training = TrainSettings(
+        method="adapter",
+        drop_leaks=True,
+        passages_apart=not shared_passages,
+        seed=seed,
+        adapter=AdapterSettings(seed=seed),
+        proof=ProofSettings(texts=texts),
+    )
+    return ImproveSettings(heldout_share=heldout_share, sheet_rows=sheet_rows, training=training)
+
+
+def _import(asked: Asked) -> None:
+    """Add the searches of the files to the log of the folder; what was understood and left out is said on stderr."""
+    named = named_files(asked.files)
+    with ExitStack() as stack:
+        source = source_of(asked, stack)
+        for told in source.told:
+            note(told)
+        with ConsoleReporter().step(f"import {named}", None), RetrievalLog(asked.log) as log:
+            added = log.extend(source.searches())
+            total = len(log)
+        if not total and (why := source.why_nothing()):
+            raise LogError(f"{named} gives no search: {why}")
+        note(f"{added} searches added, {total} in all")
+        for told in source.notes():
+            note(f"  {told}")
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+def _show(report: ImproveReport, folder: ImproveFolder, collection: str, location: str) -> None:
+    from llama_index_embed_plus.cli.training.verdict import show_verdict
+
+    say(f"{report.searches:,} searches, {report.answers:,} answers; said of them: {_counted(report.said) or 'nothing'}")
+    say(f"learnt: {report.train_queries:,} queries with a label")
+    for rule, count in report.rules.items():
+        sure = report.weights.get(rule, 1.0)
+        kind = "measured" if rule in report.measured else "a guess, log audit measures it"
+        say(f"  {rule:<16}{count:>7,}  weight {sure:g}" + ("" if sure == 1 else f" ({kind})"))
+    if report.refused:
+        say("not learnt from:")
+    for reason, count in report.refused.items():
+        say(f"  {count:>7,}  {reason}")
+    if report.trained is None:
+        say(f"not to be promoted: {report.verdict}")
+        next_step(command_of("synthesize", collection, "--out", "examples.jsonl", location=location))
+        return
+    since = "" if report.since is None else f", from {report.since:%Y-%m-%d %H:%M} UTC on"
+    say(f"decided by {report.decide_queries:,} queries of {report.decided_by}{since}")
+    leaks = report.trained.data.get("leaks", 0)
+    known = f"; {leaks} examples know a query that decides, and were left out" if leaks else ""
+    say(f"trained on {report.examples - leaks:,} examples with {report.negatives:,} mined negatives{known}")
+    show_verdict(report.trained)
+    _lead_on(report, folder, collection, location)
+
+
+def _lead_on(report: ImproveReport, folder: ImproveFolder, collection: str, location: str) -> None:
+    """The command that promotes, or what would have to be done before."""
+    assert report.trained is not None
+    if report.promotable:
+        next_step(command_of("promote run", collection, "--model", folder.model, location=location))
+        return
+    for line in report.missing:
+        note(line)
+    proof = report.trained.proof
+    if proof is not None and proof.needed is not None and proof.needed > proof.queries:
+        note(f"about {proof.needed} such queries show a gain of {proof.worth:.3f} four times in five: collect more")
+    if not report.sheet:
+        next_step(
+            command_of("prove", collection, "--model", folder.model, "--write-sheet", "sheet.csv", location=location)
+        )
+        return
+    sheet = folder.path / report.sheet
+    note("A log knows answers that were shown, none of those that are found only now: it may refuse what is better.")
+    note(f"{shlex.quote(str(sheet))} has passages that tell the two apart, of all questions of the last sessions:")
+    note("write 1 (it answers the question) or 0 into the column relevant; the order is random, stop anywhere.")
+    next_step(command_of("prove", collection, "--model", folder.model, "--sheet", sheet, location=location))
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
