@@ -152,6 +152,15 @@ def test_the_cut_is_in_the_report(tmp_path):
     assert "spans.jsonl was cut in line 9" in traces.report.lines()[-1]
 
 
+@pytest.mark.parametrize("name", ["spans.jsonl", "spans.jsonl.gz"])
+def test_progress_tells_every_byte_of_the_files(tmp_path, name):
+    content = "".join(json.dumps(row) + "\n" for row in ROWS * 500).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    told = []
+    read_traces(tmp_path / name, progress=told.append).close()
+    assert sum(told) == (tmp_path / name).stat().st_size and (len(told) > 2 or name.endswith(".gz"))
+
+
 def test_spans_of_a_trace_may_lie_in_several_files_with_annotations_first(tmp_path):
     retrieve, ask = question("t", "tea", HITS)
     paths = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from qdrant_tools.traces.records import Annotation, Span
 
@@ -22,7 +22,7 @@ def without_halves(said: Said) -> Said:
     try:
         "".join(_texts(said)).encode()
     except UnicodeEncodeError:
-        return _whole(said)
+        return cast(Said, _whole(said))
     return said
 
 
