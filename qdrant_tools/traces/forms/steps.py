@@ -68,14 +68,18 @@ def asked(value: Any) -> str | None:
 
 def span_of_step(step: Step, settings: TraceSettings) -> Span:
     """The span that a step is."""
-    kind = "rerank" if step.kind in (None, "retrieval", "chain") and _RERANK.search(step.name) else step.kind
-    documents, context, implied = None, None, False
+    kind, documents, context, implied = step.kind, None, None, False
+    if kind in (None, "chain") and _RERANK.search(step.name):
+        context = documents_in(step.output, settings)
+        # an engine may be named after its reranker, and answer
+        answers = isinstance(json_in(step.output), Mapping) and _answer(step.output) is not None
+        kind = kind if context is None or answers else "rerank"
     if kind == "retrieval":
         documents = documents_in(step.output, settings)
     elif kind == "rerank":
         documents, context = documents_in(step.input, settings), documents_in(step.output, settings)
     elif kind in (None, "chain"):
-        documents = documents_in(step.output, settings, certain=True)
+        documents, context = documents_in(step.output, settings, certain=True), None
         implied = documents is not None
         kind = "retrieval" if documents is not None else "chain"
     return _span(step, kind, documents, context, implied)

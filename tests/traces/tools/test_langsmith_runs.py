@@ -173,3 +173,16 @@ def test_runs_that_are_sent_as_spans_of_opentelemetry_are_read(tmp_path):
     (search,), report = imported(tmp_path, span)
     assert (search.query, ids(search), search.collection) == ("Which rock floats?", ["p1", "p2"], "rocks")
     assert search.session != "" and set(report.forms.values()) == {"langsmith"}
+
+
+def test_what_is_named_after_its_reranker_is_still_what_it_is(tmp_path):
+    retriever = run(outputs={"documents": langchain("p1", "p2")}, name="RerankingRetriever")
+    engine = root(name="retrieve_rerank_and_answer", outputs={"answer": "Pumice.", "documents": langchain("p2")})
+    (search,), _ = imported(tmp_path, retriever, engine)
+    assert ids(search) == ["p1", "p2"] and search.answer is not None and search.answer.text == "Pumice."
+
+
+def test_a_step_that_reranks_is_what_the_model_saw(tmp_path):
+    step = run("aa", ROOT, "chain", {"documents": langchain("p1", "p2")}, {"documents": scored("p2")}, name="rerank")
+    (search,), _ = imported(tmp_path, run(outputs={"documents": langchain("p1", "p2")}), step, root())
+    assert ids(search) == ["p1", "p2"] and search.answer is not None and search.answer.context == ("p2",)
