@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 
 from qdrant_tools.errors import InputError, UsageError
@@ -150,9 +150,18 @@ def _yes_and_no() -> frozenset[str]:
     return frozenset(_words(_YES_AND_NO))
 
 
-def _grams(text: str) -> set[tuple[str, ...]]:
+def _grams(text: str) -> frozenset[tuple[str, ...]]:
+    # the passages that answer much come again and again
+    return _remembered(text) if len(text) <= _SHORT else _read_grams(text)
+
+
+def _read_grams(text: str) -> frozenset[tuple[str, ...]]:
     words = _telling(text)
-    return {(word,) for word in words} | set(pairwise(words))
+    return frozenset((word,) for word in words) | frozenset(pairwise(words))
+
+
+_SHORT = 8192
+_remembered = lru_cache(maxsize=1024)(_read_grams)
 
 
 def _says_something(word: str) -> bool:
