@@ -38,8 +38,9 @@ def test_what_the_files_are_and_the_first_searches_are_told_before_anything_is_w
     assert "5 searches in all: 1 thumb on answers" in err
     assert "1 annotations: none on documents; 1 thumb" in out
     assert lines[-1] == "next: embed-plus log import log.sqlite spans.jsonl thumbs.jsonl"
-    code, out, _ = run("log", "import", "log.sqlite", "spans.jsonl", "thumbs.jsonl")
+    code, out, err = run("log", "import", "log.sqlite", "spans.jsonl", "thumbs.jsonl")
     assert code == 0 and out.startswith("log.sqlite: 5 searches added, 5 in all\n")
+    assert err.endswith("next: embed-plus mine COLLECTION log.sqlite --rule answers --out examples.jsonl\n")
     assert run("log", "import", "log.sqlite", "spans.jsonl", "thumbs.jsonl")[1].startswith(
         "log.sqlite: 0 searches added"
     )

@@ -227,14 +227,23 @@ def _write(
         total = len(opened)
     say(f"{log}: {added} searches added, {total} in all")
     _say_all(named, notes)
-    names = [name for name in looked.collections if name] or [asked.collection or ""]
-    if looked.events["click"] and len(names) <= 1:
-        # a log of another system hardly ever knows what the collection is called here
-        next_step(
-            f"mine {shlex.quote(names[0]) if names[0] else 'COLLECTION'} {shlex.quote(str(log))} --out examples.jsonl"
-        )
-    else:
-        next_step(f"log stats {shlex.quote(str(log))}")
+    next_step(_next(asked, looked))
+
+
+def _next(asked: Asked, looked: _Looked) -> str:
+    """What to do with the log: labels are mined from it where it has what they are made of."""
+    log = shlex.quote(str(asked.log))
+    names = [name for name in looked.collections if name]
+    # a log of another system hardly ever knows what the collection is called here
+    name = asked.collection or (names[0] if names else "")
+    collection = shlex.quote(name) if name else "COLLECTION"
+    if asked.collection is None and len(names) > 1:
+        return f"log stats {log}"
+    if looked.events["click"]:
+        return f"mine {collection} {log} --out examples.jsonl"
+    if looked.verdicts["thumb"] or looked.events["judged"]:
+        return f"mine {collection} {log} --rule answers --out examples.jsonl"
+    return f"log stats {log}"
 
 
 def _check(asked: Asked) -> None:
