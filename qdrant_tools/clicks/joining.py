@@ -18,7 +18,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from tempfile import gettempdir
 from typing import Any
@@ -34,6 +34,8 @@ _AT_ONCE = 1000
 """Rows that are written to the temporary database together."""
 MOST_ROWS = 100_000
 """Of one search, or of one session: nobody does more."""
+MOST_LISTS = 100
+"""Of one id: pages, or queries under an id that is rather that of a session."""
 WINDOW = timedelta(minutes=30)
 """Between a search and a click on one of its hits, where only the time joins them: the usual end of a session."""
 _MOST_OPEN = 20
@@ -118,16 +120,35 @@ def _unpacked(text: str) -> Asked | Done:
     return Asked(**named) if is_asked else Done(**named)
 
 
-@dataclass
 class _Draft:
     """A search that is being put together."""
 
-    asked: Asked
-    done: list[Done] = field(default_factory=list)
+    def __init__(self, asked: Asked, *done: Done) -> None:
+        self.asked, self.done = asked, list[Done]()
+        self.latest = asked.at
+        """When something happened in it last."""
+        self._shown = {id_key(hit) for hit in asked.hits or ()}
+        self._touched: set[str] = set()
+        for row in done:
+            self.add(row)
+
+    def add(self, row: Done) -> None:
+        self.done.append(row)
+        self._touched.update(row.ids)
+        if row.at is not None:
+            self.latest = row.at if self.latest is None else max(self.latest, row.at)
+
+    def list(self, row: Asked) -> None:
+        """Take the list of a row."""
+        self.asked = replace(self.asked, hits=row.hits, first=row.first)
+        self._shown = {id_key(hit) for hit in row.hits or ()}
 
     def shows(self, ids: tuple[str, ...]) -> bool:
-        shown = {id_key(hit) for hit in self.asked.hits or ()}
-        return any(id_key(each) in shown for each in ids)
+        return any(id_key(each) in self._shown for each in ids)
+
+    def has(self, ids: tuple[str, ...]) -> bool:
+        """Whether it showed one of the hits, or something was done with one before."""
+        return self.shows(ids) or not self._touched.isdisjoint(ids)
 
 
 class Joiner:
@@ -173,7 +194,9 @@ class Joiner:
 
     def _by_id(self, rows: list[Asked | Done]) -> list[_Draft]:
         done = [row for row in rows if isinstance(row, Done)]
-        drafts = [_Draft(asked) for asked in _merged([row for row in rows if isinstance(row, Asked)])]
+        lists = _merged([row for row in rows if isinstance(row, Asked)])
+        self.dropped["more lists or queries of one id than anybody sees"] += max(0, len(lists) - MOST_LISTS)
+        drafts = [_Draft(asked) for asked in lists[:MOST_LISTS]]
         if not drafts:
             repeated = next((row for row in done if row.query), None)
             if repeated is None:
@@ -184,7 +207,7 @@ class Joiner:
         for row in done:
             of = [draft for draft in drafts if draft.shows(row.ids)] or drafts
             before = [draft for draft in of if _is_before(draft.asked.at, row.at)]
-            (before or of[:1])[-1].done.append(row)
+            (before or of[:1])[-1].add(row)
         return drafts
 
     def _by_time(self, rows: list[Asked | Done]) -> list[_Draft]:
@@ -194,9 +217,9 @@ class Joiner:
             if isinstance(row, Asked):
                 self._ask(drafts, near[-1] if near else None, row)
             elif of := next((draft for draft in reversed(near) if self._is_of(draft, row)), None):
-                of.done.append(row)
+                of.add(row)
             elif row.query:
-                drafts.append(_Draft(_asked_by(row), [row]))
+                drafts.append(_Draft(_asked_by(row), row))
             else:
                 self.dropped[f"actions that no search of the session explains: {self.form.hint}"] += 1
         return drafts
@@ -208,7 +231,7 @@ class Joiner:
             if not is_same:
                 drafts.append(_Draft(row))
         elif last is not None and last.asked.hits is None:
-            last.asked = replace(last.asked, hits=row.hits, first=row.first)
+            last.list(row)
         else:
             self.dropped["lists that no search of the session explains" if last is None else "further lists"] += 1
 
@@ -217,7 +240,7 @@ class Joiner:
         kind = self._kinds.get(folded(row.action))
         if kind == "click" or row.query is not None:
             return row.hits is None or draft.asked.hits is None or row.hits == draft.asked.hits
-        return draft.shows(row.ids) or any({*row.ids} & {*before.ids} for before in draft.done)
+        return draft.has(row.ids)
 
     def _search(self, draft: _Draft, number: int) -> LoggedSearch | None:
         asked = draft.asked
@@ -358,6 +381,4 @@ def _is_before(asked: datetime | None, done: datetime | None) -> bool:
 
 
 def _is_near(draft: _Draft, at: datetime | None) -> bool:
-    rows: list[Asked | Done] = [draft.asked, *draft.done]
-    last = max((row.at for row in rows if row.at), default=None)
-    return last is None or at is None or at - last <= WINDOW
+    return draft.latest is None or at is None or at - draft.latest <= WINDOW

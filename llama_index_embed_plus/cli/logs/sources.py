@@ -35,6 +35,7 @@ from qdrant_tools.traces.report import TraceReport
 ROWS_LOOKED_AT = 50
 """Of each file, to tell what it is."""
 _OURS = frozenset({"id", "at", "query", "hits"})
+_PLAIN = (".jsonl", ".json", ".csv", ".tsv")
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 
@@ -114,6 +115,9 @@ def _kind(path: Path) -> str:
     try:
         rows = [row.values for row in islice(TraceFile(path).rows(), ROWS_LOOKED_AT)]
     except (InputError, UsageError):
+        # what reads tables and our own rows has errors of its own
+        if path.suffix.lower() not in _PLAIN:
+            raise
         rows = []
     if rows and rows[0].keys() >= _OURS:
         return "ours"
