@@ -15,6 +15,9 @@ from functools import cached_property
 
 from qdrant_tools.traces.records import Span
 
+MOST_DEEP = 300
+"""Spans above one another that are looked at, and the root: nobody's application is deeper."""
+
 
 class Tree:
     """The spans of a trace, by id."""
@@ -22,6 +25,7 @@ class Tree:
     def __init__(self, spans: Iterable[Span]) -> None:
         self.spans = {span.id: span for span in _below_the_whole(list(spans))}
         self._above: dict[str, tuple[Span, ...]] = {}
+        self._last_words: dict[str, str] = {}
 
     def above(self, span: Span) -> tuple[Span, ...]:
         """The spans that a span lies in, the nearest first."""
@@ -33,8 +37,8 @@ class Tree:
         seen = {span.id}
         while span.parent is not None and span.parent not in seen:
             parent = self.spans.get(span.parent)
-            if parent is None:
-                # spans are missing in between, but hardly ever the root
+            if parent is None or len(seen) > MOST_DEEP:
+                # spans are missing in between, or left out, but hardly ever the root
                 yield from (root for root in self.roots[:1] if len(self.roots) == 1 and root.id not in seen)
                 return
             seen.add(parent.id)
@@ -112,6 +116,16 @@ class Tree:
                     found.append(child)
                     todo.append(child.id)
         return found
+
+    def last_words(self, span: Span) -> str:
+        """What a language model said last below a span."""
+        if span.id not in self._last_words:
+            said = [step for step in self.inside(span) if step.kind == "llm" and step.answer]
+            last = max(
+                said, key=lambda step: (step.at is not None, step.at.isoformat() if step.at else ""), default=None
+            )
+            self._last_words[span.id] = "" if last is None else last.answer or ""
+        return self._last_words[span.id]
 
     @cached_property
     def _children(self) -> dict[str, list[Span]]:

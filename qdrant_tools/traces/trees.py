@@ -75,7 +75,7 @@ def searches_in(
         report.drop(result)
         if result not in ("inner", "error"):
             report.hint(span.hint or HINTS.get(result, ""))
-    answers = {answered.id: _answer(tree, answered, found, ids) for answered in _answers(found)}
+    answers = {answered.id: _answer(tree, answered, of_it, ids) for answered, of_it in _by_answer(found)}
     return [_with_answer(one, answers.get(one.answered.id if one.answered else "")) for one in found]
 
 
@@ -220,24 +220,21 @@ def _answered(tree: Tree, span: Span, judged: frozenset[str]) -> Span | None:
 def _streaming(tree: Tree, above: Sequence[Span]) -> Span | None:
     """The outermost span, where only a language model's span has the answer, because it was streamed."""
     root = above[-1]
-    return root if not root.failed and _last_words(tree, root) else None
+    return root if not root.failed and tree.last_words(root) else None
 
 
-def _last_words(tree: Tree, span: Span) -> str:
-    """What the language model said last below a span."""
-    said = [step for step in tree.inside(span) if step.kind == "llm" and step.answer]
-    last = max(said, key=lambda step: (step.at is not None, step.at.isoformat() if step.at else ""), default=None)
-    return last.answer or "" if last is not None else ""
+def _by_answer(found: Iterable[Found]) -> list[tuple[Span, list[Found]]]:
+    """The spans that are answers, each with the searches that it was made of."""
+    groups: dict[str, tuple[Span, list[Found]]] = {}
+    for one in found:
+        if one.answered is not None:
+            groups.setdefault(one.answered.id, (one.answered, []))[1].append(one)
+    return list(groups.values())
 
 
-def _answers(found: Iterable[Found]) -> list[Span]:
-    return list({one.answered.id: one.answered for one in found if one.answered is not None}.values())
-
-
-def _answer(tree: Tree, answered: Span, found: Sequence[Found], ids: Ids) -> Answer:
+def _answer(tree: Tree, answered: Span, of_it: Sequence[Found], ids: Ids) -> Answer:
     """The answer of one or several searches, with what the language model saw for it."""
-    of_it = [one for one in found if one.answered is not None and one.answered.id == answered.id]
-    text = answered.answer or _last_words(tree, answered)
+    text = answered.answer or tree.last_words(answered)
     sources = [step.context for step in tree.inside(answered) if step.kind == "llm" and step.context]
     seen = sources[-1] if sources else None
     documents = [document for one in of_it for document in one.documents]
