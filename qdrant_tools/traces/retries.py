@@ -1,10 +1,10 @@
 """Searches in the order of time -> the same without those that the application made again.
 
 An application that retries after a failed answer writes two traces with one query, one list and one session. The user
-asked once.
+asked once. Who asks again what was answered has asked twice.
 
-Guarantees: only searches of one known session or user are one, or those of which the earlier has failed; a few thousand
-are held at a time. Does not know: spans.
+Guarantees: two searches are one only if the earlier has failed, or, in a known session or of a known user, if it has no
+answer and the later has one; a few thousand are held at a time. Does not know: spans.
 """
 
 from __future__ import annotations
@@ -58,10 +58,8 @@ def _is_retry(earlier: LoggedSearch, later: LoggedSearch, *, failed: bool) -> bo
     same_answer = earlier.answer is not None and later.answer is not None and earlier.answer.id == later.answer.id
     if failed:
         return not same_answer
-    # an answer that somebody judged stands for itself
-    return (
-        not same_answer and bool(earlier.session or earlier.user) and not (earlier.answer and earlier.answer.verdicts)
-    )
+    # what was to answer it is gone, as where a process was killed
+    return bool(earlier.session or earlier.user) and earlier.answer is None and later.answer is not None
 
 
 def _with_said(later: LoggedSearch, earlier: LoggedSearch, report: TraceReport) -> LoggedSearch:

@@ -4,13 +4,15 @@ A framework writes several spans for one retrieval: a public method and the one 
 that it fuses. The outermost one with a list is what the application asked for. Where the spans between were left out of
 the file, what lies in what is told by the times.
 
-Guarantees: a circle of parents ends. Does not know: searches, annotations.
+Guarantees: a circle of parents ends. What began after an answer was given is no part of it: some instrumentations leave
+a span open behind a stream, and put whatever the process does next below it. Does not know: searches, annotations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from functools import cached_property
 
 from qdrant_tools.traces.records import Span
@@ -24,6 +26,8 @@ class Tree:
 
     def __init__(self, spans: Iterable[Span]) -> None:
         self.spans = {span.id: span for span in _below_the_whole(list(spans))}
+        late = [span for span in self.spans.values() if _is_late(span, self._holder(span))]
+        self.spans.update((span.id, replace(span, parent=None)) for span in late)
         self._above: dict[str, tuple[Span, ...]] = {}
         self._last_words: dict[str, str] = {}
 
@@ -44,6 +48,16 @@ class Tree:
             seen.add(parent.id)
             yield parent
             span = parent
+
+    def _holder(self, span: Span) -> Span | None:
+        """The nearest step above that says more than that it is there."""
+        seen = {span.id}
+        while (above := self.spans.get(span.parent or "")) is not None and above.id not in seen:
+            if above.kind != "other":
+                return above
+            seen.add(above.id)
+            span = above
+        return None
 
     @cached_property
     def roots(self) -> list[Span]:
@@ -143,6 +157,17 @@ def _below_the_whole(spans: Sequence[Span]) -> Iterable[Span]:
     return [
         replace(span, parent=span.trace) if span.parent is None and span.id != span.trace else span for span in spans
     ]
+
+
+def _is_late(span: Span, parent: Span | None) -> bool:
+    """Whether a step with a question of its own began when that which it is said to lie in had given its answer."""
+    if parent is None or parent.answer is None or parent.until is None or span.at is None:
+        return False
+    if span.kind not in ("chain", "retrieval") or (span.query is not None and span.query == parent.query):
+        return False
+    # tools that write fewer digits have cut the rest
+    slack = timedelta(milliseconds=1) if parent.until.microsecond else timedelta(seconds=1)
+    return span.at >= parent.until + slack
 
 
 def _when(span: Span) -> tuple[bool, str, str]:

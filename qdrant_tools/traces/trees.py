@@ -163,7 +163,9 @@ def _query(tree: Tree, span: Span, settings: TraceSettings) -> str | None:
         return above[-1]
     # a framework's inner span was asked the same, and has no list whose attributes pushed the query out
     inner = (step.query for step in tree.inside(span) if step.kind == "retrieval" and step.documents is None)
-    return own or next((query for query in inner if query and query.strip()), None) or next(iter(above), None)
+    own = own or next((query for query in inner if query and query.strip()), None)
+    # what was cut in the span was cut above it too
+    return own if own is not None or (span.cut and not span.dropped) else next(iter(above), None)
 
 
 def _named(documents: Iterable[SpanDocument], ids: Ids) -> tuple[SpanDocument, ...]:

@@ -212,6 +212,57 @@ def test_what_the_application_asked_again_the_user_asked_once(tmp_path):
     assert all(search.answer.text for search in searches)
 
 
+def test_who_asks_again_what_was_answered_has_asked_twice(tmp_path):
+    rows = question("first", "tea", HITS, session__id="s") + question("second", "tea", HITS, at=20, session__id="s")
+    assert len(imported(tmp_path, *rows)[0]) == 2
+    # the first one's process was killed: nothing above its retrieval was written
+    killed = [rows[0] | {"attributes": rows[0]["attributes"] | {"session.id": "s"}}]
+    searches, report = imported(tmp_path, *killed, *rows[2:])
+    assert len(searches) == 1 and report.dropped == {"retried": 1}
+
+
+@pytest.mark.parametrize("between", [(), ("step",)])
+def test_what_began_after_an_answer_was_given_is_no_part_of_it(between, tmp_path):
+    chain = ["ask", *between, "next"]
+    rows = question("t", "tea", HITS)
+    rows += [span(name, "OTHER", parent=above, at=5) for above, name in zip(chain, between, strict=False)]
+    rows += [
+        span("next", parent=chain[-2], at=5, query="honey", answer="bees"),
+        span("find", "RETRIEVER", parent="next", at=5.1, lasts=0.2, query="honey", documents=HITS[:1]),
+    ]
+    first, second = imported(tmp_path, *rows)[0]
+    assert (first.answer.text, first.answer.searches) == ("the answer to tea", 1)
+    assert (second.answer.text, second.generated) == ("bees", False)
+
+
+def test_a_query_that_is_as_long_as_all_texts_is_cut_and_so_is_that_above_it(tmp_path):
+    asked = "how is tea made in the mountains of the south, and"
+    rows = question("t", asked, HITS, answer="x")
+    for place in range(3):
+        name = f"retrieval.documents.{place}.document.content"
+        rows[0]["attributes"][name] = f"{place} says how tea is made in many words and more"[: len(asked)].ljust(
+            50, "."
+        )
+    assert len(asked) == 50
+    searches, report = imported(tmp_path, *rows)
+    assert not searches and report.dropped == {"no query": 1}
+    assert any("VALUE_LENGTH_LIMIT" in hint for hint in report.hints)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"metadata": json.dumps({"session_id": "s", "user_id": "ann"})},
+        {"metadata": json.dumps({"thread_id": "s", "user_id": "ann"})},
+        {"metadata__session_id": "s", "metadata__user_id": "ann"},
+    ],
+)
+def test_user_and_session_may_be_in_the_metadata_of_a_step(said, tmp_path):
+    (named,), _ = imported(tmp_path, *question("t", "tea", HITS, session__id="s", user__id="ann"))
+    (search,), _ = imported(tmp_path, *question("t", "tea", HITS, **said))
+    assert search.session and (search.session, search.user) == (named.session, named.user)
+
+
 def test_without_a_session_only_what_failed_is_a_retry(tmp_path):
     rows = question("first", "tea", HITS) + question("second", "tea", HITS, at=20)
     assert len(imported(tmp_path, *rows)[0]) == 2

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from qdrant_tools.traces.forms.fields import first_of, mapping_in, tags_in, unquoted
-from qdrant_tools.traces.forms.otel.common import base_of
+from qdrant_tools.traces.forms.otel.common import base_of, in_metadata
 from qdrant_tools.traces.forms.raw import RawSpan, under
 from qdrant_tools.traces.forms.steps import NO_LIST, Step, span_of_step
 from qdrant_tools.traces.forms.values import answer_in, text_of
@@ -129,8 +129,8 @@ class MlflowAttributes:
             input=said["spanInputs"],
             output=said["spanOutputs"],
             failed=raw.failed,
-            session=_of_trace(raw, "mlflow.trace.session", "session.id"),
-            user=_of_trace(raw, "mlflow.trace.user", "user.id"),
+            session=_of_trace(raw, "mlflow.trace.session", "session.id") or in_metadata(raw.attributes, "session"),
+            user=_of_trace(raw, "mlflow.trace.user", "user.id") or in_metadata(raw.attributes, "user"),
             service=text_of(raw.resource.get("service.name")) or "",
             lacking=NO_LIST,
         )

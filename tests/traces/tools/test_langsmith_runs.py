@@ -53,6 +53,14 @@ def test_the_session_is_that_of_the_metadata_and_never_the_project(tmp_path):
     assert without.session == "" and named.session != ""
 
 
+def test_tables_have_objects_as_python_prints_them(tmp_path):
+    whole = [run(outputs={"documents": langchain("p1", "p2")}), root()]
+    rows = [{name: repr(value) if isinstance(value, dict) else value for name, value in row.items()} for row in whole]
+    (search,), _ = imported(tmp_path, *rows)
+    (same,), _ = imported(tmp_path, *whole)
+    assert search == same and ids(search) == ["p1", "p2"] and search.session
+
+
 def test_bulk_exports_have_objects_as_json(tmp_path):
     whole = run(outputs={"documents": langchain("p1")})
     row = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in whole.items()}

@@ -55,6 +55,14 @@ def test_ids_are_hex_and_texts_lose_their_second_quotes(tmp_path):
     assert search.session and search.user
 
 
+def test_the_session_of_langchains_config_is_that_of_the_trace(tmp_path):
+    (named,), _ = imported(tmp_path, trace(span(outputs=langchain("p1")), root()))
+    step = span(inputs="Which rock floats?", outputs=langchain("p1"))
+    step["attributes"]["metadata"] = json.dumps({"session_id": "visit", "user_id": "ann"})
+    (search,), _ = imported(tmp_path, trace(step, root(), trace_metadata={}))
+    assert (search.session, search.user) == (named.session, named.user) and search.user
+
+
 def test_two_retrievers_of_llamaindex_with_the_same_list_are_one_search(tmp_path):
     bundle = {"str_or_query_bundle": {"query_str": "Which rock floats?", "embedding": None}}
     outer = span(inputs=bundle, outputs=nodes("p1", "p2"), name="VectorIndexRetriever.retrieve")

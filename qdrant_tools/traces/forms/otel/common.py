@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from qdrant_tools.traces.forms.raw import RawSpan, texts_of
 from qdrant_tools.traces.forms.values import json_in, text_of
@@ -19,6 +19,7 @@ _SESSIONS = (
     *(_ASSOCIATED + name for name in ("session_id", "thread_id", "conversation_id", "chat_id")),
 )  # fmt: skip
 _USERS = ("user.id", "enduser.id", "langfuse.user.id", _ASSOCIATED + "user_id")
+_IN_METADATA = {"session": ("session_id", "thread_id", "conversation_id"), "user": ("user_id",)}
 _PROJECTS = ("openinference.project.name", "service.name")
 _ENVIRONMENTS = ("deployment.environment.name", "deployment.environment")
 _COLLECTIONS = ("qdrant.search.collection_name", "db.collection.name", "gen_ai.data_source.id")
@@ -38,11 +39,21 @@ def base_of(raw: RawSpan) -> dict[str, Any]:
         "at": raw.at,
         "until": raw.until,
         "failed": raw.failed,
-        "session": first_text(raw.attributes, _SESSIONS),
-        "user": first_text(raw.attributes, _USERS),
+        "session": first_text(raw.attributes, _SESSIONS) or in_metadata(raw.attributes, "session"),
+        "user": first_text(raw.attributes, _USERS) or in_metadata(raw.attributes, "user"),
         "service": services[0] if services else "",
         "tags": tuple(tag for tag in dict.fromkeys(tags) if tag not in services[:1]),
     }
+
+
+def in_metadata(attributes: Mapping[str, Any], what: Literal["session", "user"]) -> str:
+    """The session or user in what the application has put beside a step, as LangChain's `config` has it."""
+    metadata = attributes.get("metadata")
+    if isinstance(metadata, str):
+        metadata = json_in(metadata) if any(name in metadata for name in _IN_METADATA[what]) else None
+    if isinstance(metadata, Mapping):
+        return first_text(metadata, _IN_METADATA[what])
+    return first_text(attributes, [f"metadata.{name}" for name in _IN_METADATA[what]])
 
 
 def first_text(attributes: Mapping[str, Any], names: Sequence[str]) -> str:

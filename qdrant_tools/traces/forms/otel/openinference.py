@@ -46,6 +46,7 @@ DROPPED_HINT = (
 )
 _OF_LIST = re.compile(r"retrieval\.documents\.(?:\d|ids$|contents$)")
 _COLUMNS = ("ids", "scores", "contents", "metadatas")
+_SHORTEST_CUT = 32
 MOST_KEPT = 128
 """The SDK keeps that many attributes of a span and drops the oldest of more."""
 
@@ -242,8 +243,17 @@ class _Reader:
 
 
 def _limit_of(attributes: Mapping[str, Any]) -> int | None:
-    """The length at which the SDK cut every value, told by a value that is damaged there; None if none is."""
+    """The length at which the SDK cut every value; None if it did not, as far as can be told.
+
+    It is told by a value that is damaged there, or by a query that is just as long as the texts of two documents, and
+    none is longer.
+    """
     longest = max((len(value) for value in attributes.values() if isinstance(value, str)), default=0)
+    asked = attributes.get("input.value")
+    if isinstance(asked, str) and len(asked) == longest and len(asked) >= _SHORTEST_CUT:
+        as_long = {value for value in attributes.values() if isinstance(value, str) and len(value) == longest}
+        if len(as_long - {asked}) >= 2:
+            return longest
     for name, value in attributes.items():
         if (
             isinstance(value, str)

@@ -23,7 +23,7 @@ from qdrant_tools.traces.forms.raw import moment, number_of
 from qdrant_tools.traces.forms.scores import OF_PEOPLE
 from qdrant_tools.traces.forms.sdk_attributes import RUN_KINDS
 from qdrant_tools.traces.forms.steps import NO_LIST, Step, span_of_step
-from qdrant_tools.traces.forms.values import json_in, text_of
+from qdrant_tools.traces.forms.values import json_in, python_in, text_of
 from qdrant_tools.traces.records import Annotation, By, Span, TraceSettings
 
 _SESSIONS = ("session_id", "thread_id", "conversation_id")
@@ -93,10 +93,11 @@ def _root_of(dotted: Any) -> str | None:
 
 
 def _step(run: Mapping[str, Any], trace: str, id: str, parent: str | None, settings: TraceSettings) -> Step:
-    extra = mapping_in(run.get("extra"))
+    extra = mapping_in(python_in(run.get("extra")))
     metadata = mapping_in(first_of(extra, "metadata") or run.get("metadata"))
     zone = settings.zone or UTC
-    outputs = run.get("outputs")
+    # pandas writes objects into CSV as Python does
+    inputs, outputs = (_read(run.get(name)) for name in ("inputs", "outputs"))
     return Step(
         trace=trace,
         id=id,
@@ -105,7 +106,7 @@ def _step(run: Mapping[str, Any], trace: str, id: str, parent: str | None, setti
         kind=RUN_KINDS.get(str(run["run_type"]).lower(), "other") if "run_type" in run else None,
         at=moment("start_time", run.get("start_time"), zone),
         until=moment("end_time", run.get("end_time"), zone),
-        input=run.get("inputs"),
+        input=inputs,
         output=outputs,
         failed=not is_missing(run.get("error")),
         session=next((name for key in _SESSIONS if (name := name_of(metadata.get(key)))), ""),
@@ -114,6 +115,11 @@ def _step(run: Mapping[str, Any], trace: str, id: str, parent: str | None, setti
         tags=_tags(run, metadata),
         lacking=NO_LIST if json_in(outputs) else _LACKING,
     )
+
+
+def _read(value: Any) -> Any:
+    found = python_in(value)
+    return value if found is None else found
 
 
 def _tags(run: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[str, ...]:
