@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -16,8 +17,11 @@ from command_line import error_line
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from models import save_model
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from llama_index_embed_plus import export_onnx, open_encoder
+from llama_index_embed_plus import SearchSpans, export_onnx, open_encoder
 from llama_index_embed_plus.sharing.tools import CollectionTools
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
@@ -193,3 +197,17 @@ def test_the_command_refuses_what_would_let_others_in(run, place, monkeypatch):
     assert code == 2 and "--http" in error_line(err)
     with pytest.raises(UsageError, match="read only"):
         CollectionTools(None, None, read_only=True).index("docs", [{"text": "x"}])
+
+
+def test_a_search_that_is_logged_is_a_span_with_its_id_and_the_command_needs_a_log_for_it(place, tools, run):
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    traced = replace(tools, spans=SearchSpans(provider))
+    found = traced.search("docs", "my secret question", k=2)
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes["embed_plus.search_id"] == found["search_id"] != ""
+    assert span.attributes["retrieval.documents.0.document.id"] == found["hits"][0]["id"]
+    assert span.name == "retrieval docs" and "secret" not in span.to_json()
+    code, _, err = run("mcp", "docs", "--spans", "--location", place / "data")
+    assert code == 2 and "give --log too" in error_line(err)
