@@ -13,6 +13,9 @@ from .data.splits import (
     without_leaks,
 )
 from .data.unsupervised import NoiseSettings
+from .improvement.report import ImproveReport
+from .improvement.run import improve
+from .improvement.settings import ImproveSettings
 from .losses.build import build_loss
 from .losses.catalogue import LOSSES, LossOptions
 from .merge import choose_coefficient, interpolate, interpolated, scale_adapter
@@ -38,6 +41,8 @@ __all__ = [
     "DeleteWords",
     "Evidence",
     "GenerationSettings",
+    "ImproveReport",
+    "ImproveSettings",
     "LOSSES",
     "LoraSettings",
     "LossOptions",
@@ -62,6 +67,7 @@ __all__ = [
     "datasets_for",
     "find_leaks",
     "fit_adapter",
+    "improve",
     "interpolate",
     "interpolated",
     "planned_steps",

@@ -87,3 +87,9 @@ def test_every_example_is_tested():
         "finetune_quickstart", "llamaindex_quickstart", "pictures", "qdrant_quickstart", "rag", "record_retrievals",
         "sample_log",
     }  # fmt: skip
+
+
+def test_traces_of_a_llamaindex_application_and_thumbs_become_labels_and_a_verdict(run):
+    printed = run("traced_pipeline", "folder", "60")
+    assert "annotations: none on documents" in printed and "'supported':" in printed
+    assert "not to be promoted: " in printed
