@@ -43,6 +43,10 @@ def said_of(tree: Tree, annotations: Iterable[Annotation], settings: TraceSettin
     for _ in range(len(every) - len(kept)):
         report.unjoin("replaced")
     for annotation in sorted(kept, key=_when):
+        place = annotation.span, annotation.position, annotation.document
+        key = (*place, annotation.name, annotation.who, annotation.by)
+        if key in last:
+            annotation = _with_comment(annotation, last[key].annotation)
         opinions = opinions_in(annotation, settings)
         about = None if annotation.span is None else tree.spans.get(annotation.span)
         if isinstance(opinions, str):
@@ -50,12 +54,16 @@ def said_of(tree: Tree, annotations: Iterable[Annotation], settings: TraceSettin
         elif annotation.span is not None and about is None:
             report.unjoin("matches nothing", told_of(annotation))
         else:
-            place = annotation.span, annotation.position, annotation.document
-            key = (*place, annotation.name, annotation.who, annotation.by)
             if key in last:
                 report.unjoin("replaced")
             last[key] = Said(annotation, tuple(opinions), about)
     return list(last.values())
+
+
+def _with_comment(later: Annotation, earlier: Annotation) -> Annotation:
+    """The later one; with the comment of the earlier one, where it is the same out of an export without comments."""
+    is_same = (earlier.label, earlier.value, earlier.at) == (later.label, later.value, later.at)
+    return replace(later, comment=earlier.comment) if is_same and not later.comment else later
 
 
 def _without_summaries(annotations: Sequence[Annotation]) -> list[Annotation]:

@@ -61,6 +61,15 @@ def test_only_the_question_that_was_named_is_a_thumb(tmp_path):
     assert said(search) == [("thumb", 1.0, "person", "")] and report.examples["another question"] == ["'csat' = 0.0"]
 
 
+def test_an_annotation_that_is_there_twice_keeps_its_comment(tmp_path):
+    whole = annotation("thumb", "ask", score=0, explanation="too short", id="1")
+    without = annotation("thumb", "ask", score=0, id="2")
+    for rows in ((whole, without), (without, whole)):
+        (search,), report = imported(tmp_path, *TEA, *rows)
+        assert sorted(said(search)) == [("comment", 1.0, "person", "too short"), ("thumb", 0.0, "person", "")]
+        assert report.unjoined == {"replaced": 1}
+
+
 def test_the_last_thumb_of_a_person_counts_and_each_persons_is_kept(tmp_path):
     later = (START + timedelta(hours=5)).isoformat()
     rows = [

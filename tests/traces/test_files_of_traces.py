@@ -45,6 +45,41 @@ def test_rows_are_the_same_in_every_shape_and_packed(tmp_path, name, packed):
     assert rows_in(path) == (ROWS, [])
 
 
+def tables():
+    labels = {"numbers": [str(number) for number in range(len(ROWS))], "ids": [f"{n:02x}ab" for n in range(len(ROWS))]}
+    by_row = {name: dict(zip(own, ROWS, strict=True)) for name, own in labels.items()}
+    split = {"columns": list(ROWS[0]), "index": labels["ids"], "data": [list(row.values()) for row in ROWS]}
+    by_column = {
+        name: {column: {label: row[column] for label, row in rows.items()} for column in ROWS[0]}
+        for name, rows in by_row.items()
+    }
+    return {"split": split, **{f"{name} by column": table for name, table in by_column.items()}, **by_row}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("name", tables())
+def test_a_table_in_json_has_the_rows_of_a_list(tmp_path, name, indent):
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps(tables()[name], indent=indent))
+    assert rows_in(path) == (ROWS, [])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"info": {"a": 1}, "data": {"a": 2}},
+        {"one": {"a": 1}, "two": {"b": 1}, "three": {"a": 1}},
+        {"one": {}, "two": {}, "three": {}},
+        {"columns": ["a"], "index": [0], "data": [[1, 2]]},
+        {"columns": ["a"], "index": [0], "data": [{"a": 1}]},
+    ],
+)
+def test_an_object_that_is_no_table_is_a_row(tmp_path, row):
+    path = tmp_path / "row.json"
+    path.write_text(json.dumps(row))
+    assert rows_in(path) == ([row], [])
+
+
 @pytest.mark.parametrize("name", shapes())
 def test_of_a_file_that_was_cut_in_its_last_row_the_others_are_read_and_it_is_said(tmp_path, name):
     whole = shapes()[name].encode()

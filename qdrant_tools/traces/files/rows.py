@@ -1,9 +1,9 @@
 """A file that a tracing tool exported -> its rows, one by one, whatever its ending says.
 
 Rows are the lines of JSONL; the objects of a list; the objects under `data`, `spans`, `traces` or `observations` of a
-page of an API; objects one after the other without a sign between them, as console exporters write; rows of CSV, TSV
-and Parquet. Any of them may be packed by gzip. A document of OTLP (`resourceSpans`) is given in pieces of its own
-shape, so that it may be as long as the disk allows.
+page of an API; a table in JSON by columns, by labels or split, as pandas writes it; objects one after the other without
+a sign between them, as console exporters write; rows of CSV, TSV and Parquet. Any of them may be packed by gzip. A
+document of OTLP (`resourceSpans`) is given in pieces of its own shape, so that it may be as long as the disk allows.
 
 Guarantees: no row takes more memory than `qdrant_tools.files` allows. A file that was cut in its last row gives the
 rows before it, and says so in `notes`; one that is damaged elsewhere is an error with its place. Does not know: what
@@ -12,6 +12,7 @@ the rows mean.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,9 @@ OTLP = {
 """Lists of resources, each with lists of scopes, each with a list of spans or records of a log."""
 _RECORDS = frozenset({"spans", "logRecords", "log_records"})
 SPANS_AT_ONCE = 32
+_FEWEST_COLUMNS = 3
+_LABEL = re.compile(r"[0-9a-f-]+")
+"""Of a row of pandas: a number, or the id of a span. No column is called so."""
 # a span that embeds a batch has all its vectors: a hundred of 3,072 numbers, each an object in OTLP
 LONGEST_SPAN = 24_000_000
 MOST_VALUES = 1_500_000
@@ -156,7 +160,7 @@ class TraceFile:
             else:
                 fields[key] = document.value(LONGEST_SPAN, MOST_VALUES)
         if not is_page:
-            yield fields
+            yield from _frame(fields) or (fields,)
         elif left := [key for key in fields if key not in PAGING]:
             self.notes.append(f"{self.path}: beside the list of rows, {listed(left)} was not read")
 
@@ -169,8 +173,26 @@ class TraceFile:
 
 def _is_page(fields: Any) -> bool:
     """Whether an object is a list of rows, and what an API writes around it."""
+    if _frame(fields):
+        return True
     lists = {key for key, value in fields.items() if isinstance(value, list) and key in PAGES}
     return bool(OTLP.keys() & fields.keys()) or (len(lists) == 1 and fields.keys() - lists <= PAGING)
+
+
+def _frame(fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a table as pandas' `to_json` writes it without `orient="records"`; none for anything else."""
+    if fields.keys() == {"columns", "index", "data"} and all(isinstance(value, list) for value in fields.values()):
+        names, rows = fields["columns"], fields["data"]
+        if all(isinstance(row, list) and len(row) == len(names) for row in rows):
+            return [dict(zip(map(str, names), row, strict=True)) for row in rows]
+    parts = list(fields.values())
+    if len(parts) < _FEWEST_COLUMNS or not all(isinstance(part, dict) and part for part in parts):
+        return []
+    if any(part.keys() != parts[0].keys() for part in parts):
+        return []
+    if all(_LABEL.fullmatch(name) for name in fields):
+        return parts
+    return [{name: part[label] for name, part in fields.items()} for label in parts[0]]
 
 
 def _resources(document: JsonStream, key: str) -> Iterator[dict[str, Any]]:
