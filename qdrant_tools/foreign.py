@@ -607,3 +607,11 @@ class Unread:
     def listed(self, names: Iterable[str] = ()) -> str:
         """ "`source`, `lang`", or the empty string."""
         return ", ".join(f"`{name}`" for name in [*names, *self.names])
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def whole_signs(text: str) -> str:
+    """A text without the halves of signs that JavaScript leaves where it cuts one: no file can hold them."""
+    return text if text.isascii() else _HALF.sub("\N{REPLACEMENT CHARACTER}", text)

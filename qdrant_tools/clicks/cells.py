@@ -12,7 +12,7 @@ from datetime import datetime, tzinfo
 from typing import Any
 
 from qdrant_tools.errors import InputError, brief
-from qdrant_tools.foreign import TimeFormat, as_time, is_absent, is_missing
+from qdrant_tools.foreign import TimeFormat, as_time, is_absent, is_missing, whole_signs
 from qdrant_tools.log.columns import value_in
 from qdrant_tools.log.lists import list_in
 from qdrant_tools.log.values import LONGEST_NAME, MOST_HITS
@@ -81,7 +81,7 @@ def text(fields: Fields, *paths: str) -> str | None:
             continue
         if not isinstance(found, str):
             raise InputError(f"{path} is {brief(found)}, expected a text")
-        return found if found.strip() else None
+        return whole_signs(found) if found.strip() else None
     return None
 
 
@@ -99,7 +99,7 @@ def named(path: str, found: Any) -> str:
         raise InputError(f"{path} is {brief(found)}, expected an id")
     if isinstance(found, int) and abs(found) >= 10**40:
         raise InputError(f"{path} is a number of more than 40 digits, expected an id")
-    written = str(found).strip()
+    written = whole_signs(str(found).strip())
     if len(written) > LONGEST_NAME:
         raise InputError(
             f"{path} is {brief(written)} of {len(written):,} characters, expected at most {LONGEST_NAME:,}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from qdrant_tools.errors import InputError, UsageError, brief, listed
 from qdrant_tools.files.rows import Row
-from qdrant_tools.traces.forms.all import FORMS, TOOLS
+from qdrant_tools.traces.forms.all import AMONG_OTHERS, FORMS, TOOLS
 from qdrant_tools.traces.records import BegunForm, TraceForm
 
 ROWS_LOOKED_AT = 1000
@@ -23,7 +23,7 @@ class FormOfRows:
 
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()
-        self._forms = [form.begin() if isinstance(form, BegunForm) else form for form in FORMS]
+        self._forms = [form.begin() if isinstance(form, BegunForm) else form for form in (*FORMS, *AMONG_OTHERS)]
         self._by_fields: dict[tuple[str, ...], TraceForm] = {}
         self._rows = 0
 

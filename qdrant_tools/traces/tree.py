@@ -12,13 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
+from itertools import groupby
 
 from qdrant_tools.traces.records import Span
 
 MOST_DEEP = 300
 """Spans above one another that are looked at, and the root: nobody's application is deeper."""
+
+MOST_LISTS = 100
+"""A reranker that may have had more of them tells nothing of one, and all with all would take hours."""
 
 
 class Tree:
@@ -83,7 +87,22 @@ class Tree:
         # the chain to the root is broken: times say what lies in what
         if all(step.parent is None or step.parent in self.spans for step in (span, *above)):
             return False
-        return any(other.documents is not None and _holds(other, span) for other in self.retrievals)
+        return span.id in self._held
+
+    @cached_property
+    def _held(self) -> frozenset[str]:
+        """The retrievals that ran within the time of another one that has a list, and not the other way round."""
+        held: set[str] = set()
+        timed = [(span.at, span.until, span) for span in self.retrievals if span.at is not None and span.until]
+        earlier: datetime | None = None
+        for _, group in groupby(sorted(timed, key=lambda one: one[0]), key=lambda one: one[0]):
+            together = list(group)
+            latest = max((until for _, until, span in together if span.documents is not None), default=None)
+            for _, until, span in together:
+                if (earlier is not None and until <= earlier) or (latest is not None and until < latest):
+                    held.add(span.id)
+            earlier = max((end for end in (earlier, latest) if end is not None), default=None)
+        return frozenset(held)
 
     def has_outer(self, span: Span) -> bool:
         """Whether a retrieval lies in or around another one that has a list."""
@@ -98,12 +117,15 @@ class Tree:
         """The rerankers outside of retrievals, each with the retrievals whose lists it had."""
         found = []
         inside = {span.id for span in self.outermost}
-        for step in sorted(self.spans.values(), key=_when):
+        rerankers = [step for step in self.spans.values() if step.kind == "rerank" and step.context is not None]
+        for step in sorted(rerankers, key=_when):
             above = self.above(step)
-            if step.kind != "rerank" or step.context is None or any(other.id in inside for other in above):
+            if any(other.id in inside for other in above):
                 continue
             # those of the nearest span that holds both
             near = next((below for other in above if (below := self.below(other))), [])
+            if len(near) > MOST_LISTS:
+                continue
             found.append((step, frozenset(span.id for span in near)))
         return found
 
@@ -172,10 +194,3 @@ def _is_late(span: Span, parent: Span | None) -> bool:
 
 def _when(span: Span) -> tuple[bool, str, str]:
     return span.at is None, "" if span.at is None else span.at.isoformat(), span.id
-
-
-def _holds(outer: Span, inner: Span) -> bool:
-    """Whether one span ran within the time of another, and not the other way round."""
-    if outer.id == inner.id or outer.at is None or inner.at is None or outer.until is None or inner.until is None:
-        return False
-    return outer.at <= inner.at and inner.until <= outer.until and (outer.at, outer.until) != (inner.at, inner.until)

@@ -249,7 +249,8 @@ def _next(asked: Asked, looked: _Looked) -> str:
 def _check(asked: Asked) -> None:
     for source in asked.files:
         if not source.is_file():
-            raise LogError(f"cannot read {source}: there is no such file")
+            why = "is no file, but a folder or a device: name the files" if source.exists() else "there is no such file"
+            raise LogError(f"cannot read {source}: {'it ' if source.exists() else ''}{why}")
         if is_same_file(source, asked.log):
             raise UsageError(f"{asked.log} is to be read and to be written: give the log another name")
     if len({path.resolve() for path in asked.files}) < len(asked.files):

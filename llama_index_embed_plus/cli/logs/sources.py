@@ -118,7 +118,9 @@ def _kind(path: Path) -> str:
         # what reads tables and our own rows has errors of its own
         if path.suffix.lower() not in _PLAIN:
             raise
-        rows = []
+        return _kind_by_name(path)
+    if not rows and path.suffix.lower() != ".jsonl":
+        return "nothing"
     if rows and rows[0].keys() >= _OURS:
         return "ours"
     if form_of(rows) is not None:
@@ -145,6 +147,14 @@ def _is_empty(path: Path) -> bool:
 
 
 def _one_kind(kinds: Mapping[Path, str]) -> str:
+    # of annotations there may be none yet, and the file is exported all the same
+    empty = [path for path, kind in kinds.items() if kind == "nothing"]
+    kinds = {path: kind for path, kind in kinds.items() if kind != "nothing"}
+    if not kinds:
+        raise LogError(
+            f"{empty[0]} has no rows, expected searches; without any: embed-plus synthesize COLLECTION "
+            "--out examples.jsonl"
+        )
     if len(set(kinds.values())) > 1:
         told = ", ".join(f"{path} ({'another log' if kind == 'columns' else kind})" for path, kind in kinds.items())
         raise UsageError(f"these are files of several kinds: {told}: import each kind by itself")

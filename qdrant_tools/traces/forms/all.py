@@ -49,6 +49,21 @@ class Otherwise:
         return self.form.read(row, settings)
 
 
+@dataclass(frozen=True)
+class WithoutRetrieval:
+    """Rows among whole searches for which nothing was retrieved: chat programs write a greeting as any message."""
+
+    name: str = "rows"
+
+    def recognises(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row has a query and an empty list of documents, and is of no known tool."""
+        return _ROWS.is_empty(row) and not any(form.recognises(row) for form in TOOLS)
+
+    def read(self, row: Mapping[str, Any], settings: TraceSettings) -> Iterable[Span | Annotation]:
+        """The question and its answer. Raises `InputError`."""
+        return _ROWS.read(row, settings)
+
+
 _SPANS, _ROWS = LayoutForm("spans", (ANY,)), WholeRows()
 _PAGES = {"phoenix": {100: "the REST API gives 100 spans", 1000: "get_spans_dataframe gives the newest 1,000 spans"}}
 
@@ -68,3 +83,5 @@ def notes_on(rows: Mapping[str, int]) -> list[str]:
 
 
 FORMS: tuple[TraceForm, ...] = (*TOOLS, Otherwise("rows", _ROWS), Otherwise("spans", _SPANS))
+AMONG_OTHERS: tuple[TraceForm, ...] = (WithoutRetrieval(),)
+"""Forms whose rows tell nothing of a file that has no others."""

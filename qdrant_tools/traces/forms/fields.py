@@ -11,7 +11,7 @@ from typing import Any
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.files.json_files import parse_json
-from qdrant_tools.foreign import is_missing
+from qdrant_tools.foreign import is_missing, whole_signs
 from qdrant_tools.traces.forms.raw import texts_of
 from qdrant_tools.traces.forms.values import is_hidden, json_in
 from qdrant_tools.validation import brief
@@ -40,7 +40,7 @@ def name_of(value: Any) -> str | None:
         return str(value)
     if not isinstance(value, str) or is_missing(value) or is_hidden(value):
         return None
-    return value.strip()
+    return whole_signs(value.strip())
 
 
 def needed(row: Mapping[str, Any], what: str, *names: str) -> str:

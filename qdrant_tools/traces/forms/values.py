@@ -15,6 +15,7 @@ from typing import Any
 from qdrant_tools.errors import InputError
 from qdrant_tools.files.json_files import parse_json
 from qdrant_tools.files.rows import LONGEST_ROW, MOST_VALUES
+from qdrant_tools.foreign import whole_signs
 from qdrant_tools.traces.forms.raw import number_of
 from qdrant_tools.traces.records import SpanDocument
 
@@ -36,7 +37,7 @@ def text_of(value: Any) -> str | None:
     """A text that says something, is not hidden, and does not stand for an object that nobody could write."""
     if not isinstance(value, str) or not value.strip() or is_hidden(value):
         return None
-    return None if value[0] == "<" and _OBJECT.fullmatch(value.strip()) else value
+    return None if value[0] == "<" and _OBJECT.fullmatch(value.strip()) else whole_signs(value)
 
 
 def json_in(value: Any) -> Any:
@@ -129,7 +130,7 @@ def _words(value: Any, names: Sequence[str], roles: Sequence[str], deep: int) ->
             return found
     texts = [part for part in inside.values() if text_of(part) and not _OBJECT_SHOWN.match(part)]
     # of one text, nobody can be in doubt
-    return str(texts[0]) if len(texts) == 1 and len(inside) == 1 else _of_parts(inside, names, roles, deep)
+    return text_of(texts[0]) if len(texts) == 1 and len(inside) == 1 else _of_parts(inside, names, roles, deep)
 
 
 _OBJECT_SHOWN = re.compile(r"[A-Z]\w*\(")

@@ -341,3 +341,10 @@ def test_tools_of_vercels_sdk_lie_in_the_call_that_was_asked(tmp_path):
     (search,), _ = imported(tmp_path, *rows)
     assert (search.query, ids(search), search.generated) == ("rock that floats", ["p1", "p2"], True)
     assert search.session and search.answer is not None and search.answer.text == "Pumice."
+
+
+def test_a_message_for_which_nothing_was_retrieved_does_not_spoil_the_others(tmp_path):
+    greeting = DIFY | {"id": "m0", "query": "Hello", "answer": "Hi", "feedback": None, "retriever_resources": []}
+    (search,), report = imported(tmp_path, greeting, DIFY)
+    assert (search.query, report.traces, report.without_retrieval) == ("Which rock floats?", 2, 1)
+    assert not imported(tmp_path, greeting)[0]

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from qdrant_tools.errors import InputError, brief
-from qdrant_tools.foreign import as_time
-from qdrant_tools.traces.forms.raw import SPAN_DIGITS, TRACE_DIGITS, RawSpan, flat, hex_id, parent_id
+from qdrant_tools.traces.forms.raw import SPAN_DIGITS, TRACE_DIGITS, RawSpan, flat, hex_id, moment, parent_id
 from qdrant_tools.traces.records import TraceSettings
 
 
@@ -35,8 +34,8 @@ def read_sdk_json(row: Mapping[str, Any], settings: TraceSettings) -> Iterator[R
         id=hex_id("context.span_id", context["span_id"], SPAN_DIGITS),
         parent=parent_id("parent_id", row.get("parent_id")),
         name=str(row.get("name") or ""),
-        at=None if start is None else as_time("start_time", start, zone=settings.zone),
-        until=None if end is None else as_time("end_time", end, zone=settings.zone),
+        at=moment("start_time", start, settings.zone),
+        until=moment("end_time", end, settings.zone),
         failed=isinstance(status, Mapping) and str(status.get("status_code")).upper().endswith("ERROR"),
         attributes=flat(row["attributes"]),
         resource=_inside(row, "resource"),

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any
 
+from qdrant_tools.foreign import is_missing
 from qdrant_tools.traces.forms.documents import documents_in
 from qdrant_tools.traces.forms.fields import first_of, list_in, mapping_in, name_of, tags_in
 from qdrant_tools.traces.forms.raw import moment
@@ -83,13 +84,20 @@ class WholeRows:
             return False
         return _query(row) is not None and _documents(row, TraceSettings()) is not None
 
+    def is_empty(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row among others of this form is one for which nothing was retrieved."""
+        if not _NOT_OF_LOGS.isdisjoint(row) or _is_own(row) or first_of(row, *_OF_STEPS) is not None:
+            return False
+        lists = [holder[name] for holder in _holders(row) for name in LISTS if name in holder]
+        return _query(row) is not None and bool(lists) and all(is_missing(each) or each in ([], "[]") for each in lists)
+
     def read(self, row: Mapping[str, Any], settings: TraceSettings) -> Iterator[Span | Annotation]:
         """The answer as the beginning, the retrieval in it, and what was said. Raises `InputError` for an odd time."""
         query, documents = _query(row), _documents(row, settings)
-        if query is None or documents is None:
+        if query is None:
             return
         at = moment("timestamp", _found(row, _TIMES), settings.zone or UTC)
-        trace = name_of(_found(row, _IDS)) or _of_content(query, documents, str(at))
+        trace = name_of(_found(row, _IDS)) or _of_content(query, documents or (), str(at))
         root = Span(
             trace=trace,
             id=trace,
@@ -104,6 +112,8 @@ class WholeRows:
             tags=tags_in(row.get("tags")),
         )
         yield root
+        if documents is None:
+            return
         yield replace(root, id=f"{trace}/retrieval", parent=trace, kind="retrieval", answer=None, documents=documents)
         for name in _OPINIONS:
             yield from _said(name, _found(row, (name,)), About(trace, trace), settings)
