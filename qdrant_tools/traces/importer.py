@@ -178,6 +178,8 @@ class Traces:
         reason = "too large" if trace.cut else is_left_out(trace.spans, self._settings)
         if reason is not None:
             report.drop(reason, retrievals)
+            for annotation in trace.annotations:
+                report.unjoin("left out", told_of(annotation))
             return []
         spans = without_echoes(trace.spans)
         if echoes := retrievals - sum(span.kind == "retrieval" for span in spans):

@@ -41,6 +41,7 @@ UNJOINED = {
     "whole list": "judge a whole list of documents, which says nothing of a single one",
     "failed answer": "are about an answer that failed, and was made again",
     "several answers": "are about several answers at once",
+    "left out": "are about traces that are left out",
     "whole session": "are about a session of several traces",
     "no such document": "name a document that its list has not",
     "by a program": "were made by a program, no person and no language model",

@@ -53,6 +53,12 @@ def test_what_is_no_clear_yes_or_no_is_neither(tmp_path, label, score, settings,
     assert report.unjoined == ({"not certain": 1} if expected is None else {})
 
 
+def test_what_is_said_of_evaluations_is_counted(tmp_path):
+    rows = question("t", "tea", HITS, service="evaluation")
+    searches, report = imported(tmp_path, *rows, annotation("thumb", "ask", score=1))
+    assert not searches and (report.annotations, report.unjoined) == (1, {"left out": 1})
+
+
 def test_only_the_question_that_was_named_is_a_thumb(tmp_path):
     rows = [*TEA, annotation("user_feedback", "ask", label="thumbs-up"), annotation("csat", "ask", score=0)]
     (search,), report = imported(tmp_path, *rows, thumb="CSAT")
