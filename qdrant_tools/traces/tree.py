@@ -25,12 +25,16 @@ MOST_LISTS = 100
 """A reranker that may have had more of them tells nothing of one, and all with all would take hours."""
 
 
+_FEW = 8
+
+
 class Tree:
     """The spans of a trace, by id."""
 
     def __init__(self, spans: Iterable[Span]) -> None:
         self.spans = {span.id: span for span in _below_the_whole(list(spans))}
-        late = [span for span in self.spans.values() if _is_late(span, self._holder(span))]
+        asking = [span for span in self.spans.values() if span.kind in ("chain", "retrieval") and span.at is not None]
+        late = [span for span in asking if _is_late(span, self._holder(span))]
         self.spans.update((span.id, replace(span, parent=None)) for span in late)
         self._above: dict[str, tuple[Span, ...]] = {}
         self._last_words: dict[str, str] = {}
@@ -54,13 +58,12 @@ class Tree:
             span = parent
 
     def _holder(self, span: Span) -> Span | None:
-        """The nearest step above that says more than that it is there."""
-        seen = {span.id}
-        while (above := self.spans.get(span.parent or "")) is not None and above.id not in seen:
-            if above.kind != "other":
+        """The step that a span lies in, past a few that say no more than that they are there."""
+        above: Span | None = span
+        for _ in range(_FEW):
+            above = self.spans.get((above.parent if above is not None else None) or "")
+            if above is None or above.kind != "other":
                 return above
-            seen.add(above.id)
-            span = above
         return None
 
     @cached_property
@@ -185,7 +188,7 @@ def _is_late(span: Span, parent: Span | None) -> bool:
     """Whether a step with a question of its own began when that which it is said to lie in had given its answer."""
     if parent is None or parent.answer is None or parent.until is None or span.at is None:
         return False
-    if span.kind not in ("chain", "retrieval") or (span.query is not None and span.query == parent.query):
+    if span.query is not None and span.query == parent.query:
         return False
     # tools that write fewer digits have cut the rest
     slack = timedelta(milliseconds=1) if parent.until.microsecond else timedelta(seconds=1)
