@@ -99,3 +99,11 @@ def test_a_file_with_nothing_in_it_is_refused_for_what_it_is(name, content, why,
 def test_a_folder_is_said_to_be_one(run, tmp_path):
     (tmp_path / "spans").mkdir()
     assert "spans: it is no file, but a folder" in error_line(run("log", "import", "log.sqlite", "spans")[2])
+
+
+def test_a_parquet_file_of_an_applications_own_is_said_to_be_no_tools(run, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pytest.importorskip("pyarrow").table({"term": ["tea"], "shown": ["a|b"]})
+    parquet.write_table(table, tmp_path / "own.parquet")
+    code, _, err = run("log", "import", "log.sqlite", "own.parquet")
+    assert code == 2 and "that no known tool writes: write it as CSV" in error_line(err)

@@ -238,6 +238,11 @@ def _unknown(asked: Asked) -> UsageError:
     source = asked.files[0]
     if asked.timezone is not None:
         return UsageError("--timezone is for the log of another system: say with --columns which column is what")
+    if source.suffix.lower() == ".parquet":
+        return UsageError(
+            f"{source} is a Parquet file that no known tool writes: write it as CSV (pandas: read_parquet, to_csv), and "
+            "say with --columns which column is what"
+        )
     if source.suffix.lower() not in (".jsonl", ".json", ".csv", ".tsv"):
         return UsageError(
             f"{source} ends in {source.suffix.lower() or 'nothing'}, expected .jsonl, .json, .csv or .tsv: export it "
