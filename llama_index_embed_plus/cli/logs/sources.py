@@ -240,7 +240,7 @@ def _unknown(asked: Asked) -> UsageError:
         return UsageError("--timezone is for the log of another system: say with --columns which column is what")
     if source.suffix.lower() == ".parquet":
         return UsageError(
-            f"{source} is a Parquet file that no known tool writes: write it as CSV (pandas: read_parquet, to_csv), and "
+            f"{source} is a Parquet file that no known tool writes: write it as CSV (pandas: read_parquet, to_csv) and "
             "say with --columns which column is what"
         )
     if source.suffix.lower() not in (".jsonl", ".json", ".csv", ".tsv"):
