@@ -155,6 +155,8 @@ def _one_kind(kinds: Mapping[Path, str]) -> str:
             f"{empty[0]} has no rows, expected searches; without any: embed-plus synthesize COLLECTION "
             "--out examples.jsonl"
         )
+    if empty and "traces" not in kinds.values():
+        raise UsageError(f"{empty[0]} has no rows: leave it out")
     if len(set(kinds.values())) > 1:
         told = ", ".join(f"{path} ({'another log' if kind == 'columns' else kind})" for path, kind in kinds.items())
         raise UsageError(f"these are files of several kinds: {told}: import each kind by itself")
