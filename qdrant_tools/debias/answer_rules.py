@@ -277,7 +277,8 @@ def labels_from_answers(
 
     Of several rules the one with the most weight counts, as they look at the same answers; users who are known as
     different people raise it: n of them leave a doubt of (1 - weight) ** n. People who differ on a passage give no
-    label; one who says that it is not relevant gives a label of weight 0, whatever the other rules say.
+    label; one who says that it is not relevant gives a label of weight 0, whatever the other rules say. A rule whose
+    weight is 0 gives none.
 
     Raises:
         UsageError: there is no such rule.
@@ -286,13 +287,19 @@ def labels_from_answers(
     pairs: dict[tuple[str, str], dict[str, list[AnswerVote]]] = {}
     reasons: Counter[str] = Counter()
     with_votes: set[str] = set()
+    unheard: set[str] = set()
     for vote in votes_from_answers(searches, texts, settings):
         if isinstance(vote, str):
             reasons[vote] += 1
             continue
+        if settings.weight(vote.rule) == 0:  # a label of weight 0 would say that the passage is not relevant
+            unheard.add(vote.search)
+            continue
         with_votes.add(vote.search)
         pair = query_key(vote.query), id_key(vote.passage_id)
         pairs.setdefault(pair, {}).setdefault(vote.rule, []).append(vote)
+    if unheard - with_votes:
+        reasons["the rule has a weight of 0"] = len(unheard - with_votes)
     labels, rules, spelling = [], Counter[str](), dict[str, str]()
     for (key, _), by_rule in pairs.items():
         first = next(iter(by_rule.values()))[0]

@@ -206,6 +206,13 @@ def test_a_log_of_which_nobody_said_anything_trains_nothing_and_says_what_is_mis
     assert "synthesize docs" in err and not (tmp_path / "better" / "model").exists()
 
 
+def test_a_log_that_is_one_session_says_that_it_cannot_be_parted(improve, asked, tmp_path):
+    log = logged(tmp_path / "log.sqlite", searches(asked, session="default"))
+    code, out, _ = improve("--log", log)
+    assert "not to be promoted: nothing was trained: the first of 1 sessions has most of the labelled queries" in out
+    assert code == 0 and not (tmp_path / "better" / "model").exists()
+
+
 def test_a_few_thumbs_say_about_how_many_searches_are_missing(improve, asked, tmp_path):
     few = [search for number, search in enumerate(searches(asked)) if number < 10]
     rest = [search for number, search in enumerate(searches(asked, answer=None)) if number >= 10]

@@ -203,6 +203,14 @@ def test_measured_weights_take_the_place_of_guesses():
     assert labels(search(GROUNDED, thumb()), weights={"supported": 0.9}) == {("how is it connected?", "cable"): 0.9}
 
 
+def test_a_rule_whose_weight_is_0_makes_no_negatives():
+    liked, rated = search(GROUNDED, thumb()), replace(search(), feedback=(Feedback("rating", "ink", NOON, 1.0),))
+    assert labels(liked, weights={"supported": 0.0}) == {}
+    assert reasons(liked, weights={"supported": 0.0}) == {"the rule has a weight of 0": 1}
+    assert labels(rated, weights={"labelled": 0.0}) == {}
+    assert labels(liked, rated, weights={"labelled": 0.0}) == {("how is it connected?", "cable"): 0.6}
+
+
 def test_any_callable_may_judge_support_and_must_give_one_score_for_each_passage():
     def judge(answer, passages):
         return [float("ink" in answer and "Cartridges" in text) for text in passages]

@@ -90,7 +90,8 @@ def improve(
         apart, learnt, decide = _labels(searches, collection, settings, held_out)
     report = _counted(searches, apart, learnt, decide, held_out, settings)
     if learnt.queries < settings.least_queries:
-        report = replace(report, missing=tuple(_lacking(report, learnt, settings)))
+        lacking = _lacking(report, learnt, settings) if apart.train else _one_session(report)
+        report = replace(report, missing=tuple(lacking))
     else:
         report = replace(report, **_of_mining(_mined(run, learnt.labels)))
         report = _trained(run, report, decide)
@@ -182,6 +183,14 @@ def _lacking(report: ImproveReport, learnt: Learnt, settings: ImproveSettings) -
     elif learnt.queries:
         share = learnt.queries / report.searches
         yield f"at this rate about {round((least - learnt.queries) / share)} more searches give as many"
+
+
+def _one_session(report: ImproveReport) -> Iterator[str]:
+    yield (
+        f"the first of {report.sessions} sessions has most of the labelled queries, and a session is not parted: "
+        "nothing is left that could train; let the application name one session per conversation, or give judged "
+        "queries that decide"
+    )
 
 
 def _mined(run: _Run, labels: Sequence[Label]) -> MiningReport:
