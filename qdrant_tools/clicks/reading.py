@@ -172,7 +172,8 @@ class ClickReader(Iterator[LoggedSearch]):
             told = ", ".join(f"{brief(action)} ({count:,})" for action, count in joiner.actions.most_common(10))
             yield (
                 f"actions that are no feedback: {told}; name those that are a click as such (--click NAME), and those "
-                "that say that a hit was right, such as a purchase, as a thumb up (--up NAME)"
+                "that say that a hit was right, such as a purchase, as a thumb up (--up NAME), or that it was wrong, "
+                "such as a dislike, as a thumb down (--down NAME)"
             )
         yield from (f"no row has the action {brief(action)} that was named" for action in sorted(joiner.told))
         if len(joiner.indexes) > 1:

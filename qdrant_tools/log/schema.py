@@ -104,6 +104,7 @@ VERSION = len(MIGRATIONS)
 APPLICATION_ID = 0x6C6F6751
 """The mark of our logs from version 3 on. Those before have none."""
 _MARKED_FROM = 3
+_OTHER_NAME = "give the log another name"
 _MOST_ENTRIES = 50
 _LEAF = 0x0D
 _SIZES = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)
@@ -143,23 +144,30 @@ class Schema:
             places = range(108, 108 + 2 * min(count, _MOST_ENTRIES), 2)
             entries = frozenset(_entry(page, int.from_bytes(page[at : at + 2])) for at in places)
         except (IndexError, ValueError) as error:
-            raise LogError("it is a database of another program, or it is damaged") from error
+            raise LogError(f"it is a database of another program, or it is damaged: {_OTHER_NAME}") from error
         return cls(int.from_bytes(page[68:72]), int.from_bytes(page[60:64]), entries)
 
     def require_log(self) -> None:
         """Raise `LogError`, which says what is wrong, unless this is a log of some version, or an empty database."""
         if self.application_id not in (0, APPLICATION_ID):
-            raise LogError(f"it is a database of another program (application id {self.application_id:#x})")
+            raise LogError(
+                f"it is a database of another program (application id {self.application_id:#x}): {_OTHER_NAME}"
+            )
         if self.application_id == APPLICATION_ID and self.version > VERSION:
             raise LogError(f"it was written by a newer version (format {self.version}): upgrade this package")
         marked = self.application_id == APPLICATION_ID
         if not 0 <= self.version <= VERSION or marked != (self.version >= _MARKED_FROM):
-            raise LogError(f"it is a database of another program (format {self.version})")
+            raise LogError(f"it is a database of another program (format {self.version}): {_OTHER_NAME}")
         expected = _entries(self.version)
         if self.entries != expected:
             odd = min(self.entries - expected, default=None)
             if odd is None:
                 raise LogError("it lacks tables of a retrieval log")
+            if not marked:
+                # nothing says that it is ours: to drop a table of somebody's data is no way out
+                raise LogError(
+                    f"it is no retrieval log, but has the {brief(odd[0])[1:-1]} {brief(odd[1])}: {_OTHER_NAME}"
+                )
             raise LogError(
                 f"it has the {brief(odd[0])[1:-1]} {brief(odd[1])}, which a retrieval log has not or has otherwise: "
                 "drop it, or get the log as JSONL"

@@ -127,3 +127,12 @@ def test_help_explains_every_key(run):
     out = run("log", "import", "--help")[1]
     assert [key for key in KEYS if key not in out and key not in ("zone",)] == []
     assert "--columns 'query=term session=visit at=time hits=shown click=clicked' --timezone UTC" in out
+
+
+def test_the_help_says_which_files_columns_are_not_read_from(run, tmp_path):
+    told = re.sub(r"[\s│|]+", " ", run("log", "import", "--help")[1])
+    assert "also packed (.gz)" in told and "With --columns neither .parquet nor .gz." in told
+    for name in ("dump.csv.gz", "dump.parquet"):
+        (tmp_path / name).write_text(DUMP)
+        code, _, err = run("log", "import", "log.sqlite", name, "--columns", "query=term hits=shown")
+        assert code != 0 and "expected .jsonl, .json, .csv or .tsv" in err.splitlines()[-1]

@@ -67,6 +67,7 @@ def test_actions_that_nobody_named_are_counted_by_name_and_are_no_feedback(tmp_p
     assert feedback(search) == []
     (told,) = [note for note in reader.notes if "no feedback" in note]
     assert "'impression' (2)" in told and "'purchase' (1)" in told and "--up NAME" in told
+    assert "such as a dislike, as a thumb down (--down NAME)" in told
     assert reader.dropped["no query_id: an event of no search"] == 1
     assert reader.dropped["click: an event without an object"] == 1
 

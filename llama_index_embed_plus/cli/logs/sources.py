@@ -36,6 +36,7 @@ ROWS_LOOKED_AT = 50
 """Of each file, to tell what it is."""
 _OURS = frozenset({"id", "at", "query", "hits"})
 _PLAIN = (".jsonl", ".json", ".csv", ".tsv")
+_EXPORTED = "so, for example: psql --csv -c 'SELECT ...' > log.csv"
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 
@@ -114,11 +115,14 @@ def _kind(path: Path) -> str:
     """What a file is, by its first rows; "columns" for what nothing claims."""
     try:
         rows = [row.values for row in islice(TraceFile(path).rows(), ROWS_LOOKED_AT)]
-    except (InputError, UsageError):
+    except (InputError, UsageError) as error:
         # what reads tables and our own rows has errors of its own
-        if path.suffix.lower() not in _PLAIN:
+        suffix = path.suffix.lower()
+        if suffix in _PLAIN:
+            return _kind_by_name(path)
+        if suffix in (*SUFFIXES, ".gz"):
             raise
-        return _kind_by_name(path)
+        raise InputError(f"{error}; of a database, export a table {_EXPORTED}") from error
     if not rows and path.suffix.lower() != ".jsonl":
         return "nothing"
     if rows and rows[0].keys() >= _OURS:
@@ -248,7 +252,7 @@ def _unknown(asked: Asked) -> UsageError:
     if source.suffix.lower() not in (".jsonl", ".json", ".csv", ".tsv"):
         return UsageError(
             f"{source} ends in {source.suffix.lower() or 'nothing'}, expected .jsonl, .json, .csv or .tsv: export it "
-            "so, for example psql --csv -c 'SELECT ...' > log.csv"
+            f"{_EXPORTED}"
         )
     problem, likely = why_unknown(source)
     command = shlex.join(["embed-plus", "log", "import", str(asked.log), str(source), "--columns", likely])

@@ -65,11 +65,15 @@ class WithoutRetrieval:
 
 
 _SPANS, _ROWS = LayoutForm("spans", (ANY,)), WholeRows()
+_ALSO_WRITES = {"phoenix": frozenset({"otlp"})}
+"""Phoenix gives its spans out as spans of OTLP too (`otlpv1`)."""
 _PAGES = {"phoenix": {100: "the REST API gives 100 spans", 1000: "get_spans_dataframe gives the newest 1,000 spans"}}
 
 
 def may_be(named: str, told: str) -> bool:
     """Whether rows of the form that was told are what somebody named: a convention may be in any envelope."""
+    if named in _ALSO_WRITES:
+        return told == named or told in _ALSO_WRITES[named]
     return named == told or (named in CONVENTIONS and told in WITH_CONVENTIONS)
 
 
