@@ -76,6 +76,10 @@ class TraceReport:
     """Verdicts on answers that were made of several searches."""
     dropped: Counter[str] = field(default_factory=Counter)
     documents_without_id: int = 0
+    documents_hidden: int = 0
+    """Those without an id whose text the tool has hidden."""
+    documents_repeated: int = 0
+    """In the place of another, or with the id of one before, which keeps its place."""
     ids: int = 0
     """Different ones, of those that were looked up."""
     ids_found: int | None = None
@@ -134,6 +138,12 @@ class TraceReport:
         lines += [f"left out: {count:,} {DROPPED.get(reason, reason)}" for reason, count in self.dropped.most_common()]
         if self.documents_without_id:
             lines.append(f"left out: {self.documents_without_id:,} documents without an id in lists that have others")
+        if self.documents_hidden:
+            lines.append(
+                f"left out: {self.documents_hidden:,} documents whose text is hidden in lists that have others"
+            )
+        if self.documents_repeated:
+            lines.append(f"left out: {self.documents_repeated:,} documents that are in their list once more")
         lines += self.of_ids()
         lines += self._of_feedback()
         lines += [f"{text} ({count:,} times)" for text, count in self.hints.most_common(MOST_HINTS)]

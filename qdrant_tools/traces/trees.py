@@ -115,10 +115,13 @@ def _search(
     if at is None:
         return "no time"
     given = span.documents or ()
-    documents = _named(given, ids)
+    documents, nameless = _named(given, ids)
     if given and not documents:
         return "redacted" if span.hidden and not any(document.text for document in given) else ids.lacking
-    report.documents_without_id += len(given) - len(documents)
+    hidden = min(span.hidden, sum(document.text is None for document in nameless))
+    report.documents_hidden += hidden
+    report.documents_without_id += len(nameless) - hidden
+    report.documents_repeated += len(given) - len(documents) - len(nameless)
     headless = bool(given) and given[0].position > 0
     report.untimed += known is None
     report.headless += headless
@@ -168,16 +171,19 @@ def _query(tree: Tree, span: Span, settings: TraceSettings) -> str | None:
     return own if own is not None or (span.cut and not span.dropped) else next(iter(above), None)
 
 
-def _named(documents: Iterable[SpanDocument], ids: Ids) -> tuple[SpanDocument, ...]:
-    """The documents whose id is known, each once, in the order of their places."""
+def _named(documents: Iterable[SpanDocument], ids: Ids) -> tuple[tuple[SpanDocument, ...], list[SpanDocument]]:
+    """The documents whose id is known, each once at its first place, in the order of places; and those without one."""
     named: dict[str, SpanDocument] = {}
+    nameless = []
     places: set[int] = set()
     for document in sorted(documents, key=lambda document: document.position):
         name = ids.of(document)
-        if name and len(name) <= LONGEST_NAME and name not in named and document.position not in places:
+        if not name or len(name) > LONGEST_NAME:
+            nameless.append(document)
+        elif name not in named and document.position not in places:
             places.add(document.position)
             named[name] = replace(document, id=name)
-    return tuple(named.values())
+    return tuple(named.values()), nameless
 
 
 def _scored_by(tree: Tree, span: Span) -> str:

@@ -185,6 +185,15 @@ def test_documents_without_ids_give_no_search_and_a_failed_retrieval_none(tmp_pa
     assert any("none of whose documents has an id" in line for line in report.lines())
 
 
+def test_an_id_that_comes_twice_in_a_list_keeps_its_first_place_and_is_no_document_without_one(tmp_path):
+    row = span("retrieve", "RETRIEVER", query="tea", documents=[("a", 0.9), ("b", 0.8), ("a", 0.7), ("d", 0.6)])
+    del row["attributes"]["retrieval.documents.3.document.id"]
+    (search,), report = imported(tmp_path, row)
+    assert [(hit.id, hit.rank, hit.score) for hit in search.hits] == [("a", 1, 0.9), ("b", 2, 0.8)]
+    assert (report.documents_repeated, report.documents_without_id) == (1, 1)
+    assert "left out: 1 documents that are in their list once more" in report.lines()
+
+
 def test_a_field_of_the_metadata_can_be_the_id(tmp_path):
     row = span("retrieve", "RETRIEVER", query="tea", documents=[("x", 0.5)])
     row["attributes"]["retrieval.documents.0.document.metadata"] = '{"sku": "A-1", "page": 3}'

@@ -261,6 +261,34 @@ def test_arizes_lists_in_columns_are_lists_of_documents():
     assert only(sdk({"retrieval.documents.count": 3, "openinference.span.kind": "CHAIN"})).kind == "chain"
 
 
+@pytest.mark.parametrize("kind", ["RETRIEVER", "CHAIN", None])
+@pytest.mark.parametrize("nested", ["flat", "nested", "plain"])
+def test_a_list_that_is_one_json_text_is_read(kind, nested):
+    documents = [
+        {
+            "document.id": "a",
+            "document.score": 0.5,
+            "document.content": TEXTS["bread"],
+            "document.metadata": {"sku": 7},
+        },
+        {"document.id": "b", "document.score": 0.4, "document.content": "__REDACTED__"},
+    ]
+    if nested != "flat":
+        documents = [{name.removeprefix("document."): part for name, part in each.items()} for each in documents]
+    if nested == "nested":
+        documents = [{"document": each} for each in documents]
+    said = {"input.value": "q", "retrieval.documents": json.dumps(documents), "openinference.span.kind": kind}
+    attributes = {name: value for name, value in said.items() if value is not None}
+    found = only(sdk(attributes))
+    assert (found.kind, found.query, found.hidden) == ("retrieval", "q", 1)
+    assert [(d.id, d.score, d.text) for d in found.documents] == [("a", 0.5, TEXTS["bread"]), ("b", 0.4, None)]
+    assert only(sdk(attributes | {"retrieval.documents": "[]"})).documents == ()
+    if nested == "flat":
+        assert only(sdk(attributes), id_field="sku").documents[0].id == "7"
+    cut = only(sdk(attributes | {"retrieval.documents": json.dumps(documents)[:60]}))
+    assert cut.documents is None and "LENGTH_LIMIT" in cut.hint
+
+
 def test_nothing_in_a_cell_is_run(tmp_path):
     target = tmp_path / "made"
     cell = f"[{{'document.id': __import__('pathlib').Path({str(target)!r}).touch()}}]"

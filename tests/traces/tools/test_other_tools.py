@@ -211,6 +211,26 @@ def test_a_distance_is_no_score_and_a_hidden_text_is_none():
     assert (span.documents[0].score, span.documents[0].text, span.hidden) == (None, None, 1)
 
 
+def test_a_hidden_text_among_those_of_a_row_is_counted_and_the_others_are_read(tmp_path):
+    hidden = "__REDACTED__"
+    whole = {"query": "Which rock floats?", "timestamp": WHEN}
+    objects = [{"id": "p1", "text": "Pumice floats."}, {"text": hidden}]
+    rows = [
+        RAGAS | {"retrieved_contexts": ["Pumice floats.", hidden]},
+        whole | {"retrieved_documents": objects},
+        whole | {"retrieved_contexts": [hidden, hidden]},
+        RAGAS | {"user_input": hidden},
+        {"user_input": hidden, "retrieved_contexts": []},
+    ]
+    searches, report = imported(tmp_path, *rows)
+    # an id says which passage it was, whatever became of its text
+    assert [ids(search) for search in searches] == [["p1", "p2"], ["p1"]]
+    assert (report.dropped, report.documents_hidden, report.documents_without_id) == ({"redacted": 2}, 1, 0)
+    assert "left out: 1 documents whose text is hidden in lists that have others" in report.lines()
+    (span, retrieval), _ = read(whole | {"retrieved_contexts": ["Pumice floats.", hidden]})
+    assert (retrieval.hidden, [each.text for each in retrieval.documents]) == (1, ["Pumice floats.", None])
+
+
 def test_a_search_without_a_time_is_counted_as_one(tmp_path):
     (search,), report = imported(tmp_path, {name: value for name, value in RAGAS.items() if name != "timestamp"})
     assert ids(search) == ["p1", "p2"] and report.untimed == 1

@@ -17,9 +17,9 @@ from functools import cached_property
 from itertools import zip_longest
 from typing import Any
 
-from qdrant_tools.traces.forms.documents import documents_in
+from qdrant_tools.traces.forms.documents import documents_in, hidden_in
 from qdrant_tools.traces.forms.otel.common import base_of, collection_of, sources_in
-from qdrant_tools.traces.forms.raw import RawSpan, number_of, numbered, under, whole
+from qdrant_tools.traces.forms.raw import RawSpan, flat, number_of, numbered, under, whole
 from qdrant_tools.traces.forms.values import (
     answer_in,
     id_of,
@@ -44,6 +44,7 @@ DROPPED_HINT = (
     "its first attributes are dropped: set OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=10000 in the application, or take the "
     "TracerProvider of openinference.instrumentation"
 )
+_LIST = "retrieval.documents"
 _OF_LIST = re.compile(r"retrieval\.documents\.(?:\d|ids$|contents$)")
 _COLUMNS = ("ids", "scores", "contents", "metadatas")
 _SHORTEST_CUT = 32
@@ -60,7 +61,7 @@ class OpenInference:
     def speaks(self, attributes: Mapping[str, Any]) -> bool:
         """Whether a span says its kind in this convention, or has its lists."""
         return _KIND in attributes or any(
-            name.startswith(("retrieval.documents.", "reranker.output_documents.")) for name in attributes
+            name == _LIST or name.startswith((f"{_LIST}.", "reranker.output_documents.")) for name in attributes
         )
 
     def span(self, raw: RawSpan, settings: TraceSettings) -> Span:
@@ -74,9 +75,10 @@ def _kind_of(raw: RawSpan) -> SpanKind:
         return "rerank"
     named = str(raw.attributes.get(_KIND, "")).upper()
     if not named:
-        return "retrieval" if numbered(raw.attributes, "retrieval.documents") else "rerank"
+        return "retrieval" if _LIST in raw.attributes or numbered(raw.attributes, _LIST) else "rerank"
     kind = _KINDS.get(named, "other")
-    if kind in ("chain", "other") and any(map(_OF_LIST.match, raw.attributes)):
+    is_listed = isinstance(raw.attributes.get(_LIST), str) or any(map(_OF_LIST.match, raw.attributes))
+    if kind in ("chain", "other") and is_listed:
         return "retrieval"
     return kind
 
@@ -152,7 +154,7 @@ class _Reader:
 
     def retrieved(self) -> tuple[SpanDocument, ...] | None:
         """The list of a retriever: of its attributes, else of its output, where that is more than reprs."""
-        documents = self.listed("retrieval.documents")
+        documents = self.listed(_LIST)
         if documents is not None:
             return self.with_ids(self.with_head(documents))
         named = reprs_in(self.output)
@@ -175,6 +177,8 @@ class _Reader:
     def listed(self, prefix: str) -> tuple[SpanDocument, ...] | None:
         """The list under a prefix; None if there is none."""
         given, found = self.attributes.get(prefix), numbered(self.attributes, prefix)
+        if not found and isinstance(given, str):
+            return self.in_text(prefix)
         if not found:
             return () if isinstance(given, (list, tuple)) and not given else self.in_columns(prefix)
         documents = [self.document(place, values) for place, values in found.items()]
@@ -182,6 +186,19 @@ class _Reader:
         if len(documents) > 1 and documents[0].id is None and documents[1].id is not None and self.is_headless:
             del documents[0]
         return tuple(documents)
+
+    def in_text(self, prefix: str) -> tuple[SpanDocument, ...] | None:
+        """A list that is written as one JSON text, as by an application that knows no nested attributes."""
+        given = self.shown(prefix)
+        inside = json_in(given)
+        if inside is None:
+            self.cut += isinstance(given, str) and given.lstrip()[:1] == "["
+            return None
+        found = numbered(flat({prefix: inside}), prefix)
+        if found and all(any(name.startswith("document.") for name in values) for values in found.values()):
+            return tuple(self.document(place, values) for place, values in found.items())
+        self.hidden += hidden_in(inside)
+        return documents_in(inside, self.settings)
 
     def in_columns(self, prefix: str) -> tuple[SpanDocument, ...] | None:
         """A list that is written as lists of ids, scores and contents, as by Arize AX; None if there is none."""

@@ -17,11 +17,11 @@ from datetime import UTC
 from typing import Any
 
 from qdrant_tools.foreign import is_missing
-from qdrant_tools.traces.forms.documents import documents_in
+from qdrant_tools.traces.forms.documents import documents_in, hidden_in
 from qdrant_tools.traces.forms.fields import first_of, list_in, mapping_in, name_of, tags_in
 from qdrant_tools.traces.forms.raw import moment
 from qdrant_tools.traces.forms.scores import About, scores_in
-from qdrant_tools.traces.forms.values import answer_in, json_in, python_in, query_in, text_of
+from qdrant_tools.traces.forms.values import answer_in, is_hidden, json_in, python_in, query_in, text_of
 from qdrant_tools.traces.records import Annotation, Span, SpanDocument, TraceSettings
 
 QUERIES = (
@@ -82,22 +82,25 @@ class WholeRows:
         """Whether a row has a query and documents under certain names."""
         if not _NOT_OF_LOGS.isdisjoint(row) or _is_own(row) or first_of(row, *_OF_STEPS) is not None:
             return False
-        return _query(row) is not None and _documents(row, TraceSettings()) is not None
+        return (_query(row) is not None or _hides_query(row)) and _documents(row, TraceSettings()) is not None
 
     def is_empty(self, row: Mapping[str, Any]) -> bool:
         """Whether a row among others of this form is one for which nothing was retrieved."""
         if not _NOT_OF_LOGS.isdisjoint(row) or _is_own(row) or first_of(row, *_OF_STEPS) is not None:
             return False
         lists = [holder[name] for holder in _holders(row) for name in LISTS if name in holder]
-        return _query(row) is not None and bool(lists) and all(is_missing(each) or each in ([], "[]") for each in lists)
+        is_asked = _query(row) is not None or _hides_query(row)
+        return is_asked and bool(lists) and all(is_missing(each) or each in ([], "[]") for each in lists)
 
     def read(self, row: Mapping[str, Any], settings: TraceSettings) -> Iterator[Span | Annotation]:
         """The answer as the beginning, the retrieval in it, and what was said. Raises `InputError` for an odd time."""
-        query, documents = _query(row), _documents(row, settings)
-        if query is None:
+        query, found = _query(row), _documents(row, settings)
+        documents, hidden = found or (None, 0)
+        hidden += query is None and _hides_query(row)
+        if query is None and not hidden:
             return
         at = moment("timestamp", _found(row, _TIMES), settings.zone or UTC)
-        trace = name_of(_found(row, _IDS)) or _of_content(query, documents or (), str(at))
+        trace = name_of(_found(row, _IDS)) or _of_content(query or "", documents or (), str(at))
         root = Span(
             trace=trace,
             id=trace,
@@ -112,9 +115,10 @@ class WholeRows:
             tags=tags_in(row.get("tags")),
         )
         yield root
-        if documents is None:
+        if found is None:
             return
-        yield replace(root, id=f"{trace}/retrieval", parent=trace, kind="retrieval", answer=None, documents=documents)
+        step = replace(root, id=f"{trace}/retrieval", parent=trace, kind="retrieval", answer=None)
+        yield replace(step, documents=documents, hidden=hidden)
         for name in _OPINIONS:
             yield from _said(name, _found(row, (name,)), About(trace, trace), settings)
 
@@ -143,6 +147,10 @@ def _query(row: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _hides_query(row: Mapping[str, Any]) -> bool:
+    return any(is_hidden(holder.get(name)) for holder in _holders(row) for name in QUERIES)
+
+
 def _answer(row: Mapping[str, Any]) -> str | None:
     for holder in _holders(row):
         for name in ANSWERS:
@@ -151,8 +159,11 @@ def _answer(row: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _documents(row: Mapping[str, Any], settings: TraceSettings) -> tuple[SpanDocument, ...] | None:
-    """The list under the first name that has one; ids may lie in a list beside the texts."""
+def _documents(row: Mapping[str, Any], settings: TraceSettings) -> tuple[tuple[SpanDocument, ...] | None, int] | None:
+    """The list under the first name that has one, and how many of its texts are hidden; None if none has.
+
+    Ids may lie in a list beside the texts. The list itself is None where nothing of it is left.
+    """
     for holder in _holders(row):
         for name in LISTS:
             listed = python_in(holder.get(name))
@@ -162,9 +173,14 @@ def _documents(row: Mapping[str, Any], settings: TraceSettings) -> tuple[SpanDoc
                 continue
             if all(isinstance(item, str) for item in listed) and not _is_of_texts(name):
                 continue
+            hidden = [hidden_in([item]) > 0 for item in listed]
             documents = documents_in(listed, settings)
-            if documents is not None and len(documents) == len(listed) and all(map(_says_something, documents)):
-                return _with_ids(documents, holder)
+            if documents is None and all(hidden):
+                return None, len(hidden)
+            if documents is None or len(documents) != len(listed):
+                continue
+            if all(is_one or _says_something(each) for is_one, each in zip(hidden, documents, strict=True)):
+                return _with_ids(documents, holder), sum(hidden)
     return None
 
 
