@@ -45,17 +45,19 @@ _SAY = """
 """
 
 
-def add_answer(store: LogStore, answer: Answer) -> int:
-    """Write an answer that is not there, fill in what is missing in one that is; returns its number."""
+def add_answer(store: LogStore, answer: Answer) -> tuple[int, int]:
+    """Write an answer that is not there, fill in what is missing in one that is.
+
+    Returns its number, and how many of its verdicts are new.
+    """
     lists = (json.dumps(list(ids), ensure_ascii=False) for ids in (answer.context, answer.cited))
     store.write(_ADD, (answer.id, answer.text, int(answer.searches), *lists))
     ((seq,),) = store.read("SELECT seq FROM answers WHERE id = ?", [answer.id])
-    add_verdicts(store, seq, answer.verdicts)
-    return int(seq)
+    return int(seq), add_verdicts(store, seq, answer.verdicts)
 
 
-def add_verdicts(store: LogStore, seq: int, verdicts: Iterable[Verdict]) -> None:
-    """Write what was said of the answer of a number.
+def add_verdicts(store: LogStore, seq: int, verdicts: Iterable[Verdict]) -> int:
+    """Write what was said of the answer of a number; returns how many are new, or replace an earlier one.
 
     Raises:
         InputError: it has more verdicts than any answer has.
@@ -65,11 +67,12 @@ def add_verdicts(store: LogStore, seq: int, verdicts: Iterable[Verdict]) -> None
         for said in verdicts
     ]
     if not rows:
-        return
-    store.write_many(_SAY, rows)
+        return 0
+    new = store.write_many(_SAY, rows)
     ((count,),) = store.read("SELECT count(*) FROM verdicts WHERE seq = ?", [seq])
     if count > MOST_VERDICTS:
         raise InputError(f"an answer has {count:,} verdicts, expected at most {MOST_VERDICTS:,}")
+    return new
 
 
 def redact_answers(store: LogStore, numbers: Iterable[int], rule: Callable[[str], str]) -> None:

@@ -46,7 +46,7 @@ from qdrant_tools.log.records import (
     session_redacted_by,
     verdict_redacted_by,
 )
-from qdrant_tools.log.stats import LogStats, stats_of
+from qdrant_tools.log.stats import Added, LogStats, stats_of
 from qdrant_tools.log.store import LogStore
 from qdrant_tools.log.values import finite
 from qdrant_tools.records import Hit
@@ -158,7 +158,7 @@ class RetrievalLog:
             answer = replace(answer, text=answer_redacted_by(self._redact, text))
         with self._store.transaction():
             for search_id in search_ids:
-                answer = replace(answer, id=self._insert_answer(self._number_of(search_id), answer))
+                answer = replace(answer, id=self._insert_answer(self._number_of(search_id), answer)[0])
                 ((written,),) = self._store.read("SELECT text FROM answers WHERE id = ?", [answer.id])
                 # of a redacted search no text is written
                 if written and written != answer.text:
@@ -230,8 +230,15 @@ class RetrievalLog:
         Raises:
             InputError: a search is there already with another query: the ids are those of two logs.
         """
+        return self.add(searches).searches
+
+    def add(self, searches: Iterable[LoggedSearch]) -> Added:
+        """As `extend`; returns what was new, also of searches that are there already."""
         with self._store.transaction(forks_wait=False):
-            return sum(self._insert(search) for search in searches)
+            counts = [0, 0, 0, 0]
+            for search in searches:
+                counts = [sum(pair) for pair in zip(counts, self._insert(search), strict=True)]
+            return Added(*counts)
 
     def searches(self, *, collection: str | None = None, last: int | None = None) -> Iterator[LoggedSearch]:
         """Yield searches with their hits and feedback, in the order they were written.
@@ -359,7 +366,7 @@ class RetrievalLog:
         except LogError as error:
             raise LogError(f"{done}, but not yet gone: {error}") from error
 
-    def _insert(self, search: LoggedSearch) -> bool:
+    def _insert(self, search: LoggedSearch) -> Added:
         """Insert a search unless its id is there, and its feedback and answer either way."""
         check_search(search)
         if self._redact is not None:
@@ -380,10 +387,11 @@ class RetrievalLog:
             if len(shown) < len(search.hits):
                 raise InputError(f"search {brief(search.id)} has two hits of one rank: number them from 1")
             self._store.write_many("INSERT INTO hits VALUES (?, ?, ?, ?)", shown.values())
-        self._insert_feedback(seq, search.feedback)
+        events = self._insert_feedback(seq, search.feedback)
+        is_answer, verdicts = False, 0
         if search.answer is not None:
-            self._insert_answer(seq, search.answer)
-        return bool(is_new)
+            _, is_answer, verdicts = self._insert_answer(seq, search.answer)
+        return Added(1) if is_new else Added(0, int(is_answer), verdicts, events)
 
     def _number_of(self, search_id: str) -> int:
         rows = self._store.read("SELECT seq FROM searches WHERE id = ?", [search_id])
@@ -391,8 +399,11 @@ class RetrievalLog:
             raise LogError(f"no search {brief(search_id)} in {self.path}: give the id that record() returned")
         return int(rows[0][0])
 
-    def _insert_answer(self, seq: int, answer: Answer) -> str:
-        """Give a search its answer; a search that has one keeps it, under its id, and gets what that lacks."""
+    def _insert_answer(self, seq: int, answer: Answer) -> tuple[str, bool, int]:
+        """Give a search its answer; a search that has one keeps it, under its id, and gets what that lacks.
+
+        Returns the id of the answer, whether the search had none, and how many verdicts are new.
+        """
         ((redacted, known),) = self._store.read(
             "SELECT redacted, (SELECT a.id FROM answers a WHERE a.seq = answer) FROM searches WHERE seq = ?", [seq]
         )
@@ -400,10 +411,10 @@ class RetrievalLog:
         if redacted:
             verdicts = tuple(replace(verdict, text="") for verdict in answer.verdicts)
             answer = replace(answer, text="", verdicts=verdicts)
-        number = add_answer(self._store, answer if known is None else replace(answer, id=known))
+        number, said = add_answer(self._store, answer if known is None else replace(answer, id=known))
         if known is None:
             self._store.write("UPDATE searches SET answer = ? WHERE seq = ?", [number, seq])
-        return answer.id if known is None else str(known)
+        return (answer.id if known is None else str(known)), known is None, said
 
     def _known_as(self, search_id: str, query: str, redacted: bool) -> int:
         """The number of a search that is there already. Raises `InputError` if it has another query."""
@@ -419,8 +430,8 @@ class RetrievalLog:
             )
         return int(seq)
 
-    def _insert_feedback(self, seq: int, events: Iterable[Feedback]) -> None:
-        self._store.write_many(
+    def _insert_feedback(self, seq: int, events: Iterable[Feedback]) -> int:
+        return self._store.write_many(
             "INSERT INTO feedback (seq, hit_id, kind, value, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             [(seq, event.id, event.kind, float(event.value), stored_time(event.at)) for event in events],
         )

@@ -8,10 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from qdrant_tools.log.records import BY_MACHINES
 from qdrant_tools.log.store import LogStore
+
+
+class Added(NamedTuple):
+    """What `RetrievalLog.add` has written: new searches, and what is new of searches that were there."""
+
+    searches: int = 0
+    answers: int = 0
+    verdicts: int = 0
+    """On answers; one that replaces an earlier one is new."""
+    events: int = 0
+    """Of feedback on hits."""
+
+    @property
+    def to_known(self) -> list[str]:
+        """What searches that were there have got, in words; none where they stay as they were."""
+        counts = {"answers": self.answers, "verdicts on answers": self.verdicts, "events on hits": self.events}
+        return [f"{count:,} {what}" for what, count in counts.items() if count]
+
 
 MOST_NAMES = 1000
 """Collections, spaces and ranks that are listed."""

@@ -132,9 +132,10 @@ class LogStore(SharedDatabase):
         """Run one statement inside a `transaction`; returns the number of rows it changed."""
         return self._execute(sql, values).rowcount
 
-    def write_many(self, sql: str, rows: Iterable[Row]) -> None:
+    def write_many(self, sql: str, rows: Iterable[Row]) -> int:
+        """Run one statement for each row inside a `transaction`; returns the number of rows that were changed."""
         self._steps = 0
-        self._db.executemany(sql, rows)
+        return max(0, self._db.executemany(sql, rows).rowcount)
 
     @contextmanager
     def transaction(self, *, forks_wait: bool = True) -> Iterator[None]:

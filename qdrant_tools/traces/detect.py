@@ -27,6 +27,11 @@ class FormOfRows:
         self._by_fields: dict[tuple[str, ...], TraceForm] = {}
         self._rows = 0
 
+    @property
+    def fields(self) -> list[tuple[str, ...]]:
+        """The names of the fields of the rows, each combination once, as far as they are not too many."""
+        return list(self._by_fields)
+
     def of(self, row: Row) -> TraceForm:
         """Raises `InputError` for a row of none."""
         self._rows += 1

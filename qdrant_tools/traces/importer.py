@@ -126,7 +126,7 @@ class Traces:
         self.close()
 
     def _read_file(self, path: Path, progress: Progress | None) -> None:
-        file, forms, told = TraceFile(path), FormOfRows(), 0
+        file, forms, told, before = TraceFile(path), FormOfRows(), 0, self._read.retrievals
         for row in file.rows():
             self._read.rows += 1
             of = forms.of(row)
@@ -138,7 +138,8 @@ class Traces:
         if progress is not None:
             progress(path.stat().st_size - told)
         self._read.notes += file.notes
-        self._read.notes += [f"{path}: {note}" for note in notes_on(forms.seen)]
+        fields = forms.fields if self._read.retrievals > before else ()
+        self._read.notes += [f"{path}: {note}" for note in notes_on(forms.seen, fields)]
         changed = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         self._written = changed if self._written is None else max(self._written, changed)
         self._read.forms[str(path)] = ", ".join(forms.seen) or "empty"

@@ -218,3 +218,49 @@ def test_a_row_of_no_tool_is_named_with_its_fields_and_a_way_out(tmp_path):
         read_traces(write(tmp_path / "spans.jsonl", ROWS), form="mlflow")
     with pytest.raises(UsageError, match="format is 'phoenics', expected auto or one of"):
         read_traces(tmp_path / "spans.jsonl", form="phoenics")
+
+
+def frame(name, parent, *, without=()):
+    """A retrieval in Phoenix's table of spans."""
+    listed = [{"document.id": each, "document.score": 0.5, "document.content": f"all about {each}"} for each in "ab"]
+    row = {
+        "context.span_id": f"{name:016x}", "context.trace_id": "5" * 32, "parent_id": parent, "span_kind": "RETRIEVER",
+        "start_time": f"2026-10-05T09:00:0{name}+00:00", "attributes.input.value": "tea",
+        "attributes.retrieval.documents": json.dumps(listed),
+    }  # fmt: skip
+    return {key: value for key, value in row.items() if key not in without}
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet", "json"])
+def test_spans_that_never_say_their_parent_are_told_as_such(tmp_path, ending):
+    def notes(rows):
+        file = tmp_path / f"spans.{ending}"
+        if ending in ("jsonl", "json"):
+            file.write_text("\n".join(map(json.dumps, rows)) if ending == "jsonl" else json.dumps(rows))
+        elif ending == "csv":
+            with file.open("w", newline="") as stream:
+                table = csv.DictWriter(stream, dict.fromkeys(key for row in rows for key in row))
+                table.writeheader()
+                table.writerows(rows)
+        else:
+            pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+            pq.write_table(pa.Table.from_pylist(rows), file)
+        with read_traces(file) as traces:
+            return len(list(traces)), [line for line in traces.report.lines() if '"parent_id"' in line]
+
+    outer, inner = frame(1, None), frame(2, f"{1:016x}")
+    assert notes([outer, inner]) == (1, [])
+    bare = [frame(number, None, without=["parent_id"]) for number in (1, 2)]
+    count, (told,) = notes(bare)
+    assert count == 2 and "cannot be told from what a user asked" in told
+    # a root that says nothing of a parent, beside a span that does
+    assert notes([inner, bare[0]]) == (1, [])
+    # documents one by one, as an exploded query gives them
+    exploded = [
+        {"context.span_id": f"{1:016x}", "start_time": "2026-10-05T09:00:01+00:00", "input.value": "tea",
+         "document_position": place, "document_id": name, "document_score": 0.5}
+        for place, name in enumerate("ab")
+    ]  # fmt: skip
+    assert notes(exploded)[0] == len(notes(exploded)[1]) == 1
+    # where nothing was retrieved, nobody needs it
+    assert notes([row | {"span_kind": "LLM", "attributes.retrieval.documents": None} for row in bare])[1] == []

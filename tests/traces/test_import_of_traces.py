@@ -47,6 +47,33 @@ def test_what_the_files_are_and_the_first_searches_are_told_before_anything_is_w
     assert "thumb up by a person  (user_feedback)" in run("log", "show", "log.sqlite")[1]
 
 
+def test_what_is_new_of_searches_that_were_there_is_counted(run, tmp_path, spans):
+    assert run("log", "import", "log.sqlite", "spans.jsonl")[1].startswith("log.sqlite: 5 searches added, 5 in all\n")
+    said = [annotation("user_feedback", "ask", trace=f"t{n}", label="thumbs-up", who="ann") for n in (1, 2, 3)]
+    judged = [
+        annotation(
+            "relevance", "retrieve", trace="t1", label="relevant", by="LLM", document_position=place, id=f"{place}"
+        )
+        for place in (0, 1)
+    ]
+    write(tmp_path / "said.jsonl", said + judged)
+    out = run("log", "import", "log.sqlite", "spans.jsonl", "said.jsonl")[1].splitlines()
+    assert out[:2] == [
+        "log.sqlite: 0 searches added, 5 in all",
+        "log.sqlite: new of searches that were there: 3 verdicts on answers, 2 events on hits",
+    ]
+    # the same again says nothing new, and one who thinks better of it says one thing
+    assert "new of searches" not in run("log", "import", "log.sqlite", "spans.jsonl", "said.jsonl")[1]
+    later = annotation(
+        "user_feedback", "ask", trace="t1", label="thumbs-down", who="ann", at="2026-10-07T09:00:00+00:00"
+    )
+    write(tmp_path / "later.jsonl", [later])
+    out = run("log", "import", "log.sqlite", "spans.jsonl", "later.jsonl")[1]
+    assert "new of searches that were there: 1 verdicts on answers\n" in out
+    with RetrievalLog(tmp_path / "log.sqlite") as log:
+        assert [len(search.feedback) for search in log.searches()] == [0, 2, 0, 0, 0]
+
+
 def test_a_format_that_is_named_must_be_that_of_a_row(run, tmp_path, spans):
     assert run("log", "import", "log.sqlite", "spans.jsonl", "--format", "openinference", "--dry-run")[0] == 0
     code, _, err = run("log", "import", "log.sqlite", "spans.jsonl", "--format", "langsmith")

@@ -224,9 +224,11 @@ def _write(
         say("nothing was written: name the columns otherwise, or say --yes")
         raise typer.Exit(1)
     with RetrievalLog(log, redact=rule) as opened, ConsoleReporter().step(f"import {named}", None):
-        added = opened.extend(source.searches())
+        added = opened.add(source.searches())
         total = len(opened)
-    say(f"{log}: {added} searches added, {total} in all")
+    say(f"{log}: {added.searches} searches added, {total} in all")
+    if added.to_known:
+        say(f"{log}: new of searches that were there: {', '.join(added.to_known)}")
     _say_all(named, notes)
     next_step(_next(asked, looked))
 

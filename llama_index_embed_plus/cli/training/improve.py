@@ -220,11 +220,13 @@ def _import(asked: Asked) -> None:
         for told in source.told:
             note(told)
         with ConsoleReporter().step(f"import {named}", None), RetrievalLog(asked.log) as log:
-            added = log.extend(source.searches())
+            added = log.add(source.searches())
             total = len(log)
         if not total and (why := source.why_nothing()):
             raise LogError(f"{named} gives no search: {why}")
-        note(f"{added} searches added, {total} in all")
+        note(f"{added.searches} searches added, {total} in all")
+        if added.to_known:
+            note(f"new of searches that were there: {', '.join(added.to_known)}")
         for told in source.notes():
             note(f"  {told}")
 

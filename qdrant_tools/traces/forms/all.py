@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qdrant_tools.traces.forms.otel.forms import CONVENTIONS, OTEL_FORMS, WITH_CONVENTIONS
+from qdrant_tools.traces.forms.otel.phoenix import PARENT_NOTE, is_without_parents
 from qdrant_tools.traces.forms.tools.langfuse import Langfuse
 from qdrant_tools.traces.forms.tools.langsmith import LangSmith
 from qdrant_tools.traces.forms.tools.layouts import ANY, LAYOUT_FORMS, LayoutForm
@@ -77,13 +78,17 @@ def may_be(named: str, told: str) -> bool:
     return named == told or (named in CONVENTIONS and told in WITH_CONVENTIONS)
 
 
-def notes_on(rows: Mapping[str, int]) -> list[str]:
-    """What the number of rows of each form tells: just as many as a tool gives out at once are probably not all."""
-    return [
+def notes_on(rows: Mapping[str, int], fields: Iterable[Iterable[str]] = ()) -> list[str]:
+    """What the number of rows of each form tells: just as many as a tool gives out at once are probably not all.
+
+    fields: the names of the fields of each kind of row; given where there are retrievals, whose parents then matter.
+    """
+    pages = [
         f"{count:,} rows of {form}: {page} unless more is asked for by limit=, so there may be others"
         for form, count in rows.items()
         if (page := _PAGES.get(form, {}).get(count)) is not None
     ]
+    return [*pages, PARENT_NOTE] if is_without_parents(fields) else pages
 
 
 FORMS: tuple[TraceForm, ...] = (*TOOLS, Otherwise("rows", _ROWS), Otherwise("spans", _SPANS))

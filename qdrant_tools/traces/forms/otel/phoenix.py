@@ -10,7 +10,7 @@ know: annotations, what an attribute means.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from qdrant_tools.errors import InputError, brief
@@ -20,9 +20,10 @@ from qdrant_tools.traces.forms.values import id_of, json_in, python_in, query_in
 from qdrant_tools.traces.records import Span, SpanDocument, TraceSettings
 
 _SPAN, _TRACE, _PREFIX = "context.span_id", "context.trace_id", "attributes."
-TIME_HINT = (
-    'an exploded query has no times, and does not tell inner retrievals from outer ones, unless "start_time" and '
-    '"parent_id" are among what it selects'
+TIME_HINT = 'an exploded query has no times unless "start_time" is among what it selects'
+PARENT_NOTE = (
+    'no row has the field "parent_id": a retrieval inside of another one, as a fusion makes them, cannot be told from '
+    "what a user asked, and counts as a search; export that field too"
 )
 _POSITION = "document_position"
 _ASKED = ("input.value", "attributes.input.value", "input", "query", "question")
@@ -90,6 +91,14 @@ def _raw(row: Mapping[str, Any], trace: Any, span: Any, attributes: dict[str, An
 def is_exploded(row: Mapping[str, Any]) -> bool:
     """Whether a row is a document of a span, out of a query that was exploded by documents."""
     return _SPAN in row and _POSITION in row and any(name in row for name in (*_ASKED, *_CONTENTS, *_IDS))
+
+
+def is_without_parents(files: Iterable[Iterable[str]]) -> bool:
+    """Whether the spans of a file never say their parent; of each kind of row there are the names of its fields."""
+    rows = [dict.fromkeys(fields) for fields in files]
+    return any(is_phoenix_frame(row) or is_exploded(row) for row in rows) and not any(
+        "parent_id" in row for row in rows
+    )
 
 
 _CONTENTS = ("reference", "document", "document_content", "document.content", "context", "content")
