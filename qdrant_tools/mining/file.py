@@ -91,6 +91,10 @@ def mine_to_jsonl(
         held = open_private(target)
     with held, open(held.fileno(), "r+b", closefd=False) as file:
         file.seek(0, os.SEEK_END)
+        if not resumed:
+            state.save(
+                target
+            )  # before the first example: a kill in the first batch leaves a file that is known as ours
         for batch, examples in miner.batches(islice(positives.items(), resumed, None)):
             for example in examples:
                 file.write(json_line(example.as_row()))

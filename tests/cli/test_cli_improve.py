@@ -269,7 +269,7 @@ def test_a_folder_of_something_else_is_not_written_into(improve, asked, tmp_path
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 
 
-def traced(asked, folder):
+def traced(asked, folder, *, place=lambda number: number % 4, thumbed=lambda number: True):
     """The same searches as spans of OpenInference, two a trace, and thumbs as Phoenix exports them."""
     _, shown, known = asked
     spans, thumbs = folder / "spans.jsonl", folder / "annotations.csv"
@@ -279,18 +279,18 @@ def traced(asked, folder):
         for number, query in enumerate(QUERIES):
             hits, at = shown[query], NOON + timedelta(minutes=number)
             listed = {
-                f"retrieval.documents.{place}.document.{name}": value
-                for place, hit in enumerate(hits)
+                f"retrieval.documents.{rank}.document.{name}": value
+                for rank, hit in enumerate(hits)
                 for name, value in (("id", hit.id), ("content", known[hit.id]), ("score", float(hit.score)))
             }
-            answer = f"It says: {known[hits[number % 4].id]}"
+            answer = f"It says: {known[hits[place(number)].id]}"
             root = {"openinference.span.kind": "CHAIN", "input.value": query, "output.value": answer}
             retriever = {"openinference.span.kind": "RETRIEVER", "input.value": query, **listed}
-            for place, attributes in enumerate((root, retriever), start=1):
+            for step, attributes in enumerate((root, retriever), start=1):
                 row = {
-                    "name": "query" if place == 1 else "retrieve",
-                    "context": {"trace_id": f"0x{number + 1:032x}", "span_id": f"0x{2 * number + place:016x}"},
-                    "parent_id": None if place == 1 else f"0x{2 * number + 1:016x}",
+                    "name": "query" if step == 1 else "retrieve",
+                    "context": {"trace_id": f"0x{number + 1:032x}", "span_id": f"0x{2 * number + step:016x}"},
+                    "parent_id": None if step == 1 else f"0x{2 * number + 1:016x}",
                     "start_time": at.isoformat(),
                     "end_time": at.isoformat(),
                     "status": {"status_code": "OK"},
@@ -298,5 +298,6 @@ def traced(asked, folder):
                     "resource": {"attributes": {"service.name": "app"}},
                 }
                 print(json.dumps(row), file=lines)
-            rows.writerow([f"{2 * number + 1:016x}", "user_feedback", "HUMAN", f"u{number}", "thumbs-up", 1.0])
+            if thumbed(number):
+                rows.writerow([f"{2 * number + 1:016x}", "user_feedback", "HUMAN", f"u{number}", "thumbs-up", 1.0])
     return spans, thumbs

@@ -8,6 +8,7 @@ import sys
 from contextlib import contextmanager
 
 import pytest
+from pages import run_page
 from paths import ROOT
 
 from llama_index_embed_plus.demo.pipeline import Demo
@@ -96,3 +97,11 @@ def test_every_make_target_and_command_that_is_named_exists():
 def test_every_local_link_leads_somewhere():
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http")]
     assert links and all((ROOT / link).exists() for link in links)
+
+
+def test_the_road_from_traces_runs_on_what_an_exporter_wrote_and_prints_what_is_shown(traced, onnx_minilm):
+    section = README[README.index("**You have the log of a running system.**") :]
+    (block,) = re.findall(r"^```console\n\$ embed-plus improve docs .*?^```$", section, flags=re.S | re.M)
+    (traced / "section.md").write_text(block)
+    run_page(traced / "section.md", traced, model=onnx_minilm, EMBED_PLUS_LOCATION="qdrant", EMBED_PLUS_MODEL="model")
+    assert (traced / "better" / "model").is_dir()

@@ -18,7 +18,7 @@ from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import InputError, UsageError
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.mining import Judge, MiningSettings, mine
-from qdrant_tools.mining.file import mine_to_jsonl, read_examples, read_stats
+from qdrant_tools.mining.file import _State, mine_to_jsonl, read_examples, read_stats
 from qdrant_tools.records import Label
 
 LABELS = [Label(f"passage about topic{i % 7} thing{i}", f"p{i}") for i in range(40)] + [Label("nowhere", "gone")]
@@ -100,6 +100,22 @@ def test_a_killed_run_is_finished_by_the_next_process(expected, encoder, tmp_pat
     batches = output(mine_labels, tmp_path / "qdrant", path).count("batch")
     assert batches <= 9, "the first call for all that was resumed"
     assert [e.as_row() for e in read_examples(path)] == [e.as_row() for e in expected.examples]
+
+
+def test_a_run_killed_in_its_first_batch_begins_again(collection, encoder, expected, tmp_path, monkeypatch):
+    path, save = tmp_path / "examples.jsonl", _State.save
+
+    def interrupt(state, target):
+        if state.queries:
+            raise KeyboardInterrupt
+        save(state, target)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(_State, "save", interrupt)
+        mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS)
+    assert path.stat().st_size
+    report = mine_to_jsonl(collection, LABELS, encoder, path=path, settings=SETTINGS)
+    assert report.resumed == 0 and [e.as_row() for e in read_examples(path)] == [e.as_row() for e in expected.examples]
 
 
 def test_a_file_of_another_run_is_refused(collection, encoder, tmp_path):
