@@ -21,7 +21,8 @@ def test_its_commands_run_on_what_an_exporter_wrote_and_what_they_refuse_a_perso
     # so few queries prove nothing
     assert not by_log["promotable"] and by_log["trained"] and by_log["sheet"]
     sheet = traced / "better" / by_log["sheet"]
-    rows = list(csv.DictReader(sheet.open(encoding="utf-8", newline="")))
+    with sheet.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
     with sheet.open("w", encoding="utf-8", newline="") as file:
         filled = csv.DictWriter(file, rows[0].keys())
         filled.writeheader()
