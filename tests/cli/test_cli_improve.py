@@ -125,7 +125,7 @@ def test_too_few_queries_that_decide_are_never_a_proof(improve, asked, tmp_path)
 
 def test_where_the_log_proves_nothing_passages_of_all_later_questions_are_drawn_for_a_person(improve, asked, tmp_path):
     log = logged(tmp_path / "log.sqlite", partly_said(asked))
-    code, _, err = improve("--log", log, "--heldout-share", "0.3")
+    code, _, err = improve("--log", log, "--heldout-share", "0.3", "--shared-passages")
     assert code == 0, err
     report, folder = report_of(tmp_path / "better"), tmp_path / "better"
     sheet = folder / report["sheet"]
@@ -141,13 +141,13 @@ def test_a_second_run_trains_nothing_doubles_nothing_and_leaves_a_sheet_that_som
     improve, asked, tmp_path
 ):
     log = logged(tmp_path / "log.sqlite", partly_said(asked))
-    improve("--log", log, "--heldout-share", "0.3")
+    improve("--log", log, "--heldout-share", "0.3", "--shared-passages")
     first, folder = report_of(tmp_path / "better"), tmp_path / "better"
     model, sheet = (folder / "model" / "train_report.json"), folder / first["sheet"]
     written = model.stat().st_mtime_ns, (folder / "examples.jsonl").read_bytes()
     sheet.write_text(sheet.read_text().replace(",\r\n", ",1\r\n"))
     filled = sheet.read_bytes()
-    code, _, err = improve("--log", log, "--heldout-share", "0.3")
+    code, _, err = improve("--log", log, "--heldout-share", "0.3", "--shared-passages")
     assert code == 0, err
     assert (model.stat().st_mtime_ns, (folder / "examples.jsonl").read_bytes()) == written
     assert sheet.read_bytes() == filled

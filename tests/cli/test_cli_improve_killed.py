@@ -24,7 +24,17 @@ MOMENTS = {
 
 
 def command(folder, location, model, spans, annotations):  # noqa: F811
-    given = ("--traces", spans, "--annotations", annotations, "--thumb", "user_feedback", "--heldout-share", "0.3")
+    given = (
+        "--traces",
+        spans,
+        "--annotations",
+        annotations,
+        "--thumb",
+        "user_feedback",
+        "--heldout-share",
+        "0.3",
+        "--shared-passages",
+    )
     return [
         "embed-plus",
         "improve",

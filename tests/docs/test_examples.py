@@ -85,7 +85,7 @@ def test_the_pictures_are_made_from_real_data_and_are_small(run, tmp_path):
 def test_every_example_is_tested():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {
         "finetune_quickstart", "llamaindex_quickstart", "pictures", "qdrant_quickstart", "rag", "record_retrievals",
-        "sample_log",
+        "sample_log", "traced_pipeline",
     }  # fmt: skip
 
 
