@@ -18,7 +18,7 @@ import random
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,7 @@ from llama_index_embed_plus import PlusEmbedding, PlusVectorStore, export_onnx, 
 from llama_index_embed_plus.demo import load_docstrings
 from llama_index_embed_plus.evaluate import HeldOut, write_qrels, write_queries
 from llama_index_embed_plus.training import improve
-from qdrant_tools import CollectionManager, RetrievalLog, connect
-from qdrant_tools.records import Qrels, Query
+from qdrant_tools import CollectionManager, Query, RetrievalLog, connect
 from qdrant_tools.traces import TraceSettings, read_traces
 
 PASSAGES_IN_PROMPT = 10
@@ -89,7 +88,11 @@ class Traced(SimpleSpanProcessor):
 
 
 def run_application(
-    questions: Sequence[Query], right: Qrels, reader: Reader, store: PlusVectorStore, folder: Path
+    questions: Sequence[Query],
+    right: Mapping[str, Mapping[str, int]],
+    reader: Reader,
+    store: PlusVectorStore,
+    folder: Path,
 ) -> None:
     """Ask every question once. Nothing of this knows that an encoder will be trained."""
     engine = VectorStoreIndex.from_vector_store(store).as_query_engine(llm=reader, similarity_top_k=PASSAGES_IN_PROMPT)
