@@ -43,9 +43,7 @@ def orphans():
     return [span(f"r{n}", "RETRIEVER", parent=f"x{n}", at=2 * n, query=f"q{n}", documents=HITS) for n in range(MANY)]
 
 
-@pytest.mark.parametrize(
-    ("rows", "searches"), [(chain, 1), (streamed, MANY), (reranked, MANY), (orphans, MANY)], ids=lambda each: str(each)
-)
+@pytest.mark.parametrize(("rows", "searches"), [(chain, 1), (streamed, MANY), (reranked, MANY), (orphans, MANY)])
 def test_a_trace_of_thousands_of_spans_takes_no_time_that_grows_with_their_pairs(rows, searches, tmp_path):
     with read_traces(write(tmp_path / "spans.jsonl", rows())) as traces:
         begun = time.process_time()
