@@ -25,7 +25,8 @@ class SpanDocument:
     """A document in the list of a retriever or reranker.
 
     `position` counts from 0 and is absolute: a list whose first position is 3 has lost its head. `id` is what the tool
-    or the field `TraceSettings.id_field` names, None if nothing does. `text` is None if it is missing, hidden or cut.
+    or the field `TraceSettings.id_field` names, None if nothing does. `score` is NaN where the tool wrote no finite
+    number for one. `text` is None if it is missing, hidden or cut.
     """
 
     position: int

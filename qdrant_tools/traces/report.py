@@ -80,6 +80,8 @@ class TraceReport:
     """Those without an id whose text the tool has hidden."""
     documents_repeated: int = 0
     """In the place of another, or with the id of one before, which keeps its place."""
+    scores_without_number: int = 0
+    """NaN or infinite, of documents that keep their rank."""
     ids: int = 0
     """Different ones, of those that were looked up."""
     ids_found: int | None = None
@@ -144,6 +146,11 @@ class TraceReport:
             )
         if self.documents_repeated:
             lines.append(f"left out: {self.documents_repeated:,} documents that are in their list once more")
+        if self.scores_without_number:
+            lines.append(
+                f"left out: {self.scores_without_number:,} scores that are no finite number (NaN or infinity); their "
+                "documents keep their ranks"
+            )
         lines += self.of_ids()
         lines += self._of_feedback()
         lines += [f"{text} ({count:,} times)" for text, count in self.hints.most_common(MOST_HINTS)]

@@ -129,6 +129,8 @@ def _search(
         report.hint(span.hint)
     generated = query != REDACTED and _is_generated(query, above)
     report.generated += generated
+    lists = [documents, *(step.context or () for step in tree.lists_after(span))]
+    report.scores_without_number += sum(_is_lost(each.score) for listed in lists for each in listed)
     search = LoggedSearch(
         id=logged_as or search_id(span.trace, span.id),
         at=at,
@@ -139,7 +141,7 @@ def _search(
         session=pseudonym("session", next((step.session for step in (span, *above) if step.session), "")),
         user=pseudonym("user", next((step.user for step in (span, *above) if step.user), "")),
         generated=generated,
-        scored_by=_scored_by(tree, span) if any(each.score is not None for each in documents) else "",
+        scored_by=_scored_by(tree, span) if any(finite(each.score) is not None for each in documents) else "",
     )
     search = replace(search, feedback=_reranked(tree.lists_after(span), search, IdsOfList(ids, given)))
     root_failed = any(step.failed for step in above)
@@ -194,6 +196,10 @@ def _scored_by(tree: Tree, span: Span) -> str:
     own = _ids(span.documents)
     lists = {_ids(other.documents) for other in inside if other.kind == "retrieval" and other.documents} - {own}
     return "fusion" if len(lists) > 1 or "fusion" in span.name.lower() else "retriever"
+
+
+def _is_lost(score: float | None) -> bool:
+    return score is not None and finite(score) is None
 
 
 def _ids(documents: Iterable[SpanDocument] | None) -> tuple[str | None, ...]:

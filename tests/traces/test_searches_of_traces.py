@@ -26,6 +26,34 @@ def test_a_question_its_list_and_its_answer_are_one_search(tmp_path):
     assert not search.generated and report.searches == 1 and not report.dropped
 
 
+@pytest.mark.parametrize("score", ["NaN", "Infinity", "-Infinity"])
+def test_a_score_that_is_no_finite_number_is_counted_and_its_document_keeps_its_rank(score, tmp_path):
+    rows = question("t", "tea", [("a", 0.9), ("b", float(score)), ("c", 0.7)])
+    (search,), report = imported(tmp_path, *rows)
+    assert [(hit.id, hit.rank, hit.score) for hit in search.hits] == [("a", 1, 0.9), ("b", 2, None), ("c", 3, 0.7)]
+    assert report.scores_without_number == 1
+    assert any(line.startswith("left out: 1 scores that are no finite number") for line in report.lines())
+    assert report.as_row()["scores_without_number"] == 1
+    (search,), report = imported(tmp_path, *question("u", "tea", [("a", float(score))]))
+    assert search.hits[0].score is None and search.scored_by == "", "there is nothing of which anybody is the owner"
+
+
+def test_a_list_without_scores_lacks_none(tmp_path):
+    (_,), report = imported(tmp_path, *question("t", "tea", [("a", None), ("b", 0.5)]))
+    assert report.scores_without_number == 0 and not any("finite" in line for line in report.lines())
+
+
+def test_a_rerankers_score_that_is_no_number_is_counted_and_moves_nothing(tmp_path):
+    rows = [
+        span("retrieve", "RETRIEVER", parent="ask", at=0.1, lasts=0.2, query="tea", documents=HITS),
+        span("rerank", "RERANKER", parent="ask", at=0.5, lasts=0.2, query="tea", reranked=[("b", float("nan"))]),
+        span("ask", query="tea", answer="a drink"),
+    ]
+    (search,), report = imported(tmp_path, *rows)
+    assert report.scores_without_number == 1
+    assert not [event for event in search.feedback if event.kind == "reranked"]
+
+
 def test_names_of_users_and_sessions_do_not_leave_the_file(tmp_path):
     rows = [*question("t", "tea", HITS, session__id="ann@example.org", user__id="ann@example.org")]
     rows += question("u", "milk", HITS, at=5, session__id="ann@example.org", user__id="ann@example.org")

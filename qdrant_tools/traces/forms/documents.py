@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qdrant_tools.traces.forms.fields import first_of, name_of
-from qdrant_tools.traces.forms.raw import number_of
+from qdrant_tools.traces.forms.raw import number_of, score_of
 from qdrant_tools.traces.forms.values import is_hidden, json_in, text_of
 from qdrant_tools.traces.records import SpanDocument, TraceSettings
 
@@ -45,6 +45,7 @@ _SCORES = (
     "relevanceScore", "search_score", "cosine_similarity",
 )  # fmt: skip
 _METADATA = ("metadata", "meta", "payload", "properties", "metadatas", "entity")
+_METADATA_SCORES = ("score", "relevance_score")
 _MOST_REPR = 2_000_000
 _DEEPEST = 4
 _NODE = re.compile(r"<?NodeWithScore\(node=\w+\(id_=([^)\s]{1,200})\), score=([^)\s]{1,40})\)>?")
@@ -224,10 +225,11 @@ def _id(item: _Item, settings: TraceSettings) -> str | None:
 
 
 def _score(item: _Item) -> float | None:
-    for value in (item.score, first_of(item.fields, *_SCORES), first_of(item.metadata, "score", "relevance_score")):
+    for value in (item.score, first_of(item.fields, *_SCORES), first_of(item.metadata, *_METADATA_SCORES)):
         if (number := number_of(value)) is not None:
             return number
-    return None
+    written = (item.score, *map(item.fields.get, _SCORES), *map(item.metadata.get, _METADATA_SCORES))
+    return next((number for value in written if (number := score_of(value)) is not None), None)
 
 
 def _text(item: _Item) -> str | None:
@@ -261,7 +263,7 @@ def _of_repr(text: str) -> Sequence[Any] | None:
     if len(stripped) > _MOST_REPR:
         return None
     if "NodeWithScore(" in stripped[:40]:
-        return [{"id": id, "score": number_of(score)} for id, score in _NODE.findall(stripped)] or None
+        return [{"id": id, "score": score_of(score)} for id, score in _NODE.findall(stripped)] or None
     if re.match(r"\[?\(?Document\(", stripped):
         return _of_calls(stripped)
     if stripped.startswith("page_content=") and " metadata=" in stripped:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -192,6 +193,19 @@ def number_of(value: Any) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if number - number == 0 else None
+
+
+def score_of(value: Any) -> float | None:
+    """A score: NaN where what is written is NaN or infinite, which the report counts; None for no number at all."""
+    number = number_of(value)
+    if number is None and not isinstance(value, bool) and isinstance(value, (int, float, str)):
+        try:
+            return float(value) * 0  # NaN, of infinity too
+        except OverflowError:
+            return math.nan
+        except ValueError:
+            return None
+    return number
 
 
 def texts_of(value: Any) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ not understood is None. Does not know: tools, attributes.
 from __future__ import annotations
 
 import ast
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from qdrant_tools.errors import InputError
 from qdrant_tools.files.json_files import parse_json
 from qdrant_tools.files.rows import LONGEST_ROW, MOST_VALUES
 from qdrant_tools.foreign import whole_signs
-from qdrant_tools.traces.forms.raw import number_of
+from qdrant_tools.traces.forms.raw import score_of
 from qdrant_tools.traces.records import SpanDocument
 
 _HIDDEN = re.compile(r"\W*(?:redacted|masked|hidden|filtered|scrubbed)\W*|\*{3,}", re.IGNORECASE)
@@ -240,9 +239,7 @@ def reprs_in(value: Any) -> tuple[SpanDocument, ...] | None:
     found = [_REPR.fullmatch(part) if isinstance(part, str) else None for part in inside]
     if any(match is None for match in found):
         return None
-    return tuple(
-        SpanDocument(place, match[1], _finite(number_of(match[2]))) for place, match in enumerate(found) if match
-    )
+    return tuple(SpanDocument(place, match[1], score_of(match[2])) for place, match in enumerate(found) if match)
 
 
 def sources_of_answer(output: Any) -> tuple[SpanDocument, ...] | None:
@@ -257,7 +254,3 @@ def sources_of_answer(output: Any) -> tuple[SpanDocument, ...] | None:
     if not isinstance(by_id, Mapping) or not all(isinstance(value, Mapping) for value in by_id.values()):
         return None
     return tuple(SpanDocument(place, str(name)) for place, name in enumerate(by_id)) or None
-
-
-def _finite(number: float | None) -> float | None:
-    return None if number is None or not math.isfinite(number) else number

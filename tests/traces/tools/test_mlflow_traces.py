@@ -189,3 +189,10 @@ def test_request_logs_of_databricks_have_the_trace_beside_the_request(tmp_path):
     (logged,), _ = imported(tmp_path, row, row | {"trace": None})
     (kept,), _ = imported(tmp_path, whole)
     assert (logged.id, logged.hits, logged.answer) == (kept.id, kept.hits, kept.answer)
+
+
+def test_a_document_whose_score_is_no_number_is_a_document_and_its_score_is_counted(tmp_path):
+    documents = [{**node, "metadata": {"score": score}} for node, score in zip(nodes("p1", "p2"), (float("nan"), 0.5))]
+    (search,), report = imported(tmp_path, trace(span(inputs="Which rock floats?", outputs=documents), root()))
+    assert [(hit.id, hit.score) for hit in search.hits] == [("p1", None), ("p2", 0.5)]
+    assert report.scores_without_number == 1

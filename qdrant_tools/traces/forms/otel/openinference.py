@@ -19,7 +19,7 @@ from typing import Any
 
 from qdrant_tools.traces.forms.documents import documents_in, hidden_in
 from qdrant_tools.traces.forms.otel.common import base_of, collection_of, sources_in
-from qdrant_tools.traces.forms.raw import RawSpan, flat, number_of, numbered, under, whole
+from qdrant_tools.traces.forms.raw import RawSpan, flat, numbered, score_of, under, whole
 from qdrant_tools.traces.forms.values import (
     answer_in,
     id_of,
@@ -225,7 +225,7 @@ class _Reader:
         """A document of the list."""
         own = {name.removeprefix("document."): value for name, value in values.items()}
         metadata = own.get("metadata", under(own, "metadata"))
-        content, score = own.get("content"), number_of(own.get("score"))
+        content, score = own.get("content"), score_of(own.get("score"))
         is_cut = self.is_cut(content)
         self.hidden += is_hidden(content)
         self.cut += is_cut + is_cut_id(own.get("id"))

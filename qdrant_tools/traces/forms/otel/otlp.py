@@ -25,6 +25,7 @@ from qdrant_tools.traces.forms.raw import (
     hex_id,
     number_of,
     parent_id,
+    score_of,
 )
 from qdrant_tools.traces.records import TraceSettings
 
@@ -144,7 +145,7 @@ def _value(value: Any, deep: int = _DEEPEST) -> Any:
                 number = number_of(found)
                 return found if isinstance(found, int) or number is None else int(found)
             case "doubleValue":
-                return number_of(found)
+                return score_of(found)  # of NaN a score says that it is none
             case "arrayValue" if isinstance(found, Mapping):
                 parts = found.get("values") or ()
                 return [_value(part, deep - 1) for part in parts] if isinstance(parts, (list, tuple)) else []

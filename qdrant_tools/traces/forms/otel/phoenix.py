@@ -15,7 +15,7 @@ from typing import Any
 
 from qdrant_tools.errors import InputError, brief
 from qdrant_tools.foreign import as_rank, is_absent, is_missing
-from qdrant_tools.traces.forms.raw import SPAN_DIGITS, TRACE_DIGITS, RawSpan, flat, hex_id, moment, number_of, parent_id
+from qdrant_tools.traces.forms.raw import SPAN_DIGITS, TRACE_DIGITS, RawSpan, flat, hex_id, moment, parent_id, score_of
 from qdrant_tools.traces.forms.values import id_of, json_in, python_in, query_in, text_of
 from qdrant_tools.traces.records import Span, SpanDocument, TraceSettings
 
@@ -118,7 +118,7 @@ def read_exploded(row: Mapping[str, Any], settings: TraceSettings) -> Iterator[S
     document = SpanDocument(
         position=as_rank(_POSITION, row[_POSITION], first=0) - 1,
         id=id_of(own, metadata, field) if identity is None else identity,
-        score=number_of(_first(row, _SCORES)),
+        score=score_of(_first(row, _SCORES)),
         text=text_of(_first(row, _CONTENTS)),
     )
     asked = _first(row, _ASKED)
