@@ -12,6 +12,7 @@ from typing import Any
 from qdrant_tools.errors import InputError, UsageError, brief, listed
 from qdrant_tools.files.rows import Row
 from qdrant_tools.traces.forms.all import AMONG_OTHERS, FORMS, TOOLS
+from qdrant_tools.traces.forms.unread import why_unread
 from qdrant_tools.traces.records import BegunForm, TraceForm
 
 ROWS_LOOKED_AT = 1000
@@ -69,6 +70,9 @@ def form_of(rows: Iterable[Mapping[str, Any]], *, known: bool = True) -> str | N
 
 def why_none(row: Row) -> str:
     """What a row of no form has, and what can be done."""
+    unread = why_unread([row.values])
+    if unread is not None:
+        return unread
     return (
         f"a row that no known tool writes: its fields are {listed(map(str, row.values)) or 'none'}; "
         f"known are {', '.join(form_names())}; for other logs say which column is what (log import --columns)"

@@ -27,6 +27,7 @@ from qdrant_tools.log.retrieval_log import exported_searches
 from qdrant_tools.log.rows import is_list_of_rows
 from qdrant_tools.traces.detect import form_names, form_of
 from qdrant_tools.traces.files.rows import TraceFile
+from qdrant_tools.traces.forms.unread import why_unread, without_retrieval
 from qdrant_tools.traces.ids import ids_checked
 from qdrant_tools.traces.importer import Traces, read_traces
 from qdrant_tools.traces.records import TraceSettings
@@ -131,7 +132,11 @@ def _kind(path: Path) -> str:
         return "traces"
     if clicks.form_of(rows) is not None:
         return "clicks"
-    return "traces" if form_of(rows, known=False) is not None else _kind_by_name(path)
+    if form_of(rows, known=False) is not None:
+        return "traces"
+    if (why := why_unread(rows)) is not None:
+        raise UsageError(f"{path}: {why}")
+    return _kind_by_name(path)
 
 
 def _kind_by_name(path: Path) -> str:
@@ -192,9 +197,10 @@ def _why_no_search(traces: Traces) -> str:
             "those spans beside them; a span that is in the log already is not doubled"
         )
     if not report.retrievals:
+        instead = without_retrieval(report.forms.values())
         return (
             f"none of {report.spans:,} spans is a retrieval: these are not the traces of one, or its retriever is not "
-            "instrumented"
+            f"instrumented{instead and f'; {instead}'}"
         )
     return "; ".join(line.removeprefix("left out: ") for line in report.lines()[1:5])
 

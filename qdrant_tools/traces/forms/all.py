@@ -9,14 +9,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from qdrant_tools.traces.forms.otel.envelopes.phoenix import PARENT_NOTE, is_without_parents
 from qdrant_tools.traces.forms.otel.forms import CONVENTIONS, OTEL_FORMS, WITH_CONVENTIONS
-from qdrant_tools.traces.forms.otel.phoenix import PARENT_NOTE, is_without_parents
+from qdrant_tools.traces.forms.tools.bedrock_agents import BedrockAgents
+from qdrant_tools.traces.forms.tools.gateways import Helicone, LiteLLM
 from qdrant_tools.traces.forms.tools.langfuse import Langfuse
 from qdrant_tools.traces.forms.tools.langsmith import LangSmith
 from qdrant_tools.traces.forms.tools.layouts import ANY, LAYOUT_FORMS, LayoutForm
 from qdrant_tools.traces.forms.tools.llamaindex_events import LlamaIndexEvents
 from qdrant_tools.traces.forms.tools.mlflow import MlflowTraces
+from qdrant_tools.traces.forms.tools.newrelic_events import NewRelicEvents
 from qdrant_tools.traces.forms.tools.openwebui import OpenWebui
+from qdrant_tools.traces.forms.tools.posthog import PostHog
 from qdrant_tools.traces.forms.tools.whole_rows import WholeRows
 from qdrant_tools.traces.records import Annotation, Span, TraceForm, TraceSettings
 
@@ -28,6 +32,11 @@ TOOLS: tuple[TraceForm, ...] = (
     LlamaIndexEvents(),
     *LAYOUT_FORMS,
     OpenWebui(),
+    PostHog(),
+    Helicone(),
+    LiteLLM(),
+    NewRelicEvents(),
+    BedrockAgents(),
 )
 """Those of known tools and conventions."""
 

@@ -24,7 +24,8 @@ from qdrant_tools.foreign import TimeFormat, as_time, is_missing
 
 @dataclass(frozen=True, slots=True)
 class RawSpan:
-    """A span and its attributes; `parent` is None for a root, `dropped` counts attributes that the SDK gave up."""
+    """A span and its attributes; `parent` is None for a root, `dropped` counts attributes that the SDK gave up, and
+    `longest` is the length at which the store that it comes from cuts values, 0 if it cuts none."""
 
     trace: str
     id: str
@@ -37,6 +38,7 @@ class RawSpan:
     resource: Mapping[str, Any] = field(default_factory=dict)
     events: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     dropped: int = 0
+    longest: int = 0
 
 
 @dataclass(frozen=True, slots=True)

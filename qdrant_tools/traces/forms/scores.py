@@ -74,7 +74,7 @@ def scores_in(value: Any, about: About, settings: TraceSettings) -> Iterator[Ann
     inside = json_in(value)
     if isinstance(inside, Mapping):
         named = _named(inside)
-        pairs = [(named, inside)] if named else [(str(name), each) for name, each in inside.items()]
+        pairs = [(named, inside)] if named else _with_comment(inside)
     elif isinstance(inside, (list, tuple)):
         pairs = [(_named(each), each) for each in inside if isinstance(each, Mapping)]
     else:
@@ -91,7 +91,20 @@ def _named(value: Mapping[str, Any]) -> str:
     if name.startswith("wandb."):
         kind, _, rest = name.removeprefix("wandb.").partition(".")
         return rest or kind if kind == "runnable" else kind
-    return name or ("comment" if text_of(first_of(value, "text", "comment")) else "")
+    # a thumb with a comment beside it is no comment
+    is_comment = text_of(first_of(value, "text", "comment")) and OF_PEOPLE.isdisjoint(map(str, value))
+    return name or ("comment" if is_comment else "")
+
+
+def _with_comment(value: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The values of an object by their names; a comment among them is that of the thumb or the grade beside it."""
+    comment = text_of(first_of(value, *_COMMENTS))
+    pairs = [(str(name), each) for name, each in value.items()]
+    if comment is None:
+        return pairs
+    graded = [name for name, _ in pairs if name in OF_PEOPLE]
+    rest = [(name, each) for name, each in pairs if name not in _COMMENTS and name not in graded]
+    return [(name, {"value": value[name], "comment": comment}) for name in graded] + rest
 
 
 def _said(name: str, value: Any, about: About, settings: TraceSettings) -> Annotation | None:

@@ -3,14 +3,12 @@
 import json
 
 import pytest
-from tool_rows import ids, imported, langchain, read, scored
+from tool_rows import WHEN, ids, imported, langchain, read, scored
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.traces.forms.all import FORMS
 from qdrant_tools.traces.importer import read_traces
 from qdrant_tools.traces.records import TraceSettings
-
-WHEN = "2026-05-01T10:00:00Z"
 
 
 def opik(**other):
@@ -69,6 +67,79 @@ INSIGHTS = {
         "gen_ai.retrieval.documents": json.dumps([{"id": "p1", "score": 0.4}, {"id": "p2", "score": 0.3}]),
     }),
 }  # fmt: skip
+LUNARY = {
+    "id": "r-2", "projectId": "rocks", "type": "retriever", "name": "retrieve", "createdAt": WHEN, "endedAt": WHEN,
+    "tags": [], "input": "Which rock floats?", "output": scored("p1", "p2"), "error": None, "status": "success",
+    "siblingRunId": None, "templateSlug": None, "metadata": {"threadId": "visit"}, "traceId": "r-1", "feedback": None,
+}  # fmt: skip
+LUNARY_ROOT = {
+    **LUNARY, "id": "r-1", "type": "chain", "name": "ask", "input": {"question": "Which rock floats?"},
+    "output": "Pumice.", "traceId": None, "feedback": {"thumb": "up", "comment": "clear"},
+}  # fmt: skip
+
+
+def posthog(event, **properties):
+    return {
+        "uuid": f"u-{event}", "event": event, "distinct_id": "ann", "timestamp": WHEN,
+        "properties": json.dumps({"$ai_trace_id": "t-1", **properties}),
+    }  # fmt: skip
+
+
+POSTHOG = [
+    posthog("$ai_span", **{
+        "$ai_span_id": "s-1", "$ai_parent_id": "t-1", "$ai_span_name": "VectorStoreRetriever",
+        "$ai_input_state": "Which rock floats?", "$ai_output_state": scored("p1", "p2"), "$ai_latency": 0.0,
+    }),
+    posthog("$ai_generation", **{
+        "$ai_span_id": "s-2", "$ai_parent_id": "t-1", "$ai_input": [{"role": "user", "content": "Which rock floats?"}],
+        "$ai_output_choices": [{"role": "assistant", "content": "Pumice."}],
+    }),
+    posthog("$ai_trace", **{"$ai_input_state": {"question": "Which rock floats?"}, "$ai_output_state": "Pumice."}),
+    posthog("$ai_metric", **{"$ai_metric_name": "user_feedback", "$ai_metric_value": "thumbs up"}),
+    posthog("$ai_feedback", **{"$ai_feedback_text": "clear"}),
+]  # fmt: skip
+HELICONE = {
+    "request_id": "r-1", "request_created_at": WHEN, "response_created_at": WHEN, "request_user_id": "ann",
+    "request_properties": {"Helicone-Session-Id": "visit"}, "feedback_rating": True, "request_path": "custom",
+    "request_body": {"_type": "vector_db", "operation": "search", "text": "Which rock floats?", "topK": 2},
+    "response_body": {"_type": "vector_db", "results": scored("p1", "p2")},
+}  # fmt: skip
+LITELLM = {
+    "id": "c-1", "trace_id": "visit", "call_type": "acompletion", "startTime": 1777629600.0, "endTime": 1777629601.0,
+    "model": "m", "messages": [{"role": "user", "content": "Which rock floats?"}],
+    "response": {"choices": [{"message": {"role": "assistant", "content": "Pumice."}}]},
+    "metadata": {"vector_store_request_metadata": [{
+        "vector_store_id": "rocks", "query": "Which rock floats?", "start_time": 1777629600.0,
+        "vector_store_search_response": {"object": "vector_store.search_results.page", "data": [
+            {"score": 0.9 - place / 10, "content": [{"type": "text", "text": f"text {place}"}],
+             "attributes": {"chunk_id": f"p{place}"}} for place in (1, 2)]},
+    }]},
+}  # fmt: skip
+NEW_RELIC = [
+    {"trace_id": "a" * 32, "span_id": "b" * 16, "id": "v-1", "request.query": "Which rock floats?", "request.k": 2,
+     "response.number_of_documents": 2, "timestamp": 1777629600000, "vendor": "langchain", "appName": "rocks"},
+    *({"trace_id": "a" * 32, "id": f"d-{place}", "search_id": "v-1", "sequence": place, "page_content": f"text {place}",
+       "metadata._id": f"p{place + 1}", "timestamp": 1777629600000, "vendor": "langchain"} for place in (1, 0)),
+    {"trace_id": "a" * 32, "id": "m-1", "completion_id": "k-1", "sequence": 1, "role": "assistant", "is_response": True,
+     "content": "Pumice.", "timestamp": 1777629601000},
+    {"trace_id": "a" * 32, "id": "f-1", "rating": "good", "category": "helpful", "message": "",
+     "ingest_source": "Python", "timestamp": 1777629700000},
+]  # fmt: skip
+
+
+def bedrock_agent(**step):
+    return {"agentId": "A", "sessionId": "visit", "eventTime": WHEN, "trace": {"orchestrationTrace": step}}
+
+
+BEDROCK_AGENT = [
+    bedrock_agent(invocationInput={
+        "traceId": "t-0", "invocationType": "KNOWLEDGE_BASE",
+        "knowledgeBaseLookupInput": {"text": "Which rock floats?", "knowledgeBaseId": "K"}}),
+    bedrock_agent(observation={
+        "traceId": "t-0", "type": "KNOWLEDGE_BASE", "knowledgeBaseLookupOutput": {"retrievedReferences": [
+            {"content": {"text": "Pumice"}, "metadata": {"x-amz-bedrock-kb-chunk-id": f"p{n}"}} for n in (1, 2)]}}),
+    bedrock_agent(observation={"traceId": "t-1", "type": "FINISH", "finalResponse": {"text": "Pumice."}}),
+]  # fmt: skip
 SPANS = {
     "trace_id": "t-1", "span_id": "s-1", "parent_span_id": None, "name": "search", "span_type": "retriever",
     "input": "Which rock floats?", "output": scored("p1", "p2"), "start_time": WHEN,
@@ -99,9 +170,14 @@ TOOLS = {
     "opik": [opik()], "opik with traces": [opik(), OPIK_TRACE], "weave": [WEAVE], "braintrust": [BRAINTRUST],
     "honeyhive": [HONEYHIVE], "datadog": [DATADOG], "logfire": [LOGFIRE], "appinsights": [INSIGHTS], "spans": [SPANS],
     "rows of dify": [DIFY], "rows of ragas": [RAGAS], "rows of one's own": [OWN],
-    "rows of bedrock": [BEDROCK],
+    "rows of bedrock": [BEDROCK], "lunary": [LUNARY, LUNARY_ROOT], "posthog": POSTHOG, "helicone": [HELICONE],
+    "litellm": [LITELLM], "newrelic-ai": NEW_RELIC, "bedrock-agents": BEDROCK_AGENT,
 }  # fmt: skip
-RATED = {"opik with traces", "weave", "braintrust", "honeyhive", "datadog", "rows of dify", "rows of one's own"}
+RATED = {
+    "opik with traces", "weave", "braintrust", "honeyhive", "datadog", "rows of dify", "rows of one's own", "lunary",
+    "posthog", "helicone", "newrelic-ai",
+}  # fmt: skip
+WRITTEN_BY_MODELS = {"bedrock-agents"}
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -109,7 +185,7 @@ def test_a_retrieval_is_read_as_it_was(tool, tmp_path):
     (search,), report = imported(tmp_path, *TOOLS[tool])
     assert (search.query, ids(search)) == ("Which rock floats?", ["p1", "p2"])
     assert search.at.isoformat() == "2026-05-01T10:00:00+00:00"
-    assert report.dropped == {} and not search.generated
+    assert report.dropped == {} and search.generated == (tool in WRITTEN_BY_MODELS)
     thumbs = [each for each in search.answer.verdicts if each.kind == "thumb"] if search.answer else []
     assert [(each.value, each.by) for each in thumbs] == ([(1.0, "person")] if tool in RATED else [])
     assert set(report.forms.values()) == {tool.split()[0]}

@@ -12,6 +12,7 @@ from qdrant_tools.traces.records import Annotation, Span, TraceSettings
 from qdrant_tools.traces.report import TraceReport
 
 TRACE, ROOT, STEP = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "53995c3f42cd8ad8"
+WHEN = "2026-05-01T10:00:00Z"
 TEXTS = {"p1": "Pumice floats on water.", "p2": "Slate splits into thin sheets.", "p3": "Chalk is made of shells."}
 
 

@@ -7,6 +7,7 @@ in the tree. Does not know: how the span was written.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from qdrant_tools.traces.forms.otel.common import base_of
@@ -64,7 +65,25 @@ def dialect_of(attributes: Mapping[str, Any]) -> str:
 
 def span_of(raw: RawSpan, settings: TraceSettings) -> Span:
     """What a span says, in the convention that has a list, else in the first that it speaks."""
+    raw, cut = _without_cut(raw)
     spans = [dialect.span(raw, settings) for dialect in DIALECTS if dialect.speaks(raw.attributes)]
     with_list = [span for span in spans if span.documents is not None or span.context is not None]
     span = next(iter(with_list or spans), None) or Span(kind="other", **base_of(raw))
+    if cut:
+        hint = STORE_HINT.format(raw.longest) if span.kind == "retrieval" else ""
+        span = replace(span, cut=span.cut + cut, hint=hint)
     return as_recorded(span, raw, settings)
+
+
+STORE_HINT = (
+    "its values were cut at {:,} characters where they are stored: let the collector write the spans to a file as well"
+)
+
+
+def _without_cut(raw: RawSpan) -> tuple[RawSpan, int]:
+    """A span without the values that its store has cut, and how many these are: a cut text is none."""
+    said = raw.attributes
+    cut = [name for name, value in said.items() if isinstance(value, str) and len(value) == raw.longest]
+    if not cut or not raw.longest or any(isinstance(part, str) and len(part) > raw.longest for part in said.values()):
+        return raw, 0
+    return replace(raw, attributes={name: value for name, value in said.items() if name not in cut}), len(cut)

@@ -14,9 +14,9 @@ from typing import Any
 
 from qdrant_tools.errors import InputError, listed
 from qdrant_tools.traces.forms.otel.dialects import DIALECTS, dialect_of, span_of
-from qdrant_tools.traces.forms.otel.genai import evaluations_of
-from qdrant_tools.traces.forms.otel.otlp import is_otlp_span, is_request, read_otlp_span, read_request
-from qdrant_tools.traces.forms.otel.phoenix import (
+from qdrant_tools.traces.forms.otel.envelopes.clouds import is_cloud_trace, is_xray, read_cloud_trace, read_xray
+from qdrant_tools.traces.forms.otel.envelopes.otlp import is_otlp_span, is_request, read_otlp_span, read_request
+from qdrant_tools.traces.forms.otel.envelopes.phoenix import (
     is_exploded,
     is_phoenix_frame,
     is_phoenix_span,
@@ -24,9 +24,9 @@ from qdrant_tools.traces.forms.otel.phoenix import (
     read_phoenix_frame,
     read_phoenix_span,
 )
-from qdrant_tools.traces.forms.otel.phoenix_annotations import annotations_in, is_annotation
-from qdrant_tools.traces.forms.otel.sdk_json import is_sdk_json, read_sdk_json
-from qdrant_tools.traces.forms.otel.stores import (
+from qdrant_tools.traces.forms.otel.envelopes.platforms import PLATFORMS, read_platform, table_of
+from qdrant_tools.traces.forms.otel.envelopes.sdk_json import is_sdk_json, read_sdk_json
+from qdrant_tools.traces.forms.otel.envelopes.stores import (
     is_clickhouse,
     is_jaeger,
     is_javascript,
@@ -36,26 +36,40 @@ from qdrant_tools.traces.forms.otel.stores import (
     read_javascript,
     read_zipkin,
 )
-from qdrant_tools.traces.forms.otel.tables import is_app_insights, is_logfire, read_app_insights, read_logfire
+from qdrant_tools.traces.forms.otel.envelopes.tables import is_app_insights, is_logfire, read_app_insights, read_logfire
+from qdrant_tools.traces.forms.otel.genai import evaluations_of
+from qdrant_tools.traces.forms.otel.phoenix_annotations import annotations_in, is_annotation
 from qdrant_tools.traces.forms.raw import RawEvent, RawSpan
 from qdrant_tools.traces.records import Annotation, Span, TraceForm, TraceSettings
 
 Reader = Callable[[Mapping[str, Any], TraceSettings], Iterator[RawSpan | RawEvent]]
 Envelope = tuple[Callable[[Mapping[str, Any]], bool], Reader]
 
-ENVELOPES: tuple[Envelope, ...] = (
-    (is_sdk_json, read_sdk_json),
-    (is_request, read_request),
-    (is_otlp_span, read_otlp_span),
-    (is_jaeger, read_jaeger),
-    (is_zipkin, read_zipkin),
-    (is_clickhouse, read_clickhouse),
-    (is_javascript, read_javascript),
-    (is_phoenix_span, read_phoenix_span),
-    (is_phoenix_frame, read_phoenix_frame),
-    (is_app_insights, read_app_insights),
-    (is_logfire, read_logfire),
+
+def _is_of(platform: str) -> Callable[[Mapping[str, Any]], bool]:
+    """What tells whether a row is of a platform."""
+    return lambda row: (table := table_of(row)) is not None and table.name == platform
+
+
+NAMED: tuple[tuple[str, Envelope], ...] = (
+    ("sdk", (is_sdk_json, read_sdk_json)),
+    ("otlp", (is_request, read_request)),
+    ("otlp", (is_otlp_span, read_otlp_span)),
+    ("jaeger", (is_jaeger, read_jaeger)),
+    ("zipkin", (is_zipkin, read_zipkin)),
+    ("clickhouse", (is_clickhouse, read_clickhouse)),
+    ("javascript", (is_javascript, read_javascript)),
+    ("phoenix", (is_phoenix_span, read_phoenix_span)),
+    ("phoenix", (is_phoenix_frame, read_phoenix_frame)),
+    ("appinsights", (is_app_insights, read_app_insights)),
+    ("logfire", (is_logfire, read_logfire)),
+    ("xray", (is_xray, read_xray)),
+    ("cloudtrace", (is_cloud_trace, read_cloud_trace)),
+    *((name, (_is_of(name), read_platform)) for name in PLATFORMS),
 )
+"""Every envelope with the name of its form."""
+_WITH_FORMS = ("sdk", "phoenix")
+"""Of these the form is another one than `EnvelopeForm`."""
 
 
 def raw_spans(row: Mapping[str, Any], settings: TraceSettings) -> Iterator[RawSpan | RawEvent]:
@@ -64,7 +78,7 @@ def raw_spans(row: Mapping[str, Any], settings: TraceSettings) -> Iterator[RawSp
     Raises:
         InputError: it is in none, or damaged.
     """
-    for is_one, read in ENVELOPES:
+    for _, (is_one, read) in NAMED:
         if is_one(row):
             yield from read(row, settings)
             return
@@ -133,13 +147,11 @@ def spans_in(row: Mapping[str, Any], settings: TraceSettings) -> Iterator[Span |
 OTEL_FORMS: tuple[TraceForm, ...] = (
     *(SdkForm(dialect.name, dialect.name) for dialect in DIALECTS),
     SdkForm("opentelemetry", ""),
-    EnvelopeForm("otlp", ENVELOPES[1:3]),
-    EnvelopeForm("jaeger", ENVELOPES[3:4]),
-    EnvelopeForm("zipkin", ENVELOPES[4:5]),
-    EnvelopeForm("clickhouse", ENVELOPES[5:6]),
-    EnvelopeForm("javascript", ENVELOPES[6:7]),
-    EnvelopeForm("appinsights", ENVELOPES[-2:-1]),
-    EnvelopeForm("logfire", ENVELOPES[-1:]),
+    *(
+        EnvelopeForm(name, tuple(envelope for other, envelope in NAMED if other == name))
+        for name in dict.fromkeys(name for name, _ in NAMED)
+        if name not in _WITH_FORMS
+    ),
     PhoenixForm(),
 )
 CONVENTIONS = frozenset(dialect.name for dialect in DIALECTS)

@@ -1,8 +1,8 @@
 """The rows of tools that store steps in nearly the same way, each known by the names of its fields -> spans.
 
 A `Layout` says which fields tell a row of a tool, and where it has what. Known are Opik (Comet), Weave (Weights and
-Biases), Braintrust, HoneyHive and Datadog's LLM Observability. The last layout is any tool's: a row with a trace, a
-step, and an input or an output under the names that tools use.
+Biases), Braintrust, HoneyHive, Lunary and Datadog's LLM Observability. The last layout is any tool's: a row with a
+trace, a step, and an input or an output under the names that tools use.
 
 Guarantees: a row is of the first layout whose signs it has all; a step is a retrieval where the tool says so, or where
 its output can be nothing else. Does not know: what a score's name means; averages over several scores.
@@ -232,6 +232,22 @@ DATADOG = Layout(
     scores=("evaluation",),
 )
 DATADOG_EVENT = Layout(**{**{f: getattr(DATADOG, f) for f in DATADOG.__dataclass_fields__}, "inside": "attributes"})
+LUNARY = Layout(
+    "lunary",
+    (
+        frozenset({"id", "type", "createdAt", "siblingRunId", "templateSlug"}),
+        frozenset({"id", "type", "createdAt", "parentRunId", "projectId"}),
+    ),
+    ("id",),
+    trace=("traceId", "rootParentRunId"),
+    parent=("parentRunId", "traceId"),
+    start=("createdAt",),
+    end=("endedAt",),
+    session=("metadata.threadId", "metadata.sessionId"),
+    user=("user.externalId", "user.id"),
+    service=("metadata.environment",),
+    scores=("feedback", "scores"),
+)
 ANY = Layout(
     "spans",
     tuple(
@@ -256,7 +272,7 @@ ANY = Layout(
     scores=("feedback", "scores", "feedback_scores", "evaluations"),
     lacks=frozenset({"run_type", "attributes", "resourceSpans", "dataType", "data_type"}),
 )
-KNOWN: tuple[Layout, ...] = (OPIK, OPIK_TRACE, WEAVE, BRAINTRUST, HONEYHIVE, DATADOG, DATADOG_EVENT)
+KNOWN: tuple[Layout, ...] = (OPIK, OPIK_TRACE, WEAVE, BRAINTRUST, HONEYHIVE, DATADOG, DATADOG_EVENT, LUNARY)
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,12 @@ _DEEPEST = 32
 
 
 def is_request(row: Mapping[str, Any]) -> bool:
-    """Whether a row is a batch of spans or logs, or Tempo's answer with one in it."""
-    inside = row.get("trace")
-    inside = inside if isinstance(inside, Mapping) else row
-    return any(isinstance(inside.get(name), list) for name in _REQUESTS)
+    """Whether a row is a batch of spans or logs, or an answer of Tempo's or Jaeger's with one in it."""
+    return any(isinstance(_opened(row).get(name), list) for name in _REQUESTS)
+
+
+def _opened(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next((inside for name in ("trace", "result") if isinstance(inside := row.get(name), Mapping)), row)
 
 
 def is_otlp_span(row: Mapping[str, Any]) -> bool:
@@ -64,10 +66,8 @@ def _with_underscores(name: str) -> str:
 
 def read_request(row: Mapping[str, Any], settings: TraceSettings) -> Iterator[RawSpan | RawEvent]:
     """The spans and events of a batch. Raises `InputError` where one is damaged."""
-    inside = row.get("trace")
-    inside = inside if isinstance(inside, Mapping) else row
     for name in _REQUESTS:
-        for resource in _objects(name, inside.get(name)):
+        for resource in _objects(name, _opened(row).get(name)):
             attributes = attributes_of(get(_object("resource", resource.get("resource")), "attributes"))
             for scopes in _SCOPES:
                 for scope in _objects(scopes, resource.get(scopes)):
