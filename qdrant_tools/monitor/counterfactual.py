@@ -32,6 +32,7 @@ from qdrant_tools.debias.click_rules import ClickModel, clicks, shown
 from qdrant_tools.errors import InputError, LogError
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.records import Encoder, Vectors
+from qdrant_tools.statistics import FEW, mean_half_width
 from qdrant_tools.validation import checked_unit_vectors
 
 Numbers = NDArray[np.float64]
@@ -227,12 +228,20 @@ def _summed(numbers: Numbers, part: NDArray[np.int64]) -> Numbers:
 
 
 def _interval(weights: Numbers, differences: Numbers, seed: int, *, resamples: int = 2000) -> tuple[float, float]:
-    """Percentile bootstrap (Efron 1979) of sum(differences) / sum(weights) over sessions or searches (n,)."""
+    """Percentile bootstrap (Efron 1979) of sum(differences) / sum(weights) over sessions or searches (n,); of few the
+    farther ends of it and of Student's interval of the ratio, linearised (Cochran, "Sampling Techniques", 1977, 6.3).
+    """
     rng = np.random.default_rng(seed)
     ratios = np.empty(resamples)
     for number in range(resamples):
         # never single clicks: those of one search depend on each other
         rows = rng.integers(0, len(weights), len(weights))
         ratios[number] = differences[rows].sum() / weights[rows].sum()
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return float(low), float(high)
+    low, high = (float(end) for end in np.quantile(ratios, [0.025, 0.975]))
+    if len(weights) >= FEW:
+        return low, high
+    ratio = differences.sum() / weights.sum()
+    # one session alone tells nothing of the others
+    spread = differences if len(weights) == 1 else differences - ratio * weights
+    half = mean_half_width(spread / weights.mean())
+    return min(low, float(ratio) - half), max(high, float(ratio) + half)

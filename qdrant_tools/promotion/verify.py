@@ -15,7 +15,7 @@ from qdrant_tools.client.gateway import plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import random_passages
 from qdrant_tools.errors import UsageError
-from qdrant_tools.metrics import mean, ndcg, paired_bootstrap, weighted_gain
+from qdrant_tools.metrics import mean, ndcg, paired_interval, weighted_gain
 from qdrant_tools.promotion.in_place import count_missing
 from qdrant_tools.promotion.sync import differences
 from qdrant_tools.records import Encoder, HeldOut, Vectors
@@ -200,7 +200,7 @@ def _check_metric(
     if before is None:
         return Check(name, True, mean(after), "anything: there is no encoder to compare with")
     served = _values(source, before, gates.k, held_out)
-    interval = paired_bootstrap(served, after)
+    interval = paired_interval(served, after)
     expected = (
         f"at least {mean(served) - gates.max_drop:.4f} (difference {interval.difference:+.4f}, "
         f"95 % interval {interval.low:+.4f} to {interval.high:+.4f})"

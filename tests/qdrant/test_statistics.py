@@ -7,7 +7,14 @@ import pytest
 from scipy import stats
 
 from qdrant_tools.errors import InputError
-from qdrant_tools.statistics import growth_p_value, holm, order_statistic_p_value, wilson
+from qdrant_tools.statistics import (
+    growth_p_value,
+    holm,
+    mean_half_width,
+    order_statistic_p_value,
+    student_t_95,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(("count", "of"), [(0, 5), (5, 5), (3, 40), (400, 900)])
@@ -50,8 +57,29 @@ def test_holm_stops_at_the_first_test_that_does_not_fire():
     assert holm({}, 0.05) == set()
 
 
+def test_the_quantile_is_that_of_students_t():
+    freedoms = [*range(1, 120), 1001]
+    assert [student_t_95(n) for n in freedoms] == pytest.approx(list(stats.t.ppf(0.975, freedoms)), rel=1e-6)
+
+
+def test_the_interval_of_few_values_is_students():
+    values = np.random.default_rng(4).exponential(size=12)
+    expected = stats.t.interval(0.95, 11, loc=values.mean(), scale=stats.sem(values))
+    half = mean_half_width(values)
+    assert (values.mean() - half, values.mean() + half) == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_value_tells_its_mean_within_ten_times_its_size_95_times_in_100():
+    draws = np.random.default_rng(5).normal(size=100_000)
+    for mean in (0.0, 0.5, 1.0, 1.5, 2.0, 5.0, 50.0):
+        halves = mean_half_width(np.ones(1)) * np.abs(mean + draws)
+        assert np.mean(np.abs(draws) <= halves) > 0.945
+    assert mean_half_width(np.array([0.5])) > 0.5
+
+
 def test_impossible_counts_are_refused():
     for wrong in (
+        lambda: student_t_95(0),
         lambda: wilson(3, 2),
         lambda: growth_p_value((0, 1), (-1, 1)),
         lambda: order_statistic_p_value(0, 5, 1, 1),

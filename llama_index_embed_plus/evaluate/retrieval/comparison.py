@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport
 from qdrant_tools.errors import InputError, brief
-from qdrant_tools.metrics import Interval, mean, paired_bootstrap
+from qdrant_tools.metrics import Interval, mean, paired_interval
 
 SAME = 1e-12
 """Two values nearer than this are the same: the arithmetic of a metric is not exact."""
@@ -82,12 +82,12 @@ class QueryChange:
 def mean_change(
     metric: str, before: Mapping[str, float], after: Mapping[str, float], *, seed: int = 0, resamples: int = 10_000
 ) -> Change:
-    """Compare the means of two mappings of query id -> value, by paired bootstrap over the queries.
+    """Compare the means of two mappings of query id -> value, with the interval of `paired_interval`.
 
     Raises:
         InputError: the two hold different queries, or none, or resamples is below 1.
     """
-    interval = paired_bootstrap(before, after, seed=seed, resamples=resamples)
+    interval = paired_interval(before, after, seed=seed, resamples=resamples)
     return Change(metric, mean(before), mean(after), interval.difference, interval.low, interval.high)
 
 

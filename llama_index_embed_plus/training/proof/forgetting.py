@@ -33,6 +33,7 @@ from qdrant_tools.errors import InputError
 from qdrant_tools.metrics import ndcg
 from qdrant_tools.records import Encoder, HeldOut, Passage, Query, Run
 from qdrant_tools.same import respelled, spelled
+from qdrant_tools.statistics import FEW, mean_half_width
 
 Numbers = NDArray[np.float64]
 
@@ -101,14 +102,29 @@ def correlation_change(
 ) -> Change:
     """Compare the Spearman correlations of two score columns with `gold`: paired bootstrap over the rows.
 
-    gold, before, after: (n,) each. A column of equal values has the correlation 0.
+    gold, before, after: (n,) each. A column of equal values has the correlation 0. Of few rows the ends are the farther
+    of the bootstrap's and Student's, over the jackknife's pseudo-values (Tukey, "Bias and confidence in not quite large
+    samples", 1958).
     """
     generator = np.random.default_rng(seed)
     # the same draws for both columns, which pairs them
     rows = np.stack([generator.integers(len(gold), size=len(gold)) for _ in range(resamples)])
     low, high = np.percentile(spearman(gold[rows], after[rows]) - spearman(gold[rows], before[rows]), [2.5, 97.5])
     first, second = float(spearman(gold, before)), float(spearman(gold, after))
-    return Change("spearman", first, second, second - first, float(low), float(high))
+    difference, half = second - first, 0.0
+    if len(gold) < FEW:
+        half = mean_half_width(_pseudo_values(gold, before, after, difference))
+    low, high = min(float(low), difference - half), max(float(high), difference + half)
+    return Change("spearman", first, second, difference, low, high)
+
+
+def _pseudo_values(gold: Numbers, before: Numbers, after: Numbers, difference: float) -> Numbers:
+    """(n,): what each row adds to the difference of the correlations."""
+    count = len(gold)
+    others = np.array([np.delete(np.arange(count), row) for row in range(count)])
+    without = spearman(gold[others], after[others]) - spearman(gold[others], before[others])
+    values: Numbers = count * difference - (count - 1) * without
+    return values
 
 
 def spearman(first: Numbers, second: Numbers) -> Numbers:

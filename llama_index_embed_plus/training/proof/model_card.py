@@ -29,6 +29,7 @@ from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, r
 from qdrant_tools.errors import UsageError
 from qdrant_tools.files.written import refuse_link
 from qdrant_tools.records import HeldOut
+from qdrant_tools.statistics import FEW
 
 CARD = "README.md"
 _GENERAL = {
@@ -110,9 +111,10 @@ def _figures(proof: Proof | None) -> Iterator[str]:
     of_all = f" of {proof.passages_in_all}" if proof.passages != proof.passages_in_all else ""
     if proof.synthetic:
         yield "**Measured on synthetic queries only**: nobody asked them, they were made from passages."
+    of_intervals = "by paired bootstrap" + (" and Student's t, the farther end of each" if proof.queries < FEW else "")
     yield (
         f"On {proof.queries} {'synthetic ' if proof.synthetic else ''}held-out queries over {proof.passages}{of_all} "
-        "passages, by exact search; 95 % intervals by paired bootstrap."
+        f"passages, by exact search; 95 % intervals {of_intervals}."
     )
     yield _changes(proof.changes)
     yield f"By nDCG@{proof.k}: {len(proof.wins)} queries better, {len(proof.losses)} worse, {proof.same} the same."

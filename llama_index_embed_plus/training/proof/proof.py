@@ -1,8 +1,8 @@
 """Two encoders and held-out queries -> whether the second one may take the place of the first.
 
-Measured are nDCG@k, MRR and recall of both over the same passages by exact search, with paired bootstrap intervals,
-and what the second has forgotten on a general set (`forgetting`). Harmless, and so promotable, is an encoder if both
-hold; a reason for each that does not is in `refusals`:
+Measured are nDCG@k, MRR and recall of both over the same passages by exact search, with 95 % intervals
+(`metrics.paired_interval`), and what the second has forgotten on a general set (`forgetting`). Harmless, and so
+promotable, is an encoder if both hold; a reason for each that does not is in `refusals`:
 
 1. On the held-out queries, the 95 % interval of the difference in nDCG@k lies above `-margin`. With the default
    margin of 0 the gain has to be proved: a change that is not proved better can only cost. A margin above 0 accepts
@@ -12,7 +12,7 @@ hold; a reason for each that does not is in `refusals`:
    but a loss of 2 points or more must be excluded.
 
 An interval that is wide because there is little data excludes nothing: too little evidence is a refusal, never a pass.
-Below `min_queries` queries no interval is believed, since a bootstrap over a handful of values is too narrow.
+Below `min_queries` queries no interval is believed, since what decides is then known of a handful of values.
 
 Answers that are clicks (`HeldOut.evidence`) are about what a search had shown, and favour what ranked it: the proof
 says so. Where the log tells how likely each rank was looked at (`HeldOut.weights`), clicks count by the inverse of that

@@ -107,6 +107,19 @@ def test_a_handful_of_queries_proves_nothing_however_well_they_do():
     assert proof.refusals[0] == "5 held-out queries are too few to exclude harm, expected at least 20"
 
 
+def test_of_few_scored_pairs_the_correlations_interval_is_wider_than_the_bootstraps():
+    random = np.random.default_rng(3)
+    gold = random.normal(size=120)
+    before, after = gold + random.normal(size=120), gold + random.normal(size=120)
+    few, many = (correlation_change(gold[:n], before[:n], after[:n]) for n in (30, 120))
+    assert few.low < few.difference < few.high
+    assert few.high - few.low > many.high - many.low
+    rows = np.random.default_rng(0).integers(30, size=(2000, 30))
+    differences = spearman(gold[rows], after[rows]) - spearman(gold[rows], before[rows])
+    low, high = np.percentile(differences, [2.5, 97.5])
+    assert few.low <= low + 0.01 and few.high >= high - 0.01
+
+
 def test_the_figures_are_those_of_an_outside_implementation():
     after = NoisyEncoder(1.0, asked=0.6)
     proof = prove(BASE, after, HELDOUT)
