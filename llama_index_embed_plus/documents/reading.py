@@ -154,7 +154,9 @@ class Source:
             raise UnreadFileError("name", "its name is not UTF-8, and ids are made of names: rename it")
         if self._is_rows(file.path):
             bad = None if file.path == self.path else self.skipped.append
-            documents = documents_of(file.path, self.settings, name=f"{self.name}/{file.name}", on_bad=bad)
+            told = self.skipped.append
+            name = f"{self.name}/{file.name}"
+            documents = documents_of(file.path, self.settings, name=name, on_bad=bad, on_empty=told)
             yield from self._counted(file.path, documents)
             return
         for _ in range(2):

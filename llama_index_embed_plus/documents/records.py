@@ -30,6 +30,7 @@ Reason = Literal[
     "name",
     "no field",
     "bad row",
+    "empty row",
 ]
 
 

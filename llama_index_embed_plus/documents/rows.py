@@ -63,17 +63,19 @@ def documents_of(
     *,
     name: str | None = None,
     on_bad: OnBadRow | None = None,
+    on_empty: OnBadRow | None = None,
 ) -> Iterator[Document]:
     """The documents of a file of rows, in their order.
 
     name: what the ids of rows without one begin with: `source/path`; None: the folder's name and the file's.
     on_bad: told of a row that is no document, and the next one is read; None: such a row is an error.
+    on_empty: told of a row whose text is empty, which many corpora have; None: it is as bad as others.
 
     Raises:
         InputError: the file cannot be read, has no field of texts or ids that was asked for, or holds a bad row.
         MissingExtraError: it is Parquet, and pyarrow is not installed.
     """
-    bad = _BadRows(path, on_bad)
+    bad, empty = _BadRows(path, on_bad), _EmptyRows(path, on_empty)
     reader: _Rows | None = None
     for row in bad.until_broken(read_row_file(path, settings.encoding)):
         try:
@@ -83,12 +85,42 @@ def documents_of(
                 reader = _Rows.of(row, settings, name or f"{path.resolve().parent.name}/{path.name}")
             document = reader.document(row)
         except InputError as error:
+            if isinstance(error, _EmptyRowError) and empty.note(error, row):
+                continue
             # without a reader the row is fine and the fields of the file are not
             bad.note(error, row, fatal=reader is None and isinstance(row, Row))
         else:
             bad.good += 1
             yield document
     bad.end()
+    empty.end()
+
+
+class _EmptyRowError(InputError):
+    """A row that says nothing: its text is there, and empty."""
+
+
+@dataclass
+class _EmptyRows:
+    """What becomes of rows without a text: the first hundred are told one by one, if anybody wants to know."""
+
+    path: Path
+    tell: OnBadRow | None
+    count: int = 0
+
+    def note(self, error: InputError, row: Row | InputError) -> bool:
+        """Whether it was told, so that it is no error."""
+        if self.tell is None or not isinstance(row, Row):
+            return False
+        self.count += 1
+        if self.count <= MOST_BAD_ROWS:
+            self.tell(SkippedFile(row.where, "empty row", str(error)))
+        return True
+
+    def end(self) -> None:
+        if self.tell is not None and self.count > MOST_BAD_ROWS:
+            further = f"{self.count - MOST_BAD_ROWS:,} further rows have no text"
+            self.tell(SkippedFile(str(self.path), "empty row", further))
 
 
 @dataclass
@@ -161,7 +193,9 @@ class _Rows:
         title, text = self.title(row), self.text(row)
         if not text and not title:
             value = _value(row.values, self.text_field)
-            raise InputError(f"{row.where}: {_shown(self.text_field)} is {brief(value)}, expected a non-empty text")
+            # a row without the field may be of another kind than the rows before
+            kind = InputError if self.text_field[0] not in row.values else _EmptyRowError
+            raise kind(f"{row.where}: {_shown(self.text_field)} is {brief(value)}, expected a non-empty text")
         if not is_unicode(title + text):
             raise InputError(f"{row.where}: its text holds a lone surrogate, expected Unicode text")
         metadata = self.metadata(row)

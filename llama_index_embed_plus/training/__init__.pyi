@@ -8,6 +8,7 @@ from .data.splits import (
     SplitSettings,
     check_leak,
     find_leaks,
+    fold_queries,
     split_queries,
     without_leaked_queries,
     without_leaks,
@@ -19,6 +20,7 @@ from .improvement.settings import ImproveSettings
 from .losses.build import build_loss
 from .losses.catalogue import LOSSES, LossOptions
 from .merge import choose_coefficient, interpolate, interpolated, scale_adapter
+from .proof.crossfit import CrossFitted, cross_fit
 from .proof.forgetting import SimilaritySet
 from .proof.model_card import record_proof
 from .proof.plots import training_plot
@@ -38,6 +40,7 @@ __all__ = [
     "Asked",
     "ColumnSettings",
     "CropWords",
+    "CrossFitted",
     "DeleteWords",
     "Evidence",
     "GenerationSettings",
@@ -64,9 +67,11 @@ __all__ = [
     "build_loss",
     "check_leak",
     "choose_coefficient",
+    "cross_fit",
     "datasets_for",
     "find_leaks",
     "fit_adapter",
+    "fold_queries",
     "improve",
     "interpolate",
     "interpolated",

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, attaching_adapter
+from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter, attaching_adapter
 from llama_index_embed_plus.encoders.late import suited
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
@@ -31,11 +31,12 @@ from llama_index_embed_plus.evaluate.retrieval.held_out import write_held_out, w
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.models import hub as checkpoints
 from llama_index_embed_plus.models.spec import EncoderSpec, space_of
-from llama_index_embed_plus.training.adapter import fit_adapter
+from llama_index_embed_plus.training.adapter import AdapterReport, fit_adapter
 from llama_index_embed_plus.training.data.records import TrainingData
-from llama_index_embed_plus.training.data.splits import SAME, as_questions, find_leaks, refuse_leaks
+from llama_index_embed_plus.training.data.splits import SAME, SplitSettings, as_questions, find_leaks, refuse_leaks
 from llama_index_embed_plus.training.data.synthetic import is_synthetic, mixed
 from llama_index_embed_plus.training.losses.catalogue import loss_spec
+from llama_index_embed_plus.training.proof.crossfit import CrossFitted, Fit, cross_fit
 from llama_index_embed_plus.training.proof.forgetting import General
 from llama_index_embed_plus.training.proof.model_card import write_report
 from llama_index_embed_plus.training.proof.proof import Proof, prove
@@ -98,6 +99,8 @@ def train(
     if is_main_process() or job.with_synthetic or job.settings.drop_leaks:
         job = job.without_leaks()
     job = job.mixed()
+    if job.settings.cross_fit and job.evidence is not None:
+        raise UsageError("cross_fit lets the examples decide, and held-out queries are given: leave one of them out")
     if job.settings.method == "adapter":
         return _fit_adapter(job, progress)
     try:
@@ -117,10 +120,17 @@ def planned_steps(examples: Sequence[Example] | TrainingData, settings: TrainSet
 def _fit_adapter(job: TrainingJob, progress: Progress | None) -> TrainReport:
     if job.collection is None:
         raise UsageError("method 'adapter' is fitted against stored vectors: give the collection")
-    started, before = time.perf_counter(), job.open_base()
-    adapter, fitted = fit_adapter(job.collection, job.data.examples, before, job.settings.adapter, progress=progress)
+    started, before, collection = time.perf_counter(), job.open_base(), job.collection
+    fits: list[tuple[QueryAdapter, AdapterReport]] = []
+
+    def fit(examples: Sequence[Example]) -> AdaptedEncoder:
+        fits.append(fit_adapter(collection, examples, before, job.settings.adapter, progress=progress))
+        return AdaptedEncoder(before, fits[-1][0])
+
+    after: Encoder = job.cross_fitted(before, fit) if job.settings.cross_fit else fit(job.data.examples)
+    adapter, fitted = fits[0]  # on all examples; those without a fold are for the proof alone
     # before anything is written: a kill meanwhile leaves nothing behind
-    proof = job.proof(before, AdaptedEncoder(before, adapter))
+    proof = job.proof(before, after)
     with attaching_adapter(job.folder, adapter, job.out) as draft:
         report = job.report(
             space=before.space,
@@ -236,11 +246,24 @@ class TrainingJob:
         base = space_of(self.folder, spec)
         return {"base": base, "data": fingerprint(rows), "devices": world_size(), "settings": kept}
 
+    def cross_fitted(self, before: Encoder, fit: Fit) -> CrossFitted:
+        """What ranks every query of the examples without having seen it."""
+        settings = self.settings
+        same = SplitSettings(
+            similarity=settings.leak_similarity or 1.0, by_passage=settings.passages_apart, seed=settings.seed
+        )
+        near = None if settings.leak_similarity is None else before
+        return cross_fit(self.data.examples, fit, folds=settings.cross_fit, settings=same, encoder=near)
+
     def proof(self, before: Encoder, after: Encoder) -> Proof | None:
-        """Measure both on the held-out queries, if there are any."""
+        """Measure both on the held-out queries, if there are any; what is cross-fitted, on those of the examples."""
+        rows = [row for row in self.data.rows if isinstance(row, Example)]
+        trained = {positive.id for example in rows for positive in example.positives}
+        if isinstance(after, CrossFitted):
+            judged = HeldOut.of_examples(rows)
+            return prove(before, after, judged, self.settings.proof, collection=self.collection, trained=trained)
         if self.evidence is None:
             return None
-        rows = [row for row in self.data.rows if isinstance(row, Example)]
         return prove(
             before,
             after,
@@ -248,7 +271,7 @@ class TrainingJob:
             self.settings.proof,
             general=self.evidence.general,
             collection=None if self.evidence.held_out.passages else self.collection,
-            trained={positive.id for example in rows for positive in example.positives},
+            trained=trained,
         )
 
     def write_held_out(self, folder: Path) -> None:

@@ -151,6 +151,8 @@ class TrainSettings:
     leak_similarity: a training query with at least this cosine (by the base) to a held-out one is the same question in
         other words, and refused; None: only equal words count. A base that puts all texts close together needs None.
     drop_leaks: leave out and count the examples that give held-out queries away, instead of refusing them all.
+    cross_fit: 0, or so many folds: every real query of the examples decides, ranked by an adapter that was fitted
+        without its fold. For adapters and few queries; needs no held-out ones.
     synthetic_weight: how much an example counts whose query nobody asked, as soon as there are real ones beside it; 0
         leaves them out. A loss that takes no weights draws that share of them. Where all are synthetic, all count.
     """
@@ -184,6 +186,7 @@ class TrainSettings:
     leak_similarity: float | None = SAME
     synthetic_weight: float = 0.5
     drop_leaks: bool = False
+    cross_fit: int = 0
 
     def __post_init__(self) -> None:
         loss_spec(self.loss)
@@ -204,6 +207,12 @@ class TrainSettings:
         if self.leak_similarity is not None and not is_number(self.leak_similarity):
             raise UsageError(f"leak_similarity is {self.leak_similarity!r}, expected a cosine")
         check_number("synthetic_weight", self.synthetic_weight, above_zero=False)
+        if self.cross_fit:
+            check_whole("cross_fit", self.cross_fit, least=2, most=_MOST_FOLDS)
+            if self.method != "adapter":
+                raise UsageError(
+                    f"cross_fit fits {self.cross_fit} times, which only the method 'adapter' does in seconds"
+                )
         if len(self.pooling_modes or ()) > _MOST_NAMES:
             raise UsageError(f"pooling has {len(self.pooling_modes or ())} modes, expected at most {_MOST_NAMES}")
         unknown = [mode for mode in self.pooling_modes or () if mode not in POOLING_MODES]

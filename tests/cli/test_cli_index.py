@@ -195,8 +195,9 @@ def test_rows_named_after_their_file_go_with_it_and_those_with_ids_on_request(ru
         return row["removed_of_changed_files"], row["removed_of_gone_files"], row["left_of_gone_files"]
 
     assert removed("text,year", "Herons wade.,1", "Owls hunt.,2", "Bees hum.,3") == (0, 0, 0)
-    assert removed("text,year", "Herons wade.,1", "Owls hunt.,2", ",3") == (0, 0, 0), "a bad row: nothing is certain"
-    assert removed("text,year", "Herons wade.,1", "Owls hunt at night.,2") == (2, 0, 0)
+    assert removed("text,year", "Herons wade.,1", "Owls hunt.,2", ",3") == (1, 0, 0), "a row that was emptied"
+    assert removed("text,year", "Herons wade.,1", '"Owls hunt.') == (0, 0, 0), "a broken table: nothing is certain"
+    assert removed("text,year", "Herons wade.,1", "Owls hunt at night.,2") == (1, 0, 0)
     assert removed("name,says", "r1,Herons wade.") == (2, 0, 0), "rows before, a table now"
     assert removed("id,text", "r1,Herons wade.", "r2,Owls hunt.") == (1, 0, 0)
     assert removed("id,text", "r2,Owls hunt.") == (0, 0, 1), "a file of new rows only"

@@ -157,6 +157,35 @@ def test_a_share_of_the_examples_can_be_held_out(run, place):
     assert report.proof.queries + report.data["examples"] == 35 and report.proof.queries >= 5
 
 
+def test_with_cross_fitting_every_query_decides_by_an_adapter_that_did_not_see_it(run, place):
+    code, out, _ = run("--out", "adapted", "--epochs", 2, "--cross-fit", 5, "--shared-passages", *IN_DOCS)
+    report = read_report(place / "adapted")
+    assert code == 0 and (report.proof.queries, report.proof.folds, report.data["examples"]) == (35, 5, 35)
+    assert "  cross-fitted: each query was ranked by one of 5 adapters that did not see it. What serves was" in out
+    assert "35 queries, each held out of one of 5 fits" in report.verdict
+    card = (place / "adapted" / "README.md").read_text()
+    assert "On 35 queries that were each held out of a fit" in card and "proved is the procedure" in card
+    code, out, _ = run("--out", "again", "--epochs", 2, "--cross-fit", 5, "--shared-passages", *IN_DOCS, "--json")
+    assert json.loads(out)["folds"] == 5
+    assert (place / "again" / "heldout" / "trained.jsonl").is_file()
+    assert not (place / "again" / "heldout" / "queries.jsonl").exists(), "what serves has seen them all"
+
+
+def test_cross_fitting_stands_beside_no_other_proof_and_is_for_adapters(run, place):
+    for given in (MEASURED, ("--heldout-share", 0.3, *IN_DOCS)):
+        code, message = error_of(run("--out", "none", "--cross-fit", 5, *given))
+        assert code == 2 and "--cross-fit lets all examples decide" in message
+    code, message = error_of(run("--out", "none", "--cross-fit", 5, "--method", "full", *IN_DOCS))
+    assert code == 2 and "cross_fit fits 5 times, which only the method 'adapter'" in message
+    code, message = error_of(run("--out", "none", "--cross-fit", 1, *IN_DOCS))
+    assert code == 2 and "cross_fit is 1" in message
+
+
+def test_few_held_out_queries_are_told_of_cross_fitting(run, place):
+    _, _, err = run("--out", "adapted", "--epochs", 2, "--heldout-share", 0.3, "--shared-passages", *IN_DOCS)
+    assert "queries decide; --cross-fit 5 instead of --heldout-share lets all of them decide" in err
+
+
 def judged(place, *grades):
     """A file of judged pairs: of each query one right passage and one wrong, graded like this."""
     rows = [

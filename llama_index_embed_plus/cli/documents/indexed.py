@@ -76,8 +76,8 @@ def _skipped(report: FilesReport) -> str:
         for each in skipped[:NAMED]
     )
     more = f"; and {len(skipped) - NAMED:,} more (--json names all)" if len(skipped) > NAMED else ""
-    # a file with bad rows was read
-    files = len({each.path for each in skipped if each.reason != "bad row"})
+    # a file with such rows was read
+    files = len({each.path for each in skipped if each.reason not in ("bad row", "empty row")})
     return f"{files:,} of {report.files + files:,} files skipped: {', '.join(reasons)}; the first: {named}{more}"
 
 

@@ -41,6 +41,7 @@ from llama_index_embed_plus.evaluate.retrieval.held_out import read_held_out_fil
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Encoder, HeldOut
+from qdrant_tools.statistics import FEW
 
 if TYPE_CHECKING:  # needs the extra `train`: loaded by the commands, so that their help does not wait for it
     from llama_index_embed_plus.training.data.records import TrainingData
@@ -96,6 +97,13 @@ def train_command(
             "if there are any."
         ),
     ] = 0.0,
+    cross_fit: Annotated[
+        int,
+        typer.Option(
+            help="For an adapter and few queries: part the examples into so many folds, and let every query decide, "
+            "ranked by an adapter that was fitted without its fold; 5 is usual."
+        ),
+    ] = 0,
     synthetic_weight: Annotated[
         float | None,
         typer.Option(help="How much a synthetic example counts beside real ones, 0.5 if not given; 0 leaves them out."),
@@ -156,6 +164,8 @@ def train_command(
         _train_by_recipe(context, recipe, out, plot=drawn, as_json=as_json)
         return
     measured = _Measured(queries, qrels, heldout_share, collection, by_passage=not shared_passages, seed=seed)
+    if cross_fit and (queries is not None or heldout_share):
+        raise UsageError("--cross-fit lets all examples decide: leave out --heldout-share, --queries and --qrels")
     of_training = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -167,6 +177,8 @@ def train_command(
         "seed": seed,
     }
     common = _common(shared_passages=shared_passages, drop_leaks=drop_leaks, weight=synthetic_weight, texts=texts)
+    if cross_fit:
+        common["cross_fit"] = cross_fit
     settings = _settings(method, _given(of_training), {"kind": kind, "width": width}, common)
     if examples is None:
         raise UsageError("nothing says what to train on: give --examples, or a --recipe")
@@ -179,7 +191,10 @@ def train_command(
 
 @dataclass(frozen=True)
 class _Measured:
-    """On which held-out queries a model is measured: those of two files, a share of the examples, or none."""
+    """On which held-out queries a model is measured: those of two files, a share of the examples, or none.
+
+    Without any the examples may decide themselves, by cross-fitting, which is a setting of the training.
+    """
 
     queries: Path | None
     qrels: Path | None
@@ -228,6 +243,10 @@ def _trained(
     encoder = open_encoder(model)
     encoder.quiet = True
     data, held_out = measured.held_out(data, encoder)
+    if settings.method == "adapter" and measured.share and held_out is not None and len(held_out.measured) < FEW:
+        note(
+            f"{len(held_out.measured)} queries decide; --cross-fit 5 instead of --heldout-share lets all of them decide"
+        )
     name = measured.collection
     if name is None and settings.method == "adapter":
         raise UsageError("an adapter is fitted against stored vectors: give the COLLECTION that holds them")
@@ -249,7 +268,8 @@ def _train(
 
     method = settings.method
     # an adapter counts epochs, and may stop before the last
-    steps = settings.adapter.max_epochs if method == "adapter" else planned_steps(data, settings)
+    fits = settings.cross_fit + 1
+    steps = fits * settings.adapter.max_epochs if method == "adapter" else planned_steps(data, settings)
     try:
         with _metered(f"train {method}", steps) as meter:
             return train(

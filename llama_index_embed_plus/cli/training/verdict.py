@@ -24,6 +24,8 @@ def show_verdict(report: TrainReport) -> None:
     """Print what was measured, what is to be known of it, and whether the model may be promoted."""
     for line in _figures(report.proof) if report.proof else ():
         say(f"  {line}")
+    if report.proof and report.proof.procedure:
+        say(f"  {report.proof.procedure}")
     for text in report.notes:
         say(f"  note: {text}")
     say(f"{'may be promoted' if report.promotable else 'not to be promoted'}: {report.verdict}")
@@ -81,6 +83,7 @@ def summary(out: Path, report: TrainReport) -> dict[str, Any]:
         else "synthetic queries"
         if report.proof.synthetic
         else "real queries",
+        "folds": report.proof.folds if report.proof else 0,
         "only_synthetic": report.only_synthetic,
         "changes": [asdict(change) for change in report.proof.changes] if report.proof else [],
         "notes": list(report.notes),

@@ -113,7 +113,7 @@ class Files:
         while self._known < len(skipped):
             each = skipped[self._known]
             self._known += 1
-            if each.reason != "empty":
+            if each.reason not in ("empty", "empty row"):
                 self._unread.add(self._below(each.path))
         if not self._unread:
             return False

@@ -18,12 +18,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, Literal, TypeVar
 
-import numpy as np
-
 from llama_index_embed_plus.errors import LeakError
+from llama_index_embed_plus.training.data.groups import Groups, group_texts, near_pairs
 from llama_index_embed_plus.training.data.records import Distilled, JudgedPair, LabelledText, ScoredPair, TrainingRow
 from qdrant_tools.errors import InputError, UsageError
-from qdrant_tools.records import Encoder, Example, HeldOut, Qrels, Query, ScoredText, Vectors
+from qdrant_tools.records import Encoder, Example, HeldOut, Qrels, Query, ScoredText
 from qdrant_tools.same import id_key, query_key
 from qdrant_tools.sources.judged import document_of
 
@@ -94,10 +93,7 @@ def split_queries(
     """
     settings = settings or SplitSettings()
     texts = [_text(item) for item in items]
-    vectors = encoder.encode_queries(texts) if encoder is not None and texts else None
-    same_question = group_texts(texts, vectors, similarity=settings.similarity)
-    if settings.by_passage:
-        same_question.join_equal((i, key) for i, item in enumerate(items) for key in _passages_of(item, qrels or {}))
+    same_question, apart = _one_question(items, settings, qrels, encoder)
     if asked is not None:
         if len(asked) != len(items):
             raise InputError(f"{len(asked)} say when they were asked, of {len(items)} queries: expected one for each")
@@ -112,14 +108,73 @@ def split_queries(
     for name, share in (("test", settings.test), ("dev", settings.dev)):
         size = max(1, round(share * len(items))) if share else 0
         if not _fill(part, groups, name, size) and share:
-            raise InputError(
+            raise _no_query(
                 f"no query for the {name} part: {len(items)} queries are {len(groups)} groups of near-duplicates, of "
-                f"which none of up to {size} queries is left; raise {name}={share:g}, similarity or give more queries"
+                f"which none of up to {size} queries is left; raise {name}={share:g}, similarity or give more queries",
+                joined=apart - len(groups),
             )
     train, dev, test = (
         tuple(item for item, where in zip(items, part) if where == name) for name in ("train", "dev", "test")
     )
     return Split(train, dev, test, len(groups))
+
+
+def fold_queries(
+    items: Sequence[Item],
+    folds: int,
+    settings: SplitSettings | None = None,
+    *,
+    qrels: Qrels | None = None,
+    encoder: Encoder | None = None,
+) -> list[int]:
+    """The fold of each item, from 0: groups stay together, as in `split_queries`, and folds are about equally large.
+
+    Raises:
+        InputError: there are fewer groups than folds, or one of them is more than half of the queries.
+    """
+    settings = settings or SplitSettings()
+    same_question, apart = _one_question(items, settings, qrels, encoder)
+    texts = [_text(item) for item in items]
+    groups = sorted(same_question.members(), key=lambda members: (-len(members), _draw(members, texts, settings.seed)))
+    if len(groups) < folds or 2 * len(groups[0]) > len(items):
+        largest = len(groups[0]) if groups else 0
+        raise _no_query(
+            f"{len(items)} queries make no {folds} folds: they are {len(groups)} groups of near-duplicates, the "
+            f"largest of {largest}; expected at least {folds}, none with more than half of the queries",
+            joined=apart - len(groups),
+        )
+    fold, sizes = [0] * len(items), [0] * folds
+    for members in groups:
+        smallest = sizes.index(min(sizes))
+        sizes[smallest] += len(members)
+        for member in members:
+            fold[member] = smallest
+    return fold
+
+
+def _one_question(
+    items: Sequence[Item], settings: SplitSettings, qrels: Qrels | None, encoder: Encoder | None
+) -> tuple[Groups, int]:
+    """The groups that stay together, and how many there are before those are joined that share an answer."""
+    texts = [_text(item) for item in items]
+    vectors = encoder.encode_queries(texts) if encoder is not None and texts else None
+    groups = group_texts(texts, vectors, similarity=settings.similarity)
+    apart = len(groups.members())
+    if settings.by_passage:
+        groups.join_equal((i, key) for i, item in enumerate(items) for key in _passages_of(item, qrels or {}))
+    return groups, apart
+
+
+def _no_query(problem: str, *, joined: int) -> InputError:
+    """What is wrong with the groups, and how to let queries be apart that only share an answer."""
+    error = InputError(problem)
+    if joined <= 0:
+        return error
+    error.args = (f"{problem}; {joined} more groups without by_passage, which joins queries that share an answer",)
+    error.on_command_line = (
+        f"{problem}; --shared-passages makes {joined} more: it lets queries that share an answer be apart"
+    )
+    return error
 
 
 @dataclass(frozen=True)
@@ -337,57 +392,3 @@ def _draw(members: Sequence[int], texts: Sequence[str], seed: int) -> bytes:
     """Where a group stands in the draw: by its words alone, so that the order of the rows does not matter."""
     words = min(query_key(texts[member]) for member in members)
     return hashlib.sha256(f"{seed}\0{words}".encode(errors="surrogatepass")).digest()
-
-
-_BLOCK = 1024
-
-
-class Groups:
-    """Union-find over `0 .. count - 1`."""
-
-    def __init__(self, count: int) -> None:
-        self._parent = list(range(count))
-
-    def root(self, item: int) -> int:
-        while self._parent[item] != item:
-            self._parent[item] = self._parent[self._parent[item]]  # halves the path for the next call
-            item = self._parent[item]
-        return item
-
-    def join(self, first: int, second: int) -> None:
-        a, b = self.root(first), self.root(second)
-        self._parent[max(a, b)] = min(a, b)  # the root does not depend on the order of the joins
-
-    def join_equal(self, keys: Iterable[tuple[int, object]]) -> None:
-        """Join all items that come with an equal key: (item, key) pairs."""
-        seen: dict[object, int] = {}
-        for item, key in keys:
-            self.join(item, seen.setdefault(key, item))
-
-    def members(self) -> list[list[int]]:
-        """The groups, each a list of items in rising order."""
-        groups: dict[int, list[int]] = {}
-        for item in range(len(self._parent)):
-            groups.setdefault(self.root(item), []).append(item)
-        return list(groups.values())
-
-
-def near_pairs(left: Vectors, right: Vectors, *, similarity: float) -> Iterator[tuple[int, int, float]]:
-    """Yield (row of `left`, row of `right`, cosine) of all pairs of unit vectors whose cosine is at least `similarity`.
-
-    Exact: every pair is compared, `_BLOCK` rows of `left` at a time.
-    """
-    for start in range(0, len(left), _BLOCK):
-        scores = left[start : start + _BLOCK] @ right.T
-        for row, column in zip(*np.nonzero(scores >= similarity)):
-            yield start + int(row), int(column), float(scores[row, column])
-
-
-def group_texts(texts: Sequence[str], vectors: Vectors | None = None, *, similarity: float = 0.95) -> Groups:
-    """Return the groups of texts that are the same question; `vectors` (n, dimension) are unit rows, one per text."""
-    groups = Groups(len(texts))
-    groups.join_equal(enumerate(map(query_key, texts)))
-    if vectors is not None:
-        for first, second, _ in near_pairs(vectors, vectors, similarity=similarity):
-            groups.join(first, second)
-    return groups

@@ -111,11 +111,14 @@ def _figures(proof: Proof | None) -> Iterator[str]:
     of_all = f" of {proof.passages_in_all}" if proof.passages != proof.passages_in_all else ""
     if proof.synthetic:
         yield "**Measured on synthetic queries only**: nobody asked them, they were made from passages."
+    held_out = "queries that were each held out of a fit" if proof.folds else "held-out queries"
     of_intervals = "by paired bootstrap" + (" and Student's t, the farther end of each" if proof.queries < FEW else "")
     yield (
-        f"On {proof.queries} {'synthetic ' if proof.synthetic else ''}held-out queries over {proof.passages}{of_all} "
+        f"On {proof.queries} {'synthetic ' if proof.synthetic else ''}{held_out} over {proof.passages}{of_all} "
         f"passages, by exact search; 95 % intervals {of_intervals}."
     )
+    if proof.procedure:
+        yield f"{proof.procedure[0].upper()}{proof.procedure[1:]}."
     yield _changes(proof.changes)
     yield f"By nDCG@{proof.k}: {len(proof.wins)} queries better, {len(proof.losses)} worse, {proof.same} the same."
     if proof.unanswerable:

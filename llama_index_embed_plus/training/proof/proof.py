@@ -20,6 +20,8 @@ says so. Where the log tells how likely each rank was looked at (`HeldOut.weight
 new, so that a proof on clicks can be trusted, and a refusal need not be right. Passages that were drawn for judging
 (`SAMPLE`) count by the inverse of how likely they were drawn; their mean over all queries has no bias.
 
+Queries that were each held out of one of several fits (`crossfit`) prove the procedure, and the proof says so.
+
 Queries that nobody asked (`HeldOut.synthetic`) prove a gain on such queries, not on those that people ask: the proof is
 labelled so and promotes nothing by itself. Where nothing else is against it (`only_synthetic`), a person may accept it.
 
@@ -45,6 +47,7 @@ from llama_index_embed_plus.evaluate.retrieval.comparison import (
 )
 from llama_index_embed_plus.training.limits import LARGEST_SEED, check_number, check_whole
 from llama_index_embed_plus.training.proof.corpus import SearchCorpus, general_passages
+from llama_index_embed_plus.training.proof.crossfit import CrossFitted
 from llama_index_embed_plus.training.proof.forgetting import (
     Forgetting,
     General,
@@ -125,6 +128,8 @@ class Proof:
     higher: tuple[int, ...] = ()
     """Of a judged sample: how many of the passages that the second ranks higher answer, and of how many."""
     lower: tuple[int, ...] = ()
+    folds: int = 0
+    """Of how many fits each query was held out once, where the proof was made by cross-fitting; else 0."""
 
     @property
     def deciding(self) -> Change:
@@ -149,7 +154,18 @@ class Proof:
         general = f"; {self.forgetting.kind} {self.forgetting.change}" if self.forgetting else ""
         label = "measured on synthetic queries only, which nobody asked: " if self.synthetic else ""
         figures = self.deciding.figures if self.evidence else str(self.deciding)
-        return f"{label}{_named(self.queries, synthetic=self.synthetic, evidence=self.evidence)}: {figures}{general}"
+        named = _named(self.queries, synthetic=self.synthetic, evidence=self.evidence, folds=self.folds)
+        return f"{label}{named}: {figures}{general}"
+
+    @property
+    def procedure(self) -> str:
+        """Of a proof by cross-fitting, what it says of what serves; else ""."""
+        if not self.folds:
+            return ""
+        return (
+            f"cross-fitted: each query was ranked by one of {self.folds} adapters that did not see it. What serves was "
+            "fitted in the same way on all of them: proved is the procedure, on somewhat fewer queries each"
+        )
 
 
 def prove(
@@ -166,6 +182,7 @@ def prove(
 
     collection: what is searched if `held_out` holds no passages. Its stored vectors serve the encoders of its space;
         for another space the stored texts are embedded.
+    after: a `CrossFitted` embeds each query by a map that did not see it; the proof then names its folds.
     general: a `SimilaritySet`, or a `HeldOut` of another topic; None: known items, see `forgetting`.
     trained: ids of the passages that were trained on, to prefer others for the known items.
 
@@ -174,6 +191,7 @@ def prove(
         InputError: no passage that answers a query is among those searched.
     """
     settings = settings or ProofSettings()
+    folds = after.folds if isinstance(after, CrossFitted) else 0
     if not held_out.passages and collection is None:
         raise UsageError("the held-out set has no passages to search: give them, or a collection")
     corpus = SearchCorpus(held_out, collection, most=settings.max_passages, seed=settings.seed)
@@ -212,7 +230,7 @@ def prove(
         losses=losses,
         same=len(moved) - len(wins) - len(losses),
         forgetting=forgetting,
-        refusals=tuple(_refusals(corrected or changes[0], len(queries), forgetting, settings, held_out)),
+        refusals=tuple(_refusals(corrected or changes[0], len(queries), forgetting, settings, held_out, folds)),
         plot_data=plot_data(corpus.of_parts(qrels), ids, corpus.ids, (systems[0], systems[1]), seed=settings.seed),
         synthetic=held_out.synthetic,
         evidence=held_out.evidence,
@@ -221,6 +239,7 @@ def prove(
         worth=worth,
         higher=higher,
         lower=lower,
+        folds=folds,
     )
 
 
@@ -275,20 +294,28 @@ def _forgetting(
     return replace(forgetting, trained=sum(passage.id in trained for passage in general.held_out.passages))
 
 
-def _named(queries: int, *, synthetic: bool, evidence: str) -> str:
+def _named(queries: int, *, synthetic: bool, evidence: str, folds: int = 0) -> str:
     of_what = {
         CLICKS: ", whose answers are clicks on what a search had shown",
         RATINGS: ", whose answers are ratings of what a search had shown",
         SAMPLE: ", of which a sample of passages was judged",
     }
-    return f"{queries} {'synthetic ' if synthetic else ''}held-out queries{of_what.get(evidence, '')}"
+    kind = "synthetic " if synthetic else ""
+    named = f"{kind}queries, each held out of one of {folds} fits" if folds else f"{kind}held-out queries"
+    return f"{queries} {named}{of_what.get(evidence, '')}"
 
 
 def _refusals(
-    change: Change, queries: int, forgetting: Forgetting | None, settings: ProofSettings, held_out: HeldOut
+    change: Change,
+    queries: int,
+    forgetting: Forgetting | None,
+    settings: ProofSettings,
+    held_out: HeldOut,
+    folds: int,
 ) -> Iterator[str]:
     """The reasons why harm is not excluded, as the module's docstring defines it."""
-    least, named = settings.min_queries, _named(queries, synthetic=held_out.synthetic, evidence=held_out.evidence)
+    least = settings.min_queries
+    named = _named(queries, synthetic=held_out.synthetic, evidence=held_out.evidence, folds=folds)
     if queries < least:
         yield f"{named} are too few to exclude harm, expected at least {least}"
     yield from _of_queries(change, named, settings.margin)

@@ -24,7 +24,7 @@ import numpy as np
 from datasets import Dataset
 from sentence_transformers.base.sampler import DefaultBatchSampler, GroupByLabelBatchSampler
 
-from llama_index_embed_plus.training.data.splits import Groups
+from llama_index_embed_plus.training.data.groups import Groups
 from llama_index_embed_plus.training.losses.catalogue import loss_spec
 from qdrant_tools.errors import UsageError
 from qdrant_tools.same import id_key, query_key

@@ -132,8 +132,6 @@ BAD = {
     '{"id": NaN, "text": "x"}': r"rows.jsonl:2: id is nan, expected a non-empty text or a whole number$",
     '{"id": ["a"], "text": "x"}': r"rows.jsonl:2: id is \['a'\]",
     '{"id": "x", "_id": "y", "text": "x"}': r"rows.jsonl:2: id is 'x' and _id 'y': leave one out",
-    '{"id": "x", "text": " "}': r"rows.jsonl:2: text is ' ', expected a non-empty text",
-    '{"id": "x", "text": null}': r"rows.jsonl:2: text is None",
     '{"id": "x"}': r"rows.jsonl:2: text is None",
     '{"id": "x", "text": 5}': r"rows.jsonl:2: text is 5",
     '{"id": "x", "text": ["a", "b"]}': r"rows.jsonl:2: text is \['a', 'b'\]",
@@ -146,6 +144,27 @@ BAD = {
     '{"id": "\\ud800", "text": "x"}': r"rows.jsonl:2: id .* holds a lone surrogate",
     '{"id": "x", "id": "y", "text": "x"}': r"rows.jsonl:2: an object has the key 'id' twice",
 }
+
+
+@pytest.mark.parametrize("text", ['""', '" "', "null"])
+@pytest.mark.parametrize("given", ["file", "folder"])
+def test_a_row_whose_text_is_empty_is_counted_with_its_line_and_the_next_one_is_read(tmp_path, text, given):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"id": "a", "text": "fine"}\n{"id": "b", "text": ' + text + '}\n{"id": "c", "text": "fine"}\n')
+    source = Source(rows if given == "file" else tmp_path)
+    assert [document.id for document in source] == ["a", "c"]
+    (skipped,) = source.skipped
+    assert skipped.reason == "empty row" and "rows.jsonl:2: text is " in skipped.detail
+    with pytest.raises(InputError, match="1 empty row"):
+        source.require_complete()
+
+
+def test_of_thousands_of_empty_rows_the_first_hundred_are_named(tmp_path):
+    lines = ['{"id": "a", "text": "fine"}', *(json.dumps({"id": str(number), "text": ""}) for number in range(3000))]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    source = Source(tmp_path / "rows.jsonl")
+    assert len(list(source)) == 1
+    assert len(source.skipped) == 101 and source.skipped[-1].detail == "2,900 further rows have no text"
 
 
 @pytest.mark.parametrize("line", BAD)
@@ -173,7 +192,7 @@ def test_a_table_is_read_up_to_the_row_behind_which_nothing_is_sure(tmp_path):
 
 
 def test_a_hundred_bad_rows_are_told_one_by_one_and_the_rest_in_one_line(tmp_path):
-    rows = [{"id": "ok", "text": "fine"}, *({"id": str(i), "text": ""} for i in range(MOST_BAD_ROWS + 30))]
+    rows = [{"id": "ok", "text": "fine"}, *({"id": str(i)} for i in range(MOST_BAD_ROWS + 30))]
     written(tmp_path / "rows.jsonl", rows)
     source = Source(tmp_path)
     assert [document.id for document in source] == ["ok"]
@@ -341,7 +360,7 @@ def test_without_an_encoder_rows_are_whole_and_files_are_refused(tmp_path, minil
 def test_what_is_not_read_of_passages_is_warned_of(tmp_path, caplog):
     written(tmp_path / "rows.jsonl", [{"id": "a", "text": "one"}, {"id": "b", "text": ""}])
     assert [p.id for p in read_passages(tmp_path)] == ["a"]
-    assert "1 files or rows were not read (1 bad row), such as" in caplog.text
+    assert "1 files or rows were not read (1 empty row), such as" in caplog.text
 
 
 def test_a_row_of_a_hundred_thousand_words_is_cut_into_passages(tmp_path, minilm):

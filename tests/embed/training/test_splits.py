@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -12,16 +13,15 @@ from hypothesis import strategies as st
 from tiny import WordEncoder
 
 from llama_index_embed_plus.errors import LeakError, TrainingError
+from llama_index_embed_plus.training.data.groups import Groups, group_texts, near_pairs
 from llama_index_embed_plus.training.data.records import Distilled, LabelledText, ScoredPair
 from llama_index_embed_plus.training.data.splits import (
     Asked,
-    Groups,
     SplitSettings,
     as_questions,
     check_leak,
     find_leaks,
-    group_texts,
-    near_pairs,
+    fold_queries,
     split_queries,
     without_leaks,
 )
@@ -146,7 +146,7 @@ def test_near_pairs_are_those_of_the_whole_matrix(monkeypatch):
     random = np.random.default_rng(0)
     rows = random.normal(size=(50, 3)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    monkeypatch.setattr("llama_index_embed_plus.training.data.splits._BLOCK", 7)
+    monkeypatch.setattr("llama_index_embed_plus.training.data.groups._BLOCK", 7)
     found = {(i, j) for i, j, _ in near_pairs(rows, rows, similarity=0.9)}
     assert found == set(zip(*(axis.tolist() for axis in np.nonzero(rows @ rows.T >= 0.9))))
 
@@ -177,9 +177,27 @@ def test_queries_that_share_a_positive_stay_together_unless_told_otherwise():
     assert split_queries(queries, qrels=qrels).groups == 50
 
 
+def test_folds_keep_groups_together_and_are_equally_large():
+    items = [Example(f"question {i}", (ScoredText(f"passage {i // 3}", ""),)) for i in range(75)]
+    fold = fold_queries(items, 5)
+    assert [fold.count(number) for number in range(5)] == [15] * 5
+    assert all(len({fold[i], fold[i + 1], fold[i + 2]}) == 1 for i in range(0, 75, 3))
+    assert fold_queries(items, 5) == fold
+    with pytest.raises(InputError, match="75 queries make no 5 folds: they are 1 groups") as refused:
+        fold_queries([replace(item, positives=items[0].positives) for item in items], 5)
+    assert "--shared-passages makes 74 more" in refused.value.on_command_line
+    with pytest.raises(InputError, match="3 queries make no 5 folds: they are 3 groups .* expected at least 5") as few:
+        fold_queries([Query(str(i), f"question {i}") for i in range(3)], 5)
+    assert "shared" not in str(few.value)
+
+
 def test_data_that_cannot_be_split_is_an_error_and_not_an_empty_part():
     with pytest.raises(InputError, match="no query for the test part: 10 queries are 1 groups"):
         split_queries([Query(str(i), "the same") for i in range(10)])
+    shared = {str(i): {"p": 1} for i in range(10)}
+    with pytest.raises(InputError, match="are 1 groups .*; 9 more groups without by_passage, which joins") as refused:
+        split_queries([Query(str(i), f"question {i}") for i in range(10)], qrels=shared)
+    assert "--shared-passages makes 9 more" in refused.value.on_command_line
     with pytest.raises(InputError, match="1 queries"):
         split_queries([Query("1", "alone")])
     with pytest.raises(InputError, match="0 queries"):
