@@ -20,9 +20,10 @@ def test_the_blocks_run_one_after_the_other_and_say_what_the_guide_says(tmp_path
     assert re.match(r"1 of \d+ training examples give held-out queries away", lines[1])
     assert [line.split()[0] for line in lines[2:5]] == ["ndcg@10", "mrr", "recall@10"]
     assert lines[5].split()[0] in ("True", "False")  # which one depends on this Python's own documentation
-    assert lines[6].startswith("known items True ndcg@10")
-    assert [line.split()[0] for line in lines[7:9]] == ["0.5", "1.0"]
-    assert lines[9] == "None"
+    assert lines[6] == "True cross-fitted:"
+    assert lines[7].startswith("known items True ndcg@10")
+    assert [line.split()[0] for line in lines[8:10]] == ["0.5", "1.0"]
+    assert lines[10] == "None"
 
 
 def test_the_numbers_in_the_guide_are_the_defaults():
