@@ -4,7 +4,8 @@ Langfuse, LangSmith, MLflow, Opik, Weave, Braintrust and others write the same u
 
 Guarantees: a step that its tool calls a retriever is a retrieval, with a list or with the reason why it has none; one
 that its tool calls nothing, or a chain, is one only where its output can be nothing but a list of found documents, and
-is marked as `implied`. Does not know: rows, tools.
+is marked as `implied`; one that was given documents and splits them or answers from them is none. Does not know: rows,
+tools.
 """
 
 from __future__ import annotations
@@ -79,10 +80,20 @@ def span_of_step(step: Step, settings: TraceSettings) -> Span:
     elif kind == "rerank":
         documents, context = documents_in(step.input, settings), documents_in(step.output, settings)
     elif kind in (None, "chain"):
-        documents, context = documents_in(step.output, settings, certain=True), None
+        documents = None if _works_on_documents(step) else documents_in(step.output, settings, certain=True)
         implied = documents is not None
         kind = "retrieval" if documents is not None else "chain"
     return _span(step, kind, documents, context, implied)
+
+
+def _works_on_documents(step: Step) -> bool:
+    """Whether a step was given the documents: it splits them, or answers from them, under new ids perhaps.
+
+    A state that still holds those of the last question is given to a step that asks too, and comes out without answer.
+    """
+    if asked(step.input) is not None and _answer(step.output) is None:
+        return False
+    return documents_in(step.input, TraceSettings(), certain=True) is not None
 
 
 def _answer(output: Any) -> str | None:

@@ -170,6 +170,23 @@ def test_indexing_is_no_search(tmp_path):
     assert found == [] and sum(report.dropped.values()) == 1
 
 
+def test_steps_that_split_documents_or_answer_from_them_are_no_searches_of_their_own(tmp_path):
+    def node(name):
+        return {"id_": name, "text": TEXTS["p1"], "class_name": "TextNode"}
+
+    retrieved = span(inputs={"query_bundle": {"query_str": "Which rock floats?"}}, outputs=nodes("p1", "p2"))
+    split = span("aa" * 8, ROOT, "CHAIN", {"nodes": [node("file")]}, [node("new")], "SentenceSplitter._parse_nodes")
+    answer = {"response": "Pumice.", "source_nodes": [{"node": node("cut"), "score": 0.5}]}
+    given = {"query": {"query_str": "Which rock floats?"}, "nodes": [{"node": node("cut"), "score": 0.5}]}
+    made = span("bb" * 8, ROOT, "CHAIN", given, answer, "CompactAndRefine.synthesize")
+    (search,), _ = imported(tmp_path, trace(retrieved, split, made, root()))
+    assert ids(search) == ["p1", "p2"]
+    state = {"question": "Which rock floats?", "documents": langchain("p3")}
+    graph = span("cc" * 8, ROOT, "CHAIN", state, {"documents": langchain("p1")}, "retrieve")
+    (search,), _ = imported(tmp_path, trace(graph, root()))
+    assert ids(search) == ["p1"], "the state still held what was found for the last question"
+
+
 def test_spans_that_mlflow_sends_over_otlp_are_the_same_searches(tmp_path):
     own = span(parent=None, inputs="Which rock floats?", outputs=langchain("p1", "p2"))
     attributes = [{"key": key, "value": {"stringValue": value}} for key, value in own["attributes"].items()]
