@@ -3,8 +3,9 @@
 A search shows the passages that the encoder ranks first, and an answerer makes an answer of one of them: of one that
 is relevant if there is one and it does not misread, else of any. The answer is the sentences of that passage that share
 most words with the question, worded anew (some words left out, some from the question put in), sometimes with a
-sentence of another passage, behind a phrase that every answer has. It cites the passage it was made from, mostly, and
-sometimes others too. Where nothing relevant was shown, it sometimes says that it does not know.
+sentence of another passage, behind a phrase that every answer has. It cites the passages it was made from, mostly;
+some citations are of a wrong passage, and some of one more. Where nothing relevant was shown, it sometimes says that
+it does not know.
 
 Guarantees: everything is drawn by the seed and the query alone, so that two rates or two kinds of users see the same
 answers. Does not know: rules.
@@ -39,6 +40,8 @@ class World:
     misread: made from a passage drawn at random although a relevant one was shown.
     refused: "I do not know", where nothing relevant was shown.
     mixed: with a sentence of another passage. uncited, overcited: without a citation; with one more, at random.
+    miscited: of the citations, those of another passage than the text was made from. As many as in the engines of 2023
+    did not support their sentence (arXiv 2304.09848).
     dropped, echoed: words of the answer that are left out, or replaced by one of the question.
     """
 
@@ -49,6 +52,7 @@ class World:
     mixed: float = 0.3
     uncited: float = 0.2
     overcited: float = 0.3
+    miscited: float = 0.25
     dropped: float = 0.15
     echoed: float = 0.1
     people: int = 50
@@ -78,25 +82,38 @@ def answered(query: str, hits: Sequence[Hit], relevant: Collection[str], world: 
     source = draw.choice(right) if right and draw.random() >= world.misread else draw.choice(context)
     sentences = _best_sentences(source.text, query, 2)
     others = [hit for hit in context if hit.id != source.id]
+    used = [source]
     if others and draw.random() < world.mixed:
-        sentences += _best_sentences(draw.choice(others).text, query, 1)
+        used.append(draw.choice(others))
+        sentences += _best_sentences(used[1].text, query, 1)
     text = draw.choice(LEADS) + " ".join(_reworded(sentence, query, draw, world) for sentence in sentences)
-    cited = [] if draw.random() < world.uncited else [source.id]
-    if cited and others and draw.random() < world.overcited:
-        cited.append(draw.choice(others).id)
-    return Answer(query, text, 1, tuple(hit.id for hit in context), tuple(cited)), source.id
+    names = tuple(hit.id for hit in context)
+    return Answer(query, text, 1, names, _citations([hit.id for hit in used], names, draw, world)), source.id
+
+
+def _citations(used: Sequence[str], context: Sequence[str], draw: random.Random, world: World) -> tuple[str, ...]:
+    if draw.random() < world.uncited:
+        return ()
+    cited = []
+    for name in used:
+        others = [other for other in context if other != name]
+        cited.append(draw.choice(others) if others and draw.random() < world.miscited else name)
+    if draw.random() < world.overcited:
+        cited.append(draw.choice(context))
+    return tuple(dict.fromkeys(cited))
 
 
 def thumbed(
     searches: Sequence[LoggedSearch], truth: Mapping[str, Truth], users: Users, seed: int
 ) -> list[LoggedSearch]:
-    """The searches that users gave a thumb, with it."""
+    """The searches, some of them with a thumb; of the others nobody said anything."""
     found = []
     for search in searches:
         draw = random.Random(f"{seed}|thumb|{search.query}")
         given, said = draw.random() < users.rate, draw.random() >= users.noise
         answer, known = search.answer, truth[search.query]
         if not given or answer is None:
+            found.append(search)
             continue
         right = known.relevant & set(answer.context)
         content = bool(right) if users.pleased == "context" else known.source in right

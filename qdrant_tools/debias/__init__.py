@@ -1,7 +1,8 @@
 """What users did -> labels: by rules that know how clicks mislead, and how little a thumb on an answer says.
 
 `click_rules.py` has the rules for clicks, ratings and visits, `answer_rules.py` those for answers of applications that
-retrieve and then write. No rule of the latter takes silence or a thumb down for a vote against a passage.
+retrieve and then write, and `answer_labels.py` weighs what these say. No rule for answers takes silence or a thumb down
+for a vote against a passage.
 """
 
 from __future__ import annotations

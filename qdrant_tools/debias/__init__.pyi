@@ -1,4 +1,5 @@
-from .answer_rules import AnswerCounts, AnswerSettings, AnswerVote, labels_from_answers, votes_from_answers
+from .answer_labels import AnswerCounts, labels_from_answers
+from .answer_rules import AnswerSettings, AnswerVote, votes_from_answers
 from .click_rules import (
     ClickModel,
     aggregate,

@@ -1,45 +1,42 @@
-"""Answers, and what was said of them -> labels of passages, by rules that ask for more than a thumb.
+"""Answers, and what was said of them -> votes for passages, by rules that ask for more than a thumb.
 
 A thumb is about a whole answer, and most of the passages in its prompt are noise: a language model reads the list as a
 whole (arXiv 2510.21440). So each rule asks for a second, independent sign, votes for a passage of one search, and has a
-weight, which says how surely the passage is relevant. The weights here are guesses until `audit_rules` has measured
-them on your own log.
+weight: how likely a passage is relevant that it alone votes for. `answer_labels.py` makes labels of the votes.
+
+The weights of `supported` and `cited` were measured in a simulation (`benchmarks/answer_precision.py`, demo corpus);
+that of `one-passage` is not higher than the first, as nothing there is answered from what the model knew before; the
+others are guesses. For your own log all of them are guesses until `audit_rules` has measured them.
 
 Nothing speaks against a passage but a person who says so of that passage. A thumb down may be about the tone, the
 writing, the age of the documents or a missing one; silence, a low rank and a missing citation are the norm.
 
-Guarantees: deterministic; one query has one vote for a passage from each user, however often they ask; several people
-count as independent only if they are known as such; a label is never made for a query that a redaction took away. What
-gives no label is counted by its reason. Does not know: collections (the texts of passages are asked for), encoders.
+Guarantees: deterministic; there is no vote for a query that a redaction took away; what gives none has a reason. Does
+not know: collections (the texts of passages are asked for), encoders.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import islice
-from typing import Any
 
 from qdrant_tools.debias.click_rules import rated, shown
 from qdrant_tools.debias.support import NGRAMS, Support, says_nothing, score_of
 from qdrant_tools.debias.unanswered import is_refusal, thumbs_of
 from qdrant_tools.errors import UsageError
 from qdrant_tools.log.records import LoggedSearch
-from qdrant_tools.records import Label
 from qdrant_tools.same import id_key, query_key
 from qdrant_tools.validation import brief
 
-__all__ = ["RULES", "AnswerCounts", "AnswerSettings", "AnswerVote", "labels_from_answers", "votes_from_answers"]
+__all__ = ["RULES", "AnswerSettings", "AnswerVote", "votes_from_answers"]
 
 Texts = Callable[[Sequence[str]], Mapping[str, str]]
 """Ids of passages -> their texts; ids that are not there are not in the result."""
 
 AT_ONCE = 256
 """Searches whose texts are asked for together."""
-MOST_VOTERS = 3
-"""Users who raise a weight: more of them say nothing new."""
 
 
 def labelled(read: Read, settings: AnswerSettings) -> Iterator[tuple[str, float]]:
@@ -109,14 +106,15 @@ def reformulated(read: Read, settings: AnswerSettings) -> Iterator[tuple[str, fl
 Rule = Callable[["Read", "AnswerSettings"], Iterator[tuple[str, float]]]
 RULES: Mapping[str, tuple[Rule, float, str]] = {
     "labelled": (labelled, 1.0, "rating by a person"),
-    "supported": (supported, 0.6, "thumb up, support"),
-    "one-passage": (one_passage, 0.5, "thumb up, one passage"),
+    "supported": (supported, 0.8, "thumb up, support"),
+    "one-passage": (one_passage, 0.8, "thumb up, one passage"),
     "judged": (judged, 0.5, "judge"),
-    "cited": (cited, 0.4, "citation, support"),
+    "cited": (cited, 0.6, "citation, support"),
     "reformulated": (reformulated, 0.2, "thumb up, reformulation"),
 }
-"""Name -> the rule, how surely its passages are relevant (a guess), and what a label says of its evidence."""
-_OF_ANSWERS = ("supported", "one-passage", "cited", "reformulated")
+"""Name -> the rule, how surely a passage that it alone votes for is relevant, and what a label says of its evidence."""
+OF_ANSWERS = ("supported", "one-passage", "cited", "reformulated")
+"""The rules that say from which passage an answer comes; `labelled` and `judged` say something of each passage."""
 
 
 @dataclass(frozen=True)
@@ -167,24 +165,6 @@ class AnswerVote:
     passage_id: str
     value: float
     voters: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class AnswerCounts:
-    """What was made of the searches: labels by rule (the one with the most weight), and searches without by reason."""
-
-    searches: int = 0
-    labelled: int = 0
-    rules: Mapping[str, int] = field(default_factory=dict)
-    reasons: Mapping[str, int] = field(default_factory=dict)
-
-    def as_row(self) -> dict[str, Any]:
-        return {
-            "searches": self.searches,
-            "labelled": self.labelled,
-            "rules": dict(self.rules),
-            "reasons": dict(self.reasons),
-        }
 
 
 @dataclass
@@ -270,84 +250,13 @@ def votes_from_answers(
             yield read.reason or "nobody said anything"
 
 
-def labels_from_answers(
-    searches: Iterable[LoggedSearch], texts: Texts, settings: AnswerSettings | None = None
-) -> tuple[list[Label], AnswerCounts]:
-    """One label per (query, passage) of all searches, and what became of them.
-
-    Of several rules the one with the most weight counts, as they look at the same answers; users who are known as
-    different people raise it: n of them leave a doubt of (1 - weight) ** n. People who differ on a passage give no
-    label; one who says that it is not relevant gives a label of weight 0, whatever the other rules say. A rule whose
-    weight is 0 gives none.
-
-    Raises:
-        UsageError: there is no such rule.
-    """
-    settings = settings or AnswerSettings()
-    pairs: dict[tuple[str, str], dict[str, list[AnswerVote]]] = {}
-    reasons: Counter[str] = Counter()
-    with_votes: set[str] = set()
-    unheard: set[str] = set()
-    for vote in votes_from_answers(searches, texts, settings):
-        if isinstance(vote, str):
-            reasons[vote] += 1
-            continue
-        if settings.weight(vote.rule) == 0:  # a label of weight 0 would say that the passage is not relevant
-            unheard.add(vote.search)
-            continue
-        with_votes.add(vote.search)
-        pair = query_key(vote.query), id_key(vote.passage_id)
-        pairs.setdefault(pair, {}).setdefault(vote.rule, []).append(vote)
-    if unheard - with_votes:
-        reasons["the rule has a weight of 0"] = len(unheard - with_votes)
-    labels, rules, spelling = [], Counter[str](), dict[str, str]()
-    for (key, _), by_rule in pairs.items():
-        first = next(iter(by_rule.values()))[0]
-        found = _label(spelling.setdefault(key, first.query), first.passage_id, by_rule, settings)
-        if found is None:
-            reasons["people disagree about a passage"] += 1
-        else:
-            rules[found[0]] += 1
-            labels.append(found[1])
-    return labels, AnswerCounts(len(with_votes) + reasons.total(), len(with_votes), dict(rules), dict(reasons))
-
-
-def _label(
-    query: str, passage: str, by_rule: Mapping[str, list[AnswerVote]], settings: AnswerSettings
-) -> tuple[str, Label] | None:
-    """The rule that decides about a pair, and the label; None if people disagree."""
-    said = by_rule.get("labelled")
-    if said is not None:
-        mean = sum(vote.value for vote in said) / len(said)
-        if 0 < mean < 0.5 and any(vote.value == 0 for vote in said):
-            return None
-        return "labelled", Label(query, passage, settings.weight("labelled") * mean, _evidence("labelled", said))
-    weights = {rule: _raised(settings.weight(rule), votes) for rule, votes in by_rule.items()}
-    rule = max(weights, key=lambda name: weights[name])
-    return rule, Label(query, passage, weights[rule], _evidence(rule, by_rule[rule]))
-
-
-def _raised(weight: float, votes: Sequence[AnswerVote]) -> float:
-    return 1 - (1 - weight) ** _people(votes)
-
-
-def _people(votes: Sequence[AnswerVote]) -> int:
-    """How many are known to be different people, at least 1."""
-    return min(MOST_VOTERS, max(1, len({who for vote in votes for who in vote.voters if who})))
-
-
-def _evidence(rule: str, votes: Sequence[AnswerVote]) -> str:
-    people = _people(votes)
-    return RULES[rule][2] if people == 1 else f"{RULES[rule][2]} x{people}"
-
-
 def _votes_of(read: Read, settings: AnswerSettings) -> Iterator[AnswerVote]:
     search, grades = read.search, read.grades()
     for name in settings.rules:
         # whoever is behind a query that a language model wrote has been counted for another
-        voters = read.liked if name in _OF_ANSWERS and not search.generated else ()
+        voters = read.liked if name in OF_ANSWERS and not search.generated else ()
         for passage, value in RULES[name][0](read, settings):
-            if name in _OF_ANSWERS and grades.get(passage, 1.0) < settings.judged_below:
+            if name in OF_ANSWERS and grades.get(passage, 1.0) < settings.judged_below:
                 read.reason = "a judge calls the passage irrelevant"
                 continue
             yield AnswerVote(name, search.id, search.query, passage, value, voters)

@@ -105,7 +105,7 @@ def test_options_that_do_not_go_together_are_one_line(run, answered, options, me
 def test_rules_are_audited_by_a_sheet_and_their_weights_used(run, answered, tmp_path):
     audit = ["log", "audit", "log.sqlite", "--collection", "docs", "--location", "data"]
     code, out, err = run(*audit)
-    assert code == 0 and f"supported: {QUERIES} passages, weight 0.6" in out and "the weights are guesses" in out
+    assert code == 0 and f"supported: {QUERIES} passages, weight 0.8" in out and "the weights are guesses" in out
     assert "next: embed-plus log audit log.sqlite --collection docs --write-sheet rules.csv" in err
     assert f"wrote rules.csv: {QUERIES} passages" in run(*audit, "--write-sheet", "rules.csv")[1]
     with (tmp_path / "rules.csv").open(newline="") as file:

@@ -102,7 +102,7 @@ def test_liked_answers_become_a_model_with_a_verdict_and_what_was_not_learnt_fro
     assert (tmp_path / "better" / "model" / "train_report.json").is_file()
     assert report["said"] == {"thumb up": 35, "thumb down": 5} and report["rules"].keys() == {"supported"}
     assert f"learnt: {report['train_queries']} queries with a label" in out
-    assert "weight 0.6 (a guess, log audit measures it)" in out and "thumb down" in out
+    assert "weight 0.8 (a guess, log audit measures it)" in out and "thumb down" in out
     assert not report["promotable"] and "not to be promoted" in out
 
 

@@ -51,25 +51,25 @@ def reasons(*searches, **settings):
 def test_a_thumb_up_is_about_the_passage_that_supports_the_answer_and_no_other():
     found, counts = labels_from_answers([search(GROUNDED, thumb())], texts)
     assert [(label.passage_id, label.weight, label.evidence) for label in found] == [
-        ("cable", 0.6, "thumb up, support")
+        ("cable", 0.8, "thumb up, support")
     ]
     assert counts.as_row() == {"searches": 1, "labelled": 1, "rules": {"supported": 1}, "reasons": {}}
 
 
 def test_the_only_passage_of_the_prompt_is_what_the_answer_was_made_from():
     asked = search("Quite another thing altogether, in words of its own.", thumb(), context=("paper",))
-    assert labels(asked) == {("how is it connected?", "paper"): 0.5}
-    assert labels(search("", thumb(), hits=("ink",))) == {("how is it connected?", "ink"): 0.5}
+    assert labels(asked) == {("how is it connected?", "paper"): 0.8}
+    assert labels(search("", thumb(), hits=("ink",))) == {("how is it connected?", "ink"): 0.8}
 
 
 def test_the_passages_are_those_that_the_model_saw_and_not_those_that_were_found():
     assert labels(search(GROUNDED, thumb(), context=("paper", "ink"))) == {}
     asked = search(GROUNDED, thumb(), hits=("paper", "ink"), context=("cable", "ink"))
-    assert labels(asked) == {("how is it connected?", "cable"): 0.6}
+    assert labels(asked) == {("how is it connected?", "cable"): 0.8}
 
 
 def test_a_citation_counts_where_the_passage_supports_the_answer_and_needs_no_thumb():
-    assert labels(search(GROUNDED, cited=("cable", "ink"))) == {("how is it connected?", "cable"): 0.4}
+    assert labels(search(GROUNDED, cited=("cable", "ink"))) == {("how is it connected?", "cable"): 0.6}
     assert labels(search(GROUNDED, cited=("ink",))) == {}
     assert labels(search(GROUNDED, thumb(0), cited=("cable",))) == {}
 
@@ -142,7 +142,7 @@ def test_a_thumb_of_a_program_or_a_model_is_nobodys():
 def test_an_answer_of_several_searches_is_ambiguous_and_counted():
     asked = search(GROUNDED, thumb(), searches=2)
     assert labels(asked) == {} and reasons(asked) == {"several searches behind one answer": 1}
-    assert labels(asked, ambiguous=True) == {("how is it connected?", "cable"): 0.6}
+    assert labels(asked, ambiguous=True) == {("how is it connected?", "cable"): 0.8}
     direct = replace(asked, feedback=(Feedback("ink", "rating", 1.0, NOON),))
     assert labels(direct) == {("how is it connected?", "ink"): 1.0}, "a label of a passage is not"
 
@@ -178,22 +178,73 @@ def test_passages_that_are_gone_and_queries_that_are_redacted_give_none():
 
 def test_one_query_is_one_vote_of_a_user_and_several_users_raise_the_weight():
     once = [search(GROUNDED, thumb(), number=i, query=q) for i, q in enumerate(["How?", "how", "HOW?"])]
-    assert labels(*once) == {("How?", "cable"): 0.6}
+    assert labels(*once) == {("How?", "cable"): 0.8}
     people = [search(GROUNDED, thumb(who=f"u{i}"), number=i) for i in range(9)]
-    assert labels(*people[:2]) == {("how is it connected?", "cable"): 0.84}
-    assert labels(*people) == {("how is it connected?", "cable"): 0.936}, "three are enough"
+    assert labels(*people[:2]) == {("how is it connected?", "cable"): 0.96}
+    assert labels(*people) == {("how is it connected?", "cable"): 0.992}, "three are enough"
 
 
 def test_nobody_knows_whether_people_without_a_name_are_several():
     unknown = [search(GROUNDED, thumb(who=""), number=i) for i in range(5)]
-    assert labels(*unknown) == {("how is it connected?", "cable"): 0.6}
+    assert labels(*unknown) == {("how is it connected?", "cable"): 0.8}
     known = [search(GROUNDED, thumb(who=""), number=i, user=f"u{i}") for i in range(2)]
-    assert labels(*known) == {("how is it connected?", "cable"): 0.84}
+    assert labels(*known) == {("how is it connected?", "cable"): 0.96}
 
 
 def test_queries_of_a_language_model_are_queries_and_count_for_no_user():
     made = [search(GROUNDED, thumb(who=f"u{i}"), number=i, generated=True) for i in range(3)]
-    assert labels(*made) == {("how is it connected?", "cable"): 0.6}
+    assert labels(*made) == {("how is it connected?", "cable"): 0.8}
+
+
+# -- what competes
+
+
+def both(number=0, who="u1", *, cited=(), names=("cable", "ink"), **more):
+    """A liked answer that the passages with these names support."""
+    said = " ".join(f"[{name}] it is so" for name in names)
+    return search(said, thumb(who=who), number=number, cited=cited, **more)
+
+
+NAMED = Support(lambda answer, passages: [float(named(text) in answer) for text in passages], 0.5, 0.1)
+
+
+def named(text):
+    return next(f"[{name}]" for name in TEXTS if TEXTS[name] == text)
+
+
+def weights_of(*searches):
+    return {name: weight for (_, name), weight in labels(*searches, support=NAMED).items()}
+
+
+def test_passages_that_support_one_answer_compete():
+    assert weights_of(both(names=("cable",))) == {"cable": 0.8}
+    assert weights_of(both()) == {"cable": 0.444, "ink": 0.444}, "4 to 4 to 1"
+
+
+def test_answers_of_several_people_to_one_query_compete_and_those_to_other_queries_do_not():
+    apart = [both(0, "u1", names=("cable",)), both(1, "u2", names=("ink",))]
+    assert weights_of(*apart) == {"cable": 0.444, "ink": 0.444}
+    most = weights_of(*apart, both(2, "u3", names=("cable",)))
+    assert most == {"cable": 0.828, "ink": 0.138}, "24 to 4 to 1"
+    assert weights_of(apart[0], replace(apart[1], query="another one")) == {"cable": 0.8, "ink": 0.8}
+
+
+def test_a_cited_passage_competes_with_its_own_weight():
+    silent = replace(both(), answer=replace(both().answer, verdicts=(), cited=("cable", "ink")))
+    assert weights_of(silent) == {"cable": 0.375, "ink": 0.375}, "1.5 to 1.5 to 1"
+
+
+def test_what_was_said_of_a_passage_itself_competes_with_nothing():
+    no, grade = Feedback("ink", "rating", 0.0, NOON), Feedback("ink", "judged", 1.0, NOON)
+    assert weights_of(replace(both(), feedback=(no,))) == {"cable": 0.8, "ink": 0.0}
+    assert weights_of(replace(both(), feedback=(grade,))) == {"cable": 0.444, "ink": 0.5}
+    alone = replace(both(names=("cable",)), feedback=(grade,))
+    assert weights_of(alone) == {"cable": 0.8, "ink": 0.5}
+
+
+def test_a_weight_of_1_leaves_no_more_than_it_has():
+    found = labels(both(), support=NAMED, weights={"supported": 1.0})
+    assert list(found.values()) == [0.5, 0.5]
 
 
 # -- settings
@@ -208,7 +259,7 @@ def test_a_rule_whose_weight_is_0_makes_no_negatives():
     assert labels(liked, weights={"supported": 0.0}) == {}
     assert reasons(liked, weights={"supported": 0.0}) == {"the rule has a weight of 0": 1}
     assert labels(rated, weights={"labelled": 0.0}) == {}
-    assert labels(liked, rated, weights={"labelled": 0.0}) == {("how is it connected?", "cable"): 0.6}
+    assert labels(liked, rated, weights={"labelled": 0.0}) == {("how is it connected?", "cable"): 0.8}
 
 
 def test_any_callable_may_judge_support_and_must_give_one_score_for_each_passage():
@@ -218,7 +269,7 @@ def test_any_callable_may_judge_support_and_must_give_one_score_for_each_passage
     support = Support(judge, threshold=0.5, margin=0.1)
     assert labels(search("Ink? Yes.", thumb(), query="ink?"), support=support) == {}, "it says nothing"
     asked = search("buy ink for three hundred pages", thumb(), query="q")
-    assert labels(asked, support=support) == {("q", "ink"): 0.6}
+    assert labels(asked, support=support) == {("q", "ink"): 0.8}
     for broken in (lambda answer, passages: [1.0], lambda answer, passages: [float("nan")] * len(passages)):
         with pytest.raises(InputError, match="judge of support gave"):
             labels(asked, support=Support(broken, 0.5, 0.1))

@@ -30,13 +30,8 @@ from llama_index_embed_plus.cli.opened import (
 from llama_index_embed_plus.encoders.open import open_encoder
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import texts_of
-from qdrant_tools.debias.answer_rules import (
-    RULES,
-    AnswerCounts,
-    AnswerSettings,
-    labels_from_answers,
-    votes_from_answers,
-)
+from qdrant_tools.debias.answer_labels import AnswerCounts, labels_from_answers
+from qdrant_tools.debias.answer_rules import RULES, AnswerSettings, votes_from_answers
 from qdrant_tools.debias.rule_audit import LEAST, RuleAudit, audit_rules, read_weights, write_rule_sheet
 from qdrant_tools.debias.support import NGRAMS, Support, encoder_support
 from qdrant_tools.debias.teachers import lists_of_rerankers

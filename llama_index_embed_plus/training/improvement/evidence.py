@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from llama_index_embed_plus.training.improvement.settings import ImproveSettings
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import fetch, texts_of
-from qdrant_tools.debias.answer_rules import RULES, labels_from_answers
+from qdrant_tools.debias.answer_labels import labels_from_answers
+from qdrant_tools.debias.answer_rules import RULES
 from qdrant_tools.debias.click_rules import aggregate, clicked_as_positive
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.records import Label
