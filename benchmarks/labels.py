@@ -2,12 +2,14 @@
 
     python benchmarks/labels.py --data FOLDER [--mine all-MiniLM-L6-v2]
 
-FOLDER holds `log.jsonl` (one row per search: query_id, start, results [{rank, doc_id}], clicks [{doc_id, dwell}]) and
+FOLDER holds `log.jsonl` (one row per search: query_id, session, start, results [{rank, doc_id}], clicks [{doc_id, dwell}]) and
 `qrels/test.tsv` (query-id, corpus-id, score). With `--mine MODEL`, and `corpus.jsonl` (_id, title, text), it also mines
 4 negatives for every clicked query from the shown results, and looks up how many of them are relevant: a random
 unjudged passage is not counted, a judged one is. Precision is the share of a rule's positives that are relevant, and of
 its negatives that are not; coverage is the share of all relevant, or not relevant, shown results that it labels.
-Results without a judgement are left out. `_low` and `_high` are the ends of 95 % Wilson intervals. The last line is
+Results without a judgement are left out. `_low` and `_high` are the ends of 95 % intervals by drawing whole sessions
+again (percentile bootstrap, seeded): the results of one search, and the searches of one session, are not independent.
+`against_naive` is the difference of a rule's positives to those of any click, with such an interval. The last line is
 JSON.
 """
 
@@ -16,10 +18,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
@@ -39,13 +43,14 @@ from qdrant_tools.log.readers import LogColumns, read_log
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.mining import MiningSettings, mine
 from qdrant_tools.mining.calibration import calibrate
-from qdrant_tools.mining.false_negatives import audit, false_negative_rate
+from qdrant_tools.mining.false_negatives import audit
 from qdrant_tools.records import Label, Passage
 
 # Judgements go by query id, so the id stands for the query.
 COLUMNS = LogColumns(
     query="query_id",
     search="query_id",
+    session="session",
     hits="results",
     hit="doc_id",
     rank="rank",
@@ -61,13 +66,17 @@ LINE = (
 MINED_LINE = "| {name} | {negatives} | {looked_at} | {rate:.3f} [{low:.3f}, {high:.3f}] |"
 
 Pairs = set[tuple[str, str]]
+Counts = NDArray[np.float64]
+"""(sessions, 2): of each session how many labels of a rule are right, and how many there are."""
+NAIVE = "naive: click / no click"
+RESAMPLES = 5000
 
 
 def rules(searches: Sequence[LoggedSearch]) -> dict[str, list[Label]]:
     model = fit_click_model(searches)
     print("propensities", [round(value, 3) for value in model.propensities[:10]], "repeated pairs", model.repeated)
     return {
-        "naive: click / no click": unclicked_as_negative(searches),
+        NAIVE: unclicked_as_negative(searches),
         "click > skip above": click_over_skip_above(searches),
         "last click > skip above": last_click_over_skip_above(searches),
         "click > no-click next": click_over_no_click_next(searches),
@@ -84,28 +93,55 @@ def read_qrels(path: Path) -> tuple[Pairs, Pairs]:
     return {(query, passage) for query, passage, _ in rows}, {(q, p) for q, p, score in rows if score > 0}
 
 
-def measured(labels: list[Label], judged: Pairs, relevant: Pairs) -> dict[str, float]:
-    """`judged` and `relevant` are the shown pairs."""
+def measured(
+    labels: list[Label], judged: Pairs, relevant: Pairs, session_of: Mapping[str, int]
+) -> tuple[dict[str, float], Counts]:
+    """`judged` and `relevant` are the shown pairs; `session_of` numbers the session of each query. Beside the figures
+    the positives of each session."""
     labels = [label for label in aggregate(labels) if (label.query, label.passage_id) in judged]
     positives = {(label.query, label.passage_id): label.weight for label in labels if label.weight > 0}
     negatives = {(label.query, label.passage_id) for label in labels if label.weight <= 0}
     right = sum(weight for pair, weight in positives.items() if pair in relevant)
-    return {
+    counts = by_session(positives.keys(), relevant, session_of)
+    figures = {
         "positives": len(positives),
         "positive_precision": len(positives.keys() & relevant) / max(len(positives), 1),
-        **_interval("positive_precision", len(positives.keys() & relevant), len(positives)),
+        **_interval("positive_precision", counts),
         "positive_precision_weighted": right / max(sum(positives.values()), 1e-9),
         "positive_coverage": len(positives.keys() & relevant) / len(relevant),
         "negatives": len(negatives),
         "negative_precision": len(negatives - relevant) / max(len(negatives), 1),
-        **_interval("negative_precision", len(negatives - relevant), len(negatives)),
+        **_interval("negative_precision", by_session(negatives, judged - relevant, session_of)),
         "negative_coverage": len(negatives - relevant) / len(judged - relevant),
     }
+    return figures, counts
 
 
-def _interval(name: str, right: int, of: int) -> dict[str, float]:
-    found = false_negative_rate(Counter({True: right, False: of - right}), source=name, negatives=of)
-    return {f"{name}_low": found.low, f"{name}_high": found.high}
+def by_session(pairs: Iterable[tuple[str, str]], right: Pairs, session_of: Mapping[str, int]) -> Counts:
+    counts = np.zeros((max(session_of.values()) + 1, 2))
+    for query, passage in pairs:
+        counts[session_of[query]] += ((query, passage) in right, 1)
+    return counts
+
+
+def shares(counts: Counts) -> NDArray[np.float64]:
+    """The share of right labels in each redraw of the sessions (resamples,); the same sessions for every rule."""
+    drawn = np.random.default_rng(0).integers(len(counts), size=(RESAMPLES, len(counts)))
+    right, of = counts[drawn].sum(axis=1).T
+    return np.asarray(right / np.maximum(of, 1))
+
+
+def _interval(name: str, counts: Counts) -> dict[str, float]:
+    low, high = np.percentile(shares(counts), [2.5, 97.5])
+    return {f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def against(naive: Counts, counts: Counts) -> dict[str, float]:
+    """How much better the positives of a rule are than those of any click."""
+    (right, of), (naive_right, naive_of) = counts.sum(axis=0), naive.sum(axis=0)
+    low, high = np.percentile(shares(counts) - shares(naive), [2.5, 97.5])
+    difference = right / max(of, 1) - naive_right / max(naive_of, 1)
+    return {"difference": float(difference), "low": float(low), "high": float(high)}
 
 
 def false_negatives(data: Path, model: str) -> dict[str, dict[str, float]]:
@@ -150,11 +186,17 @@ def main() -> None:
     shown = {(search.query, hit.id) for search in searches for hit in search.hits}
     judged, relevant = judged & shown, relevant & shown
     print(f"{len(searches)} searches, {len(judged)} judged shown results, {len(relevant) / len(judged):.3f} relevant")
-    figures = {name: measured(labels, judged, relevant) for name, labels in rules(searches).items()}
+    numbers: dict[str, int] = {}
+    session_of = {search.query: numbers.setdefault(search.session, len(numbers)) for search in searches}
+    found = {name: measured(labels, judged, relevant, session_of) for name, labels in rules(searches).items()}
+    figures = {
+        name: {**row, "against_naive": against(found[NAIVE][1], counts)} for name, (row, counts) in found.items()
+    }
     print("| rule | positives | precision (by weight) | coverage | negatives | precision | coverage |")
     print("|---|---|---|---|---|---|---|")
     for name, row in figures.items():
         print(LINE.format(name=name, **row))
+        print(f"    {row}")
     mined = false_negatives(data, arguments.mine) if arguments.mine else {}
     for name, row in mined.items():
         print(MINED_LINE.format(name=name, **row))
