@@ -2,9 +2,9 @@
 
     python benchmarks/labels.py --data FOLDER [--mine all-MiniLM-L6-v2]
 
-FOLDER holds `log.jsonl` (one row per search: query_id, session, start, results [{rank, doc_id}], clicks [{doc_id, dwell}]) and
-`qrels/test.tsv` (query-id, corpus-id, score). With `--mine MODEL`, and `corpus.jsonl` (_id, title, text), it also mines
-4 negatives for every clicked query from the shown results, and looks up how many of them are relevant: a random
+FOLDER holds `log.jsonl` (one row per search: query_id, session, results [{rank, doc_id}], clicks [{doc_id, dwell}])
+and `qrels/test.tsv` (query-id, corpus-id, score). With `--mine MODEL`, and `corpus.jsonl` (_id, title, text), it also
+mines 4 negatives for every clicked query from the shown results, and looks up how many of them are relevant: a random
 unjudged passage is not counted, a judged one is. Precision is the share of a rule's positives that are relevant, and of
 its negatives that are not; coverage is the share of all relevant, or not relevant, shown results that it labels.
 Results without a judgement are left out. `_low` and `_high` are the ends of 95 % intervals by drawing whole sessions

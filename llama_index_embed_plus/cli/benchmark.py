@@ -46,7 +46,11 @@ def benchmark(
     model: Model = DEFAULT_MODEL,
     backend: Backend = "auto",
     task: Annotated[
-        list[str] | None, typer.Option(help="Only this task, folder or kind of task; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            help="Only this task, folder or kind of task; may be given several times. A kind also decides how a file "
+            "is read that leaves it open."
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="Which part of the data is measured.")] = "test",
     limit: Annotated[int | None, typer.Option(help="Only so many rows of each task: for a quick look.")] = None,
@@ -118,10 +122,12 @@ def _chosen(folder: Path, split: str, names: set[str], *, follow_links: bool) ->
         UsageError: no task of a name.
         InputError: no task at all.
     """
-    tasks, skipped = find_tasks(folder, split=split, follow_links=follow_links)
+    tasks, skipped = find_tasks(folder, split=split, follow_links=follow_links, asked=names)
     unknown = sorted(names - {name for task in tasks for name in _names(task)})
     if unknown:
-        raise UsageError(f"{folder} has no task {unknown[0]!r}, but {listed(task.name for task in tasks) or 'none'}")
+        reasons = "".join(f"; {each.name} is skipped: {each.reason}" for each in skipped[:1])
+        there = listed(task.name for task in tasks) or "none"
+        raise UsageError(f"{folder} has no task {unknown[0]!r}, but {there}{reasons}")
     if not tasks:
         reasons = "; ".join(f"{each.name}: {each.reason}" for each in skipped[:5])
         raise InputError(f"{folder} holds no task: {reasons}")

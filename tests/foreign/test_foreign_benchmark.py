@@ -32,7 +32,7 @@ READ = {
     "clusters_names.jsonl": ("clustering", {"texts": 3, "labels": 2, "unlabelled": 0}),
     "clusters_no_label.csv": ("clustering", {"texts": 3, "labels": 2, "unlabelled": 1}),
 }
-NO_TASK = "two texts, and more or less than one 'score' or 'label': call it so, and leave out what is neither"
+NO_TASK = "two texts, and '.*' may say what a pair means: --task .*; or call it 'score' or 'label'"
 REFUSED = {
     "pairs_glue_numbers.jsonl": r":1: label is 0, expected one of entailment, .* 0 is entailment in some files and its",
     "pairs_hidden.jsonl": r":2: label is -1, expected 1 or 0, or one of entailment",
@@ -40,7 +40,7 @@ REFUSED = {
     "pairs_empty_label.tsv": r":3: label is '', expected 1 or 0",
     "pairs_score_and_label.jsonl": NO_TASK,
     "pairs_distance.csv": NO_TASK,
-    "pairs_no_label.tsv": NO_TASK,
+    "pairs_no_label.tsv": "two texts of one language, and nothing that says what a pair means: a 'score' or a 'label'",
     "pairs_german.csv": NO_TASK,
     "pairs_quality.tsv": NO_TASK,
     "pairs_same_meaning.jsonl": NO_TASK,

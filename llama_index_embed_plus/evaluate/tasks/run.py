@@ -30,6 +30,7 @@ from llama_index_embed_plus.evaluate.tasks.layouts import (
     query_column,
     says_what_a_row_means,
 )
+from llama_index_embed_plus.evaluate.tasks.nested import candidates_of, nested_in
 from llama_index_embed_plus.evaluate.tasks.pairs import bitext_mining, duplicates, pair_classification
 from llama_index_embed_plus.evaluate.tasks.retrieval import exact_retrieval, first_of, read_retrieval
 from llama_index_embed_plus.evaluate.tasks.scores import (
@@ -48,6 +49,9 @@ logger = logging.getLogger(__name__)
 
 Measure = Callable[[Encoder], Any]
 """What gives the frozen report of one kind of task."""
+
+Used = Callable[[frozenset[str]], Iterable[str]]
+"""The columns of a row -> those that are read."""
 
 Kind = TypeVar("Kind")
 
@@ -248,12 +252,21 @@ def _read_clustering(task: Task, options: TaskOptions) -> Measure:
 
 
 def _read_reranking(task: Task, options: TaskOptions) -> Measure:
+    nested = next((nested_in(row.values) for row in read_rows(task.file)), None)
+
     def with_candidates(row: Row) -> RerankingQuery:
+        if nested is not None:
+            return candidates_of(row, nested)
         query = query_column(frozenset(row.values)) or "query"
         return RerankingQuery(row.text(query), row.texts("positive"), row.texts("negative"))
 
-    fields = _fields(*QUERIES, "positive", "negative")
-    rows = _sampled((with_candidates(row) for row in _rows(task.file, task.split, task.kind, fields)), options, task)
+    # the verdict on a claim as a whole says nothing of its evidences
+    aside = ("claim_label",) if nested is not None else ()
+    fields = _fields(*QUERIES, "positive", "negative") if nested is None else _fields(nested.query, nested.candidates)
+    found = _rows(task.file, task.split, task.kind, fields, aside=aside)
+    rows = _sampled(map(with_candidates, found), options, task)
+    if nested is not None and nested.others:
+        logger.warning("%s: fields of %s that are not read: %s", task.file, nested.candidates, listed(nested.others))
     return lambda encoder: reranking(encoder, rows)
 
 
@@ -304,10 +317,10 @@ _IGNORABLE: Mapping[str, tuple[str, ...]] = {
 """Fields that repeat what is read."""
 
 
-def _rows(path: Path, split: str, kind: str, used: Callable[[frozenset[str]], Iterable[str]]) -> Iterator[Row]:
+def _rows(path: Path, split: str, kind: str, used: Used, *, aside: Sequence[str] = ()) -> Iterator[Row]:
     """The rows of a file, none of which may say that it belongs to another split, or what nobody here reads.
 
-    used: the fields of a row that are read.
+    used: what is read; aside: what is left unread on purpose.
     """
     unread = Unread()
     for row in read_rows(path):
@@ -317,14 +330,16 @@ def _rows(path: Path, split: str, kind: str, used: Callable[[frozenset[str]], It
                 f"{row.where}: split is {brief(said)}, expected {split!r} alone: make a file of each split"
             )
         known = {"split", *used(frozenset(row.values))}
-        harmless = _IGNORABLE.get(kind, ())
+        harmless = (*_IGNORABLE.get(kind, ()), *aside)
         unread.names.update(
             (name, None)
             for name in row.values
             if name not in known and (name in harmless or not says_what_a_row_means(name))
         )
         try:
-            unread.check(row.values, known, way_out=f"leave it out, if these rows are to be a task of {kind}")
+            unread.check(
+                row.values, {*known, *aside}, way_out=f"leave it out, if these rows are to be a task of {kind}"
+            )
         except InputError as error:
             raise InputError(f"{row.where}: {error}") from error
         yield row
@@ -332,7 +347,7 @@ def _rows(path: Path, split: str, kind: str, used: Callable[[frozenset[str]], It
         logger.warning("%s: fields that are not read: %s", path, unread.listed())
 
 
-def _fields(*names: str) -> Callable[[frozenset[str]], Iterable[str]]:
+def _fields(*names: str) -> Used:
     return lambda columns: names
 
 
@@ -349,10 +364,10 @@ def _pairs(task: Task, third: Callable[[Row, str], Kind]) -> Iterator[tuple[str,
 
     def fields(columns: frozenset[str]) -> list[str]:
         """The two texts, and what is said about them; nothing if that is not there."""
-        said = [name for name in judged if name in columns][:1]
+        said = [name for name in ((task.column,) if task.column else judged) if name in columns][:1]
         return [*(pair_columns(columns) or ()), *said] if said or not judged else []
 
-    for row in _rows(task.file, task.split, task.kind, fields):
+    for row in _rows(task.file, task.split, task.kind, fields, aside=task.left_aside):
         names = fields(frozenset(row.values))
         if len(names) < 2:
             raise InputError(f"{row.where}: has not the fields of the first row, but {listed(row.values)}")

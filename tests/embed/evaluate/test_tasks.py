@@ -176,6 +176,111 @@ def test_a_folder_that_is_no_task_is_named_with_the_reason(tmp_path):
     }
 
 
+AMBIGUOUS = {"sentence1": "a b", "sentence2": "a c", "score": 3.0, "is_duplicate": 1}
+
+
+def test_a_file_that_could_be_read_in_two_ways_is_named_and_the_kind_that_is_asked_for_decides(tmp_path):
+    other = {**AMBIGUOUS, "sentence2": "x y", "score": 1.0, "is_duplicate": 0}
+    jsonl(tmp_path / "test.jsonl", AMBIGUOUS, other)
+    tasks, (skipped,) = find_tasks(tmp_path)
+    assert not tasks and skipped.reason.endswith(
+        "two texts, and 'score', 'is_duplicate' may say what a pair means: --task similarity reads 'score', "
+        "--task pair_classification reads 'is_duplicate'; or call it 'score' or 'label'"
+    )
+    for kind, column, details in (
+        ("similarity", "score", {"pairs": 2}),
+        ("pair_classification", "is_duplicate", {"pairs": 2, "positives": 1}),
+    ):
+        ((task,), _) = find_tasks(tmp_path, asked=[kind])
+        assert (task.kind, task.column) == (kind, column)
+        found = run_task(task, read_task(task), MixedEncoder()).details
+        assert {name: found[name] for name in details} == details
+    assert not find_tasks(tmp_path, asked=["similarity", "pair_classification"])[0], "both at once decide nothing"
+
+
+def test_a_column_of_an_unknown_name_is_read_as_what_is_asked_for(tmp_path):
+    rows = [
+        {"sentence1": "a b", "sentence2": "a b", "closeness": 4.5},
+        {"sentence1": "a", "sentence2": "b", "closeness": 1},
+    ]
+    jsonl(tmp_path / "test.jsonl", *rows)
+    assert "--task similarity reads 'closeness'" in find_tasks(tmp_path)[1][0].reason
+    ((task,), _) = find_tasks(tmp_path, asked=[f"{tmp_path.name}/similarity"])
+    assert run_task(task, read_task(task), MixedEncoder()).value == pytest.approx(1.0)
+    jsonl(tmp_path / "test.jsonl", *({**row, "closeness2": 1} for row in rows))
+    tasks, (skipped,) = find_tasks(tmp_path, asked=["similarity"])
+    assert not tasks and "'closeness', 'closeness2' may say what a pair means: leave out all but one" in skipped.reason
+
+
+def test_the_relatedness_of_sick_is_a_score(tmp_path):
+    jsonl(tmp_path / "test.jsonl", {"sentence1": "a", "sentence2": "b", "relatedness": 4.5})
+    assert [task.kind for task in find_tasks(tmp_path)[0]] == ["similarity"]
+
+
+def test_one_file_of_all_texts_is_measured_whole_and_classification_says_what_it_needs(tmp_path):
+    rows = [{"text": text, "label": text[-1]} for text in TEXTS[:12]]
+    jsonl(tmp_path / "topics" / "all.jsonl", *rows)
+    jsonl(tmp_path / "two" / "all.jsonl", *rows)
+    jsonl(tmp_path / "two" / "more.jsonl", *rows)
+    tasks, skipped = find_tasks(tmp_path)
+    assert [task.name for task in tasks] == ["topics/clustering"]
+    assert run_task(tasks[0], read_task(tasks[0]), MixedEncoder()).details["texts"] == 12
+    assert {each.name: each.reason for each in skipped} == {
+        "topics/classification": "all.jsonl is one file: part it into train and test for classification",
+        "two": "no file of the split 'test': all.jsonl, more.jsonl",
+    }
+
+
+CLAIMS = [
+    {"claim_id": "1", "claim": "a b", "claim_label": "SUPPORTS", "evidences": [
+        {"evidence_id": "x", "evidence": "a b c", "evidence_label": "SUPPORTS"},
+        {"evidence_id": "y", "evidence": "d e", "evidence_label": "NOT_ENOUGH_INFO"},
+        {"evidence_id": "z", "evidence": "a b d", "evidence_label": "REFUTES"},
+    ]},
+    {"claim_id": "2", "claim": "d e", "claim_label": "NOT_ENOUGH_INFO", "evidences": [
+        {"evidence_id": "v", "evidence": "x", "evidence_label": "not enough info"},
+    ]},
+]  # fmt: skip
+SELECTED = {"query": "a b", "passages": {"passage_text": ["a b c", "d e", "a b d"], "is_selected": [1, 0, 1]}}
+GRADED = {
+    "question": "a b",
+    "candidates": [{"text": t, "relevance": g} for t, g in (("a b c", 2), ("d e", 0), ("a b", 1))],
+}
+
+
+@pytest.mark.parametrize(
+    ("rows", "skipped"), [(CLAIMS, 1), ([SELECTED], 0), ([GRADED], 0)], ids=["claims", "selected", "graded"]
+)
+def test_candidates_inside_of_a_row_are_reranking(tmp_path, rows, skipped):
+    jsonl(tmp_path / "test.jsonl", *rows)
+    ((task,), _) = find_tasks(tmp_path)
+    assert task.kind == "reranking"
+    details = run_task(task, read_task(task), MixedEncoder()).details
+    assert (details["queries"], details["skipped"], details["candidates"]) == (1, skipped, 3)
+
+
+@pytest.mark.parametrize(
+    ("entry", "place"),
+    [
+        (
+            {"evidence": "", "evidence_label": "SUPPORTS"},
+            r"test.jsonl:2: evidences 1: evidence is '', expected a non-emp",
+        ),
+        (
+            {"evidence": "a", "evidence_label": "DISPUTED"},
+            r"evidences 1: evidence_label is 'DISPUTED', expected yes or no",
+        ),
+        ({"evidence": "a"}, r"evidences 1: evidence_label is None"),
+        ("a", r"test.jsonl:2: evidences is .*, expected candidates as in the first row"),
+    ],
+)
+def test_a_candidate_that_says_nothing_clear_is_refused_with_its_row(tmp_path, entry, place):
+    jsonl(tmp_path / "test.jsonl", CLAIMS[0], {**CLAIMS[1], "evidences": [entry]})
+    ((task,), _) = find_tasks(tmp_path)
+    with pytest.raises(InputError, match=place):
+        read_task(task)
+
+
 def test_a_link_to_a_folder_above_is_not_followed(data):
     known = names(data)
     (data / "sts" / "loop").symlink_to(data, target_is_directory=True)
