@@ -3,8 +3,8 @@
 An id is the passage's, or that of its point, which is what LlamaIndex and LangChain know; or it is found by the whole
 text, which survives that everything was indexed again.
 
-Guarantees: never by a part of a text. Memory does not grow with the collection. An id that is not there stays as it is,
-and is counted. Does not know: spans.
+Guarantees: never by a part of a text, though by a node's own text where the collection embeds it with its metadata.
+Memory does not grow with the collection. An id that is not there stays as it is, and is counted. Does not know: spans.
 """
 
 from __future__ import annotations
@@ -59,8 +59,12 @@ class IdsByText:
         self._texts = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._texts.execute("CREATE TABLE texts (hash BLOB PRIMARY KEY, id TEXT NOT NULL) WITHOUT ROWID")
         self._texts.execute("BEGIN")
+        # a framework may embed a text below its metadata, and its tracing writes the text alone
+        layouts = {collection.layout, replace(collection.layout, embedded_metadata=False)}
         for page in collection.gateway.pages(batch_size=512):
-            passages = [collection.layout.passage(record.payload, point_id=plain_id(record.id)) for record in page]
+            passages = [
+                layout.passage(record.payload, point_id=plain_id(record.id)) for record in page for layout in layouts
+            ]
             # of several passages with one text, any is the one
             self._texts.executemany(
                 "INSERT INTO texts VALUES (?, ?) ON CONFLICT DO UPDATE SET id = min(id, excluded.id)",

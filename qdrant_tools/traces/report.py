@@ -152,6 +152,11 @@ class TraceReport:
                 "documents keep their ranks"
             )
         lines += self.of_ids()
+        if self.found is not None and self.found < 0.5:
+            lines.append(
+                "if everything was indexed anew since, the ids are others and the texts are not: --match text "
+                '(in Python, TraceSettings(match="text")) finds passages by their texts'
+            )
         lines += self._of_feedback()
         lines += [f"{text} ({count:,} times)" for text, count in self.hints.most_common(MOST_HINTS)]
         return [*lines, *self.notes]

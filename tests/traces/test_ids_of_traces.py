@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import pytest
-from tiny import WordEncoder
+from llama_index.core.schema import MetadataMode, TextNode
+from llama_index.core.vector_stores.utils import node_to_metadata_dict
+from qdrant_client import models
+from tiny import ENGINES, WordEncoder, client_of
 from written import annotation, ids, question, span, text_of, write
 
-from qdrant_tools import CollectionManager, connect
+from qdrant_tools import CollectionManager
 from qdrant_tools.collections.points import point_id
 from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Passage
 from qdrant_tools.traces import TraceSettings, read_traces
 
 
+@pytest.fixture(params=ENGINES)
+def client(request, tmp_path):
+    yield from client_of(request.param, tmp_path)
+
+
 @pytest.fixture
-def docs():
-    collection = CollectionManager(connect(":memory:")).ensure("docs", WordEncoder())
+def docs(client):
+    collection = CollectionManager(client).ensure("docs", WordEncoder())
     collection.index([Passage(name, text_of(name)) for name in ("honey", "owls", "tea")])
     return collection
 
@@ -61,6 +69,53 @@ def test_after_everything_was_indexed_anew_texts_tell_which_passage_it_was(tmp_p
     hidden["attributes"]["retrieval.documents.0.document.content"] = "not there"
     searches, report = found(tmp_path, docs, hidden, match="text")
     assert searches == [] and report.dropped == {"no text": 1}
+
+
+def test_ids_that_are_hardly_ever_there_are_answered_with_the_way_to_texts(tmp_path, docs):
+    _, report = found(tmp_path, docs, *question("t", "q", [("old-1", 0.9), ("old-2", 0.8)]))
+    assert any("--match text" in line for line in report.lines())
+    _, report = found(tmp_path, docs, *question("t", "q", [("tea", 0.9), ("old-2", 0.8)]))
+    assert not any("--match text" in line for line in report.lines())
+
+
+@pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine != "edge"])
+def test_nodes_that_llamaindex_embeds_with_their_metadata_are_found_by_their_own_text(tmp_path, engine):
+    """OpenInference writes the text of a node, as do the others; what was embedded is the node with its metadata."""
+    nodes = [
+        TextNode(id_=point_id(name), text=text_of(name), metadata={"file_name": f"{name}.md"})
+        for name in ("honey", "owls")
+    ]
+    encoder = WordEncoder()
+    for client in client_of(engine, tmp_path):
+        client.create_collection("docs", models.VectorParams(size=encoder.dimension, distance=models.Distance.COSINE))
+        vectors = encoder.encode_passages([node.get_content(MetadataMode.EMBED) for node in nodes])
+        points = [
+            models.PointStruct(id=node.node_id, vector=vector.tolist(), payload=node_to_metadata_dict(node))
+            for node, vector in zip(nodes, vectors, strict=True)
+        ]
+        client.upsert("docs", points, wait=True)
+        docs = CollectionManager(client).adopt("docs", encoder)
+        rows = question("t", "q", [("old-1", 0.9), ("old-2", 0.8)])
+        for place, text in enumerate([text_of("owls"), nodes[0].get_content(MetadataMode.EMBED)]):
+            rows[0]["attributes"][f"retrieval.documents.{place}.document.content"] = text
+        (search,), report = found(tmp_path, docs, *rows, match="text")
+        assert ids(search) == [point_id("owls"), point_id("honey")] and report.found == 1.0
+
+
+@pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine != "edge"])
+def test_points_with_numbers_and_uuids_as_ids_are_found(tmp_path, engine):
+    encoder, uuid = WordEncoder(), point_id("owls")
+    for client in client_of(engine, tmp_path):
+        client.create_collection("docs", models.VectorParams(size=encoder.dimension, distance=models.Distance.COSINE))
+        vectors = encoder.encode_passages([text_of("honey"), text_of("owls")])
+        points = [
+            models.PointStruct(id=name, vector=vector.tolist(), payload={"text": text})
+            for name, vector, text in zip((7, uuid), vectors, (text_of("honey"), text_of("owls")), strict=True)
+        ]
+        client.upsert("docs", points, wait=True)
+        docs = CollectionManager(client).adopt("docs", encoder)
+        (search,), report = found(tmp_path, docs, *question("t", "q", [("7", 0.9), (uuid.upper(), 0.8), ("8", 0.1)]))
+        assert ids(search) == ["7", uuid, "8"] and (report.ids, report.ids_found) == (3, 2)
 
 
 def test_a_postprocessor_that_names_old_ids_alone_is_understood_by_the_list_that_it_had(tmp_path, docs):
