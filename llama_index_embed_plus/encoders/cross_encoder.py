@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llama_index_embed_plus.encoders.library_copy import library_copy, opening
-from llama_index_embed_plus.encoders.tokens import PROBES, panics_translated
 from llama_index_embed_plus.encoders.torch_encoder import check_child
 from llama_index_embed_plus.errors import MissingExtraError, ModelError
+from llama_index_embed_plus.models.framing import PROBES, panics_translated
 from llama_index_embed_plus.models.hub import resolve
 from qdrant_tools.client.forks import undivided
 from qdrant_tools.errors import InputError, PlusError, first_line

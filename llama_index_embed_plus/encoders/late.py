@@ -29,7 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder, check_texts
-from llama_index_embed_plus.encoders.tokens import BETWEEN, Ids
+from llama_index_embed_plus.encoders.tokens import BETWEEN
+from llama_index_embed_plus.models.framing import Ids
 from llama_index_embed_plus.models.pooling import MEAN, Stretch
 from llama_index_embed_plus.models.spec import late_space
 from qdrant_tools.errors import NotSupportedError, UsageError

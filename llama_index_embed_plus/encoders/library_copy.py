@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llama_index_embed_plus.encoders.tokens import check_tokenizer, panics_silenced
 from llama_index_embed_plus.encoders.torch_encoder import quiet, require_known, within_weights
 from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.models.artifact import LARGEST_TEXT
 from llama_index_embed_plus.models.files import inside, module_rows, read_json, write_json
+from llama_index_embed_plus.models.framing import check_tokenizer, panics_silenced
 from llama_index_embed_plus.models.weights import weight_files
 from qdrant_tools.errors import NotSupportedError, PlusError, first_line
 from qdrant_tools.files import json_files

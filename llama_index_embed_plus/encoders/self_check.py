@@ -15,9 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from llama_index_embed_plus.encoders.tokens import Ids, TokenBatch, Tokenizer
+from llama_index_embed_plus.encoders.tokens import TokenBatch, Tokenizer
 from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.models.files import read_json
+from llama_index_embed_plus.models.framing import Ids
 from qdrant_tools.records import Vectors
 from qdrant_tools.validation import unit_rows
 

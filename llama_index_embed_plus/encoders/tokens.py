@@ -13,29 +13,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import normalizers
-from tokenizers.implementations import BertWordPieceTokenizer
 
-from llama_index_embed_plus.encoders.growth import too_long
-from llama_index_embed_plus.errors import DamagedModelError, TextError
+from llama_index_embed_plus.errors import TextError
 from llama_index_embed_plus.models.files import Settings, settings_of
-from qdrant_tools.errors import NotSupportedError, PlusError, UsageError, first_line
+from llama_index_embed_plus.models.framing import (
+    Ids,
+    frame_of,
+    id_of,
+    ids_of,
+    load_tokenizer,
+    panics_silenced,
+    panics_translated,
+)
+from qdrant_tools.errors import UsageError
 
-Ids = NDArray[np.int32]
-"""(t,) token ids."""
-
-_WORDPIECE_FAMILIES = ("bert", "distilbert", "electra")
-"""Model types whose old folders hold vocab.txt and no tokenizer.json. One can be made from the other."""
-PROBES = ("Words, 1 or 2.", "a" * 60 + "!", " " * 60 + "!")
-"""Texts on which a tokenizer that fails does so when it is opened."""
 _CHUNK = 4096
 """Texts tokenised at a time. The library's own objects are large; only the ids are kept."""
 _PIECE = 50_000
@@ -86,12 +84,12 @@ class Tokenizer:
         settings = settings_of(folder, "tokenizer_config.json")
         config = settings_of(folder, "config.json")
         self.folder = folder
-        self._tokenizer = _load(folder, config, settings)
+        self._tokenizer = load_tokenizer(folder, config, settings)
         if lowercase:  # before the tokenizer's own normalizer, as sentence-transformers lower-cases the text itself
             normalizer, lower = self._tokenizer.normalizer, normalizers.Lowercase()
             self._tokenizer.normalizer = normalizers.Sequence([lower, normalizer]) if normalizer else lower
         with panics_silenced(folder):
-            self.opening, self.closing = _frame(self._tokenizer, settings, append_eos)
+            self.opening, self.closing = frame_of(self._tokenizer, settings, append_eos)
         self.max_tokens = max_tokens
         self.room = max_tokens - len(self.opening) - len(self.closing)
         """How many tokens of prompt and text fit."""
@@ -142,7 +140,7 @@ class Tokenizer:
         # a token without a place of its own is where the token before it is
         last = np.maximum.accumulate(np.asarray([max(stop - 1, 0) for _, stop in encoding.offsets], np.int64))
         inner = len(self.opening) + np.searchsorted(last, begin[1:])
-        sequence = self._framed(_ids(encoding.ids))
+        sequence = self._framed(ids_of(encoding.ids))
         return sequence, [0, *inner.tolist(), len(sequence)]
 
     def counts(self, texts: Sequence[str]) -> list[int]:
@@ -184,12 +182,12 @@ class Tokenizer:
                 encoded = self._tokenizer.encode_batch_fast(short, add_special_tokens=False)
             for text, encoding in zip(chunk, encoded, strict=True):
                 long = len(text) > _PIECE
-                bodies.append(self._long_body(text, limit) if long else _ids(encoding.ids))
+                bodies.append(self._long_body(text, limit) if long else ids_of(encoding.ids))
         return bodies
 
     def _body(self, text: str) -> Ids:
         with panics_translated(self.folder):
-            return _ids(self._tokenizer.encode(text, add_special_tokens=False).ids)
+            return ids_of(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _long_body(self, text: str, limit: int | None) -> Ids:
         parts: list[Ids] = []
@@ -235,13 +233,6 @@ def plan_batches(lengths: Sequence[int], budget: int) -> list[NDArray[np.int64]]
 _EMPTY = np.zeros(0, np.int32)
 
 
-def _ids(ids: list[int]) -> Ids:
-    try:
-        return np.asarray(ids, np.int32)
-    except OverflowError as error:
-        raise DamagedModelError(f"the tokenizer gives word {max(ids)}, which no model has; fetch it again") from error
-
-
 def _pieces(text: str) -> Iterator[str]:
     """Yield parts of a long text, cut before a space if there is one. Their tokens are those of the whole text."""
     start = 0
@@ -254,101 +245,7 @@ def _pieces(text: str) -> Iterator[str]:
         start = stop
 
 
-def check_tokenizer(folder: Path) -> None:
-    """Raise DamagedModelError for a tokenizer.json that no library should run: see `Tokenizer`."""
-    if (folder / "tokenizer.json").is_file():
-        _load(folder, Settings(folder, {}), Settings(folder, {}))
-
-
-def _load(folder: Path, config: Settings, settings: Settings) -> HfTokenizer:
-    path, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
-    try:
-        with panics_silenced(folder):
-            if path.is_file():
-                tokenizer = HfTokenizer.from_file(str(path))
-                if reason := too_long(tokenizer):
-                    raise DamagedModelError(f"{path}: {reason}; fetch it again")
-            elif vocabulary.is_file() and config.text("model_type") in _WORDPIECE_FAMILIES:
-                # transformers' BertTokenizer lower-cases unless a file says otherwise
-                lower = settings.flag("do_lower_case") is not False
-                tokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=lower)._tokenizer
-            else:
-                raise DamagedModelError(
-                    f"{path} is missing; transformers writes it: "
-                    "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
-                )
-            # what tokenizer.json saved of padding and truncation would act before ours
-            tokenizer.no_padding()
-            tokenizer.no_truncation()
-            # patterns are run here for the first time: some work on no text, others never end on this one
-            for probe in PROBES:
-                tokenizer.encode(probe, add_special_tokens=False)
-            return tokenizer
-    except PlusError:
-        raise
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise DamagedModelError(
-            f"{path if path.is_file() else vocabulary} cannot be read ({first_line(error)}); fetch it again"
-        ) from error
-
-
-@contextmanager
-def panics_silenced(folder: object) -> Iterator[None]:
-    """While a tokenizer is opened: a panic of the library is DamagedModelError, and what it prints is not shown."""
-    # Rust prints a panic to the file descriptor, whatever sys.stderr is
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        with panics_translated(folder):
-            yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-@contextmanager
-def panics_translated(folder: object) -> Iterator[None]:
-    """A panic of the tokenizers library, which is no Exception to Python, becomes DamagedModelError."""
-    try:
-        yield
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        raise DamagedModelError(
-            f"the tokenizer in {folder} fails ({first_line(error)}); fetch the model again, or use another"
-        ) from error
-
-
-def _frame(tokenizer: HfTokenizer, settings: Settings, append_eos: bool) -> tuple[Ids, Ids]:
-    """Return the tokens before and after every text: the tokenizer's own, and those its settings ask for.
-
-    Decoders are often saved with `add_eos_token` and a tokenizer.json that adds no such token.
-    """
-    probe = tokenizer.encode("a")  # any text with a token shows what is put around it
-    # every backend takes token types to be 0
-    if any(probe.type_ids):
-        raise NotSupportedError(f"the tokenizer gives token types {probe.type_ids}, expected 0 for a single text")
-    text = [i for i, special in enumerate(probe.special_tokens_mask) if not special]
-    first, last = (text[0], text[-1] + 1) if text else (len(probe.ids), len(probe.ids))
-    opening, closing = probe.ids[:first], probe.ids[last:]
-    bos = _id_of(tokenizer, settings.values.get("bos_token")) if settings.flag("add_bos_token") else None
-    eos = _id_of(tokenizer, settings.values.get("eos_token")) if append_eos or settings.flag("add_eos_token") else None
-    if bos is not None and opening[:1] != [bos]:
-        opening.insert(0, bos)
-    if eos is not None and closing[-1:] != [eos]:
-        closing.append(eos)
-    return _ids(opening), _ids(closing)
-
-
 def _pad_id(tokenizer: HfTokenizer, settings: Settings, config: Settings) -> int:
     """Return the id that fills up a batch. It is masked, so any valid id will do if no file names one."""
-    pad = _id_of(tokenizer, settings.values.get("pad_token"))
+    pad = id_of(tokenizer, settings.values.get("pad_token"))
     return pad if pad is not None else config.integer("pad_token_id") or 0
-
-
-def _id_of(tokenizer: HfTokenizer, token: Any) -> int | None:
-    """Return the id of a token as tokenizer_config.json writes it: its text, or an object with `content`."""
-    content = token.get("content") if isinstance(token, dict) else token
-    token_id: int | None = tokenizer.token_to_id(content) if isinstance(content, str) else None
-    return token_id

@@ -17,6 +17,7 @@ from typing import Any
 
 from llama_index_embed_plus.models.config import LEGACY_POOLING, WIDTHS, read_config
 from llama_index_embed_plus.models.files import inside, module_rows, modules_of, read_json, write_json
+from llama_index_embed_plus.models.framing import frame_in_file
 from llama_index_embed_plus.models.pooling import ATTENTION
 from llama_index_embed_plus.models.spec import EncoderSpec
 
@@ -37,8 +38,7 @@ def write_config(folder: Path, spec: EncoderSpec) -> None:
         limits = {"max_seq_length": spec.max_tokens, "do_lower_case": spec.lowercase}
         _update(inner / "sentence_bert_config.json", limits)
     # Only what the files do not say already is written: a file that another tool wrote stays as it is.
-    if spec.append_eos and not stated.get("append_eos"):
-        _update(inner / "tokenizer_config.json", {"add_eos_token": True})
+    frame_in_file(inner, append_eos=spec.append_eos)
     if ATTENTION in spec.pooling or spec.long_text == "mean":
         logger.warning("%s: sentence-transformers reads this folder without attention pooling and windows", folder)
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.models import files
 from llama_index_embed_plus.models.config import MOST_TOKENS, architecture_of, positions_of, read_config
+from llama_index_embed_plus.models.framing import as_published
 from llama_index_embed_plus.models.lora import hash_lora
 from llama_index_embed_plus.models.pooling import ACTIVATIONS, POOLING_MODES, HeadKind, HeadStep
 from llama_index_embed_plus.models.weights import hash_weights, weight_files
@@ -253,5 +254,8 @@ def tokenizer_hash(inner: Path) -> str:
         content: dict[str, Any] = {"vocab.txt": vocabulary, "lowercase": settings.get("do_lower_case", True)}
     else:
         left_out = ("truncation", "padding", "version")
-        content = {key: value for key, value in tokenizer.items() if key not in left_out and value is not None}
+        processor, added = as_published(tokenizer)
+        flags |= dict.fromkeys(added - {"append_eos"}, True)
+        content = {**tokenizer, "post_processor": processor}
+        content = {key: value for key, value in content.items() if key not in left_out and value is not None}
     return hashlib.sha256(json.dumps([content, flags], sort_keys=True).encode()).hexdigest()

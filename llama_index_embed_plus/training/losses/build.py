@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from llama_index_embed_plus.encoders.library_copy import library_copy, opening
-from llama_index_embed_plus.encoders.tokens import PROBES
+from llama_index_embed_plus.models.framing import PROBES
 from llama_index_embed_plus.models.hub import resolve
 from llama_index_embed_plus.training.losses import weighted
 from llama_index_embed_plus.training.losses.catalogue import LossOptions

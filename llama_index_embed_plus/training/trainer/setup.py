@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraini
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
-from llama_index_embed_plus.encoders.library_copy import disarm, opening
+from llama_index_embed_plus.encoders.library_copy import disarm
 from llama_index_embed_plus.encoders.torch_encoder import merge_lora, quiet
 from llama_index_embed_plus.errors import MissingExtraError
 from llama_index_embed_plus.models import artifact
@@ -28,6 +28,7 @@ from llama_index_embed_plus.models.hub import source_of
 from llama_index_embed_plus.models.pooling import ATTENTION, MEAN, pool
 from llama_index_embed_plus.models.spec import EncoderSpec, Overrides, read_spec
 from llama_index_embed_plus.training.settings import LoraSettings, Projection, TrainSettings
+from llama_index_embed_plus.training.trainer.as_served import open_as_served
 from llama_index_embed_plus.training.trainer.distributed import world_size
 from qdrant_tools.errors import UsageError, first_line
 
@@ -121,14 +122,10 @@ def open_trainable(folder: Path, copy: Path, settings: TrainSettings, *, device:
         )
     artifact.copy_model(folder, copy, spec=spec)
     disarm(copy)
-    attention = ATTENTION in spec.pooling
-    with opening(folder) as arguments:
-        if attention:  # the other implementations return none
-            arguments["model_kwargs"]["attn_implementation"] = "eager"
-        model = SentenceTransformer(str(copy), device=device, **arguments)
+    model = open_as_served(copy, spec, named=folder, device=device)
     serving_tokens = int(model.max_seq_length or spec.max_tokens)
     model.max_seq_length = min(serving_tokens, settings.max_tokens)
-    if attention:
+    if ATTENTION in spec.pooling:
         model[1] = AttentionAwarePooling(model[0], spec)
     if settings.projection is not None:
         _project(model, settings.projection, seed=settings.seed)
