@@ -69,6 +69,22 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
+class ComparingEncoder(Protocol):
+    """What an encoder may offer beside: it knows how its model embeds texts that are compared with their like."""
+
+    def encode_compared(self, texts: Sequence[str], task: str = "similarity") -> Vectors:
+        """Embed texts of one kind; `task` says what they are compared for. No adapter of queries touches them."""
+        ...
+
+
+def encode_compared(encoder: Encoder, texts: Sequence[str], task: str = "similarity") -> Vectors:
+    """Embed texts that are compared with their like as the model of `encoder` does, else as passages."""
+    if isinstance(encoder, ComparingEncoder):
+        return encoder.encode_compared(texts, task)
+    return encoder.encode_passages(texts)
+
+
+@runtime_checkable
 class LimitedEncoder(Protocol):
     """What an encoder may offer beside: it knows how much of a passage it reads."""
 

@@ -54,7 +54,7 @@ def benchmark(
     ] = None,
     split: Annotated[str, typer.Option(help="Which part of the data is measured.")] = "test",
     limit: Annotated[int | None, typer.Option(help="Only so many rows of each task: for a quick look.")] = None,
-    role: Annotated[Role, typer.Option(help="The prompt for texts that are compared with their like.")] = "passage",
+    role: Annotated[Role, typer.Option(help="The prompt for texts that are compared with their like.")] = "model",
     titles: Annotated[bool, typer.Option(help="Embed passages with their titles.")] = True,
     identical_ids: Annotated[
         IdenticalIds,

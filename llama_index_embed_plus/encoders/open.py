@@ -26,6 +26,7 @@ from llama_index_embed_plus.encoders.text_encoder import Backend, Runtime, TextE
 from llama_index_embed_plus.encoders.tokens import Tokenizer
 from llama_index_embed_plus.errors import DamagedModelError, MissingExtraError, ParityError
 from llama_index_embed_plus.models import artifact
+from llama_index_embed_plus.models.config import FOR_DOT
 from llama_index_embed_plus.models.families import family_of
 from llama_index_embed_plus.models.files import read_json
 from llama_index_embed_plus.models.hub import resolve
@@ -159,7 +160,7 @@ def open_encoder(
     )
     folder, spec = identity.folder, identity.spec
     for name, source in spec.sources.items():
-        if source.startswith("assumed") and not artifact.is_artifact(folder):
+        if source.startswith(("assumed", FOR_DOT)) and not artifact.is_artifact(folder):
             logger.warning("%s: %s=%r is %s", folder, name, getattr(spec, name), source)
     refusal = artifact.refusal(folder)
     # a child that is forked while a library is imported here would wait for that for ever
@@ -285,7 +286,7 @@ def _adapter(folder: Path, space: str) -> QueryAdapter | None:
 
 _DESCRIBED = (
     *("model_type", "dimension", "max_tokens", "long_text", "pooling", "include_prompt", "head", "normalize"),
-    *("query_prompt", "passage_prompt", "lowercase", "append_eos", "truncate_dim", "late"),
+    *("query_prompt", "passage_prompt", "compared", "lowercase", "append_eos", "truncate_dim", "late"),
 )
 _BY_DEFAULT = "default of this project"
 
@@ -335,6 +336,8 @@ def describe(
 
 def _notes(folder: Path, spec: EncoderSpec) -> tuple[str, ...]:
     notes = [f"{name} is assumed" for name, source in spec.sources.items() if source.startswith("assumed")]
+    if spec.normalize and spec.sources.get("normalize", "").startswith(FOR_DOT):
+        notes.append("it was trained for the dot product; here the lengths of its vectors are left out")
     family = family_of(folder)
     if family is not None and family.note:
         notes.append(family.note)

@@ -149,6 +149,8 @@ class TextEncoder:
             lowercase=spec.lowercase,
             append_eos=spec.append_eos,
         )
+        for prompt in (spec.query_prompt, spec.passage_prompt):
+            self.tokenizer.require_room(prompt)
         self._make_locks()
         renew_in_children(self, TextEncoder._make_locks)
         self.quiet = False
@@ -200,6 +202,18 @@ class TextEncoder:
         """
         return self._encode(texts, self.spec.passage_prompt, progress)
 
+    def encode_compared(
+        self, texts: Sequence[str], task: str = "similarity", *, progress: Progress | None = None
+    ) -> Vectors:
+        """Embed texts that are compared with their like, with the prompt that the model has for this task.
+
+        task: similarity, pair_classification, classification, clustering, duplicates, bitext_mining or summarisation.
+        `describe` says which prompt, and where it comes from. An adapter changes queries only.
+        """
+        prompt = self.spec.compared_prompt(task)
+        self.tokenizer.require_room(prompt)
+        return self._encode(texts, prompt, progress)
+
     def cut(self, passage: Passage) -> Iterator[Passage]:
         """The passage itself if all of it is read, else parts of which that is true; see `documents.passage_cutter`."""
         if self.spec.long_text == "mean":
@@ -222,8 +236,8 @@ class TextEncoder:
         rows = np.fromiter((distinct.setdefault(text, len(distinct)) for text in texts), np.int64, len(texts))
         # `texts` goes along for error messages, which name positions in the list that the caller gave
         sequences = self._sequences(list(distinct), prompt, texts)
-        self._check_tokens(sequences, list(distinct), texts)
         skipped = 0 if self.spec.include_prompt else self.tokenizer.prompt_length(prompt)
+        self._check_tokens(sequences, list(distinct), texts, skipped)
         vectors = np.empty((len(sequences.ids), self.dimension), np.float32)
         report = _ProgressCounter(progress, sequences.owner, np.bincount(rows, minlength=len(distinct)))
 
@@ -259,9 +273,12 @@ class TextEncoder:
         self._note_truncation(distinct, sequences.over)
         return sequences
 
-    def _check_tokens(self, sequences: Sequences, distinct: list[str], texts: CheckedTexts) -> None:
-        """Refuse a text without any token. There is none if the model adds opening or closing tokens."""
-        empty = next((row for row, ids in zip(sequences.owner, sequences.ids) if not len(ids)), None)
+    def _check_tokens(self, sequences: Sequences, distinct: list[str], texts: CheckedTexts, skipped: int) -> None:
+        """Refuse a text of which no token is pooled. There is none if the model adds closing tokens.
+
+        skipped: how many leading tokens the pooling leaves out.
+        """
+        empty = next((row for row, ids in zip(sequences.owner, sequences.ids) if len(ids) <= skipped), None)
         if empty is not None:
             text = distinct[int(empty)]
             raise TextError(f"text {texts.index(text)} is {short_repr(text)}, which has no token this model knows")

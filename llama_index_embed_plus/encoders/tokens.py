@@ -32,7 +32,7 @@ from llama_index_embed_plus.models.framing import (
     panics_silenced,
     panics_translated,
 )
-from qdrant_tools.errors import UsageError
+from qdrant_tools.errors import UsageError, brief
 
 _CHUNK = 4096
 """Texts tokenised at a time. The library's own objects are large; only the ids are kept."""
@@ -153,6 +153,15 @@ class Tokenizer:
         As in sentence-transformers, the prompt is tokenised alone and its closing token is not counted.
         """
         return len(self.opening) + len(self._body(prompt)) if prompt else 0
+
+    def require_room(self, prompt: str) -> None:
+        """Refuse a prompt that leaves no token of any text: all texts would get one vector."""
+        tokens = len(self._body(prompt)) if prompt else 0
+        if tokens >= self.room:
+            raise UsageError(
+                f"the prompt {brief(prompt)} has {tokens} tokens, which leaves none of the {self.room} that fit for a "
+                f"text (max_tokens is {self.max_tokens}): raise max_tokens, or give a shorter prompt"
+            )
 
     def batch(self, sequences: Sequence[Ids], *, prompt_tokens: int = 0) -> TokenBatch:
         """Pad `sequences` to the longest among them.

@@ -30,15 +30,25 @@ from qdrant_tools.records import Encoder, Hit, Passage, Vectors
 from qdrant_tools.search.dense import encoded, search_batch, search_vectors
 
 Empty = Literal["refuse", "zero"]
+_TASKS = {
+    "PairClassification": "pair_classification",
+    "Classification": "classification",
+    "MultilabelClassification": "classification",
+    "Clustering": "clustering",
+    "BitextMining": "bitext_mining",
+    "Summarization": "summarisation",
+}
+"""mteb's types of tasks -> ours; others are similarity."""
 _PROBE = "what the same text gives tells builds apart"
 """Part of the revision of a model in mteb's cache: another text would make cached results stale."""
 
 
-def mteb_encoder(encoder: Encoder, *, role: Role = "passage", empty: Empty = "refuse") -> MtebEncoder:
+def mteb_encoder(encoder: Encoder, *, role: Role = "model", empty: Empty = "refuse") -> MtebEncoder:
     """Make an encoder a model of mteb (its `EncoderProtocol`).
 
     Args:
-        role: The prompt of texts that are neither query nor passage to mteb, as in similarity and classification.
+        role: The prompt of texts that are neither query nor passage to mteb, as in similarity and classification:
+            the one that the model has for such a task, or always the queries' or the passages'.
         empty: What to do with a text without content, of which some of mteb's sets have a few. `refuse` raises
             TextError. `zero` gives it a vector of zeros, similar to nothing, and counts it in `empty_texts`.
 
@@ -80,7 +90,9 @@ class MtebEncoder:
         self.encoder, self.role, self.empty = encoder, role, empty
         self.empty_texts = 0
         """How many texts without content got a vector of zeros."""
-        experiment = {} if role == "passage" else {"role": role}
+        # as it was before there were prompts by task, where a model has none
+        same = role == "passage" or (role == "model" and not getattr(getattr(encoder, "spec", None), "compared", None))
+        experiment = {} if same else {"role": role}
         self.mteb_model_meta = _meta(encoder, experiment)
 
     def encode(
@@ -107,14 +119,15 @@ class MtebEncoder:
             raise NotSupportedError(f"{', '.join(unknown)}: an encoder of this package has no such option of mteb's")
         texts = list(_texts(inputs, str(getattr(task_metadata, "name", "the task"))))
         role: Role = {"query": "query", "document": "passage"}.get(str(prompt_type), self.role)  # type: ignore[assignment]
+        task = _TASKS.get(str(getattr(task_metadata, "type", "")), "similarity")
         what = f"{getattr(task_metadata, 'name', 'texts')} ({hf_subset}, {hf_split}), {prompt_type or 'texts'}"
         if self.empty == "refuse":
-            return embed(self.encoder, texts, role=role, what=what)
+            return embed(self.encoder, texts, role=role, task=task, what=what)
         filled = [row for row, text in enumerate(texts) if text.strip()]
         self.empty_texts += len(texts) - len(filled)
         vectors = np.zeros((len(texts), self.encoder.dimension), np.float32)
         if filled:
-            vectors[filled] = embed(self.encoder, [texts[row] for row in filled], role=role, what=what)
+            vectors[filled] = embed(self.encoder, [texts[row] for row in filled], role=role, task=task, what=what)
         return vectors
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:

@@ -9,11 +9,12 @@ is one. Does not know: how anything is computed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from llama_index_embed_plus.errors import DamagedModelError
-from llama_index_embed_plus.models.families import KNOWN_WEIGHTS, Family, family_of
+from llama_index_embed_plus.models.families import ANY, KNOWN_WEIGHTS, Family, family_of
 from llama_index_embed_plus.models.files import (
     Settings,
     inside,
@@ -50,6 +51,17 @@ _NARROW_WORDS = ("electra", "albert")
 """Families whose word embeddings are narrower than their layers."""
 _PLAIN_TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 """A text goes through the model as it is, and the last layer's states come out."""
+TASKS_BY_NAME = {
+    "STS": "similarity",
+    "PairClassification": "pair_classification",
+    "Classification": "classification",
+    "Clustering": "clustering",
+    "BitextMining": "bitext_mining",
+    "Summarization": "summarisation",
+}
+"""Names of mteb's tasks, under which models save prompts."""
+_BY_DIRECTION = "always: vectors are compared by their direction"
+FOR_DOT = "always here, and it was trained for the dot product of vectors of any length"
 MOST_TOKENS = 1_000_000
 """Tokenizers write huge numbers for "no limit"."""
 
@@ -74,11 +86,14 @@ def read_config(folder: Path) -> SourcedFields:
         **_prompts(folder, family),
         **_pooling(folder, modules, config, hidden=hidden, family=family),
     }
+    fields["compared"] = _compared(folder, family, fields)
     if family is not None and family.appends_eos:
         fields["append_eos"] = (True, family.source)
     # Joined poolings lie side by side.
     width = hidden * len(fields["pooling"][0])
     fields["head"], fields["normalize"], width = _head(folder, modules, width)
+    if fields["normalize"][1] != "modules.json":
+        fields["normalize"] = (True, _why_unit_length(folder, family))
     fields["dimension"] = (width, "config.json" if not fields["head"][0] else "the last layer")
     truncate = settings_of(folder, "config_sentence_transformers.json").integer("truncate_dim")
     if truncate:
@@ -163,7 +178,15 @@ def _head(folder: Path, modules: list[tuple[str, str]], width: int) -> tuple[tup
     # The last normalisation is a field of the spec, which a caller may switch off. One in between is a layer.
     if steps and steps[-1].kind == "normalize":
         return (tuple(steps[:-1]), source), (True, source), width
-    return (tuple(steps), source), (True, "always: vectors are compared by their direction"), width
+    return (tuple(steps), source), (True, _BY_DIRECTION), width
+
+
+def _why_unit_length(folder: Path, family: Family | None) -> str:
+    """Why vectors have unit length though no module says so; and whether the model was trained for something else."""
+    saved = settings_of(folder, "config_sentence_transformers.json").values.get("similarity_fn_name")
+    if family is not None and family.for_dot:
+        return f"{FOR_DOT} ({family.source})"
+    return f"{FOR_DOT} (config_sentence_transformers.json)" if saved in ("dot", "dot_score") else _BY_DIRECTION
 
 
 def _dense(folder: Path, path: str) -> tuple[HeadStep, int, int]:
@@ -207,6 +230,25 @@ def _prompts(folder: Path, family: Family | None) -> SourcedFields:
         else:
             fields[role] = ("", "none: no file has one")
     return fields
+
+
+def _compared(folder: Path, family: Family | None, fields: SourcedFields) -> tuple[Mapping[str, str], str]:
+    """Return the prompts of texts that are compared with their like, by task: saved ones, the family's, or one role's.
+
+    None of a task: the passage prompt, which most models do not have. A model that prompts both roles compares texts as
+    queries, as E5's authors ask for.
+    """
+    file = "config_sentence_transformers.json"
+    prompts = settings_of(folder, file).table("prompts")
+    saved = {task: prompts.text(name) or "" for name, task in TASKS_BY_NAME.items() if name in prompts.values}
+    if saved:
+        return {**(family.compared if family else {}), **saved}, file
+    if family is not None and family.compared:
+        return family.compared, family.source
+    queries, passages = fields["query_prompt"][0], fields["passage_prompt"][0]
+    if passages and queries:
+        return {ANY: queries}, "as queries: the model has a prompt for both roles"
+    return {}, "as passages: no file and no card says more"
 
 
 def _length(inner: Path, family: Family | None) -> SourcedFields:

@@ -15,7 +15,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from llama_index_embed_plus.models.config import LEGACY_POOLING, WIDTHS, read_config
+from llama_index_embed_plus.models.config import LEGACY_POOLING, TASKS_BY_NAME, WIDTHS, read_config
 from llama_index_embed_plus.models.files import inside, module_rows, modules_of, read_json, write_json
 from llama_index_embed_plus.models.framing import frame_in_file
 from llama_index_embed_plus.models.pooling import ATTENTION
@@ -94,6 +94,11 @@ def _write_prompts(folder: Path, spec: EncoderSpec, stated: dict[str, Any]) -> N
         saved = read_json(folder, "config_sentence_transformers.json") or {}
         # `document` is read before `passage` and `corpus`: a former prompt under these names does not count
         prompts = {"query": spec.query_prompt, "document": spec.passage_prompt}
+        changes["prompts"] = {**(saved.get("prompts") or {}), **prompts}
+    if dict(spec.compared) != dict(stated["compared"]):
+        names = {task: name for name, task in TASKS_BY_NAME.items()}
+        prompts = {names[task]: prompt for task, prompt in spec.compared.items() if task in names}
+        saved = changes or read_json(folder, "config_sentence_transformers.json") or {}
         changes["prompts"] = {**(saved.get("prompts") or {}), **prompts}
     if spec.truncate_dim != stated.get("truncate_dim"):
         changes["truncate_dim"] = spec.truncate_dim

@@ -7,8 +7,8 @@ model always wins over this registry. Does not know: files, encoders.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 KNOWN_WEIGHTS = {
@@ -19,7 +19,26 @@ KNOWN_WEIGHTS = {
 _FOR_SEARCHING = "Represent this sentence for searching relevant passages: "
 _WEB_SEARCH = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
 _ZH_SEARCHING = "为这个句子生成表示以用于检索相关文章："
+_E5_TASKS = {
+    "similarity": "Instruct: Retrieve semantically similar text.\nQuery: ",
+    "bitext_mining": "Instruct: Retrieve parallel sentences.\nQuery: ",
+}
+_NOMIC_TASKS = {
+    **dict.fromkeys(("similarity", "pair_classification", "classification", "summarisation"), "classification: "),
+    **dict.fromkeys(("clustering", "duplicates"), "clustering: "),
+}
+_GEMMA_TASKS = {
+    **dict.fromkeys(("similarity", "pair_classification", "duplicates"), "task: sentence similarity | query: "),
+    "classification": "task: classification | query: ",
+    "clustering": "task: clustering | query: ",
+    "bitext_mining": "task: search result | query: ",
+    "summarisation": "task: summarization | query: ",
+}
 _UNTRAINED = "a language model that was not trained to embed texts: fine-tune it before use"
+
+
+ANY = "any"
+"""Every task in which texts are compared with their like."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +54,10 @@ class Family:
     passage_prompt: str | None = None
     include_prompt: bool | None = None
     max_tokens: int | None = None
+    compared: Mapping[str, str] = field(default_factory=dict)
+    """What to do with texts (a `ComparedTask`, or `ANY`) -> the prompt that is put before each of them."""
+    for_dot: bool = False
+    """Trained for the dot product of vectors of any length."""
     appends_eos: bool = False
     """The closing token is added, whatever the tokenizer's files say."""
     needs_code: bool = False
@@ -60,11 +83,30 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "sentence-transformers",
-        ("multi-qa-mpnet-base-dot-v1", "msmarco-bert-base-dot-v5", "LaBSE"),
-        source_url("sentence-transformers", "multi-qa-mpnet-base-dot-v1")
-        + ", "
-        + source_url("sentence-transformers", "LaBSE"),
+        ("LaBSE",),
+        source_url("sentence-transformers", "LaBSE"),
         pooling="cls",
+    ),
+    Family(
+        "sentence-transformers",
+        ("multi-qa-mpnet-base-dot-v1", "multi-qa-distilbert-dot-v1", "multi-qa-MiniLM-L6-dot-v1"),
+        source_url("sentence-transformers", "multi-qa-mpnet-base-dot-v1") + " (first token; dot product)",
+        pooling="cls",
+        for_dot=True,
+    ),
+    Family(
+        "sentence-transformers",
+        ("msmarco-bert-base-dot-v5", "msmarco-distilbert-dot-v5"),
+        source_url("sentence-transformers", "msmarco-bert-base-dot-v5") + " (mean pooling; dot product)",
+        pooling="mean",
+        for_dot=True,
+    ),
+    Family(
+        "sentence-transformers",
+        ("msmarco-distilbert-base-tas-b",),
+        source_url("sentence-transformers", "msmarco-distilbert-base-tas-b") + " (first token; dot product)",
+        pooling="cls",
+        for_dot=True,
     ),
     Family(
         "intfloat",
@@ -72,26 +114,32 @@ FAMILIES: tuple[Family, ...] = (
             *("e5-small", "e5-base", "e5-large", "e5-small-v2", "e5-base-v2", "e5-large-v2"),
             *("multilingual-e5-small", "multilingual-e5-base", "multilingual-e5-large"),
         ),
-        source_url("intfloat", "e5-base-v2") + " (FAQ: prefixes are needed, in both roles)",
+        source_url("intfloat", "e5-base-v2") + " (FAQ: prefixes are needed, `query: ` where texts are compared)",
         pooling="mean",
         query_prompt="query: ",
         passage_prompt="passage: ",
+        compared={ANY: "query: "},
     ),
     Family(
         "intfloat",
         ("multilingual-e5-large-instruct",),
-        source_url("intfloat", "multilingual-e5-large-instruct") + " (instruction on the query only)",
+        source_url("intfloat", "multilingual-e5-large-instruct")
+        + " (instruction on the query only; of other tasks: https://github.com/microsoft/unilm/blob/master/e5/utils.py)",
         pooling="mean",
         query_prompt=_WEB_SEARCH + " ",
         passage_prompt="",
+        compared=_E5_TASKS,
     ),
     Family(
         "intfloat",
         ("e5-mistral-7b-instruct",),
-        source_url("intfloat", "e5-mistral-7b-instruct") + " (last token, EOS appended, at most 4096 tokens)",
+        source_url("intfloat", "e5-mistral-7b-instruct")
+        + " (last token, EOS appended, at most 4096 tokens; of other tasks: "
+        "https://github.com/microsoft/unilm/blob/master/e5/utils.py)",
         pooling="lasttoken",
         query_prompt=_WEB_SEARCH + " ",
         passage_prompt="",
+        compared=_E5_TASKS,
         max_tokens=4096,
         appends_eos=True,
     ),
@@ -151,12 +199,24 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "nomic-ai",
-        ("nomic-embed-text-v1", "nomic-embed-text-v1.5", "nomic-embed-text-v2-moe"),
-        source_url("nomic-ai", "nomic-embed-text-v1.5") + " (task instruction prefix)",
+        ("nomic-embed-text-v1", "nomic-embed-text-v1.5"),
+        source_url("nomic-ai", "nomic-embed-text-v1.5")
+        + " (task instruction prefixes; by mteb's tasks: https://github.com/nomic-ai/contrastors, eval_mteb.py)",
         pooling="mean",
         query_prompt="search_query: ",
         passage_prompt="search_document: ",
+        compared=_NOMIC_TASKS,
         note="shorter vectors of v1.5 are layer-normalised before they are cut; truncate_dim alone comes close to that",
+    ),
+    Family(
+        "nomic-ai",
+        ("nomic-embed-text-v2-moe",),
+        source_url("nomic-ai", "nomic-embed-text-v2-moe") + " (mixture of experts in its own code; task prefixes)",
+        pooling="mean",
+        query_prompt="search_query: ",
+        passage_prompt="search_document: ",
+        compared=_NOMIC_TASKS,
+        needs_code=True,
     ),
     Family(
         "Snowflake",
@@ -171,11 +231,20 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "Snowflake",
-        ("snowflake-arctic-embed-l-v2.0", "snowflake-arctic-embed-m-v2.0"),
+        ("snowflake-arctic-embed-l-v2.0",),
         source_url("Snowflake", "snowflake-arctic-embed-l-v2.0") + " (prefix `query: `; first token)",
         pooling="cls",
         query_prompt="query: ",
         passage_prompt="",
+    ),
+    Family(
+        "Snowflake",
+        ("snowflake-arctic-embed-m-v2.0",),
+        source_url("Snowflake", "snowflake-arctic-embed-m-v2.0") + " (of gte-multilingual-base; prefix `query: `)",
+        pooling="cls",
+        query_prompt="query: ",
+        passage_prompt="",
+        needs_code=True,
     ),
     Family(
         "mixedbread-ai",
@@ -205,10 +274,13 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "Qwen",
         ("Qwen3-Embedding-0.6B", "Qwen3-Embedding-4B", "Qwen3-Embedding-8B"),
-        source_url("Qwen", "Qwen3-Embedding-0.6B") + " (config_sentence_transformers.json, prompt `query`)",
+        source_url("Qwen", "Qwen3-Embedding-0.6B")
+        + " (config_sentence_transformers.json, prompt `query`; of other tasks: "
+        "https://github.com/QwenLM/Qwen3-Embedding, evaluation/task_prompts.json)",
         pooling="lasttoken",
         query_prompt=_WEB_SEARCH,
         passage_prompt="",
+        compared={"similarity": "Instruct: Retrieve semantically similar text\nQuery:"},
     ),
     Family(
         "google",
@@ -217,15 +289,17 @@ FAMILIES: tuple[Family, ...] = (
         pooling="mean",
         query_prompt="task: search result | query: ",
         passage_prompt="title: none | text: ",
+        compared=_GEMMA_TASKS,
     ),
     Family(
         "nvidia",
         ("NV-Embed-v1", "NV-Embed-v2"),
         source_url("nvidia", "NV-Embed-v2")
-        + " (instruction on the query, EOS appended, prompt left out of the pooling)",
+        + " (instruction on the query, EOS appended, prompt left out of the pooling; STS: arXiv 2405.17428, table 7)",
         pooling="mean",
         query_prompt="Instruct: Given a question, retrieve passages that answer the question\nQuery: ",
         passage_prompt="",
+        compared={"similarity": "Instruct: Retrieve semantically similar text.\nQuery: "},
         include_prompt=False,
         appends_eos=True,
         needs_code=True,
@@ -245,6 +319,7 @@ FAMILIES: tuple[Family, ...] = (
         ("contriever", "contriever-msmarco", "mcontriever", "mcontriever-msmarco"),
         source_url("facebook", "contriever") + " (mean pooling; trained for the dot product)",
         pooling="mean",
+        for_dot=True,
     ),
     Family(
         "microsoft",

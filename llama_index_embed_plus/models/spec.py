@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 from llama_index_embed_plus.errors import DamagedModelError
 from llama_index_embed_plus.models import files
 from llama_index_embed_plus.models.config import MOST_TOKENS, architecture_of, positions_of, read_config
+from llama_index_embed_plus.models.families import ANY
 from llama_index_embed_plus.models.framing import as_published
 from llama_index_embed_plus.models.lora import hash_lora
 from llama_index_embed_plus.models.pooling import ACTIVATIONS, POOLING_MODES, HeadKind, HeadStep
@@ -31,7 +32,7 @@ LongText = Literal["truncate", "mean", "error"]
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """How texts become vectors. All fields but `name`, `model_type` and `sources` are part of the space."""
+    """How texts become vectors. All fields but `name`, `model_type`, `compared` and `sources` are part of the space."""
 
     name: str
     model_type: str
@@ -47,6 +48,9 @@ class EncoderSpec:
     normalize: bool = True
     query_prompt: str = ""
     passage_prompt: str = ""
+    compared: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Task (or `families.ANY`) -> the prompt of texts that are compared with their like. No task: as passages. It is no
+    part of the space: no stored vector is made so."""
     lowercase: bool = False
     """True: texts are lower-cased before the tokenizer sees them, because a file of the model says so."""
     append_eos: bool = False
@@ -75,11 +79,17 @@ class EncoderSpec:
         if self.long_text not in get_args(LongText):
             raise UsageError(f"long_text is {self.long_text!r}, expected one of {', '.join(get_args(LongText))}")
 
+    def compared_prompt(self, task: str) -> str:
+        """The prompt of texts that are compared with their like in `task`, such as `similarity`."""
+        return self.compared.get(task, self.compared.get(ANY, self.passage_prompt))
+
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict. `from_dict` gives an equal spec back."""
         row = {**asdict(self), "pooling": list(self.pooling), "sources": dict(self.sources)}
-        if not self.late:
-            del row["late"]  # unknown to earlier versions, which read everything else
+        row["compared"] = dict(self.compared)
+        for name in ("late", "compared"):
+            if not row[name]:
+                del row[name]  # unknown to earlier versions, which read everything else
         return row
 
     @classmethod
@@ -108,6 +118,7 @@ def _bounds(spec: EncoderSpec) -> Iterator[tuple[str, bool]]:
     yield "max_tokens", spec.max_tokens <= MOST_TOKENS
     yield "name", len(spec.name) <= 200 and spec.name.isprintable()
     yield "sources", all(isinstance(text, str) for row in spec.sources.items() for text in row)
+    yield "compared", all(isinstance(text, str) for row in spec.compared.items() for text in row)
     yield (
         "head",
         len(spec.head) <= 64
@@ -126,6 +137,7 @@ _KINDS: dict[str, Any] = {
     "truncate_dim": int | None,
     "pooling": tuple,
     "sources": Mapping,
+    "compared": Mapping,
 }
 
 

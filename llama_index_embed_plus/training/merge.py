@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from llama_index_embed_plus.training.proof.proof import ProofSettings, prove
 from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, read_report, write_report_file
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import UsageError
-from qdrant_tools.records import Encoder, HeldOut, Vectors
+from qdrant_tools.records import Encoder, HeldOut, Vectors, encode_compared
 from qdrant_tools.search.adapters import FullMap, LowRankMap, MlpMap, OrthogonalMap, QueryMap
 
 COEFFICIENTS = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -170,6 +171,9 @@ class _CachedEncoder:
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         return self._kept("passage", texts, self.base.encode_passages)
+
+    def encode_compared(self, texts: Sequence[str], task: str = "similarity") -> Vectors:
+        return self._kept(task, texts, partial(encode_compared, self.base, task=task))
 
     def _kept(self, role: str, texts: Sequence[str], encode: Callable[[Sequence[str]], Vectors]) -> Vectors:
         key = (role, tuple(texts))

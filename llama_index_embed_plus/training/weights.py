@@ -19,7 +19,7 @@ from llama_index_embed_plus.encoders.cross_encoder import cross_encoder_logits
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.models.spec import EncoderSpec, late_space, read_spec, space_of
-from llama_index_embed_plus.training.data.columns import ColumnSettings, column_role, datasets_for
+from llama_index_embed_plus.training.data.columns import ColumnSettings, column_prompt, datasets_for
 from llama_index_embed_plus.training.data.unsupervised import NoiseSettings
 from llama_index_embed_plus.training.losses.build import build_loss
 from llama_index_embed_plus.training.losses.catalogue import LossOptions, loss_spec
@@ -27,6 +27,7 @@ from llama_index_embed_plus.training.proof.model_card import write_report
 from llama_index_embed_plus.training.proof.report import TrainReport, read_report
 from llama_index_embed_plus.training.run import TrainingJob
 from llama_index_embed_plus.training.settings import TrainSettings
+from llama_index_embed_plus.training.trainer.as_served import require_room
 from llama_index_embed_plus.training.trainer.batches import batch_sampler
 from llama_index_embed_plus.training.trainer.checkpoint import Checkpoints
 from llama_index_embed_plus.training.trainer.distributed import is_main_process, wait_for_all, world_size
@@ -62,7 +63,8 @@ def train_weights(job: TrainingJob, progress: Progress | None) -> TrainReport:
     )
     run = Checkpoints(job.out.parent / f".{job.out.name}-training", job.identity(spec))
     sampler = batch_sampler(settings.loss, known=job.data.positives_by_query(), ids=job.data.passage_ids())
-    arguments = arguments_of(settings, run.folder, prompts_of(spec, datasets), batch_sampler=sampler)
+    prompts = prompts_of(settings.loss, spec, datasets)
+    arguments = arguments_of(settings, run.folder, prompts, batch_sampler=sampler)
     with _opened(run), ExitStack() as stack:
         wait_for_all()  # until the main process has taken the folder of checkpoints
         # there, a killed run leaves nothing that the next one does not remove
@@ -70,6 +72,7 @@ def train_weights(job: TrainingJob, progress: Progress | None) -> TrainReport:
         if is_main_process():
             job.open_base()  # raises now what would else end a whole training: weights that its config does not fit
         trained = open_trainable(job.folder, Path(copy), settings, device=device_of(settings))
+        require_room(trained.model, prompts.values())
         # one module under every name: some losses bring weights of their own
         losses = dict.fromkeys(datasets, build_loss(settings.loss, trained.model, options))
         held_out = job.evidence.held_out if job.evidence and is_main_process() else None
@@ -143,9 +146,8 @@ def datasets_of(job: TrainingJob) -> DatasetDict:
     return datasets_for(job.settings.loss, job.data, ColumnSettings(job.settings.negatives, teacher, noise))
 
 
-def prompts_of(spec: EncoderSpec, datasets: DatasetDict) -> dict[str, str]:
+def prompts_of(loss: str, spec: EncoderSpec, datasets: DatasetDict) -> dict[str, str]:
     """Column -> the prompt that inference puts before such a text; none where that is empty."""
-    prompts = {"query": spec.query_prompt, "passage": spec.passage_prompt}
     columns = {column for dataset in datasets.values() for column in dataset.column_names if column != "label"}
-    by_column = {column: prompts[column_role(column)] for column in sorted(columns)}
+    by_column = {column: column_prompt(loss, column, spec) for column in sorted(columns)}
     return {column: prompt for column, prompt in by_column.items() if prompt}

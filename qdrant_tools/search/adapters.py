@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_tools.errors import UsageError
-from qdrant_tools.records import Encoder, LimitedEncoder, Passage, Vectors
+from qdrant_tools.records import Encoder, LimitedEncoder, Passage, Vectors, encode_compared
 from qdrant_tools.sources.windows import WindowEncoder, window_encoder
 from qdrant_tools.validation import unit_rows
 
@@ -292,6 +292,10 @@ class AdaptedEncoder:
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         return self.base.encode_passages(texts)
+
+    def encode_compared(self, texts: Sequence[str], task: str = "similarity") -> Vectors:
+        """As the base embeds them: an adapter is for queries."""
+        return encode_compared(self.base, texts, task)
 
     def cut(self, passage: Passage) -> Iterator[Passage]:
         """As the base cuts it, if it can."""

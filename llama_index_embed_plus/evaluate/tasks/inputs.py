@@ -6,7 +6,8 @@ no number, a label that is missing, a vector with NaN in it. Does not know: task
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
@@ -15,12 +16,12 @@ from numpy.typing import NDArray
 
 from llama_index_embed_plus.errors import MissingExtraError, TextError
 from qdrant_tools.errors import InputError, UsageError
-from qdrant_tools.records import Encoder, Vectors
+from qdrant_tools.records import Encoder, Vectors, encode_compared
 from qdrant_tools.validation import brief, checked_number, checked_vectors, unit_rows
 
-Role = Literal["query", "passage"]
-"""The prompt of texts that are compared with each other, such as two sentences. Most models have a prompt for queries
-only and are measured without it, which is `passage`; E5's authors ask for `query`."""
+Role = Literal["model", "query", "passage"]
+"""The prompt of texts that are compared with each other, such as two sentences. `model`: the one that its files or its
+card name for the task (`describe` says which). Most have a prompt for queries only and are measured without it."""
 
 Label = str | int
 Floats = NDArray[np.float64]
@@ -38,8 +39,10 @@ def needs_eval(what: str) -> None:
         raise MissingExtraError(what, extra="eval")
 
 
-def embed(encoder: Encoder, texts: Sequence[str], *, role: Role = "passage", what: str = "texts") -> Vectors:
-    """Embed texts into (n, dimension), checked.
+def embed(
+    encoder: Encoder, texts: Sequence[str], *, role: Role = "model", task: str = "similarity", what: str = "texts"
+) -> Vectors:
+    """Embed texts into (n, dimension), checked. task: what texts are compared for, where the role is the model's.
 
     Raises:
         TextError: no texts, or one that is no string or empty.
@@ -53,9 +56,16 @@ def embed(encoder: Encoder, texts: Sequence[str], *, role: Role = "passage", wha
     for index, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise TextError(f"{what}: text {index} is {brief(text)}, expected a non-empty string")
-    encode = encoder.encode_queries if role == "query" else encoder.encode_passages
+    roles: Mapping[Role, Callable[[Sequence[str]], Vectors]] = {
+        "query": encoder.encode_queries,
+        "passage": encoder.encode_passages,
+        "model": partial(encode_compared, encoder, task=task),
+    }
     return checked_vectors(
-        encode(list(texts)), dimension=encoder.dimension, count=len(texts), what=f"{what} encoded by {encoder.space!r}"
+        roles[role](list(texts)),
+        dimension=encoder.dimension,
+        count=len(texts),
+        what=f"{what} encoded by {encoder.space!r}",
     )
 
 

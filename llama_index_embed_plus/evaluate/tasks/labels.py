@@ -65,7 +65,7 @@ def classification(
     test: tuple[Sequence[str], Sequence[Label]],
     *,
     settings: ClassificationSettings | None = None,
-    role: Role = "passage",
+    role: Role = "model",
 ) -> ClassificationReport:
     """Label test texts by logistic regression on vectors; `train` and `test` are texts and their labels.
 
@@ -94,8 +94,10 @@ def classification(
     # a training set may be large and each experiment draws few of its texts: only those are embedded
     used = sorted(set().union(*experiments))
     row_of = {index: row for row, index in enumerate(used)}
-    train_vectors = embed(encoder, [train[0][index] for index in used], role=role, what="training texts")
-    test_vectors = embed(encoder, test[0], role=role, what="test texts")
+    train_vectors = embed(
+        encoder, [train[0][index] for index in used], role=role, task="classification", what="training texts"
+    )
+    test_vectors = embed(encoder, test[0], role=role, task="classification", what="test texts")
     results = [
         _experiment(train_vectors[[row_of[i] for i in rows]], coded_train[rows], test_vectors, coded_test, settings)
         for rows in experiments
@@ -194,7 +196,7 @@ def clustering(
     labels: Sequence[Label],
     *,
     settings: ClusteringSettings | None = None,
-    role: Role = "passage",
+    role: Role = "model",
 ) -> ClusteringReport:
     """Cluster the vectors of texts and compare with their labels.
 
@@ -215,7 +217,9 @@ def clustering(
     if settings.sample < len(codes):
         raise UsageError(f"sample is {settings.sample}, expected at least one text for each of {len(codes)} labels")
     coded = np.asarray([codes[checked[row]] for row in kept], np.int64)
-    values = _v_measures(embed(encoder, [texts[row] for row in kept], role=role), coded, len(codes), settings)
+    values = _v_measures(
+        embed(encoder, [texts[row] for row in kept], role=role, task="clustering"), coded, len(codes), settings
+    )
     return ClusteringReport(
         float(np.mean(values)), float(np.std(values)), tuple(values), len(codes), len(kept), len(texts) - len(kept)
     )

@@ -62,7 +62,7 @@ class PairReport:
 
 
 def pair_classification(
-    encoder: Encoder, left: Sequence[str], right: Sequence[str], labels: Sequence[int], *, role: Role = "passage"
+    encoder: Encoder, left: Sequence[str], right: Sequence[str], labels: Sequence[int], *, role: Role = "model"
 ) -> PairReport:
     """Tell pairs with label 1 from those with label 0 by the cosine of their texts.
 
@@ -75,8 +75,8 @@ def pair_classification(
 
     same_length("right texts", len(right), len(left))
     checked = checked_binary(labels, count=len(left))
-    first = embed(encoder, left, role=role, what="left texts")
-    second = embed(encoder, right, role=role, what="right texts")
+    first = embed(encoder, left, role=role, task="pair_classification", what="left texts")
+    second = embed(encoder, right, role=role, task="pair_classification", what="right texts")
     report = judge_pairs(paired_cosine(first, second), checked)
     ours, theirs = first.astype(np.float64), second.astype(np.float64)
     apart = ours - theirs
@@ -146,7 +146,7 @@ class DuplicatesReport:
 
 
 def duplicates(
-    encoder: Encoder, texts: Sequence[str], groups: Sequence[Label], *, top_k: int = 100, role: Role = "passage"
+    encoder: Encoder, texts: Sequence[str], groups: Sequence[Label], *, top_k: int = 100, role: Role = "model"
 ) -> DuplicatesReport:
     """Find texts of the same group by their cosine; a text without duplicates is a group of its own.
 
@@ -166,7 +166,9 @@ def duplicates(
         raise InputError(f"no two of the {len(texts)} texts are in one group: there are no duplicates to find")
     codes = {group: code for code, group in enumerate(sizes)}
     coded = np.asarray([codes[group] for group in checked], np.int64)
-    rows, columns, cosines = _neighbours(unit_rows(embed(encoder, texts, role=role), np.float64), top_k)
+    rows, columns, cosines = _neighbours(
+        unit_rows(embed(encoder, texts, role=role, task="duplicates"), np.float64), top_k
+    )
     same = coded[rows] == coded[columns]
     averages, ranks = _per_text(rows, cosines, same, np.asarray([sizes[group] - 1 for group in checked]))
     low, high = np.minimum(rows, columns), np.maximum(rows, columns)
@@ -236,7 +238,7 @@ def bitext_mining(
     targets: Sequence[str],
     *,
     gold: Sequence[int] | None = None,
-    role: Role = "passage",
+    role: Role = "model",
 ) -> BitextReport:
     """Find each source's translation among all targets by the cosine.
 
@@ -255,15 +257,19 @@ def bitext_mining(
     missing = next((row for row in gold if not 0 <= row < len(targets)), None)
     if missing is not None:
         raise InputError(f"gold: row {missing}, but there are {len(targets)} targets, counted from 0")
-    predicted = nearest(embed(encoder, sources, role=role, what="sources"), embed(encoder, targets, role=role))
-    right = np.asarray(gold)
+    left, right = (
+        embed(encoder, texts, role=role, task="bitext_mining", what=what)
+        for texts, what in ((sources, "sources"), (targets, "targets"))
+    )
+    predicted = nearest(left, right)
+    expected = np.asarray(gold)
     weighted = {"average": "weighted", "zero_division": 0}
     return BitextReport(
-        float(f1_score(right, predicted, **weighted)),
-        float(precision_score(right, predicted, **weighted)),
-        float(recall_score(right, predicted, **weighted)),
-        float((right == predicted).mean()),
-        len(right),
+        float(f1_score(expected, predicted, **weighted)),
+        float(precision_score(expected, predicted, **weighted)),
+        float(recall_score(expected, predicted, **weighted)),
+        float((expected == predicted).mean()),
+        len(expected),
     )
 
 

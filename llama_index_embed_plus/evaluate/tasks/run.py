@@ -80,7 +80,7 @@ class TaskOptions:
 
     limit: int | None = None
     """At most so many random rows, queries and passages: for a quick look, not for figures to compare."""
-    role: Role = "passage"
+    role: Role = "model"
     """The prompt for texts that are compared with their like; see `inputs.Role`."""
     titles: bool = True
     """Whether a passage is embedded with its title."""

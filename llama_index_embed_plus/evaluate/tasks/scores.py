@@ -45,7 +45,7 @@ class Correlation:
 
 
 def semantic_similarity(
-    encoder: Encoder, left: Sequence[str], right: Sequence[str], scores: Sequence[float], *, role: Role = "passage"
+    encoder: Encoder, left: Sequence[str], right: Sequence[str], scores: Sequence[float], *, role: Role = "model"
 ) -> Correlation:
     """Correlate the cosines of pairs of texts with scores, on whatever scale.
 
@@ -115,7 +115,7 @@ class SummarisationReport:
     """Texts whose machine summaries all have one score, or one cosine: they have no correlation."""
 
 
-def summarisation(encoder: Encoder, rows: Sequence[Summaries], *, role: Role = "passage") -> SummarisationReport:
+def summarisation(encoder: Encoder, rows: Sequence[Summaries], *, role: Role = "model") -> SummarisationReport:
     """Correlate, text by text, the nearness of machine summaries to human ones with human scores.
 
     Fabbri et al., "SummEval: Re-evaluating Summarization Evaluation", 2020.
@@ -133,8 +133,16 @@ def summarisation(encoder: Encoder, rows: Sequence[Summaries], *, role: Role = "
     if missing is not None:
         raise InputError(f"text {missing} has no {'machine' if rows[missing].human else 'human'} summaries")
     # all texts in one call, so that the encoder fills its batches
-    human = embed(encoder, [text for row in rows for text in row.human], role=role, what="human summaries")
-    machine = embed(encoder, [text for row in rows for text in row.machine], role=role, what="machine summaries")
+    human = embed(
+        encoder, [text for row in rows for text in row.human], role=role, task="summarisation", what="human summaries"
+    )
+    machine = embed(
+        encoder,
+        [text for row in rows for text in row.machine],
+        role=role,
+        task="summarisation",
+        what="machine summaries",
+    )
     per_text = zip(
         np.split(unit_rows(human, np.float64), np.cumsum([len(row.human) for row in rows])[:-1]),
         np.split(unit_rows(machine, np.float64), np.cumsum([len(row.machine) for row in rows])[:-1]),

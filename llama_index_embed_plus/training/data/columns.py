@@ -14,11 +14,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from datasets import Dataset, DatasetDict
 
 from llama_index_embed_plus.errors import TrainingError
+from llama_index_embed_plus.models.spec import EncoderSpec
 from llama_index_embed_plus.training.data import unsupervised
 from llama_index_embed_plus.training.data.records import Distilled, JudgedPair, LabelledText, ScoredPair, TrainingData
 from llama_index_embed_plus.training.losses.catalogue import LossSpec, loss_spec
@@ -31,7 +32,8 @@ Teacher = Callable[[Sequence[tuple[str, str]]], Sequence[float]]
 """(query, passage) pairs -> their scores, such as `cross_encoder_judge(...).score`."""
 
 _EXAMPLES_AT_ONCE = 64
-_QUERY_COLUMNS = ("anchor", "sentence_1", "sentence_2")
+_COMPARED = {"scored pairs": "similarity", "labelled pairs": "pair_classification", "labelled texts": "classification"}
+"""Shapes of rows whose texts are compared with their like -> the task."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,16 @@ def datasets_for(loss: str, data: TrainingData, settings: ColumnSettings | None 
     return datasets
 
 
-def column_role(column: str) -> Literal["query", "passage"]:
-    """Return whether inference embeds such texts as queries or as passages: training puts the same prompt before them.
+def column_prompt(loss: str, column: str, spec: EncoderSpec) -> str:
+    """Return what inference puts before the texts of a column, so that training puts the same before them.
 
-    The two sides of a scored pair are alike, and read as queries: that is how models with prompts compare sentences.
+    Texts that are compared with their like, such as both sides of a scored pair, get the prompt that the model has for
+    that; see `EncoderSpec.compared`.
     """
-    return "query" if column in _QUERY_COLUMNS else "passage"
+    task = _COMPARED.get(loss_spec(loss).shape)
+    if task is not None:
+        return spec.compared_prompt(task)
+    return spec.query_prompt if column == "anchor" else spec.passage_prompt
 
 
 def _ranking(spec: LossSpec, data: TrainingData, settings: ColumnSettings) -> DatasetDict:

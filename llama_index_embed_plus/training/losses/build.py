@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import losses as library
+from sentence_transformers.sentence_transformer.modules import Normalize
 from sentence_transformers.util import pairwise_dot_score
 from torch import Tensor
 from transformers.utils import logging
@@ -175,6 +176,14 @@ def _margin_mse(model: SentenceTransformer, options: LossOptions) -> torch.nn.Mo
     return _module(library.MarginMSELoss(model, similarity_fct=score))
 
 
+def _without_unit_length(model: SentenceTransformer) -> torch.nn.Module:
+    """The modules of `model` up to the normalisation at its end: products of unit vectors never leave -1 to 1."""
+    modules = list(model)
+    while isinstance(modules[-1], Normalize):
+        modules.pop()
+    return torch.nn.Sequential(*modules)
+
+
 def _in_batch_tension(model: SentenceTransformer, options: LossOptions) -> torch.nn.Module:
     return _module(library.ContrastiveTensionLossInBatchNegatives(model, scale=options.scale_or(_SCALE)))
 
@@ -213,7 +222,7 @@ _BUILDERS: dict[str, Callable[[SentenceTransformer, LossOptions], torch.nn.Modul
     "cosent": lambda model, options: _module(library.CoSENTLoss(model, scale=options.scale_or(_SCALE))),
     "margin_mse": _margin_mse,
     "simcse": _simcse,
-    "contrastive_tension": lambda model, options: _module(library.ContrastiveTensionLoss(model)),
+    "contrastive_tension": lambda model, options: _module(library.ContrastiveTensionLoss(_without_unit_length(model))),
     "contrastive_tension_in_batch": _in_batch_tension,
     "tsdae": _tsdae,
 }

@@ -222,7 +222,7 @@ LOSSES: Mapping[str, LossSpec] = _table(
     LossSpec(
         "contrastive_tension",
         "sum_i of the binary cross-entropy of sigmoid(f(a_i).g(b_i)) and y_i = [a_i = b_i]; f, g: two copies of the "
-        "model",
+        "model, without the unit length at its end",
         "Carlsson et al. 2021, openreview Ov_sMNau-PF",
         "texts",
         "raw texts; memory for two models",

@@ -33,15 +33,20 @@ Features = Iterable[dict[str, Tensor]]
 
 
 def row_weights(labels: Tensor | None, *, gather: bool = False) -> Tensor | None:
-    """Return (rows,) weights with a mean of 1 over the batch, over all devices if `gather`; None if all are equal."""
+    """Return (rows,) weights with a mean of 1 over the batch, over all devices if `gather`.
+
+    None: all are equal and above 0. A batch of which no row counts has weights of 0: it teaches nothing.
+    """
     if labels is None:
         return None
     own = labels.detach().float().view(-1)
     everywhere = all_gather(own) if gather else own
-    if torch.equal(everywhere, everywhere[:1].expand_as(everywhere)):
-        return None
     if not bool((everywhere >= 0).all()):
         raise TrainingError(f"a row has the weight {float(everywhere.min())}, expected 0 or more")
+    if not bool(everywhere.any()):
+        return own
+    if torch.equal(everywhere, everywhere[:1].expand_as(everywhere)):
+        return None
     # by the mean over all devices, because their gradients are averaged
     return own / everywhere.mean()
 

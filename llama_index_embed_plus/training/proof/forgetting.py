@@ -3,8 +3,9 @@
 The general set is one of:
 
 - a `SimilaritySet`: pairs of texts with a score, as of STS benchmarks; measured is Spearman's correlation of the
-  cosines with the scores. The first text of a pair is embedded as a query, the second as a passage, so that a query
-  adapter is seen too.
+  cosines with the scores. Both texts of a pair are embedded as the model compares texts (`encode_compared`). Encoders
+  of one space differ by an adapter of queries alone, which does not touch such texts: there the first text of a pair is
+  embedded as a query and the second as a passage, so that the adapter is seen.
 - a `HeldOut` of another topic: nDCG over its own passages.
 - by default, known items: passages of the collection (`corpus.general_passages` says which) are split after their
   first sentence (or after their title); the sentence is the query, the rest is the one passage that answers it, and it
@@ -31,7 +32,7 @@ from llama_index_embed_plus.evaluate.retrieval.comparison import Change, mean_ch
 from llama_index_embed_plus.evaluate.retrieval.exact import PassageVectors
 from qdrant_tools.errors import InputError
 from qdrant_tools.metrics import ndcg
-from qdrant_tools.records import Encoder, HeldOut, Passage, Query, Run
+from qdrant_tools.records import Encoder, HeldOut, Passage, Query, Run, encode_compared
 from qdrant_tools.same import respelled, spelled
 from qdrant_tools.statistics import FEW, mean_half_width
 
@@ -84,7 +85,8 @@ def measure_forgetting(before: Encoder, after: Encoder, general: General, *, k: 
     """
     if isinstance(general, SimilaritySet):
         gold = np.array([score for *_, score in general.pairs], np.float64)
-        cosines = [_cosines(encoder, general) for encoder in (before, after)]
+        by_roles = before.space == after.space
+        cosines = [_cosines(encoder, general, by_roles=by_roles) for encoder in (before, after)]
         return Forgetting("similarity", len(gold), correlation_change(gold, *cosines, seed=seed))
     is_known_items = isinstance(general, KnownItems)
     held_out = general.held_out if isinstance(general, KnownItems) else general
@@ -191,7 +193,8 @@ def _runs(before: Encoder, after: Encoder, held_out: HeldOut, *, k: int) -> list
     ]
 
 
-def _cosines(encoder: Encoder, general: SimilaritySet) -> np.ndarray:
-    first = encoder.encode_queries([pair[0] for pair in general.pairs])
-    second = encoder.encode_passages([pair[1] for pair in general.pairs])
+def _cosines(encoder: Encoder, general: SimilaritySet, *, by_roles: bool) -> np.ndarray:
+    left, right = [pair[0] for pair in general.pairs], [pair[1] for pair in general.pairs]
+    first = encoder.encode_queries(left) if by_roles else encode_compared(encoder, left)
+    second = encoder.encode_passages(right) if by_roles else encode_compared(encoder, right)
     return np.asarray((first * second).sum(axis=1), np.float64)

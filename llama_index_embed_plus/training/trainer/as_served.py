@@ -6,6 +6,7 @@ NotSupportedError. Does not know: what is trained.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
@@ -16,7 +17,7 @@ from llama_index_embed_plus.models.files import read_json, write_json
 from llama_index_embed_plus.models.framing import PROBES
 from llama_index_embed_plus.models.pooling import ATTENTION
 from llama_index_embed_plus.models.spec import EncoderSpec
-from qdrant_tools.errors import NotSupportedError
+from qdrant_tools.errors import NotSupportedError, UsageError, brief
 
 _TEXTS = (
     *PROBES,
@@ -42,6 +43,18 @@ def open_as_served(copy: Path, spec: EncoderSpec, *, named: Path, device: str) -
                 "trained would not be what serves; save its tokenizer again with this version of transformers"
             )
     return model
+
+
+def require_room(model: SentenceTransformer, prompts: Iterable[str]) -> None:
+    """Refuse prompts that leave no token of a training text. Raises UsageError."""
+    most = int(model.max_seq_length or 0)
+    for prompt in prompts:
+        tokens = len(model.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        if most and tokens >= most - model.tokenizer.num_special_tokens_to_add():
+            raise UsageError(
+                f"the prompt {brief(prompt)} has {tokens} tokens and leaves none of a text: max_tokens of training is "
+                f"{most}, give a larger one"
+            )
 
 
 def _opened(copy: Path, spec: EncoderSpec, *, named: Path, device: str) -> SentenceTransformer:

@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 from models import TEXTS, save_model
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer import losses as library
+from sentence_transformers.sentence_transformer.modules import Normalize
 
 from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.training.losses.build import _BUILDERS, build_loss
@@ -252,6 +254,24 @@ def test_margin_mse_with_one_negative_and_with_several(model):
     assert near(value(model, "margin_mse", (*columns, OTHERS), taught, scale=0.7), (sum(one) + sum(two)) / 10)
 
 
+_WEIGHTED = {
+    "multiple_negatives": (QUERIES, POSITIVES, NEGATIVES),
+    "cached_multiple_negatives": (QUERIES, POSITIVES, NEGATIVES),
+    "ntxent": (QUERIES, POSITIVES),
+    "triplet": (QUERIES, POSITIVES, NEGATIVES),
+}
+
+
+@pytest.mark.parametrize("name", _WEIGHTED)
+def test_a_batch_of_which_no_row_counts_teaches_nothing_and_a_negative_weight_is_refused(model, name):
+    assert near(value(model, name, _WEIGHTED[name], torch.zeros(5)), 0.0)
+    assert not near(value(model, name, _WEIGHTED[name], torch.ones(5)), 0.0)
+    slopes = gradients(model, name, _WEIGHTED[name], torch.zeros(5))
+    assert all(float(slope.abs().max()) == 0.0 for slope in slopes)
+    with pytest.raises(TrainingError, match="a row has the weight -1.0, expected 0 or more"):
+        value(model, name, _WEIGHTED[name], -torch.ones(5))
+
+
 def test_simcse_is_a_text_beside_itself_and_dropout_makes_two_views_of_it(model):
     found = vectors(model, TEXTS)
     assert near(value(model, "simcse", (TEXTS, TEXTS)), sum(rank_rows(found, found, 20.0)) / len(TEXTS))
@@ -280,6 +300,17 @@ def test_contrastive_tension_is_the_sum_of_binary_cross_entropies_of_two_copies(
     products = [float(a @ b) for a, b in zip(vectors(model, QUERIES), vectors(model, second), strict=True)]
     rows = [math.log1p(math.exp(-z if y else z)) for z, y in zip(products, same, strict=True)]
     assert near(value(model, "contrastive_tension", (QUERIES, second), torch.tensor(same)), sum(rows))
+
+
+def test_contrastive_tension_takes_the_product_before_vectors_get_unit_length_and_trains_the_model_itself(model):
+    unit = SentenceTransformer(modules=[*copy.deepcopy(model), Normalize()])
+    loss = build_loss("contrastive_tension", unit)
+    same = torch.tensor([1.0, 0, 0, 1, 0])
+    found = loss(features(unit, QUERIES, POSITIVES), same)
+
+    assert near(found, value(model, "contrastive_tension", (QUERIES, POSITIVES), same).item())
+    assert not near(found, library.ContrastiveTensionLoss(unit)(features(unit, QUERIES, POSITIVES), same))
+    assert all(any(own is p for p in unit.parameters()) for own in loss.model2.parameters())
 
 
 def test_contrastive_tension_with_in_batch_negatives_ranks_both_ways(model):

@@ -17,7 +17,12 @@ from llama_index_embed_plus.models.spec import Overrides, read_spec, space_of
 from llama_index_embed_plus.training.settings import TrainSettings
 from llama_index_embed_plus.training.trainer.setup import open_trainable, save_trained
 
-TEXTS = ["The museum opens at nine.", "a", "Über dem Fluss liegt 12 die Altstadt,  mit ihren   Gässchen", "mean(x)\n  # 3"]
+TEXTS = [
+    "The museum opens at nine.",
+    "a",
+    "Über dem Fluss liegt 12 die Altstadt,  mit ihren   Gässchen",
+    "mean(x)\n  # 3",
+]
 WITHOUT_CLOSING = [name for name, made in PUBLISHED.items() if made.tokens != made.serves]
 
 

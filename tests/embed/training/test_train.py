@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from models import TEXTS, save_model
+from published_tokenizers import save_published
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback
@@ -81,6 +82,29 @@ def test_a_low_rank_change_kept_apart_in_training_is_gone_from_the_saved_names(b
         after["encoder.layer.0.attention.self.query.weight"] - before["encoder.layer.0.attention.self.query.weight"]
     )
     assert torch.linalg.matrix_rank(change, rtol=1e-3) == 2
+
+
+def test_a_prompt_that_leaves_no_token_of_the_training_texts_is_refused(tmp_path):
+    save_model(tmp_path / "base", prompts={"query": "search the document : "})
+    settings = TrainSettings(**QUICK | {"max_tokens": 6})
+    with pytest.raises(
+        UsageError, match="the prompt 'search the document : ' has 4 tokens .* max_tokens of training is 6"
+    ):
+        train(tmp_path / "base", examples(), tmp_path / "tuned", settings)
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_a_plain_gpt2_folder_whose_tokenizer_has_no_padding_is_trained_and_exported(tmp_path):
+    folder = save_published(tmp_path / "gpt2", "SGPT (gpt2) saved with left padding")
+
+    train(folder, examples(), tmp_path / "tuned", TrainSettings(**QUICK))
+    export_onnx(tmp_path / "tuned", tmp_path / "exported")
+
+    tuned = vectors(tmp_path / "tuned")
+    assert np.isfinite(tuned).all() and np.abs(tuned - vectors(folder)).max() > 1e-4
+    np.testing.assert_allclose(open_encoder(tmp_path / "exported").encode_passages(TEXTS), tuned, atol=1e-4)
+    theirs = SentenceTransformer(str(tmp_path / "tuned"), device="cpu").encode_document(TEXTS)
+    np.testing.assert_allclose(tuned, theirs, atol=1e-5)
 
 
 def test_lora_targets_that_the_model_does_not_have_are_an_error(base, tmp_path):

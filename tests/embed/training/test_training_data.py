@@ -7,7 +7,8 @@ import json
 import pytest
 
 from llama_index_embed_plus.errors import TrainingError
-from llama_index_embed_plus.training.data.columns import ColumnSettings, column_role, datasets_for
+from llama_index_embed_plus.models.spec import EncoderSpec
+from llama_index_embed_plus.training.data.columns import ColumnSettings, column_prompt, datasets_for
 from llama_index_embed_plus.training.data.reading import read_training_data
 from llama_index_embed_plus.training.data.records import Distilled, LabelledText, ScoredPair, TrainingData
 from llama_index_embed_plus.training.data.unsupervised import NoiseSettings
@@ -288,12 +289,16 @@ def test_rows_of_several_kinds_do_not_mix():
 
 
 def test_columns_get_the_prompt_that_inference_puts_before_such_texts():
-    roles = {
-        name: column_role(name) for data in (EXAMPLES,) for name in ("anchor", "positive", "negative", "negative_12")
-    }
-    assert roles == {"anchor": "query", "positive": "passage", "negative": "passage", "negative_12": "passage"}
-    assert {column_role(name) for name in ("sentence_1", "sentence_2")} == {"query"}
-    assert {column_role(name) for name in ("text", "other_view", "text_1", "text_2", "damaged")} == {"passage"}
+    compared = {"similarity": "same: ", "classification": "kind: "}
+    spec = EncoderSpec("a", "bert", 8, 8, query_prompt="ask: ", passage_prompt="read: ", compared=compared)
+
+    ranking = {name: column_prompt("multiple_negatives", name, spec) for name in ("anchor", "positive", "negative_12")}
+    assert ranking == {"anchor": "ask: ", "positive": "read: ", "negative_12": "read: "}
+    assert {column_prompt("cosent", name, spec) for name in ("sentence_1", "sentence_2")} == {"same: "}
+    assert {column_prompt("contrastive", name, spec) for name in ("sentence_1", "sentence_2")} == {"read: "}
+    assert column_prompt("batch_hard_triplet", "text", spec) == "kind: "
+    raw = [column_prompt("tsdae", name, spec) for name in ("text", "other_view", "text_1", "text_2", "damaged")]
+    assert set(raw) == {"read: "}
 
 
 def test_contrastive_tension_pairs_each_text_once_and_one_pair_in_eight_with_itself():
