@@ -2,9 +2,9 @@
 
     python benchmarks/int8_poolings.py [--model all-MiniLM-L6-v2] [--poolings mean,cls,...]
 
-The model is exported in int8 with every pooling, whichever it was trained with. Printed is the export's own measure: the
-cosine between the int8 vectors and those of the weights over the sample of texts that every export measures, mean
-and worst. Its bound is 0.999 in the mean and 0.997 at worst; what lies outside is not written unless forced, as here.
+The model is exported in int8 with every pooling, whichever it was trained with. Printed is the measure of the export:
+the cosine between the int8 vectors and those of the weights over the texts that every export measures, mean and worst.
+Its bound is 0.999 in the mean and 0.997 at worst; what lies outside is not written unless forced, as here.
 The last line is JSON.
 """
 
