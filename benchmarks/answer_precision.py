@@ -8,8 +8,8 @@ Data sets: `judged_data.py`. Every train query is asked once in each of `--seeds
 a relevant passage was among those shown (`context`) or where the answer was made from one (`answer`); `--noise` of the
 thumbs say the opposite. Nothing is trained, so what an adapter does decides nothing here. Four tables:
 
-- `rules`: the share of a rule's labels that are right, with a Wilson interval; with `--encoder` also that of
-  `supported` by the similarity of the encoder;
+- `rules`: the share of a rule's labels that are right, with a Wilson interval; with `--thresholds` also that of
+  `supported` from other scores on, with `--encoder` by the similarity of the encoder;
 - `alone`: the same of the passages that a rule has voted for where no other passage of the query got a vote: the
   default weights are made of these, on `demo`, as means over `pleased` and `noise`;
 - `labels`: all default rules together, by the weight of the label: how many of those labels are right. `asked` says by
@@ -78,6 +78,9 @@ class Bench:
         words = remembered_words(search for searches, _ in self.worlds for search in searches)
         self.settings = AnswerSettings(support=words)
         settings = each_rule(words)
+        for threshold in arguments.thresholds:
+            support = replace(words, threshold=threshold)
+            settings[f"supported from {threshold:g}"] = AnswerSettings(rules=("supported",), support=support)
         if arguments.encoder:
             by_encoder = encoder_support(RememberedPassages(encoder))
             settings["supported, by the encoder"] = AnswerSettings(rules=("supported",), support=by_encoder)
@@ -200,6 +203,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pleased", choices=("context", "answer"), nargs="+", default=["context", "answer"])
     parser.add_argument("--shown", type=int, default=World().shown, help="passages in the prompt")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--thresholds", type=float, nargs="*", default=[], help="of support by words, to compare")
     parser.add_argument("--encoder", action="store_true", help="also support by the encoder, which embeds the answers")
     return parser.parse_args()
 
