@@ -1,15 +1,16 @@
-"""What does recording cost a retrieval? The same retrievals with and without a recorder, in turns.
+"""What does recording cost a retrieval? The same retrievals without a recorder, with one, and with spans too.
 
     python benchmarks/recorder.py [--blocks 12] [--size 200]
 
 A retriever that takes 5 ms, one way or the other: `waiting` sleeps, as one does that waits for a server; `busy`
 computes in Python all the time, as one does that shares the interpreter with the recorder's writing thread. Blocks of
-`--size` retrievals run with the recorder and without, in random order, with a pause between them, so that what the
-writing thread does falls into the blocks that caused it. `overhead` is the median with, less the median without, as a
-share of the latter; `low` and `high` are the ends of its 95 % bootstrap interval over pairs of blocks; `mean_overhead`
-is the same of means, which the writing thread's bursts are in too. `call_us` is what a recorded retrieval of an instant
-retriever costs the caller more than one that is not recorded, in microseconds: the same without the noise of 5 ms. The
-log is on disk. The last line is JSON.
+`--size` retrievals run in random order `off`, with a `recorder`, and with `spans` too (`SearchSpans`, into a file by
+OpenTelemetry's batch processor; all run below a root span), with a pause between them, so that what the writing thread
+does falls into the blocks that caused it. `overhead` is the median with, less the median without, as a share of the
+latter; `low` and `high` are the ends of its 95 % bootstrap interval over rounds of blocks; `mean_overhead` is the same
+of means, which the writing thread's bursts are in too. `call_us` is what a recorded retrieval of an instant retriever
+costs the caller more than one that is not recorded, in microseconds: the same without the noise of 5 ms. The log is on
+disk. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -23,14 +24,19 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index_instrumentation import get_dispatcher
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 
 from llama_index_embed_plus.integrations.recorder import RetrievalRecorder
+from llama_index_embed_plus.integrations.spans import SearchSpans
 
+OFF = "off"
 SECONDS = 0.005
 HITS = 10
 PAUSE = 0.4
@@ -73,74 +79,92 @@ class Timed(BaseRetriever):
 
 def block(retriever: Timed, size: int) -> list[float]:
     """Seconds of each of so many retrievals."""
-    return [timed(lambda n=number: retriever.retrieve(f"what is number {n}?")) for number in range(size)]
+    return [timed(partial(retriever.retrieve, f"what is number {number}?")) for number in range(size)]
 
 
 class Switch:
-    """Turns the recording of an open recorder on and off."""
+    """Turns the recording of open recorders on and off, one at a time."""
 
-    def __init__(self, recorder: RetrievalRecorder) -> None:
+    def __init__(self, **recorders: RetrievalRecorder) -> None:
         self.dispatcher = get_dispatcher()
         self.off = list(self.dispatcher.span_handlers)
-        recorder.start()
-        self.on = list(self.dispatcher.span_handlers)
+        self.handlers = {OFF: self.off}
+        for name, recorder in recorders.items():
+            self.dispatcher.span_handlers = list(self.off)
+            recorder.start()
+            self.handlers[name] = list(self.dispatcher.span_handlers)
 
-    def turn(self, recording: bool) -> None:
-        self.dispatcher.span_handlers = list(self.on if recording else self.off)
+    def turn(self, name: str) -> None:
+        self.dispatcher.span_handlers = list(self.handlers[name])
 
 
-def measure(retriever: Timed, switch: Switch, *, blocks: int, size: int) -> dict[str, float]:
+def measure(retriever: Timed, switch: Switch, *, blocks: int, size: int) -> dict[str, dict[str, float]]:
     luck = random.Random(0)
-    pairs: list[dict[bool, list[float]]] = []
+    rounds: list[dict[str, list[float]]] = []
     for _ in range(blocks):
-        pair: dict[bool, list[float]] = {}
-        for recording in luck.sample([True, False], 2):
-            switch.turn(recording)
-            pair[recording] = block(retriever, size)
+        one: dict[str, list[float]] = {}
+        for name in luck.sample(list(switch.handlers), len(switch.handlers)):
+            switch.turn(name)
+            one[name] = block(retriever, size)
             time.sleep(PAUSE)
-        pairs.append(pair)
+        rounds.append(one)
 
-    def overhead(chosen: list[dict[bool, list[float]]], middle: Callable[[list[float]], float]) -> float:
-        with_, without = (middle([each for pair in chosen for each in pair[side]]) for side in (True, False))
+    def overhead(name: str, chosen: list[dict[str, list[float]]], middle: Callable[[list[float]], float]) -> float:
+        with_, without = (middle([each for one in chosen for each in one[side]]) for side in (name, OFF))
         return with_ / without - 1
 
-    resampled = sorted(overhead(luck.choices(pairs, k=blocks), statistics.median) for _ in range(400))
-    return {
-        "median_ms": round(statistics.median([each for pair in pairs for each in pair[False]]) * 1e3, 3),
-        "overhead": round(overhead(pairs, statistics.median), 5),
-        "low": round(resampled[10], 5),
-        "high": round(resampled[389], 5),
-        "mean_overhead": round(overhead(pairs, statistics.fmean), 5),
-    }
+    found = {OFF: {"median_ms": round(statistics.median([each for one in rounds for each in one[OFF]]) * 1e3, 3)}}
+    for name in switch.handlers:
+        if name == OFF:
+            continue
+        resampled = sorted(overhead(name, luck.choices(rounds, k=blocks), statistics.median) for _ in range(400))
+        found[name] = {
+            "overhead": round(overhead(name, rounds, statistics.median), 5),
+            "low": round(resampled[10], 5),
+            "high": round(resampled[389], 5),
+            "mean_overhead": round(overhead(name, rounds, statistics.fmean), 5),
+        }
+    return found
 
 
-def call_microseconds(switch: Switch, *, size: int) -> float:
-    """Of one recorded retrieval, beyond one that is not recorded."""
-    seconds = {}
-    for recording in (True, False):
-        switch.turn(recording)
-        block(Timed("instant"), 50)
-        seconds[recording] = statistics.median(block(Timed("instant"), size))
-        time.sleep(PAUSE)
-    return round((seconds[True] - seconds[False]) * 1e6, 1)
+def call_microseconds(switch: Switch, *, size: int) -> dict[str, float]:
+    """Of one recorded retrieval, beyond one that is not recorded; blocks in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in switch.handlers}
+    for _ in range(5):
+        for name in switch.handlers:
+            switch.turn(name)
+            block(Timed("instant"), 50)
+            seconds[name].append(statistics.median(block(Timed("instant"), size // 5)))
+            time.sleep(PAUSE)
+    off = statistics.median(seconds[OFF])
+    return {name: round((statistics.median(each) - off) * 1e6, 1) for name, each in seconds.items() if name != OFF}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--blocks", type=int, default=12, help="with the recorder, and as many without")
+    parser.add_argument("--blocks", type=int, default=12, help="of each kind")
     parser.add_argument("--size", type=int, default=200, help="retrievals per block")
     arguments = parser.parse_args()
-    found: dict[str, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        recorder = RetrievalRecorder(Path(folder) / "log.sqlite")
-        switch = Switch(recorder)
-        for kind in ("waiting", "busy"):
-            found[kind] = measure(Timed(kind), switch, blocks=arguments.blocks, size=arguments.size)
-            print(kind, found[kind], flush=True)
-        call = call_microseconds(switch, size=max(arguments.size, 1000))
-        switch.turn(recording=True)
-        recorder.stop()
-        lost, recorded = recorder.failed, recorder.recorded
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "spans.jsonl").open("w") as file:
+        provider = TracerProvider()
+        exporter = ConsoleSpanExporter(out=file, formatter=lambda span: span.to_json(indent=None) + "\n")
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+        recorders = {
+            "recorder": RetrievalRecorder(Path(folder) / "log.sqlite"),
+            "spans": RetrievalRecorder(Path(folder) / "spans.sqlite", spans=SearchSpans(provider)),
+        }
+        switch = Switch(**recorders)
+        with provider.get_tracer("benchmark").start_as_current_span("application"):
+            for kind in ("waiting", "busy"):
+                found[kind] = measure(Timed(kind), switch, blocks=arguments.blocks, size=arguments.size)
+                print(kind, found[kind], flush=True)
+            call = call_microseconds(switch, size=max(arguments.size, 1000))
+        for recorder in recorders.values():
+            recorder.stop()
+        provider.shutdown()
+        lost = sum(recorder.failed for recorder in recorders.values())
+        recorded = sum(recorder.recorded for recorder in recorders.values())
     machine = f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores"
     print(json.dumps({**found, "call_us": call, "recorded": recorded, "lost": lost, "machine": machine}))
 
