@@ -1,4 +1,4 @@
-"""`embed-plus search` and `tune`: a question -> hits, index settings -> figures."""
+"""`embed-plus search` and `tune`: a question -> hits, settings -> figures."""
 
 from __future__ import annotations
 
@@ -37,11 +37,13 @@ from llama_index_embed_plus.cli.opened import (
 )
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.evaluate.retrieval.files import read_query_texts
+from llama_index_embed_plus.evaluate.retrieval.held_out import read_held_out_files
 from llama_index_embed_plus.evaluate.retrieval.retrieval import Mode
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.errors import InputError, UsageError, brief
-from qdrant_tools.records import Hit
+from qdrant_tools.records import HeldOut, Hit
+from qdrant_tools.search.hybrid import lexical_of
 from qdrant_tools.search.written import read_field, written_filter
 from qdrant_tools.sources.stored import with_origins
 from qdrant_tools.tuning import TuningGrid, TuningReport, TuningTrial
@@ -125,6 +127,13 @@ def tune_command(
     queries: Annotated[
         Path | None, typer.Option(help="Real queries (text lines, or .jsonl with a text); else stored vectors ask.")
     ] = None,
+    qrels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Judgements of the --queries, BEIR's TSV or TREC's qrels: choose BM25 and the fusion of a hybrid "
+            "search by them, instead of the settings of the index."
+        ),
+    ] = None,
     held_out: Annotated[int, typer.Option(help="How many stored vectors ask, where there are no --queries.")] = 200,
     hnsw_ef: Numbers = None,
     m: Numbers = None,
@@ -148,6 +157,20 @@ def tune_command(
     backend: Backend = "auto",
 ) -> None:
     """Measure recall and latency of index settings against exact search, and name the cheapest that finds enough."""
+    if qrels is not None:
+        of_index = {
+            "hnsw-ef": hnsw_ef,
+            "m": m,
+            "quantization": quantization,
+            "oversampling": oversampling,
+            "plot": plot,
+        }
+        given = [name for name, value in of_index.items() if value is not None] + ["apply"] * keep
+        if queries is None or given:
+            way = f"leave out --{given[0]}" if given else "give --queries too, rows with an id and a text"
+            raise UsageError(f"--qrels chooses the words and the fusion of a hybrid search: {way}")
+        _tune_words(collection, read_held_out_files(queries, qrels), location, model, backend, k, as_json=as_json)
+        return
     check_outputs(plot, overwrite=overwrite, inputs=[queries])
     check_picture(plot)
     grid = grid_of(hnsw_ef, m, quantization, oversampling)
@@ -185,6 +208,35 @@ def tune_command(
         next_step(changing_step(command, collection, location, read_only=read_only))
     if keep:
         say(f"kept with {report.collection}: every search uses it")
+
+
+def _tune_words(
+    collection: str, held_out: HeldOut, location: str, model: str, backend: Backend, k: int, *, as_json: bool
+) -> None:
+    """Choose BM25 and the fusion by judged queries, and print what is proved."""
+    from qdrant_tools.search.word_tuning import tune_words
+
+    with managed(location) as manager:
+        docs = manager.open(collection)
+        lexical_of(docs)  # without words no model is opened
+        encoder = open_encoder(model, backend=backend)
+        with ConsoleReporter().step(f"tune {collection}", None):
+            report = tune_words(docs, held_out, encoder, k=k)
+    if as_json:
+        print_json(report.as_row())
+        return
+    say(f"{report.collection}: {report.passages} passages, {report.queries} judged queries, nDCG@{report.k}")
+    say(f"{'by vectors alone':<64}{report.dense:>8.4f}")
+    say(f"{'by words alone, as they are':<64}{report.words:>8.4f}")
+    hybrid = [trial for trial in report.trials if trial.fusion is not None]
+    for trial in dict.fromkeys([*hybrid[:5], report.now]):
+        mark = " now" if trial == report.now else ""
+        say(f"{trial.setting:<64}{trial.ndcg:>8.4f}{mark}")
+    say(report.reason)
+    if report.proved:
+        say(
+            "in Python: CollectionSettings(lexical=Bm25(...)) when a collection is made, search_hybrid(..., fusion=...)"
+        )
 
 
 def grid_of(hnsw_ef: str | None, m: str | None, quantization: str | None, oversampling: str | None) -> TuningGrid:

@@ -5,6 +5,7 @@ from .choosing import SearchReport, choose_search
 from .dense import HitGroup, search, search_batch, search_groups, search_vectors
 from .hybrid import Fusion, search_hybrid, search_lexical
 from .options import SearchOptions
+from .word_tuning import WordGrid, WordTuning, tune_words
 from .written import written_filter
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "SearchOptions",
     "SearchReport",
     "Stretch",
+    "WordGrid",
+    "WordTuning",
     "add_lexical",
     "around",
     "average_length",
@@ -24,5 +27,6 @@ __all__ = [
     "search_hybrid",
     "search_lexical",
     "search_vectors",
+    "tune_words",
     "written_filter",
 ]

@@ -88,17 +88,25 @@ class Bm25:
                 object.__setattr__(self, "stemmed_by", installed)
 
     def passage(self, text: str) -> models.SparseVector:
-        words = self._words(text)
-        norm = self.k1 * (1 - self.b + self.b * words.length / self.average_length)
-        counts = Counter(map(self._stem, words.asked + words.parts))
+        counts, length = self.counts(text)
+        norm = self.k1 * (1 - self.b + self.b * length / self.average_length)
         return _sparse({word: count * (self.k1 + 1) / (count + norm) for word, count in counts.items()})
 
     def query(self, text: str) -> models.SparseVector:
+        return _sparse({word: float(count) for word, count in self.asked(text).items()})
+
+    def counts(self, text: str) -> tuple[Counter[str], int]:
+        """How often each word stands in a passage, and how long the passage is in words."""
+        words = self._words(text)
+        return Counter(map(self._stem, words.asked + words.parts)), words.length
+
+    def asked(self, text: str) -> Counter[str]:
+        """How often a query asks for each word."""
         words = self._words(text).asked
         if self.stop_words is not None:
             unasked = _stop_words_in(text, self.stop_words)
             words = [word for word in words if word not in unasked] or words
-        return _sparse({word: float(count) for word, count in Counter(map(self._stem, words)).items()})
+        return Counter(map(self._stem, words))
 
     def as_row(self) -> dict[str, Any]:
         """As JSON. What earlier versions can search stays readable for them, and nothing else does."""

@@ -277,3 +277,25 @@ def test_a_model_of_another_space_and_an_unknown_collection_are_one_line(evaluat
     assert code == 1 and "holds vectors of" in error_line(err) and "this encoder makes" in error_line(err)
     code, _, err = evaluate(collection=("three",))
     assert code == 1 and "'three'" in error_line(err)
+
+
+def test_judged_queries_choose_the_words_and_the_fusion_of_a_hybrid_search(run, judged, location, models):
+    def tune(collection, *args):
+        return run("tune", collection, "--location", location, "--model", models / "one", *args)
+
+    code, out, err = tune("one", *judged)
+    lines = out.splitlines()
+    assert code == 0 and lines[0] == "one: 90 passages, 23 judged queries, nDCG@10", err
+    assert [line.split()[1] for line in lines[1:3]] == ["vectors", "words"]
+    assert any(line.startswith("Bm25(k1=1.2, b=0.75), Fusion() ") for line in lines[3:])
+    assert any(line.startswith(("stay with Bm25(", "Bm25(")) and "out of fold" in line for line in lines)
+    row = json.loads(tune("one", *judged, "--json")[1])
+    assert (row["queries"], row["k"], row["now"]["k1"]) == (23, 10, 1.2) and len(row["trials"]) >= 100
+    for wrong, expected in (
+        (("two", *judged), "collection 'two' has no lexical vectors"),
+        (("one", *judged[2:]), "--qrels chooses the words and the fusion of a hybrid search: give --queries too"),
+        (("one", *judged, "--m", "8"), "leave out --m"),
+        (("one", *judged, "--apply"), "leave out --apply"),
+    ):
+        code, _, err = tune(*wrong)
+        assert code in (1, 2) and expected in err
