@@ -4,7 +4,9 @@ The right limit differs from model to model: a share of 0.95 that suits one enco
 whose scores all lie close together. There are two ways to pick it from data, and the result says which was taken:
 
 - *labelled*: queries with several positives hide all but one, and the largest share is taken at which few enough of
-  the hidden ones come out as negatives. The rate is a lower bound: answers without a label are not seen.
+  the hidden ones come out as negatives, and enough negatives are left: a share that draws nothing spares every answer.
+  Where the depth and the sampling of the settings reach neither, sampling at random and looking four times as deep are
+  tried too. The rate is a lower bound: answers without a label are not seen.
 - *distribution*, when too few queries have several positives: a margin relative to how far positives stand out. It is
   a tenth of the median distance between a positive's score and those of the last candidates looked at.
 
@@ -24,7 +26,7 @@ from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import mismatch
 from qdrant_tools.errors import InputError
 from qdrant_tools.mining.miner import MinedQuery, Miner, positives_by_query
-from qdrant_tools.mining.rules import MiningSettings, Positives, eligible, sampling_order
+from qdrant_tools.mining.rules import MiningSettings, Positives, Sampling, eligible, sampling_order
 from qdrant_tools.records import Encoder, Label, Progress
 
 SHARES = (1.0, 0.98, 0.95, 0.92, 0.9, 0.87, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
@@ -33,28 +35,37 @@ ENOUGH_QUERIES = 30
 """With at least so many queries that have several positives, the labels decide."""
 STANDING_OUT = 0.1
 """The margin, as a share of how far positives stand out."""
+LEAST_DRAWN = 0.5
+"""The share of the negatives asked for that an example must get in the mean."""
+DEEPER = 4
 
 
 @dataclass(frozen=True)
 class ShareTrial:
-    """What a value of `max_share` would do. All are shares: `false_negatives` of the sampled negatives, those that are
-    hidden positives; `discarded` of the candidates, those removed as too close; `filled` of the examples, those with
-    all their negatives."""
+    """What a value of `max_share` would do, at a depth and with a sampling. Shares: `false_negatives` of the sampled
+    negatives, those that are hidden positives; `discarded` of the candidates, those removed as too close; `filled` of
+    the examples, those with all their negatives. `negatives` are drawn per example in the mean."""
 
     max_share: float
     false_negatives: float
     discarded: float
     filled: float
+    negatives: float
+    depth: int
+    sampling: Sampling
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The settings to mine with, and what they rest on. There are `trials` with the method "labelled" only."""
+    """The settings to mine with, and what they rest on. There are `trials`, one of them `chosen`, with the method
+    "labelled" only; `reaches` says whether the chosen one spares and draws as much as was asked for."""
 
     settings: MiningSettings
     method: Literal["labelled", "distribution"]
     queries: int
     trials: tuple[ShareTrial, ...] = ()
+    chosen: ShareTrial | None = None
+    reaches: bool = True
 
     def as_row(self) -> dict[str, Any]:
         return asdict(self) | {"settings": self.settings.as_row()}
@@ -72,8 +83,10 @@ def calibrate(
 ) -> Calibration:
     """Pick `max_share` or `margin` for this collection and encoder; the other settings stay as they are.
 
-    Labelled: the largest of `SHARES` at which at most `target` of the sampled negatives are hidden positives, or the
-    smallest of them if none is that good. At most `queries` queries are looked at, those with several positives first.
+    Labelled: the largest of `SHARES` at which at most `target` of the sampled negatives are hidden positives, and at
+    least half of the negatives asked for are drawn. If there is none, sampling at random is tried, then `DEEPER` times
+    the depth, then both; if there is none even so, the one that hides fewest answers among those that draw enough. At
+    most `queries` queries are looked at, those with several positives first.
 
     Raises:
         InputError: no query has a positive in the collection, or `target` is not a share.
@@ -86,17 +99,40 @@ def calibrate(
     several = {query: weights for query, weights in positives.items() if len(weights) > 1}
     labelled = len(several) >= ENOUGH_QUERIES
     chosen = dict(islice((several if labelled else positives).items(), queries))
-    miner = Miner(collection, encoder, settings)
+    # found once; each trial looks at as many of the candidates as its depth says
+    miner = Miner(collection, encoder, replace(settings, depth=DEEPER * settings.depth) if labelled else settings)
     mined = list(_mined_queries(miner, chosen, progress))
     if not mined:
         where = f"none of the {len(positives)} labelled queries has a positive in {collection.name!r}"
         raise InputError(f"{where}: {mismatch(collection, miner.unknown)}" if miner.unknown else where)
     if not labelled:
         return Calibration(_by_distribution(mined, settings), "distribution", len(mined))
-    trials = tuple(_trial(mined, replace(settings, max_share=share)) for share in SHARES)
-    good = [trial for trial in trials if trial.false_negatives <= target]
-    best = max(good, key=lambda trial: trial.max_share) if good else min(trials, key=lambda trial: trial.max_share)
-    return Calibration(replace(settings, max_share=best.max_share), "labelled", len(mined), trials)
+    trials: list[ShareTrial] = []
+    for one in _ways(settings):
+        trials += (_trial(mined, replace(one, max_share=share)) for share in SHARES)
+        if good := [trial for trial in trials if _spares(trial, settings, target)]:
+            break
+    best = good[0] if good else min(trials, key=lambda trial: (not _draws(trial, settings), trial.false_negatives))
+    found = replace(settings, max_share=best.max_share, depth=best.depth, sampling=best.sampling)
+    return Calibration(found, "labelled", len(mined), tuple(trials), best, bool(good))
+
+
+def _ways(settings: MiningSettings) -> list[MiningSettings]:
+    """The settings as they are, then drawn at random, then from deeper, then both: what is changed last costs most."""
+    sampled = dict.fromkeys((settings.sampling, "random"))
+    return [
+        replace(settings, depth=depth, sampling=sampling)
+        for depth in (settings.depth, DEEPER * settings.depth)
+        for sampling in sampled
+    ]
+
+
+def _draws(trial: ShareTrial, settings: MiningSettings) -> bool:
+    return trial.negatives >= LEAST_DRAWN * settings.negatives
+
+
+def _spares(trial: ShareTrial, settings: MiningSettings, target: float) -> bool:
+    return trial.false_negatives <= target and _draws(trial, settings)
 
 
 def _mined_queries(
@@ -133,6 +169,9 @@ def _trial(mined: Sequence[MinedQuery], settings: MiningSettings) -> ShareTrial:
         false_negatives=hidden / max(sampled, 1),
         discarded=discarded / max(candidates, 1),
         filled=filled / max(examples, 1),
+        negatives=sampled / max(examples, 1),
+        depth=settings.depth,
+        sampling=settings.sampling,
     )
 
 

@@ -481,6 +481,9 @@ class Miner:
             return None
         self.stats.counts["examples"] += 1
         self.stats.counts["negatives"] += len(negatives)
+        # a sum: over the examples that have a negative its mean says how deep was drawn
+        self.stats.counts["deepest_ranks"] += max(sampled, default=-1) + 1
+        self.stats.counts["with_negatives"] += bool(negatives)
         # what a judge makes an answer was never clicked
         evidence = "" if promoted else origin.evidence
         answers = positives + scored(promoted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
@@ -180,6 +181,9 @@ def test_every_rule_that_clicks_feed_gives_labels(run, searched, rule):
 def test_how_careful_to_be_can_be_calibrated(run, searched):
     code, out, _ = run("mine", "docs", "log.sqlite", "--out", "mined.jsonl", "--calibrate", *searched)
     assert code == 0 and out.startswith("calibrated (distribution, 12 queries): margin ")
+    assert re.search(
+        r"^  \d+ candidates per query; the last negative of an example stands at rank \d+ in the", out, re.M
+    )
 
 
 def test_the_audit_is_printed_and_written_as_json_and_as_a_page(run, searched, tmp_path):

@@ -186,7 +186,14 @@ def _calibrated(
         found = calibrate(docs, labels, encoder, settings=settings, progress=advance)
     chosen = found.settings
     limit = f"max_share {chosen.max_share}" if chosen.margin is None else f"margin {chosen.margin}"
+    if found.chosen is not None:
+        limit += (
+            f", depth {chosen.depth}, sampling {chosen.sampling}: {found.chosen.negatives:.1f} of {chosen.negatives} "
+            f"negatives drawn, {found.chosen.false_negatives:.1%} of them hidden answers"
+        )
     say(f"calibrated ({found.method}, {found.queries} queries): {limit}")
+    if not found.reaches:
+        note("no share spares the answers and leaves half of the negatives: a --judge may tell them apart")
     return chosen
 
 
@@ -195,6 +202,11 @@ def _tell(out: Path, report: MiningReport) -> None:
     say(
         f"wrote {out}: {counts['examples']} examples with {counts['negatives']} negatives from {report.queries} queries"
     )
+    if counts["with_negatives"]:
+        say(
+            f"  {counts['candidates'] / counts['queries']:.0f} candidates per query; the last negative of an example "
+            f"stands at rank {counts['deepest_ranks'] / counts['with_negatives']:.0f} in the mean"
+        )
     for name, count in report.stats.discarded().items():
         say(f"  {name:<20}{count:>9}")
     for line in report.notes:

@@ -142,7 +142,39 @@ def test_calibration_hides_answers_and_finds_the_share_that_spares_them(placed):
     assert [trial.max_share for trial in found.trials] == list(SHARES)
     discarded = [trial.discarded for trial in found.trials]
     assert discarded == sorted(discarded)
+    assert found.chosen == by_share[0.92] and found.reaches and found.chosen.negatives == 3
     json.dumps(found.as_row())
+
+
+def test_a_share_that_draws_nothing_cannot_win_and_deeper_candidates_are_drawn_instead():
+    """Every answer stands among the first: at the given depth only a share that leaves nothing spares them."""
+    encoder = PlacedEncoder(dimension=120)
+    docs = CollectionManager(connect(":memory:")).ensure("docs", encoder)
+    answers = [30, 31, 32, 33, 34, 35, 36, 37]
+    angles = [*answers, *range(60, 84, 2)]
+    index_passages(
+        docs, [Passage(f"{q}-{a}", f"{a} {i} {q}") for q in range(35) for i, a in enumerate(angles)], encoder
+    )
+    labels = [Label(f"0 0 {q}", f"{q}-{a}") for q in range(35) for a in answers]
+    # five candidates of a query are all answers: all that they leave once answers are kept out is nothing
+    found = calibrate(docs, labels, encoder, settings=MiningSettings(depth=5, negatives=4))
+    alone = [trial for trial in found.trials if (trial.depth, trial.sampling) == (5, "top")]
+    assert any(trial.false_negatives == 0 and trial.negatives == 0 for trial in alone), "this one won before"
+    assert (found.settings.depth, found.chosen.depth) == (20, 20) and found.reaches
+    assert found.chosen.negatives >= 2 and found.chosen.false_negatives <= 0.05
+    assert [(t.depth, t.sampling) for t in found.trials[:: len(SHARES)]] == [(5, "top"), (5, "random"), (20, "top")]
+
+
+def test_where_no_share_spares_the_answers_that_is_said_and_enough_is_drawn():
+    encoder = PlacedEncoder(dimension=120)
+    docs = CollectionManager(connect(":memory:")).ensure("docs", encoder)
+    angles = list(range(30, 60, 1))
+    index_passages(
+        docs, [Passage(f"{q}-{a}", f"{a} {i} {q}") for q in range(35) for i, a in enumerate(angles)], encoder
+    )
+    labels = [Label(f"0 0 {q}", f"{q}-{a}") for q in range(35) for a in angles]
+    found = calibrate(docs, labels, encoder, settings=MiningSettings(depth=5, negatives=2), target=0.0)
+    assert not found.reaches and found.chosen.negatives >= 1 and len(found.trials) == 4 * len(SHARES)
 
 
 def test_without_several_positives_the_margin_follows_from_how_far_positives_stand_out(placed):
