@@ -243,6 +243,30 @@ def test_an_annotation_that_comes_later_is_found_again(improve, asked, tmp_path)
     assert report_of(tmp_path / "better")["said"]["thumb up"] == ASKED
 
 
+def test_no_user_of_a_file_trains_and_decides(improve, asked, tmp_path):
+    """Eight people come back all the time: those who came last decide, with all that they ever asked."""
+    spans, annotations = traced(asked, tmp_path, user=lambda number: f"person {number // 2 % 8}@example.org")
+    code, out, err = improve("--traces", spans, "--annotations", annotations, "--heldout-share", "0.2")
+    assert code == 0, err
+    report = report_of(tmp_path / "better")
+    assert (report["users"], report["users_on_both_sides"], report["decide_queries"]) == (8, 0, 8)
+    held_out = (tmp_path / "better" / "model" / "heldout" / "queries.jsonl").read_text().splitlines()
+    trained = (tmp_path / "better" / "examples.jsonl").read_text().splitlines()
+    people = [
+        {QUERIES.index(json.loads(row)[name]) // 2 % 8 for row in rows}
+        for name, rows in (("text", held_out), ("query", trained))
+    ]
+    assert people == [{6, 7}, {0, 1, 2, 3, 4, 5}] and "both sides" not in out
+    assert "example.org" not in (tmp_path / "better" / "improve.json").read_text()
+
+
+def test_a_user_who_is_the_whole_log_is_told(improve, asked, tmp_path):
+    spans, annotations = traced(asked, tmp_path, user=lambda number: "owner")
+    code, out, err = improve("--traces", spans, "--annotations", annotations, "--heldout-share", "0.25")
+    assert code == 0, err
+    assert "1 of 1 users stand on both sides" in out and report_of(tmp_path / "better")["decide_queries"] == 10
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -269,7 +293,9 @@ def test_a_folder_of_something_else_is_not_written_into(improve, asked, tmp_path
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 
 
-def traced(asked, folder, *, place=lambda number: number % 4, thumbed=lambda number: True):
+def traced(
+    asked, folder, *, place=lambda number: number % 4, thumbed=lambda number: True, user=lambda number: f"u{number}"
+):
     """The same searches as spans of OpenInference, two a trace, and thumbs as Phoenix exports them."""
     _, shown, known = asked
     spans, thumbs = folder / "spans.jsonl", folder / "annotations.csv"
@@ -294,7 +320,7 @@ def traced(asked, folder, *, place=lambda number: number % 4, thumbed=lambda num
                     "start_time": at.isoformat(),
                     "end_time": at.isoformat(),
                     "status": {"status_code": "OK"},
-                    "attributes": {**attributes, "session.id": f"session {number // 2}"},
+                    "attributes": {**attributes, "session.id": f"session {number // 2}", "user.id": user(number)},
                     "resource": {"attributes": {"service.name": "app"}},
                 }
                 print(json.dumps(row), file=lines)

@@ -14,12 +14,18 @@ from test_cli_improve import ASKED, asked, last, model, traced  # noqa: F401
 
 from qdrant_tools.log import RetrievalLog
 
+RUN = "llama_index_embed_plus.training.improvement.run"
+TRAIN = "llama_index_embed_plus.training.run"
 MOMENTS = {
     "import, in the transaction": ("qdrant_tools.log.retrieval_log:RetrievalLog", "_insert", 20, "after"),
+    "labels made": (RUN, "learn", 2, "after"),
     "mining, in a batch": ("qdrant_tools.mining.file:_State", "save", 2, "before"),
-    "fit": ("llama_index_embed_plus.training.adapter", "report_metric", 2, "after"),
+    "before the fit": (TRAIN, "fit_adapter", 1, "before"),
+    "fitted": (TRAIN, "fit_adapter", 1, "after"),
+    "proved": (TRAIN, "prove", 1, "after"),
     "model written": ("llama_index_embed_plus.training.improvement.folder:ImproveFolder", "trained", 1, "before"),
-    "sheet drawn": ("llama_index_embed_plus.training.improvement.run", "write_sheet", 1, "before"),
+    "before the sheet": (RUN, "write_sheet", 1, "before"),
+    "half of the sheet written": ("llama_index_embed_plus.training.proof.sheet", "write_text", 1, "before"),
 }
 
 
@@ -109,3 +115,16 @@ def test_after_a_kill_the_same_command_gives_the_same_report_and_nothing_twice(w
     second = run_program(finished, tmp_path / "better", *given)
     assert second.returncode == 0, second.stderr
     assert left(tmp_path / "better") == whole
+
+
+def test_a_kill_leaves_no_report_of_an_earlier_run(given, whole, tmp_path):
+    """Of the same folder, before anybody had said anything: nothing was trained then."""
+    folder, (location, model, spans, annotations) = tmp_path / "better", given
+    nothing = tmp_path / "nothing.csv"
+    nothing.write_text("span_id,annotation_name,annotator_kind,identifier,result.label,result.score\n")
+    assert run_program(finished, folder, location, model, spans, nothing).returncode == 0
+    assert json.loads((folder / "improve.json").read_text())["said"] == {}
+    assert run_program(killed, *MOMENTS["proved"], folder, *given).returncode == -signal.SIGKILL
+    assert not (folder / "improve.json").exists()
+    assert run_program(finished, folder, *given).returncode == 0
+    assert left(folder) == whole

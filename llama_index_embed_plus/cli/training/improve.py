@@ -140,6 +140,7 @@ def improve_command(
     source = _log_of(log, folder.log, files)
     folder.begin()
     if files:
+        folder.without_report()
         asked = Asked(
             folder.log, files, form, None, timezone, collection, location, of_traces, ClickSettings((), (), (), zone)
         )
@@ -254,6 +255,11 @@ def _show(report: ImproveReport, folder: ImproveFolder, collection: str, locatio
         return
     since = "" if report.since is None else f", from {report.since:%Y-%m-%d %H:%M} UTC on"
     say(f"decided by {report.decide_queries:,} queries of {report.decided_by}{since}")
+    if both := report.users_on_both_sides:
+        say(
+            f"{both} of {report.users} users stand on both sides, as one is most of the log: for others the gain may be "
+            "smaller"
+        )
     leaks = report.trained.data.get("leaks", 0)
     known = f"; {leaks} examples know a query that decides, and were left out" if leaks else ""
     say(f"trained on {report.examples - leaks:,} examples with {report.negatives:,} mined negatives{known}")

@@ -1,7 +1,8 @@
 """The folder of one improvement: the log that files are imported into, mined examples, the model, a sheet, the report.
 
 Guarantees: a folder of something else is refused, not filled; what was made of other labels or settings is made anew,
-what was made of the same ones is gone on with, or taken as it is. Does not know: what is in them.
+what was made of the same ones is gone on with, or taken as it is; a report is of the last call that came to its end, or
+is not there. Does not know: what is in them.
 """
 
 from __future__ import annotations
@@ -57,6 +58,11 @@ class ImproveFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         if not marker.is_file():
             write_text(marker, "{}\n", overwrite=True)
+
+    def without_report(self) -> None:
+        """Remove the report of an earlier call: what is done from here on makes it untrue, and may be interrupted."""
+        refuse_link(self.report, UsageError)
+        self.report.unlink(missing_ok=True)
 
     def examples_for(self, key: str) -> Path:
         """Where examples are mined into that belong to a key: those of another one are removed first."""

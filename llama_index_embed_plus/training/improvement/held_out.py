@@ -1,10 +1,14 @@
 """Logged searches, in the order of time -> those that train, and those of later sessions, that decide.
 
 The line is a moment: who served yesterday is asked about tomorrow. A session lies on one side of it, whole: what
-somebody asks again in other words is no new question. Which searches lie behind the line depends on times and sessions
-alone, on nothing that was said of them, beyond how many of them have a label: no rule chooses what it is measured by.
+somebody asks again in other words is no new question. So does a user, where the log tells them apart: of the same
+person's questions and taste on both sides a gain would look larger than it is for others. Only where one user is most of
+the log, so that nothing could be parted, sessions alone are parted, and the users on both sides are counted.
 
-Guarantees: deterministic; the last sessions decide. Does not know: labels, models.
+Which searches lie behind the line depends on times, sessions and users alone, on nothing that was said of them, beyond
+how many of them have a label: no rule chooses what it is measured by.
+
+Guarantees: deterministic; what began last decides. Does not know: labels, models.
 """
 
 from __future__ import annotations
@@ -18,35 +22,82 @@ from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.records import CLICKS, RATINGS, HeldOut, Label, Query
 from qdrant_tools.same import query_key
 
+LEAST_OF_WANTED = 0.5
+"""Of the labelled queries that either side should have: with fewer, users are not kept apart."""
+
 
 @dataclass(frozen=True)
 class Apart:
-    """The searches that train, those that decide, and the moment from which on they do."""
+    """The searches that train, those that decide, and the moment from which on they do.
+
+    `users` are those that the log tells apart, `on_both_sides` those of them that have searches in both parts.
+    """
 
     train: tuple[LoggedSearch, ...]
     decide: tuple[LoggedSearch, ...]
-    since: datetime | None
+    since: datetime | None = None
+
+    @property
+    def users(self) -> int:
+        return len(_users(self.train) | _users(self.decide))
+
+    @property
+    def on_both_sides(self) -> int:
+        return len(_users(self.train) & _users(self.decide))
 
 
 def by_time(searches: Sequence[LoggedSearch], share: float, *, counts: Callable[[LoggedSearch], bool]) -> Apart:
-    """Split so that the later part has about `share` of the searches that count, in whole sessions.
+    """Split so that the later part has about `share` of the searches that count, in whole sessions and users.
 
-    A session that had begun before the line and goes on behind it is on the side of its beginning.
+    What had begun before the line and goes on behind it is on the side of its beginning.
     """
+    sessions = [_session(search) for search in searches]
+    apart = _parted(searches, sessions, share, counts)
+    if not apart.on_both_sides:
+        return apart
+    whole = _parted(searches, _connected(searches, sessions), share, counts)
+    have = [sum(map(counts, part)) for part in (whole.train, whole.decide)]
+    total = sum(have)
+    wanted = total - round(share * total), round(share * total)
+    enough = all(found >= LEAST_OF_WANTED * least for found, least in zip(have, wanted, strict=True))
+    return whole if enough else apart
+
+
+def _parted(
+    searches: Sequence[LoggedSearch], groups: Sequence[str], share: float, counts: Callable[[LoggedSearch], bool]
+) -> Apart:
+    """Split in whole groups; those that began last decide."""
     began: dict[str, datetime] = {}
-    for search in searches:
-        session = _session(search)
-        began[session] = min(search.at, began.get(session, search.at))
-    ordered = sorted(searches, key=lambda search: (began[_session(search)], _session(search), search.at, search.id))
-    wanted = round(share * sum(map(counts, ordered)))
+    for search, group in zip(searches, groups, strict=True):
+        began[group] = min(search.at, began.get(group, search.at))
+    ordered = sorted(zip(searches, groups, strict=True), key=lambda one: (began[one[1]], one[1], one[0].at, one[0].id))
+    wanted = round(share * sum(map(counts, searches)))
     taken, line = 0, len(ordered)
     while line > 0 and taken < wanted:
         line -= 1
-        taken += counts(ordered[line])
-    while 0 < line < len(ordered) and _session(ordered[line]) == _session(ordered[line - 1]):
+        taken += counts(ordered[line][0])
+    while 0 < line < len(ordered) and ordered[line][1] == ordered[line - 1][1]:
         line -= 1
-    since = began[_session(ordered[line])] if line < len(ordered) else None
-    return Apart(tuple(ordered[:line]), tuple(ordered[line:]), since)
+    since = began[ordered[line][1]] if line < len(ordered) else None
+    found = [search for search, _ in ordered]
+    return Apart(tuple(found[:line]), tuple(found[line:]), since)
+
+
+def _connected(searches: Sequence[LoggedSearch], sessions: Sequence[str]) -> list[str]:
+    """The group of every search: sessions that hang together by their users. It has the name of one of its sessions."""
+    of_user: dict[str, str] = {}
+    led_to: dict[str, str] = {}
+
+    def first(session: str) -> str:
+        while (further := led_to.get(session, session)) != session:
+            led_to[session] = session = led_to.get(further, further)
+        return session
+
+    for search, session in zip(searches, sessions, strict=True):
+        if search.user:
+            own, known = first(session), first(of_user.setdefault(search.user, session))
+            led_to[max(own, known)] = min(own, known)
+    return [first(session) for session in sessions]
 
 
 def held_out_of(labels: Sequence[Label]) -> HeldOut | None:
@@ -79,3 +130,7 @@ def questions_of(searches: Sequence[LoggedSearch]) -> list[Query]:
 def _session(search: LoggedSearch) -> str:
     """A search without a session is one by itself."""
     return f"session {search.session}" if search.session else f"search {search.id}"
+
+
+def _users(searches: Sequence[LoggedSearch]) -> set[str]:
+    return {search.user for search in searches if search.user}

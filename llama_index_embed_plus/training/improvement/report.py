@@ -36,6 +36,9 @@ class ImproveReport:
     decided_by: str = NONE
     decide_queries: int = 0
     since: datetime | None = None
+    users: int = 0
+    users_on_both_sides: int = 0
+    """Users whose searches train and decide: none, unless a single one is most of the log."""
     examples: int = 0
     negatives: int = 0
     discarded: Mapping[str, int] = field(default_factory=dict)
@@ -79,6 +82,8 @@ class ImproveReport:
             "decided_by": self.decided_by,
             "decide_queries": self.decide_queries,
             "since": None if self.since is None else self.since.isoformat(),
+            "users": self.users,
+            "users_on_both_sides": self.users_on_both_sides,
             "examples": self.examples,
             "negatives": self.negatives,
             "discarded": dict(self.discarded),

@@ -1,6 +1,6 @@
 """A collection and the log of its searches -> an adapter that was trained on what users said, and its proof.
 
-The log is parted by sessions and time. Labels are made of either part by itself, negatives are mined and an adapter is
+The log is parted by sessions, users and time. Labels are made of either part by itself, negatives are mined and an adapter is
 fitted on the earlier one, and the later one decides, unless judged queries are given. Whatever knows a query that
 decides is left out of the training and counted.
 
@@ -34,7 +34,7 @@ from llama_index_embed_plus.training.improvement.held_out import Apart, by_time,
 from llama_index_embed_plus.training.improvement.report import GIVEN, LATER, NONE, ImproveReport
 from llama_index_embed_plus.training.improvement.settings import ImproveSettings
 from llama_index_embed_plus.training.proof.report import read_report
-from llama_index_embed_plus.training.proof.sheet import draw_sheet, write_sheet
+from llama_index_embed_plus.training.proof.sheet import draw_sheet, is_sheet, write_sheet
 from llama_index_embed_plus.training.run import train
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.debias.answer_rules import RULES
@@ -86,6 +86,7 @@ def improve(
     run = _Run(collection, ImproveFolder(Path(out)), base, settings, steps or _Silent())
     run.folder.begin()
     searches = searches_of(log, (collection.name, *names))
+    run.folder.without_report()
     with run.steps.step("make labels", None):
         apart, learnt, decide = _labels(searches, collection, settings, held_out)
     report = _counted(searches, apart, learnt, decide, held_out, settings)
@@ -166,6 +167,8 @@ def _counted(
         decided_by=GIVEN if given is not None else NONE if decide is None else LATER,
         decide_queries=0 if decide is None else len(decide.measured),
         since=apart.since,
+        users=apart.users,
+        users_on_both_sides=apart.on_both_sides,
         weights={name: settings.answers.weight(name) if name in RULES else 1.0 for name in learnt.rules},
         measured=tuple(name for name in learnt.rules if name in settings.answers.weights),
     )
@@ -247,7 +250,7 @@ def _with_sheet(run: _Run, report: ImproveReport, searches: Sequence[LoggedSearc
     A sheet that is there stays as it is: somebody may be at work on it.
     """
     path = run.folder.path / report.sheet
-    if path.is_file():
+    if is_sheet(path):
         return report
     trained, collection = trained_on(run.folder.model), run.collection
     after = open_encoder(run.folder.model)

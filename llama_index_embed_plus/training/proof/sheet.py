@@ -35,7 +35,7 @@ from qdrant_tools.collections.points import fetch, sample_vectors
 from qdrant_tools.errors import InputError, UsageError, brief
 from qdrant_tools.files.json_files import read_json
 from qdrant_tools.files.rows import read_rows
-from qdrant_tools.files.written import errors_of_writing, write_text, written_whole
+from qdrant_tools.files.written import errors_of_writing, refuse_link, write_text, written_whole
 from qdrant_tools.mining.false_negatives import inert
 from qdrant_tools.records import SAMPLE, Encoder, HeldOut, Query, Run, Vectors
 from qdrant_tools.search.adapters import adapter_of
@@ -118,9 +118,14 @@ def draw_sheet(
 def write_sheet(sheet: Sheet, path: Path, collection: Collection, *, overwrite: bool = False) -> None:
     """Write the CSV, and what its rows are beside it. Texts that a spreadsheet would compute get an apostrophe.
 
+    Interrupted, it leaves no two files behind that do not belong together.
+
     Raises:
         UsageError: a file cannot be written, or is there and not to be replaced.
     """
+    if overwrite:
+        refuse_link(_beside(path), UsageError)
+        _beside(path).unlink(missing_ok=True)
     texts = {query.id: query.text for query in sheet.queries}
     passages = dict(_texts(collection, [row.passage for row in sheet.rows]))
     with errors_of_writing(path), written_whole(path, overwrite=overwrite) as draft, draft.open("wb") as file:
@@ -129,6 +134,11 @@ def write_sheet(sheet: Sheet, path: Path, collection: Collection, *, overwrite: 
             query, passage = _cell(texts[row.query]), _cell(passages.get(row.passage, ""))
             file.write(f"{number},{query},{passage},\r\n".encode("utf-8", "backslashreplace"))
     write_text(_beside(path), json.dumps(sheet.as_row()), overwrite=overwrite)
+
+
+def is_sheet(path: Path) -> bool:
+    """Whether a sheet lies here, with what its rows are."""
+    return path.is_file() and _beside(path).is_file()
 
 
 def read_sheet(path: Path, before: Encoder, after: Encoder) -> HeldOut:
