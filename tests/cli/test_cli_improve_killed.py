@@ -119,10 +119,9 @@ def test_after_a_kill_the_same_command_gives_the_same_report_and_nothing_twice(w
 
 def test_a_kill_leaves_no_report_of_an_earlier_run(given, whole, tmp_path):
     """Of the same folder, before anybody had said anything: nothing was trained then."""
-    folder, (location, model, spans, annotations) = tmp_path / "better", given
-    nothing = tmp_path / "nothing.csv"
+    folder, nothing = tmp_path / "better", tmp_path / "nothing.csv"
     nothing.write_text("span_id,annotation_name,annotator_kind,identifier,result.label,result.score\n")
-    assert run_program(finished, folder, location, model, spans, nothing).returncode == 0
+    assert run_program(finished, folder, *given[:3], nothing).returncode == 0
     assert json.loads((folder / "improve.json").read_text())["said"] == {}
     assert run_program(killed, *MOMENTS["proved"], folder, *given).returncode == -signal.SIGKILL
     assert not (folder / "improve.json").exists()

@@ -13,24 +13,23 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime, tzinfo
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from llama_index_embed_plus.cli.console import ConsoleReporter, ask, next_step, note, say, shortened
+from llama_index_embed_plus.cli.grouped import with_groups
+from llama_index_embed_plus.cli.logs.reading import ReadingOptions
 from llama_index_embed_plus.cli.logs.sources import Asked, Source, named_files, source_of
 from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION, Location
-from qdrant_tools.clicks.records import ClickSettings
 from qdrant_tools.errors import LogError, UsageError
 from qdrant_tools.files.written import is_same_file
-from qdrant_tools.foreign import as_zone
 from qdrant_tools.log import columns as foreign_columns
 from qdrant_tools.log.records import LoggedSearch, Verdict, dropped, hashed
 from qdrant_tools.log.retrieval_log import RetrievalLog
-from qdrant_tools.traces.records import TraceSettings
 
 # what it warns of is said by the command
 logging.getLogger(foreign_columns.__name__).addHandler(logging.NullHandler())
@@ -64,6 +63,7 @@ class _Looked:
         self.latest = max(self.latest or search.at, search.at)
 
 
+@with_groups
 def import_log(
     log: Annotated[Path, typer.Argument(help="The log to add to, which is made if it is not there.")],
     files: Annotated[
@@ -74,12 +74,6 @@ def import_log(
             ".parquet nor .gz."
         ),
     ],
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format", help="What wrote the files, such as openinference, phoenix or ubi; auto tells it by their rows."
-        ),
-    ] = "auto",
     columns: Annotated[
         str | None,
         typer.Option(
@@ -91,45 +85,7 @@ def import_log(
         str | None, typer.Option(help="What was searched: ids are looked up there, and those not found are told.")
     ] = None,
     location: Location = DEFAULT_LOCATION,
-    id_field: Annotated[
-        str | None,
-        typer.Option("--id", help="The metadata field of a document that has its id; the tool's own if not given."),
-    ] = None,
-    match: Annotated[
-        Literal["id", "text"],
-        typer.Option(
-            help="How documents of traces are found in the collection: text is for one that was indexed anew."
-        ),
-    ] = "id",
-    query: Annotated[
-        Literal["retriever", "root"],
-        typer.Option(
-            help="Whose query a search of a trace gets: root is what the user asked, before it was rewritten."
-        ),
-    ] = "retriever",
-    thumb: Annotated[
-        str | None, typer.Option(help="The name of the annotation that is a user's thumb on an answer.")
-    ] = None,
-    up: Annotated[str | None, typer.Option(help="Labels, scores or actions that mean yes, as 'good,5'.")] = None,
-    down: Annotated[str | None, typer.Option(help="Labels, scores or actions that mean no, as 'bad,1'.")] = None,
-    judge: Annotated[
-        str | None, typer.Option(help="The name of the annotation with which a language model grades.")
-    ] = None,
-    click: Annotated[
-        str | None,
-        typer.Option(help="Actions of a click log that are a click, as 'click,open'; the usual ones if not given."),
-    ] = None,
-    leave_out: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A service, project, environment or tag whose traces are no users'; what calls itself an evaluation "
-            "if not given."
-        ),
-    ] = None,
-    timezone: Annotated[
-        str | None,
-        typer.Option(help="The zone of times that name none: UTC, +02:00, Europe/Berlin."),
-    ] = None,
+    reading: ReadingOptions = ReadingOptions(),
     redact: Annotated[
         bool,
         typer.Option("--redact", help="Take the text out of queries, answers and comments before they are written."),
@@ -183,11 +139,7 @@ def import_log(
     One row per result:  --columns 'query=q search=search_id hit=doc rank=pos click=clicked dwell=seconds'
     One row per event:   --columns 'query=q search=query_id hit=object_id event_at=time click=action=click'
     """
-    asked = Asked(
-        log, files, form, columns, timezone, collection, location,
-        _trace_settings(id_field, match, query, thumb, up, down, judge, leave_out, timezone, columns),
-        ClickSettings(_words(click), _words(up), _words(down), None if columns else _zone(timezone)),
-    )  # fmt: skip
+    asked = Asked.of(log, files, reading, columns=columns, collection=collection, location=location)
     _check(asked)
     with ExitStack() as stack:
         source = source_of(asked, stack)
@@ -264,31 +216,6 @@ def _command_again() -> str:
     """The command as it was typed, without what made it a dry run."""
     words = [word for word in sys.argv[1:] if word != "--dry-run"]
     return shlex.join(words)
-
-
-def _trace_settings(
-    id_field: str | None,
-    match: Literal["id", "text"],
-    query: Literal["retriever", "root"],
-    thumb: str | None,
-    up: str | None,
-    down: str | None,
-    judge: str | None,
-    leave_out: list[str] | None,
-    timezone: str | None,
-    columns: str | None,
-) -> TraceSettings:
-    # the zone of columns is checked with them
-    zone = None if columns else _zone(timezone)
-    return TraceSettings(id_field, match, query, thumb, _words(up), _words(down), judge, tuple(leave_out or ()), zone)
-
-
-def _zone(timezone: str | None) -> tzinfo | None:
-    return None if timezone is None else as_zone("--timezone", timezone)
-
-
-def _words(text: str | None) -> tuple[str, ...]:
-    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
 
 
 def _agreed() -> bool:

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from llama_index_embed_plus.cli.console import ConsoleReporter
+from llama_index_embed_plus.cli.logs.reading import ReadingOptions
 from llama_index_embed_plus.cli.opened import managed
 from llama_index_embed_plus.integrations.qa_dataset import read_qa_dataset
 from qdrant_tools.clicks import reading as clicks
@@ -54,6 +55,23 @@ class Asked:
     location: str = ""
     traces: TraceSettings = field(default_factory=TraceSettings)
     clicks: ClickSettings = field(default_factory=ClickSettings)
+
+    @classmethod
+    def of(
+        cls,
+        log: Path,
+        files: Sequence[Path],
+        reading: ReadingOptions,
+        *,
+        columns: str | None = None,
+        collection: str | None = None,
+        location: str = "",
+    ) -> Asked:
+        """What the options say; they are checked."""
+        # the zone of columns is checked with them
+        zone = None if columns else reading.zone
+        traces, click_logs = reading.of_traces(zone), reading.of_clicks(zone)
+        return cls(log, files, reading.form, columns, reading.timezone, collection, location, traces, click_logs)
 
     @property
     def of_traces(self) -> list[str]:

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from llama_index_embed_plus.cli.console import ConsoleReporter, next_step, note, print_json, resumable, say
+from llama_index_embed_plus.cli.grouped import with_groups
 from llama_index_embed_plus.cli.logs.answers import Ambiguous, AnswerRules, answer_settings, support_by
 from llama_index_embed_plus.cli.logs.log import open_log
+from llama_index_embed_plus.cli.logs.reading import ReadingOptions
 from llama_index_embed_plus.cli.logs.sources import Asked, named_files, source_of
 from llama_index_embed_plus.cli.opened import (
     DEFAULT_LOCATION,
@@ -30,13 +32,10 @@ from llama_index_embed_plus.cli.opened import (
 )
 from llama_index_embed_plus.cli.training.options import AsJson, Texts
 from llama_index_embed_plus.evaluate.retrieval.held_out import read_held_out_files
-from qdrant_tools.clicks.records import ClickSettings
 from qdrant_tools.errors import LogError, UsageError
 from qdrant_tools.files.written import is_same_file
-from qdrant_tools.foreign import as_zone
 from qdrant_tools.log.retrieval_log import RetrievalLog
 from qdrant_tools.records import HeldOut
-from qdrant_tools.traces.records import TraceSettings
 
 if TYPE_CHECKING:
     from llama_index_embed_plus.training.improvement.folder import ImproveFolder
@@ -47,6 +46,7 @@ app = typer.Typer()
 
 
 @app.command("improve")
+@with_groups
 def improve_command(
     collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its passages were found.")],
     out: Annotated[Path, typer.Option(help="The folder for the log, the examples, the model and the report.")],
@@ -61,32 +61,7 @@ def improve_command(
         list[Path] | None, typer.Option(help="What was said of them: annotations, scores, feedback; may be repeated.")
     ] = None,
     log: Annotated[Path | None, typer.Option(help="A retrieval log, instead of files.")] = None,
-    form: Annotated[str, typer.Option("--format", help="What wrote the files, as in `log import`.")] = "auto",
-    thumb: Annotated[
-        str | None, typer.Option(help="The name of the annotation that is a user's thumb on an answer.")
-    ] = None,
-    up: Annotated[str | None, typer.Option(help="Labels or scores that mean yes, as 'good,5'.")] = None,
-    down: Annotated[str | None, typer.Option(help="Labels or scores that mean no, as 'bad,1'.")] = None,
-    judge: Annotated[
-        str | None, typer.Option(help="The name of the annotation with which a language model grades.")
-    ] = None,
-    id_field: Annotated[
-        str | None,
-        typer.Option("--id", help="The metadata field of a document that has its id; the tool's own if not given."),
-    ] = None,
-    match: Annotated[
-        Literal["id", "text"],
-        typer.Option(help="How documents of traces are found: text is for a collection that was indexed anew."),
-    ] = "id",
-    query: Annotated[
-        Literal["retriever", "root"], typer.Option(help="Whose query counts: root is what the user asked.")
-    ] = "retriever",
-    leave_out: Annotated[
-        list[str] | None, typer.Option(help="A service, project or tag whose traces are no users'; may be repeated.")
-    ] = None,
-    timezone: Annotated[
-        str | None, typer.Option(help="The zone of times that name none: UTC, +02:00, Europe/Berlin.")
-    ] = None,
+    reading: ReadingOptions = ReadingOptions(),
     answer_rules: AnswerRules = None,
     weights: Annotated[
         Path | None, typer.Option(help="Measured weights of the rules for answers, which `log audit --out` wrote.")
@@ -132,18 +107,12 @@ def improve_command(
     held_out = _held_out(queries, qrels)
     # before anything is written
     settings = _settings(heldout_share, sheet_rows, seed, shared_passages=shared_passages, texts=texts)
-    zone = None if timezone is None else as_zone("--timezone", timezone)
-    of_traces = TraceSettings(
-        id_field, match, query, thumb, _words(up), _words(down), judge, tuple(leave_out or ()), zone
-    )
     folder = ImproveFolder(out)
+    asked = Asked.of(folder.log, files, reading, collection=collection, location=location)
     source = _log_of(log, folder.log, files)
     folder.begin()
     if files:
         folder.without_report()
-        asked = Asked(
-            folder.log, files, form, None, timezone, collection, location, of_traces, ClickSettings((), (), (), zone)
-        )
         _import(asked)
     with (
         opened(collection, location, model, backend) as (docs, encoder),
@@ -232,10 +201,6 @@ def _import(asked: Asked) -> None:
             note(f"  {told}")
 
 
-def _words(text: str | None) -> tuple[str, ...]:
-    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
-
-
 def _show(report: ImproveReport, folder: ImproveFolder, collection: str, location: str) -> None:
     from llama_index_embed_plus.cli.training.verdict import show_verdict
 
@@ -257,8 +222,8 @@ def _show(report: ImproveReport, folder: ImproveFolder, collection: str, locatio
     say(f"decided by {report.decide_queries:,} queries of {report.decided_by}{since}")
     if both := report.users_on_both_sides:
         say(
-            f"{both} of {report.users} users stand on both sides, as one is most of the log: for others the gain may be "
-            "smaller"
+            f"{both} of {report.users} users stand on both sides, as one is most of the log: for others the gain may "
+            "be smaller"
         )
     leaks = report.trained.data.get("leaks", 0)
     known = f"; {leaks} examples know a query that decides, and were left out" if leaks else ""

@@ -1,9 +1,9 @@
 """Logged searches, in the order of time -> those that train, and those of later sessions, that decide.
 
 The line is a moment: who served yesterday is asked about tomorrow. A session lies on one side of it, whole: what
-somebody asks again in other words is no new question. So does a user, where the log tells them apart: of the same
-person's questions and taste on both sides a gain would look larger than it is for others. Only where one user is most of
-the log, so that nothing could be parted, sessions alone are parted, and the users on both sides are counted.
+somebody asks again in other words is no new question. So does a user, where the log tells them apart: with one person's
+questions and taste on both sides a gain looks larger than it is for others. Only where one user is most of the log, so
+that nothing could be parted, sessions alone are parted, and the users on both sides are counted.
 
 Which searches lie behind the line depends on times, sessions and users alone, on nothing that was said of them, beyond
 how many of them have a label: no rule chooses what it is measured by.
@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from llama_index_embed_plus.training.data.splits import Groups
 from llama_index_embed_plus.training.improvement.evidence import CLICK
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.records import CLICKS, RATINGS, HeldOut, Label, Query
@@ -84,20 +85,15 @@ def _parted(
 
 
 def _connected(searches: Sequence[LoggedSearch], sessions: Sequence[str]) -> list[str]:
-    """The group of every search: sessions that hang together by their users. It has the name of one of its sessions."""
-    of_user: dict[str, str] = {}
-    led_to: dict[str, str] = {}
-
-    def first(session: str) -> str:
-        while (further := led_to.get(session, session)) != session:
-            led_to[session] = session = led_to.get(further, further)
-        return session
-
-    for search, session in zip(searches, sessions, strict=True):
-        if search.user:
-            own, known = first(session), first(of_user.setdefault(search.user, session))
-            led_to[max(own, known)] = min(own, known)
-    return [first(session) for session in sessions]
+    """The group of every search: sessions that hang together by their users. It has the name of its first session."""
+    groups = Groups(len(searches))
+    groups.join_equal(enumerate(sessions))
+    groups.join_equal((number, search.user) for number, search in enumerate(searches) if search.user)
+    roots = [groups.root(number) for number in range(len(searches))]
+    named: dict[int, str] = {}
+    for root, session in zip(roots, sessions, strict=True):
+        named[root] = min(session, named.get(root, session))
+    return [named[root] for root in roots]
 
 
 def held_out_of(labels: Sequence[Label]) -> HeldOut | None:

@@ -1,8 +1,8 @@
 """A collection and the log of its searches -> an adapter that was trained on what users said, and its proof.
 
-The log is parted by sessions, users and time. Labels are made of either part by itself, negatives are mined and an adapter is
-fitted on the earlier one, and the later one decides, unless judged queries are given. Whatever knows a query that
-decides is left out of the training and counted.
+The log is parted by sessions, users and time. Labels are made of either part by itself, negatives are mined and an
+adapter is fitted on the earlier one, and the later one decides, unless judged queries are given. Whatever knows a query
+that decides is left out of the training and counted.
 
 Labels of a log are about what was shown, and so cannot see a passage that is only found now: a gain on them is a proof,
 and a missing gain is none of the opposite. Where they prove nothing, passages of all questions of the later part are
