@@ -163,8 +163,11 @@ class Label:
     debiased: float | None = None
 
 
-CLICKS, RATINGS, SAMPLE = "clicks", "ratings", "sample"
-"""Where judgements come from: two kinds of feedback on what a search had shown, and a judged sample of passages."""
+CLICKS, RATINGS, ANSWERS, SAMPLE = "clicks", "ratings", "answers", "sample"
+"""Where judgements come from: clicks and ratings on what a search had shown, what was said of answers that were made of
+it, and a judged sample of passages."""
+FEEDBACK = (CLICKS, ANSWERS, RATINGS)
+"""Those about what a search had shown, the least certain first."""
 
 
 @dataclass(frozen=True)
@@ -183,8 +186,8 @@ class Example:
     """One training example: a query, what answers it, and what looks as if it did but does not.
 
     Row: `{"query","positives":[{"id","text"}],"negatives":[{"id","text","score"}],"weight"}`, and `"synthetic": true`
-    if nobody asked the query: it was made from the passage. `evidence` ("clicks", "ratings") says which feedback calls
-    the positives answers, and a positive may have `"debiased"`.
+    if nobody asked the query: it was made from the passage. `evidence` ("clicks", "ratings", "answers") says which
+    feedback calls the positives answers, and a positive may have `"debiased"`.
     """
 
     query: str
@@ -222,8 +225,8 @@ class Example:
         if not isinstance(synthetic, bool):
             raise InputError(f"row field 'synthetic' is {brief(synthetic)}, expected true or false")
         evidence = row.get("evidence", "")
-        if evidence not in ("", CLICKS, RATINGS):
-            raise InputError(f"row field 'evidence' is {brief(evidence)}, expected {CLICKS!r} or {RATINGS!r}, or none")
+        if evidence not in ("", *FEEDBACK):
+            raise InputError(f"row field 'evidence' is {brief(evidence)}, expected one of {FEEDBACK}, or none")
         return cls(_text(row, "query"), texts("positives"), texts("negatives"), weight, synthetic, evidence)
 
 
@@ -235,8 +238,8 @@ class HeldOut:
     at least one query has a relevant passage, so that there is something to measure.
 
     synthetic: nobody asked the queries, they were made from passages. What is proved on them is labelled so.
-    evidence: where the judgements come from. `CLICKS` and `RATINGS` are about what a search had shown, and favour what
-        ranked it; `SAMPLE` is a sample of passages that a person judged; "" says nothing.
+    evidence: where the judgements come from. `CLICKS`, `RATINGS` and `ANSWERS` are about what a search had shown, and
+        favour what ranked it; `SAMPLE` is a sample of passages that a person judged; "" says nothing.
     weights: query id -> passage id -> how much its answer counts: a click by the inverse of how likely its rank was
         looked at, a passage of a sample by the inverse of how likely it was drawn. Empty: not known.
 
@@ -307,7 +310,7 @@ class HeldOut:
                 corpus.update({p.id: Passage(p.id, p.text) for p in example.positives if p.id not in corpus})
         kinds = {example.evidence for example in examples}
         # one answer without feedback behind it, and the whole is no log any more
-        evidence = "" if "" in kinds else CLICKS if CLICKS in kinds else RATINGS if kinds else ""
+        evidence = "" if "" in kinds else next((kind for kind in FEEDBACK if kind in kinds), "")
         known = weights if all(qrels[name].keys() == weights[name].keys() for name in qrels) else {}
         return cls(tuple(queries.values()), qrels, tuple(corpus.values()), synthetic, evidence, known)
 

@@ -1,4 +1,4 @@
-"""Labels -> where the answers of each query come from: clicks, ratings, or something that is no log.
+"""Labels -> where the answers of each query come from: clicks, ratings, what was said of answers, or no log.
 
 Feedback is about what a search had shown, and so favours what ranked it. Whoever measures on such answers has to know.
 
@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from qdrant_tools.records import CLICKS, RATINGS, Label
+from qdrant_tools.records import ANSWERS, CLICKS, FEEDBACK, RATINGS, Label
 from qdrant_tools.same import id_key, query_key
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the positives of a query come from: `evidence` ("clicks", "ratings", or "" for anything else), and what
+    """Where the positives of a query come from: `evidence` (one of FEEDBACK, or "" for anything else), and what
     each is worth by the inverse of how likely its rank was looked at, where that is known."""
 
     evidence: str = ""
@@ -44,7 +44,7 @@ def origins_by_query(labels: Iterable[Label]) -> dict[str, Origin]:
                 passage = id_key(label.passage_id)
                 weights[passage] = max(label.debiased, weights.get(passage, 0.0))
     return {
-        key: Origin(CLICKS if CLICKS in found else RATINGS, debiased.get(key, {}))
+        key: Origin(next(kind for kind in FEEDBACK if kind in found), debiased.get(key, {}))
         for key, found in kinds.items()
         if "" not in found
     }
@@ -55,4 +55,6 @@ def _feedback(evidence: str) -> str:
     words = set(re.findall("[a-z]+", evidence.lower()))
     if words & {"click", "dwell", "bounce", "skipped", "examined"}:
         return CLICKS
+    if words & {"support", "passage", "reformulation"}:  # of the rules for answers; a thumb on a hit is none of these
+        return ANSWERS
     return RATINGS if words & {"rating", "thumb", "citation", "judge"} else ""

@@ -77,7 +77,7 @@ def test_liked_answers_become_examples_and_the_others_are_counted(run, answered,
             search.query: search.hits[2].id for search in log.searches() if search.answer and search.id != "s-down"
         }
     assert {row["query"]: row["positives"][0]["id"] for row in rows} == third
-    assert {row["evidence"] for row in rows} == {"ratings"}
+    assert {row["evidence"] for row in rows} == {"answers"}
 
 
 @pytest.mark.parametrize("support", [["--support", "encoder", "--support-from", "0.0"], ["--support-from", "0.99"]])

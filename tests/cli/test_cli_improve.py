@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
@@ -94,6 +95,12 @@ def report_of(folder):
     return json.loads((folder / "improve.json").read_text())
 
 
+def next_of(err):
+    """The words of the command that leads on."""
+    (line,) = [line for line in err.splitlines() if line.startswith("next: ")]
+    return shlex.split(line.removeprefix("next: embed-plus "))
+
+
 def test_liked_answers_become_a_model_with_a_verdict_and_what_was_not_learnt_from_is_said(improve, asked, tmp_path):
     log = logged(tmp_path / "log.sqlite", searches(asked, liked=lambda number: number % 8 != 7))
     code, out, err = improve("--log", log)
@@ -129,7 +136,7 @@ def test_where_the_log_proves_nothing_passages_of_all_later_questions_are_drawn_
     assert code == 0, err
     report, folder = report_of(tmp_path / "better"), tmp_path / "better"
     sheet = folder / report["sheet"]
-    assert f"prove docs --model better/model --sheet better/{report['sheet']}" in err.replace(f"{tmp_path}/", "")
+    assert next_of(err)[-2:] == ["--sheet", f"better/{report['sheet']}"]
     with sheet.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == report["sheet_rows"] > 0 and {row["relevant"] for row in rows} == {""}
@@ -274,6 +281,9 @@ def test_a_user_who_is_the_whole_log_is_told(improve, asked, tmp_path):
         (("--log", "log.sqlite", "--traces", "log.sqlite"), "--log is learnt from as it is"),
         (("--traces", "no.jsonl"), "there is no such file"),
         (("--log", "log.sqlite", "--queries", "q.jsonl"), "--queries and --qrels go together"),
+        (("--log", "log.sqlite", "--thumb", "liked"), "say how files are read, and none is given"),
+        (("--log", "log.sqlite", "--sheet", "no.csv"), "there is no such sheet"),
+        (("--log", "log.sqlite", "--sheet", "s.csv", "--queries", "q", "--qrels", "q"), "--sheet decides by itself"),
         (("--log", "log.sqlite", "--heldout-share", "1"), "expected a share between 0 and 1"),
     ],
 )
@@ -294,7 +304,13 @@ def test_a_folder_of_something_else_is_not_written_into(improve, asked, tmp_path
 
 
 def traced(
-    asked, folder, *, place=lambda number: number % 4, thumbed=lambda number: True, user=lambda number: f"u{number}"
+    asked,
+    folder,
+    *,
+    named=lambda hit: hit.id,
+    place=lambda number: number % 4,
+    thumbed=lambda number: True,
+    user=lambda number: f"u{number}",
 ):
     """The same searches as spans of OpenInference, two a trace, and thumbs as Phoenix exports them."""
     _, shown, known = asked
@@ -307,7 +323,7 @@ def traced(
             listed = {
                 f"retrieval.documents.{rank}.document.{name}": value
                 for rank, hit in enumerate(hits)
-                for name, value in (("id", hit.id), ("content", known[hit.id]), ("score", float(hit.score)))
+                for name, value in (("id", named(hit)), ("content", known[hit.id]), ("score", float(hit.score)))
             }
             answer = f"It says: {known[hits[place(number)].id]}"
             root = {"openinference.span.kind": "CHAIN", "input.value": query, "output.value": answer}

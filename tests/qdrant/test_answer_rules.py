@@ -290,7 +290,7 @@ def test_votes_name_the_rule_the_search_and_the_people():
 
 def test_labels_say_that_they_favour_what_was_shown():
     found, _ = labels_from_answers([search(GROUNDED, thumb())], texts)
-    assert origins_by_query(found)["how is it connected"].evidence == "ratings"
+    assert origins_by_query(found)["how is it connected"].evidence == "answers"
 
 
 def test_texts_are_asked_for_some_hundred_searches_at_a_time():

@@ -27,10 +27,10 @@ from llama_index_embed_plus.cli.opened import (
     Backend,
     Location,
     Model,
-    command_of,
     opened,
 )
 from llama_index_embed_plus.cli.training.options import AsJson, Texts
+from llama_index_embed_plus.cli.training.ways import LearntFrom, again, show_ways
 from llama_index_embed_plus.evaluate.retrieval.held_out import read_held_out_files
 from qdrant_tools.errors import LogError, UsageError
 from qdrant_tools.files.written import is_same_file
@@ -75,6 +75,10 @@ def improve_command(
         Path | None, typer.Option(help="Judged queries that decide instead of the last sessions; needs --qrels.")
     ] = None,
     qrels: Annotated[Path | None, typer.Option(help="Their judgements, BEIR's TSV or TREC's qrels.")] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="The CSV that an earlier call drew, filled in: it decides about the model of that call."),
+    ] = None,
     heldout_share: Annotated[
         float, typer.Option(help="The share of the labelled queries that decides, from the last sessions.")
     ] = 0.2,
@@ -94,7 +98,8 @@ def improve_command(
     """Make a better encoder of traces and of what users said: import, rules, negatives, adapter, proof.
 
     A thumb on an answer is no label of its passages: rules ask for a second sign. Run it again with more files, or
-    after an interruption: it goes on, and nothing stands twice.
+    after an interruption: nothing stands twice. Exit code 0 whatever the verdict, which is "promotable" in
+    improve.json; 1 for an error, 2 for wrong usage.
 
     \b
     embed-plus improve docs --traces spans.parquet --annotations annotations.csv --thumb user_feedback --out better
@@ -104,12 +109,14 @@ def improve_command(
     from llama_index_embed_plus.training.improvement.run import improve
 
     files = [*(traces or ()), *(more or ()), *(annotations or ())]
-    held_out = _held_out(queries, qrels)
+    held_out = _held_out(queries, qrels, sheet)
     # before anything is written
     settings = _settings(heldout_share, sheet_rows, seed, shared_passages=shared_passages, texts=texts)
     folder = ImproveFolder(out)
     asked = Asked.of(folder.log, files, reading, collection=collection, location=location)
     source = _log_of(log, folder.log, files)
+    if not files and reading != ReadingOptions():
+        raise UsageError("options such as --format and --thumb say how files are read, and none is given")
     folder.begin()
     if files:
         folder.without_report()
@@ -128,16 +135,23 @@ def improve_command(
             base=model,
             settings=replace(settings, answers=answers),
             held_out=held_out,
+            sheet=sheet,
             names=(collection,),
             steps=ConsoleReporter(),
         )
     if as_json:
         print_json(report.as_row())
         return
-    _show(report, folder, collection, location)
+    _show(report, LearntFrom(source, log is None, reading.match), folder, collection, location)
 
 
-def _held_out(queries: Path | None, qrels: Path | None) -> HeldOut | None:
+def _held_out(queries: Path | None, qrels: Path | None, sheet: Path | None) -> HeldOut | None:
+    from llama_index_embed_plus.training.proof.sheet import checked_sheet
+
+    if sheet is not None:
+        if queries or qrels:
+            raise UsageError("--sheet decides by itself: leave out --queries and --qrels")
+        checked_sheet(sheet)
     if (queries is None) != (qrels is None):
         raise UsageError("--queries and --qrels go together: the first has the texts, the second the answers")
     return None if queries is None or qrels is None else read_held_out_files(queries, qrels)
@@ -201,7 +215,7 @@ def _import(asked: Asked) -> None:
             note(f"  {told}")
 
 
-def _show(report: ImproveReport, folder: ImproveFolder, collection: str, location: str) -> None:
+def _show(report: ImproveReport, learnt: LearntFrom, folder: ImproveFolder, collection: str, location: str) -> None:
     from llama_index_embed_plus.cli.training.verdict import show_verdict
 
     say(f"{report.searches:,} searches, {report.answers:,} answers; said of them: {_counted(report.said) or 'nothing'}")
@@ -216,7 +230,7 @@ def _show(report: ImproveReport, folder: ImproveFolder, collection: str, locatio
         say(f"  {count:>7,}  {reason}")
     if report.trained is None:
         say(f"not to be promoted: {report.verdict}")
-        next_step(command_of("synthesize", collection, "--out", "examples.jsonl", location=location))
+        show_ways(report, learnt, collection, location)
         return
     since = "" if report.since is None else f", from {report.since:%Y-%m-%d %H:%M} UTC on"
     say(f"decided by {report.decide_queries:,} queries of {report.decided_by}{since}")
@@ -227,32 +241,33 @@ def _show(report: ImproveReport, folder: ImproveFolder, collection: str, locatio
         )
     leaks = report.trained.data.get("leaks", 0)
     known = f"; {leaks} examples know a query that decides, and were left out" if leaks else ""
-    say(f"trained on {report.examples - leaks:,} examples with {report.negatives:,} mined negatives{known}")
+    negatives = report.trained.data.get("negatives", 0)
+    say(f"trained on {report.examples - leaks:,} examples with {negatives:,} mined negatives{known}")
     show_verdict(report.trained)
-    _lead_on(report, folder, collection, location)
+    _lead_on(report, learnt, folder, collection, location)
 
 
-def _lead_on(report: ImproveReport, folder: ImproveFolder, collection: str, location: str) -> None:
+def _lead_on(report: ImproveReport, learnt: LearntFrom, folder: ImproveFolder, collection: str, location: str) -> None:
     """The command that promotes, or what would have to be done before."""
+    from llama_index_embed_plus.cli.training.verdict import show_next
+
     assert report.trained is not None
-    if report.promotable:
-        next_step(command_of("promote run", collection, "--model", folder.model, location=location))
-        return
     for line in report.missing:
         note(line)
+    if report.promotable or not (report.sheet or report.is_judged):
+        show_next(report.trained, folder.model, collection, location)
+        return
     proof = report.trained.proof
     if proof is not None and proof.needed is not None and proof.needed > proof.queries:
         note(f"about {proof.needed} such queries show a gain of {proof.worth:.3f} four times in five: collect more")
-    if not report.sheet:
-        next_step(
-            command_of("prove", collection, "--model", folder.model, "--write-sheet", "sheet.csv", location=location)
-        )
+    if report.is_judged:
+        next_step(learnt.more(collection, location))
         return
     sheet = folder.path / report.sheet
     note("A log knows answers that were shown, none of those that are found only now: it may refuse what is better.")
     note(f"{shlex.quote(str(sheet))} has passages that tell the two apart, of all questions of the last sessions:")
     note("write 1 (it answers the question) or 0 into the column relevant; the order is random, stop anywhere.")
-    next_step(command_of("prove", collection, "--model", folder.model, "--sheet", sheet, location=location))
+    next_step(again("--sheet", str(sheet)))
 
 
 def _counted(counts: Mapping[str, int]) -> str:

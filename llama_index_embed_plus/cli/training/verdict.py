@@ -17,7 +17,7 @@ from llama_index_embed_plus.cli.console import next_step, note, say
 from llama_index_embed_plus.cli.opened import DEFAULT_LOCATION
 from llama_index_embed_plus.training.proof.proof import Proof
 from llama_index_embed_plus.training.proof.report import TrainReport
-from qdrant_tools.records import CLICKS, RATINGS
+from qdrant_tools.records import ANSWERS, CLICKS, FEEDBACK
 
 
 def show_verdict(report: TrainReport) -> None:
@@ -106,10 +106,11 @@ def _ways(report: TrainReport, named: str, sheet: str) -> Iterator[str]:
     proof = report.proof
     if proof is None or report.only_synthetic:
         return
-    if proof.evidence in (CLICKS, RATINGS):
+    if proof.evidence in FEEDBACK:
+        of = "labels rest on answers made of" if proof.evidence == ANSWERS else f"answers are {proof.evidence} on"
         yield (
-            f"The answers are {proof.evidence} on what a search had shown. They favour what ranked it, which is the "
-            "base if the base served: a model that is better may be refused by them."
+            f"The {of} what a search had shown. They favour what ranked it, which is the base if the base served: a "
+            "model that is better may be refused by them."
         )
         if proof.evidence == CLICKS and proof.corrected is None:
             yield (

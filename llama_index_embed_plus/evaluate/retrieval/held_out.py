@@ -25,7 +25,7 @@ from llama_index_embed_plus.models import artifact
 from qdrant_tools.errors import InputError, brief
 from qdrant_tools.files.rows import Row, read_rows
 from qdrant_tools.files.written import write_rows
-from qdrant_tools.records import CLICKS, RATINGS, SAMPLE, Example, HeldOut, ScoredText
+from qdrant_tools.records import FEEDBACK, SAMPLE, Example, HeldOut, ScoredText
 from qdrant_tools.validation import checked_number
 
 QUERIES, QRELS, TRAINED = "queries.jsonl", "qrels.tsv", "trained.jsonl"
@@ -116,8 +116,8 @@ def _rows(held_out: HeldOut) -> Iterator[dict[str, Any]]:
 
 def _evidence(row: Row) -> str:
     value = row.values.get("evidence", "")
-    if value not in ("", CLICKS, RATINGS, SAMPLE):
-        raise InputError(f"evidence is {brief(value)}, expected {CLICKS!r}, {RATINGS!r} or {SAMPLE!r}, or none")
+    if value not in ("", *FEEDBACK, SAMPLE):
+        raise InputError(f"evidence is {brief(value)}, expected one of {(*FEEDBACK, SAMPLE)}, or none")
     return str(value)
 
 

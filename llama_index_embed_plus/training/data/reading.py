@@ -68,7 +68,7 @@ from qdrant_tools.errors import InputError, UsageError, brief
 from qdrant_tools.errors import listed as shortlist
 from qdrant_tools.files.rows import Row
 from qdrant_tools.foreign import Unread, as_flag, is_missing
-from qdrant_tools.records import CLICKS, RATINGS, Example, ScoredText
+from qdrant_tools.records import FEEDBACK, Example, ScoredText
 from qdrant_tools.same import SameTexts, id_key, query_key
 from qdrant_tools.validation import checked_text
 
@@ -666,7 +666,7 @@ def _weight(parts: Parts) -> float:
 def _evidence(parts: Parts) -> str:
     """Which feedback calls the positives answers, where `mine` wrote that; "" for anything else of this name."""
     value = parts.fields.get(_EVIDENCE)
-    return value if value in (CLICKS, RATINGS) else ""
+    return value if value in FEEDBACK else ""
 
 
 def _synthetic(parts: Parts) -> bool:

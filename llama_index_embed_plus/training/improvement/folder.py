@@ -64,9 +64,13 @@ class ImproveFolder:
         refuse_link(self.report, UsageError)
         self.report.unlink(missing_ok=True)
 
+    def is_mined(self, key: str) -> bool:
+        """Whether the examples that lie here were mined for this key."""
+        return self._known().get("examples") == key
+
     def examples_for(self, key: str) -> Path:
         """Where examples are mined into that belong to a key: those of another one are removed first."""
-        if self._known().get("examples") != key:
+        if not self.is_mined(key):
             # the marker last: a kill in between leaves nothing that would be taken for its own
             for stale in (self.examples, self.examples.with_name(self.examples.name + ".state.json")):
                 refuse_link(stale, UsageError)

@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from llama_index_embed_plus.training.data.splits import Groups
-from llama_index_embed_plus.training.improvement.evidence import CLICK
+from llama_index_embed_plus.training.data.groups import Groups
 from qdrant_tools.log.records import LoggedSearch
-from qdrant_tools.records import CLICKS, RATINGS, HeldOut, Label, Query
+from qdrant_tools.mining.origins import origins_by_query
+from qdrant_tools.records import FEEDBACK, HeldOut, Label, Query
 from qdrant_tools.same import query_key
 
 LEAST_OF_WANTED = 0.5
@@ -109,8 +109,9 @@ def held_out_of(labels: Sequence[Label]) -> HeldOut | None:
         grades[label.passage_id] = max(int(label.weight > 0), grades.get(label.passage_id, 0))
     if not any(grade for grades in qrels.values() for grade in grades.values()):
         return None
-    clicks = any(label.evidence == CLICK for label in labels if label.weight > 0)
-    return HeldOut(tuple(queries.values()), qrels, evidence=CLICKS if clicks else RATINGS)
+    kinds = {origin.evidence for origin in origins_by_query(labels).values()}
+    evidence = next((kind for kind in FEEDBACK if kind in kinds), "")
+    return HeldOut(tuple(queries.values()), qrels, evidence=evidence)
 
 
 def questions_of(searches: Sequence[LoggedSearch]) -> list[Query]:

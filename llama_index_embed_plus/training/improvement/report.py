@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from llama_index_embed_plus.training.improvement.ways import Way
 from llama_index_embed_plus.training.proof.report import TrainReport
 
 FORMAT = 1
 GIVEN, LATER, NONE = "queries that were given", "the last sessions of the log", "nothing"
+JUDGED = "the last sessions of the log, of which a person judged passages"
 """What decides."""
 
 
@@ -23,7 +25,8 @@ class ImproveReport:
     """One run. `rules` counts the labels that train, by what they rest on, `refused` what no label was made of.
 
     `weights` say how much a label of a rule counts, and `measured` which of these weights somebody measured: the
-    others are guesses. `missing` says what would have to be collected, where there was too little.
+    others are guesses. `missing` says what would have to be collected, where there was too little. `decide_queries` are
+    those of whatever decides, `decided_by`.
     """
 
     searches: int
@@ -44,6 +47,8 @@ class ImproveReport:
     discarded: Mapping[str, int] = field(default_factory=dict)
     trained: TrainReport | None = None
     missing: tuple[str, ...] = ()
+    ways: tuple[Way, ...] = ()
+    """What would help, where nothing was trained; the first is what fits best."""
     weights: Mapping[str, float] = field(default_factory=dict)
     measured: tuple[str, ...] = ()
     sheet: str = ""
@@ -55,6 +60,11 @@ class ImproveReport:
     @property
     def promotable(self) -> bool:
         return self.trained is not None and self.trained.promotable
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether a person's sheet has decided."""
+        return self.decided_by == JUDGED
 
     @property
     def verdict(self) -> str:
@@ -91,6 +101,7 @@ class ImproveReport:
             if trained is None
             else {"method": trained.method, "data": dict(trained.data), "seconds": round(trained.seconds, 2)},
             "missing": list(self.missing),
+            "ways": [way.as_row() for way in self.ways],
             "sheet": self.sheet,
             "sheet_rows": self.sheet_rows,
             "sheet_questions": self.sheet_questions,

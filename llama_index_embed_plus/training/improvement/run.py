@@ -31,10 +31,13 @@ from llama_index_embed_plus.training.data.splits import without_leaked_queries
 from llama_index_embed_plus.training.improvement.evidence import Learnt, learn
 from llama_index_embed_plus.training.improvement.folder import ImproveFolder, key_of
 from llama_index_embed_plus.training.improvement.held_out import Apart, by_time, held_out_of, questions_of
-from llama_index_embed_plus.training.improvement.report import GIVEN, LATER, NONE, ImproveReport
+from llama_index_embed_plus.training.improvement.report import GIVEN, JUDGED, LATER, NONE, ImproveReport
 from llama_index_embed_plus.training.improvement.settings import ImproveSettings
-from llama_index_embed_plus.training.proof.report import read_report
-from llama_index_embed_plus.training.proof.sheet import draw_sheet, is_sheet, write_sheet
+from llama_index_embed_plus.training.improvement.ways import ways_on
+from llama_index_embed_plus.training.proof.model_card import record_proof
+from llama_index_embed_plus.training.proof.proof import prove
+from llama_index_embed_plus.training.proof.report import TrainReport, read_report
+from llama_index_embed_plus.training.proof.sheet import checked_sheet, draw_sheet, is_sheet, read_sheet, write_sheet
 from llama_index_embed_plus.training.run import train
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.debias.answer_rules import RULES
@@ -44,7 +47,7 @@ from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.log.retrieval_log import RetrievalLog
 from qdrant_tools.mining.file import MiningReport, mine_to_jsonl, read_examples
 from qdrant_tools.mining.miner import positives_by_query
-from qdrant_tools.records import HeldOut, Label, Progress
+from qdrant_tools.records import SAMPLE, HeldOut, Label, Progress
 from qdrant_tools.same import query_key
 from qdrant_tools.search.adapters import without_adapter
 
@@ -69,6 +72,7 @@ def improve(
     base: str | Path,
     settings: ImproveSettings | None = None,
     held_out: HeldOut | None = None,
+    sheet: str | Path | None = None,
     names: Sequence[str] = (),
     steps: Steps | None = None,
 ) -> ImproveReport:
@@ -78,12 +82,19 @@ def improve(
         are logged, as aliases; searches that name no collection count too.
     base: the model that filled it, a name or a folder.
     held_out: judged queries that decide instead of the last sessions of the log.
+    sheet: what an earlier call drew, filled in by a person: it decides about the model that this call made. Nothing is
+        trained then.
 
     Raises:
-        UsageError: `out` holds something else, or the log has no searches in the collection.
+        UsageError: `out` holds something else, or the log has no searches in the collection; the sheet is about another
+            model than the one that follows from this log and these settings.
+        InputError: the sheet is not there, or too few of its rows are judged.
     """
     settings = settings or ImproveSettings()
-    run = _Run(collection, ImproveFolder(Path(out)), base, settings, steps or _Silent())
+    if sheet is not None and held_out is not None:
+        raise UsageError("a sheet decides by itself: give either held-out queries or a sheet")
+    drawn = None if sheet is None else checked_sheet(Path(sheet))
+    run = _Run(collection, ImproveFolder(Path(out)), base, settings, steps or _Silent(), drawn)
     run.folder.begin()
     searches = searches_of(log, (collection.name, *names))
     run.folder.without_report()
@@ -91,12 +102,12 @@ def improve(
         apart, learnt, decide = _labels(searches, collection, settings, held_out)
     report = _counted(searches, apart, learnt, decide, held_out, settings)
     if learnt.queries < settings.least_queries:
-        lacking = _lacking(report, learnt, settings) if apart.train else _one_session(report)
-        report = replace(report, missing=tuple(lacking))
+        report = _without_model(run, report, learnt, apart)
     else:
         report = replace(report, **_of_mining(_mined(run, learnt.labels)))
         report = _trained(run, report, decide)
     if report.trained is not None:
+        report = _judged(run, report)
         report = replace(report, sheet="") if report.promotable else _with_sheet(run, report, apart.decide)
     write_text(run.folder.report, json.dumps(report.as_row(), indent=2) + "\n", overwrite=True)
     return report
@@ -111,6 +122,19 @@ class _Run:
     base: str | Path
     settings: ImproveSettings
     steps: Steps
+    sheet: Path | None = None
+
+    def refuse_training(self) -> None:
+        """Nothing is trained while a sheet decides: it is about the model that lies here.
+
+        Raises:
+            UsageError: something else would have to be.
+        """
+        if self.sheet is not None:
+            raise UsageError(
+                f"{self.sheet} cannot be about the model of this log and these settings, which is not in "
+                f"{self.folder.path}: leave the sheet out to make that, or give what the model there was made of"
+            )
 
 
 def searches_of(log: RetrievalLog, collections: Sequence[str]) -> list[LoggedSearch]:
@@ -174,6 +198,16 @@ def _counted(
     )
 
 
+def _without_model(run: _Run, report: ImproveReport, learnt: Learnt, apart: Apart) -> ImproveReport:
+    """The report of too little to learn from: what is missing, and the ways on."""
+    run.refuse_training()
+    answers = run.settings.answers
+    if not apart.train:
+        return replace(report, missing=tuple(_one_session(report)))
+    lacking = tuple(_lacking(report, learnt, run.settings))
+    return replace(report, missing=lacking, ways=ways_on(report.said, report.refused, answers))
+
+
 def _lacking(report: ImproveReport, learnt: Learnt, settings: ImproveSettings) -> Iterator[str]:
     """What is missing, and how to get it."""
     least = settings.least_queries
@@ -185,7 +219,12 @@ def _lacking(report: ImproveReport, learnt: Learnt, settings: ImproveSettings) -
         )
     elif learnt.queries:
         share = learnt.queries / report.searches
-        yield f"at this rate about {round((least - learnt.queries) / share)} more searches give as many"
+        thumbs = sum(report.said.get(f"thumb {way}", 0) for way in ("up", "down"))
+        rate = f"{thumbs} thumbs on {report.answers} answers" if thumbs else f"{report.searches} searches"
+        more = round((least - learnt.queries) / share)
+        yield f"at this rate ({rate}) about {more} more searches give as many, or what people say of more of these"
+    elif report.said:
+        yield "nothing of what was said makes a passage an answer"
 
 
 def _one_session(report: ImproveReport) -> Iterator[str]:
@@ -199,7 +238,10 @@ def _one_session(report: ImproveReport) -> Iterator[str]:
 def _mined(run: _Run, labels: Sequence[Label]) -> MiningReport:
     collection, mining = run.collection, run.settings.mining
     rows = [[label.query, label.passage_id, label.weight, label.evidence] for label in labels]
-    path = run.folder.examples_for(key_of(rows, collection.name, collection.space, mining.as_row()))
+    key = key_of(rows, collection.name, collection.space, mining.as_row())
+    if not run.folder.is_mined(key):
+        run.refuse_training()
+    path = run.folder.examples_for(key)
     with run.steps.step("mine hard negatives", len(positives_by_query(labels))) as progress:
         encoder = collection.required_encoder()
         return mine_to_jsonl(collection, labels, encoder, path=path, settings=mining, progress=progress)
@@ -220,6 +262,7 @@ def _trained(run: _Run, report: ImproveReport, decide: HeldOut | None) -> Improv
     key = key_of(rows, asked, training.as_dict(), str(run.base), run.collection.space)
     trained = read_report(folder.model) if folder.is_trained(key) else None
     if trained is None:
+        run.refuse_training()
         total = training.adapter.max_epochs if training.method == "adapter" else None
         try:
             with run.steps.step(f"train {training.method}", total) as progress:
@@ -241,7 +284,29 @@ def _trained(run: _Run, report: ImproveReport, decide: HeldOut | None) -> Improv
         missing = ("no query of the last sessions has a label: nothing could be proved",)
     elif report.decide_queries < least:
         missing = (f"{report.decide_queries} queries decide, expected at least {least}",)
-    return replace(report, trained=trained, missing=missing, sheet=folder.sheet_of(key).name)
+    report = replace(report, trained=trained, missing=missing, sheet=folder.sheet_of(key).name)
+    return _decided_by_sheet(report, trained)
+
+
+def _decided_by_sheet(report: ImproveReport, trained: TrainReport) -> ImproveReport:
+    """The report, where a person's judgements decided, in this call or in an earlier one."""
+    proof = trained.proof
+    if proof is None or proof.evidence != SAMPLE:
+        return replace(report, trained=trained)
+    return replace(report, trained=trained, missing=(), decided_by=JUDGED, decide_queries=proof.queries)
+
+
+def _judged(run: _Run, report: ImproveReport) -> ImproveReport:
+    """Let a sheet decide, if there is one."""
+    if run.sheet is None:
+        return report
+    after = open_encoder(run.folder.model)
+    before = without_adapter(after)
+    held_out = read_sheet(run.sheet, before, after)
+    with run.steps.step(f"prove by {run.sheet.name}", None):
+        docs = run.collection.with_encoder(before)
+        proof = prove(before, after, held_out, run.settings.training.proof, collection=docs)
+        return _decided_by_sheet(report, record_proof(run.folder.model, proof, held_out=held_out))
 
 
 def _with_sheet(run: _Run, report: ImproveReport, searches: Sequence[LoggedSearch]) -> ImproveReport:

@@ -60,7 +60,7 @@ from llama_index_embed_plus.training.proof.plot_data import PlotData, QueryPassa
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import UsageError
 from qdrant_tools.metrics import ndcg, recall, reciprocal_rank, weighted_gain
-from qdrant_tools.records import CLICKS, RATINGS, SAMPLE, Encoder, HeldOut, Qrels, Run
+from qdrant_tools.records import ANSWERS, CLICKS, RATINGS, SAMPLE, Encoder, HeldOut, Qrels, Run
 
 __all__ = ["HeldOut", "Proof", "ProofSettings", "QueryChange", "prove"]
 
@@ -298,6 +298,7 @@ def _named(queries: int, *, synthetic: bool, evidence: str, folds: int = 0) -> s
     of_what = {
         CLICKS: ", whose answers are clicks on what a search had shown",
         RATINGS: ", whose answers are ratings of what a search had shown",
+        ANSWERS: ", labelled by what was said of answers",
         SAMPLE: ", of which a sample of passages was judged",
     }
     kind = "synthetic " if synthetic else ""

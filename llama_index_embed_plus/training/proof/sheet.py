@@ -141,6 +141,14 @@ def is_sheet(path: Path) -> bool:
     return path.is_file() and _beside(path).is_file()
 
 
+def checked_sheet(path: Path) -> Path:
+    """The path, if a sheet lies there. Raises `InputError`: it does not, or not with what its rows are."""
+    if not path.is_file():
+        raise InputError(f"cannot read {path}: there is no such sheet")
+    _read_design(path)
+    return path
+
+
 def read_sheet(path: Path, before: Encoder, after: Encoder) -> HeldOut:
     """What a person wrote into a sheet, as held-out queries; rows that are left empty were not drawn.
 
