@@ -62,7 +62,7 @@ from qdrant_tools.errors import UsageError
 from qdrant_tools.metrics import ndcg, recall, reciprocal_rank, weighted_gain
 from qdrant_tools.records import ANSWERS, CLICKS, RATINGS, SAMPLE, Encoder, HeldOut, Qrels, Run
 
-__all__ = ["HeldOut", "Proof", "ProofSettings", "QueryChange", "prove"]
+__all__ = ["HeldOut", "Proof", "ProofSettings", "QueryChange", "known_item_ids", "prove"]
 
 
 @dataclass(frozen=True)
@@ -241,6 +241,26 @@ def prove(
         lower=lower,
         folds=folds,
     )
+
+
+def known_item_ids(
+    held_out: HeldOut,
+    settings: ProofSettings | None = None,
+    *,
+    collection: Collection | None = None,
+    trained: Container[str] = (),
+) -> frozenset[str]:
+    """The passages of which `prove`, called alike and without a general set, makes known items.
+
+    A known item is a passage's beginning, to be found by the rest. What is trained on beginnings of passages has to
+    leave these out, or it is asked what it was told.
+
+    Raises as `prove`.
+    """
+    settings = settings or ProofSettings()
+    corpus = SearchCorpus(held_out, collection, most=settings.max_passages, seed=settings.seed)
+    found = _default(corpus, trained, settings)
+    return frozenset() if found is None else frozenset(passage.id for passage in found.held_out.passages)
 
 
 def _corrected(weights: Mapping[str, Mapping[str, float]], before: Run, after: Run, settings: ProofSettings) -> Change:

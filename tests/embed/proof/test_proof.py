@@ -24,7 +24,7 @@ from llama_index_embed_plus.training.proof.forgetting import (
     spearman,
 )
 from llama_index_embed_plus.training.proof.plot_data import BIN_EDGES, principal_plane
-from llama_index_embed_plus.training.proof.proof import ProofSettings, prove
+from llama_index_embed_plus.training.proof.proof import ProofSettings, known_item_ids, prove
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import InputError, UsageError
@@ -98,6 +98,15 @@ def test_a_gain_on_the_task_does_not_buy_a_loss_elsewhere():
     assert len(proof.refusals) == 1
     assert proof.verdict.startswith("forgetting of more than 0.02 is not excluded by 150 known items: ndcg@10 -")
     assert prove(BASE, Forgetful(), HELDOUT, ProofSettings(known_items=0)).harmless
+
+
+def test_the_passages_of_known_items_can_be_asked_for_so_that_nothing_is_trained_on_their_beginnings():
+    settings, trained = ProofSettings(known_items=60), {f"p{i}" for i in range(30)}
+    ids = known_item_ids(HELDOUT, settings, trained=trained)
+    proof = prove(BASE, NoisyEncoder(1.0, asked=0.6), HELDOUT, settings, trained=trained)
+    assert proof.forgetting.items == len(ids) == 60 and proof.forgetting.trained == len(ids & trained)
+    assert {f"p{i}" for i in range(80, 150)} >= ids, "those that answer held-out queries come last"
+    assert known_item_ids(HELDOUT, ProofSettings(known_items=0)) == frozenset()
 
 
 def test_a_handful_of_queries_proves_nothing_however_well_they_do():
