@@ -31,7 +31,7 @@ from qdrant_tools.traces.report import TraceReport
 from qdrant_tools.traces.retries import without_retries
 from qdrant_tools.traces.runs import is_left_out
 from qdrant_tools.traces.spool import Spool, SpooledTrace
-from qdrant_tools.traces.tree import Tree
+from qdrant_tools.traces.tree import CIRCLE_HINT, Tree
 from qdrant_tools.traces.trees import searches_in
 
 if TYPE_CHECKING:
@@ -176,6 +176,8 @@ class Traces:
         retrievals = sum(span.kind == "retrieval" for span in trace.spans)
         if trace.repeated:
             report.drop("duplicate", trace.repeated)
+        if trace.differing:
+            report.drop("differs", trace.differing)
         reason = "too large" if trace.cut else is_left_out(trace.spans, self._settings)
         if reason is not None:
             report.drop(reason, retrievals)
@@ -186,6 +188,7 @@ class Traces:
         if echoes := retrievals - sum(span.kind == "retrieval" for span in spans):
             report.drop("inner", echoes)
         tree = Tree(spans)
+        report.hint(CIRCLE_HINT if tree.circles else "")
         said = said_of(tree, trace.annotations, self._settings, report)
         found = searches_in(
             tree, self._settings, self._ids, report, spoken_of=spoken_of(tree, said), written=self._written

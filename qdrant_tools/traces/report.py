@@ -27,6 +27,7 @@ DROPPED = {
     "no time": "retrievals without a time",
     "error": "retrievals that failed",
     "duplicate": "retrievals that are in the files twice",
+    "differs": "retrievals that have the id of another one and other contents, of which the first is kept",
     "retried": "retrievals that the application made again",
     "evaluation": "retrievals of evaluation runs",
     "left out": "retrievals of what was to be left out",

@@ -20,6 +20,7 @@ from tempfile import gettempdir
 from typing import Any
 
 from qdrant_tools.errors import InputError, LogError
+from qdrant_tools.same import query_key
 from qdrant_tools.traces.records import Annotation, Span, SpanDocument
 from qdrant_tools.validation import brief
 
@@ -42,13 +43,14 @@ _LATEST = "9"
 
 @dataclass(frozen=True)
 class SpooledTrace:
-    """A trace with a retrieval. `repeated` counts retrievals that were there twice; `cut` says that spans are missing,
-    because they are too many."""
+    """A trace with a retrieval. `repeated` counts retrievals that were there twice, `differing` those that have the id
+    of another one and other contents; `cut` says that spans are missing, because they are too many."""
 
     id: str
     spans: list[Span]
     annotations: list[Annotation]
     repeated: int
+    differing: int
     cut: bool
 
 
@@ -156,17 +158,22 @@ class Spool:
         self.close()
 
     def _trace(self, trace: str) -> SpooledTrace:
-        rows = self._read("SELECT id, parent, body FROM spans WHERE trace = ? LIMIT ?", (trace, MOST_IN_TRACE + 1))
+        rows = self._read(
+            "SELECT id, parent, body FROM spans WHERE trace = ? ORDER BY rowid LIMIT ?", (trace, MOST_IN_TRACE + 1)
+        )
         said = self._read("SELECT body FROM annotations WHERE trace = ? ORDER BY rowid LIMIT ?", (trace, MOST_IN_TRACE))
         copies: dict[str, list[Span]] = {}
         for name, parent, body in rows[:MOST_IN_TRACE]:
             span = Span(trace, name, parent, "other") if body is None else _unpacked(body)
             copies.setdefault(name, []).append(span)
+        alike = [_alike(each) for each in copies.values()]
         return SpooledTrace(
             trace,
-            [_joined(each) for each in copies.values()],
+            [_joined(each) for each in alike],
             [pickle.loads(body) for (body,) in said],
-            sum(map(_repeats, copies.values())),
+            sum(map(_repeats, alike)),
+            sum(span.kind == "retrieval" for each in copies.values() for span in each)
+            - sum(span.kind == "retrieval" for each in alike for span in each),
             len(rows) > MOST_IN_TRACE,
         )
 
@@ -229,12 +236,42 @@ def _unpacked(body: bytes) -> Span:
     return Span(*values)
 
 
+def _alike(copies: Sequence[Span]) -> Sequence[Span]:
+    """The first copy of a span, and those that do not contradict it: ids may be given twice."""
+    if len(copies) == 1:
+        return copies
+    kept = [copies[0]]
+    for span in copies[1:]:
+        if not any(_contradict(span, before) for before in kept):
+            kept.append(span)
+    return kept
+
+
+def _contradict(one: Span, other: Span) -> bool:
+    """Whether two copies cannot be of one span: they were asked something else, or found something else in a place."""
+    if one.query is not None and other.query is not None and query_key(one.query) != query_key(other.query):
+        return True
+    found = {document.position: document for document in other.documents or ()}
+    pairs = ((document, found[document.position]) for document in one.documents or () if document.position in found)
+    return any(_differ(first.id, second.id, first.text, second.text) for first, second in pairs)
+
+
+def _differ(id: str | None, other_id: str | None, text: str | None, other_text: str | None) -> bool:
+    if id is not None and other_id is not None:
+        return id != other_id
+    if text is None or other_text is None:
+        return False
+    shorter, longer = sorted((" ".join(text.split()), " ".join(other_text.split())), key=len)
+    return not longer.startswith(shorter)
+
+
 def _repeats(copies: Sequence[Span]) -> int:
     """How many copies of a retrieval say nothing that one before did not; of a list in pieces, none."""
     repeated, places = 0, set[int]()
     for span in copies if len(copies) > 1 else ():
         new = {document.position for document in span.documents or ()}
-        repeated += bool(places) and new <= places and span.kind == "retrieval"
+        # what has no list at all may be the query of a search whose documents have rows of their own
+        repeated += bool(places) and new <= places and span.kind == "retrieval" and span.documents is not None
         places |= new
     return repeated
 

@@ -4,13 +4,14 @@ A framework writes several spans for one retrieval: a public method and the one 
 that it fuses. The outermost one with a list is what the application asked for. Where the spans between were left out of
 the file, what lies in what is told by the times.
 
-Guarantees: a circle of parents ends. What began after an answer was given is no part of it: some instrumentations leave
-a span open behind a stream, and put whatever the process does next below it. Does not know: searches, annotations.
+Guarantees: of spans that name each other as their parents, the earliest is the outermost. What began after an answer
+was given is no part of it: some instrumentations leave a span open behind a stream, and put whatever the process does
+next below it. Does not know: searches, annotations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -26,13 +27,17 @@ MOST_LISTS = 100
 
 
 _FEW = 8
+CIRCLE_HINT = "spans name each other as their parents: the earliest of them is taken for the outermost"
 
 
 class Tree:
-    """The spans of a trace, by id."""
+    """The spans of a trace, by id. `circles` counts those in which spans name each other as their parents."""
 
     def __init__(self, spans: Iterable[Span]) -> None:
         self.spans = {span.id: span for span in _below_the_whole(list(spans))}
+        first = _first_in_circles(self.spans)
+        self.circles = len(first)
+        self.spans.update((id, replace(self.spans[id], parent=None)) for id in first)
         asking = [span for span in self.spans.values() if span.kind in ("chain", "retrieval") and span.at is not None]
         late = [span for span in asking if _is_late(span, self._holder(span))]
         self.spans.update((span.id, replace(span, parent=None)) for span in late)
@@ -182,6 +187,22 @@ def _below_the_whole(spans: Sequence[Span]) -> Iterable[Span]:
     return [
         replace(span, parent=span.trace) if span.parent is None and span.id != span.trace else span for span in spans
     ]
+
+
+def _first_in_circles(spans: Mapping[str, Span]) -> list[str]:
+    """Of each circle of parents, the id of its earliest span."""
+    found, seen = [], set[str]()
+    for id in spans:
+        way: dict[str, None] = {}
+        step: str | None = id
+        while step is not None and step in spans and step not in seen and step not in way:
+            way[step] = None
+            step = spans[step].parent
+        if step is not None and step in way:
+            ids = list(way)
+            found.append(min((spans[each] for each in ids[ids.index(step) :]), key=_when).id)
+        seen.update(way)
+    return found
 
 
 def _is_late(span: Span, parent: Span | None) -> bool:

@@ -109,3 +109,45 @@ def test_a_parquet_file_of_an_applications_own_is_said_to_be_no_tools(run, tmp_p
     parquet.write_table(table, tmp_path / "own.parquet")
     code, _, err = run("log", "import", "log.sqlite", "own.parquet")
     assert code == 2 and "that no known tool writes: write it as CSV" in error_line(err)
+
+
+def test_of_retrievals_that_name_each_other_as_their_parents_the_earliest_is_the_search(tmp_path):
+    rows = [
+        span("second", "RETRIEVER", parent="first", at=1, query="part", documents=HITS),
+        span("first", "RETRIEVER", parent="second", at=0, query="q", documents=HITS),
+        span("own", "RETRIEVER", trace="u", parent="own", query="alone", documents=HITS),
+    ]
+    searches, report = imported(tmp_path, *rows)
+    assert {search.query for search in searches} == {"q", "alone"}
+    assert report.dropped == {"inner": 1}
+    assert any("name each other as their parents" in line for line in report.lines())
+
+
+def test_a_long_circle_of_steps_loses_no_search_that_hangs_on_it(tmp_path):
+    rows = [span(f"s{n}", "OTHER", parent=f"s{(n + 1) % 50}", at=n) for n in range(50)]
+    rows += [span(f"r{n}", "RETRIEVER", parent=f"s{n}", at=n, query=f"q{n}", documents=HITS) for n in range(50)]
+    searches, _ = imported(tmp_path, *rows)
+    assert len(searches) == 50
+
+
+def test_of_two_spans_with_one_id_and_other_contents_the_first_is_kept_and_it_is_said(tmp_path):
+    first = span("r", "RETRIEVER", query="q", documents=HITS)
+    again = span("r", "RETRIEVER", query="q", documents=HITS)
+    longer = span("r", "RETRIEVER", query="something else", documents=[("c", 0.7), ("d", 0.6), ("e", 0.5)])
+    other_hits = span("r", "RETRIEVER", query="q", documents=[("a", 0.9), ("z", 0.8)])
+    (search,), report = imported(tmp_path, first, again, longer, other_hits)
+    assert (search.query, [hit.id for hit in search.hits]) == ("q", ["a", "b"])
+    assert report.dropped == {"duplicate": 1, "differs": 2}
+    assert any("other contents, of which the first is kept" in line for line in report.lines())
+
+
+def test_copies_that_say_more_or_less_of_one_span_do_not_differ(tmp_path):
+    whole = span("r", "RETRIEVER", query="q", documents=HITS)
+    hidden = span("r", "RETRIEVER", query=None, documents=HITS)
+    cut = span("r", "RETRIEVER", query="q", documents=HITS[:1])
+    for name in list(cut["attributes"]):
+        if name.endswith("content"):
+            cut["attributes"][name] = cut["attributes"][name][:12]
+    (search,), report = imported(tmp_path, hidden, cut, whole)
+    assert (search.query, len(search.hits)) == ("q", 2)
+    assert set(report.dropped) == {"duplicate"}

@@ -126,7 +126,8 @@ class MlflowAttributes:
             kind=MLFLOW_KINDS.get(str(said["spanType"]).upper()),
             at=raw.at,
             until=raw.until,
-            input=said["spanInputs"],
+            # a text in quotes is what somebody typed, also where it is JSON
+            input={"query": given} if isinstance(given := said["spanInputs"], str) else given,
             output=said["spanOutputs"],
             failed=raw.failed,
             session=_of_trace(raw, "mlflow.trace.session", "session.id") or in_metadata(raw.attributes, "session"),

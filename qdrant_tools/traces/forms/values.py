@@ -104,9 +104,33 @@ _DEEPEST = 6
 _BROKEN = re.compile(r'\s*(?:\{\s*"|\[\s*[\[{"])')
 
 
-def query_in(value: Any) -> str | None:
-    """The question in the input of a retriever or an engine: a text, or an object that has it under a usual name."""
+_QUESTIONS = frozenset(
+    ["str_or_query_bundle", "query_str", "query", "question", "user_query", "query_text", "search_query", "user_input"]
+)
+"""Under these names lies what somebody asked, also where it is written in JSON."""
+
+
+def query_in(value: Any, *, plain: bool = False) -> str | None:
+    """The question in the input of a retriever or an engine: a text, or an object that has it under a usual name.
+
+    plain: whoever wrote the value says that it is a text: JSON in it, whole or not, is what somebody typed, unless it
+        is the object of a framework.
+    """
+    if plain and isinstance(value, str) and is_typed(value):
+        return text_of(value)
     return _words(value, _ASKED, ("user", "human"), _DEEPEST)
+
+
+def is_typed(text: str) -> bool:
+    """Whether a text that looks like JSON is none in which a framework wraps a question or messages."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return False
+    inside = json_in(text)
+    if isinstance(inside, Mapping):
+        return not any(name in inside for name in (*_ASKED, "messages", "args", "kwargs"))
+    if inside is None:
+        return not any(f'"{name}"' in text[:200] for name in (*_ASKED, "messages", "args", "kwargs"))
+    return len(inside) > 1 and not any(isinstance(part, (Mapping, list)) for part in inside)
 
 
 def answer_in(value: Any) -> str | None:
@@ -125,6 +149,8 @@ def _words(value: Any, names: Sequence[str], roles: Sequence[str], deep: int) ->
     if isinstance(messages := inside.get("messages"), (list, tuple)):
         return _last_said(messages, roles)
     for name in names:
+        if name in _QUESTIONS and isinstance(part := inside.get(name), str) and is_typed(part):
+            return text_of(part)
         if (part := inside.get(name)) is not None and (found := _words(part, names, roles, deep - 1)) is not None:
             return found
     texts = [part for part in inside.values() if text_of(part) and not _OBJECT_SHOWN.match(part)]

@@ -74,7 +74,8 @@ class LlamaIndexEvents:
         kind = _KINDS.get(type)
         if step is None:
             return
-        query = asked(first_of(row, "str_or_query_bundle", "query"))
+        given = first_of(row, "str_or_query_bundle", "query")
+        query = asked({"query": given} if isinstance(given, str) else given)
         if type == "QueryStartEvent":
             self._begins(step, query)
         if kind in (None, "other"):

@@ -21,13 +21,15 @@ from qdrant_tools.traces.forms.documents import documents_in, hidden_in
 from qdrant_tools.traces.forms.fields import first_of, list_in, mapping_in, name_of, tags_in
 from qdrant_tools.traces.forms.raw import moment
 from qdrant_tools.traces.forms.scores import About, scores_in
-from qdrant_tools.traces.forms.values import answer_in, is_hidden, json_in, python_in, query_in, text_of
+from qdrant_tools.traces.forms.values import answer_in, is_hidden, is_typed, json_in, python_in, query_in, text_of
 from qdrant_tools.traces.records import Annotation, Span, SpanDocument, TraceSettings
 
 QUERIES = (
     "query", "question", "user_query", "user_input", "user_question", "search_query", "query_text", "user_message",
     "userQuery", "userInput", "userMessage", "searchQuery", "queryText", "retrievalQuery", "prompt", "input", "message",
 )  # fmt: skip
+_TYPED = frozenset({"query", "question", "user_query", "user_input", "user_question", "search_query", "query_text"})
+"""Under these, JSON is what somebody typed."""
 _BUNDLES = ("query", "question", "retrievalQuery")
 """Of these, the text may lie in an object: Bedrock's `{"text": …}`, LlamaIndex' `{"query_str": …}`."""
 LISTS = (
@@ -142,7 +144,7 @@ def _query(row: Mapping[str, Any]) -> str | None:
             value = holder.get(name)
             if isinstance(value, Mapping) and name in _BUNDLES:
                 value = query_in(value)
-            if (text := text_of(value)) is not None and json_in(value) is None:
+            if (text := text_of(value)) is not None and (json_in(value) is None or (name in _TYPED and is_typed(text))):
                 return text
     return None
 
