@@ -345,6 +345,16 @@ class RetrievalLog:
         self._purge(f"{changed} queries are redacted")
         return changed
 
+    def has(self, search_id: str) -> bool:
+        """Whether a search is there."""
+        return bool(self._store.read("SELECT 1 FROM searches WHERE id = ?", [search_id]))
+
+    def shown_at(self, search_id: str, rank: int) -> str | None:
+        """The id of the hit of that rank; None if there is no such search or hit."""
+        sql = "SELECT hit_id FROM hits WHERE seq = (SELECT seq FROM searches WHERE id = ?) AND rank = ?"
+        rows = self._store.read(sql, [search_id, rank])
+        return str(rows[0][0]) if rows else None
+
     def __len__(self) -> int:
         # not `count(*)`, which SQLite answers without looking at how long it takes: a damaged file can be endless
         return int(self._store.read("SELECT total(1) FROM searches")[0][0])

@@ -24,6 +24,7 @@ from qdrant_tools.traces.files.halves import without_halves
 from qdrant_tools.traces.files.rows import TraceFile
 from qdrant_tools.traces.forms.all import may_be, notes_on
 from qdrant_tools.traces.ids import Ids, IdsByText, WrittenIds, ids_checked
+from qdrant_tools.traces.late import Late, add_late
 from qdrant_tools.traces.opinions import told_of
 from qdrant_tools.traces.passed_on import without_echoes
 from qdrant_tools.traces.records import Annotation, Span, TraceSettings
@@ -36,6 +37,7 @@ from qdrant_tools.traces.trees import searches_in
 
 if TYPE_CHECKING:
     from qdrant_tools.collections.collection import Collection
+    from qdrant_tools.log.retrieval_log import RetrievalLog
 
 _AT_ONCE = 1 << 20
 
@@ -116,6 +118,10 @@ class Traces:
 
     __iter__ = searches
 
+    def add_late(self, log: RetrievalLog) -> Late:
+        """Add what was said of spans that are in none of the files, where an earlier import has put them into a log."""
+        return add_late(self._spool.unmatched(), log, self._settings)
+
     def close(self) -> None:
         self._spool.close()
 
@@ -194,4 +200,7 @@ class Traces:
             tree, self._settings, self._ids, report, spoken_of=spoken_of(tree, said), written=self._written
         )
         searches = with_annotations(tree, found, said, report)
+        report.halved += sum(
+            search.answer is None and tree.is_broken(one.span) for one, search in zip(found, searches, strict=True)
+        )
         return list(zip(searches, [None if one.is_logged else one.root_failed for one in found], strict=True))

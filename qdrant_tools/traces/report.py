@@ -36,7 +36,8 @@ DROPPED = {
 """Why a retrieval gives no search."""
 
 UNJOINED = {
-    "matches nothing": "are about spans that are in none of these files, or in traces without a retrieval",
+    "matches nothing": "are about spans that are in none of these files, or in traces without a retrieval: name the "
+    "files of their spans too",
     "another question": "answer a question that is neither a thumb nor relevance: --thumb or --judge says which is",
     "not certain": "have a label or value that is not clearly yes or no: --up and --down say what it means",
     "whole list": "judge a whole list of documents, which says nothing of a single one",
@@ -72,6 +73,8 @@ class TraceReport:
     """Searches whose list has lost its head: ranks are true, the first ones are missing."""
     untimed: int = 0
     """Searches without a time, which got that of their file."""
+    halved: int = 0
+    """Searches without an answer, of which the step that they lie in is in no file."""
     answers: int = 0
     ambiguous: int = 0
     """Verdicts on answers that were made of several searches."""
@@ -137,6 +140,11 @@ class TraceReport:
             lines.append(
                 f"{self.untimed:,} of them with the time of their file, as they have none: what is told by time, such "
                 "as the newest searches, says nothing of them"
+            )
+        if self.halved:
+            lines.append(
+                f"{self.halved:,} of them without an answer, and the step that they lie in is in none of these files: "
+                "name all files that have spans of a trace in one command, or its answers are lost"
             )
         lines += [f"left out: {count:,} {DROPPED.get(reason, reason)}" for reason, count in self.dropped.most_common()]
         if self.documents_without_id:

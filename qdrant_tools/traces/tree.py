@@ -92,10 +92,12 @@ class Tree:
         above = self.above(span)
         if any(other.kind == "retrieval" and other.documents is not None for other in above):
             return True
-        # the chain to the root is broken: times say what lies in what
-        if all(step.parent is None or step.parent in self.spans for step in (span, *above)):
-            return False
-        return span.id in self._held
+        # where the chain to the root is broken, times say what lies in what
+        return self.is_broken(span) and span.id in self._held
+
+    def is_broken(self, span: Span) -> bool:
+        """Whether a step above a span is not there."""
+        return any(step.parent is not None and step.parent not in self.spans for step in (span, *self.above(span)))
 
     @cached_property
     def _held(self) -> frozenset[str]:

@@ -19,6 +19,7 @@ from qdrant_tools.log.records import REDACTED, Answer, Feedback, LoggedHit, Logg
 from qdrant_tools.log.values import LONGEST_NAME, MOST_HITS, finite
 from qdrant_tools.same import query_key
 from qdrant_tools.traces.citations import cited_in
+from qdrant_tools.traces.forms.values import query_in
 from qdrant_tools.traces.ids import Ids, IdsOfList
 from qdrant_tools.traces.records import Span, SpanDocument, TraceSettings
 from qdrant_tools.traces.report import HINTS, TraceReport
@@ -158,7 +159,10 @@ def _is_generated(query: str, above: Sequence[Span]) -> bool:
     """Whether a query is not what the trace began with: a language model's, which also calls tools."""
     users = list(takewhile(lambda step: not step.is_tool or step.parent is None, reversed(above)))
     asked = next((step.query for step in users if step.query is not None), None)
-    return len(users) < len(above) if asked is None else query_key(asked) != query_key(query)
+    if asked is None:
+        return len(users) < len(above)
+    # of JSON that somebody typed, the beginning may have been read as an object with a text in it
+    return query_key(asked) not in (query_key(query), query_key(query_in(query) or ""))
 
 
 def _query(tree: Tree, span: Span, settings: TraceSettings) -> str | None:

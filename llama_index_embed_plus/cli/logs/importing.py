@@ -30,6 +30,7 @@ from qdrant_tools.files.written import is_same_file
 from qdrant_tools.log import columns as foreign_columns
 from qdrant_tools.log.records import LoggedSearch, Verdict, dropped, hashed
 from qdrant_tools.log.retrieval_log import RetrievalLog
+from qdrant_tools.traces.late import Late
 
 # what it warns of is said by the command
 logging.getLogger(foreign_columns.__name__).addHandler(logging.NullHandler())
@@ -170,17 +171,22 @@ def _write(
         _say_all(named, notes)
         next_step(_command_again())
         return
-    if not looked.searches and (why := source.why_nothing()):
+    if not looked.searches and not (source.add_late and log.exists()) and (why := source.why_nothing()):
         raise LogError(f"{named} gives no search: {why}")
     if source.is_foreign and not yes and not _agreed():
         say("nothing was written: name the columns otherwise, or say --yes")
         raise typer.Exit(1)
     with RetrievalLog(log, redact=rule) as opened, ConsoleReporter().step(f"import {named}", None):
         added = opened.add(source.searches())
+        late = source.add_late(opened) if source.add_late is not None else Late()
         total = len(opened)
+    if not looked.searches and not late.joined and (why := source.why_nothing()):
+        raise LogError(f"{named} gives no search: {why}")
     say(f"{log}: {added.searches} searches added, {total} in all")
     if added.to_known:
         say(f"{log}: new of searches that were there: {', '.join(added.to_known)}")
+    if late.joined:
+        say(f"{log}: {late.joined} annotations without their spans here found the searches of an earlier import")
     _say_all(named, notes)
     next_step(_next(asked, looked))
 

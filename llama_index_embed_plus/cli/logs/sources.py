@@ -24,13 +24,14 @@ from qdrant_tools.files.rows import read_rows
 from qdrant_tools.log.naming import why_unknown, written_columns
 from qdrant_tools.log.readers import LogReader, modified, read_log
 from qdrant_tools.log.records import LoggedSearch
-from qdrant_tools.log.retrieval_log import exported_searches
+from qdrant_tools.log.retrieval_log import RetrievalLog, exported_searches
 from qdrant_tools.log.rows import is_list_of_rows
 from qdrant_tools.traces.detect import form_names, form_of
 from qdrant_tools.traces.files.rows import TraceFile
 from qdrant_tools.traces.forms.unread import why_unread, without_retrieval
 from qdrant_tools.traces.ids import ids_checked
 from qdrant_tools.traces.importer import Traces, read_traces
+from qdrant_tools.traces.late import Late
 from qdrant_tools.traces.records import TraceSettings
 from qdrant_tools.traces.report import TraceReport
 
@@ -92,6 +93,8 @@ class Source:
     is_foreign: bool = True
     """Whether a person should see how it is understood before anything is written."""
     why_nothing: Callable[[], str] = str
+    add_late: Callable[[RetrievalLog], Late] | None = None
+    """What adds that which was said of searches of an earlier import; None where nothing was."""
 
 
 def source_of(asked: Asked, stack: ExitStack) -> Source:
@@ -204,6 +207,7 @@ def _traces(asked: Asked, collection: Collection | None, stack: ExitStack) -> So
         [f"{path}: {forms}" for path, forms in traces.report.forms.items()],
         lambda: traces.report.lines(),
         why_nothing=lambda: _why_no_search(traces),
+        add_late=traces.add_late if traces.report.annotations else None,
     )
 
 
@@ -211,8 +215,9 @@ def _why_no_search(traces: Traces) -> str:
     report = traces.report
     if report.annotations and not report.spans:
         return (
-            f"these are {report.annotations:,} annotations without the spans that they are about: name the files of "
-            "those spans beside them; a span that is in the log already is not doubled"
+            f"these are {report.annotations:,} annotations without the spans that they are about, and the log has none "
+            "that they name by trace and span: name the files of those spans beside them; a span that is in the log "
+            "already is not doubled"
         )
     if not report.retrievals:
         instead = without_retrieval(report.forms.values())

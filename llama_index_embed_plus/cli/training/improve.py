@@ -36,6 +36,7 @@ from qdrant_tools.errors import LogError, UsageError
 from qdrant_tools.files.written import is_same_file
 from qdrant_tools.log.retrieval_log import RetrievalLog
 from qdrant_tools.records import HeldOut
+from qdrant_tools.traces.late import Late
 
 if TYPE_CHECKING:
     from llama_index_embed_plus.training.improvement.folder import ImproveFolder
@@ -205,12 +206,15 @@ def _import(asked: Asked) -> None:
             note(told)
         with ConsoleReporter().step(f"import {named}", None), RetrievalLog(asked.log) as log:
             added = log.add(source.searches())
+            late = source.add_late(log) if source.add_late is not None else Late()
             total = len(log)
         if not total and (why := source.why_nothing()):
             raise LogError(f"{named} gives no search: {why}")
         note(f"{added.searches} searches added, {total} in all")
         if added.to_known:
             note(f"new of searches that were there: {', '.join(added.to_known)}")
+        if late.joined:
+            note(f"{late.joined} annotations without their spans here found the searches of an earlier import")
         for told in source.notes():
             note(f"  {told}")
 

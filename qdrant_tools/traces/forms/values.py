@@ -108,6 +108,7 @@ _QUESTIONS = frozenset(
     ["str_or_query_bundle", "query_str", "query", "question", "user_query", "query_text", "search_query", "user_input"]
 )
 """Under these names lies what somebody asked, also where it is written in JSON."""
+_WRAPPING = (*_ASKED, "messages", "args", "kwargs")
 
 
 def query_in(value: Any, *, plain: bool = False) -> str | None:
@@ -127,9 +128,9 @@ def is_typed(text: str) -> bool:
         return False
     inside = json_in(text)
     if isinstance(inside, Mapping):
-        return not any(name in inside for name in (*_ASKED, "messages", "args", "kwargs"))
+        return not any(name in inside for name in _WRAPPING)
     if inside is None:
-        return not any(f'"{name}"' in text[:200] for name in (*_ASKED, "messages", "args", "kwargs"))
+        return text.lstrip()[0] == "{" and not any(f'"{name}"' in text[:200] for name in _WRAPPING)
     return len(inside) > 1 and not any(isinstance(part, (Mapping, list)) for part in inside)
 
 

@@ -106,7 +106,7 @@ class _Reader:
         """The span, which is of this kind."""
         documents, context, answer, implied = None, None, None, False
         is_tool = str(self.attributes.get(_KIND)).upper() == "TOOL"
-        is_plain = self.attributes.get("input.mime_type") != "application/json"
+        is_plain = kind == "retrieval" and self.attributes.get("input.mime_type") != "application/json"
         asked = self.shown("reranker.query") or self.shown("input.value")
         query = query_in(asked, plain=is_plain) if kind != "llm" else None
         if kind == "retrieval":
