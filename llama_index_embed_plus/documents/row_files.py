@@ -16,17 +16,16 @@ from typing import Any
 
 from llama_index_embed_plus.documents.files.encodings import encoding_of
 from llama_index_embed_plus.errors import MissingExtraError
-from qdrant_tools.errors import InputError, PlusError, first_line, listed
+from qdrant_tools.errors import InputError, PlusError, listed
 from qdrant_tools.files.json_files import open_regular
 from qdrant_tools.files.json_stream import JsonStream
-from qdrant_tools.files.rows import LONGEST_ROW, MOST_COLUMNS, Row, read_lines, read_rows, row_of_line
+from qdrant_tools.files.parquet import parquet_rows
+from qdrant_tools.files.rows import Row, read_lines, read_rows, row_of_line
 
 logger = logging.getLogger(__name__)
 
 TABLES = (".csv", ".tsv")
 SUFFIXES = (".jsonl", ".ndjson", ".json", *TABLES, ".parquet")
-ROWS_AT_ONCE = 64
-"""Of Parquet: a row may have megabytes."""
 
 
 def read_row_file(path: Path, encoding: str | None = None, *, quiet: bool = False) -> Iterator[Row | InputError]:
@@ -116,77 +115,11 @@ def _table(path: Path) -> Iterator[Row | InputError]:
 
 
 def _parquet(path: Path) -> Iterator[Row | InputError]:
-    file = _opened(path)
-    try:
-        columns = _columns(path, file)
-        number = 0
-        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
-            for values in batch.to_pylist():
-                number += 1
-                yield Row(values, path, number)
-    # pyarrow's own errors are ValueErrors and OSErrors; OverflowError for times that Python has not
-    except (ValueError, OSError, OverflowError, MemoryError, NotImplementedError) as error:
-        if isinstance(error, PlusError):
-            raise
-        raise InputError(f"{path} is no Parquet file that can be read ({first_line(error)}): write it again") from error
-    finally:
-        file.close()
+    def warn(names: list[str]) -> None:
+        logger.warning("%s: columns of bytes, which metadata cannot hold, are left out: %s", path, listed(names))
 
-
-def _opened(path: Path) -> Any:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise MissingExtraError(f"{path} is Parquet, which", extra="files") from error
-    try:
-        open_regular(path).close()
-        return parquet.ParquetFile(path, pre_buffer=False)
-    except (ValueError, OSError, NotImplementedError) as error:
-        raise InputError(f"{path} is no Parquet file that can be read ({first_line(error)}): write it again") from error
-
-
-def _columns(path: Path, file: Any) -> list[str]:
-    """The columns that metadata has a form for."""
-    schema = file.schema_arrow
-    if len(schema) > MOST_COLUMNS:
-        raise InputError(f"{path}: more than {MOST_COLUMNS:,} columns: this is no table of rows")
-    repeated = next((name for name in schema.names if schema.names.count(name) > 1), None)
-    if repeated is not None:
-        raise InputError(f"{path}: two columns are named {repeated!r}: which one is meant cannot be told")
-    largest = max(
-        (file.metadata.row_group(group).column(column).total_uncompressed_size
-         for group in range(file.metadata.num_row_groups) for column in range(file.metadata.num_columns)),
-        default=0,
-    )  # fmt: skip
-    if largest > MOST_OF_COLUMN:
-        raise InputError(
-            f"{path}: a column of a row group has {largest:,} bytes, expected at most {MOST_OF_COLUMN:,}: write "
-            "smaller row groups (pyarrow: row_group_size=)"
-        )
-    left_out = [name for name in schema.names if _is_bytes(schema.field(name).type)]
-    if left_out:
-        logger.warning("%s: columns of bytes, which metadata cannot hold, are left out: %s", path, listed(left_out))
-    return [name for name in schema.names if name not in left_out]
-
-
-MOST_OF_COLUMN = 100 * LONGEST_ROW
-"""Bytes of one column in a row group of Parquet, which is read at once."""
-
-
-def _is_bytes(kind: Any) -> bool:
-    """Whether a type is one of bytes, or holds such."""
-    import pyarrow.types as types
-
-    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
-        return True
-    return any(_is_bytes(kind.field(place).type) for place in range(kind.num_fields))
-
-
-def _tried(read: Callable[[], Row]) -> Row | InputError:
-    try:
-        return read()
-    except InputError as error:
-        return error
+    missing = MissingExtraError(f"{path} is Parquet, which", extra="files")
+    return iter(parquet_rows(path, without_bytes=warn, missing=missing))
 
 
 _READERS: Mapping[str, Callable[[Path], Iterator[Row | InputError]]] = {

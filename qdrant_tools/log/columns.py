@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from qdrant_tools.errors import InputError, listed
-from qdrant_tools.files.rows import Row
+from qdrant_tools.files.rows import Row, ending
 from qdrant_tools.foreign import (
     WITH_ZONE,
     TimeFormat,
@@ -234,13 +234,13 @@ class Cells:
 
     def look_at(self, row: Row) -> None:
         """Note the columns of a row. Raises `InputError` if a table lacks one that was named."""
-        is_table = row.path.suffix.lower() not in (".jsonl", ".json")
+        is_table = ending(row.path) not in (".jsonl", ".json")
         if row.is_short:
             first, count = self._short or (row.line, 0)
             self._short = (first, count + 1)
         if is_table and "row" in self._looked:
             return  # all rows of a table have the columns of the first
-        self._is_tsv = row.path.suffix.lower() == ".tsv"
+        self._is_tsv = ending(row.path) == ".tsv"
         self._look("row", row.values, "")
         if is_table and self._lost["row"]:
             raise InputError(
@@ -533,7 +533,7 @@ class Cells:
         """The objects of a list in a row; plain ids stand for objects with nothing else."""
         column = (self.columns.hits if level == "hit" else self.columns.events) or ""
         value = value_in(row.values, column)
-        if is_absent(value) and (level == "event" or row.path.suffix.lower() not in (".jsonl", ".json")):
+        if is_absent(value) and (level == "event" or ending(row.path) not in (".jsonl", ".json")):
             value = []
         found = [
             entry if isinstance(entry, Mapping) else {self.columns.hit: entry} for entry in self._list(column, value)

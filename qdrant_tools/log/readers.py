@@ -1,9 +1,9 @@
 """Logs that other systems wrote, and the names of their columns -> logged searches.
 
-Two shapes are read, from JSONL, CSV or TSV: one row per search with a list of hits in it (nested), or one row per hit
-or event (flat). In a flat file a search is the rows of one search id; without such a column, the rows that agree on
-session, query and time. A search has one query: rows of one id with several queries are several searches, and the id is
-that of their session.
+Two shapes are read, from JSONL, CSV, TSV or Parquet, packed by gzip or not: one row per search with a list of hits in
+it (nested), or one row per hit or event (flat). In a flat file a search is the rows of one search id; without such a
+column, the rows that agree on session, query and time. A search has one query: rows of one id with several queries are
+several searches, and the id is that of their session.
 
 Guarantees: rows that contradict each other are never merged, and no cell is taken for more than it says: what is
 neither certain nor missing is an error with the file, the line, the column and the value. Columns that were not read
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from qdrant_tools.errors import InputError, LogError
-from qdrant_tools.files.rows import Row
+from qdrant_tools.files.rows import Row, ending
 from qdrant_tools.foreign import is_missing
 from qdrant_tools.log.columns import MOST_ROWS, Cells, Fields, LogColumns, lacking, value_in
 from qdrant_tools.log.records import (
@@ -49,7 +49,7 @@ _LONGEST_PAUSE = timedelta(hours=24)
 
 
 def read_log(path: str | Path, columns: LogColumns) -> LogReader:
-    """The searches of a `.jsonl`, `.json`, `.csv` or `.tsv` file, one after the other, as `read_rows` reads it.
+    """The searches of a `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet` file, one after the other.
 
     The rows of one search need not follow each other, but must not lie far apart.
 
@@ -193,8 +193,11 @@ class LogReader(Iterator[LoggedSearch]):
 
 def _rows(path: Path) -> Iterator[Row]:
     # stricter than `read_rows`, which takes any other ending for JSONL
-    if path.suffix.lower() not in (".jsonl", ".json", ".csv", ".tsv"):
-        raise LogError(f"{path} has the ending {path.suffix!r}, expected .jsonl, .json, .csv or .tsv")
+    if ending(path) not in (".jsonl", ".json", ".csv", ".tsv", ".parquet"):
+        raise LogError(
+            f"{path} has the ending {path.suffix!r}, expected .jsonl, .json, .csv, .tsv or .parquet; of these, all but "
+            "the last may be packed (.gz)"
+        )
     try:
         yield from rows_of_log(path)
     except InputError as error:

@@ -129,10 +129,14 @@ def test_help_explains_every_key(run):
     assert "--columns 'query=term session=visit at=time hits=shown click=clicked' --timezone UTC" in out
 
 
-def test_the_help_says_which_files_columns_are_not_read_from(run, tmp_path):
+def test_columns_are_read_from_packed_files_and_a_file_that_is_none_is_refused(run, tmp_path):
     told = re.sub(r"[\s│|]+", " ", run("log", "import", "--help")[1])
-    assert "also packed (.gz)" in told and "With --columns neither .parquet nor .gz." in told
-    for name in ("dump.csv.gz", "dump.parquet"):
+    assert "or .parquet, also packed (.gz)" in told
+    for name, why in (
+        ("dump.csv.gz", "no column 'nobody'"),
+        ("dump.parquet", "is no Parquet file"),
+        ("dump.gz", "expected .jsonl"),
+    ):
         (tmp_path / name).write_text(DUMP)
-        code, _, err = run("log", "import", "log.sqlite", name, "--columns", "query=term hits=shown")
-        assert code != 0 and "expected .jsonl, .json, .csv or .tsv" in err.splitlines()[-1]
+        code, _, err = run("log", "import", "log.sqlite", name, "--columns", "query=term hits=nobody")
+        assert code != 0 and why in err.splitlines()[-1]

@@ -71,8 +71,7 @@ def import_log(
         list[Path],
         typer.Argument(
             help="What a tracing tool, a search engine or `log export` wrote: .jsonl, .json, .csv, .tsv or .parquet, "
-            "also packed (.gz); with files of annotations, scores or events beside them. With --columns neither "
-            ".parquet nor .gz."
+            "also packed (.gz); with files of annotations, scores or events beside them."
         ),
     ],
     columns: Annotated[

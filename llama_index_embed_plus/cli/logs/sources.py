@@ -20,7 +20,7 @@ from qdrant_tools.clicks import reading as clicks
 from qdrant_tools.clicks.records import ClickSettings
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import InputError, LogError, UsageError, brief
-from qdrant_tools.files.rows import read_rows
+from qdrant_tools.files.rows import ending, read_rows
 from qdrant_tools.log.naming import why_unknown, written_columns
 from qdrant_tools.log.readers import LogReader, modified, read_log
 from qdrant_tools.log.records import LoggedSearch
@@ -273,15 +273,10 @@ def _unknown(asked: Asked) -> UsageError:
     source = asked.files[0]
     if asked.timezone is not None:
         return UsageError("--timezone is for the log of another system: say with --columns which column is what")
-    if source.suffix.lower() == ".parquet":
+    if ending(source) not in (*_PLAIN, ".parquet"):
         return UsageError(
-            f"{source} is a Parquet file that no known tool writes: write it as CSV (pandas: read_parquet, to_csv) and "
-            "say with --columns which column is what"
-        )
-    if source.suffix.lower() not in (".jsonl", ".json", ".csv", ".tsv"):
-        return UsageError(
-            f"{source} ends in {source.suffix.lower() or 'nothing'}, expected .jsonl, .json, .csv or .tsv: export it "
-            f"{_EXPORTED}"
+            f"{source} ends in {source.suffix.lower() or 'nothing'}, expected .jsonl, .json, .csv, .tsv or .parquet: "
+            f"export it {_EXPORTED}"
         )
     problem, likely = why_unknown(source)
     command = shlex.join(["embed-plus", "log", "import", str(asked.log), str(source), "--columns", likely])

@@ -19,9 +19,9 @@ from typing import Any
 
 from qdrant_tools.errors import InputError, brief, listed
 from qdrant_tools.files.json_stream import JsonStream
+from qdrant_tools.files.packed import Unpacked
+from qdrant_tools.files.parquet import parquet_rows
 from qdrant_tools.files.rows import LONGEST_ROW, Row, ending, read_lines, read_rows, row_of_line
-from qdrant_tools.traces.files.packed import Unpacked
-from qdrant_tools.traces.files.parquet import parquet_rows
 
 PAGES = frozenset(
     {"data", "spans", "traces", "observations", "runs", "items", "results", "scores", "feedback"}

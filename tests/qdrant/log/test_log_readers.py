@@ -133,9 +133,11 @@ def test_rows_of_one_search_that_lie_too_far_apart_are_refused(tmp_path):
 
 def test_files_that_are_no_logs_are_refused(tmp_path):
     (tmp_path / "log.parquet").write_bytes(b"PAR1")
+    (tmp_path / "log.xlsx").write_bytes(b"PK")
     (tmp_path / "log.jsonl").write_text("{")
     for name, message in [
-        ("log.parquet", "ending '.parquet'"),
+        ("log.parquet", "is no Parquet file"),
+        ("log.xlsx", "ending '.xlsx'"),
         ("none.csv", "cannot read"),
         ("log.jsonl", ":1: not JSON"),
     ]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import random
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 from spans_written import PARENT, SPAN, START, TRACE, form_of, only, otlp, otlp_span, retrieved, sdk
+from test_span_envelopes import ODD, places
 
 from qdrant_tools.errors import InputError
 from qdrant_tools.traces import TraceSettings, read_traces
@@ -229,16 +233,28 @@ def test_a_value_that_a_platform_has_cut_is_no_text(platform: str, longest: int)
     assert (whole.cut, whole.hint) == (0, "")  # this one keeps more
 
 
-def broken() -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, write in PLATFORMS.items():
-        yield name, write("", SPAN, PARENT, FOUND)
-        yield name, write(TRACE, "9" * 600, PARENT, FOUND)
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_row_with_odd_values_anywhere_is_read_or_refused_and_is_of_one_form(platform: str) -> None:
+    row = json.loads(json.dumps(PLATFORMS[platform](TRACE, SPAN, PARENT, {"input.value": ASKED})))
+    chance = random.Random(platform)
+    for at in places(row):
+        for odd in chance.sample(ODD, 3):
+            changed = deepcopy(row)
+            holder = changed
+            for step in at[:-1]:
+                holder = holder[step]
+            holder[at[-1]] = odd
+            forms = [form for form in FORMS if form.recognises(changed)]
+            assert len(forms) <= 1
+            with suppress(InputError):
+                [repr(said) for form in forms for said in form.read(changed, TraceSettings())]
 
 
-def test_a_damaged_row_of_a_platform_is_refused_or_of_no_form() -> None:
-    for name, row in broken():
-        for form in FORMS:
-            if form.recognises(row):
-                with pytest.raises(InputError):
-                    list(form.read(row, TraceSettings()))
-                    raise AssertionError(name)
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize(("trace", "span"), [("", SPAN), (TRACE, "9" * 600)], ids=["no trace", "an endless span"])
+def test_a_damaged_id_is_refused(platform: str, trace: str, span: str) -> None:
+    row = PLATFORMS[platform](trace, span, PARENT, FOUND)
+    for form in FORMS:
+        if form.recognises(row):
+            with pytest.raises(InputError):
+                list(form.read(row, TraceSettings()))

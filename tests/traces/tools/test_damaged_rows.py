@@ -39,6 +39,8 @@ ROWS = {
     "llamaindex": EVENT,
     "chat": others.chat(),
     **{name: rows[0] for name, rows in others.TOOLS.items()},
+    **{f"{name} {place}": others.TOOLS[name][place]
+       for name, place in [("posthog", 3), ("newrelic-ai", 1), ("newrelic-ai", 4), ("bedrock-agents", 1)]},
 }  # fmt: skip
 ODD = [
     None, True, -1, 10**30, float("nan"), "", "\0", "x" * 5000, [], {}, [None], [[]], [[[1]]], {"": None}, "{", "[{}]",

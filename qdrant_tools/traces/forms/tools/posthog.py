@@ -38,7 +38,10 @@ class PostHog:
 
     def recognises(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is an event of a trace, or what somebody said of one."""
-        return row.get("event") in {*_KINDS, *_SAYING} and not is_missing(_of(row).get("$ai_trace_id"))
+        event = row.get("event")
+        if not isinstance(event, str) or (event not in _KINDS and event not in _SAYING):
+            return False
+        return not is_missing(_of(row).get("$ai_trace_id"))
 
     def read(self, row: Mapping[str, Any], settings: TraceSettings) -> Iterator[Span | Annotation]:
         """What the event says. Raises `InputError` where an id or a time is damaged."""

@@ -72,3 +72,18 @@ class Unpacked(io.RawIOBase):
             self._bytes.close()
             self._file.close()
         super().close()
+
+
+def unpacked(path: Path) -> BinaryIO:
+    """A file to read, unpacked on the way. Raises as `Unpacked`, and where a packed file was cut."""
+    return _Whole(path).stream
+
+
+class _Whole(Unpacked):
+    """A packed file that must not have been cut."""
+
+    def readinto(self, buffer: object) -> int:
+        count = super().readinto(buffer)
+        if self.cut:
+            raise InputError(f"{self._path} was cut: what is packed in it goes on behind its end; write it again")
+        return count

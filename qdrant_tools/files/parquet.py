@@ -6,7 +6,7 @@ is refused before it is. Does not know: what the columns mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,29 @@ MOST_OF_COLUMN = 100 * LONGEST_ROW
 """Bytes of one column in a row group, which is read at once."""
 
 
-def parquet_rows(path: Path) -> Iterator[Row]:
+def parquet_rows(
+    path: Path, *, without_bytes: Callable[[list[str]], None] | None = None, missing: Exception | None = None
+) -> Iterator[Row]:
     """Yield the rows; the number of a row stands for its line.
+
+    without_bytes: columns of bytes are left out, and their names told to this; otherwise they are read.
+    missing: the error where pyarrow is not installed, if it is not to be a `UsageError`.
 
     Raises:
         InputError: it is no Parquet file that can be read.
         UsageError: pyarrow is not installed.
     """
-    file = _opened(path)
+    file = _opened(path, missing)
     try:
         _check(path, file)
+        names = list(file.schema_arrow.names)
+        if without_bytes is not None:
+            left_out = [name for name in names if _is_bytes(file.schema_arrow.field(name).type)]
+            if left_out:
+                without_bytes(left_out)
+            names = [name for name in names if name not in left_out]
         number = 0
-        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
+        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=names):
             for values in _in_microseconds(batch).to_pylist():
                 number += 1
                 yield Row(values, path, number)
@@ -43,22 +54,24 @@ def parquet_rows(path: Path) -> Iterator[Row]:
         file.close()
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path, missing: Exception | None) -> Any:
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
+        if missing is not None:
+            raise missing from error
         raise UsageError(
             f"{path} is Parquet, which needs pyarrow: pip install 'llama-index-embed-plus[files]', or write it as JSONL"
         ) from error
     try:
         open_regular(path).close()
         return parquet.ParquetFile(path, pre_buffer=False)
-    except OSError as error:
-        why = error.strerror or first_line(error)
-        raise InputError(f"cannot read {path} as Parquet ({why}): write it again") from error
-    except (ValueError, NotImplementedError) as error:
+    # of a damaged file, pyarrow's own error is an OSError of no system call
+    except (ValueError, NotImplementedError, OSError) as error:
         if isinstance(error, PlusError):
             raise
+        if isinstance(error, OSError) and error.strerror:
+            raise InputError(f"cannot read {path} as Parquet ({error.strerror}): write it again") from error
         raise InputError(f"{path} is no Parquet file that can be read ({first_line(error)}): write it again") from error
 
 
@@ -91,3 +104,12 @@ def _in_microseconds(batch: Any) -> Any:
             rounded = batch.column(place).cast(pyarrow.timestamp("us", tz=kind.tz), safe=False)
             batch = batch.set_column(place, name, rounded)
     return batch
+
+
+def _is_bytes(kind: Any) -> bool:
+    """Whether a type is one of bytes, or holds such."""
+    import pyarrow.types as types
+
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        return True
+    return any(_is_bytes(kind.field(place).type) for place in range(kind.num_fields))
