@@ -103,12 +103,12 @@ def test_a_folder_is_said_to_be_one(run, tmp_path):
     assert "spans: it is no file, but a folder" in error_line(run("log", "import", "log.sqlite", "spans")[2])
 
 
-def test_a_parquet_file_of_an_applications_own_is_said_to_be_no_tools(run, tmp_path):
+def test_of_a_parquet_file_of_an_applications_own_its_columns_are_to_be_named(run, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     table = pytest.importorskip("pyarrow").table({"term": ["tea"], "shown": ["a|b"]})
     parquet.write_table(table, tmp_path / "own.parquet")
     code, _, err = run("log", "import", "log.sqlite", "own.parquet")
-    assert code == 2 and "that no known tool writes: write it as CSV" in error_line(err)
+    assert code == 2 and "own.parquet --columns 'query=term hits=shown' --dry-run" in error_line(err)
 
 
 def test_of_retrievals_that_name_each_other_as_their_parents_the_earliest_is_the_search(tmp_path):
