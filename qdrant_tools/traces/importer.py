@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING
 from qdrant_tools.errors import UsageError
 from qdrant_tools.log.records import LoggedSearch
 from qdrant_tools.records import Progress
-from qdrant_tools.traces.annotations import said_of, spoken_of, with_annotations
 from qdrant_tools.traces.detect import FormOfRows, check_form
 from qdrant_tools.traces.files.halves import without_halves
 from qdrant_tools.traces.files.rows import TraceFile
 from qdrant_tools.traces.forms.all import may_be, notes_on
 from qdrant_tools.traces.ids import Ids, IdsByText, WrittenIds, ids_checked
-from qdrant_tools.traces.late import Late, add_late
-from qdrant_tools.traces.opinions import told_of
 from qdrant_tools.traces.passed_on import without_echoes
 from qdrant_tools.traces.records import Annotation, Span, TraceSettings
 from qdrant_tools.traces.report import TraceReport
 from qdrant_tools.traces.retries import without_retries
 from qdrant_tools.traces.runs import is_left_out
+from qdrant_tools.traces.said.annotations import said_of, spoken_of, with_annotations
+from qdrant_tools.traces.said.late import Late, add_late
+from qdrant_tools.traces.said.opinions import told_of
 from qdrant_tools.traces.spool import Spool, SpooledTrace
 from qdrant_tools.traces.tree import CIRCLE_HINT, Tree
 from qdrant_tools.traces.trees import searches_in

@@ -30,7 +30,7 @@ from qdrant_tools.files.written import is_same_file
 from qdrant_tools.log import columns as foreign_columns
 from qdrant_tools.log.records import LoggedSearch, Verdict, dropped, hashed
 from qdrant_tools.log.retrieval_log import RetrievalLog
-from qdrant_tools.traces.late import Late
+from qdrant_tools.traces.said.late import Late
 
 # what it warns of is said by the command
 logging.getLogger(foreign_columns.__name__).addHandler(logging.NullHandler())

@@ -31,9 +31,9 @@ from qdrant_tools.traces.files.rows import TraceFile
 from qdrant_tools.traces.forms.unread import why_unread, without_retrieval
 from qdrant_tools.traces.ids import ids_checked
 from qdrant_tools.traces.importer import Traces, read_traces
-from qdrant_tools.traces.late import Late
 from qdrant_tools.traces.records import TraceSettings
 from qdrant_tools.traces.report import TraceReport
+from qdrant_tools.traces.said.late import Late
 
 ROWS_LOOKED_AT = 50
 """Of each file, to tell what it is."""

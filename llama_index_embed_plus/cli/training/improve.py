@@ -36,7 +36,7 @@ from qdrant_tools.errors import LogError, UsageError
 from qdrant_tools.files.written import is_same_file
 from qdrant_tools.log.retrieval_log import RetrievalLog
 from qdrant_tools.records import HeldOut
-from qdrant_tools.traces.late import Late
+from qdrant_tools.traces.said.late import Late
 
 if TYPE_CHECKING:
     from llama_index_embed_plus.training.improvement.folder import ImproveFolder

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 
 from qdrant_tools.log.records import LONGEST_COMMENT, Verdict
 from qdrant_tools.log.retrieval_log import RetrievalLog
-from qdrant_tools.traces.opinions import Opinion, opinions_in
 from qdrant_tools.traces.records import Annotation, TraceSettings
+from qdrant_tools.traces.said.opinions import Opinion, opinions_in
 from qdrant_tools.traces.trees import pseudonym, search_id
 
 

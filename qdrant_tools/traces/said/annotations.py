@@ -15,9 +15,9 @@ from datetime import datetime
 
 from qdrant_tools.log.records import LONGEST_COMMENT, MOST_VERDICTS, Answer, Feedback, LoggedSearch, Verdict
 from qdrant_tools.log.values import MOST_HITS
-from qdrant_tools.traces.opinions import Opinion, opinions_in, told_of
 from qdrant_tools.traces.records import Annotation, Span, SpanDocument, TraceSettings
 from qdrant_tools.traces.report import TraceReport
+from qdrant_tools.traces.said.opinions import Opinion, opinions_in, told_of
 from qdrant_tools.traces.tree import Tree
 from qdrant_tools.traces.trees import Found, pseudonym, search_id
 
