@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any
 
 from qdrant_tools.traces.forms.documents import LIST_KEYS, collection_in, documents_in, hidden_in
-from qdrant_tools.traces.forms.values import answer_in, is_typed, json_in, query_in, text_of
+from qdrant_tools.traces.forms.values import answer_in, json_in, query_in, text_of
 from qdrant_tools.traces.records import Span, SpanDocument, SpanKind, TraceSettings
 
 _RERANK = re.compile(r"re-?rank|postprocess_nodes|compress_documents", re.IGNORECASE)
@@ -116,8 +116,6 @@ def _span(
     implied: bool,
 ) -> Span:
     query = asked(step.input) if kind in ("retrieval", "rerank", "chain") else None
-    if query is None and kind == "retrieval" and isinstance(step.input, str) and is_typed(step.input):
-        query = text_of(step.input)
     hidden = 0
     if kind in ("retrieval", "rerank"):
         shown = [document.text for document in documents or context or ()]
