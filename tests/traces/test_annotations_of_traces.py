@@ -184,3 +184,14 @@ def test_the_id_of_a_span_in_an_annotation_may_be_written_in_capitals(tmp_path):
     row = annotation("thumb", "ask", label="up") | {"span_id": hex_of("task", 16).upper()}
     (search,), _ = imported(tmp_path, *TEA, row)
     assert said(search)
+
+
+def test_a_persons_score_of_a_document_is_a_rating_where_its_name_is_known_or_named(tmp_path):
+    rows = question("t", "Who makes honey?", [("a", 0.9), ("b", 0.8), ("c", 0.7)])
+    scores = [annotation("quality", "retrieve", document_position=n, score=value) for n, value in ((0, 0.8), (1, 0.2))]
+    scores.append(annotation("relevance", "retrieve", document_position=2, score=0.6))
+    (search,), report = imported(tmp_path, *rows, *scores)
+    assert [(event.kind, event.id, event.value) for event in search.feedback] == [("rating", "c", 0.6)]
+    assert report.unjoined == {"another question": 2}
+    (search,), _ = imported(tmp_path, *rows, *scores, thumb="quality")
+    assert {(event.id, event.value) for event in search.feedback} == {("a", 0.8), ("b", 0.2), ("c", 0.6)}
