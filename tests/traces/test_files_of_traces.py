@@ -216,6 +216,11 @@ def test_a_row_of_no_tool_is_named_with_its_fields_and_a_way_out(tmp_path):
         imported(tmp_path, {"q": "tea", "found": 3})
     with pytest.raises(UsageError, match="no row is of the format mlflow: .*openinference"):
         read_traces(write(tmp_path / "spans.jsonl", ROWS), form="mlflow")
+    # the span of a web server is of no convention, and makes the others none of MLflow's
+    served = {**ROWS[0], "attributes": {"http.method": "POST"}}
+    served["context"] = {**served["context"], "span_id": "0x" + "f" * 16}
+    with pytest.raises(UsageError, match="no row is of the format mlflow: .*openinference, opentelemetry"):
+        read_traces(write(tmp_path / "served.jsonl", [*ROWS, served]), form="mlflow")
     with pytest.raises(UsageError, match="format is 'phoenics', expected auto or one of"):
         read_traces(tmp_path / "spans.jsonl", form="phoenics")
 

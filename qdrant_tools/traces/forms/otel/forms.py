@@ -144,9 +144,11 @@ def spans_in(row: Mapping[str, Any], settings: TraceSettings) -> Iterator[Span |
         yield from evaluations_of(raw)
 
 
+_NONE = "opentelemetry"
+"""Spans of the SDK with no convention's attributes: of a web server, of a database."""
 OTEL_FORMS: tuple[TraceForm, ...] = (
     *(SdkForm(dialect.name, dialect.name) for dialect in DIALECTS),
-    SdkForm("opentelemetry", ""),
+    SdkForm(_NONE, ""),
     *(
         EnvelopeForm(name, tuple(envelope for other, envelope in NAMED if other == name))
         for name in dict.fromkeys(name for name, _ in NAMED)
@@ -155,5 +157,5 @@ OTEL_FORMS: tuple[TraceForm, ...] = (
     PhoenixForm(),
 )
 CONVENTIONS = frozenset(dialect.name for dialect in DIALECTS)
-WITH_CONVENTIONS = frozenset(form.name for form in OTEL_FORMS) - CONVENTIONS
+WITH_CONVENTIONS = frozenset(form.name for form in OTEL_FORMS) - CONVENTIONS - {_NONE}
 """Envelopes, in which spans of any convention may be."""
