@@ -283,14 +283,14 @@ def base(bench: Bench) -> Found:
 
 def adapter(bench: Bench) -> Found:
     from llama_index_embed_plus.encoders.adapter import AdaptedEncoder
-    from llama_index_embed_plus.training.adapter import fit_adapter
+    from llama_index_embed_plus.training.adapter.run import fit_adapter
     from llama_index_embed_plus.training.settings import AdapterSettings
 
     encoder = bench.open(bench.base)
     examples = bench.mine(encoder, *BASE)
     with bench.collection(encoder, *BASE) as collection, bench.clock("training"):
         fitted, report = fit_adapter(collection, examples, encoder, AdapterSettings(seed=bench.arguments.seed))
-    bench.notes["epochs"] = len(report.losses)
+    bench.notes["chosen"] = report.chosen
     return AdaptedEncoder(encoder, fitted), *BASE
 
 

@@ -28,7 +28,7 @@ from llama_index_embed_plus.encoders.adapter import AdaptedEncoder
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval
 from llama_index_embed_plus.export.export import export_onnx
-from llama_index_embed_plus.training.adapter import AdapterReport, fit_adapter
+from llama_index_embed_plus.training.adapter.run import AdapterReport, fit_adapter
 from llama_index_embed_plus.training.data.splits import find_leaks
 from llama_index_embed_plus.training.settings import AdapterSettings
 from qdrant_tools.client.connect import connect

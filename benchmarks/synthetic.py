@@ -91,7 +91,7 @@ class Bench:
             "ndcg@10": round(change.after, 4),
             "gain": round(change.difference, 4),
             "interval": [round(change.low, 4), round(change.high, 4)],
-            "best_epoch": fitted.best_epoch,
+            "chosen": fitted.chosen,
             "seconds": round(time.perf_counter() - started, 1),
         }
         print(f"{name:<28}{len(data):>7}  {change}", flush=True)

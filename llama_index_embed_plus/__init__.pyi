@@ -12,7 +12,7 @@ from .integrations.recorder import RetrievalRecorder
 from .integrations.spans import SearchSpans
 from .integrations.vector_store import PlusVectorStore
 from .serving.embedding import PlusEmbedding
-from .training.adapter import fit_adapter
+from .training.adapter.run import fit_adapter
 from .training.data.splits import split_queries
 from .training.run import train
 from .training.settings import AdapterSettings, TrainSettings

@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,7 +29,7 @@ from llama_index_embed_plus.evaluate.retrieval.files import write_qrels, write_q
 from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport
 from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval, overlap
 from llama_index_embed_plus.export.export import export_onnx
-from llama_index_embed_plus.training.adapter import AdapterReport, fit_adapter
+from llama_index_embed_plus.training.adapter.run import AdapterReport, fit_adapter
 from llama_index_embed_plus.training.settings import AdapterSettings
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.collection import Collection
@@ -218,7 +218,7 @@ class Demo:
         self, collection: Collection, examples: Sequence[Example], encoder: Encoder
     ) -> tuple[QueryAdapter, AdapterReport]:
         settings = AdapterSettings()
-        with self.step("fit query adapter", settings.max_epochs) as progress:
+        with self.step("fit query adapter", settings.fits) as progress:
             return fit_adapter(collection, examples, encoder, settings, progress=progress)
 
     def full(self, corpus: DocstringCorpus, examples: Sequence[Example]) -> RetrievalReport:
@@ -260,8 +260,9 @@ class Demo:
             "kept": kept,
             "adapter": {
                 "train_pairs": fitted.train_pairs,
-                "best_epoch": fitted.best_epoch,
-                "validation_loss": fitted.validation_loss[fitted.best_epoch],
+                "chosen": fitted.chosen,
+                "losses_out_of_fold": fitted.candidates,
+                "validation": None if fitted.validation is None else asdict(fitted.validation),
             },
             "mining": {
                 "examples": len(mined.examples),

@@ -1,4 +1,4 @@
-from .adapter import AdapterReport, fit_adapter
+from .adapter.run import AdapterReport, fit_adapter
 from .data.augmentation import CropWords, DeleteWords, QueryAugmentation
 from .data.columns import ColumnSettings, datasets_for
 from .data.reading import read_training_data

@@ -17,7 +17,7 @@ are gathered across devices, and one process writes. Does not know: where the ex
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from llama_index_embed_plus.evaluate.retrieval.held_out import write_held_out, w
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.models import hub as checkpoints
 from llama_index_embed_plus.models.spec import EncoderSpec, space_of
-from llama_index_embed_plus.training.adapter import AdapterReport, fit_adapter
+from llama_index_embed_plus.training.adapter.run import AdapterReport, fit_adapter
 from llama_index_embed_plus.training.data.records import TrainingData
 from llama_index_embed_plus.training.data.splits import SAME, SplitSettings, as_questions, find_leaks, refuse_leaks
 from llama_index_embed_plus.training.data.synthetic import is_synthetic, mixed
@@ -53,7 +53,7 @@ __all__ = ["Evidence", "planned_steps", "train"]
 
 def train(
     base: str | Path,
-    examples: Sequence[Example] | TrainingData,
+    examples: Sequence[Example] | TrainingData | None,
     out: Path,
     settings: TrainSettings | None = None,
     *,
@@ -64,12 +64,14 @@ def train(
 ) -> TrainReport:
     """Train `base` on `examples` and write an artifact, a sentence-transformers folder with a report, to `out`.
 
+    examples: None: an adapter is made of the passages alone.
     held_out: queries that decide whether the result is better; training examples that know one are refused.
     collection: what a query adapter is fitted against, and what is searched for held-out queries without passages.
     keep_held_out: write these queries, which people typed, into `out` beside the model, where a promotion finds them,
         if they are searched for in the collection; and what was trained on, by which a later proof on other queries
         knows whether they are unseen. A copy of the model leaves both out.
-    progress: called once per optimiser step (adapter: epoch); `planned_steps` says how many there will be.
+    progress: called once per optimiser step, of an adapter after each of `AdapterSettings.fits` fits; `planned_steps`
+        says how many steps there will be.
 
     Raises:
         UsageError: `out` holds something that is no artifact, or the folder beside it an interrupted run of other
@@ -82,7 +84,9 @@ def train(
     """
     out = Path(out)
     artifact.check_out(out)
-    data = examples if isinstance(examples, TrainingData) else TrainingData.of(examples)
+    data = examples if isinstance(examples, TrainingData) else TrainingData.of(examples or ())
+    if examples is None and (settings or TrainSettings()).method != "adapter":
+        raise UsageError("nothing says what to train on: give examples; only an adapter can do without")
     job = TrainingJob(
         # the model card is published: of a local path only the last part goes into it
         base=Path(base).name if Path(base).exists() else str(base),
@@ -94,6 +98,7 @@ def train(
         collection=collection,
         with_synthetic=any(map(is_synthetic, data.rows)),
         keep_held_out=keep_held_out,
+        labelled=examples is not None,
     )
     # every process trains on the same rows: where some are left out, each finds them
     if is_main_process() or job.with_synthetic or job.settings.drop_leaks:
@@ -121,16 +126,19 @@ def _fit_adapter(job: TrainingJob, progress: Progress | None) -> TrainReport:
     if job.collection is None:
         raise UsageError("method 'adapter' is fitted against stored vectors: give the collection")
     started, before, collection = time.perf_counter(), job.open_base(), job.collection
+    settings = job.settings.adapter
+    settings = replace(settings, answers_apart=settings.answers_apart and job.settings.passages_apart)
     fits: list[tuple[QueryAdapter, AdapterReport]] = []
 
-    def fit(examples: Sequence[Example]) -> AdaptedEncoder:
-        fits.append(fit_adapter(collection, examples, before, job.settings.adapter, progress=progress))
+    def fit(examples: Sequence[Example] | None) -> AdaptedEncoder:
+        fits.append(fit_adapter(collection, examples, before, settings, progress=progress))
         return AdaptedEncoder(before, fits[-1][0])
 
-    after: Encoder = job.cross_fitted(before, fit) if job.settings.cross_fit else fit(job.data.examples)
+    examples = job.data.examples if job.labelled else None
+    after: Encoder = job.cross_fitted(before, fit) if job.settings.cross_fit else fit(examples)
     adapter, fitted = fits[0]  # on all examples; those without a fold are for the proof alone
     # before anything is written: a kill meanwhile leaves nothing behind
-    proof = job.proof(before, after)
+    proof = job.proof(before, after, seen=fitted.pseudo)
     with attaching_adapter(job.folder, adapter, job.out) as draft:
         report = job.report(
             space=before.space,
@@ -139,11 +147,24 @@ def _fit_adapter(job: TrainingJob, progress: Progress | None) -> TrainReport:
             data={**job.counts, "rows": fitted.train_pairs, "skipped": fitted.skipped_examples},
             losses=fitted.losses,
             proof=proof,
+            notes=tuple(_notes(fitted)),
             seconds=time.perf_counter() - started,
         )
         write_report(draft, report)
         job.write_held_out(draft)
     return report
+
+
+def _notes(fitted: AdapterReport) -> Iterator[str]:
+    """What the map is, and how that was chosen."""
+    if fitted.validation is None:
+        yield f"made without labels: {fitted.chosen}, of {len(fitted.pseudo)} pseudo-queries"
+        return
+    before, after = (fitted.candidates[name] for name in ("identity", fitted.chosen))
+    yield (
+        f"chosen of {len(fitted.candidates)} maps: {fitted.chosen}; of {fitted.validation_queries} queries, each by a "
+        f"map that had not seen it, loss {before:.3f} -> {after:.3f}, {fitted.validation.figures}"
+    )
 
 
 _OF_LEAKS = ("passages_apart", "leak_similarity", "drop_leaks")
@@ -180,6 +201,8 @@ class TrainingJob:
     dropped: int = 0
     """Other rows that were left out for that, where `TrainSettings.drop_leaks` allows it."""
     keep_held_out: bool = False
+    labelled: bool = True
+    """Whether there are examples, be it none; an adapter may do without."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -255,10 +278,13 @@ class TrainingJob:
         near = None if settings.leak_similarity is None else before
         return cross_fit(self.data.examples, fit, folds=settings.cross_fit, settings=same, encoder=near)
 
-    def proof(self, before: Encoder, after: Encoder) -> Proof | None:
-        """Measure both on the held-out queries, if there are any; what is cross-fitted, on those of the examples."""
+    def proof(self, before: Encoder, after: Encoder, *, seen: Sequence[str] = ()) -> Proof | None:
+        """Measure both on the held-out queries, if there are any; what is cross-fitted, on those of the examples.
+
+        seen: passages that were trained on beside the examples' positives.
+        """
         rows = [row for row in self.data.rows if isinstance(row, Example)]
-        trained = {positive.id for example in rows for positive in example.positives}
+        trained = {*seen, *(positive.id for example in rows for positive in example.positives)}
         if isinstance(after, CrossFitted):
             judged = HeldOut.of_examples(rows)
             return prove(before, after, judged, self.settings.proof, collection=self.collection, trained=trained)

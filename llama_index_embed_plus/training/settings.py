@@ -16,79 +16,89 @@ from llama_index_embed_plus.training.limits import LARGEST_SEED, check_number, c
 from llama_index_embed_plus.training.losses.catalogue import loss_spec
 from llama_index_embed_plus.training.proof.proof import ProofSettings
 from qdrant_tools.errors import UsageError
-from qdrant_tools.search.adapters import MAPS, AdapterKind
 
 Method = Literal["full", "lora", "adapter"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup"]
-Source = Literal["in_batch", "mined", "collection"]
-SOURCES: tuple[Source, ...] = ("in_batch", "mined", "collection")
+AdapterLossName = Literal["list", "each"]
+AdapterCandidate = Literal["whitened", "pseudo", "list", "each"]
+ADAPTER_LOSSES: tuple[AdapterLossName, ...] = ("list", "each")
+CANDIDATES: tuple[AdapterCandidate, ...] = ("whitened", "pseudo", *ADAPTER_LOSSES)
 MOST_ROWS = 1_000_000_000
 MOST_WIDE = 65_536
 _MOST_NAMES = 1000
 _MOST_FOLDS = 20
-RATES = {"full": 3e-4, "low_rank": 1e-3, "orthogonal": 1e-4, "mlp": 1e-3}
-"""Learning rates that suit the kinds."""
+_MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """How to fit.
+    """How to fit a query adapter, see `training.adapter.fit`.
 
-    kind: full, low_rank, orthogonal or mlp; see `qdrant_tools.search.adapters`. width: rank of low_rank, hidden units
-        of mlp.
-    temperature: divides cosines in the loss.
-    learning_rate: None: what suits the kind.
-    negatives: where they come from: the other positives of the batch, the query's mined negatives, stored vectors.
-    sampled: how many stored vectors are drawn for a batch; a smaller collection is taken whole.
-    max_stored_vectors: how many are held in memory to draw from; positives and mined negatives always are.
+    candidates: which maps are tried beside the identity, each on top of the one before: `whitened` by the stored
+        vectors, fitted on pseudo-queries of their texts (`pseudo`), fitted on the examples by either loss (`list`,
+        `each`).
+    temperature: divides cosines in the losses; learning_rate: of a step.
+    steps: after how many the maps are candidates; pseudo_steps: of the one on pseudo-queries.
+    pseudo_queries: how many are made. spared: so many passages that no example names, at most a third of all, are not
+        used for them, so that a proof finds its known items there.
+    whitening, whitening_floor: its strength, and what is added to the variances, in their mean.
+    negatives: the most candidate passages of one fit, positives and negatives; positives always are.
+    max_stored_vectors: how many are held in memory, to search and to draw from.
     same_passage_similarity: a stored vector with at least this cosine to a known positive is not taken as a negative.
-    folds: the epochs are chosen by cross-validation: so many fits leave out a part of the queries each, until there
-        are `max_validation` rows of such queries, and go on for `patience` epochs without a better one.
+    folds: each query is judged by a map that was fitted without its part of the queries.
+    answers_apart: whether queries that share an answer give each other away, so that no fit sees the answers of the
+        queries that it is judged by; False where every passage answers many questions.
     """
 
-    kind: AdapterKind = "full"
-    width: int = 32
+    candidates: tuple[AdapterCandidate, ...] = CANDIDATES
     temperature: float = 0.05
-    learning_rate: float | None = None
-    weight_decay: float = 0.0
-    batch_size: int = 64
-    max_epochs: int = 60
-    patience: int = 5
-    negatives: tuple[Source, ...] = SOURCES
-    sampled: int = 4096
-    max_stored_vectors: int = 50_000
+    learning_rate: float = 0.3
+    steps: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+    whitening: float = 0.19
+    whitening_floor: float = 0.3
+    pseudo_queries: int = 1400
+    pseudo_steps: int = 16
+    spared: int = 700
+    negatives: int = 2500
+    max_stored_vectors: int = 100_000
     same_passage_similarity: float = 0.95
     folds: int = 5
-    max_validation: int = 1000
+    answers_apart: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in MAPS:
-            raise UsageError(f"adapter kind is {self.kind!r}, expected one of {', '.join(MAPS)}")
-        check_whole("width", self.width, most=MOST_WIDE)
-        for name in ("batch_size", "max_epochs", "patience"):
-            check_whole(name, getattr(self, name))
-        for name in ("sampled", "max_stored_vectors", "max_validation"):
+        if set(self.candidates) - set(CANDIDATES):
+            raise UsageError(f"candidates are {self.candidates!r}, expected some of {', '.join(CANDIDATES)}")
+        for name in ("pseudo_queries", "negatives", "max_stored_vectors"):
             check_whole(name, getattr(self, name), most=MOST_ROWS)
+        check_whole("spared", self.spared, least=0, most=MOST_ROWS)
+        check_whole("pseudo_steps", self.pseudo_steps, most=_MOST_STEPS)
+        for each in self.steps:
+            check_whole("each of steps", each, most=_MOST_STEPS)
+        if not self.steps or list(self.steps) != sorted(set(self.steps)):
+            raise UsageError(f"steps are {self.steps!r}, expected ascending numbers")
         check_whole("seed", self.seed, least=0, most=LARGEST_SEED)
-        for name in ("temperature", "rate"):
-            check_number("learning_rate" if name == "rate" else name, getattr(self, name))
-        check_number("weight_decay", self.weight_decay, above_zero=False)
+        for name in ("temperature", "learning_rate", "whitening_floor"):
+            check_number(name, getattr(self, name))
+        check_number("whitening", self.whitening, above_zero=False)
         if not is_number(self.same_passage_similarity):
             raise UsageError(f"same_passage_similarity is {self.same_passage_similarity!r}, expected a cosine")
         check_whole("folds", self.folds, least=2, most=_MOST_FOLDS)
-        if not self.negatives or set(self.negatives) - set(SOURCES):
-            raise UsageError(f"negatives is {self.negatives!r}, expected some of {', '.join(SOURCES)}")
 
     @property
-    def rate(self) -> float:
-        """The learning rate that is used."""
-        return RATES[self.kind] if self.learning_rate is None else self.learning_rate
+    def losses(self) -> tuple[AdapterLossName, ...]:
+        """Those of the candidates that are fitted on examples."""
+        return tuple(name for name in ADAPTER_LOSSES if name in self.candidates)
+
+    @property
+    def fits(self) -> int:
+        """How many fits on examples there are, at most; as often progress is reported."""
+        return self.folds * len(self.losses)
 
     def as_row(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {**asdict(self), "negatives": list(self.negatives), "learning_rate": self.rate}
+        return {**asdict(self), "candidates": list(self.candidates), "steps": list(self.steps)}
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,14 @@ from command_line import error_line
 from models import SENTENCE, save_model
 
 from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.training.adapter.unlabelled import whitening
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.log import Answer, Feedback, LoggedHit, LoggedSearch, RetrievalLog, Verdict
 from qdrant_tools.records import Passage
 from qdrant_tools.search.dense import search
+from qdrant_tools.validation import unit_rows
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 WORDS = SENTENCE.split()
@@ -35,7 +37,8 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def asked(model, tmp_path_factory):
-    """A collection, and what a search for each query shows; every passage has words of its own."""
+    """A collection, what a search for each query shows, and which hit people like: the one that would be the first if
+    passages did not lie alike in some directions. Every passage has words of its own."""
     folder = tmp_path_factory.mktemp("asked")
     encoder = open_encoder(model, device="cpu")
     passages = [
@@ -47,7 +50,14 @@ def asked(model, tmp_path_factory):
         collection = CollectionManager(client).ensure("docs", encoder)
         index_passages(collection, passages, encoder)
         shown = {query: search(collection, query, encoder, k=4) for query in QUERIES}
-    return folder / "data", shown, known
+    vectors = encoder.encode_passages(list(known.values()))
+    row = {name: number for number, name in enumerate(known)}
+    flat = unit_rows(encoder.encode_queries(QUERIES) @ whitening(vectors, strength=1.0, floor=0.3)) @ vectors.T
+    liked = [
+        max(range(4), key=lambda place: flat[number, row[shown[query][place].id]])
+        for number, query in enumerate(QUERIES)
+    ]
+    return folder / "data", shown, known, liked
 
 
 @pytest.fixture
@@ -62,7 +72,7 @@ def improve(run, asked, model, tmp_path):
 
 def searches(asked, liked=lambda number: True, place=lambda number: number % 4, **changed):
     """One search per query and minute; its answer has the words of one of its hits, another one each time."""
-    _, shown, known = asked
+    _, shown, known, _ = asked
     for number, query in enumerate(QUERIES):
         at = NOON + timedelta(minutes=number)
         hits = shown[query]
@@ -73,15 +83,10 @@ def searches(asked, liked=lambda number: True, place=lambda number: number % 4, 
         yield LoggedSearch(f"s{number}", at, query, "docs", "", listed, **values)
 
 
-def last(number):
-    """Always the last hit, so that there is something to learn: the order of the base is wrong."""
-    return 3
-
-
 def partly_said(asked):
     """Of the later half, every fourth answer got no thumb; something is to be learnt of the others."""
     silent = {search.id: search for search in searches(asked, answer=None)}
-    for number, search_ in enumerate(searches(asked, place=last)):
+    for number, search_ in enumerate(searches(asked, place=asked[3].__getitem__)):
         yield silent[search_.id] if number >= ASKED // 2 and number % 4 == 0 else search_
 
 
@@ -313,7 +318,7 @@ def traced(
     user=lambda number: f"u{number}",
 ):
     """The same searches as spans of OpenInference, two a trace, and thumbs as Phoenix exports them."""
-    _, shown, known = asked
+    _, shown, known, _ = asked
     spans, thumbs = folder / "spans.jsonl", folder / "annotations.csv"
     with spans.open("w") as lines, thumbs.open("w", newline="") as table:
         rows = csv.writer(table)

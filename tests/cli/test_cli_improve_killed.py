@@ -10,7 +10,7 @@ import sys
 import pytest
 from moments import dying
 from programs import run as run_program
-from test_cli_improve import ASKED, asked, last, model, traced  # noqa: F401
+from test_cli_improve import ASKED, asked, model, traced  # noqa: F401
 
 from qdrant_tools.log import RetrievalLog
 
@@ -72,7 +72,7 @@ def given(asked, model, tmp_path_factory):  # noqa: F811
     files = traced(
         asked,
         tmp_path_factory.mktemp("given"),
-        place=last,
+        place=asked[3].__getitem__,
         thumbed=lambda number: number < ASKED // 2 or number % 4 > 0,
     )
     return [str(part) for part in (asked[0], model, *files)]

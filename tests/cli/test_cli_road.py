@@ -27,7 +27,7 @@ from qdrant_tools.log.retrieval_log import RetrievalLog
 from qdrant_tools.records import CLICKS, SAMPLE, Example, HeldOut, Passage, Query, ScoredText
 
 HERE = ("--location", "here")
-SHARE = ("--heldout-share", 0.3, "--shared-passages", "--epochs", 4, "--no-plot")
+SHARE = ("--heldout-share", 0.3, "--shared-passages", "--no-plot")
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def fill(path, verdict):
 
 
 def test_a_sheet_is_drawn_filled_in_and_decides(run, clicked, base, place):  # noqa: F811
-    small = ("--method", "full", "--batch-size", 8, "--max-tokens", 16, "--learning-rate", 0.01)
+    small = ("--method", "full", "--epochs", 4, "--batch-size", 8, "--max-tokens", 16, "--learning-rate", 0.01)
     train = ("train", *IN_DOCS, "--model", base, "--examples", clicked, "--out", "tuned", *SHARE, *small)
     assert run(*train)[0] == 0
     prove_it = ("prove", "docs", "--model", "tuned", *HERE)
@@ -198,7 +198,7 @@ def test_leaks_can_be_dropped_on_either_side(run, base, place):  # noqa: F811
     leak = {"query": QUESTIONS[-1], "positives": [{"id": "p1", "text": PASSAGES[1].text}]}
     (place / "leaking.jsonl").write_text(rows + json.dumps(leak) + "\n")
     files = ("--queries", "queries.jsonl", "--qrels", "qrels.tsv")
-    train = ("train", *IN_DOCS, "--model", base, "--examples", "leaking.jsonl", *files, "--epochs", 2, "--no-plot")
+    train = ("train", *IN_DOCS, "--model", base, "--examples", "leaking.jsonl", *files, "--no-plot")
     code, _, err = run(*train, "--out", "refused")
     line = error_line(err)
     assert code == 1 and "1 of 36 training examples give held-out queries away" in line and "--drop-leaks" in line
@@ -213,7 +213,7 @@ def test_leaks_can_be_dropped_on_either_side(run, base, place):  # noqa: F811
 
 
 def test_a_model_remembers_what_it_was_trained_on(run, base, place):  # noqa: F811
-    train = ("train", *IN_DOCS, "--model", base, "--examples", "examples.jsonl", "--epochs", 2, "--no-plot")
+    train = ("train", *IN_DOCS, "--model", base, "--examples", "examples.jsonl", "--no-plot")
     assert run(*train, "--out", "tuned")[0] == 0
     known = read_rows(place / "examples.jsonl")
     assert [example.query for example in trained_on(place / "tuned")] == [row.text("query") for row in known]
@@ -237,7 +237,7 @@ def test_queries_that_nobody_judged_are_no_leaks(run, base, place):  # noqa: F81
     every = [{"_id": f"q{i}", "text": QUESTIONS[i]} for i in range(len(PAIRS))]
     (place / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in every))
     files = ("--queries", "all.jsonl", "--qrels", "qrels.tsv")
-    train = ("train", *IN_DOCS, "--model", base, "--examples", "examples.jsonl", *files, "--epochs", 2, "--no-plot")
+    train = ("train", *IN_DOCS, "--model", base, "--examples", "examples.jsonl", *files, "--no-plot")
     code, _, err = run(*train, "--out", "tuned")
     assert code == 0, err
     assert read_report(place / "tuned").proof.queries == 21 and len(held_out_of(place / "tuned").queries) == 21

@@ -22,9 +22,10 @@ from llama_index_embed_plus.evaluate.retrieval.exact import embed_passages
 from llama_index_embed_plus.evaluate.retrieval.files import read_held_out, read_qrels, read_queries, read_run
 from llama_index_embed_plus.evaluate.retrieval.report import score_run
 from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval
-from llama_index_embed_plus.training.adapter_data import read_pairs
+from llama_index_embed_plus.training.adapter.read import read_data
 from llama_index_embed_plus.training.data.splits import check_leak
 from llama_index_embed_plus.training.proof.corpus import SearchCorpus
+from llama_index_embed_plus.training.settings import AdapterSettings
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.metadata import Layout
@@ -191,13 +192,14 @@ def test_canaries_are_found_by_either_spelling(docs, encoder):
 
 def test_an_adapter_is_fitted_to_the_passages_that_are_meant(docs, encoder):
     examples = list(read_examples(FILES / "examples_decomposed.jsonl"))
-    pairs = read_pairs(docs, examples, encoder, most=100, seed=0)
-    stored = pairs.stored[pairs.positive]
+    data = read_data(docs, examples, encoder, AdapterSettings()).data
+    assert all(len(rows) == 1 for rows in data.answers)
+    stored = data.stored[[rows[0] for rows in data.answers]]
     expected = encoder.encode_passages(["order coffee in the café", "naive bayes in one page"])
     assert abs(stored - expected).max() < 1e-6, "a positive under two spellings is one row"
-    assert [len(mined) for mined in pairs.mined] == [1, 1]
+    assert len(data.hard) == 2
     with pytest.raises(PlusError, match="'DOCS/CAFÉ.MD' is not in 'docs', which has"):
-        read_pairs(docs, list(read_examples(FILES / "examples_other_case.jsonl")), encoder, most=100, seed=0)
+        read_data(docs, list(read_examples(FILES / "examples_other_case.jsonl")), encoder, AdapterSettings())
 
 
 def test_held_out_queries_are_measured_and_kept_apart_by_either_spelling(docs, encoder):

@@ -55,8 +55,8 @@ Method = Literal["adapter", "lora", "full"]
 
 _BESIDE_A_RECIPE = {"out", "model", "recipe", "plot", "as_json"}
 """Options that may be given with a recipe, which says all the others."""
-_OF_ADAPTERS = {"epochs": "max_epochs", "batch_size": "batch_size", "learning_rate": "learning_rate", "seed": "seed"}
-"""Options on training that an adapter has too -> their names in `AdapterSettings`."""
+_OF_ADAPTERS = {"learning_rate", "seed"}
+"""Options on training that an adapter has too."""
 
 
 @app.command("train")
@@ -68,7 +68,11 @@ def train_command(
     ] = None,
     model: Model = DEFAULT_MODEL,
     examples: Annotated[
-        Path | None, typer.Option(help="What to train on: the file that `mine` wrote, or pairs, triplets, NLI, ...")
+        Path | None,
+        typer.Option(
+            help="What to train on: the file that `mine` wrote, or pairs, triplets, NLI, ... Without it, an adapter is "
+            "made of the passages alone."
+        ),
     ] = None,
     recipe: Annotated[
         Path | None, typer.Option(help="Stages to train in order, .toml, instead of the options on training.")
@@ -115,28 +119,17 @@ def train_command(
         bool,
         typer.Option("--drop-leaks", help="Leave out the examples that give held-out queries away, and count them."),
     ] = False,
-    kind: Annotated[
-        Literal["full", "low_rank", "orthogonal", "mlp"],
-        typer.Option(
-            help="The kind of map that an adapter is: a full matrix, the identity plus one of low rank, a rotation "
-            "(orthogonal), or a small network (mlp)."
-        ),
-    ] = "full",
-    width: Annotated[int, typer.Option(help="The rank of a low_rank adapter, or the hidden units of an mlp.")] = 32,
     loss: Annotated[
         str | None, typer.Option(help="The loss of lora and full, by its name; without it, what suits the examples.")
     ] = None,
     epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="How often the examples are gone through; for an adapter, at most. Without it, what suits the method."
-        ),
+        int | None, typer.Option(help="How often the examples are gone through, for lora and full; 1 if not given.")
     ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="How many rows are trained on at a time: their passages are each other's negatives. Without it, "
-            "what suits the method."
+            help="How many rows are trained on at a time, for lora and full: their passages are each other's "
+            "negatives; 32 if not given."
         ),
     ] = None,
     learning_rate: Annotated[
@@ -179,12 +172,16 @@ def train_command(
     common = _common(shared_passages=shared_passages, drop_leaks=drop_leaks, weight=synthetic_weight, texts=texts)
     if cross_fit:
         common["cross_fit"] = cross_fit
-    settings = _settings(method, _given(of_training), {"kind": kind, "width": width}, common)
-    if examples is None:
+    settings = _settings(method, _given(of_training), common)
+    if examples is None and method != "adapter":
         raise UsageError("nothing says what to train on: give --examples, or a --recipe")
+    if examples is None and (heldout_share or cross_fit):
+        raise UsageError("--heldout-share and --cross-fit prove by examples: give some, or --queries and --qrels")
+    if examples is None and collection is None:
+        raise UsageError("an adapter is made of stored passages: give the COLLECTION that holds them")
     _check_out(out, plot=drawn)
     # before the model, which takes longer to open
-    data = ExampleFile(examples, examples_kind, relevant_from, split, ignore, passages).read()
+    data = ExampleFile(examples, examples_kind, relevant_from, split, ignore, passages).read() if examples else None
     report = _trained(model, data, out, settings, measured, location)
     _finish(out, report, collection, location, plot=drawn, as_json=as_json)
 
@@ -211,13 +208,13 @@ class _Measured:
         if not 0 <= self.share < 1:
             raise UsageError(f"--heldout-share is {self.share}, expected a share from 0 up to, not including, 1")
 
-    def held_out(self, data: TrainingData, encoder: Encoder) -> tuple[TrainingData, HeldOut | None]:
+    def held_out(self, data: TrainingData | None, encoder: Encoder) -> tuple[TrainingData | None, HeldOut | None]:
         """The rows that are left to train on, and the queries."""
         if (self.queries is not None or self.share) and self.collection is None:
             raise UsageError("held-out queries need passages to search: give the COLLECTION that holds them")
         if self.queries is not None and self.qrels is not None:
             return data, read_held_out_files(self.queries, self.qrels)
-        return self._drawn(data, encoder) if self.share else (data, None)
+        return self._drawn(data, encoder) if self.share and data is not None else (data, None)
 
     def _drawn(self, data: TrainingData, encoder: Encoder) -> tuple[TrainingData, HeldOut]:
         from llama_index_embed_plus.training.data.splits import SplitSettings
@@ -231,14 +228,14 @@ class _Measured:
 
 
 def _trained(
-    model: str, data: TrainingData, out: Path, settings: TrainSettings, measured: _Measured, location: str
+    model: str, data: TrainingData | None, out: Path, settings: TrainSettings, measured: _Measured, location: str
 ) -> TrainReport:
     """Open what training needs, and train.
 
     Raises:
         UsageError: the method or the held-out queries need a collection or examples, and there are none.
     """
-    if settings.method == "adapter" or measured.share:
+    if data is not None and (settings.method == "adapter" or measured.share):
         _ = data.examples  # raises if they are none
     encoder = open_encoder(model)
     encoder.quiet = True
@@ -257,7 +254,7 @@ def _trained(
 
 def _train(
     base: str,
-    data: TrainingData,
+    data: TrainingData | None,
     out: Path,
     settings: TrainSettings,
     held_out: HeldOut | None,
@@ -267,9 +264,9 @@ def _train(
     from llama_index_embed_plus.training.run import planned_steps, train
 
     method = settings.method
-    # an adapter counts epochs, and may stop before the last
-    fits = settings.cross_fit + 1
-    steps = fits * settings.adapter.max_epochs if method == "adapter" else planned_steps(data, settings)
+    # an adapter counts fits
+    fits = (settings.cross_fit + 1) * settings.adapter.fits
+    steps = fits if method == "adapter" or data is None else planned_steps(data, settings)
     try:
         with _metered(f"train {method}", steps) as meter:
             return train(
@@ -322,9 +319,7 @@ def _common(*, shared_passages: bool, drop_leaks: bool, weight: float | None, te
     return {**leaks, **_given({"synthetic_weight": weight}), "proof": ProofSettings(texts=texts)}
 
 
-def _settings(
-    method: Method, options: Mapping[str, Any], adapter: Mapping[str, Any], common: Mapping[str, Any]
-) -> TrainSettings:
+def _settings(method: Method, options: Mapping[str, Any], common: Mapping[str, Any]) -> TrainSettings:
     """The settings of the method, from the options that were given; the others have the library's defaults.
 
     Raises:
@@ -333,13 +328,9 @@ def _settings(
     from llama_index_embed_plus.training.settings import AdapterSettings, TrainSettings
 
     if method != "adapter":
-        defaults = AdapterSettings()
-        # typer fills in what was not given, so only another value than the default tells
-        _refuse({name for name, value in adapter.items() if value != getattr(defaults, name)}, method)
         return TrainSettings(method=method, **common, **options)
-    _refuse(options.keys() - _OF_ADAPTERS.keys(), "adapter")
-    of_adapter = AdapterSettings(**adapter, **{_OF_ADAPTERS[name]: value for name, value in options.items()})
-    return TrainSettings(method="adapter", seed=options["seed"], adapter=of_adapter, **common)
+    _refuse(options.keys() - _OF_ADAPTERS, "adapter")
+    return TrainSettings(method="adapter", seed=options["seed"], adapter=AdapterSettings(**options), **common)
 
 
 def _refuse(names: set[str], method: str) -> None:

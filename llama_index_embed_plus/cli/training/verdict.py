@@ -44,7 +44,7 @@ def show_next(report: TrainReport, model: Path, collection: str | None, location
     if report.proof is not None and report.proof.needed is None and not (report.proof.wins or report.proof.losses):
         note("It ranks as its base does, so no judgement can tell the two apart: it learned nothing that holds")
         note("for queries that were left out of the fit. Give more examples, of a longer log or made of the documents;")
-        note("or another --method (lora), --kind (low_rank) or --seed.")
+        note("or another --method (lora) or --seed.")
         next_step(f"synthesize {named}{where} --out more.jsonl")
         return
     for line in _ways(report, f"{named} {tuned}{where}{_base(report)}", _sheet_of(model)):

@@ -263,7 +263,7 @@ def _trained(run: _Run, report: ImproveReport, decide: HeldOut | None) -> Improv
     trained = read_report(folder.model) if folder.is_trained(key) else None
     if trained is None:
         run.refuse_training()
-        total = training.adapter.max_epochs if training.method == "adapter" else None
+        total = training.adapter.fits if training.method == "adapter" else None
         try:
             with run.steps.step(f"train {training.method}", total) as progress:
                 trained = train(

@@ -246,7 +246,7 @@ def test_training_on_what_is_synthetic_and_held_out_from_it_is_labelled(tmp_path
         docs.index(texts)
         settings = TrainSettings(
             method="adapter",
-            adapter=AdapterSettings(max_epochs=1),
+            adapter=AdapterSettings(steps=(1,)),
             proof=ProofSettings(known_items=0),
             passages_apart=False,
             leak_similarity=None,

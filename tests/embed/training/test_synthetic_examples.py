@@ -14,7 +14,7 @@ from tiny import WordEncoder
 
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.errors import LeakError, TrainingError
-from llama_index_embed_plus.training.adapter_data import read_pairs
+from llama_index_embed_plus.training.adapter.read import read_data
 from llama_index_embed_plus.training.data.reading import read_training_data
 from llama_index_embed_plus.training.data.records import Distilled, TrainingData
 from llama_index_embed_plus.training.data.splits import SplitSettings
@@ -164,7 +164,7 @@ def docs(base):
 HELD = HeldOut((Query("q0", "search for one"), Query("q1", "search for two")), {"q0": {"p10": 1}, "q1": {"p11": 1}})
 FAST = TrainSettings(
     method="adapter",
-    adapter=AdapterSettings(max_epochs=2),
+    adapter=AdapterSettings(steps=(2,)),
     proof=ProofSettings(known_items=0),
     leak_similarity=None,
     synthetic_weight=0.25,
@@ -195,12 +195,11 @@ def test_a_real_example_that_knows_a_held_out_query_is_refused_as_ever(base, doc
         train(base, of_answers, tmp_path / "out", FAST, held_out=HELD, collection=docs)
 
 
-def test_an_adapter_weighs_them_in_its_loss_and_when_it_stops(docs):
+def test_an_adapter_weighs_them_in_its_loss_and_where_it_chooses(docs):
     encoder = docs.required_encoder()
     data = mixed(TrainingData.of(MIXED), 0.25, weighted=True)
-    pairs = read_pairs(docs, data.examples, encoder, most=100, seed=0)
-    assert pairs.mixed and pairs.weight.tolist() == [2.0] * 3 + [0.25] * 12
-    assert not read_pairs(docs, MIXED[3:], encoder, most=100, seed=0).mixed
+    read = read_data(docs, data.examples, encoder, AdapterSettings())
+    assert read.data.weights.tolist() == [2.0] * 3 + [0.25] * 12
 
 
 def test_zero_leaves_them_out_of_training_as_if_they_were_not_there(base, docs, tmp_path):

@@ -1,0 +1,105 @@
+"""Query vectors, stored vectors and answers -> how well each of many maps finds them, at little more than two searches.
+
+Of maps that lie between two others only passages that one of the ends ranks high can come first. So the ends are
+searched for, exactly, over everything; every map ranks what any of them has found, and the answers. Measured are
+
+- nDCG@10, and
+- the loss -log(exp(s_p / t) / (exp(s_p / t) + sum_n exp(s_n / t))), as a mean over the answers p of the query, over the
+  passages n that do not answer it, at several temperatures t.
+
+Guarantees: exact for the ends. Memory is one block of scores. Does not know: folds, how maps are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llama_index_embed_plus.training.adapter.arrays import Numbers, Rows
+from qdrant_tools.records import Vectors
+from qdrant_tools.validation import unit_rows
+
+DEPTH = 10
+SHORTLIST = 100
+TEMPERATURES = np.array([0.01, 0.015, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2])
+_SCORES_AT_ONCE = 1 << 22
+
+
+def nearest(queries: Vectors, stored: Vectors, k: int, *, hidden: Rows | None = None) -> Rows:
+    """(n, k) rows of `stored`, best first: the nearest of each query, without the hidden ones if enough are left."""
+    k = min(k, len(stored))
+    found = np.empty((len(queries), k), np.int64)
+    size = max(1, _SCORES_AT_ONCE // max(1, len(stored)))
+    for start in range(0, len(queries), size):
+        scores = queries[start : start + size] @ stored.T
+        if hidden is not None:
+            scores[:, hidden] = -np.inf
+        best = np.argpartition(scores, -k, axis=1)[:, -k:]
+        order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1)
+        found[start : start + size] = np.take_along_axis(best, order, axis=1)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """ndcg: (maps, n); losses: (temperatures, maps, n)."""
+
+    ndcg: Numbers
+    losses: Numbers
+
+    @classmethod
+    def joined(cls, parts: Sequence[Judged]) -> Judged:
+        """Of queries that were judged one part after the other."""
+        return cls(
+            np.concatenate([part.ndcg for part in parts], axis=1),
+            np.concatenate([part.losses for part in parts], axis=2),
+        )
+
+
+def judge(
+    queries: Vectors,
+    stored: Vectors,
+    answers: Sequence[Sequence[int]],
+    maps: Sequence[Vectors],
+    ends: Sequence[int],
+    *,
+    hidden: Rows,
+    known: Rows | None = None,
+) -> Judged:
+    """Judge maps, matrices (dimension, dimension), by the answers of each query. `ends` are the numbers of those that
+    the others lie between; what one more end has found may be `known`. `hidden` rows are not there."""
+    searched = [nearest(unit_rows(queries @ maps[end]), stored, SHORTLIST, hidden=hidden) for end in ends]
+    found = np.concatenate(searched if known is None else [known, *searched], axis=1)
+    ndcg = np.empty((len(maps), len(queries)))
+    losses = np.empty((len(TEMPERATURES), *ndcg.shape))
+    mapped = np.stack([unit_rows(queries @ each) for each in maps], axis=1)  # (n, maps, dimension)
+    gone = set(hidden.tolist())
+    for query, own in enumerate(answers):
+        rows = np.array(sorted({*found[query].tolist(), *own} - gone), np.int64)
+        scores, is_answer = mapped[query] @ stored[rows].T, np.isin(rows, own)
+        ndcg[:, query] = _ndcg(scores, is_answer)
+        losses[:, :, query] = _losses(scores.astype(np.float64), is_answer)
+    return Judged(ndcg, losses)
+
+
+def _losses(scores: Numbers, answers: NDArray[np.bool_]) -> Numbers:
+    """(temperatures, maps) of scores (maps, passages)."""
+    scaled = scores / TEMPERATURES[:, None, None]
+    others, own = scaled[:, :, ~answers], scaled[:, :, answers]
+    if not others.shape[2]:
+        return np.zeros(scaled.shape[:2])
+    top = others.max(axis=2)
+    mass = np.log(np.exp(others - top[:, :, None]).sum(axis=2)) + top
+    return np.asarray(np.logaddexp(0, mass[:, :, None] - own).mean(axis=2))
+
+
+def _ndcg(scores: Vectors, answers: NDArray[np.bool_]) -> Numbers:
+    """(maps,) of scores (maps, passages), with the same gain for every answer."""
+    number = int(answers.sum())
+    discounts = 1 / np.log2(np.arange(2, DEPTH + 2))
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
+    gains = answers[order] * discounts[: order.shape[1]]
+    return np.asarray(gains.sum(axis=1) / discounts[: min(number, DEPTH)].sum(), np.float64)
