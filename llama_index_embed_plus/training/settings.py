@@ -105,7 +105,7 @@ class AdapterSettings:
 class LoraSettings:
     """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): `W + alpha / rank * B A`, B and A trained, W kept.
 
-    targets: names of the layers that get one; (): those that peft knows for this architecture, else every linear one.
+    targets: names of the layers that get one; (): every linear layer of the transformer.
     merge: True adds the product to W on saving, so that the artifact is a plain checkpoint; False keeps B and A apart
     in a folder of a few megabytes that names its base. Such a folder needs torch and peft to serve, not ONNX.
     """
@@ -144,7 +144,7 @@ class TrainSettings:
 
     loss, loss_options: a name of `losses.LOSSES` and options of that loss (fields of `losses.LossOptions`).
     batch_size: rows whose passages are each other's negatives, over all devices together.
-    learning_rate: None: 5e-5 for the whole encoder, 2e-4 for LoRA.
+    learning_rate: None: 5e-5 for the whole encoder, 1e-3 for LoRA.
     warmup_share: share of the steps in which the rate rises to its full value.
     accumulation: batches per optimiser step. It adds no in-batch negatives; a larger `batch_size` does.
     tokens_at_once: bounds the memory, not the batch: how many tokens a cached loss embeds at a time.
@@ -232,7 +232,7 @@ class TrainSettings:
     @property
     def rate(self) -> float:
         """The learning rate that is used."""
-        return self.learning_rate or (2e-4 if self.method == "lora" else 5e-5)
+        return self.learning_rate or (1e-3 if self.method == "lora" else 5e-5)
 
     @property
     def pooling_modes(self) -> tuple[str, ...] | None:

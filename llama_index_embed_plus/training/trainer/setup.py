@@ -9,6 +9,7 @@ Does not know: losses, data.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -165,15 +166,24 @@ def add_lora(model: SentenceTransformer, settings: LoraSettings, *, seed: int) -
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=list(settings.targets) or _known_targets(model) or "all-linear",
+        target_modules=list(settings.targets) or "all-linear",
+        exclude_modules=None if settings.targets else _unread(model),
         task_type="FEATURE_EXTRACTION",
     )
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # peft finds out by itself on which side the weights of GPT-2's layers have their inputs, and says so
+            warnings.filterwarnings("ignore", message="fan_in_fan_out")
             torch.manual_seed(seed)  # A is drawn at random, B is zero
             model.add_adapter(config)
     except ValueError as error:
         raise UsageError(f"LoRA cannot be added to {settings.targets or 'this model'}: {first_line(error)}") from error
+
+
+def _unread(model: SentenceTransformer) -> list[str] | None:
+    """Linear layers that no vector goes through: the pooler of BERT's family would get no gradient."""
+    layers = model[0].auto_model.named_modules()
+    return [name for name, layer in layers if "pooler" in name and isinstance(layer, torch.nn.Linear)] or None
 
 
 def _name_base(model: SentenceTransformer, draft: Path, base: str) -> None:
@@ -194,12 +204,6 @@ def _recompute(transformer: Any) -> None:
     name = "activation" if hasattr(transformer, "activation_checkpointing_enable") else "gradient"
     enable = getattr(transformer, f"{name}_checkpointing_enable")
     enable(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
-
-
-def _known_targets(model: SentenceTransformer) -> list[str]:
-    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
-
-    return list(KNOWN.get(model[0].auto_model.config.model_type, ()))
 
 
 def _project(model: SentenceTransformer, projection: Projection, *, seed: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from contextlib import closing
 from dataclasses import replace
@@ -10,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from models import TEXTS, save_model
+from models import TEXTS, save_model, save_transformer
 from published_tokenizers import save_published
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
@@ -82,6 +83,19 @@ def test_a_low_rank_change_kept_apart_in_training_is_gone_from_the_saved_names(b
         after["encoder.layer.0.attention.self.query.weight"] - before["encoder.layer.0.attention.self.query.weight"]
     )
     assert torch.linalg.matrix_rank(change, rtol=1e-3) == 2
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "qwen3", "t5"])
+def test_lora_changes_every_linear_layer_and_nothing_else(tmp_path, family, recwarn):
+    save_transformer(tmp_path / "base", family=family)
+    train(tmp_path / "base", examples(), tmp_path / "tuned", TrainSettings(method="lora", **QUICK))
+
+    before, after = (load_file(tmp_path / folder / "model.safetensors") for folder in ("base", "tuned"))
+    moved = {name for name in after if name in before and not torch.equal(before[name], after[name])}
+    others = re.compile("embed|wte|wpe|pooler|shared|bias")
+    layers = {name for name, value in after.items() if value.dim() == 2 and not others.search(name)}
+    assert moved and moved == layers
+    assert not [warning for warning in recwarn if "fan_in_fan_out" in str(warning.message)]
 
 
 def test_a_prompt_that_leaves_no_token_of_the_training_texts_is_refused(tmp_path):
