@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
             "duplicates=0)\n"
             "Bees turn",
         ),
-        (BLOCKS[2], "loss of left-out queries "),
+        (BLOCKS[2], "of queries that were left out: ndcg@10 "),
     ],
     ids=["llama-index", "qdrant", "fine-tune"],
 )
