@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_cli_improve import ASKED, QUERIES, WORDS, last, model, report_of, traced  # noqa: F401
+from test_cli_improve import ASKED, QUERIES, WORDS, model, report_of, traced  # noqa: F401
 from tiny import SERVER, client_of
 
 from llama_index_embed_plus.encoders.open import open_encoder
@@ -30,8 +30,8 @@ def test_traces_are_imported_learnt_from_and_their_adapter_serves_on_a_server(ru
         index_passages(collection, passages, encoder)
         CollectionManager(client).switch_alias("docs", "docs-1")
         shown = {query: search(collection, query, encoder, k=4) for query in QUERIES}
-        asked = (SERVER, shown, {passage.id: passage.text for passage in passages})
-        spans, annotations = traced(asked, tmp_path, place=last)
+        asked = (SERVER, shown, {passage.id: passage.text for passage in passages}, ())
+        spans, annotations = traced(asked, tmp_path, place=lambda number: 3)
         code, out, err = run("log", "import", "log.sqlite", spans, annotations, "--collection", "docs", *at, "--yes")
         assert code == 0 and "(100%) are in the collection" in out, err
         with RetrievalLog(tmp_path / "log.sqlite") as log:
