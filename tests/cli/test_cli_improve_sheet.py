@@ -32,9 +32,9 @@ def drawn(improve, asked, tmp_path):  # noqa: F811
 
 
 def fill(sheet, asked):  # noqa: F811
-    """As somebody does who knows the answers: the last passage that was shown for a question is its answer."""
-    _, shown, known = asked
-    right = {query: known[shown[query][3].id] for query in QUERIES}
+    """As somebody does who knows the answers: the passages that people liked."""
+    _, shown, known, liked = asked
+    right = {query: known[shown[query][place].id] for query, place in zip(QUERIES, liked, strict=True)}
     with sheet.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     with sheet.open("w", encoding="utf-8", newline="") as file:
