@@ -11,11 +11,8 @@ import torch
 import transformers
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules
+from tiny_words import SENTENCE
 
-SENTENCE = (
-    "query passage search document the a of for what is cat dog bird tree river stone red blue fast slow runs sleeps "
-    "in on under over and or not all one two three : ; . ! ?"
-)
 VOCABULARY = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *SENTENCE.split()])}
 
 TEXTS = [

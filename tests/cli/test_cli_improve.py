@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from command_line import error_line
-from models import SENTENCE, save_model
+from tiny_words import SENTENCE
 
 from llama_index_embed_plus.encoders.open import open_encoder
+from llama_index_embed_plus.export.export import export_onnx
 from llama_index_embed_plus.training.adapter.unlabelled import whitening
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
@@ -30,9 +31,13 @@ QUERIES = [f"{WORDS[i % len(WORDS)]} {WORDS[(i * 3 + 1) % len(WORDS)]} question{
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    save_model(folder)
-    return folder
+    """A tiny ONNX artifact: nothing that opens it imports torch, nor does a program that imports this module."""
+    from models import save_model
+
+    folder = tmp_path_factory.mktemp("tiny")
+    save_model(folder / "weights")
+    export_onnx(folder / "weights", folder / "model")
+    return folder / "model"
 
 
 @pytest.fixture(scope="module")
