@@ -154,7 +154,8 @@ class TrainSettings:
     checkpoint_every: optimiser steps between two checkpoints; 0: none, and an interrupted run starts anew.
     report_to: what transformers reports to ("tensorboard", "wandb", ...); nothing by default.
     device: of torch; None: a GPU if there is one.
-    adapter: how to fit a query adapter. Beside these, that method uses only `seed` and the settings of the proof.
+    adapter: how to fit a query adapter. Beside these, that method uses only what is said here of leaks, synthetic
+        examples, `cross_fit` and the proof, and `seed` for these; the fit has a seed of its own.
     proof: what the held-out queries have to show before the result may take the base's place.
     passages_apart: refuse training examples whose positive answers a held-out query; False where one passage answers
         many questions.
