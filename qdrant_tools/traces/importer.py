@@ -145,7 +145,7 @@ class Traces:
             progress(path.stat().st_size - told)
         self._read.notes += file.notes
         fields = forms.fields if self._read.retrievals > before else ()
-        self._read.notes += [f"{path}: {note}" for note in notes_on(forms.seen, fields)]
+        self._read.notes += [f"{path}: {note}" for note in notes_on({} if file.tells_of_more else forms.seen, fields)]
         changed = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         self._written = changed if self._written is None else max(self._written, changed)
         self._read.forms[str(path)] = ", ".join(forms.seen) or "empty"

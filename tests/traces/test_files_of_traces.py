@@ -269,3 +269,29 @@ def test_spans_that_never_say_their_parent_are_told_as_such(tmp_path, ending):
     assert notes(exploded)[0] == len(notes(exploded)[1]) == 1
     # where nothing was retrieved, nobody needs it
     assert notes([row | {"span_kind": "LLM", "attributes.retrieval.documents": None} for row in bare])[1] == []
+
+
+@pytest.mark.parametrize("row", ["span of the REST API", "span of otlpv1"])
+def test_a_page_that_names_the_next_one_is_said_to_be_one_of_several(tmp_path, row):
+    of_rest = {**ROWS[1], "span_kind": "CHAIN", "status_code": "OK"}
+    of_otlp = {
+        "trace_id": "1" * 32,
+        "span_id": "2" * 16,
+        "start_time_unix_nano": 1790000000000000000,
+        "attributes": [],
+        "name": "ask",
+    }
+    rows = [of_rest if row == "span of the REST API" else of_otlp] * 1000
+    pages = [{"data": rows, "next_cursor": "U3BhbjoyMzI="}, {"data": rows[:1], "next_cursor": None}]
+    first, both, last = tmp_path / "first.json", tmp_path / "both.json", tmp_path / "last.json"
+    first.write_text(json.dumps(pages[0]))
+    both.write_text("".join(json.dumps(page) + "\n" for page in pages))
+    last.write_text(json.dumps({**pages[0], "next_cursor": None}))
+    notes = {}
+    for path in (first, both, last):
+        with read_traces(path) as traces:
+            assert list(traces.searches()) == []
+            notes[path.name] = traces.report.notes
+    (note,) = notes.pop("first.json")
+    assert "next_cursor says that another one follows: name its file too" in note
+    assert notes == {"both.json": [], "last.json": []}

@@ -76,3 +76,34 @@ def test_a_text_that_mlflow_quotes_is_what_was_typed():
         "mlflow.spanOutputs": json.dumps([{"page_content": "x", "id": "a", "metadata": {}}]),
     }
     assert MlflowAttributes().span(RawSpan("t", "s", None, attributes=attributes), TraceSettings()).query == TYPED[0]
+
+
+@pytest.mark.parametrize("query", [*TYPED[:4], '{"id": 7, "name": "x"}'])
+def test_a_retriever_of_langchain_is_asked_a_text_also_where_its_tool_calls_it_json(query, tmp_path):
+    about = {"ls_retriever_name": "vectorstore", "ls_vector_store_provider": "QdrantVectorStore"}
+    named = {f"langfuse.observation.metadata.{name}": json.dumps(value) for name, value in about.items()}
+    found = json.dumps([{"id": None, "metadata": {"_id": "a"}, "page_content": "x", "type": "Document"}])
+    of_json = {"input__mime_type": "application/json"}
+    by_openinference = [
+        span("find", "RETRIEVER", parent="ask", query=query, documents=HITS, metadata=json.dumps(about), **of_json),
+        span("ask", query=query, answer="an answer", **of_json),
+    ]
+    sent = [
+        {"langfuse.observation.type": kind, "langfuse.observation.input": query, "langfuse.observation.output": made}
+        for kind, made in (("retriever", found), ("chain", "an answer"))
+    ]
+    by_langfuse = [
+        {**span("find", trace="l", parent="ask"), "attributes": sent[0] | named},
+        {**span("ask", trace="l"), "attributes": sent[1]},
+    ]
+    row = {
+        "trace_id": "s", "environment": "default", "start_time": "2026-05-01 10:00:00", "level": "DEFAULT",
+        "input": query, "end_time": None,
+    }  # fmt: skip
+    stored = [
+        {"id": f"f{place}", "type": "RETRIEVER", "name": "find", "parent_observation_id": "c", "output": found, **row}
+        | {"trace_id": f"s{place}", "metadata": metadata}
+        for place, metadata in enumerate([about, {"attributes": json.dumps(named)}])
+    ]
+    searches, _ = imported(tmp_path, *by_openinference, *by_langfuse, *stored)
+    assert [(search.query, search.generated) for search in searches] == [(query, False)] * 4

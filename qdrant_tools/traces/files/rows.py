@@ -35,6 +35,8 @@ PAGING = frozenset(
     | {"success", "status", "version", "exported_at", "exportedAt", "size", "total_count", "totalCount"}
 )
 """What stands beside it and says nothing of the rows."""
+_FOLLOWING = ("next_cursor", "nextCursor", "next_page_token", "nextPageToken")
+"""Where a page says with which word the next one is to be asked for."""
 OTLP = {
     "resourceSpans": ("scopeSpans", "instrumentationLibrarySpans"),
     "resource_spans": ("scope_spans",),
@@ -54,11 +56,16 @@ MOST_VALUES = 1_500_000
 
 
 class TraceFile:
-    """The rows of a file. `notes` says what is odd about it, once all were read; `position` is how far that is."""
+    """The rows of a file. `notes` says what is odd about it, once all were read; `position` is how far that is.
+
+    `tells_of_more`: whether the file itself says if other pages follow it.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.notes: list[str] = []
+        self.tells_of_more = False
+        self._next = ""
         self._opened: Unpacked | None = None
 
     @property
@@ -143,6 +150,11 @@ class TraceFile:
                 if not number or not document.ended or not _at_end(error):
                     raise
                 self._cut(f"row {number + 1:,}")
+        if self._next:
+            self.notes.append(
+                f"{self.path} is a page of several, and {self._next} says that another one follows: name its file too, "
+                "or ask for more at once (limit=)"
+            )
 
     def _object(self, document: JsonStream) -> Iterator[dict[str, Any]]:
         """The object that begins here, or what is listed in it."""
@@ -161,7 +173,11 @@ class TraceFile:
                 fields[key] = document.value(LONGEST_SPAN, MOST_VALUES)
         if not is_page:
             yield from _frame(fields) or (fields,)
-        elif left := [key for key in fields if key not in PAGING]:
+            return
+        following = [key for key in _FOLLOWING if key in fields]
+        self.tells_of_more |= bool(following)
+        self._next = next((key for key in following if fields[key]), "")
+        if left := [key for key in fields if key not in PAGING]:
             self.notes.append(f"{self.path}: beside the list of rows, {listed(left)} was not read")
 
     def _cut(self, where: str) -> None:

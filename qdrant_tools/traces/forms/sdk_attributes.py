@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from qdrant_tools.traces.forms.fields import first_of, mapping_in, tags_in, unquoted
-from qdrant_tools.traces.forms.otel.common import base_of, in_metadata
+from qdrant_tools.traces.forms.otel.common import base_of, in_metadata, is_langchains
 from qdrant_tools.traces.forms.raw import RawSpan, under
-from qdrant_tools.traces.forms.steps import NO_LIST, Step, span_of_step
+from qdrant_tools.traces.forms.steps import NO_LIST, Step, as_typed, span_of_step
 from qdrant_tools.traces.forms.values import answer_in, text_of
 from qdrant_tools.traces.records import Span, SpanKind, TraceSettings
 
@@ -55,7 +55,9 @@ class LangfuseAttributes:
             kind=LANGFUSE_KINDS.get(str(said.get("langfuse.observation.type", "span")).upper()),
             at=raw.at,
             until=raw.until,
-            input=first_of(said, "langfuse.observation.input", "langfuse.trace.input"),
+            input=as_typed(
+                first_of(said, "langfuse.observation.input", "langfuse.trace.input"), plain=is_langchains(said)
+            ),
             output=first_of(said, "langfuse.observation.output", "langfuse.trace.output"),
             failed=raw.failed or str(said.get("langfuse.observation.level", "")).upper() == "ERROR",
             session=text_of(first_of(said, "session.id", "langfuse.session.id")) or "",
@@ -126,8 +128,7 @@ class MlflowAttributes:
             kind=MLFLOW_KINDS.get(str(said["spanType"]).upper()),
             at=raw.at,
             until=raw.until,
-            # a text in quotes is what somebody typed, also where it is JSON
-            input={"query": given} if isinstance(given := said["spanInputs"], str) else given,
+            input=as_typed(said["spanInputs"], plain=True),  # a text in quotes is what somebody typed
             output=said["spanOutputs"],
             failed=raw.failed,
             session=_of_trace(raw, "mlflow.trace.session", "session.id") or in_metadata(raw.attributes, "session"),

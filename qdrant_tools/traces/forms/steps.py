@@ -49,6 +49,11 @@ class Step:
     lacking: str = ""
 
 
+def as_typed(value: Any, *, plain: bool) -> Any:
+    """An input of which it is known that a text in it is what somebody typed, also where that is JSON."""
+    return {"query": value} if plain and isinstance(value, str) else value
+
+
 def asked(value: Any) -> str | None:
     """The query in an input, also where a decorator has written the arguments of a function."""
     inside = json_in(value)

@@ -56,6 +56,16 @@ def in_metadata(attributes: Mapping[str, Any], what: Literal["session", "user"])
     return first_text(attributes, [f"metadata.{name}" for name in _IN_METADATA[what]])
 
 
+_LANGCHAIN = "ls_retriever_name"
+
+
+def is_langchains(attributes: Mapping[str, Any]) -> bool:
+    """Whether a retriever is one of LangChain's, which are asked a text and nothing else, also where it is JSON."""
+    metadata = attributes.get("metadata")
+    inside = metadata if isinstance(metadata, (str, Mapping)) else ()
+    return _LANGCHAIN in inside or any(name.endswith(f"metadata.{_LANGCHAIN}") for name in attributes)
+
+
 def first_text(attributes: Mapping[str, Any], names: Sequence[str]) -> str:
     """The first of these attributes that says something, as text; numbers are ids too."""
     for name in names:

@@ -18,7 +18,7 @@ from itertools import zip_longest
 from typing import Any
 
 from qdrant_tools.traces.forms.documents import documents_in, hidden_in
-from qdrant_tools.traces.forms.otel.common import base_of, collection_of, sources_in
+from qdrant_tools.traces.forms.otel.common import base_of, collection_of, is_langchains, sources_in
 from qdrant_tools.traces.forms.raw import RawSpan, flat, numbered, score_of, under, whole
 from qdrant_tools.traces.forms.values import (
     answer_in,
@@ -106,7 +106,9 @@ class _Reader:
         """The span, which is of this kind."""
         documents, context, answer, implied = None, None, None, False
         is_tool = str(self.attributes.get(_KIND)).upper() == "TOOL"
-        is_plain = kind == "retrieval" and self.attributes.get("input.mime_type") != "application/json"
+        # what can be read as JSON is called so, also where somebody typed it
+        is_text = self.attributes.get("input.mime_type") != "application/json" or is_langchains(self.attributes)
+        is_plain = kind == "retrieval" and is_text
         asked = self.shown("reranker.query") or self.shown("input.value")
         query = query_in(asked, plain=is_plain) if kind != "llm" else None
         if kind == "retrieval":

@@ -19,11 +19,12 @@ from typing import Any
 
 from qdrant_tools.foreign import is_missing, words_in_name
 from qdrant_tools.traces.forms.fields import first_of, mapping_in, name_of, needed, tags_in, unquoted
+from qdrant_tools.traces.forms.otel.common import is_langchains
 from qdrant_tools.traces.forms.otel.dialects import dialect_of, span_of
 from qdrant_tools.traces.forms.raw import RawSpan, flat, moment, number_of
 from qdrant_tools.traces.forms.scores import OF_PEOPLE
 from qdrant_tools.traces.forms.sdk_attributes import LANGFUSE_KINDS as KINDS
-from qdrant_tools.traces.forms.steps import NO_LIST, Step, span_of_step
+from qdrant_tools.traces.forms.steps import NO_LIST, Step, as_typed, span_of_step
 from qdrant_tools.traces.forms.values import json_in, text_of
 from qdrant_tools.traces.records import Annotation, By, Span, TraceSettings
 
@@ -102,6 +103,9 @@ def _observation(row: Mapping[str, Any], settings: TraceSettings) -> Iterator[Sp
     trace, id = needed(row, "the id of a trace", "traceId", "trace_id"), needed(row, "the id of an observation", "id")
     metadata = mapping_in(row.get("metadata"))
     kind = KINDS[str(row["type"]).upper()]
+    given = unquoted(row.get("input"))
+    if kind == "retrieval" and not isinstance(given, str) and _is_langchains(metadata):
+        given = as_typed(row.get("input"), plain=True)
     has_output = "output" in row and not is_missing(row["output"])
     step = Step(
         trace=trace,
@@ -111,7 +115,7 @@ def _observation(row: Mapping[str, Any], settings: TraceSettings) -> Iterator[Sp
         kind=kind,
         at=moment("startTime", first_of(row, "startTime", "start_time"), settings.zone or UTC),
         until=moment("endTime", first_of(row, "endTime", "end_time"), settings.zone or UTC),
-        input=unquoted(row.get("input")),
+        input=given,
         output=unquoted(row.get("output")),
         failed=str(row.get("level", "")).upper() == "ERROR",
         lacking=NO_LIST if has_output else _LACKING,
@@ -121,6 +125,10 @@ def _observation(row: Mapping[str, Any], settings: TraceSettings) -> Iterator[Sp
     if isinstance(json_in(row.get("scores")), (Mapping, list)):
         yield from _scores_beside(row.get("scores"), settings, trace, id)
     yield from _score_columns(row, settings, trace, id)
+
+
+def _is_langchains(metadata: Mapping[str, Any]) -> bool:
+    return is_langchains({"metadata": metadata}) or is_langchains(mapping_in(metadata.get("attributes")))
 
 
 def _whose(row: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
