@@ -6,7 +6,7 @@ the file, what lies in what is told by the times.
 
 Guarantees: of spans that name each other as their parents, the earliest is the outermost. What began after an answer
 was given is no part of it: some instrumentations leave a span open behind a stream, and put whatever the process does
-next below it. Does not know: searches, annotations.
+next below it; nor is an item of a batch a part of the item before it. Does not know: searches, annotations.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Tree:
         self.circles = len(first)
         self.spans.update((id, replace(self.spans[id], parent=None)) for id in first)
         asking = [span for span in self.spans.values() if span.kind in ("chain", "retrieval") and span.at is not None]
-        late = [span for span in asking if _is_late(span, self._holder(span))]
+        late = [span for span in asking if _is_late(span, self._holder(span)) or self._is_next_item(span)]
         self.spans.update((span.id, replace(span, parent=None)) for span in late)
         self._above: dict[str, tuple[Span, ...]] = {}
         self._last_words: dict[str, str] = {}
@@ -70,6 +70,17 @@ class Tree:
             if above is None or above.kind != "other":
                 return above
         return None
+
+    def _is_next_item(self, span: Span) -> bool:
+        """Whether a step lies in the item before it of a batch, whose items LangChain begins and ends in one order.
+
+        Its tools take for its parent whatever was begun last. What lies in a step ends before it.
+        """
+        parent = self.spans.get(span.parent or "")
+        if parent is None or span.name != parent.name or span.until is None or parent.until is None:
+            return False
+        is_another = None not in (span.query, parent.query) and span.query != parent.query
+        return is_another and bool(span.answer and parent.answer) and span.until > parent.until
 
     @cached_property
     def roots(self) -> list[Span]:

@@ -361,3 +361,30 @@ def test_a_trace_of_ten_thousand_spans_in_any_order(tmp_path):
     searches, report = imported(tmp_path, *rows)
     assert report.spans == 10_001 and [search.query for search in searches] == [f"thing {n}" for n in range(1000)]
     assert {search.answer.searches for search in searches} == {1000}
+
+
+def test_items_of_a_batch_are_answers_of_their_own_also_where_their_tool_nests_them(tmp_path):
+    rows = []
+    for place, query in enumerate(["Who makes honey?", "Who hunts at night?", "Who keeps aphids?"]):
+        item = {"query": query, "answer": f"answer {place}", "at": place / 100, "lasts": 2 + place}
+        chain = span(f"item {place}", parent=f"item {place - 1}" if place else None, **item)
+        found = span(
+            f"find {place}", "RETRIEVER", parent=f"item {place}", query=query, documents=[("a", 0.9)], at=0.5, lasts=0.1
+        )
+        rows += [found, {**chain, "name": "RunnableSequence"}]
+    searches, _ = imported(tmp_path, *rows)
+    assert sorted((search.query, search.generated, search.answer.text) for search in searches) == [
+        ("Who hunts at night?", False, "answer 1"),
+        ("Who keeps aphids?", False, "answer 2"),
+        ("Who makes honey?", False, "answer 0"),
+    ]
+    # a chain that asks another one of its kind waits for it
+    within = [row for row in rows if row["name"] != "RunnableSequence"]
+    for place, row in enumerate(row for row in rows if row["name"] == "RunnableSequence"):
+        within.append({**row, "end_time": f"2026-10-05T09:00:0{5 - place}+00:00"})
+    nested, _ = imported(tmp_path, *within)
+    assert sorted((search.query, search.generated, search.answer.text) for search in nested) == [
+        ("Who hunts at night?", True, "answer 0"),
+        ("Who keeps aphids?", True, "answer 0"),
+        ("Who makes honey?", False, "answer 0"),
+    ]
