@@ -77,7 +77,7 @@ def test_a_file_without_rows_beside_others_is_no_file_of_another_kind(run, tmp_p
     write(tmp_path / "spans.jsonl", question("t", "q", HITS))
     (tmp_path / "thumbs.csv").write_text("span_id,name,annotator_kind,label,score\n")
     code, out, _ = run("log", "import", "log.sqlite", "spans.jsonl", "thumbs.csv")
-    assert code == 0 and out.startswith("log.sqlite: 1 searches added")
+    assert code == 0 and out.startswith("log.sqlite: 1 search added")
     row = {"query_id": "1", "user_query": "tea", "timestamp": "2026-10-05T09:00:00Z", "query_response_hit_ids": ["a"]}
     write(tmp_path / "ubi_queries.jsonl", [row])
     code, _, err = run("log", "import", "other.sqlite", "ubi_queries.jsonl", "thumbs.csv")

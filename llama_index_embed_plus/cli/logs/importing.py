@@ -166,7 +166,7 @@ def _write(
             note(told)
         _preview(named, looked)
     if dry_run:
-        say(f"{named}: {looked.searches} searches; nothing was written: a dry run")
+        say(f"{named}: {_searches(looked.searches)}; nothing was written: a dry run")
         _say_all(named, notes)
         next_step(_command_again())
         return
@@ -181,13 +181,18 @@ def _write(
         total = len(opened)
     if not looked.searches and not late.joined and (why := source.why_nothing()):
         raise LogError(f"{named} gives no search: {why}")
-    say(f"{log}: {added.searches} searches added, {total} in all")
+    say(f"{log}: {_searches(added.searches)} added, {total} in all")
     if added.to_known:
         say(f"{log}: new of searches that were there: {', '.join(added.to_known)}")
     if late.joined:
-        say(f"{log}: {late.joined} annotations without their spans here found the searches of an earlier import")
+        said = "1 annotation without its span" if late.joined == 1 else f"{late.joined} annotations without their spans"
+        say(f"{log}: {said} here found the searches of an earlier import")
     _say_all(named, notes)
     next_step(_next(asked, looked))
+
+
+def _searches(count: int) -> str:
+    return "1 search" if count == 1 else f"{count} searches"
 
 
 def _next(asked: Asked, looked: _Looked) -> str:
@@ -249,7 +254,7 @@ def _preview(named: str, looked: _Looked) -> None:
     counts = [*looked.events.items(), *((f"{kind} on answers", count) for kind, count in looked.verdicts.items())]
     told = ", ".join(f"{count} {kind}" for kind, count in counts) or "no feedback"
     span = f", {looked.earliest:%Y-%m-%d %H:%M} to {looked.latest:%Y-%m-%d %H:%M} UTC" if looked.earliest else ""
-    note(f"  {looked.searches} searches in all: {told}{span}")
+    note(f"  {_searches(looked.searches)} in all: {told}{span}")
 
 
 def _said(verdict: Verdict) -> str:
