@@ -165,6 +165,11 @@ def _notes(fitted: AdapterReport) -> Iterator[str]:
         f"chosen of {len(fitted.candidates)} maps: {fitted.chosen}; of {fitted.validation_queries} queries, each by a "
         f"map that had not seen it, loss {before:.3f} -> {after:.3f}, {fitted.validation.figures}"
     )
+    if fitted.chosen == "identity":
+        yield (
+            "no map is better than none by these examples, so the adapter changes nothing: many of their labels may be "
+            "wrong; without examples one is made of the passages alone, and judged queries tell whether it helps"
+        )
 
 
 _OF_LEAKS = ("passages_apart", "leak_similarity", "drop_leaks")

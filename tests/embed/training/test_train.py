@@ -24,7 +24,7 @@ from llama_index_embed_plus.export.export import export_onnx
 from llama_index_embed_plus.models import artifact
 from llama_index_embed_plus.training import train
 from llama_index_embed_plus.training.data.records import ScoredPair, TrainingData
-from llama_index_embed_plus.training.settings import LoraSettings, Projection, TrainSettings
+from llama_index_embed_plus.training.settings import AdapterSettings, LoraSettings, Projection, TrainSettings
 from llama_index_embed_plus.training.trainer import setup as arguments
 from llama_index_embed_plus.training.trainer.loop import _Trainer
 from qdrant_tools.client.connect import connect
@@ -364,6 +364,9 @@ def test_an_adapter_is_fitted_through_the_same_call(base, tmp_path):
         collection = CollectionManager(client).ensure("words", encoder)
         index_passages(collection, passages, encoder)
         report = train(base, examples(), tmp_path / "tuned", settings, collection=collection)
+        nothing = TrainSettings(method="adapter", adapter=AdapterSettings(candidates=()))
+        plain = train(base, examples(), tmp_path / "plain", nothing, collection=collection)
+    assert any("the adapter changes nothing" in note and "without examples" in note for note in plain.notes)
     tuned = open_encoder(tmp_path / "tuned")
     assert report.method == "adapter" and tuned.space == encoder.space and tuned.build.endswith("+adapter")
     artifact.verify(tmp_path / "tuned")
