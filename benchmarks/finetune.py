@@ -69,12 +69,16 @@ KEPT = ("base", ROUND)
 """Systems whose collections and models others go on with."""
 
 
+Split = Mapping[str, tuple[str, tuple[str, ...]]]
+"""Query id -> its text and the ids of its answers."""
+
+
 @dataclass(frozen=True)
 class Data:
-    """Passages, and per split (train, dev, test) query id -> (text, ids of its answers)."""
+    """Passages, and the splits train, dev and test."""
 
     passages: Mapping[str, str]
-    splits: Mapping[str, Mapping[str, tuple[str, tuple[str, ...]]]]
+    splits: Mapping[str, Split]
     leaks: int
     """Train queries that would give test queries away, left out."""
 
@@ -105,33 +109,34 @@ def _without_leaks(train: Mapping[str, Any], test: Mapping[str, Any]) -> dict[st
     return {query: row for number, (query, row) in enumerate(train.items()) if number not in dropped}
 
 
-def _beir(folder: Path) -> tuple[dict[str, str], Any, Any]:
+def _beir(folder: Path) -> tuple[dict[str, str], Split, Split]:
     texts = {row["_id"]: row["text"] for row in _rows(folder / "queries.jsonl")}
     title = folder.name not in WITHOUT_TITLE
     corpus = {
         row["_id"]: f"{row.get('title', '') if title else ''} {row['text']}".strip()
         for row in _rows(folder / "corpus.jsonl")
     }
-    splits = []
-    for name in ("train", "test"):
+
+    def split(name: str) -> Split:
         with (folder / "qrels" / f"{name}.tsv").open(encoding="utf-8", newline="") as file:
             judged: dict[str, list[str]] = {}
             for row in DictReader(file, delimiter="\t"):
                 if int(row["score"]) > 0 and row["corpus-id"] in corpus:
                     judged.setdefault(row["query-id"], []).append(row["corpus-id"])
-        splits.append({query: (texts[query], tuple(ids)) for query, ids in judged.items()})
-    return corpus, *splits
+        return {query: (texts[query], tuple(ids)) for query, ids in judged.items()}
+
+    return corpus, split("train"), split("test")
 
 
-def _demo() -> tuple[dict[str, str], Any, Any]:
+def _demo() -> tuple[dict[str, str], Split, Split]:
     from llama_index_embed_plus.demo.corpus import load_docstrings
 
     corpus = load_docstrings()
-    splits = [
+    train, test = (
         {query.id: (query.text, tuple(split.qrels[query.id])) for query in split.queries}
         for split in (corpus.train, corpus.held_out)
-    ]
-    return {passage.id: passage.text for passage in corpus.passages}, *splits
+    )
+    return {passage.id: passage.text for passage in corpus.passages}, train, test
 
 
 def _limited(split: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
