@@ -1,7 +1,8 @@
 """Data sets with judged queries, a collection of their passages, and what an adapter gains on their test queries.
 
 What the benchmarks of adapters share. A data set is a folder in BEIR's layout (`corpus.jsonl`, `queries.jsonl`,
-`qrels/train.tsv`, `qrels/test.tsv`), or `demo`, the docstring corpus of `embed-plus demo`.
+`qrels/test.tsv`, and `qrels/train.tsv` if there is a train split), or `demo`, the docstring corpus of `embed-plus
+demo`.
 
 Guarantees: a limit takes the same queries and passages every time; search is exact. Does not know: where labels and
 examples come from.
@@ -34,6 +35,7 @@ from llama_index_embed_plus.training.settings import AdapterSettings
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
+from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.mining import MiningSettings, mine
 from qdrant_tools.records import Encoder, Example, HeldOut, Label, Passage, Query
@@ -77,10 +79,11 @@ def _beir(folder: Path) -> Data:
     splits = []
     for name in ("train", "test"):
         judged: dict[str, list[str]] = {}
-        with (folder / "qrels" / f"{name}.tsv").open(encoding="utf-8", newline="") as file:
-            for row in DictReader(file, delimiter="\t"):
-                if int(row["score"]) > 0 and row["corpus-id"] in passages:
-                    judged.setdefault(row["query-id"], []).append(row["corpus-id"])
+        if (place := folder / "qrels" / f"{name}.tsv").exists() or name == "test":
+            with place.open(encoding="utf-8", newline="") as file:
+                for row in DictReader(file, delimiter="\t"):
+                    if int(row["score"]) > 0 and row["corpus-id"] in passages:
+                        judged.setdefault(row["query-id"], []).append(row["corpus-id"])
         splits.append({query: (texts[query], tuple(ids)) for query, ids in judged.items()})
     return Data(tuple(passages.values()), *splits)
 
@@ -123,7 +126,9 @@ def arguments_of(documentation: str | None) -> argparse.ArgumentParser:
 
 
 @contextmanager
-def opened(arguments: argparse.Namespace, data: Data) -> Iterator[tuple[Collection, CachedQueries]]:
+def opened(
+    arguments: argparse.Namespace, data: Data, settings: CollectionSettings | None = None
+) -> Iterator[tuple[Collection, CachedQueries]]:
     """The collection that holds the passages, and the encoder; a folder for both if none is given in `work`."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     with tempfile.TemporaryDirectory() as temporary:
@@ -135,7 +140,7 @@ def opened(arguments: argparse.Namespace, data: Data) -> Iterator[tuple[Collecti
         cached = CachedQueries(encoder)
         with closing(connect(arguments.work / "collections")) as client:
             name = f"{arguments.data.name}-{len(data.passages)}"
-            collection = CollectionManager(client).ensure(name, cached)
+            collection = CollectionManager(client).ensure(name, cached, settings=settings)
             index_passages(collection, data.passages, cached, delete_missing=True)
             yield collection, cached
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
@@ -85,8 +86,8 @@ def calibrate(
 
     Labelled: the largest of `SHARES` at which at most `target` of the sampled negatives are hidden positives, and at
     least half of the negatives asked for are drawn. If there is none, sampling at random is tried, then `DEEPER` times
-    the depth, then both; if there is none even so, the one that hides fewest answers among those that draw enough. At
-    most `queries` queries are looked at, those with several positives first.
+    the depth, then both; if there is none even so, the one that hides fewest answers among those that draw enough, or
+    the one that draws most if none does. At most `queries` queries are looked at, those with several positives first.
 
     Raises:
         InputError: no query has a positive in the collection, or `target` is not a share.
@@ -112,7 +113,7 @@ def calibrate(
         trials += (_trial(mined, replace(one, max_share=share)) for share in SHARES)
         if good := [trial for trial in trials if _spares(trial, settings, target)]:
             break
-    best = good[0] if good else min(trials, key=lambda trial: (not _draws(trial, settings), trial.false_negatives))
+    best = good[0] if good else min(trials, key=partial(_shortcomings, settings=settings))
     found = replace(settings, max_share=best.max_share, depth=best.depth, sampling=best.sampling)
     return Calibration(found, "labelled", len(mined), tuple(trials), best, bool(good))
 
@@ -129,6 +130,11 @@ def _ways(settings: MiningSettings) -> list[MiningSettings]:
 
 def _draws(trial: ShareTrial, settings: MiningSettings) -> bool:
     return trial.negatives >= LEAST_DRAWN * settings.negatives
+
+
+def _shortcomings(trial: ShareTrial, settings: MiningSettings) -> tuple[float, float]:
+    """Less of these is better: negatives that lack of those that an example must get, answers among the others."""
+    return max(0.0, LEAST_DRAWN * settings.negatives - trial.negatives), trial.false_negatives
 
 
 def _spares(trial: ShareTrial, settings: MiningSettings, target: float) -> bool:

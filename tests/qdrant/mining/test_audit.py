@@ -177,6 +177,25 @@ def test_where_no_share_spares_the_answers_that_is_said_and_enough_is_drawn():
     assert not found.reaches and found.chosen.negatives >= 1 and len(found.trials) == 4 * len(SHARES)
 
 
+@pytest.mark.parametrize("sampling", ["top", "random"])
+@pytest.mark.parametrize("answers", [2, 6, 12, 24])
+def test_calibration_never_chooses_what_draws_too_little_where_another_draws_enough(answers, sampling):
+    """Answers lie as close together as other passages do, so that what spares them all leaves next to nothing."""
+    encoder = PlacedEncoder(dimension=120)
+    docs = CollectionManager(connect(":memory:")).ensure("docs", encoder)
+    places = range(30, 78, 2)
+    index_passages(
+        docs, [Passage(f"{q}-{a}", f"{a} {i} {q}") for q in range(31) for i, a in enumerate(places)], encoder
+    )
+    labels = [Label(f"0 0 {q}", f"{q}-{a}") for q in range(31) for a in places[:answers]]
+    for target in (0.0, 0.05):
+        given = MiningSettings(depth=6, negatives=4, sampling=sampling)
+        found = calibrate(docs, labels, encoder, settings=given, target=target)
+        most = max(trial.negatives for trial in found.trials)
+        assert found.chosen.negatives >= min(2, most), "half of the negatives, or as many as there are"
+        assert found.reaches == (found.chosen.negatives >= 2 and found.chosen.false_negatives <= target)
+
+
 def test_without_several_positives_the_margin_follows_from_how_far_positives_stand_out(placed):
     collection, encoder = placed
     labels = [Label(f"0 0 {q}", f"{q}-30") for q in range(35)]
