@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from llama_index_embed_plus.demo.corpus import load_docstrings
-from llama_index_embed_plus.demo.pipeline import CachedQueries
 from llama_index_embed_plus.encoders.adapter import AdaptedEncoder
+from llama_index_embed_plus.encoders.cached import CachedQueries
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval
 from llama_index_embed_plus.export.export import export_onnx

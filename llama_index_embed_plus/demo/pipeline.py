@@ -19,10 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from llama_index_embed_plus.demo.corpus import DocstringCorpus, load_docstrings
 from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter, attach_adapter
+from llama_index_embed_plus.encoders.cached import CachedQueries
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.evaluate.retrieval.comparison import Comparison, compare
 from llama_index_embed_plus.evaluate.retrieval.files import write_qrels, write_queries, write_run
@@ -39,7 +38,7 @@ from qdrant_tools.errors import UsageError
 from qdrant_tools.files.written import refuse_link, write_rows, write_text
 from qdrant_tools.log.retrieval_log import RetrievalLog
 from qdrant_tools.mining.miner import MiningResult
-from qdrant_tools.records import Encoder, Example, Hit, Progress, Vectors
+from qdrant_tools.records import Encoder, Example, Hit, Progress
 
 if TYPE_CHECKING:
     from llama_index_embed_plus.training.settings import TrainSettings
@@ -90,23 +89,6 @@ class DemoReport:
 
     def as_row(self) -> dict[str, Any]:
         return self.row
-
-
-class CachedQueries:
-    """An encoder that embeds a query once: the log, the miner, the fit and the measurements ask for the same ones."""
-
-    def __init__(self, base: Encoder) -> None:
-        self.base, self.dimension, self.space = base, base.dimension, base.space
-        self._vectors: dict[str, Vectors] = {}
-
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
-        if new:
-            self._vectors.update(zip(new, self.base.encode_queries(new)))
-        return np.stack([self._vectors[text] for text in texts])
-
-    def encode_passages(self, texts: Sequence[str]) -> Vectors:
-        return self.base.encode_passages(texts)
 
 
 class Demo:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter, attaching_adapter
+from llama_index_embed_plus.encoders.cached import CachedQueries
 from llama_index_embed_plus.encoders.late import suited
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
@@ -39,7 +40,7 @@ from llama_index_embed_plus.training.losses.catalogue import loss_spec
 from llama_index_embed_plus.training.proof.crossfit import CrossFitted, Fit, cross_fit
 from llama_index_embed_plus.training.proof.forgetting import General
 from llama_index_embed_plus.training.proof.model_card import write_report
-from llama_index_embed_plus.training.proof.proof import Proof, prove
+from llama_index_embed_plus.training.proof.proof import Proof, known_item_ids, prove
 from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, read_report
 from llama_index_embed_plus.training.settings import TrainSettings
 from llama_index_embed_plus.training.trainer.checkpoint import fingerprint
@@ -47,6 +48,7 @@ from llama_index_embed_plus.training.trainer.distributed import is_main_process,
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Encoder, Example, HeldOut, Progress
+from qdrant_tools.search.adapters import without_adapter
 
 __all__ = ["Evidence", "planned_steps", "train"]
 
@@ -126,12 +128,15 @@ def _fit_adapter(job: TrainingJob, progress: Progress | None) -> TrainReport:
     if job.collection is None:
         raise UsageError("method 'adapter' is fitted against stored vectors: give the collection")
     started, before, collection = time.perf_counter(), job.open_base(), job.collection
+    job = job.with_one_seed()
     settings = job.settings.adapter
     settings = replace(settings, answers_apart=settings.answers_apart and job.settings.passages_apart)
+    # all fits ask for the same queries and pseudo-queries
+    asked, known_items = CachedQueries(without_adapter(before)), job.known_items()
     fits: list[tuple[QueryAdapter, AdapterReport]] = []
 
     def fit(examples: Sequence[Example] | None) -> AdaptedEncoder:
-        fits.append(fit_adapter(collection, examples, before, settings, progress=progress))
+        fits.append(fit_adapter(collection, examples, asked, settings, known_items=known_items, progress=progress))
         return AdaptedEncoder(before, fits[-1][0])
 
     examples = job.data.examples if job.labelled else None
@@ -274,6 +279,32 @@ class TrainingJob:
         base = space_of(self.folder, spec)
         return {"base": base, "data": fingerprint(rows), "devices": world_size(), "settings": kept}
 
+    def with_one_seed(self) -> TrainingJob:
+        """The job with a fit that draws by the seed of the run, if it has no other."""
+        seed = self.settings.adapter.seed or self.settings.seed
+        return replace(self, settings=replace(self.settings, adapter=replace(self.settings.adapter, seed=seed)))
+
+    @property
+    def judged(self) -> HeldOut | None:
+        """The queries that the proof is made on; by cross-fitting those of the examples."""
+        if self.settings.cross_fit:
+            return HeldOut.of_examples([row for row in self.data.rows if isinstance(row, Example)])
+        return None if self.evidence is None else self.evidence.held_out
+
+    @property
+    def positives(self) -> set[str]:
+        return {positive.id for row in self.data.rows if isinstance(row, Example) for positive in row.positives}
+
+    def known_items(self) -> frozenset[str] | None:
+        """The passages whose beginnings the proof will ask for; None if none is made now."""
+        judged, settings = self.judged, self.settings.proof
+        if judged is None:
+            return None
+        if self.evidence is not None and self.evidence.general is not None:
+            return frozenset()
+        searched = None if judged.passages else self.collection
+        return known_item_ids(judged, settings, collection=searched, trained=self.positives)
+
     def cross_fitted(self, before: Encoder, fit: Fit) -> CrossFitted:
         """What ranks every query of the examples without having seen it."""
         settings = self.settings
@@ -284,25 +315,21 @@ class TrainingJob:
         return cross_fit(self.data.examples, fit, folds=settings.cross_fit, settings=same, encoder=near)
 
     def proof(self, before: Encoder, after: Encoder, *, seen: Sequence[str] = ()) -> Proof | None:
-        """Measure both on the held-out queries, if there are any; what is cross-fitted, on those of the examples.
+        """Measure both on the queries that decide, if there are any.
 
         seen: passages that were trained on beside the examples' positives.
         """
-        rows = [row for row in self.data.rows if isinstance(row, Example)]
-        trained = {*seen, *(positive.id for example in rows for positive in example.positives)}
-        if isinstance(after, CrossFitted):
-            judged = HeldOut.of_examples(rows)
-            return prove(before, after, judged, self.settings.proof, collection=self.collection, trained=trained)
-        if self.evidence is None:
+        judged = self.judged
+        if judged is None:
             return None
         return prove(
             before,
             after,
-            self.evidence.held_out,
+            judged,
             self.settings.proof,
-            general=self.evidence.general,
-            collection=None if self.evidence.held_out.passages else self.collection,
-            trained=trained,
+            general=None if self.evidence is None else self.evidence.general,
+            collection=None if judged.passages else self.collection,
+            trained={*seen, *self.positives},
         )
 
     def write_held_out(self, folder: Path) -> None:

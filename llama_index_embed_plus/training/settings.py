@@ -41,11 +41,13 @@ class AdapterSettings:
     temperature: divides cosines in the losses; learning_rate: of a step.
     steps: after how many the maps are candidates; pseudo_steps: of the one on pseudo-queries.
     pseudo_queries: how many are made. spared: so many passages that no example names, at most a third of all, are not
-        used for them, so that a proof finds its known items there.
+        used for them, so that a proof that is made later finds its known items there; one that is made with the fit
+        says which it asks for.
     whitening, whitening_floor: its strength, and what is added to the variances, in their mean.
     negatives: the most candidate passages of one fit, positives and negatives; positives always are.
     max_stored_vectors: how many are held in memory, to search and to draw from.
     same_passage_similarity: a stored vector with at least this cosine to a known positive is not taken as a negative.
+    seed: of what is drawn; in a run of `train`, 0 is the seed of the run.
     folds: each query is judged by a map that was fitted without its part of the queries.
     answers_apart: whether queries that share an answer give each other away, so that no fit sees the answers of the
         queries that it is judged by; False where every passage answers many questions.
@@ -155,7 +157,7 @@ class TrainSettings:
     report_to: what transformers reports to ("tensorboard", "wandb", ...); nothing by default.
     device: of torch; None: a GPU if there is one.
     adapter: how to fit a query adapter. Beside these, that method uses only what is said here of leaks, synthetic
-        examples, `cross_fit` and the proof, and `seed` for these; the fit has a seed of its own.
+        examples, `cross_fit`, the proof, and `seed`.
     proof: what the held-out queries have to show before the result may take the base's place.
     passages_apart: refuse training examples whose positive answers a held-out query; False where one passage answers
         many questions.

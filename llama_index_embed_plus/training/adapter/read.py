@@ -9,7 +9,7 @@ dimension * (queries + stored), twice that while they are read. Does not know: l
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.training.adapter.arrays import AdapterData, PseudoQueries
 from llama_index_embed_plus.training.adapter.pseudo import pseudo_queries
+from llama_index_embed_plus.training.proof.proof import ProofSettings
 from llama_index_embed_plus.training.settings import AdapterSettings
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import VectorSample, draw_rank, mismatch, sample_vectors
@@ -44,8 +45,12 @@ def read_data(
     examples: Sequence[Example] | None,
     encoder: Encoder,
     settings: AdapterSettings,
+    known_items: Container[str] | None = None,
 ) -> ReadExamples:
     """Take the vectors of examples from the collection, with others up to `settings.max_stored_vectors` in all.
+
+    known_items: ids of passages that no pseudo-query is made of, at most a third of all; None: `settings.spared` of
+    those that no example names.
 
     Raises TrainingError: the collection is empty or a vector has something other than numbers in it; of examples, fewer
     than 2 have a weight above 0 and a positive that the collection holds, or all of their queries are the same.
@@ -62,7 +67,8 @@ def read_data(
     if labelled:
         _check_examples(collection, examples, index, [weighted[row] for row in usable])
     read = _merged([weighted[row] for row in usable], index, queries[usable], sample.vectors)
-    pseudo = _pseudo(collection, _spared(sample.ids, _labelled(examples), settings), place, encoder, settings)
+    spared = _of_proof(sample.ids, _labelled(examples), settings.spared) if known_items is None else known_items
+    pseudo = _pseudo(collection, _others(sample.ids, spared), place, encoder, settings)
     if pseudo is None and not labelled:
         raise TrainingError(
             f"no passage of {collection.name!r} is long enough to make a query of, and there are no examples: "
@@ -102,11 +108,19 @@ def _merged(
     return queries[first], tuple(map(tuple, answers)), np.array(weights, np.float64), tuple(hard)
 
 
-def _spared(ids: Sequence[str], named: Container[str], settings: AdapterSettings) -> list[str]:
-    """Those of the ids that pseudo-queries may be made of."""
-    others = sorted((name for name in ids if name not in named), key=lambda name: draw_rank(name, settings.seed))
-    spared = set(others[: min(settings.spared, len(ids) // 3)])
-    return [name for name in ids if name not in spared]
+def _of_proof(ids: Sequence[str], named: Container[str], most: int) -> set[str]:
+    """What a proof that is made later, with its default seed, asks for first: passages that no example names."""
+    return set(_drawn(name for name in ids if name not in named)[:most])
+
+
+def _others(ids: Sequence[str], spared: Container[str]) -> list[str]:
+    """The ids that pseudo-queries may be made of: all but the spared ones, of which a third of all is the most."""
+    gone = set(_drawn(name for name in ids if name in spared)[: len(ids) // 3])
+    return [name for name in ids if name not in gone]
+
+
+def _drawn(ids: Iterable[str]) -> list[str]:
+    return sorted(ids, key=lambda name: draw_rank(name, ProofSettings().seed))
 
 
 def _pseudo(

@@ -11,7 +11,7 @@ Does not know: held-out queries. Whether the adapter may serve is decided on tho
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -65,11 +65,15 @@ def fit_adapter(
     encoder: Encoder | None = None,
     settings: AdapterSettings | None = None,
     *,
+    known_items: Container[str] | None = None,
     progress: Progress | None = None,
 ) -> tuple[QueryAdapter, AdapterReport]:
     """Fit an adapter for `encoder`'s queries (the collection's own, if none is given) against the stored vectors.
 
     If the encoder has an adapter already, the new one is fitted without it and replaces it.
+
+    known_items: the passages that a proof will ask for by their beginnings (`known_item_ids`). No pseudo-query is made
+    of them, at most a third of the collection. None: of `AdapterSettings.spared` passages that no example names.
 
     `progress` is called after each of `AdapterSettings.fits` fits; one that takes metrics (`TrainingProgress`) gets the
     validation too. In the report `train_pairs` counts (query, positive), and `skipped_examples` have no positive that
@@ -85,7 +89,7 @@ def fit_adapter(
     started = time.perf_counter()
     encoder = encoder or collection.required_encoder()
     collection.check(encoder)
-    read = read_data(collection, examples, without_adapter(encoder), settings)
+    read = read_data(collection, examples, without_adapter(encoder), settings, known_items)
     fitted = fit_map(read.data, settings, progress=progress)
     validation = _validation(fitted, settings.seed)
     if validation is not None:
