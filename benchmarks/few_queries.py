@@ -1,114 +1,176 @@
 """Few judged queries: what does a proof make of them that holds some out, and one by cross-fitting?
 
-    python benchmarks/few_queries.py [--queries 75] [--draws 20] [--model all-MiniLM-L6-v2]
+    python benchmarks/few_queries.py --data demo FOLDER ... [--queries 20,45,75,150] [--draws 10] [--work FOLDER]
+    python benchmarks/few_queries.py --data demo FOLDER ... --whole [--queries 75]
 
-The docstrings of `embed-plus demo`. So many judged queries are drawn from the training part, by seed; queries that
-share an answer with those that measure the truth are none of them. From the same draw come two adapters:
+A FOLDER is in BEIR's layout, see `judged_vectors.py`. For each draw a part of the judged queries, a third but at most
+400, measures the truth, and so many of the others are drawn. No fit is told what answers one of those that it is
+measured by. From the same draw come two adapters:
 
 - `held out`: a fifth of the queries is held out and decides, the adapter is fitted on the others;
 - `cross-fitted`: every query decides, ranked by one of 5 adapters that did not see it; what serves is fitted on all.
 
-`kept` is the share of draws in which the proof lets the adapter serve, `truth` what the adapter gains in nDCG@10 on the
-367 held-out queries of the demo, which no draw has seen, `harmful` how many of the kept ones lose there, and `estimate`
-the gain that the proof saw. Exact search; seeded; the last line is JSON.
+`kept` is the share of draws in which the proof lets the adapter serve (its interval lies above 0, of 20 queries or
+more), `truth` what the adapter gains in nDCG@10 on the queries that measure it, and `estimate` the gain that the proof
+saw. `harmful` is the share of all draws in which an adapter is kept that loses there, and `surely` that of those whose
+loss is significant; `refused`, of the adapters that gain at least 0.01 there, the share that is not kept.
+
+With `--whole` nothing is drawn: the gain of all judged queries, or of at most so many, by cross-fitting.
+
+Exact search; seeded. What is in the folder `--work` is not made again: vectors, and draws that are done. The last line
+is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
-from collections.abc import Sequence
-from statistics import fmean
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from judged_vectors import JudgedVectors, Numbers, read_vectors
 
-from llama_index_embed_plus import AdaptedEncoder, fit_adapter, open_encoder
-from llama_index_embed_plus.demo.corpus import load_docstrings
-from llama_index_embed_plus.training import ProofSettings, SplitSettings, cross_fit, prove, split_queries
-from llama_index_embed_plus.training.proof.proof import Proof
-from qdrant_tools import CollectionManager, connect
-from qdrant_tools.records import Encoder, Example, HeldOut, ScoredText, Vectors
+from llama_index_embed_plus.training.adapter.folds import fold_queries
+from llama_index_embed_plus.training.proof.proof import ProofSettings
+from llama_index_embed_plus.training.settings import AdapterSettings
+from qdrant_tools.metrics import paired_interval
 
-# forgetting is another question, and asks nothing of the judged queries
-PROOF = ProofSettings(known_items=0)
-
-
-class Known:
-    """An encoder that embeds every text once."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder, self.dimension, self.space = encoder, encoder.dimension, encoder.space
-        self._queries: dict[str, Vectors] = {}
-
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        if new := [text for text in dict.fromkeys(texts) if text not in self._queries]:
-            self._queries.update(zip(new, self._encoder.encode_queries(new), strict=True))
-        return np.stack([self._queries[text] for text in texts])
-
-    def encode_passages(self, texts: Sequence[str]) -> Vectors:
-        return self._encoder.encode_passages(texts)
+FOLDS, SHARE, MOST_OF_TRUTH = 5, 0.2, 400
+LEAST = ProofSettings().min_queries
+WORTH = 0.01
 
 
-def row(proof: Proof, truth: Proof) -> dict[str, float | bool]:
-    change = proof.changes[0]
+def interval(gains: Numbers) -> dict[str, float]:
+    after = {str(row): float(gain) for row, gain in enumerate(gains)}
+    found = paired_interval(dict.fromkeys(after, 0.0), after)
+    return {"gain": found.difference, "low": found.low, "high": found.high}
+
+
+def proved(gains: Numbers) -> dict[str, Any]:
+    found = interval(gains)
+    return {**found, "queries": len(gains), "kept": len(gains) >= LEAST and found["low"] > 0}
+
+
+def cross_fitted(bench: JudgedVectors, rows: Sequence[int], truth: Sequence[int], seed: int) -> Numbers:
+    """What each query gains by a map that did not see it."""
+    settings, gains = AdapterSettings(seed=seed), np.zeros(len(bench.queries))
+    for fold in fold_queries(bench.answers, np.array(rows), folds=FOLDS, seed=seed):
+        left_out = fold.tolist()
+        rest = [row for row in rows if row not in set(left_out)]
+        gains[left_out] = bench.gains(bench.fit(rest, [*left_out, *truth], settings).matrix, left_out)
+    return gains[list(rows)]
+
+
+def drawn(bench: JudgedVectors, queries: int, seed: int) -> dict[str, Any]:
+    """One draw: what both proofs say, and what is true of both adapters."""
+    order = np.random.default_rng(seed).permutation(len(bench.queries)).tolist()
+    parted = min(MOST_OF_TRUTH, len(order) // 3)
+    truth, rows = order[:parted], sorted(order[parted : parted + queries])
+    settings = AdapterSettings(seed=seed)
+    # a fold of so many is what is held out
+    held_out = fold_queries(bench.answers, np.array(rows), folds=round(1 / SHARE), seed=seed)[0].tolist()
+    rest = [row for row in rows if row not in set(held_out)]
+    tried, served = (
+        bench.fit(rest, [*held_out, *truth], settings),
+        bench.fit(rows, truth, settings),
+    )
     return {
-        "kept": proof.harmless,
-        "queries": proof.queries,
-        "estimate": change.difference,
-        "low": change.low,
-        "truth": truth.changes[0].difference,
+        "held out": {
+            **proved(bench.gains(tried.matrix, held_out)),
+            "truth": interval(bench.gains(tried.matrix, truth)),
+        },
+        "cross-fitted": {
+            **proved(cross_fitted(bench, rows, truth, seed)),
+            "truth": interval(bench.gains(served.matrix, truth)),
+            "chosen": served.chosen.name,
+        },
     }
 
 
-def summary(rows: Sequence[dict[str, float | bool]]) -> dict[str, float]:
-    kept = [each for each in rows if each["kept"]]
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    kept = [row for row in rows if row["kept"]]
+    truths = np.array([row["truth"]["gain"] for row in rows])
+    helpful = [row for row in rows if row["truth"]["gain"] >= WORTH]
     return {
         "draws": len(rows),
         "kept": len(kept) / len(rows),
-        "harmful": sum(each["truth"] < 0 for each in kept),
-        "estimate": fmean(float(each["estimate"]) for each in rows),
-        "truth": fmean(float(each["truth"]) for each in rows),
+        "harmful": sum(row["truth"]["gain"] < 0 for row in kept) / len(rows),
+        "surely": sum(row["truth"]["high"] < 0 for row in kept) / len(rows),
+        "helpful": len(helpful),
+        "refused": sum(not row["kept"] for row in helpful) / max(1, len(helpful)),
+        "truth": round(float(truths.mean()), 4),
+        "estimate": round(float(np.mean([row["gain"] for row in rows])), 4),
     }
 
 
+def draws(bench: JudgedVectors, name: str, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The draws of one data set, those that were made before too."""
+    path = None if arguments.work is None else arguments.work / f"{name}-few.jsonl"
+    known: dict[tuple[int, int], dict[str, Any]] = {}
+    if path is not None and path.exists():
+        with path.open() as file:
+            known = {(row["n"], row["seed"]): row for row in map(json.loads, file)}
+    left = len(bench.queries) - min(MOST_OF_TRUTH, len(bench.queries) // 3)
+    for seed in range(arguments.draws):
+        for queries in arguments.queries:
+            if queries > left:
+                continue
+            if (queries, seed) not in known:
+                known[queries, seed] = {"data": name, "n": queries, "seed": seed, **drawn(bench, queries, seed)}
+                if path is not None:
+                    with path.open("a") as file:
+                        file.write(json.dumps(known[queries, seed]) + "\n")
+            yield known[queries, seed]
+
+
+def whole(bench: JudgedVectors, most: int | None, kept: Path | None) -> dict[str, Any]:
+    """What all queries, or so many, gain by cross-fitting; the gain of each is kept in a file."""
+    rows = sorted(np.random.default_rng(0).permutation(len(bench.queries))[:most].tolist())
+    if kept is not None and kept.exists():
+        gains = np.load(kept)
+    else:
+        gains = cross_fitted(bench, rows, [], 0)
+        if kept is not None:
+            np.save(kept, gains)
+    return {**proved(gains), "base": float(bench.base[rows].mean()), "passages": len(bench.stored)}
+
+
 def main() -> None:
+    arguments = _arguments()
+    found: list[dict[str, Any]] = []
+    for data in arguments.data:
+        kept = None if arguments.work is None else arguments.work / f"{data.name}.npz"
+        bench = read_vectors(data, arguments.model, kept)
+        if arguments.whole:
+            most = max(arguments.queries or [0]) or None
+            gains = None if arguments.work is None else arguments.work / f"{data.name}-{most or 'all'}.npy"
+            found.append({"data": data.name, **whole(bench, most, gains)})
+            print(found[-1], flush=True)
+            continue
+        rows = list(draws(bench, data.name, arguments))
+        for queries in sorted({row["n"] for row in rows}):
+            of = [row for row in rows if row["n"] == queries]
+            both = {name: summary([row[name] for row in of]) for name in ("held out", "cross-fitted")}
+            found.append({"data": data.name, "queries": queries, **both})
+            print(found[-1], file=sys.stderr, flush=True)
+    print(json.dumps(found))
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--queries", type=int, default=75)
-    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
+    parser.add_argument("--queries", type=lambda given: [int(n) for n in given.split(",")])
+    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--work", type=Path)
     arguments = parser.parse_args()
-    corpus = load_docstrings()
-    texts = {passage.id: passage.text for passage in corpus.passages}
-    test = corpus.held_out.qrels
-    answers = {passage for grades in test.values() for passage in grades}
-    train = [
-        Example(query.text, tuple(ScoredText(name, texts[name]) for name in corpus.train.qrels[query.id]))
-        for query in corpus.train.queries
-        if not answers & corpus.train.qrels[query.id].keys()
-    ]
-    encoder = Known(open_encoder(arguments.model))
-    docs = CollectionManager(connect(":memory:")).ensure("docs", encoder)
-    docs.index(corpus.passages)
-    unseen = HeldOut(tuple(corpus.held_out.queries), test)
-
-    def fit(examples: Sequence[Example]) -> Encoder:
-        return AdaptedEncoder(encoder, fit_adapter(docs, examples, encoder)[0])
-
-    def truth_of(after: Encoder) -> Proof:
-        return prove(encoder, after, unseen, PROOF, collection=docs)
-
-    found: dict[str, list[dict[str, float | bool]]] = {"held out": [], "cross-fitted": []}
-    for draw in range(arguments.draws):
-        drawn = random.Random(draw).sample(train, arguments.queries)
-        split = split_queries(drawn, SplitSettings(dev=0.0, test=0.2, seed=draw), encoder=encoder)
-        held_out, after = HeldOut.of_examples(split.test), fit(split.train)
-        found["held out"].append(row(prove(encoder, after, held_out, PROOF, collection=docs), truth_of(after)))
-        crossed = cross_fit(drawn, fit, settings=SplitSettings(seed=draw), encoder=encoder)
-        proof = prove(encoder, crossed, HeldOut.of_examples(drawn), PROOF, collection=docs)
-        found["cross-fitted"].append(row(proof, truth_of(crossed.served)))
-        print(draw, {name: rows[-1] for name, rows in found.items()}, flush=True)
-    print(json.dumps({"queries": arguments.queries, **{name: summary(rows) for name, rows in found.items()}}))
+    if not arguments.whole and arguments.queries is None:
+        arguments.queries = [20, 45, 75, 150]
+    return arguments
 
 
 if __name__ == "__main__":
