@@ -74,15 +74,16 @@ class Objective:
             for row, column in zip(*(each.tolist() for each in np.nonzero(found)), strict=True):
                 near[int(part[row])].append(column)
         hidden = [sorted({column for row in each for column in near[row]}) for each in answers]
-        positives = [place[list(each)].tolist() for each in answers]
+        positives = [place[list(dict.fromkeys(each))].tolist() for each in answers]
         return cls(queries, chosen, Lists.of(positives), Lists.of(hidden), weights)
 
     def gradient(self, weight: Vectors, loss: AdapterLossName, temperature: float) -> tuple[float, Vectors]:
         """The weighted mean of the loss at W, and its gradient by W."""
         total, gradient = 0.0, np.zeros_like(weight)
         shares = (self.weights / self.weights.sum()).astype(weight.dtype)
-        for start in range(0, len(self.queries), _QUERIES_AT_ONCE):
-            end = min(start + _QUERIES_AT_ONCE, len(self.queries))
+        size = even_size(len(self.queries), _QUERIES_AT_ONCE)
+        for start in range(0, len(self.queries), size):
+            end = min(start + size, len(self.queries))
             # what is too large for a number is found by the caller, and named
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 value, moved = self._part(start, end, weight, loss, temperature, shares[start:end])
@@ -99,8 +100,7 @@ class Objective:
         mapped = queries + queries @ weight
         length = np.maximum(np.linalg.norm(mapped, axis=1, keepdims=True), _SHORTEST)
         unit = mapped / length
-        scores = unit @ self.candidates.T
-        scores /= temperature
+        scores = (unit / temperature) @ self.candidates.T
         own = scores[positives.row, positives.values]
         scores[hidden.row, hidden.values] = -np.inf
         top = scores.max(axis=1, keepdims=True, initial=-np.inf)
@@ -110,12 +110,18 @@ class Objective:
         mass = scores.sum(axis=1)
         of_negatives = np.log(mass) + top[:, 0]
         losses, pull, push = _LOSSES[loss](own, of_negatives, positives)
-        direction = (scores @ self.candidates) * (push / np.maximum(mass, np.finfo(mass.dtype).tiny))[:, None]
-        pulled = pull[:, None] * self.candidates[positives.values]
-        direction -= np.add.reduceat(pulled, positives.starts, axis=0)
-        direction *= (shares / temperature)[:, None]
+        # from here on dL/ds, of positives too, so that one product of matrices is the gradient by y
+        rates = shares / temperature
+        scores *= (rates * push / np.maximum(mass, np.finfo(mass.dtype).tiny))[:, None]
+        scores[positives.row, positives.values] = -pull * rates[positives.row]
+        direction = scores @ self.candidates
         along = (direction * unit).sum(axis=1, keepdims=True)
         return float((losses * shares).sum()), (direction - along * unit) / length
+
+
+def even_size(total: int, most: int) -> int:
+    """The size of blocks, at most `most`, that are as few as can be and as large as each other."""
+    return max(1, -(-total // max(1, -(-total // most))))
 
 
 def _list(own: Array, of_negatives: Array, positives: Lists) -> tuple[Array, Array, Array]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llama_index_embed_plus.training.adapter.arrays import PseudoQueries, Rows
+from llama_index_embed_plus.training.adapter.arrays import Numbers, PseudoQueries, Rows
 from llama_index_embed_plus.training.adapter.descent import Objective, descend
 from llama_index_embed_plus.training.adapter.ranking import nearest
 from llama_index_embed_plus.training.settings import AdapterSettings
@@ -25,18 +25,31 @@ from qdrant_tools.validation import unit_rows
 
 _OF_PSEUDO = 5
 """The nearest passages of a pseudo-query that are its negatives."""
+_ROWS_AT_ONCE = 4096
+_ROUNDING = 1e-12
 
 
 def whitening(stored: Vectors, *, strength: float, floor: float) -> Vectors:
     """W0, (dimension, dimension)."""
-    values, vectors = np.linalg.eigh(np.cov(stored, rowvar=False, dtype=np.float64))
+    values, vectors = np.linalg.eigh(covariance(stored))
     # rounding may leave a small one below 0
     values = np.maximum(values, 0)
     mean = values.mean()
-    scale = (values + floor * mean) ** -strength if mean else np.ones_like(values)
+    # vectors that differ by rounding alone have no shape
+    scale = (values + floor * mean) ** -strength if values.sum() > _ROUNDING else np.ones_like(values)
     # as a map's length counts for nothing: near 1, as queries are
     scale /= np.sqrt((scale * scale).mean())
     return np.asarray((vectors * scale) @ vectors.T, np.float32)
+
+
+def covariance(stored: Vectors) -> Numbers:
+    """(dimension, dimension), of a block of rows after the other."""
+    mean = stored.mean(axis=0, dtype=np.float64)
+    total = np.zeros((len(mean), len(mean)))
+    for start in range(0, len(stored), _ROWS_AT_ONCE):
+        centred = (stored[start : start + _ROWS_AT_ONCE] - mean).astype(np.float32)
+        total += centred.T @ centred
+    return total / max(1, len(stored) - 1)
 
 
 def by_pseudo_queries(stored: Vectors, pseudo: PseudoQueries, start: Vectors, settings: AdapterSettings) -> Vectors:
