@@ -2,12 +2,11 @@
 
 The candidates are the identity, maps that need no labels (`unlabelled`), and on top of these a map that was fitted on
 the labelled queries, by either loss (`descent`) and for several numbers of steps. Each is judged by every query, with a
-map that was fitted without that query's fold (`folds`), and the one with the least loss wins, the simpler of equals. Of
-a fitted candidate the result is the mean of the folds' maps.
+map that was fitted without that query's fold (`folds`), and `choice` says which is taken. Of a fitted candidate the
+result is the mean of the folds' maps.
 
-The loss is that of `ranking`, at the temperature that suits the candidate best: maps that bring all passages nearer
-gain nothing by that. It decides, and not nDCG, which is reported: clicks lie where the base put its hits, so that by
-ranks the base can only lose; and of few queries the loss says more than ranks do.
+A loss decides, and not nDCG, which is reported: clicks lie where the base put its hits, so that by ranks the base can
+only lose; and of few queries the loss says more than ranks do.
 
 Guarantees: one linear map of spectral norm 1 comes out; the identity is always among the candidates; queries that are
 left out, and their answers, are used for nothing but the shape of the stored vectors as a whole. The same data and seed
@@ -27,6 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.training.adapter.arrays import AdapterData, Numbers, Rows
+from llama_index_embed_plus.training.adapter.choice import choose, losses_of
 from llama_index_embed_plus.training.adapter.descent import Objective, descend
 from llama_index_embed_plus.training.adapter.folds import fold_queries, hidden_answers, seen
 from llama_index_embed_plus.training.adapter.ranking import SHORTLIST, Judged, judge, nearest
@@ -130,9 +130,8 @@ class _Fit:
         if progress is not None and len(tasks) < self.settings.fits:
             progress(self.settings.fits - len(tasks))
         order = np.concatenate(folds) if folds else self.queries
-        candidates = self.candidates(losses, Judged.joined(judged) if judged else None, order)
-        # without labels the last of those that need none; of equals the first, which is the simplest
-        chosen = min(candidates, key=lambda each: each.loss) if judged else candidates[-1]
+        candidates, place = self.candidates(losses, Judged.joined(judged) if judged else None, order)
+        chosen = candidates[place]
         if chosen.by is None:
             return FittedMap(_normed(self.plain[chosen.name]), chosen, candidates, order)
         fits = [descents[chosen.by, fold] for fold in range(len(folds))]
@@ -217,17 +216,21 @@ class _Fit:
 
     def candidates(
         self, losses: Sequence[AdapterLossName], judged: Judged | None, order: Rows
-    ) -> tuple[Candidate, ...]:
+    ) -> tuple[tuple[Candidate, ...], int]:
+        """All of them, and the number of the one that is taken."""
         named: list[tuple[str, AdapterLossName | None, int]] = [(name, None, 0) for name in self.plain]
         named += [(f"{loss} {steps}", loss, steps) for loss in losses for steps in self.settings.steps]
+        plain = len(self.plain) - 1
         if judged is None:
-            return tuple(Candidate(name, 0.0, 0.0, np.empty(0), by, steps) for name, by, steps in named)
-        shares = self.data.weights[order] / self.data.weights[order].sum()
-        least, ndcg = (judged.losses @ shares).min(axis=0), judged.ndcg @ shares
-        return tuple(
-            Candidate(name, float(least[row]), float(ndcg[row]), judged.ndcg[row], by, steps)
+            return tuple(Candidate(name, 0.0, 0.0, np.empty(0), by, steps) for name, by, steps in named), plain
+        weights = self.data.weights[order]
+        shares, of_queries = weights / weights.sum(), losses_of(judged, weights)
+        means, ndcg = of_queries @ shares, judged.ndcg @ shares
+        candidates = tuple(
+            Candidate(name, float(means[row]), float(ndcg[row]), judged.ndcg[row], by, steps)
             for row, (name, by, steps) in enumerate(named)
         )
+        return candidates, choose(of_queries, weights, plain)
 
 
 def _normed(matrix: Vectors) -> Vectors:

@@ -5,7 +5,8 @@ searched for, exactly, over everything; every map ranks what any of them has fou
 
 - nDCG@10, and
 - the loss -log(exp(s_p / t) / (exp(s_p / t) + sum_n exp(s_n / t))), as a mean over the answers p of the query, over the
-  passages n that do not answer it, at several temperatures t.
+  passages n that do not answer it, at several temperatures t: n among the first 10, 20, 50 that the first map finds,
+  which are what was shown if that is the base, and among all that any of the ends has found.
 
 Guarantees: exact for the ends. Memory is one block of scores. Does not know: folds, how maps are made.
 """
@@ -24,7 +25,10 @@ from qdrant_tools.validation import unit_rows
 
 DEPTH = 10
 SHORTLIST = 100
-TEMPERATURES = np.array([0.01, 0.015, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2])
+TEMPERATURES = np.array([0.01, 0.015, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.5, 2.0])
+"""At the last all passages count nearly alike: where labels are wrong, no map is worse than knowing nothing."""
+CUTS = (10, 20, 50)
+"""How many of the first map's hits may be all that was shown."""
 _SCORES_AT_ONCE = 1 << 22
 _QUERIES_AT_ONCE = 1024
 
@@ -67,17 +71,20 @@ def _nearest(queries: Vectors, stored: Vectors, k: int, gone: NDArray[np.bool_])
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """ndcg: (maps, n); losses: (temperatures, maps, n)."""
+    """ndcg: (maps, n); losses: (cuts, temperatures, maps, n), the last of the cuts has all passages; shown: (cuts, n),
+    the share of the answers of the query that is among the first hits of the first map, 1 for the last of the cuts."""
 
     ndcg: Numbers
     losses: Numbers
+    shown: Numbers
 
     @classmethod
     def joined(cls, parts: Sequence[Judged]) -> Judged:
         """Of queries that were judged one part after the other."""
         return cls(
             np.concatenate([part.ndcg for part in parts], axis=1),
-            np.concatenate([part.losses for part in parts], axis=2),
+            np.concatenate([part.losses for part in parts], axis=3),
+            np.concatenate([part.shown for part in parts], axis=1),
         )
 
 
@@ -96,15 +103,23 @@ def judge(
     searched = [nearest(unit_rows(queries @ maps[end]), stored, SHORTLIST, hidden=hidden) for end in ends]
     found = np.concatenate(searched if known is None else [known, *searched], axis=1)
     ndcg = np.empty((len(maps), len(queries)))
-    losses = np.empty((len(TEMPERATURES), *ndcg.shape))
+    losses = np.empty((len(CUTS) + 1, len(TEMPERATURES), *ndcg.shape))
+    shown = np.ones((len(CUTS) + 1, len(queries)))
     mapped = np.stack([unit_rows(queries @ each) for each in maps], axis=1)  # (n, maps, dimension)
     gone = set(hidden.tolist())
     for query, own in enumerate(answers):
         rows = np.array(sorted({*found[query].tolist(), *own} - gone), np.int64)
         scores, is_answer = mapped[query] @ stored[rows].T, np.isin(rows, own)
         ndcg[:, query] = _ndcg(scores, is_answer)
-        losses[:, :, query] = _losses(scores.astype(np.float64), is_answer)
-    return Judged(ndcg, losses)
+        scores = scores.astype(np.float64)
+        losses[-1, :, :, query] = _losses(scores, is_answer)
+        order = np.argsort(-scores[0], kind="stable")
+        for place, cut in enumerate(CUTS):
+            first = np.zeros(len(rows), bool)
+            first[order[:cut]] = True
+            shown[place, query] = first[is_answer].mean()
+            losses[place, :, :, query] = _losses(scores[:, first | is_answer], is_answer[first | is_answer])
+    return Judged(ndcg, losses, shown)
 
 
 def _losses(scores: Numbers, answers: NDArray[np.bool_]) -> Numbers:

@@ -3,9 +3,9 @@
 Without examples the adapter is made of what the collection holds: the shape of its vectors, and pseudo-queries of its
 texts. Nothing measures whether that helps; on examples every candidate is measured by queries it was not fitted on.
 
-Guarantees: fitting starts at the identity, which is returned if nothing is better. Queries that share an answer are
-apart from each other, unless the settings let them. The same seed gives the same adapter on the same machine.
-Does not know: held-out queries. Whether the adapter may serve is decided on those, by the caller.
+Guarantees: the identity is a candidate, and is returned where examples say surely enough that no map is better. Queries
+that share an answer are apart from each other, unless the settings let them. The same seed gives the same adapter on
+the same machine. Does not know: held-out queries. Whether the adapter may serve is decided on those, by the caller.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class AdapterReport:
     """What fitting did.
 
     chosen: the name of the map, see `AdapterSettings.candidates`; a fitted one with its loss and steps.
-    candidates: the name of each map that was tried -> its loss of queries that it was not fitted on, see `fit`. The
-        least decides.
+    candidates: the name of each map that was tried -> its loss of queries that it was not fitted on; see `choice` for
+        how much less it must be than that of the last map that needs no labels.
     validation: nDCG@10 of the queries without the adapter and with it, each by a map that was fitted without its fold,
         and the 95 % interval. None without examples. Of clicks it favours the base, which had ranked what was clicked;
         and the choice was made on the same queries. Held-out queries say more.

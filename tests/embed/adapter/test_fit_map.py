@@ -156,7 +156,6 @@ def test_whatever_the_spectrum_a_map_of_finite_numbers_comes_out(spectrum, dimen
     )
     fitted = fit_map(data, QUICK)
     assert np.isfinite(fitted.matrix).all() and np.linalg.norm(fitted.matrix, 2) == pytest.approx(1, abs=1e-4)
-    assert fitted.chosen.loss <= fitted.candidates[0].loss
 
 
 def test_ndcg_of_many_maps_is_that_of_the_metrics():
@@ -174,7 +173,7 @@ def test_ndcg_of_many_maps_is_that_of_the_metrics():
 def test_the_loss_of_a_map_is_that_of_its_answers_among_what_was_found():
     queries, stored = rows(20, seed=1), rows(80, seed=2)
     answers = [(number, number + 20) for number in range(20)]
-    found = judge(queries, stored, answers, [np.eye(12, dtype=np.float32)], (0,), hidden=NOTHING).losses
+    found = judge(queries, stored, answers, [np.eye(12, dtype=np.float32)], (0,), hidden=NOTHING).losses[-1]
     for place, temperature in enumerate(TEMPERATURES):
         for query, own in enumerate(answers):
             scores = np.exp((stored @ queries[query]).astype(np.float64) / temperature)
