@@ -2,6 +2,7 @@
 
     python benchmarks/hybrid_settings.py --data demo [--data FOLDER ...] [--model all-MiniLM-L6-v2] [--passages N]
     python benchmarks/hybrid_settings.py --data demo [--data FOLDER ...] --words
+    python benchmarks/hybrid_settings.py --data demo [--data FOLDER ...] [--model all-MiniLM-L6-v2] --fusions
 
 `demo` is the docstring corpus of `embed-plus demo`; a FOLDER holds `corpus.jsonl` (_id, title, text), `queries.jsonl`
 and `qrels/test.tsv`. `--passages` takes all judged passages and a seeded sample of the others. Each set is indexed with
@@ -11,6 +12,8 @@ worth on the others, against what there is today. Exact search; the last line is
 
 With `--words` no model is opened: nDCG@10 of the words alone, at the mean length of the passages and at the default of
 100 words, and what each k1 and b gains over the defaults, with 95 % intervals. Of more than 400 queries 400 are drawn.
+With `--fusions` k1 and b are the defaults: nDCG@10 of the vectors, and what each fusion gains over them and over
+reciprocal ranks, per set, and as the mean of the sets, whose interval is from queries drawn anew within each set.
 """
 
 from __future__ import annotations
@@ -24,16 +27,25 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from llama_index_embed_plus import open_encoder
 from llama_index_embed_plus.demo.corpus import load_docstrings
 from llama_index_embed_plus.evaluate.retrieval.held_out import read_held_out_files
 from qdrant_tools import Bm25, CollectionManager, CollectionSettings, connect
 from qdrant_tools.metrics import mean, ndcg, paired_interval
 from qdrant_tools.records import Encoder, HeldOut, Passage, Query
-from qdrant_tools.search import average_length
-from qdrant_tools.search.word_tuning import Ranking, WordCounts, WordTuning, tune_words
+from qdrant_tools.search import Fusion, average_length
+from qdrant_tools.search.word_tuning import Ranking, WordCounts, WordTuning, fused, tune_words
 
 K1, B = (0.9, 1.2, 1.6), (0.4, 0.6, 0.75, 0.9)
+FUSIONS = {
+    "rrf": Fusion(),
+    "rrf, words 0.5": Fusion(lexical_weight=0.5),
+    "rrf, words 2": Fusion(lexical_weight=2.0),
+    "dbsf": Fusion("dbsf"),
+}
+DRAWS = 2000
 
 
 def read(data: str, most: int | None) -> tuple[list[Passage], HeldOut]:
@@ -90,6 +102,46 @@ def _values(
     return ndcg({query.id: held_out.qrels[query.id] for query in queries}, run, k=10)
 
 
+def fusions_alone(encoder: Encoder, passages: list[Passage], held_out: HeldOut) -> dict[str, list[float]]:
+    """nDCG@10 of every query by the vectors, by the words, and by each fusion."""
+    queries = sorted(held_out.answerable, key=lambda query: query.id)
+    texts, ids = [passage.text for passage in passages], [passage.id for passage in passages]
+    asked = [query.text for query in queries]
+    words = WordCounts(Bm25(average_length=average_length(texts)), texts, asked).rankings(Bm25.k1, Bm25.b)
+    scores = encoder.encode_queries(asked) @ encoder.encode_passages(texts).T
+    dense = []
+    for row in scores.astype(np.float64):
+        best = np.argsort(-row, kind="stable")[: Fusion.depth]
+        dense.append((best, row[best]))
+    both = list(zip(dense, words, strict=True))
+    rankings = {"vectors": dense, "words": words} | {
+        name: [fused(one, two, fusion) for one, two in both] for name, fusion in FUSIONS.items()
+    }
+    return {name: list(_values(each, ids, queries, held_out).values()) for name, each in rankings.items()}
+
+
+def gains(found: dict[str, dict[str, list[float]]], name: str, over: str) -> dict[str, Any]:
+    """What `name` gains over another ranking, on each set and in the mean of the sets, with 95 % intervals."""
+    differences = {data: np.array(values[name]) - np.array(values[over]) for data, values in found.items()}
+    random, rows, drawn = np.random.default_rng(0), {}, []
+    for data, each in differences.items():
+        means = each[random.integers(0, len(each), (DRAWS, len(each)))].mean(axis=1)
+        drawn.append(means)
+        rows[data] = [round(float(value), 4) for value in (each.mean(), *np.percentile(means, [2.5, 97.5]))]
+    mean = np.mean([each.mean() for each in differences.values()])
+    ends = np.percentile(np.mean(drawn, axis=0), [2.5, 97.5])
+    return rows | {"mean of the sets": [round(float(value), 4) for value in (mean, *ends)]}
+
+
+def tell_fusions(found: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        data: {name: round(float(np.mean(each)), 4) for name, each in values.items()} for data, values in found.items()
+    }
+    for over in ("vectors", "rrf"):
+        told[f"over {over}"] = {name: gains(found, name, over) for name in FUSIONS if name != over}
+    return told
+
+
 def ndcg_of(report: WordTuning, setting: str) -> float:
     """What a combination has on a set, by its name."""
     return next(trial.ndcg for trial in report.trials if trial.setting == setting)
@@ -100,6 +152,7 @@ def main() -> None:
     parser.add_argument("--data", action="append", required=True)
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
     parser.add_argument("--passages", type=int)
+    parser.add_argument("--fusions", action="store_true", help="the fusions alone, at the default k1 and b")
     parser.add_argument("--words", action="store_true", help="the words alone, without a model")
     arguments = parser.parse_args()
     if arguments.words:
@@ -111,6 +164,10 @@ def main() -> None:
         return
     encoder = open_encoder(arguments.model)
     encoder.quiet = True
+    if arguments.fusions:
+        each = {Path(data).name: fusions_alone(encoder, *read(data, arguments.passages)) for data in arguments.data}
+        print(json.dumps(tell_fusions(each)))
+        return
     reports: dict[str, WordTuning] = {}
     for data in arguments.data:
         name = Path(data).name

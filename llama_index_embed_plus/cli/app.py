@@ -37,7 +37,7 @@ COMMANDS = {
     "duplicates": ("vectors.duplicates", "Find groups of passages that say nearly the same, and delete all but one."),
     "cluster": ("vectors.cluster", "Part a collection into groups about the same, named by their words."),
     "classify": ("vectors.classify", "Label every passage as a few labelled ones are labelled."),
-    "tune": ("search", "Measure recall and latency of index settings, and name the cheapest that finds enough."),
+    "tune": ("tune", "Measure settings of an index, or of hybrid search, and name what to choose."),
     "promote": ("training.promote", "Change the encoder of an alias without downtime."),
     "describe": ("models", "Show everything that decides a model's vectors."),
     "export": ("models", "Write a model folder with an ONNX build, which serves without torch."),

@@ -21,6 +21,7 @@ from llama_index_embed_plus.cli.opened import (
     is_read_only,
     managed,
 )
+from llama_index_embed_plus.cli.words import K1, B, Stemming, StopWords, Words
 from llama_index_embed_plus.encoders.open import open_encoder
 from qdrant_tools.client.connect import MEMORY, is_url
 from qdrant_tools.collections.adapters import adapter_not_kept
@@ -76,7 +77,7 @@ def describe(name: CollectionName, location: Location = DEFAULT_LOCATION, as_jso
         return
     for field in fields(described):
         value = getattr(described, field.name)
-        if field.name in ("settings", "layout", "search") and value is not None:
+        if field.name in ("settings", "layout", "search", "fusion") and value is not None:
             say(field.name)
             for inner in fields(value):
                 say(f"  {inner.name:<20}{_plain(getattr(value, inner.name), _WITHOUT.get(inner.name))}")
@@ -217,20 +218,32 @@ def copy(
 @app.command("add-lexical")
 def add_lexical_command(
     name: CollectionName,
-    stemming: Annotated[str | None, typer.Option(help="Language whose endings make no difference.")] = None,
-    stop_words: Annotated[str | None, typer.Option(help="Language whose frequent words no query asks for.")] = None,
+    stemming: Stemming = None,
+    stop_words: StopWords = None,
+    k1: K1 = None,
+    b: B = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Count the words anew where there are some; what no option says stays as it was for them.",
+        ),
+    ] = False,
     location: Location = DEFAULT_LOCATION,
 ) -> None:
     """Let a collection be searched by words too, embedding nothing again; an interrupted run begins anew."""
+    words = Words(stemming, stop_words, k1, b)
     with managed(location) as manager:
         collection = manager.open(name)
+        before = "by vectors " if collection.lexical is not None else ""
         with (
-            resumable("it is searched as before; run the same command again to begin it anew"),
+            resumable(f"{before}it is searched as before; run the same command again to begin it anew"),
             ConsoleReporter().step(f"count words of {name}", collection.gateway.count(), "passages") as advance,
         ):
-            words = collection.add_lexical(stemming=stemming, stop_words=stop_words, progress=advance)
-        points = words.gateway.count()
-    say(f"{words.name}: {points:,} passages are searched by words too")
+            done = collection.add_lexical(**words.given, again=overwrite, progress=advance)
+        points, now = done.gateway.count(), done.lexical
+    told = "" if now is None else f", with k1 {now.k1:g} and b {now.b:g}"
+    say(f"{done.name}: {points:,} passages are searched by words too{told}")
     next_step(command_of("search", name, "your question", "--mode", "hybrid", location=location))
 
 
@@ -308,6 +321,7 @@ UNNAMED = "the unnamed one"
 """How a vector is called that has no name."""
 _WITHOUT = {
     **dict.fromkeys(("lexical", "quantization", "strict_mode", "adapter", "payload_indexes"), "none"),
+    "fusion": "dbsf, as usual",
     "payload_m": "as many as m",
     "space": "unknown: `embed-plus collection adopt` says which model filled it",
     "disk_bytes": "unknown: only a folder tells its size",

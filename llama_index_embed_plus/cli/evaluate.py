@@ -26,6 +26,7 @@ from llama_index_embed_plus.cli.opened import (
 )
 from llama_index_embed_plus.cli.systems import OpenedSystems, System, changed, filter_of
 from llama_index_embed_plus.cli.training.held_out import QrelsFile, Queries, files_beside
+from llama_index_embed_plus.cli.words import FusionOption, fusion_of
 from llama_index_embed_plus.evaluate.retrieval.comparison import Comparison, QueryChange, compare
 from llama_index_embed_plus.evaluate.retrieval.files import read_qrels, read_queries, write_run, write_values
 from llama_index_embed_plus.evaluate.retrieval.report import IdenticalIds, RetrievalReport
@@ -54,6 +55,7 @@ def evaluate(
         typer.Option(help="Compare with every vector, or walk the HNSW graph; without it, as the collection does."),
     ] = None,
     hnsw_ef: Annotated[int | None, typer.Option(help="Beam width in the graph; else the collection's.")] = None,
+    fusion: FusionOption = None,
     filter: Annotated[
         str | None, typer.Option(help='On metadata, as JSON: \'{"field": value}\', a list of values or {"gte": bound}.')
     ] = None,
@@ -62,7 +64,7 @@ def evaluate(
         typer.Option(
             metavar="KEY=VALUE",
             help="Compare with the same system but for this; may be repeated. Keys: collection, passages, run, "
-            "location, model, backend, mode, exact (yes or no), hnsw-ef, filter.",
+            "location, model, backend, mode, exact (yes or no), hnsw-ef, fusion, filter.",
         ),
     ] = None,
     k: Annotated[
@@ -94,7 +96,9 @@ def evaluate(
 ) -> None:
     """Measure retrieval on judged queries, and whether another system is better than this one."""
     conditions = filter_of(filter, "--filter")
-    system = System(collection, passages, run, location, model, backend, mode, exact, hnsw_ef, conditions)
+    system = System(
+        collection, passages, run, location, model, backend, mode, exact, hnsw_ef, conditions, fusion_of(fusion)
+    )
     systems = [system, changed(system, against)] if against else [system]
     queries, qrels = _judged(queries, qrels, systems)
     files = _Files(run_file, per_query, plot, overwrite)

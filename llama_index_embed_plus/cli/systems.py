@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 from llama_index_embed_plus.cli.console import note
 from llama_index_embed_plus.cli.opened import managed, opened_with
+from llama_index_embed_plus.cli.words import fusion_of
 from llama_index_embed_plus.documents.reading import read_passages
 from llama_index_embed_plus.encoders.open import BackendName, open_encoder
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
@@ -27,6 +28,7 @@ from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import UsageError, brief, without_keys
 from qdrant_tools.files.json_files import parse_json
 from qdrant_tools.records import Qrels, Query
+from qdrant_tools.search.fusion import Fusion
 
 SOURCES = ("collection", "passages", "run")
 
@@ -45,6 +47,7 @@ class System:
     exact: bool | None = None
     hnsw_ef: int | None = None
     filter: dict[str, Any] | None = None
+    fusion: Fusion | None = None
     name: str = ""
     exactly: bool = False
     """Queries are embedded by just this model, and not with the adapter that serves in the collection."""
@@ -54,11 +57,11 @@ class System:
         if len(sources) != 1:
             listed = " and ".join(sources) or "none"
             raise UsageError(f"expected one of a collection, passages and a run to measure, found {listed}")
-        is_special = (
-            self.mode != "dense" or self.exact is not None or self.hnsw_ef is not None or self.filter is not None
+        is_special = self.mode != "dense" or any(
+            value is not None for value in (self.exact, self.hnsw_ef, self.filter, self.fusion)
         )
         if is_special and self.collection is None:
-            raise UsageError(f"mode, exact, hnsw-ef and filter are for a collection, not for {sources[0]}")
+            raise UsageError(f"mode, exact, hnsw-ef, fusion and filter are for a collection, not for {sources[0]}")
 
     @property
     def title(self) -> str:
@@ -85,7 +88,9 @@ def changed(system: System, settings: Sequence[str]) -> System:
     if sources:
         values = dict.fromkeys(SOURCES) | values
         if sources != ["collection"]:  # passages and runs have no such settings
-            values = {"mode": "dense", "exact": None, "hnsw_ef": None, "filter": None} | values
+            values = {"mode": "dense", "exact": None, "hnsw_ef": None, "filter": None, "fusion": None} | values
+    if values.get("mode", "hybrid") != "hybrid":
+        values = {"fusion": None} | values
     name = without_keys(" ".join(settings))
     other = replace(system, **values, name=name, exactly="model" in values)
     _check_effect(other, values)
@@ -199,6 +204,7 @@ class OpenedSystems:
             exact=system.exact,
             hnsw_ef=system.hnsw_ef,
             filter=system.filter,
+            fusion=system.fusion,
         )
 
     def _manager(self, location: str) -> CollectionManager:
@@ -254,6 +260,7 @@ _PARSERS: dict[str, Any] = {
     "mode": _one_of(get_args(Mode)),
     "exact": lambda text, where: _one_of(("yes", "no"))(text, where) == "yes",
     "hnsw_ef": _number,
+    "fusion": fusion_of,
     "filter": filter_of,
 }
 """How the value of each key is read: (text, where it stands) -> value."""

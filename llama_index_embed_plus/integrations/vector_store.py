@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Never
@@ -67,7 +68,8 @@ from qdrant_tools.search.around import DOCUMENT
 from qdrant_tools.search.bm25 import VECTOR, Bm25
 from qdrant_tools.search.choosing import keep_search
 from qdrant_tools.search.dense import search_vectors
-from qdrant_tools.search.hybrid import Fusion, search_hybrid, search_lexical
+from qdrant_tools.search.fusion import USUAL, Fusion
+from qdrant_tools.search.hybrid import search_hybrid, search_lexical
 from qdrant_tools.search.options import occurs, refuse_paths
 from qdrant_tools.validation import checked_text, checked_vectors
 
@@ -316,7 +318,10 @@ class PlusVectorStore(BasePydanticVectorStore):
         if mode in BY_BOTH and alpha < 1:
             given = GivenQuery(collection.space, row)
             depth = max(Fusion.depth, k, query.sparse_top_k or 0)
-            fusion = Fusion(dense_weight=2 * alpha, lexical_weight=2 * (1 - alpha), depth=depth)
+            if query.alpha is None:
+                fusion = replace(collection.fusion or USUAL, depth=depth)
+            else:
+                fusion = Fusion("rrf", dense_weight=2 * alpha, lexical_weight=2 * (1 - alpha), depth=depth)
             k = query.hybrid_top_k or k
             return search_hybrid(
                 collection, [text or ""], given, k=k, fusion=fusion, filter=chosen, fields=(), text=False

@@ -36,8 +36,9 @@ if TYPE_CHECKING:  # these modules import this one
     from qdrant_tools.search.around import Stretch
     from qdrant_tools.search.choosing import SearchReport
     from qdrant_tools.search.dense import HitGroup
-    from qdrant_tools.search.hybrid import Fusion
+    from qdrant_tools.search.fusion import Fusion
     from qdrant_tools.search.options import PlainFilter, SearchKwargs
+    from qdrant_tools.search.word_tuning import WordTuning
     from qdrant_tools.sources.given import Cutter, Given
     from qdrant_tools.sources.in_step import SourceReport
     from qdrant_tools.sources.origin import SourceDocument
@@ -81,6 +82,11 @@ class Collection:
     def lexical(self) -> Bm25 | None:
         """How the sparse vectors for lexical search are made, if the collection has any."""
         return self.metadata.lexical
+
+    @property
+    def fusion(self) -> Fusion | None:
+        """How a hybrid search that says nothing fuses words and vectors, if the collection keeps that."""
+        return self.metadata.fusion
 
     @property
     def quantization(self) -> Quantization | None:
@@ -350,12 +356,29 @@ class Collection:
         *,
         stemming: str | None = None,
         stop_words: str | None = None,
+        k1: float | None = None,
+        b: float | None = None,
+        again: bool = False,
         progress: Progress | None = None,
     ) -> Collection:
         """Let it be searched by words too, embedding nothing again; see `added_words.add_lexical`."""
         from qdrant_tools.search.added_words import add_lexical
 
-        return add_lexical(self, bm25, stemming=stemming, stop_words=stop_words, progress=progress)
+        return add_lexical(
+            self, bm25, stemming=stemming, stop_words=stop_words, k1=k1, b=b, again=again, progress=progress
+        )
+
+    def keep_fusion(self, fusion: Fusion | None) -> Collection:
+        """Keep how a hybrid search that says nothing fuses; None: forget it. See `kept_words.keep_fusion`."""
+        from qdrant_tools.search.kept_words import keep_fusion
+
+        return keep_fusion(self, fusion)
+
+    def apply_word_tuning(self, report: WordTuning, *, progress: Progress | None = None) -> Collection:
+        """Keep the words and the fusion that `tune_words` chose; see `kept_words.apply_word_tuning`."""
+        from qdrant_tools.search.kept_words import apply_word_tuning
+
+        return apply_word_tuning(self, report, progress=progress)
 
     def take_search(self, metadata: CollectionMetadata) -> None:
         """Search as this metadata of the collection says."""

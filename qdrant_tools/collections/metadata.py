@@ -27,6 +27,7 @@ from qdrant_tools.errors import CollectionError, InputError, first_line, listed
 from qdrant_tools.fields import Field, payload_path, steps_in, steps_of
 from qdrant_tools.records import Passage
 from qdrant_tools.search.bm25 import Bm25
+from qdrant_tools.search.fusion import Fusion
 from qdrant_tools.validation import brief, checked_count, checked_number, checked_text
 
 PayloadFields = Mapping[str, Any]
@@ -293,6 +294,10 @@ class CollectionMetadata:
     """The build of the query adapter that serves here, if one does."""
     search: SearchChoice | None = None
     """None: nothing was chosen, and a search walks the graph."""
+    fusion: Fusion | None = None
+    """How a hybrid search that says nothing fuses; None: as usual, see `fusion.USUAL`."""
+    words_due: Bm25 | None = None
+    """Words that are being counted anew; set until that is done, so that whoever goes on knows which."""
 
     def as_row(self) -> dict[str, Any]:
         row: dict[str, Any] = {
@@ -311,6 +316,10 @@ class CollectionMetadata:
             row["adapter"] = self.adapter
         if self.search is not None:
             row["search"] = self.search.as_row()
+        if self.fusion is not None:
+            row["fusion"] = self.fusion.as_row()
+        if self.words_due is not None:
+            row["words_due"] = self.words_due.as_row()
         return row
 
     @classmethod
@@ -332,12 +341,14 @@ class CollectionMetadata:
                 checked_count("dimension", row.get("dimension")),
                 None if hnsw_ef is None else checked_count("hnsw_ef", hnsw_ef),
                 Layout.from_row(row["layout"]) if "layout" in row else OURS,
-                Bm25.from_row(_of_ours(Bm25, row["lexical"], "lexical")) if "lexical" in row else None,
+                _words(row, "lexical"),
                 Quantization(**_of_ours(Quantization, row["quantization"], "quantization"))
                 if "quantization" in row
                 else None,
                 None if adapter is None else _name("adapter", adapter),
                 SearchChoice.from_row(row["search"]) if "search" in row else None,
+                Fusion(**_of_ours(Fusion, row["fusion"], "fusion")) if "fusion" in row else None,
+                _words(row, "words_due"),
             )
         except (InputError, TypeError) as error:
             raise CollectionError(
@@ -362,6 +373,10 @@ def _of_ours(kind: type[Any], row: Any, what: str) -> dict[str, Any]:
     if not isinstance(row, Mapping) or not row.keys() <= known:
         raise InputError(f"{what} is {brief(row)}, expected an object with {', '.join(sorted(known))}")
     return dict(row)
+
+
+def _words(row: Mapping[str, Any], what: str) -> Bm25 | None:
+    return Bm25.from_row(_of_ours(Bm25, row[what], what)) if what in row else None
 
 
 def _name(what: str, value: Any) -> str:

@@ -20,6 +20,7 @@ from qdrant_tools.collections.metadata import CollectionMetadata, Layout, Search
 from qdrant_tools.collections.settings import CollectionSettings, dense_params, settings_of
 from qdrant_tools.errors import CollectionError, EngineError
 from qdrant_tools.records import Progress
+from qdrant_tools.search.fusion import Fusion
 
 _WIDTH = {models.Datatype.FLOAT16: 2, models.Datatype.UINT8: 1}
 
@@ -45,6 +46,8 @@ class CollectionDescription:
     """The build of the query adapter that serves here."""
     search: SearchChoice | None = None
     """How it is searched, and what that was found to find; None if nothing was chosen."""
+    fusion: Fusion | None = None
+    """How a hybrid search that says nothing fuses words and vectors, if that was kept."""
     vector_bytes: int | None = None
     """Points times the bytes of a dense vector, computed. They are in memory, unless the settings say `on_disk`."""
     disk_bytes: int | None = None
@@ -73,6 +76,7 @@ def describe(client: QdrantClient, name: str, *, aliases: Mapping[str, str]) -> 
         status=info.status.value,
         adapter=metadata.adapter if metadata else None,
         search=metadata.search if metadata else None,
+        fusion=metadata.fusion if metadata else None,
         vector_bytes=points * params.size * _WIDTH.get(params.datatype, 4) if params else None,  # type: ignore[arg-type]
         disk_bytes=None if embedded is None else embedded.engine.disk_bytes(name),
     )

@@ -3,7 +3,8 @@ from .around import Stretch, around
 from .bm25 import Bm25, average_length
 from .choosing import SearchReport, choose_search
 from .dense import HitGroup, search, search_batch, search_groups, search_vectors
-from .hybrid import Fusion, search_hybrid, search_lexical
+from .fusion import Fusion
+from .hybrid import search_hybrid, search_lexical
 from .options import SearchOptions
 from .word_tuning import WordGrid, WordTuning, tune_words
 from .written import written_filter

@@ -1,11 +1,12 @@
-"""A collection without words, and BM25 -> the same collection with words, nothing embedded again.
+"""A collection and BM25 -> the same collection with the words of that, nothing embedded again.
 
 The engine adds an empty sparse vector to every point (Qdrant 1.18 and newer, and the engines here), and the words of
-the stored texts are counted into it. Then one update of the metadata says that words can be searched.
+the stored texts are counted into it. Then one update of the metadata says that words can be searched. Where the words
+are counted again, a first update says that there are none.
 
-Guarantees: until that update the collection is what it was, and searches go on; what is interrupted begins anew with
-the next call, so that all words are of one kind; points that were written meanwhile get theirs too. Does not know:
-encoders, vectors of meaning.
+Guarantees: until the last update the collection has no words for anybody who opens it, and searches by vectors go on;
+what is interrupted begins anew with the next call, so that all words are of one kind; points that were written
+meanwhile get theirs too. Does not know: encoders, vectors of meaning.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from itertools import chain, islice
+from typing import Any
 
 from qdrant_client import models
 
@@ -21,7 +23,7 @@ from qdrant_tools.client.gateway import engine_errors, plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.metadata import metadata_of
-from qdrant_tools.errors import CollectionError, CollectionNotFoundError, NotSupportedError
+from qdrant_tools.errors import CollectionError, CollectionNotFoundError, InputError, NotSupportedError
 from qdrant_tools.records import Progress
 from qdrant_tools.search.bm25 import VECTOR, Bm25, average_length
 from qdrant_tools.search.hybrid import takes_words, with_words_elsewhere
@@ -40,40 +42,58 @@ def add_lexical(
     *,
     stemming: str | None = None,
     stop_words: str | None = None,
+    k1: float | None = None,
+    b: float | None = None,
+    again: bool = False,
     progress: Progress | None = None,
 ) -> Collection:
     """Let a collection be searched by words too; returns it as it is then.
 
-    `bm25` says what a word is; without it that is said by `stemming` and `stop_words` (languages), and the average
-    length is that of the first passages. `progress` receives the points of each batch once they are stored. Nobody
-    should index meanwhile with a collection that was opened before.
+    `bm25` says what a word is; without it that is said by `stemming` and `stop_words` (languages), `k1` and `b`, and
+    the average length is that of the first passages. `again`: words that are there are counted anew, and what is not
+    said stays as it was for them; until that is done nobody can search by words. `progress` receives the points of each
+    batch once they are stored. Nobody should index meanwhile with a collection that was opened before.
 
     Raises:
-        CollectionError: it has words already, or the layout of another program.
-        InputError: a language without stems or stop words.
+        CollectionError: it has words already, and `again` is not said; or it has the layout of another program.
+        InputError: a language without stems or stop words, k1 or b out of their range, or `bm25` beside one of them.
         NotSupportedError: a server older than 1.18.
         LocationError: the folder is only read, or its disk is full.
     """
     refuse_read_only(collection.client)
     current = CollectionManager(collection.client).open(collection.name, collection.encoder)
-    if current.lexical is not None:
-        raise CollectionError(f"collection {current.name!r} has words already").with_way_out(
-            python="search it with search_hybrid or search_lexical",
-            command=f"search {shlex.quote(current.name)} 'your question' --mode hybrid",
+    all_said: dict[str, Any] = {"stemming": stemming, "stop_words": stop_words, "k1": k1, "b": b}
+    said = {name: value for name, value in all_said.items() if value is not None}
+    if bm25 is not None and said:
+        raise InputError(f"the words were given as {bm25}, and {', '.join(said)} beside it: say them once")
+    if current.lexical is not None and not again:
+        raise CollectionError(f"collection {current.name!r} has words already, {_told(current.lexical)}").with_way_out(
+            python="search it with search_hybrid or search_lexical, or count the words anew with again=True",
+            command=f"search {shlex.quote(current.name)} 'your question' --mode hybrid searches by them, and "
+            "`collection add-lexical` with --overwrite counts them anew",
         )
     if not takes_words(current):
         problem = (
             f"no words can be added to collection {current.name!r}, which has the layout of {current.layout.name!r}"
         )
         raise with_words_elsewhere(CollectionError(problem), current)
-    bm25 = bm25 or Bm25(average_length=_average_length(current), stemming=stemming, stop_words=stop_words)
+    if bm25 is None:
+        usual = current.lexical or current.metadata.words_due or Bm25()
+        bm25 = replace(usual, **said, stemmed_by=None, average_length=_average_length(current))
+    if current.lexical is not None:
+        # nobody should search words that are half those of before
+        current.gateway.update(metadata=replace(current.metadata, lexical=None, words_due=bm25).for_qdrant())
     _add_vector(current)
     _fill(current, bm25, progress)
     # read again: a search may have been chosen meanwhile
-    metadata = replace(metadata_of(current.gateway.info()) or current.metadata, lexical=bm25)
+    metadata = replace(metadata_of(current.gateway.info()) or current.metadata, lexical=bm25, words_due=None)
     current.gateway.update(metadata=metadata.for_qdrant())
     _fill(current, bm25, None)
     return replace(current, metadata=metadata)
+
+
+def _told(bm25: Bm25) -> str:
+    return f"with k1 {bm25.k1:g} and b {bm25.b:g}"
 
 
 def _average_length(collection: Collection) -> float:

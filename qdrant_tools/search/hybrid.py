@@ -9,46 +9,22 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import Literal
 
 from qdrant_client import models
 
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import OURS
-from qdrant_tools.errors import InputError, NotSupportedError, PlusError
+from qdrant_tools.errors import NotSupportedError, PlusError
 from qdrant_tools.fields import Field
 from qdrant_tools.records import Encoder, Hit, Vectors
 from qdrant_tools.search.bm25 import VECTOR, Bm25
 from qdrant_tools.search.dense import checked_queries, encoded, run_requests
+from qdrant_tools.search.fusion import USUAL, Fusion
 from qdrant_tools.search.options import PlainFilter, SearchOptions, as_filter
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Fusion:
-    """How the two rankings become one.
-
-    `rrf` adds 1 / (rank_constant + rank / weight), ranks from 1 (Cormack, Clarke, Büttcher, "Reciprocal rank fusion",
-    SIGIR 2009; the weights are Qdrant's: a weight of 2 makes every rank count as half of it). `dbsf` adds scores scaled
-    by their mean and deviation, and has no weights. `depth` hits of each ranking go in, at least `k` of the search.
-    """
-
-    method: Literal["rrf", "dbsf"] = "rrf"
-    rank_constant: int = 60
-    dense_weight: float = 1.0
-    lexical_weight: float = 1.0
-    depth: int = 100
-
-    def __post_init__(self) -> None:
-        if self.method not in ("rrf", "dbsf"):
-            raise InputError(f"method is {self.method!r}, expected 'rrf' or 'dbsf'")
-        if self.rank_constant < 1 or self.depth < 1 or min(self.dense_weight, self.lexical_weight) <= 0:
-            raise InputError(f"{self}: expected rank_constant and depth of at least 1, and weights above 0")
-        if self.method == "dbsf" and (self.dense_weight, self.lexical_weight) != (1.0, 1.0):
-            raise InputError("dbsf has no weights: use rrf, or leave them at 1")
 
 
 def search_lexical(
@@ -94,7 +70,8 @@ def search_hybrid(
 ) -> list[list[Hit]]:
     """Find the k best passages by the dense and the lexical ranking together. Scores are those of the fusion.
 
-    `fields` and `text` say what the hits carry, as in `SearchOptions`.
+    `fusion` None: the one that the collection keeps, or else `USUAL`. `fields` and `text` say what the hits carry, as
+    in `SearchOptions`.
 
     Raises:
         NotSupportedError: the collection has no lexical vectors.
@@ -104,7 +81,7 @@ def search_hybrid(
     # here and not only in `encoded`: a wrong encoder is refused without queries too
     collection.check(encoder)
     payload = SearchOptions(k=k, fields=fields, text=text).payload(collection)
-    fusion = fusion or Fusion()
+    fusion = fusion or collection.fusion or USUAL
     texts = checked_queries(queries)
     if not texts:
         return []

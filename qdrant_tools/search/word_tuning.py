@@ -28,7 +28,8 @@ from qdrant_tools.errors import InputError
 from qdrant_tools.metrics import Interval, ndcg, paired_interval
 from qdrant_tools.records import Encoder, HeldOut, Vectors
 from qdrant_tools.search.bm25 import Bm25
-from qdrant_tools.search.hybrid import Fusion, lexical_of
+from qdrant_tools.search.fusion import USUAL, Fusion
+from qdrant_tools.search.hybrid import lexical_of
 from qdrant_tools.sources.judged import documents_judged, parts_in
 from qdrant_tools.validation import checked_count
 
@@ -46,7 +47,7 @@ _AT_ONCE = 256
 
 @dataclass(frozen=True)
 class WordGrid:
-    """What to try; each with each. The collection's own k1 and b, and reciprocal ranks alike, are always among them."""
+    """What to try; each with each. What the collection has now, k1, b and fusion, is always among them."""
 
     k1: tuple[float, ...] = (0.6, 0.9, 1.2, 1.6, 2.0)
     b: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.75)
@@ -77,7 +78,8 @@ class WordTrial:
         words = f"Bm25(k1={self.k1:g}, b={self.b:g})"
         if self.fusion is None:
             return words
-        said = [f"{name}={value!r}" for name, value in asdict(self.fusion).items() if value != getattr(Fusion(), name)]
+        others = {name: value for name, value in asdict(self.fusion).items() if value != getattr(Fusion(), name)}
+        said = [repr(self.fusion.method), *(f"{name}={value!r}" for name, value in others.items() if name != "method")]
         return f"{words}, Fusion({', '.join(said)})"
 
 
@@ -141,15 +143,17 @@ def tune_words(
     stored = _Stored.of(collection, held_out, most=most, seed=seed)
     texts = [query.text for query in queries]
     counted = WordCounts(lexical, stored.texts, texts)
-    dense = _best(stored.vectors @ row for row in encoder.encode_queries(texts))
+    fusions_tried = list(dict.fromkeys([collection.fusion or USUAL, *grid.fusion]))
+    depth = max(fusion.depth for fusion in fusions_tried)
+    dense = _best((stored.vectors @ row for row in encoder.encode_queries(texts)), depth)
     rank = _Ranker(stored.names, {query.id: stored.qrels[query.id] for query in queries}, k)
 
     values: dict[tuple[float, float, Fusion | None], dict[str, float]] = {}
-    now = (lexical.k1, lexical.b, Fusion())
+    now = (lexical.k1, lexical.b, collection.fusion or USUAL)
     for k1, b in dict.fromkeys([now[:2], *product(grid.k1, grid.b)]):
-        words = counted.rankings(k1, b)
+        words = counted.rankings(k1, b, depth)
         values[k1, b, None] = rank(words)
-        for fusion in dict.fromkeys([Fusion(), *grid.fusion]):
+        for fusion in fusions_tried:
             values[k1, b, fusion] = rank([fused(one, two, fusion) for one, two in zip(dense, words, strict=True)])
     fusions = {key: value for key, value in values.items() if key[2] is not None}
     trials = sorted(
@@ -200,9 +204,9 @@ class WordCounts:
                     scores[rows] += times * idf * counts * (k1 + 1) / (counts + norm[rows])
             yield scores
 
-    def rankings(self, k1: float, b: float) -> list[Ranking]:
+    def rankings(self, k1: float, b: float, depth: int = Fusion.depth) -> list[Ranking]:
         """The best texts of each query; those without one of its words are none."""
-        return [(rows[scores > 0], scores[scores > 0]) for rows, scores in _best(self.scores(k1, b))]
+        return [(rows[scores > 0], scores[scores > 0]) for rows, scores in _best(self.scores(k1, b), depth)]
 
 
 def fused(dense: Ranking, words: Ranking, fusion: Fusion) -> Ranking:
@@ -272,9 +276,9 @@ class _Ranker:
         return ndcg(self.qrels, run, k=self.k)
 
 
-def _best(scores: Iterator[Any] | Iterator[Scores]) -> list[Ranking]:
-    """The `Fusion.depth` best rows of each, equal ones in their order."""
-    depth, found = Fusion().depth, []
+def _best(scores: Iterator[Any] | Iterator[Scores], depth: int) -> list[Ranking]:
+    """The `depth` best rows of each, equal ones in their order."""
+    found = []
     for each in scores:
         rows = np.argsort(-each, kind="stable")[:depth]
         found.append((rows, np.asarray(each, np.float64)[rows]))

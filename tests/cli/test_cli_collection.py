@@ -90,12 +90,35 @@ def test_words_are_added_to_a_collection_that_has_none(run, at, encoder, tmp_pat
     code, _, err = run("search", "docs", "x", "--mode", "hybrid", *at, "--model", encoder.folder)
     assert code == 1 and "embed-plus collection add-lexical docs" in error_line(err)
     code, out, err = run("collection", "add-lexical", "docs", *at)
-    assert (code, out) == (0, "docs-1: 200 passages are searched by words too\n")
+    assert (code, out) == (0, "docs-1: 200 passages are searched by words too, with k1 1.2 and b 0.75\n")
     assert "next: embed-plus search docs 'your question' --mode hybrid --location data" in err
     code, out, _ = run("search", "docs", TEXTS[3], "--mode", "lexical", "-k", 1, *at, "--model", encoder.folder)
     assert code == 0 and "p3" in out
     code, _, err = run("collection", "add-lexical", "docs", *at)
-    assert code == 1 and "docs-1' has words already: embed-plus search" in error_line(err)
+    assert code == 1 and "docs-1' has words already, with k1 1.2 and b 0.75: embed-plus search" in error_line(err)
+
+
+def test_other_k1_and_b_are_counted_anew_where_that_is_said_and_refused_elsewhere(run, at, encoder, tmp_path):
+    (tmp_path / "more.txt").write_text("another text")
+    index = ["index", "new", "more.txt", *at, "--model", encoder.folder]
+    assert run(*index, "--lexical", "--k1", 0.9, "--fusion", "dbsf")[0] == 0
+    assert "Bm25(k1=0.9, b=0.75" in (shown := run("collection", "describe", "new", *at)[1]) and "dbsf" in shown
+    assert run(*index, "--lexical")[0] == run(*index, "--lexical", "--k1", 0.9)[0] == 0, "what is not said stays"
+    code, _, err = run(*index, "--lexical", "--b", 0.4)
+    again = "embed-plus collection add-lexical new --b 0.4 --overwrite --location data"
+    assert code == 2 and "k1 0.9 and b 0.75: leave out what differs" in error_line(err) and again in error_line(err)
+    code, _, err = run("collection", "add-lexical", "new", "--b", 0.4, *at)
+    assert code == 1 and "`collection add-lexical` with --overwrite counts them anew" in error_line(err)
+    code, out, _ = run("collection", "add-lexical", "new", "--b", 0.4, "--overwrite", *at)
+    assert (code, out) == (0, "new: 1 passages are searched by words too, with k1 0.9 and b 0.4\n")
+    for wrong, expected in (
+        ((*index, "--k1", 0.9), "--k1 says how passages are found by words: give --lexical too"),
+        ((*index, "--fusion", "dbsf"), "--fusion says how passages are found by words: give --lexical too"),
+        ((*index, "--lexical", "--b", 2), "expected k1 >= 0, b from 0 to 1"),
+        (("collection", "add-lexical", "docs", "--k1", -1, *at), "expected k1 >= 0, b from 0 to 1"),
+    ):
+        code, _, err = run(*wrong)
+        assert code in (1, 2) and expected in error_line(err)
 
 
 def test_a_folder_that_is_only_read_answers_and_refuses_changes_with_a_command(run, at, encoder, tmp_path, caplog):

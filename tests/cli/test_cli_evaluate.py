@@ -25,6 +25,7 @@ from qdrant_tools.errors import UsageError
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Passage, Query
 from qdrant_tools.search.bm25 import Bm25
+from qdrant_tools.search.fusion import Fusion
 
 WORDS = [word for word in SENTENCE.split() if word.isalpha()][6:]
 TEXTS = list(
@@ -287,7 +288,7 @@ def test_judged_queries_choose_the_words_and_the_fusion_of_a_hybrid_search(run, 
     lines = out.splitlines()
     assert code == 0 and lines[0] == "one: 90 passages, 23 judged queries, nDCG@10", err
     assert [line.split()[1] for line in lines[1:3]] == ["vectors", "words"]
-    assert any(line.startswith("Bm25(k1=1.2, b=0.75), Fusion() ") for line in lines[3:])
+    assert any(line.startswith("Bm25(k1=1.2, b=0.75), Fusion('dbsf') ") for line in lines[3:])
     assert any(line.startswith(("stay with Bm25(", "Bm25(")) and "out of fold" in line for line in lines)
     row = json.loads(tune("one", *judged, "--json")[1])
     assert (row["queries"], row["k"], row["now"]["k1"]) == (23, 10, 1.2) and len(row["trials"]) >= 100
@@ -295,7 +296,73 @@ def test_judged_queries_choose_the_words_and_the_fusion_of_a_hybrid_search(run, 
         (("two", *judged), "collection 'two' has no lexical vectors"),
         (("one", *judged[2:]), "--qrels chooses the words and the fusion of a hybrid search: give --queries too"),
         (("one", *judged, "--m", "8"), "leave out --m"),
-        (("one", *judged, "--apply"), "leave out --apply"),
+        (("one", *judged, "--plot", "x.png"), "leave out --plot"),
     ):
         code, _, err = tune(*wrong)
         assert code in (1, 2) and expected in err
+
+
+@pytest.fixture
+def parts(run, tmp_path, models):
+    """A collection with words that judged queries prove to find better by scores or by words: queries of rare words."""
+    rows = [{"id": f"p{i}", "text": f"{text} code{i} " * 2} for i, text in enumerate(TEXTS[:40])]
+    (tmp_path / "parts.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    write_queries(tmp_path / "queries.jsonl", [Query(f"q{i}", f"{TEXTS[(i + 7) % 40]} code{i}") for i in range(40)])
+    write_qrels(tmp_path / "qrels.tsv", {f"q{i}": {f"p{i}": 1} for i in range(40)})
+    at = ("--location", "data", "--model", models / "one")
+    assert run("index", "parts", "parts.jsonl", "--lexical", "--k1", 0.4, "--b", 1, "--fusion", "rrf", *at)[0] == 0
+    return at
+
+
+def test_what_tune_chose_is_kept_and_used_by_search_and_evaluate(run, parts):
+    def described():
+        with closing(connect(Path("data"))) as client:
+            docs = CollectionManager(client).open("parts")
+            return docs.lexical, docs.fusion
+
+    judged = ("--queries", "queries.jsonl", "--qrels", "qrels.tsv")
+    before, fusion = described()
+    assert (before.k1, before.b, fusion) == (0.4, 1.0, Fusion("rrf"))
+    code, out, err = run("tune", "parts", *judged, *parts)
+    assert code == 0 and "next: embed-plus tune parts --queries queries.jsonl --qrels qrels.tsv --apply" in err, out
+    code, out, err = run("tune", "parts", *judged, "--apply", "--json", *parts)
+    report = json.loads(out)
+    assert code == 0 and report["applied"] and report["proved"], err
+    words, fusion = described()
+    assert (words.k1, words.b) == (report["chosen"]["k1"], report["chosen"]["b"])
+    assert fusion is not None and fusion != Fusion() and fusion.method == report["chosen"]["fusion"]["method"]
+    code, out, err = run("evaluate", "parts", *judged, "--mode", "hybrid", "--fusion", "rrf", "--json", *parts)
+    plain = json.loads(out)["systems"][0]
+    code, out, err = run("evaluate", "parts", *judged, "--mode", "hybrid", "--json", *parts)
+    kept = json.loads(out)["systems"][0]
+    assert kept["means"]["ndcg@10"] > plain["means"]["ndcg@10"], err
+    # what is kept is now what there is
+    again = json.loads(run("tune", "parts", *judged, "--apply", "--json", *parts)[1])
+    assert again["now"] == report["chosen"] | {"ndcg": again["now"]["ndcg"]} and not again["applied"]
+    assert "nothing was changed in parts" in run("tune", "parts", *judged, "--apply", *parts)[1]
+
+
+def test_a_fusion_is_compared_by_its_name_and_refused_where_it_means_nothing(run, evaluate, location, models):
+    code, out, err = evaluate("--mode", "hybrid", "--fusion", "rrf", "--against", "fusion=dbsf")
+    assert code == 0 and "fusion=dbsf is " in out, err
+    assert evaluate("--mode", "hybrid", "--fusion", "dbsf", "--against", "mode=dense")[0] == 0
+    for args, expected in (
+        (("--fusion", "dbsf"), "fusion is for the mode 'hybrid', not for 'dense'"),
+        (("--mode", "hybrid", "--fusion", "sum"), "--fusion is 'sum', expected 'rrf' (ranks alike), 'rrf:2'"),
+        (("--mode", "hybrid", "--against", "fusion=rrf:-1"), "--against 'fusion=rrf:-1' is 'rrf:-1', expected"),
+        (("--mode", "hybrid", "--against", "fusion=dbsf:2"), "expected 'rrf' (ranks alike)"),
+    ):
+        code, _, err = evaluate(*args)
+        assert code == 2 and expected in error_line(err)
+    code, _, err = run("search", "one", "x", "--fusion", "dbsf", "--location", location, "--model", models / "one")
+    assert code == 2 and "--fusion is for --mode hybrid, not for 'dense'" in error_line(err)
+
+
+def test_hybrid_search_of_the_command_line_is_the_library_s_with_the_fusion_that_is_given(run, location, models):
+    with closing(connect(location)) as client:
+        docs = CollectionManager(client).open("one", open_encoder(models / "one"))
+        (expected,) = docs.search_hybrid([TEXTS[3]], k=3, fusion=Fusion("rrf", lexical_weight=5.0))
+    at = ("--location", location, "--model", models / "one")
+    code, out, err = run("search", "one", TEXTS[3], "--mode", "hybrid", "--fusion", "rrf:5", "-k", 3, "--json", *at)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [row["score"] for row in rows] == pytest.approx([hit.score for hit in expected]), err

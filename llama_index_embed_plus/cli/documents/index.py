@@ -38,6 +38,7 @@ from llama_index_embed_plus.cli.opened import (
     command_of,
     managed,
 )
+from llama_index_embed_plus.cli.words import K1, B, FusionOption, Stemming, StopWords, Words, fusion_of
 from llama_index_embed_plus.documents.reading import require_there
 from llama_index_embed_plus.encoders.late import suited, with_late_chunking
 from llama_index_embed_plus.encoders.open import open_encoder
@@ -45,7 +46,6 @@ from llama_index_embed_plus.encoders.text_encoder import TextEncoder
 from qdrant_tools.client.connect import MEMORY, is_url
 from qdrant_tools.errors import LocationBusyError, LocationError, UsageError
 from qdrant_tools.records import Progress
-from qdrant_tools.search.bm25 import Bm25
 from qdrant_tools.validation import checked_number
 
 app = typer.Typer()
@@ -82,15 +82,15 @@ def index_command(
         bool,
         typer.Option(
             "--lexical",
-            help="Keep the words of passages too, for --mode lexical and hybrid; when the collection is made.",
+            help="Keep the words of passages too, for --mode lexical and hybrid; when the collection is made. "
+            "--stemming, --stop-words, --k1, --b and --fusion say how.",
         ),
-    ] = (False),
-    stemming: Annotated[
-        str | None, typer.Option(help="With --lexical: language whose endings do not count; none if not given.")
-    ] = None,
-    stop_words: Annotated[
-        str | None, typer.Option(help="With --lexical: language whose stop words no query asks; none if not given.")
-    ] = (None),
+    ] = False,
+    stemming: Stemming = None,
+    stop_words: StopWords = None,
+    k1: K1 = None,
+    b: B = None,
+    fusion: FusionOption = None,
     late: Annotated[
         bool, typer.Option("--late", help="Read passages with those around them (late chunking), when it is made.")
     ] = False,
@@ -121,8 +121,9 @@ def index_command(
     backend: Backend = "auto",
 ) -> None:
     """Bring a collection in step with files: embed what is new or changed, remove what changed files have no more."""
-    if not lexical and (stemming or stop_words):
-        raise UsageError("--stemming and --stop-words say which words are kept: give --lexical too")
+    words, fuse = Words(stemming, stop_words, k1, b), fusion_of(fusion)
+    if not lexical and (words.given or fuse is not None):
+        raise UsageError(f"{[*words.asked, '--fusion'][0]} says how passages are found by words: give --lexical too")
     search = Search(exact, hnsw_ef, tune)
     twice = above if skip_duplicates else None
     _check(path, location, above=twice, watch=watch, dry_run=dry_run, strict=strict)
@@ -140,12 +141,23 @@ def index_command(
         context=context,
         whole=whole,
     )
-    bm25 = Bm25(stemming=stemming, stop_words=stop_words) if lexical else None
     require_there(path)  # before seconds go into opening a model
     encoder = open_encoder(model, backend=backend)
     encoder = _suited(with_late_chunking(encoder) if late else encoder, collection, location)
     job = Job(
-        path, collection, location, read, cut, bm25, encoder, delete_missing or watch, moved, dry_run, search, twice
+        path,
+        collection,
+        location,
+        read,
+        cut,
+        words if lexical else None,
+        fuse,
+        encoder,
+        delete_missing or watch,
+        moved,
+        dry_run,
+        search,
+        twice,
     )
     if watch:
         keep_in_step(job, as_json=as_json)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from llama_index_embed_plus.cli.console import changing_line
 from llama_index_embed_plus.cli.opened import command_of, managed
+from llama_index_embed_plus.cli.words import Words
 from llama_index_embed_plus.documents.records import CutSettings, ReadSettings
 from llama_index_embed_plus.documents.sync.files import Files, FilesReport, index_files
 from llama_index_embed_plus.encoders.text_encoder import TextEncoder
@@ -24,6 +25,7 @@ from qdrant_tools.errors import LocationBusyError, LocationError, UsageError
 from qdrant_tools.records import Progress
 from qdrant_tools.search.bm25 import Bm25, average_length
 from qdrant_tools.search.choosing import SearchReport
+from qdrant_tools.search.fusion import Fusion
 
 MEASURED = 1000
 """Passages that say how long passages are."""
@@ -56,7 +58,8 @@ class Job:
     location: str
     read: ReadSettings
     cut: CutSettings
-    bm25: Bm25 | None
+    words: Words | None
+    fusion: Fusion | None
     encoder: TextEncoder
     delete_missing: bool
     moved: bool
@@ -126,35 +129,34 @@ def _target(job: Job) -> Iterator[Collection | None]:
             there = job.collection in manager.names() or job.collection in manager.aliases()
             yield manager.open(job.collection, job.encoder) if there else None
             return
-        if job.bm25 is not None:
-            _require_words(manager, job, job.bm25)
-        yield manager.ensure(job.collection, job.encoder)
+        if job.words is not None:
+            _require_words(manager, job, job.words)
+        target = manager.ensure(job.collection, job.encoder)
+        yield target if job.fusion is None else target.keep_fusion(job.fusion)
 
 
-def _require_words(manager: CollectionManager, job: Job, bm25: Bm25) -> None:
+def _require_words(manager: CollectionManager, job: Job, words: Words) -> None:
     """Make the collection with these words, or check that it has them."""
     if job.collection in manager.names() or job.collection in manager.aliases():
-        _require_same_words(job, bm25, manager.open(job.collection).lexical)
+        _require_same_words(job, words, manager.open(job.collection).lexical)
         return
     # read once more for that: how long passages are must be known before the first is stored
     length = average_length(passage.text for passage in islice(job.files().passages(), MEASURED))
-    settings = CollectionSettings(lexical=replace(bm25, average_length=length))
+    settings = CollectionSettings(lexical=replace(words.bm25, average_length=length))
     manager.ensure(job.collection, job.encoder, settings=settings)
 
 
-def _require_same_words(job: Job, bm25: Bm25, has: Bm25 | None) -> None:
-    options = (("--stemming", bm25.stemming), ("--stop-words", bm25.stop_words))
-    asked = [word for option, language in options if language is not None for word in (option, language)]
+def _require_same_words(job: Job, words: Words, has: Bm25 | None) -> None:
+    add = ("collection add-lexical", job.collection, *words.asked)
     if has is None:
-        command = command_of("collection add-lexical", job.collection, *asked, location=job.location)
         raise UsageError(
-            f"collection {job.collection!r} keeps no words yet: embed-plus {command} adds them, embedding nothing "
-            "again; then index without --lexical"
+            f"collection {job.collection!r} keeps no words yet: embed-plus {command_of(*add, location=job.location)} "
+            "adds them, embedding nothing again; then index without --lexical"
         )
-    if (has.stemming, has.stop_words) != (bm25.stemming, bm25.stop_words):
-        again = command_of("index", f"{job.collection}-2", job.path, "--lexical", *asked, location=job.location)
+    if words.differ_from(has):
+        again = command_of(*add, "--overwrite", location=job.location)
         raise UsageError(
-            f"collection {job.collection!r} was made with stemming {has.stemming} and stop words {has.stop_words}, "
-            f"which cannot be changed: leave out --lexical and its options, or make another collection: embed-plus "
-            f"{again}"
+            f"collection {job.collection!r} was made with stemming {has.stemming}, stop words {has.stop_words}, k1 "
+            f"{has.k1:g} and b {has.b:g}: leave out what differs, or have its words counted anew, embedding nothing: "
+            f"embed-plus {again}"
         )

@@ -34,7 +34,8 @@ from qdrant_tools.records import Encoder, Hit, Qrels, Query, Run
 from qdrant_tools.same import respelled, spelled, unlike_spelling
 from qdrant_tools.search.around import DOCUMENT
 from qdrant_tools.search.dense import checked_queries, search_batch
-from qdrant_tools.search.hybrid import Fusion, search_hybrid, search_lexical
+from qdrant_tools.search.fusion import Fusion
+from qdrant_tools.search.hybrid import search_hybrid, search_lexical
 from qdrant_tools.search.neighbours import TIE, nearest_of, recall_at
 from qdrant_tools.search.options import PlainFilter
 from qdrant_tools.sources.judged import judged_documents, parts_in, search_documents

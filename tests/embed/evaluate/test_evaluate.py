@@ -30,7 +30,8 @@ from qdrant_tools.metrics import ranked
 from qdrant_tools.records import Passage, Query
 from qdrant_tools.search.bm25 import Bm25
 from qdrant_tools.search.dense import search_batch
-from qdrant_tools.search.hybrid import Fusion, search_hybrid, search_lexical
+from qdrant_tools.search.fusion import Fusion
+from qdrant_tools.search.hybrid import search_hybrid, search_lexical
 
 
 class Noisy:

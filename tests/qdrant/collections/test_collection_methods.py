@@ -26,7 +26,7 @@ from qdrant_tools.errors import InputError, NotSupportedError, SpaceMismatchErro
 from qdrant_tools.indexing import IndexReport, index_passages
 from qdrant_tools.mining import MiningSettings, mine
 from qdrant_tools.search import search, search_batch, search_groups, search_hybrid, search_lexical, search_vectors
-from qdrant_tools.search.hybrid import Fusion
+from qdrant_tools.search.fusion import Fusion
 
 QUERIES = ["passage number 4 about topic4", "thing33"]
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 from qdrant_client import models
 
+from qdrant_tools.collections.copying import copy_collection
 from qdrant_tools.collections.settings import CollectionSettings
-from qdrant_tools.errors import CollectionError, NotSupportedError
+from qdrant_tools.errors import CollectionError, InputError, NotSupportedError
 from qdrant_tools.records import Passage
 from qdrant_tools.search import added_words
 from qdrant_tools.search.bm25 import VECTOR, Bm25
+from qdrant_tools.search.fusion import Fusion
 
 TEXTS = [
     "Pump PX-4711 moves clean water.",
@@ -27,6 +29,10 @@ def found(collection):
     """What words find, without the order of equal scores."""
     hits = collection.search_lexical(QUERIES, k=len(PASSAGES))
     return [{hit.id: pytest.approx(hit.score, rel=1e-4) for hit in of_query} for of_query in hits]
+
+
+def scores(hits):
+    return [round(hit.score, 5) for hit in hits[0]]
 
 
 def without(manager, encoder, name="docs"):
@@ -113,3 +119,45 @@ def test_an_empty_collection_gets_words_too(manager, encoder):
     docs.index([Passage("a", "A valve closes.")])
     assert docs.search_lexical(["valve"], k=1)[0][0].id == "a"
     assert VECTOR in docs.gateway.info().config.params.sparse_vectors
+
+
+def test_words_counted_anew_are_those_of_a_collection_made_so(manager, encoder):
+    docs = without(manager, encoder).add_lexical(BM25)
+    other = Bm25(k1=0.5, b=0.2, average_length=BM25.average_length)
+    assert docs.add_lexical(other, again=True).lexical == other
+    made = manager.ensure("made", encoder, settings=CollectionSettings(lexical=other))
+    made.index(PASSAGES)
+    assert found(manager.open("docs", encoder)) == found(made)
+
+
+def test_an_interrupted_second_count_leaves_no_words_and_goes_on_with_what_was_said(manager, encoder, monkeypatch):
+    monkeypatch.setattr(added_words, "BATCH", 16)
+    docs = without(manager, encoder).add_lexical(stop_words="english")
+
+    def stop(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        docs.add_lexical(k1=0.5, again=True, progress=stop)
+    unfinished = manager.open("docs", encoder)
+    assert unfinished.lexical is None and unfinished.search("valve", k=1)
+    finished = unfinished.add_lexical().metadata
+    assert (finished.lexical.k1, finished.lexical.stop_words, finished.words_due) == (0.5, "english", None)
+    with pytest.raises(InputError, match="say them once"):
+        unfinished.add_lexical(BM25, k1=0.5)
+
+
+def test_a_fusion_that_is_kept_is_that_of_searches_that_say_nothing_and_of_copies(manager, encoder):
+    docs = without(manager, encoder).add_lexical(BM25)
+    # scores: equal ones may stand in any order
+    by_ranks = scores(docs.search_hybrid(["valve word7"], fusion=Fusion("rrf")))
+    by_words = scores(docs.search_hybrid(["valve word7"], fusion=Fusion("rrf", lexical_weight=3.0)))
+    kept = docs.keep_fusion(Fusion("rrf", lexical_weight=3.0))
+    assert scores(kept.search_hybrid(["valve word7"])) == by_words != by_ranks
+    assert manager.open("docs", encoder).fusion == manager.describe("docs").fusion == kept.fusion
+    copy_collection(manager.client, "docs", manager.client, "copy")
+    assert manager.open("copy").fusion == kept.fusion
+    assert docs.keep_fusion(None).fusion is None is manager.open("docs").fusion
+    manager.ensure("plain", encoder)
+    with pytest.raises(NotSupportedError, match="no lexical vectors"):
+        manager.open("plain").keep_fusion(Fusion("dbsf"))

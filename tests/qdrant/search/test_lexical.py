@@ -22,7 +22,8 @@ from qdrant_tools.mining import MiningSettings, mine
 from qdrant_tools.records import Label, Passage
 from qdrant_tools.search.bm25 import Bm25, average_length
 from qdrant_tools.search.dense import search_batch
-from qdrant_tools.search.hybrid import Fusion, search_hybrid, search_lexical
+from qdrant_tools.search.fusion import Fusion
+from qdrant_tools.search.hybrid import search_hybrid, search_lexical
 from qdrant_tools.search.words import split
 
 TEXTS = [
@@ -133,6 +134,9 @@ def test_a_fusion_that_makes_no_sense_is_refused():
         {"rank_constant": 0},
         {"lexical_weight": 0},
         {"method": "dbsf", "dense_weight": 2.0},
+        {"lexical_weight": float("nan")},
+        {"depth": 10**9},
+        {"rank_constant": True},
     ):
         with pytest.raises(InputError):
             Fusion(**wrong)

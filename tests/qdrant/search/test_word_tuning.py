@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from qdrant_tools.indexing import index_passages
 from qdrant_tools.metrics import ndcg
 from qdrant_tools.records import HeldOut, Passage, Query
 from qdrant_tools.search.bm25 import Bm25
-from qdrant_tools.search.hybrid import Fusion, search_hybrid, search_lexical
+from qdrant_tools.search.fusion import Fusion
+from qdrant_tools.search.hybrid import search_hybrid, search_lexical
 from qdrant_tools.search.word_tuning import WordCounts, WordGrid, WordTuning, tune_words
 
 WORDS = Bm25(average_length=8.0)
@@ -48,7 +50,7 @@ def filled(client, encoder, passages=PASSAGES, lexical=WORDS):
     docs = CollectionManager(client).ensure("docs", encoder, settings=CollectionSettings(lexical=lexical))
     index_passages(docs, passages, encoder)
     build_index(docs)
-    return docs
+    return docs.keep_fusion(Fusion())
 
 
 def test_scores_are_those_of_the_engine_for_any_k1_and_b(client):
@@ -77,7 +79,7 @@ def test_a_trial_has_the_ndcg_of_the_search_that_it_stands_for(client, fusion):
 
 def test_where_vectors_say_nothing_words_are_given_their_weight_and_that_is_proved(memory):
     found = tune_words(filled(memory, Deaf()), HELD_OUT, Deaf())
-    assert found.dense < 0.3 < found.words and found.now.setting == "Bm25(k1=1.2, b=0.75), Fusion()"
+    assert found.dense < 0.3 < found.words and found.now.setting == "Bm25(k1=1.2, b=0.75), Fusion('rrf')"
     assert found.chosen.fusion in (Fusion(lexical_weight=2.0), Fusion(method="dbsf"))
     assert found.chosen.ndcg > found.now.ndcg and found.proved
     assert found.reason.startswith(f"{found.chosen.setting} is better than {found.now.setting}: +")
@@ -88,7 +90,20 @@ def test_what_is_no_better_out_of_fold_leaves_everything_as_it_is(memory):
     alone = WordGrid((1.2,), (0.75,), (Fusion(),))
     found = tune_words(filled(memory, DirectionEncoder()), HELD_OUT, DirectionEncoder(), grid=alone)
     assert found.gain == type(found.gain)(0.0, 0.0, 0.0) and not found.proved and found.chosen == found.now
-    assert found.reason.startswith("stay with Bm25(k1=1.2, b=0.75), Fusion(): the best, ")
+    assert found.reason.startswith("stay with Bm25(k1=1.2, b=0.75), Fusion('rrf'): the best, ")
+
+
+def test_what_is_proved_is_kept_and_what_is_not_is_refused(client):
+    docs = filled(client, Deaf())
+    found = tune_words(docs, HELD_OUT, Deaf())
+    kept = docs.apply_word_tuning(found)
+    assert (kept.lexical.k1, kept.lexical.b, kept.fusion) == (found.chosen.k1, found.chosen.b, found.chosen.fusion)
+    after = tune_words(kept, HELD_OUT, Deaf())
+    assert after.now.setting == found.chosen.setting and not after.proved
+    with pytest.raises(InputError, match="nothing is to be applied: stay with"):
+        kept.apply_word_tuning(after)
+    with pytest.raises(InputError, match="the report is about collection 'docs', this is 'other'"):
+        replace(kept, name="other").apply_word_tuning(found)
 
 
 def test_the_same_queries_give_the_same_report(memory):
