@@ -135,9 +135,12 @@ def _fit_adapter(job: TrainingJob, progress: Progress | None) -> TrainReport:
     asked, known_items = CachedQueries(without_adapter(before)), job.known_items()
     fits: list[tuple[QueryAdapter, AdapterReport]] = []
 
-    def fit(examples: Sequence[Example] | None) -> AdaptedEncoder:
-        fits.append(fit_adapter(collection, examples, asked, settings, known_items=known_items, progress=progress))
-        return AdaptedEncoder(before, fits[-1][0])
+    def fit(examples: Sequence[Example] | None, hidden: frozenset[str] = frozenset()) -> AdaptedEncoder:
+        fitted = fit_adapter(
+            collection, examples, asked, settings, known_items=known_items, hidden=hidden, progress=progress
+        )
+        fits.append(fitted)
+        return AdaptedEncoder(before, fitted[0])
 
     examples = job.data.examples if job.labelled else None
     after: Encoder = job.cross_fitted(before, fit) if job.settings.cross_fit else fit(examples)

@@ -80,15 +80,20 @@ def fit_map(
     settings: AdapterSettings | None = None,
     *,
     left_out: Rows | None = None,
+    hidden: Rows | None = None,
     progress: Progress | None = None,
 ) -> FittedMap:
     """Fit a map on all queries but `left_out`, whose answers are kept from the others if the settings say so.
+
+    hidden: stored rows that are kept from all: no answers, no negatives, and not there when a map is judged.
 
     `progress` is called after each of `settings.fits` fits.
     """
     settings = settings or AdapterSettings()
     with threadpool_limits(limits=1, user_api="blas"):
-        return _Fit(data, settings, np.empty(0, np.int64) if left_out is None else left_out).run(progress)
+        none = np.empty(0, np.int64)
+        fit = _Fit(data, settings, none if left_out is None else left_out, none if hidden is None else hidden)
+        return fit.run(progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +105,9 @@ class _Descent:
 
 
 class _Fit:
-    def __init__(self, data: AdapterData, settings: AdapterSettings, left_out: Rows) -> None:
+    def __init__(self, data: AdapterData, settings: AdapterSettings, left_out: Rows, hidden: Rows) -> None:
         self.data, self.settings = data, settings
-        self.hidden = hidden_answers(data.answers, left_out, apart=settings.answers_apart)
+        self.hidden = np.union1d(hidden, hidden_answers(data.answers, left_out, apart=settings.answers_apart))
         left = np.setdiff1d(data.everything, left_out)
         # what is left of the answers: those of queries that are left out belong to nobody
         self.queries, answers = seen(data.answers, left, self.hidden)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llama_index_embed_plus.errors import TrainingError
-from llama_index_embed_plus.training.adapter.arrays import AdapterData, PseudoQueries
+from llama_index_embed_plus.training.adapter.arrays import AdapterData, PseudoQueries, Rows
 from llama_index_embed_plus.training.adapter.pseudo import pseudo_queries
 from llama_index_embed_plus.training.proof.proof import ProofSettings
 from llama_index_embed_plus.training.settings import AdapterSettings
@@ -32,12 +32,13 @@ _FOUND = 50
 @dataclass(frozen=True, eq=False)
 class ReadExamples:
     """What was read: `pairs` of a query and a positive, from so many `examples` that have one in the collection, and
-    the passages that pseudo-queries were made of."""
+    the passages that pseudo-queries were made of; `hidden` are stored rows."""
 
     data: AdapterData
     pairs: int
     examples: int
     pseudo: tuple[str, ...]
+    hidden: Rows
 
 
 def read_data(
@@ -46,11 +47,12 @@ def read_data(
     encoder: Encoder,
     settings: AdapterSettings,
     known_items: Container[str] | None = None,
+    hidden: Iterable[str] = (),
 ) -> ReadExamples:
     """Take the vectors of examples from the collection, with others up to `settings.max_stored_vectors` in all.
 
     known_items: ids of passages that no pseudo-query is made of, at most a third of all; None: `settings.spared` of
-    those that no example names.
+    those that no example names. hidden: ids of passages that the fit must not use.
 
     Raises TrainingError: the collection is empty or a vector has something other than numbers in it; of examples, fewer
     than 2 have a weight above 0 and a positive that the collection holds, or all of their queries are the same.
@@ -76,7 +78,8 @@ def read_data(
         )
     made = () if pseudo is None else tuple(sample.ids[row] for row in pseudo.passage.tolist())
     data = AdapterData(sample.vectors, *read, pseudo)
-    return ReadExamples(data, sum(map(len, data.answers)), len(usable), made)
+    gone = np.array(sorted(place[name] for name in spelled(set(hidden), place).values()), np.int64)
+    return ReadExamples(data, sum(map(len, data.answers)), len(usable), made, gone)
 
 
 def _encoded(encoder: Encoder, texts: Sequence[str]) -> Vectors:

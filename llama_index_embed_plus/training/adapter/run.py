@@ -11,7 +11,7 @@ the same machine. Does not know: held-out queries. Whether the adapter may serve
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -66,6 +66,7 @@ def fit_adapter(
     settings: AdapterSettings | None = None,
     *,
     known_items: Container[str] | None = None,
+    hidden: Iterable[str] = (),
     progress: Progress | None = None,
 ) -> tuple[QueryAdapter, AdapterReport]:
     """Fit an adapter for `encoder`'s queries (the collection's own, if none is given) against the stored vectors.
@@ -74,6 +75,8 @@ def fit_adapter(
 
     known_items: the passages that a proof will ask for by their beginnings (`known_item_ids`). No pseudo-query is made
     of them, at most a third of the collection. None: of `AdapterSettings.spared` passages that no example names.
+
+    hidden: passages that are kept from the fit, as `cross_fit` needs it: taken neither as answers nor as negatives.
 
     `progress` is called after each of `AdapterSettings.fits` fits; one that takes metrics (`TrainingProgress`) gets the
     validation too. In the report `train_pairs` counts (query, positive), and `skipped_examples` have no positive that
@@ -89,8 +92,8 @@ def fit_adapter(
     started = time.perf_counter()
     encoder = encoder or collection.required_encoder()
     collection.check(encoder)
-    read = read_data(collection, examples, without_adapter(encoder), settings, known_items)
-    fitted = fit_map(read.data, settings, progress=progress)
+    read = read_data(collection, examples, without_adapter(encoder), settings, known_items, hidden)
+    fitted = fit_map(read.data, settings, hidden=read.hidden, progress=progress)
     validation = _validation(fitted, settings.seed)
     if validation is not None:
         report_metric(progress, "loss out of fold", fitted.chosen.loss)

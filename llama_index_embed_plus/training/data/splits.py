@@ -93,7 +93,7 @@ def split_queries(
     """
     settings = settings or SplitSettings()
     texts = [_text(item) for item in items]
-    same_question, apart = _one_question(items, settings, qrels, encoder)
+    questions, same_question = _one_question(items, settings, qrels, encoder)
     if asked is not None:
         if len(asked) != len(items):
             raise InputError(f"{len(asked)} say when they were asked, of {len(items)} queries: expected one for each")
@@ -111,7 +111,7 @@ def split_queries(
             raise _no_query(
                 f"no query for the {name} part: {len(items)} queries are {len(groups)} groups of near-duplicates, of "
                 f"which none of up to {size} queries is left; raise {name}={share:g}, similarity or give more queries",
-                joined=apart - len(groups),
+                joined=len(questions) - len(groups),
             )
     train, dev, test = (
         tuple(item for item, where in zip(items, part) if where == name) for name in ("train", "dev", "test")
@@ -126,22 +126,29 @@ def fold_queries(
     *,
     qrels: Qrels | None = None,
     encoder: Encoder | None = None,
+    cut: bool = False,
 ) -> list[int]:
     """The fold of each item, from 0: groups stay together, as in `split_queries`, and folds are about equally large.
+
+    cut: groups that are larger than a fold, and hang together by shared answers, are cut. `shared_answers` then says
+    what must be kept from the others.
 
     Raises:
         InputError: there are fewer groups than folds, or one of them is more than half of the queries.
     """
     settings = settings or SplitSettings()
-    same_question, apart = _one_question(items, settings, qrels, encoder)
+    questions, same_question = _one_question(items, settings, qrels, encoder)
     texts = [_text(item) for item in items]
-    groups = sorted(same_question.members(), key=lambda members: (-len(members), _draw(members, texts, settings.seed)))
+    groups = same_question.members()
+    if cut:
+        groups = list(_cut(groups, questions, most=-(-len(items) // folds)))
+    groups = sorted(groups, key=lambda members: (-len(members), _draw(members, texts, settings.seed)))
     if len(groups) < folds or 2 * len(groups[0]) > len(items):
         largest = len(groups[0]) if groups else 0
         raise _no_query(
             f"{len(items)} queries make no {folds} folds: they are {len(groups)} groups of near-duplicates, the "
             f"largest of {largest}; expected at least {folds}, none with more than half of the queries",
-            joined=apart - len(groups),
+            joined=len(questions) - len(groups),
         )
     fold, sizes = [0] * len(items), [0] * folds
     for members in groups:
@@ -154,15 +161,39 @@ def fold_queries(
 
 def _one_question(
     items: Sequence[Item], settings: SplitSettings, qrels: Qrels | None, encoder: Encoder | None
-) -> tuple[Groups, int]:
-    """The groups that stay together, and how many there are before those are joined that share an answer."""
+) -> tuple[list[list[int]], Groups]:
+    """The members of each question, and the groups that stay together: questions that share an answer are joined."""
     texts = [_text(item) for item in items]
     vectors = encoder.encode_queries(texts) if encoder is not None and texts else None
     groups = group_texts(texts, vectors, similarity=settings.similarity)
-    apart = len(groups.members())
+    questions = groups.members()
     if settings.by_passage:
         groups.join_equal((i, key) for i, item in enumerate(items) for key in _passages_of(item, qrels or {}))
-    return groups, apart
+    return questions, groups
+
+
+def _cut(groups: list[list[int]], questions: list[list[int]], *, most: int) -> Iterator[list[int]]:
+    """The groups, those of more than `most` cut into their questions."""
+    question_of = {member: question for question in questions for member in question}
+    for group in groups:
+        if len(group) <= most:
+            yield group
+        else:
+            yield from (question_of[member] for member in group if question_of[member][0] == member)
+
+
+def shared_answers(train: Sequence[Example], left_out: Sequence[Example]) -> tuple[list[Example], frozenset[str]]:
+    """The examples without the answers that they share with those left out, and the ids of these answers.
+
+    Examples that have no other answer are dropped.
+    """
+    named = {key for example in left_out for positive in example.positives for key in _keys(positive)}
+    shared = [p for example in train for p in example.positives if not named.isdisjoint(_keys(p))]
+    keys, ids = {key for positive in shared for key in _keys(positive)}, {positive.id for positive in shared}
+    # of one text under two ids both are hidden
+    ids |= {p.id for example in left_out for p in example.positives if not keys.isdisjoint(_keys(p))}
+    kept = [replace(one, positives=tuple(p for p in one.positives if p.id not in ids)) for one in train]
+    return [example for example in kept if example.positives], frozenset(ids)
 
 
 def _no_query(problem: str, *, joined: int) -> InputError:
@@ -384,8 +415,12 @@ def _passages_of(item: Query | Example, qrels: Qrels) -> list[tuple[str, str]]:
     """What names the passages that answer an item: their ids, and their words where these are known."""
     if isinstance(item, Query):
         return [("id", id_key(passage)) for passage, grade in qrels.get(item.id, {}).items() if grade > 0]
-    ids = [("id", id_key(positive.id)) for positive in item.positives]
-    return ids + [("text", query_key(positive.text)) for positive in item.positives if positive.text]
+    return [key for positive in item.positives for key in _keys(positive)]
+
+
+def _keys(positive: ScoredText) -> list[tuple[str, str]]:
+    of_text = [("text", query_key(positive.text))] if positive.text else []
+    return [("id", id_key(positive.id)), *of_text]
 
 
 def _draw(members: Sequence[int], texts: Sequence[str], seed: int) -> bytes:

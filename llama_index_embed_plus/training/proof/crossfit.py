@@ -6,8 +6,10 @@ all queries decide instead of the few that could be held out. This is cross-fitt
 assessment of statistical predictions", JRSS B 1974). What is proved is the procedure: the encoder that serves was
 fitted in the same way, on some more queries.
 
-Guarantees: queries that are one question, or share an answer, are in one fold; no fit sees an example that gives a
-query of its fold away; the same examples and seed give the same folds. Does not know: how an encoder is fitted.
+Guarantees: queries that are one question are in one fold; those that share an answer too, as far as such groups are
+smaller than a fold. Larger ones are cut, and what answers a query of the fold is kept from the fit on the others, as in
+the folds of the fit itself (`adapter.folds`). So no fit sees what gives a query of its fold away. The same examples and
+seed give the same folds. Does not know: how an encoder is fitted.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from llama_index_embed_plus.errors import TrainingError
-from llama_index_embed_plus.training.data.splits import SplitSettings, fold_queries, without_leaks
+from llama_index_embed_plus.training.data.splits import SplitSettings, fold_queries, shared_answers, without_leaks
 from qdrant_tools.records import Encoder, Example, HeldOut, Vectors
 
-Fit = Callable[[Sequence[Example]], Encoder]
-"""What makes an encoder of examples."""
+Fit = Callable[[Sequence[Example], frozenset[str]], Encoder]
+"""What makes an encoder of examples, and of the ids of passages that are neither answers nor negatives to it."""
 
 
 class CrossFitted:
@@ -64,6 +66,8 @@ def cross_fit(
 ) -> CrossFitted:
     """Fit once on all examples, and once without each fold. Synthetic examples are only fitted on, if any is real.
 
+    fit: gets examples, and the ids of passages that it must not use (`fit_adapter(..., hidden=ids)`): the answers that
+    queries of the fold share with others, where these are not all in the fold.
     settings: what is one question, as in `split_queries`; its shares are not used. encoder: finds near-duplicates.
 
     Raises:
@@ -73,11 +77,15 @@ def cross_fit(
     settings = settings or SplitSettings()
     judged = [example for example in examples if not example.synthetic] or list(examples)
     others = [example for example in examples if example.synthetic] if len(judged) < len(examples) else []
-    fold = fold_queries(judged, folds, settings, encoder=encoder)
-    served, unseen = fit(examples), dict[str, Encoder]()
+    fold = fold_queries(judged, folds, settings, encoder=encoder, cut=True)
+    served, unseen = fit(examples, frozenset()), dict[str, Encoder]()
     for number in range(folds):
         left_out = [example for example, where in zip(judged, fold) if where == number]
-        rest = [example for example, where in zip(judged, fold) if where != number]
+        rest, hidden = [example for example, where in zip(judged, fold) if where != number], frozenset[str]()
+        if settings.by_passage:
+            rest, hidden = shared_answers(rest, left_out)
+        if not rest:
+            raise _all_shared(number, folds)
         known, _ = without_leaks(
             others,
             HeldOut.of_examples(left_out),
@@ -86,10 +94,20 @@ def cross_fit(
             passages=settings.by_passage,
         )
         try:
-            fitted = fit([*rest, *known])
+            fitted = fit([*rest, *known], hidden)
         except TrainingError as error:
             raise TrainingError(
                 f"without fold {number + 1} of {folds}, {len(rest)} examples are left: {error}"
             ) from error
         unseen |= {example.query: fitted for example in left_out}
     return CrossFitted(served, unseen, folds)
+
+
+def _all_shared(number: int, folds: int) -> TrainingError:
+    problem = (
+        f"without fold {number + 1} of {folds} no example is left: all of their answers also answer queries of the fold"
+    )
+    return TrainingError(problem).with_way_out(
+        python="let queries that share an answer be apart, by_passage=False",
+        command="train --cross-fit N --shared-passages lets queries that share an answer be apart",
+    )

@@ -13,6 +13,7 @@ from llama_index_embed_plus.encoders.adapter import AdaptedEncoder, QueryAdapter
 from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.evaluate.retrieval.comparison import compare
 from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval
+from llama_index_embed_plus.training.adapter.fit import fit_map
 from llama_index_embed_plus.training.adapter.read import read_data
 from llama_index_embed_plus.training.adapter.run import fit_adapter
 from llama_index_embed_plus.training.settings import AdapterSettings
@@ -113,6 +114,20 @@ def test_equal_queries_are_one_with_the_answers_of_all(collection):
     read = read_data(collection, twice, Shouting(), AdapterSettings())
     assert len(read.data.queries) == 20 and (read.pairs, read.examples) == (40, 40)
     assert all(len(rows) == 2 for rows in read.data.answers) and read.data.weights.tolist() == [2.0] * 20
+
+
+def test_passages_that_are_hidden_from_a_fit_are_neither_its_answers_nor_its_negatives(collection, encoder):
+    """As if the collection did not hold them: whoever answers by them has no answer."""
+    examples = [example(i) for i in range(40)]
+    hidden = ["p3", "p80", "not there"]
+    whole, _ = fit_adapter(collection, examples, encoder, QUICK)
+    adapter, report = fit_adapter(collection, examples, encoder, QUICK, hidden=hidden)
+    assert report.validation_queries == 39
+    assert not np.array_equal(adapter.map.weight, whole.map.weight)
+    read = read_data(collection, examples, encoder, QUICK, hidden=hidden)
+    by_rows = fit_map(read.data, QUICK, hidden=read.hidden)
+    assert len(read.hidden) == 2
+    np.testing.assert_array_equal(adapter.map.weight, by_rows.weight)
 
 
 def test_a_sample_of_the_collection_holds_positives_mined_negatives_and_what_queries_find(collection, encoder):

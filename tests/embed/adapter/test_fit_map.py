@@ -64,6 +64,16 @@ def test_some_queries_alone_can_be_parted():
     assert sorted(fold.tolist() for fold in folds) == [[1], [3], [4]]
 
 
+def test_hidden_passages_are_as_the_answers_of_queries_that_are_left_out():
+    answers = [(number, number + 60) for number in range(40)]
+    data = turned(answers)
+    of_two = fit_map(data, QUICK, left_out=np.array([38, 39]))
+    others = AdapterData(data.stored, data.queries[:38], data.answers[:38], data.weights[:38])
+    by_rows = fit_map(others, QUICK, hidden=np.array([38, 39, 98, 99]))
+    np.testing.assert_array_equal(of_two.matrix, by_rows.matrix)
+    assert not np.array_equal(by_rows.matrix, fit_map(others, QUICK).matrix), "without them there are fewer negatives"
+
+
 @pytest.mark.parametrize("apart", [True, False])
 def test_queries_that_are_left_out_change_nothing_whatever_they_ask(apart):
     """The map is the same to the bit, whatever the vectors of queries that were left out, and whoever answers them."""
