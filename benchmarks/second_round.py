@@ -3,9 +3,11 @@
     python benchmarks/second_round.py --data FOLDER [--data demo ...] [--vectors FOLDER] [--out FILE]
 
 `judged_texts.py` says which collections, and which of their queries test. No test query has a part in any choice: as
-in the product every candidate is judged out of fold by the other queries, and their least loss chooses.
+in the product every candidate is judged out of fold by the other queries. Here their least loss chooses, without the
+benefit of the doubt that `training.adapter.choice` gives to the map that needs no labels: so a second round is chosen
+whenever it looks better.
 
-- `one round`: the adapter as it is, by `training.adapter`;
+- `one round`: the candidates of `training.adapter.fit`;
 - `two rounds`: then the nearest passages of each query under the best fitted map of its fold are the negatives, and
   both losses go on from that map for up to 8 steps. The candidates of the first round remain, so that none of the
   second need be chosen;
@@ -95,7 +97,7 @@ class Fits:
     def best(self, family: Family, *, fitted: bool = False) -> Chosen:
         """The map of least loss out of fold. All are judged together: over the same passages their losses compare."""
         parts = [self.judged(*each, family.ends) for each in zip(self.folds, family.maps, strict=True)]
-        losses = Ranked.joined(parts).losses.mean(axis=2).min(axis=0)
+        losses = Ranked.joined(parts).losses[-1].mean(axis=2).min(axis=0)
         first = len(self.plain) if fitted else 0
         row = first + int(np.argmin(losses[first:]))
         return Chosen(family.names[row], [maps[row] for maps in family.maps])
