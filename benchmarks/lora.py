@@ -3,8 +3,8 @@
     python benchmarks/lora.py --data demo|FOLDER [--configs "qv 2e-4,all 1e-3,..."] [--seeds 0,1] [--out FILE]
 
 FOLDER is a data set in BEIR's layout, of which the train queries are used, as in `finetune.py`; so are those of `demo`.
-250 of them are the dev queries, 320 others are trained on for one epoch (batches of 32, one hard negative, texts cut at
-64 tokens), without those that share words or an answer with a dev query. Dev queries are searched exactly among 500
+250 of them are the dev queries, 256 others are trained on for one epoch (batches of 32, one hard negative, texts cut at
+32 tokens), without those that share words or an answer with a dev query. Dev queries are searched exactly among 400
 passages, all dev answers with them, so that figures lie far above those of a whole collection. A configuration is
 `LAYERS RATE` or `LAYERS RATE RANK`: `qv` changes query and value, `all` every linear layer, `full` every weight.
 `interval` is that of the difference to the base in nDCG@10, 95 %, paired bootstrap over queries. Results are added to
@@ -33,8 +33,8 @@ from llama_index_embed_plus.training.settings import LoraSettings, TrainSettings
 from qdrant_tools.metrics import ndcg, paired_bootstrap
 from qdrant_tools.records import Example, ScoredText, Vectors
 
-CONFIGS = "all 1e-3,all 5e-4 64,qv 3e-3,full 5e-5,qv 2e-4"
-DEV, TRAIN, PASSAGES, TOKENS, MAX_SHARE = 250, 320, 500, 64, 0.95
+CONFIGS = "all 1e-3,all 5e-4 64,qv 3e-3,full 5e-5"
+DEV, TRAIN, PASSAGES, TOKENS, MAX_SHARE = 250, 256, 400, 32, 0.95
 LAYERS = {"qv": ("query", "value"), "all": (), "full": ()}
 
 
