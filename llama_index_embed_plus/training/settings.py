@@ -146,7 +146,7 @@ class TrainSettings:
 
     loss, loss_options: a name of `losses.LOSSES` and options of that loss (fields of `losses.LossOptions`).
     batch_size: rows whose passages are each other's negatives, over all devices together.
-    learning_rate: None: 5e-5 for the whole encoder, 1e-3 for LoRA.
+    learning_rate: None: 1e-3 for LoRA, for the whole encoder the `rate` of the loss (5e-5; 1e-5 of simcse).
     warmup_share: share of the steps in which the rate rises to its full value.
     accumulation: batches per optimiser step. It adds no in-batch negatives; a larger `batch_size` does.
     tokens_at_once: bounds the memory, not the batch: how many tokens a cached loss embeds at a time.
@@ -235,7 +235,7 @@ class TrainSettings:
     @property
     def rate(self) -> float:
         """The learning rate that is used."""
-        return self.learning_rate or (1e-3 if self.method == "lora" else 5e-5)
+        return self.learning_rate or (1e-3 if self.method == "lora" else loss_spec(self.loss).rate)
 
     @property
     def pooling_modes(self) -> tuple[str, ...] | None:

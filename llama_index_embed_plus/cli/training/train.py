@@ -133,7 +133,7 @@ def train_command(
         ),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="The learning rate; without it, what suits the method.")
+        float | None, typer.Option(help="The learning rate; without it, what suits method and loss.")
     ] = None,
     negatives: Annotated[
         int | None, typer.Option(help="The most mined negatives of a row, for lora and full; 3 if not given.")

@@ -34,6 +34,7 @@ class LossSpec:
 
     takes: the fields of `LossOptions` that it can honour. weighted: rows may carry weights, in the column `label`.
     in_batch: the rows of a batch are each other's negatives. matryoshka: whether `dims` may be given.
+    rate: at which the whole encoder learns unless another is asked for.
     """
 
     name: str
@@ -46,6 +47,7 @@ class LossSpec:
     in_batch: bool = False
     cached: bool = False
     matryoshka: bool = True
+    rate: float = 5e-5
 
 
 _SOFTMAX = ("temperature", "scale", "symmetric", "gather_across_devices")
@@ -218,6 +220,7 @@ LOSSES: Mapping[str, LossSpec] = _table(
         "raw texts, a model with dropout",
         _takes("temperature", "scale", "gather_across_devices"),
         in_batch=True,
+        rate=1e-5,
     ),
     LossSpec(
         "contrastive_tension",

@@ -309,6 +309,14 @@ def test_nothing_is_printed(base, tmp_path, capfd):
     assert captured.out == "" and captured.err == ""
 
 
+def test_without_a_rate_the_method_and_the_loss_decide():
+    def rate(**given):
+        return TrainSettings(**given).rate
+
+    assert (rate(), rate(loss="simcse"), rate(method="lora")) == (5e-5, 1e-5, 1e-3)
+    assert rate(loss="simcse", learning_rate=3e-5) == 3e-5
+
+
 def test_the_report_in_the_artifact_says_what_was_done(base, tmp_path):
     report = train(base, examples(), tmp_path / "first", TrainSettings(**QUICK))
     saved = json.loads((tmp_path / "first" / artifact.TRAIN_REPORT).read_text())
