@@ -17,9 +17,8 @@ demo-full: $(VENV)/.demo       ## the same with a full fine-tune, a re-embedding
 test: $(VENV)/.test            ## all tests, on every core
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
-test-server: $(VENV)/.test     ## the tests of collections on a running, empty server too: QDRANT_URL=http://localhost:6333
-	@test -n "$(QDRANT_URL)" || { echo "usage: make test-server QDRANT_URL=http://localhost:6333"; exit 2; }
-	QDRANT_URL=$(QDRANT_URL) $(BIN)/python -m pytest -k server
+test-server: $(VENV)/.test     ## the tests of collections on a server of their own (`qdrant` on PATH), or on an empty one at QDRANT_URL
+	$(BIN)/python tests/servers.py $(BIN)/python -m pytest -k server
 
 test-install:                  ## README's installation lines in fresh environments: ONLY="qdrant base" for some of them
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(PYTHON) tests/fresh_install.py $(if $(ONLY),--only $(ONLY))

@@ -15,6 +15,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_tools.client.connect import engine_of
 from qdrant_tools.client.gateway import Gateway, aliases_of, metadata_in
 from qdrant_tools.collections.adapters import carry_adapter
+from qdrant_tools.collections.identity import metadata_for_copies
 from qdrant_tools.collections.metadata import metadata_of
 from qdrant_tools.errors import CollectionExistsError, NotSupportedError
 from qdrant_tools.records import Progress
@@ -59,7 +60,7 @@ def copy_collection(
         if progress is not None:
             progress(len(records))
     # the engine merges metadata by key and cannot remove one: an empty value stands for none
-    to.update(metadata={**metadata_in(info), INCOMPLETE: {}})
+    to.update(metadata={**metadata_for_copies(metadata_in(info)), INCOMPLETE: {}})
     carry_adapter(source, target, metadata_of(info))
     return copied
 

@@ -248,9 +248,10 @@ class CollectionManager:
         create = models.CreateAliasOperation(
             create_alias=models.CreateAlias(collection_name=real_target, alias_name=alias)
         )
-        # both operations in one request, or the alias would not exist for a moment
+        # This moves an alias that is there. A server applies the operations of one request one by one: with a removal
+        # before it, the alias would be gone where the target is.
         with engine_errors(f"switch alias {alias!r} to {real_target!r}"):
-            self.client.update_collection_aliases([*self._alias_removal(alias), create])
+            self.client.update_collection_aliases([create])
 
     def drop_alias(self, alias: str) -> None:
         removal = self._alias_removal(alias)

@@ -6,7 +6,8 @@ is copied over. With one, the writer gets an error and writes again where the al
 that a switch that was killed does not stop writers for long. The switcher starts over when its mark has expired.
 
 Guarantees: a write that was reported as stored is in the collection that serves after the switch, if the clocks of the
-machines agree to within a minute. Does not know: promotions.
+machines agree to within a minute. Does not know: promotions. The mark is `{"successor", "until"}`, where `until` is
+None if the successor serves for good.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ from qdrant_client import QdrantClient
 
 from qdrant_tools.client.gateway import Gateway, metadata_in
 from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.identity import RETIRED_KEY
 from qdrant_tools.collections.metadata import metadata_of
 from qdrant_tools.errors import CollectionError, brief
 
-RETIRED_KEY = "embed_plus_retired"
-"""The metadata key of the mark: `{"successor", "until"}`, where `until` is None if the successor serves for good."""
 LOCK_SECONDS = 300.0
 """How long a mark holds."""
 MARGIN_SECONDS = 60.0

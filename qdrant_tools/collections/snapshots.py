@@ -12,21 +12,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 
 from qdrant_tools.client.connect import connect, embedded_client, engine_of
-from qdrant_tools.client.gateway import Gateway, aliases_of, engine_errors
+from qdrant_tools.client.gateway import Gateway, aliases_of, engine_errors, metadata_in
 from qdrant_tools.collections.copying import copy_collection, drop_unfinished
+from qdrant_tools.collections.identity import metadata_for_copies
 from qdrant_tools.collections.snapshot_file import pack, unpack
 from qdrant_tools.errors import (
     CollectionError,
+    CollectionExistsError,
     CollectionNotFoundError,
     DamagedCollectionError,
     InputError,
@@ -65,7 +67,8 @@ def create_snapshot(client: QdrantClient, name: str, file: Path | str | None = N
         InputError: `file` is no path.
         UsageError: a file for a server, or none for the embedded engine.
         LocationError: the file is there already, or cannot be written.
-        NotSupportedError: `:memory:` has no snapshots.
+        NotSupportedError: `:memory:` has no snapshots, and the snapshot of one node of a cluster has only what that
+            node holds.
     """
     checked_text("collection name", name)
     path = None if file is None else _path(file, "the file of a snapshot")
@@ -77,6 +80,7 @@ def create_snapshot(client: QdrantClient, name: str, file: Path | str | None = N
         if path is not None:
             raise UsageError(f"a server keeps its snapshots itself: leave out the file {str(path)!r}")
         name = aliases_of(client).get(name, name)
+        _refuse_elsewhere(client, name)
         with engine_errors(f"snapshot collection {name!r}"):
             made = client.create_snapshot(name, wait=True)
         if made is None:
@@ -97,8 +101,8 @@ def restore_snapshot(client: QdrantClient, source: Path | str, name: str, *, pro
     index is built by `build_index`.
 
     Raises:
-        CollectionExistsError: there is a collection of that name.
-        NotSupportedError: a server's snapshot for another engine, or a file of another format.
+        CollectionExistsError: there is a collection or an alias of that name.
+        NotSupportedError: a server's snapshot for another engine or a cluster, or a file of another format.
         DamagedCollectionError: the file does not hold what it says.
     """
     path = _path(source, "a snapshot")
@@ -226,6 +230,43 @@ def _recovered(client: QdrantClient, location: str, name: str) -> int:
             f"the snapshot at '{without_keys(location)}' holds a server's files, which only a server restores: "
             "connect to the server that made it and use copy_collection"
         )
+    gateway = Gateway(client, checked_text("collection name", name))
+    # a server would replace what is there, through an alias too
+    if name in aliases_of(client) or gateway.exists():
+        raise CollectionExistsError(f"{name!r} is there already: restore under another name, or drop it first")
+    _refuse_cluster(client)
     with engine_errors(f"restore collection {name!r}"):
         client.recover_snapshot(name, location, wait=True)
-    return Gateway(client, name).info().points_count or 0
+    gateway.update(metadata=_as_a_copy(metadata_in(gateway.info())))
+    return gateway.count()
+
+
+def _as_a_copy(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes it a collection of its own: metadata is merged by key, and an empty value stands for none."""
+    kept = metadata_for_copies(metadata)
+    return {key: {} for key in metadata if key not in kept}
+
+
+def _refuse_elsewhere(client: QdrantClient, name: str) -> None:
+    """Raise `NotSupportedError` if a shard of the collection has no whole replica on the node that answers."""
+    with engine_errors(f"ask where collection {name!r} lies"):
+        found = client.collection_cluster_info(name)
+    here = {shard.shard_id for shard in found.local_shards if shard.state == models.ReplicaState.ACTIVE}
+    lacking = {shard.shard_id for shard in found.remote_shards} - here
+    if lacking:
+        raise NotSupportedError(
+            f"collection {name!r} has {len(here | lacking)} shards, {len(lacking)} of them only on other nodes of the "
+            "cluster: a snapshot of this node would lack them; copy the collection to a folder with copy_collection, "
+            "and snapshot that"
+        )
+
+
+def _refuse_cluster(client: QdrantClient) -> None:
+    with engine_errors("ask for the cluster"):
+        status = client.cluster_status()
+    peers = getattr(status, "peers", None) or {}
+    if len(peers) > 1:
+        raise NotSupportedError(
+            f"the server is one of {len(peers)} nodes, and a snapshot is restored by one node into its own shards: "
+            "restore it on a single server, and use copy_collection to the cluster"
+        )

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from qdrant_tools.client.connect import embedded_client
 from qdrant_tools.client.gateway import Gateway, metadata_in
 from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.identity import PROMOTION_KEY
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.status import CollectionDescription
 from qdrant_tools.errors import (
@@ -30,9 +31,6 @@ from qdrant_tools.errors import (
 from qdrant_tools.records import Encoder
 from qdrant_tools.search.adapters import adapter_of
 from qdrant_tools.validation import checked_number, checked_text
-
-PROMOTION_KEY = "embed_plus_promotion"
-"""The metadata key of a collection that holds the state of its promotion."""
 
 Kind = Literal["re-embed", "in-place", "adapter", "nothing"]
 Phase = Literal["building", "built", "verified", "switched"]
@@ -109,13 +107,16 @@ class PromotionState(Transition):
     """What was done. `verification` are the checks of the last `verify`.
 
     For the kind "adapter", `before` is the adapter that served. For the kind "in-place", after its switch, `former` is
-    the metadata (a row) that the collection had while its old vector served.
+    the metadata (a row) that the collection had while its old vector served. For the kind "re-embed", `source_id` and
+    `target_id` are the ids of the two collections: those of the same names elsewhere, or later, are others.
     """
 
     phase: Phase
     before: str | None = None
     verification: Mapping[str, Any] = field(default_factory=dict)
     former: Mapping[str, Any] = field(default_factory=dict)
+    source_id: str = ""
+    target_id: str = ""
 
     @property
     def failed_checks(self) -> str:
@@ -140,7 +141,8 @@ class PromotionSnapshot:
 
     def state_at(self, phase: Phase, *, verification: Mapping[str, Any] | None = None) -> PromotionState:
         """The state to keep when the promotion has come to a phase."""
-        plan = self.plan
+        plan, before = self.plan, self.state
+        same = before is not None and before.source == plan.source and before.target == plan.target
         return PromotionState(
             alias=plan.alias,
             source=plan.source,
@@ -151,6 +153,8 @@ class PromotionSnapshot:
             phase=phase,
             before=self.source.adapter if plan.kind == "adapter" else None,
             verification=verification or {},
+            source_id=before.source_id if before is not None and same else "",
+            target_id=before.target_id if before is not None and same else "",
         )
 
 
@@ -230,10 +234,10 @@ def _state_of(row: Any, name: str) -> PromotionState:
     """The state in a row that `save_state` wrote. Raises `CollectionError` for one that somebody else did."""
     try:
         known = {item.name for item in fields(PromotionState)}
-        needed = known - {"adapter", "vector", "before", "verification", "former"}
+        needed = known - {"adapter", "vector", "before", "verification", "former", "source_id", "target_id"}
         if not isinstance(row, Mapping) or not needed <= row.keys() <= known:
             raise InputError(f"it is {brief(row)}, expected an object with {', '.join(sorted(known))}")
-        for key in needed | {"vector"}:
+        for key in needed | {"vector", "source_id", "target_id"}:
             checked_text(key, row.get(key, ""))
         for key in ("adapter", "before"):
             checked_text(key, "" if row.get(key) is None else row[key])

@@ -19,16 +19,17 @@ from dataclasses import asdict, dataclass, replace
 from qdrant_tools.collections.adapters import keep_adapter
 from qdrant_tools.collections.collection import Collection, check_encoder
 from qdrant_tools.collections.copying import copy_indexes, create_like
+from qdrant_tools.collections.identity import IDENTITY_KEY, PROMOTION_KEY, given_identity, new_identity
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.settings import dense_params
 from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import CollectionError, CollectionExistsError, NotSupportedError, UsageError
 from qdrant_tools.promotion.in_place import add_vector, count_missing, fill, has_vector, with_vector_of
 from qdrant_tools.promotion.plan import (
-    PROMOTION_KEY,
     Phase,
     PromotionPlan,
     PromotionSnapshot,
+    PromotionState,
     read_promotion,
     save_state,
 )
@@ -154,7 +155,7 @@ class Promotion:
         # Only now "built": a kill before this line leaves "building", and the next call finds little to do.
         # What was verified stays so if nothing has changed since.
         if snapshot.plan.phase != "verified" or report.written or report.deleted:
-            save_state(self.manager, snapshot.state_at("built"))
+            save_state(self.manager, self._with_ids(snapshot.state_at("built")))
         return report
 
     def verify(
@@ -253,6 +254,8 @@ class Promotion:
         if plan.phase is not None:
             # an earlier call may have been killed after it made the collection and before its indexes
             copy_indexes(self.manager.client, plan.target, info)
+            if plan.phase == "building":
+                save_state(self.manager, self._with_ids(snapshot.state_at("building")))
             return self.manager.open(plan.target, self.encoder)
         params = dense_params(info, source.layout.vector)
         if params is None:
@@ -267,7 +270,9 @@ class Promotion:
             lexical=None if source.lexical is None else replace(source.lexical, stemmed_by=None),
         )
         # "building" is in the metadata from the first moment: a half-filled collection is never taken for a whole one
-        state = {PROMOTION_KEY: asdict(snapshot.state_at("building"))}
+        source_id, target_id = given_identity(self.manager.client, plan.source), new_identity()
+        building = replace(snapshot.state_at("building"), source_id=source_id, target_id=target_id)
+        state = {PROMOTION_KEY: asdict(building), IDENTITY_KEY: target_id}
         create_like(
             self.manager.client,
             plan.target,
@@ -276,6 +281,13 @@ class Promotion:
             dense={source.layout.vector: resized},
         )
         return self.manager.open(plan.target, self.encoder)
+
+    def _with_ids(self, state: PromotionState) -> PromotionState:
+        """With the ids of the two collections: `cleanup` drops nothing that only has their names."""
+        if state.kind != "re-embed":
+            return state
+        source, target = (given_identity(self.manager.client, name) for name in (state.source, state.target))
+        return replace(state, source_id=source, target_id=target)
 
     def _sync_copy(
         self, source: Collection, target: Collection, *, batch_size: int, progress: Progress | None

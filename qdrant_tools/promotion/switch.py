@@ -7,15 +7,17 @@ Each function may be killed and called again. Does not know: how what takes over
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 from qdrant_tools.client.gateway import Gateway
 from qdrant_tools.collections.adapters import forget_adapters
 from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.identity import PROMOTION_KEY, RETIRED_KEY, identity_of
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.metadata import CollectionMetadata, metadata_of
 from qdrant_tools.collections.retirement import (
-    RETIRED_KEY,
     WriteLock,
     accept_writes,
     mark_retired,
@@ -24,7 +26,6 @@ from qdrant_tools.collections.retirement import (
 from qdrant_tools.errors import CollectionError
 from qdrant_tools.promotion.in_place import count_missing, drop_vector, fill
 from qdrant_tools.promotion.plan import (
-    PROMOTION_KEY,
     PromotionState,
     read_state,
     remove_state,
@@ -33,6 +34,8 @@ from qdrant_tools.promotion.plan import (
 )
 from qdrant_tools.promotion.sync import SyncReport, differences, sync
 from qdrant_tools.records import Encoder
+
+logger = logging.getLogger(__name__)
 
 
 def switch_collection(
@@ -112,7 +115,8 @@ def cleanup(manager: CollectionManager, alias: str) -> list[str]:
     """Drop what the promotions of this alias have left and does not serve; returns the names of what was dropped.
 
     After a switch that is the old collection (in place: the old vector), and there is no rollback any more. Before one
-    it is the new collection (in place: the new vector).
+    it is the new collection (in place: the new vector). Only a collection with the id that the promotion has kept is
+    dropped: another one of that name, here after a restored snapshot or made since, is left with a warning.
     """
     serving = serving_collection(manager, alias)
     # A state is kept in its target. Elsewhere, as in the snapshot of a stranger, it says nothing about others.
@@ -124,23 +128,64 @@ def cleanup(manager: CollectionManager, alias: str) -> list[str]:
     in_place = next((state for state in states if state.kind == "in-place" and state.target == serving), None)
     if in_place is not None:
         return _drop_unused_vector(manager, in_place)
-    replaced = {
-        state.source
-        for state in states
-        if state.source in manager.names() and successor_of(manager.client, state.source) == state.target
-    }
-    candidates = ({state.target for state in states} | replaced) - {serving}
-    # another alias may still serve one of them
-    served = set(manager.aliases().values())
-    dropped = sorted(name for name in candidates if name in manager.names() and name not in served)
-    for name in dropped:
-        manager.drop(name)
+    dropped = _dropped_collections(manager, states, serving)
     # The state goes last: a cleanup that was killed finds by it what is still to be dropped.
     if any(state.target == serving for state in states):
         remove_state(manager, serving)
     # a killed switch may have left its mark on the collection that serves
     accept_writes(manager.client, serving)
     return [*dropped, *forget_adapters(manager.client, _adapters_in_use(manager))]
+
+
+def _dropped_collections(manager: CollectionManager, states: Sequence[PromotionState], serving: str) -> list[str]:
+    names = manager.names()
+    ids = {name: identity_of(manager.client, name) for name in {serving, *_named_by(states)} & set(names)}
+
+    def is_one(name: str, identity: str) -> bool:
+        return bool(identity) and ids.get(name) == identity
+
+    replaced = {
+        state.source: state
+        for state in states
+        if is_one(state.target, state.target_id)
+        and is_one(state.source, state.source_id)
+        and successor_of(manager.client, state.source) == state.target
+    }
+    known = {ids[name] for name in (serving, *replaced)}
+    unused = {
+        state.target for state in states if is_one(state.target, state.target_id) and state.source_id in known
+    } - {serving, *replaced}
+    # another alias may still serve one of them
+    served = set(manager.aliases().values())
+    # A cleanup that was killed finds what is left by what is left: what was built first, and then from the oldest on.
+    dropped = [name for name in [*sorted(unused), *_oldest_first(replaced)] if name not in served]
+    for name in dropped:
+        manager.drop(name)
+    for name in sorted(_named_by(states) & set(names) - served - {serving, *dropped}):
+        logger.warning(
+            "collection %r is left: nothing proves that it is the one of that name that a promotion of %r made or "
+            "replaced; drop it (embed-plus collection drop) if nobody needs it",
+            name,
+            states[0].alias,
+        )
+    return sorted(dropped)
+
+
+def _named_by(states: Sequence[PromotionState]) -> set[str]:
+    return {name for state in states for name in (state.source, state.target)}
+
+
+def _oldest_first(replaced: Mapping[str, PromotionState]) -> list[str]:
+    """Collections in the order in which they served; each maps to the state of what took its place."""
+    order: list[str] = []
+    for name in sorted(replaced):
+        chain = []
+        while name in replaced and name not in order and name not in chain:
+            chain.append(name)
+            name = replaced[name].target
+        at = order.index(name) if name in order else len(order)
+        order[at:at] = chain
+    return order
 
 
 def _adapters_in_use(manager: CollectionManager) -> set[str]:

@@ -12,15 +12,15 @@ from tiny import WordEncoder
 
 from llama_index_embed_plus.evaluate.retrieval.retrieval import evaluate_retrieval
 from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.identity import PROMOTION_KEY, RETIRED_KEY
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.metadata import LLAMA_INDEX, METADATA_KEY, OURS, Layout, detect
 from qdrant_tools.collections.points import fetch
-from qdrant_tools.collections.retirement import RETIRED_KEY
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.errors import CollectionError, PlusError
 from qdrant_tools.indexing import LONGEST_ID, index_passages
 from qdrant_tools.monitor.canary import freeze_canaries, run_canaries
-from qdrant_tools.promotion.plan import PROMOTION_KEY, read_state
+from qdrant_tools.promotion.plan import read_state
 from qdrant_tools.promotion.switch import cleanup
 from qdrant_tools.records import Passage, Query
 from qdrant_tools.search.bm25 import Bm25

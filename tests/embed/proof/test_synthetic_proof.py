@@ -22,9 +22,9 @@ from llama_index_embed_plus.training.proof.report import Lineage, TrainReport, r
 from llama_index_embed_plus.training.run import train
 from llama_index_embed_plus.training.settings import AdapterSettings, TrainSettings
 from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.identity import PROMOTION_KEY
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.errors import CollectionError, UsageError
-from qdrant_tools.promotion.plan import PROMOTION_KEY
 from qdrant_tools.promotion.promotion import Promotion
 from qdrant_tools.promotion.verify import Gates
 from qdrant_tools.records import Example, HeldOut, Passage, Query, ScoredText

@@ -15,6 +15,7 @@ from qdrant_tools.errors import (
     CollectionExistsError,
     CollectionNotFoundError,
     InputError,
+    PlusError,
     SpaceMismatchError,
     VectorError,
 )
@@ -117,6 +118,16 @@ def test_an_alias_opens_its_collection_and_switches_in_one_step(manager):
     assert manager.describe("docs").aliases == ("docs",)
     manager.drop_alias("docs")
     assert manager.aliases() == {}
+
+
+def test_an_alias_stays_where_it_is_if_its_next_collection_has_gone(manager, encoder, monkeypatch):
+    manager.ensure("docs-1", encoder)
+    manager.switch_alias("docs", "docs-1")
+    # dropped by somebody else after it was looked up
+    monkeypatch.setattr(manager, "resolve", lambda name: name)
+    with pytest.raises(PlusError):
+        manager.switch_alias("docs", "docs-2")
+    assert manager.aliases() == {"docs": "docs-1"}
 
 
 def test_aliases_and_collections_do_not_take_each_others_names(manager):

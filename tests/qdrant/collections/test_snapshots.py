@@ -8,15 +8,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import WordEncoder, numbered
+from tiny import SERVER, WordEncoder, numbered
 
 from qdrant_tools.client.connect import connect
 from qdrant_tools.client.gateway import Gateway
 from qdrant_tools.collections.copying import INCOMPLETE, copy_collection
+from qdrant_tools.collections.identity import given_identity
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.points import fetch, point_id, stored_vectors
 from qdrant_tools.collections.quantization import Quantization
@@ -234,6 +236,32 @@ def test_what_an_engine_cannot_do_says_what_can(client, tmp_path):
         restore_snapshot(client, "https://host/collections/docs/snapshots/one", "back")
     with pytest.raises(UsageError, match="give one"):
         create_snapshot(client, "docs")
+
+
+@pytest.mark.skipif(SERVER is None, reason="a server runs where QDRANT_URL says")
+def test_a_server_restores_a_snapshot_under_a_new_name_only():
+    with closing(connect(SERVER or "")) as server:
+        manager = CollectionManager(server)
+        try:
+            docs = manager.ensure("snapped", ENCODER)
+            index_passages(docs, numbered(30), ENCODER)
+            made = create_snapshot(server, "snapped")
+            index_passages(docs, numbered(10, start=30), ENCODER)
+            manager.ensure("other", ENCODER)
+            manager.switch_alias("serving", "other")
+            url = f"{SERVER}/collections/snapped/snapshots/{made.where}"
+            for taken in ("snapped", "other", "serving"):
+                with pytest.raises(CollectionExistsError, match=f"'{taken}' is there already"):
+                    restore_snapshot(server, url, taken)
+            assert restore_snapshot(server, url, "back") == 30 and made.points == 30
+            assert docs.gateway.count() == 40 and manager.open("other").gateway.count() == 0
+            assert given_identity(server, "back") != given_identity(server, "snapped")
+        finally:
+            for name in ("serving",):
+                if name in manager.aliases():
+                    manager.drop_alias(name)
+            for name in manager.names():
+                manager.drop(name)
 
 
 def test_a_copy_that_was_interrupted_is_begun_again_and_never_served(client):

@@ -11,9 +11,10 @@ from qdrant_client import models
 from tiny import WordEncoder, numbered
 
 from qdrant_tools.client.connect import connect
+from qdrant_tools.collections.copying import copy_collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.points import fetch, stored_vectors
-from qdrant_tools.collections.retirement import LOCK_SECONDS
+from qdrant_tools.collections.retirement import LOCK_SECONDS, mark_retired
 from qdrant_tools.errors import CollectionError, CollectionExistsError, CollectionNotFoundError, UsageError
 from qdrant_tools.indexing import IndexReport, index_passages
 from qdrant_tools.promotion.promotion import Promotion
@@ -171,6 +172,42 @@ def test_an_unfinished_promotion_can_be_given_up(manager, promotion):
     promotion.build()
     assert cleanup(manager, "docs") == [TARGET]
     assert manager.names() == ["docs-1"] and manager.open("docs", OLD)
+
+
+def test_cleanup_drops_only_what_its_promotion_made_or_replaced(manager, promotion, tmp_path, caplog):
+    promotion.build()
+    promotion.verify()
+    promotion.switch()
+    there = CollectionManager(connect(tmp_path / "another"))
+    there.ensure("docs-1", OLD)
+    copy_collection(manager.client, TARGET, there.client, TARGET)
+    there.switch_alias("docs", TARGET)
+    assert cleanup(there, "docs") == [] and there.names() == sorted(["docs-1", TARGET])
+    there.client.close()
+    manager.drop("docs-1")
+    manager.ensure("docs-1", OLD)
+    mark_retired(manager.client, "docs-1", successor=TARGET)
+    assert cleanup(manager, "docs") == [] and manager.names() == sorted(["docs-1", TARGET])
+    assert "'docs-1' is left: nothing proves" in caplog.text
+
+
+def test_a_copy_of_what_was_retired_takes_writes(manager, promotion):
+    promotion.build()
+    promotion.verify()
+    promotion.switch()
+    copy_collection(manager.client, "docs-1", manager.client, "kept")
+    assert index_passages(manager.open("kept", OLD), [Passage("more", "written into the copy")], OLD).added == 1
+
+
+def test_promotions_one_after_the_other_are_tidied_up_in_any_order_of_names(manager, promotion):
+    last = WordEncoder("last", dimension=320)
+    for each in (promotion, Promotion(manager, "docs", last, target="a-last")):
+        each.build()
+        each.verify()
+        each.switch()
+    Promotion(manager, "docs", WordEncoder("never", dimension=64), target="b-never").build()
+    assert cleanup(manager, "docs") == sorted(["b-never", "docs-1", TARGET])
+    assert manager.names() == ["a-last"]
 
 
 def test_a_collection_that_is_no_alias_says_what_to_do_once(manager):
