@@ -2,9 +2,10 @@
 
 JSONL (of objects, or of sentence-transformers' arrays); JSON (a list of rows; an object whose `data` or `examples` is
 such a list; columns, as pandas and datasets write them; LlamaIndex's `EmbeddingQAFinetuneDataset`; or JSONL under this
-ending); CSV and TSV with a header; MS MARCO's triples, a TSV without one; one text per line (.txt). Judgements name
-their texts: of BEIR's folder (`corpus.jsonl`, `queries.jsonl`, `qrels/train.tsv`) and MS MARCO's (`collection.tsv`,
-`queries.train.tsv`, `qrels.train.tsv`) those of the split `train` are read, or those of the file that is named.
+ending); CSV and TSV with a header; Parquet; MS MARCO's triples, a TSV without one; one text per line (.txt). Judgements
+name their texts: of BEIR's folder (`corpus.jsonl`, `queries.jsonl`, `qrels/train.tsv`) and MS MARCO's
+(`collection.tsv`, `queries.train.tsv`, `qrels.train.tsv`) those of the split `train` are read, or those of the file
+that is named.
 
 Guarantees: rows are streamed, from a JSON list too; a row takes no more memory than `files` allows, and of a corpus
 only judged passages are kept. An empty cell of a table is a field that says nothing (None). The first row of a table
@@ -20,12 +21,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from llama_index_embed_plus.errors import MissingExtraError
 from llama_index_embed_plus.evaluate.retrieval.files import BEIR_HEADER, read_qrels
 from llama_index_embed_plus.integrations.qa_dataset import from_qa_dataset
 from llama_index_embed_plus.training.data.formats import ID, TEXT, from_array, is_article, questions_of, titled
 from qdrant_tools.errors import InputError, UsageError, brief, listed
 from qdrant_tools.files.json_files import MOST_BYTES
 from qdrant_tools.files.json_stream import JsonStream
+from qdrant_tools.files.parquet import parquet_rows
 from qdrant_tools.files.rows import MOST_COLUMNS, Row, read_lines, read_rows
 from qdrant_tools.same import id_key, unlike_spelling
 
@@ -82,7 +85,7 @@ def _texts_by_id(path: Path) -> Iterator[tuple[str, str, str]]:
                 raise InputError(f"{path}:{number}: {len(cells)} columns, expected an id and a text (or a header)")
             yield f"{path}:{number}", cells[0].strip(), cells[1].strip()
         return
-    for row in read_rows(path):
+    for row in _parquet(path) if path.suffix.lower() == ".parquet" else read_rows(path):
         name = next((str(row.values[key]) for key in ID if row.values.get(key) not in (None, "")), "")
         text = next((row.values[key] for key in TEXT if row.values.get(key) not in (None, "")), None)
         whole = titled(row.values.get("title"), text if isinstance(text, str) else "")
@@ -230,6 +233,13 @@ def _jsonl(file: Path) -> Iterator[Row]:
     return read_rows(file, array=from_array)
 
 
+def _parquet(file: Path) -> Iterator[Row]:
+    def warn(names: list[str]) -> None:
+        logger.warning("%s: columns of bytes, which are no texts, are left out: %s", file, listed(names))
+
+    return parquet_rows(file, without_bytes=warn, missing=MissingExtraError(f"{file} is Parquet, which", extra="files"))
+
+
 def _json(file: Path) -> Iterator[Row]:
     if _is_jsonl(file):
         yield from read_rows(file, array=from_array)
@@ -330,7 +340,7 @@ def _no_rows(file: Path) -> InputError:
 
 _AS_JSONL = ": write it as .jsonl (pandas: to_json(path, orient='records', lines=True))"
 _WAYS_OUT = {
-    **dict.fromkeys((".parquet", ".arrow", ".feather", ".xlsx", ".xls", ".pkl"), _AS_JSONL),
+    **dict.fromkeys((".arrow", ".feather", ".xlsx", ".xls", ".pkl"), _AS_JSONL),
     **dict.fromkeys((".gz", ".zip", ".bz2", ".xz", ".zst", ".tgz"), ": unpack it"),
 }
 _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
@@ -339,5 +349,6 @@ _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".ndjson": _jsonl,
     ".csv": _table,
     ".tsv": _tsv,
+    ".parquet": _parquet,
     ".txt": _texts,
 }

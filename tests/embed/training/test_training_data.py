@@ -148,13 +148,43 @@ def test_what_is_wrong_with_a_file_is_said_with_its_name_and_line(write, name, c
 def test_files_that_cannot_be_read_at_all(tmp_path):
     with pytest.raises(InputError, match="cannot read .*none.jsonl: No such file"):
         read_training_data(tmp_path / "none.jsonl")
-    with pytest.raises(UsageError, match=r"ends in '\.parquet', expected one of \.json, \.jsonl"):
-        read_training_data(tmp_path / "rows.parquet")
+    with pytest.raises(UsageError, match=r"ends in '\.feather', expected one of \.json, \.jsonl"):
+        read_training_data(tmp_path / "rows.feather")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(InputError, match="is not UTF-8 text"):
         read_training_data(tmp_path / "latin.txt")
     with pytest.raises(UsageError, match="kind is 'tuples', expected one of examples"):
         read_training_data(tmp_path / "latin.txt", kind="tuples")
+
+
+PAIRS_AND_MORE = [
+    [{"sentence1": "a b", "sentence2": "c d", "score": score} for score in (0.25, 1.0, 0.5)],
+    [{"query": f"q {i}", "positive": f"p {i}", "negative_1": f"n {i}", "negative_2": None} for i in range(70)],
+    [{"query": "what stings", "pos": ["a bee stings"], "neg": ["a cow eats", "a sea is wet"]}],
+]
+
+
+@pytest.mark.parametrize("rows", PAIRS_AND_MORE, ids=["scored", "wide", "lists"])
+def test_parquet_says_what_the_same_rows_say_as_jsonl(write, tmp_path, rows):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    pandas.DataFrame(rows).to_parquet(tmp_path / "rows.parquet")
+    assert read_training_data(tmp_path / "rows.parquet") == read_training_data(write("rows.jsonl", rows))
+
+
+def test_passages_and_queries_of_ids_may_be_parquet_and_what_is_none_is_said_with_its_name(write, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pytest.importorskip("pyarrow").table
+    parquet.write_table(table({"id": ["p1", "p2"], "text": ["one", "two"]}), tmp_path / "passages.parquet")
+    rows = write("ids.jsonl", [{"query": "which one", "positive_id": "p1", "negative_id": "p2"}])
+    (example,) = read_training_data(rows, passages=tmp_path / "passages.parquet").examples
+    assert (example.positives[0].text, example.negatives[0].text) == ("one", "two")
+    with pytest.raises(InputError, match=r"broken.parquet is no Parquet file that can be read"):
+        read_training_data(write("broken.parquet", "PAR1 and no more"))
+    parquet.write_table(
+        table({"query": ["what stings"], "positive": ["a bee"], "raw": [b"x"]}), tmp_path / "bytes.parquet"
+    )
+    assert read_training_data(tmp_path / "bytes.parquet").examples[0].query == "what stings"
 
 
 def test_a_kind_may_be_told(write):
