@@ -297,5 +297,6 @@ def _mismatch(corpus: Collection | PassageVectors, missing: Sequence[str]) -> st
     """One id that is not among the passages, and what these have in its place."""
     if isinstance(corpus, Collection) or not missing:
         return mismatch(corpus, missing) if isinstance(corpus, Collection) else ""
-    name, other = unlike_spelling(missing, corpus.ids) or (missing[0], f"ids such as {corpus.ids[0]}")
-    return f"{brief(name)} is not among the passages, which have {brief(other)}"
+    alike = unlike_spelling(missing, corpus.ids)
+    name, have = (alike[0], brief(alike[1])) if alike else (missing[0], f"ids such as {brief(corpus.ids[0])}")
+    return f"{brief(name)} is not among the passages, which have {have}"

@@ -44,7 +44,7 @@ from qdrant_tools.validation import number_in
 
 PAIRS = (
     *(("sentence1", "sentence2"), ("sent1", "sent2"), ("text1", "text2")),
-    *(("premise", "hypothesis"), ("question1", "question2"), ("source", "target")),
+    *(("premise", "hypothesis"), ("question1", "question2"), ("source", "target"), ("sentence_A", "sentence_B")),
 )
 SCORES = ("score", "similarity_score", "relatedness_score", "similarity", "relatedness")
 LABELS = ("label", "labels", "gold_label", "is_duplicate", "is_paraphrase")

@@ -310,11 +310,13 @@ _SAME_SPLIT = {"dev": "validation", "val": "validation", "valid": "validation"}
 
 
 _IGNORABLE: Mapping[str, tuple[str, ...]] = {
+    # SICK asks two questions about its pairs, and this is the other one
+    "similarity": ("entailment_label", "entailment_judgment"),
     "pair_classification": (*_ANNOTATORS, "label_text"),
     "classification": ("label_text",),
     "clustering": ("label_text",),
 }
-"""Fields that repeat what is read."""
+"""Fields that repeat what is read, or answer another question."""
 
 
 def _rows(path: Path, split: str, kind: str, used: Used, *, aside: Sequence[str] = ()) -> Iterator[Row]:

@@ -217,6 +217,14 @@ def test_the_relatedness_of_sick_is_a_score(tmp_path):
     assert [task.kind for task in find_tasks(tmp_path)[0]] == ["similarity"]
 
 
+def test_the_file_of_sick_itself_is_measured_by_its_scores(tmp_path):
+    rows = [f"{i}\t{text}\t{TEXTS[i - 1]}\tNEUTRAL\t{1 + i % 4}" for i, text in enumerate(TEXTS[:8])]
+    names = "pair_ID\tsentence_A\tsentence_B\tentailment_label\trelatedness_score"
+    (tmp_path / "SICK_test.tsv").write_text("\n".join([names, *rows]))
+    ((task,), _) = find_tasks(tmp_path)
+    assert task.kind == "similarity" and run_task(task, read_task(task), MixedEncoder()).details["pairs"] == 8
+
+
 def test_one_file_of_all_texts_is_measured_whole_and_classification_says_what_it_needs(tmp_path):
     rows = [{"text": text, "label": text[-1]} for text in TEXTS[:12]]
     jsonl(tmp_path / "topics" / "all.jsonl", *rows)
