@@ -1,6 +1,7 @@
 """What a query adapter is fitted on, as arrays.
 
-Guarantees: every row number lies inside of `stored`. Does not know: texts, collections, how a map is fitted.
+Guarantees: every row number lies inside of `stored`, every vector is of finite numbers, every query has a weight.
+Vectors of length 0 are taken: they are like nothing. Does not know: texts, collections, how a map is fitted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from llama_index_embed_plus.errors import TrainingError
 from qdrant_tools.records import Vectors
 
 Rows = NDArray[np.int64]
@@ -45,10 +47,34 @@ class AdapterData:
     hard: tuple[int, ...] = ()
     pseudo: PseudoQueries | None = None
 
+    def __post_init__(self) -> None:
+        if not len(self.stored):
+            raise TrainingError("there are no stored vectors: index passages before fitting an adapter")
+        made = PseudoQueries(self.queries[:0], np.empty(0, np.int64)) if self.pseudo is None else self.pseudo
+        for name, vectors in (("stored", self.stored), ("queries", self.queries), ("pseudo", made.vectors)):
+            _check_vectors(name, vectors, self.stored.shape[1])
+        if not len(self.queries) == len(self.answers) == len(self.weights):
+            counts = f"{len(self.queries)} queries, {len(self.answers)} answers, {len(self.weights)} weights"
+            raise TrainingError(f"there are {counts}: expected as many of each")
+        for row in chain(chain.from_iterable(self.answers), self.hard, made.passage.tolist()):
+            if not 0 <= row < len(self.stored):
+                raise TrainingError(f"row {row} is named, expected one of the {len(self.stored)} stored vectors")
+        if len(self.weights) and not (np.isfinite(self.weights).all() and (self.weights > 0).all()):
+            bad = self.weights[~(np.isfinite(self.weights) & (self.weights > 0))][0]
+            raise TrainingError(f"a query has weight {bad}, expected a number above 0: leave such queries out")
+
     @property
     def everything(self) -> Rows:
         """The numbers of all queries."""
         return np.arange(len(self.answers))
+
+
+def _check_vectors(name: str, vectors: Vectors, dimension: int) -> None:
+    if vectors.ndim != 2 or vectors.shape[1] != dimension:
+        raise TrainingError(f"{name} have shape {vectors.shape}, expected (n, {dimension}) as the stored vectors have")
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise TrainingError(f"{len(bad)} of {name} hold NaN or infinity, the first is row {bad[0]}: embed them again")
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.training.adapter.arrays import Numbers, PseudoQueries, Rows
 from llama_index_embed_plus.training.adapter.descent import Objective, descend
 from llama_index_embed_plus.training.adapter.ranking import nearest
@@ -68,6 +69,9 @@ def by_pseudo_queries(stored: Vectors, pseudo: PseudoQueries, start: Vectors, se
     (weight,), _ = descend(
         objective, "list", steps=(settings.pseudo_steps,), rate=settings.learning_rate, temperature=settings.temperature
     )
+    if not np.isfinite(weight).all():
+        rates = f"learning_rate is {settings.learning_rate}, temperature {settings.temperature}"
+        raise TrainingError(f"pseudo-queries gave no map of numbers ({rates}): lower the first or raise the second")
     return start + start @ weight
 
 

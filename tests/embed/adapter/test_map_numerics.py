@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.training.adapter import descent, ranking
+from llama_index_embed_plus.training.adapter.arrays import AdapterData, PseudoQueries
 from llama_index_embed_plus.training.adapter.descent import Objective, even_size
+from llama_index_embed_plus.training.adapter.fit import fit_map
 from llama_index_embed_plus.training.adapter.ranking import nearest
 from llama_index_embed_plus.training.adapter.unlabelled import covariance, whitening
+from llama_index_embed_plus.training.settings import AdapterSettings
 from qdrant_tools.validation import unit_rows
+
+QUICK = AdapterSettings(steps=(1, 4), pseudo_steps=2, negatives=30)
 
 
 def rows(count, dimension=12, seed=0):
@@ -72,3 +82,78 @@ def test_vectors_that_differ_by_rounding_alone_are_not_whitened():
     stored = np.repeat(rows(1, 16), 500, axis=0) * (1 + 1e-7 * np.random.default_rng(0).normal(size=(500, 1)))
     found = whitening(stored.astype(np.float32), strength=0.19, floor=0.3)
     np.testing.assert_allclose(found, np.eye(16), atol=1e-5)
+
+
+def test_a_temperature_that_is_too_small_for_pseudo_queries_is_named():
+    stored = rows(20)
+    data = AdapterData(stored, stored[:0], (), np.empty(0), pseudo=PseudoQueries(rows(20, seed=1), np.arange(20)))
+    with pytest.raises(TrainingError, match="temperature 1e-39"):
+        fit_map(data, replace(QUICK, temperature=1e-39))
+
+
+@st.composite
+def odd_data(draw) -> AdapterData:
+    """Few passages in few or many dimensions, some alike, some of length 0; queries that nothing or all answers."""
+    count, dimension = draw(st.integers(1, 12)), draw(st.sampled_from([1, 2, 5, 40]))
+    random = np.random.default_rng(draw(st.integers(0, 9)))
+    distinct = unit_rows(random.normal(size=(draw(st.integers(1, count)), dimension)).astype(np.float32))
+    stored = np.resize(distinct, (count, dimension)) * draw(st.sampled_from([0, 1, 1, 1])) ** np.arange(count)[:, None]
+    asked = draw(st.lists(st.lists(st.integers(0, count - 1), max_size=count), max_size=6))
+    queries = unit_rows(random.normal(size=(len(asked), dimension)).astype(np.float32))
+    if len(asked) > 1 and draw(st.booleans()):
+        queries[1:] = queries[0]
+    if len(asked) and draw(st.booleans()):
+        queries[-1] = 0
+    made = random.integers(count, size=draw(st.integers(1, 4)))
+    pseudo = PseudoQueries(unit_rows(random.normal(size=(len(made), dimension)).astype(np.float32)), made)
+    weights = random.choice([1e-9, 1.0, 50.0], size=len(asked))
+    hard = tuple(draw(st.lists(st.integers(0, count - 1), max_size=2)))
+    asked_for = tuple(map(tuple, asked))
+    return AdapterData(
+        stored.astype(np.float32), queries, asked_for, weights, hard, draw(st.sampled_from([None, pseudo]))
+    )
+
+
+@pytest.mark.filterwarnings("error")
+@settings(max_examples=60, deadline=None)
+@given(data=odd_data(), apart=st.booleans(), folds=st.integers(2, 5))
+def test_whatever_the_vectors_a_map_of_finite_numbers_and_norm_1_comes_out(data, apart, folds):
+    fitted = fit_map(data, replace(QUICK, answers_apart=apart, folds=folds))
+    assert np.isfinite(fitted.matrix).all() and np.linalg.norm(fitted.matrix, 2) == pytest.approx(1, abs=1e-4)
+    assert fitted.candidates[0].name == "identity" and all(np.isfinite(each.loss) for each in fitted.candidates)
+    if len(np.unique(data.stored, axis=0)) == 1 and fitted.chosen.name in ("identity", "whitened"):
+        np.testing.assert_allclose(fitted.matrix, np.eye(data.stored.shape[1]), atol=1e-4)
+
+
+def plain(**changes) -> AdapterData:
+    data = AdapterData(rows(9), rows(5, seed=1), tuple((row,) for row in range(5)), np.ones(5))
+    return replace(data, **changes)
+
+
+def spoiled(vectors, value):
+    vectors[3, 7] = value
+    return vectors
+
+
+WRONG = {
+    "NaN stored": (
+        lambda: {"stored": spoiled(rows(9), np.nan)},
+        "1 of stored hold NaN .* the first is row 3",
+    ),
+    "infinite query": (lambda: {"queries": spoiled(rows(5), np.inf)}, "1 of queries hold NaN or infinity"),
+    "NaN pseudo": (lambda: {"pseudo": PseudoQueries(spoiled(rows(4), np.nan), np.arange(4))}, "1 of pseudo hold NaN"),
+    "another dimension": (lambda: {"queries": rows(5, 11)}, r"queries have shape \(5, 11\), expected \(n, 12\)"),
+    "nothing stored": (lambda: {"stored": rows(0)}, "there are no stored vectors"),
+    "a row too far": (lambda: {"answers": ((0,), (1,), (2,), (3,), (9,))}, "row 9 is named, expected one of the 9"),
+    "a hard row below": (lambda: {"hard": (-1,)}, "row -1 is named"),
+    "a query too many": (lambda: {"queries": rows(6)}, "6 queries, 5 answers, 5 weights"),
+    "NaN weight": (lambda: {"weights": np.array([1, 1, np.nan, 1, 1])}, "weight nan, expected a number above 0"),
+    "no weight": (lambda: {"weights": np.zeros(5)}, "weight 0.0, expected a number above 0"),
+}
+
+
+@pytest.mark.parametrize("name", list(WRONG))
+def test_arrays_that_cannot_be_fitted_on_are_refused_by_what_is_wrong(name):
+    changes, message = WRONG[name]
+    with pytest.raises(TrainingError, match=message):
+        plain(**changes())
