@@ -191,22 +191,59 @@ class VectorSample:
 def sample_vectors(collection: Collection, size: int, *, seed: int = 0, always: Set[str] = frozenset()) -> VectorSample:
     """Draw `size` stored vectors in one pass over the collection: the same ones for the same seed and contents.
 
-    The passages of `always` are drawn first, all of them, even where they are more than `size`. Holds at most twice as
-    many vectors as are drawn.
+    The passages of `always` are drawn first, all of them, even where they are more than `size`. Each vector is held
+    once; of a collection that has more, room for a quarter more.
     """
-    kept: dict[str, NDArray[np.float32]] = {}
-    # twice as many, so that not every page has to be sorted and thinned out
-    most, total = 2 * max(size, len(always)), 0
+    kept, total = _Drawn(collection, size, seed=seed, always=always), 0
     for ids, vectors in stored_vectors(collection):
         total += len(ids)
-        # copies: a view of one row would keep its whole page in memory
-        kept.update((passage_id, row.copy()) for passage_id, row in zip(ids, vectors, strict=True))
-        if len(kept) > most:
-            kept = {passage_id: kept[passage_id] for passage_id in draw_ids(list(kept), size, seed=seed, always=always)}
-    drawn = draw_ids(list(kept), size, seed=seed, always=always)
-    rows = np.array([kept[passage_id] for passage_id in drawn], dtype=np.float32)
-    # an empty sample has no second axis without the reshape
-    return VectorSample(drawn, rows.reshape(len(drawn), collection.dimension), total)
+        kept.add(ids, vectors)
+    kept.thin()
+    return VectorSample(list(kept.place), kept.rows[: len(kept.place)], total)
+
+
+class _Drawn:
+    """The vectors that are drawn of those that came so far: `place` of an id is its row."""
+
+    def __init__(self, collection: Collection, size: int, *, seed: int, always: Set[str]) -> None:
+        self.size, self.seed, self.always = size, seed, always
+        most = max(size, len(always))
+        # not every page has to be thinned out
+        self.room = most + most // 4 + IDS_AT_ONCE
+        self.place: dict[str, int] = {}
+        self.rows = np.empty((min(self.room, collection.gateway.count()), collection.dimension), np.float32)
+        self.last: bytes | None = None
+        """The highest rank that was drawn, once some were not: what stands higher is not drawn either."""
+
+    def add(self, ids: Sequence[str], vectors: Vectors) -> None:
+        for passage_id, vector in zip(ids, vectors, strict=True):
+            row = self.place.get(passage_id)
+            if row is None:
+                if self.is_late(passage_id):
+                    continue
+                if len(self.place) == self.room:
+                    self.thin()
+                row = self.place[passage_id] = len(self.place)
+                if row == len(self.rows):  # others write meanwhile
+                    self.rows = np.concatenate([self.rows, np.empty((IDS_AT_ONCE, self.rows.shape[1]), np.float32)])
+            self.rows[row] = vector
+
+    def is_late(self, passage_id: str) -> bool:
+        """Whether so many stand before a passage that it cannot be drawn."""
+        if self.last is None or passage_id in self.always:
+            return False
+        return draw_rank(passage_id, self.seed) > self.last
+
+    def thin(self) -> None:
+        drawn = draw_ids(list(self.place), self.size, seed=self.seed, always=self.always)
+        if len(drawn) == len(self.place):
+            return
+        self.last = max((draw_rank(name, self.seed) for name in drawn if name not in self.always), default=b"")
+        rows = [self.place[name] for name in drawn]
+        for start in range(0, len(rows), IDS_AT_ONCE):  # they ascend, so that none is overwritten before it moves
+            part = rows[start : start + IDS_AT_ONCE]
+            self.rows[start : start + len(part)] = self.rows[part]
+        self.place = {name: row for row, name in enumerate(drawn)}
 
 
 def draw_ids(ids: Sequence[str], size: int, *, seed: int = 0, always: Container[str] = ()) -> list[str]:

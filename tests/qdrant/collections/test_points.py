@@ -52,6 +52,17 @@ def test_what_must_be_in_a_sample_is_in_it(docs):
     assert set(sample.ids) - always <= set(sample_vectors(docs, 10).ids), "the others are drawn as without them"
 
 
+def test_a_sample_that_is_thinned_out_on_the_way_is_the_one_of_all_ids_at_once(manager, encoder):
+    many = manager.ensure("many", encoder)
+    many.index(numbered(1500))
+    order = [name for ids, _ in stored_vectors(many) for name in ids]
+    for size, always in ((20, set()), (20, {order[3], order[700], order[-1]}), (2, set(order[100:900:50]))):
+        sample = sample_vectors(many, size, seed=1, always=always)
+        assert sample.ids == draw_ids(order, size, seed=1, always=always) and sample.total == 1500
+        stored = many.fetch(sample.ids, with_vectors=True)
+        np.testing.assert_array_equal(sample.vectors, [stored[name].vector for name in sample.ids])
+
+
 def test_an_empty_collection_has_an_empty_sample(manager, encoder):
     empty = manager.ensure("empty", encoder)
     sample = sample_vectors(empty, 10)
