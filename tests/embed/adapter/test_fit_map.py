@@ -203,8 +203,8 @@ def test_clicks_that_follow_the_base_teach_all_the_same():
     data = turned([(number,) for number in range(150)], noise=0.5)
     right = (data.queries @ data.stored.T).argmax(axis=1) == np.arange(150)
     learned = np.flatnonzero(right)[: int(right.sum() * 0.8)]
-    clicked = replace(data, queries=data.queries[learned], answers=tuple((int(row),) for row in learned))
-    fitted = fit_map(replace(clicked, weights=np.ones(len(learned))), QUICK)
+    answers = tuple((int(row),) for row in learned)
+    fitted = fit_map(AdapterData(data.stored, data.queries[learned], answers, np.ones(len(learned))), QUICK)
     others = np.setdiff1d(np.arange(150), learned)
     better = (data.queries[others] @ fitted.matrix @ data.stored.T).argmax(axis=1) == others
     assert fitted.candidates[0].ndcg == 1 and fitted.chosen.by and better.sum() > right[others].sum()
