@@ -178,6 +178,11 @@ def _notes(fitted: AdapterReport) -> Iterator[str]:
             "no map is better than none by these examples, so the adapter changes nothing: many of their labels may be "
             "wrong; without examples one is made of the passages alone, and judged queries tell whether it helps"
         )
+    elif fitted.chosen in ("whitened", "pseudo"):
+        yield (
+            "this map needs no examples, and by those given no other is surely better: more examples may teach more, "
+            "and of clicks many may be wrong"
+        )
 
 
 _OF_LEAKS = ("passages_apart", "leak_similarity", "drop_leaks")

@@ -7,10 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from llama_index_embed_plus.evaluate.retrieval.comparison import Change
 from llama_index_embed_plus.training.adapter.arrays import AdapterData, PseudoQueries
 from llama_index_embed_plus.training.adapter.choice import choose, losses_of
 from llama_index_embed_plus.training.adapter.fit import fit_map
 from llama_index_embed_plus.training.adapter.ranking import CUTS, TEMPERATURES, Judged, judge
+from llama_index_embed_plus.training.adapter.run import AdapterReport
+from llama_index_embed_plus.training.run import _notes
 from llama_index_embed_plus.training.settings import AdapterSettings
 from qdrant_tools.validation import unit_rows
 
@@ -107,3 +110,15 @@ def test_wrong_clicks_do_not_veto_a_map_that_needs_no_labels():
     assert fitted.chosen.name != "identity" and after > before + 0.05
     clean = replace(data, answers=tuple((row,) for row in range(200)))
     assert fit_map(clean, AdapterSettings(steps=(2, 6), negatives=200)).chosen.by
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [("identity", "the adapter changes nothing"), ("pseudo", "no other is surely better"), ("list 8", None)],
+)
+def test_training_says_where_examples_decided_nothing(chosen, said):
+    change = Change("ndcg@10", 0.5, 0.52, 0.02, -0.01, 0.05)
+    report = AdapterReport(chosen, {"identity": 1.2, "pseudo": 1.1, "list 8": 1.1}, change, (), 9, 9, 0, 1.0)
+    first, *others = _notes(report)
+    assert first.startswith(f"chosen of 3 maps: {chosen}; ") and len(others) == (said is not None)
+    assert said is None or said in others[0]
