@@ -19,12 +19,12 @@ milliseconds of one query in float32 on one thread. The last line is JSON.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ from qdrant_tools.validation import unit_rows
 
 MINED, NEGATIVES, AT_ONCE, TEMPERATURE = 30, 3, 32, 0.05
 RATE, HEAD_RATE = 5e-5, 1e-3
+_TESTS = 20
 
 
 class Reranker:
@@ -118,61 +119,61 @@ def ndcg_of(found: Rows, scores: Numbers, answers: Sequence[int]) -> float:
     return float((np.isin(order, answers) * discounts[: len(order)]).sum() / discounts[: len(answers)].sum())
 
 
-def measured(judged: Judged, arguments: Any) -> dict[str, object]:
+def measured(judged: Judged, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """The figures of the test queries so far, after every `_TESTS` of them."""
     settings, data = AdapterSettings(), judged.data
     assert data.pseudo is not None
     (part,) = judged.parts
     random = np.random.default_rng(0)
-    test = np.sort(random.permutation(part)[: arguments.tests])
+    tests = random.permutation(part)[: arguments.tests]
     train = np.sort(random.permutation(np.setdiff1d(data.everything, part))[: arguments.queries])
-    start = by_pseudo_queries(
-        data.stored,
-        data.pseudo,
-        whitening(data.stored, strength=settings.whitening, floor=settings.whitening_floor),
-        settings,
-    )
-    known = tuple(data.answers[query] for query in train.tolist())
-    matrix = fit_map(
-        AdapterData(data.stored, data.queries[train], known, np.ones(len(train)), pseudo=data.pseudo)
-    ).matrix
-
+    white = whitening(data.stored, strength=settings.whitening, floor=settings.whitening_floor)
+    start = by_pseudo_queries(data.stored, data.pseudo, white, settings)
     began, model = time.process_time(), Reranker(arguments.model, arguments.tokens)
     losses = []
     for loss in model.train(lists_of(judged, train, start), arguments.epochs):
         losses.append(loss)
         print(f"{judged.name} step {len(losses)} loss {loss:.3f}", file=sys.stderr, flush=True)
     trained = time.process_time() - began
+    answers = tuple(data.answers[query] for query in train.tolist())
+    known = AdapterData(data.stored, data.queries[train], answers, np.ones(len(train)), pseudo=data.pseudo)
+    matrix, spent = fit_map(known).matrix, 0.0
+    values: dict[str, dict[str, float]] = {"base": {}, "adapter": {}, "reranker": {}, "both": {}}
+    for test in np.split(tests, range(_TESTS, len(tests), _TESTS)):
+        values["base"] |= judged.ndcg(np.eye(len(start), dtype=np.float32), test)
+        mapped = np.asarray(unit_rows(data.queries[test] @ matrix), np.float32)
+        found, began = nearest(mapped, data.stored, arguments.top), time.process_time()
+        scores = model.scores(pairs_of(judged, test, found)).reshape(found.shape)
+        spent += time.process_time() - began
+        for place, query in enumerate(test.tolist()):
+            cosines = data.stored[found[place]] @ mapped[place] / TEMPERATURE
+            ways = {"adapter": cosines, "reranker": scores[place], "both": cosines + scores[place]}
+            for name, way in ways.items():
+                values[name][str(query)] = ndcg_of(found[place], way, data.answers[query])
+        count = len(values["base"])
+        yield {
+            "train": len(train),
+            "tests": count,
+            "top": arguments.top,
+            "base": round(float(np.mean(list(values["base"].values()))), 4),
+            "losses": [round(float(np.mean(each)), 3) for each in np.array_split(losses, min(4, len(losses)))],
+            "training seconds": round(trained, 1),
+            "milliseconds per query": round(1000 * spent / count, 1),
+            **{name: compared(values, name) for name in values},
+        }
 
-    mapped = np.asarray(unit_rows(data.queries[test] @ matrix), np.float32)
-    found = nearest(mapped, data.stored, arguments.top)
-    began = time.process_time()
-    pairs = [
-        (judged.texts.queries[query], judged.texts.passages[row])
-        for query, rows in zip(test.tolist(), found, strict=True)
+
+def pairs_of(judged: Judged, queries: Rows, found: Rows) -> list[tuple[str, str]]:
+    texts = judged.texts
+    return [
+        (texts.queries[query], texts.passages[row])
+        for query, rows in zip(queries.tolist(), found, strict=True)
         for row in rows.tolist()
     ]
-    scores = model.scores(pairs).reshape(found.shape)
-    spent = time.process_time() - began
-    values: dict[str, dict[str, float]] = {"base": dict(judged.ndcg(np.eye(len(start), dtype=np.float32), test))}
-    for place, query in enumerate(test.tolist()):
-        cosines = data.stored[found[place]] @ mapped[place] / TEMPERATURE
-        ways = {"adapter": cosines, "reranker": scores[place], "both": cosines + scores[place]}
-        for name, way in ways.items():
-            values.setdefault(name, {})[str(query)] = ndcg_of(found[place], way, data.answers[query])
-    base, adapter = values["base"], values["adapter"]
-    return {
-        "train": len(train),
-        "tests": len(test),
-        "top": arguments.top,
-        "base": round(float(np.mean(list(base.values()))), 4),
-        "losses": [round(float(np.mean(each)), 3) for each in np.array_split(losses, 4)],
-        "training seconds": round(trained, 1),
-        "milliseconds per query": round(1000 * spent / len(test), 1),
-        **{
-            name: {"over base": figures(change(base, each)), "over adapter": figures(change(adapter, each))}
-            for name, each in values.items()
-        },
-    }
+
+
+def compared(values: Mapping[str, Mapping[str, float]], name: str) -> dict[str, list[float]]:
+    return {f"over {other}": figures(change(values[other], values[name])) for other in ("base", "adapter")}
 
 
 def main() -> None:
@@ -188,10 +189,11 @@ def main() -> None:
     torch.manual_seed(0)
     found: dict[str, object] = {}
     for judged in read(arguments):
-        found[judged.name] = measured(judged, arguments)
-        print(judged.name, json.dumps(found[judged.name]), file=sys.stderr, flush=True)
-        if arguments.out:
-            arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+        for figures_so_far in measured(judged, arguments):
+            found[judged.name] = figures_so_far
+            print(judged.name, json.dumps(figures_so_far), file=sys.stderr, flush=True)
+            if arguments.out:
+                arguments.out.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
 
