@@ -122,7 +122,7 @@ def measured(judged: Judged, settings: AdapterSettings) -> dict[str, object]:
         values.setdefault("base", {}).update(judged.ndcg(np.eye(len(white), dtype=np.float32), part))
         values.setdefault("label-free", {}).update(judged.ndcg(start, part))
         values.setdefault("teacher", {}).update(of_rankings(judged, part, [teacher[query] for query in part]))
-    for name, parts in {"pseudo": [data.everything], "asked": judged.parts}.items():
+    for name, parts in {"pseudo": [np.concatenate(judged.parts)], "asked": judged.parts}.items():
         for part in parts:
             others = everything[count:] if name == "pseudo" else np.setdiff1d(data.everything, part)
             lesson = taught(vectors[others], [teacher[query] for query in others])

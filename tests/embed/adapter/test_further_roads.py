@@ -112,3 +112,5 @@ def test_a_folder_without_train_queries_is_parted_and_every_query_tests_once(loa
     # vectors that mean nothing, and words that name the answer
     assert found["queries"] == 20 and found["teacher"][0] > 0.5
     assert {"label-free", "pseudo 32", "asked 1"} <= found.keys()
+    one_part = replace(judged, parts=judged.parts[:1])
+    assert load("distilled").measured(one_part, SETTINGS)["queries"] == len(judged.parts[0])
