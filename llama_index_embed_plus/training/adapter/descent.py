@@ -14,6 +14,11 @@ by the mapped query y = x + x W of length |y| that is (G - (G . u) u) / |y|, wit
 u = y / |y|, and by W the product of x and that. A step goes down the gradient of the weighted mean over all queries,
 without momentum or decay: so W stays in the span of the queries.
 
+Some encoders' vectors have a direction in common that is most of their length (of E5 four fifths of its square). A map
+of it would move all queries alike, which tells no passage from another, and along it the slope is so steep that steps
+climb. There W is learned from what is left of the queries without their mean direction. Anywhere, a step that would
+raise the loss is taken back.
+
 Guarantees: what is no number raises nothing here, it gives a map that is none. Memory is 4 bytes * 1,024 * candidates,
 several times. Does not know: which queries are left out, which W is the best.
 """
@@ -34,6 +39,11 @@ from qdrant_tools.records import Vectors
 Array = NDArray[Any]
 _QUERIES_AT_ONCE = 1024
 _SHORTEST = 1e-12
+_ROUNDING = 1e-5
+_SHARED = 0.5
+"""Of the squared length of stored vectors."""
+_SMALLEST_SHARE = 2.0**-20
+"""Of the rate: below, nothing is learned any more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +51,7 @@ class Objective:
     """What a map is to bring about: queries (n, dimension) near their positives, away from other candidates.
 
     candidates: (c, dimension). positives, hidden: per query places among the candidates; `hidden` are no negatives,
-    and hold the positives.
+    and hold the positives. varied: (n, dimension), what of the queries W is learned from.
     """
 
     queries: Vectors
@@ -49,6 +59,7 @@ class Objective:
     positives: Lists
     hidden: Lists
     weights: Numbers
+    varied: Vectors
 
     @classmethod
     def of(
@@ -75,7 +86,8 @@ class Objective:
                 near[int(part[row])].append(column)
         hidden = [sorted({column for row in each for column in near[row]}) for each in answers]
         positives = [place[list(dict.fromkeys(each))].tolist() for each in answers]
-        return cls(queries, chosen, Lists.of(positives), Lists.of(hidden), weights)
+        varied = queries if is_spread(stored) else _without_mean(queries)
+        return cls(queries, chosen, Lists.of(positives), Lists.of(hidden), weights, varied)
 
     def gradient(self, weight: Vectors, loss: AdapterLossName, temperature: float) -> tuple[float, Vectors]:
         """The weighted mean of the loss at W, and its gradient by W."""
@@ -88,7 +100,7 @@ class Objective:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 value, moved = self._part(start, end, weight, loss, temperature, shares[start:end])
             total += value
-            gradient += self.queries[start:end].T @ moved
+            gradient += self.varied[start:end].T @ moved
         return total, gradient
 
     def _part(
@@ -119,6 +131,18 @@ class Objective:
         return float((losses * shares).sum()), (direction - along * unit) / length
 
 
+def is_spread(stored: Vectors) -> bool:
+    """Whether what unit vectors have in common is not most of them."""
+    mean = stored.mean(axis=0, dtype=np.float64)
+    return bool(mean @ mean <= _SHARED)
+
+
+def _without_mean(queries: Vectors) -> Vectors:
+    mean = queries.mean(axis=0, keepdims=True)
+    mean /= max(float(np.linalg.norm(mean)), _SHORTEST)
+    return np.asarray(queries - (queries @ mean.T) * mean)
+
+
 def even_size(total: int, most: int) -> int:
     """The size of blocks, at most `most`, that are as few as can be and as large as each other."""
     return max(1, -(-total // max(1, -(-total // most))))
@@ -147,13 +171,23 @@ _LOSSES = {"list": _list, "each": _each}
 def descend(
     objective: Objective, loss: AdapterLossName, *, steps: Sequence[int], rate: float, temperature: float
 ) -> tuple[list[Vectors], list[float]]:
-    """W after each number of `steps`, which ascend, and the loss before every step."""
+    """W after each number of `steps`, which ascend, and the loss before every step.
+
+    A step that would raise the loss is taken back, and the rate is halved from there on.
+    """
     dimension = objective.queries.shape[1]
     weight, kept, losses = np.zeros((dimension, dimension), objective.queries.dtype), [], []
+    value, gradient = objective.gradient(weight, loss, temperature)
+    least = rate * _SMALLEST_SHARE
     for step in range(1, max(steps) + 1):
-        value, gradient = objective.gradient(weight, loss, temperature)
         losses.append(value)
-        weight = weight - rate * gradient
+        while rate > least:
+            moved = weight - rate * gradient
+            after, gradient_after = objective.gradient(moved, loss, temperature)
+            if after <= value * (1 + _ROUNDING):
+                weight, value, gradient = moved, after, gradient_after
+                break
+            rate /= 2
         if step in steps:
             kept.append(weight)
     return kept, losses

@@ -66,10 +66,10 @@ def by_pseudo_queries(stored: Vectors, pseudo: PseudoQueries, start: Vectors, se
     objective = Objective.of(
         queries, stored, answers, np.ones(len(answers)), candidates, same=settings.same_passage_similarity
     )
-    (weight,), _ = descend(
+    (weight,), losses = descend(
         objective, "list", steps=(settings.pseudo_steps,), rate=settings.learning_rate, temperature=settings.temperature
     )
-    if not np.isfinite(weight).all():
+    if not np.isfinite(losses).all():
         rates = f"learning_rate is {settings.learning_rate}, temperature {settings.temperature}"
         raise TrainingError(f"pseudo-queries gave no map of numbers ({rates}): lower the first or raise the second")
     return start + start @ weight

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llama_index_embed_plus.errors import TrainingError
 from llama_index_embed_plus.training.adapter import descent, ranking
 from llama_index_embed_plus.training.adapter.arrays import AdapterData, PseudoQueries
-from llama_index_embed_plus.training.adapter.descent import Objective, even_size
+from llama_index_embed_plus.training.adapter.descent import Objective, descend, even_size, is_spread
 from llama_index_embed_plus.training.adapter.fit import fit_map
 from llama_index_embed_plus.training.adapter.ranking import nearest
 from llama_index_embed_plus.training.adapter.unlabelled import covariance, whitening
@@ -82,6 +82,30 @@ def test_vectors_that_differ_by_rounding_alone_are_not_whitened():
     stored = np.repeat(rows(1, 16), 500, axis=0) * (1 + 1e-7 * np.random.default_rng(0).normal(size=(500, 1)))
     found = whitening(stored.astype(np.float32), strength=0.19, floor=0.3)
     np.testing.assert_allclose(found, np.eye(16), atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["list", "each"])
+@pytest.mark.parametrize("shift", [0.0, 0.5, 3.0], ids=["no common direction", "some of one", "most of it one"])
+def test_no_step_raises_the_loss_whatever_its_rate(shift, loss):
+    """As plain steps of the usual rate did, where all vectors share a direction."""
+    stored = unit_rows(rows(90) + shift * np.eye(1, 12, dtype=np.float32))
+    queries = unit_rows(stored[:40] + 0.2 * rows(40, seed=3))
+    answers = [(row, row + 40) if row % 3 else (row,) for row in range(40)]
+    objective = Objective.of(queries, stored, answers, np.ones(40), np.arange(90), same=0.999)
+    for rate in (0.3, 30.0):
+        (*_, last), losses = descend(objective, loss, steps=(1, 20), rate=rate, temperature=0.05)
+        assert all(after <= before * 1.001 for before, after in zip(losses, losses[1:])) and losses[-1] < losses[0]
+        assert np.isfinite(last).all()
+
+
+def test_what_all_vectors_share_is_not_mapped_where_it_is_most_of_them():
+    stored = unit_rows(rows(90) + 3 * np.eye(1, 12, dtype=np.float32))
+    assert is_spread(rows(90)) and not is_spread(stored)
+    queries = unit_rows(stored[:40] + 0.2 * rows(40, seed=3))
+    objective = Objective.of(queries, stored, [(row,) for row in range(40)], np.ones(40), np.arange(90), same=0.999)
+    (weight,), _ = descend(objective, "list", steps=(8,), rate=0.3, temperature=0.05)
+    moved = np.linalg.norm(unit_rows(queries.mean(axis=0, keepdims=True)) @ weight)
+    assert moved < 1e-4 * np.linalg.norm(weight, 2)
 
 
 def test_a_temperature_that_is_too_small_for_pseudo_queries_is_named():
