@@ -15,7 +15,9 @@ more), `truth` what the adapter gains in nDCG@10 on the queries that measure it,
 saw. `harmful` is the share of all draws in which an adapter is kept that loses there, and `surely` that of those whose
 loss is significant; `refused`, of the adapters that gain at least 0.01 there, the share that is not kept.
 
-With `--whole` nothing is drawn: the gain of all judged queries, or of at most so many, by cross-fitting.
+With `--whole` there is one fit: the gain of all judged queries, or of at most so many, by cross-fitting. `power` is how
+often a proof sees it that has fewer: from the gains of these queries so many are drawn, with replacement; a fifth of
+them decides, or all. This holds the map as it is, which of fewer queries would be a weaker one.
 
 Exact search; seeded. What is in the folder `--work` is not made again: vectors, and draws that are done. The last line
 is JSON.
@@ -41,16 +43,22 @@ from qdrant_tools.metrics import paired_interval
 FOLDS, SHARE, MOST_OF_TRUTH = 5, 0.2, 400
 LEAST = ProofSettings().min_queries
 WORTH = 0.01
+SIZES, POWER_DRAWS = (20, 45, 75, 150, 300), 500
 
 
-def interval(gains: Numbers) -> dict[str, float]:
+def interval(gains: Numbers, resamples: int = 10_000) -> dict[str, float]:
     after = {str(row): float(gain) for row, gain in enumerate(gains)}
-    found = paired_interval(dict.fromkeys(after, 0.0), after)
+    found = paired_interval(dict.fromkeys(after, 0.0), after, resamples=resamples)
     return {"gain": found.difference, "low": found.low, "high": found.high}
 
 
-def proved(gains: Numbers) -> dict[str, Any]:
-    found = interval(gains)
+def is_clear(gains: Numbers) -> bool:
+    """Whether an interval may lie above 0; of most draws that have no gain it is known without one."""
+    return len(gains) >= LEAST and bool(gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains)))
+
+
+def proved(gains: Numbers, resamples: int = 10_000) -> dict[str, Any]:
+    found = interval(gains, resamples)
     return {**found, "queries": len(gains), "kept": len(gains) >= LEAST and found["low"] > 0}
 
 
@@ -135,7 +143,18 @@ def whole(bench: JudgedVectors, most: int | None, kept: Path | None) -> dict[str
         gains = cross_fitted(bench, rows, [], 0)
         if kept is not None:
             np.save(kept, gains)
-    return {**proved(gains), "base": float(bench.base[rows].mean()), "passages": len(bench.stored)}
+    found = {**proved(gains), "base": float(bench.base[rows].mean()), "passages": len(bench.stored)}
+    return {**found, "power": {queries: power(gains, queries) for queries in SIZES}}
+
+
+def power(gains: Numbers, queries: int) -> dict[str, float]:
+    """The share of draws of so many queries in which each kind of proof keeps the map."""
+    random, kept = np.random.default_rng(queries), {"held out": 0, "cross-fitted": 0}
+    for _ in range(POWER_DRAWS):
+        some = random.choice(gains, queries)
+        for name, deciding in (("held out", some[: round(SHARE * queries)]), ("cross-fitted", some)):
+            kept[name] += is_clear(deciding) and proved(deciding, 1000)["kept"]
+    return {name: count / POWER_DRAWS for name, count in kept.items()}
 
 
 def main() -> None:

@@ -46,7 +46,8 @@ class JudgedVectors:
     @cached_property
     def base(self) -> Numbers:
         """nDCG@10 of every query without a map."""
-        return self.ndcg([np.eye(self.stored.shape[1], dtype=np.float32)], range(len(self.queries)))[0]
+        matrix = np.eye(self.stored.shape[1], dtype=np.float32)
+        return np.asarray(self.ndcg([matrix], range(len(self.queries)))[0])
 
     def ndcg(self, maps: Sequence[Numbers], rows: Sequence[int]) -> Numbers:
         """nDCG@10, (maps, rows), by exact search."""
