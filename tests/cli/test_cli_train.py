@@ -195,6 +195,20 @@ def test_with_cross_fitting_every_query_decides_by_an_adapter_that_did_not_see_i
     assert not (place / "again" / "heldout" / "queries.jsonl").exists(), "what serves has seen them all"
 
 
+def test_cross_fitting_parts_queries_that_all_hang_together_by_shared_answers(run, place):
+    """As where passages are few and answers many: what would be told of a fold is hidden from the others."""
+    answers = [ScoredText(passage.id, passage.text) for passage in PASSAGES]
+    rows = [Example(QUESTIONS[i], (answers[i], answers[i + 1])) for i in range(1, len(TRAIN))]
+    (place / "chain.jsonl").write_text("".join(json.dumps(row.as_row()) + "\n" for row in rows))
+    code, _, err = run("--out", "adapted", "--cross-fit", 5, *IN_DOCS, examples="chain.jsonl")
+    assert code == 0, err
+    assert (read_report(place / "adapted").proof.queries, read_report(place / "adapted").proof.folds) == (35, 5)
+    one = [Example(row.query, (answers[1],)) for row in rows]
+    (place / "one.jsonl").write_text("".join(json.dumps(row.as_row()) + "\n" for row in one))
+    code, message = error_of(run("--out", "none", "--cross-fit", 5, *IN_DOCS, examples="one.jsonl"))
+    assert code == 1 and "no example is left" in message and "--shared-passages" in message
+
+
 def test_cross_fitting_stands_beside_no_other_proof_and_is_for_adapters(run, place):
     for given in (MEASURED, ("--heldout-share", 0.3, *IN_DOCS)):
         code, message = error_of(run("--out", "none", "--cross-fit", 5, *given))
