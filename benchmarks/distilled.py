@@ -35,7 +35,7 @@ from llama_index_embed_plus.training.settings import AdapterSettings
 from qdrant_tools.metrics import ndcg
 from qdrant_tools.records import Vectors
 from qdrant_tools.search.bm25 import Bm25, average_length
-from qdrant_tools.search.hybrid import Fusion
+from qdrant_tools.search.fusion import Fusion
 from qdrant_tools.search.word_tuning import Ranking, WordCounts, fused
 from qdrant_tools.validation import unit_rows
 
