@@ -50,7 +50,7 @@ RULES: Mapping[str, MiningSettings] = {
     "at most 80 %, top of 50": replace(WITHOUT_COPIES, max_share=0.8),
     "copies out, random of 200": replace(DRAWN, max_share=None),
     "by words, at most 95 %, random of 200": replace(DRAWN, source="lexical"),
-    "both, at most 95 %, random of 100 each": replace(DRAWN, source="both", depth=100),
+    "both, at most 95 %, random of 200": replace(DRAWN, source="both"),
     "random of all passages": replace(DRAWN, max_share=None, depth=1_000_000),
 }
 HYBRID = CollectionSettings(lexical=Bm25())
@@ -71,7 +71,9 @@ class Judged:
         found: dict[str, dict[str, None]] = {}
         for text, ids in (data.train or data.test).values():
             found.setdefault(text, {}).update(dict.fromkeys(ids))
-        several = {query: Random(query).sample(sorted(ids), len(ids)) for query, ids in found.items() if len(ids) > 1}
+        several = {query: sorted(ids) for query, ids in found.items() if len(ids) > 1}
+        for query, its in several.items():
+            Random(query).shuffle(its)
         return cls(several)
 
     def turns(self, most: int) -> Iterator[list[Label]]:
@@ -91,15 +93,18 @@ class Judged:
 Part = tuple[Judged, MiningSettings]
 
 
+CALIBRATED = ("calibrated, of one answer each", "calibrated, of the answers of other queries")
+
+
 def rules(judged: Judged, collection: Collection, encoder: Encoder) -> Iterator[tuple[str, list[Part]]]:
     """By name: which settings mine for which queries."""
     for name, settings in RULES.items():
         yield name, [(judged, replace(settings, depth=min(settings.depth, collection.gateway.count())))]
-    alone = calibrate(collection, next(judged.turns(1)), encoder, settings=WITHOUT_COPIES).settings
-    yield "calibrated, of one answer each", [(judged, alone)]
+    alone = calibrate(collection, next(judged.turns(1)), encoder, settings=DRAWN).settings
+    yield CALIBRATED[0], [(judged, alone)]
     halves = [judged.part(0), judged.part(1)]
-    found = [calibrate(collection, half.labels, encoder, settings=WITHOUT_COPIES).settings for half in halves]
-    yield "calibrated, of the answers of other queries", [(halves[1], found[0]), (halves[0], found[1])]
+    found = [calibrate(collection, half.labels, encoder, settings=DRAWN).settings for half in halves]
+    yield CALIBRATED[1], [(halves[1], found[0]), (halves[0], found[1])]
 
 
 def measured(parts: Sequence[Part], collection: Collection, encoder: Encoder, turns: int) -> dict[str, Any]:
@@ -136,11 +141,14 @@ def measured(parts: Sequence[Part], collection: Collection, encoder: Encoder, tu
 def main() -> None:
     parser = arguments_of(__doc__)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--rules", nargs="+", choices=[*RULES, *CALIBRATED], default=[*RULES, *CALIBRATED])
     arguments = parser.parse_args()
     data = read_data(arguments)
     judged, found = Judged.of(data), {}
     with opened(arguments, data, HYBRID) as (collection, encoder):
         for name, parts in rules(judged, collection, encoder):
+            if name not in arguments.rules:
+                continue
             row = found[name] = measured(parts, collection, encoder, arguments.turns)
             low, high = row["interval"]
             print(LINE.format(name=name, rate=row["false_negatives"], low=low, high=high, **row), flush=True)

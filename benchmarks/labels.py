@@ -158,14 +158,16 @@ def false_negatives(data: Path, model: str) -> dict[str, dict[str, float]]:
     judged, relevant = read_qrels(data / "qrels" / "test.tsv")
     judgements = [Label(text[q], p, float((q, p) in relevant)) for q, p in sorted(judged) if q in text]
     clicks = aggregate(clicked_as_positive(searches))
-    bare = MiningSettings(max_share=None, duplicate_similarity=None)
+    bare = MiningSettings(max_share=None, duplicate_similarity=None, depth=50, sampling="top")
+    at_95 = replace(bare, duplicate_similarity=0.95, max_share=0.95)
     settings = {
         "no rules": bare,
-        "copies of positives out": replace(bare, duplicate_similarity=0.95),
-        "and at most 95 % of the positive's score": MiningSettings(),
-        "at most 80 %": MiningSettings(max_share=0.8),
-        "at most 95 %, drawn at random from 50": MiningSettings(sampling="random"),
-        "calibrated": calibrate(collection, clicks, encoder).settings,
+        "copies of positives out": replace(at_95, max_share=None),
+        "and at most 95 % of the positive's score": at_95,
+        "at most 80 %": replace(at_95, max_share=0.8),
+        "at most 95 %, drawn at random from 50": replace(at_95, sampling="random"),
+        "at most 95 %, drawn at random from 200": replace(at_95, sampling="random", depth=200),
+        "calibrated": calibrate(collection, clicks, encoder, settings=at_95).settings,
     }
     found = {}
     for name, its in settings.items():

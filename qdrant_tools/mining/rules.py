@@ -46,7 +46,7 @@ class MiningSettings:
     source: Source = "dense"
     """Where candidates come from: the nearest vectors, the best by BM25, or both in turns. The rules always look at
     the similarity of vectors, never at a BM25 score."""
-    depth: int = 50
+    depth: int = 200
     """Candidates looked at per query, not counting its known positives."""
     skip: int = 0
     """Candidates passed over at the top of the ranking."""
@@ -64,7 +64,9 @@ class MiningSettings:
     tuple of names reaches into nested metadata."""
     filter: PlainFilter | models.Filter | None = None
     """Only candidates that match; as in `search`."""
-    sampling: Sampling = "top"
+    sampling: Sampling = "random"
+    """How negatives are drawn of the candidates that are left: the first ones, any, or the likelier the nearer. What
+    nobody has labelled is an answer the more often, the nearer it is."""
     temperature: float = 0.05
     """Of softmax sampling over scores: small is close to top, large is close to random."""
     seed: int = 0

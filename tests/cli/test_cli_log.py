@@ -18,9 +18,11 @@ from llama_index_embed_plus import open_encoder
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.points import point_id
+from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.log import RetrievalLog
 from qdrant_tools.records import Hit, Passage
+from qdrant_tools.search.bm25 import Bm25
 from qdrant_tools.search.dense import search
 
 WORDS = SENTENCE.split()[6:26]
@@ -147,7 +149,8 @@ def searched(model, tmp_path):
     encoder = open_encoder(model, device="cpu")
     texts = [f"{a} {b} {c}" for a, b, c in zip(WORDS * 3, WORDS[1:] * 4, WORDS[5:] * 4)][:60]
     with closing(connect(tmp_path / "data")) as client, RetrievalLog(tmp_path / "log.sqlite") as log:
-        collection = CollectionManager(client).ensure("docs", encoder)
+        hybrid = CollectionSettings(lexical=Bm25())
+        collection = CollectionManager(client).ensure("docs", encoder, settings=hybrid)
         index_passages(collection, [Passage(f"p{i}", text) for i, text in enumerate(dict.fromkeys(texts))], encoder)
         for text in texts[:12]:
             hits = search(collection, text, encoder, k=5)
@@ -184,6 +187,19 @@ def test_how_careful_to_be_can_be_calibrated(run, searched):
     assert re.search(
         r"^  \d+ candidates per query; the last negative of an example stands at rank \d+ in the", out, re.M
     )
+
+
+@pytest.mark.parametrize("source", ["dense", "lexical", "both"])
+def test_mining_says_how_many_candidates_there_were_and_how_deep_it_drew(run, searched, tmp_path, source):
+    asked = ["--source", source, "--depth", 15, "--sampling", "top", *OPEN, "--duplicate-similarity", 1.0]
+    code, out, err = run("mine", "docs", "log.sqlite", "--out", f"{source}.jsonl", *asked, *searched)
+    assert code == 0, err
+    found = re.search(
+        r"^  (\d+) candidates per query; the last negative .* stands at rank (\d+) in the mean", out, re.M
+    )
+    candidates, rank = map(int, found.groups())
+    assert candidates <= 15 and (source == "lexical" or candidates == 15), "words find no more than have one in common"
+    assert 4 <= rank <= candidates
 
 
 def test_the_audit_is_printed_and_written_as_json_and_as_a_page(run, searched, tmp_path):

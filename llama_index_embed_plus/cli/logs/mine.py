@@ -90,7 +90,7 @@ def mine_command(
     support_from: SupportFrom = None,
     ambiguous: Ambiguous = False,
     negatives: Annotated[int, typer.Option(help="The most negatives of an example.")] = 4,
-    depth: Annotated[int, typer.Option(help="How many candidates are looked at for each query.")] = 50,
+    depth: Annotated[int, typer.Option(help="How many candidates are looked at for each query.")] = 200,
     skip: Annotated[int, typer.Option(help="How many candidates at the top of the ranking are passed over.")] = 0,
     minimum: Annotated[int, typer.Option(help="Examples with fewer negatives are left out.")] = 0,
     max_share: Annotated[
@@ -123,7 +123,10 @@ def mine_command(
         Literal["dense", "lexical", "both"],
         typer.Option(help="Where candidates come from: the nearest vectors, BM25, or both."),
     ] = ("dense"),
-    sampling: Annotated[Literal["top", "random", "softmax"], typer.Option(help="How negatives are drawn.")] = "top",
+    sampling: Annotated[
+        Literal["top", "random", "softmax"],
+        typer.Option(help="How negatives are drawn of what is left: the nearest, any, or near ones more often."),
+    ] = "random",
     seed: Annotated[int, typer.Option(help="The seed of what is drawn: the same seed gives the same result.")] = 0,
     judge: JudgeModel = None,
     threshold: Threshold = 0.5,

@@ -263,3 +263,14 @@ print(peak() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 600, "megabytes"
+
+
+def test_mined_negatives_change_nothing_where_all_passages_are_compared_with_anyway():
+    """The guide to mining says so: which negatives were mined matters to the adapter in larger collections alone."""
+    data = turned([(number,) for number in range(40)])
+    plain, mined = (fit_map(each, QUICK) for each in (data, replace(data, hard=(60, 70, 80, 90))))
+    losses = [[each.loss for each in fitted.candidates] for fitted in (plain, mined)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    few = replace(QUICK, negatives=60)
+    plain, mined = (fit_map(each, few) for each in (data, replace(data, hard=(60, 70, 80, 90))))
+    assert [each.loss for each in plain.candidates] != pytest.approx([each.loss for each in mined.candidates], abs=1e-4)

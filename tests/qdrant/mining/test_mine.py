@@ -22,8 +22,8 @@ from qdrant_tools.mining import Judge, MiningSettings, MiningStats, mine, positi
 from qdrant_tools.mining.rules import Candidates, Positives, eligible, is_copy, ordered, sampling_order, score_limit
 from qdrant_tools.records import Label, Passage
 
-OPEN = MiningSettings(max_share=None, duplicate_similarity=None)
-"""No rule but that a known positive is no negative."""
+OPEN = MiningSettings(max_share=None, duplicate_similarity=None, depth=50, sampling="top")
+"""No rule but that a known positive is no negative, and the nearest first."""
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_negatives_are_the_nearest_passages_that_no_rule_removes(client, encoder
         ],
     )
     labels = [Label("green tea blood pressure", "answer"), Label("green tea blood pressure", "other answer", 0.5)]
-    result = mine(collection, labels, encoder, settings=MiningSettings(negatives=2))
+    result = mine(collection, labels, encoder, settings=MiningSettings(negatives=2, sampling="top"))
     (example,) = result.examples
     assert [positive.id for positive in example.positives] == ["answer", "other answer"]
     assert [negative.id for negative in example.negatives] == ["hard", "less hard"]
@@ -123,7 +123,7 @@ def test_skip_passes_over_the_top_of_the_ranking(client, encoder):
         [Passage("p", "a b c d e"), *(Passage(f"n{n}", "a b c d e x"[: 2 * n + 1] + " y") for n in range(5))],
     )
     top = mine(collection, [Label("a b c d e", "p")], encoder, settings=OPEN).examples[0].negatives
-    settings = MiningSettings(max_share=None, duplicate_similarity=None, skip=2)
+    settings = replace(OPEN, skip=2)
     result = mine(collection, [Label("a b c d e", "p")], encoder, settings=settings)
     assert list(result.examples[0].negatives) == [*top[2:], *result.examples[0].negatives[2:]]
     assert result.discarded["skipped"] == 2
@@ -392,7 +392,7 @@ def test_a_positive_whose_point_has_no_vector_is_counted_and_no_example(client, 
 def test_the_account_has_every_candidate_in_one_place(client, encoder):
     collection = filled(client, encoder, numbered(60))
     labels = [Label(f"passage about topic{i % 7} thing{i}", f"p{i}") for i in range(30)]
-    result = mine(collection, labels, encoder, settings=MiningSettings(skip=2, negatives=50))
+    result = mine(collection, labels, encoder, settings=MiningSettings(skip=2, negatives=50, depth=50))
     counts = result.stats.counts
     removed = counts["skipped"] + counts["near_duplicate"] + counts["same_document"] + counts["close_to_positive"]
     assert counts["candidates"] - removed == counts["negatives"] == sum(len(e.negatives) for e in result.examples)
@@ -406,7 +406,7 @@ def test_the_account_has_every_candidate_in_one_place(client, encoder):
     ("wrong", "message"),
     [
         ({"negatives": 0}, "negatives is 0"),
-        ({"skip": 50}, "skip is 50 of depth 50"),
+        ({"skip": 50, "depth": 50}, "skip is 50 of depth 50"),
         ({"max_share": 1.2}, "max_share is 1.2"),
         ({"duplicate_similarity": 95}, "duplicate_similarity is 95"),
         ({"sampling": "best"}, "sampling is 'best'"),
