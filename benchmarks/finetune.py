@@ -506,7 +506,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=5e-5)
-    parser.add_argument("--lora-learning-rate", type=float, default=1e-3)
+    parser.add_argument("--lora-learning-rate", type=float, default=5e-4)
     parser.add_argument("--negatives", type=int, default=3)
     parser.add_argument(
         "--max-tokens", type=int, default=128, help="of a text in training; embedding has no other limit"

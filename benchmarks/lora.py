@@ -33,7 +33,7 @@ from llama_index_embed_plus.training.settings import LoraSettings, TrainSettings
 from qdrant_tools.metrics import ndcg, paired_bootstrap
 from qdrant_tools.records import Example, ScoredText, Vectors
 
-CONFIGS = "all 1e-3,all 5e-4 64,qv 3e-3,full 5e-5"
+CONFIGS = "all 1e-3,all 5e-4 64,qv 3e-3,all 2e-3,full 5e-5"
 DEV, TRAIN, PASSAGES, TOKENS, MAX_SHARE = 250, 256, 400, 32, 0.95
 LAYERS = {"qv": ("query", "value"), "all": (), "full": ()}
 
@@ -105,7 +105,7 @@ def settings_of(config: str, seed: int) -> TrainSettings:
         seed=seed,
         checkpoint_every=0,
         device="cpu",
-        lora=LoraSettings(rank=width, alpha=2 * width, targets=LAYERS[layers]),
+        lora=LoraSettings(rank=width, targets=LAYERS[layers]),
     )
 
 

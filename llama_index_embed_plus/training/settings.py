@@ -107,20 +107,21 @@ class AdapterSettings:
 class LoraSettings:
     """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): `W + alpha / rank * B A`, B and A trained, W kept.
 
-    targets: names of the layers that get one; (): every linear layer of the transformer.
+    alpha: None: twice the rank. targets: names of the layers that get one; (): every linear layer of the transformer.
     merge: True adds the product to W on saving, so that the artifact is a plain checkpoint; False keeps B and A apart
-    in a folder of a few megabytes that names its base. Such a folder needs torch and peft to serve, not ONNX.
+    in a small folder that names its base. Such a folder needs torch and peft to serve, not ONNX.
     """
 
-    rank: int = 16
-    alpha: int = 32
+    rank: int = 64
+    alpha: int | None = None
     dropout: float = 0.0
     targets: tuple[str, ...] = ()
     merge: bool = True
 
     def __post_init__(self) -> None:
         check_whole("rank of lora", self.rank, most=MOST_WIDE)
-        check_whole("alpha of lora", self.alpha)
+        if self.alpha is not None:
+            check_whole("alpha of lora", self.alpha)
         if len(self.targets) > _MOST_NAMES:
             raise UsageError(f"lora targets are {len(self.targets)} names, expected at most {_MOST_NAMES}")
         if not (is_number(self.dropout) and 0 <= self.dropout < 1):
@@ -146,7 +147,7 @@ class TrainSettings:
 
     loss, loss_options: a name of `losses.LOSSES` and options of that loss (fields of `losses.LossOptions`).
     batch_size: rows whose passages are each other's negatives, over all devices together.
-    learning_rate: None: 1e-3 for LoRA, for the whole encoder the `rate` of the loss (5e-5; 1e-5 of simcse).
+    learning_rate: None: 5e-4 for LoRA, for the whole encoder the `rate` of the loss (5e-5; 1e-5 of simcse).
     warmup_share: share of the steps in which the rate rises to its full value.
     accumulation: batches per optimiser step. It adds no in-batch negatives; a larger `batch_size` does.
     tokens_at_once: bounds the memory, not the batch: how many tokens a cached loss embeds at a time.
@@ -235,7 +236,7 @@ class TrainSettings:
     @property
     def rate(self) -> float:
         """The learning rate that is used."""
-        return self.learning_rate or (1e-3 if self.method == "lora" else loss_spec(self.loss).rate)
+        return self.learning_rate or (5e-4 if self.method == "lora" else loss_spec(self.loss).rate)
 
     @property
     def pooling_modes(self) -> tuple[str, ...] | None:

@@ -164,7 +164,7 @@ def add_lora(model: SentenceTransformer, settings: LoraSettings, *, seed: int) -
         raise MissingExtraError("LoRA", extra="train") from error
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha or 2 * settings.rank,
         lora_dropout=settings.dropout,
         target_modules=list(settings.targets) or "all-linear",
         exclude_modules=None if settings.targets else _unread(model),

@@ -313,7 +313,7 @@ def test_without_a_rate_the_method_and_the_loss_decide():
     def rate(**given):
         return TrainSettings(**given).rate
 
-    assert (rate(), rate(loss="simcse"), rate(method="lora")) == (5e-5, 1e-5, 1e-3)
+    assert (rate(), rate(loss="simcse"), rate(method="lora")) == (5e-5, 1e-5, 5e-4)
     assert rate(loss="simcse", learning_rate=3e-5) == 3e-5
 
 
