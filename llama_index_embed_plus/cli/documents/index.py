@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -13,18 +12,32 @@ from llama_index_embed_plus.cli.console import interrupted, next_step
 from llama_index_embed_plus.cli.documents.indexed import show
 from llama_index_embed_plus.cli.documents.job import Job, Search, run_job
 from llama_index_embed_plus.cli.documents.options import (
+    Above,
+    AsJsonWithSkipped,
     ChunkTokens,
     ContextOption,
+    DeleteMissing,
+    DryRun,
     Encoding,
+    Exact,
     Exclude,
+    Filled,
     FollowLinks,
+    HnswEf,
     IdField,
     Include,
+    Late,
+    Lexical,
     MinTokens,
+    Moved,
     Overlap,
+    SkipDuplicates,
     SourceName,
     SourcePath,
+    Strict,
     TextField,
+    Tuned,
+    Watch,
     Whole,
     settings_of,
 )
@@ -53,10 +66,10 @@ app = typer.Typer()
 
 @app.command("index")
 def index_command(
-    collection: Annotated[str, typer.Argument(help="The collection to fill; it is made if it is not there.")],
+    collection: Filled,
     path: SourcePath,
     source: SourceName = None,
-    moved: Annotated[bool, typer.Option("--moved", help="The source of this name lies here now.")] = False,
+    moved: Moved = False,
     include: Include = None,
     exclude: Exclude = None,
     follow_links: FollowLinks = False,
@@ -68,54 +81,23 @@ def index_command(
     overlap: Overlap = 0,
     context: ContextOption = "none",
     whole: Whole = False,
-    delete_missing: Annotated[
-        bool, typer.Option("--delete-missing", help="Also remove what this source has of files that are gone.")
-    ] = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Go on with every change of the folder; also removes what is gone.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; embed and write nothing.")
-    ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything was skipped.")] = False,
-    lexical: Annotated[
-        bool,
-        typer.Option(
-            "--lexical",
-            help="Keep the words of passages too, for --mode lexical and hybrid; when the collection is made. "
-            "--stemming, --stop-words, --k1, --b and --fusion say how.",
-        ),
-    ] = False,
+    delete_missing: DeleteMissing = False,
+    watch: Watch = False,
+    dry_run: DryRun = False,
+    strict: Strict = False,
+    lexical: Lexical = False,
     stemming: Stemming = None,
     stop_words: StopWords = None,
     k1: K1 = None,
     b: B = None,
     fusion: FusionOption = None,
-    late: Annotated[
-        bool, typer.Option("--late", help="Read passages with those around them (late chunking), when it is made.")
-    ] = False,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Let every search compare with all vectors, however many there are.")
-    ] = False,
-    hnsw_ef: Annotated[
-        int | None,
-        typer.Option(min=1, help="Let every search use this beam width in the HNSW graph, instead of a chosen one."),
-    ] = None,
-    tune: Annotated[
-        bool,
-        typer.Option(
-            "--tune/--no-tune",
-            help="Measure what a search finds of what exact search finds, and choose how later searches are made.",
-        ),
-    ] = True,
-    skip_duplicates: Annotated[
-        bool,
-        typer.Option("--skip-duplicates", help="Do not add what says nearly the same as a stored passage."),
-    ] = False,
-    above: Annotated[
-        float, typer.Option(help="With --skip-duplicates: how near that is, as a cosine above 0 and at most 1.")
-    ] = 0.95,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every skipped file.")] = False,
+    late: Late = False,
+    exact: Exact = False,
+    hnsw_ef: HnswEf = None,
+    tune: Tuned = True,
+    skip_duplicates: SkipDuplicates = False,
+    above: Above = 0.95,
+    as_json: AsJsonWithSkipped = False,
     location: Location = DEFAULT_LOCATION,
     model: Model = DEFAULT_MODEL,
     backend: Backend = "auto",

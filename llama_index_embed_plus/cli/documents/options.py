@@ -1,7 +1,7 @@
 """The options that say which files are read and how they are cut -> the settings of both.
 
-`index` and `inspect` share them, so that what is inspected is what would be indexed. Does not know: what a command does
-with the passages.
+`index` and `inspect` share them, so that what is inspected is what would be indexed; behind them stand those of `index`
+alone. Does not know: what a command does with the passages.
 """
 
 from __future__ import annotations
@@ -51,6 +51,50 @@ ContextOption = Annotated[
 ]
 Whole = Annotated[bool, typer.Option("--whole", help="Cut nothing: the model reads the beginning of each document.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+Filled = Annotated[str, typer.Argument(help="The collection to fill; it is made if it is not there.")]
+Moved = Annotated[bool, typer.Option("--moved", help="The source of this name lies here now.")]
+DeleteMissing = Annotated[
+    bool, typer.Option("--delete-missing", help="Also remove what this source has of files that are gone.")
+]
+Watch = Annotated[
+    bool, typer.Option("--watch", help="Go on with every change of the folder; also removes what is gone.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; embed and write nothing.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything was skipped.")]
+Lexical = Annotated[
+    bool,
+    typer.Option(
+        "--lexical",
+        help="Keep the words of passages too, for --mode lexical and hybrid; when the collection is made. "
+        "--stemming, --stop-words, --k1, --b and --fusion say how.",
+    ),
+]
+Late = Annotated[
+    bool, typer.Option("--late", help="Read passages with those around them (late chunking), when it is made.")
+]
+Exact = Annotated[
+    bool, typer.Option("--exact", help="Let every search compare with all vectors, however many there are.")
+]
+HnswEf = Annotated[
+    int | None,
+    typer.Option(min=1, help="Let every search use this beam width in the HNSW graph, instead of a chosen one."),
+]
+Tuned = Annotated[
+    bool,
+    typer.Option(
+        "--tune/--no-tune",
+        help="Measure what a search finds of what exact search finds, and choose how later searches are made.",
+    ),
+]
+SkipDuplicates = Annotated[
+    bool,
+    typer.Option("--skip-duplicates", help="Do not add what says nearly the same as a stored passage."),
+]
+Above = Annotated[
+    float, typer.Option(help="With --skip-duplicates: how near that is, as a cosine above 0 and at most 1.")
+]
+AsJsonWithSkipped = Annotated[bool, typer.Option("--json", help="Print JSON, with every skipped file.")]
 
 
 def settings_of(

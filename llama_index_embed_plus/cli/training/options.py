@@ -1,4 +1,4 @@
-"""The options that the commands of training share, and the file of examples that some of them name.
+"""The options that the commands of training share, those of `train`, and the file of examples that some of them name.
 
 Does not know: what a command does with the rows.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -37,6 +37,83 @@ ExamplesKind = Annotated[
     str | None,
     typer.Option(help="What the examples are (pairs, triplets, judged pairs, ...), where their fields do not tell."),
 ]
+
+Method = Literal["adapter", "lora", "full"]
+
+Out = Annotated[Path, typer.Option(help="The folder to write the model to.")]
+Searched = Annotated[
+    str | None, typer.Argument(help="An adapter is fitted to its vectors; held-out queries search its passages.")
+]
+Examples = Annotated[
+    Path | None,
+    typer.Option(
+        help="What to train on: the file that `mine` wrote, or pairs, triplets, NLI, ... Without it, an adapter is "
+        "made of the passages alone."
+    ),
+]
+Recipe = Annotated[
+    Path | None, typer.Option(help="Stages to train in order, .toml, instead of the options on training.")
+]
+MethodOption = Annotated[
+    Method,
+    typer.Option(
+        help="What is trained: a map on query vectors (adapter), low-rank updates of the encoder (lora), or "
+        "all of its weights (full)."
+    ),
+]
+HeldOutQueries = Annotated[
+    Path | None, typer.Option(help="Held-out queries: .jsonl rows with an id and a text; needs --qrels.")
+]
+HeldOutQrels = Annotated[Path | None, typer.Option(help="Their judgements, BEIR's TSV; needs --queries.")]
+HeldOutShare = Annotated[
+    float,
+    typer.Option(
+        help="The share of the examples that is held out instead, near-duplicate queries together; real ones "
+        "if there are any."
+    ),
+]
+CrossFit = Annotated[
+    int,
+    typer.Option(
+        help="For an adapter and few queries: part the examples into so many folds, and let every query decide, "
+        "ranked by an adapter that was fitted without its fold; 5 is usual."
+    ),
+]
+SyntheticWeight = Annotated[
+    float | None,
+    typer.Option(help="How much a synthetic example counts beside real ones, 0.5 if not given; 0 leaves them out."),
+]
+SharedPassages = Annotated[bool, typer.Option(help="Let held-out queries ask for passages that are trained on.")]
+DropLeaks = Annotated[
+    bool,
+    typer.Option("--drop-leaks", help="Leave out the examples that give held-out queries away, and count them."),
+]
+Loss = Annotated[
+    str | None, typer.Option(help="The loss of lora and full, by its name; without it, what suits the examples.")
+]
+Epochs = Annotated[
+    int | None, typer.Option(help="How often the examples are gone through, for lora and full; 1 if not given.")
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        help="How many rows are trained on at a time, for lora and full: their passages are each other's "
+        "negatives; 32 if not given."
+    ),
+]
+LearningRate = Annotated[float | None, typer.Option(help="The learning rate; without it, what suits method and loss.")]
+Negatives = Annotated[
+    int | None, typer.Option(help="The most mined negatives of a row, for lora and full; 3 if not given.")
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(help="The number of tokens at which training texts are cut, for lora and full; 128 if not given."),
+]
+CheckpointEvery = Annotated[
+    int | None,
+    typer.Option(help="How many steps lie between two checkpoints, for lora and full; 200 if not given."),
+]
+Seed = Annotated[int, typer.Option(help="The seed of what is drawn: the same seed gives the same result.")]
 
 
 @dataclass(frozen=True)

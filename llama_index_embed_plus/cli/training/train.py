@@ -7,15 +7,15 @@ is trained.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from llama_index_embed_plus.cli.console import changing_line, interrupted, is_terminal, note, print_json, resumable, say
+from llama_index_embed_plus.cli.console import note, print_json, resumable, say
 from llama_index_embed_plus.cli.opened import (
     DEFAULT_LOCATION,
     DEFAULT_MODEL,
@@ -28,17 +28,38 @@ from llama_index_embed_plus.cli.opened import (
 )
 from llama_index_embed_plus.cli.training.options import (
     AsJson,
+    BatchSize,
+    CheckpointEvery,
+    CrossFit,
+    DropLeaks,
+    Epochs,
     ExampleFile,
+    Examples,
     ExamplesKind,
+    HeldOutQrels,
+    HeldOutQueries,
+    HeldOutShare,
     Ignored,
+    LearningRate,
+    Loss,
+    MaxTokens,
+    Method,
+    MethodOption,
+    Negatives,
+    Out,
     PassagesOfExamples,
+    Recipe,
     RelevantFrom,
+    Searched,
+    Seed,
+    SharedPassages,
     Split,
+    SyntheticWeight,
     Texts,
 )
+from llama_index_embed_plus.cli.training.running import metered, run_training
 from llama_index_embed_plus.encoders.open import open_encoder
 from llama_index_embed_plus.evaluate.retrieval.held_out import read_held_out_files
-from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import UsageError
 from qdrant_tools.records import Encoder, HeldOut
 from qdrant_tools.statistics import FEW
@@ -47,11 +68,8 @@ if TYPE_CHECKING:  # needs the extra `train`: loaded by the commands, so that th
     from llama_index_embed_plus.training.data.records import TrainingData
     from llama_index_embed_plus.training.proof.report import TrainReport
     from llama_index_embed_plus.training.settings import TrainSettings
-    from llama_index_embed_plus.training.trainer.progress import Meter
 
 app = typer.Typer()
-
-Method = Literal["adapter", "lora", "full"]
 
 _BESIDE_A_RECIPE = {"out", "model", "recipe", "plot", "as_json"}
 """Options that may be given with a recipe, which says all the others."""
@@ -62,91 +80,33 @@ _OF_ADAPTERS = {"learning_rate", "seed"}
 @app.command("train")
 def train_command(
     context: typer.Context,
-    out: Annotated[Path, typer.Option(help="The folder to write the model to.")],
-    collection: Annotated[
-        str | None, typer.Argument(help="An adapter is fitted to its vectors; held-out queries search its passages.")
-    ] = None,
+    out: Out,
+    collection: Searched = None,
     model: Model = DEFAULT_MODEL,
-    examples: Annotated[
-        Path | None,
-        typer.Option(
-            help="What to train on: the file that `mine` wrote, or pairs, triplets, NLI, ... Without it, an adapter is "
-            "made of the passages alone."
-        ),
-    ] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(help="Stages to train in order, .toml, instead of the options on training.")
-    ] = None,
+    examples: Examples = None,
+    recipe: Recipe = None,
     examples_kind: ExamplesKind = None,
     relevant_from: RelevantFrom = None,
     split: Split = None,
     ignore: Ignored = None,
     passages: PassagesOfExamples = None,
-    method: Annotated[
-        Method,
-        typer.Option(
-            help="What is trained: a map on query vectors (adapter), low-rank updates of the encoder (lora), or "
-            "all of its weights (full)."
-        ),
-    ] = "adapter",
+    method: MethodOption = "adapter",
     location: Location = DEFAULT_LOCATION,
-    queries: Annotated[
-        Path | None, typer.Option(help="Held-out queries: .jsonl rows with an id and a text; needs --qrels.")
-    ] = None,
-    qrels: Annotated[Path | None, typer.Option(help="Their judgements, BEIR's TSV; needs --queries.")] = None,
-    heldout_share: Annotated[
-        float,
-        typer.Option(
-            help="The share of the examples that is held out instead, near-duplicate queries together; real ones "
-            "if there are any."
-        ),
-    ] = 0.0,
-    cross_fit: Annotated[
-        int,
-        typer.Option(
-            help="For an adapter and few queries: part the examples into so many folds, and let every query decide, "
-            "ranked by an adapter that was fitted without its fold; 5 is usual."
-        ),
-    ] = 0,
-    synthetic_weight: Annotated[
-        float | None,
-        typer.Option(help="How much a synthetic example counts beside real ones, 0.5 if not given; 0 leaves them out."),
-    ] = None,
-    shared_passages: Annotated[
-        bool, typer.Option(help="Let held-out queries ask for passages that are trained on.")
-    ] = False,
-    drop_leaks: Annotated[
-        bool,
-        typer.Option("--drop-leaks", help="Leave out the examples that give held-out queries away, and count them."),
-    ] = False,
-    loss: Annotated[
-        str | None, typer.Option(help="The loss of lora and full, by its name; without it, what suits the examples.")
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="How often the examples are gone through, for lora and full; 1 if not given.")
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            help="How many rows are trained on at a time, for lora and full: their passages are each other's "
-            "negatives; 32 if not given."
-        ),
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="The learning rate; without it, what suits method and loss.")
-    ] = None,
-    negatives: Annotated[
-        int | None, typer.Option(help="The most mined negatives of a row, for lora and full; 3 if not given.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(help="The number of tokens at which training texts are cut, for lora and full; 128 if not given."),
-    ] = None,
-    checkpoint_every: Annotated[
-        int | None,
-        typer.Option(help="How many steps lie between two checkpoints, for lora and full; 200 if not given."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The seed of what is drawn: the same seed gives the same result.")] = 0,
+    queries: HeldOutQueries = None,
+    qrels: HeldOutQrels = None,
+    heldout_share: HeldOutShare = 0.0,
+    cross_fit: CrossFit = 0,
+    synthetic_weight: SyntheticWeight = None,
+    shared_passages: SharedPassages = False,
+    drop_leaks: DropLeaks = False,
+    loss: Loss = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    negatives: Negatives = None,
+    max_tokens: MaxTokens = None,
+    checkpoint_every: CheckpointEvery = None,
+    seed: Seed = 0,
     texts: Texts = False,
     plot: DrawnBesideOut = None,
     as_json: AsJson = False,
@@ -249,31 +209,7 @@ def _trained(
         raise UsageError("an adapter is fitted against stored vectors: give the COLLECTION that holds them")
     with nullcontext() if name is None else managed(location) as manager:
         docs = None if name is None or manager is None else opened_with(manager, name, encoder)[0]
-        return _train(model, data, out, settings, held_out, docs)
-
-
-def _train(
-    base: str,
-    data: TrainingData | None,
-    out: Path,
-    settings: TrainSettings,
-    held_out: HeldOut | None,
-    collection: Collection | None,
-) -> TrainReport:
-    """Train with one line that says how far it is; Ctrl-C ends with a line that says how to go on."""
-    from llama_index_embed_plus.training.run import planned_steps, train
-
-    method = settings.method
-    # an adapter counts fits
-    fits = (settings.cross_fit + 1) * settings.adapter.fits
-    steps = fits if method == "adapter" or data is None else planned_steps(data, settings)
-    try:
-        with _metered(f"train {method}", steps) as meter:
-            return train(
-                base, data, out, settings, held_out=held_out, collection=collection, keep_held_out=True, progress=meter
-            )
-    except KeyboardInterrupt:
-        interrupted(_interrupted(method, out))
+        return run_training(model, data, out, settings, held_out, docs)
 
 
 def _is_on_the_command_line(context: typer.Context, name: str) -> bool:
@@ -301,7 +237,7 @@ def _train_by_recipe(context: typer.Context, recipe: Path, out: Path, *, plot: b
 
     with (
         resumable("the stages that are done are kept; run the same command again to go on"),
-        _metered(f"train by {recipe.name}", recipe_steps(stages)) as meter,
+        metered(f"train by {recipe.name}", recipe_steps(stages)) as meter,
     ):
         report = run_recipe(stages, out, base=base, progress=meter, announce=note)
     _finish(out, report, None, DEFAULT_LOCATION, plot=plot, as_json=as_json)
@@ -342,39 +278,6 @@ def _refuse(names: set[str], method: str) -> None:
 
 def _listed(options: set[str]) -> str:
     return ", ".join("--" + name.replace("_", "-") for name in sorted(options))
-
-
-@contextmanager
-def _metered(name: str, total: int) -> Iterator[Meter]:
-    """One line that changes while training runs; in a log file, ten lines or so."""
-    from llama_index_embed_plus.training.trainer.progress import Meter
-
-    last_step = 0
-    with changing_line(name) as change:
-
-        def show(meter: Meter) -> None:
-            nonlocal last_step
-            change(meter.line())
-            if not is_terminal() and meter.phase:
-                note(f"{name}  {meter.line()}")
-            elif not is_terminal() and meter.steps - last_step >= max(1, total // 10):
-                last_step = meter.steps
-                note(f"{name}  {meter.line()}")
-
-        yield Meter(total, show=show)
-
-
-def _interrupted(method: Method, out: Path) -> str:
-    """What was kept, and how to go on."""
-    from llama_index_embed_plus.training.trainer.checkpoint import Checkpoints, step_of
-
-    if method == "adapter":
-        return f"{out} was not written; run the same command again, an adapter takes seconds"
-    # the folder where `train` keeps them; to look for the last one, the run's identity is not needed
-    last = Checkpoints(out.parent / f".{out.name}-training", {}).latest()
-    if last is None:
-        return "before the first checkpoint; run the same command again to begin anew"
-    return f"{step_of(last)} steps are kept in {last}; run the same command again to go on from there"
 
 
 def _check_out(out: Path, *, plot: bool) -> None:
