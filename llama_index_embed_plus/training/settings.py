@@ -45,7 +45,8 @@ class AdapterSettings:
         says which it asks for.
     whitening, whitening_floor: its strength, and what is added to the variances, in their mean.
     negatives: the most candidate passages of one fit, positives and negatives; positives always are.
-    max_stored_vectors: how many are held in memory, to search and to draw from.
+    max_stored_vectors: how many are held in memory, to search and to draw from; of a larger collection what examples
+        name, what the index finds for the queries, and others at random.
     same_passage_similarity: a stored vector with at least this cosine to a known positive is not taken as a negative.
     seed: of what is drawn; in a run of `train`, 0 is the seed of the run.
     folds: each query is judged by a map that was fitted without its part of the queries.

@@ -3,7 +3,7 @@
 Guarantees: every positive and mined negative that the collection holds is among the stored vectors; of a collection
 that is larger than may be held, what its index finds for the queries too, and a seeded sample of the others. Equal
 queries are one, with the positives of all and the sum of their weights. Memory is that of the vectors, 4 bytes *
-dimension * (queries + stored), twice that while they are read. Does not know: losses.
+dimension * (queries + stored), with room for a quarter more where the collection has more. Does not know: losses.
 """
 
 from __future__ import annotations
