@@ -1,20 +1,18 @@
 """What strangers write into their files -> what they mean by it; or one `InputError`, never a guess.
 
-Two questions, asked by every reader of foreign rows. What does a cell say: nothing, no, yes, a rank, an amount, a time?
-The spellings are those of PostgreSQL, MySQL, SQL Server, pandas, R, Excel, JSON and the languages that write them;
-whatever else is in a cell is refused. And may a field that no format knows be left unread? One whose name carries
-meaning (`label`, `score`, `negative_0`, `split`, ...) may not: a row that says "wrong" would be read as "right".
+A cell says nothing, no, yes, a rank, an amount or a time. The spellings are those of PostgreSQL, MySQL, SQL Server,
+pandas, R, Excel, JSON and the languages that write them; whatever else is in a cell is refused.
 
 Guarantees: an unknown value is never taken for yes; what two countries read differently ("1,234", "03/04/2026") is
-refused. Does not know: files, lines, which columns there are.
+refused. Does not know: files, lines, which columns there are, which
+may be left unread (`unread`).
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -26,10 +24,8 @@ from qdrant_tools.same import folded
 from qdrant_tools.validation import number_in
 
 __all__ = [
-    "MEANINGFUL",
     "WITH_ZONE",
     "TimeFormat",
-    "Unread",
     "as_amount",
     "as_flag",
     "as_rank",
@@ -37,10 +33,8 @@ __all__ = [
     "as_time",
     "as_vote",
     "as_zone",
-    "carries_meaning",
     "is_absent",
     "is_missing",
-    "words_in_name",
 ]
 
 TimeFormat = Literal["iso", "day-first", "month-first", "seconds", "milliseconds", "microseconds", "nanoseconds"]
@@ -503,110 +497,6 @@ def _number(value: Any) -> float:
     except OverflowError:  # an integer beyond what a float holds
         return math.nan
     return number if math.isfinite(number) else math.nan
-
-
-MEANINGFUL = frozenset(
-    [
-        "label",
-        "labels",
-        "gold",
-        "target",
-        "class",
-        "category",
-        "score",
-        "scores",
-        "similarity",
-        "distance",
-        "margin",
-        "margins",
-        "relevance",
-        "relevant",
-        "irrelevant",
-        "grade",
-        "grades",
-        "rating",
-        "ratings",
-        "rank",
-        "weight",
-        "weights",
-        "importance",
-        "negative",
-        "negatives",
-        "neg",
-        "negs",
-        "positive",
-        "positives",
-        "pos",
-        "hard",
-        "context",
-        "contexts",
-        "ctx",
-        "ctxs",
-        "split",
-        "fold",
-        "subset",
-        "partition",
-        "instruction",
-        "prompt",
-        "correct",
-        "incorrect",
-        "wrong",
-        "valid",
-        "invalid",
-        "judgement",
-        "judgment",
-        "judgements",
-        "judgments",
-        "qrel",
-        "qrels",
-        "answer",
-        "answers",
-        "verdict",
-        "annotation",
-        "entailment",
-        "contradiction",
-        "duplicate",
-        "teacher",
-    ]
-)
-"""Words in the name of a field that say what its row means, in any format of the field."""
-
-
-def words_in_name(name: str) -> list[str]:
-    """The words in the name of a field: camelCase, and everything that is no letter, ends one."""
-    return re.findall(r"[a-z]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower())
-
-
-def carries_meaning(name: str) -> bool:
-    """Whether the name of a field says what its row means: `label`, `neg_0`, `isRelevant`, `hard-negative`."""
-    return not MEANINGFUL.isdisjoint(words_in_name(name))
-
-
-@dataclass
-class Unread:
-    """The fields that a reader does not know: named at the end, or refused at once if they carry meaning."""
-
-    names: dict[str, None] = field(default_factory=dict)
-
-    def check(self, fields: Mapping[str, Any], known: Collection[str], *, way_out: str) -> None:
-        """Note the fields of a row that are not `known`; those without a value count too.
-
-        Raises:
-            InputError: one of them carries meaning; `way_out` ends the message.
-        """
-        for name in map(str, fields):
-            if name in known or name in self.names:
-                continue
-            if carries_meaning(name) and not is_missing(fields.get(name)):
-                raise InputError(
-                    f"the field {brief(name)} says what the row means, and nothing here reads it: {way_out}"
-                )
-            if not carries_meaning(name):
-                self.names[name] = None
-
-    def listed(self, names: Iterable[str] = ()) -> str:
-        """ "`source`, `lang`", or the empty string."""
-        return ", ".join(f"`{name}`" for name in [*names, *self.names])
 
 
 _HALF = re.compile("[\ud800-\udfff]")

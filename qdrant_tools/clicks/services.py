@@ -15,8 +15,8 @@ from typing import Any, Literal
 from qdrant_tools.clicks.cells import Fields, moment, name, named, names, objects, text, unwrapped, value, whole
 from qdrant_tools.clicks.records import Asked, ClickSettings, Done, Entry, Skipped
 from qdrant_tools.errors import InputError
-from qdrant_tools.foreign import words_in_name
 from qdrant_tools.same import folded, query_key
+from qdrant_tools.unread import words_in_name
 
 
 class Algolia:

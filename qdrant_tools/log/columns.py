@@ -29,15 +29,14 @@ from qdrant_tools.foreign import (
     as_time,
     as_vote,
     as_zone,
-    carries_meaning,
     is_absent,
     is_missing,
-    words_in_name,
 )
 from qdrant_tools.log.lists import SEPARATORS, list_in
 from qdrant_tools.log.records import KINDS
 from qdrant_tools.log.values import LONGEST_NAME, MOST_HITS
 from qdrant_tools.same import folded
+from qdrant_tools.unread import carries_meaning, words_in_name
 from qdrant_tools.validation import brief
 
 Fields = Mapping[str, Any]

@@ -17,10 +17,11 @@ from typing import Any
 from qdrant_tools.errors import InputError, UsageError, first_line, listed
 from qdrant_tools.files.json_files import parse_json, read_json
 from qdrant_tools.files.rows import Row
-from qdrant_tools.foreign import is_missing, words_in_name
+from qdrant_tools.foreign import is_missing
 from qdrant_tools.log.columns import LogColumns
 from qdrant_tools.log.records import KINDS
 from qdrant_tools.log.rows import rows_of_log
+from qdrant_tools.unread import words_in_name
 from qdrant_tools.validation import brief, number_in
 
 LOOKED_AT = 50

@@ -21,12 +21,13 @@ from qdrant_tools.collections.collection import Collection
 from qdrant_tools.errors import InputError, SpaceMismatchError, brief
 from qdrant_tools.files.rows import read_rows
 from qdrant_tools.files.written import write_rows
-from qdrant_tools.foreign import Unread, is_missing
+from qdrant_tools.foreign import is_missing
 from qdrant_tools.records import Encoder, Hit
 from qdrant_tools.same import query_key, spelled
 from qdrant_tools.search.adapters import adapter_of
 from qdrant_tools.search.dense import search_batch
 from qdrant_tools.sources.judged import documents_judged, search_judged
+from qdrant_tools.unread import Unread
 
 logger = logging.getLogger(__name__)
 

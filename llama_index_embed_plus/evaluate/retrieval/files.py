@@ -18,10 +18,10 @@ from llama_index_embed_plus.evaluate.retrieval.report import RetrievalReport
 from qdrant_tools.errors import InputError
 from qdrant_tools.files.rows import Row, read_lines, read_rows
 from qdrant_tools.files.written import write_rows, written_whole
-from qdrant_tools.foreign import Unread
 from qdrant_tools.metrics import ranked
 from qdrant_tools.records import HeldOut as HeldOut  # the top of this package exports it from here
 from qdrant_tools.records import Passage, Qrels, Query, Run
+from qdrant_tools.unread import Unread
 from qdrant_tools.validation import LARGEST_GRADE, brief, checked_text, number_in
 
 logger = logging.getLogger(__name__)

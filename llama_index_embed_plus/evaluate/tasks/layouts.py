@@ -39,7 +39,7 @@ from llama_index_embed_plus.evaluate.tasks.nested import nested_in
 from qdrant_tools.errors import InputError, listed
 from qdrant_tools.files.rows import read_rows
 from qdrant_tools.files.trees import DEEPEST_FOLDER, allowed_roots
-from qdrant_tools.foreign import carries_meaning
+from qdrant_tools.unread import carries_meaning
 from qdrant_tools.validation import number_in
 
 PAIRS = (

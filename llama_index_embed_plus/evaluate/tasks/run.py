@@ -42,8 +42,9 @@ from llama_index_embed_plus.evaluate.tasks.scores import (
 )
 from qdrant_tools.errors import InputError, UsageError, brief, listed
 from qdrant_tools.files.rows import Row, read_rows
-from qdrant_tools.foreign import Unread, as_amount, as_flag
+from qdrant_tools.foreign import as_amount, as_flag
 from qdrant_tools.records import Encoder
+from qdrant_tools.unread import Unread
 
 logger = logging.getLogger(__name__)
 

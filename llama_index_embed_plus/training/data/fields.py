@@ -18,7 +18,8 @@ from typing import Any
 from llama_index_embed_plus.training.limits import is_number
 from qdrant_tools.errors import InputError, brief
 from qdrant_tools.errors import listed as shortlist
-from qdrant_tools.foreign import as_amount, as_flag, is_missing, words_in_name
+from qdrant_tools.foreign import as_amount, as_flag, is_missing
+from qdrant_tools.unread import words_in_name
 from qdrant_tools.validation import checked_text, number_in
 
 Fields = Mapping[str, Any]

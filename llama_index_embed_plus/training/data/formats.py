@@ -23,8 +23,9 @@ from typing import Any
 
 from llama_index_embed_plus.training.data.records import passage_of
 from qdrant_tools.errors import InputError, brief
-from qdrant_tools.foreign import as_flag, carries_meaning, is_missing
+from qdrant_tools.foreign import as_flag, is_missing
 from qdrant_tools.same import SameTexts, id_key, unlike_spelling
+from qdrant_tools.unread import carries_meaning
 from qdrant_tools.validation import number_in
 
 Fields = Mapping[str, Any]

@@ -67,9 +67,10 @@ from llama_index_embed_plus.training.limits import is_number
 from qdrant_tools.errors import InputError, UsageError, brief
 from qdrant_tools.errors import listed as shortlist
 from qdrant_tools.files.rows import Row
-from qdrant_tools.foreign import Unread, as_flag, is_missing
+from qdrant_tools.foreign import as_flag, is_missing
 from qdrant_tools.records import FEEDBACK, Example, ScoredText
 from qdrant_tools.same import SameTexts, id_key, query_key
+from qdrant_tools.unread import Unread
 from qdrant_tools.validation import checked_text
 
 logger = logging.getLogger(__name__)

@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any
 
-from qdrant_tools.foreign import is_missing, words_in_name
+from qdrant_tools.foreign import is_missing
 from qdrant_tools.traces.forms.fields import first_of, mapping_in, name_of
 from qdrant_tools.traces.forms.raw import moment, number_of
 from qdrant_tools.traces.forms.values import json_in, text_of
 from qdrant_tools.traces.records import Annotation, By, TraceSettings
+from qdrant_tools.unread import words_in_name
 
 OF_PEOPLE = frozenset(
     {

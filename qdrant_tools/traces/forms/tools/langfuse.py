@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any
 
-from qdrant_tools.foreign import is_missing, words_in_name
+from qdrant_tools.foreign import is_missing
 from qdrant_tools.traces.forms.fields import first_of, mapping_in, name_of, needed, tags_in, unquoted
 from qdrant_tools.traces.forms.otel.common import is_langchains
 from qdrant_tools.traces.forms.otel.dialects import dialect_of, span_of
@@ -27,6 +27,7 @@ from qdrant_tools.traces.forms.sdk_attributes import LANGFUSE_KINDS as KINDS
 from qdrant_tools.traces.forms.steps import NO_LIST, Step, as_typed, span_of_step
 from qdrant_tools.traces.forms.values import json_in, text_of
 from qdrant_tools.traces.records import Annotation, By, Span, TraceSettings
+from qdrant_tools.unread import words_in_name
 
 _SOURCES = frozenset({"API", "EVAL", "ANNOTATION"})
 _SCORE_TYPES = frozenset({"NUMERIC", "BOOLEAN", "CATEGORICAL", "TEXT", "CORRECTION"})

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
-from qdrant_tools.foreign import is_missing, words_in_name
+from qdrant_tools.foreign import is_missing
 from qdrant_tools.traces.forms.fields import first_of, list_in, mapping_in, name_of, needed, tags_in
 from qdrant_tools.traces.forms.raw import moment, number_of
 from qdrant_tools.traces.forms.scores import OF_PEOPLE
@@ -25,6 +25,7 @@ from qdrant_tools.traces.forms.sdk_attributes import RUN_KINDS
 from qdrant_tools.traces.forms.steps import NO_LIST, Step, span_of_step
 from qdrant_tools.traces.forms.values import json_in, python_in, text_of
 from qdrant_tools.traces.records import Annotation, By, Span, TraceSettings
+from qdrant_tools.unread import words_in_name
 
 _SESSIONS = ("session_id", "thread_id", "conversation_id")
 _LACKING = "its outputs are not in the file: select them (list_runs(select=[..., 'inputs', 'outputs']))"
