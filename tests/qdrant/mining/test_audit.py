@@ -206,6 +206,24 @@ def test_without_several_positives_the_margin_follows_from_how_far_positives_sta
     assert len(mine(collection, labels, encoder, settings=found.settings).examples) == 35
 
 
+def test_where_queries_have_many_answers_the_default_draws_fewer_of_them_than_the_nearest_are():
+    """One answer of 20 is known; the others stand first below the limit, and other passages behind them."""
+    encoder = PlacedEncoder(dimension=120)
+    docs = CollectionManager(connect(":memory:")).ensure("docs", encoder)
+    angles = [40, *np.linspace(45, 54, 19).round(2), *np.linspace(56, 85, 59).round(2)]
+    index_passages(docs, [Passage(f"{q}-{i}", f"{a} {i} {q}") for q in range(4) for i, a in enumerate(angles)], encoder)
+    answers = {f"{q}-{i}" for q in range(4) for i in range(20)}
+    labels = [Label(f"0 0 {q}", f"{q}-0") for q in range(4)]
+
+    def drawn(settings: MiningSettings) -> tuple[int, int]:
+        negatives = [n.id for e in mine(docs, labels, encoder, settings=settings).examples for n in e.negatives]
+        return len(negatives), len(answers.intersection(negatives))
+
+    assert drawn(MiningSettings(sampling="top", depth=50)) == (16, 16)
+    number, wrong = drawn(MiningSettings())
+    assert number == 16 and wrong <= 8
+
+
 def test_calibration_needs_a_positive_and_a_share(placed):
     collection, encoder = placed
     with pytest.raises(InputError, match="none of the 1 labelled queries"):
