@@ -336,6 +336,9 @@ def test_what_tune_chose_is_kept_and_used_by_search_and_evaluate(run, parts):
     code, out, err = run("evaluate", "parts", *judged, "--mode", "hybrid", "--json", *parts)
     kept = json.loads(out)["systems"][0]
     assert kept["means"]["ndcg@10"] > plain["means"]["ndcg@10"], err
+    # as README writes it, of a collection that the command line made
+    code, out, err = run("evaluate", "parts", *judged, "--against", "mode=hybrid", *parts)
+    assert code == 0 and "by ndcg@10, mode=hybrid is" in out, err
     # what is kept is now what there is
     again = json.loads(run("tune", "parts", *judged, "--apply", "--json", *parts)[1])
     assert again["now"] == report["chosen"] | {"ndcg": again["now"]["ndcg"]} and not again["applied"]

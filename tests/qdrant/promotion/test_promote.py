@@ -23,6 +23,7 @@ from qdrant_tools.promotion.verify import Gates
 from qdrant_tools.records import HeldOut, Passage, Query
 from qdrant_tools.search.bm25 import Bm25
 from qdrant_tools.search.dense import search
+from qdrant_tools.search.fusion import Fusion
 
 TARGET = f"docs-{NEW.space.partition('@')[2]}"
 
@@ -47,6 +48,7 @@ def test_the_plan_says_what_will_be_done_and_changes_nothing(manager, promotion)
 
 
 def test_a_whole_promotion(manager, promotion):
+    manager.open("docs").keep_fusion(Fusion(lexical_weight=2.0))
     seen: list[int] = []
     report = promotion.build(batch_size=50, progress=seen.append)
     assert (report.written, report.deleted, report.complete, report.passes) == (120, 0, True, 2)
@@ -57,6 +59,7 @@ def test_a_whole_promotion(manager, promotion):
     promotion.switch()
     serving = manager.open("docs", NEW)
     assert serving.name == TARGET and serving.hnsw_ef == 99 and serving.lexical == Bm25()
+    assert serving.fusion == Fusion(lexical_weight=2.0), "what was kept goes along"
     assert search(serving, "thing17", NEW)[0].id == "p17"
     expected = NEW.encode_queries([numbered(1)[0].text])[0]
     np.testing.assert_allclose(fetch(serving, ["p0"], with_vectors=True)["p0"].vector, expected, atol=1e-6)
