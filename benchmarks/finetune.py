@@ -227,6 +227,7 @@ class Bench:
         settings = MiningSettings(
             negatives=self.arguments.negatives,
             depth=DEPTH,
+            sampling="top",
             max_share=MAX_SHARE if aware else None,
             duplicate_similarity=0.95 if aware else None,
             exact=True,

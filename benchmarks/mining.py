@@ -55,7 +55,9 @@ from qdrant_tools.indexing import index_passages
 from qdrant_tools.mining import MiningResult, MiningSettings, mine
 from qdrant_tools.records import Encoder, Label, Passage, Vectors
 
-SETTINGS = MiningSettings(negatives=4, depth=50, max_share=0.95, duplicate_similarity=None, hnsw_ef=None)
+SETTINGS = MiningSettings(
+    negatives=4, depth=50, sampling="top", max_share=0.95, duplicate_similarity=None, hnsw_ef=None
+)
 """What both sides can do: sentence-transformers knows copies by their exact text only."""
 DEFAULT_EF = MiningSettings().hnsw_ef
 INDEX = CollectionSettings(ef_construct=256, quantization=Quantization("int8"))

@@ -24,7 +24,7 @@ from qdrant_tools.mining import MiningSettings
 from qdrant_tools.mining.file import mine_to_jsonl
 from qdrant_tools.records import Label, Passage, Vectors
 
-SETTINGS = MiningSettings(negatives=4, depth=50, max_share=None, duplicate_similarity=None)
+SETTINGS = MiningSettings(negatives=4, depth=50, sampling="top", max_share=None, duplicate_similarity=None)
 MEMORY_QUERIES = 1000
 
 

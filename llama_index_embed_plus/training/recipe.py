@@ -34,7 +34,7 @@
     name = "hard"
     data = "pairs.jsonl"
     rounds = 2                           # mine with the current model, train on what was mined; as often as this
-    mine = { negatives = 4, depth = 50 } # any setting of `MiningSettings`
+    mine = { negatives = 4, depth = 200 } # any setting of `MiningSettings`
     augment = { words = "crop", share = 0.3 }   # further queries; any setting of `QueryAugmentation`
 
 Paths are relative to the file, and may lead anywhere: a recipe is trusted to name what is trained on, as a command is.
