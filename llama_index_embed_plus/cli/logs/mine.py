@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
 
 import typer
 
@@ -24,6 +23,29 @@ from llama_index_embed_plus.cli.logs.answers import (
 )
 from llama_index_embed_plus.cli.logs.judge import JudgeModel, Threshold, cross_encoder
 from llama_index_embed_plus.cli.logs.log import open_log
+from llama_index_embed_plus.cli.logs.mine_options import (
+    Calibrate,
+    Depth,
+    DocumentKey,
+    DuplicateSimilarity,
+    Examples,
+    LogFile,
+    Margin,
+    MaxShare,
+    Mined,
+    Minimum,
+    Negatives,
+    PromoteFound,
+    RelevantFrom,
+    Rule,
+    Sampling,
+    Seed,
+    Several,
+    Skip,
+    Source,
+    Top,
+    Weights,
+)
 from llama_index_embed_plus.cli.opened import (
     DEFAULT_LOCATION,
     DEFAULT_MODEL,
@@ -58,81 +80,36 @@ app = typer.Typer()
 
 MakeLabels = Callable[[Sequence[LoggedSearch]], list[Label]]
 
-Rule = Annotated[
-    Literal["click", "skip-above", "last-click", "next", "dwell", "rated", "propensity", "answers"],
-    typer.Option(
-        help="How feedback becomes labels: a click is a positive (click), so is one on a hit below others without "
-        "(skip-above), the last one of a search (last-click), one before a hit without (next), a long stay "
-        "(dwell), a high grade (rated), or a click weighted by how often its rank is looked at (propensity); or what "
-        "was said of answers and passages (answers)."
-    ),
-]
-
 
 @app.command("mine")
 def mine_command(
-    collection: Annotated[str, typer.Argument(help="The collection or alias that negatives are taken from.")],
-    log: Annotated[Path, typer.Argument(help="The retrieval log of searches in it.")],
-    out: Annotated[Path, typer.Option(help="The .jsonl file of examples to write, or to go on with.")],
+    collection: Mined,
+    log: LogFile,
+    out: Examples,
     rule: Rule = "click",
-    top: Annotated[
-        float | None, typer.Option(help="For --rule rated and answers, the highest grade of ratings; 1 if not given.")
-    ] = None,
-    relevant_from: Annotated[
-        float | None,
-        typer.Option(help="For them, the lowest grade of a relevant passage; any above 0 if not given."),
-    ] = None,
+    top: Top = None,
+    relevant_from: RelevantFrom = None,
     answer_rules: AnswerRules = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="For --rule answers, the measured weights that `log audit --out` wrote.")
-    ] = None,
+    weights: Weights = None,
     support: SupportBy = "words",
     support_from: SupportFrom = None,
     ambiguous: Ambiguous = False,
-    negatives: Annotated[int, typer.Option(help="The most negatives of an example.")] = 4,
-    depth: Annotated[int, typer.Option(help="How many candidates are looked at for each query.")] = 200,
-    skip: Annotated[int, typer.Option(help="How many candidates at the top of the ranking are passed over.")] = 0,
-    minimum: Annotated[int, typer.Option(help="Examples with fewer negatives are left out.")] = 0,
-    max_share: Annotated[
-        float, typer.Option(help="The share of the positive's score that a negative may reach.")
-    ] = 0.95,
-    margin: Annotated[
-        float | None,
-        typer.Option(help="How far below the positive's score a negative must stay, besides; no limit if not given."),
-    ] = None,
-    several: Annotated[
-        Literal["min", "mean", "each"],
-        typer.Option(
-            help="Which of several positives --max-share and --margin compare with: the weakest, their mean, or each."
-        ),
-    ] = "min",
-    duplicate_similarity: Annotated[
-        float, typer.Option(help="From this similarity to a positive on, a candidate counts as its copy.")
-    ] = 0.95,
-    document_key: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Metadata field that names a passage's document: its other passages are left out. Several are the way "
-            "to a field inside others."
-        ),
-    ] = None,
-    pick: Annotated[
-        bool, typer.Option("--calibrate/--no-calibrate", help="Pick that share, or a margin, from the labels.")
-    ] = False,
-    source: Annotated[
-        Literal["dense", "lexical", "both"],
-        typer.Option(help="Where candidates come from: the nearest vectors, BM25, or both."),
-    ] = ("dense"),
-    sampling: Annotated[
-        Literal["top", "random", "softmax"],
-        typer.Option(help="How negatives are drawn of what is left: the nearest, any, or near ones more often."),
-    ] = "random",
-    seed: Annotated[int, typer.Option(help="The seed of what is drawn: the same seed gives the same result.")] = 0,
+    negatives: Negatives = 4,
+    depth: Depth = 200,
+    skip: Skip = 0,
+    minimum: Minimum = 0,
+    max_share: MaxShare = 0.95,
+    margin: Margin = None,
+    several: Several = "min",
+    duplicate_similarity: DuplicateSimilarity = 0.95,
+    document_key: DocumentKey = None,
+    pick: Calibrate = False,
+    source: Source = "dense",
+    sampling: Sampling = "random",
+    seed: Seed = 0,
     judge: JudgeModel = None,
     threshold: Threshold = 0.5,
-    promote: Annotated[bool, typer.Option(help="Make positives of what the judge finds, instead of dropping it.")] = (
-        False
-    ),
+    promote: PromoteFound = False,
     location: Location = DEFAULT_LOCATION,
     model: Model = DEFAULT_MODEL,
     backend: Backend = "auto",
