@@ -222,10 +222,10 @@ def add_lexical_command(
     stop_words: StopWords = None,
     k1: K1 = None,
     b: B = None,
-    overwrite: Annotated[
+    again: Annotated[
         bool,
         typer.Option(
-            "--overwrite",
+            "--again",
             help="Count the words anew where there are some; what no option says stays as it was for them.",
         ),
     ] = False,
@@ -240,7 +240,7 @@ def add_lexical_command(
             resumable(f"{before}it is searched as before; run the same command again to begin it anew"),
             ConsoleReporter().step(f"count words of {name}", collection.gateway.count(), "passages") as advance,
         ):
-            done = collection.add_lexical(**words.given, again=overwrite, progress=advance)
+            done = collection.add_lexical(**words.given, again=again, progress=advance)
         points, now = done.gateway.count(), done.lexical
     told = "" if now is None else f", with k1 {now.k1:g} and b {now.b:g}"
     say(f"{done.name}: {points:,} passages are searched by words too{told}")

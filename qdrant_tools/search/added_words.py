@@ -70,7 +70,7 @@ def add_lexical(
         raise CollectionError(f"collection {current.name!r} has words already, {_told(current.lexical)}").with_way_out(
             python="search it with search_hybrid or search_lexical, or count the words anew with again=True",
             command=f"search {shlex.quote(current.name)} 'your question' --mode hybrid searches by them, and "
-            "`collection add-lexical` with --overwrite counts them anew",
+            "`collection add-lexical` with --again counts them anew",
         )
     if not takes_words(current):
         problem = (

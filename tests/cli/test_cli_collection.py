@@ -105,11 +105,11 @@ def test_other_k1_and_b_are_counted_anew_where_that_is_said_and_refused_elsewher
     assert "Bm25(k1=0.9, b=0.75" in (shown := run("collection", "describe", "new", *at)[1]) and "dbsf" in shown
     assert run(*index, "--lexical")[0] == run(*index, "--lexical", "--k1", 0.9)[0] == 0, "what is not said stays"
     code, _, err = run(*index, "--lexical", "--b", 0.4)
-    again = "embed-plus collection add-lexical new --b 0.4 --overwrite --location data"
+    again = "embed-plus collection add-lexical new --b 0.4 --again --location data"
     assert code == 2 and "k1 0.9 and b 0.75: leave out what differs" in error_line(err) and again in error_line(err)
     code, _, err = run("collection", "add-lexical", "new", "--b", 0.4, *at)
-    assert code == 1 and "`collection add-lexical` with --overwrite counts them anew" in error_line(err)
-    code, out, _ = run("collection", "add-lexical", "new", "--b", 0.4, "--overwrite", *at)
+    assert code == 1 and "`collection add-lexical` with --again counts them anew" in error_line(err)
+    code, out, _ = run("collection", "add-lexical", "new", "--b", 0.4, "--again", *at)
     assert (code, out) == (0, "new: 1 passages are searched by words too, with k1 0.9 and b 0.4\n")
     for wrong, expected in (
         ((*index, "--k1", 0.9), "--k1 says how passages are found by words: give --lexical too"),

@@ -154,7 +154,7 @@ def _require_same_words(job: Job, words: Words, has: Bm25 | None) -> None:
             "adds them, embedding nothing again; then index without --lexical"
         )
     if words.differ_from(has):
-        again = command_of(*add, "--overwrite", location=job.location)
+        again = command_of(*add, "--again", location=job.location)
         raise UsageError(
             f"collection {job.collection!r} was made with stemming {has.stemming}, stop words {has.stop_words}, k1 "
             f"{has.k1:g} and b {has.b:g}: leave out what differs, or have its words counted anew, embedding nothing: "
