@@ -23,11 +23,11 @@ from qdrant_tools.edge.convert.checks import (
     json_payload,
     member,
 )
-from qdrant_tools.edge.convert.config import LARGEST_VECTOR, collection_info, merged_settings, with_vectors
+from qdrant_tools.edge.convert.config import LARGEST_VECTOR, NO_VECTORS, collection_info, merged_settings, with_vectors
 from qdrant_tools.edge.convert.payload_index import engine_index
 from qdrant_tools.edge.storage.engine import Engine
 from qdrant_tools.edge.storage.shard import OpenCollection
-from qdrant_tools.errors import CollectionExistsError, CollectionNotFoundError, InputError, NotSupportedError
+from qdrant_tools.errors import CollectionExistsError, CollectionNotFoundError, InputError
 from qdrant_tools.validation import brief
 
 
@@ -189,10 +189,6 @@ class CatalogMethods(QdrantBase):
         collection = self.engine.collection(collection_name)
         if vector_name in collection.schema.dense or vector_name in collection.schema.sparse:
             raise InputError(f"{collection.schema.where(vector_name)} already exists")
-        if not collection.schema.dense and not collection.schema.sparse:
-            raise NotSupportedError(
-                f"'{collection.name}' was created without vectors: create it anew with '{vector_name}'"
-            )
         if isinstance(vector_name_config, models.DenseVectorNameConfig):
             dense = models.VectorParams(**vector_name_config.dense.model_dump(mode="json", exclude_none=True))
             operation = _dense_operation(vector_name, vector_name_config.dense)
@@ -207,8 +203,6 @@ class CatalogMethods(QdrantBase):
         check_options(options)
         collection = self.engine.collection(collection_name)
         collection.schema.require(vector_name)
-        if len(collection.schema.dense) + len(collection.schema.sparse) == 1:
-            raise NotSupportedError(f"'{vector_name}' is the last vector of '{collection.name}': one must remain")
         with collection.call:
             operation = qe.UpdateOperation.delete_vector_name(vector_name)
         self._change_vectors(collection, operation, {vector_name: None})
@@ -219,8 +213,15 @@ class CatalogMethods(QdrantBase):
     ) -> None:
         """Add vectors to, or remove them from (None), the shard and the settings."""
         with collection.building:  # no copy under the old settings may be on its way
+            schema = collection.schema
+            before = {*schema.dense, *schema.sparse}
+            # the engine needs a vector: one that no point has stands in where there is no other
+            if before == changes.keys():
+                collection.restructure(qe.UpdateOperation.create_sparse_vector(NO_VECTORS))
             sizes = [params.size for params in changes.values() if isinstance(params, models.VectorParams)]
             collection.restructure(operation, numbers=sum(sizes))
+            if not before:
+                collection.restructure(qe.UpdateOperation.delete_vector_name(NO_VECTORS))
             self.engine.save_settings(collection, lambda settings: with_vectors(settings, changes))
 
 

@@ -22,6 +22,7 @@ from qdrant_client.http import models
 from qdrant_tools.edge.convert.checks import DEFAULT_VECTOR, engine_id, maybe_finite
 from qdrant_tools.edge.convert.filters import as_filter, listed
 from qdrant_tools.edge.convert.records import client_record, payload_selector, scored_point, vector_selector
+from qdrant_tools.edge.named_points import filter_without_named, listed_prefetches
 from qdrant_tools.edge.queries import (
     DEFAULT_LIMIT,
     QueryConverter,
@@ -30,7 +31,6 @@ from qdrant_tools.edge.queries import (
     checked_limit,
     checked_offset,
     engine_request,
-    listed_prefetches,
     mmr_settings,
     rrf_settings,
 )
@@ -53,7 +53,8 @@ def is_merged_here(collection: OpenCollection, request: models.QueryRequest) -> 
 def merged_hits(engine: Engine, collection: OpenCollection, request: models.QueryRequest) -> Hits:
     """The hits of a request, with payload and vectors as requested. Errors as in `engine_request`."""
     limit, offset = checked_limit(request.limit, "limit"), checked_offset(request.offset)
-    hits = _Merger(engine, collection).hits(request, as_filter(request.filter), limit + offset)[offset:]
+    filter_ = as_filter(filter_without_named(engine, collection, request))
+    hits = _Merger(engine, collection).hits(request, filter_, limit + offset)[offset:]
     selectors = payload_selector(request.with_payload), vector_selector(request.with_vector)
     with collection.hold() as shard:
         stored = shard.retrieve([engine_id(hit.id) for hit in hits], *selectors)

@@ -1,7 +1,8 @@
 """qdrant-client's queries -> the engine's: point ids become their vectors, defaults become a server's.
 
-As on a server, the results do not contain a point that the query names as an example. The default rank constant of RRF
-is 2 and ranks start at 0. MMR takes as many candidates as results are requested.
+As on a server, the results do not contain a point that the request names as an example, in a prefetch or in the query
+itself. The default rank constant of RRF is 2 and ranks start at 0. MMR takes as many candidates as results are
+requested.
 
 Guarantees: every number is finite, nesting has a limit. Does not know: how results are read.
 """
@@ -9,9 +10,8 @@ Guarantees: every number is finite, nesting has a limit. Does not know: how resu
 from __future__ import annotations
 
 import itertools
-import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,6 @@ from qdrant_tools.edge.convert.checks import (
     DEFAULT_VECTOR,
     EngineId,
     EngineVector,
-    client_id,
     engine_id,
     finite,
     maybe_finite,
@@ -31,8 +30,9 @@ from qdrant_tools.edge.convert.checks import (
     text,
     whole,
 )
-from qdrant_tools.edge.convert.filters import datetime_text, engine_filter, engine_formula, without_ids
+from qdrant_tools.edge.convert.filters import datetime_text, engine_filter, engine_formula
 from qdrant_tools.edge.convert.records import client_vector, payload_selector, vector_selector
+from qdrant_tools.edge.named_points import filter_without_named, is_point_id, listed_prefetches
 from qdrant_tools.edge.storage.engine import Engine
 from qdrant_tools.edge.storage.shard import OpenCollection
 from qdrant_tools.errors import InputError, first_line
@@ -51,7 +51,6 @@ def engine_request(engine: Engine, collection: OpenCollection, request: models.Q
     check_combination(request, has_prefetch=bool(request.prefetch))
     converter = QueryConverter(engine, collection, request.using, request.lookup_from, limit)
     prefetches = _engine_prefetches(engine, collection, request.prefetch)
-    # before the filter is built: it collects the examples that the filter leaves out
     query = converter.query(request.query)
     return qe.QueryRequest(
         limit=limit,
@@ -61,7 +60,8 @@ def engine_request(engine: Engine, collection: OpenCollection, request: models.Q
         prefetches=prefetches,
         with_payload=payload_selector(request.with_payload),
         with_vector=vector_selector(request.with_vector),
-        filter=without_ids(engine_filter(request.filter), converter.example_ids),
+        # the engine hands it down to the prefetches
+        filter=engine_filter(filter_without_named(engine, collection, request)),
         score_threshold=maybe_finite(request.score_threshold, "score_threshold"),
         params=search_params(request.params),
     )
@@ -85,13 +85,6 @@ def check_combination(request: models.QueryRequest | models.Prefetch, *, has_pre
         raise InputError(f"a fusion query uses no vector of its own: drop using={request.using!r}")
 
 
-def listed_prefetches(prefetch: Any) -> list[models.Prefetch]:
-    """The prefetches of a request, which may be one, a list, or None."""
-    if prefetch is None:
-        return []
-    return list(prefetch) if isinstance(prefetch, list) else [prefetch]
-
-
 def _engine_prefetches(engine: Engine, collection: OpenCollection, prefetch: Any) -> list[qe.Prefetch]:
     return [_engine_prefetch(engine, collection, part) for part in listed_prefetches(prefetch)]
 
@@ -107,7 +100,7 @@ def _engine_prefetch(engine: Engine, collection: OpenCollection, prefetch: model
         query=query,
         prefetches=nested,
         params=search_params(prefetch.params),
-        filter=without_ids(engine_filter(prefetch.filter), converter.example_ids),
+        filter=engine_filter(prefetch.filter),
         score_threshold=maybe_finite(prefetch.score_threshold, "score_threshold"),
     )
 
@@ -143,14 +136,13 @@ def checked_offset(offset: Any) -> int:
 
 @dataclass
 class QueryConverter:
-    """Converts one query; collects the ids of its examples, which its results must not contain."""
+    """Converts one query."""
 
     engine: Engine
     collection: OpenCollection
     using: str | None
     lookup: models.LookupLocation | None
     limit: int
-    example_ids: set[EngineId] = field(default_factory=set)
 
     def query(self, query: Any) -> Any:
         """Return the engine's query, None for None."""
@@ -194,8 +186,6 @@ class QueryConverter:
             if name not in vector:
                 raise InputError(f"point {point_id} of collection '{source.name}' has no vector {name!r} (not found)")
             vector = vector[name]
-        if source is self.collection:  # a point of another collection cannot be among the results
-            self.example_ids.add(client_id(records[0].id))
         return client_vector(vector)
 
     def _nearest(self, query: models.NearestQuery) -> Any:
@@ -256,10 +246,6 @@ def mmr_settings(mmr: models.Mmr, limit: int) -> tuple[float, int]:
         raise InputError(f"mmr diversity {diversity} is invalid, expected 0 to 1")
     candidates = limit if mmr.candidates_limit is None else mmr.candidates_limit
     return diversity, whole(candidates, "mmr candidates_limit", least=0, most=16_384)
-
-
-def is_point_id(value: Any) -> bool:
-    return isinstance(value, (int, str, uuid.UUID, np.integer)) and not isinstance(value, bool)
 
 
 WITHOUT_VECTOR = (models.FusionQuery, models.RrfQuery, models.FormulaQuery, models.OrderByQuery, models.SampleQuery)

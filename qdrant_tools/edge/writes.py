@@ -214,6 +214,8 @@ class WriteMethods(QdrantBase):
         schema = collection.schema
         with collection.call:
             changed = [engine_vectors(point, schema) for point in points]
+            if not changed:
+                raise InputError(f"collection '{collection.name}': an update of vectors needs a point, got none")
             condition = engine_filter(update_filter)
         dense, sparse = vector_numbers(point.vector for point in points)
         with collection.changing():
@@ -314,6 +316,8 @@ def points_of(change: Any) -> Any:
 def engine_vectors(point: Any, schema: VectorSchema) -> qe.PointVectors:
     if not isinstance(point, models.PointVectors):
         raise InputError(f"expected a PointVectors, got {brief(point)}")
+    if isinstance(point.vector, dict) and not point.vector:
+        raise InputError(f"point {brief(point.id)} comes without a vector to update: name at least one")
     return qe.PointVectors(engine_id(point.id), schema.check_all(point.vector))
 
 

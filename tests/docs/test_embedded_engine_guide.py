@@ -34,6 +34,7 @@ def test_every_promise_of_the_page_names_a_test_that_is_there():
 
 
 MMR = models.NearestQuery(nearest=[1.0, 0.0], mmr=models.Mmr(diversity=0.5))
+IDF = models.SparseVectorParams(modifier=models.Modifier.IDF)
 REFUSED = {
     "snapshots": lambda c: c.create_snapshot("c"),
     "full snapshots": lambda c: c.create_full_snapshot(),
@@ -58,23 +59,15 @@ REFUSED = {
     "formula over mmr": lambda c: c.query_points(
         "c", models.FormulaQuery(formula="$score"), prefetch=models.Prefetch(query=MMR)
     ),
-    "the last vector": lambda c: c.delete_vector_name("c", ""),
+    "sparse modifier": lambda c: c.update_collection("c", sparse_vectors_config={"s": IDF}),
     "init_options": lambda c: c.init_options,
 }
-
-
-def test_a_collection_without_vectors_gets_none_later(tmp_path):
-    later = models.SparseVectorNameConfig(sparse=models.SparseVectorConfig())
-    with closing(connect(tmp_path)) as client:
-        client.create_collection("c")
-        with pytest.raises(NotSupportedError, match="was created without vectors"):
-            client.create_vector_name("c", "s", later)
 
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_the_engine_cannot_do_is_refused_as_not_supported(tmp_path, what):
     with closing(connect(tmp_path)) as client:
-        client.create_collection("c", VECTOR)
+        client.create_collection("c", VECTOR, {"s": models.SparseVectorParams()})
         with pytest.raises(NotSupportedError):
             REFUSED[what](client)
         assert [each.name for each in client.get_collections().collections] == ["c"]

@@ -91,19 +91,18 @@ class VectorSchema:
         if not isinstance(vector, Sequence) or isinstance(vector, (str, bytes)):
             raise unknown_vector(vector, self.where(name))
         is_multi = len(vector) > 0 and isinstance(vector[0], Sequence | np.ndarray)
-        if is_multi != shape.multi:
+        if (is_multi and not shape.multi) or (shape.multi and not len(vector)):
             expected = "a list of vectors" if shape.multi else "one vector"
             raise VectorError(f"{self.where(name)} expects {expected} of {shape.size} numbers, got {brief(vector)}")
-        if not is_multi:
+        if not shape.multi:
             return dense_vector(vector, shape.size, self.where(name))
-        return [dense_vector(row, shape.size, self.where(name)) for row in vector]
+        rows = vector if is_multi else [vector]  # as on a server: one vector is a multivector of one
+        return [dense_vector(row, shape.size, self.where(name)) for row in rows]
 
     def check_all(self, vectors: Any) -> Any:
         """Check the vector or vectors of one point: a bare vector is the unnamed one, a mapping names them."""
         if isinstance(vectors, Mapping):
             return {name: self.check(name, vector) for name, vector in vectors.items()}
-        if isinstance(vectors, list) and not vectors and not self.dense and not self.sparse:
-            return {}  # no vector, for a collection without any
         return self.check(DEFAULT_VECTOR, vectors)
 
 

@@ -278,8 +278,21 @@ def _merged_sparse(settings: models.CreateCollection, changes: Mapping[str, Any]
             raise InputError(f"Vector {name} does not exist in the collection '{collection}'")
         if not isinstance(change, models.SparseVectorParams):
             raise InputError(f"sparse_vectors_config {name!r} expects SparseVectorParams, got {brief(change)}")
-        sparse[name] = _merged(sparse[name], change)
+        sparse[name] = _merged_sparse_vector(name, sparse[name], change)
     return sparse
+
+
+def _merged_sparse_vector(
+    name: str, params: models.SparseVectorParams, change: models.SparseVectorParams
+) -> models.SparseVectorParams:
+    modifiers = [part.modifier or models.Modifier.NONE for part in (params, change)]
+    if change.modifier is not None and modifiers[0] != modifiers[1]:
+        raise NotSupportedError(
+            f"sparse vector {name!r} has the modifier {modifiers[0].value!r}, which the embedded engine cannot change "
+            f"to {modifiers[1].value!r}: make a new collection with it, or use a server"
+        )
+    index = params.index if change.index is None else _merged(params.index, change.index)
+    return params.model_copy(update={"index": index})
 
 
 def _merged_params(change: models.CollectionParamsDiff) -> dict[str, Any]:

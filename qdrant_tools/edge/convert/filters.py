@@ -21,7 +21,6 @@ from pydantic import ValidationError
 from qdrant_client.http import models
 
 from qdrant_tools.edge.convert.checks import (
-    EngineId,
     engine_ids,
     finite,
     json_payload,
@@ -99,14 +98,6 @@ def listed(clause: Any) -> list[Any]:
     if clause is None:
         return []
     return list(clause) if isinstance(clause, (list, tuple)) else [clause]
-
-
-def without_ids(filter_: qe.Filter | None, point_ids: Iterable[EngineId]) -> qe.Filter | None:
-    """`filter_`, and none of these points."""
-    ids = set(point_ids)
-    if not ids:
-        return filter_
-    return qe.Filter(must=[filter_] if filter_ is not None else None, must_not=[qe.HasIdCondition(ids)])
 
 
 def engine_conditions(clause: Any, levels: int, root: Any) -> list[Any] | None:

@@ -263,7 +263,7 @@ def test_a_collection_may_hold_payloads_alone(tmp_path, vectors):
     for engine in (client, local):
         engine.create_collection("c", vectors)
         engine.upsert("c", [models.PointStruct(id=i, vector={}, payload={"n": i, "k": "xyz"[i % 3]}) for i in range(9)])
-        engine.upload_points("c", [models.PointStruct(id=9, vector=[], payload={"n": 9})], wait=True)
+        engine.upload_points("c", [models.PointStruct(id=9, vector={}, payload={"n": 9})], wait=True)
         engine.delete("c", [0])
         engine.set_payload(
             "c", {"z": 1}, models.Filter(must=[models.FieldCondition(key="n", range=models.Range(gt=5))])
