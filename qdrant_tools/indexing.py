@@ -486,13 +486,14 @@ class _Writer:
     def _own(self, batch: Sequence[_Prepared], stored: Mapping[str, _Stored]) -> tuple[list[_Prepared], IndexReport]:
         """Those of a source that may be stored: not those whose id is another's, in this source or in another one."""
         own, failures, merged = [], [], 0
+        owners = {passage_id: each.origin for passage_id, each in stored.items()}
+        owners |= self.owners([each.passage.id for each in batch if _origin(each) and each.passage.id not in stored])
         for each in batch:
             origin, there = _origin(each), stored.get(each.passage.id)
-            if origin is None or there is None:
-                own.append(each)
-            elif there.origin is not None and there.origin.source != origin.source:
-                failures.append(_taken(each.passage.id, there.origin))
-            elif self.seen is None or point_id(each.passage.id) not in self.seen:
+            owner = owners.get(each.passage.id)
+            if origin is not None and owner is not None and owner.source != origin.source:
+                failures.append(_taken(each.passage.id, owner))
+            elif origin is None or there is None or self.seen is None or point_id(each.passage.id) not in self.seen:
                 own.append(each)
             elif there.digest == each.digest:
                 merged += 1
@@ -525,15 +526,18 @@ class _Writer:
             fields[name] = {field: values[field] for field in stored[name].found if field in values}
         return fields
 
+    def owners(self, passage_ids: Sequence[str]) -> dict[str, Origin | None]:
+        """The origins of the points that are there, with the vector that serves or without it."""
+        ids = {point_id(passage_id): passage_id for passage_id in passage_ids}
+        records = self.collection.gateway.retrieve(list(ids), with_payload=[ORIGIN])
+        return {ids[str(plain_id(record.id))]: Origin.of_payload(record.payload) for record in records}
+
     def stored(self, passage_ids: Sequence[str]) -> dict[str, _Stored]:
+        """What is stored of passages; nothing of those whose vector is missing, which are embedded again."""
         ids = {point_id(passage_id): passage_id for passage_id in passage_ids}
         gateway, fields = self.collection.gateway, ["content_hash", ORIGIN, FOUND]
-        # after a promotion in place a point may lack the vector that serves, and is embedded again
-        if self.collection.layout.vector:
-            pages = gateway.pages(batch_size=len(ids), with_payload=fields, scroll_filter=self._served(list(ids)))
-            records = [record for page in pages for record in page]
-        else:
-            records = gateway.retrieve(list(ids), with_payload=fields)
+        pages = gateway.pages(batch_size=len(ids), with_payload=fields, scroll_filter=self._served(list(ids)))
+        records = [record for page in pages for record in page]
         return {
             ids[str(plain_id(record.id))]: _Stored(
                 (record.payload or {}).get("content_hash"), Origin.of_payload(record.payload), found_in(record.payload)
@@ -542,7 +546,8 @@ class _Writer:
         }
 
     def _served(self, points: Sequence[str]) -> models.Filter:
-        """Those of the points that have the vector that serves: after a promotion in place some may lack it."""
+        """Those of the points that have the vector that serves: after a promotion in place some may lack it, and other
+        programs may delete it."""
         named = models.HasVectorCondition(has_vector=self.collection.layout.vector)
         return models.Filter(must=[models.HasIdCondition(has_id=list(points)), named])
 
@@ -559,14 +564,11 @@ class _Writer:
 
     def point(self, prepared: _Prepared, row: Vectors) -> models.PointStruct:
         passage, lexical, name = prepared.passage, self.collection.lexical, self.collection.layout.vector
-        vector: Any = row.tolist()
-        if name or lexical is not None:
-            vector = {name: vector} | ({} if lexical is None else {VECTOR: lexical.passage(passage.text)})
-        return models.PointStruct(
-            id=point_id(passage.id),
-            vector=vector,
-            payload=_payload(prepared),
-        )
+        # by its name, also by that of the unnamed one: beside a named vector ":memory:" takes it no other way
+        vector: dict[str, Any] = {name: row.tolist()}
+        if lexical is not None:
+            vector[VECTOR] = lexical.passage(passage.text)
+        return models.PointStruct(id=point_id(passage.id), vector=vector, payload=_payload(prepared))
 
 
 def vector_key(encoder: Encoder, passage: Passage) -> str:
@@ -643,8 +645,8 @@ def store_embedded(
     done = 0
     for batch in _batches(prepared, BATCH):
         items = [item for item in batch if isinstance(item, _Prepared)]
-        there = writer.stored([each.passage.id for each in items])
-        writer.failed([_taken(name, each.origin) for name, each in there.items() if each.origin is not None])
+        owners = writer.owners([each.passage.id for each in items])
+        writer.failed([_taken(name, origin) for name, origin in owners.items() if origin is not None])
         points = [writer.point(each, row) for each, row in zip(items, rows[done:], strict=False)]
         for point, fields_beside in zip(points, beside[done:], strict=False):
             point.payload = {**(point.payload or {}), **fields_beside}

@@ -98,8 +98,8 @@ leaves = st.one_of(
 )
 
 
-def _filters(condition):
-    some = st.one_of(st.none(), st.lists(condition, max_size=3))
+def _filters(condition, least=1):
+    some = st.one_of(st.none(), st.lists(condition, min_size=least, max_size=3))
     at_least = st.builds(
         models.MinShould, conditions=st.lists(condition, min_size=1, max_size=3), min_count=st.integers(1, 2)
     )
@@ -116,7 +116,8 @@ def _nested(filter_):
 
 
 conditions = st.recursive(leaves, lambda inner: st.one_of(_filters(inner), _nested(_filters(inner))), max_leaves=5)
-filters = _filters(conditions)
+# inside a nested filter a server takes an empty clause for one that nothing fulfils: there are none but at the top
+filters = _filters(conditions, least=0)
 # a query's filter is handed down to its prefetches by appending the lists of both, on a server too: two `should`
 # become one, and whether it is applied again after the prefetch differs
 handed_down = st.builds(models.Filter, must=st.lists(conditions, max_size=2), must_not=st.lists(leaves, max_size=2))

@@ -12,12 +12,13 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from paths import TESTS
+from qdrant_client import models
 from tiny import WordEncoder, numbered
 
 from qdrant_tools.client.connect import connect
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
-from qdrant_tools.collections.points import fetch
+from qdrant_tools.collections.points import fetch, point_id
 from qdrant_tools.collections.retirement import WriteLock, accept_writes
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.errors import CollectionError, InputError, SpaceMismatchError, VectorError
@@ -40,6 +41,19 @@ def test_indexing_twice_adds_nothing_and_encodes_nothing(collection, encoder):
     encoder.encoded.clear()
     assert index_passages(collection, numbered(20), encoder, batch_size=7) == IndexReport(unchanged=20)
     assert encoder.encoded == [] and points_in(collection) == 20
+
+
+@pytest.mark.parametrize("settings", [CollectionSettings(), CollectionSettings(lexical=Bm25())], ids=["plain", "words"])
+def test_a_passage_whose_vector_another_program_deleted_is_embedded_again(client, encoder, settings):
+    collection = CollectionManager(client).ensure("docs", encoder, settings=settings)
+    index_passages(collection, numbered(20), encoder)
+    lost = [point_id(f"p{number}") for number in range(5)]
+    client.delete_vectors("docs", [""], lost)
+    encoder.encoded.clear()
+    assert index_passages(collection, numbered(20), encoder) == IndexReport(added=5, unchanged=15)
+    assert encoder.encoded == [passage.text for passage in numbered(5)] and points_in(collection) == 20
+    assert client.count("docs", models.Filter(must=[models.HasVectorCondition(has_vector="")])).count == 20
+    assert index_passages(collection, numbered(20), encoder) == IndexReport(unchanged=20)
 
 
 def test_a_changed_text_replaces_the_passage_and_changed_metadata_keeps_its_vector(collection, encoder):
