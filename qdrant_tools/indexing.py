@@ -30,6 +30,7 @@ from qdrant_client import models
 from qdrant_tools.client.connect import refuse_read_only
 from qdrant_tools.client.gateway import PointId, plain_id
 from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.copying import refuse_custom_shards
 from qdrant_tools.collections.metadata import OURS
 from qdrant_tools.collections.points import point_id
 from qdrant_tools.collections.retirement import refuse_retired
@@ -162,6 +163,7 @@ def index_passages(
             payload index would hide, one id with two contents in a batch, a dict with a field missing or unknown; or
             nothing to index and `delete_missing`.
         VectorError: the encoder returned something else than one unit vector per text.
+        NotSupportedError: the collection has custom sharding.
         LocationError: the folder is only read.
         UnreachableError: the server stayed silent for as long as `gateway.DEFAULT_RETRY` says.
     """
@@ -213,7 +215,9 @@ def store_passages(
         lexical_of(collection)  # says if its words are not those of this version
     writer = _Writer(collection, encoder, on_bad, seen, dry_run, skip_duplicates)
     report = IndexReport()
-    indexes = payload_indexes(collection.gateway.info(), collection.layout)
+    info = collection.gateway.info()
+    refuse_custom_shards(info)
+    indexes = payload_indexes(info, collection.layout)
     for batch in _batches(_all_prepared(passages, indexes, encoder), batch_size):
         report += _index_batch(writer, batch)
         if progress is not None:
@@ -637,7 +641,9 @@ def store_embedded(
             passage of a source.
     """
     check_target(collection, encoder)
-    indexes = payload_indexes(collection.gateway.info(), collection.layout)
+    info = collection.gateway.info()
+    refuse_custom_shards(info)
+    indexes = payload_indexes(info, collection.layout)
     prepared = [_prepared(passage, indexes) for passage in passages]
     writer = _Writer(collection, encoder, "raise", None, False)
     writer.failed([item for item in prepared if isinstance(item, Failure)])

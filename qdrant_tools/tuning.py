@@ -13,11 +13,12 @@ texts.
 
 from __future__ import annotations
 
+import logging
 import shlex
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,17 +28,19 @@ from numpy.typing import ArrayLike
 from qdrant_client import QdrantClient, models
 
 from qdrant_tools.client.connect import connect, engine_of
-from qdrant_tools.client.gateway import Gateway, plain_id
+from qdrant_tools.client.gateway import DEFAULT_RETRY, Gateway, plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.metadata import SearchChoice
 from qdrant_tools.collections.quantization import Quantization
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.collections.status import build_index
-from qdrant_tools.errors import CollectionError, InputError, NotSupportedError
+from qdrant_tools.errors import CollectionError, InputError, NotSupportedError, PlusError
 from qdrant_tools.records import Progress, Vectors
 from qdrant_tools.search.neighbours import QueryVectors, Truth
 from qdrant_tools.validation import checked_count, checked_number, checked_vectors
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["TuningGrid", "TuningReport", "TuningTrial", "apply", "tune"]
 
@@ -151,12 +154,14 @@ def tune(
     if progress is not None:
         progress(1)
     candidates: dict[TuningTrial, CollectionSettings] = {trials[0]: current}
-    for settings, measured in _measured(collection, current, grid, truth):
-        trial = _trial(settings, measured)
-        trials.append(trial)
-        candidates[trial] = settings
-        if progress is not None:
-            progress(1)
+    # closed here: an error that leaves the loop would keep the generator alive, and with it the copy
+    with closing(_measured(collection, current, grid, truth)) as measurements:
+        for settings, measured in measurements:
+            trial = _trial(settings, measured)
+            trials.append(trial)
+            candidates[trial] = settings
+            if progress is not None:
+                progress(1)
     enough = [trial for trial in trials if trial.recall >= target_recall]
     # at equal latency exact search, which finds everything
     chosen = min(enough, key=lambda trial: (trial.p50_ms, not trial.exact), default=trials[0])
@@ -210,7 +215,7 @@ def _measured(
     current: CollectionSettings,
     grid: TuningGrid,
     truth: Truth,
-) -> Iterator[tuple[CollectionSettings, Measured]]:
+) -> Generator[tuple[CollectionSettings, Measured]]:
     for m in grid.m:
         for quantization in grid.quantization:
             built = replace(current, m=current.m if m is None else m, quantization=quantization or current.quantization)
@@ -314,8 +319,20 @@ def scratch_copy(collection: Collection, settings: CollectionSettings) -> Iterat
             # without these: the copy gets dense vectors only, no sparse ones and no payloads
             copy = _filled(client, name, collection, replace(settings, lexical=None, payload_indexes={}))
             yield copy
-        finally:
-            Gateway(client, name).drop()
+        except BaseException as error:
+            _drop_after(error, client, name)
+            raise
+        DEFAULT_RETRY(Gateway(client, name).drop)
+
+
+def _drop_after(error: BaseException, client: QdrantClient, name: str) -> None:
+    """Drop the copy. The error that ended the tuning is the one that leaves; if the copy stays, it says so."""
+    try:
+        DEFAULT_RETRY(Gateway(client, name).drop)
+    except PlusError as second:
+        note = f"the copy {name!r} could not be dropped ({second}): drop it when the server answers again"
+        error.add_note(note)
+        logger.warning(note)
 
 
 @contextmanager

@@ -114,6 +114,15 @@ def _foreign_indexes(info: models.CollectionInfo) -> set[str]:
     return (info.payload_schema or {}).keys() - set(INDEXED)
 
 
+def refuse_custom_shards(info: models.CollectionInfo) -> None:
+    """Raise `NotSupportedError` for a collection whose writes each need a shard key, which passages do not have."""
+    if info.config.params.sharding_method == models.ShardingMethod.CUSTOM:
+        raise NotSupportedError(
+            "this collection has custom sharding (sharding_method='custom'), so that every write needs a shard key: it "
+            "is searched here, and not written; index into a collection without it"
+        )
+
+
 def _options(client: QdrantClient, info: models.CollectionInfo) -> dict[str, Any]:
     config, params = info.config, info.config.params
     options: dict[str, Any] = {"vectors_config": params.vectors, "sparse_vectors_config": params.sparse_vectors}
@@ -127,8 +136,10 @@ def _options(client: QdrantClient, info: models.CollectionInfo) -> dict[str, Any
     options["quantization_config"] = config.quantization_config
     options["on_disk_payload"] = params.on_disk_payload
     if engine_of(client) == "server":
+        refuse_custom_shards(info)
         options["shard_number"] = params.shard_number
         options["replication_factor"] = params.replication_factor
+        options["write_consistency_factor"] = params.write_consistency_factor
     strict = config.strict_mode_config
     if strict is not None and strict.enabled:
         options["strict_mode_config"] = models.StrictModeConfig(**strict.model_dump(exclude_none=True))

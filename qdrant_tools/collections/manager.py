@@ -34,6 +34,7 @@ from qdrant_tools.collections.metadata import (
     SearchChoice,
     metadata_of,
 )
+from qdrant_tools.collections.replicas import raise_replicas
 from qdrant_tools.collections.settings import (
     CHOSEN,
     FIXED,
@@ -206,6 +207,8 @@ class CollectionManager:
         self, current: CollectionSettings | None, settings: CollectionSettings
     ) -> dict[str, tuple[Any, Any]]:
         changes = {} if current is None else current.difference(_or_earlier_words(settings, current.lexical))
+        if settings.shards == CollectionSettings.shards:
+            changes.pop("shards", None)  # not said: what a cluster makes
         if engine_of(self.client) == "memory":
             changes = {
                 field: change for field, change in changes.items() if field in ("distance", "hnsw_ef", "lexical")
@@ -327,6 +330,11 @@ class CollectionManager:
                     f"collection {collection.name!r} was made with {fixed} {changes[fixed][0]!r}, which cannot be "
                     f"changed to {changes[fixed][1]!r}: give the former, or index into a new collection"
                 )
+        if "replicas" in changes and changes["replicas"][1] < changes["replicas"][0]:
+            raise NotSupportedError(
+                f"collection {collection.name!r} has {changes['replicas'][0]} replicas: none is dropped here, because "
+                "which node gives up its copy is for who runs the cluster to say"
+            )
         # no part of the request below: payload indexes are made and dropped one by one
         indexes = changes.pop("payload_indexes", None)
         if indexes is not None:
@@ -334,6 +342,9 @@ class CollectionManager:
             for field, kind in indexes[1].items():
                 if indexes[0].get(field) != kind:
                     _warn_of_hidden(collection, field, kind, indexed=field in indexes[0])
+        if "replicas" in changes and engine_of(self.client) == "server":
+            # before the setting says so: where it fails, it is begun again
+            raise_replicas(self.client, collection.name, settings.replicas)
         if changes:
             metadata = replace(
                 collection.metadata,

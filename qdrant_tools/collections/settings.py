@@ -67,8 +67,11 @@ class CollectionSettings:
     on_disk: bool = False
     """Keep the vectors and the graph on the disk, and in memory only what is being read."""
     datatype: Datatype = "float32"
+    """"uint8" is only read: of collections that other programs made."""
     shards: int = 1
+    """1 leaves it to the server: one for each node of a cluster."""
     replicas: int = 1
+    """Copies of each shard, on as many nodes."""
     strict_mode: models.StrictModeConfig | None = None
     """Limits that a server enforces on requests."""
 
@@ -123,6 +126,11 @@ class CollectionSettings:
         return models.OptimizersConfigDiff(indexing_threshold=self.indexing_threshold)
 
     def vector(self, dimension: int) -> models.VectorParams:
+        if self.datatype == "uint8":
+            raise InputError(
+                "datatype 'uint8' keeps whole numbers from 0 to 255, so that every unit vector becomes zero: take "
+                "datatype='float16', or quantization=Quantization('int8'), which scales"
+            )
         return models.VectorParams(
             size=dimension,
             distance=DISTANCES[self.distance],

@@ -17,6 +17,7 @@ from qdrant_tools.client.gateway import Gateway, engine_errors
 from qdrant_tools.collections.adopt import detect_layout, vector_names
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import CollectionMetadata, Layout, SearchChoice, metadata_of
+from qdrant_tools.collections.replicas import ACTIVE, replicas_of
 from qdrant_tools.collections.settings import CollectionSettings, dense_params, settings_of
 from qdrant_tools.errors import CollectionError, EngineError
 from qdrant_tools.records import Progress
@@ -100,7 +101,7 @@ def build_index(collection: Collection, *, timeout: float = 3600.0, progress: Pr
     number of vectors that got into the graph since the last call.
 
     Raises:
-        EngineError: a server's optimizer failed, or did not finish within `timeout` seconds.
+        EngineError: a server's optimizer failed, is switched off, or did not finish within `timeout` seconds.
     """
     engine = engine_of(collection.client)
     if engine == "memory":
@@ -118,13 +119,13 @@ def build_index(collection: Collection, *, timeout: float = 3600.0, progress: Pr
 def wait_until_indexed(
     collection: Collection, *, timeout: float = 3600.0, progress: Progress | None = None, every: float = 0.2
 ) -> bool:
-    """Wait until the engine has nothing left to index; whether there was anything to wait for.
+    """Wait until the engine has nothing left to index, on every replica; whether there was anything to wait for.
 
     A build that is due and not under way (status grey) is started. `progress` receives the number of vectors that got
     into the graph since the last call. The state is read every `every` seconds.
 
     Raises:
-        EngineError: the optimizer failed, or did not finish within `timeout` seconds.
+        EngineError: the optimizer failed, is switched off, or did not finish within `timeout` seconds.
     """
     deadline, waited, started = time.monotonic() + timeout, False, False
     info = collection.gateway.info()
@@ -134,18 +135,43 @@ def wait_until_indexed(
             progress((info.indexed_vectors_count or 0) - indexed)
         # progress never goes back, even if the count falls for a while
         indexed = max(indexed, info.indexed_vectors_count or 0)
-        if info.status == models.CollectionStatus.GREEN or (info.status == models.CollectionStatus.GREY and started):
+        status = _status(collection, info)
+        if status == models.CollectionStatus.GREEN or (status == models.CollectionStatus.GREY and started):
             return waited
-        if info.status == models.CollectionStatus.RED:
-            raise EngineError(f"the optimizer of collection {collection.name!r} failed: {info.optimizer_status}")
+        _refuse_hopeless(collection, info, status)
         if time.monotonic() > deadline:
-            raise EngineError(f"collection {collection.name!r} is still {info.status.value} after {timeout:.0f} s")
+            raise EngineError(f"collection {collection.name!r} is still {status.value} after {timeout:.0f} s")
         waited = True
-        if info.status == models.CollectionStatus.GREY:
+        if status == models.CollectionStatus.GREY:
             started = _start(collection)
         else:
             time.sleep(every)
         info = collection.gateway.info()
+
+
+def _status(collection: Collection, info: models.CollectionInfo) -> models.CollectionStatus:
+    """That of the replica which is least done: the node that answers tells of one for each shard."""
+    if info.status != models.CollectionStatus.GREEN:
+        return info.status
+    replicas = replicas_of(collection.client, collection.name)
+    # one that does not serve is brought up to date by its cluster, not by its optimizer
+    active = {replica.status for replica in replicas if replica.state == ACTIVE}
+    worst = (status for status in _LEAST_DONE_FIRST if status.value in active)
+    return next(worst, models.CollectionStatus.GREEN)
+
+
+_LEAST_DONE_FIRST = (models.CollectionStatus.RED, models.CollectionStatus.GREY, models.CollectionStatus.YELLOW)
+
+
+def _refuse_hopeless(collection: Collection, info: models.CollectionInfo, status: models.CollectionStatus) -> None:
+    if status == models.CollectionStatus.RED:
+        raise EngineError(f"the optimizer of collection {collection.name!r} failed: {info.optimizer_status}")
+    if info.config.optimizer_config.max_optimization_threads == 0:
+        raise EngineError(
+            f"the optimizers of collection {collection.name!r} are switched off (max_optimization_threads=0), so that "
+            "nothing is indexed: switch them on with client.update_collection(name, optimizers_config="
+            "OptimizersConfigDiff(max_optimization_threads=MaxOptimizationThreadsSetting.AUTO))"
+        )
 
 
 def _start(collection: Collection) -> bool:

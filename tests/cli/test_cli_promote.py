@@ -220,6 +220,13 @@ def test_when_the_disk_is_scarce_the_way_in_place_is_offered(run, at, encoders, 
     assert code == 0 and out.endswith("from docs-1\n")
 
 
+def test_what_a_server_does_not_tell_of_its_disk_is_said(run, at, encoders, monkeypatch):
+    untold = DiskNeed(beside=2_000_000_000, in_place=500_000_000, free=None)
+    monkeypatch.setattr("qdrant_tools.promotion.plan.disk_need", lambda *_: untold)
+    out = run("promote", "plan", "docs", *at)[1]
+    assert "disk: at least 2 GB beside (vectors alone), 500 MB in place; how much is free a server does not" in out
+
+
 class Yes:
     """A person at the keyboard who says yes."""
 

@@ -370,8 +370,13 @@ def _lines(plan: PromotionPlan) -> Iterator[str]:
     }[plan.kind]
     yield f"{plan.alias}: {plan.from_space} -> {plan.to_space}"
     yield work
-    if plan.disk is not None:
-        free = "unknown" if plan.disk.free is None else _size(plan.disk.free)
+    if plan.disk is not None and plan.disk.free is None:
+        yield (
+            f"disk: at least {_size(plan.disk.beside)} beside (vectors alone), {_size(plan.disk.in_place)} in place; "
+            "how much is free a server does not tell: look there"
+        )
+    elif plan.disk is not None:
+        free = _size(plan.disk.free or 0)
         yield f"disk: {_size(plan.disk.beside)} beside, {_size(plan.disk.in_place)} in place, {free} free"
     if plan.disk is not None and plan.disk.scarce and plan.kind == "re-embed":
         yield "a second collection does not fit: say --in-place"

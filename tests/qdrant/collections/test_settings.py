@@ -177,6 +177,12 @@ def test_describe_tells_what_the_vectors_and_the_files_take(manager):
     assert memory.describe("docs").disk_bytes is None
 
 
+def test_a_datatype_that_turns_unit_vectors_into_zeros_is_refused(manager):
+    with pytest.raises(InputError, match="every unit vector becomes zero: .* quantization"):
+        manager.ensure("docs", ENCODER, settings=CollectionSettings(datatype="uint8"))
+    assert manager.names() == []
+
+
 @pytest.mark.skipif(not SERVER, reason="needs a server")
 def test_a_server_has_shards_and_a_strict_mode_and_restores_its_own_snapshot_by_url():
     client = connect(str(SERVER))

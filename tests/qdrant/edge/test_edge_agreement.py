@@ -94,6 +94,8 @@ def test_prefetches_are_merged_alike(both, prefetch, query, filter_):
     )
     if isinstance(edge, Exception) and local == []:
         return  # local mode looks at the arguments only if there is something to merge
+    if "Format error in JSON body" in str(local):
+        return  # an operation that is newer than the server
     make.assert_same_hits(edge, local, whole=True)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 
 import numpy as np
 import pytest
-from tiny import WordEncoder, numbered
+from tiny import SERVER, WordEncoder, numbered
 
 from llama_index_embed_plus.evaluate.plots.pages import recall_latency
 from qdrant_tools.client.connect import connect
@@ -17,7 +18,7 @@ from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import CollectionError, InputError, NotSupportedError, VectorError
 from qdrant_tools.indexing import index_passages
 from qdrant_tools.records import Passage
-from qdrant_tools.tuning import TuningGrid, TuningReport, apply, tune
+from qdrant_tools.tuning import PREFIX, TuningGrid, TuningReport, apply, tune
 
 POINTS, DIMENSION = 1200, 48
 
@@ -80,6 +81,30 @@ def test_the_chosen_one_is_the_fastest_that_finds_enough(report):
 
 def test_nothing_is_left_behind(manager, report):
     assert manager.names() == ["numbers"] and report.points == POINTS
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.skipif(not SERVER, reason="a server runs where QDRANT_URL says")
+def test_a_tuning_that_ends_badly_on_a_server_leaves_no_copy_and_its_cause_as_the_error():
+    def stop_at_the_copy(_):
+        if any(name.startswith(PREFIX) for name in on_server.names()):
+            raise Stop("by somebody")
+
+    with closing(connect(SERVER)) as client:
+        on_server = CollectionManager(client)
+        collection = on_server.ensure("numbers", DIMENSION)
+        try:
+            rows = np.random.default_rng(0).normal(size=(300, DIMENSION))
+            client.upload_collection("numbers", rows.astype(np.float32), ids=range(300), wait=True)
+            collection.build_index()
+            with pytest.raises(Stop, match="by somebody"):
+                tune(collection, grid=TuningGrid(hnsw_ef=(16,), m=(6,)), held_out=5, progress=stop_at_the_copy)
+            assert on_server.names() == ["numbers"]
+        finally:
+            client.delete_collection("numbers")
 
 
 def test_the_chosen_beam_is_stored_with_the_collection(manager):
