@@ -22,6 +22,7 @@ from qdrant_client import QdrantClient, models
 
 from qdrant_tools.client.connect import engine_of
 from qdrant_tools.client.gateway import Gateway, aliases_of, engine_errors, metadata_in
+from qdrant_tools.client.replicas import raise_replicas
 from qdrant_tools.collections.adapters import ADAPTERS, keep_adapter, serving_encoder
 from qdrant_tools.collections.adopt import check_samples, choose_vector, detect_layout
 from qdrant_tools.collections.collection import Collection, check_encoder
@@ -34,7 +35,6 @@ from qdrant_tools.collections.metadata import (
     SearchChoice,
     metadata_of,
 )
-from qdrant_tools.collections.replicas import raise_replicas
 from qdrant_tools.collections.settings import (
     CHOSEN,
     FIXED,

@@ -14,10 +14,10 @@ from qdrant_client import QdrantClient, models
 
 from qdrant_tools.client.connect import embedded_client, engine_of
 from qdrant_tools.client.gateway import Gateway, engine_errors
+from qdrant_tools.client.replicas import ACTIVE, replicas_of
 from qdrant_tools.collections.adopt import detect_layout, vector_names
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.metadata import CollectionMetadata, Layout, SearchChoice, metadata_of
-from qdrant_tools.collections.replicas import ACTIVE, replicas_of
 from qdrant_tools.collections.settings import CollectionSettings, dense_params, settings_of
 from qdrant_tools.errors import CollectionError, EngineError
 from qdrant_tools.records import Progress

@@ -11,9 +11,9 @@ from servers import NONE, binary, running
 from tiny import WordEncoder, numbered
 
 from qdrant_tools.client.connect import connect
+from qdrant_tools.client.replicas import replicas_of
 from qdrant_tools.collections.copying import copy_collection
 from qdrant_tools.collections.manager import CollectionManager
-from qdrant_tools.collections.replicas import replicas_of
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import EngineError, NotSupportedError

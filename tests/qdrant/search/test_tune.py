@@ -83,7 +83,7 @@ def test_nothing_is_left_behind(manager, report):
     assert manager.names() == ["numbers"] and report.points == POINTS
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
@@ -91,7 +91,7 @@ class Stop(Exception):
 def test_a_tuning_that_ends_badly_on_a_server_leaves_no_copy_and_its_cause_as_the_error():
     def stop_at_the_copy(_):
         if any(name.startswith(PREFIX) for name in on_server.names()):
-            raise Stop("by somebody")
+            raise StopError("by somebody")
 
     with closing(connect(SERVER)) as client:
         on_server = CollectionManager(client)
@@ -100,7 +100,7 @@ def test_a_tuning_that_ends_badly_on_a_server_leaves_no_copy_and_its_cause_as_th
             rows = np.random.default_rng(0).normal(size=(300, DIMENSION))
             client.upload_collection("numbers", rows.astype(np.float32), ids=range(300), wait=True)
             collection.build_index()
-            with pytest.raises(Stop, match="by somebody"):
+            with pytest.raises(StopError, match="by somebody"):
                 tune(collection, grid=TuningGrid(hnsw_ef=(16,), m=(6,)), held_out=5, progress=stop_at_the_copy)
             assert on_server.names() == ["numbers"]
         finally:

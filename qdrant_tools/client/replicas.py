@@ -43,7 +43,7 @@ def replicas_of(client: QdrantClient, name: str) -> tuple[Replica, ...]:
     """The replicas of a collection that has some on other nodes; none where there is one node, or no telling."""
     if engine_of(client) != "server":
         return ()
-    api: Any = client.http.distributed_api  # type: ignore[attr-defined]
+    api: Any = client.http.distributed_api
     try:
         with engine_errors(f"ask for the shards of collection {name!r}"):
             if not api.collection_cluster_info(name).result.remote_shards:
@@ -68,7 +68,7 @@ def raise_replicas(client: QdrantClient, name: str, count: int, *, timeout: floa
         NotSupportedError: there are fewer nodes.
         EngineError: a shard has no replica to copy from, or the copies do not serve within `timeout` seconds.
     """
-    api: Any = client.http.distributed_api  # type: ignore[attr-defined]
+    api: Any = client.http.distributed_api
     doing = f"copy the shards of collection {name!r} to other nodes"
     with engine_errors(doing):
         peers = [int(peer) for peer in getattr(api.cluster_status().result, "peers", None) or {0: None}]
