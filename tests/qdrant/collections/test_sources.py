@@ -9,7 +9,7 @@ from tiny import WordEncoder
 from qdrant_tools.client.connect import engine_of
 from qdrant_tools.client.gateway import Gateway
 from qdrant_tools.collections.manager import CollectionManager
-from qdrant_tools.collections.points import fetch
+from qdrant_tools.collections.points import fetch, point_id
 from qdrant_tools.collections.settings import CollectionSettings
 from qdrant_tools.errors import CollectionError, InputError
 from qdrant_tools.indexing import IndexReport, index_passages
@@ -156,6 +156,17 @@ def test_an_id_of_another_source_is_refused_and_one_that_comes_twice_is_stored_o
     report = sync(collection, twice, encoder, source="first", batch_size=1, on_bad="count")
     assert (report.passages.failed, report.passages.updated) == (1, 0)
     assert fetch(collection, ["7"])["7"].text == "seven"
+
+
+def test_an_id_stays_anothers_when_its_vector_was_deleted_and_comes_back_with_its_source(collection, encoder):
+    row = SourceDocument("7", [Passage("7", "seven")], "a.jsonl")
+    sync(collection, [row], encoder, source="first")
+    collection.client.delete_vectors(collection.name, [""], [point_id("7")])
+    with pytest.raises(InputError, match="passage id '7' belongs to source 'first'"):
+        sync(collection, [SourceDocument("7", [Passage("7", "sept")], "b.jsonl")], encoder, source="second")
+    encoder.encoded.clear()
+    sync(collection, [row], encoder, source="first")
+    assert encoder.encoded == ["seven"] and fetch(collection, ["7"])["7"].text == "seven"
 
 
 def test_one_name_stands_for_one_place(collection, encoder):
