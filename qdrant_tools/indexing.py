@@ -9,6 +9,9 @@ twice.
 Equal ids within one batch are merged if they are equal passages, and bad if not. Across batches the later passage wins
 and counts as updated, because remembering every passage would not be bounded memory.
 
+Limit: a write that the network holds up and that is sent again may arrive a second time long after. If the same passage
+was written by another process meanwhile, the older text replaces the newer one; indexing that again puts it right.
+
 What is no longer in the stream stays in the collection, unless `delete_missing` is set. Then the ids are kept in a
 temporary file while the stream is read, and nothing is removed before its end. Does not know: files, models.
 """
@@ -28,15 +31,17 @@ from numpy.typing import ArrayLike
 from qdrant_client import models
 
 from qdrant_tools.client.connect import refuse_read_only
-from qdrant_tools.client.gateway import PointId, plain_id
+from qdrant_tools.client.gateway import PointId, metadata_in, plain_id
 from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.copying import refuse_custom_shards
+from qdrant_tools.collections.identity import identity_in
 from qdrant_tools.collections.metadata import OURS
 from qdrant_tools.collections.points import point_id
 from qdrant_tools.collections.retirement import refuse_retired
 from qdrant_tools.collections.settings import PayloadKind, payload_indexes, seen_otherwise
 from qdrant_tools.errors import CollectionError, InputError, first_line
 from qdrant_tools.fields import Field, json_metadata, values_at
+from qdrant_tools.promotion.made_of import made_of_its_text, note, two_vectors
 from qdrant_tools.records import Encoder, LimitedEncoder, Passage, Progress, Vectors
 from qdrant_tools.search.bm25 import VECTOR
 from qdrant_tools.search.hybrid import lexical_of
@@ -213,11 +218,10 @@ def store_passages(
         checked_number("skip_duplicates", skip_duplicates, above=0, most=1)
     if collection.lexical is not None:
         lexical_of(collection)  # says if its words are not those of this version
-    writer = _Writer(collection, encoder, on_bad, seen, dry_run, skip_duplicates)
-    report = IndexReport()
-    info = collection.gateway.info()
+    report, info = IndexReport(), collection.gateway.info()
     refuse_custom_shards(info)
     indexes = payload_indexes(info, collection.layout)
+    writer = _Writer(collection, encoder, on_bad, seen, dry_run, skip_duplicates, *two_vectors(info), _id_of(info))
     for batch in _batches(_all_prepared(passages, indexes, encoder), batch_size):
         report += _index_batch(writer, batch)
         if progress is not None:
@@ -393,6 +397,12 @@ class _Writer:
     seen: SeenPoints | None
     dry_run: bool
     skip_duplicates: float | None = None
+    notes: bool = False
+    """Whether payloads say which vector was made of their text: texts have two vectors, see `promotion.made_of`."""
+    asks_notes: bool = False
+    """Whether a vector counts only if the payload says so: it is the second one."""
+    identity: str | None = None
+    """That of the collection when the run began; None if it was made by an earlier version."""
 
     def failed(self, failures: Sequence[Failure]) -> IndexReport:
         """Count failures, or raise the first one."""
@@ -479,13 +489,16 @@ class _Writer:
             found = self._found_fields([each.passage.id for each in kept if stored[each.passage.id].found], stored)
             self.collection.gateway.overwrite_payloads(
                 [
-                    (_holding(each, stored[each.passage.id].digest), with_found(_payload(each), found[each.passage.id]))
+                    (
+                        _holding(each, stored[each.passage.id].digest),
+                        with_found(self.payload(each), found[each.passage.id]),
+                    )
                     for each in kept
                 ]
             )
         # After writing and before anything is reported: a collection that is being replaced was marked before its last
         # writes are copied over, so that a write without a mark is among them. See `retirement`.
-        refuse_retired(self.collection)
+        refuse_retired(self.collection, identity=self.identity)
 
     def _own(self, batch: Sequence[_Prepared], stored: Mapping[str, _Stored]) -> tuple[list[_Prepared], IndexReport]:
         """Those of a source that may be stored: not those whose id is another's, in this source or in another one."""
@@ -550,10 +563,11 @@ class _Writer:
         }
 
     def _served(self, points: Sequence[str]) -> models.Filter:
-        """Those of the points that have the vector that serves: after a promotion in place some may lack it, and other
-        programs may delete it."""
-        named = models.HasVectorCondition(has_vector=self.collection.layout.vector)
-        return models.Filter(must=[models.HasIdCondition(has_id=list(points)), named])
+        """Those of the points that have the vector that serves: after a promotion in place some may lack it, or have
+        that of a former text, and other programs may delete it."""
+        vector = self.collection.layout.vector
+        served = made_of_its_text(vector) if self.asks_notes else models.HasVectorCondition(has_vector=vector)
+        return models.Filter(must=[models.HasIdCondition(has_id=list(points)), served])
 
     def _rows(self, batch: Sequence[_Prepared]) -> Vectors:
         reader = window_encoder(self.encoder)
@@ -572,7 +586,11 @@ class _Writer:
         vector: dict[str, Any] = {name: row.tolist()}
         if lexical is not None:
             vector[VECTOR] = lexical.passage(passage.text)
-        return models.PointStruct(id=point_id(passage.id), vector=vector, payload=_payload(prepared))
+        return models.PointStruct(id=point_id(passage.id), vector=vector, payload=self.payload(prepared))
+
+    def payload(self, prepared: _Prepared) -> dict[str, Any]:
+        made_of = note(prepared.passage.text, [self.collection.layout.vector]) if self.notes else {}
+        return _payload(prepared) | made_of
 
 
 def vector_key(encoder: Encoder, passage: Passage) -> str:
@@ -588,6 +606,10 @@ def _payload(prepared: _Prepared) -> dict[str, Any]:
         "metadata": dict(passage.metadata),
         "content_hash": prepared.digest,
     } | ({} if (origin := _origin(prepared)) is None else {ORIGIN: origin.as_payload()})
+
+
+def _id_of(info: models.CollectionInfo) -> str | None:
+    return identity_in(metadata_in(info))
 
 
 def _origin(prepared: _Prepared) -> Origin | None:
@@ -645,7 +667,7 @@ def store_embedded(
     refuse_custom_shards(info)
     indexes = payload_indexes(info, collection.layout)
     prepared = [_prepared(passage, indexes) for passage in passages]
-    writer = _Writer(collection, encoder, "raise", None, False)
+    writer = _Writer(collection, encoder, "raise", None, False, None, *two_vectors(info), _id_of(info))
     writer.failed([item for item in prepared if isinstance(item, Failure)])
     rows = unit_rows(checked_vectors(vectors, dimension=collection.dimension, count=len(prepared), what="vectors"))
     done = 0
@@ -658,4 +680,4 @@ def store_embedded(
             point.payload = {**(point.payload or {}), **fields_beside}
         collection.gateway.upsert(points)
         done += len(points)
-    refuse_retired(collection)
+    refuse_retired(collection, identity=writer.identity)

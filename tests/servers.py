@@ -25,6 +25,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from delaying import DelayingProxy
+
 READY_S = 60
 NONE = "no server: put Qdrant's binary `qdrant` on PATH, or name it in QDRANT_BINARY, or a running server in QDRANT_URL"
 
@@ -44,6 +46,10 @@ class Node:
     grpc: int
     peers: int = 0
     first: int = 0
+    reached_at: int = 0
+    """The port at which the other nodes reach it: its own, or that of `proxy`."""
+    proxy: DelayingProxy | None = None
+    """What passes on what other nodes send it, so that it can be made to lag."""
     settings: tuple[tuple[str, str], ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
@@ -76,8 +82,8 @@ class Node:
     def _uris(self) -> list[str]:
         if not self.peers:
             return []
-        own = ["--uri", f"http://127.0.0.1:{self.peers}"]
-        return own if self.first == self.peers else [*own, "--bootstrap", f"http://127.0.0.1:{self.first}"]
+        own = ["--uri", f"http://127.0.0.1:{self.reached_at}"]
+        return own if self.first == self.reached_at else [*own, "--bootstrap", f"http://127.0.0.1:{self.first}"]
 
     def _environment(self) -> dict[str, str]:
         own = {
@@ -115,12 +121,15 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def running(nodes: int = 1, **settings: str) -> Iterator[list[Node]]:
-    """So many servers, one cluster if there are several, while the context lasts. `settings` are QDRANT__ variables."""
+def running(nodes: int = 1, *, proxied: int | None = None, **settings: str) -> Iterator[list[Node]]:
+    """So many servers, one cluster if there are several, while the context lasts. `settings` are QDRANT__ variables.
+
+    The node of the number `proxied` (not the first) is reached by the others through a proxy.
+    """
     program = binary()
     if program is None:
         raise RuntimeError(NONE)
-    ports = free_ports(3 * nodes)
+    ports = free_ports(3 * nodes + 1)
     with tempfile.TemporaryDirectory(prefix="qdrant-tests-", ignore_cleanup_errors=True) as folder:
         made = [
             Node(
@@ -130,6 +139,8 @@ def running(nodes: int = 1, **settings: str) -> Iterator[list[Node]]:
                 ports[3 * number + 1],
                 peers=ports[3 * number + 2] if nodes > 1 else 0,
                 first=ports[2],
+                reached_at=ports[-1] if number == proxied else ports[3 * number + 2],
+                proxy=DelayingProxy(ports[-1], ports[3 * number + 2]) if number == proxied else None,
                 settings=tuple(settings.items()),
             )
             for number in range(nodes)
@@ -141,6 +152,8 @@ def running(nodes: int = 1, **settings: str) -> Iterator[list[Node]]:
         finally:
             for node in made:
                 node.kill()
+                if node.proxy is not None:
+                    node.proxy.close()
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,8 +1,8 @@
 """An id that one collection has and no other ever had: what is to be dropped later is proved by it, and not by a name.
 
-A name may be used again, and metadata travels with copies and snapshots to other servers. The id is drawn when it is
-first asked for and kept in the collection's metadata. Neither it nor what concerns the original alone goes along with
-copies and what `restore_snapshot` restores.
+A name may be used again, and metadata travels with copies and snapshots to other servers. The id is drawn when the
+collection is made, or when it is first asked for, and kept in the collection's metadata. Neither it nor what concerns
+the original alone goes along with copies and what `restore_snapshot` restores.
 
 Guarantees: collections with the same id are one collection, or were restored from a server's snapshot by another
 program. Does not know: what an id is kept for.
@@ -33,7 +33,7 @@ def new_identity() -> str:
 
 def identity_of(client: QdrantClient, name: str) -> str | None:
     """The collection's id, None if it has none yet."""
-    return _identity_in(metadata_in(Gateway(client, name).info()))
+    return identity_in(metadata_in(Gateway(client, name).info()))
 
 
 def given_identity(client: QdrantClient, name: str) -> str:
@@ -56,6 +56,7 @@ def metadata_for_copies(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in metadata.items() if key not in own}
 
 
-def _identity_in(metadata: Mapping[str, Any]) -> str | None:
+def identity_in(metadata: Mapping[str, Any]) -> str | None:
+    """The id in the metadata of a collection; None if it has none yet."""
     value = metadata.get(IDENTITY_KEY)
     return value if isinstance(value, str) and value else None

@@ -27,6 +27,7 @@ from qdrant_tools.collections.adapters import ADAPTERS, keep_adapter, serving_en
 from qdrant_tools.collections.adopt import check_samples, choose_vector, detect_layout
 from qdrant_tools.collections.collection import Collection, check_encoder
 from qdrant_tools.collections.copying import INCOMPLETE
+from qdrant_tools.collections.identity import IDENTITY_KEY, new_identity
 from qdrant_tools.collections.metadata import (
     LARGEST_DIMENSION,
     UNKNOWN_SPACE,
@@ -306,7 +307,7 @@ class CollectionManager:
             keep_adapter(self.client, encoder)
         self._refuse_unusable(settings)
         options = settings.create_options(dimension)
-        Gateway(self.client, name).create(**options, metadata=metadata.for_qdrant())
+        Gateway(self.client, name).create(**options, metadata={**metadata.for_qdrant(), IDENTITY_KEY: new_identity()})
 
     def _refuse_unusable(self, settings: CollectionSettings) -> None:
         if engine_of(self.client) == "memory" and settings.beyond_memory:

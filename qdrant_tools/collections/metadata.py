@@ -41,6 +41,8 @@ LONGEST_NAME = 1000
 LARGEST_DIMENSION = 65_536
 """What a server accepts."""
 LARGEST_EF = 2**31 - 1
+MADE_OF_TEXT = "embed_plus_vectors"
+"""The field of a payload that says which vectors were made of its text; no metadata. See `promotion.made_of`."""
 MOST_EMBEDDED = 100_000
 """Characters of metadata before a node's text, or as many as the node itself has."""
 
@@ -116,7 +118,8 @@ class Layout:
 
     def _metadata(self, fields: PayloadFields) -> Mapping[str, Any]:
         if not self.metadata:
-            return {name: value for name, value in fields.items() if name not in (self.id, self.text, *self.hidden)}
+            hidden = (self.id, self.text, MADE_OF_TEXT, *self.hidden)
+            return {name: value for name, value in fields.items() if name not in hidden}
         value = fields.get(self.metadata)
         return value if isinstance(value, Mapping) else {}
 

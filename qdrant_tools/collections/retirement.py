@@ -1,13 +1,18 @@
 """A mark on a collection that another one is about to replace: no write is lost in that moment.
 
-Whoever switches an alias marks the old collection first, then copies the last writes over, then switches. Whoever
-writes looks for the mark after each write and before reporting it as stored. Without a mark, the write came first and
-is copied over. With one, the writer gets an error and writes again where the alias points then. The mark expires, so
-that a switch that was killed does not stop writers for long. The switcher starts over when its mark has expired.
+Whoever switches an alias marks the old collection first, then copies the last writes over, then makes the mark one for
+good, then switches. Whoever writes looks for the mark after each write and before reporting it as stored. Without a
+mark, the write came first and is copied over. With one, the writer gets an error and writes again where the alias
+points then. Until it is one for good the mark expires, so that a copy that was killed does not stop writers for long.
+The switcher starts over when its mark has expired meanwhile.
 
-Guarantees: a write that was reported as stored is in the collection that serves after the switch, if the clocks of the
-machines agree to within a minute. Does not know: promotions. The mark is `{"successor", "until"}`, where `until` is
-None if the successor serves for good.
+On a cluster other nodes see metadata later. So the switcher waits, once it has set the mark, until every node has it:
+what a writer read without the mark at any node was stored before the last copy began.
+
+Guarantees: a write that was reported as stored is in the collection that serves after the switch, wherever the switch
+was killed, if the clocks of the machines agree to within a minute and, on a cluster, all its nodes answer meanwhile: a
+node that is dead keeps the server from waiting for the others, and one that comes back may have seen no mark. Does not
+know: promotions. The mark is `{"successor", "until"}`, where `until` is None if it is one for good.
 """
 
 from __future__ import annotations
@@ -15,11 +20,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 
-from qdrant_tools.client.gateway import Gateway, metadata_in
+from qdrant_tools.client.connect import engine_of
+from qdrant_tools.client.gateway import Gateway, engine_errors, metadata_in
 from qdrant_tools.collections.collection import Collection
-from qdrant_tools.collections.identity import RETIRED_KEY
+from qdrant_tools.collections.identity import RETIRED_KEY, identity_in
 from qdrant_tools.collections.metadata import metadata_of
 from qdrant_tools.errors import CollectionError, brief
 
@@ -27,6 +33,11 @@ LOCK_SECONDS = 300.0
 """How long a mark holds."""
 MARGIN_SECONDS = 60.0
 """How long before its end the switcher no longer trusts its mark: clocks of machines differ."""
+
+NODES_SECONDS = 60
+"""How long the nodes of a cluster are waited for."""
+MOMENT = "embed-plus-moment"
+"""An alias that is made and removed in one request: nobody sees it."""
 
 
 class WriteLock:
@@ -38,8 +49,9 @@ class WriteLock:
         self._lapsed = True
 
     def acquire(self) -> None:
-        """Mark the collection: what relies on the mark begins now."""
+        """Mark the collection, for every node: what relies on the mark begins now."""
         self._mark()
+        _wait_for_all_nodes(self._client, self._name)
         self._lapsed = False
 
     def renew(self) -> None:
@@ -68,7 +80,7 @@ def accept_writes(client: QdrantClient, name: str) -> None:
 
 
 def mark_retired(client: QdrantClient, name: str, *, successor: str) -> None:
-    """Mark a collection for good: the alias was switched, and nothing that is written here is served any more."""
+    """Mark a collection for good: the alias is about to move, and nothing that is written here will be served."""
     _write(client, name, {"successor": successor, "until": None})
 
 
@@ -79,13 +91,20 @@ def successor_of(client: QdrantClient, name: str) -> str | None:
     return successor if isinstance(successor, str) else None
 
 
-def refuse_retired(collection: Collection) -> None:
+def refuse_retired(collection: Collection, *, identity: str | None = None) -> None:
     """Raise if another collection, or another vector of this one, takes this one's place, now or already.
+
+    With an `identity`, also if the collection of this name is another one by now.
 
     Raises:
         CollectionError: with the name of the other collection and the way out.
     """
     info = collection.gateway.info()
+    if identity is not None and identity_in(metadata_in(info)) != identity:
+        raise CollectionError(
+            f"collection {collection.name!r} was dropped and made anew meanwhile: what was reported as stored before "
+            "is gone; open it again and index everything again"
+        )
     metadata = metadata_of(info)
     # after a promotion in place another vector of the same collection serves
     if metadata is None or (metadata.space, metadata.layout.vector) != (collection.space, collection.layout.vector):
@@ -104,7 +123,30 @@ def refuse_retired(collection: Collection) -> None:
         successor = brief(mark.get("successor") if isinstance(mark, Mapping) else mark)
         raise CollectionError(
             f"collection {collection.name!r} is being replaced by {successor}: the last batch was not "
-            "reported as stored; open the alias again, with the encoder that serves then, and index again"
+            "reported as stored; open the alias again, with the encoder that serves then, and index again; if it still "
+            "points here, a switch or rollback was interrupted: call that again"
+        )
+
+
+def _wait_for_all_nodes(client: QdrantClient, name: str) -> None:
+    """Return when every node of a cluster has applied what was changed before.
+
+    Raises:
+        UnreachableError, CollectionError: not within the time of the client, or `NODES_SECONDS`.
+    """
+    if engine_of(client) != "server":
+        return
+    # A server that makes an alias answers when all nodes have applied it, and with it all changes that came before it.
+    make = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=name, alias_name=MOMENT))
+    remove = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=MOMENT))
+    began = time.monotonic()
+    with engine_errors(f"wait for all nodes to mark collection {name!r}"):
+        client.update_collection_aliases([make, remove], timeout=NODES_SECONDS)
+    # after that time it gives up waiting, and does not say so
+    if time.monotonic() - began >= NODES_SECONDS:
+        raise CollectionError(
+            f"a node of the cluster has not taken the mark on collection {name!r} within {NODES_SECONDS} s: nothing "
+            "was switched; call switch again when all nodes answer"
         )
 
 

@@ -1,19 +1,20 @@
 """A collection and a new encoder -> the same collection with that encoder's vectors beside the old ones.
 
 The engine adds an empty vector under a new name to every point (Qdrant 1.18 and newer, and the engines here), and the
-stored texts are embedded into it. Then one update of the metadata says which name serves. An upsert replaces all
-vectors of a point: whatever is written meanwhile lacks the new vector, and is found by that.
+stored texts are embedded into it. Then one update of the metadata says which name serves. A point that was written
+meanwhile lacks the new vector, or has one of its former text: both are found by a note in its payload (`made_of`).
 
 Guarantees: the old vectors serve untouched until the switch, and until `drop_vector` there is a way back. A vector is
 stored only if its point still has the text it was made of; the engine checks that in the same operation. What is
 interrupted goes on with the points that lack a vector. Does not know: aliases.
 
-Limit: a payload that is changed without its vectors keeps the vector of its old text, as it keeps its old vector.
+Limit: a text that is changed after `verify` by a program that leaves the rest of the payload as it is, as one does
+that reads a payload and writes it back, keeps the vector of its former text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import compress
 
@@ -22,8 +23,10 @@ from qdrant_client import models
 from qdrant_tools.client.connect import engine_of
 from qdrant_tools.client.gateway import engine_errors, plain_id
 from qdrant_tools.collections.collection import Collection
+from qdrant_tools.collections.metadata import metadata_of
 from qdrant_tools.collections.settings import dense_params
 from qdrant_tools.errors import CollectionError, CollectionNotFoundError, EngineError, InputError, NotSupportedError
+from qdrant_tools.promotion.made_of import made_of_its_text, note, says_another_text
 from qdrant_tools.promotion.plan import vector_name
 from qdrant_tools.promotion.sync import SyncReport, embed_records
 from qdrant_tools.records import Encoder, Progress
@@ -106,8 +109,16 @@ def _delete_unnamed(collection: Collection) -> bool:
 
 
 def count_missing(collection: Collection) -> int:
-    """How many points lack the vector that the collection's layout names."""
+    """How many points lack the vector that the collection's layout names, or have one of another text."""
     return collection.gateway.count(_missing(collection))
+
+
+def changed_texts(collection: Collection, *, batch_size: int = 256) -> Iterator[list[models.Record]]:
+    """The points whose text is not the one that their note speaks of, page by page: reads the whole collection."""
+    for records in collection.gateway.pages(batch_size=batch_size):
+        changed = [record for record in records if says_another_text(record.payload, collection.layout)]
+        if changed:
+            yield changed
 
 
 def fill(
@@ -127,6 +138,7 @@ def fill(
         CollectionError: a point has no text to embed; the message names it.
     """
     target.check(encoder)
+    vectors = [target.layout.vector, _serving_vector(target)]
     before = missing = count_missing(target)
     for _ in range(PASSES):
         if not missing:
@@ -134,7 +146,7 @@ def fill(
         # filling while reading pages skips nothing: the next page begins at an id
         for records in target.gateway.pages(batch_size=batch_size, scroll_filter=_missing(target)):
             heartbeat()
-            _store(target, records, embed_records(target, records, encoder).tolist())
+            _store(target, records, embed_records(target, records, encoder).tolist(), vectors)
             if progress is not None:
                 progress(len(records))
         missing = count_missing(target)
@@ -142,7 +154,24 @@ def fill(
     return SyncReport(written=before - missing)
 
 
-def _store(target: Collection, records: Sequence[models.Record], rows: Sequence[list[float]]) -> None:
+def fill_changed(target: Collection, encoder: Encoder, *, batch_size: int = 256) -> SyncReport:
+    """Embed the texts again that were changed by programs that left the note of another text in the payload."""
+    vectors, written = [target.layout.vector, _serving_vector(target)], 0
+    for records in changed_texts(target, batch_size=batch_size):
+        _store(target, records, embed_records(target, records, encoder).tolist(), vectors)
+        written += len(records)
+    return SyncReport(written=written)
+
+
+def _serving_vector(collection: Collection) -> str:
+    """The name of the vector that serves now, whatever the handle says."""
+    metadata = metadata_of(collection.gateway.info())
+    return collection.layout.vector if metadata is None else metadata.layout.vector
+
+
+def _store(
+    target: Collection, records: Sequence[models.Record], rows: Sequence[list[float]], noted: Sequence[str]
+) -> None:
     if not records:
         return
     ids = [plain_id(record.id) for record in records]
@@ -150,9 +179,9 @@ def _store(target: Collection, records: Sequence[models.Record], rows: Sequence[
         models.PointVectors(id=point_id, vector={target.layout.vector: row})
         for point_id, row in zip(ids, rows, strict=True)
     ]
-    unchanged = models.Filter(should=[_unchanged(target, record) for record in records])
+    unchanged = [_unchanged(target, record) for record in records]
     try:
-        target.gateway.update_vectors(vectors, update_filter=unchanged)
+        target.gateway.update_vectors(vectors, update_filter=models.Filter(should=[*unchanged]))
     except (InputError, EngineError, CollectionNotFoundError):
         # The engine refuses the whole batch for one point that was deleted meanwhile: write the others again.
         stored = {plain_id(record.id) for record in target.gateway.retrieve(ids, with_payload=False)}
@@ -160,7 +189,13 @@ def _store(target: Collection, records: Sequence[models.Record], rows: Sequence[
         if all(present):
             raise
         # this ends: every call has at least one point fewer
-        _store(target, list(compress(records, present)), list(compress(rows, present)))
+        _store(target, list(compress(records, present)), list(compress(rows, present)), noted)
+        return
+    # after the vectors: a note is never there before what it speaks of
+    texts = (target.layout.passage(record.payload, point_id=plain_id(record.id)).text for record in records)
+    target.gateway.set_payloads(
+        [models.SetPayload(payload=note(text, noted), filter=same) for text, same in zip(texts, unchanged, strict=True)]
+    )
 
 
 def _unchanged(target: Collection, record: models.Record) -> models.Filter:
@@ -172,4 +207,4 @@ def _unchanged(target: Collection, record: models.Record) -> models.Filter:
 
 
 def _missing(collection: Collection) -> models.Filter:
-    return models.Filter(must_not=[models.HasVectorCondition(has_vector=collection.layout.vector)])
+    return models.Filter(must_not=[made_of_its_text(collection.layout.vector)])

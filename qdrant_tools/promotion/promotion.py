@@ -24,7 +24,7 @@ from qdrant_tools.collections.manager import CollectionManager
 from qdrant_tools.collections.settings import dense_params
 from qdrant_tools.collections.status import build_index
 from qdrant_tools.errors import CollectionError, CollectionExistsError, NotSupportedError, UsageError
-from qdrant_tools.promotion.in_place import add_vector, count_missing, fill, has_vector, with_vector_of
+from qdrant_tools.promotion.in_place import add_vector, count_missing, fill, fill_changed, has_vector, with_vector_of
 from qdrant_tools.promotion.plan import (
     Phase,
     PromotionPlan,
@@ -148,6 +148,7 @@ class Promotion:
         elif snapshot.plan.kind == "in-place":
             target = self._begin_vector(snapshot)
             filled = fill(target, self.encoder, batch_size=batch_size, progress=progress)
+            filled += fill_changed(target, self.encoder, batch_size=batch_size)
             report = BuildReport(target.name, filled.written, 0, 1, not count_missing(target))
         else:
             return BuildReport(snapshot.plan.target, 0, 0, 0, True)
@@ -230,7 +231,11 @@ class Promotion:
         if plan.kind == "in-place":
             former = source.metadata.as_row()
             target = with_vector_of(source, self.encoder)
-            return switch_vector(target, self.encoder, replace(snapshot.state_at("switched"), former=former))
+            return switch_vector(
+                target,
+                replace(snapshot.state_at("switched"), former=former),
+                lambda beat: fill(target, self.encoder, heartbeat=beat),
+            )
         target = self.manager.open(plan.target, self.encoder)
         report = switch_collection(self.manager, self.alias, source, target, self.encoder)
         finish_switch(self.manager, plan.target)

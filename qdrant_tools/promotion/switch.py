@@ -8,7 +8,7 @@ Each function may be killed and called again. Does not know: how what takes over
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
 from qdrant_tools.client.gateway import Gateway
@@ -38,24 +38,51 @@ from qdrant_tools.records import Encoder
 logger = logging.getLogger(__name__)
 
 
+Carry = Callable[[Callable[[], None]], SyncReport]
+"""Copies the last writes; what it is given is to be called often."""
+
+
 def switch_collection(
     manager: CollectionManager, alias: str, source: Collection, target: Collection, encoder: Encoder
 ) -> SyncReport:
     """Copy the last writes and switch the alias from one collection to the other.
 
     For the time of one pass over the collection, `index_passages` into it is refused; searches go on.
+
+    Raises:
+        CollectionError: the alias was pointed elsewhere meanwhile, and stays there.
     """
-    report, lock = SyncReport(), WriteLock(manager.client, source.name, successor=target.name)
-    # A pass counts only if the lock has held from its beginning to its end: otherwise a write came in between.
+    return _hand_over(
+        manager, alias, source.name, target.name, lambda beat: sync(source, target, encoder, heartbeat=beat)
+    )
+
+
+def _hand_over(manager: CollectionManager, alias: str, source: str, target: str, carry: Carry) -> SyncReport:
+    report, lock = SyncReport(), WriteLock(manager.client, source, successor=target)
+    # A pass counts only if the lock has held from its beginning until the mark for good: a write came in otherwise.
     while not lock.held:
         lock.acquire()
-        report += sync(source, target, encoder, heartbeat=lock.renew)
-    # The order matters. Killed after this line, the old collection serves and takes writes again when the lock expires.
-    accept_writes(manager.client, target.name)
-    manager.switch_alias(alias, target.name)
-    # Killed before this line, `finish_switch` of the next call does it.
-    mark_retired(manager.client, source.name, successor=target.name)
+        report += carry(lock.renew)
+        # Killed from here on, the old collection takes no writes until the next call: what it took would be lost if
+        # the alias moves, and nobody can tell whether it still will.
+        mark_retired(manager.client, source, successor=target)
+    accept_writes(manager.client, target)
+    serving = manager.aliases().get(alias)
+    if serving != source:
+        accept_writes(manager.client, source)
+        raise _moved(alias, f"not to {source!r} any more, but to {serving!r}: nothing was switched")
+    manager.switch_alias(alias, target)
+    serving = manager.aliases().get(alias)
+    if serving != target:
+        raise _moved(alias, f"to {serving!r} right after it was switched to {target!r}, and stays there")
     return report
+
+
+def _moved(alias: str, where: str) -> CollectionError:
+    return CollectionError(
+        f"alias {alias!r} was changed by somebody else meanwhile, it points {where}; agree who promotes it, look at "
+        "what it serves (embed-plus collection list), and plan again"
+    )
 
 
 def finish_switch(manager: CollectionManager, serving: str) -> None:
@@ -67,16 +94,16 @@ def finish_switch(manager: CollectionManager, serving: str) -> None:
         save_state(manager, replace(state, phase="switched"))
 
 
-def switch_vector(target: Collection, encoder: Encoder | None, state: PromotionState) -> SyncReport:
+def switch_vector(target: Collection, state: PromotionState, carry: Carry) -> SyncReport:
     """Let the vector that `target` names serve in its collection, and keep `state`: one update of the metadata.
 
-    With an encoder, points that lack the vector get it first, while `index_passages` into the collection is refused.
+    `carry` gives points that lack the vector theirs, while `index_passages` into the collection is refused.
     """
     report, lock = SyncReport(), WriteLock(target.client, target.name, successor=f"{target.name} ({target.space})")
     # as above: a pass counts only if the lock has held all the time
-    while encoder is not None and not lock.held:
+    while not lock.held:
         lock.acquire()
-        report += fill(target, encoder, heartbeat=lock.renew)
+        report += carry(lock.renew)
     # One update for all three: which vector serves, how far the promotion is, and that writes are taken again.
     target.gateway.update(metadata={**target.metadata.for_qdrant(), PROMOTION_KEY: asdict(state), RETIRED_KEY: {}})
     return report
@@ -207,20 +234,20 @@ def _roll_back_collection(
     if state.source not in manager.names():
         raise CollectionError(f"collection {state.source!r}, which served {state.alias!r} before, is gone: no way back")
     old = manager.open(state.source, encoder)
-    if encoder is not None:
-        report = switch_collection(manager, state.alias, serving, old, encoder)
-    else:
-        missing = differences(serving, old).differences
-        if missing and not force:
+
+    def carry(heartbeat: Callable[[], None]) -> SyncReport:
+        if encoder is not None:
+            return sync(serving, old, encoder, heartbeat=heartbeat)
+        missing = 0 if force else differences(serving, old, heartbeat=heartbeat).differences
+        if missing:
+            accept_writes(manager.client, serving.name)
             raise CollectionError(
                 f"{missing} points of {serving.name!r} were written or deleted since {old.name!r} served: give the "
                 f"encoder of {old.name!r}, to carry this back, or force to serve without it"
             )
-        report = SyncReport()
-        # first, because the switch had marked the old collection for good: its writers would be refused
-        accept_writes(manager.client, old.name)
-        manager.switch_alias(state.alias, old.name)
-    mark_retired(manager.client, serving.name, successor=old.name)
+        return SyncReport()
+
+    report = _hand_over(manager, state.alias, serving.name, old.name, carry)
     save_state(manager, replace(state, phase="built", verification={}))
     return report
 
@@ -233,13 +260,20 @@ def _roll_back_vector(
     old = Collection(serving.client, serving.name, CollectionMetadata.from_row(state.former))
     if encoder is not None:
         old.check(encoder)
-    missing = count_missing(old)
-    if missing and encoder is None and not force:
-        raise CollectionError(
-            f"{missing} points of {old.name!r} have no vector of {old.space!r}, which served before: give its encoder, "
-            "to embed them, or force to serve without them"
-        )
-    return switch_vector(old, encoder, replace(state, phase="built", verification={}, former={}))
+
+    def carry(heartbeat: Callable[[], None]) -> SyncReport:
+        if encoder is not None:
+            return fill(old, encoder, heartbeat=heartbeat)
+        missing = 0 if force else count_missing(old)
+        if missing:
+            accept_writes(old.client, old.name)
+            raise CollectionError(
+                f"{missing} points of {old.name!r} have no vector of {old.space!r}, which served before: give its "
+                "encoder, to embed them, or force to serve without them"
+            )
+        return SyncReport()
+
+    return switch_vector(old, replace(state, phase="built", verification={}, former={}), carry)
 
 
 def _drop_unused_vector(manager: CollectionManager, state: PromotionState) -> list[str]:

@@ -75,13 +75,19 @@ def sync(
     return report
 
 
-def differences(source: Collection, target: Collection, *, batch_size: int = 256) -> SyncReport:
-    """What a pass would do, without doing it."""
+def differences(
+    source: Collection, target: Collection, *, batch_size: int = 256, heartbeat: Callable[[], None] = lambda: None
+) -> SyncReport:
+    """What a pass would do, without doing it. `heartbeat` is called for every page."""
     report = SyncReport()
     for records in source.gateway.pages(batch_size=batch_size):
+        heartbeat()
         changed = len(_different(records, target))
         report += SyncReport(written=changed, unchanged=len(records) - changed)
-    return report + SyncReport(deleted=sum(len(ids) for ids in _removed(source, target, batch_size)))
+    for ids in _removed(source, target, batch_size):
+        heartbeat()
+        report += SyncReport(deleted=len(ids))
+    return report
 
 
 def embed_records(source: Collection, records: Sequence[models.Record], encoder: Encoder) -> Vectors:

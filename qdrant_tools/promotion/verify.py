@@ -16,7 +16,7 @@ from qdrant_tools.collections.collection import Collection
 from qdrant_tools.collections.points import random_passages
 from qdrant_tools.errors import UsageError
 from qdrant_tools.metrics import mean, ndcg, paired_interval, weighted_gain
-from qdrant_tools.promotion.in_place import count_missing
+from qdrant_tools.promotion.in_place import changed_texts, count_missing
 from qdrant_tools.promotion.sync import differences
 from qdrant_tools.records import Encoder, HeldOut, Vectors
 from qdrant_tools.same import respelled
@@ -114,6 +114,9 @@ def verify_in_place(
     """Check that every point of a collection has the vector that `target` names, by `encoder`, and is found by it."""
     points, missing = source.gateway.count(), count_missing(target)
     checks = [Check("points without the new vector", missing == 0, missing, "0")]
+    changed = sum(map(len, changed_texts(target)))
+    if changed:
+        checks.append(Check("points whose text has changed since", False, changed, "0"))
     if missing < points:  # there is something to sample
         checks += _check_samples(target, encoder, gates)
     if held_out is not None:

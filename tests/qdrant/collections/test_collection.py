@@ -258,3 +258,19 @@ def test_a_dimension_that_differs_is_named(manager):
     for other in (64, WordEncoder(dimension=64)):
         with pytest.raises(VectorError, match="256-dimensional"):
             manager.ensure("docs", other)
+
+
+def test_a_collection_that_is_dropped_and_made_anew_while_it_is_filled_is_noticed(manager, encoder):
+    def passages():
+        yield from numbered(64)
+        manager.drop("docs")
+        manager.ensure("docs", encoder)
+        yield from numbered(64, start=64)
+
+    reported: list[int] = []
+    collection = manager.ensure("docs", encoder)
+    with pytest.raises(CollectionError, match="'docs' was dropped and made anew meanwhile"):
+        index_passages(collection, passages(), encoder, batch_size=64, progress=reported.append)
+    assert reported == [64]
+    report = index_passages(manager.open("docs"), numbered(128), encoder)
+    assert report.added + report.unchanged == 128 and collection.gateway.count() == 128

@@ -17,8 +17,10 @@ from qdrant_tools.collections.points import fetch, stored_vectors
 from qdrant_tools.collections.retirement import LOCK_SECONDS, mark_retired
 from qdrant_tools.errors import CollectionError, CollectionExistsError, CollectionNotFoundError, UsageError
 from qdrant_tools.indexing import IndexReport, index_passages
+from qdrant_tools.promotion import switch
 from qdrant_tools.promotion.promotion import Promotion
 from qdrant_tools.promotion.switch import cleanup, rollback
+from qdrant_tools.promotion.sync import sync
 from qdrant_tools.promotion.verify import Gates
 from qdrant_tools.records import HeldOut, Passage, Query
 from qdrant_tools.search.bm25 import Bm25
@@ -362,19 +364,82 @@ def test_killed_at_any_step_the_alias_serves_and_the_next_run_goes_on(tmp_path):
     client.close()
 
 
-def test_a_switch_that_was_killed_does_not_stop_writers_for_long(manager, promotion, monkeypatch):
+def killed(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+def later(monkeypatch):
+    """The time when every mark that ends has ended."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + LOCK_SECONDS + 1)
+
+
+def test_a_switch_that_was_killed_while_it_copied_does_not_stop_writers_for_long(manager, promotion, monkeypatch):
     promotion.build()
     promotion.verify()
-
-    def killed(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(manager, "switch_alias", killed)
-    with pytest.raises(KeyboardInterrupt):
-        promotion.switch()
+    with monkeypatch.context() as copying:
+        copying.setattr(switch, "sync", killed)
+        with pytest.raises(KeyboardInterrupt):
+            promotion.switch()
     writer = manager.open("docs", OLD)
     with pytest.raises(CollectionError, match="being replaced"):
         index_passages(writer, [Passage("meanwhile", "text")], OLD)
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + LOCK_SECONDS + 1)
+    later(monkeypatch)
     assert index_passages(writer, [Passage("meanwhile", "text")], OLD).unchanged == 1
+    promotion.switch()
+    assert "meanwhile" in texts(manager.open("docs"))
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_switch_and_a_rollback_that_were_killed_beside_the_alias_operation_lose_no_acknowledged_write(
+    manager, promotion, monkeypatch, moment
+):
+    move = CollectionManager.switch_alias
+
+    def move_and_die(*args):
+        if moment == "after":
+            move(*args)
+        raise KeyboardInterrupt
+
+    def die_in(step):
+        with monkeypatch.context() as dying:
+            dying.setattr(CollectionManager, "switch_alias", move_and_die)
+            with pytest.raises(KeyboardInterrupt):
+                step()
+
+    promotion.build()
+    promotion.verify()
+    writer = manager.open("docs", OLD)
+    index_passages(writer, [Passage("first", "by a writer of the old one")], OLD)
+    die_in(promotion.switch)
+    later(monkeypatch)
+    with pytest.raises(CollectionError, match="a switch or rollback was interrupted: call that again"):
+        index_passages(writer, [Passage("refused", "by a writer of the old one")], OLD)
+    promotion.switch()
+    writer = manager.open("docs", NEW)
+    assert writer.name == TARGET and "first" in texts(writer)
+    index_passages(writer, [Passage("second", "by a writer of the new one")], NEW)
+    die_in(lambda: rollback(manager, "docs", encoder=OLD))
+    with pytest.raises(CollectionError, match="a switch or rollback was interrupted: call that again"):
+        index_passages(writer, [Passage("refused", "by a writer of the new one")], NEW)
+    if moment == "before":
+        rollback(manager, "docs", encoder=OLD)
+    assert manager.open("docs").name == "docs-1" and {"first", "second"} <= texts(manager.open("docs")).keys()
+    assert index_passages(manager.open("docs", OLD), [Passage("third", "writes go on")], OLD).added == 1
+
+
+def test_an_alias_that_somebody_else_moves_during_the_switch_stays_where_they_put_it(manager, promotion, monkeypatch):
+    other = manager.ensure("theirs", OLD)
+    index_passages(other, numbered(3), OLD)
+    promotion.build()
+    promotion.verify()
+
+    def copied_while_others_switch(*args, **kwargs):
+        manager.switch_alias("docs", "theirs")
+        return sync(*args, **kwargs)
+
+    monkeypatch.setattr(switch, "sync", copied_while_others_switch)
+    with pytest.raises(CollectionError, match="changed by somebody else.*not to 'docs-1' any more, but to 'theirs'"):
+        promotion.switch()
+    assert manager.open("docs").name == "theirs"
+    assert index_passages(manager.open("docs-1", OLD), [Passage("on", "it takes writes")], OLD).added == 1
