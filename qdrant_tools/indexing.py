@@ -222,11 +222,19 @@ def store_passages(
     refuse_custom_shards(info)
     indexes = payload_indexes(info, collection.layout)
     writer = _Writer(collection, encoder, on_bad, seen, dry_run, skip_duplicates, *two_vectors(info), _id_of(info))
+    writer = replace(writer, reads=_reads_at_once(info))
     for batch in _batches(_all_prepared(passages, indexes, encoder), batch_size):
         report += _index_batch(writer, batch)
         if progress is not None:
             progress(len(batch))
     return report
+
+
+def _reads_at_once(info: models.CollectionInfo) -> int:
+    """As many points as a read may ask for by their ids, which a server's strict mode may limit."""
+    strict = info.config.strict_mode_config
+    limits = (strict.max_query_limit, strict.condition_max_size) if strict is not None and strict.enabled else ()
+    return min([PAGE, *(limit for limit in limits if limit)])
 
 
 def content_hash(passage: Passage) -> str:
@@ -403,6 +411,8 @@ class _Writer:
     """Whether a vector counts only if the payload says so: it is the second one."""
     identity: str | None = None
     """That of the collection when the run began; None if it was made by an earlier version."""
+    reads: int = PAGE
+    """Points that one read asks for at most."""
 
     def failed(self, failures: Sequence[Failure]) -> IndexReport:
         """Count failures, or raise the first one."""
@@ -553,8 +563,12 @@ class _Writer:
         """What is stored of passages; nothing of those whose vector is missing, which are embedded again."""
         ids = {point_id(passage_id): passage_id for passage_id in passage_ids}
         gateway, fields = self.collection.gateway, ["content_hash", ORIGIN, FOUND]
-        pages = gateway.pages(batch_size=len(ids), with_payload=fields, scroll_filter=self._served(list(ids)))
-        records = [record for page in pages for record in page]
+        points = list(ids)
+        records = []
+        for start in range(0, len(points), self.reads):
+            block = points[start : start + self.reads]
+            for page in gateway.pages(batch_size=len(block), with_payload=fields, scroll_filter=self._served(block)):
+                records.extend(page)
         return {
             ids[str(plain_id(record.id))]: _Stored(
                 (record.payload or {}).get("content_hash"), Origin.of_payload(record.payload), found_in(record.payload)
