@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import closing, suppress
 
@@ -20,7 +21,10 @@ from qdrant_tools.promotion.switch import rollback
 from qdrant_tools.promotion.verify import Gates
 from qdrant_tools.records import Passage
 
-pytestmark = pytest.mark.skipif(binary() is None, reason=NONE)
+pytestmark = [
+    pytest.mark.skipif(binary() is None, reason=NONE),
+    pytest.mark.skipif("QDRANT_CLUSTER" not in os.environ, reason="minutes on a busy machine: set QDRANT_CLUSTER=1"),
+]
 LAG = 1.0
 
 
