@@ -69,10 +69,10 @@ def test_words_are_kept_and_searched_if_they_are_asked_for(run, animals):
         (("search", "docs", "x", "--mode", "hybrid", "--exact"), "--exact and --no-exact are for --mode dense"),
         (
             ("index", "docs", animals, "--lexical"),
-            "was made with stemming english and stop words english",
+            "was made with stemming english, stop words english, k1 1.2 and b 0.75",
         ),
         (("index", "new", animals, "--stemming", "english"), "give --lexical too"),
-        (("index", "docs", animals, "--lexical"), "embed-plus index docs-2"),
+        (("index", "docs", animals, "--lexical"), "embed-plus collection add-lexical docs --again"),
         (
             ("index", "new", animals, "--lexical", "--stemming", "xx"),
             "stemming is 'xx', expected one of",
